@@ -7,12 +7,12 @@ import kdedge_runtime  # noqa: F401  # turns onnxruntime's telemetry off, before
 
 if TYPE_CHECKING:
     from kdedge_export.file_quantization import quantize
-    from kdedge_export.onnx_import.import_model import explain_file
+    from kdedge_export.onnx_import.import_model import add_saliency
     from kdedge_export.validation.inputs import Models, ValidationSet
     from kdedge_export.validation.validator import validate
     from kdedge_export.verified_export import export
 
-__all__ = ["Models", "ValidationSet", "explain_file", "export", "quantize", "validate"]
+__all__ = ["Models", "ValidationSet", "add_saliency", "export", "quantize", "validate"]
 __version__ = "0.1.0"
 
 _HOMES = {

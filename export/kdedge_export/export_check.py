@@ -6,9 +6,9 @@ import numpy as np
 
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import Predictions, predict
-from kdedge_export.torch_export import Deployed, Plain
+from kdedge_export.torch_export import ClassifierOnly, ExportableModel
 from kdedge_export.validation.exactness import Bounds, Exactness, measure_exactness
-from kdedge_export.validation.float_tolerance import CEILING, Hardest
+from kdedge_export.validation.float_tolerance import CEILING, WorstCase
 from kdedge_export.validation.other_classes import other_classes
 from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.default_class import run_without_class
@@ -34,7 +34,7 @@ class _Measured:
     map_error: float
 
 
-def check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:
+def check_against_torch(module: ExportableModel | ClassifierOnly, model: Model) -> tuple[float, float | None]:
     """Compare module and file on two batches of different content and size (one and three images).
 
     Different inputs reveal values exported as constants. Each batch is run for its top-1 classes, selected by the file
@@ -69,11 +69,11 @@ def check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, 
     logits_error, map_error = (
         max(getattr(found, name) for found in measured) for name in ("logits_error", "map_error")
     )
-    return logits_error, None if isinstance(module, Plain) else map_error
+    return logits_error, None if isinstance(module, ClassifierOnly) else map_error
 
 
 def _measure(
-    module: Deployed | Plain, model: Model, images: Pixels, classes: Integers, theirs: Predictions
+    module: ExportableModel | ClassifierOnly, model: Model, images: Pixels, classes: Integers, theirs: Predictions
 ) -> _Measured:
     ours = predict(module, images, classes)
     errors = [agreement.logits_error(ours.logits, theirs.logits), np.zeros(len(images))]
@@ -106,7 +106,7 @@ def _require_exact(found: list[Exactness]) -> None:
         )
 
 
-def _worst(found: list[Hardest]) -> Hardest | None:
+def _worst(found: list[WorstCase]) -> WorstCase | None:
     order = {"passed": 0, "not shown": 1, "failed": 2}
     return max(
         found, key=lambda one: (order[one.outcome], np.nan_to_num(one.error / one.bound, nan=np.inf)), default=None

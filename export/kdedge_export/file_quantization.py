@@ -9,8 +9,8 @@ from onnx import version_converter
 
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.onnx_graph.model_file import save_model
-from kdedge_export.quantization.mixed_precision import Goal, Tradeoff
-from kdedge_export.quantization.recipe import Recipe
+from kdedge_export.quantization.mixed_precision import FidelityGoal, Tradeoff
+from kdedge_export.quantization.recipe import QuantizationRecipe
 from kdedge_export.quantization.static import quantize as quantize_graph
 from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime import Model
@@ -45,8 +45,8 @@ def quantize(
     held_out: Pixels | None = None,
     *,
     targets: Integers | None = None,
-    recipe: Recipe | None = None,
-    goal: Goal | None = None,
+    recipe: QuantizationRecipe | None = None,
+    goal: FidelityGoal | None = None,
     device: str = "generic",
     output: str | Path | None = None,
     progress: ProgressCallback = no_progress,
@@ -81,7 +81,7 @@ def quantize(
         _graph_of(path, metadata.outputs.target_layer),
         calibration,
         held_out,
-        recipe or Recipe(),
+        recipe or QuantizationRecipe(),
         targets=targets,
         goal=goal,
         progress=progress,

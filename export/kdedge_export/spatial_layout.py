@@ -10,15 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MOST_PREFIX_TOKENS", "Layout", "grids_below", "layout_of"]
+__all__ = ["MOST_PREFIX_TOKENS", "SpatialLayout", "grids_below", "layout_of"]
 
 MOST_PREFIX_TOKENS = 16
 """Maximum number of class, distillation and register tokens before the image tokens."""
-Grid = tuple[int, int]
+GridSize = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Layout:
+class SpatialLayout:
     """Spatial layout of an activation tensor."""
 
     kind: Literal["NCHW", "NHWC", "tokens"]
@@ -34,11 +34,11 @@ class Layout:
         return {"NCHW": 1, "NHWC": 3, "tokens": 2}[self.kind]
 
     @property
-    def cell_axes(self) -> tuple[int, ...]:
+    def position_axes(self) -> tuple[int, ...]:
         """Spatial axes of a batched tensor."""
         return {"NCHW": (2, 3), "NHWC": (1, 2), "tokens": (1,)}[self.kind]
 
-    def over_cells(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
+    def over_positions(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
         """Reshape one value per spatial position, `[h, w]`, to broadcast against activations.
 
         Args:
@@ -63,16 +63,16 @@ class Layout:
             return activations
         if self.kind == "NHWC":
             return activations.permute(0, 3, 1, 2)
-        cells = activations[:, self.prefix :].transpose(1, 2)
-        return cells.reshape(*cells.shape[:2], self.height, self.width)
+        positions = activations[:, self.prefix :].transpose(1, 2)
+        return positions.reshape(*positions.shape[:2], self.height, self.width)
 
 
-def grids_below(seen: Iterable[Grid]) -> frozenset[Grid]:
+def grids_below(seen: Iterable[GridSize]) -> frozenset[GridSize]:
     """Return the resolutions a network may work at: those of its convolutions, and their halves.
 
     Patch-based networks halve their resolution by patch merging, which appears in no convolution.
     """
-    grids: set[Grid] = set()
+    grids: set[GridSize] = set()
     for height, width in seen:
         while min(height, width) > 1 and (height, width) not in grids:
             grids.add((height, width))
@@ -82,15 +82,15 @@ def grids_below(seen: Iterable[Grid]) -> frozenset[Grid]:
     return frozenset(grids | {grid for grid in floors if min(grid) > 1})
 
 
-def layout_of(shape: tuple[int, ...], grids: frozenset[Grid]) -> Layout | None:
+def layout_of(shape: tuple[int, ...], grids: frozenset[GridSize]) -> SpatialLayout | None:
     """Return the layout of a tensor of this batched shape, or None if it has no spatial positions."""
     if len(shape) == 4:
         for kind, size in (("NCHW", shape[2:]), ("NHWC", shape[1:3])):
             if size in grids:
-                return Layout(kind, *size)  # type: ignore[arg-type]
+                return SpatialLayout(kind, *size)  # type: ignore[arg-type]
     if len(shape) == 3:
         fitting = [grid for grid in grids if 0 <= shape[1] - grid[0] * grid[1] <= MOST_PREFIX_TOKENS]
         if fitting:
             height, width = max(fitting, key=lambda grid: grid[0] * grid[1])
-            return Layout("tokens", height, width, shape[1] - height * width)
+            return SpatialLayout("tokens", height, width, shape[1] - height * width)
     return None

@@ -11,11 +11,11 @@ from kdedge_export.export_check import check_against_torch
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.metrics.torch_predictions import at_once
 from kdedge_export.onnx_graph.model_file import save_model
-from kdedge_export.torch_export import Deployed, ExportedGraph, Plain, deploy, export_graph
+from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.util.files import staged
+from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["ExportedFile", "export", "exportable"]
 
@@ -83,7 +83,7 @@ def export(
         metrics=dict(metrics or {}),
     )
     graph = export_graph(wrapped)
-    with staged(path) as temporary:  # a file that fails the check must not replace one that passed
+    with atomic_path(path) as temporary:  # a file that fails the check must not replace one that passed
         save_model(graph.model, metadata, temporary)
         model = Model.load(temporary)
         logits_error, map_error = check_against_torch(wrapped, model)
@@ -98,7 +98,7 @@ def export(
 
 def exportable(
     module: nn.Module, input_spec: ImageInput, method: str | None = None, target_layer: str | None = None
-) -> Deployed | Plain:
+) -> ExportableModel | ClassifierOnly:
     """Wrap a classifier for export with its map, or for `method="none"` without one.
 
     Raises:
@@ -106,7 +106,7 @@ def exportable(
         UsageError: a target layer is given without a map.
     """
     if method != "none":
-        return deploy(module, input_spec, method, target_layer)
+        return wrap_for_export(module, input_spec, method, target_layer)
     if target_layer is not None:
         raise UsageError(f"--method none exports no saliency map. Remove --target-layer {target_layer}.")
-    return Plain(module.eval(), input_spec)
+    return ClassifierOnly(module.eval(), input_spec)

@@ -29,8 +29,10 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Benchmark a model on this machine. Compares with and without map, fp32 and int8, and single layers."""
-    from kdedge_runtime.cli.model_commands import Trial, print_bench
+    from kdedge_runtime.cli.model_commands import BenchOptions, print_bench
 
     print_bench(
-        Trial(model, device=device, threads=threads, provider=provider, signer=require_signature, as_json=as_json)
+        BenchOptions(
+            model, device=device, threads=threads, provider=provider, signer=require_signature, as_json=as_json
+        )
     )

@@ -3,12 +3,12 @@
 import shlex
 
 from kdedge.cli.console import stderr_console
-from kdedge.pipelines.bundle_writer import Packed
+from kdedge.pipelines.bundle_writer import BundleSummary
 
 __all__ = ["print_bundle"]
 
 
-def print_bundle(packed: Packed) -> None:
+def print_bundle(packed: BundleSummary) -> None:
     """Print the bundle path, its contents, and the command to run it."""
     console = stderr_console()
     signed = "not signed" if packed.public_key is None else f"signed, public key {packed.public_key}"

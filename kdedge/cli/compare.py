@@ -24,9 +24,11 @@ def compare(
     ] = False,
 ) -> None:
     """Compare runs in a table and an HTML page. The page shows learning curves, classes and maps."""
-    from kdedge.models.run_folder import ANSWERS, read_run
+    from kdedge.models.run_folder import PREDICTIONS, read_run
 
-    runs = [run for run in runs if run.name != ANSWERS] or runs  # `runs/*/` also matches the cache of teacher outputs
+    runs = [
+        run for run in runs if run.name != PREDICTIONS
+    ] or runs  # `runs/*/` also matches the cache of teacher outputs
     for run in runs:  # before torch is imported, which takes seconds
         read_run(run)
     from kdedge.cli.comparison_tables import json_lines, print_remarks, print_tables

@@ -10,15 +10,15 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from kdedge.cli.console import PrintableConsole, flagged, stderr_console
-from kdedge.pipelines.run_comparison import Comparison
+from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.reports.run_figures import (
     FIGURES,
     Column,
     columns_of,
     figure_of,
+    format_figure,
+    format_spread,
     group_figure,
-    written,
-    written_spread,
 )
 from kdedge.reports.run_settings import duration, run_settings
 
@@ -28,7 +28,7 @@ _NO_LIMIT = 10_000
 """Console width in columns if the output is not a terminal."""
 
 
-def print_remarks(comparison: Comparison) -> None:
+def print_remarks(comparison: RunComparison) -> None:
     """Print comparability warnings and notes on excluded data to stderr."""
     console = stderr_console()
     for doubt in comparison.doubts:
@@ -37,7 +37,7 @@ def print_remarks(comparison: Comparison) -> None:
         console.print(flagged("note", note), soft_wrap=True)
 
 
-def print_tables(comparison: Comparison) -> None:
+def print_tables(comparison: RunComparison) -> None:
     """Print one row per run to stdout, and one row per group of runs that differ only in their seed.
 
     Settings shared by all runs are printed once. On narrow terminals the least informative settings are omitted.
@@ -61,7 +61,7 @@ def print_tables(comparison: Comparison) -> None:
         console.print(f"Omitted, because the terminal is too narrow: {', '.join(dropped)}.")
 
 
-def json_lines(comparison: Comparison) -> Iterator[str]:
+def json_lines(comparison: RunComparison) -> Iterator[str]:
     """Yield one JSON object per run: its request, and its metrics as in `run.json` and `metrics.jsonl`."""
     for run in comparison.runs:
         record = run.record
@@ -86,26 +86,26 @@ def json_lines(comparison: Comparison) -> Iterator[str]:
         )
 
 
-def _runs_table(comparison: Comparison, columns: list[Column], settings: Mapping[str, tuple[str, ...]]) -> Table:
+def _runs_table(comparison: RunComparison, columns: list[Column], settings: Mapping[str, tuple[str, ...]]) -> Table:
     table = _table(["run"], ["epochs", *map(_heading, columns), "time"], settings)
     for index, run in enumerate(comparison.runs):
         table.add_row(
             run.name,
             f"{run.epochs_done}/{run.record.recipe['epochs']}",
-            *(written(column.key, figure_of(run, column)) for column in columns),
+            *(format_figure(column.key, figure_of(run, column)) for column in columns),
             duration(run.seconds),
             *(texts[index] for texts in settings.values()),
         )
     return table
 
 
-def _groups_tables(comparison: Comparison, columns: list[Column]) -> list[Table]:
+def _groups_tables(comparison: RunComparison, columns: list[Column]) -> list[Table]:
     """Return the table of groups, or an empty list if no group has more than one run."""
     if all(len(group.runs) == 1 for group in comparison.groups):
         return []
     table = _table(["mean ± std\nover seeds"], ["n", *map(_heading, columns)])
     for group in comparison.groups:
-        figures = (written_spread(column.key, group_figure(group, column)) for column in columns)
+        figures = (format_spread(column.key, group_figure(group, column)) for column in columns)
         table.add_row(group.name, str(len(group.runs)), *figures)
     return [table]
 

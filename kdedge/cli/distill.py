@@ -9,7 +9,7 @@ import typer
 from kdedge.cli.options import (
     BatchSize,
     Compile,
-    Data,
+    DataOption,
     Device,
     Epochs,
     Flip,
@@ -17,9 +17,9 @@ from kdedge.cli.options import (
     LearningRate,
     Out,
     OutputStride,
-    Recipe,
+    RecipeOption,
     Resume,
-    Seed,
+    SeedOption,
     Size,
     TrustCode,
     Weights,
@@ -35,7 +35,7 @@ class Start(StrEnum):
 
 
 def distill(
-    data: Data,
+    data: DataOption,
     teacher: Annotated[
         list[str],
         typer.Option(
@@ -75,20 +75,22 @@ def distill(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
-    recipe: Recipe = None,
+    recipe: RecipeOption = None,
     flip: Flip = None,
     images_per_class: ImagesPerClass = None,
-    seed: Seed = None,
+    seed: SeedOption = None,
     device: Device = "auto",
     compile: Compile = False,
     resume: Resume = False,
     trust_code: TrustCode = None,
 ) -> None:
     """Distill a student from one or more teachers. Its loss can match predictions, features and saliency maps."""
-    from kdedge.cli.training_checks import next_export, require_training
+    from kdedge.cli.training_checks import check_training_options, next_export
 
     of_teachers = tuple(teacher_weights or ())
-    require_training(data, student, out, weights=weights, resume=resume, teachers=teacher, teacher_weights=of_teachers)
+    check_training_options(
+        data, student, out, weights=weights, resume=resume, teachers=teacher, teacher_weights=of_teachers
+    )
     import kdedge
     from kdedge.cli.training_screen import train_with_progress
 

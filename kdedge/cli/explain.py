@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from kdedge_runtime.explainers.image_files import Explained
+    from kdedge_runtime.explainers.image_files import ExplainedImage
 
 __all__ = ["explain"]
 
@@ -62,20 +62,20 @@ def explain(
             progress=progress,
         )
     for explained in done:
-        _print_answer(explained, budget_ms)
-    pictures = [(explained.picture, explained.written) for explained in done]
+        _print_prediction(explained, budget_ms)
+    pictures = [(explained.image, explained.written) for explained in done]
     if page or (page is None and len(pictures) == 1 and method is None):
         _write_pages(model, pictures, class_name, is_wanted=bool(page))
 
 
-def _print_answer(explained: "Explained", budget_ms: float | None) -> None:
+def _print_prediction(explained: "ExplainedImage", budget_ms: float | None) -> None:
     from kdedge_runtime.util.printable import printable
 
-    answer, estimate = explained.answer, explained.estimate
+    prediction, estimate = explained.prediction, explained.estimate
     account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
     if estimate is not None and budget_ms is not None and estimate.elapsed_ms > 1.1 * budget_ms:
         account += f" (over the budget of {budget_ms:g} ms: a map needs at least these evaluations)"
-    typer.echo(printable(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}"))
+    typer.echo(printable(f"{explained.written}  {prediction.label} {100 * prediction.probability:.1f} %{account}"))
 
 
 def _write_pages(source: Path, pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
@@ -83,11 +83,11 @@ def _write_pages(source: Path, pictures: list[tuple[Path, Path]], class_name: st
     from kdedge.reports.decision_files import write_decisions
     from kdedge_runtime import Model
     from kdedge_runtime.errors import UsageError
-    from kdedge_runtime.model_source import opened_model
+    from kdedge_runtime.model_source import open_model
     from kdedge_runtime.util.printable import printable
 
     try:
-        with opened_model(source, Model.load) as model, step_progress() as progress:
+        with open_model(source, Model.load) as model, step_progress() as progress:
             written = list(write_decisions(model, pictures, class_name=class_name, progress=progress))
     except UsageError as error:
         if is_wanted:

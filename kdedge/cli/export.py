@@ -9,10 +9,10 @@ import typer
 
 from kdedge.cli.options import TrustCode
 
-__all__ = ["Method", "export"]
+__all__ = ["MethodName", "export"]
 
 
-class Method(StrEnum):
+class MethodName(StrEnum):
     """Saliency methods of the exported graph."""
 
     CAM = "cam"
@@ -31,7 +31,7 @@ class Method(StrEnum):
     NONE = "none"
 
 
-class Resize(StrEnum):
+class ResizeMode(StrEnum):
     """Rules for resizing images to the input size."""
 
     CROP = "crop"
@@ -45,7 +45,7 @@ def export(
         typer.Argument(metavar="SOURCE", help="Run folder, or model name such as torchvision:resnet18."),
     ] = None,
     quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file next to the fp32 file.")] = False,
-    keep_heatmaps: Annotated[
+    min_map_correlation: Annotated[
         float | None,
         typer.Option(
             metavar="PEARSON",
@@ -70,7 +70,7 @@ def export(
         ),
     ] = False,
     method: Annotated[
-        Method | None,
+        MethodName | None,
         typer.Option(
             help="Saliency method, or none to export logits only. [default: hirescam; gradient-attention for "
             "class-token models; reciprocam for --from-onnx files with non-differentiable operators]"
@@ -116,7 +116,7 @@ def export(
         int | None, typer.Option(min=16, help="Input size in pixels, if the ONNX input is dynamic.")
     ] = None,
     resize: Annotated[
-        Resize | None,
+        ResizeMode | None,
         typer.Option(help="Resizing rule: center crop, stretch, or black borders (needs --from-onnx). [default: crop]"),
     ] = None,
     crop_fraction: Annotated[
@@ -135,7 +135,7 @@ def export(
     from kdedge_runtime.errors import UsageError
 
     quantizing = {
-        "--keep-heatmaps": keep_heatmaps,
+        "--keep-heatmaps": min_map_correlation,
         "--max-drop": max_drop,
         "--qat": qat,
         "--data": data,
@@ -168,7 +168,7 @@ def export(
                 resize=None if resize is None else resize.value,
                 crop_fraction=crop_fraction,
                 quantize=quantize,
-                keep_heatmaps=keep_heatmaps,
+                min_map_correlation=min_map_correlation,
                 max_drop=max_drop,
                 data=data,
                 device=device,
@@ -181,7 +181,9 @@ def export(
         raise UsageError("There is nothing to export. Give a run folder or a model name, or --from-onnx MODEL.onnx.")
     asked = None if method is None else method.value
     export_model_file(
-        ModelExport(source, output, asked, target_layer, weights, quantize, keep_heatmaps, max_drop, qat, data, device)
+        ModelExport(
+            source, output, asked, target_layer, weights, quantize, min_map_correlation, max_drop, qat, data, device
+        )
     )
 
 

@@ -8,15 +8,15 @@ from typing import Any
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.models.run_folder import is_run
 from kdedge.pipelines.model_export import ExportResult
-from kdedge.reports.tradeoff import picture_path, tradeoff_table, write_picture
+from kdedge.reports.tradeoff import image_path, tradeoff_table, write_image
 from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.confidence import images_needed
-from kdedge_export.quantization import Goal, Tradeoff
+from kdedge_export.quantization import FidelityGoal, Tradeoff
 from kdedge_export.validation.gates import Gates
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
 
-__all__ = ["print_export", "print_int8", "require_goal"]
+__all__ = ["print_export", "print_int8", "check_goal_reached"]
 
 _QAT_FIGURES = (
     ("top1", "top-1", 100, 1, " %"),
@@ -47,9 +47,9 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
     )
     if result.map_error is not None:
         looked_at = outputs.head if outputs.target_layer is None else f"{outputs.head} head at {outputs.target_layer}"
-        cells = f"{outputs.method}, {outputs.map_width} × {outputs.map_height}, {looked_at}"
+        positions = f"{outputs.method}, {outputs.map_width} × {outputs.map_height}, {looked_at}"
         but = _but_for(result.map_error, "rounding and activations that it flips")
-        say(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {cells}")
+        say(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {positions}")
     if result.fit is not None and result.fit.why_not is None:
         half = f"fitted on {result.fit.images:,} validation images, which kdedge validate excludes"
         say(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
@@ -67,9 +67,9 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
     elif result.metadata.lineage["student"]["weights"] is None:
         say("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")
     elif not is_run(Path(source)):
-        pictures = "DIR" if data is None else shlex.quote(data)
+        images = "DIR" if data is None else shlex.quote(data)
         held = shlex.join(["kdedge", "validate", str(result.fp32), "--weights", str(weights)])
-        say(f"\nNext: {held} --data {pictures}")
+        say(f"\nNext: {held} --data {images}")
     elif result.fp32.resolve().parent == Path(source).resolve():
         in_its_place = result.fp32.name == "model.onnx"
         say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")
@@ -77,7 +77,7 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
 
 
-def require_goal(result: ExportResult) -> None:
+def check_goal_reached(result: ExportResult) -> None:
     """Raise if quantization missed its goal.
 
     Raises:
@@ -88,8 +88,12 @@ def require_goal(result: ExportResult) -> None:
         return
     found, goal = tradeoff.chosen.fidelity, tradeoff.goal
     missed = []
-    if goal.keep_heatmaps is not None and found.map_pearson is not None and found.map_pearson < goal.keep_heatmaps:
-        missed.append(f"map Pearson {found.map_pearson:.6f} instead of {goal.keep_heatmaps:g}")
+    if (
+        goal.min_map_correlation is not None
+        and found.map_pearson is not None
+        and found.map_pearson < goal.min_map_correlation
+    ):
+        missed.append(f"map Pearson {found.map_pearson:.6f} instead of {goal.min_map_correlation:g}")
     if goal.max_drop is not None and found.drop_points > goal.max_drop:
         missed.append(f"a drop of {found.drop_points:.2f} points instead of {goal.max_drop:g}")
     tried = result.int8_note is not None and "qat" in result.int8_note
@@ -108,14 +112,14 @@ def _but_for(error: float, what: str) -> str:
 def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, say: Callable[[str], None]) -> None:
     """Print fidelity and latency of the int8 file, line by line."""
     chosen, latency = tradeoff.chosen, note["latency_ms"]
-    if tradeoff.goal != Goal():
+    if tradeoff.goal != FidelityGoal():
         say("")
-        write_picture(tradeoff, picture_path(result.fp32))
+        write_image(tradeoff, image_path(result.fp32))
         stderr_console().print(tradeoff_table(tradeoff))
         one = f"one image is {100 / tradeoff.images:.2g} points"
         say(
             f"  measured on {tradeoff.images} training images that were not used for calibration ({one}): "
-            f"{picture_path(result.fp32)}"
+            f"{image_path(result.fp32)}"
         )
         if (doubt := _not_shown(tradeoff)) is not None:
             say(f"  {doubt}")
@@ -177,7 +181,7 @@ def _broken_bounds(tradeoff: Tradeoff) -> list[str]:
         faults.append(
             f"maps correlate at {found.map_pearson:.3f}, kdedge validate requires {bounds.int8_map_pearson_mean:g}"
         )
-    advice = "" if tradeoff.goal != Goal() else ". To keep layers in fp32: --keep-heatmaps 0.98 --max-drop 0.5"
+    advice = "" if tradeoff.goal != FidelityGoal() else ". To keep layers in fp32: --keep-heatmaps 0.98 --max-drop 0.5"
     return [f"{' and '.join(faults)}{advice}"] if faults else []
 
 

@@ -23,8 +23,8 @@ def export(
     """Export reviewed images as class folders, with the labels that users gave."""
     from kdedge.cli.console import stderr_console
     from kdedge.cli.feedback_summary import print_feedback
-    from kdedge_runtime.feedback import FeedbackStore, write_folder
+    from kdedge_runtime.feedback import FeedbackStore, write_class_folders
 
     with FeedbackStore.open_to_read(database) as store, stderr_console().status("writing images"):
-        written = write_folder(store, output)
+        written = write_class_folders(store, output)
     print_feedback(written, output)

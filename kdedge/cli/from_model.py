@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["ModelExport", "export_model_file", "require_possible_goal"]
+__all__ = ["ModelExport", "export_model_file", "check_goal_possible"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ModelExport:
     target_layer: str | None
     weights: Path | None
     quantize: bool
-    keep_heatmaps: float | None
+    min_map_correlation: float | None
     max_drop: float | None
     qat: bool
     data: str | None
@@ -39,22 +39,22 @@ class ModelExport:
             raise UsageError(
                 "--method reciprocam needs --from-onnx MODEL.onnx. Choose another method, or add --from-onnx."
             )
-        if self.keep_heatmaps is not None and self.method == "none":
+        if self.min_map_correlation is not None and self.method == "none":
             raise UsageError(
                 "--keep-heatmaps needs a saliency map, but --method none exports none. Remove one of the two options."
             )
-        require_possible_goal(self.keep_heatmaps, self.max_drop)
+        check_goal_possible(self.min_map_correlation, self.max_drop)
 
 
-def require_possible_goal(keep_heatmaps: float | None, max_drop: float | None) -> None:
+def check_goal_possible(min_map_correlation: float | None, max_drop: float | None) -> None:
     """Validate the range of a quantization goal.
 
     Raises:
         UsageError: A number is out of range.
     """
-    if keep_heatmaps is not None and not -1 <= keep_heatmaps < 1:
+    if min_map_correlation is not None and not -1 <= min_map_correlation < 1:
         raise UsageError(
-            f"--keep-heatmaps must be a correlation of at least -1 and below 1, such as 0.98; got {keep_heatmaps:g}."
+            f"--keep-heatmaps must be a correlation of at least -1 and below 1, such as 0.98; got {min_map_correlation:g}."
         )
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise UsageError(f"--max-drop must be in percentage points from 0 to 100, such as 0.5; got {max_drop:g}.")
@@ -66,18 +66,18 @@ def export_model_file(asked: ModelExport) -> None:
     Raises:
         ValidationFailed: Quantization missed its goal. The fp32 file is written.
     """
-    from kdedge.data.readers.reader_choice import require_data
-    from kdedge.models.model_source import require_model
+    from kdedge.data.readers.reader_choice import check_data_source
+    from kdedge.models.model_source import check_model_source
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
     device = asked.device or "generic"
     load_profile(device)
-    require_model(asked.source, asked.weights)
+    check_model_source(asked.source, asked.weights)
     if asked.data is not None:
-        require_data(asked.data)
+        check_data_source(asked.data)
     import kdedge
-    from kdedge.cli.export_summary import print_export, require_goal
+    from kdedge.cli.export_summary import check_goal_reached, print_export
     from kdedge.cli.progress_bar import step_progress
 
     with step_progress() as progress:
@@ -88,7 +88,7 @@ def export_model_file(asked: ModelExport) -> None:
             method=asked.method,
             target_layer=asked.target_layer,
             quantize=asked.quantize,
-            keep_heatmaps=asked.keep_heatmaps,
+            min_map_correlation=asked.min_map_correlation,
             max_drop=asked.max_drop,
             qat=asked.qat,
             data=asked.data,
@@ -96,4 +96,4 @@ def export_model_file(asked: ModelExport) -> None:
             progress=progress,
         )
     print_export(result, asked.source, asked.data, asked.weights)
-    require_goal(result)
+    check_goal_reached(result)

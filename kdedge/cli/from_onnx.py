@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdedge.cli.from_model import require_possible_goal
+from kdedge.cli.from_model import check_goal_possible
 from kdedge_runtime.devices import DeviceProfile, load_profile
 from kdedge_runtime.errors import UsageError
 
@@ -34,7 +34,7 @@ class OnnxExport:
     resize: "Resize | None"
     crop_fraction: float | None
     quantize: bool
-    keep_heatmaps: float | None
+    min_map_correlation: float | None
     max_drop: float | None
     data: str | None
     device: str | None
@@ -56,7 +56,7 @@ class OnnxExport:
                 "Quantization needs images to calibrate on. Give a folder of images similar to those seen "
                 "in use: --data DIR."
             )
-        require_possible_goal(self.keep_heatmaps, self.max_drop)
+        check_goal_possible(self.min_map_correlation, self.max_drop)
 
     def pixels(self) -> "PixelInput | None":
         """Parse the preprocessing options; None if there are none.
@@ -94,20 +94,20 @@ def export_onnx_file(asked: OnnxExport) -> None:
     """Write the file with its saliency map and print a summary."""
     profile = load_profile(asked.device or "generic")
     if asked.data is not None:
-        from kdedge.data.readers.reader_choice import require_data
+        from kdedge.data.readers.reader_choice import check_data_source
 
-        require_data(asked.data)
+        check_data_source(asked.data)
     from kdedge.cli.import_summary import print_explained
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.onnx_explanation import explain_onnx
-    from kdedge_export.onnx_import.graph_methods import as_method
+    from kdedge_export.onnx_import.graph_methods import parse_method
 
     with step_progress() as progress:
         result = explain_onnx(
             asked.source,
             output=asked.output,
             target=asked.target,
-            method=None if asked.method is None else as_method(asked.method),
+            method=None if asked.method is None else parse_method(asked.method),
             pixels=asked.pixels(),
             labels=asked.labels,
             geometry=asked.geometry(),
@@ -122,12 +122,12 @@ def export_onnx_file(asked: OnnxExport) -> None:
 
 def _quantize(asked: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
     from kdedge.cli.console import flagged, stderr_console
-    from kdedge.cli.export_summary import print_int8, require_goal
+    from kdedge.cli.export_summary import check_goal_reached, print_int8
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.onnx_quantization import quantize_onnx
-    from kdedge_export.quantization import Goal
+    from kdedge_export.quantization import FidelityGoal
 
-    goal = Goal(asked.keep_heatmaps, asked.max_drop)
+    goal = FidelityGoal(asked.min_map_correlation, asked.max_drop)
     with step_progress() as progress:
         result = quantize_onnx(file, data=asked.data, goal=goal, profile=profile, progress=progress)
     console = stderr_console()
@@ -135,7 +135,7 @@ def _quantize(asked: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) 
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
     if result.int8_note is not None and result.tradeoff is not None:
         print_int8(result, result.int8_note, result.tradeoff, lambda line: console.print(line, soft_wrap=True))
-    require_goal(result)
+    check_goal_reached(result)
 
 
 def _channels(option: str, text: str, *, positive: bool = False) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from kdedge.cli.console import BUSY, flagged, stderr_console
 from kdedge.pipelines.onnx_explanation import ExplainedOnnx
-from kdedge_export.onnx_import.graph_methods import TITLES, as_method
+from kdedge_export.onnx_import.graph_methods import TITLES, parse_method
 from kdedge_export.onnx_import.map_check import CONFIRMED
 
 __all__ = ["print_explained"]
@@ -58,7 +58,7 @@ def _say_method(result: ExplainedOnnx, console: Console) -> None:
     assert cost is not None
     same = "bit-exact" if file.output_error == 0 else f"relative error {file.output_error:.0e}"
     say(f"  [✓] original outputs are unchanged ({same})")
-    name = TITLES[as_method(outputs.method)]
+    name = TITLES[parse_method(outputs.method)]
     why = f" ({file.no_derivative_of} is not differentiable here)" if file.no_derivative_of else ""
     if file.map_error is None:
         say(f"  [✓] map: {name}{why}, as in the original file")
@@ -76,8 +76,8 @@ def _say_method(result: ExplainedOnnx, console: Console) -> None:
         console.print(flagged("warning", note), soft_wrap=True)
     if outputs.method == "reciprocam":
         say("      it evaluates the layers after the target layer once per map position, to get each position's logit")
-    cells = f"{outputs.map_width} × {outputs.map_height} map, " if outputs.map_width else ""
-    say(f"      {cells}{outputs.head} head, target layer {outputs.target_layer}")
+    positions = f"{outputs.map_width} × {outputs.map_height} map, " if outputs.map_width else ""
+    say(f"      {positions}{outputs.head} head, target layer {outputs.target_layer}")
     time = f"{cost.latency:.2f} × the latency" if cost.latency >= 1 else "no measurable latency"
     say(f"  cost of the map: {cost.macs:.3f} × the MACs and {time} (measured here, one thread)")
     if cost.front_latency is not None:

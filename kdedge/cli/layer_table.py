@@ -5,14 +5,14 @@ from pathlib import Path
 import typer
 
 from kdedge.cli.console import BUSY, flagged, stderr_console
-from kdedge.pipelines.model_inspection import Inspected
+from kdedge.pipelines.model_inspection import ModelInspection
 from kdedge_export.html.text import large
 from kdedge_runtime.util.printable import printable
 
 __all__ = ["print_inspected"]
 
 
-def print_inspected(inspected: Inspected, page: Path) -> None:
+def print_inspected(inspected: ModelInspection, page: Path) -> None:
     """Print one line per layer to stdout; print totals, layer attribution and the page path to stderr."""
     structure, times = inspected.structure, inspected.times
     rows = [("layer", "operator", "output", "parameters", "MMACs", "ms")]
@@ -46,10 +46,10 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
         console.print(flagged("note", BUSY), soft_wrap=True)
     if inspected.seen is not None:
         decision, labels = inspected.seen.decision, inspected.seen.labels
-        answers = ", ".join(f"{labels[index]} {100 * share:.1f} %" for index, share in decision.ranking[:3])
-        say(f"{inspected.seen.name}: {answers}; explained: {labels[decision.explained_class]}")
+        predictions = ", ".join(f"{labels[index]} {100 * share:.1f} %" for index, share in decision.ranking[:3])
+        say(f"{inspected.seen.name}: {predictions}; explained: {labels[decision.explained_class]}")
         for stage in decision.stages:
-            height, width = stage.cells
+            height, width = stage.positions
             evidence = stage.evidence
             reader = (
                 "" if stage.attention is None else f", input of attention {stage.attention[0]} of {stage.attention[1]}"

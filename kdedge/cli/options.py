@@ -8,7 +8,7 @@ import typer
 __all__ = [
     "BatchSize",
     "Compile",
-    "Data",
+    "DataOption",
     "Device",
     "Epochs",
     "Flip",
@@ -16,15 +16,15 @@ __all__ = [
     "LearningRate",
     "Out",
     "OutputStride",
-    "Recipe",
+    "RecipeOption",
     "Resume",
-    "Seed",
+    "SeedOption",
     "Size",
     "TrustCode",
     "Weights",
 ]
 
-Data = Annotated[
+DataOption = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
@@ -50,7 +50,7 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Batch size. [default
 LearningRate = Annotated[
     float | None, typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the batch size]")
 ]
-Recipe = Annotated[
+RecipeOption = Annotated[
     str | None,
     typer.Option(
         help="Recipe: cifar, default, few-images, labels, tiny-imagenet, or a .toml file. [default: from the dataset]"
@@ -64,7 +64,7 @@ Flip = Annotated[
     ),
 ]
 ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Train on only this many images per class.")]
-Seed = Annotated[
+SeedOption = Annotated[
     int | None,
     typer.Option(min=0, max=2**31 - 1, help="Random seed for weights, sample order and augmentation. [default: 0]"),
 ]

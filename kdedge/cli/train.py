@@ -9,7 +9,7 @@ import typer
 from kdedge.cli.options import (
     BatchSize,
     Compile,
-    Data,
+    DataOption,
     Device,
     Epochs,
     Flip,
@@ -17,9 +17,9 @@ from kdedge.cli.options import (
     LearningRate,
     Out,
     OutputStride,
-    Recipe,
+    RecipeOption,
     Resume,
-    Seed,
+    SeedOption,
     Size,
     TrustCode,
     Weights,
@@ -32,7 +32,7 @@ __all__ = ["train"]
 
 
 def train(
-    data: Data,
+    data: DataOption,
     model: Annotated[
         str, typer.Option(help="Model architecture, such as resnet18, timm:convnext_atto or small:resnet56.")
     ],
@@ -43,19 +43,19 @@ def train(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
-    recipe: Recipe = None,
+    recipe: RecipeOption = None,
     flip: Flip = None,
     images_per_class: ImagesPerClass = None,
-    seed: Seed = None,
+    seed: SeedOption = None,
     device: Device = "auto",
     compile: Compile = False,
     resume: Resume = False,
     trust_code: TrustCode = None,
 ) -> None:
     """Train a teacher on a folder of labeled images."""
-    from kdedge.cli.training_checks import require_training
+    from kdedge.cli.training_checks import check_training_options
 
-    require_training(data, model, out, weights=weights, resume=resume)
+    check_training_options(data, model, out, weights=weights, resume=resume)
     import kdedge
     from kdedge.cli.training_screen import train_with_progress
 

@@ -4,16 +4,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdedge.data.readers.reader_choice import require_data, scan
+from kdedge.data.readers.reader_choice import check_data_source, index_dataset
 from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge.models.model_names import canonical_name
-from kdedge.models.model_source import require_model, require_weights
-from kdedge.models.run_folder import is_run, read_run, require_free
+from kdedge.models.model_source import check_model_source, check_weights
+from kdedge.models.run_folder import check_folder_free, is_run, read_run
 
-__all__ = ["next_export", "require_training"]
+__all__ = ["next_export", "check_training_options"]
 
 
-def require_training(
+def check_training_options(
     data: str,
     model: str,
     out: Path,
@@ -41,19 +41,19 @@ def require_training(
     if resume and is_run(out):
         read_run(out)
         return
-    require_data(data)
+    check_data_source(data)
     if is_factory(model):
         factory_parts(model)
     else:
         canonical_name(model)
     for teacher in teachers:
         if is_run(Path(teacher)) or not teacher.endswith(".onnx"):
-            require_model(teacher)
+            check_model_source(teacher)
     for file in filter(None, (weights, *teacher_weights)):
-        require_weights(Path(file))
+        check_weights(Path(file))
     if is_run(out):
-        scan(data)  # report dataset errors first: another --out would not fix them
-    require_free(out)
+        index_dataset(data)  # report dataset errors first: another --out would not fix them
+    check_folder_free(out)
 
 
 def next_export(run: Path) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.pipelines.training_pipeline import Run
-from kdedge.training.training_run import Audience
+from kdedge.training.training_run import RunCallback
 
 __all__ = ["Screen", "train_with_progress"]
 
@@ -25,7 +25,9 @@ _SHOWN = {"val_top1": "top-1", "val_agreement": "agreement", "val_map_pearson": 
 _TESTED = {key.replace("val", "test"): f"test {title}" for key, title in _SHOWN.items()}
 
 
-def train_with_progress(training: Callable[[Audience], Run], out: Path, following: Callable[[RunRecord], str]) -> None:
+def train_with_progress(
+    training: Callable[[RunCallback], Run], out: Path, following: Callable[[RunRecord], str]
+) -> None:
     """Run a training and print its progress to stderr.
 
     Args:
@@ -60,7 +62,7 @@ def _going_on() -> str:
     return shlex.join([*start, *command, "--resume"])
 
 
-class Screen(Audience):
+class Screen(RunCallback):
     """Training callback with a live progress bar on a terminal, and one line per epoch everywhere."""
 
     def __init__(self, console: Console) -> None:

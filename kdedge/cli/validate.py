@@ -54,17 +54,17 @@ def validate(
     A file from `kdedge export --from-onnx` has no PyTorch reference. It is validated alone, and its int8 file against
     it.
     """
-    from kdedge.data.readers.reader_choice import require_data
-    from kdedge.models.model_source import require_weights
+    from kdedge.data.readers.reader_choice import check_data_source
+    from kdedge.models.model_source import check_weights
     from kdedge.pipelines.model_files import fp32_file
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
     fp32_file(source)
     if data is not None:
-        require_data(data)
+        check_data_source(data)
     if weights is not None:
-        require_weights(weights)
+        check_weights(weights)
     if device is not None:
         load_profile(device)
     import kdedge

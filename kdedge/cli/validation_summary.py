@@ -67,7 +67,7 @@ def _models(report: ValidationReport) -> Table:
 
 def _maps(report: ValidationReport) -> Table | None:
     """Build a table of the maps' localization and faithfulness, next to model-independent baselines."""
-    places, faith = report.localisation, report.faithfulness
+    places, faith = report.localization, report.faithfulness
     if places is None and faith is None:
         return None
     sampled = [f"objects in {places.images:,} images"] if places is not None else []

@@ -33,21 +33,23 @@ def web(
     import threading
 
     from kdedge_runtime.model import Model
-    from kdedge_runtime.server import Address, Door
+    from kdedge_runtime.server import AccessPolicy, Address
     from kdedge_runtime.server.browser.page_server import WebServer
-    from kdedge_runtime.server.tls import certified, self_signed
+    from kdedge_runtime.server.tls import self_signed_context, tls_context
     from kdedge_runtime.stream.runner import stopped_by_signals
 
     loaded = Model.load(model)
-    door = Door.at(Address.parse(listen, "--listen"), token, is_printed=token != os.environ.get("KDEDGE_TOKEN"))
+    policy = AccessPolicy.at(
+        Address.parse(listen, "--listen"), token, is_printed=token != os.environ.get("KDEDGE_TOKEN")
+    )
     if loaded.metadata.quantization is not None:
         typer.echo("This model is int8. Browsers run fp32 faster: serve the fp32 file instead.", err=True)
     tls, fingerprint = None, None
     if cert is not None:
-        tls = certified(cert, "--cert")
-    elif not door.address.is_loopback:
-        tls, fingerprint = self_signed("--cert")
-    server = WebServer(door, loaded, tls)
+        tls = tls_context(cert, "--cert")
+    elif not policy.address.is_loopback:
+        tls, fingerprint = self_signed_context("--cert")
+    server = WebServer(policy, loaded, tls)
     server.start("kdedge-web")
     typer.echo(server.url)
     if fingerprint is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kdedge_export.saliency.explained_model import LEAST_CELLS
+from kdedge_export.saliency.explained_model import MIN_POSITIONS
 from kdedge_runtime.errors import UsageError
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 LARGEST_ON_CPU = 64
-LEAST_MAP_CELLS = 7
+LEAST_MAP_POSITIONS = 7
 """Minimum map resolution along each side for useful localization."""
 FEW_IMAGES = 100
 """Threshold in images per class for the few-images recipe."""
@@ -47,7 +47,7 @@ def stride_factor(size: int, strides: Sequence[int]) -> int:
         size: Input size in px.
         strides: Output stride of the model and the possible smaller ones, largest first.
     """
-    fine_enough = (stride for stride in strides if size >= LEAST_MAP_CELLS * stride)
+    fine_enough = (stride for stride in strides if size >= LEAST_MAP_POSITIONS * stride)
     return strides[0] // next(fine_enough, strides[-1])
 
 
@@ -99,8 +99,8 @@ def check_map_size(size: tuple[int, int] | None) -> None:
     Raises:
         UsageError: A side has fewer than `LEAST_CELLS` positions.
     """
-    if size is not None and min(size) < LEAST_CELLS:
+    if size is not None and min(size) < MIN_POSITIONS:
         raise UsageError(
-            f"The saliency map would be only {size[0]}×{size[1]}; at least {LEAST_CELLS}×{LEAST_CELLS} is "
+            f"The saliency map would be only {size[0]}×{size[1]}; at least {MIN_POSITIONS}×{MIN_POSITIONS} is "
             "needed for localization. Use a larger --size or a smaller --output-stride."
         )

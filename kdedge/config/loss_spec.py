@@ -4,10 +4,10 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdedge.losses import TERMS
+from kdedge.losses import LOSS_TERMS
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["LARGEST", "Loss", "parse_loss", "read_loss"]
+__all__ = ["LARGEST", "LossSpec", "parse_loss", "read_loss"]
 
 
 LARGEST = 1e9
@@ -15,7 +15,7 @@ LARGEST = 1e9
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossSpec:
     """Weighted sum of loss terms."""
 
     weights: dict[str, float | None]
@@ -24,7 +24,7 @@ class Loss:
     """Settings of terms besides their weights."""
 
 
-def parse_loss(text: str) -> Loss:
+def parse_loss(text: str) -> LossSpec:
     """Parse a weighted sum such as `ce:0.1,kd:0.9,mapall:20`; a term without a weight gets its default.
 
     Raises:
@@ -36,11 +36,11 @@ def parse_loss(text: str) -> Loss:
         _require_term(name, repr(text))
         if name in weights:
             raise UsageError(f"The loss {text!r} contains {name!r} twice. Expected every term once.")
-        weights[name] = _weight(weight, name, repr(text)) if weight else TERMS[name].weight
-    return Loss(weights)
+        weights[name] = _weight(weight, name, repr(text)) if weight else LOSS_TERMS[name].weight
+    return LossSpec(weights)
 
 
-def read_loss(table: Any, where: str) -> Loss:
+def read_loss(table: Any, where: str) -> LossSpec:
     """Read the table `[loss]` of a recipe: `kd = 0.9`, or `mapall = { weight = 20, classes = 16 }`.
 
     Args:
@@ -58,8 +58,8 @@ def read_loss(table: Any, where: str) -> Loss:
         _require_term(name, where)
         options = dict(value) if isinstance(value, dict) else {"weight": value}
         weight = options.pop("weight", None)
-        weights[name] = TERMS[name].weight if weight is None else _weight(weight, name, where)
-        defaults = TERMS[name].settings
+        weights[name] = LOSS_TERMS[name].weight if weight is None else _weight(weight, name, where)
+        defaults = LOSS_TERMS[name].settings
         for option, number in options.items():
             if option not in defaults:
                 near = difflib.get_close_matches(option, [*defaults, "weight"], n=1)
@@ -73,14 +73,14 @@ def read_loss(table: Any, where: str) -> Loss:
                 whole = "a whole number" if kind is int else "a number"
                 raise UsageError(f"{where}: {option} of term {name!r} must be {whole} above zero; got {number!r}.")
             settings.setdefault(name, {})[option] = kind(number)
-    return Loss(weights, settings)
+    return LossSpec(weights, settings)
 
 
 def _require_term(name: str, where: str) -> None:
-    if name not in TERMS:
-        near = difflib.get_close_matches(name, TERMS, n=1)
+    if name not in LOSS_TERMS:
+        near = difflib.get_close_matches(name, LOSS_TERMS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"Unknown loss term {name!r} in {where}.{hint} Valid terms: {', '.join(TERMS)}.")
+        raise UsageError(f"Unknown loss term {name!r} in {where}.{hint} Valid terms: {', '.join(LOSS_TERMS)}.")
 
 
 def _weight(value: Any, name: str, where: str) -> float:

@@ -25,18 +25,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from kdedge.config.loss_spec import LARGEST, Loss, read_loss
+from kdedge.config.loss_spec import LARGEST, LossSpec, read_loss
 from kdedge.training.augmentation import Augmentation
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Settings", "load_settings", "recipe_text", "shipped_recipes"]
+__all__ = ["RecipeSettings", "load_recipe", "recipe_text", "shipped_recipes"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class RecipeSettings:
     """Contents of a recipe file; None means chosen from the data and the device."""
 
-    loss: Loss
+    loss: LossSpec
     steps: int | None = None
     """Training length in steps, if `epochs` is not set."""
     epochs: int | None = None
@@ -85,7 +85,7 @@ def recipe_text(name: str) -> str:
     )
 
 
-def load_settings(name: str) -> Settings:
+def load_recipe(name: str) -> RecipeSettings:
     """Read a recipe by name or path; see `recipe_text`.
 
     Raises:
@@ -99,14 +99,14 @@ def load_settings(name: str) -> Settings:
     return _settings(values, name)
 
 
-def _settings(values: dict[str, Any], name: str) -> Settings:
-    _require_known(values, [field.name for field in dataclasses.fields(Settings)], f"The recipe {name}")
+def _settings(values: dict[str, Any], name: str) -> RecipeSettings:
+    _require_known(values, [field.name for field in dataclasses.fields(RecipeSettings)], f"The recipe {name}")
     if "loss" not in values:
         raise UsageError(f"The recipe {name} has no table [loss]. Expected one, such as ce = 0.1 and kd = 0.9.")
     numbers = {key: _number(values[key], key, kind, name) for key, kind in _KINDS.items() if key in values}
     if "steps" in numbers and "epochs" in numbers:
         raise UsageError(f"The recipe {name} sets both steps and epochs. Expected one of them.")
-    return Settings(
+    return RecipeSettings(
         loss=read_loss(values["loss"], f"[loss] of the recipe {name}"),
         layers=_layers(values.get("layers", {}), name),
         augmentation=_augmentation(values.get("augmentation", {}), name),

@@ -6,18 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from kdedge.config.defaults import choose_batch_size, choose_recipe
-from kdedge.config.loss_spec import LARGEST, Loss, parse_loss
-from kdedge.config.recipe_file import Settings, load_settings, recipe_text
+from kdedge.config.loss_spec import LARGEST, LossSpec, parse_loss
+from kdedge.config.recipe_file import RecipeSettings, load_recipe, recipe_text
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Plan", "Request", "plan_for"]
+__all__ = ["TrainingPlan", "TrainConfig", "plan_training"]
 
 DEFAULT_STEPS = 4000
 """Training length of a recipe that sets none, in steps."""
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainConfig:
     """Training options; None means chosen from the data and the device.
 
     Raises:
@@ -59,7 +59,7 @@ class Request:
             )
 
     @classmethod
-    def from_record(cls, given: dict[str, Any]) -> "Request":
+    def from_record(cls, given: dict[str, Any]) -> "TrainConfig":
         """Restore a request from the JSON values of `given`."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         values.pop("recipe_sha256", None)
@@ -82,14 +82,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Settings resolved before images are read; training length and measured weights may follow."""
 
     recipe: str
     """Name or file of the recipe."""
-    settings: Settings
+    settings: RecipeSettings
     """Settings with the user's options applied."""
-    loss: Loss
+    loss: LossSpec
     batch_size: int
     learning_rate: float
 
@@ -99,21 +99,21 @@ class Plan:
         return self.settings.steps or DEFAULT_STEPS
 
 
-def plan_for(request: Request, images: int, classes: int) -> Plan:
+def plan_training(request: TrainConfig, images: int, classes: int) -> TrainingPlan:
     """Resolve the settings of a run for the given number of training images and classes.
 
     Raises:
         UsageError: The recipe or the loss cannot be read.
     """
     name = request.recipe or ("labels" if request.kind == "train" else choose_recipe(images / classes))
-    settings = load_settings(name)
+    settings = load_recipe(name)
     batch_size = min(request.batch_size or settings.batch_size or choose_batch_size(images), images)
     # Pretrained weights are fine-tuned gently; random ones use the literature's rate, scaled with the batch size.
     rate = (0.01 if request.weights else 0.1) * batch_size / 128
     augmentation = settings.augmentation
     if request.flip is not None:
         augmentation = dataclasses.replace(augmentation, flip=request.flip)
-    return Plan(
+    return TrainingPlan(
         recipe=name,
         settings=dataclasses.replace(
             settings,

@@ -5,11 +5,11 @@ from typing import Any
 
 from kdedge.training.augmentation import Augmentation
 
-__all__ = ["Recipe"]
+__all__ = ["TrainingRecipe"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """All settings that determine the result of a run on its data."""
 
     epochs: int
@@ -35,7 +35,7 @@ class Recipe:
     seed: int = 0
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Recipe":
+    def from_record(cls, record: dict[str, Any]) -> "TrainingRecipe":
         """Restore a recipe from the JSON values of `dataclasses.asdict`."""
         augmentation, measured = Augmentation(**record["augmentation"]), tuple(record["measured"])
         return cls(**record | {"augmentation": augmentation, "measured": measured})

@@ -8,27 +8,27 @@ Stream      batches in any order from worker processes otherwise               I
 """
 
 from kdedge.data.dataset import Dataset, load, load_validation, typical_size
-from kdedge.data.dataset_index import Collection, subset
-from kdedge.data.decoding import Decoded, decode
-from kdedge.data.readers.reader_choice import scan
+from kdedge.data.dataset_index import DatasetIndex, subset
+from kdedge.data.decoding import DecodedImages, decode
+from kdedge.data.readers.reader_choice import index_dataset
 from kdedge.data.samples import FileSample, Sample
-from kdedge.data.splits import UNLABELLED, Split
-from kdedge.data.unreadable_files import Problems, Skipped
+from kdedge.data.splits import UNLABELED, Split
+from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 
 __all__ = [
-    "UNLABELLED",
-    "Collection",
+    "UNLABELED",
+    "DatasetIndex",
     "Dataset",
-    "Decoded",
+    "DecodedImages",
     "FileSample",
-    "Problems",
+    "UnreadableFiles",
     "Sample",
-    "Skipped",
+    "SkippedFile",
     "Split",
     "decode",
     "load",
     "load_validation",
-    "scan",
+    "index_dataset",
     "subset",
     "typical_size",
 ]

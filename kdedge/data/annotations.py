@@ -18,8 +18,8 @@ from kdedge.data.samples import Sample
 from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import fit
-from kdedge_runtime.util.images import PICTURE_SUFFIXES, open_picture, upright_size
+from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.util.images import IMAGE_SUFFIXES, open_image, upright_size
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["BOXES", "boxes_beside", "object_masks", "read_boxes"]
@@ -105,21 +105,21 @@ def object_masks(
 def _boxed(boxes: list[tuple[float, float, float, float]] | None, sample: Sample, spec: ImageInput) -> Mask | None:
     if boxes is None:
         return None
-    with sample.open() as picture:
-        width, height = upright_size(picture)
+    with sample.open() as image:
+        width, height = upright_size(image)
     seen = boxes_at_input(np.array(boxes, dtype=np.float32), height, width, spec)
     return np.asarray(box_mask(seen, spec.height, spec.width).any(axis=0))
 
 
 def _painted(folder: Path, sample: Sample, spec: ImageInput) -> Mask | None:
-    picture = folder / sample.name
-    named = (picture.with_suffix(suffix) for suffix in PICTURE_SUFFIXES)
+    image = folder / sample.name
+    named = (image.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)
     path = next((path for path in named if path.is_file()), None)
     if path is None:
         return None
-    with open_picture(str(path)) as opened:
+    with open_image(str(path)) as opened:
         # Palette indices are classes; 0 is the background.
         values = np.asarray(opened if opened.mode == "P" else opened.convert("RGB"))
     painted = (values if values.ndim == 2 else values.max(axis=2)) > 0
     rgb = np.asarray(Image.fromarray(painted).convert("RGB"))
-    return np.asarray(fit(rgb, spec)[:, :, 0] > 127)
+    return np.asarray(preprocess(rgb, spec)[:, :, 0] > 127)

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from kdedge.data.dataset_index import Collection
-from kdedge.data.decoding import Decoded, decode, readable
+from kdedge.data.dataset_index import DatasetIndex
+from kdedge.data.decoding import DecodedImages, decode, readable
 from kdedge.data.splits import Split
-from kdedge.data.unreadable_files import Problems
+from kdedge.data.unreadable_files import UnreadableFiles
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.util.images import UnreadablePicture
+from kdedge_runtime.util.images import UnreadableImage
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Dataset", "load", "load_validation", "readable_validation", "typical_size"]
@@ -21,16 +21,16 @@ class Dataset:
     """Decoded training and validation images."""
 
     labels: tuple[str, ...]
-    train: Decoded
-    val: Decoded
+    train: DecodedImages
+    val: DecodedImages
     fingerprint: str
     """Fingerprint, see `Collection.fingerprint`."""
-    problems: Problems
+    problems: UnreadableFiles
     """Unreadable and skipped files of both splits; print it once if it is true."""
 
 
 def load(
-    collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
+    collection: DatasetIndex, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> Dataset:
     """Decode the training and validation images at the model's input size; test images are not read.
 
@@ -51,13 +51,13 @@ def load(
     val = load_validation(collection, spec, workers=workers, progress=shifted(0))
     train = decode(collection.train, spec, workers=workers, progress=shifted(len(collection.val)))
     _require_all_classes(collection, "training", collection.train, train.targets.tolist(), train.problems)
-    problems = Problems(len(collection.skipped), collection.skipped) + train.problems + val.problems
+    problems = UnreadableFiles(len(collection.skipped), collection.skipped) + train.problems + val.problems
     return Dataset(collection.labels, train, val, collection.fingerprint, problems)
 
 
 def load_validation(
-    collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
-) -> Decoded:
+    collection: DatasetIndex, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
+) -> DecodedImages:
     """Decode the validation images.
 
     Raises:
@@ -72,7 +72,9 @@ def load_validation(
     return val
 
 
-def readable_validation(collection: Collection, *, progress: ProgressCallback = no_progress) -> tuple[Split, Problems]:
+def readable_validation(
+    collection: DatasetIndex, *, progress: ProgressCallback = no_progress
+) -> tuple[Split, UnreadableFiles]:
     """Return the readable validation images and a report on the others, without keeping pixels.
 
     Raises:
@@ -84,7 +86,7 @@ def readable_validation(collection: Collection, *, progress: ProgressCallback = 
 
 
 def _require_all_classes(
-    collection: Collection, side: str, split: Split, found: Iterable[int], problems: Problems
+    collection: DatasetIndex, side: str, split: Split, found: Iterable[int], problems: UnreadableFiles
 ) -> None:
     lost = sorted(set(split.targets) - set(found))
     if lost:
@@ -107,7 +109,7 @@ def typical_size(split: Split, count: int = 200) -> int:
         try:
             with sample.open() as image:
                 sides.append(min(image.size))
-        except UnreadablePicture:  # `decode` reports it
+        except UnreadableImage:  # `decode` reports it
             continue
     if not sides:
         raise DataError(f"None of {len(split):,} image files can be read, such as {split.samples[0]}.")

@@ -7,11 +7,11 @@ from pathlib import PurePath
 from typing import Literal, TypeAlias
 
 from kdedge.data.splits import Split, hashed_halves, lowest_ranked
-from kdedge.data.unreadable_files import Skipped
+from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.util.files import written
+from kdedge_runtime.util.files import displayable
 
-__all__ = ["TORCHVISION", "Collection", "Divider", "divided", "fingerprint_of", "source_name", "subset"]
+__all__ = ["TORCHVISION", "DatasetIndex", "Divider", "divided", "fingerprint_of", "source_name", "subset"]
 
 TORCHVISION = "torchvision:"
 """Prefix of torchvision dataset locations."""
@@ -21,7 +21,7 @@ Divider: TypeAlias = Literal["folders", "shards", "official", "hashed"]
 
 
 @dataclass(frozen=True)
-class Collection:
+class DatasetIndex:
     """Index of a dataset: classes and splits of all images."""
 
     source: str
@@ -35,7 +35,7 @@ class Collection:
     split: Divider
     fingerprint: str
     """SHA-256 over properties that identify the dataset without opening images, over all splits, hexadecimal."""
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
     """Files that may be intended as images but are not used."""
 
     @property
@@ -48,16 +48,16 @@ def source_name(source: str) -> str:
     """Return the short name of a dataset: of its folder, its shards, or the published dataset."""
     if source.startswith(TORCHVISION):
         return source.split(":")[1]
-    return written(PurePath(source.partition("::")[0]).name)
+    return displayable(PurePath(source.partition("::")[0]).name)
 
 
-def divided(collection: Collection, *, val_fraction: float, seed: int) -> Collection:
+def divided(collection: DatasetIndex, *, val_fraction: float, seed: int) -> DatasetIndex:
     """Split validation images from the training split by a hash of each name; the test split is unchanged."""
     train, val = hashed_halves(collection.train, val_fraction=val_fraction, seed=seed)
     return replace(collection, train=train, val=val, split="hashed")
 
 
-def subset(collection: Collection, per_class: int, *, seed: int = 0) -> Collection:
+def subset(collection: DatasetIndex, per_class: int, *, seed: int = 0) -> DatasetIndex:
     """Keep at most `per_class` training images of each class; the other splits are unchanged.
 
     The selection depends only on the names and the seed. A smaller selection is part of a larger one.

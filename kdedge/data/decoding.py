@@ -9,18 +9,18 @@ import numpy as np
 
 from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
-from kdedge.data.unreadable_files import Problems, Skipped
+from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.preprocess import preprocess
 from kdedge_runtime.util.arrays import Integers, Pixels
-from kdedge_runtime.util.images import UnreadablePicture
+from kdedge_runtime.util.images import UnreadableImage
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Decoded", "decode", "readable"]
+__all__ = ["DecodedImages", "decode", "readable"]
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImages:
     """Readable images, aligned with their classes."""
 
     images: Pixels
@@ -28,7 +28,7 @@ class Decoded:
     targets: Integers
     """Class indices `[N]`; -1 for an unknown class."""
     samples: tuple[Sample, ...]
-    problems: Problems
+    problems: UnreadableFiles
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -36,7 +36,7 @@ class Decoded:
 
 def decode(
     split: Split, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
-) -> Decoded:
+) -> DecodedImages:
     """Decode every image at the model's input size; unreadable images are dropped with their targets.
 
     Args:
@@ -48,7 +48,7 @@ def decode(
     images = np.empty((len(split), spec.height, spec.width, 3), dtype=np.uint8)
 
     def keep(index: int, pixels: Pixels) -> None:
-        images[index] = fit(pixels, spec)
+        images[index] = preprocess(pixels, spec)
 
     kept, problems = _read_all(split, keep, workers, progress)
     for row, index in enumerate(kept):
@@ -56,10 +56,10 @@ def decode(
             images[row] = images[index]
     sound = split.take(kept)
     targets = np.array(sound.targets, dtype=np.int64)
-    return Decoded(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
+    return DecodedImages(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
 
 
-def readable(split: Split, *, progress: ProgressCallback = no_progress) -> tuple[Split, Problems]:
+def readable(split: Split, *, progress: ProgressCallback = no_progress) -> tuple[Split, UnreadableFiles]:
     """Return the readable images and a report on the others; each image is read once and discarded."""
     kept, problems = _read_all(split, lambda _index, _pixels: None, None, progress)
     return split.take(kept), problems
@@ -67,29 +67,29 @@ def readable(split: Split, *, progress: ProgressCallback = no_progress) -> tuple
 
 def _read_all(
     split: Split, use: Callable[[int, Pixels], None], workers: int | None, progress: ProgressCallback
-) -> tuple[list[int], Problems]:
+) -> tuple[list[int], UnreadableFiles]:
     """Read every image in threads and pass it to `use`; return the indices of readable images and the problems."""
 
-    def read(index: int) -> Skipped | bool:
+    def read(index: int) -> SkippedFile | bool:
         """Return whether the image is grayscale, or the reason for skipping it."""
         sample = split.samples[index]
         try:
-            picture = sample.read()
-        except UnreadablePicture as error:
-            return Skipped(sample.name, error.fault)
-        use(index, picture.pixels)
-        return picture.is_grey
+            image = sample.read()
+        except UnreadableImage as error:
+            return SkippedFile(sample.name, error.fault)
+        use(index, image.pixels)
+        return image.is_gray
 
     kept: list[int] = []
-    grey: list[str] = []
-    skipped: list[Skipped] = []
+    gray: list[str] = []
+    skipped: list[SkippedFile] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         for index, outcome in enumerate(pool.map(read, range(len(split)))):
-            if isinstance(outcome, Skipped):
+            if isinstance(outcome, SkippedFile):
                 skipped.append(outcome)
             else:
                 kept.append(index)
                 if outcome:
-                    grey.append(split.samples[index].name)
+                    gray.append(split.samples[index].name)
             progress("reading images", index + 1, len(split))
-    return kept, Problems(len(split), tuple(skipped), tuple(grey))
+    return kept, UnreadableFiles(len(split), tuple(skipped), tuple(gray))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from kdedge_runtime.util.files import written
-from kdedge_runtime.util.images import Picture, decode_picture, open_picture
+from kdedge_runtime.util.files import displayable
+from kdedge_runtime.util.images import DecodedImage, decode_image, open_image
 
 __all__ = ["FileSample", "Sample", "file_stamp"]
 
@@ -34,14 +34,14 @@ class Sample(ABC):
     def stamp(self) -> str:
         """Return a string that changes with the stored image, as far as possible without reading it."""
 
-    def read(self) -> Picture:
+    def read(self) -> DecodedImage:
         """Decode the image.
 
         Raises:
             UnreadablePicture: The image does not exist or is damaged.
         """
         with self.open() as opened:
-            return decode_picture(opened, str(self))
+            return decode_image(opened, str(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class FileSample(Sample):
     @classmethod
     def below(cls, root: Path, path: Path) -> "FileSample":
         """Create a sample for `path`, named relative to `root`."""
-        return cls(written(path.relative_to(root).as_posix()), str(path))
+        return cls(displayable(path.relative_to(root).as_posix()), str(path))
 
     def __str__(self) -> str:
         return self.path
 
     def open(self) -> Image.Image:
         """Open the image; see `Sample.open`."""
-        return open_picture(self.path)
+        return open_image(self.path)
 
     def stamp(self) -> str:
         """Return size and modification time; see `Sample.stamp`."""

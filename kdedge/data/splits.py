@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from kdedge.data.samples import Sample
 
-__all__ = ["UNLABELLED", "Split", "hashed_halves", "lowest_ranked"]
+__all__ = ["UNLABELED", "Split", "hashed_halves", "lowest_ranked"]
 
-UNLABELLED = -1
+UNLABELED = -1
 """Target of an image whose class is unknown."""
 
 
@@ -18,7 +18,7 @@ class Split:
 
     samples: tuple[Sample, ...] = ()
     targets: tuple[int, ...] = ()
-    """Class indices, or `UNLABELLED`."""
+    """Class indices, or `UNLABELED`."""
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.targets):

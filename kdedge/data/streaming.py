@@ -21,11 +21,11 @@ from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, KdedgeError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.preprocess import preprocess
 from kdedge_runtime.util.arrays import Integers
-from kdedge_runtime.util.images import UnreadablePicture
+from kdedge_runtime.util.images import UnreadableImage
 
-__all__ = ["Stream", "cores", "fits", "most_that_fit"]
+__all__ = ["ImageStream", "worker_count", "fits_in_memory", "max_images_in_memory"]
 
 _SHARE_OF_MEMORY = 0.5
 """Fraction of the memory for images; the rest is for the model, its activations and other processes."""
@@ -33,17 +33,17 @@ _LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM)
 """Signals left to the main process; Ctrl-C and service managers signal the whole process group."""
 
 
-def most_that_fit(spec: ImageInput, memory_bytes: int) -> int:
+def max_images_in_memory(spec: ImageInput, memory_bytes: int) -> int:
     """Return the number of images at the model's input size that fit in half of the memory."""
     return int(_SHARE_OF_MEMORY * memory_bytes) // (spec.height * spec.width * 3)
 
 
-def fits(count: int, spec: ImageInput, memory_bytes: int) -> bool:
+def fits_in_memory(count: int, spec: ImageInput, memory_bytes: int) -> bool:
     """Return True if this number of images at the model's input size fits in half of the memory."""
-    return count <= most_that_fit(spec, memory_bytes)
+    return count <= max_images_in_memory(spec, memory_bytes)
 
 
-class Stream:
+class ImageStream:
     """Images of a split, decoded on every access exactly as by `kdedge.data.decoding`.
 
     Worker processes start with the first batch and persist over epochs, until the stream is closed or the program ends.
@@ -63,7 +63,7 @@ class Stream:
         """Height and width in px."""
         self._order = _Order(split)
         self._spec = spec
-        self._workers = workers or cores()
+        self._workers = workers or worker_count()
         self._loader: DataLoader[Tensor | str] | None = None
 
     def __len__(self) -> int:
@@ -163,8 +163,8 @@ class _Decoder(Dataset[Tensor | str]):
         images = np.empty((len(samples), self.spec.height, self.spec.width, 3), dtype=np.uint8)
         for row, sample in enumerate(samples):
             try:
-                images[row] = fit(sample.read().pixels, self.spec)
-            except UnreadablePicture as error:
+                images[row] = preprocess(sample.read().pixels, self.spec)
+            except UnreadableImage as error:
                 return str(error)
         return torch.from_numpy(images)
 
@@ -182,7 +182,7 @@ def _end_with(main: Any) -> None:
     os._exit(1)
 
 
-def _close(stream: Callable[[], Stream | None]) -> None:
+def _close(stream: Callable[[], ImageStream | None]) -> None:
     if (used := stream()) is not None:
         used.close()
 
@@ -203,6 +203,6 @@ def _context() -> BaseContext:
     return context
 
 
-def cores() -> int:
+def worker_count() -> int:
     """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

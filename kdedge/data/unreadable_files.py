@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from kdedge_runtime.util.images import Fault
 
-__all__ = ["Problems", "Reason", "Skipped"]
+__all__ = ["UnreadableFiles", "Reason", "SkippedFile"]
 
 Reason: TypeAlias = Fault | Literal["of unknown type", "outside a class folder", "without a class"]
 
@@ -14,7 +14,7 @@ _PLURAL: dict[Reason, str] = {"not an image": "not images"}
 _NAMES_SHOWN = 2
 
 
-class Skipped(NamedTuple):
+class SkippedFile(NamedTuple):
     """Skipped file with the reason."""
 
     name: str
@@ -23,20 +23,20 @@ class Skipped(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Problems:
+class UnreadableFiles:
     """Unusable files of a dataset; reports can be added."""
 
     checked: int = 0
     """Number of files checked, including readable ones."""
-    skipped: tuple[Skipped, ...] = ()
-    grey: tuple[str, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
+    gray: tuple[str, ...] = ()
     """Names of single-channel grayscale images, which are kept with R = G = B."""
 
-    def __add__(self, other: "Problems") -> "Problems":
-        return Problems(self.checked + other.checked, self.skipped + other.skipped, self.grey + other.grey)
+    def __add__(self, other: "UnreadableFiles") -> "UnreadableFiles":
+        return UnreadableFiles(self.checked + other.checked, self.skipped + other.skipped, self.gray + other.gray)
 
     def __bool__(self) -> bool:
-        return bool(self.skipped or self.grey)
+        return bool(self.skipped or self.gray)
 
     def __str__(self) -> str:
         """Format as one line: `2 of 90 files: 1 truncated (a.jpg), skipped; 1 grayscale, read as RGB`."""
@@ -50,9 +50,9 @@ class Problems:
             for reason, names in by_reason.items()
         ]
         parts = [f"{', '.join(counts)}, skipped"] if counts else []
-        if self.grey:
-            parts.append(f"{len(self.grey):,} grayscale, read as RGB")
-        return f"{len(self.skipped) + len(self.grey):,} of {self.checked:,} files: {'; '.join(parts)}"
+        if self.gray:
+            parts.append(f"{len(self.gray):,} grayscale, read as RGB")
+        return f"{len(self.skipped) + len(self.gray):,} of {self.checked:,} files: {'; '.join(parts)}"
 
 
 def _shortened(names: Iterable[str]) -> str:

@@ -16,23 +16,23 @@ from PIL import Image
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import Validation, validate_model
-from kdedge.training.training_run import Audience, Request, start_run
+from kdedge.training.training_run import RunCallback, TrainConfig, start_run
 from kdedge_export.candidates import TITLES, Role
 from kdedge_export.metrics import agreement
-from kdedge_export.torch_export import deploy
+from kdedge_export.torch_export import wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.sinks.json_lines import JsonLines
+from kdedge_runtime.sinks.json_lines import JsonLinesFile
 from kdedge_runtime.sinks.video_file import VideoFile
 from kdedge_runtime.sources.scenes import LABELS, render_scene
 from kdedge_runtime.sources.synthetic import SyntheticSource
 from kdedge_runtime.stream.runner import run
 from kdedge_runtime.util.arrays import Floats
-from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.files import atomic_write
 from kdedge_runtime.util.timing import latencies_ms
 
-__all__ = ["DemoResult", "Row", "run_demo"]
+__all__ = ["DemoResult", "DemoRow", "run_demo"]
 
 SIZE_PX = 56
 TRAIN_SCENES, VAL_SCENES, UNSEEN_SCENES = 300, 40, 400
@@ -50,7 +50,7 @@ Masks = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """One model in the demo's results table."""
 
     title: str
@@ -71,7 +71,7 @@ class Row:
 class DemoResult:
     """Results of the demo."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DemoRow, ...]
     object_share: float
     """Mean object area as a fraction of the image, which is the score of a uniform map."""
     validation: Validation
@@ -81,7 +81,7 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
+def run_demo(out: Path, audience: RunCallback, say: Say) -> DemoResult:
     """Render scenes, train a teacher, distill, export, quantize, validate, and run on a synthetic camera.
 
     Args:
@@ -101,7 +101,7 @@ def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
     _render(data, TRAIN_SCENES, VAL_SCENES, seed=0)
     masks = _render(unseen, 1, UNSEEN_SCENES, seed=1)  # a dataset needs a training split
     say("2/6  Train a teacher")
-    plan = Request(str(data), TEACHER, size=SIZE_PX, batch_size=64)
+    plan = TrainConfig(str(data), TEACHER, size=SIZE_PX, batch_size=64)
     teacher, student = str(out / "teacher"), str(out / "student")
     _train(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), audience)
     say("3/6  Distill a student with saliency-map supervision")
@@ -126,7 +126,7 @@ def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
     )
 
 
-def _train(plan: Request, out: Path, audience: Audience) -> None:
+def _train(plan: TrainConfig, out: Path, audience: RunCallback) -> None:
     if start_run(plan, out, audience, "cpu").result is None:
         raise KdedgeError("The demo was stopped by SIGTERM. Run the command again to restart it.")
 
@@ -135,7 +135,7 @@ def _clear(out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
         raise UsageError(f"{out} is not empty and not an earlier demo. Choose another folder: --out DIR.")
     shutil.rmtree(out, ignore_errors=True)
-    write_whole(out / _MARKER, json.dumps({"made_by": "kdedge demo"}))
+    atomic_write(out / _MARKER, json.dumps({"made_by": "kdedge demo"}))
 
 
 def _render(root: Path, train: int, val: int, seed: int) -> dict[str, Masks]:
@@ -160,21 +160,21 @@ def _watch(model_path: Path, out: Path) -> float:
     camera = SyntheticSource(height=384, width=384, frames=CAMERA_FRAMES, seed=7)
     with (
         camera,
-        JsonLines(str(log), threading.Event()) as lines,
+        JsonLinesFile(str(log), threading.Event()) as lines,
         VideoFile(out / "camera.mp4", camera.fps, live=True) as film,
     ):
         run(Model.load(model_path), camera, [lines, film])
-    answers = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[:-1]]
-    return float(np.mean([answer["label"] == answer["truth"]["label"] for answer in answers]))
+    predictions = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[:-1]]
+    return float(np.mean([prediction["label"] == prediction["truth"]["label"] for prediction in predictions]))
 
 
-def _row(role: Role, validation: Validation, masks: dict[str, Masks], latency_ms: float) -> Row:
+def _row(role: Role, validation: Validation, masks: dict[str, Masks], latency_ms: float) -> DemoRow:
     report, evidence = validation.report, validation.evidence
     facts, compared = report.models[role], report.comparisons.get(role)
     maps = evidence.predictions[role].maps
     assert maps is not None and facts.top1 is not None
     inside = agreement.energy_inside(_upsampled(maps), np.stack([masks[name] for name in evidence.names]))
-    return Row(
+    return DemoRow(
         title=TITLES[role],
         megabytes=facts.bytes / 1e6,
         top1=facts.top1,
@@ -198,7 +198,7 @@ def _file_latency(path: Path) -> float:
 
 def _torch_latency(run_folder: str) -> float:
     trained = load_trained(run_folder)
-    module = deploy(trained.model, trained.input)
+    module = wrap_for_export(trained.model, trained.input)
     blank, top = torch.zeros(1, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8), torch.tensor([-1])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

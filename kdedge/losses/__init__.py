@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kdedge.losses.all_class_maps import MOST_PROBABLE, all_class_maps
-from kdedge.losses.attention_transfer import attention_transfer
-from kdedge.losses.cat_kd import class_attention_transfer
-from kdedge.losses.cross_entropy import cross_entropy
-from kdedge.losses.dist import relations
-from kdedge.losses.dkd import decoupled_soft_labels
-from kdedge.losses.e2kd import rectified_map
-from kdedge.losses.fitnets import hints
-from kdedge.losses.kd import soft_labels
-from kdedge.losses.logit_standardization import standardised_soft_labels
-from kdedge.losses.top_class_map import top_class_map
+from kdedge.losses.all_class_maps import MOST_PROBABLE, all_class_maps_loss
+from kdedge.losses.attention_transfer import attention_transfer_loss
+from kdedge.losses.cat_kd import cat_kd_loss
+from kdedge.losses.cross_entropy import cross_entropy_loss
+from kdedge.losses.dist import dist_loss
+from kdedge.losses.dkd import dkd_loss
+from kdedge.losses.e2kd import e2kd_loss
+from kdedge.losses.fitnets import fitnet_loss
+from kdedge.losses.kd import kd_loss
+from kdedge.losses.logit_standardization import logit_standardization_loss
+from kdedge.losses.top_class_map import top_class_map_loss
 
-__all__ = ["ALL_CLASSES", "TERMS", "Term"]
+__all__ = ["ALL_CLASSES", "LOSS_TERMS", "LossTerm"]
 
 ALL_CLASSES = 1 << 20
 """Stands for all classes: larger than any number of classes."""
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """Loss term and its requirements."""
 
     compute: Callable[..., Tensor]
@@ -50,17 +50,17 @@ class Term:
         return {parameter.name: parameter.default for parameter in parameters}
 
 
-TERMS: dict[str, Term] = {
-    "ce": Term(cross_entropy, 1.0, taught=False),
-    "kd": Term(soft_labels, 0.9, softened=True),
-    "ls": Term(standardised_soft_labels, 9.0),
-    "dkd": Term(decoupled_soft_labels, 1.0, softened=True),
-    "dist": Term(relations, 2.0, softened=True, whole_batch=True),
-    "at": Term(attention_transfer, None, features=True),
-    "hint": Term(hints, None, features=True),
-    "cat": Term(class_attention_transfer, None, map_classes=ALL_CLASSES),
-    "e2": Term(rectified_map, 5.0, map_classes=1),
-    "map": Term(top_class_map, 20.0, map_classes=1),
-    "mapall": Term(all_class_maps, 20.0, softened=True, map_classes=MOST_PROBABLE),
+LOSS_TERMS: dict[str, LossTerm] = {
+    "ce": LossTerm(cross_entropy_loss, 1.0, taught=False),
+    "kd": LossTerm(kd_loss, 0.9, softened=True),
+    "ls": LossTerm(logit_standardization_loss, 9.0),
+    "dkd": LossTerm(dkd_loss, 1.0, softened=True),
+    "dist": LossTerm(dist_loss, 2.0, softened=True, whole_batch=True),
+    "at": LossTerm(attention_transfer_loss, None, features=True),
+    "hint": LossTerm(fitnet_loss, None, features=True),
+    "cat": LossTerm(cat_kd_loss, None, map_classes=ALL_CLASSES),
+    "e2": LossTerm(e2kd_loss, 5.0, map_classes=1),
+    "map": LossTerm(top_class_map_loss, 20.0, map_classes=1),
+    "mapall": LossTerm(all_class_maps_loss, 20.0, softened=True, map_classes=MOST_PROBABLE),
 }
 """Mapping from term names of `--loss` to terms."""

@@ -2,16 +2,16 @@
 
 from torch import Tensor
 
-from kdedge.losses.loss_inputs import Lesson
-from kdedge.losses.map_distance import disagreement
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.map_distance import saliency_distance
 
-__all__ = ["MOST_PROBABLE", "all_class_maps"]
+__all__ = ["MOST_PROBABLE", "all_class_maps_loss"]
 
 MOST_PROBABLE = 32
 """Default number of classes to compare. Four give lower accuracy than 22 (tests/benchmarks/README.md)."""
 
 
-def all_class_maps(lesson: Lesson, *, classes: int = MOST_PROBABLE) -> Tensor:
+def all_class_maps_loss(inputs: LossInputs, *, classes: int = MOST_PROBABLE) -> Tensor:
     """Compute `sum_c p_T(c) (1 - Pearson(M_S^c, M_T^c))` over the teacher's most probable classes, mean over the batch.
 
     The probabilities are the teacher's at the run's temperature, renormalized over those classes.
@@ -22,10 +22,10 @@ def all_class_maps(lesson: Lesson, *, classes: int = MOST_PROBABLE) -> Tensor:
     Default weight: 20. Weights up to 200 give about the same result, 5 a lower one (tests/benchmarks/README.md).
 
     Args:
-        lesson: Loss inputs of the batch.
+        inputs: Loss inputs of the batch.
         classes: Number of classes to compare, default 32; all if there are fewer.
     """
-    distances = disagreement(lesson, classes)
-    assert lesson.taught.classes is not None
-    top = lesson.taught.logits.gather(1, lesson.taught.classes[:, :classes])
-    return ((top / lesson.temperature).softmax(dim=1) * distances).sum(dim=1).mean()
+    distances = saliency_distance(inputs, classes)
+    assert inputs.taught.classes is not None
+    top = inputs.taught.logits.gather(1, inputs.taught.classes[:, :classes])
+    return ((top / inputs.temperature).softmax(dim=1) * distances).sum(dim=1).mean()

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Lesson
-from kdedge.losses.map_distance import at_common_size
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.map_distance import match_spatial_size
 
-__all__ = ["attention_transfer"]
+__all__ = ["attention_transfer_loss"]
 
 
-def attention_transfer(lesson: Lesson) -> Tensor:
+def attention_transfer_loss(inputs: LossInputs) -> Tensor:
     """Compute `sum_l mean (Q_S^l - Q_T^l)²`, where `Q` is the L2-normalized mean square over channels.
 
     Shapes: features of each compared layer `[N, C_S, h, w]` and `[N, C_T, h', w']`; the larger is average-pooled.
@@ -19,8 +19,8 @@ def attention_transfer(lesson: Lesson) -> Tensor:
     Default weight: measured.
     """
     distances = []
-    for pair in zip(lesson.student.features, lesson.taught.features, strict=True):
-        student, teacher = at_common_size(*pair)
+    for pair in zip(inputs.student.features, inputs.taught.features, strict=True):
+        student, teacher = match_spatial_size(*pair)
         distances.append(F.mse_loss(_attention(student), _attention(teacher)))
     return torch.stack(distances).sum()
 

@@ -3,13 +3,13 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Lesson
-from kdedge.losses.map_distance import at_common_size
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.map_distance import match_spatial_size
 
-__all__ = ["class_attention_transfer"]
+__all__ = ["cat_kd_loss"]
 
 
-def class_attention_transfer(lesson: Lesson, *, cells: int = 2) -> Tensor:
+def cat_kd_loss(inputs: LossInputs, *, positions: int = 2) -> Tensor:
     """Compute `mean (N(A_r M_S) - N(A_r M_T))²` over images, all classes and positions.
 
     `A_r` average-pools a map to `r × r`; `N` divides each class's map by its L2 norm.
@@ -21,15 +21,15 @@ def class_attention_transfer(lesson: Lesson, *, cells: int = 2) -> Tensor:
     Default weight: measured; the authors use 0.5 to 600.
 
     Args:
-        lesson: Loss inputs of the batch.
-        cells: Map resolution r, default 2; the authors use 4 for ShuffleNet and ImageNet. Smaller maps are not pooled.
+        inputs: Loss inputs of the batch.
+        positions: Map resolution r, default 2; the authors use 4 for ShuffleNet and ImageNet. Smaller maps are not pooled.
     """
-    student, teacher = lesson.student.maps, lesson.taught.maps
+    student, teacher = inputs.student.maps, inputs.taught.maps
     assert student is not None and teacher is not None, "validated before training"
-    student, teacher = at_common_size(student, teacher)
-    return F.mse_loss(_unit(student, cells), _unit(teacher, cells))
+    student, teacher = match_spatial_size(student, teacher)
+    return F.mse_loss(_unit(student, positions), _unit(teacher, positions))
 
 
-def _unit(maps: Tensor, cells: int) -> Tensor:
+def _unit(maps: Tensor, positions: int) -> Tensor:
     height, width = maps.shape[-2:]
-    return F.normalize(F.adaptive_avg_pool2d(maps, (min(cells, height), min(cells, width))).flatten(2), dim=2)
+    return F.normalize(F.adaptive_avg_pool2d(maps, (min(positions, height), min(positions, width))).flatten(2), dim=2)

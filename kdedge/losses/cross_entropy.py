@@ -3,16 +3,16 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Lesson
+from kdedge.losses.loss_inputs import LossInputs
 
-__all__ = ["cross_entropy"]
+__all__ = ["cross_entropy_loss"]
 
 
-def cross_entropy(lesson: Lesson) -> Tensor:
+def cross_entropy_loss(inputs: LossInputs) -> Tensor:
     """Compute `-sum_c y_c log p_S(c)`, mean over the batch.
 
     Shapes: student logits and targets `[N, K]`; the target of a mixed image is the mixture of both labels.
     Source: negative log-likelihood of the labels; for mixed labels as in mixup (Zhang et al., ICLR 2018).
     Default weight: 1.
     """
-    return F.cross_entropy(lesson.student.logits, lesson.targets)
+    return F.cross_entropy(inputs.student.logits, inputs.targets)

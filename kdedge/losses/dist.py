@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from kdedge.losses.loss_inputs import Lesson
+from kdedge.losses.loss_inputs import LossInputs
 from kdedge.losses.map_distance import pearson
 
-__all__ = ["relations"]
+__all__ = ["dist_loss"]
 
 
-def relations(lesson: Lesson) -> Tensor:
+def dist_loss(inputs: LossInputs) -> Tensor:
     """Compute `T² · [(1 - mean_i ρ(Y_S[i, :], Y_T[i, :])) + (1 - mean_c ρ(Y_S[:, c], Y_T[:, c]))]`.
 
     `Y` are softened probabilities and ρ is Pearson's correlation. The second part compares the images of a batch with
@@ -19,8 +19,8 @@ def relations(lesson: Lesson) -> Tensor:
     adds the factor T²; this follows the code.
     Default weight: 2, the authors' β and γ, with cross-entropy of weight 1.
     """
-    student = (lesson.student.logits / lesson.temperature).softmax(dim=1)
-    teacher = (lesson.taught.logits / lesson.temperature).softmax(dim=1)
+    student = (inputs.student.logits / inputs.temperature).softmax(dim=1)
+    teacher = (inputs.taught.logits / inputs.temperature).softmax(dim=1)
     between_classes = 1 - pearson(student, teacher).mean()
     between_images = 1 - pearson(student.T, teacher.T).mean()
-    return (between_classes + between_images) * lesson.temperature**2
+    return (between_classes + between_images) * inputs.temperature**2

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Lesson
+from kdedge.losses.loss_inputs import LossInputs
 
-__all__ = ["decoupled_soft_labels"]
+__all__ = ["dkd_loss"]
 
 
-def decoupled_soft_labels(lesson: Lesson, *, others: float = 8.0) -> Tensor:
+def dkd_loss(inputs: LossInputs, *, others: float = 8.0) -> Tensor:
     """Compute `T² · [KL(b_T || b_S) + β KL(p̂_T || p̂_S)]`, summed over classes and mean over the batch.
 
     `b = [p_y, 1 - p_y]` is the softened probability of the ground-truth class (the larger one for mixed labels), `p̂`
@@ -22,13 +22,13 @@ def decoupled_soft_labels(lesson: Lesson, *, others: float = 8.0) -> Tensor:
     Default weight: 1, the authors' α, with cross-entropy of weight 1.
 
     Args:
-        lesson: Loss inputs of the batch.
+        inputs: Loss inputs of the batch.
         others: Weight β of the non-target term, default 8, the authors' general choice for CIFAR-100; 2 to 8 depending
             on the pair, and 0.5 to 2 for ImageNet at T = 1.
     """
-    temperature = lesson.temperature
-    student, teacher = lesson.student.logits / temperature, lesson.taught.logits / temperature
-    right = F.one_hot(lesson.targets.argmax(dim=1), student.shape[1]).bool()
+    temperature = inputs.temperature
+    student, teacher = inputs.student.logits / temperature, inputs.taught.logits / temperature
+    right = F.one_hot(inputs.targets.argmax(dim=1), student.shape[1]).bool()
     confidence = _kl(_binary(student, right), _binary(teacher, right))
     ranking = _kl(_without(student, right), _without(teacher, right))
     return (confidence + others * ranking) * temperature**2

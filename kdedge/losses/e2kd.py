@@ -3,13 +3,13 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Lesson
-from kdedge.losses.map_distance import at_common_size
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.map_distance import match_spatial_size
 
-__all__ = ["rectified_map"]
+__all__ = ["e2kd_loss"]
 
 
-def rectified_map(lesson: Lesson) -> Tensor:
+def e2kd_loss(inputs: LossInputs) -> Tensor:
     """Compute `1 - cos(relu M_S, relu M_T)` of the maps of the teacher's top class, mean over the batch.
 
     A student's map without positive values has loss 1 and no gradient; `map` does not have this problem.
@@ -20,7 +20,7 @@ def rectified_map(lesson: Lesson) -> Tensor:
     labels of weight 1 and no cross-entropy: `kd:1,e2:5`.
     Default weight: 5.
     """
-    student, teacher = lesson.student.maps, lesson.taught.maps
+    student, teacher = inputs.student.maps, inputs.taught.maps
     assert student is not None and teacher is not None, "validated before training"
-    student, teacher = at_common_size(student[:, 0].relu(), teacher[:, 0].relu())
+    student, teacher = match_spatial_size(student[:, 0].relu(), teacher[:, 0].relu())
     return (1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1), eps=1e-8)).mean()

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Lesson
-from kdedge.losses.map_distance import at_common_size
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.map_distance import match_spatial_size
 
-__all__ = ["hints"]
+__all__ = ["fitnet_loss"]
 
 
-def hints(lesson: Lesson) -> Tensor:
+def fitnet_loss(inputs: LossInputs) -> Tensor:
     """Compute `mean (P(F_S) - F_T)²`, mean over the compared layers; `P` is a 1×1 convolution trained with the student.
 
     Shapes: projected features of each compared layer `[N, C_T, h, w]`, the teacher's `[N, C_T, h', w']`; the larger is
@@ -19,5 +19,5 @@ def hints(lesson: Lesson) -> Tensor:
     labels afterwards. Here both are trained jointly, as in later comparisons.
     Default weight: measured; those comparisons use 100.
     """
-    pairs = zip(lesson.projected, lesson.taught.features, strict=True)
-    return torch.stack([F.mse_loss(*at_common_size(*pair)) for pair in pairs]).mean()
+    pairs = zip(inputs.projected, inputs.taught.features, strict=True)
+    return torch.stack([F.mse_loss(*match_spatial_size(*pair)) for pair in pairs]).mean()

@@ -3,12 +3,12 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Lesson
+from kdedge.losses.loss_inputs import LossInputs
 
-__all__ = ["soft_labels", "softened_kl"]
+__all__ = ["kd_loss", "softened_kl"]
 
 
-def soft_labels(lesson: Lesson) -> Tensor:
+def kd_loss(inputs: LossInputs) -> Tensor:
     """Compute `T² · KL(p_T(z / T) || p_S(z / T))`, summed over classes and mean over the batch.
 
     The factor T² makes the gradient magnitude independent of the temperature.
@@ -17,7 +17,7 @@ def soft_labels(lesson: Lesson) -> Tensor:
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, §2.
     Default weight: 0.9, with cross-entropy of weight 0.1, at T = 4.
     """
-    return softened_kl(lesson.student.logits, lesson.taught.logits, lesson.temperature)
+    return softened_kl(inputs.student.logits, inputs.taught.logits, inputs.temperature)
 
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from kdedge.losses.kd import softened_kl
-from kdedge.losses.loss_inputs import Lesson
+from kdedge.losses.loss_inputs import LossInputs
 
-__all__ = ["standardised_soft_labels"]
+__all__ = ["logit_standardization_loss"]
 
 
-def standardised_soft_labels(lesson: Lesson, *, base_temperature: float = 2.0) -> Tensor:
+def logit_standardization_loss(inputs: LossInputs, *, base_temperature: float = 2.0) -> Tensor:
     """Compute `τ² · KL(p(Z(z_T) / τ) || p(Z(z_S) / τ))` with `Z(z) = (z - mean z) / std z` over the classes.
 
     Shapes: logits of both `[N, K]`.
@@ -18,11 +18,11 @@ def standardised_soft_labels(lesson: Lesson, *, base_temperature: float = 2.0) -
     Default weight: 9, as the authors use with cross-entropy of weight 0.1.
 
     Args:
-        lesson: Loss inputs of the batch.
+        inputs: Loss inputs of the batch.
         base_temperature: Temperature τ, default 2 as in the paper. Standardized logits have unit variance, so the run's
             temperature would be too high.
     """
-    student, teacher = _standardised(lesson.student.logits), _standardised(lesson.taught.logits)
+    student, teacher = _standardised(inputs.student.logits), _standardised(inputs.taught.logits)
     return softened_kl(student, teacher, base_temperature)
 
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["Answer", "Lesson"]
+__all__ = ["ModelOutput", "LossInputs"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelOutput:
     """Outputs of a model on a batch."""
 
     logits: Tensor
@@ -22,11 +22,11 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LossInputs:
     """Outputs of student and teacher on a batch, with the targets."""
 
-    student: Answer
-    teacher: Answer | None
+    student: ModelOutput
+    teacher: ModelOutput | None
     """Teacher outputs, or None when training on labels only.
 
     The maps are those of its most probable classes, in that order; the student's maps are for the same classes.
@@ -39,7 +39,7 @@ class Lesson:
     """Student features after the learned projections, `[N, C_teacher, h, w]` each; for `hint` only."""
 
     @property
-    def taught(self) -> Answer:
+    def taught(self) -> ModelOutput:
         """Teacher outputs; terms that need them are rejected before training if there is no teacher."""
         assert self.teacher is not None
         return self.teacher

@@ -2,17 +2,17 @@
 
 from torch import Tensor
 
-from kdedge.losses.loss_inputs import Lesson
-from kdedge.losses.map_distance import disagreement
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.map_distance import saliency_distance
 
-__all__ = ["top_class_map"]
+__all__ = ["top_class_map_loss"]
 
 
-def top_class_map(lesson: Lesson) -> Tensor:
+def top_class_map_loss(inputs: LossInputs) -> Tensor:
     """Compute `1 - Pearson(M_S, M_T)` of the maps of the teacher's top class, mean over the batch.
 
     Shapes: maps `[N, k, h, w]` and `[N, k, h', w']`, the teacher's top class first; the larger is average-pooled.
     Source: this project; see `disagreement`.
     Default weight: 20, as for `mapall`.
     """
-    return disagreement(lesson, 1)[:, 0].mean()
+    return saliency_distance(inputs, 1)[:, 0].mean()

@@ -12,7 +12,7 @@ from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.files import file_sha256
 
-__all__ = ["allow_content", "allow_typed", "require_allowed"]
+__all__ = ["allow_content", "allow_typed", "check_allowed"]
 
 _FEWEST_DIGITS = 12
 _typed: set[Path] = set()
@@ -39,7 +39,7 @@ def allow_content(digest: str) -> None:
     _digests.add(digest)
 
 
-def require_allowed(name: str) -> None:
+def check_allowed(name: str) -> None:
     """Raise unless a factory's file may be executed.
 
     Raises:

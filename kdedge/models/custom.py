@@ -21,14 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdedge.models.code_trust import require_allowed
+from kdedge.models.code_trust import check_allowed
 from kdedge.models.custom_path import factory_parts
 from kdedge_export.saliency.head_finder import example_input
 from kdedge_export.saliency.tracing import evaluating
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.files import file_sha256
 
-__all__ = ["code_sha256", "count_classes", "factory_name", "make", "require_unchanged"]
+__all__ = ["code_sha256", "count_classes", "factory_name", "make", "check_unchanged"]
 
 CLASSES = "num_classes"
 """Name of the argument for the number of classes, as in torchvision and timm."""
@@ -50,7 +50,7 @@ def code_sha256(name: str) -> str:
     return file_sha256(factory_parts(name)[0])
 
 
-def require_unchanged(name: str, sha256: str) -> None:
+def check_unchanged(name: str, sha256: str) -> None:
     """Raise unless a factory's file has this hash.
 
     Raises:
@@ -119,7 +119,7 @@ def count_classes(name: str, model: nn.Module, height: int, width: int) -> int:
 
 
 def _factory(name: str) -> Callable[..., Any]:
-    require_allowed(name)
+    check_allowed(name)
     path, function = factory_parts(name)
     module = _module(path)
     factory = getattr(module, function, None)
@@ -167,13 +167,13 @@ def _module(path: Path) -> ModuleType:
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
     """Let imports find the folder's modules first inside the block, even if one of that name is already loaded."""
-    neighbours = {path.stem for path in folder.glob("*.py")} | {
+    neighbors = {path.stem for path in folder.glob("*.py")} | {
         path.parent.name for path in folder.glob("*/__init__.py")
     }
     hidden = {
         name: module
         for name, module in sys.modules.items()
-        if (top := name.partition(".")[0]) in neighbours
+        if (top := name.partition(".")[0]) in neighbors
         and top not in sys.stdlib_module_names
         and not Path(getattr(sys.modules.get(top), "__file__", None) or folder).is_relative_to(folder)
     }

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from kdedge_runtime.util.files import file_sha256
 
-__all__ = ["sha256_of"]
+__all__ = ["state_sha256"]
 
 
-def sha256_of(path: Path) -> str:
+def state_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal; cached while the file is unchanged."""
     found = path.stat()
     return _sha256(path.resolve(), found.st_mtime_ns, found.st_size)

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Inherited", "inherit", "select"]
+__all__ = ["InitSummary", "init_from_teacher", "select_weights"]
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 @dataclass(frozen=True)
-class Inherited:
+class InitSummary:
     """Summary of weight selection: tensors of the student that were copied or kept; scalars are omitted."""
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class Inherited:
         return len(self.names) + len(self.kept)
 
 
-def inherit(student: nn.Module, teacher: nn.Module) -> Inherited:
+def init_from_teacher(student: nn.Module, teacher: nn.Module) -> InitSummary:
     """Copy a selection of the teacher's weights and batch statistics to a student, in place.
 
     A tensor keeps its random initialization if the teacher has no tensor of that name, or a smaller one in any
@@ -54,7 +54,7 @@ def inherit(student: nn.Module, teacher: nn.Module) -> Inherited:
     for name, value in student.state_dict().items():  # references to the module's own storage
         fits = name in source and _is_within(value, source[name]) and _same_grouping(name, student, teacher)
         if fits:
-            value.copy_(select(source[name], value.shape))
+            value.copy_(select_weights(source[name], value.shape))
         if value.ndim > 0:
             (names if fits else kept).append(name)
     if not names:
@@ -63,10 +63,10 @@ def inherit(student: nn.Module, teacher: nn.Module) -> Inherited:
             "name is at least as large there. Choose a student of the teacher's family, such as resnet18 for "
             "resnet34, or remove --init."
         )
-    return Inherited(tuple(names), tuple(kept))
+    return InitSummary(tuple(names), tuple(kept))
 
 
-def select(tensor: Tensor, shape: torch.Size) -> Tensor:
+def select_weights(tensor: Tensor, shape: torch.Size) -> Tensor:
     """Select evenly spaced elements along every dimension.
 
     Args:

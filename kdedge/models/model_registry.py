@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from kdedge.models.custom import code_sha256, count_classes, make, require_unchanged
+from kdedge.models.custom import check_unchanged, code_sha256, count_classes, make
 from kdedge.models.custom_path import is_factory
 from kdedge.models.model_names import import_timm
 from kdedge.models.model_spec import ModelSpec
@@ -22,12 +22,12 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_SIZE",
     "IMAGENET_STD",
-    "build",
+    "build_model",
     "head_tensors",
     "own_classes",
     "pretrained_input",
     "pretrained_labels",
-    "specify",
+    "make_spec",
 ]
 
 IMAGENET_CLASSES = 1000
@@ -37,12 +37,12 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def specify(name: str, classes: int, *, fresh_stem: bool = True) -> ModelSpec:
+def make_spec(name: str, classes: int, *, fresh_stem: bool = True) -> ModelSpec:
     """Specify a model as it is now; for a factory with the hash of its file."""
     return ModelSpec(name, classes, fresh_stem=fresh_stem, code_sha256=code_sha256(name) if is_factory(name) else None)
 
 
-def build(spec: ModelSpec, size: int) -> nn.Module:
+def build_model(spec: ModelSpec, size: int) -> nn.Module:
     """Build a model with random weights.
 
     Args:
@@ -74,7 +74,7 @@ def build(spec: ModelSpec, size: int) -> nn.Module:
 
 def _build_own(spec: ModelSpec, size: int) -> nn.Module:
     if spec.code_sha256 is not None:
-        require_unchanged(spec.name, spec.code_sha256)
+        check_unchanged(spec.name, spec.code_sha256)
     model = make(spec.name, spec.classes)
     reduce_stride(model, spec.stride_factor, size, fresh=spec.fresh_stem)
     found = count_classes(spec.name, model, size, size)
@@ -92,7 +92,9 @@ def head_tensors(name: str, size: int) -> tuple[str, ...]:
         few, more = (make(name, classes).state_dict() for classes in (2, 3))
     else:
         with torch.device("meta"):
-            few, more = (build(ModelSpec(name, classes, fresh_stem=False), size).state_dict() for classes in (2, 3))
+            few, more = (
+                build_model(ModelSpec(name, classes, fresh_stem=False), size).state_dict() for classes in (2, 3)
+            )
     return tuple(tensor for tensor in few if few[tensor].shape != more[tensor].shape)
 
 

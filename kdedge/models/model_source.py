@@ -10,10 +10,10 @@ from kdedge.models.model_names import canonical_name
 from kdedge.models.run_folder import is_run, read_run, weights_file
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["network_name", "require_model", "require_own_weights", "require_weights"]
+__all__ = ["network_name", "check_model_source", "check_own_weights", "check_weights"]
 
 
-def require_model(source: str, weights: Path | None = None) -> None:
+def check_model_source(source: str, weights: Path | None = None) -> None:
     """Raise unless the model exists.
 
     Args:
@@ -25,7 +25,7 @@ def require_model(source: str, weights: Path | None = None) -> None:
         MissingDependency: A timm name is given without timm.
     """
     if is_run(Path(source)):
-        require_own_weights(source, weights)
+        check_own_weights(source, weights)
         read_run(Path(source))
         weights_file(Path(source))
         return
@@ -34,7 +34,7 @@ def require_model(source: str, weights: Path | None = None) -> None:
     else:
         network_name(source)
     if weights is not None:
-        require_weights(weights)
+        check_weights(weights)
 
 
 def network_name(source: str) -> str:
@@ -52,7 +52,7 @@ def network_name(source: str) -> str:
     return canonical_name(source)
 
 
-def require_own_weights(run: str, weights: Path | None) -> None:
+def check_own_weights(run: str, weights: Path | None) -> None:
     """Raise if weights are given for a run.
 
     Raises:
@@ -62,7 +62,7 @@ def require_own_weights(run: str, weights: Path | None) -> None:
         raise UsageError(f"{run} is a run folder with its own weights. Remove the weights {weights}.")
 
 
-def require_weights(path: Path) -> None:
+def check_weights(path: Path) -> None:
     """Raise unless the weights file exists.
 
     Raises:

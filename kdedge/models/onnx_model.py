@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.models.model_registry import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD
-from kdedge_export.torch_export.normalization import Normalise
+from kdedge_export.torch_export.normalization import Normalize
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import ImageInput, Metadata
 from kdedge_runtime.onnx_session import first_line
 
-__all__ = ["OnnxTeacher", "file_sha256"]
+__all__ = ["OnnxClassifier", "file_sha256"]
 
 LOGITS, MAP, CLASS = "logits", "saliency_map", "class_index"
 PROBE_IMAGES = 2
@@ -48,7 +48,7 @@ class _Port:
 
 
 @dataclass(frozen=True, eq=False)
-class OnnxTeacher:
+class OnnxClassifier:
     """Classifier in an ONNX file. Calling it returns logits and, if available, maps."""
 
     path: Path
@@ -67,7 +67,7 @@ class OnnxTeacher:
     logits_output: str
     gives_probabilities: bool
     """True if the graph ends in a softmax, which is inverted, since a temperature needs logits."""
-    normalise: Normalise
+    normalize: Normalize
     sessions: dict[str, ort.InferenceSession] = field(default_factory=dict)
     """Sessions by execution provider, created on first use."""
 
@@ -84,7 +84,7 @@ class OnnxTeacher:
         )
 
     @classmethod
-    def load(cls, path: str | Path, input: ImageInput | None = None) -> "OnnxTeacher":
+    def load(cls, path: str | Path, input: ImageInput | None = None) -> "OnnxClassifier":
         """Open a file and probe its outputs with two random images.
 
         Args:
@@ -112,19 +112,19 @@ class OnnxTeacher:
         else:
             given = input or ImageInput(IMAGENET_SIZE, IMAGENET_SIZE, IMAGENET_MEAN, IMAGENET_STD)
             spec = replace(given, height=port.height or given.height, width=port.width or given.width)
-        normalise = Normalise(spec)
+        normalize = Normalize(spec)
         generator = torch.Generator().manual_seed(0)
         probe = torch.randint(0, 256, (PROBE_IMAGES, spec.height, spec.width, 3), generator=generator)
         tensors = [item.name for item in session.get_outputs() if item.type.startswith("tensor(")]
-        answers = _run(path, session, tensors, port, _feed(probe.to(torch.uint8), port, normalise))
-        logits_output = _logits_output(path, answers)
-        logits = answers[logits_output]
+        predictions = _run(path, session, tensors, port, _feed(probe.to(torch.uint8), port, normalize))
+        logits_output = _logits_output(path, predictions)
+        logits = predictions[logits_output]
         if metadata is not None and logits.shape[1] != len(metadata.labels):
             raise ModelFileError(
                 f"{path} does not match its metadata: it has {logits.shape[1]} logits for {len(metadata.labels)} "
                 "labels. Export it again."
             )
-        has_map = MAP in answers and answers[MAP].ndim == 3 and answers[MAP].dtype == np.float32
+        has_map = MAP in predictions and predictions[MAP].ndim == 3 and predictions[MAP].dtype == np.float32
         optional = [item.name for item in session.get_overridable_initializers()]
         return cls(
             path,
@@ -137,7 +137,7 @@ class OnnxTeacher:
             port,
             logits_output,
             bool((logits >= 0).all() and np.allclose(logits.sum(axis=1), 1.0, atol=1e-3)),
-            normalise,
+            normalize,
             {"CPUExecutionProvider": session},
         )
 
@@ -159,15 +159,15 @@ class OnnxTeacher:
             Logits float32 `[N, K]` (log-probabilities for a graph with softmax), and the raw signed map of the class,
             float32 `[N, h, w]`, or None if the file has no such map. Both are on the images' device.
         """
-        feed = _feed(images, self.port, self.normalise.to(images.device))
+        feed = _feed(images, self.port, self.normalize.to(images.device))
         has_map = self.has_map if class_index is None else self.explains_any
         wanted = [self.logits_output, MAP] if has_map else [self.logits_output]
         asked = {CLASS: np.array([class_index])} if has_map and class_index is not None else {}
-        answers = _run(self.path, self._session_for(images.device), wanted, self.port, feed, asked)
-        logits = torch.from_numpy(answers[self.logits_output]).to(images.device)
+        predictions = _run(self.path, self._session_for(images.device), wanted, self.port, feed, asked)
+        logits = torch.from_numpy(predictions[self.logits_output]).to(images.device)
         if self.gives_probabilities:
             logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return logits, torch.from_numpy(answers[MAP]).to(images.device) if has_map else None
+        return logits, torch.from_numpy(predictions[MAP]).to(images.device) if has_map else None
 
     def _session_for(self, device: torch.device) -> ort.InferenceSession:
         cuda = "CUDAExecutionProvider"
@@ -237,15 +237,15 @@ def _image_port(path: Path, session: ort.InferenceSession) -> _Port:
     return _Port(inputs[0].name, inputs[0].type == "tensor(uint8)", inner[0] != 3, batch, height, width)
 
 
-def _feed(images: Tensor, port: _Port, normalise: Normalise) -> np.ndarray[Any, Any]:
+def _feed(images: Tensor, port: _Port, normalize: Normalize) -> np.ndarray[Any, Any]:
     """Convert uint8 images `[N, H, W, 3]` to the input of the graph."""
     with torch.no_grad():
         if not port.is_raw:
-            x = normalise(images)
+            x = normalize(images)
         else:
             x = images.permute(0, 3, 1, 2)
-            if tuple(x.shape[2:]) != normalise.size:  # resample like `Normalise`, but in whole pixel values
-                x = F.interpolate(x.float(), normalise.size, mode="bilinear", antialias=True)
+            if tuple(x.shape[2:]) != normalize.size:  # resample like `Normalise`, but in whole pixel values
+                x = F.interpolate(x.float(), normalize.size, mode="bilinear", antialias=True)
                 x = x.round().clamp(0, 255).to(torch.uint8)
         if port.channels_last:
             x = x.permute(0, 2, 3, 1)
@@ -279,16 +279,16 @@ def _run(
     return {name: value[: len(x)] if value.ndim else value for name, value in zip(names, whole, strict=True)}
 
 
-def _logits_output(path: Path, answers: _Arrays) -> str:
+def _logits_output(path: Path, predictions: _Arrays) -> str:
     flat = [
         name
-        for name, value in answers.items()
+        for name, value in predictions.items()
         if value.dtype == np.float32 and value.ndim == 2 and len(value) == PROBE_IMAGES and value.shape[1] > 1
     ]
     if LOGITS in flat:
         return LOGITS
     if len(flat) != 1:
-        shown = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in answers.items())
+        shown = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in predictions.items())
         raise ModelFileError(
             f"{path} is not a classifier usable as a teacher: for {PROBE_IMAGES} images it returns {shown}. Expected "
             f"one output float32 [{PROBE_IMAGES}, classes], or one of several named {LOGITS}."

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kdedge.models.digest import sha256_of
+from kdedge.models.digest import state_sha256
 from kdedge_runtime.metadata import ImageInput, Interpolation
 
 __all__ = ["assumed_input", "published_name", "torchvision_input", "torchvision_tags"]
@@ -37,7 +37,7 @@ def published_name(name: str, weights: Path | None) -> str:
     """
     if weights is None or not name.startswith(_LIBRARY) or "." in name or not weights.is_file():
         return name
-    sha256 = sha256_of(weights)
+    sha256 = state_sha256(weights)
     for tag, published in _published(name.removeprefix(_LIBRARY)).items():
         found = re.search(r"-([0-9a-f]{8,})\.pth$", published.url)
         if found is not None and (sha256.startswith(found[1]) or found[1] in weights.stem):

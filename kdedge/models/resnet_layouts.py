@@ -9,11 +9,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["RESNETS", "Layout"]
+__all__ = ["RESNETS", "ResNetLayout"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class ResNetLayout:
     """Layout of a small residual network."""
 
     stem: int
@@ -23,13 +23,13 @@ class Layout:
     shortcut: Literal["pad", "project"]
 
 
-def _cifar(depth: int) -> Layout:
-    return Layout(16, (16, 32, 64), (depth - 2) // 6, "pad")
+def _cifar(depth: int) -> ResNetLayout:
+    return ResNetLayout(16, (16, 32, 64), (depth - 2) // 6, "pad")
 
 
-RESNETS: dict[str, Layout] = {f"resnet{depth}": _cifar(depth) for depth in (8, 14, 20, 32, 44, 56, 110)} | {
-    "resnet8x4": Layout(32, (64, 128, 256), 1, "project"),
-    "resnet32x4": Layout(32, (64, 128, 256), 5, "project"),
-    "resnet10w16": Layout(16, (16, 32, 64, 128), 1, "project"),
-    "resnet10w8": Layout(8, (8, 16, 32, 64), 1, "project"),
+RESNETS: dict[str, ResNetLayout] = {f"resnet{depth}": _cifar(depth) for depth in (8, 14, 20, 32, 44, 56, 110)} | {
+    "resnet8x4": ResNetLayout(32, (64, 128, 256), 1, "project"),
+    "resnet32x4": ResNetLayout(32, (64, 128, 256), 5, "project"),
+    "resnet10w16": ResNetLayout(16, (16, 32, 64, 128), 1, "project"),
+    "resnet10w8": ResNetLayout(8, (8, 16, 32, 64), 1, "project"),
 }

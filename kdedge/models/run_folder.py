@@ -26,10 +26,10 @@ from safetensors import SafetensorError
 from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.util.files import remove_staged, write_whole
+from kdedge_runtime.util.files import atomic_write, remove_partial_files
 
 __all__ = [
-    "ANSWERS",
+    "PREDICTIONS",
     "BEST",
     "LAST",
     "METRICS",
@@ -38,14 +38,14 @@ __all__ = [
     "lock_run",
     "merit",
     "read_run",
-    "require_free",
+    "check_folder_free",
     "weights_file",
     "write_run",
     "writing",
 ]
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
-ANSWERS = "teacher-answers"
+PREDICTIONS = "teacher-answers"
 """Folder next to runs, with the cache of teacher outputs shared by all of them; not a run."""
 SCHEMA = 1
 
@@ -80,7 +80,7 @@ def is_run(path: Path) -> bool:
     return (path / RECORD).is_file()
 
 
-def require_free(folder: Path) -> None:
+def check_folder_free(folder: Path) -> None:
     """Raise if a folder already holds a run.
 
     Raises:
@@ -135,7 +135,7 @@ def lock_run(folder: Path) -> Iterator[None]:
             ) from error
         except OSError:  # some network file systems cannot lock folders either
             pass
-        remove_staged(folder, {Path(name).suffix for name in (RECORD, METRICS, BEST, LAST)})
+        remove_partial_files(folder, {Path(name).suffix for name in (RECORD, METRICS, BEST, LAST)})
         yield
     finally:
         os.close(handle)
@@ -165,7 +165,7 @@ def write_run(folder: Path, record: RunRecord) -> None:
     """
     content = json.dumps({"schema": SCHEMA} | asdict(record), indent=2, ensure_ascii=False) + "\n"
     with writing(folder / RECORD):
-        write_whole(folder / RECORD, content)
+        atomic_write(folder / RECORD, content)
 
 
 def read_run(folder: Path) -> RunRecord:

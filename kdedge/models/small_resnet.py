@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.models.resnet_layouts import Layout
+from kdedge.models.resnet_layouts import ResNetLayout
 
 __all__ = ["SmallResNet"]
 
@@ -38,7 +38,7 @@ class _Block(nn.Module):
 class SmallResNet(nn.Module):
     """Residual network with a 3×3 stem of stride 1; each stage after the first halves the resolution."""
 
-    def __init__(self, layout: Layout, classes: int) -> None:
+    def __init__(self, layout: ResNetLayout, classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, layout.stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(layout.stem)

@@ -9,7 +9,7 @@ from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge_runtime.metadata import ImageInput
 
 if TYPE_CHECKING:
-    from kdedge.models.onnx_model import OnnxTeacher
+    from kdedge.models.onnx_model import OnnxClassifier
 
 __all__ = ["LoadedTeacher", "load_teacher"]
 
@@ -19,7 +19,7 @@ class LoadedTeacher:
     """Loaded teacher with its record."""
 
     name: str
-    model: "TrainedModel | OnnxTeacher"
+    model: "TrainedModel | OnnxClassifier"
     record: dict[str, str | None]
     """`source` and `weights` to reload it from any folder, with hashes to verify it.
 
@@ -48,9 +48,9 @@ def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
     """
     path = Path(source)
     if path.suffix == ".onnx":
-        from kdedge.models.onnx_model import OnnxTeacher  # training does not need onnxruntime otherwise
+        from kdedge.models.onnx_model import OnnxClassifier  # training does not need onnxruntime otherwise
 
-        file = OnnxTeacher.load(path)
+        file = OnnxClassifier.load(path)
         record = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}
         return LoadedTeacher(path.name, file, record, file.labels, file.classes)
     trained = load_trained(source, weights=None if weights is None else Path(weights))

@@ -7,9 +7,16 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from kdedge.models.digest import sha256_of
-from kdedge.models.model_registry import build, head_tensors, own_classes, pretrained_input, pretrained_labels, specify
-from kdedge.models.model_source import network_name, require_own_weights
+from kdedge.models.digest import state_sha256
+from kdedge.models.model_registry import (
+    build_model,
+    head_tensors,
+    make_spec,
+    own_classes,
+    pretrained_input,
+    pretrained_labels,
+)
+from kdedge.models.model_source import check_own_weights, network_name
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.run_folder import is_run, read_run, weights_file
@@ -55,17 +62,17 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     """
     folder = Path(source)
     if is_run(folder):
-        require_own_weights(source, weights)
+        check_own_weights(source, weights)
         record, file = read_run(folder), weights_file(folder, which)
-        model = build(record.model, record.input.height)
+        model = build_model(record.model, record.input.height)
         load_state(model, read_state(file), str(file))
         return TrainedModel(model, record.model, record.input, record.labels, _origin(source, file))
     name = published_name(network_name(source), weights)
     spec_input = pretrained_input(name)
     state = read_state(weights) if weights is not None else {}
     classes = _classes(name, spec_input, state)
-    spec = specify(name, classes, fresh_stem=False)
-    model = build(spec, spec_input.height)
+    spec = make_spec(name, classes, fresh_stem=False)
+    model = build_model(spec, spec_input.height)
     if weights is not None:
         load_state(model, state, str(weights))
     origin = _origin(name, weights)
@@ -84,4 +91,4 @@ def _classes(name: str, spec: ImageInput, state: Mapping[str, Tensor]) -> int:
 def _origin(source: str, weights: Path | None) -> dict[str, Any]:
     if weights is None:
         return {"source": source, "weights": None, "weights_sha256": None}
-    return {"source": source, "weights": str(weights), "weights_sha256": sha256_of(weights)}
+    return {"source": source, "weights": str(weights), "weights_sha256": state_sha256(weights)}

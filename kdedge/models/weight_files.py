@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from kdedge.models.model_source import require_weights
+from kdedge.models.model_source import check_weights
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["MODEL_PREFIX", "NOTE", "TRAINING_PREFIX", "load_state", "read_state"]
@@ -28,7 +28,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: The file is missing, damaged, or a pickle that would execute code.
     """
-    require_weights(path)
+    check_weights(path)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)

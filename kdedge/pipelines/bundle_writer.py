@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge_runtime import Model
-from kdedge_runtime.bundle import MANIFEST, MODELS, SIGNATURE, SUMS, Manifest, format_sums
+from kdedge_runtime.bundle import MANIFEST, MODELS, SIGNATURE, SUMS, Manifest, format_checksums
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import MissingDependency, UsageError
-from kdedge_runtime.util.files import staged, write_whole
+from kdedge_runtime.util.files import atomic_path, atomic_write
 
-__all__ = ["Packed", "write_bundle"]
+__all__ = ["BundleSummary", "write_bundle"]
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 """Timestamp of every file in the archive, so that bundling is reproducible."""
 
 
 @dataclass(frozen=True)
-class Packed:
+class BundleSummary:
     """Bundle written to disk."""
 
     path: Path
@@ -36,7 +36,7 @@ def write_bundle(
     *,
     version: int = 1,
     device: str | None = None,
-) -> Packed:
+) -> BundleSummary:
     """Bundle `model.onnx` and `model.int8.onnx` of a folder, or one model file.
 
     Args:
@@ -60,19 +60,19 @@ def write_bundle(
     replaces = _require_free(target)
     contents = {name: path.read_bytes() for name, path in models.items()}
     contents[MANIFEST] = Manifest(version, device).to_json()
-    sums = format_sums({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
+    sums = format_checksums({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
     contents[SUMS] = sums
     public_key = None
     if private_key is not None:
         contents[SIGNATURE], public_key = _signed(sums, private_key)
     if target.suffix.lower() == ".zip":
-        with staged(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name, content in contents.items():
                 archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content)
     else:
         for name, content in contents.items():
-            write_whole(target / name, content)
-    return Packed(target, tuple(models), public_key, replaces)
+            atomic_write(target / name, content)
+    return BundleSummary(target, tuple(models), public_key, replaces)
 
 
 def _require_free(target: Path) -> bool:

@@ -6,15 +6,15 @@ from typing import Protocol
 
 import numpy as np
 
-from kdedge.data import Sample, decode, scan
+from kdedge.data import Sample, decode, index_dataset
 from kdedge.models.run_folder import is_run, read_run
-from kdedge.pipelines.origins import as_model_classes, pictures_of
+from kdedge.pipelines.origins import as_model_classes, images_of
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, Pixels, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["CalibrationPictures", "calibration_pictures"]
+__all__ = ["CalibrationImages", "calibration_images"]
 
 CALIBRATION_IMAGES = 256
 """Maximum number of calibration images; more images hardly change the activation ranges."""
@@ -27,7 +27,7 @@ so the validation split stays untouched.
 
 
 @dataclass(frozen=True)
-class CalibrationPictures:
+class CalibrationImages:
     """Training images at the model's input size."""
 
     calibration: Pixels
@@ -42,7 +42,7 @@ class CalibrationPictures:
     """Description of unreadable files, or None."""
 
 
-class TakesPictures(Protocol):
+class ImageTarget(Protocol):
     """Protocol of a model or file metadata with an image input."""
 
     @property
@@ -54,9 +54,9 @@ class TakesPictures(Protocol):
         """Class names in the order of the logits."""
 
 
-def calibration_pictures(
-    source: str, trained: TakesPictures, data: str | None, progress: ProgressCallback
-) -> CalibrationPictures:
+def calibration_images(
+    source: str, trained: ImageTarget, data: str | None, progress: ProgressCallback
+) -> CalibrationImages:
     """Select evenly spaced training images; validation images are never used.
 
     Args:
@@ -73,7 +73,7 @@ def calibration_pictures(
             "Quantization needs images to calibrate on, and a model without a run has none recorded. Give "
             "a folder of images similar to those seen in use: --data DIR."
         )
-    collection = scan(data or pictures_of(read_run(Path(source)), source), unlabelled_ok=True)
+    collection = index_dataset(data or images_of(read_run(Path(source)), source), unlabeled_ok=True)
     split = collection.train
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
     chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES + held_out).tolist())
@@ -85,7 +85,7 @@ def calibration_pictures(
     calibration = decoded.images[~aside] if not aside.all() else decoded.images
     targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
     problems = str(decoded.problems) if decoded.problems else None
-    return CalibrationPictures(
+    return CalibrationImages(
         calibration,
         decoded.images[aside],
         tuple(decoded.samples[index] for index in np.flatnonzero(aside)),

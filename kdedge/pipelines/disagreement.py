@@ -9,7 +9,7 @@ from kdedge_export.metrics import agreement
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["class_accuracy", "disagreement", "most_telling"]
+__all__ = ["class_accuracy", "disagreement", "most_informative"]
 
 Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -28,25 +28,25 @@ def class_accuracy(right: Flags, targets: Integers, classes: int) -> Scores:
     return np.asarray(np.divide(hits, images, out=np.full(classes, np.nan), where=images > 0))
 
 
-def disagreement(answers: Sequence[Integers], maps: Sequence[Floats]) -> Scores:
+def disagreement(predictions: Sequence[Integers], maps: Sequence[Floats]) -> Scores:
     """Compute the disagreement of models on each image, `[N]` in [0, 2].
 
     It is the fraction of model pairs with different predictions, plus the mean of `(1 - r) / 2` over pairs of maps (see
     `agreement.map_pearson`; r is 0 for a constant map).
 
     Args:
-        answers: int64 `[N]` predictions of each of two or more models.
+        predictions: int64 `[N]` predictions of each of two or more models.
         maps: Raw signed maps `[N, h, w]` of models that have them, all for the same class of an image. They are
             compared at their smallest size.
     """
-    stack = np.stack(answers)
+    stack = np.stack(predictions)
     count = len(stack)
     equal = (stack[:, None] == stack[None]).sum(axis=(0, 1)) - count
     differing = 1 - equal / (count * (count - 1))
     return np.asarray(differing + (1 - _mean_correlation(maps)) / 2 if len(maps) > 1 else differing)
 
 
-def most_telling(scores: Scores, targets: Integers, count: int) -> list[int]:
+def most_informative(scores: Scores, targets: Integers, count: int) -> list[int]:
     """Return the indices of at most `count` images with the highest scores, spread evenly over the classes."""
     classes = len(np.unique(targets))
     each = -(-count // classes)
@@ -67,11 +67,11 @@ def _mean_correlation(maps: Sequence[Floats]) -> Scores:
     total, lengths = np.zeros((images, height * width)), np.zeros(images)
     for own in maps:
         stack = own if own.shape[1:] == (height, width) else area_mean(own, height, width)
-        cells = np.nan_to_num(stack.reshape(len(stack), -1).astype(np.float64), posinf=0.0, neginf=0.0)
-        cells -= cells.mean(axis=1, keepdims=True)
-        norm = np.linalg.norm(cells, axis=1, keepdims=True)
+        positions = np.nan_to_num(stack.reshape(len(stack), -1).astype(np.float64), posinf=0.0, neginf=0.0)
+        positions -= positions.mean(axis=1, keepdims=True)
+        norm = np.linalg.norm(positions, axis=1, keepdims=True)
         flat = agreement.is_constant(stack)[:, None] | (norm == 0)
-        unit = np.divide(cells, norm, out=np.zeros_like(cells), where=~flat)
+        unit = np.divide(positions, norm, out=np.zeros_like(positions), where=~flat)
         total += unit
         lengths += (unit * unit).sum(axis=1)
     # The squared length of a sum of unit vectors is their number plus twice the sum of all pairwise products.

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from kdedge_runtime import Model
 from kdedge_runtime.explainers import make_explainer
-from kdedge_runtime.explainers.image_files import Explained
-from kdedge_runtime.explainers.image_files import explain as explain_files
+from kdedge_runtime.explainers.image_files import ExplainedImage
+from kdedge_runtime.explainers.image_files import explain_image as explain_files
 from kdedge_runtime.explainers.target_activations import target_activations
-from kdedge_runtime.model_source import opened_model
+from kdedge_runtime.model_source import open_model
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -25,7 +25,7 @@ def explain(
     budget_ms: float | None = None,
     parts: int | None = None,
     progress: ProgressCallback = no_progress,
-) -> list[Explained]:
+) -> list[ExplainedImage]:
     """Explain images with a model file, and write each with its overlay as a PNG.
 
     Args:
@@ -45,7 +45,7 @@ def explain(
         UsageError: The model has no such class, or the output would overwrite an image.
         SourceError: Images cannot be read, or there are none.
     """
-    with opened_model(Path(model), Model.load) as loaded:
+    with open_model(Path(model), Model.load) as loaded:
         explainer = None
         if method is not None:
             if method == "scorecam":

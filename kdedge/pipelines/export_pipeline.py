@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from kdedge.pipelines.model_export import ExportResult, export_model
-from kdedge_export.quantization import Goal
+from kdedge_export.quantization import FidelityGoal
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -20,7 +20,7 @@ def export(
     method: str | None = None,
     target_layer: str | None = None,
     quantize: bool = False,
-    keep_heatmaps: float | None = None,
+    min_map_correlation: float | None = None,
     max_drop: float | None = None,
     qat: bool = False,
     data: Location | None = None,
@@ -36,7 +36,7 @@ def export(
         method: Saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
         target_layer: Module path of the layer whose activations the map uses; None finds it.
         quantize: Write an int8 file next to the fp32 file.
-        keep_heatmaps: Minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
+        min_map_correlation: Minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
         max_drop: Maximum loss of top-1 accuracy, in percentage points.
         qat: Fine-tune the student with simulated int8 if the goal is missed.
         data: Images for calibration; None takes the run's training split.
@@ -55,7 +55,7 @@ def export(
         method=method,
         target_layer=target_layer,
         with_int8=quantize,
-        goal=Goal(keep_heatmaps, max_drop),
+        goal=FidelityGoal(min_map_correlation, max_drop),
         with_qat=qat,
         data=None if data is None else os.fspath(data),
         profile=load_profile(device),

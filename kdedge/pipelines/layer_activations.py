@@ -4,9 +4,9 @@ import numpy as np
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspection.layer_attribution import last_layer
-from kdedge_export.onnx_graph.graph_index import GraphView, Probe
-from kdedge_export.onnx_graph.graph_input import example_feed, image_port
-from kdedge_export.onnx_import.model_loading import load_file
+from kdedge_export.onnx_graph.graph_index import GraphIndex, TensorProbe
+from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
+from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers.target_activations import Activations, target_activations
@@ -28,8 +28,8 @@ def layer_activations(model: Model) -> Activations:
     try:
         return target_activations(model)
     except UsageError as error:
-        graph, name = load_file(model.path), str(model.path)
-        feed = example_feed(image_port(GraphView(graph), name), None, images=1)
+        graph, name = load_foreign_model(model.path), str(model.path)
+        feed = make_example_feed(find_image_input(GraphIndex(graph), name), None, images=1)
         try:
             layer = last_layer(graph, feed, name)
         except HeadNotSupported:
@@ -37,7 +37,7 @@ def layer_activations(model: Model) -> Activations:
         outputs = model.metadata.outputs
         if model.has_map and (outputs.map_height, outputs.map_width) != layer.grid.size:
             raise error
-        probe, image = Probe(graph, [layer.tensor], name), model.metadata.input.name
+        probe, image = TensorProbe(graph, [layer.tensor], name), model.metadata.input.name
 
         def activations(pixels: Pixels) -> Floats:
             held = probe({image: np.ascontiguousarray(pixels[None])})[layer.tensor]

@@ -9,13 +9,13 @@ from kdedge.data.dataset_index import source_name
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained_model import TrainedModel, load_trained
-from kdedge.pipelines.calibration_images import calibration_pictures
+from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.qat import fine_tune
-from kdedge.pipelines.temperature_fit import Fit, fit_run
+from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
 from kdedge_export.onnx_graph.model_file import save_model
-from kdedge_export.quantization import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
+from kdedge_export.quantization import FidelityGoal, QuantizationRecipe, Quantized, Tradeoff, TradeoffPoint, quantize
 from kdedge_export.quantization.calibration_ranges import Range
-from kdedge_export.quantization.qat_scales import rounded_by
+from kdedge_export.quantization.qat_scales import read_steps
 from kdedge_export.torch_export import ExportedGraph, export_graph
 from kdedge_export.verified_export import export, exportable
 from kdedge_runtime import Metadata, Model
@@ -40,7 +40,7 @@ class ExportResult:
     map_error: float | None
     assumed_input: str | None = None
     """Assumption about preprocessing, if the weights do not specify it; None otherwise."""
-    fit: Fit | None = None
+    fit: TemperatureFit | None = None
     """Temperature scaling; None for a model without a run."""
     int8: Path | None = None
     """int8 file; None if it was not requested or the goal was missed."""
@@ -68,7 +68,7 @@ def export_model(
     method: str | None = None,
     target_layer: str | None = None,
     with_int8: bool = False,
-    goal: Goal | None = None,
+    goal: FidelityGoal | None = None,
     with_qat: bool = False,
     data: str | None = None,
     profile: DeviceProfile,
@@ -108,9 +108,9 @@ def export_model(
     trained = load_trained(source, weights=weights)
     output = output or _default_output(source, trained, explained=method != "none")
     if with_int8:
-        pictures = calibration_pictures(source, trained, data, progress)
+        images = calibration_images(source, trained, data, progress)
     progress("exporting", 0, 1)
-    fit: Fit | None = None
+    fit: TemperatureFit | None = None
 
     def with_temperature(model: Model, metadata: Metadata) -> Metadata:
         nonlocal fit
@@ -147,15 +147,15 @@ def export_model(
     )
     if not with_int8:
         return result
-    recipe = Recipe(profile.quantization.reduce_range, profile.quantization.activations)
+    recipe = QuantizationRecipe(profile.quantization.reduce_range, profile.quantization.activations)
 
     def quantized_from(source_graph: ExportedGraph, trained_in: Mapping[str, Range] | None = None) -> Quantized:
         return quantize(
             source_graph,
-            pictures.calibration,
-            pictures.held_out,
+            images.calibration,
+            images.held_out,
             recipe,
-            targets=pictures.targets,
+            targets=images.targets,
             goal=goal,
             reference=graph.model,
             trained_in=trained_in,
@@ -163,12 +163,12 @@ def export_model(
         )
 
     quantized = quantized_from(graph)
-    qat_needless = with_qat and goal not in (None, Goal()) and quantized.tradeoff.met
+    qat_needless = with_qat and goal not in (None, FidelityGoal()) and quantized.tradeoff.met
     if with_qat and not qat_needless:
         tuned, training = fine_tune(
             Path(source),
-            rounded_by(quantized, graph, recipe, pictures.calibration[:1]),
-            aside=pictures.held_out_samples,
+            read_steps(quantized, graph, recipe, images.calibration[:1]),
+            aside=images.held_out_samples,
             progress=progress,
         )
         trained_on = quantized_from(
@@ -176,7 +176,7 @@ def export_model(
         )
         quantized = _better(quantized, trained_on, training)
     note = quantized.note | {"device": profile.name}
-    result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=pictures.problems)
+    result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=images.problems)
     result = replace(result, qat_needless=qat_needless)
     if not quantized.tradeoff.met:
         return replace(result, removed=removed or _removed(int8_path))

@@ -8,47 +8,47 @@ import onnx
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspection.class_weights import ClassWeights, class_weights
-from kdedge_export.inspection.layer_attribution import Decision, decide
+from kdedge_export.inspection.layer_attribution import LayerAttribution, attribute_layers
 from kdedge_export.inspection.layer_timing import LayerTimes, time_layers
-from kdedge_export.inspection.structure import Structure, structure_of
-from kdedge_export.onnx_graph.graph_index import Array, GraphView
-from kdedge_export.onnx_graph.graph_input import example_feed, image_port
+from kdedge_export.inspection.structure import GraphStructure, structure_of
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
+from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_export.onnx_import.logits_output import count_classes
-from kdedge_export.onnx_import.model_loading import load_file
+from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.preprocess import preprocess
 from kdedge_runtime.util.arrays import Pixels
-from kdedge_runtime.util.files import written
-from kdedge_runtime.util.images import read_picture
+from kdedge_runtime.util.files import displayable
+from kdedge_runtime.util.images import read_image
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Inspected", "Seen", "inspect_model", "see_picture"]
+__all__ = ["ModelInspection", "ImageInspection", "inspect_model", "inspect_image"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageInspection:
     """Image at the model's input size, with its layer attribution."""
 
     name: str
     pixels: Pixels
     """Input pixels, uint8 RGB `[H, W, 3]`."""
-    decision: Decision
+    decision: LayerAttribution
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Inspected:
+class ModelInspection:
     """Inspection results of a model file."""
 
     path: Path
-    structure: Structure
+    structure: GraphStructure
     times: LayerTimes
     weights: ClassWeights | None
     """Weights of the last layer; None if they are not plain constants, as in a quantized head."""
     labels: tuple[str, ...]
     """Class names; class indices if the file has none."""
-    seen: Seen | None
+    seen: ImageInspection | None
     why_not_seen: str | None = None
     """Reason for a missing attribution, if an image was given."""
 
@@ -59,13 +59,13 @@ class Inspected:
 
 
 def inspect_model(
-    source: str, picture: Path | None = None, *, class_name: str | None = None, progress: ProgressCallback = no_progress
-) -> Inspected:
+    source: str, image: Path | None = None, *, class_name: str | None = None, progress: ProgressCallback = no_progress
+) -> ModelInspection:
     """Read a model's structure, time its layers, and attribute its prediction for an image.
 
     Args:
         source: Run folder with an exported file, or an `.onnx` file from kdedge or elsewhere.
-        picture: Image to trace; the file must be usable with `kdedge run`.
+        image: Image to trace; the file must be usable with `kdedge run`.
         class_name: Class to explain, by name or index; None explains the top class.
         progress: Called during long steps.
 
@@ -74,49 +74,49 @@ def inspect_model(
         ModelFileError: The file is not an image classifier.
     """
     path = _model_file(source)
-    model = load_file(path)
+    model = load_foreign_model(path)
     explained = any(item.key == "kdedge.schema" for item in model.metadata_props)
-    if (picture is not None or class_name is not None) and not explained:
+    if (image is not None or class_name is not None) and not explained:
         raise UsageError(
             f"{path} has no preprocessing for images. Add it with kdedge export --from-onnx {path} --mean "
             "MEAN --std STD, and inspect the exported file."
         )
-    if class_name is not None and picture is None:
+    if class_name is not None and image is None:
         raise UsageError("--class selects the class to explain in an image. Give an image too, or remove --class.")
-    view = GraphView(model)
-    port = image_port(view, str(path))
-    classes = count_classes(view, example_feed(port, None), str(path))
+    view = GraphIndex(model)
+    port = find_image_input(view, str(path))
+    classes = count_classes(view, make_example_feed(port, None), str(path))
     progress("timing layers", 0, 1)
-    structure, feed = structure_of(model), example_feed(port, None, images=1)
+    structure, feed = structure_of(model), make_example_feed(port, None, images=1)
     times = time_layers(model, feed, structure)
     progress("timing layers", 1, 1)
     loaded = Model.load(path) if explained else None
     labels = loaded.metadata.labels if loaded is not None else ()
     seen, why_not_seen = None, None
-    if loaded is not None and picture is not None:
+    if loaded is not None and image is not None:
         try:
-            seen = see_picture(model, loaded, picture, class_name=class_name, progress=progress)
+            seen = inspect_image(model, loaded, image, class_name=class_name, progress=progress)
         except HeadNotSupported as error:  # the layers are still shown
             why_not_seen = str(error)
     weights = class_weights(model, classes)
     names = labels or tuple(map(str, range(classes)))
-    return Inspected(path, structure, times, weights, names, seen, why_not_seen)
+    return ModelInspection(path, structure, times, weights, names, seen, why_not_seen)
 
 
-def see_picture(
+def inspect_image(
     model: onnx.ModelProto,
     loaded: Model,
-    picture: Path,
+    image: Path,
     *,
     class_name: str | None = None,
     progress: ProgressCallback = no_progress,
-) -> Seen:
+) -> ImageInspection:
     """Attribute the prediction of a kdedge model file for one image.
 
     Args:
         model: Graph of the file.
         loaded: The same file in the runtime.
-        picture: Image file.
+        image: Image file.
         class_name: Class to explain, by name or index.
         progress: Called during long steps.
 
@@ -126,9 +126,9 @@ def see_picture(
         HeadNotSupported: The graph has no spatial feature maps.
     """
     class_index = None if class_name is None else loaded.class_index(class_name)
-    pixels = fit(read_picture(picture), loaded.metadata.input)
+    pixels = preprocess(read_image(image), loaded.metadata.input)
     feed: dict[str, Array] = {loaded.metadata.input.name: np.ascontiguousarray(pixels[None])}
-    decision = decide(
+    decision = attribute_layers(
         model,
         feed,
         str(loaded.path),
@@ -137,7 +137,7 @@ def see_picture(
         temperature=loaded.metadata.temperature,
         progress=progress,
     )
-    return Seen(written(picture.name), pixels, decision, loaded.metadata.labels)
+    return ImageInspection(displayable(image.name), pixels, decision, loaded.metadata.labels)
 
 
 def _model_file(source: str) -> Path:

@@ -7,31 +7,31 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge.data import Collection, Decoded, scan
+from kdedge.data import DatasetIndex, DecodedImages, index_dataset
 from kdedge.data.annotations import boxes_beside, object_masks
 from kdedge.data.dataset_index import Divider
 from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.pipelines.exported_files import ExportedFiles, open_files
 from kdedge.pipelines.footprints import measure_footprints
-from kdedge.pipelines.origins import as_model_classes, pictures_of
-from kdedge.pipelines.run_teacher import find_teacher
+from kdedge.pipelines.origins import as_model_classes, images_of
+from kdedge.pipelines.run_teacher import load_run_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
-from kdedge.pipelines.validation_images import read_validation_side
+from kdedge.pipelines.validation_images import read_validation_split
 from kdedge_export.candidates import Role
 from kdedge_export.inspection.structure import structure_of
-from kdedge_export.torch_export import deploy
+from kdedge_export.torch_export import wrap_for_export
 from kdedge_export.validation import (
     Data,
     Deployment,
-    Evidence,
     Models,
     Origin,
+    SampleGallery,
     ValidationReport,
     ValidationSet,
     validate,
     write_report,
 )
-from kdedge_export.validation.check import applicable, not_shown
+from kdedge_export.validation.check import applicable, inconclusive
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name
@@ -58,7 +58,7 @@ class Validation:
     """Validation results and the paths of the report."""
 
     report: ValidationReport
-    evidence: Evidence
+    evidence: SampleGallery
     page: Path
     document: Path
     model: Path
@@ -75,7 +75,7 @@ class Validation:
             return
         checks = applicable(self.report.checks)
         failed = sum(check.outcome == "failed" for check in checks)
-        few, undecided = not_shown(checks)
+        few, undecided = inconclusive(checks)
         faults = [f"{failed} of {len(checks)} checks failed"] if failed or not (few or undecided) else []
         if few:
             needed = max(check.images_needed or 0 for check in checks)
@@ -126,12 +126,12 @@ def validate_model(
         DataError: The images do not fit the model.
     """
     files = open_files(source, weights, model)
-    root = data or (None if files.record is None else pictures_of(files.record, source))
+    root = data or (None if files.record is None else images_of(files.record, source))
     if root is None:
         raise UsageError(
             f"{files.fp32.path} does not belong to a run, so its images are unknown. Give them: --data DIR."
         )
-    collection = scan(root, unlabelled_ok=True)
+    collection = index_dataset(root, unlabeled_ok=True)
     notes: list[str] = []
     progress("measuring latency and memory", 0, 1)
     deployment = _deployment(files, profile or _made_for(files.int8, notes), notes)
@@ -155,9 +155,9 @@ def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> 
     if student is None:
         return Models(student=None, fp32=files.fp32, int8=files.int8, trained_input=files.input)
     taught_by = None if files.record is None else files.record.teacher
-    teacher, origin = find_teacher(taught_by, outputs.method, pictures, notes)
+    teacher, origin = load_run_teacher(taught_by, outputs.method, pictures, notes)
     return Models(
-        student=deploy(student.model, student.input, outputs.method, outputs.target_layer),
+        student=wrap_for_export(student.model, student.input, outputs.method, outputs.target_layer),
         fp32=files.fp32,
         int8=files.int8,
         teacher=teacher,
@@ -167,10 +167,10 @@ def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> 
 
 
 def _validation_set(
-    files: ExportedFiles, collection: Collection, boxes: Path | None, notes: list[str], progress: ProgressCallback
+    files: ExportedFiles, collection: DatasetIndex, boxes: Path | None, notes: list[str], progress: ProgressCallback
 ) -> ValidationSet:
     # Decoded for the trained input, not the file's input, so that a wrong input in the file is detected.
-    decoded, part = read_validation_side(collection, files.input, progress)
+    decoded, part = read_validation_split(collection, files.input, progress)
     notes += [str(told) for told in (part, decoded.problems) if told]
     labels = _labels(files)
     return ValidationSet(
@@ -230,14 +230,14 @@ def _labels(files: ExportedFiles) -> tuple[str, ...]:
     return files.fp32.metadata.labels if files.run is None and unnamed else trained
 
 
-def _are_the_runs(collection: Collection, record: RunRecord | None) -> bool:
+def _are_the_runs(collection: DatasetIndex, record: RunRecord | None) -> bool:
     """Return True if these are the images that the run was trained with, in any location."""
     if record is None:
         return False
     return bool(collection.source == record.data["source"] or collection.fingerprint == record.data["fingerprint"])
 
 
-def _held_out(collection: Collection, decoded: Decoded, files: ExportedFiles) -> Flags | None:
+def _held_out(collection: DatasetIndex, decoded: DecodedImages, files: ExportedFiles) -> Flags | None:
     """Return a mask of images not used to fit the temperature, or None if none were used."""
     if not _are_the_runs(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
         return None
@@ -247,8 +247,8 @@ def _held_out(collection: Collection, decoded: Decoded, files: ExportedFiles) ->
 
 def _masks(
     boxes: Path | None,
-    collection: Collection,
-    decoded: Decoded,
+    collection: DatasetIndex,
+    decoded: DecodedImages,
     spec: ImageInput,
     notes: list[str],
     progress: ProgressCallback,
@@ -272,7 +272,7 @@ def _masks(
     return masks
 
 
-def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...]) -> Integers | None:
+def _targets(collection: DatasetIndex, targets: Integers, labels: tuple[str, ...]) -> Integers | None:
     """Map the dataset's classes to the model's labels; None for images without classes."""
     if not collection.labels:
         return None

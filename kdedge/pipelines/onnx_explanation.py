@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 
 from kdedge_export.inspection.structure import structure_of
-from kdedge_export.onnx_graph.graph_index import GraphView, session_of
-from kdedge_export.onnx_graph.graph_input import example_feed, image_port
-from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, explain_file, read_labels
+from kdedge_export.onnx_graph.graph_index import GraphIndex, session_of
+from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
+from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, add_saliency, read_labels
 from kdedge_export.onnx_import.graph_methods import Method
-from kdedge_export.onnx_import.model_loading import load_file, unread_inputs
+from kdedge_export.onnx_import.model_loading import load_foreign_model, unused_inputs
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 from kdedge_runtime.util.timing import CpuShare, fastest_ms
@@ -80,7 +80,7 @@ def explain_onnx(
         raise UsageError(f"The model file must end in .onnx; got {output}.")
     names = None if labels is None else read_labels(labels)
     progress("adding the map and checking it", 0, 1)
-    file = explain_file(
+    file = add_saliency(
         source,
         output,
         target=target,
@@ -94,18 +94,18 @@ def explain_onnx(
     progress("adding the map and checking it", 1, 1)
     if file.was_explained:
         return ExplainedOnnx(file, None)
-    left_out = unread_inputs(onnx.load(source, load_external_data=False))
+    left_out = unused_inputs(onnx.load(source, load_external_data=False))
     return ExplainedOnnx(file, _cost(source, output, side_px), left_out)
 
 
 def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
-    before, after = load_file(source), load_file(output)
+    before, after = load_foreign_model(source), load_foreign_model(output)
     without_map = _without_map(after)
-    has_front = image_port(GraphView(after), str(output)) != image_port(GraphView(before), str(source))
+    has_front = find_image_input(GraphIndex(after), str(output)) != find_image_input(GraphIndex(before), str(source))
     graphs = [after, without_map, *([before] if has_front else [])]
     calls: list[Callable[[], object]] = []
     for graph in graphs:
-        feed = example_feed(image_port(GraphView(graph), str(output)), side_px, images=1)
+        feed = make_example_feed(find_image_input(GraphIndex(graph), str(output)), side_px, images=1)
         calls.append(partial(session_of(graph, str(output), threads=1).run, None, feed))
     with CpuShare() as share:
         with_map_ms, without_map_ms, *own_ms = fastest_ms(*calls)

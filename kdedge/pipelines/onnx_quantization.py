@@ -1,10 +1,10 @@
 """Quantize an explained file of another framework; its fp32 file is the reference."""
 
-from kdedge.pipelines.calibration_images import calibration_pictures
+from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.model_export import ExportResult
 from kdedge_export.file_quantization import quantize
 from kdedge_export.onnx_import import ExplainedFile
-from kdedge_export.quantization import Goal, Recipe
+from kdedge_export.quantization import FidelityGoal, QuantizationRecipe
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.progress import ProgressCallback
@@ -13,7 +13,7 @@ __all__ = ["quantize_onnx"]
 
 
 def quantize_onnx(
-    file: ExplainedFile, *, data: str | None, goal: Goal, profile: DeviceProfile, progress: ProgressCallback
+    file: ExplainedFile, *, data: str | None, goal: FidelityGoal, profile: DeviceProfile, progress: ProgressCallback
 ) -> ExportResult:
     """Write `FILE.int8.onnx` next to an explained file: backbone in int8, head and map in fp32.
 
@@ -37,13 +37,13 @@ def quantize_onnx(
             f"int8 calibration needs images, but {file.path} has no preprocessing for them. Add --mean MEAN "
             "--std STD, or remove --quantize."
         )
-    pictures = calibration_pictures(str(file.path), metadata, data, progress)
+    images = calibration_images(str(file.path), metadata, data, progress)
     quantized = quantize(
         file.path,
-        pictures.calibration,
-        pictures.held_out,
-        targets=pictures.targets,
-        recipe=Recipe(profile.quantization.reduce_range, profile.quantization.activations),
+        images.calibration,
+        images.held_out,
+        targets=images.targets,
+        recipe=QuantizationRecipe(profile.quantization.reduce_range, profile.quantization.activations),
         goal=goal,
         device=profile.name,
         progress=progress,
@@ -57,5 +57,5 @@ def quantize_onnx(
         removed=quantized.removed,
         int8_note=quantized.note,
         tradeoff=quantized.tradeoff,
-        problems=pictures.problems,
+        problems=images.problems,
     )

@@ -5,23 +5,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from kdedge.models.onnx_model import OnnxTeacher
+from kdedge.models.onnx_model import OnnxClassifier
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import Metadata, Outputs
 from kdedge_runtime.model import Explanation, softmax
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["TeacherFile"]
+__all__ = ["OnnxTeacherFile"]
 
 
 @dataclass(frozen=True)
-class TeacherFile(Model):
+class OnnxTeacherFile(Model):
     """Teacher file of any framework that accepts images of any size, as in training."""
 
-    teacher: OnnxTeacher
+    teacher: OnnxClassifier
 
     @classmethod
-    def of(cls, teacher: OnnxTeacher) -> "TeacherFile":
+    def of(cls, teacher: OnnxClassifier) -> "OnnxTeacherFile":
         """Wrap a teacher. A file of another framework has only probed metadata, and class indices as labels."""
         metadata = teacher.metadata
         if metadata is None:
@@ -35,8 +35,8 @@ class TeacherFile(Model):
         Raises:
             ModelFileError: The file cannot be run on the images.
         """
-        answers, maps = self.teacher(torch.from_numpy(images), class_index)
-        logits = answers.numpy()
+        predictions, maps = self.teacher(torch.from_numpy(images), class_index)
+        logits = predictions.numpy()
         classes = logits.argmax(axis=1) if class_index is None else np.full(len(images), class_index)
         saliency_map = maps.numpy() if maps is not None and explained else None
         probabilities = softmax(np.float32(1 / self.metadata.temperature) * logits)

@@ -11,7 +11,7 @@ from kdedge.models.teacher_source import LoadedTeacher, load_teacher
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.arrays import Integers
 
-__all__ = ["as_model_classes", "load_origin", "pictures_of"]
+__all__ = ["as_model_classes", "load_origin", "images_of"]
 
 
 def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> LoadedTeacher:
@@ -31,7 +31,7 @@ def load_origin(source: str, weights: str | None, weights_sha256: str | None) ->
     return teacher
 
 
-def pictures_of(record: RunRecord, run: str) -> str:
+def images_of(record: RunRecord, run: str) -> str:
     """Return the dataset location that a run was trained with.
 
     Args:

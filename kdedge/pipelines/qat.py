@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdedge.config.training_recipe import Recipe
-from kdedge.data import Collection as Pictures
-from kdedge.data import Sample, scan, subset
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.data import DatasetIndex as Images
+from kdedge.data import Sample, index_dataset, subset
 from kdedge.models.run_folder import read_run
 from kdedge.models.trained_model import TrainedModel, load_trained
-from kdedge.training.builder import assemble
-from kdedge.training.compute_device import choose_compute
-from kdedge.training.distributed import join_group
-from kdedge.training.epoch import Position, train_epoch
+from kdedge.training.builder import build_trainer
+from kdedge.training.compute_device import choose_device
+from kdedge.training.distributed import join_process_group
+from kdedge.training.epoch import TrainState, train_epoch
 from kdedge.training.fake_quantization import fake_quantized
 from kdedge.training.image_store import training_images
-from kdedge.training.instrumented_model import Watched
-from kdedge.training.measurements import steady_rate
+from kdedge.training.instrumented_model import InstrumentedModel
+from kdedge.training.measurements import find_learning_rate
 from kdedge.training.teachers.teacher import NetworkTeacher
-from kdedge_export.quantization.qat_scales import Rounded
+from kdedge_export.quantization.qat_scales import QuantizedTensors
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -41,7 +41,7 @@ _SHARE, _LEAST_EPOCHS = 0.1, 3
 
 
 def fine_tune(
-    run: Path, file: Rounded, *, aside: Collection[Sample] = (), progress: ProgressCallback
+    run: Path, file: QuantizedTensors, *, aside: Collection[Sample] = (), progress: ProgressCallback
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """Fine-tune a run's student with simulated int8, on the run's images with its augmentation.
 
@@ -59,18 +59,18 @@ def fine_tune(
         KdedgeError: The loss is not finite.
     """
     record, trained = read_run(run), load_trained(str(run))
-    collection = scan(record.data["source"])
+    collection = index_dataset(record.data["source"])
     if record.data["images_per_class"] is not None:
         collection = subset(collection, record.data["images_per_class"])
     if collection.fingerprint != record.data["fingerprint"]:
         raise DataError(f"The images in {collection.source} have changed since {run} was trained on them.")
     collection = _without(collection, set(aside))
-    compute = replace(choose_compute("auto"), bf16=False)  # bf16 errors are as large as those of int8
-    group = join_group(compute.device)
+    compute = replace(choose_device("auto"), bf16=False)  # bf16 errors are as large as those of int8
+    group = join_process_group(compute.device)
     images, val, _ = training_images(collection, trained.input, compute, group, progress)
-    before = Recipe.from_record(record.recipe)
+    before = TrainingRecipe.from_record(record.recipe)
     epochs = max(_LEAST_EPOCHS, round(_SHARE * before.epochs))
-    teacher = Watched(load_trained(str(run)).model, trained.input, compute)
+    teacher = InstrumentedModel(load_trained(str(run)).model, trained.input, compute)
     recipe = replace(
         before,
         epochs=epochs,
@@ -82,12 +82,12 @@ def fine_tune(
         warmup_fraction=0.0,
         cached_views=0,
     )
-    student = Watched(trained.model.requires_grad_(True), trained.input, compute)
+    student = InstrumentedModel(trained.model.requires_grad_(True), trained.input, compute)
     torch.manual_seed(recipe.seed)
-    picture = torch.from_numpy(file.picture).to(compute.device)
+    image = torch.from_numpy(file.image).to(compute.device)
     classes = 0 if teacher.unexplained else 1
-    with fake_quantized(student, student.model, file, lambda: student(picture, classes)) as unrounded:
-        trainer = assemble(
+    with fake_quantized(student, student.model, file, lambda: student(image, classes)) as unrounded:
+        trainer = build_trainer(
             student,
             NetworkTeacher(teacher, compute),
             images,
@@ -104,9 +104,9 @@ def fine_tune(
 
         try:
             on_step(0, 0, trainer.batches.per_epoch, torch.empty(0))
-            recipe = replace(recipe, learning_rate=steady_rate(trainer, recipe.loss, recipe.learning_rate))
+            recipe = replace(recipe, learning_rate=find_learning_rate(trainer, recipe.loss, recipe.learning_rate))
             for _ in range(epochs):
-                losses = train_epoch(trainer.learner, trainer.batches, recipe, Position(history), on_step)
+                losses = train_epoch(trainer.learner, trainer.batches, recipe, TrainState(history), on_step)
                 assert isinstance(losses, dict)
                 history = (*history, losses)
         finally:
@@ -119,7 +119,7 @@ def fine_tune(
     return tuned, note | {"rounded": len(file.steps) - unrounded, "not_rounded": unrounded}
 
 
-def _without(collection: Pictures, aside: set[Sample]) -> Pictures:
+def _without(collection: Images, aside: set[Sample]) -> Images:
     """Exclude images from the training split, except for classes that would become empty."""
     pairs = list(collection.train.pairs())
     known = {target for sample, target in pairs if sample not in aside}

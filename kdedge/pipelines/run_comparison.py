@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge.models.trained_model import TrainedModel, load_trained
-from kdedge.pipelines.onnx_teacher_file import TeacherFile
+from kdedge.pipelines.onnx_teacher_file import OnnxTeacherFile
 from kdedge.pipelines.origins import load_origin
 from kdedge.pipelines.run_history import RunHistory, TeacherOrigin, read_histories
-from kdedge.pipelines.run_predictions import Answers, Questions
-from kdedge.pipelines.seed_groups import SeedGroup, doubts, seed_groups
+from kdedge.pipelines.run_predictions import PredictionQueries, RunPredictions
+from kdedge.pipelines.seed_groups import SeedGroup, comparability_warnings, group_by_seed
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Comparison", "compare_runs"]
+__all__ = ["RunComparison", "compare_runs"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Runs with everything that the comparison shows."""
 
     runs: tuple[RunHistory, ...]
@@ -25,9 +25,9 @@ class Comparison:
     groups: tuple[SeedGroup, ...]
     parameters: Mapping[str, int]
     """Mapping from run name to parameter count; missing if the weights cannot be loaded."""
-    answers: tuple[Answers, ...]
+    predictions: tuple[RunPredictions, ...]
     """Predictions at each run's best epoch, in the order of the runs, all on the same images."""
-    teachers: tuple[Answers, ...]
+    teachers: tuple[RunPredictions, ...]
     """Predictions of teachers that are not among the runs, on the same images."""
     doubts: tuple[str, ...]
     """Warnings about figures that are not comparable."""
@@ -37,7 +37,7 @@ class Comparison:
 
 def compare_runs(
     folders: Sequence[Path], *, data: str | None = None, progress: ProgressCallback = no_progress
-) -> Comparison:
+) -> RunComparison:
     """Read runs and evaluate the best epoch of each on its validation images.
 
     Runs whose weights or images are missing keep their recorded metrics.
@@ -51,10 +51,10 @@ def compare_runs(
         UsageError: A folder is not a run, its files are damaged, or no run has completed an epoch.
     """
     runs = read_histories(folders)
-    groups = seed_groups(runs)
-    questions, notes = Questions(data, len(runs) + len(_absent_teachers(runs)), progress), _Notes()
+    groups = group_by_seed(runs)
+    questions, notes = PredictionQueries(data, len(runs) + len(_absent_teachers(runs)), progress), _Notes()
     parameters: dict[str, int] = {}
-    answers: list[Answers] = []
+    predictions: list[RunPredictions] = []
     for run in runs:
         if run.last is None:
             notes.add("no epoch is complete yet", run.name)
@@ -62,30 +62,36 @@ def compare_runs(
         try:
             trained = load_trained(str(run.folder))
             parameters[run.name] = trained.parameters
-            answer = questions.ask(run.name, trained, run)
+            prediction = questions.ask(run.name, trained, run)
         except KdedgeError as error:
             notes.add(f"only recorded metrics are shown, no predictions. {error}", run.name)
             continue
-        if answers and not _same_pictures(answer, answers[0]):
-            notes.add(f"excluded from classes and images, which are those of {answers[0].title}", run.name)
+        if predictions and not _same_images(prediction, predictions[0]):
+            notes.add(f"excluded from classes and images, which are those of {predictions[0].title}", run.name)
             continue
-        if data is None and answer.pictures.fingerprint != run.record.data["fingerprint"]:
-            notes.add(f"the images in {answer.pictures.source} have changed since training", run.name)
-        if answer.pictures.part is not None:
-            notes.add(f"classes and images cover {answer.pictures.part}", run.name)
-        answers.append(answer)
-    asked = {answer.title for answer in answers}
+        if data is None and prediction.images.fingerprint != run.record.data["fingerprint"]:
+            notes.add(f"the images in {prediction.images.source} have changed since training", run.name)
+        if prediction.images.part is not None:
+            notes.add(f"classes and images cover {prediction.images.part}", run.name)
+        predictions.append(prediction)
+    asked = {prediction.title for prediction in predictions}
     teachers = []
     for origin, run in _absent_teachers([run for run in runs if run.name in asked]).values():
         title = origin.name if "teacher" in origin.name else f"{origin.name} (teacher)"
         try:
             teacher = load_origin(origin.source, origin.weights, origin.sha256).model
-            asked_model = teacher if isinstance(teacher, TrainedModel) else TeacherFile.of(teacher)
+            asked_model = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)
             teachers.append(questions.ask(title, asked_model, run))
         except KdedgeError as error:
             notes.add(f"excluded from the images. {error}", f"teacher {origin.name}")
-    return Comparison(
-        runs, groups, parameters, tuple(answers), tuple(teachers), tuple(doubts(runs, groups)), tuple(notes.lines())
+    return RunComparison(
+        runs,
+        groups,
+        parameters,
+        tuple(predictions),
+        tuple(teachers),
+        tuple(comparability_warnings(runs, groups)),
+        tuple(notes.lines()),
     )
 
 
@@ -102,13 +108,13 @@ class _Notes:
         return [f"{', '.join(names)}: {reason}" for reason, names in self._whom.items()]
 
 
-def _same_pictures(one: Answers, other: Answers) -> bool:
-    a, b = one.pictures, other.pictures
+def _same_images(one: RunPredictions, other: RunPredictions) -> bool:
+    a, b = one.images, other.images
     return (a.fingerprint, a.names, a.labels) == (b.fingerprint, b.names, b.labels)
 
 
 def _absent_teachers(runs: Sequence[RunHistory]) -> dict[str, tuple[TeacherOrigin, RunHistory]]:
     """Return the teachers that are not among the runs, by identity, each with the first run that it taught."""
     known = {str(run.folder) for run in runs}
-    lessons = [(origin, run) for run in reversed(runs) for origin in run.teachers if origin.source not in known]
-    return {origin.identity: (origin, run) for origin, run in reversed(lessons)}
+    inputs_list = [(origin, run) for run in reversed(runs) for origin in run.teachers if origin.source not in known]
+    return {origin.identity: (origin, run) for origin, run in reversed(inputs_list)}

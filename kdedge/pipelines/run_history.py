@@ -9,7 +9,7 @@ from typing import Any
 from kdedge.models.run_folder import METRICS, RunRecord, merit, read_run
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["RunHistory", "TeacherOrigin", "read_epochs", "read_histories", "unique_tails"]
+__all__ = ["RunHistory", "TeacherOrigin", "read_epochs", "read_histories", "shortest_unique_suffixes"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class RunHistory:
         return str(self.record.data.get("source") or self.record.data["root"])
 
     @property
-    def pictures(self) -> tuple[str, str, int]:
+    def images(self) -> tuple[str, str, int]:
         """Key that distinguishes validation sets: fingerprint, split rule and size."""
         data = self.record.data
         return str(data["fingerprint"]), str(data["split"]), int(data["val"])
@@ -104,7 +104,7 @@ def read_histories(folders: Sequence[Path]) -> tuple[RunHistory, ...]:
     origins = {folder: _origins(record) for folder, record in records.items()}
     sources = [Path(origin["source"]) for members in origins.values() for origin in members]
     paths = list(dict.fromkeys([*records, *(source for source in sources if source.is_absolute())]))
-    names = dict(zip(map(str, paths), unique_tails(paths), strict=True))
+    names = dict(zip(map(str, paths), shortest_unique_suffixes(paths), strict=True))
 
     def teacher(origin: dict[str, Any]) -> TeacherOrigin:
         source, weights = origin["source"], origin["weights"]
@@ -161,7 +161,7 @@ def _origins(record: RunRecord) -> list[dict[str, Any]]:
     return members
 
 
-def unique_tails(paths: Sequence[Path]) -> list[str]:
+def shortest_unique_suffixes(paths: Sequence[Path]) -> list[str]:
     """Return the shortest unique path suffix of each of several distinct absolute paths."""
     return [
         next(

@@ -2,25 +2,25 @@
 
 from dataclasses import dataclass, field
 
-from kdedge.data import scan
+from kdedge.data import index_dataset
 from kdedge.models.trained_model import TrainedModel
 from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_history import RunHistory
-from kdedge.pipelines.validation_images import read_validation_side
+from kdedge.pipelines.validation_images import read_validation_split
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.metrics.torch_predictions import Predictions, predict
-from kdedge_export.torch_export.wrappers import Deployed, Plain, deploy
+from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel, wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["Answers", "Pictures", "Questions"]
+__all__ = ["RunPredictions", "EvaluatedImages", "PredictionQueries"]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class EvaluatedImages:
     """Validation images of a dataset at a model's input size."""
 
     source: str
@@ -37,12 +37,12 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Answers:
+class RunPredictions:
     """Predictions of a model, with maps for the ground-truth class of each image."""
 
     title: str
     """Name of the run or teacher."""
-    pictures: Pictures
+    pictures: EvaluatedImages
     labels: tuple[str, ...]
     """Labels of the model."""
     predictions: Predictions
@@ -50,11 +50,11 @@ class Answers:
     @property
     def right(self) -> Integers:
         """Ground-truth classes, int64 `[N]`, as indices into the model's labels."""
-        return _right(self.pictures, self.labels)
+        return _right(self.images, self.labels)
 
 
 @dataclass
-class Questions:
+class PredictionQueries:
     """Evaluates models on images; each dataset is read once per input size."""
 
     data: str | None
@@ -63,9 +63,9 @@ class Questions:
     """Number of models to evaluate, for the progress."""
     progress: ProgressCallback
     _asked: int = field(default=0, init=False)
-    _read: dict[tuple[str, ImageInput], Pictures] = field(default_factory=dict, init=False)
+    _read: dict[tuple[str, ImageInput], EvaluatedImages] = field(default_factory=dict, init=False)
 
-    def ask(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> Answers:
+    def ask(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> RunPredictions:
         """Predict the validation images and explain the ground-truth class of each.
 
         Args:
@@ -77,7 +77,7 @@ class Questions:
             DataError: The images are missing, cannot be read, or have classes that the model lacks.
         """
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
-        pictures = self._pictures(self.data or run.data, spec)
+        pictures = self._images(self.data or run.data, spec)
         right, total = _right(pictures, run.record.labels), len(pictures.names)
         before, all_models = self._asked * total, self.models * total
         predictions = predict(
@@ -87,15 +87,15 @@ class Questions:
             progress=lambda done: self.progress("evaluating models", before + done, all_models),
         )
         self._asked += 1
-        return Answers(title, pictures, run.record.labels, predictions)
+        return RunPredictions(title, pictures, run.record.labels, predictions)
 
-    def _pictures(self, source: str, spec: ImageInput) -> Pictures:
+    def _images(self, source: str, spec: ImageInput) -> EvaluatedImages:
         if (source, spec) not in self._read:
-            collection = scan(source)
-            decoded, part = read_validation_side(collection, spec, self.progress)
+            collection = index_dataset(source)
+            decoded, part = read_validation_split(collection, spec, self.progress)
             if not len(decoded):
                 raise DataError(f"{source} has no readable validation images. Give other images with --data.")
-            self._read[source, spec] = Pictures(
+            self._read[source, spec] = EvaluatedImages(
                 source=collection.source,
                 labels=collection.labels,
                 fingerprint=collection.fingerprint,
@@ -107,13 +107,13 @@ class Questions:
         return self._read[source, spec]
 
 
-def _module(trained: TrainedModel) -> Deployed | Plain:
+def _module(trained: TrainedModel) -> ExportableModel | ClassifierOnly:
     try:
-        return deploy(trained.model, trained.input)
+        return wrap_for_export(trained.model, trained.input)
     except HeadNotSupported:
-        return Plain(trained.model, trained.input)
+        return ClassifierOnly(trained.model, trained.input)
 
 
-def _right(pictures: Pictures, labels: tuple[str, ...]) -> Integers:
+def _right(pictures: EvaluatedImages, labels: tuple[str, ...]) -> Integers:
     """Return the ground-truth classes as indices into the model's labels."""
     return as_model_classes(pictures.targets, pictures.labels, labels, pictures.source)

@@ -5,27 +5,27 @@ from typing import Any
 import numpy as np
 
 from kdedge.models.trained_model import TrainedModel
-from kdedge.pipelines.onnx_teacher_file import TeacherFile
+from kdedge.pipelines.onnx_teacher_file import OnnxTeacherFile
 from kdedge.pipelines.origins import load_origin
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.saliency import DEFAULT_METHODS
-from kdedge_export.torch_export import Deployed, Plain, deploy
+from kdedge_export.torch_export import ClassifierOnly, ExportableModel, wrap_for_export
 from kdedge_export.validation import Origin, ValidationSet
 from kdedge_runtime.errors import KdedgeError, UsageError
 
-__all__ = ["find_teacher"]
+__all__ = ["load_run_teacher"]
 
 
-def find_teacher(
-    taught_by: dict[str, Any] | None, method: str, pictures: ValidationSet, notes: list[str]
-) -> tuple[Deployed | Plain | TeacherFile | None, Origin]:
+def load_run_teacher(
+    taught_by: dict[str, Any] | None, method: str, images: ValidationSet, notes: list[str]
+) -> tuple[ExportableModel | ClassifierOnly | OnnxTeacherFile | None, Origin]:
     """Load a run's teacher and test it on one image.
 
     Args:
         taught_by: Teacher entry of the run's record; None for a run without a teacher.
         method: Saliency method of the student.
-        pictures: Validation images.
+        images: Validation images.
         notes: Receives the reason if the teacher is excluded or has no map.
 
     Returns:
@@ -41,15 +41,15 @@ def find_teacher(
     except KdedgeError as error:
         notes.append(f"the teacher is excluded, it cannot be loaded: {error}")
         return None, Origin()
-    teacher: Deployed | Plain | TeacherFile
+    teacher: ExportableModel | ClassifierOnly | OnnxTeacherFile
     if isinstance(loaded, TrainedModel):
         origin = Origin(loaded.spec.name, loaded.origin["weights_sha256"])
         teacher, why = _explained(loaded, method)
     else:
-        origin, teacher = Origin(loaded.path.name), TeacherFile.of(loaded)
+        origin, teacher = Origin(loaded.path.name), OnnxTeacherFile.of(loaded)
         why = None if loaded.explains_any else f"{loaded.path.name} has no map of a selectable class"
     try:
-        _try(teacher, pictures)
+        _try(teacher, images)
     except Exception as error:  # a model from the user's own file may raise any exception
         notes.append(f"the teacher is excluded, it fails on the images: {error}")
         return None, Origin()
@@ -58,22 +58,22 @@ def find_teacher(
     return teacher, origin
 
 
-def _explained(trained: TrainedModel, method: str) -> tuple[Deployed | Plain, str | None]:
+def _explained(trained: TrainedModel, method: str) -> tuple[ExportableModel | ClassifierOnly, str | None]:
     """Wrap the teacher with its map, or without one and with the reason."""
     try:
         # By default each model uses the best method for its own head, as in training.
-        return deploy(trained.model, trained.input, None if method in DEFAULT_METHODS else method), None
+        return wrap_for_export(trained.model, trained.input, None if method in DEFAULT_METHODS else method), None
     except (GraphNotSupported, HeadNotSupported) as error:
-        return Plain(trained.model.eval(), trained.input), str(error)
+        return ClassifierOnly(trained.model.eval(), trained.input), str(error)
 
 
-def _try(teacher: Deployed | Plain | TeacherFile, pictures: ValidationSet) -> None:
+def _try(teacher: ExportableModel | ClassifierOnly | OnnxTeacherFile, images: ValidationSet) -> None:
     """Run the teacher on one image.
 
     Raises:
         UsageError: The number of classes differs from the student's.
     """
-    answer: Predictions = predict(teacher, pictures.images[:1], np.zeros(1, dtype=np.int64))
-    found, expected = answer.logits.shape[1], len(pictures.labels)
+    prediction: Predictions = predict(teacher, images.images[:1], np.zeros(1, dtype=np.int64))
+    found, expected = prediction.logits.shape[1], len(images.labels)
     if found != expected:
         raise UsageError(f"it has {found} classes, and the student {expected}.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdedge.pipelines.run_history import RunHistory
 
-__all__ = ["SeedGroup", "Spread", "doubts", "seed_groups", "spread"]
+__all__ = ["SeedGroup", "Spread", "comparability_warnings", "group_by_seed", "spread"]
 
 _NAMES_SHOWN = 4
 _PARTS = re.compile(r"\d+|[^\W\d_]+|[\W_]")
@@ -39,7 +39,7 @@ class Spread:
     """Sample standard deviation (n - 1); None for a single run."""
 
 
-def seed_groups(runs: Sequence[RunHistory]) -> tuple[SeedGroup, ...]:
+def group_by_seed(runs: Sequence[RunHistory]) -> tuple[SeedGroup, ...]:
     """Group runs that differ only in their seed, in order of first appearance.
 
     An incomplete run forms its own group, since its metrics may still change.
@@ -58,14 +58,13 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     return Spread(statistics.fmean(defined), statistics.stdev(defined) if len(defined) > 1 else None)
 
 
-def doubts(runs: Sequence[RunHistory], groups: Sequence[SeedGroup]) -> list[str]:
+def comparability_warnings(runs: Sequence[RunHistory], groups: Sequence[SeedGroup]) -> list[str]:
     """Return warnings about figures that are not comparable, one sentence each."""
     found = []
-    on_pictures = _by([(run.pictures, run) for run in runs])
-    if len(on_pictures) > 1:
+    on_images = _by([(run.images, run) for run in runs])
+    if len(on_images) > 1:
         sets = "; ".join(
-            f"{pictures[2]:,} images of {members[0].data}: {_names(members)}"
-            for pictures, members in on_pictures.items()
+            f"{images[2]:,} images of {members[0].data}: {_names(members)}" for images, members in on_images.items()
         )
         found.append(
             f"The runs were validated on different images, so figures are not comparable across these: {sets}."

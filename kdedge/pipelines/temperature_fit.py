@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdedge.data import Collection, Split, decode, scan
+from kdedge.data import DatasetIndex, Split, decode, index_dataset
 from kdedge.data.splits import hashed_halves
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.pipelines.origins import as_model_classes
@@ -20,7 +20,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.util.arrays import evenly_spaced
 
-__all__ = ["Fit", "fit_run", "fitting_half"]
+__all__ = ["TemperatureFit", "fit_run", "fitting_half"]
 
 FEWEST_IMAGES, MOST_IMAGES = 30, 2000
 """Below the minimum the temperature stays at 1; more images than the maximum change it little."""
@@ -29,7 +29,7 @@ _SEED = 1
 
 
 @dataclass(frozen=True)
-class Fit:
+class TemperatureFit:
     """Result of fitting a temperature."""
 
     temperature: float
@@ -45,7 +45,7 @@ def fitting_half(side: Split) -> Split:
     return hashed_halves(side, val_fraction=0.5, seed=_SEED)[1]
 
 
-def fit_run(source: str, model: Model) -> Fit | None:
+def fit_run(source: str, model: Model) -> TemperatureFit | None:
     """Fit the temperature of a run's exported model; None for a model without a run, which has no known images.
 
     Args:
@@ -55,22 +55,22 @@ def fit_run(source: str, model: Model) -> Fit | None:
     if not is_run(Path(source)):
         return None
     try:
-        collection = scan(read_run(Path(source)).data["source"])
+        collection = index_dataset(read_run(Path(source)).data["source"])
         return _fit(collection, model)
     except KdedgeError as error:  # an export does not require the images
-        return Fit(1.0, 0, f"its images cannot be read: {error}")
+        return TemperatureFit(1.0, 0, f"its images cannot be read: {error}")
 
 
-def _fit(collection: Collection, model: Model) -> Fit:
+def _fit(collection: DatasetIndex, model: Model) -> TemperatureFit:
     half = fitting_half(collection.val)
     decoded = decode(half.take(evenly_spaced(len(half), MOST_IMAGES).tolist()), model.metadata.input)
     if len(decoded) < FEWEST_IMAGES:
-        return Fit(1.0, 0, f"{len(decoded)} images are too few, {FEWEST_IMAGES} are needed")
+        return TemperatureFit(1.0, 0, f"{len(decoded)} images are too few, {FEWEST_IMAGES} are needed")
     targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)
     logits = predict(model, decoded.images).logits
     temperature = fit_temperature(logits, np.asarray(targets))
     why_not = _why_none(temperature, int((logits.argmax(axis=1) != targets).sum()), len(decoded))
-    return Fit(temperature, len(decoded)) if why_not is None else Fit(1.0, 0, why_not)
+    return TemperatureFit(temperature, len(decoded)) if why_not is None else TemperatureFit(1.0, 0, why_not)
 
 
 def _why_none(temperature: float, wrong: int, images: int) -> str | None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdedge.config.train_config import Request
+from kdedge.config.train_config import TrainConfig
 from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.training.log_callback import LogCallback
-from kdedge.training.training_run import Audience, continue_run, start_run
+from kdedge.training.training_run import RunCallback, continue_run, start_run
 from kdedge_runtime.util.files import Location
 
 __all__ = ["Run", "distill", "train"]
@@ -49,7 +49,7 @@ def train(
     device: str = "auto",
     compile: bool = False,
     resume: bool = False,
-    callback: Audience | None = None,
+    callback: RunCallback | None = None,
 ) -> Run:
     """Train a classifier on labeled images, for example a teacher.
 
@@ -76,7 +76,7 @@ def train(
         UsageError: An option is out of range, or `out` holds a run.
         DataError: The images cannot train a classifier.
     """
-    request = Request(
+    request = TrainConfig(
         data=os.fspath(data),
         model=model,
         weights=None if weights is None else str(Path(weights).resolve()),
@@ -117,7 +117,7 @@ def distill(
     device: str = "auto",
     compile: bool = False,
     resume: bool = False,
-    callback: Audience | None = None,
+    callback: RunCallback | None = None,
 ) -> Run:
     """Distill a student from one teacher or several: soft labels, hard labels and saliency maps.
 
@@ -151,7 +151,7 @@ def distill(
         DataError: The images cannot train a classifier, or do not fit the teacher's classes.
     """
     teachers = [teacher] if isinstance(teacher, str | os.PathLike) else teacher
-    request = Request(
+    request = TrainConfig(
         data=os.fspath(data),
         model=student,
         teacher=tuple(os.fspath(one) for one in teachers),
@@ -174,7 +174,9 @@ def distill(
     return _run(request, Path(out), device, compile, resume, callback)
 
 
-def _run(request: Request, out: Path, device: str, compiled: bool, resume: bool, callback: Audience | None) -> Run:
+def _run(
+    request: TrainConfig, out: Path, device: str, compiled: bool, resume: bool, callback: RunCallback | None
+) -> Run:
     # A run killed before its record was written starts over.
     begin = continue_run if resume and is_run(out) else start_run
     return Run(out, begin(request, out, callback or LogCallback(), device, compiled=compiled))

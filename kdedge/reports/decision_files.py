@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kdedge.pipelines.model_inspection import see_picture
+from kdedge.pipelines.model_inspection import inspect_image
 from kdedge.reports.pages.decision_figure import decision_drawing
 from kdedge.reports.pages.inspection_page import decision_page
-from kdedge_export.onnx_import.model_loading import load_file
+from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
-from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.files import atomic_write
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["write_decisions"]
@@ -16,7 +16,7 @@ __all__ = ["write_decisions"]
 
 def write_decisions(
     model: Model,
-    pictures: Iterable[tuple[Path, Path]],
+    images: Iterable[tuple[Path, Path]],
     *,
     class_name: str | None = None,
     progress: ProgressCallback = no_progress,
@@ -25,16 +25,16 @@ def write_decisions(
 
     Args:
         model: Model file exported by kdedge.
-        pictures: Pairs of an image file and its overlay file.
+        images: Pairs of an image file and its overlay file.
         class_name: Class to explain, by name or index; None explains the top class.
         progress: Called with (step, done, total) during long steps.
 
     Raises:
         HeadNotSupported: The model has no spatial feature maps.
     """
-    graph = load_file(model.path)
-    for picture, written in pictures:
-        seen = see_picture(graph, model, picture, class_name=class_name, progress=progress)
+    graph = load_foreign_model(model.path)
+    for image, written in images:
+        seen = inspect_image(graph, model, image, class_name=class_name, progress=progress)
         drawing = decision_drawing(seen)
         contents: dict[str, str | bytes] = {
             ".html": decision_page(seen, model.path.name),
@@ -43,5 +43,5 @@ def write_decisions(
         }
         for suffix, content in contents.items():
             path = written.with_suffix(suffix)
-            write_whole(path, content)
+            atomic_write(path, content)
             yield path

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.pipelines.seed_groups import SeedGroup, Spread, spread
 
-__all__ = ["FIGURES", "Column", "columns_of", "figure_of", "group_figure", "written", "written_spread"]
+__all__ = ["FIGURES", "Column", "columns_of", "figure_of", "group_figure", "format_figure", "format_spread"]
 
 FIGURES = {"top1": "top-1 %", "agreement": "agreement %", "map_pearson": "map Pearson"}
 """Metric key (after `val_` in `metrics.jsonl`) to column heading with unit."""
@@ -45,16 +45,16 @@ def group_figure(group: SeedGroup, column: Column) -> Spread | None:
     return spread([figure_of(run, column) for run in group.runs])
 
 
-def written(key: str, value: float | None) -> str:
+def format_figure(key: str, value: float | None) -> str:
     """Format a metric in the unit of its heading, with a typographic minus sign; empty for None."""
     if value is None:
         return ""
     return (f"{value:.3f}" if key == "map_pearson" else f"{100 * value:.1f}").replace("-", "−")
 
 
-def written_spread(key: str, value: Spread | None) -> str:
+def format_spread(key: str, value: Spread | None) -> str:
     """Format a mean with its standard deviation (`57.3 ± 6.1`), or the mean alone for a single run."""
     if value is None:
         return ""
-    mean = written(key, value.mean)
-    return mean if value.deviation is None else f"{mean} ± {written(key, value.deviation)}"
+    mean = format_figure(key, value.mean)
+    return mean if value.deviation is None else f"{mean} ± {format_figure(key, value.deviation)}"

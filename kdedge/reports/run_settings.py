@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdedge.pipelines.run_comparison import Comparison
+from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.pipelines.run_history import RunHistory
 
 __all__ = ["RunSettings", "duration", "run_settings", "shown_loss"]
@@ -25,7 +25,7 @@ class RunSettings:
     """Mapping from name to one value per run, in order; empty string if a run lacks the setting."""
 
 
-def run_settings(comparison: Comparison) -> RunSettings:
+def run_settings(comparison: RunComparison) -> RunSettings:
     """Split the settings of runs into shared and differing ones."""
     of_runs = [_settings(run, comparison.parameters.get(run.name)) for run in comparison.runs]
     names = dict.fromkeys([*_ORDER, *(name for settings in of_runs for name in settings)])

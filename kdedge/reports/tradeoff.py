@@ -9,9 +9,9 @@ from kdedge.reports.pages.axis import linear_axis
 from kdedge.reports.pages.plot_frame import Plot
 from kdedge_export.html.text import escape
 from kdedge_export.quantization import Tradeoff, TradeoffPoint
-from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.files import atomic_write
 
-__all__ = ["picture_path", "tradeoff_table", "write_picture"]
+__all__ = ["image_path", "tradeoff_table", "write_image"]
 
 _WIDTH, _HEIGHT, _GAP = 860, 300, 34
 _SHOWN_NAMES = 3
@@ -23,58 +23,58 @@ _STYLE = """svg { font: 12px system-ui, sans-serif; background: #fff; }
 
 def tradeoff_table(tradeoff: Tradeoff) -> Table:
     """Build a table of the Pareto-optimal mixed-precision candidates and fp32; the chosen one is marked."""
-    labelled = tradeoff.fp32.fidelity.top1 is not None
+    labeled = tradeoff.fp32.fidelity.top1 is not None
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
-    for heading in ("fp32 layers", "size MB", "latency ms", "speed ×", "top-1 %" if labelled else "agreement %"):
+    for heading in ("fp32 layers", "size MB", "latency ms", "speed ×", "top-1 %" if labeled else "agreement %"):
         table.add_column(heading, justify="right")
     table.add_column("map Pearson", justify="right")
     table.add_column("kept in fp32")
     rows = sorted({*tradeoff.efficient, tradeoff.points[0], tradeoff.chosen}, key=lambda point: -point.speedup)
     for point in [*rows, tradeoff.fp32]:
         chosen = point == tradeoff.chosen
-        table.add_row("→" if chosen else "", *_cells(point, labelled), style="bold" if chosen else None)
+        table.add_row("→" if chosen else "", *_positions(point, labeled), style="bold" if chosen else None)
     return table
 
 
-def _cells(point: TradeoffPoint, labelled: bool) -> list[str]:
+def _positions(point: TradeoffPoint, labeled: bool) -> list[str]:
     fidelity, names = point.fidelity, point.float_layers
-    answers = fidelity.top1 if labelled and fidelity.top1 is not None else fidelity.agreement
+    predictions = fidelity.top1 if labeled and fidelity.top1 is not None else fidelity.agreement
     shown = ", ".join(names[:_SHOWN_NAMES]) + (f", … {len(names)}" if len(names) > _SHOWN_NAMES else "")
     return [
         str(len(names)),
         f"{point.bytes / 1e6:.2f}",
         f"{point.latency_ms:.2f}",
         f"{point.speedup:.2f}",
-        f"{100 * answers:.2f}",
+        f"{100 * predictions:.2f}",
         "" if fidelity.map_pearson is None else f"{fidelity.map_pearson:.4f}",
         shown,
     ]
 
 
-def picture_path(model: Path) -> Path:
+def image_path(model: Path) -> Path:
     """Return the path of the chart, next to the model file."""
     return model.with_suffix(".tradeoff.svg")
 
 
-def write_picture(tradeoff: Tradeoff, path: Path) -> None:
+def write_image(tradeoff: Tradeoff, path: Path) -> None:
     """Write maps and predictions over latency as one SVG with embedded styles and no scripts."""
     charts = []
     if tradeoff.fp32.fidelity.map_pearson is not None:
         maps = {point: point.fidelity.map_pearson or 0.0 for point in (*tradeoff.points, tradeoff.fp32)}
-        charts.append(_chart(tradeoff, "map Pearson with fp32", maps, tradeoff.goal.keep_heatmaps))
-    labelled = tradeoff.fp32.fidelity.top1 is not None
-    answers = {
-        point: 100 * (point.fidelity.top1 or 0.0 if labelled else point.fidelity.agreement)
+        charts.append(_chart(tradeoff, "map Pearson with fp32", maps, tradeoff.goal.min_map_correlation))
+    labeled = tradeoff.fp32.fidelity.top1 is not None
+    predictions = {
+        point: 100 * (point.fidelity.top1 or 0.0 if labeled else point.fidelity.agreement)
         for point in (*tradeoff.points, tradeoff.fp32)
     }
-    least = None if tradeoff.goal.max_drop is None else answers[tradeoff.fp32] - tradeoff.goal.max_drop
-    charts.append(_chart(tradeoff, "top-1 %" if labelled else "agreement with fp32, %", answers, least))
+    least = None if tradeoff.goal.max_drop is None else predictions[tradeoff.fp32] - tradeoff.goal.max_drop
+    charts.append(_chart(tradeoff, "top-1 %" if labeled else "agreement with fp32, %", predictions, least))
     height = (_HEIGHT + _GAP) * len(charts)
     parts = [
         f'<g transform="translate(0 {number * (_HEIGHT + _GAP)})">{chart}</g>' for number, chart in enumerate(charts)
     ]
-    write_whole(
+    atomic_write(
         path,
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">'
         f"<style>{_STYLE}</style>{''.join(parts)}</svg>\n",

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.config.training_recipe import Recipe
-from kdedge.losses.loss_inputs import Answer
-from kdedge.training.augmentation import Mixing, blend, draw_mixing, transform
-from kdedge.training.augmentation.augmentation_plan import Views, seed_of
-from kdedge.training.distributed import Group
-from kdedge.training.image_store import Images
-from kdedge.training.interruption import never
-from kdedge.training.teachers.targets import Guidance
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.losses.loss_inputs import ModelOutput
+from kdedge.training.augmentation import Mixing, augment, blend, draw_mixing
+from kdedge.training.augmentation.augmentation_plan import AugmentationPlan, seed_of
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.image_store import ImageStore
+from kdedge.training.interruption import never_stop
+from kdedge.training.teachers.targets import TeacherTargets
 
 __all__ = ["Batch", "Batches"]
 
@@ -30,7 +30,7 @@ class Batch:
     """Augmented images of this process, uint8 RGB `[n, H, W, 3]`."""
     targets: Tensor
     """Target distributions, float32 `[n, K]`."""
-    taught: Answer | None
+    taught: ModelOutput | None
 
 
 class Batches:
@@ -41,7 +41,13 @@ class Batches:
     """
 
     def __init__(
-        self, images: Images, views: Views, guidance: Guidance, recipe: Recipe, classes: int, group: Group
+        self,
+        images: ImageStore,
+        views: AugmentationPlan,
+        guidance: TeacherTargets,
+        recipe: TrainingRecipe,
+        classes: int,
+        group: ProcessGroup,
     ) -> None:
         """Initialize the batches.
 
@@ -61,7 +67,7 @@ class Batches:
         """Number of full batches per epoch; a smaller last batch is dropped unless it is the only one."""
         return max(1, len(self.images) // self._recipe.batch_size)
 
-    def of(self, epoch: int, start: int = 0, must_stop: Callable[[], bool] = never) -> Iterator[Batch]:
+    def of(self, epoch: int, start: int = 0, must_stop: Callable[[], bool] = never_stop) -> Iterator[Batch]:
         """Yield this process's part of every batch of an epoch, starting at a step.
 
         Raises:
@@ -76,12 +82,12 @@ class Batches:
         mixes = recipe.augmentation.mixes
         mine = [_with_partner(batch, group) if mixes else group.share(batch) for batch in chosen]
         for step, (index, pictures) in enumerate(self.images.batches(mine), start):
-            images = transform(pictures, view.take(index))
+            images = augment(pictures, view.take(index))
             targets = F.one_hot(self.images.targets[index], self.classes).float()
             if mixes:
                 mixing = self._mixing(epoch * self.per_epoch + step, len(chosen[0]))
                 index, (images, targets) = index[1:], blend(images, targets, mixing)
-            yield Batch(images, targets, self._guidance.answer(index, images))
+            yield Batch(images, targets, self._guidance.prediction(index, images))
 
     def _mixing(self, step: int, count: int) -> Mixing:
         """Draw the mixing parameters of a batch and return the part of this process."""
@@ -90,6 +96,6 @@ class Batches:
         return Mixing(*map(self._group.share, drawn))
 
 
-def _with_partner(batch: Tensor, group: Group) -> Tensor:
+def _with_partner(batch: Tensor, group: ProcessGroup) -> Tensor:
     """Return this process's part of a batch, preceded by the partner of its first row."""
     return torch.cat((group.share(batch.roll(1))[:1], group.share(batch)))

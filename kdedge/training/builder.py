@@ -6,71 +6,71 @@ from typing import Any
 
 import torch
 
-from kdedge.config.training_recipe import Recipe
-from kdedge.models.init_from_teacher import Inherited, inherit
-from kdedge.models.model_registry import build, head_tensors
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
+from kdedge.models.model_registry import build_model, head_tensors
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.weight_files import load_state, read_state
-from kdedge.training.augmentation.augmentation_plan import Views
+from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batches
-from kdedge.training.compute_device import Compute
-from kdedge.training.distributed import Group
-from kdedge.training.evaluator import Examiner
-from kdedge.training.image_store import Images
-from kdedge.training.instrumented_model import Watched
+from kdedge.training.compute_device import ComputeDevice
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.evaluator import Evaluator
+from kdedge.training.image_store import ImageStore
+from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import channels, pair_layers
 from kdedge.training.objective import Objective
-from kdedge.training.step import Learner
-from kdedge.training.sync_batch_norm import synchronise
-from kdedge.training.teachers.targets import AskTeacher, Guidance, NoTeacher, Remembered, classes_to_keep
+from kdedge.training.step import TrainStep
+from kdedge.training.sync_batch_norm import synchronize_batch_norm
+from kdedge.training.teachers.targets import CachedTeacher, NoTeacher, OnlineTeacher, TeacherTargets, classes_to_keep
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
-from kdedge.training.teachers.teacher_cache import AnswerCache
+from kdedge.training.teachers.teacher_cache import TeacherCache
 from kdedge.training.trainer import Trainer
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["assemble", "cache_key", "first_student", "objective_of"]
+__all__ = ["build_trainer", "cache_key", "build_student", "objective_of"]
 
-ANSWERS_FORMAT = 1
+PREDICTIONS_FORMAT = 1
 """Format version of the teacher cache. Increase it when augmentation changes for the same random numbers."""
 
 
-def first_student(
+def build_student(
     spec: ModelSpec,
     spec_input: ImageInput,
-    compute: Compute,
-    group: Group,
+    compute: ComputeDevice,
+    group: ProcessGroup,
     *,
     seed: int,
     weights: str | None = None,
     heir_of: torch.nn.Module | None = None,
-) -> tuple[Watched, Inherited | None]:
+) -> tuple[InstrumentedModel, InitSummary | None]:
     """Build the student with random weights, pretrained weights, or weights selected from its teacher.
 
     Raises:
         UsageError: The weights do not fit, or no layer of the teacher does.
     """
     torch.manual_seed(seed)  # initial weights are the same when a run is restarted
-    model = build(spec, spec_input.height)
+    model = build_model(spec, spec_input.height)
     if weights is not None:
         load_state(model, read_state(Path(weights)), weights, replaced=head_tensors(spec.name, spec_input.height))
-    inherited = None if heir_of is None else inherit(model, heir_of)
-    synchronise(model, group)
-    return Watched(model, spec_input, compute), inherited
+    inherited = None if heir_of is None else init_from_teacher(model, heir_of)
+    synchronize_batch_norm(model, group)
+    return InstrumentedModel(model, spec_input, compute), inherited
 
 
-def assemble(
-    student: Watched,
+def build_trainer(
+    student: InstrumentedModel,
     teacher: Teacher | None,
-    images: Images,
-    val: Images,
-    recipe: Recipe,
-    group: Group,
-    compute: Compute,
+    images: ImageStore,
+    val: ImageStore,
+    recipe: TrainingRecipe,
+    group: ProcessGroup,
+    compute: ComputeDevice,
     *,
     classes: int,
-    cache: AnswerCache | None = None,
+    cache: TeacherCache | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Trainer:
     """Build the trainer of a run.
@@ -101,24 +101,24 @@ def assemble(
     objective = objective_of(recipe)
     hinted = _watch_layers(student, teacher, recipe, objective)
     _require_possible(student, teacher, recipe, objective)
-    learner = Learner(student, objective, recipe, compute, group, hinted)
-    views = Views(
+    learner = TrainStep(student, objective, recipe, compute, group, hinted)
+    views = AugmentationPlan(
         recipe.augmentation, len(images), images.side, compute.device, seed=recipe.seed, kept=recipe.cached_views
     )
-    guidance: Guidance = NoTeacher()
+    guidance: TeacherTargets = NoTeacher()
     if teacher is not None and objective.taught:
-        guidance = AskTeacher(teacher, objective.map_classes, compiled=compute.compiled)
+        guidance = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)
         if cache is not None:
-            guidance = Remembered(teacher, objective.map_classes, images, views, cache, group, progress)
+            guidance = CachedTeacher(teacher, objective.map_classes, images, views, cache, group, progress)
     return Trainer(
         learner,
         Batches(images, views, guidance, recipe, classes, group),
-        Examiner(learner, val, teacher, cache),
+        Evaluator(learner, val, teacher, cache),
         recipe,
     )
 
 
-def objective_of(recipe: Recipe) -> Objective:
+def objective_of(recipe: TrainingRecipe) -> Objective:
     """Return the loss terms of a recipe with their settings."""
     return Objective({name: recipe.settings.get(name, {}) for name in recipe.loss})
 
@@ -126,10 +126,10 @@ def objective_of(recipe: Recipe) -> Objective:
 def cache_key(
     record: dict[str, Any],
     teacher: Teacher,
-    images: Images,
-    val: Images,
-    recipe: Recipe,
-    compute: Compute,
+    images: ImageStore,
+    val: ImageStore,
+    recipe: TrainingRecipe,
+    compute: ComputeDevice,
     classes: int,
 ) -> dict[str, Any]:
     """Return everything that a teacher's outputs depend on, as JSON values.
@@ -144,7 +144,7 @@ def cache_key(
         classes: Number of classes, K.
     """
     return {
-        "format": ANSWERS_FORMAT,
+        "format": PREDICTIONS_FORMAT,
         "teacher": record.get("members", [record]),
         "train": images.sha256,
         "val": val.sha256,
@@ -156,7 +156,7 @@ def cache_key(
 
 
 def _watch_layers(
-    student: Watched, teacher: Teacher | None, recipe: Recipe, objective: Objective
+    student: InstrumentedModel, teacher: Teacher | None, recipe: TrainingRecipe, objective: Objective
 ) -> list[tuple[int, int]]:
     """Capture the features of compared layers, and return the channels of projected ones."""
     if not objective.compares_layers:
@@ -185,7 +185,9 @@ def _watch_layers(
     return list(zip(channels(student, ours), channels(teacher.watched, theirs), strict=True))
 
 
-def _require_possible(student: Watched, teacher: Teacher | None, recipe: Recipe, objective: Objective) -> None:
+def _require_possible(
+    student: InstrumentedModel, teacher: Teacher | None, recipe: TrainingRecipe, objective: Objective
+) -> None:
     if teacher is None and objective.taught:
         raise UsageError(f"The loss {','.join(recipe.loss)} needs a teacher. Use kdedge distill, or --loss ce.")
     terms = ", ".join(objective.map_terms)

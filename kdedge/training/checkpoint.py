@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from kdedge.models.run_folder import writing
 from kdedge.models.weight_files import MODEL_PREFIX, NOTE, TRAINING_PREFIX, load_state
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.util.files import staged
+from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["restore", "save_checkpoint", "save_weights"]
 
@@ -90,7 +90,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
-    with writing(path), staged(path) as temporary:
+    with writing(path), atomic_path(path) as temporary:
         save_file(_apart(tensors), temporary, metadata={NOTE: json.dumps(note)})
 
 

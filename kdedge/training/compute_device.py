@@ -9,14 +9,14 @@ import torch
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Compute", "choose_compute"]
+__all__ = ["ComputeDevice", "choose_device"]
 
 WINDOWS_BYTES = 8 << 30
 """Assumed memory where Python cannot determine it."""
 
 
 @dataclass(frozen=True)
-class Compute:
+class ComputeDevice:
     """Device with its preferred precision."""
 
     device: torch.device
@@ -55,7 +55,7 @@ def _machine_bytes() -> int:
     return there if allowed == "max" else min(there, int(allowed))
 
 
-def choose_compute(name: str = "auto", *, compiled: bool = False) -> Compute:
+def choose_device(name: str = "auto", *, compiled: bool = False) -> ComputeDevice:
     """Choose CUDA if available, otherwise the CPU; each of several processes gets its own GPU.
 
     Args:
@@ -72,7 +72,7 @@ def choose_compute(name: str = "auto", *, compiled: bool = False) -> Compute:
     if name == "cpu":
         if compiled:
             raise UsageError("--compile replays steps as CUDA graphs, but this run uses the CPU. Remove --compile.")
-        return Compute(torch.device("cpu"), False, f"CPU, {torch.get_num_threads()} threads")
+        return ComputeDevice(torch.device("cpu"), False, f"CPU, {torch.get_num_threads()} threads")
     if re.fullmatch(r"cuda(:\d+)?", name) is None:
         raise UsageError(f"Unknown device {name!r}. Expected auto, cpu, cuda or cuda:N.")
     if not torch.cuda.is_available():
@@ -82,4 +82,4 @@ def choose_compute(name: str = "auto", *, compiled: bool = False) -> Compute:
         raise UsageError(f"There is no device {name!r}: the last of {cards} CUDA devices is cuda:{cards - 1}.")
     torch.cuda.set_device(device)
     capability = torch.cuda.get_device_capability(device)
-    return Compute(device, capability >= (8, 0), torch.cuda.get_device_name(device), compiled)
+    return ComputeDevice(device, capability >= (8, 0), torch.cuda.get_device_name(device), compiled)

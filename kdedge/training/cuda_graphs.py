@@ -8,13 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Replayed"]
+__all__ = ["CudaGraphRunner"]
 
 _WARM_UP = 3
 """Number of eager calls before capture, which compile, select algorithms and initialize the optimizer state."""
 
 
-class Replayed:
+class CudaGraphRunner:
     """Function of tensors that is captured after its first calls and replayed afterwards.
 
     It may modify other tensors, such as weights, if their memory addresses stay the same. Inputs are copied to static

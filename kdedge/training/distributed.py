@@ -12,14 +12,14 @@ from torch import distributed as dist
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Group", "join_group"]
+__all__ = ["ProcessGroup", "join_process_group"]
 
-PATIENCE = timedelta(hours=12)
+TIMEOUT = timedelta(hours=12)
 """Timeout for communication; the main process may evaluate a teacher on a whole dataset, or read it."""
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """Process group that trains one student on different parts of every batch."""
 
     rank: int = 0
@@ -131,20 +131,20 @@ class _Gather(torch.autograd.Function):
         return total[context.place], None, None
 
 
-def join_group(device: torch.device) -> Group:
+def join_process_group(device: torch.device) -> ProcessGroup:
     """Join the group that `torchrun` defines in the environment, with NCCL for CUDA and gloo for the CPU.
 
     Raises:
         UsageError: The environment is incomplete.
     """
     if "WORLD_SIZE" not in os.environ:
-        return Group()
+        return ProcessGroup()
     if not dist.is_initialized():
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
         except (ValueError, RuntimeError) as error:
             raise UsageError(
                 f"WORLD_SIZE is set, but the processes cannot connect: {error}. "
                 "Start with torchrun --nproc-per-node N -m kdedge distill …, or unset WORLD_SIZE."
             ) from error
-    return Group(dist.get_rank(), dist.get_world_size())
+    return ProcessGroup(dist.get_rank(), dist.get_world_size())

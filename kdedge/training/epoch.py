@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdedge.config.training_recipe import Recipe
+from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.training.augmentation.augmentation_plan import seed_of
 from kdedge.training.batches import Batches
-from kdedge.training.interruption import StopRequested, never
+from kdedge.training.interruption import StopRequested, never_stop
 from kdedge.training.schedule import learning_rate
-from kdedge.training.step import Learner
+from kdedge.training.step import TrainStep
 from kdedge_runtime.errors import KdedgeError
 
-__all__ = ["Position", "train_epoch"]
+__all__ = ["TrainState", "train_epoch"]
 
 STOP_EVERY = 16
 """Interval in steps at which several processes agree on stopping; each agreement synchronizes them."""
@@ -26,7 +26,7 @@ _MODEL = 1
 
 
 @dataclass(frozen=True)
-class Position:
+class TrainState:
     """Progress of a run."""
 
     history: tuple[dict[str, Any], ...] = ()
@@ -40,13 +40,13 @@ class Position:
 
 
 def train_epoch(
-    learner: Learner,
+    learner: TrainStep,
     batches: Batches,
-    recipe: Recipe,
-    at: Position,
+    recipe: TrainingRecipe,
+    at: TrainState,
     on_step: Callable[[int, int, int, Tensor], None] = lambda *_: None,
-    must_stop: Callable[[], bool] = never,
-) -> dict[str, Any] | Position:
+    must_stop: Callable[[], bool] = never_stop,
+) -> dict[str, Any] | TrainState:
     """Train the next epoch, or the rest of an interrupted one.
 
     Args:
@@ -88,7 +88,7 @@ def train_epoch(
     except StopRequested:
         _means(sums, max(step, 1), learner, recipe, epoch, rate)
         seconds = at.seconds + time.monotonic() - started
-        return Position(at.history, step, seconds, {"sums": sums, **_random_state(learner)})
+        return TrainState(at.history, step, seconds, {"sums": sums, **_random_state(learner)})
     means = _means(sums, steps, learner, recipe, epoch, rate)
     return {
         "loss": sum(weight * mean for weight, mean in zip(recipe.loss.values(), means, strict=True)),
@@ -97,7 +97,9 @@ def train_epoch(
     }
 
 
-def _means(sums: Tensor, steps: int, learner: Learner, recipe: Recipe, epoch: int, rate: float) -> list[float]:
+def _means(
+    sums: Tensor, steps: int, learner: TrainStep, recipe: TrainingRecipe, epoch: int, rate: float
+) -> list[float]:
     """Compute the mean of each term over all processes; the sums are reduced in place.
 
     Raises:
@@ -114,14 +116,14 @@ def _means(sums: Tensor, steps: int, learner: Learner, recipe: Recipe, epoch: in
     return means
 
 
-def _random_state(learner: Learner) -> dict[str, Tensor]:
+def _random_state(learner: TrainStep) -> dict[str, Tensor]:
     """Collect the random states of all processes, `[processes, bytes]` per generator."""
     device, group = learner.compute.device, learner.group
     state = {"random_cpu": group.stack(torch.get_rng_state())}
     return state | ({"random_cuda": group.stack(torch.cuda.get_rng_state(device))} if device.type == "cuda" else {})
 
 
-def _set_random_state(state: dict[str, Tensor], learner: Learner) -> None:
+def _set_random_state(state: dict[str, Tensor], learner: TrainStep) -> None:
     device, rank = learner.compute.device, learner.group.rank
     # A different number of processes cannot reproduce the same random numbers.
     torch.set_rng_state(state["random_cpu"][rank % len(state["random_cpu"])])

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Answer
-from kdedge.training.distributed import Group
-from kdedge.training.image_store import Images
-from kdedge.training.step import Learner
+from kdedge.losses.loss_inputs import ModelOutput
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.image_store import ImageStore
+from kdedge.training.step import TrainStep
 from kdedge.training.teachers.teacher import Teacher
-from kdedge.training.teachers.teacher_cache import AnswerCache, compact
+from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
 from kdedge_export.metrics.agreement import mean
 from kdedge_export.metrics.comparison import maps_pearson
 
-__all__ = ["Beliefs", "Examiner", "agreement_metrics", "examine"]
+__all__ = ["EvalOutputs", "Evaluator", "agreement_metrics", "evaluate"]
 
 _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Beliefs:
+class EvalOutputs:
     """Outputs of a model on every image of a split."""
 
     logits: Tensor
@@ -33,9 +33,9 @@ class Beliefs:
     """Raw saliency maps of the requested classes, float32 `[N, h, w]`; None for a model without maps."""
 
 
-def examine(
-    look: Callable[[Tensor, int | Tensor], Answer], pictures: Images, wanted: int | Tensor, group: Group
-) -> Beliefs:
+def evaluate(
+    look: Callable[[Tensor, int | Tensor], ModelOutput], pictures: ImageStore, wanted: int | Tensor, group: ProcessGroup
+) -> EvalOutputs:
     """Evaluate a model on images and gather the outputs of all processes.
 
     Args:
@@ -47,19 +47,19 @@ def examine(
     count = len(pictures)
     # Gathering needs equal counts in all processes: pad with the last image.
     places = torch.arange(-(-count // group.size) * group.size, device=pictures.targets.device).clamp_max_(count - 1)
-    answers = [
+    predictions = [
         look(images, wanted if isinstance(wanted, int) else wanted[index])
         for index, images in pictures.batches(torch.split(group.share(places), _BATCH))
     ]
-    maps = [answer.maps[:, 0] for answer in answers if answer.maps is not None]
+    maps = [prediction.maps[:, 0] for prediction in predictions if prediction.maps is not None]
     with torch.no_grad():
-        return Beliefs(
-            group.gather(torch.cat([answer.logits for answer in answers]))[:count],
+        return EvalOutputs(
+            group.gather(torch.cat([prediction.logits for prediction in predictions]))[:count],
             group.gather(torch.cat(maps))[:count] if maps else None,
         )
 
 
-def agreement_metrics(student: Beliefs, targets: Tensor, teacher: Beliefs | None) -> dict[str, float]:
+def agreement_metrics(student: EvalOutputs, targets: Tensor, teacher: EvalOutputs | None) -> dict[str, float]:
     """Compute `top1`, `loss` (cross-entropy), and with a teacher `agreement` and `map_pearson`.
 
     The maps of both models must be for the teacher's top class. They are compared as in the report of `kdedge
@@ -81,10 +81,12 @@ def _share(hits: Tensor) -> float:
     return float(hits.float().mean())
 
 
-class Examiner:
+class Evaluator:
     """Evaluates a student during training against the labels and the teacher."""
 
-    def __init__(self, learner: Learner, val: Images, teacher: Teacher | None, cache: AnswerCache | None) -> None:
+    def __init__(
+        self, learner: TrainStep, val: ImageStore, teacher: Teacher | None, cache: TeacherCache | None
+    ) -> None:
         """Initialize the evaluator.
 
         Args:
@@ -97,33 +99,33 @@ class Examiner:
         self._learner, self._teacher, self._cache = learner, teacher, cache
 
     @cached_property
-    def teacher_beliefs(self) -> Beliefs | None:
+    def teacher_outputs(self) -> EvalOutputs | None:
         """Outputs of the teacher on the validation images, or None without a teacher."""
         if self._teacher is None or self._cache is None:
             return self.ask_teacher(self.val)
         if self._cache.read("val") is None:
-            beliefs = self.ask_teacher(self.val)
-            if beliefs is not None and self._learner.group.leads:
-                classes = beliefs.logits.argmax(dim=1, keepdim=True)
-                maps = None if beliefs.maps is None else beliefs.maps[:, None]
-                self._cache.write("val", compact(Answer(beliefs.logits, classes, maps)))
+            outputs = self.ask_teacher(self.val)
+            if outputs is not None and self._learner.group.leads:
+                classes = outputs.logits.argmax(dim=1, keepdim=True)
+                maps = None if outputs.maps is None else outputs.maps[:, None]
+                self._cache.write("val", to_half_precision(ModelOutput(outputs.logits, classes, maps)))
             self._learner.group.wait()
         kept, device = self._cache.read("val"), self.val.targets.device
         assert kept is not None
         maps = None if kept.maps is None else kept.maps[:, 0].float().to(device)
-        return Beliefs(kept.logits.float().to(device), maps)
+        return EvalOutputs(kept.logits.float().to(device), maps)
 
     @property
     def teacher_top1(self) -> float | None:
         """Top-1 accuracy of the teacher on the validation images, or None without a teacher."""
-        beliefs = self.teacher_beliefs
-        return None if beliefs is None else agreement_metrics(beliefs, self.val.targets, None)["top1"]
+        outputs = self.teacher_outputs
+        return None if outputs is None else agreement_metrics(outputs, self.val.targets, None)["top1"]
 
     def validate(self) -> dict[str, float]:
         """Return the student's metrics on the validation images: `val_top1`, `val_loss` and so on."""
-        return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_beliefs).items()}
+        return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_outputs).items()}
 
-    def test(self, pictures: Images, teacher: Beliefs | None) -> dict[str, float]:
+    def test(self, pictures: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
         """Return the student's metrics on test images: `test_top1`, `test_loss` and so on.
 
         Args:
@@ -132,11 +134,11 @@ class Examiner:
         """
         return {f"test_{name}": value for name, value in self._figures(pictures, teacher).items()}
 
-    def ask_teacher(self, pictures: Images) -> Beliefs | None:
+    def ask_teacher(self, pictures: ImageStore) -> EvalOutputs | None:
         """Evaluate the teacher on images; None without a teacher."""
-        return None if self._teacher is None else examine(self._teacher, pictures, 1, self._learner.group)
+        return None if self._teacher is None else evaluate(self._teacher, pictures, 1, self._learner.group)
 
-    def _figures(self, pictures: Images, teacher: Beliefs | None) -> dict[str, float]:
+    def _figures(self, pictures: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
         classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)
-        student = examine(self._learner.look, pictures, classes, self._learner.group)
+        student = evaluate(self._learner.look, pictures, classes, self._learner.group)
         return agreement_metrics(student, pictures.targets, teacher)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from kdedge_export.quantization.qat_scales import Rounded, Steps
+from kdedge_export.quantization.qat_scales import QuantizationSteps, QuantizedTensors
 
 __all__ = ["fake_quantized"]
 
@@ -63,7 +63,9 @@ class _Calls(TorchFunctionMode):
 
 
 @contextmanager
-def fake_quantized(student: nn.Module, model: nn.Module, file: Rounded, look: Callable[[], object]) -> Iterator[int]:
+def fake_quantized(
+    student: nn.Module, model: nn.Module, file: QuantizedTensors, look: Callable[[], object]
+) -> Iterator[int]:
     """Simulate the int8 file's quantization in every forward pass of the student while the context is active.
 
     The student runs in evaluation mode even when it is trained: batch statistics would cause a larger error than
@@ -90,24 +92,24 @@ def fake_quantized(student: nn.Module, model: nn.Module, file: Rounded, look: Ca
         with calls:
             return forward(*args)
 
-    recognised = _Recognised(file)
-    student.forward = lambda *args: with_calls(_Calls({}, recognised.note), *args)
+    recognized = _Recognized(file)
+    student.forward = lambda *args: with_calls(_Calls({}, recognized.note), *args)
     try:
         look()
-        for name, number in recognised.numbers.items():
+        for name, number in recognized.numbers.items():
             rounded[number] = _rounding(file.steps[name])
         student.forward = lambda *args: with_calls(
             _Calls(weights, lambda number, result: rounded[number](result) if number in rounded else result), *args
         )
-        yield len(file.steps) - len(recognised.numbers)
+        yield len(file.steps) - len(recognized.numbers)
     finally:
         del student.forward  # restores the method of the class
 
 
-class _Recognised:
+class _Recognized:
     """Matches function calls to tensors of the file."""
 
-    def __init__(self, file: Rounded) -> None:
+    def __init__(self, file: QuantizedTensors) -> None:
         self._values = {name: torch.from_numpy(value).flatten() for name, value in file.values.items()}
         self._errors = dict.fromkeys(file.values, _SAME)
         self.numbers: dict[str, int] = {}
@@ -124,7 +126,7 @@ class _Recognised:
         return result
 
 
-def _rounding(steps: Steps) -> Callable[[Tensor], Tensor]:
+def _rounding(steps: QuantizationSteps) -> Callable[[Tensor], Tensor]:
     return lambda value: torch.fake_quantize_per_tensor_affine(value, steps.scale, steps.zero, steps.least, steps.most)
 
 

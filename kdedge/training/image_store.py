@@ -8,24 +8,24 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdedge.data import Collection, Decoded, Problems, Split, decode, load, load_validation
+from kdedge.data import DatasetIndex, DecodedImages, Split, UnreadableFiles, decode, load, load_validation
 from kdedge.data.dataset import readable_validation
 from kdedge.data.decoding import readable
 from kdedge.data.splits import lowest_ranked
-from kdedge.data.streaming import Stream, cores, fits
-from kdedge.training.compute_device import Compute
-from kdedge.training.distributed import Group
+from kdedge.data.streaming import ImageStream, fits_in_memory, worker_count
+from kdedge.training.compute_device import ComputeDevice
+from kdedge.training.distributed import ProcessGroup
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["Images", "OnDevice", "Streamed", "images_for_testing", "training_images"]
+__all__ = ["ImageStore", "DeviceImages", "StreamedImages", "evaluation_images", "training_images"]
 
 LEAST_VAL = 2000
 """Minimum number of validation images to use, if available."""
 
 
-class Images(Protocol):
+class ImageStore(Protocol):
     """Labeled images, served in batches."""
 
     targets: Tensor
@@ -46,7 +46,7 @@ class Images(Protocol):
         """Stop background workers."""
 
 
-class OnDevice:
+class DeviceImages:
     """Images held in device memory."""
 
     def __init__(self, images: Pixels, targets: Integers, device: torch.device) -> None:
@@ -71,10 +71,10 @@ class OnDevice:
         """Do nothing; see `Images`."""
 
 
-class Streamed:
+class StreamedImages:
     """Images read from files by background workers during training."""
 
-    def __init__(self, stream: Stream, device: torch.device) -> None:
+    def __init__(self, stream: ImageStream, device: torch.device) -> None:
         self._stream = stream
         self.targets = torch.from_numpy(stream.targets).to(device)
         self.side = stream.side
@@ -99,8 +99,8 @@ class Streamed:
 
 
 def training_images(
-    collection: Collection, spec: ImageInput, compute: Compute, group: Group, progress: ProgressCallback
-) -> tuple[Images, Images, Problems]:
+    collection: DatasetIndex, spec: ImageInput, compute: ComputeDevice, group: ProcessGroup, progress: ProgressCallback
+) -> tuple[ImageStore, ImageStore, UnreadableFiles]:
     """Load training and validation images into memory if they fit, otherwise stream them.
 
     If the validation split is much larger than the training split, a part of each class is used, to limit its cost.
@@ -118,7 +118,7 @@ def training_images(
         data = load(collection, spec, progress=progress)
         return _on_device(data.train, compute), _on_device(data.val, compute), data.problems
     images = _streamed(collection.train, spec, compute)
-    problems = Problems(len(collection.skipped), collection.skipped)
+    problems = UnreadableFiles(len(collection.skipped), collection.skipped)
     if not _all_fit(len(collection.val), spec, compute, group):
         side, found = readable_validation(collection, progress=progress)
         return images, _streamed(side, spec, compute), problems + found
@@ -126,15 +126,15 @@ def training_images(
     return images, _on_device(val, compute), problems + val.problems
 
 
-def images_for_testing(
+def evaluation_images(
     split: Split,
     spec: ImageInput,
-    compute: Compute,
-    group: Group,
+    compute: ComputeDevice,
+    group: ProcessGroup,
     progress: ProgressCallback,
     *,
-    beside: Sequence[Images],
-) -> tuple[Images, Problems]:
+    beside: Sequence[ImageStore],
+) -> tuple[ImageStore, UnreadableFiles]:
     """Load test images into memory if they fit, otherwise stream them.
 
     Args:
@@ -145,7 +145,7 @@ def images_for_testing(
         progress: Called after every image.
         beside: Image sets that may already be in memory.
     """
-    held = sum(len(images) for images in beside if isinstance(images, OnDevice))
+    held = sum(len(images) for images in beside if isinstance(images, DeviceImages))
     if not _all_fit(held + len(split), spec, compute, group):
         sound, problems = readable(split, progress=progress)  # a damaged file must not end a run after training
         return _streamed(sound, spec, compute), problems
@@ -153,15 +153,15 @@ def images_for_testing(
     return _on_device(decoded, compute), decoded.problems
 
 
-def _all_fit(count: int, spec: ImageInput, compute: Compute, group: Group) -> bool:
+def _all_fit(count: int, spec: ImageInput, compute: ComputeDevice, group: ProcessGroup) -> bool:
     """Return whether the images fit in memory; all processes agree, as only in-memory loading drops damaged files."""
-    (fit,) = group.agree([float(fits(count, spec, compute.memory_bytes))])
+    (fit,) = group.agree([float(fits_in_memory(count, spec, compute.memory_bytes))])
     return bool(fit)
 
 
-def _on_device(pictures: Decoded, compute: Compute) -> OnDevice:
-    return OnDevice(pictures.images, pictures.targets, compute.device)
+def _on_device(pictures: DecodedImages, compute: ComputeDevice) -> DeviceImages:
+    return DeviceImages(pictures.images, pictures.targets, compute.device)
 
 
-def _streamed(split: Split, spec: ImageInput, compute: Compute) -> Streamed:
-    return Streamed(Stream(split, spec, workers=max(1, cores() // compute.sharers)), compute.device)
+def _streamed(split: Split, spec: ImageInput, compute: ComputeDevice) -> StreamedImages:
+    return StreamedImages(ImageStream(split, spec, workers=max(1, worker_count() // compute.sharers)), compute.device)

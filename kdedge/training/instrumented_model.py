@@ -5,44 +5,44 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdedge.losses.loss_inputs import Answer
-from kdedge.training.compute_device import Compute
+from kdedge.losses.loss_inputs import ModelOutput
+from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.memory_format import memory_format
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency import ByAttention, ByCells, ExplainedModel, Head, explain
+from kdedge_export.saliency import AttentionExplainer, CAMExplainer, ClosedFormHead, ExplainedModel, make_explained
 from kdedge_export.saliency.explained_model import map_size
 from kdedge_export.saliency.head_finder import example_input
 from kdedge_export.saliency.tracing import evaluating
-from kdedge_export.torch_export.normalization import Normalise
+from kdedge_export.torch_export.normalization import Normalize
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["Watched"]
+__all__ = ["InstrumentedModel"]
 
 _MOST_BY_ATTENTION = 4
 """Maximum number of classes explained at once; each needs a backward pass through all blocks."""
 
 
-class Watched(nn.Module):
+class InstrumentedModel(nn.Module):
     """Classifier with its normalization, and saliency maps if its head supports them.
 
     The model itself is not modified: intermediate features are captured by hooks.
     """
 
-    def __init__(self, model: nn.Module, spec: ImageInput, compute: Compute) -> None:
+    def __init__(self, model: nn.Module, spec: ImageInput, compute: ComputeDevice) -> None:
         super().__init__()
         self.spec = spec
-        self.normalise = Normalise(spec)
+        self.normalize = Normalize(spec)
         self.unexplained: str | None = None
         """Reason why the model has no maps, or None."""
         self.model = model
         self.explained: ExplainedModel | None = None
         self._features: list[Tensor | None] = []
         try:
-            explained = explain(model, example_input(spec.height, spec.width))
+            explained = make_explained(model, example_input(spec.height, spec.width))
         except HeadNotSupported as error:
             self.unexplained = str(error)
         else:
-            closed = isinstance(explained, ByCells) and isinstance(explained.head, Head)
+            closed = isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead)
             if compute.compiled and not closed:
                 self.unexplained = (
                     f"{type(model).__name__} needs differentiation for its maps ({explained.how}), which compiled "
@@ -65,26 +65,26 @@ class Watched(nn.Module):
             layer = self.model.get_submodule(path)
             layer.register_forward_hook(lambda _module, _args, output, index=index: catch(index, output))
 
-    def forward(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+    def forward(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the model.
 
         Args:
             images: uint8 RGB `[N, H, W, 3]`; images of another size are resampled.
             wanted: Classes to explain, int64 `[N, k]`, or the number of most probable classes.
         """
-        x = self.normalise(images).contiguous(memory_format=self._memory_format)
+        x = self.normalize(images).contiguous(memory_format=self._memory_format)
         if self.explained is None or (isinstance(wanted, int) and wanted == 0):
             logits = self.model(x).float()
-            return Answer(logits, features=self._caught())
+            return ModelOutput(logits, features=self._caught())
         look = self.explained(x)
         logits, features = look.logits.float(), self._caught()
         classes = self._most_probable(logits, wanted) if isinstance(wanted, int) else wanted
         with torch.autocast(images.device.type, enabled=False):
             maps = self.explained.class_maps(look, classes)
-        return Answer(logits, classes, maps, features)
+        return ModelOutput(logits, classes, maps, features)
 
     def _most_probable(self, logits: Tensor, count: int) -> Tensor:
-        most = _MOST_BY_ATTENTION if isinstance(self.explained, ByAttention) else logits.shape[1]
+        most = _MOST_BY_ATTENTION if isinstance(self.explained, AttentionExplainer) else logits.shape[1]
         return logits.topk(min(count, most, logits.shape[1]), dim=1).indices
 
     def _caught(self) -> tuple[Tensor, ...]:
@@ -95,6 +95,6 @@ class Watched(nn.Module):
         """Height and width of the model's map, or None without maps."""
         if self.explained is None:
             return None
-        example = example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device)
+        example = example_input(self.spec.height, self.spec.width).to(self.normalize.mean.device)
         with evaluating(self):
             return map_size(self.explained, example)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["Stop", "StopRequested", "never", "stop_requests"]
+__all__ = ["StopSignal", "StopRequested", "never_stop", "stop_requests"]
 
 
 class StopRequested(Exception):
@@ -15,7 +15,7 @@ class StopRequested(Exception):
 
 
 @dataclass
-class Stop:
+class StopSignal:
     """Callable that returns True once a stop was requested."""
 
     signal: int | None = None
@@ -27,12 +27,12 @@ class Stop:
 
 
 @contextmanager
-def stop_requests() -> Iterator[Stop]:
+def stop_requests() -> Iterator[StopSignal]:
     """Turn SIGTERM and the first Ctrl-C into stop requests inside the block; the second Ctrl-C ends the process.
 
     Outside the main thread signals cannot be caught and keep their default behavior.
     """
-    stop = Stop()
+    stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -49,6 +49,6 @@ def stop_requests() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Return False: never stop."""
     return False

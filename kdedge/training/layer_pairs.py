@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdedge.training.instrumented_model import Watched
+from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge_export.saliency.head_finder import example_input
 from kdedge_export.saliency.tracing import evaluating
 from kdedge_runtime.errors import UsageError
@@ -16,7 +16,9 @@ MOST_PAIRS = 3
 """Maximum number of layer pairs; AT and FitNets compare three stages in their papers."""
 
 
-def pair_layers(student: Watched, teacher: Watched, given: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def pair_layers(
+    student: InstrumentedModel, teacher: InstrumentedModel, given: dict[str, str]
+) -> tuple[tuple[str, str], ...]:
     """Return the layers that `at` and `hint` compare, as (student path, teacher path).
 
     Args:
@@ -51,7 +53,7 @@ def pair_layers(student: Watched, teacher: Watched, given: dict[str, str]) -> tu
     return from_coarse[:MOST_PAIRS][::-1]
 
 
-def stages(watched: Watched) -> list[str]:
+def stages(watched: InstrumentedModel) -> list[str]:
     """Return the module path of the last layer of each resolution, from fine to coarse.
 
     A layer inside a downsampling block belongs to the stage that the block starts, even if its own output still has the
@@ -68,7 +70,7 @@ def stages(watched: Watched) -> list[str]:
     return [last[size] for size in sorted(last, reverse=True)]
 
 
-def channels(watched: Watched, layers: Sequence[str]) -> list[int]:
+def channels(watched: InstrumentedModel, layers: Sequence[str]) -> list[int]:
     """Return the number of output channels of each layer."""
     _, outputs = _shapes(watched)
     return [outputs[path][1] for path in layers]
@@ -79,7 +81,7 @@ def projections(hinted: Sequence[tuple[int, int]]) -> nn.ModuleList:
     return nn.ModuleList(nn.Conv2d(inputs, outputs, 1) for inputs, outputs in hinted)
 
 
-def _shapes(watched: Watched) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int, int, int]]]:
+def _shapes(watched: InstrumentedModel) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int, int, int]]]:
     """Return the input size and the output shape `[N, C, h, w]` of each layer, in execution order."""
     inputs: dict[str, tuple[int, int]] = {}
     outputs: dict[str, tuple[int, int, int, int]] = {}
@@ -96,7 +98,7 @@ def _shapes(watched: Watched) -> tuple[dict[str, tuple[int, int]], dict[str, tup
         for path, layer in watched.model.named_modules()
         if path
     ]
-    example = example_input(watched.spec.height, watched.spec.width).to(watched.normalise.mean.device)
+    example = example_input(watched.spec.height, watched.spec.width).to(watched.normalize.mean.device)
     try:
         with evaluating(watched), torch.no_grad():
             watched.model(example)

@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
-from kdedge.training.training_run import Audience
+from kdedge.training.training_run import RunCallback
 
 __all__ = ["LogCallback"]
 
 _LOG = logging.getLogger("kdedge")
 
 
-class LogCallback(Audience):
+class LogCallback(RunCallback):
     """Logs training events to the logger `kdedge`: warnings at WARNING, all else at INFO."""
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:

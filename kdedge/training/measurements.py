@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import torch
 
 from kdedge.training.batches import Batch
-from kdedge.training.step import Learner
+from kdedge.training.step import TrainStep
 from kdedge.training.trainer import Trainer
 
-__all__ = ["balanced_weights", "measured_terms", "seconds_per_epoch", "steady_rate"]
+__all__ = ["balanced_weights", "measure_loss_scales", "seconds_per_epoch", "find_learning_rate"]
 
 _TRIED_ON, _TRIALS = 8, 6
 """Number of batches per tested learning rate, and number of rates, each a quarter of the previous."""
@@ -34,7 +34,7 @@ def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
     return statistics.median(times) * trainer.batches.per_epoch
 
 
-def measured_terms(trainer: Trainer, steps: int = 4) -> list[float]:
+def measure_loss_scales(trainer: Trainer, steps: int = 4) -> list[float]:
     """Compute the mean of each unweighted term over the first batches, without updating the student."""
     with _without_a_trace(trainer.learner), torch.no_grad():
         terms = [
@@ -63,7 +63,7 @@ def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[
     }
 
 
-def steady_rate(trainer: Trainer, loss: Mapping[str, float], rate: float) -> float:
+def find_learning_rate(trainer: Trainer, loss: Mapping[str, float], rate: float) -> float:
     """Find the largest learning rate among `rate`, `rate` / 4, … whose first steps lower the loss.
 
     The stable rate for a trained model varies by orders of magnitude if batch statistics do not bound it.
@@ -78,7 +78,7 @@ def steady_rate(trainer: Trainer, loss: Mapping[str, float], rate: float) -> flo
     """
     learner = trainer.learner
     weights = torch.tensor(list(loss.values()), device=learner.compute.device)
-    before = float(torch.tensor(measured_terms(trainer, _TRIED_ON)) @ weights.cpu())
+    before = float(torch.tensor(measure_loss_scales(trainer, _TRIED_ON)) @ weights.cpu())
     for rate in [rate / 4**trial for trial in range(_TRIALS)]:
         with _without_a_trace(learner):
             terms = [
@@ -99,7 +99,7 @@ def _first_batches(trainer: Trainer, steps: int) -> Iterator[Batch]:
 
 
 @contextmanager
-def _without_a_trace(learner: Learner) -> Iterator[None]:
+def _without_a_trace(learner: TrainStep) -> Iterator[None]:
     """Enter training mode, and restore weights, buffers and random states afterwards."""
     model = learner.student.model
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdedge.losses import TERMS, Term
-from kdedge.losses.loss_inputs import Lesson
-from kdedge.training.distributed import Group
+from kdedge.losses import LOSS_TERMS, LossTerm
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.training.distributed import ProcessGroup
 
 __all__ = ["Objective"]
 
@@ -21,8 +21,8 @@ class Objective:
     """Mapping from term name to settings; missing settings have their defaults."""
 
     @property
-    def _terms(self) -> list[Term]:
-        return [TERMS[name] for name in self.settings]
+    def _terms(self) -> list[LossTerm]:
+        return [LOSS_TERMS[name] for name in self.settings]
 
     @property
     def taught(self) -> bool:
@@ -37,32 +37,32 @@ class Objective:
     @property
     def map_terms(self) -> list[str]:
         """Names of the terms that compare saliency maps."""
-        return [name for name in self.settings if TERMS[name].map_classes]
+        return [name for name in self.settings if LOSS_TERMS[name].map_classes]
 
     @property
     def map_classes(self) -> int:
         """Number of the teacher's most probable classes whose maps are needed."""
-        return max(int(self.settings[name].get("classes", TERMS[name].map_classes)) for name in self.settings)
+        return max(int(self.settings[name].get("classes", LOSS_TERMS[name].map_classes)) for name in self.settings)
 
-    def values(self, lesson: Lesson, group: Group) -> Tensor:
+    def values(self, inputs: LossInputs, group: ProcessGroup) -> Tensor:
         """Compute the unweighted terms, float32 `[terms]`, in float32 even under autocast."""
-        whole: Lesson | None = None
+        whole: LossInputs | None = None
         values = []
-        with torch.autocast(lesson.targets.device.type, enabled=False):
+        with torch.autocast(inputs.targets.device.type, enabled=False):
             for name, settings in self.settings.items():
-                term = TERMS[name]
+                term = LOSS_TERMS[name]
                 if term.whole_batch and group.size > 1:
-                    whole = whole or _of_all_processes(lesson, group)
+                    whole = whole or _of_all_processes(inputs, group)
                     values.append(term.compute(whole, **settings))
                 else:
-                    values.append(term.compute(lesson, **settings))
+                    values.append(term.compute(inputs, **settings))
         return torch.stack(values)
 
 
-def _of_all_processes(lesson: Lesson, group: Group) -> Lesson:
+def _of_all_processes(inputs: LossInputs, group: ProcessGroup) -> LossInputs:
     """Gather the logits of the whole batch for terms that compare images with each other."""
     return replace(
-        lesson,
-        student=replace(lesson.student, logits=group.gather(lesson.student.logits)),
-        teacher=replace(lesson.taught, logits=group.gather(lesson.taught.logits)),
+        inputs,
+        student=replace(inputs.student, logits=group.gather(inputs.student.logits)),
+        teacher=replace(inputs.taught, logits=group.gather(inputs.taught.logits)),
     )

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdedge.config.train_config import Plan, Request
-from kdedge.config.training_recipe import Recipe
-from kdedge.losses import TERMS
-from kdedge.models.init_from_teacher import Inherited
+from kdedge.config.train_config import TrainConfig, TrainingPlan
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.losses import LOSS_TERMS
+from kdedge.models.init_from_teacher import InitSummary
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.teacher_source import LoadedTeacher
@@ -16,17 +16,17 @@ from kdedge.models.trained_model import TrainedModel
 from kdedge.training.augmentation import Augmentation
 from kdedge.training.trainer import Trainer
 
-__all__ = ["describe"]
+__all__ = ["summarize_plan"]
 
 
-def describe(
-    request: Request,
-    plan: Plan,
+def summarize_plan(
+    request: TrainConfig,
+    plan: TrainingPlan,
     trainer: Trainer,
     teachers: Sequence[LoadedTeacher],
     spec: ModelSpec,
-    recipe: Recipe,
-    inherited: Inherited | None,
+    recipe: TrainingRecipe,
+    inherited: InitSummary | None,
 ) -> list[tuple[str, str]]:
     """Return the resolved plan as (name, value with its reason), printed before training."""
 
@@ -44,17 +44,17 @@ def describe(
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
         *_teachers(teachers, parameters, examiner.teacher_top1),
     ]
-    size, cells = learner.student.spec.height, learner.student.map_size
+    size, positions = learner.student.spec.height, learner.student.map_size
     why_size = "as the teacher's" if teachers else "from the image sizes and the device"
     lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
     assumed = _assumed_input(request, teachers, spec.name)
     if assumed is not None:
         lines.append(("prepared", assumed))
-    if cells is not None:
+    if positions is not None:
         stem = (
             f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
         )
-        lines.append(("map", f"{cells[0]} × {cells[1]} ({said(request.output_stride, stem)})"))
+        lines.append(("map", f"{positions[0]} × {positions[1]} ({said(request.output_stride, stem)})"))
     if inherited is not None:
         lines.append(("start", f"{inherited.copied} of {inherited.total} tensors from the teacher, others random"))
     why_recipe = "from the number of images" if teachers else "without a teacher"
@@ -105,7 +105,7 @@ def _times(ratio: float) -> str:
     return f"{ratio:.1f} times" if ratio >= 0.95 else f"{ratio:.2g} times"
 
 
-def _assumed_input(request: Request, teachers: Sequence[LoadedTeacher], name: str) -> str | None:
+def _assumed_input(request: TrainConfig, teachers: Sequence[LoadedTeacher], name: str) -> str | None:
     """Return the assumption about preprocessing, if the weights do not specify it; None otherwise."""
     if teachers:
         model = teachers[0].model
@@ -113,13 +113,13 @@ def _assumed_input(request: Request, teachers: Sequence[LoadedTeacher], name: st
     return None if request.weights is None else assumed_input(published_name(name, Path(request.weights)))
 
 
-def _loss(recipe: Recipe) -> str:
+def _loss(recipe: TrainingRecipe) -> str:
     terms = []
     for name, weight in recipe.loss.items():
         measured = " (measured)" if name in recipe.measured else ""
         settings = ", ".join(f"{option} {value:g}" for option, value in recipe.settings.get(name, {}).items())
         terms.append(f"{weight:g}·{name}" + (f"({settings})" if settings else "") + measured)
-    softened = any(TERMS[name].softened for name in recipe.loss)
+    softened = any(LOSS_TERMS[name].softened for name in recipe.loss)
     return " + ".join(terms) + (f", temperature {recipe.temperature:g}" if softened else "")
 
 

@@ -11,28 +11,28 @@ from kdedge.config.defaults import (
     requested_stride_factor,
     stride_factor,
 )
-from kdedge.config.train_config import Plan, Request
-from kdedge.config.training_recipe import Recipe
-from kdedge.data import Collection, typical_size
-from kdedge.losses import TERMS
+from kdedge.config.train_config import TrainConfig, TrainingPlan
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.data import DatasetIndex, typical_size
+from kdedge.losses import LOSS_TERMS
 from kdedge.models.model_names import canonical_name
-from kdedge.models.model_registry import build, pretrained_input, specify
+from kdedge.models.model_registry import build_model, make_spec, pretrained_input
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import published_name
 from kdedge.models.stem import output_strides
 from kdedge.models.teacher_source import LoadedTeacher
-from kdedge.training.distributed import Group
-from kdedge.training.measurements import balanced_weights, measured_terms, seconds_per_epoch
-from kdedge.training.teachers.teacher_loading import heritage
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.measurements import balanced_weights, measure_loss_scales, seconds_per_epoch
+from kdedge.training.teachers.teacher_loading import init_source
 from kdedge.training.trainer import Trainer
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["choose_network", "draft_recipe", "settle_recipe"]
+__all__ = ["choose_network", "draft_recipe", "resolve_recipe"]
 
 
 def choose_network(
-    request: Request, teachers: list[LoadedTeacher], collection: Collection, *, on_cpu: bool
+    request: TrainConfig, teachers: list[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
 ) -> tuple[ModelSpec, ImageInput]:
     """Choose the model and its input: size from the teacher or the images, and the map resolution.
 
@@ -55,10 +55,10 @@ def choose_network(
     spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
     fresh_stem = request.weights is None
     if request.init == "teacher":
-        inherited = heritage(teachers).spec
+        inherited = init_source(teachers).spec
         fresh_stem = inherited.fresh_stem
-    plain = specify(name, len(collection.labels), fresh_stem=fresh_stem)
-    strides = output_strides(build(plain, size), size)
+    plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
+    strides = output_strides(build_model(plain, size), size)
     if request.output_stride is None:
         factor = stride_factor(size, strides)
     else:
@@ -66,17 +66,17 @@ def choose_network(
     return replace(plain, stride_factor=factor), spec_input
 
 
-def draft_recipe(plan: Plan, request: Request) -> Recipe:
+def draft_recipe(plan: TrainingPlan, request: TrainConfig) -> TrainingRecipe:
     """Build the recipe, except for its length and the measured weights.
 
     Raises:
         UsageError: A temperature is given, but no loss term uses it.
     """
     settings, weights = plan.settings, plan.loss.weights
-    softened = [name for name, term in TERMS.items() if term.softened]
+    softened = [name for name, term in LOSS_TERMS.items() if term.softened]
     if request.temperature is not None and not set(softened) & set(weights):
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
-    return Recipe(
+    return TrainingRecipe(
         epochs=1,
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
@@ -93,11 +93,13 @@ def draft_recipe(plan: Plan, request: Request) -> Recipe:
     )
 
 
-def settle_recipe(trainer: Trainer, plan: Plan, group: Group, *, on_cpu: bool, warn: Callable[[str], None]) -> Recipe:
+def resolve_recipe(
+    trainer: Trainer, plan: TrainingPlan, group: ProcessGroup, *, on_cpu: bool, warn: Callable[[str], None]
+) -> TrainingRecipe:
     """Complete the recipe by measurement: loss weights, and on a CPU the number of epochs."""
     recipe = trainer.recipe
     if recipe.measured:
-        sizes = group.agree(measured_terms(trainer))
+        sizes = group.agree(measure_loss_scales(trainer))
         recipe = replace(recipe, loss=balanced_weights(plan.loss.weights, sizes))
     if plan.settings.epochs is not None:
         return replace(recipe, epochs=plan.settings.epochs)

@@ -6,28 +6,28 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from kdedge.config.training_recipe import Recipe
-from kdedge.losses.loss_inputs import Answer, Lesson
-from kdedge.training.compute_device import Compute
-from kdedge.training.cuda_graphs import Replayed
-from kdedge.training.distributed import Group
-from kdedge.training.instrumented_model import Watched
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.losses.loss_inputs import LossInputs, ModelOutput
+from kdedge.training.compute_device import ComputeDevice
+from kdedge.training.cuda_graphs import CudaGraphRunner
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import projections
 from kdedge.training.objective import Objective
 
-__all__ = ["Learner"]
+__all__ = ["TrainStep"]
 
 
-class Learner:
+class TrainStep:
     """Student in training with its optimizer."""
 
     def __init__(
         self,
-        student: Watched,
+        student: InstrumentedModel,
         objective: Objective,
-        recipe: Recipe,
-        compute: Compute,
-        group: Group,
+        recipe: TrainingRecipe,
+        compute: ComputeDevice,
+        group: ProcessGroup,
         hinted: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Build the optimizer.
@@ -59,9 +59,9 @@ class Learner:
         if compute.compiled:
             self._values = torch.compile(self.terms, fullgraph=True, dynamic=False)
             if group.size == 1:  # communication between processes cannot be captured
-                self._step = Replayed(self._one_step)
+                self._step = CudaGraphRunner(self._one_step)
 
-    def terms(self, images: Tensor, targets: Tensor, taught: Answer | None) -> Tensor:
+    def terms(self, images: Tensor, targets: Tensor, taught: ModelOutput | None) -> Tensor:
         """Compute the unweighted terms on this process's part of a batch, float32 `[terms]`.
 
         Args:
@@ -71,28 +71,32 @@ class Learner:
         """
         with self.compute.autocast():
             wanted = 0 if taught is None or taught.classes is None else taught.classes
-            answer = self.student(images, wanted)
-            pairs = zip(self.projections, answer.features, strict=False)
+            prediction = self.student(images, wanted)
+            pairs = zip(self.projections, prediction.features, strict=False)
             projected = tuple(projection(feature).float() for projection, feature in pairs)
-        lesson = Lesson(answer, taught, targets, self.temperature, projected)
-        return self.objective.values(lesson, self.group)
+        inputs = LossInputs(prediction, taught, targets, self.temperature, projected)
+        return self.objective.values(inputs, self.group)
 
-    def learn(self, images: Tensor, targets: Tensor, taught: Answer | None, weights: Tensor, rate: float) -> Tensor:
+    def learn(
+        self, images: Tensor, targets: Tensor, taught: ModelOutput | None, weights: Tensor, rate: float
+    ) -> Tensor:
         """Take one optimization step on the weighted sum of the terms, and return the detached terms."""
         if self.compute.compiled:
             self._rate.fill_(rate)
         else:
             for settings in self.optimizer.param_groups:
                 settings["lr"] = rate
-        answer = (None,) if taught is None else (taught.logits, taught.classes, taught.maps, *taught.features)
-        return self._step(images, targets, weights, *answer)[0]
+        prediction = (None,) if taught is None else (taught.logits, taught.classes, taught.maps, *taught.features)
+        return self._step(images, targets, weights, *prediction)[0]
 
-    def _one_step(self, images: Tensor, targets: Tensor, weights: Tensor, *answer: Tensor | None) -> tuple[Tensor, ...]:
-        logits, *reasons = answer
+    def _one_step(
+        self, images: Tensor, targets: Tensor, weights: Tensor, *prediction: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        logits, *reasons = prediction
         taught = None
         if logits is not None:
             classes, maps, *features = reasons
-            taught = Answer(logits, classes, maps, tuple(feature for feature in features if feature is not None))
+            taught = ModelOutput(logits, classes, maps, tuple(feature for feature in features if feature is not None))
         terms = self._values(images, targets, taught)
         torch.autograd.backward((terms * weights).sum())
         self.group.average(self.parameters)
@@ -100,12 +104,12 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         return (terms.detach(),)
 
-    def look(self, images: Tensor, wanted: int | Tensor) -> Answer:
+    def look(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
         """Run the student in evaluation mode without gradients; see `Watched.forward`."""
         self.student.eval()
         with torch.no_grad(), self.compute.autocast():
-            answer: Answer = self.student(images, wanted)
-        return answer
+            prediction: ModelOutput = self.student(images, wanted)
+        return prediction
 
     @property
     def is_finite(self) -> bool:

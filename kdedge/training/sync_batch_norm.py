@@ -4,19 +4,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kdedge.training.distributed import Group
+from kdedge.training.distributed import ProcessGroup
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["synchronise"]
+__all__ = ["synchronize_batch_norm"]
 
 
-class _Synchronised(nn.BatchNorm2d):
+class _Synchronized(nn.BatchNorm2d):
     """`nn.BatchNorm2d` with statistics of the whole batch during training, on any device.
 
     PyTorch's `SyncBatchNorm` requires CUDA.
     """
 
-    group: Group
+    group: ProcessGroup
     following: list[nn.Module]
     """Layers applied after normalization in timm's variant; a plain list keeps the parameter names unchanged."""
 
@@ -26,14 +26,14 @@ class _Synchronised(nn.BatchNorm2d):
         x = input.float()
         # Two exchanges: the difference of mean square and squared mean would lose precision.
         mean = self.group.total(x.mean(dim=(0, 2, 3))) / self.group.size
-        centred = x - mean[:, None, None]
-        variance = self.group.total(centred.square().mean(dim=(0, 2, 3))) / self.group.size
+        centered = x - mean[:, None, None]
+        variance = self.group.total(centered.square().mean(dim=(0, 2, 3))) / self.group.size
         if self.track_running_stats:
             self._remember(mean.detach(), variance.detach(), self.group.size * x.numel() / x.shape[1])
-        normalised = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        normalized = centered * torch.rsqrt(variance + self.eps)[:, None, None]
         if self.affine:
-            normalised = normalised * self.weight[:, None, None] + self.bias[:, None, None]
-        return self._go_on(normalised.to(input.dtype))
+            normalized = normalized * self.weight[:, None, None] + self.bias[:, None, None]
+        return self._go_on(normalized.to(input.dtype))
 
     def _go_on(self, x: Tensor) -> Tensor:
         for layer in self.following:
@@ -48,7 +48,7 @@ class _Synchronised(nn.BatchNorm2d):
         self.running_var.lerp_(variance * count / (count - 1), share)
 
 
-def synchronise(model: nn.Module, group: Group) -> None:
+def synchronize_batch_norm(model: nn.Module, group: ProcessGroup) -> None:
     """Replace every batch norm of a model by a synchronized one; module and tensor names are kept.
 
     Raises:
@@ -58,10 +58,10 @@ def synchronise(model: nn.Module, group: Group) -> None:
         return
     for path, layer in list(model.named_modules()):
         if isinstance(layer, _BatchNorm):
-            model.set_submodule(path, _synchronised(path, layer, group))
+            model.set_submodule(path, _synchronized(path, layer, group))
 
 
-def _synchronised(path: str, layer: _BatchNorm, group: Group) -> _Synchronised:
+def _synchronized(path: str, layer: _BatchNorm, group: ProcessGroup) -> _Synchronized:
     # timm's BatchNormAct2d applies dropout and an activation afterwards.
     goes_on = [part for name in ("drop", "act") if isinstance(part := getattr(layer, name, None), nn.Module)]
     if not isinstance(layer, nn.BatchNorm2d) or (type(layer) is not nn.BatchNorm2d and len(goes_on) != 2):
@@ -69,7 +69,7 @@ def _synchronised(path: str, layer: _BatchNorm, group: Group) -> _Synchronised:
             f"The layer {path} is a {type(layer).__name__}, whose statistics cannot be synchronized between processes. "
             "Train this model in one process."
         )
-    synchronised = _Synchronised(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-    synchronised.load_state_dict(layer.state_dict())
-    synchronised.group, synchronised.following = group, goes_on
-    return synchronised.train(layer.training)
+    synchronized = _Synchronized(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    synchronized.load_state_dict(layer.state_dict())
+    synchronized.group, synchronized.following = group, goes_on
+    return synchronized.train(layer.training)

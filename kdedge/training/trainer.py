@@ -8,23 +8,23 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from kdedge.config.training_recipe import Recipe
+from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.models.run_folder import BEST, LAST, METRICS, merit, writing
 from kdedge.models.weight_files import load_state, read_state
 from kdedge.training.batches import Batches
 from kdedge.training.checkpoint import restore, save_checkpoint, save_weights
-from kdedge.training.epoch import Position, train_epoch
-from kdedge.training.evaluator import Examiner
-from kdedge.training.image_store import Images
-from kdedge.training.interruption import never
-from kdedge.training.step import Learner
+from kdedge.training.epoch import TrainState, train_epoch
+from kdedge.training.evaluator import Evaluator
+from kdedge.training.image_store import ImageStore
+from kdedge.training.interruption import never_stop
+from kdedge.training.step import TrainStep
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.files import atomic_write
 
-__all__ = ["Observer", "Trainer"]
+__all__ = ["TrainerCallback", "Trainer"]
 
 
-class Observer(Protocol):
+class TrainerCallback(Protocol):
     """Receives progress events during training."""
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
@@ -37,11 +37,11 @@ class Observer(Protocol):
 class Trainer:
     """Training run: train step, batches, evaluator and recipe."""
 
-    def __init__(self, learner: Learner, batches: Batches, examiner: Examiner, recipe: Recipe) -> None:
+    def __init__(self, learner: TrainStep, batches: Batches, examiner: Evaluator, recipe: TrainingRecipe) -> None:
         self.learner, self.batches, self.examiner, self.recipe = learner, batches, examiner, recipe
 
     def run(
-        self, folder: Path, observer: Observer, *, resume: bool, must_stop: Callable[[], bool] = never
+        self, folder: Path, observer: TrainerCallback, *, resume: bool, must_stop: Callable[[], bool] = never_stop
     ) -> dict[str, Any] | None:
         """Train until the last epoch of the recipe.
 
@@ -60,14 +60,14 @@ class Trainer:
             UsageError: The checkpoint is invalid.
         """
         group, device = self.learner.group, self.learner.compute.device
-        at = self._restore(folder) if resume and (folder / LAST).is_file() else Position()
+        at = self._restore(folder) if resume and (folder / LAST).is_file() else TrainState()
         if group.leads:
             with writing(folder / METRICS):
-                write_whole(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
+                atomic_write(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
         while len(at.history) < self.recipe.epochs:
             started = time.monotonic()
             losses = train_epoch(self.learner, self.batches, self.recipe, at, observer.on_step, must_stop)
-            if isinstance(losses, Position):
+            if isinstance(losses, TrainState):
                 self._save(folder, losses)
                 return None
             metrics = {"epoch": len(at.history) + 1, **losses, **self.examiner.validate()}
@@ -77,7 +77,7 @@ class Trainer:
                     save_weights(folder / BEST, self.learner.student.model, {"epoch": metrics["epoch"]})
                 with writing(folder / METRICS), (folder / METRICS).open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(metrics) + "\n")
-            at = Position((*at.history, metrics))
+            at = TrainState((*at.history, metrics))
             # The checkpoint is written last: a run killed before it repeats the epoch and writes the same files again.
             self._save(folder, at)
             observer.on_epoch(metrics)
@@ -86,34 +86,34 @@ class Trainer:
         seconds = round(sum(line["seconds"] for line in at.history), 1)
         return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
 
-    def test(self, weights: Mapping[str, Path], pictures: Images) -> dict[str, dict[str, float]]:
+    def test(self, weights: Mapping[str, Path], images: ImageStore) -> dict[str, dict[str, float]]:
         """Evaluate saved weights on the test images; the teacher is evaluated once.
 
         Args:
             weights: Mapping from result name to weights file.
-            pictures: Test images, not used for any decision.
+            images: Test images, not used for any decision.
 
         Returns:
             `test_top1`, `test_loss` and so on under each name, see `Examiner.test`.
         """
-        beliefs, figures = self.examiner.ask_teacher(pictures), {}
+        outputs, figures = self.examiner.ask_teacher(images), {}
         for name, file in weights.items():
             load_state(self.learner.student.model, read_state(file), str(file))
-            figures[name] = self.examiner.test(pictures, beliefs)
+            figures[name] = self.examiner.test(images, outputs)
         return figures
 
-    def _save(self, folder: Path, at: Position) -> None:
+    def _save(self, folder: Path, at: TrainState) -> None:
         if self.learner.group.leads:
             learner, note = self.learner, {"history": at.history, "step": at.step, "seconds": at.seconds}
             model = learner.student.model
             save_checkpoint(folder / LAST, model, learner.projections, learner.optimizer, note, at.state)
         self.learner.group.wait()
 
-    def _restore(self, folder: Path) -> Position:
+    def _restore(self, folder: Path) -> TrainState:
         learner = self.learner
         note, state = restore(folder / LAST, learner.student.model, learner.projections, learner.optimizer)
         try:
-            return Position(tuple(note["history"]), note["step"], note["seconds"], state)
+            return TrainState(tuple(note["history"]), note["step"], note["seconds"], state)
         except KeyError as error:
             raise UsageError(
                 f"{folder / LAST} holds only weights, such as those of the best epoch, and no training state. "

@@ -7,50 +7,50 @@ from pathlib import Path
 from typing import Protocol
 
 from kdedge.config.defaults import check_map_size
-from kdedge.config.train_config import Request, plan_for
-from kdedge.config.training_recipe import Recipe
-from kdedge.data import Collection, scan, subset
+from kdedge.config.train_config import TrainConfig, plan_training
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.data import DatasetIndex, index_dataset, subset
 from kdedge.models.code_trust import allow_typed
-from kdedge.models.init_from_teacher import Inherited
+from kdedge.models.init_from_teacher import InitSummary
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import (
-    ANSWERS,
     BEST,
     LAST,
     METRICS,
+    PREDICTIONS,
     RunRecord,
+    check_folder_free,
     lock_run,
     read_run,
-    require_free,
     write_run,
 )
 from kdedge.models.teacher_source import LoadedTeacher
-from kdedge.training.builder import assemble, cache_key, first_student
-from kdedge.training.compute_device import Compute, choose_compute
-from kdedge.training.distributed import Group, join_group
-from kdedge.training.image_store import Images, images_for_testing, training_images
+from kdedge.training.builder import build_student, build_trainer, cache_key
+from kdedge.training.compute_device import ComputeDevice, choose_device
+from kdedge.training.distributed import ProcessGroup, join_process_group
+from kdedge.training.image_store import ImageStore, evaluation_images, training_images
 from kdedge.training.interruption import stop_requests
-from kdedge.training.plan_summary import describe
-from kdedge.training.resolution import choose_network, draft_recipe, settle_recipe
-from kdedge.training.teachers.teacher_cache import AnswerCache
+from kdedge.training.plan_summary import summarize_plan
+from kdedge.training.resolution import choose_network, draft_recipe, resolve_recipe
+from kdedge.training.teachers.teacher_cache import TeacherCache
 from kdedge.training.teachers.teacher_loading import (
     as_teacher,
-    heritage,
+    init_source,
     load_teachers,
     reload_teachers,
     teacher_record,
 )
-from kdedge.training.trainer import Observer, Trainer
+from kdedge.training.trainer import Trainer, TrainerCallback
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["Audience", "Request", "continue_run", "start_run"]
+__all__ = ["RunCallback", "TrainConfig", "continue_run", "start_run"]
 
 ABOUT_CHANCE = 1.5
 """Factor of chance accuracy below which a teacher's classes may be in another order."""
 
 
-class Audience(Observer, Protocol):
+class RunCallback(TrainerCallback, Protocol):
     """Callbacks for a training run: the resolved plan, warnings and the progress of preparations."""
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
@@ -64,7 +64,7 @@ class Audience(Observer, Protocol):
 
 
 def start_run(
-    request: Request, out: Path, audience: Audience, device: str = "auto", *, compiled: bool = False
+    request: TrainConfig, out: Path, audience: RunCallback, device: str = "auto", *, compiled: bool = False
 ) -> RunRecord:
     """Train a model from the beginning.
 
@@ -82,23 +82,23 @@ def start_run(
         UsageError: The request cannot be fulfilled, or `out` already holds a run.
         DataError: The images cannot train a classifier, or the test images disappeared during training.
     """
-    require_free(out)
+    check_folder_free(out)
     _allow_own_code(request)
-    compute = choose_compute(device, compiled=compiled)
-    group = join_group(compute.device)
+    compute = choose_device(device, compiled=compiled)
+    group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
     collection = _collection(request.data, request.images_per_class)
     teachers = load_teachers(request, collection)
     on_cpu = compute.device.type == "cpu"
     spec, spec_input = choose_network(request, teachers, collection, on_cpu=on_cpu)
-    plan = plan_for(request, len(collection.train), len(collection.labels))
-    desk = _Desk(collection, teachers, spec, spec_input, compute, group, out, audience)
+    plan = plan_training(request, len(collection.train), len(collection.labels))
+    desk = _TrainingSession(collection, teachers, spec, spec_input, compute, group, out, audience)
     trainer, inherited = desk.trainer(draft_recipe(plan, request), request)
     check_map_size(trainer.learner.student.map_size)
-    desk.warn_of_stretching()
-    desk.warn_of_a_stranger(trainer)
-    trainer.recipe = recipe = settle_recipe(trainer, plan, group, on_cpu=on_cpu, warn=audience.on_warning)
-    lines = describe(request, plan, trainer, teachers, spec, recipe, inherited)
+    desk.warn_on_aspect_mismatch()
+    desk.warn_if_teacher_at_chance(trainer)
+    trainer.recipe = recipe = resolve_recipe(trainer, plan, group, on_cpu=on_cpu, warn=audience.on_warning)
+    lines = summarize_plan(request, plan, trainer, teachers, spec, recipe, inherited)
     audience.on_plan(lines, list(recipe.loss), recipe.epochs)
     record = RunRecord(
         kind=request.kind,
@@ -120,7 +120,7 @@ def start_run(
     )
     with lock_run(out) if group.leads else nullcontext():
         if group.leads:
-            require_free(out)  # planning takes a while
+            check_folder_free(out)  # planning takes a while
             for left in (METRICS, BEST, LAST):  # left by a run whose record is gone: --resume would use its weights
                 (out / left).unlink(missing_ok=True)
             write_run(out, record)
@@ -128,7 +128,7 @@ def start_run(
 
 
 def continue_run(
-    request: Request, out: Path, audience: Audience, device: str = "auto", *, compiled: bool = False
+    request: TrainConfig, out: Path, audience: RunCallback, device: str = "auto", *, compiled: bool = False
 ) -> RunRecord:
     """Resume a run exactly where it stopped; a complete run is left unchanged.
 
@@ -146,7 +146,7 @@ def continue_run(
     record = read_run(out)
     _allow_own_code(request)
     _require_same_request(request, record, out)
-    recipe = Recipe.from_record(record.recipe)
+    recipe = TrainingRecipe.from_record(record.recipe)
     if record.result is not None:
         audience.on_plan([("resume", f"{out} is complete: all {recipe.epochs} epochs are done")], [], recipe.epochs)
         return record
@@ -156,11 +156,13 @@ def continue_run(
             f"The images in {collection.source} have changed since {out} was started, so it cannot be resumed exactly. "
             "Start a new run with another --out."
         )
-    compute = choose_compute(device, compiled=compiled)
+    compute = choose_device(device, compiled=compiled)
     teachers = reload_teachers(record.teacher, out)
-    desk = _Desk(collection, teachers, record.model, record.input, compute, join_group(compute.device), out, audience)
+    desk = _TrainingSession(
+        collection, teachers, record.model, record.input, compute, join_process_group(compute.device), out, audience
+    )
     started = (out / LAST).is_file()
-    trainer, _ = desk.trainer(recipe, None if started else Request.from_record(record.request))
+    trainer, _ = desk.trainer(recipe, None if started else TrainConfig.from_record(record.request))
     counts = {"train": len(trainer.batches.images), "val": len(trainer.examiner.val)}
     if any(record.data[side] != count for side, count in counts.items()):
         raise DataError(
@@ -175,35 +177,35 @@ def continue_run(
 
 
 @dataclass(frozen=True)
-class _Desk:
+class _TrainingSession:
     """Objects of a training run after the plan is resolved."""
 
-    collection: Collection
+    collection: DatasetIndex
     teachers: list[LoadedTeacher]
     spec: ModelSpec
     input: ImageInput
-    compute: Compute
-    group: Group
+    compute: ComputeDevice
+    group: ProcessGroup
     out: Path
-    audience: Audience
+    audience: RunCallback
 
-    def trainer(self, recipe: Recipe, beginning: Request | None) -> tuple[Trainer, Inherited | None]:
+    def trainer(self, recipe: TrainingRecipe, beginning: TrainConfig | None) -> tuple[Trainer, InitSummary | None]:
         """Build a trainer with an initial student according to the request, or one to be restored if it is None."""
         images, val = self._decoded()
-        student, inherited = first_student(
+        student, inherited = build_student(
             self.spec,
             self.input,
             self.compute,
             self.group,
             seed=recipe.seed,
             weights=None if beginning is None else beginning.weights,
-            heir_of=heritage(self.teachers).model if beginning is not None and beginning.init == "teacher" else None,
+            heir_of=init_source(self.teachers).model if beginning is not None and beginning.init == "teacher" else None,
         )
         teacher, record, cache = as_teacher(self.teachers, self.compute), teacher_record(self.teachers), None
         if recipe.cached_views and teacher is not None and record is not None:
             key = cache_key(record, teacher, images, val, recipe, self.compute, len(self.collection.labels))
-            cache = AnswerCache(self.out.parent / ANSWERS, key)
-        trainer = assemble(
+            cache = TeacherCache(self.out.parent / PREDICTIONS, key)
+        trainer = build_trainer(
             student,
             teacher,
             images,
@@ -217,7 +219,7 @@ class _Desk:
         )
         return trainer, inherited
 
-    def warn_of_stretching(self) -> None:
+    def warn_on_aspect_mismatch(self) -> None:
         """Warn about teachers with a non-square input."""
         for teacher in self.teachers:
             height, width = teacher.input.height, teacher.input.width
@@ -227,7 +229,7 @@ class _Desk:
                     "images: it receives a stretched center crop of each image. Its accuracy on these is printed below."
                 )
 
-    def warn_of_a_stranger(self, trainer: Trainer) -> None:
+    def warn_if_teacher_at_chance(self, trainer: Trainer) -> None:
         """Warn about a teacher whose accuracy is at chance level."""
         labels, top1 = self.collection.labels, trainer.examiner.teacher_top1
         if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
@@ -255,7 +257,7 @@ class _Desk:
             write_run(self.out, record)
         return record
 
-    def _decoded(self) -> tuple[Images, Images]:
+    def _decoded(self) -> tuple[ImageStore, ImageStore]:
         images, val, problems = training_images(
             self.collection, self.input, self.compute, self.group, self.audience.on_progress
         )
@@ -270,7 +272,7 @@ class _Desk:
             DataError: None of the test images is readable.
         """
         assert self.collection.test is not None
-        pictures, problems = images_for_testing(
+        pictures, problems = evaluation_images(
             self.collection.test,
             self.input,
             self.compute,
@@ -291,18 +293,18 @@ class _Desk:
             pictures.close()
 
 
-def _allow_own_code(request: Request) -> None:
+def _allow_own_code(request: TrainConfig) -> None:
     """Allow the execution of Python files that the request itself names."""
     for name in (request.model, *request.teacher):
         allow_typed(name)
 
 
-def _collection(data: str, images_per_class: int | None) -> Collection:
-    collection = scan(data)
+def _collection(data: str, images_per_class: int | None) -> DatasetIndex:
+    collection = index_dataset(data)
     return collection if images_per_class is None else subset(collection, images_per_class)
 
 
-def _require_same_request(request: Request, record: RunRecord, out: Path) -> None:
+def _require_same_request(request: TrainConfig, record: RunRecord, out: Path) -> None:
     if record.kind != request.kind:
         raise UsageError(f"{out} was created by kdedge {record.kind}. Continue it with kdedge {record.kind} --resume.")
     if request.recipe is not None and request.given["recipe_sha256"] != record.request.get("recipe_sha256"):

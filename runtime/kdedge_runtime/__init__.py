@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from kdedge_runtime.errors import KdedgeError
     from kdedge_runtime.metadata import Metadata
     from kdedge_runtime.model import Explanation, Model
-    from kdedge_runtime.preprocess import fit
+    from kdedge_runtime.preprocess import preprocess
 
-__all__ = ["Explanation", "KdedgeError", "Metadata", "Model", "fit"]
+__all__ = ["Explanation", "KdedgeError", "Metadata", "Model", "preprocess"]
 __version__ = "0.1.0"
 
 # onnxruntime 1.29 and later sends model names and a machine description to its vendor unless this variable is set
@@ -28,7 +28,7 @@ _HOMES = {
     "KdedgeError": "errors",
     "Metadata": "metadata",
     "Model": "model",
-    "fit": "preprocess",
+    "preprocess": "preprocess",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import onnxruntime as ort
 
-__all__ = ["Arithmetic", "arithmetic_of", "kernels_saturate", "sum_exactly"]
+__all__ = ["Arithmetic", "int8_arithmetic", "kernels_saturate", "use_exact_sums"]
 
 Arithmetic = Literal["exact sums", "machine kernels"]
 """Arithmetic of quantized operations.
@@ -22,7 +22,7 @@ _KERNELS: Arithmetic = "machine kernels"
 _ENTRY = "session.disable_quant_qdq"
 
 
-def sum_exactly(options: ort.SessionOptions) -> None:
+def use_exact_sums(options: ort.SessionOptions) -> None:
     """Disable onnxruntime's integer kernels for quantized operations. Float graphs are unaffected.
 
     Args:
@@ -31,7 +31,7 @@ def sum_exactly(options: ort.SessionOptions) -> None:
     options.add_session_config_entry(_ENTRY, "1")
 
 
-def arithmetic_of(session: ort.InferenceSession) -> Arithmetic:
+def int8_arithmetic(session: ort.InferenceSession) -> Arithmetic:
     """Return the arithmetic used for a session's quantized operations."""
     options = session.get_session_options()
     try:

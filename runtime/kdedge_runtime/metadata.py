@@ -14,13 +14,13 @@ from typing import Any, Literal, get_args
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["MOST_CELLS", "SCHEMA", "TOP_CLASS", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
+__all__ = ["MOST_POSITIONS", "SCHEMA", "TOP_CLASS", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
 TOP_CLASS = -1
 """Default of the graph input `class_index`: explain the top class of each sample."""
-MOST_CELLS = 4_000_000
+MOST_POSITIONS = 4_000_000
 """Maximum number of values in a saliency map."""
 _LONGEST_REASON = 200
 Resize = Literal["crop", "squash", "letterbox"]
@@ -199,7 +199,7 @@ def _outputs(values: dict[str, Any]) -> Outputs:
             _checked(name, str)
     sides = (outputs.map_height, outputs.map_width)
     is_sound = all(side is None or (isinstance(side, int) and side > 0) for side in sides)
-    if not is_sound or math.prod(side or 1 for side in sides) > MOST_CELLS:
+    if not is_sound or math.prod(side or 1 for side in sides) > MOST_POSITIONS:
         raise ValueError(f"invalid map {values}")
     shifts_are_sound = all(_is_number(shift) and abs(shift) <= 1 for shift in display.shift)
     contrast = display.typical_contrast

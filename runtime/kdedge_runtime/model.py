@@ -12,8 +12,8 @@ import onnxruntime as ort
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.int8_arithmetic import Arithmetic, arithmetic_of, sum_exactly
-from kdedge_runtime.metadata import MOST_CELLS, Metadata
+from kdedge_runtime.int8_arithmetic import Arithmetic, int8_arithmetic, use_exact_sums
+from kdedge_runtime.metadata import MOST_POSITIONS, Metadata
 from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.files import utf8_path
@@ -116,7 +116,7 @@ class Model:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         if exact_int8:
-            sum_exactly(options)
+            use_exact_sums(options)
         wanted, name = _provider(provider), utf8_path(path, "onnxruntime")
         try:
             # The fallback would try other providers and print to standard output.
@@ -151,7 +151,7 @@ class Model:
     @property
     def arithmetic(self) -> Arithmetic | None:
         """Arithmetic of the quantized operations; None for an fp32 file."""
-        return None if self.metadata.quantization is None else arithmetic_of(self.session)
+        return None if self.metadata.quantization is None else int8_arithmetic(self.session)
 
     @property
     def has_map(self) -> bool:
@@ -276,7 +276,7 @@ def _check_graph(
 
 def _is_map(shape: list[Any]) -> bool:
     sides = [side for side in shape[1:] if isinstance(side, int)]
-    return len(shape) == 3 and all(side > 0 for side in sides) and math.prod(sides) <= MOST_CELLS
+    return len(shape) == 3 and all(side > 0 for side in sides) and math.prod(sides) <= MOST_POSITIONS
 
 
 def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from kdedge_runtime.model import Model, is_bundle
 
-__all__ = ["opened_model"]
+__all__ = ["open_model"]
 
 
 @contextmanager
-def opened_model(
+def open_model(
     path: Path, load: Callable[[Path], Model], signer: str | None = None, device: str = "auto"
 ) -> Iterator[Model]:
     """Load a model file, or the model of a bundle after the bundle is verified.
@@ -31,7 +31,7 @@ def opened_model(
     if signer is None and not is_bundle(path):
         yield load(path)
         return
-    from kdedge_runtime.bundle import load_fastest, sound_files  # not needed for a bare model file
+    from kdedge_runtime.bundle import load_fastest, verified_model_files  # not needed for a bare model file
 
-    with sound_files(path, signer, device) as files:
+    with verified_model_files(path, signer, device) as files:
         yield load_fastest(files, load)

@@ -14,13 +14,13 @@ from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.schedule import Reason
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["Answer", "read_answer"]
+__all__ = ["Prediction", "decode_prediction"]
 
 _RANKED = 3
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """Prediction of a classifier for one frame."""
 
     frame: Frame
@@ -52,9 +52,9 @@ class Answer:
         return self.ranking[0][1]
 
 
-def read_answer(
+def decode_prediction(
     model: Model, frame: Frame, explanation: Explanation, clock: Callable[[], float] = time.monotonic
-) -> Answer:
+) -> Prediction:
     """Convert the model outputs for a batch of one into an `Answer`.
 
     Raises:
@@ -74,7 +74,7 @@ def read_answer(
     if saliency_map is not None:
         box = visible_box(height, width, model.metadata.input)
         heat = heat_stats(saliency_map, box, height, width, explanation.display.shift)
-    return Answer(
+    return Prediction(
         frame=frame,
         ranking=tuple((labels[index], float(probabilities[index])) for index in best),
         explained=labels[int(explanation.explained_class[0])],

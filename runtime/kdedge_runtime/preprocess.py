@@ -6,7 +6,7 @@ from PIL import Image
 from kdedge_runtime.metadata import ImageInput, Interpolation
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["fit", "visible_box"]
+__all__ = ["preprocess", "visible_box"]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -30,45 +30,45 @@ def visible_box(height: int, width: int, spec: ImageInput) -> tuple[float, float
     return left, top, left + seen_width, top + seen_height
 
 
-def fit(picture: Pixels, spec: ImageInput) -> Pixels:
+def preprocess(image: Pixels, spec: ImageInput) -> Pixels:
     """Resize an image to the model's input size.
 
     Crop and resize are one antialiased resampling step.
 
     Args:
-        picture: uint8 RGB `[H, W, 3]` of any size.
+        image: uint8 RGB `[H, W, 3]` of any size.
         spec: model input specification.
 
     Returns:
         uint8 RGB `[spec.height, spec.width, 3]`.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     fits = (height, width) == (spec.height, spec.width)
     if fits and (spec.resize != "crop" or spec.crop_fraction == 1.0):
-        return picture
+        return image
     if spec.resize == "letterbox":
         inner_height, inner_width = _inner_size(height, width, spec)
         whole = 0.0, 0.0, float(width), float(height)
-        inner = _resampled(picture, inner_height, inner_width, whole, spec.interpolation)
+        inner = _resampled(image, inner_height, inner_width, whole, spec.interpolation)
         left, top = (spec.width - inner_width) // 2, (spec.height - inner_height) // 2
         boxed = np.zeros((spec.height, spec.width, 3), dtype=np.uint8)
         boxed[top : top + inner_height, left : left + inner_width] = inner
         return boxed
-    return _resampled(picture, spec.height, spec.width, visible_box(height, width, spec), spec.interpolation)
+    return _resampled(image, spec.height, spec.width, visible_box(height, width, spec), spec.interpolation)
 
 
 def _resampled(
-    picture: Pixels, to_height: int, to_width: int, box: tuple[float, float, float, float], interpolation: Interpolation
+    image: Pixels, to_height: int, to_width: int, box: tuple[float, float, float, float], interpolation: Interpolation
 ) -> Pixels:
     """Crop a box from an image and resize it, horizontally first and then vertically.
 
     Each pass rounds to 8 bits. Pillow 13 starts vertically for tall images and earlier versions never do, so both
     passes are explicit. The browser code uses the same order.
     """
-    height = picture.shape[0]
+    height = image.shape[0]
     left, top, right, bottom = box
     kind = _FILTERS[interpolation]
-    across = Image.fromarray(picture).resize((to_width, height), kind, box=(left, 0, right, height))
+    across = Image.fromarray(image).resize((to_width, height), kind, box=(left, 0, right, height))
     return np.asarray(across.resize((to_width, to_height), kind, box=(0, top, to_width, bottom)))
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdedge_runtime import Model, fit
-from kdedge_runtime.explainers import METHODS, make_explainer
-from kdedge_runtime.explainers.image_grid import cell_edges, cell_means, enlarge
-from kdedge_runtime.util.images import picture_files, read_picture
+from kdedge_runtime import Model, preprocess
+from kdedge_runtime.explainers import EXPLAINERS, make_explainer
+from kdedge_runtime.explainers.image_grid import enlarge, grid_edges, grid_means
+from kdedge_runtime.util.images import image_files, read_image
 
 STEPS = 10
 
@@ -33,22 +33,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=EXPLAINERS)
     parser.add_argument("--pictures", type=int, default=10, help="number of images, evenly spread over the folder")
     parser.add_argument("--budget-ms", type=float)
     parser.add_argument("--parts", type=int)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     model = Model.load(options.model, threads=options.threads)
-    files = picture_files(options.folder)
+    files = image_files(options.folder)
     pictures = [
-        fit(read_picture(path), model.metadata.input)
-        for path in files[:: max(1, len(files) // options.pictures)][: options.pictures]
+        preprocess(read_image(path), model.metadata.input)
+        for path in files[:: max(1, len(files) // options.images)][: options.images]
     ]
-    methods = options.methods or [method for method in METHODS if method != "scorecam" or model.has_map]
-    answers = [model.predict(picture[None]) for picture in pictures]
-    tops = [int(answer.probabilities[0].argmax()) for answer in answers]
-    own = [answer.saliency_map[0] for answer in answers if answer.saliency_map is not None]
+    methods = options.methods or [method for method in EXPLAINERS if method != "scorecam" or model.has_map]
+    predictions = [model.predict(picture[None]) for picture in pictures]
+    tops = [int(prediction.probabilities[0].argmax()) for prediction in predictions]
+    own = [prediction.saliency_map[0] for prediction in predictions if prediction.saliency_map is not None]
     rng = np.random.default_rng(0)
     ready_made = {"random": [rng.random((14, 14)).astype(np.float32) for _ in pictures]}
     if model.has_map:
@@ -80,9 +80,9 @@ def main() -> None:
 def pearson(found: np.ndarray, reference: np.ndarray) -> float:
     """Compute the correlation at the reference's resolution."""
     side = 112
-    rows, columns = (cell_edges(side, cells) for cells in reference.shape)
-    cells = cell_means(enlarge(found[None], side, side), rows, columns)[0]
-    return float(np.corrcoef(cells.ravel(), reference.ravel())[0, 1])
+    rows, columns = (grid_edges(side, positions) for positions in reference.shape)
+    positions = grid_means(enlarge(found[None], side, side), rows, columns)[0]
+    return float(np.corrcoef(positions.ravel(), reference.ravel())[0, 1])
 
 
 def faithfulness(model: Model, picture: np.ndarray, top: int, found: np.ndarray) -> tuple[float, float]:

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kdedge.data import decode, scan
+from kdedge.data import decode, index_dataset
 from kdedge.data.annotations import boxes_beside, object_masks
 from kdedge_export.metrics.baseline_maps import upsampled
-from kdedge_export.metrics.localization import localise_all
+from kdedge_export.metrics.localization import localize_all
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_runtime import Model
 
 
 def main(data: str, *files: str) -> None:
-    collection = scan(data)
+    collection = index_dataset(data)
     boxes = boxes_beside(collection.source)
     if boxes is None:
         raise SystemExit(f"{data} has no boxes.csv.")
@@ -41,16 +41,16 @@ def main(data: str, *files: str) -> None:
         assert maps is not None
         outputs = model.metadata.outputs
         across, down = outputs.display.shift
-        found = localise_all({"as it lies": maps, "moved": maps}, images, objects, {"moved": (across, down)})
-        before, after = found["as it lies"], found["moved"]
+        found = localize_all({"uncorrected": maps, "moved": maps}, images, objects, {"moved": (across, down)})
+        before, after = found["uncorrected"], found["moved"]
         height, width = images.shape[1:3]
         raw, moved = (
             _offset(upsampled(maps, height, width, shift), np.stack(objects), maps)
             for shift in ((0.0, 0.0), (across, down))
         )
-        cells = f"{maps.shape[1]} × {maps.shape[2]}"
+        positions = f"{maps.shape[1]} × {maps.shape[2]}"
         print(
-            f"| {Path(file).stem} | {outputs.method} | {cells} | {across:+.2f}, {down:+.2f} | {raw} | {moved} "
+            f"| {Path(file).stem} | {outputs.method} | {positions} | {across:+.2f}, {down:+.2f} | {raw} | {moved} "
             f"| {100 * before.pointing:.1f} % | {100 * after.pointing:.1f} % "
             f"| {100 * before.energy_inside:.1f} % | {100 * after.energy_inside:.1f} % |",
             flush=True,

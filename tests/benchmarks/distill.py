@@ -34,18 +34,18 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from kdedge.config.training_recipe import Recipe  # noqa: E402
-from kdedge.models.model_registry import build  # noqa: E402
+from kdedge.config.training_recipe import TrainingRecipe  # noqa: E402
+from kdedge.models.model_registry import build_model  # noqa: E402
 from kdedge.models.model_spec import ModelSpec  # noqa: E402
 from kdedge.training.augmentation import Augmentation  # noqa: E402
-from kdedge.training.builder import assemble  # noqa: E402
-from kdedge.training.compute_device import Compute, choose_compute  # noqa: E402
-from kdedge.training.distributed import Group  # noqa: E402
-from kdedge.training.epoch import Position, train_epoch  # noqa: E402
-from kdedge.training.image_store import Images, OnDevice, Streamed  # noqa: E402
-from kdedge.training.instrumented_model import Watched  # noqa: E402
+from kdedge.training.builder import build_trainer  # noqa: E402
+from kdedge.training.compute_device import ComputeDevice, choose_device  # noqa: E402
+from kdedge.training.distributed import ProcessGroup  # noqa: E402
+from kdedge.training.epoch import TrainState, train_epoch  # noqa: E402
+from kdedge.training.image_store import DeviceImages, ImageStore, StreamedImages  # noqa: E402
+from kdedge.training.instrumented_model import InstrumentedModel  # noqa: E402
 from kdedge.training.teachers.teacher import NetworkTeacher  # noqa: E402
-from kdedge.training.teachers.teacher_cache import AnswerCache  # noqa: E402
+from kdedge.training.teachers.teacher_cache import TeacherCache  # noqa: E402
 from kdedge.training.trainer import Trainer  # noqa: E402
 from kdedge_runtime.metadata import ImageInput  # noqa: E402
 
@@ -97,14 +97,14 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="do not compile or capture (GPU only)")
     options = parser.parse_args()
     on_cuda = torch.cuda.is_available()
-    compute = choose_compute(compiled=on_cuda and not options.eager)
+    compute = choose_device(compiled=on_cuda and not options.eager)
     peak = matmul_flops_per_s(compute)
     for name in options.cases or [name for name, case in CASES.items() if case.cuda == on_cuda]:
         case = CASES[name] if options.epochs is None else replace(CASES[name], epochs=options.epochs)
         print(json.dumps({"case": name, **measure(case, compute, peak)}), flush=True)
 
 
-def measure(case: Case, compute: Compute, peak: float) -> dict[str, Any]:
+def measure(case: Case, compute: ComputeDevice, peak: float) -> dict[str, Any]:
     """Measure epochs of kdedge and of the minimal loop alternately."""
     torch.manual_seed(0)
     teacher, student, bare_student = (network(name, case) for name in (case.teacher, case.student, case.student))
@@ -112,12 +112,12 @@ def measure(case: Case, compute: Compute, peak: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pictures = random_pictures(case)
-        images: Images = OnDevice(*pictures, compute.device)
+        images: ImageStore = DeviceImages(*pictures, compute.device)
         if case.streamed:
             images = streamed(pictures, case, compute, folder)
         trainer = kdedge_trainer(case, teacher, student, images, compute, folder)
         ours = epochs_of(trainer, compute)
-        bare = bare_loop(case, teacher, bare_student, OnDevice(*pictures, compute.device), compute)
+        bare = bare_loop(case, teacher, bare_student, DeviceImages(*pictures, compute.device), compute)
         for _ in range(2):  # the first epochs compile, fill caches and select algorithms
             ours()
             bare()
@@ -139,7 +139,7 @@ def measure(case: Case, compute: Compute, peak: float) -> dict[str, Any]:
 
 
 def network(name: str, case: Case) -> nn.Module:
-    return build(ModelSpec(name, case.classes), case.size)
+    return build_model(ModelSpec(name, case.classes), case.size)
 
 
 def random_pictures(case: Case) -> tuple[Any, Any]:
@@ -148,19 +148,21 @@ def random_pictures(case: Case) -> tuple[Any, Any]:
     return pixels, rng.integers(0, case.classes, case.images)
 
 
-def streamed(pictures: tuple[Any, Any], case: Case, compute: Compute, folder: Path) -> Images:
+def streamed(pictures: tuple[Any, Any], case: Case, compute: ComputeDevice, folder: Path) -> ImageStore:
     """Write the same images as JPEG files of a typical size, and stream them."""
     from PIL import Image
 
     from kdedge.data import FileSample, Split
-    from kdedge.data.streaming import Stream
+    from kdedge.data.streaming import ImageStream
 
     samples = []
     for index, pixels in enumerate(pictures[0]):
         path = folder / f"{index:06}.jpg"
         Image.fromarray(pixels).resize((case.size * 2, case.size * 2)).save(path, quality=90)
         samples.append(FileSample.below(folder, path))
-    return Streamed(Stream(Split(tuple(samples), tuple(pictures[1].tolist())), spec_of(case)), compute.device)
+    return StreamedImages(
+        ImageStream(Split(tuple(samples), tuple(pictures[1].tolist())), spec_of(case)), compute.device
+    )
 
 
 def spec_of(case: Case) -> ImageInput:
@@ -168,9 +170,9 @@ def spec_of(case: Case) -> ImageInput:
 
 
 def kdedge_trainer(
-    case: Case, teacher: nn.Module, student: nn.Module, images: Images, compute: Compute, folder: Path
+    case: Case, teacher: nn.Module, student: nn.Module, images: ImageStore, compute: ComputeDevice, folder: Path
 ) -> Trainer:
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         epochs=1000,
         batch_size=case.batch,
         learning_rate=0.05,
@@ -179,21 +181,21 @@ def kdedge_trainer(
         cached_views=1 if case.cached else 0,
     )
     spec = spec_of(case)
-    val = OnDevice(*random_pictures(replace(case, images=2)), compute.device)
-    return assemble(
-        Watched(student, spec, compute),
-        NetworkTeacher(Watched(teacher, spec, compute), compute),
+    val = DeviceImages(*random_pictures(replace(case, images=2)), compute.device)
+    return build_trainer(
+        InstrumentedModel(student, spec, compute),
+        NetworkTeacher(InstrumentedModel(teacher, spec, compute), compute),
         images,
         val,
         recipe,
-        Group(),
+        ProcessGroup(),
         compute,
         classes=case.classes,
-        cache=AnswerCache(folder / "answers", {"case": repr(case)}) if case.cached else None,
+        cache=TeacherCache(folder / "answers", {"case": repr(case)}) if case.cached else None,
     )
 
 
-def epochs_of(trainer: Trainer, compute: Compute) -> Callable[[], float]:
+def epochs_of(trainer: Trainer, compute: ComputeDevice) -> Callable[[], float]:
     """Return a function that trains the next epoch and returns its duration."""
     epoch = 0
 
@@ -201,7 +203,7 @@ def epochs_of(trainer: Trainer, compute: Compute) -> Callable[[], float]:
         nonlocal epoch
         synchronise(compute)
         started = time.perf_counter()
-        train_epoch(trainer.learner, trainer.batches, trainer.recipe, Position(({},) * epoch))
+        train_epoch(trainer.learner, trainer.batches, trainer.recipe, TrainState(({},) * epoch))
         synchronise(compute)
         epoch += 1
         return time.perf_counter() - started
@@ -210,7 +212,7 @@ def epochs_of(trainer: Trainer, compute: Compute) -> Callable[[], float]:
 
 
 def bare_loop(
-    case: Case, teacher: nn.Module, student: nn.Module, data: OnDevice, compute: Compute
+    case: Case, teacher: nn.Module, student: nn.Module, data: DeviceImages, compute: ComputeDevice
 ) -> Callable[[], float]:
     """Return a typical manual KD loop: images on the device with crop and flip, teacher, student, SGD."""
     device = compute.device
@@ -272,7 +274,7 @@ def flops_per_image(teacher: nn.Module, student: nn.Module, case: Case) -> float
     return float(counter.get_total_flops())
 
 
-def matmul_flops_per_s(compute: Compute) -> float:
+def matmul_flops_per_s(compute: ComputeDevice) -> float:
     """Measure the rate of a large matrix product in the precision of forward passes."""
     side = 8192 if compute.device.type == "cuda" else 1024
     a, b = torch.randn(2, side, side, device=compute.device, dtype=torch.bfloat16 if compute.bf16 else torch.float32)
@@ -286,7 +288,7 @@ def matmul_flops_per_s(compute: Compute) -> float:
     return float(2 * side**3 / min(times))
 
 
-def synchronise(compute: Compute) -> None:
+def synchronise(compute: ComputeDevice) -> None:
     if compute.device.type == "cuda":
         torch.cuda.synchronize(compute.device)
 

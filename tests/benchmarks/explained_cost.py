@@ -19,10 +19,10 @@ import openvino_xai_cost
 import torch
 from model_sweep import cost_of, pictures, saved, without_map
 
-from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_registry import build_model, pretrained_input
 from kdedge.models.model_spec import ModelSpec
-from kdedge_export.quantization import Recipe, quantize
-from kdedge_export.torch_export import ExportedGraph, Plain, deploy, export_graph
+from kdedge_export.quantization import QuantizationRecipe, quantize
+from kdedge_export.torch_export import ClassifierOnly, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Metadata
 from kdedge_runtime.metadata import Outputs
 from kdedge_runtime.util.timing import latencies_ms
@@ -37,12 +37,12 @@ MODELS = (
 def measure(name: str, method: str, *, int8: bool, seconds: float) -> dict[str, object]:
     torch.manual_seed(0)
     spec = pretrained_input(name)
-    deployed = deploy(build(ModelSpec(name, CLASSES), spec.height), spec, method)
+    deployed = wrap_for_export(build_model(ModelSpec(name, CLASSES), spec.height), spec, method)
     graph = export_graph(deployed)
     model = graph.model
     if int8:
         few = pictures(spec, 8, 5)
-        model = quantize(ExportedGraph(model, graph.head_nodes), few, few, Recipe()).model
+        model = quantize(ExportedGraph(model, graph.head_nodes), few, few, QuantizationRecipe()).model
     labels = tuple(map(str, range(CLASSES)))
     with tempfile.TemporaryDirectory() as folder:
         explained = saved(model, Metadata(labels, spec, deployed.outputs), Path(folder) / "with.onnx")
@@ -66,7 +66,7 @@ def measure_peer(name: str, seconds: float) -> Iterator[dict[str, object]]:
     """Measure the same model in OpenVINO, without a map and with each branch of OpenVINO XAI."""
     torch.manual_seed(0)
     spec = pretrained_input(name)
-    plain = export_graph(Plain(build(ModelSpec(name, CLASSES), spec.height).eval(), spec)).model
+    plain = export_graph(ClassifierOnly(build_model(ModelSpec(name, CLASSES), spec.height).eval(), spec)).model
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plain.onnx"
         onnx.save(plain, path)

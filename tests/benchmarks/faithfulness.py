@@ -35,16 +35,16 @@ from kdedge_export.metrics.comparison import maps_pearson
 from kdedge_export.metrics.faithfulness import areas
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_export.metrics.torch_predictions import predict
-from kdedge_export.onnx_import.import_model import explain_file
-from kdedge_export.torch_export import Plain, deploy, export_graph, save_model
+from kdedge_export.onnx_import.import_model import add_saliency
+from kdedge_export.torch_export import ClassifierOnly, export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.preprocess import preprocess
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.files import file_sha256
-from kdedge_runtime.util.images import picture_files, read_picture
+from kdedge_runtime.util.images import image_files, read_image
 
 METHODS = (
     *("gradcam", "hirescam", "layercam", "xgradcam", "gradcam++", "eigencam"),
@@ -101,9 +101,9 @@ def main() -> None:
 def chosen_images(folder: Path, spec: ImageInput, count: int) -> Pixels:
     """Read up to `count` images at the model's input size, evenly spaced in the sorted files."""
     folder = folder / "val" if (folder / "val").is_dir() else folder
-    files = picture_files(folder)
+    files = image_files(folder)
     places = np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))
-    return np.stack([fit(read_picture(files[place]), spec) for place in places])
+    return np.stack([preprocess(read_image(files[place]), spec) for place in places])
 
 
 def rows(name: str, trained: TrainedModel, images: Pixels) -> Iterator[Row]:
@@ -143,7 +143,7 @@ def rows(name: str, trained: TrainedModel, images: Pixels) -> Iterator[Row]:
 
 def judge(trained: TrainedModel, path: Path) -> tuple[Model, str]:
     """Export the model with its default map; its probabilities are used to evaluate all maps."""
-    deployed = deploy(trained.model, trained.input)
+    deployed = wrap_for_export(trained.model, trained.input)
     save_model(export_graph(deployed).model, Metadata(trained.labels, trained.input, deployed.outputs), path)
     return Model.load(path), deployed.explained.how
 
@@ -152,7 +152,7 @@ def method_maps(trained: TrainedModel, images: Pixels, classes: Integers, folder
     """Compute the maps of each method that is defined for the head."""
     for method in METHODS:
         try:
-            found = predict(deploy(trained.model, trained.input, method), images, classes).maps
+            found = predict(wrap_for_export(trained.model, trained.input, method), images, classes).maps
         except HeadNotSupported as error:
             print(f"{method}: {error}", file=sys.stderr)
             continue
@@ -160,8 +160,8 @@ def method_maps(trained: TrainedModel, images: Pixels, classes: Integers, folder
         yield method, found
     plain, explained = folder / "plain.onnx", folder / "reciprocam.onnx"
     try:
-        onnx.save(export_graph(Plain(trained.model.eval(), trained.input)).model, plain)
-        explain_file(plain, explained, method="reciprocam")
+        onnx.save(export_graph(ClassifierOnly(trained.model.eval(), trained.input)).model, plain)
+        add_saliency(plain, explained, method="reciprocam")
     except (GraphNotSupported, HeadNotSupported) as error:
         print(f"reciprocam: {error}", file=sys.stderr)
         return
@@ -173,21 +173,21 @@ def method_maps(trained: TrainedModel, images: Pixels, classes: Integers, folder
 def occlusion_map(model: Model, image: Pixels, wanted: int) -> Floats:
     """Compute the drop of the logit when a square covers the image, float32 `[14, 14]`."""
     hidden = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
-    probe = Probe(lambda batch: model.predict(batch).logits[:, wanted], image, hidden)
+    probe = MaskedScorer(lambda batch: model.predict(batch).logits[:, wanted], image, hidden)
     return occlusion(probe).map
 
 
 def quarter_test(model: Model, images: Pixels, maps: Floats, classes: Integers, logits: Floats) -> NDArray[np.bool_]:
     """Compare the logit drop without the most salient quarter with its mean over random quarters, bool `[N]`."""
     rng = np.random.default_rng(0)
-    cells = maps.shape[1] * maps.shape[2]
+    positions = maps.shape[1] * maps.shape[2]
     mean = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
     won = []
     for image, saliency_map, wanted, before in zip(images, maps, classes, logits, strict=True):
-        orders = [np.argsort(-saliency_map.ravel()), *(rng.permutation(cells) for _ in range(_DRAWS))]
-        masks = np.zeros((len(orders), cells), np.float32)
+        orders = [np.argsort(-saliency_map.ravel()), *(rng.permutation(positions) for _ in range(_DRAWS))]
+        masks = np.zeros((len(orders), positions), np.float32)
         for mask, order in zip(masks, orders, strict=True):
-            mask[order[: cells // 4]] = 1
+            mask[order[: positions // 4]] = 1
         covered = nearest(masks.reshape(-1, *maps.shape[1:]), *image.shape[:2])
         painted = np.where(covered[..., None], mean, image[None])
         lost = before[wanted] - model.predict(painted).logits[:, wanted]
@@ -198,7 +198,7 @@ def quarter_test(model: Model, images: Pixels, maps: Floats, classes: Integers, 
 def nearest(masks: Floats, height: int, width: int) -> NDArray[np.bool_]:
     """Upsample masks `[n, h, w]` to bool `[n, height, width]` by nearest neighbor."""
     rows, columns = (
-        np.arange(side) * cells // side for side, cells in zip((height, width), masks.shape[1:], strict=True)
+        np.arange(side) * positions // side for side, positions in zip((height, width), masks.shape[1:], strict=True)
     )
     return np.asarray(masks[:, rows][:, :, columns] > 0)
 

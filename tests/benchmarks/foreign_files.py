@@ -76,7 +76,7 @@ def _against(path: Path, ours: Path, known: dict[str, Array]) -> dict[str, objec
 
 
 def _behind_front(runs: Path, known: dict[str, Array], folder: Path) -> dict[str, object]:
-    session, picture = _session(runs), folder / "picture.png"
+    session, image = _session(runs), folder / "picture.png"
     parts = _batches(known["images"], session.get_inputs()[0].shape[0])
     found = [session.run(["logits", "saliency_map"], {"image": part}) for part in parts]
     logits, saliency = (np.concatenate([item[at] for item in found]) for at in (0, 1))

@@ -118,8 +118,10 @@ def make(names: list[str], folder: Path) -> Iterator[Path]:
         logits, target = net(x, jnp.zeros(()))
         slope = jax.grad(lambda delta, net=net, x=x: net(x, delta)[0].max(1).sum())(jnp.zeros_like(target))
         if target.ndim == 3:  # without the class token
-            cells = round((target.shape[1] - target.shape[1] % 2) ** 0.5)
-            target, slope = (item[:, -(cells**2) :].reshape(2, cells, cells, -1) for item in (target, slope))
+            positions = round((target.shape[1] - target.shape[1] % 2) ** 0.5)
+            target, slope = (
+                item[:, -(positions**2) :].reshape(2, positions, positions, -1) for item in (target, slope)
+            )
         saliency = (slope.mean((1, 2), keepdims=True) * target).sum(-1)
         stem = folder / f"jax.{name}"
         save(stem, images, np.asarray(logits), np.asarray(saliency), HALF)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 from browser import browser, open_page  # type: ignore[import-not-found]
 
 from kdedge_runtime.model import Model
-from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.browser.page_server import WebServer
 
 LATEST = """async () => {
@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     model = Model.load(options.model)
     files = sorted(options.photos.iterdir())
-    server = WebServer(Door.at(Address("127.0.0.1", 0)), model)
+    server = WebServer(AccessPolicy.at(Address("127.0.0.1", 0)), model)
     server.start("web")
     figures = {"logits error": 0.0, "map error": 0.0, "largest logit": 0.0, "largest cell": 0.0}
     try:

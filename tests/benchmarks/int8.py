@@ -32,7 +32,7 @@ import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from kdedge.data import decode, scan  # noqa: E402
+from kdedge.data import decode, index_dataset  # noqa: E402
 from kdedge.models.trained_model import load_trained  # noqa: E402
 from kdedge.pipelines.model_export import export_model  # noqa: E402
 from kdedge_export.metrics.agreement import agreement, map_pearson  # noqa: E402
@@ -88,7 +88,7 @@ def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path
     seconds = time.monotonic() - started
     assert result.int8 is not None and result.int8_note is not None
     fp32, int8 = (Model.load(path, threads=1) for path in (result.fp32, result.int8))
-    images = decode(scan(photos, unlabelled_ok=True).val, fp32.metadata.input).images
+    images = decode(index_dataset(photos, unlabeled_ok=True).val, fp32.metadata.input).images
     times = np.array([timed(images[:1], fp32, int8) for _ in range(options.runs + 5)])[5:]
     line: dict[str, Any] = {
         "model": model,
@@ -132,7 +132,7 @@ def random_weights(source: str, photos: Path, path: Path) -> Path:
     torch.manual_seed(0)
     trained = load_trained(source)
     spec = trained.input
-    split = scan(photos, unlabelled_ok=True).train
+    split = index_dataset(photos, unlabeled_ok=True).train
     images = decode(split.take(range(min(SETTLED_ON, len(split)))), spec).images
     x = (torch.from_numpy(images).float() / 255 - torch.tensor(spec.mean)) / torch.tensor(spec.std)
     for module in trained.model.modules():

@@ -58,7 +58,7 @@ def split(source: Path, data: Path) -> None:
             link.symlink_to(file.resolve())
 
 
-def cells(results: list[dict[str, float]]) -> list[str]:
+def positions(results: list[dict[str, float]]) -> list[str]:
     """Format mean ± standard deviation of each figure."""
     made = []
     for field, factor, digits in FIGURES.values():
@@ -91,10 +91,10 @@ def main() -> None:
             which = ("--teacher", str(teacher), "--recipe", str(recipe), "--out", str(run))
             quality.kdedge("distill", *common, *few, *cache, *which)
             results[name].append(json.loads((run / "run.json").read_text())["result"]["last"])
-            print(f"{name}, seed {seed}: {' · '.join(cells(results[name][-1:]))}", flush=True)
+            print(f"{name}, seed {seed}: {' · '.join(positions(results[name][-1:]))}", flush=True)
     print(f"\n| loss | {' | '.join(FIGURES)} |\n{'|---' * (1 + len(FIGURES))}|")
     for name, found in results.items():
-        print(f"| {name} | {' | '.join(cells(found))} |")
+        print(f"| {name} | {' | '.join(positions(found))} |")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_registry import build_model, pretrained_input
 from kdedge.models.model_spec import ModelSpec
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
-from kdedge_export.saliency import ByCells, Head, Tail
-from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
+from kdedge_export.saliency import AutogradHead, CAMExplainer, ClosedFormHead
+from kdedge_export.torch_export import ExportableModel, export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.metadata import ImageInput, Outputs
 
@@ -66,7 +66,7 @@ class Row:
     how: str
     """Type of head: `closed form` or `differentiated`."""
     target_layer: str
-    cells: tuple[int, int]
+    positions: tuple[int, int]
     logits_error: float
     """Maximum error against PyTorch over two inputs, relative to the largest value of each image."""
     map_error: float
@@ -96,7 +96,7 @@ def measure(name: str) -> Row:
     deployed = _smallest(name)
     spec = deployed.spec
     explained = deployed.explained
-    assert isinstance(explained, ByCells)
+    assert isinstance(explained, CAMExplainer)
     started = time.perf_counter()
     graph = export_graph(deployed).model
     export_s = time.perf_counter() - started
@@ -105,24 +105,24 @@ def measure(name: str) -> Row:
         with_map = saved(graph, Metadata(labels, spec, deployed.outputs), Path(folder) / "with.onnx")
         without = saved(without_map(graph), Metadata(labels, spec, Outputs("none")), Path(folder) / "without.onnx")
         inputs = (pictures(spec, 1, 1), pictures(spec, 2, 2))
-        answers = [answer_of(with_map, images) for images in inputs]
+        predictions = [prediction_of(with_map, images) for images in inputs]
         cost = cost_of(with_map, without, pictures(spec, 1, 3))
-    (_, first), (_, second) = answers
+    (_, first), (_, second) = predictions
     assert np.abs(first - second).max() > 1e-2 * np.abs(first).max(), "the map does not depend on the image"
-    classes = [logits.argmax(axis=1) for logits, _maps in answers]
+    classes = [logits.argmax(axis=1) for logits, _maps in predictions]
     single, double = (
         [_by_autograd(deployed, images, index, dtype) for images, index in zip(inputs, classes, strict=True)]
         for dtype in (torch.float32, torch.float64)
     )
-    logits_error, map_error = _errors(answers, single)
+    logits_error, map_error = _errors(predictions, single)
     return Row(
         model=name,
         parameters=sum(parameter.numel() for parameter in explained.model.parameters()),
         side_px=spec.height,
         head=explained.how,
-        how="differentiated" if isinstance(explained.head, Tail) else "closed form",
+        how="differentiated" if isinstance(explained.head, AutogradHead) else "closed form",
         target_layer=explained.head.target_layer,
-        cells=deployed.map_size,
+        positions=deployed.map_size,
         logits_error=logits_error,
         map_error=map_error,
         rounding=max(_errors(single, double)),
@@ -131,14 +131,14 @@ def measure(name: str) -> Row:
     )
 
 
-def _smallest(name: str) -> Deployed:
+def _smallest(name: str) -> ExportableModel:
     native = pretrained_input(name).height
     for side in (*(side for side in SIDES if side < native), native):
         torch.manual_seed(0)
-        model = build(ModelSpec(name, CLASSES), side)
+        model = build_model(ModelSpec(name, CLASSES), side)
         try:
             make_lively(model, side)
-            return deploy(model, ImageInput(side, side, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)), "gradcam")
+            return wrap_for_export(model, ImageInput(side, side, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)), "gradcam")
         except (RuntimeError, AssertionError, ValueError, HeadNotSupported, GraphNotSupported):
             if side == native:
                 raise
@@ -168,33 +168,33 @@ def make_lively(model: nn.Module, side: int) -> None:
             for module in norms:
                 module.momentum = None
             model.train()
-            model(normalised(4, 0, side))
+            model(normalized(4, 0, side))
             for module in norms:
                 module.momentum = 0.1
         model.eval()
 
 
-def normalised(n: int, seed: int, side: int) -> Tensor:
+def normalized(n: int, seed: int, side: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = F.interpolate(torch.randn(n, 3, 6, 6, generator=generator), side, mode="bilinear")
     return coarse + 0.4 * torch.randn(n, 3, side, side, generator=generator)
 
 
 def pictures(spec: ImageInput, n: int, seed: int) -> np.ndarray:
-    x = (normalised(n, seed, spec.height) * 0.2 + 0.5).clamp(0, 1) * 255
+    x = (normalized(n, seed, spec.height) * 0.2 + 0.5).clamp(0, 1) * 255
     return x.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def answer_of(model: Model, images: np.ndarray) -> Answer:
-    answer = model.predict(images)
-    assert answer.saliency_map is not None
-    return answer.logits, answer.saliency_map
+def prediction_of(model: Model, images: np.ndarray) -> Answer:
+    prediction = model.predict(images)
+    assert prediction.saliency_map is not None
+    return prediction.logits, prediction.saliency_map
 
 
-def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray, dtype: torch.dtype) -> Answer:
+def _by_autograd(deployed: ExportableModel, images: np.ndarray, classes: np.ndarray, dtype: torch.dtype) -> Answer:
     """Compute logits and Grad-CAM of the model by autograd, using only the target layer from kdedge."""
     spec, explained = deployed.spec, deployed.explained
-    assert isinstance(explained, ByCells)
+    assert isinstance(explained, CAMExplainer)
     scaled = (images / 255.0 - spec.mean) / spec.std
     x = torch.from_numpy(scaled.transpose(0, 3, 1, 2)).to(dtype)
     explained.model.to(dtype)
@@ -202,14 +202,14 @@ def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray, dt
         logits = explained.model(x).numpy()
     head, seen = explained.head, []
     layer = explained.model.get_submodule(head.target_layer)
-    if isinstance(head, Head) and head.takes_input:
+    if isinstance(head, ClosedFormHead) and head.takes_input:
         handle = layer.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     else:
         handle = layer.register_forward_hook(lambda _module, _args, output: seen.append(output))
     chosen = explained.model(x.requires_grad_()).gather(1, torch.from_numpy(classes)[:, None]).sum()
     handle.remove()
     (slopes,), activations = torch.autograd.grad(chosen, seen), seen[0]
-    if isinstance(head, Tail):
+    if isinstance(head, AutogradHead):
         slopes, activations = head.layout.channels_first(slopes), head.layout.channels_first(activations)
     maps = (slopes.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
     explained.model.float()
@@ -219,7 +219,8 @@ def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray, dt
 def _errors(measured: list[Answer], expected: list[Answer]) -> tuple[float, float]:
     """Return the maximum errors of logits and maps over the inputs."""
     pairs = [
-        [_error(*values) for values in zip(*answers, strict=True)] for answers in zip(measured, expected, strict=True)
+        [_error(*values) for values in zip(*predictions, strict=True)]
+        for predictions in zip(measured, expected, strict=True)
     ]
     logits, maps = np.max(pairs, axis=0)
     return float(logits), float(maps)
@@ -292,7 +293,7 @@ def table(rows: dict[str, Row], names: list[str]) -> str:
         if name in rows:
             row = rows[name]
             lines.append(
-                f"| {row.model} | {row.parameters / 1e6:.1f} | {row.side_px} | {row.cells[0]} × {row.cells[1]} "
+                f"| {row.model} | {row.parameters / 1e6:.1f} | {row.side_px} | {row.positions[0]} × {row.positions[1]} "
                 f"| `{row.target_layer}` | {row.head} | {row.how} "
                 f"| {_shown(row.logits_error, row)} | {_shown(row.map_error, row)} "
                 f"| {row.cost:.2f} |"

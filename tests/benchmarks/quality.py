@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdedge.data import Decoded
+    from kdedge.data import DecodedImages
     from kdedge_export.metrics.torch_predictions import Predictions
     from kdedge_runtime.metadata import ImageInput
 
@@ -157,22 +157,22 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     from kdedge.models.trained_model import load_trained
     from kdedge_export.metrics import agreement
     from kdedge_export.metrics.comparison import pair_pearson
-    from kdedge_export.metrics.localization import localise_all
+    from kdedge_export.metrics.localization import localize_all
     from kdedge_export.metrics.torch_predictions import predict
-    from kdedge_export.torch_export import deploy
+    from kdedge_export.torch_export import wrap_for_export
 
     student = load_trained(run, weights=weights, which="best" if run == teacher else "last")
     if torch.cuda.is_available():
         student.model.cuda()
     held_out, reference = taught_by(teacher, teacher_weights, data, student.input)
     assert held_out.targets is not None
-    learner = deploy(student.model, student.input)
-    answers = predict(learner, held_out.images, reference.explained_class)
-    pearson = pair_pearson(reference, answers)
+    learner = wrap_for_export(student.model, student.input)
+    predictions = predict(learner, held_out.images, reference.explained_class)
+    pearson = pair_pearson(reference, predictions)
     assert pearson is not None
     figures: dict[str, object] = {
-        "top1": 100 * agreement.top1_accuracy(answers.logits, held_out.targets),
-        "agreement": 100 * agreement.agreement(reference.logits, answers.logits),
+        "top1": 100 * agreement.top1_accuracy(predictions.logits, held_out.targets),
+        "agreement": 100 * agreement.agreement(reference.logits, predictions.logits),
         "map_pearson": float(np.nanmean(pearson)),
         "map_pearson_p5": float(np.nanpercentile(pearson, 5)),
         "parameters": student.parameters,
@@ -189,28 +189,30 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
         images, known = held_out.images[named], [mask for mask in masks if mask is not None]
         maps = predict(learner, images, held_out.targets[named]).maps
         assert maps is not None
-        found = localise_all({"run": maps}, images, known, {})
+        found = localize_all({"run": maps}, images, known, {})
         figures["pointing"] = 100 * found["run"].pointing
         figures["pointing_centre"] = 100 * found["centre"].pointing
     return figures
 
 
 @functools.cache
-def taught_by(teacher: str, weights: Path | None, data: Path, spec: "ImageInput") -> tuple["Decoded", "Predictions"]:
+def taught_by(
+    teacher: str, weights: Path | None, data: Path, spec: "ImageInput"
+) -> tuple["DecodedImages", "Predictions"]:
     """Decode the held-out images at a student's size and evaluate the teacher on them, once for all its students."""
     import torch
 
-    from kdedge.data import decode, scan
+    from kdedge.data import decode, index_dataset
     from kdedge.models.trained_model import load_trained
     from kdedge_export.metrics.torch_predictions import predict
-    from kdedge_export.torch_export import deploy
+    from kdedge_export.torch_export import wrap_for_export
 
     taught = load_trained(teacher, weights=weights)
     if torch.cuda.is_available():
         taught.model.cuda()
-    collection = scan(data)
+    collection = index_dataset(data)
     held_out = decode(collection.test or collection.val, spec)
-    return held_out, predict(deploy(taught.model, taught.input), held_out.images)
+    return held_out, predict(wrap_for_export(taught.model, taught.input), held_out.images)
 
 
 def table(results: list[dict[str, object]]) -> str:
@@ -222,13 +224,13 @@ def table(results: list[dict[str, object]]) -> str:
     ]
     for kind in dict.fromkeys((row["images"], row["student"], row["method"]) for row in results):
         rows = [row for row in results if (row["images"], row["student"], row["method"]) == kind]
-        cells = []
+        positions = []
         for name in shown:
             values = [float(str(row[name])) for row in rows]
             digits = 3 if name == "map_pearson" else 1
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
-        lines.append(f"| {' | '.join(map(str, kind))} | " + " | ".join(cells) + " |")
+            positions.append(f"{statistics.mean(values):.{digits}f}{spread}")
+        lines.append(f"| {' | '.join(map(str, kind))} | " + " | ".join(positions) + " |")
     if "pointing_centre" in results[0]:
         dashes = " | –" * (len(shown) - 1)
         lines.insert(3, f"| – | – | guess at the center{dashes} | {float(str(results[0]['pointing_centre'])):.1f} |")

@@ -68,4 +68,4 @@ def test_network_is_exported_with_a_correct_map(name: str) -> None:
     allowed = max(TOLERANCE, ROUNDINGS * row.rounding)
     assert row.logits_error <= allowed
     assert row.map_error <= allowed
-    assert min(row.cells) >= 4
+    assert min(row.positions) >= 4

@@ -26,13 +26,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from model_sweep import TIMM, TOLERANCE, make_lively, normalised
+from model_sweep import TIMM, TOLERANCE, make_lively, normalized
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_registry import build_model, pretrained_input
 from kdedge.models.model_spec import ModelSpec
-from kdedge_export.onnx_import import explain_file
+from kdedge_export.onnx_import import add_saliency
 from kdedge_runtime.errors import KdedgeError
 
 CLASSES, SECONDS = 10, 120
@@ -70,7 +70,7 @@ class Row:
     """Outcome: `gradcam`, `reciprocam`, `refused` or `not exported`."""
     why: str = ""
     """Non-differentiable operator, reason for rejection, or the exporter's error."""
-    cells: tuple[int, int] = (0, 0)
+    positions: tuple[int, int] = (0, 0)
     features: str = ""
     error: float | None = None
     """Maximum Grad-CAM error against autograd over two inputs, relative to the largest value of each map.
@@ -98,10 +98,10 @@ def network(name: str) -> tuple[nn.Module, int]:
     native = pretrained_input(name).height
     for side in (*(side for side in SIDES if side < native), native):
         torch.manual_seed(0)
-        model = build(ModelSpec(name, CLASSES), side)
+        model = build_model(ModelSpec(name, CLASSES), side)
         try:
             make_lively(model, side)
-            logits_of(model.eval(), normalised(2, 0, side))
+            logits_of(model.eval(), normalized(2, 0, side))
         except (RuntimeError, AssertionError, ValueError):
             if side == native:
                 raise
@@ -119,7 +119,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 def export(model: nn.Module, side: int, exporter: str, path: Path) -> None:
     """Export in the usual way."""
     count = 1 if exporter == "dynamo, one image" else 2
-    example = (normalised(count, 0, side),)
+    example = (normalized(count, 0, side),)
     if exporter == "optimum":
         from optimum.exporters.onnx import onnx_export_from_model  # type: ignore[import-not-found]
 
@@ -163,7 +163,7 @@ class _Finds(TorchFunctionMode):
 
 
 def autograd_map(
-    model: nn.Module, x: Tensor, features: np.ndarray, classes: np.ndarray, cells: tuple[int, int]
+    model: nn.Module, x: Tensor, features: np.ndarray, classes: np.ndarray, positions: tuple[int, int]
 ) -> np.ndarray | None:
     """Compute Grad-CAM at the tensor that equals these features; None if there is none."""
     finder = _Finds(features)
@@ -176,9 +176,9 @@ def autograd_map(
     (slope,) = torch.autograd.grad(chosen, tensor)
     values, slopes = (item.detach().permute(order).reshape(features.shape) for item in (tensor, slope))
     if values.ndim == 3:
-        values, slopes = (item[:, -cells[0] * cells[1] :].transpose(1, 2) for item in (values, slopes))
-        values, slopes = (item.reshape(*item.shape[:2], *cells) for item in (values, slopes))
-    elif tuple(values.shape[2:]) != cells:
+        values, slopes = (item[:, -positions[0] * positions[1] :].transpose(1, 2) for item in (values, slopes))
+        values, slopes = (item.reshape(*item.shape[:2], *positions) for item in (values, slopes))
+    elif tuple(values.shape[2:]) != positions:
         values, slopes = (item.permute(0, 3, 1, 2) for item in (values, slopes))
     return (slopes.mean((2, 3), keepdim=True) * values).sum(1).numpy()
 
@@ -194,14 +194,16 @@ def measure(name: str, exporter: str, folder: Path) -> Row:
             path.unlink(missing_ok=True)
             return Row(name, exporter, "not exported", _cause(error))
     try:
-        done = explain_file(path, path.with_suffix(".explained.onnx"), side_px=side if exporter == "optimum" else None)
+        done = add_saliency(path, path.with_suffix(".explained.onnx"), side_px=side if exporter == "optimum" else None)
     except KdedgeError as error:
         return Row(name, exporter, "refused", str(error).replace(str(path), "MODEL.onnx"))
-    cells = done.outputs.map_height or 0, done.outputs.map_width or 0
-    row = Row(name, exporter, done.outputs.method, done.no_derivative_of or "", cells, done.outputs.target_layer or "")
+    positions = done.outputs.map_height or 0, done.outputs.map_width or 0
+    row = Row(
+        name, exporter, done.outputs.method, done.no_derivative_of or "", positions, done.outputs.target_layer or ""
+    )
     if done.outputs.method != "gradcam":
         return row
-    errors = [_errors(model, done.path, row, normalised(1, seed, side)) for seed in (1, 2)]
+    errors = [_errors(model, done.path, row, normalized(1, seed, side)) for seed in (1, 2)]
     done.path.unlink()
     if any(pair is None for pair in errors):
         return row
@@ -221,9 +223,9 @@ def _errors(model: nn.Module, path: Path, row: Row, x: Tensor) -> tuple[float, f
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = ["saliency_map", "explained_class", row.features]
     measured, classes, features = session.run(wanted, {session.get_inputs()[0].name: x.numpy()})
-    cells = measured.shape[1:]
-    single = autograd_map(model, x, features, classes, cells)
-    double = autograd_map(model.double(), x.double(), features, classes, cells)
+    positions = measured.shape[1:]
+    single = autograd_map(model, x, features, classes, positions)
+    double = autograd_map(model.double(), x.double(), features, classes, positions)
     model.float()
     if single is None or double is None:
         return None
@@ -276,12 +278,12 @@ def _every(path: Path, folder: Path, names: Iterable[str], exporters: Iterable[s
                 found[exporter] = Row(name, exporter, "not exported", (why.strip().splitlines() or [""])[-1])
                 _add(path, found[exporter])
             row = found[exporter]
-            print(name, exporter, row.outcome, row.cells, row.features, row.error, row.why[:300], flush=True)
+            print(name, exporter, row.outcome, row.positions, row.features, row.error, row.why[:300], flush=True)
 
 
 def _add(path: Path, row: Row) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(asdict(row) | {"cells": list(row.cells)}) + "\n")
+        file.write(json.dumps(asdict(row) | {"cells": list(row.positions)}) + "\n")
 
 
 def main(arguments: list[str]) -> None:

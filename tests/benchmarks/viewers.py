@@ -50,8 +50,8 @@ def read_streams(port: int, count: int, seconds: float, report: "multiprocessing
 
 def frames(port: int) -> int:
     """Return the number of processed frames."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics.json", timeout=10) as answer:
-        return int(json.load(answer)["frames"])
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics.json", timeout=10) as prediction:
+        return int(json.load(prediction)["frames"])
 
 
 def busy_s(process: int) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import commands, objections
 
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def tables(page: Path) -> list[list[list[str]]]:
     """Return the cells of each table of a page, headings first, without bold markup."""
     found = re.findall(r"((?:^\|.*\|\n)+)", page.read_text("utf-8"), re.MULTILINE)
     return [
-        [[cell.strip() for cell in line.replace("**", "")[1:-1].split("|")] for line in table.splitlines()]
+        [[position.strip() for position in line.replace("**", "")[1:-1].split("|")] for line in table.splitlines()]
         for table in (re.sub(r"^\|[-|]+\|\n", "", table, flags=re.MULTILINE) for table in found)
     ]
 
@@ -63,19 +63,21 @@ def test_readme_figures_equal_the_benchmark_tables() -> None:
 def test_readme_small_datasets_equal_the_benchmark_tables() -> None:
     ((heads, *rows),) = with_heads(PAGES[0], "small datasets")
     by_size = {
-        table[1][0]: {(row[1], head): cell for row in table[1:4] for head, cell in zip(table[0], row, strict=True)}
+        table[1][0]: {
+            (row[1], head): position for row in table[1:4] for head, position in zip(table[0], row, strict=True)
+        }
         for table in with_heads(PAGES[-1], "training images")
     }
     assert len(rows) == 4
-    for name, figure, *cells in rows:
+    for name, figure, *positions in rows:
         size = re.search(r"\d+ per class", name)
         if size is not None:
             group = by_size[size[0]]
-        assert cells == [group[method, figure] for method in heads[2:]]
+        assert positions == [group[method, figure] for method in heads[2:]]
 
 
 @pytest.mark.parametrize(("name", "millions"), [("resnet56", "0.85"), ("resnet8", "0.08")])
 def test_readme_parameter_counts(name: str, millions: str) -> None:
-    count = sum(parameter.numel() for parameter in build(ModelSpec(f"small:{name}", 10), 32).parameters())
+    count = sum(parameter.numel() for parameter in build_model(ModelSpec(f"small:{name}", 10), 32).parameters())
     assert f"{count / 1e6:.2f}" == millions
     assert f"{millions} M" in PAGES[0].read_text("utf-8")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_nets import CLASSES, NETS, SIDE, SPEC, TAILS, Export, randomised
 
-from kdedge_export.torch_export import Plain, deploy, export_graph, save_model
+from kdedge_export.torch_export import ClassifierOnly, export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(f"class {index}" for index in range(CLASSES))
@@ -30,7 +30,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
         if name not in made:
             torch.manual_seed(0)
             model = randomised((NETS | TAILS)["linear" if name == "plain" else name]())
-            module = Plain(model, SPEC) if name == "plain" else deploy(model, SPEC, "hirescam")
+            module = ClassifierOnly(model, SPEC) if name == "plain" else wrap_for_export(model, SPEC, "hirescam")
             graph = export_graph(module)
             metadata = Metadata(LABELS, SPEC, module.outputs, lineage={"student": "Grüße"}, temperature=1.5)
             path = folder / f"{name}.onnx"

@@ -11,7 +11,7 @@ import torch
 from small_nets import CHANNELS, CLASSES, SIDE, body
 from torch import Tensor, nn
 
-from kdedge_runtime.int8_arithmetic import sum_exactly
+from kdedge_runtime.int8_arithmetic import use_exact_sums
 
 TOLERANCE = 1e-4
 
@@ -44,7 +44,7 @@ def run(path: Path, x: Tensor, *, exact_int8: bool = False, **feeds: np.ndarray)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if exact_int8:
-        sum_exactly(options)
+        use_exact_sums(options)
     session = ort.InferenceSession(path, options)
     names = [item.name for item in session.get_outputs()]
     values = session.run(names, {session.get_inputs()[0].name: x.numpy()} | feeds)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from small_nets import CLASSES
 
-from kdedge_export.torch_export import Deployed
+from kdedge_export.torch_export import ExportableModel
 from kdedge_export.validation import Models, ValidationSet, validate
 from kdedge_export.validation.check import Check
 from kdedge_runtime import Model
@@ -16,7 +16,7 @@ LABELS = tuple(map(str, range(CLASSES)))
 Draw = Callable[[int, int], np.ndarray]
 
 
-def map_check(module: Deployed, model: Model, image: np.ndarray) -> Check:
+def map_check(module: ExportableModel, model: Model, image: np.ndarray) -> Check:
     report, _ = validate(Models(module, model), ValidationSet(image, LABELS), quick=True)
     (check,) = [check for check in report.checks if check.key == "fp32_map_error"]
     return check

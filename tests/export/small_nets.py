@@ -8,11 +8,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge_export.torch_export import Deployed, ExportedGraph, Plain
+from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.metadata import ImageInput
 
-SIDE, CELLS, CHANNELS, CLASSES = 32, 8, 12, 10
+SIDE, POSITIONS, CHANNELS, CLASSES = 32, 8, 12, 10
 SPEC = ImageInput(SIDE, SIDE, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3))
 
 
@@ -243,8 +243,8 @@ def class_token() -> nn.Module:
 TAILS: dict[str, Callable[[], nn.Module]] = {
     "flattens": Flattens,
     "pools scores": PoolsScores,
-    "normalises pooled": NormalisesPooled,
-    "convolves pooled": ConvolvesPooled,
+    "normalizes after pooling": NormalisesPooled,
+    "convolves after pooling": ConvolvesPooled,
     "channels last": ChannelsLast,
     "class token": class_token,
 }
@@ -255,7 +255,7 @@ TAILS: dict[str, Callable[[], nn.Module]] = {
 class Export:
     """Network as a module, as a graph, and as a loaded file."""
 
-    module: Deployed | Plain
+    module: ExportableModel | ClassifierOnly
     graph: ExportedGraph
     metadata: Metadata
     model: Model

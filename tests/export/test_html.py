@@ -29,8 +29,8 @@ class TestThumbnails:
         assert len(picture_uri(noise)) < LARGEST_BYTES * 4 / 3 + 100
 
     def test_overlay_shows_positive_values_and_ignores_non_finite_maps(self) -> None:
-        grey = np.full((32, 32, 3), 128, dtype=np.uint8)
+        gray = np.full((32, 32, 3), 128, dtype=np.uint8)
         hot = np.zeros((8, 8), dtype=np.float32)
         hot[2, 2] = 1
-        assert overlay_uri(grey, hot) != picture_uri(grey)
-        assert overlay_uri(grey, -hot) == overlay_uri(grey, np.full_like(hot, np.nan)) == picture_uri(grey)
+        assert overlay_uri(gray, hot) != picture_uri(gray)
+        assert overlay_uri(gray, -hot) == overlay_uri(gray, np.full_like(hot, np.nan)) == picture_uri(gray)

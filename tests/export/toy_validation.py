@@ -7,20 +7,20 @@ import numpy as np
 from validate_toys import LABELS, Toy, model_file, pictures
 
 from kdedge_export.metrics.torch_predictions import predict
-from kdedge_export.validation import Deployment, Evidence, Models, ValidationReport, ValidationSet, validate
+from kdedge_export.validation import Deployment, Models, SampleGallery, ValidationReport, ValidationSet, validate
 
 IMAGES = pictures(400)
 STUDENT = Toy()
 
 
-def run(folder: Path, **changes: object) -> tuple[ValidationReport, Evidence]:
+def run(folder: Path, **changes: object) -> tuple[ValidationReport, SampleGallery]:
     """Validate an intact toy model, or with changed arguments."""
     settings: dict[str, object] = {
         "student": STUDENT,
         "fp32": model_file(STUDENT, folder / "model.onnx"),
         "int8": model_file(STUDENT, folder / "model.int8.onnx", noise=0.005),
         "images": IMAGES,
-        "targets": right_answers(),
+        "targets": right_predictions(),
         "labels": LABELS,
     } | changes
 
@@ -30,10 +30,10 @@ def run(folder: Path, **changes: object) -> tuple[ValidationReport, Evidence]:
     return validate(taken(Models), taken(ValidationSet), taken(Deployment), **settings)  # type: ignore[arg-type]
 
 
-def right_answers() -> np.ndarray:
-    answers = predict(STUDENT, IMAGES).logits.argmax(axis=1)
-    answers[::5] = (answers[::5] + 1) % len(LABELS)
-    return answers
+def right_predictions() -> np.ndarray:
+    predictions = predict(STUDENT, IMAGES).logits.argmax(axis=1)
+    predictions[::5] = (predictions[::5] + 1) % len(LABELS)
+    return predictions
 
 
 def failed(report: ValidationReport) -> set[str]:

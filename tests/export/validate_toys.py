@@ -45,8 +45,8 @@ class Toy(nn.Module):
         features = self.conv(((image.float() - self.mean) / self.std).permute(0, 3, 1, 2)).relu()
         logits = self.head(features.mean(dim=(2, 3)))
         explained = torch.where(class_index < 0, logits.argmax(dim=1), class_index)
-        cells = features.shape[2] * features.shape[3]
-        saliency_map = torch.einsum("nchw,nc->nhw", features, self.head.weight[explained]) / cells
+        positions = features.shape[2] * features.shape[3]
+        saliency_map = torch.einsum("nchw,nc->nhw", features, self.head.weight[explained]) / positions
         return logits, saliency_map, explained
 
 
@@ -100,7 +100,7 @@ def model_file(
         kernel = kernel[:, ::-1] * 1
     if shuffle_classes:
         head = head[::-1] * 1
-    cells = (SIDE // toy.conv.stride[0]) ** 2 / map_scale
+    positions = (SIDE // toy.conv.stride[0]) ** 2 / map_scale
     values = {
         "mean": np.array(METADATA.input.mean) * 255,
         "std": np.array(METADATA.input.std) * 255,
@@ -108,7 +108,7 @@ def model_file(
         "head": head,
         # Division by infinity makes the whole map 0.
         "logits_scale": np.array(logits_scale),
-        "cells": np.array(np.inf if constant_map else -cells if negative_map else cells),
+        "cells": np.array(np.inf if constant_map else -positions if negative_map else positions),
     }
     integers = {
         "class_index": np.array([-1]),
@@ -176,7 +176,7 @@ def compared(
     *,
     lost: Sequence[int] = (),
     gained: Sequence[int] = (),
-    labelled: bool = True,
+    labeled: bool = True,
     correlations: Sequence[float] | np.ndarray | None = (),
     constant: int = 0,
 ) -> Comparison:
@@ -186,7 +186,7 @@ def compared(
         n: number of images.
         lost: images only the reference predicts correctly.
         gained: images only the candidate predicts correctly.
-        labelled: True if targets are known.
+        labeled: True if targets are known.
         correlations: map correlations of the first images; the other maps are equal. None for models without maps.
         constant: number of last images with constant maps in both models.
     """
@@ -205,4 +205,4 @@ def compared(
         a[n - constant :], b[n - constant :] = 0.0, 0.0
         maps = [a, b]
     sides = [Predictions(logits, m, targets) for logits, m in zip((reference, candidate), maps, strict=True)]
-    return compare(*sides, targets if labelled else None)
+    return compare(*sides, targets if labeled else None)

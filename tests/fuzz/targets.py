@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-from colour_model import write_colour_model
+from colour_model import write_color_model
 from onnx import helper
 from PIL import Image
 
-from kdedge.config.recipe_file import load_settings
-from kdedge.config.training_recipe import Recipe
+from kdedge.config.recipe_file import load_recipe
+from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, read_run, write_run
 from kdedge_runtime import Model
-from kdedge_runtime.bundle.reader import opened_bundle
+from kdedge_runtime.bundle.reader import open_bundle
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.server import Address, Asset, Door, Handler, Server, shared_assets
-from kdedge_runtime.util.images import read_picture
+from kdedge_runtime.server import AccessPolicy, Address, HttpServer, RequestHandler, StaticFile, shared_static_files
+from kdedge_runtime.util.images import read_image
 from kdedge_runtime.util.printable import printable, printable_json
 
 Case = Callable[[np.random.Generator], None]
@@ -43,7 +43,7 @@ class Unexpected(Exception):
 
 def model_bytes(work: Path) -> Case:
     """Mutate the bytes of a model file, load it, and run it on one image."""
-    sound = write_colour_model(work / "sound.onnx").read_bytes()
+    sound = write_color_model(work / "sound.onnx").read_bytes()
 
     def case(rng: np.random.Generator) -> None:
         (work / "model.onnx").write_bytes(mutated(sound, rng))
@@ -54,7 +54,7 @@ def model_bytes(work: Path) -> Case:
 
 def model_metadata(work: Path) -> Case:
     """Insert arbitrary values into a model file's metadata, load it, and run it on one image."""
-    sound = onnx.load(write_colour_model(work / "sound.onnx"))
+    sound = onnx.load(write_color_model(work / "sound.onnx"))
 
     def case(rng: np.random.Generator) -> None:
         model = onnx.ModelProto()
@@ -81,7 +81,7 @@ def image(work: Path) -> Case:
     def case(rng: np.random.Generator) -> None:
         path = work / "photo.jpg"
         path.write_bytes(mutated(sound[int(rng.integers(len(sound)))], rng))
-        decoded = read_picture(path)
+        decoded = read_image(path)
         if decoded.dtype != np.uint8 or decoded.ndim != 3 or decoded.shape[2] != 3:
             raise Unexpected(f"decoded to {decoded.dtype} {decoded.shape}")
 
@@ -96,7 +96,7 @@ def run_record(work: Path) -> Case:
         input=ImageInput(32, 32, (0.5,) * 3, (0.25,) * 3),
         labels=("a", "b"),
         data={"source": "/photos", "fingerprint": "ab", "train": 8, "val": 2, "images_per_class": None},
-        recipe=asdict(Recipe(3, 8, 0.05, {"ce": 1.0})) | {"measured": []},
+        recipe=asdict(TrainingRecipe(3, 8, 0.05, {"ce": 1.0})) | {"measured": []},
         request={"data": "photos", "model": "resnet8"},
         device="CPU",
         result={"best": {"epoch": 1}, "last": {"epoch": 3}, "seconds": 1.0},
@@ -106,7 +106,7 @@ def run_record(work: Path) -> Case:
 
     def case(rng: np.random.Generator) -> None:
         (work / "run.json").write_text(json.dumps(with_wild_leaf(sound, rng)))
-        Recipe.from_record(read_run(work).recipe)
+        TrainingRecipe.from_record(read_run(work).recipe)
 
     return case
 
@@ -117,7 +117,7 @@ def recipe(work: Path) -> Case:
 
     def case(rng: np.random.Generator) -> None:
         (work / "mine.toml").write_bytes(mutated(sound, rng))
-        load_settings(str(work / "mine.toml"))
+        load_recipe(str(work / "mine.toml"))
 
     return case
 
@@ -126,25 +126,25 @@ def bundle(work: Path) -> Case:
     """Mutate the bytes of a bundle and open it."""
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive:
-        archive.writestr("model.onnx", write_colour_model(work / "sound.onnx").read_bytes())
+        archive.writestr("model.onnx", write_color_model(work / "sound.onnx").read_bytes())
         archive.writestr("SHA256SUMS", "0" * 64 + "  model.onnx\n")
 
     def case(rng: np.random.Generator) -> None:
         (work / "bundle.zip").write_bytes(mutated(held.getvalue(), rng))
-        with opened_bundle(work / "bundle.zip"):
+        with open_bundle(work / "bundle.zip"):
             pass
 
     return case
 
 
-class _Page(Handler):
-    def assets(self) -> Mapping[str, Asset]:
-        return shared_assets()
+class _Page(RequestHandler):
+    def assets(self) -> Mapping[str, StaticFile]:
+        return shared_static_files()
 
 
 def request_head(work: Path) -> Case:
     """Send a mutated request head to the web server; the next valid request is answered."""
-    server = Server(Door.at(Address("127.0.0.1", 0)), _Page)
+    server = HttpServer(AccessPolicy.at(Address("127.0.0.1", 0)), _Page)
     server.start("fuzzed")
     address = server.server_address[:2]
     sound = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\nCookie: a=b\r\nConnection: close\r\n\r\n"

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from kdedge.data import scan
-from kdedge.models.model_registry import build
+from kdedge.data import index_dataset
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, METRICS, RunRecord, write_run
 from kdedge.training.checkpoint import save_weights
@@ -42,7 +42,7 @@ def make_run(
     """Write a run of `small:resnet8` with random weights for its seed; `data` is the recorded dataset location."""
     folder.mkdir(parents=True)
     last = epochs[-1] if epochs else None
-    found = scan(data) if data is not None and data.is_dir() else None
+    found = index_dataset(data) if data is not None and data.is_dir() else None
     record = RunRecord(
         kind="train" if teacher is None else "distill",
         model=ModelSpec("small:resnet8", len(labels)),
@@ -81,7 +81,7 @@ def make_run(
     (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in epochs), encoding="utf-8")
     if last is not None:
         torch.manual_seed(seed)
-        model = build(record.model, SIDE)
+        model = build_model(record.model, SIDE)
         save_weights(folder / BEST, model, {"epoch": last["epoch"]})
     return folder
 

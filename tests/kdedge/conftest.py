@@ -10,7 +10,7 @@ from training_toys import Listener, Outcome, write_scenes
 
 from kdedge.cli import main
 from kdedge.pipelines.model_export import export_model
-from kdedge.training.training_run import Request, start_run
+from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_runtime.devices import load_profile
 
 
@@ -35,7 +35,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teacher_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Complete run of `small:resnet8` after four epochs on `scenes`; read-only."""
     out = tmp_path_factory.mktemp("runs") / "teacher"
-    start_run(Request(str(scenes), "small:resnet8", epochs=4, batch_size=16), out, Listener(), "cpu")
+    start_run(TrainConfig(str(scenes), "small:resnet8", epochs=4, batch_size=16), out, Listener(), "cpu")
     return out
 
 
@@ -43,7 +43,7 @@ def teacher_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported_run(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Student of `teacher_run` after two epochs, with its fp32 and int8 files; read-only."""
     out = tmp_path_factory.mktemp("exported") / "student"
-    request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=2, batch_size=16)
+    request = TrainConfig(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=2, batch_size=16)
     start_run(request, out, Listener(), "cpu")
     export_model(str(out), with_int8=True, profile=load_profile("generic"))
     return out

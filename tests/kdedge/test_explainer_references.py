@@ -14,12 +14,12 @@ from kdedge.pipelines.model_export import export_model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.explainers.kernel_shap import kernel_shap, shapley_values
 from kdedge_runtime.explainers.lime import lime, local_model
-from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.preprocess import preprocess
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PHOTOS = ("0200_n02097474.jpg", "0782_n04152593.jpg")
@@ -45,11 +45,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def case(request: pytest.FixtureRequest, model: Model) -> tuple[np.ndarray, int]:
     """Photo at the model's input size, and its top class."""
     with zipfile.ZipFile(DATA / "imagenet-sample-500.zip") as archive, archive.open(request.param) as file:
-        picture = fit(np.asarray(Image.open(file).convert("RGB")), model.metadata.input)
+        picture = preprocess(np.asarray(Image.open(file).convert("RGB")), model.metadata.input)
     return picture, int(model.predict(picture[None]).logits.argmax())
 
 
-def hidden_colour(model: Model) -> np.ndarray:
+def hidden_color(model: Model) -> np.ndarray:
     return np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
 
 
@@ -57,20 +57,20 @@ def score_of(model: Model, class_index: int) -> Callable[[np.ndarray], np.ndarra
     return lambda pictures: model.predict(pictures).probabilities[:, class_index]
 
 
-class Recording(Probe):
+class Recording(MaskedScorer):
     """Probe that records masks and scores, with a budget of 250 evaluations."""
 
     def __init__(self, score: Callable[[np.ndarray], np.ndarray], picture: np.ndarray, hidden: np.ndarray) -> None:
         self.evaluations = 0
         super().__init__(score, picture, hidden, budget_ms=250, clock=lambda: self.evaluations / 1e3)
         self.kept: list[np.ndarray] = []
-        self.answers: list[float] = []
+        self.predictions: list[float] = []
 
     def ask(self, keep: np.ndarray) -> np.ndarray:
-        answers = super().ask(keep)
+        predictions = super().ask(keep)
         self.kept.extend(keep)
-        self.answers.extend(answers)
-        return answers
+        self.predictions.extend(predictions)
+        return predictions
 
 
 def assert_within_the_errors(ours: np.ndarray, errors: np.ndarray, theirs: np.ndarray) -> None:
@@ -84,7 +84,7 @@ def assert_within_the_errors(ours: np.ndarray, errors: np.ndarray, theirs: np.nd
 def test_occlusion_equals_captum(model: Model, case: tuple[np.ndarray, int]) -> None:
     attr = pytest.importorskip("captum.attr", reason="the reference is captum")
     picture, class_index = case
-    score, hidden = score_of(model, class_index), hidden_colour(model)
+    score, hidden = score_of(model, class_index), hidden_color(model)
 
     def forward(images: Tensor) -> Tensor:
         return torch.from_numpy(score(images.permute(0, 2, 3, 1).numpy().astype(np.uint8)))
@@ -96,7 +96,7 @@ def test_occlusion_equals_captum(model: Model, case: tuple[np.ndarray, int]) -> 
         baselines=torch.from_numpy(hidden.astype(np.float32))[None, :, None, None].expand(1, 3, 224, 224),
         perturbations_per_eval=8,
     )
-    ours = occlusion(Probe(score, picture, hidden))
+    ours = occlusion(MaskedScorer(score, picture, hidden))
     pixels = theirs[0, 0].numpy()
     assert np.abs(pixels).max() > 0.02
     np.testing.assert_allclose(np.kron(ours.map, np.ones((16, 16))), pixels, atol=1e-5)
@@ -107,13 +107,13 @@ def test_lime_equals_lime_on_equal_samples(model: Model, case: tuple[np.ndarray,
     metrics = pytest.importorskip("sklearn.metrics")
     picture, class_index = case
     parts = superpixels(picture, 30)
-    probe = Recording(score_of(model, class_index), picture, hidden_colour(model))
+    probe = Recording(score_of(model, class_index), picture, hidden_color(model))
     ours = lime(probe, parts)
     first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(int(parts.max()) + 1)]
     shown = np.stack(probe.kept).reshape(-1, parts.size)[:, first]
     distances = metrics.pairwise_distances(shown, shown[:1], metric="cosine").ravel()
     base = lime_base.LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
-    scores = np.array(probe.answers)[:, None]
+    scores = np.array(probe.predictions)[:, None]
     _, explained, _, _ = base.explain_instance_with_data(
         shown, scores, distances, 0, num_features=len(first), feature_selection="none"
     )
@@ -126,7 +126,7 @@ def test_lime_equals_lime_within_errors(model: Model, case: tuple[np.ndarray, in
     lime_image = pytest.importorskip("lime.lime_image", reason="the reference is lime")
     picture, class_index = case
     parts = superpixels(picture, 30)
-    hidden = hidden_colour(model)
+    hidden = hidden_color(model)
     ours = lime(Recording(score_of(model, class_index), picture, hidden), parts)
     explained = lime_image.LimeImageExplainer(random_state=2).explain_instance(
         picture,
@@ -147,7 +147,7 @@ class TestShap:
     def value(model: Model, case: tuple[np.ndarray, int], parts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Return the value function that `shap` expects: rows of zeros and ones, one column per part."""
         picture, class_index = case
-        probe = Probe(score_of(model, class_index), picture, hidden_colour(model))
+        probe = MaskedScorer(score_of(model, class_index), picture, hidden_color(model))
 
         def of(rows: np.ndarray) -> np.ndarray:
             shown = np.asarray(rows, bool)[:, parts].astype(np.float32)
@@ -160,7 +160,7 @@ class TestShap:
         picture, class_index = case
         parts = superpixels(picture, 6)
         count = int(parts.max()) + 1
-        ours = kernel_shap(Probe(score_of(model, class_index), picture, hidden_colour(model)), parts)
+        ours = kernel_shap(MaskedScorer(score_of(model, class_index), picture, hidden_color(model)), parts)
         explainer = shap.explainers.Exact(self.value(model, case, parts), np.zeros((1, count)))
         theirs = explainer(np.ones((1, count))).values[0]
         np.testing.assert_allclose(ours.map, theirs[parts], atol=1e-6)
@@ -189,7 +189,7 @@ class TestShap:
         picture, class_index = case
         parts = superpixels(picture, 20)
         count = int(parts.max()) + 1
-        ours = kernel_shap(Recording(score_of(model, class_index), picture, hidden_colour(model)), parts)
+        ours = kernel_shap(Recording(score_of(model, class_index), picture, hidden_color(model)), parts)
         explainer = shap.KernelExplainer(self.value(model, case, parts), np.zeros((1, count)))
         theirs = explainer.shap_values(np.ones((1, count)), nsamples=250, l1_reg=False, silent=True, seed=3)[0]
         first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(count)]
@@ -237,7 +237,7 @@ def test_score_cam_equals_pytorch_grad_cam(case: tuple[np.ndarray, int], monkeyp
             tensor = torch.from_numpy(pictures.astype(np.float32) - 128).permute(0, 3, 1, 2)
             return net(tensor)[:, 3].numpy()
 
-    ours = score_cam(Probe(logit, small, np.full(3, 128, np.uint8)), activations)
+    ours = score_cam(MaskedScorer(logit, small, np.full(3, 128, np.uint8)), activations)
     # A mask that differs in its last bit may round a pixel to the next level.
     np.testing.assert_allclose(ours.map, maps[0].reshape(ours.map.shape), rtol=0.015)
     assert np.ptp(ours.map) > 0.01

@@ -17,7 +17,7 @@ from training_toys import Outcome
 
 from kdedge.cli.console import PrintableConsole, flagged
 from kdedge_runtime.feedback import FeedbackStore, Verdict
-from kdedge_runtime.util.images import jpeg
+from kdedge_runtime.util.images import encode_jpeg
 
 STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 EVIL = "a\x1b[2J\x9b1m"
@@ -55,8 +55,8 @@ def test_feedback_text_is_escaped(command: Callable[..., Outcome], tmp_path: Pat
     with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
         store.add(
             Verdict(
-                judgement="label",
-                frame_jpeg=jpeg(np.full((60, 80, 3), 9, np.uint8), 90),
+                judgment="label",
+                frame_jpeg=encode_jpeg(np.full((60, 80, 3), 9, np.uint8), 90),
                 saliency_map=None,
                 label="bolt",
                 probability=0.75,
@@ -81,7 +81,7 @@ def test_run_record_text_is_escaped(command: Callable[..., Outcome], teacher_run
     assert not STEERING.search(outcome.out + outcome.err)
 
 
-def test_lines_cells_and_warnings_are_escaped_and_styles_kept() -> None:
+def test_lines_positions_and_warnings_are_escaped_and_styles_kept() -> None:
     stream = io.StringIO()
     console = PrintableConsole(file=stream, force_terminal=False, width=200)
     table = Table(f"head {EVIL}")

@@ -17,19 +17,19 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kdedge.config.training_recipe import Recipe
-from kdedge.data import load, scan
-from kdedge.models.model_registry import build
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.data import index_dataset, load
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import METRICS
-from kdedge.training.builder import assemble
-from kdedge.training.compute_device import choose_compute
-from kdedge.training.distributed import Group
-from kdedge.training.image_store import OnDevice
-from kdedge.training.instrumented_model import Watched
+from kdedge.training.builder import build_trainer
+from kdedge.training.compute_device import choose_device
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.image_store import DeviceImages
+from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge.training.trainer import Trainer
-from kdedge.training.training_run import Audience
+from kdedge.training.training_run import RunCallback
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.sources.scenes import LABELS, render_scene
 
@@ -72,7 +72,7 @@ def write_squares(root: Path, train: int = TRAIN, val: int = VAL) -> Path:
 
 
 @dataclass
-class Listener(Audience):
+class Listener(RunCallback):
     """Training callback that records all events."""
 
     plan: list[tuple[str, str]] = field(default_factory=list)
@@ -139,7 +139,7 @@ def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def tiny_trainer(
     root: Path,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     *,
     model: str = "small:resnet8",
     teacher: nn.Module | None = None,
@@ -147,13 +147,13 @@ def tiny_trainer(
     bf16: bool = False,
 ) -> Trainer:
     """Build a trainer on the images of `root`, with a student (and a teacher) of 32 px, on the CPU."""
-    spec, compute = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3), replace(choose_compute("cpu"), bf16=bf16)
+    spec, compute = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3), replace(choose_device("cpu"), bf16=bf16)
     torch.manual_seed(seed)
-    student = Watched(build(ModelSpec(model, len(CLASSES)), SIDE), spec, compute)
-    taught = None if teacher is None else NetworkTeacher(Watched(teacher, spec, compute), compute)
-    data = load(scan(root), spec)
-    train, val = (OnDevice(side.images, side.targets, compute.device) for side in (data.train, data.val))
-    return assemble(student, taught, train, val, recipe, Group(), compute, classes=len(CLASSES))
+    student = InstrumentedModel(build_model(ModelSpec(model, len(CLASSES)), SIDE), spec, compute)
+    taught = None if teacher is None else NetworkTeacher(InstrumentedModel(teacher, spec, compute), compute)
+    data = load(index_dataset(root), spec)
+    train, val = (DeviceImages(side.images, side.targets, compute.device) for side in (data.train, data.val))
+    return build_trainer(student, taught, train, val, recipe, ProcessGroup(), compute, classes=len(CLASSES))
 
 
 def write_unexplainable(path: Path, side: int = SIDE) -> str:

@@ -128,8 +128,8 @@ def show(rows: list[dict[str, Any]]) -> float:
     total = {"module": "all", **{key: sum(row[key] for row in rows) for key in COUNTS}}
     for row in [*rows, total]:
         row["score"] = row["killed"] / max(row["killed"] + row["survived"], 1)
-        cells = [str(row[key]) for key in ("module", *COUNTS)]
-        print(f"| {' | '.join(cells)} | {row['score']:.1%} |")
+        positions = [str(row[key]) for key in ("module", *COUNTS)]
+        print(f"| {' | '.join(positions)} | {row['score']:.1%} |")
     return float(total["score"])
 
 

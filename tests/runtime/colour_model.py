@@ -8,14 +8,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 
-__all__ = ["CELLS", "LABELS", "SIDE", "write_colour_model"]
+__all__ = ["POSITIONS", "LABELS", "SIDE", "write_color_model"]
 
 SIDE = 64
-CELLS = 8
+POSITIONS = 8
 LABELS = ("red", "green", "blue")
 
 
-def write_colour_model(
+def write_color_model(
     path: Path,
     *,
     method: str = "cam",
@@ -30,7 +30,7 @@ def write_colour_model(
     pooling and a linear layer: `sum_k W[c, k] * A[k]`, whose mean is the logit.
     """
     spec = spec or ImageInput(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    stride = spec.height // CELLS
+    stride = spec.height // POSITIONS
     weights = gain * (1.5 * np.eye(3, dtype=np.float32) - 0.5)
     pool = np.zeros((3, 3, stride, stride), dtype=np.float32)
     for channel in range(3):
@@ -63,7 +63,7 @@ def write_colour_model(
             helper.make_node("ReduceSum", ["weighted", "axes_k"], ["saliency_map"], keepdims=0),
         ]
         outputs += [
-            helper.make_tensor_value_info("saliency_map", TensorProto.FLOAT, ["N", CELLS, CELLS]),
+            helper.make_tensor_value_info("saliency_map", TensorProto.FLOAT, ["N", POSITIONS, POSITIONS]),
             helper.make_tensor_value_info("explained_class", TensorProto.INT64, ["N"]),
         ]
     inputs = [helper.make_tensor_value_info(spec.name, TensorProto.UINT8, ["N", spec.height, spec.width, 3])]
@@ -73,7 +73,7 @@ def write_colour_model(
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "colour", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    shown = Outputs(method, None, "gap-linear", CELLS, CELLS) if method != "none" else Outputs("none")
+    shown = Outputs(method, None, "gap-linear", POSITIONS, POSITIONS) if method != "none" else Outputs("none")
     metadata = Metadata(labels, spec, shown)
     helper.set_model_props(model, metadata.to_props() if props is None else props)
     onnx.checker.check_model(model)

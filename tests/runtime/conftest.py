@@ -5,21 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_model import SIDE, write_colour_model
+from colour_model import SIDE, write_color_model
 from PIL import Image
 from view_client import ABOUT, HERE
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
 from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
-from kdedge_runtime.sources.image_source import PictureSource
-from kdedge_runtime.stream.runner import RunSettings
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.sources.image_source import ImageSource
+from kdedge_runtime.stream.runner import StreamSettings
+from kdedge_runtime.stream.statistics import RunProgress
 
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_model(tmp_path_factory.mktemp("model") / "colour.onnx")
+    return write_color_model(tmp_path_factory.mktemp("model") / "colour.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +29,8 @@ def model(model_path: Path) -> Model:
 
 @pytest.fixture
 def write_model(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes a color model with other settings; see `write_colour_model`."""
-    return lambda name="other.onnx", **settings: write_colour_model(tmp_path / name, **settings)
+    """Return a function that writes a color model with other settings; see `write_color_model`."""
+    return lambda name="other.onnx", **settings: write_color_model(tmp_path / name, **settings)
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def progress(tmp_path: Path) -> Progress:
-    return Progress(PictureSource(tmp_path))
+def progress(tmp_path: Path) -> RunProgress:
+    return RunProgress(ImageSource(tmp_path))
 
 
 @pytest.fixture
 def controls(model: Model) -> Controls:
-    return Controls(model, RunSettings())
+    return Controls(model, StreamSettings())
 
 
 @pytest.fixture

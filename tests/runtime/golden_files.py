@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_runtime.diagnostics.reference_frames import record
+from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 
 SIDE = 8
@@ -17,7 +17,7 @@ _WEIGHTS = np.random.default_rng(0).choice([-127, 127, 127], size=(SIDE * SIDE *
 
 def with_golden(path: Path, **changes: Any) -> Path:
     """Write reference frames into a model file, modified by `changes`."""
-    return with_metadata(path, golden=record(path) | changes)
+    return with_metadata(path, golden=record_reference_frames(path) | changes)
 
 
 def with_metadata(path: Path, **changes: Any) -> Path:

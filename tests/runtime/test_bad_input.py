@@ -20,8 +20,8 @@ from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocess import fit
-from kdedge_runtime.util.images import read_picture
+from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.util.images import read_image
 
 COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 FUZZ_S = 2.0
@@ -81,12 +81,12 @@ def test_very_wide_image_is_classified(model_path: Path, tmp_path: Path) -> None
 
 
 def test_animation_cmyk_and_palette_images_are_classified(model_path: Path, tmp_path: Path) -> None:
-    colours = [Image.new("RGB", (64, 64), colour) for colour in ("lime", "red", "blue")]
+    colors = [Image.new("RGB", (64, 64), color) for color in ("lime", "red", "blue")]
     folder = tmp_path / "in"
     folder.mkdir()
-    colours[0].save(folder / "1.gif", save_all=True, append_images=colours[1:])
+    colors[0].save(folder / "1.gif", save_all=True, append_images=colors[1:])
     Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(folder / "2.jpg")
-    colours[2].quantize(4).save(folder / "3.png")
+    colors[2].quantize(4).save(folder / "3.png")
     assert main([str(model_path), "--source", str(folder), "--jsonl", str(tmp_path / "a")]) == 0
     *lines, _ = map(json.loads, (tmp_path / "a").read_text().splitlines())
     assert [line["label"] for line in lines] == ["green", "red", "blue"], "first frame of an animation"
@@ -234,7 +234,7 @@ def test_full_disk_for_overlay_images_is_reported(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdedge_runtime.sinks.image_folder.write_whole", full)
+    monkeypatch.setattr("kdedge_runtime.sinks.image_folder.atomic_write", full)
     code, told = _told(model_path, photos, capsys, "-o", str(tmp_path / "out"))
     assert code == 1
     assert "1-red.jpg cannot be written: No space left on device" in told[-1]
@@ -276,13 +276,13 @@ def test_damaged_images_are_decoded_or_rejected(tmp_path: Path) -> None:
     while time.monotonic() < ends:
         path.write_bytes(_damaged(chance.choice(seeds), chance))
         try:
-            pixels = read_picture(path)
+            pixels = read_image(path)
         except KdedgeError as error:
             assert str(path) in str(error)
         else:
             read += 1
             assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
-            assert fit(pixels, spec).shape == (16, 16, 3)
+            assert preprocess(pixels, spec).shape == (16, 16, 3)
     assert read, "some damage leaves a picture"
 
 
@@ -312,7 +312,7 @@ def test_damaged_metadata_is_parsed_or_rejected() -> None:
             continue
         read += 1
         assert metadata.to_props()
-        fit(np.zeros((5, 7, 3), np.uint8), metadata.input)
+        preprocess(np.zeros((5, 7, 3), np.uint8), metadata.input)
     assert read, "some damage leaves sound metadata"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from colour_model import SIDE, write_colour_model
+from colour_model import SIDE, write_color_model
 from golden_files import with_golden
 from onnx import TensorProto, helper, numpy_helper
 
@@ -178,7 +178,7 @@ def changed(key: str, old: str, new: str) -> dict[str, str]:
 def test_extreme_metadata_is_rejected(
     key: str, old: str, new: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_colour_model(tmp_path / "a.onnx", props=changed(key, old, new))
+    path = write_color_model(tmp_path / "a.onnx", props=changed(key, old, new))
     told = refused(path, photos, tmp_path, capfd)
     assert "damaged" in told and len(told) < 1000
 
@@ -207,7 +207,7 @@ def test_file_cannot_disable_its_self_test(
 
 def test_predictions_are_checked_at_maximum_tolerance(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Check that the maximum tolerance does not hide predictions off by a sixth of the range."""
-    path = write_colour_model(tmp_path / "a.onnx")
+    path = write_color_model(tmp_path / "a.onnx")
     model = onnx.load(path)
     sound = with_golden(path)
     metadata = Model.load(sound).metadata
@@ -235,7 +235,7 @@ def test_untrusted_text_never_contains_control_characters(
     changes: dict[str, Any], photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     metadata = Metadata(("red", "green", "blue"), SPEC, Outputs("cam", None, None, 8, 8))
-    path = write_colour_model(tmp_path / "a.onnx", props=replace(metadata, **changes).to_props())
+    path = write_color_model(tmp_path / "a.onnx", props=replace(metadata, **changes).to_props())
     for options in ([], ["--class", "zzz"]):
         main([str(path), "--source", str(photos), "--jsonl", "-", *options])
         out, err = capfd.readouterr()

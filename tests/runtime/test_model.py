@@ -16,8 +16,8 @@ from kdedge_runtime.model import Model, softmax
 def test_prediction_and_map_match_reference(model: Model, red_spot: np.ndarray) -> None:
     explanation = model.predict(red_spot[None])
     weights = 8.0 * (1.5 * np.eye(3) - 0.5)
-    cells = (red_spot / 255.0).reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))
-    maps = cells @ weights.T
+    positions = (red_spot / 255.0).reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))
+    maps = positions @ weights.T
     np.testing.assert_allclose(explanation.logits[0], maps.mean(axis=(0, 1)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(explanation.saliency_map[0], maps[..., 0], rtol=1e-4, atol=1e-5)
     assert explanation.explained_class.tolist() == [0]

@@ -10,7 +10,7 @@ import pytest
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, heat_stats
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Explanation, Model
-from kdedge_runtime.prediction import read_answer
+from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.preprocess import visible_box
 from kdedge_runtime.sources.source import Frame
 
@@ -26,20 +26,20 @@ SAID = Explanation(
 
 
 def test_prediction_contains_ranking_map_and_age(model: Model) -> None:
-    answer = read_answer(model, FRAME, SAID, clock=lambda: 100.5)
-    assert answer.frame is FRAME
-    assert answer.ranking == (("blue", 0.625), ("red", 0.25), ("green", 0.125))
-    assert (answer.label, answer.probability, answer.explained) == ("blue", 0.625, "green")
-    np.testing.assert_array_equal(answer.saliency_map, MAP[0])
+    prediction = decode_prediction(model, FRAME, SAID, clock=lambda: 100.5)
+    assert prediction.frame is FRAME
+    assert prediction.ranking == (("blue", 0.625), ("red", 0.25), ("green", 0.125))
+    assert (prediction.label, prediction.probability, prediction.explained) == ("blue", 0.625, "green")
+    np.testing.assert_array_equal(prediction.saliency_map, MAP[0])
     box = visible_box(90, 160, model.metadata.input)
-    assert answer.heat == heat_stats(MAP[0], box, 90, 160, (0.5, -0.25))
-    assert answer.display == MapDisplay(0.5, -0.25, 2.0)
-    assert answer.age_ms == 250
+    assert prediction.heat == heat_stats(MAP[0], box, 90, 160, (0.5, -0.25))
+    assert prediction.display == MapDisplay(0.5, -0.25, 2.0)
+    assert prediction.age_ms == 250
 
 
 def test_prediction_without_map_has_no_heat_stats(model: Model) -> None:
-    answer = read_answer(model, FRAME, replace(SAID, saliency_map=None, display=UNMEASURED))
-    assert (answer.saliency_map, answer.heat, answer.display) == (None, None, UNMEASURED)
+    prediction = decode_prediction(model, FRAME, replace(SAID, saliency_map=None, display=UNMEASURED))
+    assert (prediction.saliency_map, prediction.heat, prediction.display) == (None, None, UNMEASURED)
 
 
 def test_ties_are_ranked_in_label_order(write_model: Callable[..., Path]) -> None:
@@ -47,8 +47,8 @@ def test_ties_are_ranked_in_label_order(write_model: Callable[..., Path]) -> Non
     labels = tuple(f"{number}" for number in range(64))
     many = replace(many, metadata=replace(many.metadata, labels=labels))
     probabilities = np.tile(np.array([0.0, 1 / 32], np.float32), 32)[None]
-    answer = read_answer(many, FRAME, replace(SAID, logits=probabilities, probabilities=probabilities))
-    assert [label for label, _ in answer.ranking] == ["1", "3", "5"]
+    prediction = decode_prediction(many, FRAME, replace(SAID, logits=probabilities, probabilities=probabilities))
+    assert [label for label, _ in prediction.ranking] == ["1", "3", "5"]
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
@@ -57,8 +57,8 @@ def test_non_finite_outputs_raise(model: Model, broken: float, with_map: bool) -
     wrong = SAID.probabilities.copy()
     wrong[0, 1] = broken
     with pytest.raises(ModelFileError):
-        read_answer(model, FRAME, replace(SAID, probabilities=wrong, saliency_map=MAP if with_map else None))
+        decode_prediction(model, FRAME, replace(SAID, probabilities=wrong, saliency_map=MAP if with_map else None))
     odd = MAP.copy()
     odd[0, 3, 3] = broken
     with pytest.raises(ModelFileError):
-        read_answer(model, FRAME, replace(SAID, saliency_map=odd))
+        decode_prediction(model, FRAME, replace(SAID, saliency_map=odd))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import fit, visible_box
+from kdedge_runtime.preprocess import preprocess, visible_box
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
@@ -37,7 +37,7 @@ def test_crop_box_stays_inside_image(shape: tuple[int, int], model: tuple[int, i
     left, top, right, bottom = visible_box(*shape, spec)
     assert 0 <= left < right <= shape[1]
     assert 0 <= top < bottom <= shape[0]
-    assert fit(np.zeros((*shape, 3), np.uint8), spec).shape == (*model, 3)
+    assert preprocess(np.zeros((*shape, 3), np.uint8), spec).shape == (*model, 3)
 
 
 def test_crop_box_has_model_aspect_ratio() -> None:
@@ -65,7 +65,7 @@ class TestLetterbox:
         self, shape: tuple[int, int], inner: tuple[int, int, int, int]
     ) -> None:
         spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
-        fitted = fit(np.full((*shape, 3), 200, np.uint8), spec)
+        fitted = preprocess(np.full((*shape, 3), 200, np.uint8), spec)
         rows, columns = (np.nonzero(fitted.any((axis, 2)))[0] for axis in (1, 0))
         top, left, height, width = inner
         assert (rows[0], columns[0], len(rows), len(columns)) == (top, left, height, width)
@@ -73,7 +73,7 @@ class TestLetterbox:
 
     def test_pixels_match_pillow(self) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
-        fitted = fit(picture, ImageInput(32, 64, resize="letterbox", interpolation="bicubic", **PLAIN))
+        fitted = preprocess(picture, ImageInput(32, 64, resize="letterbox", interpolation="bicubic", **PLAIN))
         expected = np.asarray(Image.fromarray(picture).resize((57, 32), Image.Resampling.BICUBIC))
         np.testing.assert_array_equal(fitted[:, 3:60], expected)
         assert not fitted[:, :3].any() and not fitted[:, 60:].any()
@@ -83,7 +83,7 @@ class TestLetterbox:
         """Input pixels at the image edge map to that edge."""
         spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
         left, top, right, bottom = visible_box(*shape, spec)
-        fitted = fit(np.full((*shape, 3), 200, np.uint8), spec)
+        fitted = preprocess(np.full((*shape, 3), 200, np.uint8), spec)
         rows, columns = (np.nonzero(fitted.any((axis, 2)))[0] for axis in (1, 0))
         across, down = (right - left) / 64, (bottom - top) / 64
         assert left + columns[0] * across == pytest.approx(0, abs=1e-9)
@@ -101,7 +101,7 @@ class TestLetterbox:
 
     @pytest.mark.parametrize(("shape", "columns"), [((1000, 3), 1), ((3, 1000), 64)])
     def test_sides_have_at_least_one_pixel(self, shape: tuple[int, int], columns: int) -> None:
-        fitted = fit(np.full((*shape, 3), 200, np.uint8), ImageInput(64, 64, resize="letterbox", **PLAIN))
+        fitted = preprocess(np.full((*shape, 3), 200, np.uint8), ImageInput(64, 64, resize="letterbox", **PLAIN))
         assert fitted.dtype == np.uint8
         assert fitted.any((0, 2)).sum() == columns and fitted.any((1, 2)).sum() == 65 - columns
 
@@ -110,8 +110,8 @@ def _triangle_resampled(line: np.ndarray, start: float, stop: float, count: int)
     """Resample one line with an antialiased bilinear filter, by definition in float64."""
     scale = (stop - start) / count
     reach = max(scale, 1.0)
-    centres = start + (np.arange(count) + 0.5) * scale
-    distance = np.abs((np.arange(len(line)) + 0.5)[None] - centres[:, None]) / reach
+    centers = start + (np.arange(count) + 0.5) * scale
+    distance = np.abs((np.arange(len(line)) + 0.5)[None] - centers[:, None]) / reach
     weights = np.maximum(1 - distance, 0)
     return (weights / weights.sum(axis=1, keepdims=True)) @ line
 
@@ -125,7 +125,7 @@ def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str, 
     # The filter extends beyond the crop, as in resizing the whole image before cropping.
     columns = np.apply_along_axis(_triangle_resampled, 1, picture.astype(np.float64), left, right, 32)
     expected = np.apply_along_axis(_triangle_resampled, 0, columns, top, bottom, 32)
-    assert np.abs(fit(picture, spec).astype(np.float64) - expected).max() <= 1.0
+    assert np.abs(preprocess(picture, spec).astype(np.float64) - expected).max() <= 1.0
 
 
 @pytest.mark.parametrize("shape", [(278, 19), (261, 35), (90, 160)])
@@ -133,7 +133,7 @@ def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str, 
 def test_result_is_independent_of_pillow_version(shape: tuple[int, int], resize: str) -> None:
     """Horizontal pass first, then vertical, each rounded to 8 bits."""
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    fitted = fit(picture, ImageInput(64, 48, resize=resize, interpolation="bicubic", **PLAIN))
+    fitted = preprocess(picture, ImageInput(64, 48, resize=resize, interpolation="bicubic", **PLAIN))
     fitted = fitted[fitted.any((1, 2))][:, fitted.any((0, 2))]
     height, width = fitted.shape[:2]
     across = Image.fromarray(picture).resize((width, shape[0]), Image.Resampling.BICUBIC)
@@ -142,8 +142,8 @@ def test_result_is_independent_of_pillow_version(shape: tuple[int, int], resize:
 
 def test_image_of_input_size_is_unchanged() -> None:
     picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    assert fit(picture, ImageInput(32, 32, **PLAIN)) is picture
-    assert not np.array_equal(fit(picture, ImageInput(32, 32, crop_fraction=0.5, **PLAIN)), picture)
+    assert preprocess(picture, ImageInput(32, 32, **PLAIN)) is picture
+    assert not np.array_equal(preprocess(picture, ImageInput(32, 32, crop_fraction=0.5, **PLAIN)), picture)
 
 
 def test_metadata_interpolation_is_used() -> None:
@@ -151,8 +151,8 @@ def test_metadata_interpolation_is_used() -> None:
     picture = np.full((8, 8, 3), 60, np.uint8)
     picture[:, 4:] = 200
     spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3, resize="squash")
-    bilinear = fit(picture, spec)
-    bicubic = fit(picture, replace(spec, interpolation="bicubic"))
+    bilinear = preprocess(picture, spec)
+    bicubic = preprocess(picture, replace(spec, interpolation="bicubic"))
     assert (bilinear.min(), bilinear.max()) == (60, 200)
     assert bicubic.min() < 55
     assert bicubic.max() > 205

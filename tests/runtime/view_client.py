@@ -9,20 +9,20 @@ from dataclasses import replace
 import numpy as np
 
 from kdedge_runtime.drawing.heatmap import HeatStats
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.server import Address, Door
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import LiveView
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 
-HERE = Door.at(Address("127.0.0.1", 0))
+HERE = AccessPolicy.at(Address("127.0.0.1", 0))
 ABOUT = {"model": "colour.onnx", "source": "camera 0", "runtime": "onnxruntime"}
 MAP = np.array([[1.0, -2.0], [0.0, 4.0]], np.float32)
 
 
-def an_answer(index: int, shade: int = 128) -> Answer:
+def an_prediction(index: int, shade: int = 128) -> Prediction:
     picture = np.full((48, 64, 3), shade, np.uint8)
-    return Answer(
+    return Prediction(
         frame=Frame(index, picture, time.monotonic(), f"#{index}"),
         ranking=(("<b>stop</b>", 0.75), ("tree", 0.2)),
         explained="tree",
@@ -35,12 +35,12 @@ def an_answer(index: int, shade: int = 128) -> Answer:
 class Run:
     """Run that predicts a hundred frames per second and draws on request."""
 
-    def __init__(self, view: LiveView, progress: Progress) -> None:
+    def __init__(self, view: LiveView, progress: RunProgress) -> None:
         self.view, self.progress = view, progress
         self.drawn = self.written = 0
         self.slowest_s = 0.0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._answers)
+        self._thread = threading.Thread(target=self._predictions)
 
     def __enter__(self) -> "Run":
         self._thread.start()
@@ -50,15 +50,15 @@ class Run:
         self._ended.set()
         self._thread.join()
 
-    def _answers(self) -> None:
+    def _predictions(self) -> None:
         while not self._ended.wait(0.01):
-            answer = an_answer(self.written)
+            prediction = an_prediction(self.written)
             if self.view.wants_overlay:
-                answer = replace(answer, overlay=answer.frame.rgb)
+                prediction = replace(prediction, overlay=prediction.frame.rgb)
                 self.drawn += 1
-            self.progress.count(answer)
+            self.progress.count(prediction)
             started = time.monotonic()
-            self.view.write(answer, self.progress)
+            self.view.write(prediction, self.progress)
             self.slowest_s = max(self.slowest_s, time.monotonic() - started)
             self.written += 1
 

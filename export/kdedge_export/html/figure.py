@@ -14,9 +14,9 @@ def figure(title: str, uri: str | None, alternative: str, caption: str) -> str:
         alternative: alternative text.
         caption: HTML below the image.
     """
-    picture = (
+    image = (
         '<span class="nomap">no map</span>'
         if uri is None
         else f'<img src="{uri}" alt="{escape(alternative)}" decoding="async">'
     )
-    return f'<figure><span class="title">{title}</span>{picture}<figcaption>{caption}</figcaption></figure>'
+    return f'<figure><span class="title">{title}</span>{image}<figcaption>{caption}</figcaption></figure>'

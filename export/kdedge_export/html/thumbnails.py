@@ -6,11 +6,11 @@ import io
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.drawing.heatmap import peak, rectified
+from kdedge_runtime.drawing.heatmap import normalize_heatmap, peak
 from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["overlaid", "overlay_uri", "picture_uri"]
+__all__ = ["overlaid", "overlay_uri", "image_uri"]
 
 SIDE_PX = 224
 """Longer side of an embedded image in pixels."""
@@ -19,50 +19,50 @@ LARGEST_BYTES = 18_000
 _QUALITIES = (82, 65, 45, 25)
 
 
-def picture_uri(picture: Pixels) -> str:
+def image_uri(image: Pixels) -> str:
     """Encode an image uint8 RGB `[H, W, 3]` as a `data:` URI."""
-    return _encoded(_comfortable(picture))
+    return _encoded(_comfortable(image))
 
 
-def overlay_uri(picture: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> str:
+def overlay_uri(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> str:
     """Encode an image with its overlaid map as a `data:` URI; see `overlaid`."""
-    return _encoded(overlaid(picture, saliency_map, shift))
+    return _encoded(overlaid(image, saliency_map, shift))
 
 
-def overlaid(picture: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> Pixels:
+def overlaid(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> Pixels:
     """Overlay a saliency map on an image and return uint8 RGB at display size.
 
     The heat map is the positive part of the map on its own scale. It shows where the evidence lies and does not compare
     strength between models.
 
     Args:
-        picture: uint8 RGB `[H, W, 3]`, the model's whole input.
+        image: uint8 RGB `[H, W, 3]`, the model's whole input.
         saliency_map: raw signed map `[h, w]`.
         shift: displacement of its content, in map positions (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`).
     """
-    canvas = _comfortable(picture)
+    canvas = _comfortable(image)
     height, width = canvas.shape[:2]
     whole = (0.0, 0.0, float(width), float(height))
     finite = np.nan_to_num(saliency_map, nan=0.0, posinf=0.0, neginf=0.0)
-    heat = rectified(finite, peak(finite))
+    heat = normalize_heatmap(finite, peak(finite))
     return draw_overlay(canvas, heat, whole, shift=shift)
 
 
-def _comfortable(picture: Pixels) -> Pixels:
+def _comfortable(image: Pixels) -> Pixels:
     """Resize an image to display size; a 32 px input is enlarged and a photo is shrunk."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = SIDE_PX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def _encoded(picture: Pixels) -> str:
-    attempts = (_jpeg(picture, quality) for quality in _QUALITIES)
-    data = next((jpeg for jpeg in attempts if len(jpeg) <= LARGEST_BYTES), None) or _jpeg(picture, _QUALITIES[-1])
+def _encoded(image: Pixels) -> str:
+    attempts = (_jpeg(image, quality) for quality in _QUALITIES)
+    data = next((jpeg for jpeg in attempts if len(jpeg) <= LARGEST_BYTES), None) or _jpeg(image, _QUALITIES[-1])
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
-def _jpeg(picture: Pixels, quality: int) -> bytes:
+def _jpeg(image: Pixels, quality: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, optimize=True)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True)
     return buffer.getvalue()

@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.inspection.sampled_positions import read_cells
+from kdedge_export.inspection.sampled_positions import sampled_positions
 from kdedge_export.onnx_graph.graph_index import Array
-from kdedge_export.onnx_graph.spatial.spatial_grid import Grid
+from kdedge_export.onnx_graph.spatial.spatial_grid import SpatialGrid
 from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["Channel", "Evidence", "Way", "by_blanking", "by_gradient", "is_blind"]
+__all__ = ["Channel", "Attribution", "Way", "by_ablation", "by_gradient", "is_blind"]
 
 Way: TypeAlias = Literal["gradient × activation", "blanking"]
 KEPT_CHANNELS = 6
@@ -40,7 +40,7 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Attribution:
     """Attribution of a class at one stage."""
 
     saliency_map: Floats
@@ -61,7 +61,7 @@ class Evidence:
         return min(int(np.searchsorted(np.cumsum(self.shares), share - 1e-9)) + 1, len(self.shares))
 
 
-def by_gradient(grid: Grid, activations: Array, slope: Array) -> Evidence:
+def by_gradient(grid: SpatialGrid, activations: Array, slope: Array) -> Attribution:
     """Compute gradient × activation.
 
     Args:
@@ -70,16 +70,16 @@ def by_gradient(grid: Grid, activations: Array, slope: Array) -> Evidence:
         slope: derivative of the class's logit with respect to them.
     """
     slopes = grid.planes(slope)
-    read = read_cells(slopes)
+    read = sampled_positions(slopes)
     evidence = read.of(grid.planes(activations) * slopes)
-    by_cell = evidence.sum(axis=0)
+    by_position = evidence.sum(axis=0)
     by_token = (grid.beside(activations) * grid.beside(slope)).sum(axis=0)
-    held, apart = (float(np.abs(values).sum()) for values in (by_cell, by_token))
+    held, apart = (float(np.abs(values).sum()) for values in (by_position, by_token))
     beside = apart / ((held + apart) or 1.0) if by_token.size else None
-    return replace(_ranked(by_cell, evidence.sum(axis=(1, 2)), evidence, beside), shift=read.shift)
+    return replace(_ranked(by_position, evidence.sum(axis=(1, 2)), evidence, beside), shift=read.shift)
 
 
-def is_blind(grid: Grid, activations: Array, slope: Array) -> bool:
+def is_blind(grid: SpatialGrid, activations: Array, slope: Array) -> bool:
     """Return True if gradient × activation is zero at every position by construction.
 
     This is the case if the positions do not affect the logit: after the last attention only a class token does. It is
@@ -91,7 +91,7 @@ def is_blind(grid: Grid, activations: Array, slope: Array) -> bool:
     return bool(np.abs(evidence.sum(axis=0)).sum() <= _CANCELLED * np.abs(evidence).sum())
 
 
-def by_blanking(grid: Grid, activations: Array, logit: Callable[[Array], float]) -> Evidence:
+def by_ablation(grid: SpatialGrid, activations: Array, logit: Callable[[Array], float]) -> Attribution:
     """Measure the drop of the logit when blocks of positions, or channels, are set to zero.
 
     Args:
@@ -110,7 +110,7 @@ def by_blanking(grid: Grid, activations: Array, logit: Callable[[Array], float])
             row * grid.height // rows : (row + 1) * grid.height // rows,
             column * grid.width // columns : (column + 1) * grid.width // columns,
         ] = 0
-        falls[row, column] = whole - logit(grid.over_cells(mask, elsewhere=1.0))
+        falls[row, column] = whole - logit(grid.over_positions(mask, elsewhere=1.0))
     by_channel = np.zeros(len(held))
     for k in np.argsort(-np.abs(held).sum(axis=(1, 2)), kind="stable")[:_BLANKED_CHANNELS]:
         kept = everything.copy()
@@ -119,11 +119,11 @@ def by_blanking(grid: Grid, activations: Array, logit: Callable[[Array], float])
     return _ranked(falls, by_channel, held * np.sign(by_channel)[:, None, None], None)
 
 
-def _ranked(by_cell: Array, by_channel: Array, maps: Array, beside: float | None) -> Evidence:
+def _ranked(by_position: Array, by_channel: Array, maps: Array, beside: float | None) -> Attribution:
     total = float(np.abs(by_channel).sum()) or 1.0
     order = np.argsort(-np.abs(by_channel), kind="stable")
     channels = tuple(
         Channel(int(k), float(by_channel[k]), float(abs(by_channel[k]) / total), maps[k].astype(np.float32))
         for k in order[:KEPT_CHANNELS]
     )
-    return Evidence(by_cell.astype(np.float32), channels, np.abs(by_channel[order]) / total, beside)
+    return Attribution(by_position.astype(np.float32), channels, np.abs(by_channel[order]) / total, beside)

@@ -3,32 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdedge_export.onnx_graph.graph_index import Array, GraphView
-from kdedge_export.onnx_graph.graph_input import Port
-from kdedge_export.onnx_graph.spatial.coordinates import follow_places
-from kdedge_export.onnx_graph.spatial.spatial_grid import Grid, grid_of
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
+from kdedge_export.onnx_graph.graph_input import GraphInput
+from kdedge_export.onnx_graph.spatial.coordinates import track_coordinates
+from kdedge_export.onnx_graph.spatial.spatial_grid import SpatialGrid, grid_of
 from kdedge_export.onnx_graph.spatial.target_candidates import find_candidates, has_weights
 
-__all__ = ["Layer", "chosen", "layers_with_cells"]
+__all__ = ["SpatialLayer", "choose_layers", "spatial_layers"]
 
 MOST_STAGES = 5
-FINEST_CELLS = 60
+FINEST_POSITIONS = 60
 """Maximum resolution of the longer side for a stage, unless all stages are finer."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class SpatialLayer:
     """Tensor with spatial positions."""
 
     tensor: str
-    grid: Grid
+    grid: SpatialGrid
     reader: int | None = None
     """Number of the attention that reads it, from 1; None for a tensor on every path to the logits."""
 
 
-def layers_with_cells(
-    view: GraphView, port: Port, logits: str, path: list[int], values: Mapping[str, Array]
-) -> tuple[Layer, ...]:
+def spatial_layers(
+    view: GraphIndex, port: GraphInput, logits: str, path: list[int], values: Mapping[str, Array]
+) -> tuple[SpatialLayer, ...]:
     """Return the layers between the first and the last weights, in order, except those of too fine a resolution.
 
     These are the tensors on every path to the logits, and the normalized inputs of attentions.
@@ -46,11 +46,11 @@ def layers_with_cells(
         for tensor in candidates.tensors
         if values[tensor].dtype.kind == "f" and view.nodes[view.place(tensor)].op_type != "Pad"
     }
-    places = follow_places(view, values, port, path, wanted)
+    places = track_coordinates(view, values, port, path, wanted)
     grids = {tensor: grid for tensor in places if (grid := grid_of(places[tensor])) is not None}
     readers = candidates.readers(grids.get)
-    found = {tensor: Layer(tensor, grid, readers.get(tensor)) for tensor, grid in grids.items()}
-    finest = max(FINEST_CELLS, min((max(layer.grid.size) for layer in found.values()), default=0))
+    found = {tensor: SpatialLayer(tensor, grid, readers.get(tensor)) for tensor, grid in grids.items()}
+    finest = max(FINEST_POSITIONS, min((max(layer.grid.size) for layer in found.values()), default=0))
     found = {tensor: layer for tensor, layer in found.items() if max(layer.grid.size) <= finest}
     whole = {tensor for tensor in candidates.cuts if tensor in found and not _goes_on(view, tensor, found, path)}
     return tuple(
@@ -60,7 +60,7 @@ def layers_with_cells(
     )
 
 
-def _goes_on(view: GraphView, tensor: str, found: Mapping[str, Layer], path: list[int]) -> bool:
+def _goes_on(view: GraphIndex, tensor: str, found: Mapping[str, SpatialLayer], path: list[int]) -> bool:
     """Return True if the only consumer of a tensor is an operator without weights that keeps its grid."""
     takers = set(view.takers[tensor]).intersection(path)
     if len(takers) != 1:
@@ -70,7 +70,7 @@ def _goes_on(view: GraphView, tensor: str, found: Mapping[str, Layer], path: lis
     return after is not None and after.grid.size == found[tensor].grid.size and not has_weights(view, taker)
 
 
-def chosen(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+def choose_layers(layers: Sequence[SpatialLayer]) -> tuple[SpatialLayer, ...]:
     """Select at most five stages, from coarse to fine, including the last layer.
 
     These are the last layers of each resolution. With a single resolution, as in a vision transformer, they are evenly

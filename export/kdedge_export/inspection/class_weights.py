@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.onnx_graph.graph_index import Array, GraphView
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 from kdedge_export.onnx_graph.node_attributes import attributes
 
 __all__ = ["ClassWeights", "class_weights"]
@@ -31,7 +31,7 @@ class ClassWeights:
 
 def class_weights(model: onnx.ModelProto, classes: int) -> ClassWeights | None:
     """Return the last dense layer with one row per class; None if the weights are not constants."""
-    view = GraphView(model)
+    view = GraphIndex(model)
     for node in reversed(view.nodes):
         if node.op_type not in ("Gemm", "MatMul", "Conv") or node.output[0] not in view.varying:
             continue
@@ -49,7 +49,7 @@ def class_weights(model: onnx.ModelProto, classes: int) -> ClassWeights | None:
     return None
 
 
-def _constant(view: GraphView, tensor: str) -> Array | None:
+def _constant(view: GraphIndex, tensor: str) -> Array | None:
     """Return the values of a weight tensor, dequantized if it is stored as bytes."""
     maker = view.maker(tensor)
     if maker is None or maker.op_type != "DequantizeLinear":

@@ -17,32 +17,32 @@ import onnx
 from onnx import TensorProto, helper
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspection.attribution import Channel, Evidence, Way, by_blanking, by_gradient, is_blind
-from kdedge_export.inspection.attribution_layers import Layer, chosen, layers_with_cells
-from kdedge_export.inspection.max_pool_gradient import max_pool
+from kdedge_export.inspection.attribution import Attribution, Channel, Way, by_ablation, by_gradient, is_blind
+from kdedge_export.inspection.attribution_layers import SpatialLayer, choose_layers, spatial_layers
+from kdedge_export.inspection.max_pool_gradient import max_pool_gradient
 from kdedge_export.onnx_graph.autodiff import CannotDifferentiate, gradients
-from kdedge_export.onnx_graph.builder import PREFIX, Builder
-from kdedge_export.onnx_graph.graph_index import Array, GraphView, Probe, run_graph
-from kdedge_export.onnx_graph.graph_input import image_port
+from kdedge_export.onnx_graph.builder import PREFIX, NodeBuilder
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex, TensorProbe, run_graph
+from kdedge_export.onnx_graph.graph_input import find_image_input
 from kdedge_export.onnx_graph.spatial.target_candidates import attentions
 from kdedge_export.onnx_import.feature_edit import DELTA, FEATURES, MASK, with_edited_features
-from kdedge_export.onnx_import.logits_output import find_answer
+from kdedge_export.onnx_import.logits_output import find_logits
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Channel", "Decision", "Stage", "Way", "decide", "last_layer"]
+__all__ = ["Channel", "LayerAttribution", "AttributionStage", "Way", "attribute_layers", "last_layer"]
 
 _CLASS, _ONE_HOT = f"{PREFIX}inspected_class", f"{PREFIX}inspected_one_hot"
 _RANKED = 5
 
 
 @dataclass(frozen=True)
-class Stage:
+class AttributionStage:
     """Attribution at one stage of the network."""
 
     tensor: str
-    cells: tuple[int, int]
+    positions: tuple[int, int]
     """Height and width of the stage's activations."""
-    evidence: Evidence
+    evidence: Attribution
     attention: tuple[int, int] | None = None
     """Number of the attention that reads it, from 1, and the total; None for a tensor on every path to the logits."""
     why_blanked: str | None = None
@@ -55,19 +55,19 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Decision:
+class LayerAttribution:
     """Prediction with its layer attribution."""
 
     explained_class: int
     ranking: tuple[tuple[int, float], ...]
     """Classes with the largest logits and their softmax, largest first."""
-    stages: tuple[Stage, ...]
+    stages: tuple[AttributionStage, ...]
     """Stages from coarse to fine: the last stage of the network first."""
     features_by_class: Mapping[int, tuple[Channel, ...]]
     """Channels of the last stage with the largest shares, for each class of the ranking."""
 
 
-def decide(
+def attribute_layers(
     model: onnx.ModelProto,
     feed: Mapping[str, Array],
     name: str,
@@ -76,7 +76,7 @@ def decide(
     logits: Array | None = None,
     temperature: float = 1.0,
     progress: ProgressCallback = no_progress,
-) -> Decision:
+) -> LayerAttribution:
     """Compute the layer attribution of a classifier for one image.
 
     Args:
@@ -94,7 +94,7 @@ def decide(
         HeadNotSupported: no tensor on every path to the logits has spatial positions.
     """
     run = _Run.of(_with_batch_of_one(model), feed, name)
-    layers = layers_with_cells(run.view, image_port(run.view, name), run.logits, run.path, run.values)
+    layers = spatial_layers(run.view, find_image_input(run.view, name), run.logits, run.path, run.values)
     logits = (run.values[run.logits] if logits is None else logits).astype(np.float64).ravel()
     probabilities = np.exp((logits - logits.max()) / temperature)
     probabilities /= probabilities.sum()
@@ -102,7 +102,7 @@ def decide(
     explained = int(best[0]) if class_index is None else class_index
     slopes, why = _slopes(run, layers)
     held = {} if slopes is None else slopes.of_class(explained)
-    stages_at = chosen(_that_tell(run, layers, held))
+    stages_at = choose_layers(_that_tell(run, layers, held))
     stages = []
     for done, layer in enumerate(stages_at):
         progress("tracing the image", done, len(stages_at))
@@ -112,9 +112,9 @@ def decide(
             else _by_blanking(run, layer, explained)
         )
         stages.append(
-            Stage(
+            AttributionStage(
                 tensor=layer.tensor,
-                cells=layer.grid.size,
+                positions=layer.grid.size,
                 evidence=evidence,
                 attention=None if layer.reader is None else (layer.reader, run.attentions),
                 why_blanked=None if layer.tensor in held else why,
@@ -129,10 +129,10 @@ def decide(
             ).channels
     progress("tracing the image", len(stages_at), len(stages_at))
     ranking = tuple((int(index), float(probabilities[index])) for index in best)
-    return Decision(explained, ranking, tuple(stages), features)
+    return LayerAttribution(explained, ranking, tuple(stages), features)
 
 
-def last_layer(model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> Layer:
+def last_layer(model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> SpatialLayer:
     """Return the last layer with spatial positions that is followed by weights and affects the top-1 class.
 
     Args:
@@ -145,7 +145,7 @@ def last_layer(model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> 
         HeadNotSupported: there is no such layer.
     """
     run = _Run.of(_with_batch_of_one(model), feed, name)
-    layers = layers_with_cells(run.view, image_port(run.view, name), run.logits, run.path, run.values)
+    layers = spatial_layers(run.view, find_image_input(run.view, name), run.logits, run.path, run.values)
     slopes, _ = _slopes(run, layers)
     held = {} if slopes is None else slopes.of_class(int(run.values[run.logits].argmax()))
     return _that_tell(run, layers, held)[-1]
@@ -156,7 +156,7 @@ class _Run:
     """Model, image, and the values of its tensors."""
 
     model: onnx.ModelProto
-    view: GraphView
+    view: GraphIndex
     name: str
     feed: Mapping[str, Array]
     logits: str
@@ -167,9 +167,9 @@ class _Run:
 
     @classmethod
     def of(cls, model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> "_Run":
-        view = GraphView(model)
-        logits = find_answer(view, feed, name).logits
-        path = view.between(image_port(view, name).name, logits)
+        view = GraphIndex(model)
+        logits = find_logits(view, feed, name).logits
+        path = view.between(find_image_input(view, name).name, logits)
         names = {item for at in path for item in (*view.nodes[at].input, *view.nodes[at].output) if item}
         held = dict(feed) | {item: value for item in names if (value := view.value(item)) is not None}
         values = held | run_graph(model, sorted(names - held.keys()), feed, name)
@@ -195,7 +195,7 @@ def _with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
 class _Slopes:
     """Derivatives of a logit with respect to layers, by the layer's tensor."""
 
-    probe: Probe
+    probe: TensorProbe
     feed: Mapping[str, Array]
     by_tensor: Mapping[str, str]
     no_class: Array
@@ -209,11 +209,11 @@ class _Slopes:
         return {tensor: found[slope] for tensor, slope in self.by_tensor.items()}
 
 
-def _slopes(run: _Run, layers: tuple[Layer, ...]) -> tuple[_Slopes | None, str]:
+def _slopes(run: _Run, layers: tuple[SpatialLayer, ...]) -> tuple[_Slopes | None, str]:
     """Return the derivatives of all layers after the last operator without a derivative, and that operator or ""."""
     why = ""
     for first, layer in enumerate(layers):
-        builder, rules = Builder(run.view), {"MaxPool": max_pool}
+        builder, rules = NodeBuilder(run.view), {"MaxPool": max_pool_gradient}
         try:
             grads = gradients(
                 builder, run.view, run.values, run.logits, _CLASS, _ONE_HOT, layer.tensor, rules, all_whole=True
@@ -229,11 +229,11 @@ def _slopes(run: _Run, layers: tuple[Layer, ...]) -> tuple[_Slopes | None, str]:
         copy.graph.input.append(helper.make_tensor_value_info(_ONE_HOT, kind, no_class.shape))
         builder.write(copy)
         by_tensor = {item.tensor: grads[item.tensor] for item in layers[first:] if item.tensor in grads}
-        return _Slopes(Probe(copy, by_tensor.values(), run.name), run.feed, by_tensor, no_class), why
+        return _Slopes(TensorProbe(copy, by_tensor.values(), run.name), run.feed, by_tensor, no_class), why
     return None, why
 
 
-def _that_tell(run: _Run, layers: tuple[Layer, ...], slopes: Mapping[str, Array]) -> tuple[Layer, ...]:
+def _that_tell(run: _Run, layers: tuple[SpatialLayer, ...], slopes: Mapping[str, Array]) -> tuple[SpatialLayer, ...]:
     """Exclude layers whose evidence is zero by construction."""
     telling = tuple(
         layer
@@ -249,14 +249,14 @@ def _that_tell(run: _Run, layers: tuple[Layer, ...], slopes: Mapping[str, Array]
     )
 
 
-def _by_blanking(run: _Run, layer: Layer, explained: int) -> Evidence:
+def _by_blanking(run: _Run, layer: SpatialLayer, explained: int) -> Attribution:
     activations = run.values[layer.tensor]
     edited, _ = with_edited_features(run.model, layer.tensor, run.logits, activations, without_rounding=False)
-    probe = Probe(edited, [run.logits], run.name)
+    probe = TensorProbe(edited, [run.logits], run.name)
     nothing = np.zeros([1] * activations.ndim, activations.dtype)
 
     def logit(mask: Array) -> float:
         edits = {FEATURES: activations, MASK: mask.astype(activations.dtype), DELTA: nothing}
         return float(probe(dict(run.feed) | edits)[run.logits].reshape(-1)[explained])
 
-    return by_blanking(layer.grid, activations, logit)
+    return by_ablation(layer.grid, activations, logit)

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from kdedge_export.inspection.structure import Layer, Structure
+from kdedge_export.inspection.structure import GraphLayer, GraphStructure
 from kdedge_export.onnx_graph.graph_index import Array
 from kdedge_runtime.util.timing import CpuShare
 
@@ -37,7 +37,7 @@ class LayerTimes:
     """True if other programs used the machine during the measurement, so that the times are inaccurate."""
 
 
-def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: Structure) -> LayerTimes:
+def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: GraphStructure) -> LayerTimes:
     """Measure the latency of each layer with one thread.
 
     Args:
@@ -80,7 +80,7 @@ def _options() -> ort.SessionOptions:
     return options
 
 
-def _layer_of(kernel: str, layers: Mapping[str, Layer], kernels: set[str]) -> str | None:
+def _layer_of(kernel: str, layers: Mapping[str, GraphLayer], kernels: set[str]) -> str | None:
     """Return the layer that a kernel computes.
 
     Fused kernels are named after one of their layers, or after the output of the last one. They are attributed to their
@@ -98,6 +98,6 @@ def _layer_of(kernel: str, layers: Mapping[str, Layer], kernels: set[str]) -> st
     return None
 
 
-def _runs_itself(layer: Layer, kernels: set[str]) -> bool:
+def _runs_itself(layer: GraphLayer, kernels: set[str]) -> bool:
     names = (layer.name, layer.output, f"fused {layer.name}")
     return any(name + suffix in kernels for name in names for suffix in ("", "_nchwc", "_nhwc", "_quant"))

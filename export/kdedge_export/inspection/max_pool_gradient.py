@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Step
+from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, RuleContext
 from kdedge_export.onnx_graph.node_attributes import attributes
 
-__all__ = ["max_pool"]
+__all__ = ["max_pool_gradient"]
 
 _FLOATS_CAN_BE_EQUAL_SINCE = 11
 """First opset in which `Equal` accepts floats."""
 
 
-def max_pool(step: Step) -> dict[str, str]:
+def max_pool_gradient(step: RuleContext) -> dict[str, str]:
     """Distribute each window's gradient to the positions of its maximum.
 
     Every offset in the window is a convolution that selects one position, and a transposed one that restores it.
@@ -53,7 +53,7 @@ def max_pool(step: Step) -> dict[str, str]:
     return {x: total}
 
 
-def _geometry(step: Step, kernel: tuple[int, ...], given: dict[str, Any]) -> dict[str, Any]:
+def _geometry(step: RuleContext, kernel: tuple[int, ...], given: dict[str, Any]) -> dict[str, Any]:
     """Return strides and pads whose windows cover the input exactly, with or without ceil_mode."""
     sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
     strides, pads = given.get("strides", [1, 1]), given.get("pads", [0, 0, 0, 0])

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ReadCells", "read_cells"]
+__all__ = ["SampledPositions", "sampled_positions"]
 
 _FEWEST = 3
 """Minimum number of rows or columns read; any two form a lattice."""
 
 
 @dataclass(frozen=True)
-class ReadCells:
+class SampledPositions:
     """Positions that remain after removing skipped rows and columns."""
 
     rows: NDArray[np.int64]
@@ -31,7 +31,7 @@ class ReadCells:
         return planes[..., self.rows[:, None], self.columns]
 
 
-def read_cells(slope: NDArray[np.float64]) -> ReadCells:
+def sampled_positions(slope: NDArray[np.float64]) -> SampledPositions:
     """Find the rows and columns of a regular lattice of read positions; all of them if there is none.
 
     Args:
@@ -39,7 +39,7 @@ def read_cells(slope: NDArray[np.float64]) -> ReadCells:
     """
     is_read = (slope != 0).any(axis=0)
     (rows, down), (columns, across) = (_side(is_read.any(axis=axis)) for axis in (1, 0))
-    return ReadCells(rows, columns, (across, down))
+    return SampledPositions(rows, columns, (across, down))
 
 
 def _side(is_read: NDArray[np.bool_]) -> tuple[NDArray[np.int64], float]:

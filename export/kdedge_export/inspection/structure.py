@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import onnx
 from onnx import shape_inference
 
-from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
-from kdedge_export.onnx_graph.graph_input import example_feed, image_port
+from kdedge_export.onnx_graph.graph_index import GraphIndex, run_graph
+from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_export.onnx_graph.node_attributes import attributes
 
-__all__ = ["Layer", "Structure", "structure_of"]
+__all__ = ["GraphLayer", "GraphStructure", "structure_of"]
 
 Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Layer:
+class GraphLayer:
     """Node that depends on the input, for a batch of one."""
 
     name: str
@@ -35,10 +35,10 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Structure:
+class GraphStructure:
     """All layers of a graph, in order."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[GraphLayer, ...]
     inputs: tuple[tuple[str, str, Shape], ...]
     """Name, type and shape, as declared by the graph."""
     outputs: tuple[tuple[str, str, Shape], ...]
@@ -54,7 +54,7 @@ class Structure:
         return sum(layer.macs for layer in self.layers)
 
 
-def structure_of(model: onnx.ModelProto, side_px: int = 224) -> Structure:
+def structure_of(model: onnx.ModelProto, side_px: int = 224) -> GraphStructure:
     """Analyze a graph's layers.
 
     Args:
@@ -63,7 +63,7 @@ def structure_of(model: onnx.ModelProto, side_px: int = 224) -> Structure:
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    ports = tuple(_port(value) for value in model.graph.input if value.name in GraphView(model).inputs)
+    ports = tuple(_port(value) for value in model.graph.input if value.name in GraphIndex(model).inputs)
     for value in fixed.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_value <= 0:
@@ -72,7 +72,7 @@ def structure_of(model: onnx.ModelProto, side_px: int = 224) -> Structure:
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     inferred = shape_inference.infer_shapes(fixed, data_prop=True)
-    view = GraphView(inferred)
+    view = GraphIndex(inferred)
     shapes = {
         value.name: _port(value)[1:]
         for values in (inferred.graph.input, inferred.graph.value_info, inferred.graph.output)
@@ -85,8 +85,8 @@ def structure_of(model: onnx.ModelProto, side_px: int = 224) -> Structure:
         if name in view.varying and not _known(shapes.get(name, ("", ()))[1]) and shapes.get(name, ("", None))[1] != ()
     ]
     if unknown:  # shapes that depend on computed constants need a run
-        port = image_port(GraphView(model), "The model")
-        for name, value in run_graph(model, unknown, example_feed(port, side_px, images=1), "The model").items():
+        port = find_image_input(GraphIndex(model), "The model")
+        for name, value in run_graph(model, unknown, make_example_feed(port, side_px, images=1), "The model").items():
             shapes[name] = (value.dtype.name, value.shape)
     weights = {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
     seen: set[str] = set()
@@ -101,9 +101,11 @@ def structure_of(model: onnx.ModelProto, side_px: int = 224) -> Structure:
         parameters = sum(math.prod(weights[name]) for name in used if not _is_setting(node, name))
         macs = _macs(view, node, shape, {**{name: item[1] for name, item in shapes.items()}, **weights})
         layers.append(
-            Layer(node.name or node.output[0], node.op_type, varying, node.output[0], shape, dtype, parameters, macs)
+            GraphLayer(
+                node.name or node.output[0], node.op_type, varying, node.output[0], shape, dtype, parameters, macs
+            )
         )
-    return Structure(tuple(layers), ports, tuple(_port(value) for value in model.graph.output))
+    return GraphStructure(tuple(layers), ports, tuple(_port(value) for value in model.graph.output))
 
 
 def _port(value: onnx.ValueInfoProto) -> tuple[str, str, Shape]:
@@ -113,7 +115,7 @@ def _port(value: onnx.ValueInfoProto) -> tuple[str, str, Shape]:
     return value.name, {"float": "float32"}.get(dtype, dtype), shape
 
 
-def _weights_of(view: GraphView, node: onnx.NodeProto) -> list[str]:
+def _weights_of(view: GraphIndex, node: onnx.NodeProto) -> list[str]:
     """Return the initializers of a node's constant inputs, also through nodes such as DequantizeLinear."""
     found, waiting = [], [name for name in node.input if name and name not in view.varying]
     while waiting:
@@ -133,7 +135,7 @@ def _is_setting(node: onnx.NodeProto, name: str) -> bool:
     return node.op_type not in learns or name.endswith(("_scale", "_zero_point"))
 
 
-def _macs(view: GraphView, node: onnx.NodeProto, shape: Shape, shapes: dict[str, Shape]) -> int:
+def _macs(view: GraphIndex, node: onnx.NodeProto, shape: Shape, shapes: dict[str, Shape]) -> int:
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or not _known(shape):
         return 0
     weight = shapes.get(node.input[1], ())

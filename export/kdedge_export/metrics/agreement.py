@@ -13,7 +13,7 @@ from kdedge_runtime.util.arrays import Floats, Integers
 __all__ = [
     "agreement",
     "agrees",
-    "derangement",
+    "permute_pairs",
     "distance",
     "energy_inside",
     "is_constant",
@@ -25,11 +25,11 @@ __all__ = [
     "mean",
     "percentile",
     "pointing_game",
-    "points_lost",
+    "accuracy_drop",
     "scale_error",
     "top1",
     "top1_accuracy",
-    "top_share_iou",
+    "topk_iou",
 ]
 
 Scores = NDArray[np.float64]
@@ -55,7 +55,7 @@ def is_right(logits: Floats, targets: Integers) -> Scores:
     return np.asarray(top1(logits) == targets, dtype=np.float64)
 
 
-def points_lost(lost: Scores) -> float:
+def accuracy_drop(lost: Scores) -> float:
     """Compute the mean of per-image losses `[N]` in percentage points.
 
     Summing whole images first is exact; the difference of two fractions could round a drop of one point above one.
@@ -80,8 +80,8 @@ def agrees(reference: Floats, candidate: Floats) -> Scores:
         reference: logits, float `[N, K]`.
         candidate: logits of the same images.
     """
-    answer = top1(reference)
-    return np.asarray((answer == top1(candidate)) & (answer >= 0), dtype=np.float64)
+    prediction = top1(reference)
+    return np.asarray((prediction == top1(candidate)) & (prediction >= 0), dtype=np.float64)
 
 
 def agreement(reference: Floats, candidate: Floats) -> float:
@@ -141,7 +141,7 @@ def scale_error(reference: Floats, candidate: Floats) -> Scores:
         reference: raw maps, float `[N, h, w]`.
         candidate: raw maps of the same images.
     """
-    a, b = (np.linalg.norm(_cells(maps), axis=1) for maps in (reference, candidate))
+    a, b = (np.linalg.norm(_positions(maps), axis=1) for maps in (reference, candidate))
     smaller, larger = np.minimum(a, b), np.maximum(a, b)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(np.where(larger == 0, 0.0, 1 - smaller / larger), nan=1.0)
@@ -153,9 +153,9 @@ def is_constant(maps: Floats) -> Flags:
     Args:
         maps: float `[N, h, w]`.
     """
-    cells = _cells(maps)
-    spread = cells.max(axis=1) - cells.min(axis=1)
-    return np.asarray(spread <= _FLAT * np.abs(cells).max(axis=1))
+    positions = _positions(maps)
+    spread = positions.max(axis=1) - positions.min(axis=1)
+    return np.asarray(spread <= _FLAT * np.abs(positions).max(axis=1))
 
 
 def map_pearson(reference: Floats, candidate: Floats) -> Scores:
@@ -167,7 +167,7 @@ def map_pearson(reference: Floats, candidate: Floats) -> Scores:
         reference: raw maps, float `[N, h, w]`.
         candidate: raw maps of the same images.
     """
-    a, b = _cells(reference), _cells(candidate)
+    a, b = _positions(reference), _positions(candidate)
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -175,7 +175,7 @@ def map_pearson(reference: Floats, candidate: Floats) -> Scores:
     return np.where(is_constant(reference) | is_constant(candidate), np.nan, scores)
 
 
-def top_share_iou(reference: Floats, candidate: Floats, share: float = 0.2) -> Scores:
+def topk_iou(reference: Floats, candidate: Floats, share: float = 0.2) -> Scores:
     """Compute the intersection over union of the top positions of two maps, `[N]` in [0, 1].
 
     The `k = max(1, round(share · h · w))` largest values of each map are compared; ties resolve in row order. Two
@@ -187,7 +187,7 @@ def top_share_iou(reference: Floats, candidate: Floats, share: float = 0.2) -> S
         candidate: raw maps of the same images.
         share: fraction of positions, in (0, 1].
     """
-    a, b = _cells(reference), _cells(candidate)
+    a, b = _positions(reference), _positions(candidate)
     k = max(1, round(share * a.shape[1]))
     both = (_largest(a, k) & _largest(b, k)).sum(axis=1)
     undefined = is_constant(reference) | is_constant(candidate) | ~np.isfinite(a + b).all(axis=1)
@@ -205,14 +205,14 @@ def map_error(reference: Floats, candidate: Floats) -> Scores:
         reference: raw maps, float `[N, h, w]`.
         candidate: raw maps of the same images.
     """
-    a, b = _cells(reference), _cells(candidate)
+    a, b = _positions(reference), _positions(candidate)
     worst = np.abs(a - b).max(axis=1)
     spread = np.where(is_constant(reference), np.abs(a).max(axis=1), a.max(axis=1) - a.min(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(worst == 0, 0.0, worst / spread)
 
 
-def derangement(n: int) -> Integers:
+def permute_pairs(n: int) -> Integers:
     """Return a fixed permutation of `n ≥ 2` images without fixed points, int64 `[n]`.
 
     It is a single cycle in a seeded random order. It pairs each image with a different one, so that the agreement of
@@ -266,13 +266,13 @@ def percentile(scores: Scores, percent: float) -> float:
     return float(np.percentile(defined, percent)) if defined.size else float("nan")
 
 
-def _cells(maps: Floats) -> Scores:
+def _positions(maps: Floats) -> Scores:
     return maps.reshape(len(maps), -1).astype(np.float64)
 
 
-def _largest(cells: Scores, k: int) -> Flags:
-    chosen = np.zeros(cells.shape, dtype=np.bool_)
-    np.put_along_axis(chosen, np.argsort(-cells, axis=1, kind="stable")[:, :k], True, axis=1)
+def _largest(positions: Scores, k: int) -> Flags:
+    chosen = np.zeros(positions.shape, dtype=np.bool_)
+    np.put_along_axis(chosen, np.argsort(-positions, axis=1, kind="stable")[:, :k], True, axis=1)
     return chosen
 
 

@@ -7,9 +7,9 @@ from kdedge_export.metrics.agreement import is_constant
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["centre_maps", "edge_maps", "random_maps", "upsampled"]
+__all__ = ["center_maps", "edge_maps", "random_maps", "upsampled"]
 
-_GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """ITU-R BT.601 luma."""
 
 
@@ -32,15 +32,15 @@ def edge_maps(images: Pixels, height: int, width: int) -> Floats:
     Returns:
         float32 `[N, height, width]`.
     """
-    grey = np.pad(images.astype(np.float32) @ _GREY, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    smooth_rows = grey[:, :-2] + 2 * grey[:, 1:-1] + grey[:, 2:]
-    smooth_columns = grey[:, :, :-2] + 2 * grey[:, :, 1:-1] + grey[:, :, 2:]
+    gray = np.pad(images.astype(np.float32) @ _GRAY, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    smooth_rows = gray[:, :-2] + 2 * gray[:, 1:-1] + gray[:, 2:]
+    smooth_columns = gray[:, :, :-2] + 2 * gray[:, :, 1:-1] + gray[:, :, 2:]
     across = smooth_rows[:, :, 2:] - smooth_rows[:, :, :-2]
     down = smooth_columns[:, 2:] - smooth_columns[:, :-2]
     return area_mean(np.hypot(across, down), height, width)
 
 
-def centre_maps(n: int, height: int, width: int) -> Floats:
+def center_maps(n: int, height: int, width: int) -> Floats:
     """Return a center-prior baseline: a Gaussian with σ = a quarter of the image side, `[n, height, width]`."""
     bells = (np.exp(-0.5 * (((np.arange(side) + 0.5) / side - 0.5) / 0.25) ** 2) for side in (height, width))
     down, across = bells

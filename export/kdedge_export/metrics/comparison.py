@@ -108,7 +108,7 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
     if targets is not None:
         kept, right = (agreement.is_right(model.logits, targets) for model in (reference, candidate))
         top1_reference, top1_candidate = float(kept.mean()), float(right.mean())
-        drop = agreement.points_lost(kept - right)
+        drop = agreement.accuracy_drop(kept - right)
         intervals["top1_reference"] = mean_interval(kept, SHARE)
         intervals["top1_candidate"] = mean_interval(right, SHARE)
         intervals["top1_drop_points"] = mean_interval(kept - right, DIFFERENCE, scale=100)
@@ -156,9 +156,9 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
         return None
     a, b = to_common_size(reference.maps, candidate.maps)
     wrong = _wrong_class(reference, candidate)
-    iou = _lost_as_zero(agreement.top_share_iou(a, b), a, b, wrong)
+    iou = _lost_as_zero(agreement.topk_iou(a, b), a, b, wrong)
     scale = np.where(wrong, 1.0, agreement.scale_error(a, b))
-    floor = agreement.map_pearson(a, b[agreement.derangement(len(b))]) if len(b) > 1 else np.array([np.nan])
+    floor = agreement.map_pearson(a, b[agreement.permute_pairs(len(b))]) if len(b) > 1 else np.array([np.nan])
     return MapComparison(
         defined=int((~np.isnan(pearson)).sum()),
         pearson_mean=agreement.mean(pearson),

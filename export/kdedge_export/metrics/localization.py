@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.metrics import agreement
-from kdedge_export.metrics.baseline_maps import centre_maps, edge_maps, random_maps, upsampled
+from kdedge_export.metrics.baseline_maps import center_maps, edge_maps, random_maps, upsampled
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["Localisation", "localise", "localise_all"]
+__all__ = ["Localization", "localize", "localize_all"]
 
 _CHUNK = 64
 
@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Localisation:
+class Localization:
     """Localization scores of one kind of map."""
 
     pointing: float
@@ -30,7 +30,7 @@ class Localisation:
     """95 % intervals by field name."""
 
 
-def localise(
+def localize(
     maps: Floats, masks: Sequence[Flags], shift: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute the pointing game and the energy inside per image, `[N]` each (see `kdedge_export.metrics.agreement`).
@@ -49,12 +49,12 @@ def localise(
     return np.concatenate(hits), np.concatenate(energies)
 
 
-def localise_all(
+def localize_all(
     maps: Mapping[str, Floats],
     images: Pixels,
     masks: Sequence[Flags],
     shifts: Mapping[str, tuple[float, float]],
-) -> dict[str, Localisation]:
+) -> dict[str, Localization]:
     """Compute localization scores of models' maps, the center prior, random maps and edge maps.
 
     The baselines have the resolution of the last maps.
@@ -67,20 +67,20 @@ def localise_all(
     """
     n, height, width = list(maps.values())[-1].shape
     baselines = {
-        "centre": centre_maps(n, *images.shape[1:3]),
+        "centre": center_maps(n, *images.shape[1:3]),
         "random": random_maps(n, height, width),
         "edges": edge_maps(images, height, width),
     }
     return {
-        name: _summed_up(*localise(some, masks, shifts.get(name, (0.0, 0.0))))
+        name: _summed_up(*localize(some, masks, shifts.get(name, (0.0, 0.0))))
         for name, some in (dict(maps) | baselines).items()
     }
 
 
-def _summed_up(hits: NDArray[np.float64], energies: NDArray[np.float64]) -> Localisation:
+def _summed_up(hits: NDArray[np.float64], energies: NDArray[np.float64]) -> Localization:
     # A map without a maximum scores 0, as does one without a positive part.
     hits, energies = np.nan_to_num(hits), np.nan_to_num(energies)
-    return Localisation(
+    return Localization(
         float(hits.mean()),
         float(energies.mean()),
         {"pointing": mean_interval(hits, SHARE), "energy_inside": mean_interval(energies, SHARE)},

@@ -14,7 +14,7 @@ from kdedge_export.metrics.agreement import map_pearson
 from kdedge_export.metrics.file_predictions import gather, run_file
 from kdedge_runtime import Model
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, contrast
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.preprocess import preprocess
 from kdedge_runtime.sources.scenes import LABELS, render_scene
 from kdedge_runtime.util.arrays import Floats, Pixels
 
@@ -37,7 +37,7 @@ def measure_display(model: Model, *, scenes: int = SCENES, at_once: int = 1) -> 
 
     Args:
         model: a model file whose map explains a class.
-        scenes: number of synthetic images, each of which runs three times; with fewer than 24 the result is often
+        scenes: number of synthetic images; each is run three times, and with fewer than 24 the result is often
             unreliable.
         at_once: batch size; methods that average over many copies of an image need much memory per image.
     """
@@ -84,7 +84,7 @@ def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
 def _scenes(model: Model, count: int) -> Pixels:
     rng, spec = np.random.default_rng(0), model.metadata.input
     side = max(spec.height, spec.width)
-    return np.stack([fit(render_scene(LABELS[at % len(LABELS)], rng, side).image, spec) for at in range(count)])
+    return np.stack([preprocess(render_scene(LABELS[at % len(LABELS)], rng, side).image, spec) for at in range(count)])
 
 
 def _agreement(maps: Floats, mirrored: Floats, axis: int, distance: float) -> NDArray[np.float64]:

@@ -29,6 +29,6 @@ def to_common_size(a: Floats, b: Floats) -> tuple[Floats, Floats]:
 def _overlap(source: int, target: int) -> NDArray[np.float64]:
     """Return the overlap of `target` new with `source` old positions as fractions, `[target, source]`."""
     scale = source / target
-    start, cell = np.arange(target)[:, None] * scale, np.arange(source)[None, :]
-    covered = np.minimum(start + scale, cell + 1) - np.maximum(start, cell)
+    start, position = np.arange(target)[:, None] * scale, np.arange(source)[None, :]
+    covered = np.minimum(start + scale, position + 1) - np.maximum(start, position)
     return np.asarray(np.clip(covered, 0.0, None) / scale)

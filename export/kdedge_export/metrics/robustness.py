@@ -34,7 +34,7 @@ class Robustness:
     reference."""
     map_pearson: float | None
     """Mean correlation with the reference's map of the same corrupted image; None without maps or a reference."""
-    answer_kept: float
+    prediction_kept: float
     """Fraction of images in [0, 1] with the file's own prediction for the clean image."""
     map_kept: float | None
     """Mean correlation with the file's own map of the clean image, for the same class."""
@@ -110,9 +110,9 @@ def robustness(
     rows = []
     for number, name in enumerate(DISTURBANCES):
         pictures = disturbed(images, name)
-        answers = predict(origin, pictures, classes)
+        predictions = predict(origin, pictures, classes)
         for role, model in files.items():
-            mine, against = (answers, None) if model is origin else (predict(model, pictures, classes), answers)
+            mine, against = (predictions, None) if model is origin else (predict(model, pictures, classes), predictions)
             rows.append(_row(name, role, against, mine, clean[role], targets))
         progress(number + 1)
     return tuple(rows)
@@ -122,17 +122,17 @@ def _row(
     name: str,
     role: Role,
     reference: Predictions | None,
-    answers: Predictions,
+    predictions: Predictions,
     clean: Predictions,
     targets: Integers | None,
 ) -> Robustness:
-    chosen = agreement.top1(answers.logits)
+    chosen = agreement.top1(predictions.logits)
     scores = {
         "top1": None if targets is None else (chosen == targets).astype(np.float64),
-        "agreement": None if reference is None else agreement.agrees(reference.logits, answers.logits),
-        "map_pearson": None if reference is None else pair_pearson(reference, answers),
-        "answer_kept": agreement.agrees(clean.logits, answers.logits),
-        "map_kept": pair_pearson(clean, answers),
+        "agreement": None if reference is None else agreement.agrees(reference.logits, predictions.logits),
+        "map_pearson": None if reference is None else pair_pearson(reference, predictions),
+        "answer_kept": agreement.agrees(clean.logits, predictions.logits),
+        "map_kept": pair_pearson(clean, predictions),
     }
     figures = {key: None if some is None else agreement.mean(some) for key, some in scores.items()}
     correlations = {"map_pearson", "map_kept"}

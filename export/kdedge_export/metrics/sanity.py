@@ -22,9 +22,9 @@ from kdedge_export.candidates import Role
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
-from kdedge_export.saliency import ByCells, Dense, Head
+from kdedge_export.saliency import CAMExplainer, ClosedFormHead, DenseHeadLayer
 from kdedge_export.saliency.tracing import trace
-from kdedge_export.torch_export.wrappers import Deployed
+from kdedge_export.torch_export.wrappers import ExportableModel
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
@@ -83,10 +83,10 @@ def sanity(
             other = (classes + np.random.default_rng(0).integers(1, count, len(classes))) % count
             changes["class"] = images, other
         if len(images) > 1:
-            changes["picture"] = images[agreement.derangement(len(images))], classes
+            changes["picture"] = images[agreement.permute_pairs(len(images))], classes
         for test, (pictures, asked) in changes.items():
             rows.append(_row(test, role, [(before.maps, _maps(model, pictures, asked))]))
-        if isinstance(model, Deployed) and (weight := _head_weight(model, images[:1], count)) is not None:
+        if isinstance(model, ExportableModel) and (weight := _head_weight(model, images[:1], count)) is not None:
             pairs = []
             for seed in range(_HEADS):
                 with _random(weight, seed):
@@ -118,19 +118,19 @@ def _alike(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
     return np.where(np.isnan(pearson), np.where(only_one_is_constant & finite, 0.0, 1.0), stays)
 
 
-def _head_weight(model: Deployed, image: Pixels, classes: int) -> Tensor | None:
+def _head_weight(model: ExportableModel, image: Pixels, classes: int) -> Tensor | None:
     """Return the weight that produces the logits: the last one used whose rows are the classes, or None.
 
     Modules need not be registered in execution order.
     """
     network = model.explained.model
-    if isinstance(model.explained, ByCells) and isinstance(model.explained.head, Head):
+    if isinstance(model.explained, CAMExplainer) and isinstance(model.explained.head, ClosedFormHead):
         last = model.explained.head.layers[-1]
-        assert isinstance(last, Dense)
+        assert isinstance(last, DenseHeadLayer)
         return network.get_parameter(last.weight)
     parameters = {id(weight): weight for weight in network.parameters() if weight.dim() > 1 and len(weight) == classes}
     example = torch.from_numpy(image).to(next(network.parameters()).device)
-    record = trace(network, model.normalise(example))
+    record = trace(network, model.normalize(example))
     used = (id(value) for operation in reversed(record.operations) for value in operation.inputs)
     return next((parameters[number] for number in used if number in parameters), None)
 

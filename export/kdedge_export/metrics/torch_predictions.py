@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from kdedge_export.metrics.file_predictions import Batch, Predictions, batch_size, batches, gather, run_file
-from kdedge_export.saliency.methods import METHODS, PixelMethod
+from kdedge_export.saliency.methods import METHODS, GradientMethod
 from kdedge_export.saliency.tracing import evaluating
-from kdedge_export.torch_export.wrappers import Deployed, Plain
+from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import TOP_CLASS
 from kdedge_runtime.util.arrays import Integers, Pixels
@@ -54,10 +54,10 @@ def predict(
 def at_once(model: TorchModel | Model) -> int:
     """Return the batch size for a model; pixel methods evaluate many variants of each image."""
     name = model.metadata.outputs.method if isinstance(model, Model) else None
-    if isinstance(model, Deployed):
+    if isinstance(model, ExportableModel):
         name = model.explained.method
     method = METHODS.get(name or "")
-    most = max(1, MOST_DIFFERENTIATED // method.count) if isinstance(method, PixelMethod) else MAX_BATCH
+    most = max(1, MOST_DIFFERENTIATED // method.count) if isinstance(method, GradientMethod) else MAX_BATCH
     return batch_size(model, most) if isinstance(model, Model) else most
 
 
@@ -72,7 +72,7 @@ def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterato
     device = torch.device("cpu") if weights is None else weights.device
     for batch in batches(np.arange(len(images)), at_once(model)):
         pictures = torch.from_numpy(images[batch]).to(device)
-        if isinstance(model, Plain):
+        if isinstance(model, ClassifierOnly):
             logits = model(pictures).cpu().numpy()
             yield batch, logits, None, logits.argmax(axis=1)
             continue

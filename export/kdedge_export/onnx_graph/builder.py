@@ -7,18 +7,18 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from kdedge_export.onnx_graph.graph_index import Array, GraphView
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 
-__all__ = ["Builder"]
+__all__ = ["NodeBuilder"]
 
 PREFIX = "kdedge/"
 """Prefix of all added names, which avoids clashes and identifies them."""
 
 
-class Builder:
+class NodeBuilder:
     """Collect nodes and constants; `Builder.write` adds them to a model."""
 
-    def __init__(self, view: GraphView) -> None:
+    def __init__(self, view: GraphIndex) -> None:
         self.opset = view.opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
@@ -114,7 +114,7 @@ class Builder:
         self.nodes, self.initializers = [], []
 
 
-def _last_number(view: GraphView) -> int:
+def _last_number(view: GraphIndex) -> int:
     """Return the highest number among names added earlier."""
     names = [name for node in view.nodes for name in (node.name, *node.output)]
     names += [tensor.name for tensor in view.model.graph.initializer]

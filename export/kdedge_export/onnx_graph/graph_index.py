@@ -14,7 +14,7 @@ from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.onnx_session import first_line
 
-__all__ = ["FLOATS", "Array", "GraphView", "Probe", "run_graph", "session_of", "shapes_of", "subgraphs"]
+__all__ = ["FLOATS", "Array", "GraphIndex", "TensorProbe", "run_graph", "session_of", "shapes_of", "subgraphs"]
 
 Array: TypeAlias = NDArray[Any]
 FLOATS = ("float32", "float16")
@@ -32,7 +32,7 @@ class _Link:
     node: onnx.NodeProto
 
 
-class GraphView:
+class GraphIndex:
     """Read-only index of a model's main graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -180,7 +180,7 @@ def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
     """
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return
-    view, needed = GraphView(model), set(wanted)
+    view, needed = GraphIndex(model), set(wanted)
     nodes, constants = model.graph.node, model.graph.initializer
     for at in reversed(range(len(nodes))):
         if needed.intersection(nodes[at].output):
@@ -193,7 +193,7 @@ def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
             del constants[at]
 
 
-class Probe:
+class TensorProbe:
     """Callable that returns any tensors of a graph, including inner ones."""
 
     def __init__(self, model: onnx.ModelProto, wanted: Iterable[str], name: str) -> None:
@@ -228,7 +228,7 @@ def run_graph(model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, 
         ModelFileError: onnxruntime cannot load or run the graph.
     """
     names = list(wanted)
-    return Probe(model, names, name)(feed) if names else {}
+    return TensorProbe(model, names, name)(feed) if names else {}
 
 
 def shapes_of(

@@ -6,10 +6,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx
 
-from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphView
+from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphIndex
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["Layout", "Port", "example_feed", "image_port"]
+__all__ = ["Layout", "GraphInput", "make_example_feed", "find_image_input"]
 
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 FALLBACK_SIDE_PX = 224
@@ -19,7 +19,7 @@ EXAMPLES = 2
 
 
 @dataclass(frozen=True)
-class Port:
+class GraphInput:
     """Image input of a graph."""
 
     name: str
@@ -50,7 +50,7 @@ class Port:
         return None not in self.size
 
 
-def image_port(view: GraphView, name: str) -> Port:
+def find_image_input(view: GraphIndex, name: str) -> GraphInput:
     """Return the single image input of a graph.
 
     Raises:
@@ -64,7 +64,7 @@ def image_port(view: GraphView, name: str) -> Port:
             shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
             if len(shape) == 4 and shape[1] is None and (channels := _channels_taken(view, value.name)) is not None:
                 shape = (shape[0], channels, *shape[2:])
-            ports.append(Port(value.name, dtype, shape))
+            ports.append(GraphInput(value.name, dtype, shape))
     shown = ", ".join(f"{port.name} {port.dtype} {[size or '?' for size in port.shape]}" for port in ports)
     if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in (*FLOATS, "uint8"):
         raise ModelFileError(
@@ -74,7 +74,7 @@ def image_port(view: GraphView, name: str) -> Port:
     return ports[0]
 
 
-def _constants(ports: list[Port]) -> str:
+def _constants(ports: list[GraphInput]) -> str:
     """Advise on inputs that may be constants, as lost by tf2onnx for Keras's `Normalization`."""
     if len(ports) < 2:
         return ""
@@ -82,7 +82,7 @@ def _constants(ports: list[Port]) -> str:
     return f" Inputs that are constants, as in Keras's Normalization, can be stored in the file, in Python: {typed}."
 
 
-def _channels_taken(view: GraphView, name: str) -> int | None:
+def _channels_taken(view: GraphIndex, name: str) -> int | None:
     """Return the channels a convolution takes from an image with a dynamic channel axis, as in Hugging Face files."""
     takers = [view.nodes[at] for at in view.takers.get(name, [])]
     weights = (view.value(node.input[1]) for node in takers if node.op_type == "Conv" and node.input[0] == name)
@@ -90,7 +90,7 @@ def _channels_taken(view: GraphView, name: str) -> int | None:
     return next((count for count in counts if count in (1, 3)), None)
 
 
-def example_feed(port: Port, side_px: int | None, images: int = EXAMPLES, seed: int = 0) -> dict[str, Array]:
+def make_example_feed(port: GraphInput, side_px: int | None, images: int = EXAMPLES, seed: int = 0) -> dict[str, Array]:
     """Return random images for the graph, with structure coarse enough to pass through a deep network."""
     batch = port.shape[0] or images
     open_side = side_px or FALLBACK_SIDE_PX
@@ -100,10 +100,10 @@ def example_feed(port: Port, side_px: int | None, images: int = EXAMPLES, seed: 
     rng = np.random.default_rng(seed)
     rows, columns = (1, 2) if channels_last else (2, 3)
     coarse = [min(size, 6) if axis in (rows, columns) else size for axis, size in enumerate(shape)]
-    picture = rng.normal(size=coarse)
+    image = rng.normal(size=coarse)
     for axis in (rows, columns):
-        picture = picture.take(np.arange(shape[axis]) * coarse[axis] // shape[axis], axis=axis)
-    picture = picture + 0.3 * rng.normal(size=shape)
+        image = image.take(np.arange(shape[axis]) * coarse[axis] // shape[axis], axis=axis)
+    image = image + 0.3 * rng.normal(size=shape)
     if port.dtype == np.uint8:
-        return {port.name: np.clip(128 + 50 * picture, 0, 255).astype(np.uint8)}
-    return {port.name: picture.astype(port.dtype)}
+        return {port.name: np.clip(128 + 50 * image, 0, 255).astype(np.uint8)}
+    return {port.name: image.astype(port.dtype)}

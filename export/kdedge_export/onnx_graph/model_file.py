@@ -8,9 +8,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from kdedge_export import __version__
-from kdedge_runtime.diagnostics.reference_frames import record
+from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.metadata import TOP_CLASS, Metadata
-from kdedge_runtime.util.files import staged
+from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["save_model"]
 
@@ -29,7 +29,7 @@ def save_model(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
         finished.graph.initializer.append(default)
     helper.set_model_props(finished, metadata.to_props())
     onnx.checker.check_model(finished)
-    with staged(path) as temporary:
+    with atomic_path(path) as temporary:
         onnx.save_model(finished, temporary)
-        helper.set_model_props(finished, replace(metadata, golden=record(temporary)).to_props())
+        helper.set_model_props(finished, replace(metadata, golden=record_reference_frames(temporary)).to_props())
         onnx.save_model(finished, temporary)

@@ -2,14 +2,14 @@
 
 import onnx
 
-from kdedge_export.onnx_graph.graph_index import GraphView
+from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.node_attributes import attributes
 
 __all__ = ["pooled_axes", "reduced_axes"]
 
 
 def pooled_axes(
-    view: GraphView, node: onnx.NodeProto, rank: int, output_shape: tuple[int, ...]
+    view: GraphIndex, node: onnx.NodeProto, rank: int, output_shape: tuple[int, ...]
 ) -> tuple[int, ...] | None:
     """Return the axes over which a node computes the mean; None if it is not a mean over whole axes.
 
@@ -23,7 +23,7 @@ def pooled_axes(
     return reduced_axes(view, node, rank) if node.op_type == "ReduceMean" else None
 
 
-def reduced_axes(view: GraphView, node: onnx.NodeProto, rank: int) -> tuple[int, ...] | None:
+def reduced_axes(view: GraphIndex, node: onnx.NodeProto, rank: int) -> tuple[int, ...] | None:
     """Return the axes over which a node reduces, from an attribute or an input; None if they vary."""
     given = attributes(node).get("axes")
     if given is None and len(node.input) > 1 and node.input[1]:

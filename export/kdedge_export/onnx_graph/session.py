@@ -9,12 +9,12 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from kdedge_runtime.int8_arithmetic import sum_exactly
+from kdedge_runtime.int8_arithmetic import use_exact_sums
 from kdedge_runtime.metadata import TOP_CLASS
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.timing import latencies_ms
 
-__all__ = ["feed", "open_session", "paired_latency_ms"]
+__all__ = ["make_feed", "open_session", "paired_latency_ms"]
 
 
 def open_session(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> ort.InferenceSession:
@@ -30,11 +30,13 @@ def open_session(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) 
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     if exact_int8:
-        sum_exactly(options)
+        use_exact_sums(options)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def feed(session: ort.InferenceSession, images: Pixels, class_index: int = TOP_CLASS) -> Mapping[str, NDArray[Any]]:
+def make_feed(
+    session: ort.InferenceSession, images: Pixels, class_index: int = TOP_CLASS
+) -> Mapping[str, NDArray[Any]]:
     """Return the inputs of a session: images, and the class to explain if it has that input.
 
     Args:
@@ -56,6 +58,6 @@ def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, r
         image: uint8 `[1, H, W, 3]`.
         runs: measured runs of each, after five warm-up runs.
     """
-    feeds = [feed(session, image) for session in sessions]
+    feeds = [make_feed(session, image) for session in sessions]
     calls = [partial(session.run, None, values) for session, values in zip(sessions, feeds, strict=True)]
     return latencies_ms(*calls, runs=runs)

@@ -4,27 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.onnx_graph.graph_index import Array, GraphView, run_graph, subgraphs
-from kdedge_export.onnx_graph.graph_input import Port, example_feed, image_port
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex, run_graph, subgraphs
+from kdedge_export.onnx_graph.graph_input import GraphInput, find_image_input, make_example_feed
 from kdedge_export.onnx_graph.pooling import pooled_axes
 from kdedge_export.onnx_graph.spatial.feature_tensors import find_features, named_features
 from kdedge_export.onnx_import.logits_output import RESHAPING, ROUNDING
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.spatial_layout import SpatialLayout
 
-__all__ = ["Anatomy", "dissect"]
+__all__ = ["ClassifierGraph", "analyze_classifier"]
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ClassifierGraph:
     """Parts of a classifier's graph needed for a saliency map."""
 
-    port: Port
+    port: GraphInput
     logits: str
     """Logits tensor before a final softmax: `[N, K]`, or with further axes of size 1."""
     classes: int
     target: str
     """Target features tensor: planes, channels-last planes or tokens."""
-    layout: Layout
+    layout: SpatialLayout
     """Layout of the target in the example run."""
     planes: tuple[str, int] | None
     """For target tokens with a dynamic grid: a 4-axis tensor with the same positions, and its height axis; else
@@ -39,7 +39,7 @@ class Anatomy:
     """Short description of the operators from the target to the logits, such as `GAP+Linear`."""
 
     @property
-    def cells(self) -> tuple[int, int]:
+    def positions(self) -> tuple[int, int]:
         """Height and width of the target in the example run."""
         return self.layout.height, self.layout.width
 
@@ -49,15 +49,15 @@ class Anatomy:
         return self.port.has_size
 
 
-def dissect(
-    view: GraphView,
+def analyze_classifier(
+    view: GraphIndex,
     name: str,
     logits: str,
     *,
     target: str | None = None,
     side_px: int | None = None,
     is_cut: bool = False,
-) -> Anatomy:
+) -> ClassifierGraph:
     """Analyze a classifier's graph.
 
     Args:
@@ -73,8 +73,8 @@ def dissect(
         ModelFileError: the graph is not an image classifier.
         HeadNotSupported: there are no suitable features, or `target` has none.
     """
-    port = image_port(view, name)
-    feed = example_feed(port, side_px)
+    port = find_image_input(view, name)
+    feed = make_example_feed(port, side_px)
     cuts = view.cuts(port.name, logits)
     features = (
         named_features(view, port, target, logits, feed, name)
@@ -92,7 +92,7 @@ def dissect(
     read = {item for at in path for item in view.nodes[at].input if item}
     constants = {item: value for item in read if (value := view.value(item)) is not None}
     values = constants | run_graph(view.model, sorted((tail | read) - constants.keys() - {port.name}), feed, name)
-    return Anatomy(
+    return ClassifierGraph(
         port=port,
         logits=logits,
         classes=int(values[logits].size // len(values[logits])),
@@ -106,13 +106,15 @@ def dissect(
     )
 
 
-def _pooled(view: GraphView, target: str, layout: Layout, values: Mapping[str, Array], path: list[int]) -> str | None:
+def _pooled(
+    view: GraphIndex, target: str, layout: SpatialLayout, values: Mapping[str, Array], path: list[int]
+) -> str | None:
     takers = {at for at in view.takers[target] if at in set(path)}
     if len(takers) != 1:
         return None
     node = view.nodes[takers.pop()]
     axes = pooled_axes(view, node, values[target].ndim, values[node.output[0]].shape)
-    return str(node.output[0]) if axes == layout.cell_axes else None
+    return str(node.output[0]) if axes == layout.position_axes else None
 
 
 _SHORT = {"Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "GAP", "ReduceMean": "GAP", "AveragePool": "GAP"}
@@ -120,7 +122,7 @@ _SILENT = RESHAPING | ROUNDING | {"Transpose", "Concat", "Slice", "Gather", "Add
 _MOST_NAMED = 8
 
 
-def _head(view: GraphView, path: list[int], values: Mapping[str, Array]) -> str:
+def _head(view: GraphIndex, path: list[int], values: Mapping[str, Array]) -> str:
     parts = []
     for at in path:
         node = view.nodes[at]

@@ -3,7 +3,7 @@
 import onnx
 from onnx import helper
 
-from kdedge_export.onnx_graph.graph_index import Array, GraphView
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 
 __all__ = ["DELTA", "FEATURES", "MASK", "with_edited_features"]
 
@@ -27,7 +27,7 @@ def with_edited_features(
     """
     edited = onnx.ModelProto()
     edited.CopyFrom(original)
-    graph, view = edited.graph, GraphView(original)
+    graph, view = edited.graph, GraphIndex(original)
     path = set(view.between(target, logits))
     at = view.place(target)
     raw = f"{target}/unedited"

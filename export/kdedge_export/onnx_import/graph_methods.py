@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.spatial_layout import SpatialLayout
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["DEFAULT", "RECIPROCAM", "TITLES", "Cells", "Method", "add_cells", "as_method"]
+__all__ = ["DEFAULT", "RECIPROCAM", "TITLES", "SpatialFeatures", "Method", "add_map_nodes", "parse_method"]
 
 Method: TypeAlias = Literal["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam", "reciprocam"]
 RECIPROCAM: Method = "reciprocam"
@@ -41,7 +41,7 @@ _SQUARINGS = 12
 """Number of squarings of Eigen-CAM's covariance, which reduce the second component by (λ₂/λ₁)^4096."""
 
 
-def as_method(name: str) -> Method:
+def parse_method(name: str) -> Method:
     """Return the method of a name.
 
     Raises:
@@ -56,20 +56,20 @@ def as_method(name: str) -> Method:
 
 
 @dataclass(frozen=True)
-class Cells:
+class SpatialFeatures:
     """Features and gradient of the spatial positions as float32 tensors of a graph."""
 
-    builder: Builder
-    layout: Layout
+    builder: NodeBuilder
+    layout: SpatialLayout
     channels: int
     features: str
     gradient: str
     """Gradient tensor that broadcasts against the features; unused by Eigen-CAM, and averaged over positions for
     Grad-CAM."""
 
-    def over_cells(self, tensor: str) -> str:
+    def over_positions(self, tensor: str) -> str:
         """Sum over spatial positions, keeping their axes with size 1."""
-        return self.builder.reduce("ReduceSum", tensor, self.layout.cell_axes, keepdims=True)
+        return self.builder.reduce("ReduceSum", tensor, self.layout.position_axes, keepdims=True)
 
     def weighted(self, weights: str) -> str:
         """Multiply the features by weights that broadcast against them, and sum over the channels."""
@@ -81,46 +81,46 @@ class Cells:
         return self.builder.number(value, _FLOAT32)
 
 
-def add_cells(method: Method, cells: Cells) -> str:
+def add_map_nodes(method: Method, positions: SpatialFeatures) -> str:
     """Add the nodes of a method.
 
     Returns:
         The map tensor, float32 `[N, h, w]`, or `[N, h·w]` for tokens.
     """
-    return _NODES[method](cells)
+    return _NODES[method](positions)
 
 
-def _by_gradient(cells: Cells) -> str:
-    return cells.weighted(cells.gradient)
+def _by_gradient(positions: SpatialFeatures) -> str:
+    return positions.weighted(positions.gradient)
 
 
-def _layercam(cells: Cells) -> str:
-    return cells.weighted(cells.builder.add("Relu", cells.gradient))
+def _layercam(positions: SpatialFeatures) -> str:
+    return positions.weighted(positions.builder.add("Relu", positions.gradient))
 
 
-def _xgradcam(cells: Cells) -> str:
-    add = cells.builder.add
-    total = add("Add", cells.over_cells(cells.features), cells.number(_EPSILON))
-    shares = add("Div", cells.features, total)
-    return cells.weighted(cells.over_cells(add("Mul", shares, cells.gradient)))
+def _xgradcam(positions: SpatialFeatures) -> str:
+    add = positions.builder.add
+    total = add("Add", positions.over_positions(positions.features), positions.number(_EPSILON))
+    shares = add("Div", positions.features, total)
+    return positions.weighted(positions.over_positions(add("Mul", shares, positions.gradient)))
 
 
-def _gradcam_plus_plus(cells: Cells) -> str:
-    add, number = cells.builder.add, cells.number
-    product = add("Mul", cells.over_cells(cells.features), cells.gradient)
+def _gradcam_plus_plus(positions: SpatialFeatures) -> str:
+    add, number = positions.builder.add, positions.number
+    product = add("Mul", positions.over_positions(positions.features), positions.gradient)
     denominator = add("Add", product, number(2.0))
     size = add("Add", add("Abs", product), number(2.0))
     is_sound = add("Greater", add("Abs", denominator), add("Mul", size, number(_LEAST_SHARE)))
     inverse = add("Reciprocal", add("Where", is_sound, denominator, number(1.0)))
-    shares = add("Mul", add("Where", is_sound, inverse, number(0.0)), add("Relu", cells.gradient))
-    everywhere = add("Expand", shares, add("Shape", cells.features))
-    return cells.weighted(cells.over_cells(everywhere))
+    shares = add("Mul", add("Where", is_sound, inverse, number(0.0)), add("Relu", positions.gradient))
+    everywhere = add("Expand", shares, add("Shape", positions.features))
+    return positions.weighted(positions.over_positions(everywhere))
 
 
-def _eigencam(cells: Cells) -> str:
-    builder, add, number = cells.builder, cells.builder.add, cells.number
-    layout, channels = cells.layout, cells.channels
-    last = add("Transpose", cells.features, perm=[0, 2, 3, 1]) if layout.kind == "NCHW" else cells.features
+def _eigencam(positions: SpatialFeatures) -> str:
+    builder, add, number = positions.builder, positions.builder.add, positions.number
+    layout, channels = positions.layout, positions.channels
+    last = add("Transpose", positions.features, perm=[0, 2, 3, 1]) if layout.kind == "NCHW" else positions.features
     rows = builder.reshape(last, [0, -1, channels])
     rows = add("Sub", rows, builder.reduce("ReduceMean", rows, [1], keepdims=True))
     power = add("MatMul", add("Transpose", rows, perm=[0, 2, 1]), rows)
@@ -144,11 +144,11 @@ def _eigencam(cells: Cells) -> str:
     projection = add("Where", add("Greater", least, most), add("Neg", projection), projection)
     if layout.kind == "tokens":
         return builder.reshape(projection, [0, -1])
-    like = builder.reduce("ReduceSum", cells.features, [layout.channel_axis], keepdims=False)
+    like = builder.reduce("ReduceSum", positions.features, [layout.channel_axis], keepdims=False)
     return builder.reshape_as(projection, like)
 
 
-_NODES: Mapping[Method, Callable[[Cells], str]] = {
+_NODES: Mapping[Method, Callable[[SpatialFeatures], str]] = {
     "gradcam": _by_gradient,
     "gradcam++": _gradcam_plus_plus,
     "hirescam": _by_gradient,

@@ -11,27 +11,27 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.metrics.map_displacement import measure_display
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.onnx_graph.graph_index import GraphView
-from kdedge_export.onnx_graph.graph_input import example_feed, image_port
-from kdedge_export.onnx_import.classifier_graph import Anatomy, dissect
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.graph_index import GraphIndex
+from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
+from kdedge_export.onnx_import.classifier_graph import ClassifierGraph, analyze_classifier
 from kdedge_export.onnx_import.graph_methods import RECIPROCAM, Method
 from kdedge_export.onnx_import.label_names import labels_of_props
-from kdedge_export.onnx_import.logits_output import find_answer, with_two_classes
+from kdedge_export.onnx_import.logits_output import find_logits, with_two_classes
 from kdedge_export.onnx_import.map_check import CONFIRMED, check_map
-from kdedge_export.onnx_import.model_loading import load_file
-from kdedge_export.onnx_import.output_check import check_other_size, check_outputs
-from kdedge_export.onnx_import.preprocessing import Geometry, PixelInput, add_logits, image_input, put_front
-from kdedge_export.onnx_import.saliency_nodes import Saliency, add_saliency, explained_logits
-from kdedge_export.onnx_import.usage_checks import OUTPUTS, has_map, require_fit, require_use
+from kdedge_export.onnx_import.model_loading import load_foreign_model
+from kdedge_export.onnx_import.output_check import check_other_size, check_same_outputs
+from kdedge_export.onnx_import.preprocessing import Geometry, PixelInput, add_logits, image_input, prepend_preprocessing
+from kdedge_export.onnx_import.saliency_nodes import SaliencyNodes, add_saliency_nodes, explained_logits
+from kdedge_export.onnx_import.usage_checks import OUTPUTS, check_input_fits, check_options_used, has_map
 from kdedge_runtime import Model
-from kdedge_runtime.diagnostics.reference_frames import record
+from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.drawing.heatmap import MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import TOP_CLASS, ImageInput, Metadata, Outputs
-from kdedge_runtime.util.files import file_sha256, staged
+from kdedge_runtime.util.files import atomic_path, file_sha256
 
-__all__ = ["ExplainedFile", "explain_file"]
+__all__ = ["ExplainedFile", "add_saliency"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ExplainedFile:
         return self.map_error is not None and self.map_error <= CONFIRMED
 
 
-def explain_file(
+def add_saliency(
     source: Path,
     output: Path,
     *,
@@ -96,22 +96,22 @@ def explain_file(
     """
     if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the file to explain and would be overwritten. Name another one: -o FILE.")
-    original = load_file(source)
+    original = load_foreign_model(source)
     props = {item.key: item.value for item in original.metadata_props}
     had_map = has_map(original, props, source)
-    require_use(source, props, had_map, target or method or head, pixels, geometry, labels, side_px)
+    check_options_used(source, props, had_map, target or method or head, pixels, geometry, labels, side_px)
     if "kdedge.schema" in props or (had_map and pixels is None):
         return _copied(source, output, props)
     original, logits = _with_logits(original, str(source), had_map, head, side_px)
-    view = GraphView(original)
+    view = GraphIndex(original)
     looked_at = Outputs.from_json(props[OUTPUTS]).target_layer if had_map else target
 
-    def find(is_cut: bool) -> Anatomy:
-        return dissect(view, str(source), logits, target=looked_at, side_px=side_px, is_cut=is_cut)
+    def find(is_cut: bool) -> ClassifierGraph:
+        return analyze_classifier(view, str(source), logits, target=looked_at, side_px=side_px, is_cut=is_cut)
 
-    model, builder = onnx.ModelProto(), Builder(view)
+    model, builder = onnx.ModelProto(), NodeBuilder(view)
     model.CopyFrom(original)
-    saliency = None if had_map else add_saliency(builder, view, find, method)
+    saliency = None if had_map else add_saliency_nodes(builder, view, find, method)
     parts = find(False) if saliency is None else saliency.parts
     if side_px is not None and parts.port.has_size and parts.port.size != (side_px, side_px):
         height, width = parts.port.size
@@ -129,10 +129,10 @@ def explain_file(
     spec = _runnable_input(model, builder, parts, pixels, geometry or Geometry(), side_px, str(source))
     metadata = None
     if spec is not None:
-        height, width = parts.cells  # at this image size, even if the graph leaves it dynamic
+        height, width = parts.positions  # at this image size, even if the graph leaves it dynamic
         outputs = replace(outputs, map_height=height, map_width=width)
         names = labels or labels_of_props(props) or _numbers(parts.classes)
-        require_fit(names, parts.classes, str(source))
+        check_input_fits(names, parts.classes, str(source))
         metadata = Metadata(
             names, spec, outputs, lineage={"file": {"name": source.name, "sha256": file_sha256(source)}}
         )
@@ -142,14 +142,14 @@ def explain_file(
     entries = {OUTPUTS: json.dumps(asdict(outputs))} if metadata is None else metadata.to_props()
     helper.set_model_props(model, props | entries)
     front = None if pixels is None or spec is None else (pixels, spec)
-    output_error = check_outputs(original, model, parts, str(source), side_px, front)
+    output_error = check_same_outputs(original, model, parts, str(source), side_px, front)
     onnx.checker.check_model(model)
-    with staged(output) as temporary:
+    with atomic_path(output) as temporary:
         onnx.save_model(model, temporary)
         if metadata is not None:
             outputs = replace(outputs, display=_measured_display(Model.load(temporary)))
             # Reference frames allow `kdedge-run --self-test` to verify the file.
-            metadata = replace(metadata, outputs=outputs, golden=record(temporary))
+            metadata = replace(metadata, outputs=outputs, golden=record_reference_frames(temporary))
             helper.set_model_props(model, props | metadata.to_props())
             onnx.save_model(model, temporary)
     return ExplainedFile(
@@ -168,20 +168,20 @@ def _with_logits(
     model: onnx.ModelProto, name: str, had_map: bool, head: str | None, side_px: int | None
 ) -> tuple[onnx.ModelProto, str]:
     """Return the graph with logits of two or more classes, and their tensor."""
-    view = GraphView(model)
+    view = GraphIndex(model)
     if had_map:
         logits = explained_logits(view)
         if logits is None:
             raise ModelFileError(f"{name} has a map that kdedge did not write. Explain the file it was made from.")
         return model, logits
-    feed = example_feed(image_port(view, name), side_px)
-    return with_two_classes(model, find_answer(view, feed, name, head), feed)
+    feed = make_example_feed(find_image_input(view, name), side_px)
+    return with_two_classes(model, find_logits(view, feed, name, head), feed)
 
 
 def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:
     outputs = Outputs.from_json(props[OUTPUTS])
     metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
-    with staged(output) as temporary:
+    with atomic_path(output) as temporary:
         shutil.copyfile(source, temporary)
     return ExplainedFile(output, outputs, was_explained=True, metadata=metadata)
 
@@ -189,8 +189,8 @@ def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:
 def _checked_map(
     original: onnx.ModelProto,
     model: onnx.ModelProto,
-    parts: Anatomy,
-    saliency: Saliency,
+    parts: ClassifierGraph,
+    saliency: SaliencyNodes,
     source: Path,
     side_px: int | None,
 ) -> float:
@@ -208,13 +208,13 @@ def _checked_map(
         ) from error
 
 
-def _declare(model: onnx.ModelProto, parts: Anatomy) -> None:
+def _declare(model: onnx.ModelProto, parts: ClassifierGraph) -> None:
     """Declare the new input with its default, and the new outputs with their types."""
     graph = model.graph
     graph.input.append(helper.make_tensor_value_info("class_index", TensorProto.INT64, [1]))
     graph.initializer.append(numpy_helper.from_array(np.array([TOP_CLASS], dtype=np.int64), "class_index"))
     (own,) = (value for value in graph.input if value.name == parts.port.name)
-    height, width = parts.cells if parts.has_fixed_size else ("map_height", "map_width")
+    height, width = parts.positions if parts.has_fixed_size else ("map_height", "map_width")
     for name, kind, inner in (
         ("saliency_map", TensorProto.FLOAT, [height, width]),
         ("explained_class", TensorProto.INT64, []),
@@ -224,8 +224,8 @@ def _declare(model: onnx.ModelProto, parts: Anatomy) -> None:
         graph.output.append(value)
 
 
-def _outputs(parts: Anatomy, saliency: Saliency) -> Outputs:
-    height, width = parts.cells if parts.has_fixed_size else (None, None)
+def _outputs(parts: ClassifierGraph, saliency: SaliencyNodes) -> Outputs:
+    height, width = parts.positions if parts.has_fixed_size else (None, None)
     return Outputs(saliency.method, parts.target, parts.head, height, width)
 
 
@@ -237,8 +237,8 @@ def _measured_display(model: Model) -> MapDisplay:
 
 def _runnable_input(
     model: onnx.ModelProto,
-    builder: Builder,
-    parts: Anatomy,
+    builder: NodeBuilder,
+    parts: ClassifierGraph,
     pixels: PixelInput | None,
     geometry: Geometry,
     side_px: int | None,
@@ -255,7 +255,7 @@ def _runnable_input(
         spec = replace(spec, name=port.name)
     elif pixels is not None:
         spec = image_input(port, pixels, geometry, side_px, name)
-        put_front(model, builder, parts, pixels, spec)
+        prepend_preprocessing(model, builder, parts, pixels, spec)
     else:
         return None
     builder.write(model)

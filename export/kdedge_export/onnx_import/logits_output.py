@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphView, run_graph
+from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphIndex, run_graph
 from kdedge_runtime.errors import ModelFileError, UsageError
 
-__all__ = ["RESHAPING", "ROUNDING", "Answer", "count_classes", "find_answer", "with_two_classes"]
+__all__ = ["RESHAPING", "ROUNDING", "LogitsOutput", "count_classes", "find_logits", "with_two_classes"]
 
 RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
 ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
@@ -27,7 +27,7 @@ _BOXES_PER_VALUE = 20
 
 
 @dataclass(frozen=True)
-class Answer:
+class LogitsOutput:
     """Classification output of a graph."""
 
     output: str
@@ -38,7 +38,7 @@ class Answer:
     """Number of classes; 1 for a single sigmoid."""
 
 
-def find_answer(view: GraphView, feed: Mapping[str, Array], name: str, head: str | None = None) -> Answer:
+def find_logits(view: GraphIndex, feed: Mapping[str, Array], name: str, head: str | None = None) -> LogitsOutput:
     """Find the classification output of a graph.
 
     Args:
@@ -51,29 +51,29 @@ def find_answer(view: GraphView, feed: Mapping[str, Array], name: str, head: str
         ModelFileError: the graph is not an image classifier, or has several classification outputs and `head` is None.
         UsageError: `head` is not a classification output.
     """
-    outputs, answers = _answers(view, feed, name)
+    outputs, predictions = _predictions(view, feed, name)
     if head is not None:
-        chosen = [answer for answer in answers if answer.output == head]
+        chosen = [prediction for prediction in predictions if prediction.output == head]
         if not chosen:
-            known = ", ".join(answer.output for answer in answers) or "none"
+            known = ", ".join(prediction.output for prediction in predictions) or "none"
             raise UsageError(
                 f"{name} has no classification head {head!r}. Its heads are: {known}. Name one: --head NAME."
             )
         return chosen[0]
-    several = [answer for answer in answers if answer.classes > 1] or answers
-    if len({answer.logits for answer in several}) == 1:  # logits and their softmax count as one output
+    several = [prediction for prediction in predictions if prediction.classes > 1] or predictions
+    if len({prediction.logits for prediction in several}) == 1:  # logits and their softmax count as one output
         return several[0]
-    named = [answer for answer in several if answer.output == "logits"]
+    named = [prediction for prediction in several if prediction.output == "logits"]
     if named:
         return named[0]
-    names = ", ".join(answer.output for answer in several)
+    names = ", ".join(prediction.output for prediction in several)
     raise ModelFileError(
         f"{name} has several heads: its outputs are {_shown(outputs)}. Choose one of {names}: --head "
         f"{several[0].output}."
     )
 
 
-def count_classes(view: GraphView, feed: Mapping[str, Array], name: str) -> int:
+def count_classes(view: GraphIndex, feed: Mapping[str, Array], name: str) -> int:
     """Return the number of classes of a graph; with several heads, of the first one.
 
     Args:
@@ -84,26 +84,28 @@ def count_classes(view: GraphView, feed: Mapping[str, Array], name: str) -> int:
     Raises:
         ModelFileError: the graph is not an image classifier.
     """
-    _, answers = _answers(view, feed, name)
-    named = [answer for answer in answers if answer.output == "logits"]
-    several = [answer for answer in answers if answer.classes > 1]
-    return max((named or several or answers)[0].classes, 2)
+    _, predictions = _predictions(view, feed, name)
+    named = [prediction for prediction in predictions if prediction.output == "logits"]
+    several = [prediction for prediction in predictions if prediction.classes > 1]
+    return max((named or several or predictions)[0].classes, 2)
 
 
-def with_two_classes(model: onnx.ModelProto, answer: Answer, feed: Mapping[str, Array]) -> tuple[onnx.ModelProto, str]:
+def with_two_classes(
+    model: onnx.ModelProto, prediction: LogitsOutput, feed: Mapping[str, Array]
+) -> tuple[onnx.ModelProto, str]:
     """Add logits of two classes if a graph has a single sigmoid.
 
     Args:
         model: the model, which is not modified.
-        answer: classification output of the graph.
+        prediction: classification output of the graph.
         feed: example images.
 
     Returns:
         The graph, and its logits tensor `[N, K]` with K ≥ 2.
     """
-    if answer.classes > 1:
-        return model, answer.logits
-    dtype = run_graph(model, [answer.logits], feed, "the graph")[answer.logits].dtype
+    if prediction.classes > 1:
+        return model, prediction.logits
+    dtype = run_graph(model, [prediction.logits], feed, "the graph")[prediction.logits].dtype
     wider = onnx.ModelProto()
     wider.CopyFrom(model)
     shape, half = f"{_TWO_CLASSES}/shape", f"{_TWO_CLASSES}/half"
@@ -113,7 +115,7 @@ def with_two_classes(model: onnx.ModelProto, answer: Answer, feed: Mapping[str, 
     wider.graph.node.extend(
         helper.make_node(op_type, inputs, [output], name=f"{output}/node", **given)
         for op_type, inputs, output, given in (
-            ("Reshape", [answer.logits, shape], column, {}),
+            ("Reshape", [prediction.logits, shape], column, {}),
             ("Mul", [column, half], second, {}),
             ("Neg", [second], first, {}),
             ("Concat", [first, second], _TWO_CLASSES, {"axis": 1}),
@@ -122,16 +124,16 @@ def with_two_classes(model: onnx.ModelProto, answer: Answer, feed: Mapping[str, 
     return wider, _TWO_CLASSES
 
 
-def _answers(view: GraphView, feed: Mapping[str, Array], name: str) -> tuple[dict[str, Array], list[Answer]]:
+def _predictions(view: GraphIndex, feed: Mapping[str, Array], name: str) -> tuple[dict[str, Array], list[LogitsOutput]]:
     outputs = run_graph(view.model, [value.name for value in view.model.graph.output], feed, name)
     (images,) = {len(value) for value in feed.values()}
-    answers = [
-        answer
+    predictions = [
+        prediction
         for tensor, value in outputs.items()
-        if value.dtype.name in FLOATS and (answer := _answer(view, tensor, value, images)) is not None
+        if value.dtype.name in FLOATS and (prediction := _prediction(view, tensor, value, images)) is not None
     ]
-    if answers:
-        return outputs, answers
+    if predictions:
+        return outputs, predictions
     if _detects(view, outputs):
         raise ModelFileError(
             f"{name} is a detector: for {images} images it returns {_shown(outputs)}, which are boxes. kdedge "
@@ -143,7 +145,7 @@ def _answers(view: GraphView, feed: Mapping[str, Array], name: str) -> tuple[dic
     )
 
 
-def _detects(view: GraphView, outputs: Mapping[str, Array]) -> bool:
+def _detects(view: GraphIndex, outputs: Mapping[str, Array]) -> bool:
     """Return True for a detector, by NonMaxSuppression, task or output names, or many short rows.
 
     YOLO returns `[N, 4 + classes, boxes]` or `[N, boxes, 5 + classes]`, DETR `[N, boxes, 4]`, and models with built-in
@@ -164,16 +166,18 @@ def _shown(outputs: Mapping[str, Array]) -> str:
     return ", ".join(f"{tensor} {value.dtype} {list(value.shape)}" for tensor, value in outputs.items())
 
 
-def _answer(view: GraphView, tensor: str, value: Array, images: int) -> Answer | None:
+def _prediction(view: GraphIndex, tensor: str, value: Array, images: int) -> LogitsOutput | None:
     if not value.ndim or len(value) != images:
         return None
     if value.ndim >= 2 and value.shape[1] > 1 and value.size == images * value.shape[1]:
-        return Answer(tensor, _before(view, tensor, ("Softmax", "LogSoftmax", "Sigmoid")) or tensor, value.shape[1])
+        return LogitsOutput(
+            tensor, _before(view, tensor, ("Softmax", "LogSoftmax", "Sigmoid")) or tensor, value.shape[1]
+        )
     before = _before(view, tensor, ("Sigmoid",)) if value.size == images else None
-    return None if before is None else Answer(tensor, before, 1)
+    return None if before is None else LogitsOutput(tensor, before, 1)
 
 
-def _before(view: GraphView, output: str, ends: Iterable[str]) -> str | None:
+def _before(view: GraphIndex, output: str, ends: Iterable[str]) -> str | None:
     """Return the input of a final operator of one of these types, else None."""
     tensor = output
     while (node := view.maker(tensor)) is not None:

@@ -13,13 +13,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.onnx_graph.graph_index import Array, Probe
-from kdedge_export.onnx_graph.graph_input import example_feed
-from kdedge_export.onnx_import.classifier_graph import Anatomy
+from kdedge_export.onnx_graph.graph_index import Array, TensorProbe
+from kdedge_export.onnx_graph.graph_input import make_example_feed
+from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
 from kdedge_export.onnx_import.feature_edit import DELTA, FEATURES, MASK, with_edited_features
 from kdedge_export.onnx_import.graph_methods import RECIPROCAM
 from kdedge_export.onnx_import.numpy_methods import map_by_definition
-from kdedge_export.onnx_import.saliency_nodes import Saliency
+from kdedge_export.onnx_import.saliency_nodes import SaliencyNodes
 from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["CONFIRMED", "check_map"]
@@ -36,7 +36,7 @@ QUANTIZED_TOLERANCE = 1e-1
 _STEPS = {"float32": (1e-2, 1.0, 1e-1, 1e-3, 3e-2, 3e-3, 1e-4), "float16": (1e-1, 1.0, 3e-1)}
 """Step sizes of the central differences, in standard deviations of the features, tried in turn. Small ones cross
 fewer kinks, large ones are less noisy. A wrong map agrees at none."""
-_PICTURES = (3, 4, 5)
+_IMAGES = (3, 4, 5)
 """Seeds of the images; another image is tried if a kink lies within the smallest step."""
 _DIRECTIONS = 6
 _EXTREMES = 3
@@ -46,8 +46,8 @@ _EXTREMES = 3
 def check_map(
     original: onnx.ModelProto,
     explained: onnx.ModelProto,
-    parts: Anatomy,
-    saliency: Saliency,
+    parts: ClassifierGraph,
+    saliency: SaliencyNodes,
     name: str,
     side_px: int | None,
 ) -> float:
@@ -74,11 +74,11 @@ def check_map(
     edited, quantized = with_edited_features(
         original, parts.target, parts.logits, parts.values[parts.target], without_rounding=saliency.gradient is not None
     )
-    run_explained, run_edited = Probe(explained, wanted, name), Probe(edited, [parts.logits], name)
+    run_explained, run_edited = TensorProbe(explained, wanted, name), TensorProbe(edited, [parts.logits], name)
     tolerance = max(TOLERANCE[dtype.name], QUANTIZED_TOLERANCE if quantized else 0.0)
     error = math.inf
-    for seed in _PICTURES:
-        feed = example_feed(parts.port, side_px, 1, seed)
+    for seed in _IMAGES:
+        feed = make_example_feed(parts.port, side_px, 1, seed)
         found = run_explained(feed)
         features, explained_class = found[parts.target], int(found["explained_class"][0])
         score = _score_of(run_edited, feed | {FEATURES: features}, parts, explained_class)
@@ -97,7 +97,7 @@ _Score = Callable[[Array, Array], NDArray[np.float64]]
 """Function that returns the explained logit of `features · mask + delta` for each delta, `[N]`."""
 
 
-def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explained_class: int) -> _Score:
+def _score_of(run_edited: TensorProbe, feed: dict[str, Array], parts: ClassifierGraph, explained_class: int) -> _Score:
     port, dtype = parts.port, parts.values[parts.target].dtype
     image, one_at_a_time = feed[port.name][:1], port.shape[0] is not None
 
@@ -118,7 +118,7 @@ def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explain
     return score
 
 
-def _error(found: dict[str, Array], parts: Anatomy, saliency: Saliency, score: _Score) -> float:
+def _error(found: dict[str, Array], parts: ClassifierGraph, saliency: SaliencyNodes, score: _Score) -> float:
     """Return the relative error of the map on one image."""
     saliency_map = found["saliency_map"][0].astype(np.float64)
     if saliency.method == RECIPROCAM:
@@ -130,13 +130,13 @@ def _error(found: dict[str, Array], parts: Anatomy, saliency: Saliency, score: _
         return formula
     looked_at = _LookedAt(parts, found[parts.target][0].astype(np.float64)[None], score)
     of_gradient = _against_differences(gradient[0].astype(np.float64)[None], looked_at, found[parts.target].dtype.name)
-    of_cells = _against_changed_cells(saliency_map, looked_at, saliency.method, found[parts.target].dtype.name)
-    return max(formula, of_gradient, of_cells)
+    of_positions = _against_changed_positions(saliency_map, looked_at, saliency.method, found[parts.target].dtype.name)
+    return max(formula, of_gradient, of_positions)
 
 
 @dataclass(frozen=True)
 class _LookedAt:
-    parts: Anatomy
+    parts: ClassifierGraph
     features: NDArray[np.float64]
     """Features of one image, `[1, …]`."""
     score: _Score
@@ -192,7 +192,9 @@ def _against_differences(gradient: NDArray[np.float64], looked_at: _LookedAt, dt
     return float(np.linalg.norm(measured - expected)) / max(float(np.linalg.norm(measured)), 1e-12)
 
 
-def _against_changed_cells(saliency_map: NDArray[np.float64], looked_at: _LookedAt, method: str, dtype: str) -> float:
+def _against_changed_positions(
+    saliency_map: NDArray[np.float64], looked_at: _LookedAt, method: str, dtype: str
+) -> float:
     """Compare the extreme map positions with the change of the logit when their features change.
 
     HiResCAM is the derivative of the logit along the features of the position itself. Grad-CAM is the derivative along
@@ -202,40 +204,40 @@ def _against_changed_cells(saliency_map: NDArray[np.float64], looked_at: _Looked
     if method not in ("gradcam", "hirescam"):
         return 0.0
     layout, most, directions = looked_at.parts.layout, float(np.abs(saliency_map).max()), []
-    cells = saliency_map.size if method == "gradcam" else 1
+    positions = saliency_map.size if method == "gradcam" else 1
     tried = _extremes(saliency_map)
-    for cell in tried:
+    for position in tried:
         mask = np.zeros(saliency_map.shape)
-        mask[cell] = 1
-        direction = looked_at.features * layout.over_cells(mask, 0.0)
+        mask[position] = 1
+        direction = looked_at.features * layout.over_positions(mask, 0.0)
         if method == "gradcam":
-            every = layout.over_cells(np.ones(saliency_map.shape), 0.0)
-            direction = direction.sum(layout.cell_axes, keepdims=True) * every
+            every = layout.over_positions(np.ones(saliency_map.shape), 0.0)
+            direction = direction.sum(layout.position_axes, keepdims=True) * every
         directions.append(direction)
-    expected = np.array([saliency_map[cell] for cell in tried]) * cells
-    least = np.full(len(tried), 0.5 * CONFIRMED * most * cells)
+    expected = np.array([saliency_map[position] for position in tried]) * positions
+    least = np.full(len(tried), 0.5 * CONFIRMED * most * positions)
     measured = looked_at.slopes(np.concatenate(directions), expected, least, _STEPS[dtype])
-    return _relative_to(saliency_map, float(np.abs(measured - expected).max()) / cells)
+    return _relative_to(saliency_map, float(np.abs(measured - expected).max()) / positions)
 
 
-def _against_masking(saliency_map: NDArray[np.float64], parts: Anatomy, score: _Score) -> float:
+def _against_masking(saliency_map: NDArray[np.float64], parts: ClassifierGraph, score: _Score) -> float:
     """Compare the extreme map positions with runs in which the features of all other positions are zero."""
     layout = parts.layout
     none, nothing = np.zeros(saliency_map.shape), layout.over_channels([0.0])
-    (baseline,) = score(layout.over_cells(none, 1.0), nothing)
+    (baseline,) = score(layout.over_positions(none, 1.0), nothing)
     errors = []
-    for cell in _extremes(saliency_map):
+    for position in _extremes(saliency_map):
         mask = none.copy()
-        mask[cell] = 1
-        (alone,) = score(layout.over_cells(mask, 1.0), nothing)
-        errors.append(abs(alone - baseline - saliency_map[cell]))
+        mask[position] = 1
+        (alone,) = score(layout.over_positions(mask, 1.0), nothing)
+        errors.append(abs(alone - baseline - saliency_map[position]))
     return _relative_to(saliency_map, max(errors))
 
 
 def _extremes(saliency_map: NDArray[np.float64]) -> list[tuple[int, int]]:
     order = np.argsort(saliency_map, axis=None)
     chosen = dict.fromkeys([*order[:_EXTREMES].tolist(), *order[-_EXTREMES:].tolist()])
-    return [divmod(int(cell), saliency_map.shape[1]) for cell in chosen]
+    return [divmod(int(position), saliency_map.shape[1]) for position in chosen]
 
 
 def _relative_to(saliency_map: NDArray[np.float64], error: float) -> float:

@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 from onnx import inliner, version_converter
 
-from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
-from kdedge_export.onnx_graph.graph_input import example_feed, image_port
+from kdedge_export.onnx_graph.graph_index import GraphIndex, run_graph
+from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import refuse_bundle
 from kdedge_runtime.onnx_session import first_line
 
-__all__ = ["load_file", "unread_inputs"]
+__all__ = ["load_foreign_model", "unused_inputs"]
 
 _OLDEST_OPSET = 7
 """First opset supported by onnxruntime."""
@@ -26,7 +26,7 @@ _LARGEST_BYTES = 2_000_000_000
 """Maximum size of a file including its weights; protobuf is limited to 2 GiB."""
 
 
-def load_file(path: Path) -> onnx.ModelProto:
+def load_foreign_model(path: Path) -> onnx.ModelProto:
     """Load a model with its weights embedded, its functions inlined, and unused inputs removed.
 
     Opsets 7 and 8 are converted to 9, and both graphs are compared on random images.
@@ -61,7 +61,7 @@ def load_file(path: Path) -> onnx.ModelProto:
         )
     if model.functions:
         model = inliner.inline_local_functions(model)
-    useless = set(unread_inputs(model))
+    useless = set(unused_inputs(model))
     if model.ir_version < _OVERRIDABLE_SINCE_IR:
         useless |= {tensor.name for tensor in model.graph.initializer}
         model.ir_version = _OVERRIDABLE_SINCE_IR
@@ -81,7 +81,7 @@ def _converted(model: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProt
             "model again in a later opset."
         ) from error
     names = [value.name for value in model.graph.output]
-    feed = example_feed(image_port(GraphView(model), str(path)), None)
+    feed = make_example_feed(find_image_input(GraphIndex(model), str(path)), None)
     before, after = (run_graph(graph, names, feed, str(path)) for graph in (model, newer))
     for name in names:
         expected, got = before[name].astype(np.float64), after[name].astype(np.float64)
@@ -94,11 +94,11 @@ def _converted(model: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProt
     return newer
 
 
-def unread_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
+def unused_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return inputs without a default that no node reads, such as constants that tf2onnx folded.
 
     onnxruntime requires a value for each nevertheless.
     """
-    view = GraphView(model)
+    view = GraphIndex(model)
     read = view.takers.keys() | {value.name for value in model.graph.output}
     return tuple(name for name in view.inputs if name not in read)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.onnx_graph.graph_index import Array
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.spatial_layout import SpatialLayout
 
 __all__ = ["map_by_definition"]
 
@@ -15,7 +15,7 @@ _LEAST_SHARE, _EPSILON = 1e-3, 1e-7
 """Constants of Grad-CAM++ and XGrad-CAM, see `kdedge_export.onnx_import.graph_methods`."""
 
 
-def map_by_definition(method: str, features: Array, gradient: Array | None, layout: Layout) -> _Cells:
+def map_by_definition(method: str, features: Array, gradient: Array | None, layout: SpatialLayout) -> _Cells:
     """Compute the map of one image from its features and their gradient.
 
     Args:
@@ -27,12 +27,16 @@ def map_by_definition(method: str, features: Array, gradient: Array | None, layo
     Returns:
         float64 `[h, w]`.
     """
-    cells = _by_channel(features, layout)
-    slopes = np.zeros_like(cells) if gradient is None else np.broadcast_to(_by_channel(gradient, layout), cells.shape)
-    return _DEFINITIONS[method](cells, slopes).reshape(layout.height, layout.width)
+    positions = _by_channel(features, layout)
+    slopes = (
+        np.zeros_like(positions)
+        if gradient is None
+        else np.broadcast_to(_by_channel(gradient, layout), positions.shape)
+    )
+    return _DEFINITIONS[method](positions, slopes).reshape(layout.height, layout.width)
 
 
-def _by_channel(tensor: Array, layout: Layout) -> _Cells:
+def _by_channel(tensor: Array, layout: SpatialLayout) -> _Cells:
     first: _Cells = np.moveaxis(tensor.astype(np.float64), layout.channel_axis, 1)[0]
     return first.reshape(len(first), -1)
 

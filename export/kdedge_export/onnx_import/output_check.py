@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.onnx_graph.graph_index import Array, Probe
-from kdedge_export.onnx_graph.graph_input import example_feed
-from kdedge_export.onnx_import.classifier_graph import Anatomy
-from kdedge_export.onnx_import.preprocessing import PixelInput, normalised
+from kdedge_export.onnx_graph.graph_index import Array, TensorProbe
+from kdedge_export.onnx_graph.graph_input import make_example_feed
+from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
+from kdedge_export.onnx_import.preprocessing import PixelInput, is_normalized_input
 from kdedge_runtime.errors import KdedgeError, ModelFileError
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["check_other_size", "check_outputs"]
+__all__ = ["check_other_size", "check_same_outputs"]
 
 OUTPUT_TOLERANCE = {"float32": 1e-6, "float16": 2e-3}
 """Largest difference of the file's own outputs relative to their range, due to a different summation order."""
@@ -22,10 +22,10 @@ FRONT_TOLERANCE = 1e-3
 float64."""
 
 
-def check_outputs(
+def check_same_outputs(
     original: onnx.ModelProto,
     explained: onnx.ModelProto,
-    parts: Anatomy,
+    parts: ClassifierGraph,
     name: str,
     side_px: int | None,
     front: tuple[PixelInput, ImageInput] | None,
@@ -49,15 +49,15 @@ def check_outputs(
     """
     own = [value.name for value in original.graph.output]
     worst, tolerance = 0.0, OUTPUT_TOLERANCE["float32"] if front is None else FRONT_TOLERANCE
-    run_before, run_after = Probe(original, own, name), Probe(explained, own, name)
+    run_before, run_after = TensorProbe(original, own, name), TensorProbe(explained, own, name)
     for seed, images in ((1, 1), (2, 3)):
-        feed = example_feed(parts.port, side_px, images, seed)
+        feed = make_example_feed(parts.port, side_px, images, seed)
         fed = feed
         if front is not None:
             pixels, spec = front
             shape = (len(feed[parts.port.name]), spec.height, spec.width, 3)
             fed = {spec.name: np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)}
-            feed = {parts.port.name: normalised(fed[spec.name], parts.port, pixels)}
+            feed = {parts.port.name: is_normalized_input(fed[spec.name], parts.port, pixels)}
         before, after = run_before(feed), run_after(fed)
         for output in own:
             half = before[output].dtype == np.float16 or parts.values[parts.target].dtype == np.float16
@@ -72,7 +72,7 @@ def check_outputs(
 
 
 def check_other_size(
-    original: onnx.ModelProto, explained: onnx.ModelProto, parts: Anatomy, name: str, side_px: int | None
+    original: onnx.ModelProto, explained: onnx.ModelProto, parts: ClassifierGraph, name: str, side_px: int | None
 ) -> None:
     """Check that the modified graph accepts the same larger images as the original, if the input size is dynamic.
 
@@ -88,14 +88,14 @@ def check_other_size(
     """
     if parts.port.has_size:
         return
-    height = example_feed(parts.port, side_px)[parts.port.name].shape[1 if parts.port.layout == "NHWC" else 2]
-    feed = example_feed(parts.port, height + height // parts.cells[0], 1)  # larger by one map position
+    height = make_example_feed(parts.port, side_px)[parts.port.name].shape[1 if parts.port.layout == "NHWC" else 2]
+    feed = make_example_feed(parts.port, height + height // parts.positions[0], 1)  # larger by one map position
     try:
-        Probe(original, [parts.logits], name)(feed)
+        TensorProbe(original, [parts.logits], name)(feed)
     except ModelFileError:
         return  # weights, such as position embeddings, fix the size although the input is dynamic
     try:
-        Probe(explained, ["saliency_map"], name)(feed)
+        TensorProbe(explained, ["saliency_map"], name)(feed)
     except ModelFileError as error:
         raise HeadNotSupported(
             f"{name} accepts images of any size, but its map works only at {height} px ({error}) Export it for one "

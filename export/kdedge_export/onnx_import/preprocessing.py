@@ -9,16 +9,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from kdedge_export.onnx_graph.builder import Builder
+from kdedge_export.onnx_graph.builder import NodeBuilder
 from kdedge_export.onnx_graph.graph_index import Array, subgraphs
-from kdedge_export.onnx_graph.graph_input import Port
+from kdedge_export.onnx_graph.graph_input import GraphInput
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.onnx_import.classifier_graph import Anatomy
+from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import ImageInput, Resize
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["Geometry", "PixelInput", "add_logits", "image_input", "normalised", "put_front"]
+__all__ = ["Geometry", "PixelInput", "add_logits", "image_input", "is_normalized_input", "prepend_preprocessing"]
 
 IMAGE = "image"
 LOGITS = "logits"
@@ -60,7 +60,7 @@ class Geometry:
             raise UsageError(f"--crop-fraction needs --resize crop. Omit it, or --resize {self.resize}.")
 
 
-def image_input(port: Port, pixels: PixelInput, geometry: Geometry, side_px: int | None, name: str) -> ImageInput:
+def image_input(port: GraphInput, pixels: PixelInput, geometry: Geometry, side_px: int | None, name: str) -> ImageInput:
     """Describe the input of the model with added preprocessing.
 
     Args:
@@ -92,7 +92,7 @@ def image_input(port: Port, pixels: PixelInput, geometry: Geometry, side_px: int
     return ImageInput(height, width, pixels.mean, pixels.std, resize=resize, crop_fraction=crop_fraction, name=IMAGE)
 
 
-def normalised(images: Pixels, port: Port, pixels: PixelInput) -> Array:
+def is_normalized_input(images: Pixels, port: GraphInput, pixels: PixelInput) -> Array:
     """Preprocess images in numpy, as a reference for the preprocessing in the graph.
 
     Args:
@@ -110,7 +110,9 @@ def normalised(images: Pixels, port: Port, pixels: PixelInput) -> Array:
     return np.ascontiguousarray(x if port.layout == "NHWC" else x.transpose(0, 3, 1, 2)).astype(port.dtype)
 
 
-def put_front(model: onnx.ModelProto, builder: Builder, parts: Anatomy, pixels: PixelInput, spec: ImageInput) -> None:
+def prepend_preprocessing(
+    model: onnx.ModelProto, builder: NodeBuilder, parts: ClassifierGraph, pixels: PixelInput, spec: ImageInput
+) -> None:
     """Replace the graph's input by `image`, uint8 RGB `[N, H, W, 3]`, and add its logits as an output of that name.
 
     The graph's own outputs are kept.
@@ -142,7 +144,7 @@ def put_front(model: onnx.ModelProto, builder: Builder, parts: Anatomy, pixels: 
     add_logits(model, builder, parts)
 
 
-def add_logits(model: onnx.ModelProto, builder: Builder, parts: Anatomy) -> None:
+def add_logits(model: onnx.ModelProto, builder: NodeBuilder, parts: ClassifierGraph) -> None:
     """Add the logits as an output `logits`, float32 `[N, K]`, unless the graph already has it.
 
     Args:
@@ -171,7 +173,7 @@ def add_logits(model: onnx.ModelProto, builder: Builder, parts: Anatomy) -> None
     model.graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, parts.classes]))
 
 
-def _first_layout(graph: onnx.GraphProto, port: Port, inner: str) -> Port:
+def _first_layout(graph: onnx.GraphProto, port: GraphInput, inner: str) -> GraphInput:
     """Return the input layout at its first use: a channels-last input may be transposed at once, as tf2onnx writes it.
 
     The graph's own transposes are removed, since transposing bytes is faster than transposing floats.
@@ -188,7 +190,9 @@ def _first_layout(graph: onnx.GraphProto, port: Port, inner: str) -> Port:
     return replace(port, shape=(batch, channels, height, width))
 
 
-def _front(builder: Builder, port: Port, pixels: PixelInput, spec: ImageInput, output: str) -> list[onnx.NodeProto]:
+def _front(
+    builder: NodeBuilder, port: GraphInput, pixels: PixelInput, spec: ImageInput, output: str
+) -> list[onnx.NodeProto]:
     """Build the preprocessing: reorder, cast, subtract, scale; on pixel values, so that normalization is two steps.
 
     Reordering comes first, since bytes are moved faster than floats. Operations without effect are omitted.
@@ -211,7 +215,7 @@ def _front(builder: Builder, port: Port, pixels: PixelInput, spec: ImageInput, o
     return added
 
 
-def _colors(builder: Builder, port: Port, pixels: PixelInput) -> str:
+def _colors(builder: NodeBuilder, port: GraphInput, pixels: PixelInput) -> str:
     """Return pixel values in the graph's axis and channel order, float32."""
     channels, x = (1, builder.add("Transpose", IMAGE, perm=[0, 3, 1, 2])) if port.layout == "NCHW" else (3, IMAGE)
     if pixels.bgr:
@@ -219,14 +223,14 @@ def _colors(builder: Builder, port: Port, pixels: PixelInput) -> str:
     return builder.cast(x, np.dtype(np.float32))
 
 
-def _luma(builder: Builder, port: Port, spec: ImageInput) -> str:
+def _luma(builder: NodeBuilder, port: GraphInput, spec: ImageInput) -> str:
     """Return the luma of the pixels in the graph's axis order, float32."""
     weights = builder.constant(LUMA.astype(np.float32)[:, None])
-    grey = builder.add("MatMul", builder.cast(IMAGE, np.dtype(np.float32)), weights)
-    return grey if port.layout == "NHWC" else builder.reshape(grey, [-1, 1, spec.height, spec.width])
+    gray = builder.add("MatMul", builder.cast(IMAGE, np.dtype(np.float32)), weights)
+    return gray if port.layout == "NHWC" else builder.reshape(gray, [-1, 1, spec.height, spec.width])
 
 
-def _broadcast(values: Array, port: Port, spec: ImageInput) -> Array:
+def _broadcast(values: Array, port: GraphInput, spec: ImageInput) -> Array:
     """Return a per-channel constant in the form that is applied fastest.
 
     Equal values become a scalar. With channels last, three values are tiled over a row of pixels, since onnxruntime

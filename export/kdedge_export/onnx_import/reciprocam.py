@@ -3,15 +3,15 @@
 import numpy as np
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.onnx_graph.builder import PREFIX, Builder
-from kdedge_export.onnx_graph.graph_index import GraphView, shapes_of
-from kdedge_export.onnx_graph.graph_input import example_feed
-from kdedge_export.onnx_import.classifier_graph import Anatomy
+from kdedge_export.onnx_graph.builder import PREFIX, NodeBuilder
+from kdedge_export.onnx_graph.graph_index import GraphIndex, shapes_of
+from kdedge_export.onnx_graph.graph_input import make_example_feed
+from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
 
 __all__ = ["reciprocam"]
 
 
-def reciprocam(builder: Builder, view: GraphView, parts: Anatomy, one_hot: str) -> None:
+def reciprocam(builder: NodeBuilder, view: GraphIndex, parts: ClassifierGraph, one_hot: str) -> None:
     """Add `saliency_map`, float32 `[N, h, w]`: each position's own contribution to the logit, relative to no features.
 
     Args:
@@ -33,18 +33,20 @@ def reciprocam(builder: Builder, view: GraphView, parts: Anatomy, one_hot: str) 
             "ReciproCAM needs a fixed map size, but this graph leaves it dynamic. Export it for one size."
         )
     value = parts.values[parts.target]
-    height, width = parts.cells
+    height, width = parts.positions
     runs = height * width + 1  # each position alone, and none
     alone = np.eye(runs, height * width).reshape(runs, height, width)
     one_image = [-1, 1, *value.shape[1:]]
-    masks = np.stack([parts.layout.over_cells(mask, 1.0) for mask in alone], axis=1)
-    one_cell_each = builder.constant(masks.astype(value.dtype))
-    masked = builder.add("Mul", builder.reshape(parts.target, one_image), one_cell_each)
+    masks = np.stack([parts.layout.over_positions(mask, 1.0) for mask in alone], axis=1)
+    one_position_each = builder.constant(masks.astype(value.dtype))
+    masked = builder.add("Mul", builder.reshape(parts.target, one_image), one_position_each)
     names = {parts.target: builder.reshape(masked, [-1, *value.shape[1:]])}
     _run_again(builder, view, parts, names, runs)
     dtype = parts.values[parts.logits].dtype
-    by_cell = builder.reshape(builder.float32(names[parts.logits], dtype), [-1, runs, parts.classes])
-    of_class = builder.add("MatMul", by_cell, builder.reshape(builder.float32(one_hot, dtype), [-1, parts.classes, 1]))
+    by_position = builder.reshape(builder.float32(names[parts.logits], dtype), [-1, runs, parts.classes])
+    of_class = builder.add(
+        "MatMul", by_position, builder.reshape(builder.float32(one_hot, dtype), [-1, parts.classes, 1])
+    )
     each, none = np.arange(runs - 1, dtype=np.int64), np.array([runs - 1], dtype=np.int64)
     added = builder.add(
         "Sub",
@@ -54,7 +56,9 @@ def reciprocam(builder: Builder, view: GraphView, parts: Anatomy, one_hot: str) 
     builder.add("Identity", builder.reshape(added, [-1, height, width]), name="saliency_map")
 
 
-def _run_again(builder: Builder, view: GraphView, parts: Anatomy, names: dict[str, str], runs: int) -> None:
+def _run_again(
+    builder: NodeBuilder, view: GraphIndex, parts: ClassifierGraph, names: dict[str, str], runs: int
+) -> None:
     """Copy the tail to other tensors; `names` maps the original tensors to the copies and is extended."""
     batch = _batch_axes(view, parts)
     for at in view.between(parts.target, parts.logits):
@@ -73,7 +77,7 @@ def _run_again(builder: Builder, view: GraphView, parts: Anatomy, names: dict[st
         names.update(zip(node.output, outputs, strict=True))
 
 
-def _batch_axes(view: GraphView, parts: Anatomy) -> dict[str, int]:
+def _batch_axes(view: GraphIndex, parts: ClassifierGraph) -> dict[str, int]:
     """Return the axis of each tail tensor that scales with the batch, alone or multiplied by heads."""
     path = [view.nodes[at] for at in view.between(parts.target, parts.logits)]
     tensors = {item for node in path for item in (*node.input, *node.output) if item and view.value(item) is None}
@@ -81,7 +85,7 @@ def _batch_axes(view: GraphView, parts: Anatomy) -> dict[str, int]:
     if parts.port.shape[0] is not None:  # no other batch size can be tried
         made = {item for node in path for item in node.output if item}
         return {item: 0 for item in made if parts.values[item].shape[:1] == (images,)}
-    more = shapes_of(view.model, sorted(tensors), example_feed(parts.port, None, images + 1), "the graph")
+    more = shapes_of(view.model, sorted(tensors), make_example_feed(parts.port, None, images + 1), "the graph")
     grown = {
         item: [
             axis for axis, pair in enumerate(zip(parts.values[item].shape, more[item], strict=True)) if len({*pair}) > 1
@@ -91,7 +95,7 @@ def _batch_axes(view: GraphView, parts: Anatomy) -> dict[str, int]:
     return {item: axes[0] for item, axes in grown.items() if axes}
 
 
-def _repeated(builder: Builder, parts: Anatomy, tensor: str, axis: int, runs: int) -> str:
+def _repeated(builder: NodeBuilder, parts: ClassifierGraph, tensor: str, axis: int, runs: int) -> str:
     """Repeat a tensor that depends only on the batch size, such as a class token, once per run."""
     shape = parts.values[tensor].shape
     if axis != 0:

@@ -8,23 +8,23 @@ import onnx
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.onnx_graph.autodiff import CannotDifferentiate, gradients
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.onnx_graph.graph_index import GraphView
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.onnx_import.classifier_graph import Anatomy
-from kdedge_export.onnx_import.graph_methods import DEFAULT, RECIPROCAM, TITLES, Cells, Method, add_cells
+from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
+from kdedge_export.onnx_import.graph_methods import DEFAULT, RECIPROCAM, TITLES, Method, SpatialFeatures, add_map_nodes
 from kdedge_export.onnx_import.reciprocam import reciprocam
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.spatial_layout import SpatialLayout
 
-__all__ = ["Saliency", "add_saliency", "explained_logits"]
+__all__ = ["SaliencyNodes", "add_saliency_nodes", "explained_logits"]
 
 
 @dataclass(frozen=True)
-class Saliency:
+class SaliencyNodes:
     """Description of the map added to a graph."""
 
     method: Method
-    parts: Anatomy
+    parts: ClassifierGraph
     """Analysis of the graph, with the target features."""
     features: str
     """Tensor the map is computed from: float32 spatial features."""
@@ -37,9 +37,9 @@ class Saliency:
     """Operator without a derivative, if ReciproCAM is the fallback."""
 
 
-def add_saliency(
-    builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], method: Method | None = None
-) -> Saliency:
+def add_saliency_nodes(
+    builder: NodeBuilder, view: GraphIndex, find: Callable[[bool], ClassifierGraph], method: Method | None = None
+) -> SaliencyNodes:
     """Add `class_index` (int64 `[1]`, -1 for the top-1 class), `explained_class` (int64 `[N]`) and `saliency_map`.
 
     The map is raw float32 `[N, h, w]`; see `kdedge_export.onnx_import.graph_methods` for the methods. ReciproCAM runs
@@ -62,7 +62,7 @@ def add_saliency(
     return replace(saliency, features=rounded.get(saliency.features, saliency.features))
 
 
-def _take_rounded(builder: Builder, view: GraphView) -> dict[str, str]:
+def _take_rounded(builder: NodeBuilder, view: GraphIndex) -> dict[str, str]:
     """Use dequantized tensors of a quantized graph instead of the original ones.
 
     An additional reader of a layer's float result would keep ONNX Runtime from computing the layer on integers, and
@@ -78,13 +78,15 @@ def _take_rounded(builder: Builder, view: GraphView) -> dict[str, str]:
     return rounded
 
 
-def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], named: Method | None) -> Saliency:
+def _added(
+    builder: NodeBuilder, view: GraphIndex, find: Callable[[bool], ClassifierGraph], named: Method | None
+) -> SaliencyNodes:
     if named == RECIPROCAM:
         return _by_reciprocam(builder, view, find(True))
     parts, kept = find(False), len(builder.nodes)
     method = named or DEFAULT
     try:
-        return _by_cells(builder, view, parts, method)
+        return _by_positions(builder, view, parts, method)
     except CannotDifferentiate as error:
         del builder.nodes[kept:]  # remove partially written nodes
         why = f"{TITLES[method]} needs the derivative of {error}, which kdedge does not have."
@@ -96,40 +98,42 @@ def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], n
             raise HeadNotSupported(f"{why} {refused}") from refused
 
 
-def _by_reciprocam(builder: Builder, view: GraphView, parts: Anatomy, why: str | None = None) -> Saliency:
+def _by_reciprocam(
+    builder: NodeBuilder, view: GraphIndex, parts: ClassifierGraph, why: str | None = None
+) -> SaliencyNodes:
     one_hot = _one_hot_of(builder, parts, _explained_class(builder, parts))
     reciprocam(builder, view, parts, one_hot)
-    return Saliency(RECIPROCAM, parts, parts.target, None, why)
+    return SaliencyNodes(RECIPROCAM, parts, parts.target, None, why)
 
 
-def _by_cells(builder: Builder, view: GraphView, parts: Anatomy, method: Method) -> Saliency:
+def _by_positions(builder: NodeBuilder, view: GraphIndex, parts: ClassifierGraph, method: Method) -> SaliencyNodes:
     explained, layout, value = _explained_class(builder, parts), parts.layout, parts.values[parts.target]
     gradient = None if method == "eigencam" else _gradient(builder, view, parts, explained, is_mean=method == "gradcam")
-    features = builder.float32(_cells_of(builder, parts.target, layout), value.dtype)
-    cells = Cells(builder, layout, value.shape[layout.channel_axis], features, gradient or "")
-    _name_map(builder, add_cells(method, cells), parts)
-    return Saliency(method, parts, features, gradient)
+    features = builder.float32(_positions_of(builder, parts.target, layout), value.dtype)
+    positions = SpatialFeatures(builder, layout, value.shape[layout.channel_axis], features, gradient or "")
+    _name_map(builder, add_map_nodes(method, positions), parts)
+    return SaliencyNodes(method, parts, features, gradient)
 
 
-def _explained_class(builder: Builder, parts: Anatomy) -> str:
+def _explained_class(builder: NodeBuilder, parts: ClassifierGraph) -> str:
     logits = _two_axes(builder, parts, parts.logits)
     top = builder.add("ArgMax", logits, axis=1, keepdims=0)
     is_open = builder.add("Less", "class_index", builder.constant(np.array(0, dtype=np.int64)))
     return builder.add("Where", is_open, top, "class_index", name="explained_class")
 
 
-def explained_logits(view: GraphView) -> str | None:
+def explained_logits(view: GraphIndex) -> str | None:
     """Return the logits explained by a map in the graph; None if kdedge did not write it."""
     chosen = view.maker("explained_class")
     top = None if chosen is None or chosen.op_type != "Where" else view.maker(chosen.input[1])
     return None if top is None or top.op_type != "ArgMax" else str(top.input[0])
 
 
-def _two_axes(builder: Builder, parts: Anatomy, logits: str) -> str:
+def _two_axes(builder: NodeBuilder, parts: ClassifierGraph, logits: str) -> str:
     return logits if parts.values[parts.logits].ndim == 2 else builder.reshape(logits, [-1, parts.classes])
 
 
-def _one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
+def _one_hot_of(builder: NodeBuilder, parts: ClassifierGraph, explained: str) -> str:
     """Return the one-hot explained class of each image, in the shape and type of the logits.
 
     Args:
@@ -146,7 +150,7 @@ def _one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
     return one_hot if value.ndim == 2 else builder.reshape(one_hot, [-1, *value.shape[1:]])
 
 
-def _gradient(builder: Builder, view: GraphView, parts: Anatomy, explained: str, *, is_mean: bool) -> str:
+def _gradient(builder: NodeBuilder, view: GraphIndex, parts: ClassifierGraph, explained: str, *, is_mean: bool) -> str:
     """Add the gradient of the explained logit at each position, float32; after global pooling shared by all.
 
     Args:
@@ -163,39 +167,41 @@ def _gradient(builder: Builder, view: GraphView, parts: Anatomy, explained: str,
     one_hot = _one_hot_of(builder, parts, explained)
     slope = gradients(builder, view, parts.values, parts.logits, explained, one_hot, source)[source]
     if parts.pooled is not None:  # the gradient of a mean is 1 / (h·w) of the mean's own at every position
-        cells = builder.add("Div", builder.add("Size", parts.target), builder.add("Size", parts.pooled))
+        positions = builder.add("Div", builder.add("Size", parts.target), builder.add("Size", parts.pooled))
         shape = [-1] + [1] * (rank - 1)
         shape[layout.channel_axis] = parts.values[parts.target].shape[layout.channel_axis]
-        over = builder.cast(cells, np.dtype(np.float32))
+        over = builder.cast(positions, np.dtype(np.float32))
         return builder.add("Div", builder.float32(builder.reshape(slope, shape), dtype), over)
-    slope = builder.float32(_cells_of(builder, slope, layout), dtype)
+    slope = builder.float32(_positions_of(builder, slope, layout), dtype)
     if is_mean:
-        slope = builder.reduce("ReduceMean", slope, layout.cell_axes, keepdims=True)
+        slope = builder.reduce("ReduceMean", slope, layout.position_axes, keepdims=True)
     if pointwise is not None:  # linear at each position, so the mean can be computed first
         kernel = builder.float32(pointwise.input[1], dtype)
         slope = builder.add("ConvTranspose", slope, kernel, kernel_shape=[1, 1])
     return slope
 
 
-def _cells_of(builder: Builder, tensor: str, layout: Layout) -> str:
+def _positions_of(builder: NodeBuilder, tensor: str, layout: SpatialLayout) -> str:
     """Remove the prefix tokens."""
     return builder.cut(tensor, 1, layout.prefix) if layout.prefix else tensor
 
 
-def _name_map(builder: Builder, cells: str, parts: Anatomy) -> None:
+def _name_map(builder: NodeBuilder, positions: str, parts: ClassifierGraph) -> None:
     """Reshape tokens `[N, h·w]` to a map if needed, and name the output."""
     if parts.layout.kind == "tokens" and (parts.has_fixed_size or parts.planes is None):
-        cells = builder.reshape(cells, [0, *parts.cells])  # with a dynamic size, larger images are tested later
+        positions = builder.reshape(
+            positions, [0, *parts.positions]
+        )  # with a dynamic size, larger images are tested later
     elif parts.layout.kind == "tokens" and parts.planes is not None:
         planes, axis = parts.planes
         height_and_width = builder.constant(np.array([axis, axis + 1], dtype=np.int64))
         size = builder.add("Gather", builder.add("Shape", planes), height_and_width)
         every = builder.constant(np.array([-1], dtype=np.int64))
-        cells = builder.add("Reshape", cells, builder.add("Concat", every, size, axis=0))
-    builder.add("Identity", cells, name="saliency_map")
+        positions = builder.add("Reshape", positions, builder.add("Concat", every, size, axis=0))
+    builder.add("Identity", positions, name="saliency_map")
 
 
-def _pointwise_convolution(view: GraphView, parts: Anatomy) -> onnx.NodeProto | None:
+def _pointwise_convolution(view: GraphIndex, parts: ClassifierGraph) -> onnx.NodeProto | None:
     """Return the 1×1 convolution that is the target's only consumer, as in SqueezeNet; else None."""
     takers = [view.nodes[at] for at in view.between(parts.target, parts.logits) if parts.target in view.nodes[at].input]
     if len(takers) != 1 or takers[0].op_type != "Conv" or not view.is_weight(takers[0].input[1]):

@@ -7,13 +7,13 @@ import onnx
 from kdedge_export.onnx_import.preprocessing import Geometry, PixelInput
 from kdedge_runtime.errors import ModelFileError, UsageError
 
-__all__ = ["OUTPUTS", "has_map", "require_fit", "require_use"]
+__all__ = ["OUTPUTS", "has_map", "check_input_fits", "check_options_used"]
 
 OUTPUTS = "kdedge.outputs"
 """Key of `metadata_props` that describes the map; the only one in files without preprocessing."""
 
 
-def require_use(
+def check_options_used(
     source: Path,
     props: dict[str, str],
     had_map: bool,
@@ -68,7 +68,7 @@ def has_map(model: onnx.ModelProto, props: dict[str, str], source: Path) -> bool
     return False
 
 
-def require_fit(labels: tuple[str, ...], classes: int, name: str) -> None:
+def check_input_fits(labels: tuple[str, ...], classes: int, name: str) -> None:
     """Check that there is one label per class.
 
     Raises:

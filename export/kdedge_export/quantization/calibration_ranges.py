@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.onnx_graph.session import feed, open_session
+from kdedge_export.onnx_graph.session import make_feed, open_session
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["METHODS", "Histogram", "Method", "Range", "clipped_range", "observe", "values_of"]
+__all__ = ["METHODS", "Histogram", "RangeMethod", "Range", "clipped_range", "observe", "values_of"]
 
-Method = Literal["minmax", "percentile-99.999", "percentile-99.99", "entropy"]
-METHODS: tuple[Method, ...] = get_args(Method)
+RangeMethod = Literal["minmax", "percentile-99.999", "percentile-99.99", "entropy"]
+METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
 Range = tuple[float, float]
 
 _BINS = 2048
@@ -57,7 +57,7 @@ def observe(
     return {name: Histogram(*extremes[name], counts[name]) for name in tensors}
 
 
-def clipped_range(histogram: Histogram, method: Method) -> Range:
+def clipped_range(histogram: Histogram, method: RangeMethod) -> Range:
     """Compute the range of a tensor to quantize; values outside are clipped to its ends.
 
     - `minmax`: the full range;
@@ -131,7 +131,7 @@ def values_of(
     """
     session = open_session(_with_outputs(model, tensors), exact_int8=True)
     for image in images:
-        yield dict(zip(tensors, session.run(tensors, feed(session, image[None])), strict=True))
+        yield dict(zip(tensors, session.run(tensors, make_feed(session, image[None])), strict=True))
         progress(1)
 
 

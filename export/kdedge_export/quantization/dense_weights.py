@@ -20,7 +20,7 @@ from onnx import helper
 from kdedge_export.onnx_graph.editor import GraphEditor
 from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.quantization.calibration_ranges import Range
-from kdedge_export.quantization.recipe import Recipe
+from kdedge_export.quantization.recipe import QuantizationRecipe
 
 __all__ = ["dense_layers", "quantize_dense"]
 
@@ -44,7 +44,7 @@ def dense_layers(graph: GraphEditor, left_alone: Collection[str]) -> list[str]:
     ]
 
 
-def quantize_dense(graph: GraphEditor, layers: Mapping[str, Range], recipe: Recipe) -> None:
+def quantize_dense(graph: GraphEditor, layers: Mapping[str, Range], recipe: QuantizationRecipe) -> None:
     """Quantize the weights of dense layers to int8.
 
     Args:
@@ -88,7 +88,12 @@ class _Layer:
     """Dense layer being quantized."""
 
     def __init__(
-        self, graph: GraphEditor, node: onnx.NodeProto, weight: NDArray[np.float32], reach: Range, recipe: Recipe
+        self,
+        graph: GraphEditor,
+        node: onnx.NodeProto,
+        weight: NDArray[np.float32],
+        reach: Range,
+        recipe: QuantizationRecipe,
     ) -> None:
         self.graph, self.node, self.name = graph, node, node.input[1]
         self.kind: type[np.integer[Any]] = np.uint8 if recipe.activations == "uint8" else np.int8

@@ -7,13 +7,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.metrics.agreement import agreement, agrees, is_constant, is_right, map_pearson, points_lost
+from kdedge_export.metrics.agreement import accuracy_drop, agreement, agrees, is_constant, is_right, map_pearson
 from kdedge_export.metrics.confidence import DIFFERENCE, mean_interval
-from kdedge_export.onnx_graph.session import feed, open_session
+from kdedge_export.onnx_graph.session import make_feed, open_session
 from kdedge_runtime.int8_arithmetic import Arithmetic
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
 
-__all__ = ["Fidelity", "Judge"]
+__all__ = ["Fidelity", "FidelityEvaluator"]
 
 
 _ARITHMETIC: Arithmetic = "exact sums"
@@ -46,7 +46,7 @@ class Fidelity:
         return asdict(self) | {"loss": self.loss, "arithmetic": _ARITHMETIC}
 
 
-class Judge:
+class FidelityEvaluator:
     """Evaluator of graphs against the fp32 graph's results on fixed images."""
 
     def __init__(self, model: onnx.ModelProto, images: Pixels, targets: Integers | None = None) -> None:
@@ -80,19 +80,19 @@ class Judge:
         session = open_session(model, exact_int8=True)
         has_map = any(item.name == "saliency_map" for item in session.get_outputs())
         wanted = ["logits", "saliency_map"] if has_map else ["logits"]
-        answers = [
-            session.run(wanted, feed(session, self._images[number][None], int(self._classes[number])))
+        predictions = [
+            session.run(wanted, make_feed(session, self._images[number][None], int(self._classes[number])))
             for number in numbers
         ]
-        logits = np.concatenate([answer[0] for answer in answers])
-        return logits, np.concatenate([answer[1] for answer in answers]) if has_map else None
+        logits = np.concatenate([prediction[0] for prediction in predictions])
+        return logits, np.concatenate([prediction[1] for prediction in predictions]) if has_map else None
 
     def _compare(self, logits: Floats, maps: Floats | None, numbers: NDArray[np.int64]) -> Fidelity:
         exact = self._logits[numbers]
         agreed = agreement(exact, logits)
         top1_share, lost = None, 1 - agrees(exact, logits)
         if self._targets is not None:
-            kept, right = (is_right(answer, self._targets[numbers]) for answer in (exact, logits))
+            kept, right = (is_right(prediction, self._targets[numbers]) for prediction in (exact, logits))
             top1_share, lost = float(right.mean()), kept - right
         pearson = None
         if maps is not None and self._maps is not None:
@@ -102,12 +102,12 @@ class Judge:
             pearson = float(scores.mean()) if told.any() else 1.0
         interval = mean_interval(lost, DIFFERENCE, scale=100)
         assert interval is not None, "no images"
-        return Fidelity(agreed, top1_share, points_lost(lost), interval.high, _relative_error(exact, logits), pearson)
+        return Fidelity(agreed, top1_share, accuracy_drop(lost), interval.high, _relative_error(exact, logits), pearson)
 
 
 def _relative_error(exact: Floats, logits: Floats) -> float:
-    centred = exact - exact.mean(axis=1, keepdims=True)
-    error = logits - logits.mean(axis=1, keepdims=True) - centred
-    spread = np.maximum((centred**2).mean(axis=1), 1e-12)
+    centered = exact - exact.mean(axis=1, keepdims=True)
+    error = logits - logits.mean(axis=1, keepdims=True) - centered
+    spread = np.maximum((centered**2).mean(axis=1), 1e-12)
     relative = np.nan_to_num((error**2).mean(axis=1) / spread, nan=np.inf)
     return float(np.minimum(relative, 1e6).mean())

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import onnx
 
 from kdedge_export.onnx_graph.session import open_session, paired_latency_ms
-from kdedge_export.quantization.fidelity import Fidelity, Judge
-from kdedge_export.quantization.quantizable_layers import Layer
+from kdedge_export.quantization.fidelity import Fidelity, FidelityEvaluator
+from kdedge_export.quantization.quantizable_layers import QuantizableLayer
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["Goal", "Tradeoff", "TradeoffPoint", "search"]
+__all__ = ["FidelityGoal", "Tradeoff", "TradeoffPoint", "search"]
 
 _RANKED_ON = 64
 """Maximum number of images for ranking single layers; final decisions use all images."""
@@ -23,10 +23,10 @@ Build = Callable[[Collection[str]], onnx.ModelProto]
 
 
 @dataclass(frozen=True)
-class Goal:
+class FidelityGoal:
     """Target of quantization, on images not used for calibration."""
 
-    keep_heatmaps: float | None = None
+    min_map_correlation: float | None = None
     """Minimum mean Pearson correlation with the maps of the fp32 graph, in [-1, 1]."""
     max_drop: float | None = None
     """Maximum drop of top-1 accuracy in percentage points; without labels, of changed predictions."""
@@ -34,9 +34,9 @@ class Goal:
     def missed(self, found: Fidelity) -> tuple[float, float]:
         """Return the losses of maps and predictions relative to their limits; values up to 1 meet the target."""
         maps = drop = 0.0
-        if self.keep_heatmaps is not None:
+        if self.min_map_correlation is not None:
             lost = math.inf if found.map_pearson is None else 1 - found.map_pearson
-            maps = lost / max(1 - self.keep_heatmaps, 1e-6)
+            maps = lost / max(1 - self.min_map_correlation, 1e-6)
         if self.max_drop is not None:
             drop = found.drop_points / max(self.max_drop, 1e-6)
         return maps, drop
@@ -76,7 +76,7 @@ class Tradeoff:
     fp32: TradeoffPoint
     images: int
     """Number of images used to measure the fidelity."""
-    goal: Goal
+    goal: FidelityGoal
     layers: int
     """Number of quantizable layers."""
 
@@ -99,10 +99,10 @@ class Tradeoff:
 def search(
     fp32: onnx.ModelProto,
     build: Build,
-    layers: tuple[Layer, ...],
-    judge: Judge,
+    layers: tuple[QuantizableLayer, ...],
+    judge: FidelityEvaluator,
     image: Pixels,
-    goal: Goal,
+    goal: FidelityGoal,
     progress: ProgressCallback,
 ) -> Tradeoff:
     """Keep layers in fp32 until the target is met, then quantize those that turn out not to be needed.
@@ -122,13 +122,13 @@ def search(
     Raises:
         UsageError: a map target is set, but the graph has no map.
     """
-    if goal.keep_heatmaps is not None and judge.itself.map_pearson is None:
+    if goal.min_map_correlation is not None and judge.itself.map_pearson is None:
         raise UsageError(
             "The model has no map, so there are no heatmaps to keep. Export it with a map, or omit --keep-heatmaps."
         )
     reference = open_session(fp32, exact_int8=False)
 
-    def measure(chosen: Collection[Layer]) -> TradeoffPoint:
+    def measure(chosen: Collection[QuantizableLayer]) -> TradeoffPoint:
         model = build([name for layer in chosen for name in layer.nodes])
         fp32_ms, latency_ms = paired_latency_ms([reference, open_session(model, exact_int8=False)], image)
         names = tuple(layer.name for layer in layers if layer in chosen)
@@ -155,12 +155,14 @@ def search(
         alone.append(judge.judge(build(every - layer.nodes), _RANKED_ON))
         progress("measuring layers", number + 1, len(layers))
     by_maps = sorted(range(len(layers)), key=lambda index: alone[index].map_pearson or 0.0)
-    by_answers = sorted(range(len(layers)), key=lambda index: -alone[index].logits_error)
+    by_predictions = sorted(range(len(layers)), key=lambda index: -alone[index].logits_error)
     floats: list[int] = []
     progress("keeping layers in fp32", 0, len(layers))
     while not goal.kept(points[-1].fidelity) and len(floats) < len(layers) - 1:
-        maps, answers = goal.missed(points[-1].fidelity)
-        floats.append(next(index for index in (by_maps if maps > answers else by_answers) if index not in floats))
+        maps, predictions = goal.missed(points[-1].fidelity)
+        floats.append(
+            next(index for index in (by_maps if maps > predictions else by_predictions) if index not in floats)
+        )
         points.append(measure([layers[index] for index in floats]))
         progress("keeping layers in fp32", len(floats), len(layers))
     if not goal.kept(points[-1].fidelity):

@@ -11,17 +11,17 @@ from onnx import helper
 
 from kdedge_export.onnx_graph.editor import GraphEditor
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.quantization.squeeze_excite import flatten_pooled
-from kdedge_export.quantization.uint8_stem import read_pixels
+from kdedge_export.quantization.squeeze_excite import flatten_squeeze_excite
+from kdedge_export.quantization.uint8_stem import quantize_stem
 from kdedge_export.torch_export.exporter import ExportedGraph
 
-__all__ = ["Rewritten", "rewrite"]
+__all__ = ["PreparedGraph", "prepare_graph"]
 
 _GATES = {"Sigmoid", "HardSigmoid"}
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class PreparedGraph:
     """Prepared fp32 graph with the shapes of its tensors."""
 
     model: onnx.ModelProto
@@ -38,7 +38,7 @@ class Rewritten:
         return self.head_nodes | self.always_float
 
 
-def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
+def prepare_graph(graph: ExportedGraph, *, bytes_in: bool) -> PreparedGraph:
     """Prepare a graph for quantization.
 
     Args:
@@ -48,7 +48,7 @@ def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     editor = GraphEditor(model)
-    zero = read_pixels(editor) if bytes_in else None
+    zero = quantize_stem(editor) if bytes_in else None
     editor.infer_shapes()
     for node in list(model.graph.node):
         if node.name in graph.head_nodes:
@@ -61,9 +61,9 @@ def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
     editor.infer_shapes()
     # Squeeze-and-excitation: a few values per image, whose quantization loses much and gains nothing unless it is
     # large.
-    pooled = flatten_pooled(editor, graph.head_nodes)
+    pooled = flatten_squeeze_excite(editor, graph.head_nodes)
     editor.infer_shapes()
-    return Rewritten(model, graph.head_nodes, pooled | _last_product(editor, graph.head_nodes), zero)
+    return PreparedGraph(model, graph.head_nodes, pooled | _last_product(editor, graph.head_nodes), zero)
 
 
 def _split_hard_swish(graph: GraphEditor, node: onnx.NodeProto) -> None:

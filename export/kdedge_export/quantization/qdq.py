@@ -17,9 +17,9 @@ from kdedge_export.onnx_graph.editor import GraphEditor, gated_product
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED, attributes
 from kdedge_export.quantization.calibration_ranges import Range
 from kdedge_export.quantization.dense_weights import dense_layers, quantize_dense
-from kdedge_export.quantization.prepare import Rewritten
-from kdedge_export.quantization.recipe import Recipe
-from kdedge_export.quantization.uint8_stem import CENTRED
+from kdedge_export.quantization.prepare import PreparedGraph
+from kdedge_export.quantization.recipe import QuantizationRecipe
+from kdedge_export.quantization.uint8_stem import CENTERED
 
 __all__ = ["insert_quantization", "observed_tensors", "quantizable_nodes"]
 
@@ -45,7 +45,7 @@ _COARSEST = 1.5
 """Maximum step size of a HardSwish input, relative to the step size of its own range."""
 
 
-def quantizable_nodes(rewritten: Rewritten) -> list[str]:
+def quantizable_nodes(rewritten: PreparedGraph) -> list[str]:
     """Return the names of quantizable nodes, in graph order."""
     nodes = rewritten.model.graph.node
     first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
@@ -75,7 +75,7 @@ def _between_weights(graph: GraphEditor, dense: Collection[str]) -> set[str]:
     return names
 
 
-def observed_tensors(rewritten: Rewritten) -> list[str]:
+def observed_tensors(rewritten: PreparedGraph) -> list[str]:
     """Return the names of the tensors whose ranges are needed."""
     graph, names = GraphEditor(rewritten.model), set(quantizable_nodes(rewritten))
     constants = {tensor.name for tensor in graph.graph.initializer}
@@ -86,12 +86,12 @@ def observed_tensors(rewritten: Rewritten) -> list[str]:
     return [
         name
         for name in tensors
-        if name and name not in constants and types.get(name) == onnx.TensorProto.FLOAT and name != CENTRED
+        if name and name not in constants and types.get(name) == onnx.TensorProto.FLOAT and name != CENTERED
     ]
 
 
 def insert_quantization(
-    rewritten: Rewritten, ranges: Mapping[str, Range], recipe: Recipe, float_nodes: Collection[str] = ()
+    rewritten: PreparedGraph, ranges: Mapping[str, Range], recipe: QuantizationRecipe, float_nodes: Collection[str] = ()
 ) -> onnx.ModelProto:
     """Quantize all quantizable nodes except some.
 
@@ -123,8 +123,8 @@ def insert_quantization(
         elif (product := gated_product(graph, gate)) is not None and tensor in ranges:
             narrowed[tensor] = _without_tail(ranges[tensor], ranges.get(product.output[0], ranges[tensor]))
     if rewritten.pixel_zero is not None:
-        narrowed[CENTRED] = (-float(rewritten.pixel_zero), 255.0 - rewritten.pixel_zero)
-        fixed[CENTRED] = [_parameters(1.0, rewritten.pixel_zero, np.uint8)]
+        narrowed[CENTERED] = (-float(rewritten.pixel_zero), 255.0 - rewritten.pixel_zero)
+        fixed[CENTERED] = [_parameters(1.0, rewritten.pixel_zero, np.uint8)]
     # The quantizer treats an empty list as all nodes.
     if body:
         model = _quantize(model, body, narrowed, fixed, kind, recipe)
@@ -144,7 +144,7 @@ def _quantize(
     ranges: Mapping[str, Range],
     fixed: dict[str, list[dict[str, Any]]],
     kind: QuantType,
-    recipe: Recipe,
+    recipe: QuantizationRecipe,
 ) -> onnx.ModelProto:
     with _quiet():
         quantizer = QDQQuantizer(
@@ -200,7 +200,7 @@ def _without_tail(span: Range, product: Range) -> Range:
 
 def _take_bytes(graph: GraphEditor) -> None:
     """Use the pixels directly, which equal the result of centering and quantizing them."""
-    quantize = next((node for node in graph.consumers(CENTRED) if node.op_type == "QuantizeLinear"), None)
+    quantize = next((node for node in graph.consumers(CENTERED) if node.op_type == "QuantizeLinear"), None)
     if quantize is not None:
         graph.redirect(quantize.output[0], "pixels")
 

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED
-from kdedge_export.quantization.prepare import Rewritten
+from kdedge_export.quantization.prepare import PreparedGraph
 from kdedge_export.quantization.qdq import quantizable_nodes
 
-__all__ = ["Layer", "layers_of"]
+__all__ = ["QuantizableLayer", "layers_of"]
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantizableLayer:
     """Convolution or product of a module with all following nodes up to the next one, wherever the module is used."""
 
     name: str
@@ -18,7 +18,7 @@ class Layer:
     nodes: frozenset[str]
 
 
-def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
+def layers_of(rewritten: PreparedGraph) -> tuple[QuantizableLayer, ...]:
     """Return the layers in graph order; every quantizable node belongs to one."""
     quantizable = set(quantizable_nodes(rewritten))
     layers: dict[str, set[str]] = {}
@@ -35,7 +35,7 @@ def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
         made_by.update(dict.fromkeys(node.output, latest))
         if node.name in quantizable:
             layers[latest].add(node.name)
-    return tuple(Layer(name, frozenset(members)) for name, members in layers.items())
+    return tuple(QuantizableLayer(name, frozenset(members)) for name, members in layers.items())
 
 
 def _module(weight: str) -> str:

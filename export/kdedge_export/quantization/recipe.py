@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Recipe"]
+__all__ = ["QuantizationRecipe"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantizationRecipe:
     """Settings for a device's integer kernels."""
 
     reduce_range: bool = True

@@ -7,7 +7,7 @@ from onnx import helper
 from kdedge_export.onnx_graph.editor import GraphEditor
 from kdedge_export.onnx_graph.node_attributes import attributes
 
-__all__ = ["flatten_pooled"]
+__all__ = ["flatten_squeeze_excite"]
 
 _POINTWISE = {"Relu", "Clip", "HardSigmoid", "Sigmoid", "HardSwish", "Mul", "Add"}
 
@@ -18,7 +18,7 @@ def _is_pooled(graph: GraphEditor, tensor: str) -> bool:
     return shape is not None and len(shape) == 4 and shape[2:] == (1, 1)
 
 
-def flatten_pooled(graph: GraphEditor, head: frozenset[str]) -> frozenset[str]:
+def flatten_squeeze_excite(graph: GraphEditor, head: frozenset[str]) -> frozenset[str]:
     """Rewrite operations on pooled values to matrices `[N, C]`.
 
     Returns:

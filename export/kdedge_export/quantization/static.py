@@ -10,12 +10,12 @@ import onnx
 
 from kdedge_export.onnx_graph.session import open_session, paired_latency_ms
 from kdedge_export.quantization.calibration_ranges import METHODS, Range, clipped_range, observe
-from kdedge_export.quantization.fidelity import Judge
-from kdedge_export.quantization.mixed_precision import Goal, Tradeoff, search
-from kdedge_export.quantization.prepare import Rewritten, rewrite
+from kdedge_export.quantization.fidelity import FidelityEvaluator
+from kdedge_export.quantization.mixed_precision import FidelityGoal, Tradeoff, search
+from kdedge_export.quantization.prepare import PreparedGraph, prepare_graph
 from kdedge_export.quantization.qdq import insert_quantization, observed_tensors
 from kdedge_export.quantization.quantizable_layers import layers_of
-from kdedge_export.quantization.recipe import Recipe
+from kdedge_export.quantization.recipe import QuantizationRecipe
 from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import UsageError
@@ -56,10 +56,10 @@ def quantize(
     graph: ExportedGraph,
     calibration: Pixels,
     held_out: Pixels,
-    recipe: Recipe,
+    recipe: QuantizationRecipe,
     *,
     targets: Integers | None = None,
-    goal: Goal | None = None,
+    goal: FidelityGoal | None = None,
     reference: onnx.ModelProto | None = None,
     trained_in: Mapping[str, Range] | None = None,
     progress: ProgressCallback = no_progress,
@@ -90,12 +90,12 @@ def quantize(
         raise UsageError(
             "Quantization needs calibration images, but there are none. Name a folder with images: --data DIR."
         )
-    rewritten = rewrite(graph, bytes_in=recipe.activations == "uint8")
-    judge = Judge(reference or graph.model, held_out, targets)
+    rewritten = prepare_graph(graph, bytes_in=recipe.activations == "uint8")
+    judge = FidelityEvaluator(reference or graph.model, held_out, targets)
     method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, trained_in, progress)
     build = partial(insert_quantization, rewritten, ranges, recipe)
     layers = layers_of(rewritten)
-    tradeoff = search(graph.model, build, layers, judge, calibration[:1], goal or Goal(), progress)
+    tradeoff = search(graph.model, build, layers, judge, calibration[:1], goal or FidelityGoal(), progress)
     kept = set(tradeoff.chosen.float_layers)
     model = build([name for layer in layers if layer.name in kept for name in layer.nodes])
     timed = [open_session(each, exact_int8=False) for each in (graph.model, model)]
@@ -119,10 +119,10 @@ def quantize(
 
 
 def _choose_ranges(
-    rewritten: Rewritten,
+    rewritten: PreparedGraph,
     calibration: Pixels,
-    judge: Judge,
-    recipe: Recipe,
+    judge: FidelityEvaluator,
+    recipe: QuantizationRecipe,
     trained_in: Mapping[str, Range] | None,
     progress: ProgressCallback,
 ) -> tuple[str, dict[str, float], Mapping[str, Range]]:

@@ -20,9 +20,9 @@ from onnx import helper
 from kdedge_export.onnx_graph.editor import GraphEditor, gated_product
 from kdedge_export.onnx_graph.node_attributes import attributes
 
-__all__ = ["CENTRED", "read_pixels"]
+__all__ = ["CENTERED", "quantize_stem"]
 
-CENTRED = "centred_pixels"
+CENTERED = "centred_pixels"
 """Name of the tensor of pixels minus their zero point; its uint8 quantization at scale 1 equals the pixels."""
 _GROUP = 4
 """Pixels per position; 12 channels fit the kernels' blocks of four bytes. Measured on a VNNI core at 224 px: 0.20
@@ -43,7 +43,7 @@ class _Front:
     conv: onnx.NodeProto
 
 
-def read_pixels(graph: GraphEditor) -> int | None:
+def quantize_stem(graph: GraphEditor) -> int | None:
     """Rewrite a graph so that its first convolution takes pixels minus a zero point.
 
     The border was padded with the mean color. One zero point cannot represent three different means. If they differ,
@@ -80,20 +80,20 @@ def read_pixels(graph: GraphEditor) -> int | None:
         rows = (height + above + below - reach) // step + 1
         _ungroup(graph, conv, len(weight), (rows, width // group * outputs))
     if np.abs(front.mean - zero).max() > _ROUNDING and any(settings.get("pads", [0])):
-        colour = np.tile(np.rint(front.mean), group).astype(np.uint8)
-        frame, tensor = _frame(graph, tensor, (height, width // group), colour, settings)
+        color = np.tile(np.rint(front.mean), group).astype(np.uint8)
+        frame, tensor = _frame(graph, tensor, (height, width // group), color, settings)
         nodes += frame
         settings = settings | {"pads": [0, 0, 0, 0]}
     graph.add_constant("pixel_zero", np.array(zero, np.float32))
     nodes += [
         helper.make_node("Transpose", [tensor], ["pixels"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["pixels"], ["float_pixels"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Sub", ["float_pixels", "pixel_zero"], [CENTRED]),
+        helper.make_node("Sub", ["float_pixels", "pixel_zero"], [CENTERED]),
     ]
     for node in nodes:
         node.name = f"node_{node.output[0]}"
     inputs = [
-        CENTRED,
+        CENTERED,
         graph.add_constant(conv.input[1], kernel.astype(np.float32)),
         graph.add_constant(f"{conv.input[1]}_bias", shift.astype(np.float32)),
     ]
@@ -103,9 +103,9 @@ def read_pixels(graph: GraphEditor) -> int | None:
 
 
 def _frame(
-    graph: GraphEditor, tensor: str, size: tuple[int, int], colour: NDArray[np.uint8], settings: dict[str, Any]
+    graph: GraphEditor, tensor: str, size: tuple[int, int], color: NDArray[np.uint8], settings: dict[str, Any]
 ) -> tuple[list[onnx.NodeProto], str]:
-    """Add a border of one color around `tensor`, uint8 `[N, *size, len(colour)]`, as wide as a convolution needs."""
+    """Add a border of one color around `tensor`, uint8 `[N, *size, len(color)]`, as wide as a convolution needs."""
     nodes = [helper.make_node("Shape", ["image"], ["batch"], start=0, end=1)]
     for axis, side in ((2, "columns"), (1, "rows")):
         before, after = settings["pads"][axis - 1], settings["pads"][axis + 1]
@@ -115,10 +115,10 @@ def _frame(
         for place, wide in (("before", before), ("after", max(0, steps * step + reach - size[axis - 1] - before))):
             if wide == 0:
                 continue
-            shape = [*size, len(colour)]
+            shape = [*size, len(color)]
             shape[axis - 1] = wide
             name = f"{side}_{place}"
-            border = np.broadcast_to(colour, (1, *shape))
+            border = np.broadcast_to(color, (1, *shape))
             rest = graph.add_constant(f"{name}_shape", np.array(shape))
             nodes += [
                 helper.make_node("Concat", ["batch", rest], [f"{name}_size"], axis=0),

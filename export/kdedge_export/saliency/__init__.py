@@ -1,27 +1,27 @@
 """Saliency maps: one definition for training, export and validation."""
 
-from kdedge_export.saliency.attention_explainer import ByAttention
-from kdedge_export.saliency.autograd_head import Tail, find_tail, named_tail
-from kdedge_export.saliency.cam_explainer import ByCells
-from kdedge_export.saliency.closed_form_head import Activation, Dense, Head
-from kdedge_export.saliency.explained_model import ExplainedModel, Look
-from kdedge_export.saliency.explainer_choice import DEFAULT_METHODS, explain
+from kdedge_export.saliency.attention_explainer import AttentionExplainer
+from kdedge_export.saliency.autograd_head import AutogradHead, autograd_head_at, find_autograd_head
+from kdedge_export.saliency.cam_explainer import CAMExplainer
+from kdedge_export.saliency.closed_form_head import ActivationLayer, ClosedFormHead, DenseHeadLayer
+from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput
+from kdedge_export.saliency.explainer_choice import DEFAULT_METHODS, make_explained
 from kdedge_export.saliency.head_finder import find_head
 from kdedge_export.saliency.methods import METHODS
 
 __all__ = [
     "DEFAULT_METHODS",
     "METHODS",
-    "Activation",
-    "ByAttention",
-    "ByCells",
-    "Dense",
+    "ActivationLayer",
+    "AttentionExplainer",
+    "CAMExplainer",
+    "DenseHeadLayer",
     "ExplainedModel",
-    "Head",
-    "Look",
-    "Tail",
-    "explain",
+    "ClosedFormHead",
+    "ForwardOutput",
+    "AutogradHead",
+    "make_explained",
     "find_head",
-    "find_tail",
-    "named_tail",
+    "find_autograd_head",
+    "autograd_head_at",
 ]

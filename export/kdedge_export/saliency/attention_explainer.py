@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency.autograd_head import grids_of, nothing_zero
-from kdedge_export.saliency.explained_model import ExplainedModel, Look, gradients
+from kdedge_export.saliency.autograd_head import feature_grids, randomize_zero_parameters
+from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput, gradients
 from kdedge_export.saliency.methods import AttentionMethod
 from kdedge_export.saliency.tracing import evaluating, trace
-from kdedge_export.saliency.unfused_attention import plain_attention
-from kdedge_export.spatial_layout import Layout, layout_of
+from kdedge_export.saliency.unfused_attention import unfuse_attention
+from kdedge_export.spatial_layout import SpatialLayout, layout_of
 
-__all__ = ["ByAttention"]
+__all__ = ["AttentionExplainer"]
 
 
-class ByAttention(ExplainedModel):
+class AttentionExplainer(ExplainedModel):
     """Explain a transformer by its attention matrices; every block must attend from all tokens to all tokens."""
 
     target_layer = None
@@ -36,7 +36,7 @@ class ByAttention(ExplainedModel):
         """
         super().__init__(model)
         self.method, self._compute, self._by_gradients = method.name, method.compute, method.by_gradients
-        with evaluating(model), nothing_zero(model):
+        with evaluating(model), randomize_zero_parameters(model):
             scores, seen = self._attend(example, differentiated=True)
             moved = torch.autograd.grad(scores.max(), seen[-1:], allow_unused=True)[0] if seen else None
         shapes = {tuple(matrix.shape[:1] + matrix.shape[2:]) for matrix in seen}
@@ -44,13 +44,13 @@ class ByAttention(ExplainedModel):
         if len(shapes) == 1 and moved is not None and moved.any():
             batch, rows, columns = shapes.pop()
             if batch == len(example) and rows == columns:
-                layout = layout_of((1, rows, 1), grids_of(trace(model, example)))
+                layout = layout_of((1, rows, 1), feature_grids(trace(model, example)))
         if layout is None:
             raise HeadNotSupported(
                 f"{type(model).__name__} cannot be explained by {method.name}: every block must attend from all "
                 "tokens to all tokens (ViT, DeiT). Choose another --method, such as gradcam."
             )
-        self.layout: Layout = layout
+        self.layout: SpatialLayout = layout
         self.how = "attention"
         assert moved is not None
         classified = moved[0].any(dim=0).any(dim=-1).float()
@@ -58,13 +58,13 @@ class ByAttention(ExplainedModel):
         """True if only prefix tokens are classified, such as a class token."""
         self.register_buffer("_classified", classified / classified.sum(), persistent=False)
 
-    def forward(self, x: Tensor) -> Look:
+    def forward(self, x: Tensor) -> ForwardOutput:
         """Classify an input; see `ExplainedModel`.
 
         The attribution inputs are the attention `[N, heads, T, T]` of each block.
         """
         scores, seen = self._attend(x, self._by_gradients)
-        return Look(scores.detach(), seen, scores)
+        return ForwardOutput(scores.detach(), seen, scores)
 
     def _attend(self, x: Tensor, differentiated: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the scores and the attention matrices they were computed from."""
@@ -76,11 +76,11 @@ class ByAttention(ExplainedModel):
             seen.append(attention)
             return attention
 
-        with plain_attention(watch), torch.set_grad_enabled(differentiated):
+        with unfuse_attention(watch), torch.set_grad_enabled(differentiated):
             scores: Tensor = self.model(x)
         return scores, tuple(seen)
 
-    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`."""
         columns = [look.seen] * classes.shape[1]
         if self._by_gradients:

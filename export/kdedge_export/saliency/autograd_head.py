@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency.tracing import Trace, evaluating, trace
-from kdedge_export.spatial_layout import Layout, grids_below, layout_of
+from kdedge_export.spatial_layout import SpatialLayout, grids_below, layout_of
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Tail", "find_tail", "grids_of", "named_tail", "nothing_zero"]
+__all__ = ["AutogradHead", "find_autograd_head", "feature_grids", "autograd_head_at", "randomize_zero_parameters"]
 
 _WEIGHTED = {"convolution": "conv", "addmm": "linear", "mm": "linear", "bmm": "matmul"}
 _NAMED = _WEIGHTED | {
@@ -44,11 +44,11 @@ _NAMED_STEPS = 6
 
 
 @dataclass(frozen=True)
-class Tail:
+class AutogradHead:
     """Target layer from whose output the model is differentiated."""
 
     target_layer: str
-    layout: Layout
+    layout: SpatialLayout
     name: str
     """Short description of the layers after the target layer, such as `linear+relu+linear+relu+linear`."""
 
@@ -61,7 +61,7 @@ class _Candidate:
     gradient: Tensor | None
 
 
-def find_tail(model: nn.Module, example: Tensor) -> Tail:
+def find_autograd_head(model: nn.Module, example: Tensor) -> AutogradHead:
     """Find the last layer with spatial positions that affects the logits.
 
     Args:
@@ -72,7 +72,7 @@ def find_tail(model: nn.Module, example: Tensor) -> Tail:
         HeadNotSupported: no layer has spatial activations that affect the logits.
     """
     record = trace(model, example)
-    grids = grids_of(record)
+    grids = feature_grids(record)
     top, candidates = _candidates(model, example)
     for candidate in candidates:
         layout = layout_of(tuple(candidate.output.shape), grids)
@@ -81,14 +81,14 @@ def find_tail(model: nn.Module, example: Tensor) -> Tail:
         gradient = layout.channels_first(candidate.gradient)[0]
         if not gradient.any() or _is_scores(gradient, top):
             continue
-        return Tail(candidate.path, layout, _name(record, candidate.path))
+        return AutogradHead(candidate.path, layout, _name(record, candidate.path))
     raise HeadNotSupported(
         f"{type(model).__name__} cannot be explained: none of its layers has spatial activations that the logits "
         "depend on. Name a layer with --target-layer, or export without a map: --method none."
     )
 
 
-def named_tail(model: nn.Module, example: Tensor, path: str) -> Tail:
+def autograd_head_at(model: nn.Module, example: Tensor, path: str) -> AutogradHead:
     """Return the tail after a layer chosen by the user.
 
     Args:
@@ -110,7 +110,7 @@ def named_tail(model: nn.Module, example: Tensor, path: str) -> Tail:
     record = trace(model, example)
     _, candidates = _candidates(model, example, every_path=True)
     found = next((candidate for candidate in candidates if candidate.path == path), None)
-    layout = None if found is None else layout_of(tuple(found.output.shape), grids_of(record))
+    layout = None if found is None else layout_of(tuple(found.output.shape), feature_grids(record))
     if found is None:
         why = "does not run exactly once, or does not return a tensor"
     elif layout is None:
@@ -118,7 +118,7 @@ def named_tail(model: nn.Module, example: Tensor, path: str) -> Tail:
     elif found.gradient is None or not layout.channels_first(found.gradient).any():
         why = "returns activations that the logits do not depend on"
     else:
-        return Tail(path, layout, _name(record, path))
+        return AutogradHead(path, layout, _name(record, path))
     raise HeadNotSupported(
         f"{type(model).__name__} cannot be explained at {path}: the layer {why}. Name another --target-layer, or omit "
         "the option."
@@ -154,7 +154,7 @@ def _candidates(model: nn.Module, example: Tensor, *, every_path: bool = False) 
 
     handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules() if path]
     try:
-        with evaluating(model), nothing_zero(model), torch.enable_grad():
+        with evaluating(model), randomize_zero_parameters(model), torch.enable_grad():
             logits = model(example.detach().requires_grad_())
             top = int(logits[0].argmax())
             outputs = [output for _, _, output in noted]
@@ -179,7 +179,7 @@ def _candidates(model: nn.Module, example: Tensor, *, every_path: bool = False) 
 
 
 @contextmanager
-def nothing_zero(model: nn.Module) -> Iterator[None]:
+def randomize_zero_parameters(model: nn.Module) -> Iterator[None]:
     """Temporarily replace all-zero parameters (e.g. untrained heads) with noise so that gradients flow."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -195,7 +195,7 @@ def nothing_zero(model: nn.Module) -> Iterator[None]:
                 parameter.zero_()
 
 
-def grids_of(record: Trace) -> frozenset[tuple[int, int]]:
+def feature_grids(record: Trace) -> frozenset[tuple[int, int]]:
     """Return the resolutions at which a traced network works."""
     seen = [
         (int(operation.output.shape[2]), int(operation.output.shape[3]))

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency.autograd_head import Tail
-from kdedge_export.saliency.closed_form_head import Dense, Head
-from kdedge_export.saliency.explained_model import ExplainedModel, Look, gradients
-from kdedge_export.saliency.gated_activations import plain_gates
-from kdedge_export.saliency.methods import CellMethod
-from kdedge_export.saliency.unfused_attention import plain_attention
+from kdedge_export.saliency.autograd_head import AutogradHead
+from kdedge_export.saliency.closed_form_head import ClosedFormHead, DenseHeadLayer
+from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput, gradients
+from kdedge_export.saliency.gated_activations import differentiable_gates
+from kdedge_export.saliency.methods import CAMMethod
+from kdedge_export.saliency.unfused_attention import unfuse_attention
 
-__all__ = ["ByCells"]
+__all__ = ["CAMExplainer"]
 
 
 class _Slot:
@@ -32,14 +32,14 @@ class _Slot:
         return value
 
 
-class ByCells(ExplainedModel):
+class CAMExplainer(ExplainedModel):
     """Explain a classifier by its target layer's activations, weighted by the gradients of the logits.
 
     For a closed-form head the gradients are computed by forward operations. For any other head, autograd differentiates
     only the layers after the target layer.
     """
 
-    def __init__(self, model: nn.Module, head: Head | Tail, method: CellMethod) -> None:
+    def __init__(self, model: nn.Module, head: ClosedFormHead | AutogradHead, method: CAMMethod) -> None:
         """Register a hook on the target layer.
 
         Args:
@@ -53,7 +53,9 @@ class ByCells(ExplainedModel):
         super().__init__(model)
         self.head, self._compute, self.method = head, method.compute, method.name
         self.target_layer, self.how = head.target_layer, head.name
-        if method.one_dense_layer and not (isinstance(head, Head) and [*map(type, head.layers)] == [Dense]):
+        if method.one_dense_layer and not (
+            isinstance(head, ClosedFormHead) and [*map(type, head.layers)] == [DenseHeadLayer]
+        ):
             raise HeadNotSupported(
                 f"{type(model).__name__} has no class activation map ({method.name}): it is defined only for global "
                 f"average pooling and one dense layer, and this model's head is {head.name}. Choose another --method, "
@@ -61,27 +63,27 @@ class ByCells(ExplainedModel):
             )
         self._slot = slot = _Slot()
         layer = model.get_submodule(head.target_layer)
-        if isinstance(head, Tail):
+        if isinstance(head, AutogradHead):
             layer.register_forward_hook(lambda _module, _args, output: _cut(slot, output))
         elif head.takes_input:
             layer.register_forward_pre_hook(lambda _module, args: _put(slot, args[0]))
         else:
             layer.register_forward_hook(lambda _module, _args, output: _put(slot, output))
 
-    def forward(self, x: Tensor) -> Look:
+    def forward(self, x: Tensor) -> ForwardOutput:
         """Classify an input; see `ExplainedModel`. The attribution inputs are the target layer's activations."""
-        if isinstance(self.head, Head):
+        if isinstance(self.head, ClosedFormHead):
             logits = self.model(x)
-            return Look(logits, (self._slot.take(),), logits)
+            return ForwardOutput(logits, (self._slot.take(),), logits)
         with ExitStack() as self._slot.tail:
             self._slot.tail.callback(self._slot.leave)
             scores = self.model(x)
-        return Look(scores if torch.is_grad_enabled() else scores.detach(), (self._slot.take(),), scores)
+        return ForwardOutput(scores if torch.is_grad_enabled() else scores.detach(), (self._slot.take(),), scores)
 
-    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`. Dropout in a closed-form head is skipped."""
         (activations,) = look.seen
-        if isinstance(self.head, Head):
+        if isinstance(self.head, ClosedFormHead):
             activations = _full(activations)
             height, width = activations.shape[2:]
             # Computed as in the model's own pooling layer, so that the graph computes it only once.
@@ -109,9 +111,9 @@ def _cut(slot: _Slot, activations: Tensor) -> Tensor | None:
     """Start differentiating at the activations, even if nothing before them requires gradients."""
     if slot.tail is None:
         return None
-    slot.tail.enter_context(plain_attention())  # fused kernels cannot be differentiated twice
+    slot.tail.enter_context(unfuse_attention())  # fused kernels cannot be differentiated twice
     if torch.is_grad_enabled() and activations.requires_grad:
-        slot.tail.enter_context(plain_gates())
+        slot.tail.enter_context(differentiable_gates())
     else:
         slot.tail.enter_context(torch.enable_grad())
         activations = activations.detach().requires_grad_()

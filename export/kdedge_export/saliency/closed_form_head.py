@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ACTIVATIONS", "Activation", "Dense", "Head", "Layer"]
+__all__ = ["ACTIVATIONS", "ActivationLayer", "DenseHeadLayer", "ClosedFormHead", "HeadLayer"]
 
 
 def _hardswish_slope(x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 
 
 @dataclass(frozen=True)
-class Dense:
+class DenseHeadLayer:
     """Dense layer of the head, by the names of its parameters in the model."""
 
     weight: str
@@ -66,30 +66,30 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Activation:
+class ActivationLayer:
     """Elementwise activation of the head."""
 
     name: str
 
 
-Layer = Dense | Activation
+HeadLayer = DenseHeadLayer | ActivationLayer
 
 
 @dataclass(frozen=True)
-class Head:
+class ClosedFormHead:
     """Closed-form head: the pooled layer and the layers that compute the logits."""
 
     target_layer: str
     """Module path of the layer that returns (or, for a pooling layer, takes) the pooled activations."""
     takes_input: bool
     """True if the activations are the module's input rather than its output."""
-    layers: tuple[Layer, ...]
+    layers: tuple[HeadLayer, ...]
     """Layers from the pooled features to the logits, without dropout."""
 
     @property
     def name(self) -> str:
         """Short description of the head, such as `GAP+Linear` or `GAP+Linear+hardswish+Linear`."""
-        parts = ["Linear" if isinstance(layer, Dense) else layer.name for layer in self.layers]
+        parts = ["Linear" if isinstance(layer, DenseHeadLayer) else layer.name for layer in self.layers]
         return "+".join(["GAP", *parts])
 
     def logits(self, model: nn.Module, pooled: Tensor) -> Tensor:
@@ -112,22 +112,22 @@ class Head:
         steps: list[tuple[str, Tensor]] = []
         value = pooled
         for layer in self.layers[:-1]:
-            if isinstance(layer, Dense):
+            if isinstance(layer, DenseHeadLayer):
                 steps.append(("dense", _matrix(model, layer.weight)))
             else:
                 slope = ACTIVATIONS[layer.name][1]
                 steps.append(("slope", slope(value)))
             value = _apply(layer, model, value)
         last = self.layers[-1]
-        assert isinstance(last, Dense)
+        assert isinstance(last, DenseHeadLayer)
         gradient = F.embedding(classes, _matrix(model, last.weight).to(pooled.dtype))  # a Gather in the graph
         for kind, factor in reversed(steps):
             gradient = gradient @ factor.to(pooled.dtype) if kind == "dense" else gradient * factor[:, None]
         return gradient
 
 
-def _apply(layer: Layer, model: nn.Module, value: Tensor) -> Tensor:
-    if isinstance(layer, Activation):
+def _apply(layer: HeadLayer, model: nn.Module, value: Tensor) -> Tensor:
+    if isinstance(layer, ActivationLayer):
         return ACTIVATIONS[layer.name][0](value)
     bias = None if layer.bias is None else model.get_parameter(layer.bias).to(value.dtype)
     return F.linear(value, _matrix(model, layer.weight).to(value.dtype), bias)

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LEAST_CELLS", "ExplainedModel", "Look", "gradients", "map_size"]
+__all__ = ["MIN_POSITIONS", "ExplainedModel", "ForwardOutput", "gradients", "map_size"]
 
-LEAST_CELLS = 4
+MIN_POSITIONS = 4
 """Minimum map resolution along each side; coarser maps are rejected."""
 
 
-class Look(NamedTuple):
+class ForwardOutput(NamedTuple):
     """Result of a forward pass: logits and the inputs of the attribution."""
 
     logits: Tensor
@@ -43,11 +43,11 @@ class ExplainedModel(nn.Module, ABC):
         self.model = model
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Look:
+    def forward(self, x: Tensor) -> ForwardOutput:
         """Classify normalized input, float `[N, 3, H, W]`."""
 
     @abstractmethod
-    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute the saliency maps of chosen classes.
 
         With gradients enabled the maps can be differentiated again, as needed by a loss on maps.

@@ -3,17 +3,17 @@
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency.attention_explainer import ByAttention
-from kdedge_export.saliency.autograd_head import Tail, find_tail, named_tail
-from kdedge_export.saliency.cam_explainer import ByCells
-from kdedge_export.saliency.closed_form_head import Head
+from kdedge_export.saliency.attention_explainer import AttentionExplainer
+from kdedge_export.saliency.autograd_head import AutogradHead, autograd_head_at, find_autograd_head
+from kdedge_export.saliency.cam_explainer import CAMExplainer
+from kdedge_export.saliency.closed_form_head import ClosedFormHead
 from kdedge_export.saliency.explained_model import ExplainedModel
-from kdedge_export.saliency.gradient_explainer import ByPixels
+from kdedge_export.saliency.gradient_explainer import GradientExplainer
 from kdedge_export.saliency.head_finder import find_head
-from kdedge_export.saliency.methods import GRADIENT_ATTENTION, HIRESCAM, METHODS, AttentionMethod, CellMethod
+from kdedge_export.saliency.methods import GRADIENT_ATTENTION, HIRESCAM, METHODS, AttentionMethod, CAMMethod
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["DEFAULT_METHODS", "explain"]
+__all__ = ["DEFAULT_METHODS", "make_explained"]
 
 DEFAULT_METHODS = (HIRESCAM.name, GRADIENT_ATTENTION.name)
 """Most faithful class-specific method per kind of head, as measured (export/README.md, Choosing a method).
@@ -23,7 +23,7 @@ tokens.
 """
 
 
-def explain(
+def make_explained(
     model: nn.Module, example: Tensor, method: str | None = None, target_layer: str | None = None
 ) -> ExplainedModel:
     """Wrap a classifier so that it also returns saliency maps.
@@ -43,34 +43,36 @@ def explain(
     if method not in METHODS:
         raise UsageError(f"There is no method {method!r}. Expected one of {', '.join(METHODS)}.")
     chosen = METHODS[method]
-    if isinstance(chosen, CellMethod):
-        return ByCells(model, _head(model, example, target_layer), chosen)
+    if isinstance(chosen, CAMMethod):
+        return CAMExplainer(model, _head(model, example, target_layer), chosen)
     if target_layer is not None:
         raise UsageError(f"--method {method} uses no target layer. Omit --target-layer {target_layer}.")
     if isinstance(chosen, AttentionMethod):
-        return ByAttention(model, chosen, example)
-    return ByPixels(model, chosen, example)
+        return AttentionExplainer(model, chosen, example)
+    return GradientExplainer(model, chosen, example)
 
 
 def _by_default(model: nn.Module, example: Tensor, target_layer: str | None) -> ExplainedModel:
     head = _head(model, example, target_layer)
-    if target_layer is None and isinstance(head, Tail) and head.layout.prefix:
+    if target_layer is None and isinstance(head, AutogradHead) and head.layout.prefix:
         try:
-            by_attention = ByAttention(model, GRADIENT_ATTENTION, example)
+            by_attention = AttentionExplainer(model, GRADIENT_ATTENTION, example)
         except HeadNotSupported:  # windowed attention, or attention to fewer tokens than queries
             pass
         else:
             if by_attention.classifies_prefix:
                 return by_attention
-    return ByCells(model, head, HIRESCAM)
+    return CAMExplainer(model, head, HIRESCAM)
 
 
-def _head(model: nn.Module, example: Tensor, target_layer: str | None) -> Head | Tail:
+def _head(model: nn.Module, example: Tensor, target_layer: str | None) -> ClosedFormHead | AutogradHead:
     """Return the closed-form head (at the named layer) if there is one, else the tail to be differentiated."""
     try:
-        head: Head | None = find_head(model, example)
+        head: ClosedFormHead | None = find_head(model, example)
     except HeadNotSupported:
         head = None
     if head is not None and target_layer in (None, head.target_layer):
         return head
-    return find_tail(model, example) if target_layer is None else named_tail(model, example, target_layer)
+    return (
+        find_autograd_head(model, example) if target_layer is None else autograd_head_at(model, example, target_layer)
+    )

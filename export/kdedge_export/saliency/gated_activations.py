@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["plain_gates"]
+__all__ = ["differentiable_gates"]
 
 
 @contextmanager
-def plain_gates() -> Iterator[None]:
+def differentiable_gates() -> Iterator[None]:
     """Replace hard sigmoids by clipped linear functions inside the block; PyTorch's kernel has no second derivative."""
 
     def clipped_line(input: Tensor, inplace: bool = False) -> Tensor:

@@ -3,18 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from kdedge_export.saliency.explained_model import ExplainedModel, Look, gradients
-from kdedge_export.saliency.methods import PixelMethod
+from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput, gradients
+from kdedge_export.saliency.methods import GradientMethod
 
-__all__ = ["ByPixels"]
+__all__ = ["GradientExplainer"]
 
 
-class ByPixels(ExplainedModel):
+class GradientExplainer(ExplainedModel):
     """Explain a classifier by the gradients of the logits at the input, at one or more points around it."""
 
     target_layer = None
 
-    def __init__(self, model: nn.Module, method: PixelMethod, example: Tensor) -> None:
+    def __init__(self, model: nn.Module, method: GradientMethod, example: Tensor) -> None:
         """Prepare the points and the noise.
 
         Args:
@@ -28,7 +28,7 @@ class ByPixels(ExplainedModel):
         noise = method.noise(example.shape[2], example.shape[3])
         self.register_buffer("noise", noise, persistent=False)
 
-    def forward(self, x: Tensor) -> Look:
+    def forward(self, x: Tensor) -> ForwardOutput:
         """Classify an input; see `ExplainedModel`.
 
         The attribution inputs are the points `[P·N, 3, H, W]`, the images last.
@@ -37,9 +37,9 @@ class ByPixels(ExplainedModel):
         with torch.enable_grad():
             seen = points.flatten(0, 1).detach().requires_grad_()
             scores = self.model(seen)
-        return Look(scores.detach()[-x.shape[0] :], (seen,), scores)
+        return ForwardOutput(scores.detach()[-x.shape[0] :], (seen,), scores)
 
-    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`."""
         (pixels,) = look.seen
         points = (-1, *look.logits.shape[:1], *pixels.shape[1:])

@@ -4,7 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency.closed_form_head import ACTIVATIONS, Activation, Dense, Head, Layer
+from kdedge_export.saliency.closed_form_head import (
+    ACTIVATIONS,
+    ActivationLayer,
+    ClosedFormHead,
+    DenseHeadLayer,
+    HeadLayer,
+)
 from kdedge_export.saliency.tracing import Operation, Trace, trace
 
 __all__ = ["example_input", "find_head"]
@@ -26,7 +32,7 @@ _TOLERANCE = 1e-3
 """Tolerance on the logits relative to the largest; TF32 matrix products have errors of this size."""
 
 
-def find_head(model: nn.Module, example: Tensor) -> Head:
+def find_head(model: nn.Module, example: Tensor) -> ClosedFormHead:
     """Find the closed-form head by walking back from the logits to the pooled activations.
 
     Args:
@@ -39,7 +45,7 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
     """
     record = trace(model, example)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    layers: list[Layer] = []
+    layers: list[HeadLayer] = []
     tensor, index = record.logits, len(record.operations)
     while True:
         step = record.producer(tensor, index)
@@ -54,7 +60,7 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         elif (activation := _activation(operation)) is not None:
             layers.insert(0, activation)
             tensor = operation.inputs[0]
-        elif _is_global_average(operation) and layers and isinstance(layers[-1], Dense):
+        elif _is_global_average(operation) and layers and isinstance(layers[-1], DenseHeadLayer):
             break
         else:
             raise _refusal(model, _ending(record, index))
@@ -62,9 +68,9 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
     if activations.shape[2:] == (1, 1):
         raise _refusal(model, "its pooled activations have a single spatial position")
     if id(activations) in record.outputs:
-        head = Head(record.outputs[id(activations)], takes_input=False, layers=tuple(layers))
+        head = ClosedFormHead(record.outputs[id(activations)], takes_input=False, layers=tuple(layers))
     elif id(activations) in record.inputs:
-        head = Head(record.inputs[id(activations)], takes_input=True, layers=tuple(layers))
+        head = ClosedFormHead(record.inputs[id(activations)], takes_input=True, layers=tuple(layers))
     else:
         raise _refusal(model, "its pooled activations are neither the input nor the output of a module that runs once")
     # Operation names are not sufficient: pooling may exclude a border, and a product may be scaled.
@@ -75,7 +81,7 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
     return head
 
 
-def _dense(operation: Operation, record: Trace, names: dict[int, str]) -> tuple[Dense, Tensor] | None:
+def _dense(operation: Operation, record: Trace, names: dict[int, str]) -> tuple[DenseHeadLayer, Tensor] | None:
     """Return a dense layer and its input tensor if the operation is one, else None."""
     if operation.name in {"addmm", "mm"} and not operation.options:
         *bias, value, transposed = operation.inputs
@@ -89,16 +95,16 @@ def _dense(operation: Operation, record: Trace, names: dict[int, str]) -> tuple[
         return None
     if weight is None or id(weight) not in names or any(id(term) not in names for term in bias):
         return None
-    return Dense(names[id(weight)], names[id(bias[0])] if bias else None), value
+    return DenseHeadLayer(names[id(weight)], names[id(bias[0])] if bias else None), value
 
 
-def _activation(operation: Operation) -> Activation | None:
+def _activation(operation: Operation) -> ActivationLayer | None:
     name = operation.name.removesuffix("_")
     if name == "hardtanh" and operation.arguments[1:] == (0.0, 6.0):
-        return Activation("relu6")
+        return ActivationLayer("relu6")
     if operation.options:  # the tanh approximation of GELU, which has a different derivative
         return None
-    return Activation(name) if name in ACTIVATIONS else None
+    return ActivationLayer(name) if name in ACTIVATIONS else None
 
 
 def _is_global_average(operation: Operation) -> bool:

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from kdedge_export.errors import HeadNotSupported
 
-__all__ = ["plain_attention"]
+__all__ = ["unfuse_attention"]
 
 Watch = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def plain_attention(watch: Watch = lambda attention: attention) -> Iterator[None]:
+def unfuse_attention(watch: Watch = lambda attention: attention) -> Iterator[None]:
     """Compute attention by matrix products and a softmax inside the block.
 
     Args:

@@ -2,6 +2,6 @@
 
 from kdedge_export.onnx_graph.model_file import save_model
 from kdedge_export.torch_export.exporter import ExportedGraph, export_graph
-from kdedge_export.torch_export.wrappers import Deployed, Plain, deploy
+from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel, wrap_for_export
 
-__all__ = ["Deployed", "ExportedGraph", "Plain", "deploy", "export_graph", "save_model"]
+__all__ = ["ExportableModel", "ExportedGraph", "ClassifierOnly", "wrap_for_export", "export_graph", "save_model"]

@@ -15,15 +15,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from kdedge_export.saliency.unfused_attention import plain_attention
+from kdedge_export.saliency.unfused_attention import unfuse_attention
 from kdedge_export.torch_export.decompositions import DECOMPOSITIONS
-from kdedge_export.torch_export.sparse_rows import KEEP_ROWS, OnlyRows
-from kdedge_export.torch_export.weight_folding import read_weights_as_stored
+from kdedge_export.torch_export.sparse_rows import KEEP_ROWS, RowSparseInterpreter
+from kdedge_export.torch_export.weight_folding import fold_transposed_weights
 
-__all__ = ["traced"]
+__all__ = ["trace_with_gradients"]
 
 
-def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_index: Tensor) -> fx.GraphModule:
+def trace_with_gradients(
+    function: Callable[..., Any], model: nn.Module, image: Tensor, class_index: Tensor
+) -> fx.GraphModule:
     """Trace `function(image, class_index)` including all derivatives.
 
     Args:
@@ -40,13 +42,13 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
         fake.from_tensor(class_index, static_shapes=True),
     )
     # Python's shape inference is used, since the C++ one fixes the dynamic batch to the example's.
-    with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
+    with fake, enable_python_dispatcher(), _out_of_place(model), unfuse_attention():
         first = {operation: rule for operation, rule in DECOMPOSITIONS.items() if operation not in KEEP_ROWS}
         graph = make_fx(function, decomposition_table=first, _allow_non_fake_inputs=True)(*examples)
-        only_rows = OnlyRows(graph).run
+        only_rows = RowSparseInterpreter(graph).run
         graph = make_fx(only_rows, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
     _name_weights(graph, model)
-    read_weights_as_stored(graph)
+    fold_transposed_weights(graph)
     graph.recompile()
     graph.eval()
     return graph

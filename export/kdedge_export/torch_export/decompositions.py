@@ -30,7 +30,7 @@ def _convolution(
     if not output_mask[0]:
         return None, None, None
     if _is_dense(x, weight, padding, transposed, groups):
-        return _on_one_cell(gradient.flatten(1) @ weight.squeeze((2, 3))), None, None
+        return _on_one_position(gradient.flatten(1) @ weight.squeeze((2, 3))), None, None
     sides, none = range(len(stride)), [0] * len(stride)
     if transposed:
         return aten.convolution(gradient, weight, None, stride, padding, dilation, False, none, groups), None, None
@@ -63,7 +63,7 @@ def _dense(
     if not _is_dense(x, weight, padding, transposed, groups):
         return NotImplemented
     x, matrix = x.flatten(1), weight.squeeze((2, 3)).t()
-    return _on_one_cell(x @ matrix if bias is None else torch.addmm(bias, x, matrix))
+    return _on_one_position(x @ matrix if bias is None else torch.addmm(bias, x, matrix))
 
 
 def _is_dense(x: Tensor, weight: Tensor, padding: list[int], transposed: bool, groups: int) -> bool:
@@ -71,7 +71,7 @@ def _is_dense(x: Tensor, weight: Tensor, padding: list[int], transposed: bool, g
     return one and groups == 1 and not transposed and not any(padding)
 
 
-def _on_one_cell(x: Tensor) -> Tensor:
+def _on_one_position(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], -1, 1, 1)  # `len` would fix the batch size
 
 
@@ -96,8 +96,8 @@ def _to_maxima(gradient: Tensor, x: Tensor, indices: Tensor) -> Tensor:
 
 def _adaptive_max_pool(x: Tensor, size: list[int]) -> Any:
     """Rewrite windows of equal size as an ordinary pool; one output position is a maximum over all."""
-    window = [side // cells for side, cells in zip(x.shape[2:], size, strict=True)]
-    if any(side % cells for side, cells in zip(x.shape[2:], size, strict=True)):
+    window = [side // positions for side, positions in zip(x.shape[2:], size, strict=True)]
+    if any(side % positions for side, positions in zip(x.shape[2:], size, strict=True)):
         return NotImplemented
     return aten.max_pool2d_with_indices(x, window, window)
 

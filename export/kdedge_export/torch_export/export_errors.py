@@ -12,7 +12,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from kdedge_export.errors import GraphNotSupported
 from kdedge_runtime.errors import KdedgeError
 
-__all__ = ["told_refusals"]
+__all__ = ["translate_export_errors"]
 
 _OF_VALUES = (GuardOnDataDependentSymNode, DataDependentOutputException, DynamicOutputShapeException)
 """Errors for Python code or shapes that depend on image values."""
@@ -20,7 +20,7 @@ _UNKNOWN_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\
 
 
 @contextmanager
-def told_refusals(model: nn.Module) -> Iterator[None]:
+def translate_export_errors(model: nn.Module) -> Iterator[None]:
     """Convert errors raised by PyTorch for `model` inside the block to `GraphNotSupported`.
 
     PyTorch's exporter has no common error type, so all are converted. Errors of this package and of the file system are

@@ -17,10 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from kdedge_export.errors import GraphNotSupported
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
-from kdedge_export.saliency import ByCells, Head
-from kdedge_export.torch_export.autograd_trace import traced
-from kdedge_export.torch_export.export_errors import told_refusals
-from kdedge_export.torch_export.wrappers import Deployed, Plain
+from kdedge_export.saliency import CAMExplainer, ClosedFormHead
+from kdedge_export.torch_export.autograd_trace import trace_with_gradients
+from kdedge_export.torch_export.export_errors import translate_export_errors
+from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel
 from kdedge_runtime.metadata import TOP_CLASS
 
 __all__ = ["ExportedGraph", "export_graph"]
@@ -45,7 +45,7 @@ class ExportedGraph:
 class _WithActivations(nn.Module):
     """Module with the target activations as an additional output, to locate them in the ONNX graph."""
 
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: ExportableModel) -> None:
         super().__init__()
         self.deployed = deployed
 
@@ -54,7 +54,7 @@ class _WithActivations(nn.Module):
         return logits, saliency_map, explained_class, activations
 
 
-def export_graph(module: Deployed | Plain) -> ExportedGraph:
+def export_graph(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
     """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, named outputs.
 
     Args:
@@ -64,8 +64,8 @@ def export_graph(module: Deployed | Plain) -> ExportedGraph:
     Raises:
         GraphNotSupported: PyTorch cannot export the model, or the derivative for its map, as a graph.
     """
-    model = module.model if isinstance(module, Plain) else module.explained.model
-    with told_refusals(model), _quiet():
+    model = module.model if isinstance(module, ClassifierOnly) else module.explained.model
+    with translate_export_errors(model), _quiet():
         exported = _exported(module)
     if fixed := exported.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
         raise GraphNotSupported(
@@ -75,24 +75,24 @@ def export_graph(module: Deployed | Plain) -> ExportedGraph:
     return exported
 
 
-def _exported(module: Deployed | Plain) -> ExportedGraph:
+def _exported(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
     spec = module.spec
     # A batch of one would be exported as a constant.
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (2, spec.height, spec.width, 3), dtype=torch.uint8, generator=generator)
     batch = {0: torch.export.Dim("batch")}
-    if isinstance(module, Plain):
+    if isinstance(module, ClassifierOnly):
         model = _to_onnx(module, {"image": image}, [OUTPUTS[0]], (batch,))
         return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
     inputs, outputs = {"image": image, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
     explained = module.cpu().eval().explained
-    if isinstance(explained, ByCells) and isinstance(explained.head, Head):
+    if isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead):
         model = _to_onnx(_WithActivations(module), inputs, [*outputs, _ACTIVATIONS], (batch, None))
         head_nodes = downstream(model.graph, _ACTIVATIONS)
         del model.graph.output[3]
         return ExportedGraph(model, head_nodes)
     with _MeanForGlobalPooling(), torch.no_grad():
-        graph = traced(module, module, **inputs)
+        graph = trace_with_gradients(module, module, **inputs)
     model = _to_onnx(graph, inputs, outputs, (batch, None))
     return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
 

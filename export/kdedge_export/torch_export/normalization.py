@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["Normalise"]
+__all__ = ["Normalize"]
 
 
-class Normalise(nn.Module):
+class Normalize(nn.Module):
     """Convert uint8 RGB `[N, H, W, 3]` to normalized float32 `[N, 3, H, W]`.
 
     Images of another size are resampled, so that a teacher can use the student's images.

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx
 
-__all__ = ["KEEP_ROWS", "OnlyRows"]
+__all__ = ["KEEP_ROWS", "RowSparseInterpreter"]
 
 aten = torch.ops.aten
 
@@ -67,7 +67,7 @@ class _Rows:
         return self.same(factor, self.axis) if has_rows else factor
 
 
-class OnlyRows(fx.Interpreter):
+class RowSparseInterpreter(fx.Interpreter):
     """Interpret a graph of ATen operations; tracing it gives a graph that computes only the nonzero rows.
 
     Operations without a rule receive the full tensor. Operations in `KEEP_ROWS` must not be decomposed before.

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-__all__ = ["read_weights_as_stored"]
+__all__ = ["fold_transposed_weights"]
 
 aten = torch.ops.aten
 
 
-def read_weights_as_stored(module: fx.GraphModule) -> None:
+def fold_transposed_weights(module: fx.GraphModule) -> None:
     """Rewrite products with a constant `W` as dense layers.
 
     `x · t(W)` becomes a dense layer, `t(t(W))` becomes `W`, `onehot(c) · W` becomes row `c`, and batches of products
@@ -46,7 +46,7 @@ def _store_matrices(module: fx.GraphModule) -> None:
     for node in module.graph.find_nodes(op="get_attr"):
         readers.setdefault(str(node.target), []).extend(node.users)
     for path, nodes in readers.items():
-        if nodes and all(_takes_one_cell(node) for node in nodes):
+        if nodes and all(_takes_one_position(node) for node in nodes):
             owner, _, name = path.rpartition(".")
             matrix = module.get_parameter(path).squeeze((2, 3))
             setattr(module.get_submodule(owner), name, nn.Parameter(matrix, requires_grad=False))
@@ -55,7 +55,7 @@ def _store_matrices(module: fx.GraphModule) -> None:
                 module.graph.erase_node(node)
 
 
-def _takes_one_cell(node: fx.Node) -> bool:
+def _takes_one_position(node: fx.Node) -> bool:
     return node.target is aten.squeeze.dims and node.args[1] == [2, 3]
 
 

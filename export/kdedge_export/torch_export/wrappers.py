@@ -4,22 +4,22 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency import ExplainedModel, Look, explain
-from kdedge_export.saliency.explained_model import LEAST_CELLS, map_size
+from kdedge_export.saliency import ExplainedModel, ForwardOutput, make_explained
+from kdedge_export.saliency.explained_model import MIN_POSITIONS, map_size
 from kdedge_export.saliency.head_finder import example_input
-from kdedge_export.torch_export.export_errors import told_refusals
-from kdedge_export.torch_export.normalization import Normalise
+from kdedge_export.torch_export.export_errors import translate_export_errors
+from kdedge_export.torch_export.normalization import Normalize
 from kdedge_runtime.metadata import ImageInput, Outputs
 
-__all__ = ["Deployed", "Plain", "deploy"]
+__all__ = ["ExportableModel", "ClassifierOnly", "wrap_for_export"]
 
 
-class Deployed(nn.Module):
+class ExportableModel(nn.Module):
     """Normalization, model and saliency map in one forward pass."""
 
     def __init__(self, explained: ExplainedModel, spec: ImageInput) -> None:
         super().__init__()
-        self.normalise = Normalise(spec)
+        self.normalize = Normalize(spec)
         self.explained = explained
         self.spec = spec
 
@@ -38,7 +38,7 @@ class Deployed(nn.Module):
 
     def with_seen(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         """Run `forward` and also return the attribution inputs (`Look.seen`)."""
-        look: Look = self.explained(self.normalise(image))
+        look: ForwardOutput = self.explained(self.normalize(image))
         explained_class = torch.where(class_index < 0, look.logits.argmax(dim=1), class_index)
         saliency_map = self.explained.class_maps(look, explained_class[:, None]).squeeze(1)
         return look.logits, saliency_map, explained_class, look.seen
@@ -46,7 +46,7 @@ class Deployed(nn.Module):
     @property
     def map_size(self) -> tuple[int, int]:
         """Height and width of the map."""
-        return map_size(self.explained, example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device))
+        return map_size(self.explained, example_input(self.spec.height, self.spec.width).to(self.normalize.mean.device))
 
     @property
     def outputs(self) -> Outputs:
@@ -54,18 +54,18 @@ class Deployed(nn.Module):
         return Outputs(self.explained.method, self.explained.target_layer, self.explained.how, *self.map_size)
 
 
-class Plain(nn.Module):
+class ClassifierOnly(nn.Module):
     """Normalization and model without a map, as exported by `--method none`."""
 
     def __init__(self, model: nn.Module, spec: ImageInput) -> None:
         super().__init__()
-        self.normalise = Normalise(spec)
+        self.normalize = Normalize(spec)
         self.model = model
         self.spec = spec
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute logits float32 `[N, K]` of uint8 RGB `[N, H, W, 3]`."""
-        logits: Tensor = self.model(self.normalise(image))
+        logits: Tensor = self.model(self.normalize(image))
         return logits
 
     @property
@@ -74,7 +74,9 @@ class Plain(nn.Module):
         return Outputs("none")
 
 
-def deploy(model: nn.Module, spec: ImageInput, method: str | None = None, target_layer: str | None = None) -> Deployed:
+def wrap_for_export(
+    model: nn.Module, spec: ImageInput, method: str | None = None, target_layer: str | None = None
+) -> ExportableModel:
     """Wrap a trained classifier for export or validation, in evaluation mode and without gradients.
 
     Args:
@@ -90,14 +92,14 @@ def deploy(model: nn.Module, spec: ImageInput, method: str | None = None, target
     """
     model.eval().requires_grad_(False)
     device = next(model.parameters()).device
-    with told_refusals(model):
-        explained = explain(model, example_input(spec.height, spec.width).to(device), method, target_layer)
-        deployed = Deployed(explained, spec).to(device).eval()
+    with translate_export_errors(model):
+        explained = make_explained(model, example_input(spec.height, spec.width).to(device), method, target_layer)
+        deployed = ExportableModel(explained, spec).to(device).eval()
         height, width = deployed.map_size
-    if min(height, width) < LEAST_CELLS:
+    if min(height, width) < MIN_POSITIONS:
         raise HeadNotSupported(
             f"The saliency map of {type(model).__name__} has a resolution of only {height}×{width} at "
-            f"{spec.height}×{spec.width} px. Expected at least {LEAST_CELLS}×{LEAST_CELLS}. Train with a finer "
+            f"{spec.height}×{spec.width} px. Expected at least {MIN_POSITIONS}×{MIN_POSITIONS}. Train with a finer "
             "--output-stride or a larger --size, name an earlier --target-layer, or export without a map: --method "
             "none."
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdedge_export.validation.gates import Gates
     from kdedge_export.validation.inputs import Deployment, Models, Origin, ValidationSet
     from kdedge_export.validation.report import Data, ModelFacts, ValidationReport, json_schema
-    from kdedge_export.validation.samples import Evidence
+    from kdedge_export.validation.samples import SampleGallery
     from kdedge_export.validation.text_report import checklist
     from kdedge_export.validation.validator import validate, write_report
 
@@ -26,7 +26,7 @@ __all__ = [
     "Check",
     "Data",
     "Deployment",
-    "Evidence",
+    "SampleGallery",
     "Footprint",
     "Gates",
     "ModelFacts",
@@ -44,7 +44,7 @@ _HOMES = {
     "Check": "check",
     "Data": "report",
     "Deployment": "inputs",
-    "Evidence": "samples",
+    "SampleGallery": "samples",
     "Footprint": "footprint",
     "Gates": "gates",
     "ModelFacts": "report",

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Call", "KinkedCalls", "Unit"]
+__all__ = ["ActivationCall", "BoundaryRecorder", "BoundaryUnit"]
 
 
 @dataclass(frozen=True)
-class Unit:
+class BoundaryUnit:
     """Input value of a piecewise-linear function, with the offset that moves it across the kink."""
 
     call: int
@@ -28,7 +28,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Call:
+class ActivationCall:
     """One call of a piecewise-linear function."""
 
     number: int
@@ -58,21 +58,21 @@ _INPLACE: dict[Any, int] = {F.relu: 0, F.relu6: 0, F.hardtanh: 2, F.hardswish: 0
 """Functions with an `inplace` argument, and its position after the input."""
 
 
-def _turned(kinks: Sequence[_Kink], x: Tensor, results: Tensor, reach: Tensor) -> list[tuple[int, float]]:
+def _turned(boundaries: Sequence[_Kink], x: Tensor, results: Tensor, reach: Tensor) -> list[tuple[int, float]]:
     """Return the values that lie on different sides of a kink in two runs.
 
     Args:
-        kinks: kinks of the function.
+        boundaries: kinks of the function.
         x: input of one run.
         results: output of the other run, of the same shape; it equals the flat value exactly on the flat side.
         reach: largest distance of each value from the kink, of the shape of `x`.
     """
     found: list[tuple[int, float]] = []
-    for kink in kinks:
-        gaps = (x - kink.at).flatten()
-        above = gaps >= 0 if kink.flat > 0 else gaps > 0
-        at_value = (results == kink.value).flatten()
-        theirs = {-1: ~at_value, 0: (results > kink.value).flatten(), 1: at_value}[kink.flat]
+    for boundary in boundaries:
+        gaps = (x - boundary.at).flatten()
+        above = gaps >= 0 if boundary.flat > 0 else gaps > 0
+        at_value = (results == boundary.value).flatten()
+        theirs = {-1: ~at_value, 0: (results > boundary.value).flatten(), 1: at_value}[boundary.flat]
         near = gaps.abs() <= reach.flatten()
         for index in torch.nonzero(near & (above != theirs)).flatten().tolist():
             found.append((index, -2 * float(gaps[index]) or _step(x.flatten()[index], up=not above[index])))
@@ -134,11 +134,11 @@ def _windows(
 
 
 def _between(least: float | Tensor | None = None, most: float | Tensor | None = None) -> list[_Kink]:
-    kinks = [] if least is None else [_Kink(least, least, -1)]
-    return kinks if most is None else [*kinks, _Kink(most, most, 1)]
+    boundaries = [] if least is None else [_Kink(least, least, -1)]
+    return boundaries if most is None else [*boundaries, _Kink(most, most, 1)]
 
 
-def _kinks(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[_Kink] | None:
+def _boundaries(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[_Kink] | None:
     """Return the kinks of an elementwise function; None for any other."""
     if func in (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_):
         return [_ZERO]
@@ -167,10 +167,12 @@ def _in_place(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> bool
     return bool(options.get("inplace", len(args) > place and args[place]))
 
 
-class KinkedCalls(TorchFunctionMode):
+class BoundaryRecorder(TorchFunctionMode):
     """Record calls of piecewise-linear functions inside the block, and move selected inputs."""
 
-    def __init__(self, watch: Callable[[Call], None] | None = None, pushed: Sequence[Unit] = ()) -> None:
+    def __init__(
+        self, watch: Callable[[ActivationCall], None] | None = None, pushed: Sequence[BoundaryUnit] = ()
+    ) -> None:
         """Prepare one forward pass; each needs a new instance.
 
         Args:
@@ -186,8 +188,8 @@ class KinkedCalls(TorchFunctionMode):
         if not (args and isinstance(args[0], Tensor) and args[0].is_floating_point()):
             return func(*args, **options)
         x, *rest = args
-        kinks = _kinks(func, tuple(rest), options)
-        if kinks is None and func is not F.max_pool2d:
+        boundaries = _boundaries(func, tuple(rest), options)
+        if boundaries is None and func is not F.max_pool2d:
             return func(*args, **options)
         number, self._calls = self._calls, self._calls + 1
         pushed = [unit for unit in self._pushed if unit.call == number]
@@ -200,8 +202,8 @@ class KinkedCalls(TorchFunctionMode):
             return func(x, *rest, **options)
         before = x.detach().clone()
         result = func(x, *rest, **options)
-        if kinks is None:
-            self._watch(Call(number, before, True, before, partial(_overtaken, tuple(rest), options)))
+        if boundaries is None:
+            self._watch(ActivationCall(number, before, True, before, partial(_overtaken, tuple(rest), options)))
         else:
-            self._watch(Call(number, before, False, result.detach(), partial(_turned, kinks)))
+            self._watch(ActivationCall(number, before, False, result.detach(), partial(_turned, boundaries)))
         return result

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.onnx_graph.session import feed, open_session
-from kdedge_export.saliency import ByCells, Head
-from kdedge_export.torch_export.wrappers import Deployed
-from kdedge_export.validation.activation_boundaries import Call, KinkedCalls, Unit
+from kdedge_export.onnx_graph.session import make_feed, open_session
+from kdedge_export.saliency import CAMExplainer, ClosedFormHead
+from kdedge_export.torch_export.wrappers import ExportableModel
+from kdedge_export.validation.activation_boundaries import ActivationCall, BoundaryRecorder, BoundaryUnit
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["Aligned", "at_the_same_kinks", "has_kinks", "in_float64", "sides_of_float64"]
+__all__ = ["AlignedMaps", "align_activations", "has_boundaries", "in_float64", "activation_pattern_float64"]
 
 NEAR = 4.0
 """Units within this multiple of their rounding error count as near a kink, since the graph's rounding is an independent
@@ -46,15 +46,15 @@ _LOGITS = 1e-5
 _POINTWISE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "LeakyRelu"}
 
 
-def has_kinks(module: nn.Module) -> TypeGuard[Deployed]:
+def has_boundaries(module: nn.Module) -> TypeGuard[ExportableModel]:
     """Return True if a map is computed by differentiation, so that it can jump; a closed form is continuous."""
-    if not isinstance(module, Deployed):
+    if not isinstance(module, ExportableModel):
         return False
-    return not (isinstance(module.explained, ByCells) and isinstance(module.explained.head, Head))
+    return not (isinstance(module.explained, CAMExplainer) and isinstance(module.explained.head, ClosedFormHead))
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignedMaps:
     """PyTorch's maps with units on the exported graph's sides of their kinks."""
 
     maps: Floats
@@ -63,7 +63,7 @@ class Aligned:
     """Number of moved units, int64 `[N]`; 0 if the map is unmodified."""
 
 
-def at_the_same_kinks(module: Deployed, model: Model, images: Pixels, classes: Integers) -> Aligned:
+def align_activations(module: ExportableModel, model: Model, images: Pixels, classes: Integers) -> AlignedMaps:
     """Compute PyTorch's maps with units on the exported graph's sides of their kinks.
 
     Only units within their own rounding error of a kink are moved, by no more than that. A map that is wrong for
@@ -81,7 +81,7 @@ def at_the_same_kinks(module: Deployed, model: Model, images: Pixels, classes: I
     for image, picked in zip(images, classes, strict=True):
         theirs = graph.values(image[None], int(picked))
         rows.append(_on_their_sides(module, image[None], picked[None], theirs))
-    return Aligned(np.concatenate([maps for maps, _ in rows]), np.array([moved for _, moved in rows], np.int64))
+    return AlignedMaps(np.concatenate([maps for maps, _ in rows]), np.array([moved for _, moved in rows], np.int64))
 
 
 class _Shown:
@@ -108,11 +108,11 @@ class _Shown:
         """Return, for each such function in graph order, True for a pool, and its tensor."""
         if not self._names:
             return []
-        found = self._session.run(self._names, feed(self._session, image, picked))
+        found = self._session.run(self._names, make_feed(self._session, image, picked))
         return list(zip(self._kinds, map(torch.from_numpy, found), strict=True))
 
 
-def sides_of_float64(module: Deployed, images: Pixels, classes: Integers) -> Floats:
+def activation_pattern_float64(module: ExportableModel, images: Pixels, classes: Integers) -> Floats:
     """Compute PyTorch's float32 maps with every unit on its float64 side of the kink.
 
     Args:
@@ -126,45 +126,45 @@ def sides_of_float64(module: Deployed, images: Pixels, classes: Integers) -> Flo
     rows = []
     for image, picked in zip(images, classes, strict=True):
         exact: list[Tensor] = []
-        units: list[Unit] = []
+        units: list[BoundaryUnit] = []
 
-        def note(call: Call, exact: list[Tensor] = exact) -> None:
+        def note(call: ActivationCall, exact: list[Tensor] = exact) -> None:
             exact.append(call.shown.clone())
 
-        def look(call: Call, exact: list[Tensor] = exact, units: list[Unit] = units) -> None:
+        def look(call: ActivationCall, exact: list[Tensor] = exact, units: list[BoundaryUnit] = units) -> None:
             turned = call.turned(call.x, exact[call.number], torch.full_like(call.x, float("inf")))
-            units.extend(Unit(call.number, index, push) for index, push in turned)
+            units.extend(BoundaryUnit(call.number, index, push) for index, push in turned)
 
         with in_float64(module):
-            _run(module, image[None], picked[None], KinkedCalls(note))
-        ours = _run(module, image[None], picked[None], KinkedCalls(look)).maps
-        moved = _run(module, image[None], picked[None], KinkedCalls(pushed=units)).maps if units else ours
+            _run(module, image[None], picked[None], BoundaryRecorder(note))
+        ours = _run(module, image[None], picked[None], BoundaryRecorder(look)).maps
+        moved = _run(module, image[None], picked[None], BoundaryRecorder(pushed=units)).maps if units else ours
         assert moved is not None
         rows.append(moved)
     return np.concatenate(rows)
 
 
 def _on_their_sides(
-    module: Deployed, image: Pixels, picked: Integers, theirs: list[tuple[bool, Tensor]]
+    module: ExportableModel, image: Pixels, picked: Integers, theirs: list[tuple[bool, Tensor]]
 ) -> tuple[Floats, int]:
     """Return the map of one image, and the number of units moved for it."""
     single: list[tuple[bool, Tensor]] = []
-    units: list[Unit] = []
+    units: list[BoundaryUnit] = []
 
-    def look(call: Call) -> None:
+    def look(call: ActivationCall) -> None:
         x = single[call.number][1]
         turned = call.turned(x, theirs[call.number][1].to(x.device), NEAR * _rounding(x, call.x))
-        units.extend(Unit(call.number, index, push) for index, push in turned)
+        units.extend(BoundaryUnit(call.number, index, push) for index, push in turned)
 
-    ours = _run(module, image, picked, KinkedCalls(lambda call: single.append((call.pools, call.x))))
+    ours = _run(module, image, picked, BoundaryRecorder(lambda call: single.append((call.pools, call.x))))
     assert ours.maps is not None
     if [(pools, x.shape) for pools, x in single] != [(pools, x.shape) for pools, x in theirs]:
         return ours.maps, 0
     with in_float64(module):
-        exact = _run(module, image, picked, KinkedCalls(look))
+        exact = _run(module, image, picked, BoundaryRecorder(look))
     if not 0 < len(units) <= max(1, MOST_MOVED * sum(x.numel() for _, x in single)):
         return ours.maps, 0
-    moved = _run(module, image, picked, KinkedCalls(pushed=units))
+    moved = _run(module, image, picked, BoundaryRecorder(pushed=units))
     allowed = np.maximum(_LOGITS, NEAR * agreement.logits_error(exact.logits, ours.logits))
     if not (agreement.logits_error(ours.logits, moved.logits) <= allowed).all():
         return ours.maps, 0
@@ -190,7 +190,7 @@ def _rounding(single: Tensor, double: Tensor) -> Tensor:
     return torch.maximum(own, usual.reshape(1, -1, *[1] * (own.dim() - 2)) if own.dim() > 2 else usual)
 
 
-def _run(module: Deployed, image: Pixels, picked: Integers, calls: KinkedCalls) -> Predictions:
+def _run(module: ExportableModel, image: Pixels, picked: Integers, calls: BoundaryRecorder) -> Predictions:
     with calls:
         return predict(module, image, picked)
 

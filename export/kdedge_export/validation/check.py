@@ -10,12 +10,12 @@ __all__ = [
     "Check",
     "Outcome",
     "Relation",
-    "Sample",
+    "MeasuredSample",
     "Unit",
     "applicable",
     "judge",
     "judge_sample",
-    "not_shown",
+    "inconclusive",
     "verdict",
 ]
 
@@ -62,7 +62,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Sample:
+class MeasuredSample:
     """Estimate of a population value, measured on a sample of images."""
 
     measured: float | None
@@ -100,7 +100,7 @@ def judge(
 def judge_sample(
     key: str,
     name: str,
-    sample: Sample,
+    sample: MeasuredSample,
     relation: Relation,
     bound: float,
     unit: Unit,
@@ -125,7 +125,7 @@ def applicable(checks: Sequence[Check]) -> list[Check]:
     return [check for check in checks if check.outcome != "not applicable"]
 
 
-def not_shown(checks: Sequence[Check]) -> tuple[int, int]:
+def inconclusive(checks: Sequence[Check]) -> tuple[int, int]:
     """Count the inconclusive checks that more images would settle, and those they would not."""
     unshown = [check.images_needed is not None for check in checks if check.outcome == "not shown"]
     return sum(unshown), len(unshown) - sum(unshown)
@@ -136,7 +136,9 @@ def verdict(checks: Sequence[Check]) -> bool:
     return all(check.passed is not False for check in checks) and any(check.passed for check in checks)
 
 
-def _what_would_show(sample: Sample, measured: float, end: float | None, bound: float) -> tuple[int | None, str]:
+def _what_would_show(
+    sample: MeasuredSample, measured: float, end: float | None, bound: float
+) -> tuple[int | None, str]:
     """Return the number of images that would settle a check, or None, and an explanation."""
     n, of = sample.n, sample.of
     images = f"with {n:,} image{'' if n == 1 else 's'}"

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel
-from kdedge_export.validation.aligned_maps import at_the_same_kinks, has_kinks
-from kdedge_export.validation.float_tolerance import Hardest, Rounding, hardest, spread_of_rounding
+from kdedge_export.validation.aligned_maps import align_activations, has_boundaries
+from kdedge_export.validation.float_tolerance import FloatTolerance, WorstCase, measure_float_tolerance, worst_case
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Integers, Pixels
 
@@ -55,9 +55,9 @@ class AlignedImage:
 class Exactness:
     """Decisive image for each kind of error."""
 
-    logits: Hardest
-    kl: Hardest
-    maps: Hardest | None
+    logits: WorstCase
+    kl: WorstCase
+    maps: WorstCase | None
     """Map error; None if the maps cannot be compared."""
     aligned: tuple[AlignedImage, ...] = ()
     """Images whose PyTorch map was recomputed with units on the file's sides of their kinks."""
@@ -77,9 +77,9 @@ def measure_exactness(
         bounds: bounds on the errors.
     """
     rounding = _Roundings(student, images, ours.explained_class)
-    reference, aligned = _at_the_same_kinks(student, fp32, images, ours, theirs, bounds.maps)
+    reference, aligned = _at_the_same_boundaries(student, fp32, images, ours, theirs, bounds.maps)
 
-    def decide(errors: Scores, bound: float, kind: Callable[[Rounding], Scores]) -> Hardest:
+    def decide(errors: Scores, bound: float, kind: Callable[[FloatTolerance], Scores]) -> WorstCase:
         return _decide(errors, bound, bounds.ceiling, lambda numbers: kind(rounding.of(numbers)))
 
     logits = decide(agreement.logits_error(ours.logits, theirs.logits), bounds.logits, lambda found: found.logits)
@@ -98,21 +98,21 @@ class _Roundings:
     def __init__(self, student: TorchModel, images: Pixels, classes: Integers) -> None:
         self._student, self._images, self._classes = student, images, classes
         blank = np.full(len(images), np.nan)
-        self._found = Rounding(blank.copy(), blank.copy(), blank.copy())
+        self._found = FloatTolerance(blank.copy(), blank.copy(), blank.copy())
         self._known = np.zeros(len(images), np.bool_)
 
-    def of(self, numbers: Integers) -> Rounding:
+    def of(self, numbers: Integers) -> FloatTolerance:
         """Return the rounding errors of images by index."""
         missing = numbers[~self._known[numbers]]
         if len(missing):
-            found = spread_of_rounding(self._student, self._images[missing], self._classes[missing])
+            found = measure_float_tolerance(self._student, self._images[missing], self._classes[missing])
             for name, values in vars(found).items():
                 getattr(self._found, name)[missing] = values
             self._known[missing] = True
-        return Rounding(self._found.logits[numbers], self._found.kl[numbers], self._found.maps[numbers])
+        return FloatTolerance(self._found.logits[numbers], self._found.kl[numbers], self._found.maps[numbers])
 
 
-def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[[Integers], Scores]) -> Hardest:
+def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[[Integers], Scores]) -> WorstCase:
     """Compare each error with the rounding error of its own image, worst first."""
     rounding = np.zeros_like(errors)
     doubted = np.flatnonzero(~(errors <= bound))
@@ -121,21 +121,21 @@ def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[
         some = doubted[start : start + DOUBTED_IMAGES]
         rounding[some] = rounding_of(some)
         if not (errors[some] <= rounding[some]).all():  # decisive: the remaining images cannot change the outcome
-            return hardest(errors[some], rounding[some], bound, ceiling)
-    return hardest(errors, rounding, bound, ceiling)
+            return worst_case(errors[some], rounding[some], bound, ceiling)
+    return worst_case(errors, rounding, bound, ceiling)
 
 
-def _at_the_same_kinks(
+def _at_the_same_boundaries(
     student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, tolerance: float
 ) -> tuple[Predictions, tuple[AlignedImage, ...]]:
     """Return the student's predictions, with units of differing maps moved to the file's sides of their kinks."""
-    if not has_kinks(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
+    if not has_boundaries(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
         return ours, ()
     errors = agreement.map_error(ours.maps, theirs.maps)
     differing = np.flatnonzero(errors > tolerance)
     if not len(differing):
         return ours, ()
-    found = at_the_same_kinks(student, fp32, images[differing], ours.explained_class[differing])
+    found = align_activations(student, fp32, images[differing], ours.explained_class[differing])
     maps = ours.maps.copy()
     maps[differing] = found.maps
     after, before = (agreement.map_pearson(some, theirs.maps) for some in (maps, ours.maps))

@@ -3,9 +3,9 @@
 from kdedge_export.candidates import Role
 from kdedge_export.metrics.comparison import Comparison, MapComparison
 from kdedge_export.metrics.confidence import fewest_for_percentile
-from kdedge_export.validation.check import Check, Outcome, Relation, Sample, Unit, judge, judge_sample
+from kdedge_export.validation.check import Check, MeasuredSample, Outcome, Relation, Unit, judge, judge_sample
 from kdedge_export.validation.exactness import Exactness
-from kdedge_export.validation.float_tolerance import Hardest
+from kdedge_export.validation.float_tolerance import WorstCase
 from kdedge_export.validation.gates import NO_STUDENT, Gates
 from kdedge_export.validation.other_classes import OtherClasses
 from kdedge_runtime.diagnostics.default_class import DefaultClass
@@ -39,7 +39,7 @@ def check_comparison(
     if role == "fp32":
         return _check_fp32(comparison, gates, exact, ties)
     if role == "int8":
-        return (*_check_int8_answers(comparison, gates), *_check_int8_maps(comparison, gates))
+        return (*_check_int8_predictions(comparison, gates), *_check_int8_maps(comparison, gates))
     return ()
 
 
@@ -120,7 +120,7 @@ def _lost(key: str, name: str, comparison: Comparison, bound: float) -> Check | 
     return Check(key, name, None, "<=", bound, "error", "failed", reason=_LOST_MAP)
 
 
-def _check_hardest(key: str, name: str, decisive: Hardest, unit: Unit = "error") -> Check:
+def _check_hardest(key: str, name: str, decisive: WorstCase, unit: Unit = "error") -> Check:
     reason = None
     if decisive.outcome == "not shown":
         reason = (
@@ -130,19 +130,19 @@ def _check_hardest(key: str, name: str, decisive: Hardest, unit: Unit = "error")
     return Check(key, name, decisive.error, "<=", decisive.bound, unit, decisive.outcome, reason=reason)
 
 
-def _check_int8_answers(comparison: Comparison, gates: Gates) -> list[Check]:
+def _check_int8_predictions(comparison: Comparison, gates: Gates) -> list[Check]:
     n, intervals = comparison.n, comparison.intervals
-    drop = Sample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
+    drop = MeasuredSample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
     key, bound = "int8_top1_drop_points", gates.int8_top1_drop_points
-    unlabelled = "the images have no labels" if drop.measured is None else None
-    checks = [judge_sample(key, "int8 top-1 drop", drop, "<=", bound, "points", unlabelled)]
+    unlabeled = "the images have no labels" if drop.measured is None else None
+    checks = [judge_sample(key, "int8 top-1 drop", drop, "<=", bound, "points", unlabeled)]
     if drop.measured is None:
-        kept = Sample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
+        kept = MeasuredSample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
         bound = gates.int8_agreement
         checks.append(judge_sample("int8_agreement", "int8 top-1 agreement", kept, ">=", bound, "share"))
-    kl = Sample(comparison.kl_capped, intervals["kl_capped"], n, n, worst=1.0)
+    kl = MeasuredSample(comparison.kl_capped, intervals["kl_capped"], n, n, worst=1.0)
     checks.append(judge_sample("int8_kl", "int8 KL divergence, mean", kl, "<=", gates.int8_kl, "nats"))
-    away = Sample(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
+    away = MeasuredSample(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
     key, bound = "int8_logits_distance", gates.int8_logits_distance
     checks.append(judge_sample(key, "int8 logits distance, mean", away, "<=", bound, "share"))
     return checks
@@ -172,10 +172,10 @@ def _check_int8_maps(comparison: Comparison, gates: Gates) -> list[Check]:
     ]
 
 
-def _map_samples(maps: MapComparison, n: int) -> tuple[Sample, Sample, Sample]:
+def _map_samples(maps: MapComparison, n: int) -> tuple[MeasuredSample, MeasuredSample, MeasuredSample]:
     mean, p5, scale = (maps.intervals.get(name) for name in ("pearson_mean", "pearson_p5", "scale_error"))
     return (
-        Sample(maps.pearson_mean, mean, maps.defined, n, worst=-1.0),
-        Sample(maps.pearson_p5, p5, maps.defined, n, fewest=fewest_for_percentile(5)),
-        Sample(maps.scale_error, scale, n, n, worst=1.0),
+        MeasuredSample(maps.pearson_mean, mean, maps.defined, n, worst=-1.0),
+        MeasuredSample(maps.pearson_p5, p5, maps.defined, n, fewest=fewest_for_percentile(5)),
+        MeasuredSample(maps.scale_error, scale, n, n, worst=1.0),
     )

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
-from kdedge_export.validation.aligned_maps import has_kinks, in_float64, sides_of_float64
+from kdedge_export.validation.aligned_maps import activation_pattern_float64, has_boundaries, in_float64
 from kdedge_runtime.util.arrays import Integers, Pixels
 
-__all__ = ["CEILING", "Hardest", "Rounding", "hardest", "spread_of_rounding", "tied_by_rounding"]
+__all__ = ["CEILING", "WorstCase", "FloatTolerance", "worst_case", "measure_float_tolerance", "is_tied"]
 
 CEILING = 1e-2
 """Largest error, relative to the range, that rounding may explain; visible errors are never attributed to rounding."""
@@ -32,7 +32,7 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Hardest:
+class WorstCase:
     """Decisive image among several."""
 
     error: float
@@ -45,9 +45,9 @@ class Hardest:
     """Outcome; `not shown` if rounding explains the error but exceeds the ceiling."""
 
 
-def hardest(
+def worst_case(
     errors: NDArray[np.float64], rounding: NDArray[np.float64], tolerance: float, ceiling: float = CEILING
-) -> Hardest:
+) -> WorstCase:
     """Compare errors with the rounding error of their own images and return the decisive one.
 
     Args:
@@ -66,11 +66,11 @@ def hardest(
     candidates = np.flatnonzero(broken if broken.any() else unshown if unshown.any() else errors <= allowed)
     excess = np.nan_to_num(errors[candidates] / bounds[candidates], nan=np.inf)
     worst = candidates[excess.argmax()]
-    return Hardest(float(errors[worst]), float(bounds[worst]), float(allowed[worst]), outcome)
+    return WorstCase(float(errors[worst]), float(bounds[worst]), float(allowed[worst]), outcome)
 
 
 @dataclass(frozen=True)
-class Rounding:
+class FloatTolerance:
     """Errors of a file relative to PyTorch that rounding alone explains, `[N]` each."""
 
     logits: Scores
@@ -81,7 +81,7 @@ class Rounding:
     """Largest map error, relative to the map's range; 0 without maps."""
 
 
-def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) -> Rounding:
+def measure_float_tolerance(module: TorchModel, images: Pixels, classes: Integers) -> FloatTolerance:
     """Measure how far rounding alone may move a file's logits and maps from PyTorch's.
 
     In a well-conditioned network this is about 1e-6, so other errors stay visible.
@@ -101,13 +101,13 @@ def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) ->
     logits = _TIMES * agreement.logits_error(double.logits, single.logits)
     kl = _TIMES**2 * agreement.kl_divergence(double.logits, single.logits)
     if single.maps is None or double.maps is None:
-        return Rounding(logits, kl, np.zeros_like(logits))
+        return FloatTolerance(logits, kl, np.zeros_like(logits))
     # A unit that crosses its kink by rounding does not reflect the rounding error elsewhere (see `aligned_maps`).
-    maps = sides_of_float64(module, images, classes) if has_kinks(module) else single.maps
-    return Rounding(logits, kl, _TIMES * agreement.map_error(double.maps, maps))
+    maps = activation_pattern_float64(module, images, classes) if has_boundaries(module) else single.maps
+    return FloatTolerance(logits, kl, _TIMES * agreement.map_error(double.maps, maps))
 
 
-def tied_by_rounding(
+def is_tied(
     module: TorchModel, images: Pixels, ours: Predictions, theirs: Predictions, ceiling: float = CEILING
 ) -> int:
     """Count images whose prediction differs only because two logits are tied within rounding error.
@@ -129,7 +129,7 @@ def tied_by_rounding(
     for start in range(0, len(order), _AT_A_TIME):
         chosen = order[start : start + _AT_A_TIME]
         doubted = differing[chosen]
-        rounding = spread_of_rounding(module, images[doubted], ours.explained_class[doubted]).logits
+        rounding = measure_float_tolerance(module, images[doubted], ours.explained_class[doubted]).logits
         # Each of the two logits may be off by that much.
         tied = int((gaps[chosen] <= 2 * np.minimum(np.nan_to_num(rounding), ceiling)).sum())
         if not tied:

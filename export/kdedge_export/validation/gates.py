@@ -17,7 +17,7 @@ from typing import Literal
 from kdedge_export.candidates import Role
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
 from kdedge_export.metrics.sanity import SANE_IMAGES, WITHOUT_CLASS, Sanity, Test
-from kdedge_export.validation.check import Check, Sample, Unit, judge, judge_sample
+from kdedge_export.validation.check import Check, MeasuredSample, Unit, judge, judge_sample
 from kdedge_export.validation.float_tolerance import CEILING
 from kdedge_export.validation.footprint import Footprint
 from kdedge_runtime.devices import Budgets
@@ -128,7 +128,7 @@ def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
     key, name = _named(row.role, row.test)
     if method in WITHOUT_CLASS and row.test != "picture":
         return judge(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
-    alike = Sample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
+    alike = MeasuredSample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
     return judge_sample(key, name, alike, "<=", gates.map_stays, "correlation")
 
 
@@ -156,7 +156,7 @@ def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gat
     if images < FEWEST_FAITH_IMAGES:
         return ()
     interval = margin.intervals["margin"]
-    sample = Sample(margin.margin, interval, images, images, worst=-MOST_MARGIN, most=FAITH_IMAGES)
+    sample = MeasuredSample(margin.margin, interval, images, images, worst=-MOST_MARGIN, most=FAITH_IMAGES)
     name = f"{role} map more faithful than a random map"
     return (judge_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
 

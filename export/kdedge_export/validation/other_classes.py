@@ -10,7 +10,7 @@ from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
 from kdedge_export.validation.exactness import Bounds, measure_exactness
-from kdedge_export.validation.float_tolerance import Hardest
+from kdedge_export.validation.float_tolerance import WorstCase
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Integers, Pixels
 
@@ -25,7 +25,7 @@ class OtherClasses:
     """Agreement of maps of one other class per image with the reference's."""
 
     images: int
-    fp32_error: Hardest | None
+    fp32_error: WorstCase | None
     """Map error of the fp32 file; None if the maps cannot be compared or the fp32 file is the reference."""
     int8_pearson: float | None
     """Mean map correlation of the int8 file; None without an int8 file or a map."""

@@ -29,7 +29,7 @@ from kdedge_export.metrics.calibration import Calibration
 from kdedge_export.metrics.comparison import Comparison
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.faithfulness import Faithfulness
-from kdedge_export.metrics.localization import Localisation
+from kdedge_export.metrics.localization import Localization
 from kdedge_export.metrics.per_class import ClassRow
 from kdedge_export.metrics.robustness import Robustness
 from kdedge_export.metrics.sanity import Sanity
@@ -39,7 +39,7 @@ from kdedge_export.validation.footprint import Footprint
 from kdedge_export.validation.sampled_metrics import Sampled
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.int8_arithmetic import Arithmetic
-from kdedge_runtime.util.files import file_sha256, write_whole
+from kdedge_runtime.util.files import atomic_write, file_sha256
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
@@ -97,7 +97,7 @@ class ValidationReport:
 
     data: Data
     images: int
-    labelled: bool
+    labeled: bool
     models: Mapping[Role, ModelFacts]
     comparisons: Mapping[Role, Comparison]
     """Comparisons by candidate, each with `kdedge_export.candidates.reference`."""
@@ -109,7 +109,7 @@ class ValidationReport:
     calibration: Mapping[Role, Calibration] = field(default_factory=dict)
     """Calibration by role; empty without labels."""
     sanity: Sampled[tuple[Sanity, ...]] | None = None
-    localisation: Sampled[dict[str, Localisation]] | None = None
+    localization: Sampled[dict[str, Localization]] | None = None
     """Localization by role or baseline; None without known object regions."""
     faithfulness: Sampled[dict[str, Faithfulness]] | None = None
     """Faithfulness by role or baseline; None if skipped or without maps."""
@@ -173,7 +173,7 @@ def file_facts(path: Path, **facts: Any) -> ModelFacts:
 def write_json(report: ValidationReport, path: Path) -> None:
     """Write `report.json` atomically."""
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(path, text + "\n")
+    atomic_write(path, text + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kdedge_export.candidates import Role, origin
 from kdedge_export.metrics.calibration import Calibration, calibration
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
-from kdedge_export.metrics.localization import Localisation, localise_all
+from kdedge_export.metrics.localization import Localization, localize_all
 from kdedge_export.metrics.robustness import DISTURBANCES, Robustness, robustness
 from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
@@ -20,7 +20,16 @@ from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["Sampled", "Subject", "calibrated", "disturbed_answers", "faith", "other_maps", "places", "sane"]
+__all__ = [
+    "Sampled",
+    "MeasuredModel",
+    "measure_calibration",
+    "measure_robustness",
+    "measure_faithfulness",
+    "other_maps",
+    "measure_localization",
+    "measure_sanity",
+]
 
 DISTURBED_IMAGES = 96
 """Maximum number of images to corrupt."""
@@ -39,7 +48,7 @@ class Sampled(Generic[Rows]):
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredModel:
     """Models and images under validation, with the models' predictions for all images."""
 
     models: Mapping[Role, TorchModel | Model]
@@ -80,7 +89,9 @@ class Subject:
         return lambda done: self.progress(what, done, total)
 
 
-def calibrated(subject: Subject, held_out: Flags | None, temperatures: Mapping[Role, float]) -> dict[Role, Calibration]:
+def measure_calibration(
+    subject: MeasuredModel, held_out: Flags | None, temperatures: Mapping[Role, float]
+) -> dict[Role, Calibration]:
     """Compute every model's calibration on images not used to fit the temperature; empty without labels."""
     if subject.targets is None:
         return {}
@@ -93,7 +104,7 @@ def calibrated(subject: Subject, held_out: Flags | None, temperatures: Mapping[R
     }
 
 
-def sane(subject: Subject) -> Sampled[tuple[Sanity, ...]] | None:
+def measure_sanity(subject: MeasuredModel) -> Sampled[tuple[Sanity, ...]] | None:
     """Run the sanity checks on the student's and the files' maps; None if the deployed file has none."""
     models: dict[Role, TorchModel | Model] = {
         role: model
@@ -108,7 +119,7 @@ def sane(subject: Subject) -> Sampled[tuple[Sanity, ...]] | None:
     return Sampled(len(chosen), sanity(models, subject.images[chosen], asked, told))
 
 
-def other_maps(subject: Subject, bounds: Bounds) -> OtherClasses | None:
+def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
     """Compare the files' maps of another class with the reference; None without another class or a map."""
     reference, answers = subject.models[subject.origin], subject.predictions[subject.origin]
     count = answers.logits.shape[1]
@@ -122,7 +133,9 @@ def other_maps(subject: Subject, bounds: Bounds) -> OtherClasses | None:
     return found
 
 
-def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str, Localisation]] | None:
+def measure_localization(
+    subject: MeasuredModel, masks: Sequence[Flags | None]
+) -> Sampled[dict[str, Localization]] | None:
     """Measure how well all models' maps of the target class localize the object; None without known regions.
 
     Without labels the maps explain the prediction of the student or fp32 file.
@@ -138,10 +151,10 @@ def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str,
         told(done)
     known = [mask for mask in masks if mask is not None and mask.any()]
     shifts = {str(role): shift for role, shift in subject.shifts.items()}
-    return Sampled(len(chosen), localise_all(maps, subject.images[chosen], known, shifts))
+    return Sampled(len(chosen), localize_all(maps, subject.images[chosen], known, shifts))
 
 
-def faith(subject: Subject) -> Sampled[dict[str, Faithfulness]] | None:
+def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulness]] | None:
     """Measure the faithfulness of the teacher's, the fp32 file's and the deployed file's maps."""
     maps = {
         role: answers.maps
@@ -157,7 +170,7 @@ def faith(subject: Subject) -> Sampled[dict[str, Faithfulness]] | None:
     return Sampled(len(chosen), faithfulness(subject.shipped_file, some, subject.images[chosen], classes, told))
 
 
-def disturbed_answers(subject: Subject) -> Sampled[tuple[Robustness, ...]]:
+def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]]:
     """Measure predictions and maps on corrupted images."""
     chosen = subject.sample(DISTURBED_IMAGES)
     targets = None if subject.targets is None else subject.targets[chosen]
@@ -166,7 +179,7 @@ def disturbed_answers(subject: Subject) -> Sampled[tuple[Robustness, ...]]:
     return Sampled(len(chosen), rows)
 
 
-def _maps_of_the_right_class(subject: Subject, role: Role, answers: Predictions, chosen: Integers) -> Floats:
+def _maps_of_the_right_class(subject: MeasuredModel, role: Role, answers: Predictions, chosen: Integers) -> Floats:
     assert answers.maps is not None
     maps = answers.maps[chosen].copy()
     if subject.targets is None:

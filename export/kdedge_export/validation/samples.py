@@ -10,11 +10,11 @@ from kdedge_export.candidates import Role, origin, shipped
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["Evidence"]
+__all__ = ["SampleGallery"]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SampleGallery:
     """Images, predictions and saliency maps of one validation."""
 
     images: Pixels

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kdedge_runtime.devices.detection import Machine, detect_machine
+from kdedge_runtime.devices.detection import MachineInfo, detect_machine
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.int8_arithmetic import kernels_saturate
 
@@ -11,7 +11,7 @@ __all__ = ["saturation_note"]
 
 
 def saturation_note(
-    quantization: Mapping[str, Any] | None, machine: Callable[[], Machine] = detect_machine
+    quantization: Mapping[str, Any] | None, machine: Callable[[], MachineInfo] = detect_machine
 ) -> str | None:
     """Return a note if this machine's int8 kernels saturate on a file's weights, else None.
 

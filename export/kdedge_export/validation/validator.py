@@ -19,7 +19,7 @@ from kdedge_export.validation.fidelity_checks import (
     check_other_classes,
     unasked_of_fp32,
 )
-from kdedge_export.validation.float_tolerance import tied_by_rounding
+from kdedge_export.validation.float_tolerance import is_tied
 from kdedge_export.validation.gates import (
     Gates,
     check_budgets,
@@ -33,16 +33,16 @@ from kdedge_export.validation.inputs import Deployment, Models, Origin, Validati
 from kdedge_export.validation.page import write_page
 from kdedge_export.validation.report import ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validation.sampled_metrics import (
+    MeasuredModel,
     Sampled,
-    Subject,
-    calibrated,
-    disturbed_answers,
-    faith,
+    measure_calibration,
+    measure_faithfulness,
+    measure_localization,
+    measure_robustness,
+    measure_sanity,
     other_maps,
-    places,
-    sane,
 )
-from kdedge_export.validation.samples import Evidence
+from kdedge_export.validation.samples import SampleGallery
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.default_class import run_without_class
@@ -69,7 +69,7 @@ def validate(
     quick: bool = False,
     notes: Sequence[str] = (),
     progress: ProgressCallback = no_progress,
-) -> tuple[ValidationReport, Evidence]:
+) -> tuple[ValidationReport, SampleGallery]:
     """Measure whether predictions and saliency maps survive export and quantization.
 
     Every model sees the same pixels and explains the same class of each image, the PyTorch student's top-1 class; the
@@ -105,13 +105,13 @@ def validate(
     if models.student is not None:
         ours, theirs = pairs["fp32"]
         exact = measure_exactness(models.student, fp32, images, ours, theirs, bounds)
-        ties = tied_by_rounding(models.student, images, ours, theirs, gates.fp32_rounding)
+        ties = is_tied(models.student, images, ours, theirs, gates.fp32_rounding)
     aligned = () if exact is None else exact.aligned
     comparisons = {role: compare(against, candidate, targets) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {role: _temperature(role, model, fp32) for role, model in asked.items()}
-    subject = Subject(asked, predictions, images, targets, shipped(asked), progress)
-    sound, faithful = sane(subject), None if quick else faith(subject)
+    subject = MeasuredModel(asked, predictions, images, targets, shipped(asked), progress)
+    sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
     ships = subject.shipped
     checks = [
         *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
@@ -127,7 +127,7 @@ def validate(
     report = ValidationReport(
         data=data.source,
         images=len(images),
-        labelled=targets is not None,
+        labeled=targets is not None,
         models={
             role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets)
             for role, model in asked.items()
@@ -135,18 +135,18 @@ def validate(
         comparisons=comparisons,
         checks=tuple(checks),
         classes=class_rows(predictions, pairs, pearson, targets, labels, ships),
-        calibration=calibrated(subject, data.held_out, temperatures),
+        calibration=measure_calibration(subject, data.held_out, temperatures),
         sanity=sound,
-        localisation=None if data.masks is None else places(subject, data.masks),
+        localization=None if data.masks is None else measure_localization(subject, data.masks),
         faithfulness=faithful,
-        robustness=None if quick else disturbed_answers(subject),
+        robustness=None if quick else measure_robustness(subject),
         footprints=deployment.footprints,
         device=deployment.device,
         quick=quick,
         aligned=aligned,
         notes=(*notes, *_told(ties, aligned, data, models.int8)),
     )
-    evidence = Evidence(
+    evidence = SampleGallery(
         images=images,
         targets=targets,
         labels=tuple(labels),
@@ -159,7 +159,7 @@ def validate(
     return report, evidence
 
 
-def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> tuple[Path, Path]:
+def write_report(report: ValidationReport, evidence: SampleGallery, folder: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.json` atomically into a folder and return their paths."""
     page, document = folder / "report.html", folder / "report.json"
     write_page(report, evidence, page)
@@ -212,7 +212,7 @@ def _ask_all(
 
 
 def _checks(
-    subject: Subject,
+    subject: MeasuredModel,
     comparisons: Mapping[Role, Comparison],
     labels: Sequence[str],
     spec: ImageInput | None,
@@ -230,7 +230,7 @@ def _checks(
     return checks
 
 
-def _class_checks(subject: Subject, bounds: Bounds, gates: Gates) -> list[Check]:
+def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[Check]:
     """Return checks of the class explained by default, and of the maps of other classes."""
     checks = []
     chosen = subject.sample(DEFAULT_CLASS_IMAGES)

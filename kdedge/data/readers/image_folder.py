@@ -5,7 +5,7 @@ Layouts:
 ```
 DATA/train/CLASS/*.jpg  DATA/val/CLASS/*.jpg  DATA/test/CLASS/*.jpg   one of `val` and `test` may be missing
 DATA/CLASS/*.jpg                                                      no splits
-DATA/*.jpg                                                            no classes: only with `unlabelled_ok`
+DATA/*.jpg                                                            no classes: only with `unlabeled_ok`
 ```
 
 `val` may also be named `valid` or `validation`. A class folder may have subfolders. Hidden files, tables and texts are
@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from kdedge.data.dataset_index import Collection, fingerprint_of
+from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.samples import FileSample
-from kdedge.data.splits import UNLABELLED, Split
-from kdedge.data.unreadable_files import Reason, Skipped
+from kdedge.data.splits import UNLABELED, Split
+from kdedge.data.unreadable_files import Reason, SkippedFile
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.util.files import written
-from kdedge_runtime.util.images import files_below, is_picture
+from kdedge_runtime.util.files import displayable
+from kdedge_runtime.util.images import files_below, is_image_file
 
-__all__ = ["list_folder", "require_folder"]
+__all__ = ["list_folder", "check_image_folder"]
 
 _Side: TypeAlias = Literal["train", "val", "test"]
 _SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
@@ -54,7 +54,7 @@ class _Listing:
     unknown: list[Path]
 
     @property
-    def pictures(self) -> list[Path]:
+    def images(self) -> list[Path]:
         return [path for paths in self.classes.values() for path in paths] + self.loose
 
     @property
@@ -62,15 +62,15 @@ class _Listing:
         return bool(self.loose) and not any(self.classes.values())
 
     def split(self, labels: tuple[str, ...], root: Path) -> Split:
-        """Return the images by class, in the order of the labels; without labels all are `UNLABELLED`."""
-        by_target = {index: self.classes[name] for index, name in enumerate(labels)} or {UNLABELLED: self.loose}
+        """Return the images by class, in the order of the labels; without labels all are `UNLABELED`."""
+        by_target = {index: self.classes[name] for index, name in enumerate(labels)} or {UNLABELED: self.loose}
         return Split(
             tuple(FileSample.below(root, path) for paths in by_target.values() for path in paths),
             tuple(target for target, paths in by_target.items() for _ in paths),
         )
 
 
-def list_folder(root: Path, *, unlabelled_ok: bool) -> Collection:
+def list_folder(root: Path, *, unlabeled_ok: bool) -> DatasetIndex:
     """Index a folder; `val` is empty if the user has not set images aside.
 
     A `test/` folder with none of the classes has no labels to test against, as in many competitions. Its images are
@@ -78,42 +78,42 @@ def list_folder(root: Path, *, unlabelled_ok: bool) -> Collection:
 
     Args:
         root: Folder in one of the layouts above.
-        unlabelled_ok: True to accept images without class folders; their targets are `UNLABELLED`.
+        unlabeled_ok: True to accept images without class folders; their targets are `UNLABELED`.
 
     Raises:
         DataError: The folder does not exist, has no images, or its classes cannot train a classifier.
     """
-    require_folder(root)
+    check_image_folder(root)
     listings = {side: _list(folder) for side, folder in _side_folders(root).items()}
     aside: list[Path] = []
-    if "test" in listings and not _is_labelled_alike(listings["test"], listings["train"]):
-        aside = listings.pop("test").pictures
+    if "test" in listings and not _is_labeled_alike(listings["test"], listings["train"]):
+        aside = listings.pop("test").images
     for listing in listings.values():
-        if not listing.pictures:
+        if not listing.images:
             raise DataError(f"{listing.folder} has no images (JPEG, PNG, WebP, …). {_EXPECTED}")
     flat = all(listing.is_flat for listing in listings.values())
-    if flat and not unlabelled_ok:
+    if flat and not unlabeled_ok:
         raise DataError(f"{root} has {len(listings['train'].loose):,} images but no class folders. {_EXPECTED}")
     labels = () if flat else _labels(listings)
     splits = {side: listing.split(labels, root) for side, listing in listings.items()}
-    pictures = (FileSample.below(root, path) for listing in listings.values() for path in listing.pictures)
+    images = (FileSample.below(root, path) for listing in listings.values() for path in listing.images)
     unused: list[tuple[Path, Reason]] = [(path, "of unknown type") for one in listings.values() for path in one.unknown]
     if not flat:
         unused += [(path, "outside a class folder") for one in listings.values() for path in one.loose]
     unused += [(path, "outside a class folder") for path in aside]
-    return Collection(
+    return DatasetIndex(
         source=str(root.resolve()),
         labels=labels,
         train=splits["train"],
         val=splits.get("val", Split()),
         test=splits.get("test"),
         split="folders" if "val" in splits else "hashed",
-        fingerprint=fingerprint_of(f"{sample.name}\0{_size_bytes(sample.path)}" for sample in pictures),
-        skipped=tuple(Skipped(FileSample.below(root, path).name, reason) for path, reason in unused),
+        fingerprint=fingerprint_of(f"{sample.name}\0{_size_bytes(sample.path)}" for sample in images),
+        skipped=tuple(SkippedFile(FileSample.below(root, path).name, reason) for path, reason in unused),
     )
 
 
-def require_folder(root: Path) -> None:
+def check_image_folder(root: Path) -> None:
     """Raise unless the folder exists.
 
     Raises:
@@ -148,7 +148,7 @@ def _side_folders(root: Path) -> dict[_Side, Path]:
     return {"train": root}
 
 
-def _is_labelled_alike(test: _Listing, train: _Listing) -> bool:
+def _is_labeled_alike(test: _Listing, train: _Listing) -> bool:
     if train.is_flat:
         return test.is_flat
     return any(paths and name in train.classes for name, paths in test.classes.items())
@@ -160,8 +160,8 @@ def _list(folder: Path) -> _Listing:
     unknown: list[Path] = []
     for path in entries:
         if path.is_dir():
-            pictures, strange = _sorted_out(files_below(path))
-            classes.setdefault(written(path.name), []).extend(pictures)
+            images, strange = _sorted_out(files_below(path))
+            classes.setdefault(displayable(path.name), []).extend(images)
             unknown += strange
     loose, strange = _sorted_out(path for path in entries if not path.is_dir())
     return _Listing(folder, classes, loose, unknown + strange)
@@ -203,14 +203,14 @@ def _visible(folder: Path) -> list[Path]:
 
 def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Separate images from files that are neither images nor known companion files."""
-    pictures: list[Path] = []
+    images: list[Path] = []
     unknown: list[Path] = []
     for path in sorted(paths):
-        if is_picture(path):
-            pictures.append(path)
+        if is_image_file(path):
+            images.append(path)
         elif path.suffix.lower() not in _COMPANION_SUFFIXES and path.stem.lower() not in _COMPANION_NAMES:
             unknown.append(path)
-    return pictures, unknown
+    return images, unknown
 
 
 def _size_bytes(path: str) -> int:

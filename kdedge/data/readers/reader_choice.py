@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from kdedge.data.dataset_index import TORCHVISION, Collection, divided
-from kdedge.data.readers.image_folder import list_folder, require_folder
+from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
+from kdedge.data.readers.image_folder import check_image_folder, list_folder
 from kdedge.data.readers.webdataset import is_shards, list_shards
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["require_data", "scan"]
+__all__ = ["check_data_source", "index_dataset"]
 
 
-def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabelled_ok: bool = False) -> Collection:
+def index_dataset(
+    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabeled_ok: bool = False
+) -> DatasetIndex:
     """Index a dataset without opening images.
 
     Without a validation split, a hash of each name assigns images to the splits. Frames of one video then fall into
@@ -22,7 +24,7 @@ def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabell
             (`kdedge.data.readers.webdataset`).
         val_fraction: Fraction of each class used for validation by the hash, in (0, 1).
         seed: Seed of the hash.
-        unlabelled_ok: True to accept images without classes; their targets are `UNLABELLED`.
+        unlabeled_ok: True to accept images without classes; their targets are `UNLABELLED`.
 
     Raises:
         DataError: The dataset does not exist, has no images, or its classes cannot train a classifier.
@@ -39,19 +41,19 @@ def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabell
 
         collection = list_torchvision(text)
     elif is_shards(text):
-        collection = list_shards(text, unlabelled_ok=unlabelled_ok)
+        collection = list_shards(text, unlabeled_ok=unlabeled_ok)
     else:
-        collection = list_folder(Path(data), unlabelled_ok=unlabelled_ok)
+        collection = list_folder(Path(data), unlabeled_ok=unlabeled_ok)
     if collection.split == "hashed":
         return divided(collection, val_fraction=val_fraction, seed=seed)
     return collection
 
 
-def require_data(data: str) -> None:
+def check_data_source(data: str) -> None:
     """Raise if the dataset folder does not exist; nothing is indexed.
 
     Raises:
         DataError: The folder does not exist.
     """
     if not data.startswith(TORCHVISION) and (Path(data).is_dir() or not is_shards(data)):
-        require_folder(Path(data))
+        check_image_folder(Path(data))

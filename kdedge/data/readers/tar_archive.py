@@ -8,10 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from kdedge.data.samples import Sample, file_stamp
-from kdedge.data.splits import UNLABELLED
+from kdedge.data.splits import UNLABELED
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.util.files import written
-from kdedge_runtime.util.images import PICTURE_SUFFIXES, UnreadablePicture, open_picture
+from kdedge_runtime.util.files import displayable
+from kdedge_runtime.util.images import IMAGE_SUFFIXES, UnreadableImage, open_image
 
 __all__ = ["TarSample", "list_tar"]
 
@@ -37,8 +37,8 @@ class TarSample(Sample):
                 file.seek(self.offset)
                 content = file.read(self.size_bytes)
         except OSError as error:
-            raise UnreadablePicture(f"{self} cannot be read: {error.strerror or error}.", "unreadable") from error
-        return open_picture(str(self), content)
+            raise UnreadableImage(f"{self} cannot be read: {error.strerror or error}.", "unreadable") from error
+        return open_image(str(self), content)
 
     def stamp(self) -> str:
         """Return the stamp of the tar file with offset and size; see `Sample.stamp`."""
@@ -53,12 +53,12 @@ def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:
         name: Prefix of the sample names.
 
     Returns:
-        The samples in file order, each with the integer from its `.cls`, or `UNLABELLED` without one.
+        The samples in file order, each with the integer from its `.cls`, or `UNLABELED` without one.
 
     Raises:
         DataError: The file is not a readable tar file, or a `.cls` is not an index.
     """
-    pictures: dict[str, TarSample] = {}
+    images: dict[str, TarSample] = {}
     targets: dict[str, int] = {}
     try:
         with tarfile.open(path, "r:") as archive, path.open("rb") as raw:
@@ -67,9 +67,9 @@ def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:
                 if parts is None or not member.isreg():
                     continue
                 key, suffix = parts[1], parts[2].lower()
-                if suffix in PICTURE_SUFFIXES:
-                    sample = TarSample(written(f"{name}/{member.name}"), str(path), member.offset_data, member.size)
-                    pictures.setdefault(key, sample)
+                if suffix in IMAGE_SUFFIXES:
+                    sample = TarSample(displayable(f"{name}/{member.name}"), str(path), member.offset_data, member.size)
+                    images.setdefault(key, sample)
                 elif suffix == ".cls":
                     raw.seek(member.offset_data)
                     targets[key] = _target(raw.read(member.size), f"{member.name} in {path}")
@@ -80,7 +80,7 @@ def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:
             f"{path} cannot be read as a tar file ({error}). Copy it again; compressed shards must be "
             "decompressed first, for example with gunzip."
         ) from error
-    return [(sample, targets.get(key, UNLABELLED)) for key, sample in pictures.items()]
+    return [(sample, targets.get(key, UNLABELED)) for key, sample in images.items()]
 
 
 def _target(content: bytes, name: str) -> int:

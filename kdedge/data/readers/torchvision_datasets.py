@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from kdedge.data.dataset_index import TORCHVISION, Collection, fingerprint_of
+from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, fingerprint_of
 from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, MissingDependency
-from kdedge_runtime.util.images import UnreadablePicture
+from kdedge_runtime.util.images import UnreadableImage
 
 __all__ = ["TorchvisionSample", "list_torchvision"]
 
@@ -62,17 +62,17 @@ class TorchvisionSample(Sample):
     def open(self) -> Image.Image:
         """Open the image; see `Sample.open`."""
         try:
-            picture: Image.Image = self.side.dataset[self.index][0]
+            image: Image.Image = self.side.dataset[self.index][0]
         except Exception as error:  # every class reads its files differently
-            raise UnreadablePicture(f"{self} cannot be read: {error}.", "unreadable") from error
-        return picture
+            raise UnreadableImage(f"{self} cannot be read: {error}.", "unreadable") from error
+        return image
 
     def stamp(self) -> str:
         """Return an empty stamp, since published data does not change; see `Sample.stamp`."""
         return ""
 
 
-def list_torchvision(data: str) -> Collection:
+def list_torchvision(data: str) -> DatasetIndex:
     """List a torchvision dataset; `val` is empty without an official validation split.
 
     Args:
@@ -93,7 +93,7 @@ def list_torchvision(data: str) -> Collection:
             f"torchvision's {name} is not for classification: its items are not pairs of an image and a class index."
         )
     largest = max(target for split in splits.values() for target in split.targets)
-    return Collection(
+    return DatasetIndex(
         source=f"{TORCHVISION}{name}:{root}",
         labels=_labels(sides["train"].dataset, largest),
         train=splits["train"],
@@ -185,7 +185,7 @@ def _targets(side: _Side) -> tuple[int, ...] | None:
     """Return the class of every item, without decoding images if the dataset stores classes separately."""
     count = len(side.dataset)
     probes = {index: _item(side, index) for index in (0, count // 2, count - 1)} if count else {}
-    if not probes or not all(map(_is_labelled, probes.values())):
+    if not probes or not all(map(_is_labeled, probes.values())):
         return None
     kept = [getattr(side.dataset, name, ()) for name in _TARGET_ATTRIBUTES]
     kept += [[pair[1] for pair in getattr(side.dataset, name, ())] for name in _PAIR_ATTRIBUTES]
@@ -206,7 +206,7 @@ def _item(side: _Side, index: int) -> Any:
         ) from error
 
 
-def _is_labelled(item: Any) -> bool:
+def _is_labeled(item: Any) -> bool:
     is_pair = isinstance(item, tuple) and len(item) == 2
     return is_pair and isinstance(item[0], Image.Image) and isinstance(item[1], int | np.integer)
 

@@ -24,12 +24,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kdedge.data.dataset_index import Collection, fingerprint_of
+from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.readers.tar_archive import TarSample, list_tar
-from kdedge.data.splits import UNLABELLED, Split
-from kdedge.data.unreadable_files import Skipped
+from kdedge.data.splits import UNLABELED, Split
+from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.util.images import PICTURE_SUFFIXES
+from kdedge_runtime.util.images import IMAGE_SUFFIXES
 
 __all__ = ["is_shards", "list_shards"]
 
@@ -46,17 +46,17 @@ def is_shards(data: str) -> bool:
     root = Path(data)
     if root.is_dir():
         return bool(_tars_in(root)) and not any(
-            name.lower().endswith(PICTURE_SUFFIXES) for _, _, names in os.walk(root) for name in names
+            name.lower().endswith(IMAGE_SUFFIXES) for _, _, names in os.walk(root) for name in names
         )
     return data.endswith(".tar") or (".tar" in data and bool(re.search(r"[{*?]|::", data)))
 
 
-def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
+def list_shards(data: str, *, unlabeled_ok: bool) -> DatasetIndex:
     """List the samples of shards; `val` is empty if no shard is for validation.
 
     Args:
         data: Dataset location, see above.
-        unlabelled_ok: True to accept images without `.cls`; their targets are `UNLABELLED`.
+        unlabeled_ok: True to accept images without `.cls`; their targets are `UNLABELED`.
 
     Raises:
         DataError: A shard is missing or damaged, or the classes are unreadable or cannot train a classifier. Every
@@ -82,23 +82,23 @@ def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
     every = [pair for pairs in found.values() for pair in pairs]
     if not every:
         raise DataError(f"{data} has no images. {_EXPECTED}")
-    classes = {target for _, target in every} - {UNLABELLED}
-    if not classes and not unlabelled_ok:
+    classes = {target for _, target in every} - {UNLABELED}
+    if not classes and not unlabeled_ok:
         raise DataError(
             f"{data} has {len(every):,} images but no classes. {_EXPECTED} If the classes are folders in the tar file, "
             "extract it with `tar -xf` and give the folder."
         )
     if len(classes) == 1:
         raise DataError(f"{data} has only one class, {min(classes)}; a classifier needs two or more.")
-    strays = [sample for sample, target in every if classes and target == UNLABELLED]
-    splits = {side: _split(pairs, labelled=bool(classes)) for side, pairs in found.items()}
+    strays = [sample for sample, target in every if classes and target == UNLABELED]
+    splits = {side: _split(pairs, labeled=bool(classes)) for side, pairs in found.items()}
     unseen = sorted(classes - set(splits["train"].targets))
     if unseen:
         raise DataError(
             f"{data} has no training images of class {', '.join(map(str, unseen[:6]))}, which occurs in another split. "
             "Add the missing training shards, or the missing .cls files in them."
         )
-    return Collection(
+    return DatasetIndex(
         source=source,
         labels=_labels(root, max(classes)) if classes else (),
         train=splits["train"],
@@ -106,7 +106,7 @@ def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
         test=splits.get("test"),
         split="shards" if "val" in splits else "hashed",
         fingerprint=fingerprint_of(f"{sample.name}\0{sample.size_bytes}\0{target}" for sample, target in every),
-        skipped=tuple(Skipped(sample.name, "without a class") for sample in strays),
+        skipped=tuple(SkippedFile(sample.name, "without a class") for sample in strays),
     )
 
 
@@ -153,8 +153,8 @@ def _side(name: str) -> str:
     return {1: "train", 2: "val", 3: "test"}[said[-1] or 1] if said else "train"
 
 
-def _split(pairs: Iterable[tuple[TarSample, int]], *, labelled: bool) -> Split:
-    chosen = [(sample, target) for sample, target in pairs if not labelled or target != UNLABELLED]
+def _split(pairs: Iterable[tuple[TarSample, int]], *, labeled: bool) -> Split:
+    chosen = [(sample, target) for sample, target in pairs if not labeled or target != UNLABELED]
     return Split(tuple(sample for sample, _ in chosen), tuple(target for _, target in chosen))
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge.pipelines.disagreement import class_accuracy
-from kdedge.pipelines.run_predictions import Answers
-from kdedge.reports.pages.run_styles import Look, swatch
+from kdedge.pipelines.run_predictions import RunPredictions
+from kdedge.reports.pages.run_styles import RunStyle, swatch
 from kdedge_export.html.text import escape, points, quantity
 from kdedge_export.metrics import agreement
 
@@ -39,24 +39,24 @@ class _Classes:
         return [int(index) for index in rank if self.images[index]]
 
 
-def class_table(answers: Sequence[Answers], looks: Mapping[str, Look]) -> str:
+def class_table(predictions: Sequence[RunPredictions], looks: Mapping[str, RunStyle]) -> str:
     """Return a table of top-1 per class: the baseline's, and the change of every other run, worst first.
 
     Args:
-        answers: Predictions of the runs on the same images; the first run is the baseline.
+        predictions: Predictions of the runs on the same images; the first run is the baseline.
         looks: Color and line style of each run, by name.
     """
-    classes = _classes(answers)
+    classes = _classes(predictions)
     heads = "".join(
-        f'<th scope="col"><span>{swatch(looks[one.title])} {escape(one.title)}</span></th>' for one in answers
+        f'<th scope="col"><span>{swatch(looks[one.title])} {escape(one.title)}</span></th>' for one in predictions
     )
     head = f'<tr><th scope="col">class</th><th scope="col">images</th>{heads}</tr>'
-    total = _row("all", int(classes.images.sum()), [_overall(one) for one in answers])
+    total = _row("all", int(classes.images.sum()), [_overall(one) for one in predictions])
     rows = [
         _row(escape(classes.labels[index]), int(classes.images[index]), list(classes.accuracy[:, index]))
         for index in classes.order
     ]
-    tall = " tall" if len(answers) > 6 else ""
+    tall = " tall" if len(predictions) > 6 else ""
     shown = _table(tall, head, [total, *rows[:_OPEN_ROWS]])
     rest = rows[_OPEN_ROWS:]
     if not rest:
@@ -64,25 +64,25 @@ def class_table(answers: Sequence[Answers], looks: Mapping[str, Look]) -> str:
     return f"{shown}<details><summary>The other {len(rest)} classes</summary>{_table(tall, head, rest)}</details>"
 
 
-def _classes(answers: Sequence[Answers]) -> _Classes:
-    pictures = answers[0].pictures
+def _classes(predictions: Sequence[RunPredictions]) -> _Classes:
+    pictures = predictions[0].images
     count = len(pictures.labels)
-    hits = [agreement.top1(one.predictions.logits) == one.right for one in answers]
+    hits = [agreement.top1(one.predictions.logits) == one.right for one in predictions]
     accuracy = np.stack([class_accuracy(hit, pictures.targets, count) for hit in hits])
     return _Classes(pictures.labels, np.bincount(pictures.targets, minlength=count), accuracy)
 
 
-def _overall(answers: Answers) -> float:
-    return agreement.top1_accuracy(answers.predictions.logits, answers.right)
+def _overall(predictions: RunPredictions) -> float:
+    return agreement.top1_accuracy(predictions.predictions.logits, predictions.right)
 
 
 def _row(label: str, images: int, accuracy: list[float]) -> str:
     first = f"<td>{_percent(accuracy[0])}</td>"
-    others = "".join(_cell(value, value - accuracy[0]) for value in accuracy[1:])
+    others = "".join(_position(value, value - accuracy[0]) for value in accuracy[1:])
     return f'<tr><th scope="row">{label}</th><td class="soft">{images:,}</td>{first}{others}</tr>'
 
 
-def _cell(value: float, change: float) -> str:
+def _position(value: float, change: float) -> str:
     kind = "gain" if change > 0 else "loss" if change < 0 else "same"
     tint = round(100 * min(1.0, abs(change) / _FULL_TINT))
     return f'<td class="{kind}" style="--tint:{tint}%" title="{_percent(value)}">{points(100 * change)}</td>'

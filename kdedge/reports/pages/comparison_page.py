@@ -10,27 +10,27 @@ from string import Template
 import torch
 
 from kdedge import __version__
-from kdedge.pipelines.run_comparison import Comparison
+from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.reports.pages.class_table import class_table
 from kdedge.reports.pages.disagreement_gallery import gallery
 from kdedge.reports.pages.learning_curves import learning_curves
-from kdedge.reports.pages.run_styles import Look, looks_of, swatch
+from kdedge.reports.pages.run_styles import RunStyle, styles_of_runs, swatch
 from kdedge.reports.pages.run_tables import groups_table, runs_table
 from kdedge.reports.pages.scatter import scatter
 from kdedge.reports.run_figures import Column, figure_of
 from kdedge.reports.run_settings import RunSettings, run_settings
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import correlation, escape, percent
-from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["render_page", "write_page"]
 
 
-def render_page(comparison: Comparison) -> str:
+def render_page(comparison: RunComparison) -> str:
     """Render the complete page as HTML, without scripts or external resources."""
     folder = files("kdedge.reports.pages")
-    settings, looks = run_settings(comparison), looks_of(comparison.groups)
+    settings, looks = run_settings(comparison), styles_of_runs(comparison.groups)
     count = len(comparison.runs)
     headline = f"{count} runs compared" if count > 1 else "1 run"
     body = Template(folder.joinpath("comparison.html.tmpl").read_text("utf-8")).substitute(
@@ -50,7 +50,7 @@ def render_page(comparison: Comparison) -> str:
         curves=learning_curves(comparison.runs, looks),
         scatter=_scatter(comparison, looks),
         classes=_classes(comparison, looks),
-        pictures=_pictures(comparison, looks),
+        images=_images(comparison, looks),
         folders=_folders(comparison),
         versions=f"kdedge {__version__} · torch {torch.__version__}",
     )
@@ -58,19 +58,19 @@ def render_page(comparison: Comparison) -> str:
     return shell(f"{headline} – kdedge", body, style)
 
 
-def write_page(comparison: Comparison, path: Path) -> None:
+def write_page(comparison: RunComparison, path: Path) -> None:
     """Write the page atomically."""
-    write_whole(path, render_page(comparison))
+    atomic_write(path, render_page(comparison))
 
 
-def _summary(comparison: Comparison) -> str:
+def _summary(comparison: RunComparison) -> str:
     """Summarize the leading run in a sentence, if the runs are comparable."""
     runs = [run for run in comparison.runs if run.best is not None]
-    if len({run.pictures for run in runs}) > 1:
+    if len({run.images for run in runs}) > 1:
         return "These runs were validated on different images, so they are not ranked."
     parts = [
         (
-            f"Measured on {runs[0].pictures[2]:,} validation images of {escape(runs[0].data)}, which also selected "
+            f"Measured on {runs[0].images[2]:,} validation images of {escape(runs[0].data)}, which also selected "
             "each run’s best epoch."
         )
     ]
@@ -103,13 +103,13 @@ def _shared(settings: RunSettings, count: int) -> str:
     return f"{'Shared by all runs' if count > 1 else 'Settings'}: {escape(texts)}." if texts else ""
 
 
-def _remarks(comparison: Comparison) -> str:
+def _remarks(comparison: RunComparison) -> str:
     items = [f"<li><b>{escape(doubt)}</b></li>" for doubt in comparison.doubts]
     items += [f"<li>{escape(note)}</li>" for note in comparison.notes]
     return f'<ul class="remarks">{"".join(items)}</ul>' if items else ""
 
 
-def _groups(comparison: Comparison, looks: Mapping[str, Look]) -> str:
+def _groups(comparison: RunComparison, looks: Mapping[str, RunStyle]) -> str:
     table = groups_table(comparison, looks)
     if not table:
         return ""
@@ -119,7 +119,7 @@ def _groups(comparison: Comparison, looks: Mapping[str, Look]) -> str:
     ) + table
 
 
-def _scatter(comparison: Comparison, looks: Mapping[str, Look]) -> str:
+def _scatter(comparison: RunComparison, looks: Mapping[str, RunStyle]) -> str:
     drawn = scatter(comparison.groups, looks)
     if drawn is None:
         return ""
@@ -135,25 +135,25 @@ def _scatter(comparison: Comparison, looks: Mapping[str, Look]) -> str:
     )
 
 
-def _classes(comparison: Comparison, looks: Mapping[str, Look]) -> str:
-    if not comparison.answers:
+def _classes(comparison: RunComparison, looks: Mapping[str, RunStyle]) -> str:
+    if not comparison.predictions:
         return ""
-    first = comparison.answers[0]
-    smallest = min(Counter(first.pictures.targets.tolist()).values())
+    first = comparison.predictions[0]
+    smallest = min(Counter(first.images.targets.tolist()).values())
     others = (
         ""
-        if len(comparison.answers) == 1
+        if len(comparison.predictions) == 1
         else " and the change of every other run in points; the class with the largest loss comes first"
     )
     return (
         "<h2>Classes</h2>"
         f'<p class="lead">Top-1 of {escape(first.title)}, the baseline{others}. Best epoch of each run. One image is '
         f"{100 / smallest:.1f} points of the smallest class, so small changes may be chance.</p>"
-    ) + class_table(comparison.answers, looks)
+    ) + class_table(comparison.predictions, looks)
 
 
-def _pictures(comparison: Comparison, looks: Mapping[str, Look]) -> str:
-    rows = gallery(comparison.answers, comparison.teachers, looks) if comparison.answers else ""
+def _images(comparison: RunComparison, looks: Mapping[str, RunStyle]) -> str:
+    rows = gallery(comparison.predictions, comparison.teachers, looks) if comparison.predictions else ""
     if not rows:
         return ""
     return (
@@ -164,7 +164,7 @@ def _pictures(comparison: Comparison, looks: Mapping[str, Look]) -> str:
     )
 
 
-def _folders(comparison: Comparison) -> str:
+def _folders(comparison: RunComparison) -> str:
     rows = (
         f'<tr><th scope="row">{escape(run.name)}</th><td><code>{escape(str(run.folder))}</code></td></tr>'
         for run in comparison.runs

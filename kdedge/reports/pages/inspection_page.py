@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from kdedge import __version__
-from kdedge.pipelines.model_inspection import Inspected, Seen
+from kdedge.pipelines.model_inspection import ImageInspection, ModelInspection
 from kdedge.reports.pages.decision_figure import decision_drawing
 from kdedge.reports.pages.structure_figure import structure_svg
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import escape, large, megabytes
 from kdedge_export.inspection.class_weights import ClassWeights
 from kdedge_export.inspection.layer_attribution import Channel
-from kdedge_export.inspection.structure import Layer
-from kdedge_runtime.util.files import write_whole
+from kdedge_export.inspection.structure import GraphLayer
+from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["decision_page", "inspection_page", "write_inspection"]
 
@@ -22,15 +22,15 @@ _WEIGHT_ROWS = 16
 _TOP_FEATURES = 6
 
 
-def write_inspection(inspected: Inspected, path: Path) -> None:
+def write_inspection(inspected: ModelInspection, path: Path) -> None:
     """Write the page atomically."""
-    write_whole(path, inspection_page(inspected))
+    atomic_write(path, inspection_page(inspected))
 
 
-def inspection_page(inspected: Inspected) -> str:
+def inspection_page(inspected: ModelInspection) -> str:
     """Render the complete page as HTML, without scripts or external resources."""
     seen = inspected.seen
-    head = _answer(seen, inspected.path.name) if seen is not None else _nameplate(inspected)
+    head = _prediction(seen, inspected.path.name) if seen is not None else _nameplate(inspected)
     parts = [head, _facts(inspected)]
     if seen is not None:
         parts += [_path(seen), _features(seen)]
@@ -38,14 +38,14 @@ def inspection_page(inspected: Inspected) -> str:
     return _page(inspected.path.name if seen is None else f"{seen.name} – {inspected.path.name}", parts)
 
 
-def decision_page(seen: Seen, model: str) -> str:
+def decision_page(seen: ImageInspection, model: str) -> str:
     """Render the attribution of one image's prediction as a separate page.
 
     Args:
         seen: Image and its layer attribution.
         model: Name of the model file.
     """
-    return _page(f"{seen.name} – {model}", [_answer(seen, model), _path(seen), _features(seen), _how(seen)])
+    return _page(f"{seen.name} – {model}", [_prediction(seen, model), _path(seen), _features(seen), _how(seen)])
 
 
 def _page(title: str, parts: list[str]) -> str:
@@ -54,7 +54,7 @@ def _page(title: str, parts: list[str]) -> str:
     return shell(f"{title} – kdedge", "".join(parts) + foot, style)
 
 
-def _answer(seen: Seen, model: str) -> str:
+def _prediction(seen: ImageInspection, model: str) -> str:
     decision = seen.decision
     index, share = decision.ranking[0]
     others = ", ".join(f"{escape(seen.labels[k])} ({100 * p:.1f} %)" for k, p in decision.ranking[1:3])
@@ -67,7 +67,7 @@ def _answer(seen: Seen, model: str) -> str:
     )
 
 
-def _nameplate(inspected: Inspected) -> str:
+def _nameplate(inspected: ModelInspection) -> str:
     size = inspected.structure.inputs[0][2]
     shape = " × ".join("?" if side is None else str(side) for side in size[1:])
     return (
@@ -78,7 +78,7 @@ def _nameplate(inspected: Inspected) -> str:
     )
 
 
-def _facts(inspected: Inspected) -> str:
+def _facts(inspected: ModelInspection) -> str:
     structure, times = inspected.structure, inspected.times
     facts = (
         (megabytes(inspected.bytes), "file"),
@@ -93,7 +93,7 @@ def _facts(inspected: Inspected) -> str:
     return '<ul class="facts">' + "".join(f"<li><b>{value}</b>{name}</li>" for value, name in facts) + "</ul>"
 
 
-def _path(seen: Seen) -> str:
+def _path(seen: ImageInspection) -> str:
     blanked = [stage for stage in seen.decision.stages if stage.why_blanked is not None]
     note = ""
     if blanked:
@@ -102,7 +102,7 @@ def _path(seen: Seen) -> str:
             f" After the marked stages, {escape(named)} is not differentiable here. Their attribution is the drop of "
             "the logit when blocks of positions and the most active channels are set to zero, one at a time."
         )
-    one_size = len({stage.cells for stage in seen.decision.stages}) == 1
+    one_size = len({stage.positions for stage in seen.decision.stages}) == 1
     title, earlier = (
         ("Attribution from the last layers to the first", "earlier ones, at the same resolution")
         if one_size
@@ -119,7 +119,7 @@ def _path(seen: Seen) -> str:
     )
 
 
-def _features(seen: Seen) -> str:
+def _features(seen: ImageInspection) -> str:
     decision = seen.decision
     if not decision.features_by_class:
         return ""
@@ -152,7 +152,7 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
 
-def _structure(inspected: Inspected) -> str:
+def _structure(inspected: ModelInspection) -> str:
     figure = structure_svg(inspected.structure, inspected.times)
     return (
         "<h2>Compute and latency per layer</h2>"
@@ -162,7 +162,7 @@ def _structure(inspected: Inspected) -> str:
     )
 
 
-def _weights(inspected: Inspected) -> str:
+def _weights(inspected: ModelInspection) -> str:
     weights = inspected.weights
     if weights is None:
         return ""
@@ -183,14 +183,14 @@ def _weights(inspected: Inspected) -> str:
 def _weight_row(index: int, half: int, weights: ClassWeights, labels: tuple[str, ...], most: float) -> str:
     top = np.argsort(-weights.shares[index], kind="stable")[:_TOP_FEATURES]
     empty = np.zeros((1, 1), dtype=np.float32)
-    cells = "".join(
+    positions = "".join(
         _feature(Channel(int(k), float(weights.weights[index, k]), float(weights.shares[index, k]), empty), most)
         for k in top
     )
-    return f'<tr><th scope="row">{escape(labels[index])}</th><td class="sure">{half}</td>{cells}</tr>'
+    return f'<tr><th scope="row">{escape(labels[index])}</th><td class="sure">{half}</td>{positions}</tr>'
 
 
-def _layers(inspected: Inspected) -> str:
+def _layers(inspected: ModelInspection) -> str:
     heads = "".join(
         f'<th scope="col">{name}</th>' for name in ("layer", "operator", "output", "parameters", "MMACs", "ms")
     )
@@ -204,19 +204,23 @@ def _layers(inspected: Inspected) -> str:
     )
 
 
-def _layer(layer: Layer, ms: float | None) -> str:
+def _layer(layer: GraphLayer, ms: float | None) -> str:
     shape = " × ".join("?" if size is None else str(size) for size in layer.shape)
-    cells = (
+    positions = (
         layer.op_type,
         shape,
         f"{layer.parameters:,}" if layer.parameters else "",
         f"{layer.macs / 1e6:.2f}" if layer.macs else "",
         "" if ms is None else f"{ms:.3f}",
     )
-    return f'<tr><th scope="row">{escape(layer.name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return (
+        f'<tr><th scope="row">{escape(layer.name)}</th>'
+        + "".join(f"<td>{position}</td>" for position in positions)
+        + "</tr>"
+    )
 
 
-def _how(seen: Seen | None) -> str:
+def _how(seen: ImageInspection | None) -> str:
     if seen is None:
         return ""
     attends = any(stage.attention is not None for stage in seen.decision.stages)

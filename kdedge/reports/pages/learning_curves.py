@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.reports.pages.axis import Axis, linear_axis, log_axis
 from kdedge.reports.pages.plot_frame import Plot
-from kdedge.reports.pages.run_styles import Look
+from kdedge.reports.pages.run_styles import RunStyle
 from kdedge_export.html.text import escape
 
 __all__ = ["learning_curves"]
@@ -33,7 +33,7 @@ _QUANTITIES = (
 )
 
 
-def learning_curves(runs: Sequence[RunHistory], looks: Mapping[str, Look]) -> str:
+def learning_curves(runs: Sequence[RunHistory], looks: Mapping[str, RunStyle]) -> str:
     """Draw one chart per recorded quantity: one line per run over its epochs, with a dot at its best epoch.
 
     The training loss is omitted, because sums of different terms are not comparable.
@@ -61,7 +61,7 @@ def _points(run: RunHistory, quantity: _Quantity) -> _Points:
 
 
 def _figure(
-    quantity: _Quantity, lines: Sequence[tuple[int, RunHistory, _Points]], looks: Mapping[str, Look], x: Axis
+    quantity: _Quantity, lines: Sequence[tuple[int, RunHistory, _Points]], looks: Mapping[str, RunStyle], x: Axis
 ) -> str:
     values = [value for *_, points in lines for value in points.values()]
     plot = Plot(x, log_axis(values) if quantity.logarithmic else linear_axis(values), _WIDTH, _HEIGHT)
@@ -70,7 +70,7 @@ def _figure(
     return f"<figure><figcaption>{quantity.title} <small>{quantity.note}</small></figcaption>{drawing}</figure>"
 
 
-def _curve(number: int, run: RunHistory, points: _Points, look: Look, plot: Plot) -> str:
+def _curve(number: int, run: RunHistory, points: _Points, look: RunStyle, plot: Plot) -> str:
     places = {epoch: plot.place(epoch, value) for epoch, value in points.items()}
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places.values())
     best = places.get(int((run.best or {}).get("epoch", 0)))

@@ -34,9 +34,9 @@ def _beside(text: str, around: Box, gap: float) -> list[Box]:
     left, top, right, bottom = around
     width, middle = _CHARACTER * len(text), (top + bottom) / 2
     xs = ((left + right - width) / 2, right, left - width)
-    centres = [(right + gap, middle), (left - gap - width, middle)]
-    centres += [(x, y) for x in xs for y in (top - gap, bottom + gap)]
-    return [(x, y - _LINE / 2, x + width, y + _LINE / 2) for x, y in centres]
+    centers = [(right + gap, middle), (left - gap - width, middle)]
+    centers += [(x, y) for x in xs for y in (top - gap, bottom + gap)]
+    return [(x, y - _LINE / 2, x + width, y + _LINE / 2) for x, y in centers]
 
 
 def _inside(box: Box, room: Box) -> bool:

@@ -6,46 +6,46 @@ from itertools import product
 
 from kdedge.pipelines.seed_groups import SeedGroup
 
-__all__ = ["Look", "looks_of", "mark", "swatch"]
+__all__ = ["RunStyle", "styles_of_runs", "mark", "swatch"]
 
-_COLOURS = 8
+_COLORS = 8
 """Number of colors, defined for light and dark mode in `comparison.css`."""
 _DASHES = ("none", "7 4", "2 3", "10 3 2 3", "14 5")
 
 
 @dataclass(frozen=True)
-class Look:
+class RunStyle:
     """Color and line style of a run."""
 
-    colour: int
+    color: int
     style: int
 
     @property
     def css(self) -> str:
         """CSS variables for the color and dashes, used by `comparison.css`."""
-        return f"--run:var(--run-{self.colour});--dashes:{_DASHES[self.style]}"
+        return f"--run:var(--run-{self.color});--dashes:{_DASHES[self.style]}"
 
 
-def looks_of(groups: Sequence[SeedGroup]) -> dict[str, Look]:
+def styles_of_runs(groups: Sequence[SeedGroup]) -> dict[str, RunStyle]:
     """Assign a style to each run, by name; the first 40 are distinct."""
-    looks: dict[str, Look] = {}
+    looks: dict[str, RunStyle] = {}
     for number, group in enumerate(groups):
         for run in group.runs:
             # Any style in the group's color, then any free combination. Combinations repeat after 40 runs.
-            wanted = [Look(number % _COLOURS, style) for style in range(len(_DASHES))]
-            others = [Look(colour, style) for style, colour in product(range(len(_DASHES)), range(_COLOURS))]
+            wanted = [RunStyle(number % _COLORS, style) for style in range(len(_DASHES))]
+            others = [RunStyle(color, style) for style, color in product(range(len(_DASHES)), range(_COLORS))]
             taken = set(looks.values())
             looks[run.name] = next((look for look in [*wanted, *others] if look not in taken), wanted[0])
     return looks
 
 
-def swatch(look: Look) -> str:
+def swatch(look: RunStyle) -> str:
     """Draw a short line sample for legends and tables."""
     line = f'<path class="line" style="{look.css}" d="M1 5H29"/>'
     return f'<svg class="swatch" viewBox="0 0 30 10" aria-hidden="true">{line}</svg>'
 
 
-def mark(look: Look, x: float, y: float, title: str) -> str:
+def mark(look: RunStyle, x: float, y: float, title: str) -> str:
     """Draw a point of a scatter plot; its shape depends on the line style."""
     r = 5.0
     shapes = (

@@ -9,7 +9,7 @@ from kdedge.pipelines.seed_groups import SeedGroup
 from kdedge.reports.pages.axis import linear_axis
 from kdedge.reports.pages.plot_frame import Plot
 from kdedge.reports.pages.point_labels import Box, free_place
-from kdedge.reports.pages.run_styles import Look, mark
+from kdedge.reports.pages.run_styles import RunStyle, mark
 from kdedge.reports.run_figures import Column, figure_of
 from kdedge_export.html.text import escape
 
@@ -32,7 +32,7 @@ class Scatter(NamedTuple):
     """Names of runs without that quantity."""
 
 
-def scatter(groups: Sequence[SeedGroup], looks: Mapping[str, Look]) -> Scatter | None:
+def scatter(groups: Sequence[SeedGroup], looks: Mapping[str, RunStyle]) -> Scatter | None:
     """Plot top-1 over map Pearson, one point per run.
 
     Agreement replaces map Pearson if fewer than two runs have maps. Returns None if fewer than two have agreement. The
@@ -47,7 +47,7 @@ def scatter(groups: Sequence[SeedGroup], looks: Mapping[str, Look]) -> Scatter |
 
 
 def _drawn(
-    groups: Sequence[SeedGroup], looks: Mapping[str, Look], points: Mapping[str, _Point], over: Column
+    groups: Sequence[SeedGroup], looks: Mapping[str, RunStyle], points: Mapping[str, _Point], over: Column
 ) -> Scatter:
     x = linear_axis([point[0] for point in points.values()], ticks=8)
     plot = Plot(x, linear_axis([point[1] for point in points.values()]), _WIDTH, _HEIGHT)
@@ -57,10 +57,10 @@ def _drawn(
     for group in groups:
         names = [run.name for run in group.runs if run.name in points]
         if names:
-            colour = looks[names[0]]
-            crosses.append(_cross([points[name] for name in names], colour, plot))
+            color = looks[names[0]]
+            crosses.append(_cross([points[name] for name in names], color, plot))
             marks += [mark(looks[name], *places[name], escape(name)) for name in names]
-            labels.append(_label(group.name, [places[name] for name in names], colour, taken))
+            labels.append(_label(group.name, [places[name] for name in names], color, taken))
     words = "map Pearson" if over is _MAPS else "agreement"
     title = f"{words} with the teacher{', %' * (over is _AGREEMENT)} (across), top-1, % (up)"
     svg = plot.drawn("".join([*crosses, *marks, *labels]), f"Top-1 over {words}", title)
@@ -73,20 +73,20 @@ def _point(run: RunHistory, over: Column) -> _Point | None:
     return None if x is None or y is None else (x if over is _MAPS else 100 * x, 100 * y)
 
 
-def _cross(points: Sequence[_Point], look: Look, plot: Plot) -> str:
+def _cross(points: Sequence[_Point], look: RunStyle, plot: Plot) -> str:
     if len(points) < 2:
         return ""
     (x, y), (dx, dy) = map(fmean, zip(*points, strict=True)), map(stdev, zip(*points, strict=True))
     (left, middle_y), (right, _) = plot.place(x - dx, y), plot.place(x + dx, y)
     (middle_x, low), (_, high) = plot.place(x, y - dy), plot.place(x, y + dy)
     lines = f"M{left:.1f} {middle_y:.1f}H{right:.1f}M{middle_x:.1f} {low:.1f}V{high:.1f}"
-    return f'<path class="cross" style="--run:var(--run-{look.colour})" d="{lines}"/>'
+    return f'<path class="cross" style="--run:var(--run-{look.color})" d="{lines}"/>'
 
 
-def _label(text: str, places: Sequence[_Point], look: Look, taken: list[Box]) -> str:
+def _label(text: str, places: Sequence[_Point], look: RunStyle, taken: list[Box]) -> str:
     left, top, _, bottom = free_place(text, _around(places), taken, (44.0, 4.0, _WIDTH - 4.0, _HEIGHT - 40.0))
     return (
-        f'<text class="label" style="--run:var(--run-{look.colour})" x="{left:.1f}" y="{(top + bottom) / 2 + 4:.1f}">'
+        f'<text class="label" style="--run:var(--run-{look.color})" x="{left:.1f}" y="{(top + bottom) / 2 + 4:.1f}">'
         f"{escape(text)}</text>"
     )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kdedge_export.html.text import escape
 from kdedge_export.inspection.layer_timing import LayerTimes
-from kdedge_export.inspection.structure import Layer, Structure
+from kdedge_export.inspection.structure import GraphLayer, GraphStructure
 
 __all__ = ["structure_svg"]
 
@@ -15,12 +15,12 @@ _LEAST_SHARE = 0.004
 
 @dataclass(frozen=True)
 class _Bar:
-    layer: Layer
+    layer: GraphLayer
     macs: float
     ms: float
 
 
-def structure_svg(structure: Structure, times: LayerTimes) -> str:
+def structure_svg(structure: GraphStructure, times: LayerTimes) -> str:
     """Draw layers from left to right: MACs upward, milliseconds downward, with bands of equal resolution."""
     total_ms = sum(times.by_layer_ms.values()) or 1.0
     bars = [
@@ -77,7 +77,7 @@ def _bands(bars: list[_Bar], step: float) -> str:
     return "".join(drawn)
 
 
-def _resolution(layer: Layer) -> str:
+def _resolution(layer: GraphLayer) -> str:
     if len(layer.shape) != 4:
         return "vector"
     rows, columns = layer.shape[1:3] if layer.shape[3] == 3 else layer.shape[2:]

@@ -8,11 +8,11 @@ from typing import Literal, TypeAlias
 from PIL import Image, ImageDraw
 
 from kdedge_export.html.text import escape
-from kdedge_export.html.thumbnails import picture_uri
-from kdedge_runtime.drawing.fonts import Font, font, typeface_of
+from kdedge_export.html.thumbnails import image_uri
+from kdedge_runtime.drawing.fonts import Font, find_font, load_font
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["Arrow", "Cells", "Drawing", "Item", "Picture", "Words"]
+__all__ = ["DrawnArrow", "DrawnMap", "Drawing", "Item", "DrawnImage", "DrawnText"]
 
 Style: TypeAlias = Literal["title", "plain", "soft", "note", "small"]
 _INK, _SOFT, _FAINT, _GROUND = "#17171c", "#666672", "#f1f1f3", "#fcfcfb"
@@ -31,7 +31,7 @@ _WITHOUT = str.maketrans({"×": "x", "−": "-", "’": "'", "∕": "/"})
 
 
 @dataclass(frozen=True)
-class Words:
+class DrawnText:
     """One line of text."""
 
     x: int
@@ -46,7 +46,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DrawnImage:
     """Square image."""
 
     x: int
@@ -57,19 +57,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Cells:
+class DrawnMap:
     """Square raster drawn with sharp pixel edges."""
 
     x: int
     y: int
     side: int
-    cells: Pixels
+    positions: Pixels
     """Raster pixels, uint8 RGBA `[h, w, 4]`."""
     hint: str = ""
 
 
 @dataclass(frozen=True)
-class Arrow:
+class DrawnArrow:
     """Arrow that points to the right."""
 
     x: int
@@ -77,7 +77,7 @@ class Arrow:
     length: int
 
 
-Item: TypeAlias = Words | Picture | Cells | Arrow
+Item: TypeAlias = DrawnText | DrawnImage | DrawnMap | DrawnArrow
 
 
 @dataclass(frozen=True)
@@ -118,48 +118,48 @@ class Drawing:
 
 def _as_svg(item: Item) -> str:
     match item:
-        case Words():
+        case DrawnText():
             hint = f"<title>{escape(item.hint)}</title>" if item.hint else ""
             after = f'<tspan class="note">{escape(item.after)}</tspan>' if item.after else ""
             return f'<text x="{item.x}" y="{item.y}" class="{item.style}">{hint}{escape(item.text)}{after}</text>'
-        case Picture():
-            return _image(picture_uri(item.pixels), item)
-        case Cells():
+        case DrawnImage():
+            return _image(image_uri(item.pixels), item)
+        case DrawnMap():
             buffer = io.BytesIO()
-            Image.fromarray(item.cells, "RGBA").save(buffer, "PNG", optimize=True)
+            Image.fromarray(item.positions, "RGBA").save(buffer, "PNG", optimize=True)
             uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
             return (
                 f"<g><title>{escape(item.hint)}</title>"
                 f'<rect x="{item.x}" y="{item.y}" width="{item.side}" height="{item.side}" rx="4" '
                 f'fill="var(--faint,{_FAINT})"/>{_image(uri, item, _SHARP)}</g>'
             )
-        case Arrow():
+        case DrawnArrow():
             return f'<path class="arrow" d="M{item.x} {item.y}h{item.length}m-{_TIP} -4l{_TIP} 4l-{_TIP} 4"/>'
 
 
-def _image(uri: str, item: Picture | Cells, style: str = "") -> str:
+def _image(uri: str, item: DrawnImage | DrawnMap, style: str = "") -> str:
     return f'<image href="{uri}" x="{item.x}" y="{item.y}" width="{item.side}" height="{item.side}"{style}/>'
 
 
 def _paint(canvas: Image.Image, item: Item) -> None:
     draw, x, y = ImageDraw.Draw(canvas), _SCALE * (item.x + _MARGIN), _SCALE * (item.y + _MARGIN)
     match item:
-        case Words():
+        case DrawnText():
             text, type_ = _set(item.text, item.style)
             is_bold = int(item.style == "title")
             draw.text((x, y), text, _INK if item.style in _INKED else _SOFT, type_, "ls", stroke_width=0.4 * is_bold)
             if item.after:
                 after, small = _set(item.after, "note")
                 draw.text((x + type_.getlength(text), y), after, _SOFT, small, "ls")
-        case Picture():
+        case DrawnImage():
             side = _SCALE * item.side
             canvas.paste(Image.fromarray(item.pixels).resize((side, side), Image.Resampling.BICUBIC), (x, y))
-        case Cells():
+        case DrawnMap():
             side = _SCALE * item.side
             draw.rounded_rectangle((x, y, x + side - 1, y + side - 1), 4 * _SCALE, fill=_FAINT)
-            cells = Image.fromarray(item.cells, "RGBA").resize((side, side), Image.Resampling.NEAREST)
-            canvas.paste(cells, (x, y), cells)
-        case Arrow():
+            positions = Image.fromarray(item.positions, "RGBA").resize((side, side), Image.Resampling.NEAREST)
+            canvas.paste(positions, (x, y), positions)
+        case DrawnArrow():
             end, tip = x + _SCALE * item.length, _SCALE * _TIP
             for line in (((x, y), (end, y)), ((end - tip, y - 8), (end, y), (end - tip, y + 8))):
                 draw.line(line, fill=_SOFT, width=3, joint="curve")
@@ -168,4 +168,4 @@ def _paint(canvas: Image.Image, item: Item) -> None:
 def _set(text: str, style: Style) -> tuple[str, Font]:
     """Replace characters missing from Pillow's font, and return the text with a font that covers the rest."""
     plain = text.translate(_WITHOUT)
-    return plain, font(typeface_of(plain), _SCALE * _SIZES[style])
+    return plain, load_font(find_font(plain), _SCALE * _SIZES[style])

@@ -7,6 +7,6 @@ synchronizations or data-dependent shapes, so all of it can be captured in a CUD
 
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.training.augmentation.mixing import Mixing, blend, draw_mixing
-from kdedge.training.augmentation.transforms import View, draw_view, transform
+from kdedge.training.augmentation.transforms import AugmentationParams, augment, draw_augmentation
 
-__all__ = ["Augmentation", "Mixing", "View", "blend", "draw_mixing", "draw_view", "transform"]
+__all__ = ["Augmentation", "Mixing", "AugmentationParams", "blend", "draw_mixing", "draw_augmentation", "augment"]

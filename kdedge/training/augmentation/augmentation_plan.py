@@ -2,12 +2,12 @@
 
 import torch
 
-from kdedge.training.augmentation import Augmentation, View, draw_view
+from kdedge.training.augmentation import Augmentation, AugmentationParams, draw_augmentation
 
-__all__ = ["Views", "seed_of"]
+__all__ = ["AugmentationPlan", "seed_of"]
 
 
-class Views:
+class AugmentationPlan:
     """Fresh augmentation parameters for each epoch, or a fixed number of views in rotation.
 
     A view depends only on its seed and an image's index in the dataset, never on the batch order.
@@ -41,12 +41,12 @@ class Views:
         """Return the index of the fixed view used in an epoch."""
         return epoch % self._kept
 
-    def draw(self, epoch: int) -> View:
+    def draw(self, epoch: int) -> AugmentationParams:
         """Draw the augmentation parameters of all images for an epoch."""
         seed = seed_of(0, self.number(epoch), 2) if self._kept else seed_of(self._seed, epoch, 2)
         # Drawn on the CPU: GPU models draw different numbers from the same seed.
         generator = torch.Generator().manual_seed(seed)
-        return draw_view(self._augmentation, self._count, *self._side, generator).to(self._device)
+        return draw_augmentation(self._augmentation, self._count, *self._side, generator).to(self._device)
 
 
 def seed_of(seed: int, epoch: int, use: int) -> int:

@@ -78,9 +78,9 @@ def _draw_cutmix(alpha: float, count: int, height: int, width: int, generator: t
     share_of_side = _draw_beta(alpha, count, generator).sqrt()
 
     def draw_span(side: int) -> tuple[Tensor, Tensor]:
-        centre = side * torch.rand(count, generator=generator, device=device)
+        center = side * torch.rand(count, generator=generator, device=device)
         half = side * share_of_side / 2
-        return (centre - half).round().clamp(0, side), (centre + half).round().clamp(0, side)
+        return (center - half).round().clamp(0, side), (center + half).round().clamp(0, side)
 
     (top, bottom), (left, right) = draw_span(height), draw_span(width)
     return Mixing(torch.stack((top, left, bottom, right), dim=1).long(), torch.ones(count, device=device))

@@ -9,10 +9,10 @@ from kdedge.config.augmentation_settings import Augmentation
 from kdedge.training.augmentation.erasing import draw_erasures, erase
 from kdedge.training.augmentation.geometry import draw_warps, move, move_and_warp
 
-__all__ = ["View", "draw_view", "transform"]
+__all__ = ["AugmentationParams", "draw_augmentation", "augment"]
 
 
-class View(NamedTuple):
+class AugmentationParams(NamedTuple):
     """Augmentation parameters, one row per image; parts that are disabled are None."""
 
     shift: Tensor
@@ -26,20 +26,22 @@ class View(NamedTuple):
     noise_keys: Tensor | None
     """Hash keys of the noise in erased boxes, int16 `[n]`."""
 
-    def to(self, device: torch.device) -> "View":
+    def to(self, device: torch.device) -> "AugmentationParams":
         """Copy the parameters to a device."""
-        return View(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+        return AugmentationParams(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
-    def take(self, index: Tensor) -> "View":
+    def take(self, index: Tensor) -> "AugmentationParams":
         """Select the rows of a batch; `index` is int64 `[n]` on the same device."""
-        return View(self.shift[index], self.mirrored[index], *(_rows(part, index) for part in self[2:]))
+        return AugmentationParams(self.shift[index], self.mirrored[index], *(_rows(part, index) for part in self[2:]))
 
 
 def _rows(part: Tensor | None, index: Tensor) -> Tensor | None:
     return None if part is None else part[index]
 
 
-def draw_view(augmentation: Augmentation, count: int, height: int, width: int, generator: torch.Generator) -> View:
+def draw_augmentation(
+    augmentation: Augmentation, count: int, height: int, width: int, generator: torch.Generator
+) -> AugmentationParams:
     """Draw the augmentation parameters of every image of a dataset.
 
     Row i depends only on the arguments and i, not on the batching. A teacher's output for an augmented image can
@@ -64,10 +66,10 @@ def draw_view(augmentation: Augmentation, count: int, height: int, width: int, g
         warps = draw_warps(augmentation.geometry, count, generator)
     if augmentation.erase:
         boxes, keys = draw_erasures(augmentation.erase, count, height, width, generator)
-    return View(shift, mirrored & augmentation.flip, warps, boxes, keys)
+    return AugmentationParams(shift, mirrored & augmentation.flip, warps, boxes, keys)
 
 
-def transform(images: Tensor, view: View) -> Tensor:
+def augment(images: Tensor, view: AugmentationParams) -> Tensor:
     """Augment each image with its row of parameters: geometry, flip and shift, then erasing.
 
     Without geometry pixels are copied, never interpolated.

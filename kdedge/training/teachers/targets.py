@@ -7,23 +7,23 @@ import torch
 from torch import Tensor
 
 from kdedge.losses.all_class_maps import MOST_PROBABLE
-from kdedge.losses.loss_inputs import Answer
-from kdedge.training.augmentation import transform
-from kdedge.training.augmentation.augmentation_plan import Views
-from kdedge.training.cuda_graphs import Replayed
-from kdedge.training.distributed import Group
-from kdedge.training.image_store import Images
+from kdedge.losses.loss_inputs import ModelOutput
+from kdedge.training.augmentation import augment
+from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
+from kdedge.training.cuda_graphs import CudaGraphRunner
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.image_store import ImageStore
 from kdedge.training.interruption import StopRequested
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
-from kdedge.training.teachers.teacher_cache import AnswerCache, compact
+from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["AskTeacher", "Guidance", "NoTeacher", "Remembered", "classes_to_keep"]
+__all__ = ["OnlineTeacher", "TeacherTargets", "NoTeacher", "CachedTeacher", "classes_to_keep"]
 
 _BATCH = 256
 
 
-class Guidance(Protocol):
+class TeacherTargets(Protocol):
     """Source of teacher outputs for the batches of an epoch."""
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
@@ -33,7 +33,7 @@ class Guidance(Protocol):
             StopRequested: `must_stop` returned True before all outputs were ready.
         """
 
-    def answer(self, index: Tensor, images: Tensor) -> Answer | None:
+    def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
         """Return the teacher outputs for augmented images uint8 `[n, H, W, 3]` at dataset indices int64 `[n]`."""
 
 
@@ -43,12 +43,12 @@ class NoTeacher:
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """Do nothing; see `Guidance`."""
 
-    def answer(self, index: Tensor, images: Tensor) -> Answer | None:
+    def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
         """Return None; see `Guidance`."""
         return None
 
 
-class AskTeacher:
+class OnlineTeacher:
     """Runs the teacher on every batch."""
 
     def __init__(self, teacher: Teacher, map_classes: int, *, compiled: bool) -> None:
@@ -67,36 +67,40 @@ class AskTeacher:
 
             def ask(images: Tensor) -> tuple[Tensor, ...]:
                 with torch.no_grad():
-                    answer = look(images, map_classes)
-                maps = () if answer.classes is None or answer.maps is None else (answer.classes, answer.maps)
-                return (answer.logits, *maps, *answer.features)
+                    prediction = look(images, map_classes)
+                maps = (
+                    ()
+                    if prediction.classes is None or prediction.maps is None
+                    else (prediction.classes, prediction.maps)
+                )
+                return (prediction.logits, *maps, *prediction.features)
 
-            self._replayed = Replayed(ask)
+            self._replayed = CudaGraphRunner(ask)
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """Do nothing; see `Guidance`."""
 
-    def answer(self, index: Tensor, images: Tensor) -> Answer | None:
+    def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
         """Run the teacher; see `Guidance`."""
         if self._replayed is None:
             return self._teacher(images, self._map_classes)
         logits, *rest = self._replayed(images)
         if not self._map_classes:
-            return Answer(logits, features=tuple(rest))
-        return Answer(logits, rest[0], rest[1], tuple(rest[2:]))
+            return ModelOutput(logits, features=tuple(rest))
+        return ModelOutput(logits, rest[0], rest[1], tuple(rest[2:]))
 
 
-class Remembered:
+class CachedTeacher:
     """Runs the teacher once per view of the images and reads its outputs from disk afterwards."""
 
     def __init__(
         self,
         teacher: Teacher,
         map_classes: int,
-        images: Images,
-        views: Views,
-        cache: AnswerCache,
-        group: Group,
+        images: ImageStore,
+        views: AugmentationPlan,
+        cache: TeacherCache,
+        group: ProcessGroup,
         progress: ProgressCallback,
     ) -> None:
         """Initialize the cached teacher.
@@ -114,7 +118,7 @@ class Remembered:
         self._classes_to_keep = classes_to_keep(teacher, map_classes)
         self._images, self._views, self._cache = images, views, cache
         self._group, self._progress = group, progress
-        self._answer: Answer | None = None
+        self._prediction: ModelOutput | None = None
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """Load the outputs of the epoch's view; the first time this evaluates the teacher on all images."""
@@ -127,43 +131,45 @@ class Remembered:
                 stopped = True
         if self._group.any(stopped, self._images.targets.device):  # the other processes wait here
             raise StopRequested
-        answer = self._cache.read(name)
-        assert answer is not None
+        prediction = self._cache.read(name)
+        assert prediction is not None
         device = self._images.targets.device
-        if answer.classes is None or answer.maps is None or not self._map_classes:
-            self._answer = Answer(answer.logits.to(device))
+        if prediction.classes is None or prediction.maps is None or not self._map_classes:
+            self._prediction = ModelOutput(prediction.logits.to(device))
         else:
             kept = slice(self._map_classes)
-            self._answer = Answer(
-                answer.logits.to(device), answer.classes[:, kept].to(device), answer.maps[:, kept].to(device)
+            self._prediction = ModelOutput(
+                prediction.logits.to(device),
+                prediction.classes[:, kept].to(device),
+                prediction.maps[:, kept].to(device),
             )
 
-    def answer(self, index: Tensor, images: Tensor) -> Answer | None:
+    def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
         """Return cached outputs; see `Guidance`."""
-        kept = self._answer
+        kept = self._prediction
         assert kept is not None
         logits = kept.logits[index].float()
         if kept.classes is None or kept.maps is None:
-            return Answer(logits)
-        return Answer(logits, kept.classes[index].long(), kept.maps[index].float())
+            return ModelOutput(logits)
+        return ModelOutput(logits, kept.classes[index].long(), kept.maps[index].float())
 
-    def _ask(self, epoch: int, must_stop: Callable[[], bool]) -> Answer:
+    def _ask(self, epoch: int, must_stop: Callable[[], bool]) -> ModelOutput:
         view, count, wanted = self._views.draw(epoch), len(self._images), self._classes_to_keep
         everything = torch.arange(count, device=self._images.targets.device)
-        answers: list[Answer] = []
+        predictions: list[ModelOutput] = []
         done = 0
         for index, images in self._images.batches(torch.split(everything, _BATCH)):
             if must_stop():
                 raise StopRequested
-            answers.append(compact(self._teacher(transform(images, view.take(index)), wanted)))
-            if len(answers) == 1:
-                self._cache.require_room(answers[0], count)
+            predictions.append(to_half_precision(self._teacher(augment(images, view.take(index)), wanted)))
+            if len(predictions) == 1:
+                self._cache.require_room(predictions[0], count)
             done += len(index)
             self._progress("evaluating the teacher", done, count)
-        logits = torch.cat([answer.logits for answer in answers])
-        classes = [answer.classes for answer in answers if answer.classes is not None]
-        maps = [answer.maps for answer in answers if answer.maps is not None]
-        return Answer(logits, torch.cat(classes), torch.cat(maps)) if maps else Answer(logits)
+        logits = torch.cat([prediction.logits for prediction in predictions])
+        classes = [prediction.classes for prediction in predictions if prediction.classes is not None]
+        maps = [prediction.maps for prediction in predictions if prediction.maps is not None]
+        return ModelOutput(logits, torch.cat(classes), torch.cat(maps)) if maps else ModelOutput(logits)
 
 
 def classes_to_keep(teacher: Teacher, needed: int) -> int:

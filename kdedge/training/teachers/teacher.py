@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.losses.loss_inputs import Answer
-from kdedge.losses.map_distance import at_common_size
-from kdedge.training.compute_device import Compute
-from kdedge.training.instrumented_model import Watched
+from kdedge.losses.loss_inputs import ModelOutput
+from kdedge.losses.map_distance import match_spatial_size
+from kdedge.training.compute_device import ComputeDevice
+from kdedge.training.instrumented_model import InstrumentedModel
 
 if TYPE_CHECKING:
-    from kdedge.models.onnx_model import OnnxTeacher
+    from kdedge.models.onnx_model import OnnxClassifier
 
-__all__ = ["FileTeacher", "NetworkTeacher", "SeveralTeachers", "Teacher"]
+__all__ = ["OnnxTeacher", "NetworkTeacher", "TeacherEnsemble", "Teacher"]
 
 
 class Teacher(Protocol):
@@ -29,7 +29,7 @@ class Teacher(Protocol):
     def most_maps(self) -> int | None:
         """Maximum number of classes the teacher can explain in one call, or None if unlimited."""
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the teacher; see `Watched.forward`."""
 
 
@@ -38,29 +38,29 @@ class NetworkTeacher:
 
     most_maps = None
 
-    def __init__(self, watched: Watched, compute: Compute) -> None:
+    def __init__(self, watched: InstrumentedModel, compute: ComputeDevice) -> None:
         self.watched = watched.eval().requires_grad_(False)
         self.unexplained = watched.unexplained
         self._compute = compute
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the teacher; see `Teacher`."""
         with torch.no_grad():
             return self.look(images, wanted)
 
-    def look(self, images: Tensor, wanted: int | Tensor) -> Answer:
+    def look(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
         """Forward pass without a gradient context, for compilation."""
         with self._compute.autocast():
-            answer: Answer = self.watched(images, wanted)
-        return answer
+            prediction: ModelOutput = self.watched(images, wanted)
+        return prediction
 
 
-class FileTeacher:
+class OnnxTeacher:
     """ONNX teacher with a map of its top class, if the file has one."""
 
     most_maps = 1
 
-    def __init__(self, model: "OnnxTeacher", name: str) -> None:
+    def __init__(self, model: "OnnxClassifier", name: str) -> None:
         self._model = model
         self.unexplained = None
         if not model.has_map:
@@ -69,15 +69,15 @@ class FileTeacher:
                 "for the loss term map (--loss ce:0.1,kd:0.9,map:20)."
             )
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the teacher; see `Teacher`. `wanted` is 0 or 1."""
         logits, maps = self._model(images)
         if wanted == 0 or maps is None:
-            return Answer(logits)
-        return Answer(logits, logits.argmax(dim=1, keepdim=True), maps[:, None])
+            return ModelOutput(logits)
+        return ModelOutput(logits, logits.argmax(dim=1, keepdim=True), maps[:, None])
 
 
-class SeveralTeachers:
+class TeacherEnsemble:
     """Ensemble of teachers with the mean of their probabilities and maps.
 
     Each map is first divided by its L2 norm, since models differ in activation magnitude.
@@ -90,22 +90,22 @@ class SeveralTeachers:
             self.unexplained = "An .onnx file in an ensemble cannot compute maps of the classes chosen by the ensemble."
         self.most_maps = None
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run all teachers; see `Teacher`."""
         if isinstance(wanted, int):
             logits = _mean_of_probabilities([teacher(images).logits for teacher in self._teachers])
             if wanted == 0 or self.unexplained is not None:
-                return Answer(logits)
+                return ModelOutput(logits)
             wanted = logits.topk(min(wanted, logits.shape[1]), dim=1).indices
-        answers = [teacher(images, wanted) for teacher in self._teachers]
-        logits = _mean_of_probabilities([answer.logits for answer in answers])
+        predictions = [teacher(images, wanted) for teacher in self._teachers]
+        logits = _mean_of_probabilities([prediction.logits for prediction in predictions])
         total: Tensor | None = None
-        for answer in answers:
-            assert answer.maps is not None
-            unit = F.normalize(answer.maps.flatten(2), dim=2).reshape(answer.maps.shape)
-            total = unit if total is None else torch.add(*at_common_size(total, unit))
+        for prediction in predictions:
+            assert prediction.maps is not None
+            unit = F.normalize(prediction.maps.flatten(2), dim=2).reshape(prediction.maps.shape)
+            total = unit if total is None else torch.add(*match_spatial_size(total, unit))
         assert total is not None
-        return Answer(logits, wanted, total / len(answers))
+        return ModelOutput(logits, wanted, total / len(predictions))
 
 
 def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:

@@ -21,14 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdedge.losses.loss_inputs import Answer
+from kdedge.losses.loss_inputs import ModelOutput
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.util.files import staged, write_whole
+from kdedge_runtime.util.files import atomic_path, atomic_write
 
-__all__ = ["AnswerCache", "compact"]
+__all__ = ["TeacherCache", "to_half_precision"]
 
 
-class AnswerCache:
+class TeacherCache:
     """Cached teacher outputs in half precision for several sets of images.
 
     Maps are divided by their largest magnitude, since raw ones can be too small for half precision. All terms that
@@ -49,14 +49,14 @@ class AnswerCache:
         self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
         described = self.folder / "key.json"
         if not described.is_file():
-            write_whole(described, text)
+            atomic_write(described, text)
         elif described.read_text(encoding="utf-8") != text:
             raise UsageError(
                 f"The teacher outputs in {self.folder} belong to another teacher, other images or another "
                 "augmentation. Remove that folder; they will be recomputed."
             )
 
-    def read(self, name: str) -> Answer | None:
+    def read(self, name: str) -> ModelOutput | None:
         """Return the outputs for a set of images, memory-mapped and float16, or None if they are not cached.
 
         Raises:
@@ -70,9 +70,9 @@ class AnswerCache:
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise UsageError(f"Cannot read the teacher outputs in {path}: {error}. Remove the file.") from error
-        return Answer(tensors["logits"], tensors.get("classes"), tensors.get("maps"))
+        return ModelOutput(tensors["logits"], tensors.get("classes"), tensors.get("maps"))
 
-    def require_room(self, sample: Answer, count: int) -> None:
+    def require_room(self, sample: ModelOutput, count: int) -> None:
         """Raise if the disk cannot hold the outputs.
 
         Args:
@@ -91,15 +91,15 @@ class AnswerCache:
                 "--cache-teacher."
             )
 
-    def write(self, name: str, answer: Answer) -> None:
+    def write(self, name: str, prediction: ModelOutput) -> None:
         """Write half-precision outputs for a set of images.
 
         Raises:
             KdedgeError: The disk is full, or the file cannot be written.
         """
         try:
-            with staged(self._path(name)) as temporary:
-                save_file({part: tensor.cpu().contiguous() for part, tensor in _parts(answer).items()}, temporary)
+            with atomic_path(self._path(name)) as temporary:
+                save_file({part: tensor.cpu().contiguous() for part, tensor in _parts(prediction).items()}, temporary)
         except (OSError, SafetensorError) as error:
             raise KdedgeError(
                 f"Cannot write {self._path(name)}: {error}. Free some space, and continue with --resume."
@@ -109,15 +109,15 @@ class AnswerCache:
         return self.folder / f"{name}.safetensors"
 
 
-def compact(answer: Answer) -> Answer:
+def to_half_precision(prediction: ModelOutput) -> ModelOutput:
     """Convert outputs to half precision on the CPU, with maps divided by their largest magnitude."""
-    if answer.maps is None or answer.classes is None:
-        return Answer(answer.logits.half().cpu())
-    largest = answer.maps.abs().amax(dim=(2, 3), keepdim=True)
-    maps = answer.maps / largest.clamp_min(torch.finfo(torch.float32).tiny)
-    return Answer(answer.logits.half().cpu(), answer.classes.int().cpu(), maps.half().cpu())
+    if prediction.maps is None or prediction.classes is None:
+        return ModelOutput(prediction.logits.half().cpu())
+    largest = prediction.maps.abs().amax(dim=(2, 3), keepdim=True)
+    maps = prediction.maps / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    return ModelOutput(prediction.logits.half().cpu(), prediction.classes.int().cpu(), maps.half().cpu())
 
 
-def _parts(answer: Answer) -> dict[str, Tensor]:
-    parts = {"logits": answer.logits, "classes": answer.classes, "maps": answer.maps}
+def _parts(prediction: ModelOutput) -> dict[str, Tensor]:
+    parts = {"logits": prediction.logits, "classes": prediction.classes, "maps": prediction.maps}
     return {name: part for name, part in parts.items() if part is not None}

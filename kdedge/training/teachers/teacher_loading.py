@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdedge.config.train_config import Request
-from kdedge.data import Collection
+from kdedge.config.train_config import TrainConfig
+from kdedge.data import DatasetIndex
 from kdedge.models.model_source import network_name
 from kdedge.models.run_folder import is_run
 from kdedge.models.teacher_source import LoadedTeacher, load_teacher
 from kdedge.models.trained_model import TrainedModel
-from kdedge.training.compute_device import Compute
-from kdedge.training.instrumented_model import Watched
-from kdedge.training.teachers.teacher import FileTeacher, NetworkTeacher, SeveralTeachers, Teacher
+from kdedge.training.compute_device import ComputeDevice
+from kdedge.training.instrumented_model import InstrumentedModel
+from kdedge.training.teachers.teacher import NetworkTeacher, OnnxTeacher, Teacher, TeacherEnsemble
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["as_teacher", "heritage", "load_teachers", "reload_teachers", "teacher_record"]
+__all__ = ["as_teacher", "init_source", "load_teachers", "reload_teachers", "teacher_record"]
 
 
-def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
+def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeacher]:
     """Load the teachers of a request.
 
     Raises:
@@ -76,20 +76,20 @@ def teacher_record(teachers: Sequence[LoadedTeacher]) -> dict[str, Any] | None:
     return {"source": sources, "weights": None, "weights_sha256": None, "members": members}
 
 
-def as_teacher(teachers: Sequence[LoadedTeacher], compute: Compute) -> Teacher | None:
+def as_teacher(teachers: Sequence[LoadedTeacher], compute: ComputeDevice) -> Teacher | None:
     """Combine the teachers into one on the device, or return None without teachers."""
     ready: list[Teacher] = []
     for teacher in teachers:
         if isinstance(teacher.model, TrainedModel):
-            ready.append(NetworkTeacher(Watched(teacher.model.model, teacher.model.input, compute), compute))
+            ready.append(NetworkTeacher(InstrumentedModel(teacher.model.model, teacher.model.input, compute), compute))
         else:
-            ready.append(FileTeacher(teacher.model, teacher.name))
+            ready.append(OnnxTeacher(teacher.model, teacher.name))
     if not ready:
         return None
-    return ready[0] if len(ready) == 1 else SeveralTeachers(ready)
+    return ready[0] if len(ready) == 1 else TeacherEnsemble(ready)
 
 
-def heritage(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
+def init_source(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
     """Return the model that a student can inherit weights from: that of the first teacher.
 
     Raises:
@@ -100,14 +100,14 @@ def heritage(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
     return teachers[0].model
 
 
-def _trained_on(teacher: LoadedTeacher, data: Collection) -> str:
+def _trained_on(teacher: LoadedTeacher, data: DatasetIndex) -> str:
     """Return the command that trains such a teacher, from the given weights if possible."""
     name, weights = teacher.record["source"], teacher.record["weights"]
     command = shlex.join(["kdedge", "train", data.source, "--model"])
     return f": {command} " + ("MODEL" if weights is None else shlex.join([str(name), "--weights", weights]))
 
 
-def _require_same_classes(teacher: LoadedTeacher, data: Collection) -> None:
+def _require_same_classes(teacher: LoadedTeacher, data: DatasetIndex) -> None:
     if teacher.classes != len(data.labels):
         raise UsageError(
             f"The teacher {teacher.record['source']} has {teacher.classes} classes, but {data.source} has "

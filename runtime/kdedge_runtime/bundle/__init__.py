@@ -12,11 +12,11 @@ Verification uses only the standard library, so that devices need no additional 
 development machine (`kdedge bundle --sign`).
 """
 
-from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, format_sums
+from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, format_checksums
 from kdedge_runtime.bundle.manifest import MANIFEST, Manifest
-from kdedge_runtime.bundle.model_choice import load_fastest, sound_files
+from kdedge_runtime.bundle.model_choice import load_fastest, verified_model_files
 from kdedge_runtime.bundle.public_key import read_public_key
-from kdedge_runtime.bundle.reader import opened_bundle
+from kdedge_runtime.bundle.reader import open_bundle
 
 __all__ = [
     "MANIFEST",
@@ -25,9 +25,9 @@ __all__ = [
     "SUMS",
     "BundleError",
     "Manifest",
-    "format_sums",
+    "format_checksums",
     "load_fastest",
-    "opened_bundle",
+    "open_bundle",
     "read_public_key",
-    "sound_files",
+    "verified_model_files",
 ]

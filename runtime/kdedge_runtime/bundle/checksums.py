@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["MODELS", "SIGNATURE", "SUMS", "BundleError", "format_sums", "parse_sums"]
+__all__ = ["MODELS", "SIGNATURE", "SUMS", "BundleError", "format_checksums", "parse_checksums"]
 
 MODELS = ("model.onnx", "model.int8.onnx")
 SUMS = "SHA256SUMS"
@@ -19,12 +19,12 @@ class BundleError(ModelFileError):
     """Invalid or modified bundle."""
 
 
-def is_plain(name: str) -> bool:
+def is_plain_name(name: str) -> bool:
     """Return True if a name is valid for a file in a bundle."""
     return _NAME.fullmatch(name) is not None
 
 
-def format_sums(digests: Mapping[str, str]) -> bytes:
+def format_checksums(digests: Mapping[str, str]) -> bytes:
     """Return the content of SHA256SUMS, one line per file, readable by `sha256sum -c`.
 
     Args:
@@ -33,7 +33,7 @@ def format_sums(digests: Mapping[str, str]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
 
 
-def parse_sums(content: bytes, bundle: str) -> dict[str, str]:
+def parse_checksums(content: bytes, bundle: str) -> dict[str, str]:
     """Parse SHA256SUMS into hexadecimal SHA-256 by file name.
 
     Raises:
@@ -45,7 +45,7 @@ def parse_sums(content: bytes, bundle: str) -> dict[str, str]:
         if found is None:
             raise BundleError(f"{SUMS} of {bundle} has an invalid line: {line[:80]!r}. Pack the bundle again.")
         digest, name = found.groups()
-        if not is_plain(name):
+        if not is_plain_name(name):
             raise BundleError(
                 f"{SUMS} of {bundle} lists {name[:80]!r}, which is outside the bundle. Expected plain file names; do "
                 "not use this bundle."

@@ -9,9 +9,9 @@ from typing import Any
 
 from kdedge_runtime.bundle.checksums import BundleError
 from kdedge_runtime.devices.detection import find_profile
-from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.files import atomic_write
 
-__all__ = ["MANIFEST", "Manifest", "accept"]
+__all__ = ["MANIFEST", "Manifest", "accept_version"]
 
 MANIFEST = "bundle.json"
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Manifest:
         return cls(version, device)
 
 
-def accept(manifest: Manifest, public_key: bytes, device: str) -> None:
+def accept_version(manifest: Manifest, public_key: bytes, device: str) -> None:
     """Reject a signed bundle for another device, or one older than a bundle accepted before.
 
     Args:
@@ -84,7 +84,7 @@ def accept(manifest: Manifest, public_key: bytes, device: str) -> None:
         )
     if manifest.version > known:
         try:
-            write_whole(path, json.dumps(newest | {public_key.hex(): manifest.version}) + "\n")
+            atomic_write(path, json.dumps(newest | {public_key.hex(): manifest.version}) + "\n")
         except OSError as error:
             _log.warning(
                 "The bundle's version cannot be stored in %s (%s): an older bundle would be accepted.", path, error

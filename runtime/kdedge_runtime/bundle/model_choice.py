@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from kdedge_runtime.bundle.checksums import MODELS, BundleError
-from kdedge_runtime.bundle.manifest import MANIFEST, Manifest, accept
+from kdedge_runtime.bundle.manifest import MANIFEST, Manifest, accept_version
 from kdedge_runtime.bundle.public_key import read_public_key
-from kdedge_runtime.bundle.reader import opened_bundle
+from kdedge_runtime.bundle.reader import open_bundle
 from kdedge_runtime.model import Model, is_bundle
 from kdedge_runtime.util.timing import latencies_ms
 
-__all__ = ["load_fastest", "sound_files"]
+__all__ = ["load_fastest", "verified_model_files"]
 
 _log = logging.getLogger(__name__)
 _RUNS = 5
@@ -26,7 +26,7 @@ rounding.
 
 
 @contextmanager
-def sound_files(path: Path, signer: str | None = None, device: str = "auto") -> Iterator[Mapping[str, Path]]:
+def verified_model_files(path: Path, signer: str | None = None, device: str = "auto") -> Iterator[Mapping[str, Path]]:
     """Verify a bundle and yield its files by name.
 
     Args:
@@ -44,9 +44,9 @@ def sound_files(path: Path, signer: str | None = None, device: str = "auto") -> 
             f"{path} is a single file without a signature, but --require-signature needs one. Pack it with `kdedge "
             f"bundle {path} --sign KEY`."
         )
-    with opened_bundle(path, public_key) as files:
+    with open_bundle(path, public_key) as files:
         if public_key is not None:
-            accept(Manifest.read(files.get(MANIFEST)), public_key, device)
+            accept_version(Manifest.read(files.get(MANIFEST)), public_key, device)
         _log.info(
             "bundle: %s, %s", path.name, "checksums verified" if public_key is None else "signed with the required key"
         )
@@ -80,5 +80,5 @@ def load_fastest(
 
 def _latencies_ms(*models: Model) -> tuple[float, ...]:
     spec = models[0].metadata.input
-    picture = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3), np.uint8)
-    return latencies_ms(*(partial(model.predict, picture) for model in models), runs=_RUNS)
+    image = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3), np.uint8)
+    return latencies_ms(*(partial(model.predict, image) for model in models), runs=_RUNS)

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, is_plain, parse_sums
+from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, is_plain_name, parse_checksums
 from kdedge_runtime.bundle.ed25519 import SIGNATURE_BYTES, verify
 from kdedge_runtime.util.temporary_files import scratch_folder
 
-__all__ = ["opened_bundle"]
+__all__ = ["open_bundle"]
 
 _MOST_SUMS_BYTES = 100_000
 _CHUNK_BYTES = 1 << 20
@@ -21,7 +21,7 @@ _RECORD_OF_A_RUN = "run.json"
 
 
 @contextmanager
-def opened_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[str, Path]]:
+def open_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[str, Path]]:
     """Verify a bundle and yield its listed files by name. A .zip is unpacked for the duration of the block.
 
     A model that is not listed is an error; other unlisted files are ignored. The files in a .zip must be stored
@@ -79,7 +79,7 @@ def _checked(path: Path, source: "_Source", public_key: bytes | None) -> dict[st
         raise BundleError(_no_bundle(path, signed=public_key is not None))
     if public_key is not None:
         _check_signature(path, sums, _small(source, SIGNATURE, SIGNATURE_BYTES), public_key)
-    digests = parse_sums(sums, str(path))
+    digests = parse_checksums(sums, str(path))
     for name in MODELS:
         if name not in digests and source.holds(name):
             raise BundleError(
@@ -159,7 +159,7 @@ def _digest(content: IO[bytes], copy: IO[bytes] | None = None) -> str:
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
-        if not is_plain(member.filename):
+        if not is_plain_name(member.filename):
             raise BundleError(
                 f"{path} contains {member.filename[:80]!r}, which is outside the bundle. Expected plain file names; "
                 "do not use this bundle."

@@ -1,1 +1,1 @@
-"""The command `kdedge-run`."""
+"""Command line of `kdedge-run`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdedge_runtime.errors import KdedgeError
 
-__all__ = ["add_soak", "add_verbs", "check_verb", "perform"]
+__all__ = ["add_soak", "add_commands", "check_command", "run_command"]
 
 _USED: dict[str, frozenset[str]] = {
     "self_test": frozenset({"model", "require_signature", "device", "threads", "provider", "json"}),
@@ -22,7 +22,7 @@ _USED: dict[str, frozenset[str]] = {
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
-def add_verbs(parser: argparse.ArgumentParser) -> None:
+def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the commands to the argument parser."""
     group = parser.add_argument_group("commands instead of running a source (they need only this package)")
     verbs = group.add_mutually_exclusive_group()
@@ -59,7 +59,7 @@ def add_soak(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str | None:
+def check_command(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str | None:
     """Return the requested command, or None to run a source.
 
     Raises:
@@ -91,7 +91,7 @@ def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
     return verb
 
 
-def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
+def run_command(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
     """Run a command and print its result to stdout.
 
     Returns:
@@ -110,9 +110,9 @@ def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
 
         print_devices(arguments.devices)
     else:
-        from kdedge_runtime.cli.model_commands import Trial, print_bench, print_self_test
+        from kdedge_runtime.cli.model_commands import BenchOptions, print_bench, print_self_test
 
-        trial = Trial(
+        trial = BenchOptions(
             Path(arguments.model),
             device=arguments.device or "auto",
             threads=arguments.threads,
@@ -120,7 +120,7 @@ def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
             signer=arguments.require_signature,
             as_json=arguments.json,
         )
-        act: Callable[[Trial], KdedgeError | None] = print_self_test if verb == "self_test" else print_bench
+        act: Callable[[BenchOptions], KdedgeError | None] = print_self_test if verb == "self_test" else print_bench
         return act(trial)
     return None
 

@@ -10,9 +10,9 @@ __all__ = ["print_devices", "print_diagnosis"]
 
 def print_diagnosis() -> None:
     """Print the environment report to stdout and advice to stderr."""
-    from kdedge_runtime.diagnostics.environment import diagnose
+    from kdedge_runtime.diagnostics.environment import collect_environment
 
-    diagnosis = diagnose()
+    diagnosis = collect_environment()
     sys.stdout.write(f"{diagnosis.block()}\n")
     for sentence in diagnosis.advice():
         sys.stderr.write(f"advice: {sentence}\n")
@@ -33,12 +33,12 @@ def print_devices(what: str) -> None:
 
 
 def _print_detected() -> None:
-    from kdedge_runtime.diagnostics.environment import try_onnxruntime
+    from kdedge_runtime.diagnostics.environment import check_onnxruntime
 
     machine = detect_machine()
     profile = profile_for(machine)
     rows = machine.rows() | {
-        "onnxruntime": try_onnxruntime().told(),
+        "onnxruntime": check_onnxruntime().told(),
         "profile": f"{profile.name} ({profile.description})",
     }
     width = max(len(name) for name in rows)
@@ -68,5 +68,7 @@ def _table() -> str:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = (
+        "  ".join(position.ljust(width) for position, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
     return "".join(f"{line}\n" for line in lines)

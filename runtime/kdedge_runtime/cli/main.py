@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kdedge_runtime import __version__
-from kdedge_runtime.cli.commands import add_soak, add_verbs, check_verb, perform
+from kdedge_runtime.cli.commands import add_commands, add_soak, check_command, run_command
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.util.printable import printable, printable_lines
 
@@ -148,7 +148,7 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
         metavar="NAME",
         help="onnxruntime execution provider; an error if it is not available (default: cpu)",
     )
-    add_verbs(parser)
+    add_commands(parser)
     parser.add_argument("--version", action="version", version=f"kdedge-runtime {__version__}")
     return parser
 
@@ -168,10 +168,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
     """
     parser = build_parser(prog)
     arguments = parser.parse_args(argv)
-    verb = check_verb(parser, arguments)
+    verb = check_command(parser, arguments)
     try:
         with _logging_to_stderr():
-            failure = _carry_out(arguments) if verb is None else perform(verb, arguments)
+            failure = _carry_out(arguments) if verb is None else run_command(verb, arguments)
     except KdedgeError as error:
         failure = error
     except OSError as error:  # e.g. a full disk or missing permissions

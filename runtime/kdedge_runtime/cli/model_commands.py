@@ -8,25 +8,25 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from kdedge_runtime.bundle import sound_files
+from kdedge_runtime.bundle import verified_model_files
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.devices.detection import detect_machine, find_profile
-from kdedge_runtime.diagnostics.benchmark import Bench, bench, companion, refusal
+from kdedge_runtime.diagnostics.benchmark import BenchmarkResult, find_counterpart, run_benchmark, unsupported_reason
 from kdedge_runtime.diagnostics.checklist import checklist
 from kdedge_runtime.diagnostics.self_test import advice, self_test
 from kdedge_runtime.errors import ValidationFailed
 from kdedge_runtime.model import Model, available_providers, is_bundle
-from kdedge_runtime.model_source import opened_model
+from kdedge_runtime.model_source import open_model
 from kdedge_runtime.util.printable import printable_json, printable_lines
 
-__all__ = ["Trial", "int8_verdict", "print_bench", "print_self_test"]
+__all__ = ["BenchOptions", "int8_verdict", "print_bench", "print_self_test"]
 
 _PAYS_BELOW = 0.95
 """Latency ratio to fp32 below which int8 is recommended; a smaller gain does not justify the rounding."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class BenchOptions:
     """Model and settings of a self-test or benchmark."""
 
     path: Path
@@ -48,7 +48,7 @@ class Trial:
         return not is_bundle(self.path) and self.signer is None
 
 
-def print_self_test(trial: Trial) -> ValidationFailed | None:
+def print_self_test(trial: BenchOptions) -> ValidationFailed | None:
     """Run the self-test and print the result to stdout. For a bundle, test the model that would run.
 
     Returns:
@@ -59,7 +59,7 @@ def print_self_test(trial: Trial) -> ValidationFailed | None:
     """
     profile = find_profile(trial.device)
     load = _loader(trial, profile)
-    with opened_model(trial.path, load, trial.signer, trial.device) as model:
+    with open_model(trial.path, load, trial.signer, trial.device) as model:
         checks = self_test(model, profile)
     failed = [check.name for check in checks if check.passed is False]
     if trial.as_json:
@@ -73,7 +73,7 @@ def print_self_test(trial: Trial) -> ValidationFailed | None:
     return ValidationFailed(f"The self-test failed: {', '.join(failed)}.{f' {told}' if told else ''}")
 
 
-def print_bench(trial: Trial) -> None:
+def print_bench(trial: BenchOptions) -> None:
     """Benchmark a model and its fp32 or int8 counterpart, or both models of a bundle, and print the result to stdout.
 
     Raises:
@@ -84,13 +84,13 @@ def print_bench(trial: Trial) -> None:
     with (
         nullcontext(_pair(trial.path))
         if trial.is_bare
-        else sound_files(trial.path, trial.signer, trial.device) as files
+        else verified_model_files(trial.path, trial.signer, trial.device) as files
     ):
         paths = [file for name, file in files.items() if trial.is_bare or name.endswith(".onnx")]
         models = {_format(model): model for model in map(load, paths)}
-        measured = bench(models, progress=_progress)
+        measured = run_benchmark(models, progress=_progress)
     if measured.throttling:
-        raise refusal(measured.throttling)
+        raise unsupported_reason(measured.throttling)
     if trial.as_json:
         sys.stdout.write(printable_lines(measured.to_json()) + "\n")
         return
@@ -104,7 +104,7 @@ def print_bench(trial: Trial) -> None:
         sys.stdout.write(f"\n{verdict}\n")
 
 
-def int8_verdict(measured: Bench, profile: DeviceProfile) -> str | None:
+def int8_verdict(measured: BenchmarkResult, profile: DeviceProfile) -> str | None:
     """Return the recommended model file, compared with the profile's expectation; None unless both were measured."""
     ratios = {timing.name: timing.ratio for timing in measured.timings}
     if "fp32" not in ratios or "int8" not in ratios:
@@ -118,7 +118,7 @@ def int8_verdict(measured: Bench, profile: DeviceProfile) -> str | None:
     return f"{found}, {agreement} the profile {profile.name} expects: use the {'int8' if pays else 'fp32'} file."
 
 
-def _loader(trial: Trial, profile: DeviceProfile) -> Callable[[Path], Model]:
+def _loader(trial: BenchOptions, profile: DeviceProfile) -> Callable[[Path], Model]:
     settings = profile.onnxruntime
     provider = trial.provider or settings.best_provider(available_providers())
 
@@ -130,7 +130,7 @@ def _loader(trial: Trial, profile: DeviceProfile) -> Callable[[Path], Model]:
 
 def _pair(path: Path) -> dict[str, Path]:
     """Return a model file and its counterpart, if it exists, by name."""
-    other = companion(path)
+    other = find_counterpart(path)
     return {path.name: path} | ({other.name: other} if other else {})
 
 

@@ -17,25 +17,25 @@ import onnxruntime as ort
 from kdedge_runtime.drawing.heatmap import OPACITY
 from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.model import Model, available_providers
-from kdedge_runtime.model_source import opened_model
+from kdedge_runtime.model_source import open_model
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source, open_source
-from kdedge_runtime.sources.grammar import Place, parse_source
-from kdedge_runtime.sources.source import stands_still
-from kdedge_runtime.sources.timed_opening import opened as opened_source
-from kdedge_runtime.stream.runner import RunSettings, run, stopped_by_signals
-from kdedge_runtime.stream.schedule import Cadence
-from kdedge_runtime.stream.statistics import Progress, RunSummary
+from kdedge_runtime.sources.grammar import SourceSpec, parse_source
+from kdedge_runtime.sources.source import is_still_source
+from kdedge_runtime.sources.timed_opening import open_with_timeout as opened_source
+from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
+from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.statistics import RunProgress, RunSummary
 from kdedge_runtime.util.files import file_sha256
-from kdedge_runtime.util.images import is_picture
+from kdedge_runtime.util.images import is_image_file
 from kdedge_runtime.util.printable import printable
 
 if TYPE_CHECKING:
     import ssl
 
-    from kdedge_runtime.diagnostics.soak import Soak
+    from kdedge_runtime.diagnostics.soak import SoakTest
     from kdedge_runtime.explainers import Explainer
-    from kdedge_runtime.server import Door
+    from kdedge_runtime.server import AccessPolicy
     from kdedge_runtime.server.live_view import Controls, LiveView
 
 __all__ = ["execute"]
@@ -57,7 +57,7 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     _share_one_heap()
     stop = threading.Event()
     with stopped_by_signals(stop), ExitStack() as opened:
-        cadence = Cadence.parse(arguments.cadence)
+        cadence = ExplainSchedule.parse(arguments.cadence)
         setup = _setup(arguments)
         arguments.source = arguments.source or setup.camera
         model = opened.enter_context(_model(arguments, setup))
@@ -70,7 +70,7 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
             class_index = model.class_index(arguments.class_name, by_explainer=explainer is not None)
         start_line = _start_line(model, setup, arguments.method)
         _log.info(start_line)
-        settings = RunSettings(
+        settings = StreamSettings(
             class_index=class_index,
             opacity=OPACITY if arguments.opacity is None else arguments.opacity,
             max_frames=arguments.max_frames,
@@ -82,9 +82,9 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
             source = open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)
             if not stack.enter_context(opened_source(source, stop)):
                 _log.info("Stopped before %s opened.", source.name)
-                return Progress(source).summary()
+                return RunProgress(source).summary()
             sinks = [stack.enter_context(sink) for sink in _sinks(arguments, source, stop)]
-            current: RunSettings | Callable[[], RunSettings] = settings
+            current: StreamSettings | Callable[[], StreamSettings] = settings
             if arguments.view is not None:
                 current = controls = _controls(arguments, model, settings)
                 view = stack.enter_context(_view(arguments, controls, source, start_line, stack))
@@ -119,16 +119,16 @@ def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextMan
     def load(path: Path) -> Model:
         return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
 
-    return opened_model(Path(arguments.model), load, arguments.require_signature, arguments.device or "auto")
+    return open_model(Path(arguments.model), load, arguments.require_signature, arguments.device or "auto")
 
 
-def _soak(duration_s: float, stop: threading.Event) -> "Soak":
-    from kdedge_runtime.diagnostics.soak import Soak
+def _soak(duration_s: float, stop: threading.Event) -> "SoakTest":
+    from kdedge_runtime.diagnostics.soak import SoakTest
 
-    return Soak(duration_s, stop)
+    return SoakTest(duration_s, stop)
 
 
-def _judge(soak: "Soak", summary: RunSummary) -> None:
+def _judge(soak: "SoakTest", summary: RunSummary) -> None:
     from kdedge_runtime.diagnostics.checklist import checklist
 
     checks = soak.checks()
@@ -195,9 +195,9 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
 def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:
     sinks: list[Sink] = []
     if arguments.jsonl is not None:
-        from kdedge_runtime.sinks.json_lines import JsonLines
+        from kdedge_runtime.sinks.json_lines import JsonLinesFile
 
-        sinks.append(JsonLines(arguments.jsonl, stop))
+        sinks.append(JsonLinesFile(arguments.jsonl, stop))
     if arguments.output is not None:
         _check_apart(Path(arguments.output), parse_source(arguments.source))
         sinks.append(_output(Path(arguments.output), source))
@@ -217,7 +217,7 @@ def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event)
     return sinks
 
 
-def _controls(arguments: argparse.Namespace, model: Model, settings: RunSettings) -> "Controls":
+def _controls(arguments: argparse.Namespace, model: Model, settings: StreamSettings) -> "Controls":
     from kdedge_runtime.server.live_view import Controls
 
     return Controls(model, settings, arguments.method, arguments.budget_ms)
@@ -227,7 +227,7 @@ def _view(
     arguments: argparse.Namespace, controls: "Controls", source: Source, start_line: str, stack: ExitStack
 ) -> "LiveView":
     # Imported on demand: a web server takes a third as long to load as onnxruntime.
-    from kdedge_runtime.server import Address, Door
+    from kdedge_runtime.server import AccessPolicy, Address
     from kdedge_runtime.server.live_view import Feedback, LiveView
     from kdedge_runtime.sources.camera import without_password
 
@@ -239,15 +239,15 @@ def _view(
     }
     secret = _secret_token()
     token = secret if arguments.token is None else arguments.token
-    door = Door.at(Address.parse(arguments.view), token, is_printed=token != secret)
-    tls = _tls(arguments.tls, door)
+    policy = AccessPolicy.at(Address.parse(arguments.view), token, is_printed=token != secret)
+    tls = _tls(arguments.tls, policy)
     if arguments.feedback is None:
-        return LiveView(door, about, controls, tls=tls)
+        return LiveView(policy, about, controls, tls=tls)
     from kdedge_runtime.feedback import FeedbackStore
 
     store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
     feedback = Feedback(store, file_sha256(model.path))
-    return LiveView(door, about, controls, feedback, tls=tls)
+    return LiveView(policy, about, controls, feedback, tls=tls)
 
 
 def _secret_token() -> str | None:
@@ -260,28 +260,28 @@ def _secret_token() -> str | None:
     return None
 
 
-def _tls(wanted: str | None, door: "Door") -> "ssl.SSLContext | None":
+def _tls(wanted: str | None, policy: "AccessPolicy") -> "ssl.SSLContext | None":
     """Return the TLS context for --tls: self-signed for an empty string, None for plain HTTP."""
     if wanted is None:
-        if not door.address.is_loopback:
+        if not policy.address.is_loopback:
             _log.warning("The view uses HTTP: its token and images cross the network unencrypted. Add --tls.")
         return None
-    from kdedge_runtime.server.tls import certified, self_signed
+    from kdedge_runtime.server.tls import self_signed_context, tls_context
 
     if wanted:
-        return certified(Path(wanted), "--tls")
-    tls, fingerprint = self_signed("--tls")
+        return tls_context(Path(wanted), "--tls")
+    tls, fingerprint = self_signed_context("--tls")
     _log.info("The certificate is self-signed, so browsers show a warning. SHA-256: %s", fingerprint)
     return tls
 
 
-def _check_apart(output: Path, read: Place) -> None:
+def _check_apart(output: Path, read: SourceSpec) -> None:
     """Raise if the output overlaps the source. Overlays have the names of their images and would overwrite them."""
     if read.kind not in ("pictures", "video"):
         return
     named = read.files or (Path(read.address),)
     taken = {path.resolve() for path in named}
-    beside = {path.parent.resolve() for path in named if is_picture(path)}
+    beside = {path.parent.resolve() for path in named if is_image_file(path)}
     place = output.resolve()
     if place in taken | beside or not taken.isdisjoint(place.parents):
         raise UsageError(
@@ -292,7 +292,7 @@ def _check_apart(output: Path, read: Place) -> None:
 
 def _output(path: Path, source: Source) -> Sink:
     if path.suffix.lower() == ".mp4":
-        if stands_still(source):
+        if is_still_source(source):
             raise UsageError(
                 "Single images cannot be written as a video. Use a folder for their overlays: `-o "
                 f"{path.with_suffix('')}`."
@@ -302,9 +302,9 @@ def _output(path: Path, source: Source) -> Sink:
         return VideoFile(path, source.fps, live=source.live)
     if path.suffix and not path.is_dir():
         raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Use one of them.")
-    from kdedge_runtime.sinks.image_folder import PictureFolder
+    from kdedge_runtime.sinks.image_folder import ImageFolder
 
-    return PictureFolder(path, names_differ=not stands_still(source))
+    return ImageFolder(path, names_differ=not is_still_source(source))
 
 
 def _start_line(model: Model, setup: _Setup, method: str | None) -> str:

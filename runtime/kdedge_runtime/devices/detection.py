@@ -11,7 +11,7 @@ from typing import get_args
 from kdedge_runtime.devices.profile import DeviceProfile, Instruction, load_profile, profile_names
 from kdedge_runtime.errors import KdedgeError
 
-__all__ = ["GENERIC", "Machine", "detect_machine", "find_profile", "machine_name", "profile_for"]
+__all__ = ["GENERIC", "MachineInfo", "detect_machine", "find_profile", "machine_name", "profile_for"]
 
 GENERIC = "generic"
 _ROOT = Path("/")
@@ -30,7 +30,7 @@ _ARM_CORES = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineInfo:
     """Properties of a machine; None if unknown."""
 
     board: str | None
@@ -63,7 +63,7 @@ class Machine:
         }
 
 
-def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = None) -> Machine:
+def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = None) -> MachineInfo:
     """Detect the machine.
 
     Args:
@@ -78,7 +78,7 @@ def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = 
     board = _read(root / "sys/firmware/devicetree/base/model") or _read(root / "proc/device-tree/model")
     info = _cpuinfo(root)
     flags = set(info.get("flags", info.get("Features", "")).split())
-    return Machine(
+    return MachineInfo(
         board=board.rstrip("\0").strip() or None,
         # Some kernels name every ARM core "ARMv8 Processor rev 4 (v8l)".
         cpu=_ARM_CORES.get(info.get("CPU part", "")) or info.get("model name"),
@@ -94,10 +94,10 @@ def machine_name() -> str:
     try:
         return detect_machine().name
     except KdedgeError:
-        return Machine(None, None, platform.machine(), _usable_cores(), (), None).name
+        return MachineInfo(None, None, platform.machine(), _usable_cores(), (), None).name
 
 
-def profile_for(machine: Machine) -> DeviceProfile:
+def profile_for(machine: MachineInfo) -> DeviceProfile:
     """Return the profile of a machine: by board, else by instruction sets, else `generic`."""
     profiles = [load_profile(name) for name in profile_names()]
     board = machine.board or ""
@@ -151,12 +151,12 @@ def _ordered(found: set[Instruction]) -> tuple[Instruction, ...]:
     return tuple(name for name in get_args(Instruction) if name in found)
 
 
-def _detect_macos(ask: Callable[[str], str]) -> Machine:
+def _detect_macos(ask: Callable[[str], str]) -> MachineInfo:
     found = {
         name for flag, name in _FLAGS.items() if flag.startswith("FEAT_") and ask(f"hw.optional.arm.{flag}") == "1"
     }
     cpu, memory, cores = ask("machdep.cpu.brand_string"), ask("hw.memsize"), ask("hw.physicalcpu")
-    return Machine(
+    return MachineInfo(
         board=cpu if cpu.startswith("Apple ") else None,
         cpu=cpu or None,
         architecture=platform.machine(),

@@ -14,15 +14,15 @@ import numpy as np
 import onnxruntime as ort
 
 from kdedge_runtime.diagnostics.plain_model import keep_output
-from kdedge_runtime.diagnostics.reference_frames import draw_frame
-from kdedge_runtime.diagnostics.system_state import BoardState, Throttling, read_board
+from kdedge_runtime.diagnostics.reference_frames import draw_reference_frame
+from kdedge_runtime.diagnostics.system_state import SystemState, Throttling, read_system_state
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.model import Model
 from kdedge_runtime.onnx_session import run_session
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 from kdedge_runtime.util.timing import Stopwatch
 
-__all__ = ["Bench", "Layer", "Timing", "bench", "companion", "refusal"]
+__all__ = ["BenchmarkResult", "LayerTime", "Timing", "run_benchmark", "find_counterpart", "unsupported_reason"]
 
 _log = logging.getLogger(__name__)
 WARM_UPS = 5
@@ -50,7 +50,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerTime:
     """One node of the optimized graph, after onnxruntime's operator fusion."""
 
     name: str
@@ -61,14 +61,14 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchmarkResult:
     """Result of a benchmark. It contains no timings if the board was throttled."""
 
     throttling: tuple[str, ...]
-    before: BoardState
-    after: BoardState
+    before: SystemState
+    after: SystemState
     timings: tuple[Timing, ...] = ()
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[LayerTime, ...] = ()
     """Layers of the first variant, slowest first."""
 
     def to_json(self) -> str:
@@ -95,20 +95,20 @@ class Bench:
         return "\n".join(lines)
 
 
-def companion(path: Path) -> Path | None:
+def find_counterpart(path: Path) -> Path | None:
     """Return the int8 counterpart of an fp32 file, or the reverse, as named by `kdedge export`; None if missing."""
     stem = path.name.removesuffix(".onnx")
     other = path.with_name(f"{stem.removesuffix('.int8')}.onnx" if stem.endswith(".int8") else f"{stem}.int8.onnx")
     return other if other.is_file() else None
 
 
-def bench(
+def run_benchmark(
     models: Mapping[str, Model],
     *,
     runs: int = RUNS,
-    look: Callable[[], BoardState] = read_board,
+    look: Callable[[], SystemState] = read_system_state,
     progress: ProgressCallback = no_progress,
-) -> Bench:
+) -> BenchmarkResult:
     """Measure models in turn, each with its map and, if it has one, without it.
 
     Each round runs every variant once, in rotating order, so that a slowdown affects all variants. Ratios compare runs
@@ -141,13 +141,13 @@ def bench(
     after = look()
     throttling.look(after)
     if throttling.reasons:
-        return Bench(throttling.reasons, before, after)
+        return BenchmarkResult(throttling.reasons, before, after)
     taken = {name: np.array(watch.laps_ms[WARM_UPS:]) for name, watch in watches.items()}
     timings = tuple(_timing(name, taken[name], taken[names[0]]) for name in names)
-    return Bench((), before, after, timings, _layers(next(iter(models.values()))))
+    return BenchmarkResult((), before, after, timings, _layers(next(iter(models.values()))))
 
 
-def refusal(throttling: Sequence[str]) -> KdedgeError:
+def unsupported_reason(throttling: Sequence[str]) -> KdedgeError:
     """Return the error for a throttled board, on which timings would not be representative."""
     return KdedgeError(
         f"The board was throttled during the measurement ({', '.join(throttling)}), so no timings are reported. Use "
@@ -157,7 +157,7 @@ def refusal(throttling: Sequence[str]) -> KdedgeError:
 
 def _variants(key: str, model: Model) -> dict[str, Callable[[], object]]:
     spec = model.metadata.input
-    feed = {spec.name: draw_frame(0, spec.height, spec.width)[None]}
+    feed = {spec.name: draw_reference_frame(0, spec.height, spec.width)[None]}
     calls: dict[str, Callable[[], object]] = {key: lambda: run_session(model.session, None, feed, model.path)}
     if model.has_map:
         try:
@@ -188,10 +188,10 @@ def _timing(name: str, taken_ms: np.ndarray[Any, Any], first_ms: np.ndarray[Any,
     return Timing(name, *(float(value) for value in (p50, p25, p75, middle, low, high)))
 
 
-def _layers(model: Model) -> tuple[Layer, ...]:
+def _layers(model: Model) -> tuple[LayerTime, ...]:
     """Measure the time per node with onnxruntime's profiler, in a separate session because profiling adds overhead."""
     spec = model.metadata.input
-    feed = {spec.name: draw_frame(0, spec.height, spec.width)[None]}
+    feed = {spec.name: draw_reference_frame(0, spec.height, spec.width)[None]}
     with tempfile.TemporaryDirectory() as folder:
         session = _like(model, model.path.read_bytes(), Path(folder) / "profile")
         for _ in range(WARM_UPS + _PROFILED_RUNS):
@@ -203,5 +203,5 @@ def _layers(model: Model) -> tuple[Layer, ...]:
             taken[event["name"].removesuffix(_KERNEL), event["args"]["op_name"]].append(event["dur"] / 1e3)
     means = {node: sum(times[WARM_UPS:]) / _PROFILED_RUNS for node, times in taken.items()}
     total = sum(means.values())
-    layers = [Layer(name, operator, mean, mean / total) for (name, operator), mean in means.items()]
+    layers = [LayerTime(name, operator, mean, mean / total) for (name, operator), mean in means.items()]
     return tuple(sorted(layers, key=lambda layer: -layer.mean_ms))

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Check", "bounded", "checklist"]
+__all__ = ["DeviceCheck", "check_bound", "checklist"]
 
 _MARKS = {True: "[✓]", False: "[✗]", None: "[-]"}
 
 
 @dataclass(frozen=True)
-class Check:
+class DeviceCheck:
     """Result of one check."""
 
     name: str
@@ -19,7 +19,7 @@ class Check:
     """True if passed, False if failed, None if not evaluated (`found` gives the reason)."""
 
 
-def checklist(checks: Sequence[Check]) -> str:
+def checklist(checks: Sequence[DeviceCheck]) -> str:
     """Return the checks as text, one per line: `[✓]` passed, `[✗]` failed, `[-]` not evaluated."""
     name_width, found_width = (
         max(len(text) for text in texts)
@@ -32,7 +32,7 @@ def checklist(checks: Sequence[Check]) -> str:
     )
 
 
-def bounded(name: str, value: float, bound: float, form: str) -> Check:
+def check_bound(name: str, value: float, bound: float, form: str) -> DeviceCheck:
     """Check that a value does not exceed its bound. `form` formats the value with its unit."""
     unit = form.partition("}")[2]
-    return Check(name, form.format(value), f"<= {bound:.4g}{unit}", value <= bound)  # False for NaN
+    return DeviceCheck(name, form.format(value), f"<= {bound:.4g}{unit}", value <= bound)  # False for NaN

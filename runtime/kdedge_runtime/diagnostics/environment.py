@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge_runtime import __version__
-from kdedge_runtime.devices.detection import Machine, detect_machine, profile_for
+from kdedge_runtime.devices.detection import MachineInfo, detect_machine, profile_for
 from kdedge_runtime.devices.profile import DeviceProfile
-from kdedge_runtime.diagnostics.system_state import BoardState, read_board
+from kdedge_runtime.diagnostics.system_state import SystemState, read_system_state
 
-__all__ = ["Diagnosis", "OnnxRuntimeTrial", "diagnose", "try_onnxruntime"]
+__all__ = ["EnvironmentReport", "OnnxRuntimeCheck", "collect_environment", "check_onnxruntime"]
 
 _ROOT = Path("/")
 _PACKAGES = (
@@ -45,7 +45,7 @@ _TRIAL_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
-class OnnxRuntimeTrial:
+class OnnxRuntimeCheck:
     """Result of importing onnxruntime in a subprocess."""
 
     version: str | None
@@ -60,14 +60,14 @@ class OnnxRuntimeTrial:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class EnvironmentReport:
     """Environment report and advice."""
 
-    machine: Machine
+    machine: MachineInfo
     profile: DeviceProfile
     packages: dict[str, str]
-    onnxruntime: OnnxRuntimeTrial
-    board: BoardState
+    onnxruntime: OnnxRuntimeCheck
+    board: SystemState
     cameras: tuple[str, ...]
 
     def block(self) -> str:
@@ -117,24 +117,24 @@ class Diagnosis:
             yield f"The machine has less memory than the profile {self.profile.name} assumes."
 
 
-def diagnose(root: Path = _ROOT) -> Diagnosis:
+def collect_environment(root: Path = _ROOT) -> EnvironmentReport:
     """Collect the environment report.
 
     Args:
         root: folder that contains `proc/`, `sys/` and `dev/`. Values other than `/` are for tests.
     """
     machine = detect_machine(root)
-    return Diagnosis(
+    return EnvironmentReport(
         machine=machine,
         profile=profile_for(machine),
         packages=_packages(),
-        onnxruntime=try_onnxruntime(),
-        board=read_board(root),
+        onnxruntime=check_onnxruntime(),
+        board=read_system_state(root),
         cameras=tuple(_cameras(root)),
     )
 
 
-def try_onnxruntime(python: str = sys.executable) -> OnnxRuntimeTrial:
+def check_onnxruntime(python: str = sys.executable) -> OnnxRuntimeCheck:
     """Import onnxruntime in a subprocess, because the import may crash.
 
     Args:
@@ -145,15 +145,15 @@ def try_onnxruntime(python: str = sys.executable) -> OnnxRuntimeTrial:
             [python, "-c", _TRIAL], capture_output=True, text=True, timeout=_TRIAL_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return OnnxRuntimeTrial(None, (), f"import takes more than {_TRIAL_TIMEOUT_S} s")
+        return OnnxRuntimeCheck(None, (), f"import takes more than {_TRIAL_TIMEOUT_S} s")
     if done.returncode < 0:
-        return OnnxRuntimeTrial(None, (), f"import killed by {signal.Signals(-done.returncode).name}")
+        return OnnxRuntimeCheck(None, (), f"import killed by {signal.Signals(-done.returncode).name}")
     if done.returncode:
         # The last line contains the error; the lines above contain paths.
         kind = (done.stderr.strip().splitlines() or ["no message"])[-1].partition(":")[0]
-        return OnnxRuntimeTrial(None, (), f"import fails ({kind})")
+        return OnnxRuntimeCheck(None, (), f"import fails ({kind})")
     version, *providers = done.stdout.split()
-    return OnnxRuntimeTrial(version, tuple(name.removesuffix("ExecutionProvider") for name in providers), None)
+    return OnnxRuntimeCheck(version, tuple(name.removesuffix("ExecutionProvider") for name in providers), None)
 
 
 def _packages() -> dict[str, str]:

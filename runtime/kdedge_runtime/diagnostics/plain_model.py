@@ -24,7 +24,7 @@ def keep_output(model: bytes, name: str) -> bytes:
     if sum(field.number == protobuf.MODEL_GRAPH for field in fields) != 1:
         raise ValueError("the file contains no graph")
     return b"".join(
-        protobuf.held(field.number, _pruned(field.content, name))
+        protobuf.encode_field(field.number, _pruned(field.content, name))
         if field.number == protobuf.MODEL_GRAPH
         else field.whole
         for field in fields
@@ -40,10 +40,10 @@ def _pruned(graph: memoryview, name: str) -> bytes:
                 _holds_graph(part.content) for part in protobuf.fields(node) if part.number == protobuf.NODE_ATTRIBUTE
             ):
                 raise ValueError("a node contains a subgraph")
-            if needed.isdisjoint(protobuf.texts(node, protobuf.NODE_OUTPUT)):
+            if needed.isdisjoint(protobuf.string_values(node, protobuf.NODE_OUTPUT)):
                 continue
-            needed |= protobuf.texts(node, protobuf.NODE_INPUT)
-        elif field.number == protobuf.GRAPH_OUTPUT and name.encode() not in protobuf.texts(
+            needed |= protobuf.string_values(node, protobuf.NODE_INPUT)
+        elif field.number == protobuf.GRAPH_OUTPUT and name.encode() not in protobuf.string_values(
             field.content, protobuf.VALUE_NAME
         ):
             continue

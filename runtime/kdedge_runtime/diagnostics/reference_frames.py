@@ -20,19 +20,19 @@ import numpy as np
 import onnxruntime as ort
 
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.int8_arithmetic import sum_exactly
+from kdedge_runtime.int8_arithmetic import use_exact_sums
 from kdedge_runtime.metadata import ImageInput, Metadata
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["MOST_ROUNDING", "Golden", "draw_frame", "mean_error", "record"]
+__all__ = ["MOST_ROUNDING", "ReferenceFrames", "draw_reference_frame", "mean_error", "record_reference_frames"]
 
 _FRAMES = 4
 _BYTES = 45_000
 """Maximum size before base64 encoding. Models with very many classes get fewer frames."""
 MOST_ROUNDING = 0.1
 """Largest tolerance relative to the output range. A file with a larger value would disable its own self-test."""
-_CELLS = (3, 9, 27)
+_POSITIONS = (3, 9, 27)
 """Squares per side in each layer of an image."""
 _LEAST_RANGE = 1e-3
 """Lower bound of the output range relative to the magnitude, because the range of a nearly constant output, such as a
@@ -41,7 +41,7 @@ _LEAST_RANGE = 1e-3
 
 
 @dataclass(frozen=True)
-class Golden:
+class ReferenceFrames:
     """Reference images and their expected outputs."""
 
     images: Pixels
@@ -57,7 +57,7 @@ class Golden:
     map_rounding: float
 
     @classmethod
-    def of(cls, model: Model) -> "Golden":
+    def of(cls, model: Model) -> "ReferenceFrames":
         """Read the reference frames of a model file.
 
         Raises:
@@ -78,11 +78,11 @@ class Golden:
                 raise ValueError("this version of kdedge-runtime generates different images")
             logits = _unpack(values["logits"], (count, len(model.metadata.labels)))
             classes = np.array(values["explained_class"], dtype=np.int64)
-            cells = None
+            positions = None
             if values["saliency_map"] is not None:
-                cells = _unpack(values["saliency_map"], (count, outputs.map_height or 0, outputs.map_width or 0))
+                positions = _unpack(values["saliency_map"], (count, outputs.map_height or 0, outputs.map_width or 0))
             rounding = [float(values[key]) for key in ("logits_rounding", "map_rounding")]
-            if classes.shape != (count,) or (cells is None) == model.has_map:
+            if classes.shape != (count,) or (positions is None) == model.has_map:
                 raise ValueError("they do not match the model")
             if not all(0 <= each <= MOST_ROUNDING for each in rounding):  # False for NaN
                 raise ValueError(f"rounding {rounding}, expected 0 to {MOST_ROUNDING:g}")
@@ -90,10 +90,10 @@ class Golden:
             raise ModelFileError(
                 f"The reference frames of {model.path} are damaged ({str(error)[:200]}). Export it again."
             ) from error
-        return cls(images, logits, classes, cells, *rounding)
+        return cls(images, logits, classes, positions, *rounding)
 
 
-def record(path: Path) -> dict[str, Any]:
+def record_reference_frames(path: Path) -> dict[str, Any]:
     """Compute the reference frames of a model file, in the format of `Metadata.golden`.
 
     Args:
@@ -102,8 +102,8 @@ def record(path: Path) -> dict[str, Any]:
     model = _exact_model(path, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
     otherwise = _exact_model(path, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
     metadata = model.metadata
-    cells = (metadata.outputs.map_height or 0) * (metadata.outputs.map_width or 0)
-    count = min(_FRAMES, max(1, _BYTES // (4 * (len(metadata.labels) + cells))))
+    positions = (metadata.outputs.map_height or 0) * (metadata.outputs.map_width or 0)
+    count = min(_FRAMES, max(1, _BYTES // (4 * (len(metadata.labels) + positions))))
     images = _draw(count, metadata.input)
     logits, maps, classes = _say(model, images)
     other_logits, other_maps, _ = _say(otherwise, images, classes)
@@ -135,14 +135,14 @@ def mean_error(said: Floats, expected: Floats) -> float:
     return float((differences / np.maximum(ranges, 1e-12)).mean())
 
 
-def draw_frame(seed: int, height: int, width: int) -> Pixels:
+def draw_reference_frame(seed: int, height: int, width: int) -> Pixels:
     """Generate an image of colored squares, uint8 RGB `[height, width, 3]`, identical on every machine."""
     layers = np.zeros((height, width, 3), dtype=np.uint16)
-    for cells in _CELLS:
-        colours = _noise(f"{seed}/{cells}", cells * cells * 3).reshape(cells, cells, 3)
-        rows, columns = np.arange(height) * cells // height, np.arange(width) * cells // width
-        layers += colours[rows][:, columns]
-    return (layers // len(_CELLS)).astype(np.uint8)
+    for positions in _POSITIONS:
+        colors = _noise(f"{seed}/{positions}", positions * positions * 3).reshape(positions, positions, 3)
+        rows, columns = np.arange(height) * positions // height, np.arange(width) * positions // width
+        layers += colors[rows][:, columns]
+    return (layers // len(_POSITIONS)).astype(np.uint8)
 
 
 def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
@@ -150,7 +150,7 @@ def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = level
-    sum_exactly(options)
+    use_exact_sums(options)
     session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     return Model(path, Metadata.from_props(session.get_modelmeta().custom_metadata_map), session)
 
@@ -167,7 +167,7 @@ def _say(model: Model, images: Pixels, classes: Integers | None = None) -> tuple
 
 
 def _draw(count: int, spec: ImageInput) -> Pixels:
-    return np.stack([draw_frame(seed, spec.height, spec.width) for seed in range(count)])
+    return np.stack([draw_reference_frame(seed, spec.height, spec.width) for seed in range(count)])
 
 
 def _noise(key: str, count: int) -> Pixels:

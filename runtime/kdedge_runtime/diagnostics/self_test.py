@@ -7,10 +7,10 @@ import numpy as np
 import onnxruntime as ort
 
 from kdedge_runtime.devices import DeviceProfile
-from kdedge_runtime.diagnostics.checklist import Check, bounded
+from kdedge_runtime.diagnostics.checklist import DeviceCheck, check_bound
 from kdedge_runtime.diagnostics.default_class import run_without_class
-from kdedge_runtime.diagnostics.reference_frames import Golden, mean_error
-from kdedge_runtime.diagnostics.system_state import BoardState, Throttling, read_board
+from kdedge_runtime.diagnostics.reference_frames import ReferenceFrames, mean_error
+from kdedge_runtime.diagnostics.system_state import SystemState, Throttling, read_system_state
 from kdedge_runtime.int8_arithmetic import kernels_saturate
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.process import peak_memory_mb
@@ -36,7 +36,9 @@ AVX2 without VNNI), Lite0's logits differ by 0.11 of their range and its maps by
 """
 
 
-def self_test(model: Model, profile: DeviceProfile, look: Callable[[], BoardState] = read_board) -> list[Check]:
+def self_test(
+    model: Model, profile: DeviceProfile, look: Callable[[], SystemState] = read_system_state
+) -> list[DeviceCheck]:
     """Run a model on its reference frames and check outputs and budgets.
 
     Args:
@@ -47,15 +49,15 @@ def self_test(model: Model, profile: DeviceProfile, look: Callable[[], BoardStat
     Raises:
         ModelFileError: the file contains no reference frames.
     """
-    golden = Golden.of(model)
+    golden = ReferenceFrames.of(model)
     objection = profile.onnxruntime.objection(ort.__version__)
-    checks = [Check("onnxruntime", objection or ort.__version__, "as the profile allows", objection is None)]
+    checks = [DeviceCheck("onnxruntime", objection or ort.__version__, "as the profile allows", objection is None)]
     checks += _outputs(model, golden)
     checks += _costs(model, golden, profile, look)
     return checks
 
 
-def advice(model: Model, checks: list[Check], instructions: tuple[str, ...]) -> str | None:
+def advice(model: Model, checks: list[DeviceCheck], instructions: tuple[str, ...]) -> str | None:
     """Return a fix for a failure if its cause is known, else None."""
     failed = {check.name for check in checks if check.passed is False}
     saturates = kernels_saturate(instructions, model.metadata.quantization)
@@ -69,7 +71,7 @@ def advice(model: Model, checks: list[Check], instructions: tuple[str, ...]) -> 
     return None
 
 
-def _outputs(model: Model, golden: Golden) -> Iterator[Check]:
+def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
     said = [
         model.predict(image[None], int(golden.explained_class[number])) for number, image in enumerate(golden.images)
     ]
@@ -85,19 +87,21 @@ def _outputs(model: Model, golden: Golden) -> Iterator[Check]:
         for said, expected in zip(logits, golden.logits, strict=True)
     )
     count = len(golden.images)
-    yield Check("answers", f"{same} of {count}", f"{count} of {count}", bool(same == count))
-    yield bounded("logits", mean_error(logits, golden.logits), logits_tolerance, "{:.4f} of the range")
+    yield DeviceCheck("answers", f"{same} of {count}", f"{count} of {count}", bool(same == count))
+    yield check_bound("logits", mean_error(logits, golden.logits), logits_tolerance, "{:.4f} of the range")
     if golden.saliency_map is None:
-        yield Check("map", "not evaluated: the file has no map", "", None)
+        yield DeviceCheck("map", "not evaluated: the file has no map", "", None)
         return
     free = run_without_class(model, golden.images)
     kept = free.fault or f"{free.kept} of {free.images}"
-    yield Check("default class", kept, f"{free.images} of {free.images}", free.fault is None)
+    yield DeviceCheck("default class", kept, f"{free.images} of {free.images}", free.fault is None)
     maps = np.concatenate([one.saliency_map for one in said if one.saliency_map is not None])
-    yield bounded("map", mean_error(maps, golden.saliency_map), map_tolerance, "{:.4f} of the range")
+    yield check_bound("map", mean_error(maps, golden.saliency_map), map_tolerance, "{:.4f} of the range")
 
 
-def _costs(model: Model, golden: Golden, profile: DeviceProfile, look: Callable[[], BoardState]) -> Iterator[Check]:
+def _costs(
+    model: Model, golden: ReferenceFrames, profile: DeviceProfile, look: Callable[[], SystemState]
+) -> Iterator[DeviceCheck]:
     budgets = profile.budgets
     yield _within_budget("file", model.path.stat().st_size / 1e6, budgets.file_mb, "{:.2f} MB")
     throttling = Throttling(look())
@@ -109,16 +113,16 @@ def _costs(model: Model, golden: Golden, profile: DeviceProfile, look: Callable[
     throttling.look(look())
     latency = _within_budget("latency", median(watch.laps_ms[_WARM_UPS:]), budgets.latency_ms, "{:.2f} ms")
     if throttling.reasons:  # latency on a throttled board is not representative
-        latency = Check("latency", f"not measured: {', '.join(throttling.reasons)}", latency.asked, False)
+        latency = DeviceCheck("latency", f"not measured: {', '.join(throttling.reasons)}", latency.asked, False)
     yield latency
     peak_mb = peak_memory_mb()
     if peak_mb is None:
-        yield Check("peak memory", "not evaluated: not available on this system", "", None)
+        yield DeviceCheck("peak memory", "not evaluated: not available on this system", "", None)
     else:
         yield _within_budget("peak memory", peak_mb, budgets.peak_memory_mb, "{:.0f} MB")
 
 
-def _within_budget(name: str, value: float, budget: float | None, form: str) -> Check:
+def _within_budget(name: str, value: float, budget: float | None, form: str) -> DeviceCheck:
     if budget is None:
-        return Check(name, form.format(value), "the profile sets no budget", None)
-    return bounded(name, value, budget, form)
+        return DeviceCheck(name, form.format(value), "the profile sets no budget", None)
+    return check_bound(name, value, budget, form)

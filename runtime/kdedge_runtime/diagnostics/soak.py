@@ -9,13 +9,13 @@ from typing import Self
 
 import numpy as np
 
-from kdedge_runtime.diagnostics.checklist import Check, bounded
-from kdedge_runtime.diagnostics.system_state import BoardState, Throttling, read_board
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.diagnostics.checklist import DeviceCheck, check_bound
+from kdedge_runtime.diagnostics.system_state import SystemState, Throttling, read_system_state
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.process import memory_mb, open_files
 
-__all__ = ["Sample", "Soak", "judge", "theil_sen"]
+__all__ = ["SoakSample", "SoakTest", "evaluate_soak", "theil_sen"]
 
 _SAMPLES = 600
 _LOOK_EVERY_S = 1.0
@@ -35,7 +35,7 @@ _AGE_MS, _AGE_SHARE = 5.0, 0.25
 
 
 @dataclass(frozen=True)
-class Sample:
+class SoakSample:
     """Process statistics at one time."""
 
     time_s: float
@@ -48,7 +48,7 @@ class Sample:
     """Age of the latest prediction in milliseconds."""
 
 
-class Soak:
+class SoakTest:
     """Sink that samples process statistics and ends the run after a given time."""
 
     wants_overlay = False
@@ -57,7 +57,7 @@ class Soak:
         self,
         duration_s: float,
         stop: threading.Event,
-        look: Callable[[], BoardState] = read_board,
+        look: Callable[[], SystemState] = read_system_state,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a soak test.
@@ -68,7 +68,7 @@ class Soak:
             look: function that reads the board state.
             clock: monotonic clock in seconds.
         """
-        self.samples: list[Sample] = []
+        self.samples: list[SoakSample] = []
         self._duration_s = duration_s
         self._look, self._clock = look, clock
         self._timer = threading.Timer(duration_s, stop.set)
@@ -86,7 +86,7 @@ class Soak:
     ) -> None:
         self._timer.cancel()
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Take a sample if one is due."""
         elapsed_s = self._clock() - self._started_s
         if elapsed_s < self._next_s:
@@ -96,17 +96,17 @@ class Soak:
             self._throttling.look(self._look())
             self._next_look_s = elapsed_s + _LOOK_EVERY_S
         self.samples.append(
-            Sample(elapsed_s, memory_mb(), open_files(), progress.frames, progress.dropped, answer.age_ms)
+            SoakSample(elapsed_s, memory_mb(), open_files(), progress.frames, progress.dropped, prediction.age_ms)
         )
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[DeviceCheck]:
         """Return the results of the checks."""
         reasons = self._throttling.reasons
-        board = Check("board", ", ".join(reasons) or "not throttled", "not throttled", not reasons)
-        return [*judge(self.samples, self._duration_s), board]
+        board = DeviceCheck("board", ", ".join(reasons) or "not throttled", "not throttled", not reasons)
+        return [*evaluate_soak(self.samples, self._duration_s), board]
 
 
-def judge(samples: Sequence[Sample], duration_s: float) -> list[Check]:
+def evaluate_soak(samples: Sequence[SoakSample], duration_s: float) -> list[DeviceCheck]:
     """Check the samples of a soak test.
 
     Memory growth is the median slope between any two samples (Theil, 1950; Sen, 1968), which is robust to spikes. It
@@ -119,12 +119,12 @@ def judge(samples: Sequence[Sample], duration_s: float) -> list[Check]:
     """
     lasted_s = samples[-1].time_s if samples else 0.0
     # The last sample is taken with the last prediction, one or two frames before the end.
-    full = Check("duration", f"{lasted_s:.1f} s", f">= {0.95 * duration_s:.1f} s", lasted_s >= 0.95 * duration_s)
+    full = DeviceCheck("duration", f"{lasted_s:.1f} s", f">= {0.95 * duration_s:.1f} s", lasted_s >= 0.95 * duration_s)
     is_settled = lasted_s >= 3 * _SETTLING_S
     from_s = max(_SETTLING * lasted_s, _SETTLING_S if is_settled else 0.0)
     judged = [sample for sample in samples if sample.time_s >= from_s]
     if len(judged) < _FEWEST_SAMPLES:
-        return [full, Check("samples", str(len(judged)), f">= {_FEWEST_SAMPLES}", False)]
+        return [full, DeviceCheck("samples", str(len(judged)), f">= {_FEWEST_SAMPLES}", False)]
     third = len(judged) // 3
     first, last = judged[:third], judged[-third:]
     age_ms = float(np.median([sample.age_ms for sample in first]))
@@ -133,8 +133,8 @@ def judge(samples: Sequence[Sample], duration_s: float) -> list[Check]:
         full,
         _memory(judged, is_settled),
         _files(first, last),
-        bounded("drop rate", _drop_percent(last) - _drop_percent(first), _DROP_POINTS, "{:+.1f} points"),
-        bounded("frame age", age_drift_ms, max(_AGE_MS, _AGE_SHARE * age_ms), "{:+.1f} ms"),
+        check_bound("drop rate", _drop_percent(last) - _drop_percent(first), _DROP_POINTS, "{:+.1f} points"),
+        check_bound("frame age", age_drift_ms, max(_AGE_MS, _AGE_SHARE * age_ms), "{:+.1f} ms"),
     ]
 
 
@@ -145,25 +145,25 @@ def theil_sen(times: Sequence[float], values: Sequence[float]) -> float:
     return float(np.median((y[late] - y[early]) / (x[late] - x[early])))
 
 
-def _memory(judged: Sequence[Sample], is_settled: bool) -> Check:
+def _memory(judged: Sequence[SoakSample], is_settled: bool) -> DeviceCheck:
     known = [(sample.time_s, sample.memory_mb) for sample in judged if sample.memory_mb is not None]
     if len(known) < len(judged):
-        return Check("memory", "not evaluated: not available on this system", "", None)
+        return DeviceCheck("memory", "not evaluated: not available on this system", "", None)
     times, values = zip(*known, strict=True)
     slope = theil_sen(times, values)
     growth_mb = slope * (times[-1] - times[0])
-    check = bounded("memory", growth_mb, _MEMORY_MB if is_settled else _UNSETTLED_SHARE * values[0], "{:+.2f} MB")
-    return Check(check.name, f"{check.found} ({slope * 3600:+.1f} MB per hour)", check.asked, check.passed)
+    check = check_bound("memory", growth_mb, _MEMORY_MB if is_settled else _UNSETTLED_SHARE * values[0], "{:+.2f} MB")
+    return DeviceCheck(check.name, f"{check.found} ({slope * 3600:+.1f} MB per hour)", check.asked, check.passed)
 
 
-def _files(first: Sequence[Sample], last: Sequence[Sample]) -> Check:
+def _files(first: Sequence[SoakSample], last: Sequence[SoakSample]) -> DeviceCheck:
     before, after = ([sample.open_files for sample in part if sample.open_files is not None] for part in (first, last))
     if not before or not after:
-        return Check("open files", "not evaluated: not available on this system", "", None)
+        return DeviceCheck("open files", "not evaluated: not available on this system", "", None)
     # Minima, because temporarily open files are not a leak.
-    return bounded("open files", min(after) - min(before), _FILES, "{:+d}")
+    return check_bound("open files", min(after) - min(before), _FILES, "{:+d}")
 
 
-def _drop_percent(part: Sequence[Sample]) -> float:
-    answered, dropped = part[-1].frames - part[0].frames, part[-1].dropped - part[0].dropped
-    return 100 * dropped / max(answered + dropped, 1)
+def _drop_percent(part: Sequence[SoakSample]) -> float:
+    predicted, dropped = part[-1].frames - part[0].frames, part[-1].dropped - part[0].dropped
+    return 100 * dropped / max(predicted + dropped, 1)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BoardState", "Throttling", "read_board"]
+__all__ = ["SystemState", "Throttling", "read_system_state"]
 
 _ROOT = Path("/")
 _FIRMWARE_BITS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
@@ -23,7 +23,7 @@ _CPU_SENSORS = ("coretemp", "k10temp", "cpu_thermal", "zenpower")
 
 
 @dataclass(frozen=True)
-class BoardState:
+class SystemState:
     """One reading of the board state."""
 
     temperature_c: float | None
@@ -54,11 +54,11 @@ class BoardState:
 class Throttling:
     """Throttling reasons collected over a measurement."""
 
-    def __init__(self, first: BoardState) -> None:
+    def __init__(self, first: SystemState) -> None:
         self._first = first
         self._reasons = dict.fromkeys(first.throttled)
 
-    def look(self, state: BoardState) -> None:
+    def look(self, state: SystemState) -> None:
         """Add a later reading of the board state."""
         self._reasons |= dict.fromkeys(state.throttled)
         # A since-boot reason that is new occurred during the measurement.
@@ -73,7 +73,7 @@ class Throttling:
         return tuple(self._reasons)
 
 
-def read_board(root: Path = _ROOT) -> BoardState:
+def read_system_state(root: Path = _ROOT) -> SystemState:
     """Read the board state.
 
     Args:
@@ -88,7 +88,7 @@ def read_board(root: Path = _ROOT) -> BoardState:
         now.append("frequency capped by heat")
     clocks, limits = _clocks_mhz(root, "scaling_cur_freq"), _clocks_mhz(root, "cpuinfo_max_freq")
     temperatures = list(_temperatures_c(root))
-    return BoardState(
+    return SystemState(
         temperature_c=max(temperatures, default=None),
         clock_mhz=min(clocks, default=None),
         max_clock_mhz=min(limits, default=None),

@@ -5,9 +5,9 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
-from kdedge_runtime.drawing.fonts import font, typeface_of
+from kdedge_runtime.drawing.fonts import find_font, load_font
 
-__all__ = ["Caption", "draw_caption", "with_caption_below"]
+__all__ = ["Caption", "draw_caption", "append_caption"]
 
 _PLATE = (12, 12, 18, 184)
 _BRIGHT = (255, 255, 255, 255)
@@ -32,30 +32,30 @@ class Caption:
     """Smaller lines below the label."""
 
 
-def draw_caption(picture: Image.Image, caption: Caption) -> None:
+def draw_caption(image: Image.Image, caption: Caption) -> None:
     """Draw a caption on a dark plate in the lower left corner of an RGB image, in place.
 
     The font size is 1/17 of the shorter image side. Text that is too wide is shrunk first, then truncated with an
     ellipsis.
     """
-    size = _type_size(picture)
+    size = _type_size(image)
     margin = max(2, size // 2)
-    block = _Block(caption, size, picture.width - 4 * margin)
-    left, top = margin, picture.height - 3 * margin - block.height
-    draw = ImageDraw.Draw(picture, "RGBA")
-    corner = (left + block.width + 2 * margin, picture.height - margin)
+    block = _Block(caption, size, image.width - 4 * margin)
+    left, top = margin, image.height - 3 * margin - block.height
+    draw = ImageDraw.Draw(image, "RGBA")
+    corner = (left + block.width + 2 * margin, image.height - margin)
     draw.rounded_rectangle((left, top, *corner), size // 3, fill=_PLATE)
     block.draw(draw, left + margin, top + margin)
 
 
-def with_caption_below(picture: Image.Image, caption: Caption) -> Image.Image:
+def append_caption(image: Image.Image, caption: Caption) -> Image.Image:
     """Return the image on a dark background with the caption below it, so that no part is covered."""
-    size = _type_size(picture)
+    size = _type_size(image)
     margin = max(2, size // 2)
-    block = _Block(caption, size, picture.width - 2 * margin)
-    page = Image.new("RGB", (picture.width, picture.height + block.height + 3 * margin), _PLATE[:3])
-    page.paste(picture, (0, 0))
-    block.draw(ImageDraw.Draw(page, "RGBA"), margin, picture.height + margin)
+    block = _Block(caption, size, image.width - 2 * margin)
+    page = Image.new("RGB", (image.width, image.height + block.height + 3 * margin), _PLATE[:3])
+    page.paste(image, (0, 0))
+    block.draw(ImageDraw.Draw(page, "RGBA"), margin, image.height + margin)
     return page
 
 
@@ -77,7 +77,7 @@ class _Block:
     def draw(self, draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
         # Baseline anchors, so that lines with and without descenders align.
         baseline = y + round(self.size * _ASCENT)
-        type_ = font(typeface_of(self.label), self.size)
+        type_ = load_font(find_font(self.label), self.size)
         draw.text((x, baseline), self.label, _BRIGHT, font=type_, anchor="ls")
         percent = f"{self.probability * 100:.0f} %"
         draw.text((x + self.width, baseline), percent, _BRIGHT, font=type_, anchor="rs")
@@ -89,18 +89,18 @@ class _Block:
         y += self.bar
         for text in self.details:
             y += self.gap
-            type_ = font(typeface_of(text), self.small)
+            type_ = load_font(find_font(text), self.small)
             draw.text((x, y + round(self.small * _ASCENT)), text, _SOFT, font=type_, anchor="ls")
             y += self.small
 
 
-def _type_size(picture: Image.Image) -> int:
-    return max(_SMALLEST_PX, round(min(picture.size) / 17))
+def _type_size(image: Image.Image) -> int:
+    return max(_SMALLEST_PX, round(min(image.size) / 17))
 
 
 @lru_cache(maxsize=256)
 def _width(text: str, size: int) -> int:
-    return round(font(typeface_of(text), size).getlength(text))
+    return round(load_font(find_font(text), size).getlength(text))
 
 
 @lru_cache(maxsize=256)

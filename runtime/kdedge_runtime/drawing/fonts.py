@@ -5,7 +5,7 @@ from functools import cache, lru_cache
 
 from PIL import ImageFont
 
-__all__ = ["Font", "font", "typeface_of"]
+__all__ = ["Font", "load_font", "find_font"]
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -24,7 +24,7 @@ _NO_CHARACTER = "\uffff"
 """Unicode noncharacter, for which every font draws its missing-glyph symbol."""
 
 
-def typeface_of(text: str) -> str | None:
+def find_font(text: str) -> str | None:
     """Return the first font that covers a text, or else the one with the fewest missing characters (warns once).
 
     Returns:
@@ -34,7 +34,7 @@ def typeface_of(text: str) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def font(typeface: str | None, size: int) -> Font:
+def load_font(typeface: str | None, size: int) -> Font:
     """Load a font at a size in pixels.
 
     Raises:
@@ -64,7 +64,7 @@ def _typeface_beyond_ascii(text: str) -> str | None:
 @cache
 def _is_usable(typeface: str) -> bool:
     try:
-        font(typeface, _PROBE_PX)
+        load_font(typeface, _PROBE_PX)
     except (OSError, ImportError):
         return False
     return all(_has(typeface, character) for character in _BESIDE_EVERY_NAME)
@@ -81,7 +81,7 @@ def _sign_of_lack(typeface: str | None) -> tuple[tuple[int, int], bytes]:
 
 
 def _drawn(typeface: str | None, character: str) -> tuple[tuple[int, int], bytes]:
-    mask = font(typeface, _PROBE_PX).getmask(character)
+    mask = load_font(typeface, _PROBE_PX).getmask(character)
     return mask.size, bytes(mask)
 
 

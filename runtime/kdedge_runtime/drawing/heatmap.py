@@ -12,12 +12,12 @@ __all__ = [
     "UNMEASURED",
     "HeatStats",
     "MapDisplay",
-    "SteadyScale",
+    "SmoothedScale",
     "contrast",
     "display_heat",
     "heat_stats",
     "peak",
-    "rectified",
+    "normalize_heatmap",
 ]
 
 Box = tuple[float, float, float, float]
@@ -30,7 +30,7 @@ def peak(saliency_map: Floats) -> float:
     return max(float(saliency_map.max()), 0.0)
 
 
-def rectified(saliency_map: Floats, scale: float) -> Floats:
+def normalize_heatmap(saliency_map: Floats, scale: float) -> Floats:
     """Return the positive part of a signed map, divided by `scale` and clipped to 1.
 
     Args:
@@ -93,7 +93,7 @@ def display_heat(saliency_map: Floats, scale: float, typical_contrast: float | N
     Returns:
         float32 `[h, w]` in [0, 1].
     """
-    heat = rectified(saliency_map, scale)
+    heat = normalize_heatmap(saliency_map, scale)
     if typical_contrast is None:
         return heat
     return heat * np.float32(min(1.0, contrast(saliency_map) / typical_contrast))
@@ -139,8 +139,8 @@ def heat_stats(
     down = float(share.sum(axis=1) @ np.clip((np.arange(rows) + 0.5 + shift[1]) / rows, 0.0, 1.0))
     left, top, right, bottom = box
     held = share[share > 0]
-    cells = evidence.size
-    entropy = float(-(held * np.log(held)).sum()) / math.log(cells) if cells > 1 else 0.0
+    positions = evidence.size
+    entropy = float(-(held * np.log(held)).sum()) / math.log(positions) if positions > 1 else 0.0
     return HeatStats(
         cx=min(max((left + across * (right - left)) / width, 0.0), 1.0),  # letterbox borders extend beyond the frame
         cy=min(max((top + down * (bottom - top)) / height, 0.0), 1.0),
@@ -149,7 +149,7 @@ def heat_stats(
     )
 
 
-class SteadyScale:
+class SmoothedScale:
     """Display scale for video: rises immediately and decays slowly, to avoid flicker.
 
     Normalizing every frame by its own maximum would show weak evidence as brightly as strong evidence and pulse with

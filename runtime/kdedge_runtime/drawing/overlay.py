@@ -22,7 +22,7 @@ _SEEN_OUTLINE_SHADE = (0, 0, 0, 110)
 
 
 def draw_overlay(
-    picture: Pixels,
+    image: Pixels,
     heat: Floats | None,
     box: Box,
     caption: Caption | None = None,
@@ -35,7 +35,7 @@ def draw_overlay(
     The area outside the visible part keeps its colors, except for a thin outline.
 
     Args:
-        picture: uint8 RGB `[H, W, 3]`; not modified.
+        image: uint8 RGB `[H, W, 3]`; not modified.
         heat: heat map `[h, w]` in [0, 1] (see `kdedge_runtime.drawing.heatmap.rectified`), or None.
         box: visible part of the image, from `kdedge_runtime.preprocess.visible_box`. Parts outside the image are not
         drawn.
@@ -47,9 +47,9 @@ def draw_overlay(
         uint8 RGB of the image's size. Images too small for a caption are enlarged by an integer factor, up to 16
         million pixels.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     enlarged = _enlargement(height, width)
-    canvas = Image.fromarray(picture)
+    canvas = Image.fromarray(image)
     if enlarged > 1:
         canvas = canvas.resize((width * enlarged, height * enlarged), Image.Resampling.BICUBIC)
     left, top, right, bottom = (round(edge * enlarged) for edge in box)

@@ -13,7 +13,7 @@ is zero after normalization. The score is the class probability (for Score-CAM t
 those of the graph: positive values support the class.
 """
 
-from kdedge_runtime.explainers.estimate import Estimate, Explainer
-from kdedge_runtime.explainers.registry import METHODS, make_explainer
+from kdedge_runtime.explainers.estimate import Explainer, MapEstimate
+from kdedge_runtime.explainers.registry import EXPLAINERS, make_explainer
 
-__all__ = ["METHODS", "Estimate", "Explainer", "make_explainer"]
+__all__ = ["EXPLAINERS", "MapEstimate", "Explainer", "make_explainer"]

@@ -8,11 +8,11 @@ import numpy as np
 from kdedge_runtime.util.arrays import Floats, Pixels
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Estimate", "Explainer"]
+__all__ = ["MapEstimate", "Explainer"]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MapEstimate:
     """Saliency map estimated from many evaluations of the model."""
 
     map: Floats
@@ -36,7 +36,7 @@ class Estimate:
 class Explainer(Protocol):
     """Explainer of one class in one image."""
 
-    def __call__(self, image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> Estimate:
+    def __call__(self, image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> MapEstimate:
         """Explain an image.
 
         Args:

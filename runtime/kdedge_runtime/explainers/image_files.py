@@ -7,52 +7,52 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.drawing.caption import Caption, with_caption_below
+from kdedge_runtime.drawing.caption import Caption, append_caption
 from kdedge_runtime.drawing.heatmap import UNMEASURED, display_heat, peak
 from kdedge_runtime.drawing.overlay import OPACITY, draw_overlay
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.explainers import Estimate, Explainer
+from kdedge_runtime.explainers import Explainer, MapEstimate
 from kdedge_runtime.model import Model
-from kdedge_runtime.prediction import Answer, read_answer
-from kdedge_runtime.preprocess import fit, visible_box
+from kdedge_runtime.prediction import Prediction, decode_prediction
+from kdedge_runtime.preprocess import preprocess, visible_box
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.arrays import Pixels
-from kdedge_runtime.util.files import UniqueNames, staged, written
-from kdedge_runtime.util.images import picture_files, read_picture
+from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable
+from kdedge_runtime.util.images import image_files, read_image
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Explained", "explain", "explanation_picture"]
+__all__ = ["ExplainedImage", "explain_image", "explanation_image"]
 
 _GAP_PX = 6
 _LONGEST_SIDE_PX = 1280
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedImage:
     """Explanation of one image, written to disk."""
 
     picture: Path
     written: Path
-    answer: Answer
-    estimate: Estimate | None = None
+    prediction: Prediction
+    estimate: MapEstimate | None = None
     """Statistics of the black-box estimate, or None if the map comes from the model file."""
 
 
-def explain(
+def explain_image(
     model: Model,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     output: Path,
     *,
     class_name: str | None = None,
     opacity: float = OPACITY,
     explainer: Explainer | None = None,
     progress: ProgressCallback = no_progress,
-) -> list[Explained]:
+) -> list[ExplainedImage]:
     """Explain images and write one PNG each: the image next to its overlay, with label, probability and class below.
 
     Args:
         model: the model. If it has no map and no explainer is given, the overlay contains only text.
-        pictures: image files or folders of them.
+        images: image files or folders of them.
         output: output folder. Images with equal names from different folders get the suffix `-2`, `-3`, …
         class_name: name or index of the class to explain; None for the top-1 class of each image.
         opacity: heat map opacity, in [0, 1].
@@ -67,18 +67,18 @@ def explain(
         SourceError: no image was found, or some cannot be read. Readable images are written first.
     """
     class_index = None if class_name is None else model.class_index(class_name, by_explainer=explainer is not None)
-    files = list(_files(pictures))
+    files = list(_files(images))
     read = {path.resolve() for path in files}
     names = UniqueNames()
-    done: list[Explained] = []
+    done: list[ExplainedImage] = []
     failures: list[SourceError] = []
     for index, path in enumerate(files):
         try:
-            frame = Frame(index, read_picture(path), 0.0, written(path.name))
+            frame = Frame(index, read_image(path), 0.0, displayable(path.name))
         except SourceError as error:
             failures.append(error)
             continue
-        image = fit(frame.rgb, model.metadata.input)
+        image = preprocess(frame.rgb, model.metadata.input)
         explanation, estimate = model.predict(image[None], class_index), None
         if explainer is not None:
             explained = int(explanation.explained_class[0]) if class_index is None else class_index
@@ -89,14 +89,14 @@ def explain(
                 explained_class=np.array([explained], np.int64),
                 display=UNMEASURED,
             )
-        answer = read_answer(model, frame, explanation, clock=lambda: 0.0)
-        target = output / names.take(written(path.stem), ".png")
+        prediction = decode_prediction(model, frame, explanation, clock=lambda: 0.0)
+        target = output / names.take(displayable(path.stem), ".png")
         if target.resolve() in read:
             raise UsageError(f"{target} is an input image and would be overwritten. Choose another folder: -o DIR.")
-        with staged(target) as temporary:
-            Image.fromarray(explanation_picture(model, answer, opacity, estimate)).save(temporary)
+        with atomic_path(target) as temporary:
+            Image.fromarray(explanation_image(model, prediction, opacity, estimate)).save(temporary)
         progress("explaining images", index + 1, len(files))
-        done.append(Explained(path, target, answer, estimate))
+        done.append(ExplainedImage(path, target, prediction, estimate))
     if failures:
         named = f"{' '.join(map(str, failures[:3]))}{' …' if len(failures) > 3 else ''}"
         if not done:
@@ -106,42 +106,42 @@ def explain(
             f"were explained in {output}."
         )
     if not done:
-        raise SourceError(f"No images found in {', '.join(map(str, pictures))}. Pass image files or folders of them.")
+        raise SourceError(f"No images found in {', '.join(map(str, images))}. Pass image files or folders of them.")
     return done
 
 
-def explanation_picture(
-    model: Model, answer: Answer, opacity: float = OPACITY, estimate: Estimate | None = None
+def explanation_image(
+    model: Model, prediction: Prediction, opacity: float = OPACITY, estimate: MapEstimate | None = None
 ) -> Pixels:
     """Return an image next to its overlay with the prediction below, uint8 RGB. Each side is at most 1280 pixels."""
-    picture = _shrunk(answer.frame.rgb)
+    picture = _shrunk(prediction.frame.rgb)
     height, width = picture.shape[:2]
     heat = None
     details: tuple[str, ...] = ("no map in this model",)
-    if answer.saliency_map is not None:
-        strongest = peak(answer.saliency_map)
-        heat = display_heat(answer.saliency_map, strongest, answer.display.typical_contrast)
-        details = (f"heat map: evidence for {answer.explained}",)
+    if prediction.saliency_map is not None:
+        strongest = peak(prediction.saliency_map)
+        heat = display_heat(prediction.saliency_map, strongest, prediction.display.typical_contrast)
+        details = (f"heat map: evidence for {prediction.explained}",)
     if estimate is not None:
         details += (_account(estimate),)
     box = visible_box(height, width, model.metadata.input)
-    overlay = draw_overlay(picture, heat, box, opacity=opacity, shift=answer.display.shift)
+    overlay = draw_overlay(picture, heat, box, opacity=opacity, shift=prediction.display.shift)
     # The overlay of a small image is enlarged.
     plain = Image.fromarray(picture).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
     pair = Image.fromarray(np.concatenate([np.asarray(plain), gap, overlay], axis=1))
-    return np.asarray(with_caption_below(pair, Caption(answer.label, answer.probability, details)))
+    return np.asarray(append_caption(pair, Caption(prediction.label, prediction.probability, details)))
 
 
-def _account(estimate: Estimate) -> str:
+def _account(estimate: MapEstimate) -> str:
     error = estimate.relative_error
     sure = f"error ± {100 * error:.0f} % of the peak" if np.isfinite(error) else "too few to estimate the error"
     return f"{estimate.evaluations:,} evaluations, {sure}"
 
 
-def _files(pictures: Iterable[Path]) -> Iterable[Path]:
-    for path in pictures:
-        yield from picture_files(path) if path.is_dir() else [path]
+def _files(images: Iterable[Path]) -> Iterable[Path]:
+    for path in images:
+        yield from image_files(path) if path.is_dir() else [path]
 
 
 def _shrunk(picture: Pixels) -> Pixels:

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from kdedge_runtime.explainers.estimate import Estimate
-from kdedge_runtime.explainers.masked_scorer import Doubles, Probe, Truths
+from kdedge_runtime.explainers.estimate import MapEstimate
+from kdedge_runtime.explainers.masked_scorer import Doubles, MaskedScorer, Truths
 from kdedge_runtime.util.arrays import Integers
 
 __all__ = ["kernel_shap", "shapley_values"]
@@ -19,7 +19,7 @@ _MOST_EXACT = 10
 """Maximum number of parts for exact values, from all 2^parts coalitions."""
 
 
-def kernel_shap(probe: Probe, parts: Integers) -> Estimate:
+def kernel_shap(probe: MaskedScorer, parts: Integers) -> MapEstimate:
     """Compute Shapley values of superpixels. They sum to the score of the image minus that of the fully hidden image.
 
     Values are exact for up to 10 parts, unless the budget ends earlier. Otherwise they are estimated from coalitions

@@ -6,8 +6,8 @@ authors' package `lime`.
 
 import numpy as np
 
-from kdedge_runtime.explainers.estimate import Estimate
-from kdedge_runtime.explainers.masked_scorer import Doubles, Probe, Truths
+from kdedge_runtime.explainers.estimate import MapEstimate
+from kdedge_runtime.explainers.masked_scorer import Doubles, MaskedScorer, Truths
 from kdedge_runtime.util.arrays import Integers
 
 __all__ = ["lime", "local_model"]
@@ -17,7 +17,7 @@ _KERNEL_WIDTH = 0.25
 _RIDGE = 1.0
 
 
-def lime(probe: Probe, parts: Integers) -> Estimate:
+def lime(probe: MaskedScorer, parts: Integers) -> MapEstimate:
     """Compute the weight of each superpixel in a linear model of the score near the full image.
 
     Args:
@@ -57,11 +57,11 @@ def local_model(shown: Truths, scores: Doubles) -> tuple[Doubles, Doubles]:
     distance = 1 - np.sqrt(present.mean(axis=1))
     nearness = np.sqrt(np.exp(-(distance**2) / _KERNEL_WIDTH**2))
     share = nearness / nearness.sum()
-    centred, target = present - share @ present, scores - share @ scores
-    inverse = np.linalg.inv((centred * nearness[:, None]).T @ centred + _RIDGE * np.eye(parts))
-    weights = inverse @ (centred.T @ (nearness * target))
+    centered, target = present - share @ present, scores - share @ scores
+    inverse = np.linalg.inv((centered * nearness[:, None]).T @ centered + _RIDGE * np.eye(parts))
+    weights = inverse @ (centered.T @ (nearness * target))
     if samples <= parts + 1:
         return weights, np.full(parts, np.inf)
-    leverage = share + nearness * ((centred @ inverse) * centred).sum(axis=1)
-    residuals = nearness * (target - centred @ weights) / (1 - leverage)
-    return weights, np.sqrt((inverse @ (centred.T * residuals**2) @ centred @ inverse).diagonal())
+    leverage = share + nearness * ((centered @ inverse) * centered).sum(axis=1)
+    residuals = nearness * (target - centered @ weights) / (1 - leverage)
+    return weights, np.sqrt((inverse @ (centered.T * residuals**2) @ centered @ inverse).diagonal())

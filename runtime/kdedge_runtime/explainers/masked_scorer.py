@@ -7,11 +7,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_runtime.explainers.estimate import Estimate
+from kdedge_runtime.explainers.estimate import MapEstimate
 from kdedge_runtime.util.arrays import Floats, Pixels
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Doubles", "Probe", "Score", "Truths"]
+__all__ = ["Doubles", "MaskedScorer", "Score", "Truths"]
 
 Doubles: TypeAlias = NDArray[np.float64]
 Truths: TypeAlias = NDArray[np.bool_]
@@ -23,7 +23,7 @@ _MOST_EVALUATIONS = 100_000
 _STEP = "explaining the image"
 
 
-class Probe:
+class MaskedScorer:
     """State of one explanation: hides parts, evaluates the score, counts evaluations and measures time."""
 
     def __init__(
@@ -97,8 +97,8 @@ class Probe:
             else:
                 self._progress(_STEP, min(round(self.elapsed_ms), round(self.budget_ms)), round(self.budget_ms))
 
-    def estimate(self, saliency_map: Doubles, standard_error: Doubles) -> Estimate:
+    def estimate(self, saliency_map: Doubles, standard_error: Doubles) -> MapEstimate:
         """Return the estimate with the evaluations and elapsed time so far."""
-        return Estimate(
+        return MapEstimate(
             saliency_map.astype(np.float32), standard_error.astype(np.float32), self.evaluations, self.elapsed_ms
         )

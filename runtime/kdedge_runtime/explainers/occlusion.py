@@ -5,26 +5,26 @@ Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks,
 
 import numpy as np
 
-from kdedge_runtime.explainers.estimate import Estimate
-from kdedge_runtime.explainers.image_grid import cell_edges
-from kdedge_runtime.explainers.masked_scorer import Doubles, Probe
+from kdedge_runtime.explainers.estimate import MapEstimate
+from kdedge_runtime.explainers.image_grid import grid_edges
+from kdedge_runtime.explainers.masked_scorer import Doubles, MaskedScorer
 
 __all__ = ["occlusion"]
 
-_CELLS = 14
-_WINDOW_CELLS = 3
+_POSITIONS = 14
+_WINDOW_POSITIONS = 3
 
 
-def occlusion(probe: Probe) -> Estimate:
+def occlusion(probe: MaskedScorer) -> MapEstimate:
     """Compute the mean score drop over the squares that cover each position.
 
     The map has 14 × 14 positions. Squares of 3 × 3 positions are placed everywhere inside the image, 144 in total.
     Squares that tile the image come first and are always evaluated; the others follow in random order. The standard
     error includes the finite population correction and is zero if all squares are evaluated.
     """
-    rows, columns = cell_edges(probe.height, _CELLS), cell_edges(probe.width, _CELLS)
+    rows, columns = grid_edges(probe.height, _POSITIONS), grid_edges(probe.width, _POSITIONS)
     shape = len(rows) - 1, len(columns) - 1
-    tall, wide = min(_WINDOW_CELLS, shape[0]), min(_WINDOW_CELLS, shape[1])
+    tall, wide = min(_WINDOW_POSITIONS, shape[0]), min(_WINDOW_POSITIONS, shape[1])
     places = [(top, left) for top in range(shape[0] - tall + 1) for left in range(shape[1] - wide + 1)]
     tiling = [(top, left) for top in _tiles(shape[0], tall) for left in _tiles(shape[1], wide)]
     others = sorted(set(places) - set(tiling))
@@ -44,17 +44,17 @@ def occlusion(probe: Probe) -> Estimate:
         for mask, (top, left) in zip(keep, batch, strict=True):
             mask[rows[top] : rows[top + tall], columns[left] : columns[left + wide]] = 0
         for drop, (top, left) in zip(whole - probe.ask(keep), batch, strict=True):
-            cells = np.s_[top : top + tall, left : left + wide]
-            made[cells] += 1
-            drops[cells] += drop
-            squares[cells] += drop**2
+            positions = np.s_[top : top + tall, left : left + wide]
+            made[positions] += 1
+            drops[positions] += drop
+            squares[positions] += drop**2
     mean = drops / made
     return probe.estimate(mean, _error(mean, made, squares, all_of_them))
 
 
-def _tiles(cells: int, window: int) -> list[int]:
+def _tiles(positions: int, window: int) -> list[int]:
     """Return the starts of the fewest windows that cover all positions; the last one may overlap."""
-    return sorted({*range(0, cells - window + 1, window), cells - window})
+    return sorted({*range(0, positions - window + 1, window), positions - window})
 
 
 def _error(mean: Doubles, made: Doubles, squares: Doubles, all_of_them: Doubles) -> Doubles:

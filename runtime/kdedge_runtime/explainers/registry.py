@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.explainers.estimate import Estimate, Explainer
+from kdedge_runtime.explainers.estimate import Explainer, MapEstimate
 from kdedge_runtime.explainers.kernel_shap import kernel_shap
 from kdedge_runtime.explainers.lime import lime
-from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.explainers.rise import rise
 from kdedge_runtime.explainers.score_cam import score_cam
@@ -18,9 +18,9 @@ from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats, Pixels
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["METHODS", "PARTS", "make_explainer"]
+__all__ = ["EXPLAINERS", "PARTS", "make_explainer"]
 
-METHODS = ("occlusion", "rise", "lime", "shap", "scorecam")
+EXPLAINERS = ("occlusion", "rise", "lime", "shap", "scorecam")
 PARTS = 40
 """Default number of superpixels for LIME and KernelSHAP."""
 _MOST_PARTS = 200
@@ -50,8 +50,8 @@ def make_explainer(
     Raises:
         UsageError: the method does not exist or has no superpixels, or the model file lacks what it needs.
     """
-    if method not in METHODS:
-        raise UsageError(f"The method {method!r} does not exist. Expected one of {', '.join(METHODS)}.")
+    if method not in EXPLAINERS:
+        raise UsageError(f"The method {method!r} does not exist. Expected one of {', '.join(EXPLAINERS)}.")
     if parts is not None and method not in _OF_PARTS:
         raise UsageError(f"The method {method} has no superpixels. Use lime or shap, or omit the number of parts.")
     if parts is not None and not 2 <= parts <= _MOST_PARTS:
@@ -60,8 +60,8 @@ def make_explainer(
         raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
     activations = activations_of(model) if method == "scorecam" else None
 
-    def explain(image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> Estimate:
-        probe = Probe(
+    def explain(image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> MapEstimate:
+        probe = MaskedScorer(
             _Score(model, class_index, of_logit=method == "scorecam"),
             image,
             np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8),
@@ -90,9 +90,9 @@ class _Score:
         (batch, *_) = next(item for item in model.session.get_inputs() if item.name == model.metadata.input.name).shape
         self._one_by_one = batch == 1
 
-    def __call__(self, pictures: Pixels) -> Floats:
-        batches = pictures[:, None] if self._one_by_one else [pictures]
-        answers = [self._model.predict(batch) for batch in batches]
-        given = [answer.logits if self._of_logit else answer.probabilities for answer in answers]
+    def __call__(self, images: Pixels) -> Floats:
+        batches = images[:, None] if self._one_by_one else [images]
+        predictions = [self._model.predict(batch) for batch in batches]
+        given = [prediction.logits if self._of_logit else prediction.probabilities for prediction in predictions]
         scores: Floats = np.concatenate(given)[:, self._class_index]
         return scores

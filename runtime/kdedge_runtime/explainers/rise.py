@@ -5,9 +5,9 @@ Source: Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation
 
 import numpy as np
 
-from kdedge_runtime.explainers.estimate import Estimate
-from kdedge_runtime.explainers.image_grid import cell_edges, cell_means, enlarge
-from kdedge_runtime.explainers.masked_scorer import Doubles, Probe
+from kdedge_runtime.explainers.estimate import MapEstimate
+from kdedge_runtime.explainers.image_grid import enlarge, grid_edges, grid_means
+from kdedge_runtime.explainers.masked_scorer import Doubles, MaskedScorer
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["covariance", "draw_masks", "rise"]
@@ -16,24 +16,24 @@ _MASKS = 2000
 _FEWEST_MASKS = 64
 _GRID = 7
 _VISIBLE = 0.5
-_CELLS = 28
+_POSITIONS = 28
 
 
-def rise(probe: Probe) -> Estimate:
+def rise(probe: MaskedScorer) -> MapEstimate:
     """Compute the covariance of the score and each position's visibility, divided by p (1 − p).
 
     The published map `E[f M] / p` equals `E[f]`, not zero, at positions that do not affect the score. Subtracting `E[f]
     E[M] / p` and dividing by `1 − p` makes it zero there and keeps the ranking. Masks are those of the paper: 7 × 7
     cells visible with p = 1/2, bilinear, shifted; 2,000 without a budget.
     """
-    rows, columns = cell_edges(probe.height, _CELLS), cell_edges(probe.width, _CELLS)
+    rows, columns = grid_edges(probe.height, _POSITIONS), grid_edges(probe.width, _POSITIONS)
     sums = np.zeros((2, 3, len(rows) - 1, len(columns) - 1))
     powers = np.zeros(3)
     for size in probe.batches(_MASKS, _FEWEST_MASKS, endless=True):
         keep = draw_masks(probe.rng, size, probe.height, probe.width)
         scores = np.vander(probe.ask(keep), 3, increasing=True).T
-        cells = cell_means(keep, rows, columns).astype(np.float64)
-        sums += np.stack([np.tensordot(scores, cells**power, axes=1) for power in (1, 2)])
+        positions = grid_means(keep, rows, columns).astype(np.float64)
+        sums += np.stack([np.tensordot(scores, positions**power, axes=1) for power in (1, 2)])
         powers += scores.sum(axis=1)
     slope, error = covariance(sums, powers)
     variance = _VISIBLE * (1 - _VISIBLE)

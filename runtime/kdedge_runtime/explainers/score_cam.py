@@ -6,9 +6,9 @@ Source: Wang et al., Score-CAM: Score-Weighted Visual Explanations for Convoluti
 
 import numpy as np
 
-from kdedge_runtime.explainers.estimate import Estimate
+from kdedge_runtime.explainers.estimate import MapEstimate
 from kdedge_runtime.explainers.image_grid import enlarge
-from kdedge_runtime.explainers.masked_scorer import Doubles, Probe
+from kdedge_runtime.explainers.masked_scorer import Doubles, MaskedScorer
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["score_cam"]
@@ -18,7 +18,7 @@ _FLAT = 1e-8
 """Avoids division by zero for constant channels, whose mask hides everything."""
 
 
-def score_cam(probe: Probe, activations: Floats) -> Estimate:
+def score_cam(probe: MaskedScorer, activations: Floats) -> MapEstimate:
     """Compute the mean of the channels, weighted by the softmax of the logit under each channel's mask.
 
     Channels are evaluated in random order. The standard error includes the finite population correction and is zero if

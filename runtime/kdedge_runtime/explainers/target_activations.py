@@ -65,5 +65,5 @@ def _one_more_output(name: str) -> bytes:
     Protocol Buffers merges repeated occurrences of an embedded message and concatenates their repeated fields. A second
     graph with one output therefore extends the first. onnxruntime infers its type.
     """
-    output = protobuf.held(protobuf.VALUE_NAME, name.encode())
-    return protobuf.held(protobuf.MODEL_GRAPH, protobuf.held(protobuf.GRAPH_OUTPUT, output))
+    output = protobuf.encode_field(protobuf.VALUE_NAME, name.encode())
+    return protobuf.encode_field(protobuf.MODEL_GRAPH, protobuf.encode_field(protobuf.GRAPH_OUTPUT, output))

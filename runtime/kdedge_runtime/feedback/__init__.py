@@ -7,8 +7,8 @@ write_folder     export to class folders for training
 ```
 """
 
-from kdedge_runtime.feedback.class_folders import Written, write_folder
+from kdedge_runtime.feedback.class_folders import FolderSummary, write_class_folders
 from kdedge_runtime.feedback.store import FeedbackError, FeedbackStore
-from kdedge_runtime.feedback.verdict import Judgement, Verdict
+from kdedge_runtime.feedback.verdict import Judgment, Verdict
 
-__all__ = ["FeedbackError", "FeedbackStore", "Judgement", "Verdict", "Written", "write_folder"]
+__all__ = ["FeedbackError", "FeedbackStore", "Judgment", "Verdict", "FolderSummary", "write_class_folders"]

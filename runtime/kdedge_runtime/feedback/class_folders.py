@@ -11,10 +11,10 @@ from pathlib import Path
 from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.feedback.verdict import Verdict
-from kdedge_runtime.util.files import write_whole
-from kdedge_runtime.util.images import open_picture
+from kdedge_runtime.util.files import atomic_write
+from kdedge_runtime.util.images import open_image
 
-__all__ = ["Written", "write_folder"]
+__all__ = ["FolderSummary", "write_class_folders"]
 
 _FORBIDDEN = '<>:"/\\|?*'
 """Characters that are invalid in folder names on some systems."""
@@ -23,19 +23,19 @@ _LONGEST_BYTES = 240
 
 
 @dataclass(frozen=True)
-class Written:
+class FolderSummary:
     """Summary of an export."""
 
-    pictures: dict[str, int]
+    images: dict[str, int]
     """Number of images by label, sorted."""
     boxes: int
-    unlabelled: int
+    unlabeled: int
     """Images known only to be misclassified, so they have no label and no folder."""
     superseded: int
     """Entries replaced by later feedback on the same image."""
 
 
-def write_folder(verdicts: Iterable[Verdict], folder: Path) -> Written:
+def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSummary:
     """Write the images into class folders by their corrected labels, and annotated boxes to `boxes.csv`.
 
     Images are named `CLASS/said-DIGEST.jpg` by content, so they never overwrite other images. The latest entry for an
@@ -56,29 +56,29 @@ def write_folder(verdicts: Iterable[Verdict], folder: Path) -> Written:
     for verdict in verdicts:
         last[_digest(verdict)] = (verdict.true_label, verdict.box)
         count += 1
-    labelled = {digest: (label, box) for digest, (label, box) in last.items() if label is not None}
-    if not labelled:
+    labeled = {digest: (label, box) for digest, (label, box) in last.items() if label is not None}
+    if not labeled:
         raise DataError(
             f"None of the {count:,} feedback entries gives a label. Expected predictions marked as right or "
             "corrected with another label."
         )
-    names = _folder_names({label for label, _ in labelled.values()})
-    pictures: Counter[str] = Counter()
+    names = _folder_names({label for label, _ in labeled.values()})
+    images: Counter[str] = Counter()
     boxes: list[tuple[str, int, int, int, int]] = []
     for verdict in verdicts:
         digest = _digest(verdict)
-        label, box = labelled.pop(digest, (None, None))
+        label, box = labeled.pop(digest, (None, None))
         if label is None:
             continue
-        pictures[label] += 1
+        images[label] += 1
         file = f"{names[label]}/said-{digest[:8].hex()}.jpg"
-        write_whole(folder / file, verdict.frame_jpeg, durable=False)
+        atomic_write(folder / file, verdict.frame_jpeg, durable=False)
         if box is not None:
             boxes.append((file, *_pixels(verdict, box)))
     if boxes:
-        write_whole(folder / "boxes.csv", _table(boxes))
-    unlabelled = sum(label is None for label, _ in last.values())
-    return Written(dict(sorted(pictures.items())), len(boxes), unlabelled, count - len(last))
+        atomic_write(folder / "boxes.csv", _table(boxes))
+    unlabeled = sum(label is None for label, _ in last.values())
+    return FolderSummary(dict(sorted(images.items())), len(boxes), unlabeled, count - len(last))
 
 
 def _digest(verdict: Verdict) -> bytes:
@@ -107,8 +107,8 @@ def _folder_name(label: str) -> str:
 
 
 def _pixels(verdict: Verdict, box: Box) -> tuple[int, int, int, int]:
-    with open_picture(verdict.frame_name, verdict.frame_jpeg) as picture:
-        width, height = picture.size
+    with open_image(verdict.frame_name, verdict.frame_jpeg) as image:
+        width, height = image.size
     left, top, right, bottom = box
     x1, y1 = min(round(left * width), width - 1), min(round(top * height), height - 1)
     return x1, y1, max(round(right * width), x1 + 1), max(round(bottom * height), y1 + 1)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.feedback.verdict import Verdict, packed, unpacked
+from kdedge_runtime.feedback.verdict import Verdict, pack_map, unpack_map
 
 __all__ = ["FeedbackError", "FeedbackStore"]
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _APPLICATION_ID = 0x6B646662  # "kdfb": identifies the file format
 _SCHEMA = 1
 _PAGE_BYTES = 4096
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 """Time in seconds to wait for a lock held by another program."""
 _SLACK_PAGES = 8
 """Pages needed by an entry in addition to its content, for the B-tree and the free list."""
@@ -109,7 +109,7 @@ class FeedbackStore:
             earlier ones are kept.
         """
         saliency_map = verdict.saliency_map
-        content = None if saliency_map is None else packed(saliency_map)
+        content = None if saliency_map is None else pack_map(saliency_map)
         shape = (None, None) if saliency_map is None else saliency_map.shape
         size_bytes = len(verdict.frame_jpeg) + len(content or b"") + 4096
         if size_bytes > self._most_bytes:
@@ -118,7 +118,7 @@ class FeedbackStore:
                 f"quarter of the limit ({max(self._most_bytes, 0) / 1e6:.1f} MB). Raise the limit."
             )
         row = (
-            *(verdict.judgement, verdict.frame_jpeg, content, *shape),
+            *(verdict.judgment, verdict.frame_jpeg, content, *shape),
             *(verdict.label, verdict.probability, verdict.explained, verdict.frame_name, verdict.model_sha256),
             *(verdict.at.isoformat(timespec="milliseconds"), verdict.correct_label),
             *(verdict.box or (None,) * 4),
@@ -192,7 +192,7 @@ class FeedbackStore:
         with suppress(FileExistsError):  # camera images are private; SQLite's log inherits the file mode
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         # Our lock replaces SQLite's single-thread check.
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE_S)
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_TIMEOUT_S)
         try:
             _prepare(self.path, connection)
             self._trim(connection)
@@ -224,7 +224,7 @@ class FeedbackStore:
 def _connect_to_read(path: Path) -> sqlite3.Connection:
     # Not read-only, because such a connection would leave an empty log behind.
     connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode=rw", uri=True, check_same_thread=False, timeout=_PATIENCE_S
+        f"{path.resolve().as_uri()}?mode=rw", uri=True, check_same_thread=False, timeout=_TIMEOUT_S
     )
     try:
         _check_ours(path, connection)
@@ -281,7 +281,7 @@ def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _verdict(
-    judgement: Any,
+    judgment: Any,
     frame_jpeg: bytes,
     content: bytes | None,
     map_height: int,
@@ -297,9 +297,9 @@ def _verdict(
 ) -> Verdict:
     left, top, right, bottom = box
     return Verdict(
-        judgement=judgement,
+        judgment=judgment,
         frame_jpeg=frame_jpeg,
-        saliency_map=None if content is None else unpacked(content, map_height, map_width),
+        saliency_map=None if content is None else unpack_map(content, map_height, map_width),
         label=label,
         probability=probability,
         explained=explained,

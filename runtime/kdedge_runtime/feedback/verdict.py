@@ -8,13 +8,13 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.prediction import Answer
+from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.util.arrays import Floats
-from kdedge_runtime.util.images import jpeg
+from kdedge_runtime.util.images import encode_jpeg
 
-__all__ = ["Judgement", "Verdict"]
+__all__ = ["Judgment", "Verdict"]
 
-Judgement: TypeAlias = Literal["right", "wrong", "label", "place"]
+Judgment: TypeAlias = Literal["right", "wrong", "label", "place"]
 """Prediction correct (`right`), wrong (`wrong`), corrected with another label (`label`), or correct with the map in the
 wrong place (`place`).
 """
@@ -30,7 +30,7 @@ class Verdict:
         UsageError: the judgement is unknown; a label is missing, not allowed or too long; or the box is invalid.
     """
 
-    judgement: Judgement
+    judgment: Judgment
     frame_jpeg: bytes
     """Complete frame as JPEG, without heat map."""
     saliency_map: Floats | None
@@ -52,11 +52,11 @@ class Verdict:
     """Bounding box of the object: left, top, right, bottom as fractions of the frame, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        if self.judgement not in get_args(Judgement):
+        if self.judgment not in get_args(Judgment):
             raise UsageError(
-                f"{self.judgement!r} is not a valid judgement. Expected one of {', '.join(get_args(Judgement))}."
+                f"{self.judgment!r} is not a valid judgement. Expected one of {', '.join(get_args(Judgment))}."
             )
-        if (self.judgement == "label") != (self.correct_label is not None):
+        if (self.judgment == "label") != (self.correct_label is not None):
             raise UsageError("A correct label is required for the judgement `label`, and not allowed for any other.")
         if self.correct_label is not None and not 0 < len(self.correct_label.strip()) <= _LONGEST_LABEL:
             raise UsageError(f"The correct label needs 1 to {_LONGEST_LABEL} characters.")
@@ -73,8 +73,8 @@ class Verdict:
     @classmethod
     def of(
         cls,
-        answer: Answer,
-        judgement: Judgement,
+        prediction: Prediction,
+        judgment: Judgment,
         *,
         model_sha256: str,
         correct_label: str | None = None,
@@ -86,13 +86,13 @@ class Verdict:
             UsageError: see the class.
         """
         return cls(
-            judgement=judgement,
-            frame_jpeg=jpeg(answer.frame.rgb, _JPEG_QUALITY),
-            saliency_map=answer.saliency_map,
-            label=answer.label,
-            probability=answer.probability,
-            explained=answer.explained,
-            frame_name=answer.frame.name,
+            judgment=judgment,
+            frame_jpeg=encode_jpeg(prediction.frame.rgb, _JPEG_QUALITY),
+            saliency_map=prediction.saliency_map,
+            label=prediction.label,
+            probability=prediction.probability,
+            explained=prediction.explained,
+            frame_name=prediction.frame.name,
             model_sha256=model_sha256,
             at=datetime.now(UTC),
             correct_label=correct_label.strip() if correct_label is not None else None,
@@ -102,7 +102,7 @@ class Verdict:
     @property
     def true_label(self) -> str | None:
         """True label according to the feedback; None if the prediction is only marked as wrong."""
-        return {"right": self.label, "place": self.label, "label": self.correct_label, "wrong": None}[self.judgement]
+        return {"right": self.label, "place": self.label, "label": self.correct_label, "wrong": None}[self.judgment]
 
 
 def _is_text(value: str) -> bool:
@@ -114,12 +114,12 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def packed(saliency_map: Floats) -> bytes:
+def pack_map(saliency_map: Floats) -> bytes:
     """Encode a map as little-endian half-precision bytes, row by row. Values out of range are clipped."""
     most = float(np.finfo(np.float16).max)
     return np.clip(saliency_map, -most, most).astype("<f2").tobytes()
 
 
-def unpacked(content: bytes, height: int, width: int) -> Floats:
+def unpack_map(content: bytes, height: int, width: int) -> Floats:
     """Decode a map from `packed` bytes."""
     return np.frombuffer(content, dtype="<f2").reshape(height, width).astype(np.float32)

@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.server.address import Address
 
-__all__ = ["Door", "Refusal"]
+__all__ = ["AccessPolicy", "Rejection"]
 
 Headers: TypeAlias = "Message[str, str]"
 _SHORTEST_TOKEN = 16
 _TOKEN_BYTES = 18
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """Rejection of a request."""
 
     status: HTTPStatus
@@ -28,7 +28,7 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Door:
+class AccessPolicy:
     """Access policy of a server."""
 
     address: Address
@@ -59,14 +59,14 @@ class Door:
             )
         return cls(address, token, is_printed)
 
-    def refuse_host(self, headers: Headers) -> Refusal | None:
+    def refuse_host(self, headers: Headers) -> Rejection | None:
         """Reject unexpected host names (DNS rebinding)."""
         if self.address.admits(headers.get("Host")):
             return None
         names = "localhost" if self.address.is_loopback else "the address or the name of this machine"
-        return Refusal(HTTPStatus.FORBIDDEN, f"This server only accepts requests to {names}.\n")
+        return Rejection(HTTPStatus.FORBIDDEN, f"This server only accepts requests to {names}.\n")
 
-    def refuse_stranger(self, headers: Headers, cookie: str, asked_with: str | None) -> Refusal | None:
+    def reject_unauthenticated(self, headers: Headers, cookie: str, asked_with: str | None) -> Rejection | None:
         """Reject requests without the token in the URL, in a cookie, or as `Authorization: Bearer TOKEN`.
 
         Args:
@@ -82,14 +82,14 @@ class Door:
         matches = [hmac.compare_digest(each.encode(), self.token.encode()) for each in shown]
         if any(matches):
             return None
-        return Refusal(
+        return Rejection(
             HTTPStatus.UNAUTHORIZED,
             "This server requires its token: open the address that was printed when it started, or send the header "
             "Authorization: Bearer TOKEN.\n",
             is_guess=any(shown),
         )
 
-    def refuse_foreign_page(self, headers: Headers) -> Refusal | None:
+    def refuse_foreign_page(self, headers: Headers) -> Rejection | None:
         """Reject cross-site requests (cross-site request forgery).
 
         Browsers state the origin of every POST and send a preflight request before cross-origin JSON. Programs other
@@ -97,11 +97,11 @@ class Door:
         """
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            return Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json.\n")
+            return Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json.\n")
         origin = headers.get("Origin")
         site = headers.get("Sec-Fetch-Site", "same-origin")
         if site not in ("same-origin", "none") or (origin is not None and not _same(origin, headers.get("Host", ""))):
-            return Refusal(HTTPStatus.FORBIDDEN, "Only this server's own page may change settings.\n")
+            return Rejection(HTTPStatus.FORBIDDEN, "Only this server's own page may change settings.\n")
         return None
 
 

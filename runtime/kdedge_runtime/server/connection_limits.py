@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 
-__all__ = ["Places"]
+__all__ = ["ConnectionLimits"]
 
 MOST_PLACES = 96
 _LOOPBACK_RESERVE = 4
@@ -22,7 +22,7 @@ class _Place:
     is_admitted: bool = False
 
 
-class Places:
+class ConnectionLimits:
     """Connection slots of the server.
 
     If its address or all addresses together exceed the limit, a new client replaces the longest-waiting unauthorized

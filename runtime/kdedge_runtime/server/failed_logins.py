@@ -5,7 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 
-__all__ = ["Guesses"]
+__all__ = ["FailedLogins"]
 
 _log = logging.getLogger(__name__)
 PAUSE_S = 1.0
@@ -13,7 +13,7 @@ PAUSE_S = 1.0
 _MOST_ADDRESSES = 256
 
 
-class Guesses:
+class FailedLogins:
     """Counts wrong tokens of the most recent addresses."""
 
     def __init__(self) -> None:

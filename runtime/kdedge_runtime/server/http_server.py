@@ -16,16 +16,16 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.server.access import Door, Refusal
-from kdedge_runtime.server.connection_limits import Places
-from kdedge_runtime.server.failed_logins import Guesses
-from kdedge_runtime.server.request_reader import HeadTooLong, Incoming
-from kdedge_runtime.server.static_files import Asset, shared_assets
+from kdedge_runtime.server.access import AccessPolicy, Rejection
+from kdedge_runtime.server.connection_limits import ConnectionLimits
+from kdedge_runtime.server.failed_logins import FailedLogins
+from kdedge_runtime.server.request_reader import HeadTooLong, RequestReader
+from kdedge_runtime.server.static_files import StaticFile, shared_static_files
 
-__all__ = ["PATIENCE_S", "Handler", "Server"]
+__all__ = ["TIMEOUT_S", "RequestHandler", "HttpServer"]
 
 _log = logging.getLogger(__name__)
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 """Time limit in seconds for a request head, for a body, and for sending a response."""
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_BODY_BYTES = 64 * 1024
@@ -47,7 +47,7 @@ _CSP = (
 )
 
 
-class Server(ThreadingHTTPServer):
+class HttpServer(ThreadingHTTPServer):
     """HTTP server. It listens from its creation, and answers from `start` to `close`."""
 
     daemon_threads = True
@@ -55,12 +55,17 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 32
 
     def __init__(
-        self, door: Door, handler: "type[Handler]", *, option: str = "--view", tls: ssl.SSLContext | None = None
+        self,
+        policy: AccessPolicy,
+        handler: "type[RequestHandler]",
+        *,
+        option: str = "--view",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Create the server and listen.
 
         Args:
-            door: address and access policy.
+            policy: address and access policy.
             handler: request handler class.
             option: option name for error messages.
             tls: certificate for HTTPS; None for HTTP.
@@ -68,13 +73,13 @@ class Server(ThreadingHTTPServer):
         Raises:
             UsageError: the address cannot be used.
         """
-        self.door = door
-        self.address_family = socket.AF_INET6 if ":" in door.address.host else socket.AF_INET
-        self.places = Places()
-        self.guesses = Guesses()
+        self.policy = policy
+        self.address_family = socket.AF_INET6 if ":" in policy.address.host else socket.AF_INET
+        self.places = ConnectionLimits()
+        self.failed_logins = FailedLogins()
         self._scheme = "http" if tls is None else "https"
         self._thread: threading.Thread | None = None
-        address = door.address
+        address = policy.address
         try:
             super().__init__((address.host, address.port), handler)
         except OSError as error:
@@ -103,8 +108,8 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """URL of the page, including the token if it is required and may be printed."""
-        url = self.door.address.url(self.server_address[1], self._scheme)
-        return f"{url}?token={self.door.token}" if self.door.token and self.door.is_printed else url
+        url = self.policy.address.url(self.server_address[1], self._scheme)
+        return f"{url}?token={self.policy.token}" if self.policy.token and self.policy.is_printed else url
 
     def start(self, name: str) -> None:
         """Start answering requests in a thread with this name."""
@@ -121,7 +126,7 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without a reverse DNS lookup, which can take seconds."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.door.address.host, self.server_address[1]
+        self.server_name, self.server_port = self.policy.address.host, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for the client if a slot is free."""
@@ -162,30 +167,30 @@ def _outcome(change: Callable[[dict[str, Any]], object], body: dict[str, Any]) -
         return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": str(error)}
 
 
-class Handler(BaseHTTPRequestHandler):
+class RequestHandler(BaseHTTPRequestHandler):
     """Request handler for one connection. Subclasses define the routes."""
 
-    server: Server
+    server: HttpServer
     protocol_version = "HTTP/1.1"
     server_version = "kdedge"
     sys_version = ""
-    timeout = PATIENCE_S
+    timeout = TIMEOUT_S
     open_paths: ClassVar[frozenset[str]] = frozenset()
     """Paths that need no token."""
     scripts: ClassVar[str] = ""
     """Additional script sources for the Content-Security-Policy."""
     query: dict[str, str]
-    rfile: Incoming
+    rfile: RequestReader
 
     def setup(self) -> None:
         """Install the bounded reader."""
         super().setup()
         self.rfile.close()
-        self.rfile = Incoming(self.connection)
+        self.rfile = RequestReader(self.connection)
 
     def handle_one_request(self) -> None:
         """Handle one request, with limits on the size and time of its head."""
-        self.rfile.expect(_MAX_HEAD_BYTES, PATIENCE_S)
+        self.rfile.expect(_MAX_HEAD_BYTES, TIMEOUT_S)
         self.raw_requestline = b""
         try:
             super().handle_one_request()
@@ -196,7 +201,7 @@ class Handler(BaseHTTPRequestHandler):
             )
             self.rfile.discard(_MAX_DISCARDED_BYTES)
 
-    def assets(self) -> Mapping[str, Asset]:
+    def assets(self) -> Mapping[str, StaticFile]:
         """Return static files by path."""
         return {}
 
@@ -220,8 +225,8 @@ class Handler(BaseHTTPRequestHandler):
             self._exchange_token()
         elif (asset := self.assets().get(path)) is not None:
             self._send_asset(asset)
-        elif (answer := self.gets().get(path)) is not None:
-            answer()
+        elif (prediction := self.gets().get(path)) is not None:
+            prediction()
         else:
             self._send_missing([*self.assets(), *self.gets()])
 
@@ -234,7 +239,7 @@ class Handler(BaseHTTPRequestHandler):
         if change is None:
             self.close_connection = True
             self._send_missing(self.posts())
-        elif (refusal := self.server.door.refuse_foreign_page(self.headers)) is not None:
+        elif (refusal := self.server.policy.refuse_foreign_page(self.headers)) is not None:
             self._refuse(refusal)
         elif (body := self._body()) is not None:
             self.send_json(*_outcome(change, body))
@@ -285,21 +290,21 @@ class Handler(BaseHTTPRequestHandler):
             target = urlsplit(self.path)
             self.query = {key: values[0] for key, values in parse_qs(target.query, max_num_fields=16).items()}
         except ValueError:
-            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "Invalid URL.\n"))
+            self._refuse(Rejection(HTTPStatus.BAD_REQUEST, "Invalid URL.\n"))
             return None
-        door = self.server.door
-        refusal = door.refuse_host(self.headers)
+        policy = self.server.policy
+        refusal = policy.refuse_host(self.headers)
         if refusal is None and target.path not in self.open_paths:
-            refusal = door.refuse_stranger(self.headers, self.server.cookie, self.query.get("token"))
+            refusal = policy.reject_unauthenticated(self.headers, self.server.cookie, self.query.get("token"))
         if refusal is None:
             if target.path not in self.open_paths:
                 self.server.places.admit(self.connection)
             return target.path
         if refusal.is_guess:
-            self.server.guesses.slow(self.client_address[0])
-        if refusal.status is HTTPStatus.UNAUTHORIZED and self.command == "GET" and target.path in shared_assets():
+            self.server.failed_logins.slow(self.client_address[0])
+        if refusal.status is HTTPStatus.UNAUTHORIZED and self.command == "GET" and target.path in shared_static_files():
             status = HTTPStatus.UNAUTHORIZED if target.path == "/" else HTTPStatus.OK
-            self._send_asset(shared_assets()[target.path], status)
+            self._send_asset(shared_static_files()[target.path], status)
         else:
             self._refuse(refusal)
         return None
@@ -307,11 +312,11 @@ class Handler(BaseHTTPRequestHandler):
     def _exchange_token(self) -> None:
         """Move the token from the URL, where it would be visible and stored, to a cookie."""
         headers = {"Location": "/", "Content-Length": "0"}
-        if self.server.door.token is not None:
+        if self.server.policy.token is not None:
             # Lax, because a Strict cookie would not be sent after following a link in an email.
             secure = "; Secure" if self.server.is_encrypted else ""
             headers["Set-Cookie"] = (
-                f"{self.server.cookie}={self.server.door.token}; Path=/; HttpOnly; SameSite=Lax{secure}; "
+                f"{self.server.cookie}={self.server.policy.token}; Path=/; HttpOnly; SameSite=Lax{secure}; "
                 f"Max-Age={_COOKIE_S}"
             )
         self.begin(HTTPStatus.SEE_OTHER, "text/plain; charset=utf-8", headers)
@@ -320,23 +325,25 @@ class Handler(BaseHTTPRequestHandler):
         """Return the JSON object of the request body, or None after rejecting the request."""
         length = self.headers.get("Content-Length", "")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdecimal()):
-            self._refuse(Refusal(HTTPStatus.LENGTH_REQUIRED, "The Content-Length header is required.\n"))
+            self._refuse(Rejection(HTTPStatus.LENGTH_REQUIRED, "The Content-Length header is required.\n"))
         elif len(length) > len(str(_MAX_BODY_BYTES)) or int(length) > _MAX_BODY_BYTES:
             self._refuse(
-                Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {_MAX_BODY_BYTES:,} bytes.\n")
+                Rejection(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {_MAX_BODY_BYTES:,} bytes.\n"
+                )
             )
         else:
-            self.rfile.expect(0, PATIENCE_S)
+            self.rfile.expect(0, TIMEOUT_S)
             try:
                 value = json.loads(self.rfile.read(int(length)))
             except (ValueError, RecursionError):
                 value = None
             if isinstance(value, dict):
                 return value
-            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "Expected a JSON object.\n"))
+            self._refuse(Rejection(HTTPStatus.BAD_REQUEST, "Expected a JSON object.\n"))
         return None
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Rejection) -> None:
         # The body has not been read, so the connection cannot be reused.
         self.close_connection = True
         self.send_text(refusal.status, refusal.text)
@@ -344,6 +351,6 @@ class Handler(BaseHTTPRequestHandler):
     def _send_missing(self, paths: Mapping[str, object] | list[str]) -> None:
         self.send_text(HTTPStatus.NOT_FOUND, f"Not found. Available: {' '.join(paths)}\n")
 
-    def _send_asset(self, asset: Asset, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _send_asset(self, asset: StaticFile, status: HTTPStatus = HTTPStatus.OK) -> None:
         body, gzipped = asset.for_client(self.headers.get("Accept-Encoding", ""))
         self.send_body(status, asset.content_type, body, {"Content-Encoding": "gzip"} if gzipped else None)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["HeadTooLong", "Incoming"]
+__all__ = ["HeadTooLong", "RequestReader"]
 
 
 class HeadTooLong(Exception):
     """Request head that exceeds the size limit."""
 
 
-class Incoming(io.BufferedReader):
+class RequestReader(io.BufferedReader):
     """Reads from a socket with one deadline for the whole message instead of per `recv`."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -66,7 +66,7 @@ class _Timed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        patience_s = self._connection.gettimeout()
+        timeout_s = self._connection.gettimeout()
         remaining_s = self.deadline - time.monotonic()
         if remaining_s <= 0:
             raise TimeoutError("the deadline of the message has passed")
@@ -74,4 +74,4 @@ class _Timed(io.RawIOBase):
         try:
             return self._connection.recv_into(buffer)
         finally:
-            self._connection.settimeout(patience_s)
+            self._connection.settimeout(timeout_s)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-__all__ = ["Asset", "read_assets", "shared_assets"]
+__all__ = ["StaticFile", "read_static_files", "shared_static_files"]
 
 _TYPES = {
     "html": "text/html; charset=utf-8",
@@ -21,7 +21,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class Asset:
+class StaticFile:
     """Static file with its content type."""
 
     content_type: str
@@ -30,7 +30,7 @@ class Asset:
     """True if `body` is gzip-compressed. It is decompressed for clients that do not accept gzip."""
 
     @classmethod
-    def of(cls, name: str, body: bytes) -> "Asset":
+    def of(cls, name: str, body: bytes) -> "StaticFile":
         """Create an asset from a file name; the suffix `.gz` marks a compressed body."""
         plain = name.removesuffix(".gz")
         return cls(_TYPES[plain.rpartition(".")[2]], body, gzipped=plain != name)
@@ -42,18 +42,18 @@ class Asset:
         return self.body, self.gzipped
 
 
-def read_assets(folder: Traversable, paths: Mapping[str, str]) -> dict[str, Asset]:
+def read_static_files(folder: Traversable, paths: Mapping[str, str]) -> dict[str, StaticFile]:
     """Read files from a package folder.
 
     Args:
         folder: folder of the files.
         paths: file names by URL path.
     """
-    return {path: Asset.of(name, folder.joinpath(name).read_bytes()) for path, name in paths.items()}
+    return {path: StaticFile.of(name, folder.joinpath(name).read_bytes()) for path, name in paths.items()}
 
 
 @lru_cache(maxsize=1)
-def shared_assets() -> dict[str, Asset]:
+def shared_static_files() -> dict[str, StaticFile]:
     """Return the files served without a token: the token page and the files shared by all pages."""
     names = {name: name.removeprefix("/") for name in ("/theme.css", "/answer.js", "/chooser.js")}
-    return read_assets(files("kdedge_runtime.server"), {"/": "token.html"} | names)
+    return read_static_files(files("kdedge_runtime.server"), {"/": "token.html"} | names)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from kdedge_runtime.errors import MissingDependency, UsageError
 
-__all__ = ["certified", "self_signed"]
+__all__ = ["tls_context", "self_signed_context"]
 
 
-def certified(certificate: Path, option: str) -> ssl.SSLContext:
+def tls_context(certificate: Path, option: str) -> ssl.SSLContext:
     """Create a TLS context from a PEM file of a private key and its certificate.
 
     Args:
@@ -35,7 +35,7 @@ def certified(certificate: Path, option: str) -> ssl.SSLContext:
     return context
 
 
-def self_signed(option: str) -> tuple[ssl.SSLContext, str]:
+def self_signed_context(option: str) -> tuple[ssl.SSLContext, str]:
     """Create a self-signed certificate for this run. Browsers show a warning once.
 
     Args:
@@ -67,6 +67,6 @@ def self_signed(option: str) -> tuple[ssl.SSLContext, str]:
             )
         text = pem.with_suffix(".crt").read_text()
         pem.write_text(pem.read_text() + text)
-        context = certified(pem, option)
+        context = tls_context(pem, option)
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(text)).hexdigest().upper()
     return context, ":".join(digest[place : place + 2] for place in range(0, len(digest), 2))

@@ -5,17 +5,17 @@ from types import TracebackType
 from typing import Self
 
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.stream.statistics import Progress
-from kdedge_runtime.util.files import UniqueNames, shortened, write_whole
-from kdedge_runtime.util.images import is_picture, jpeg
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.util.files import UniqueNames, atomic_write, shorten
+from kdedge_runtime.util.images import encode_jpeg, is_image_file
 
-__all__ = ["PictureFolder"]
+__all__ = ["ImageFolder"]
 
 _QUALITY = 92
 
 
-class PictureFolder:
+class ImageFolder:
     """Writes each overlay as `NAME.jpg`, with hyphens for spaces and colons. Subfolders are kept."""
 
     wants_overlay = True
@@ -40,17 +40,17 @@ class PictureFolder:
     ) -> None:
         pass
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Write one image."""
-        if answer.overlay is None:
+        if prediction.overlay is None:
             return
-        name = Path(answer.frame.name.replace(":", "-").replace(" ", "-"))
-        stem = name.with_suffix("") if is_picture(name) else name
+        name = Path(prediction.frame.name.replace(":", "-").replace(" ", "-"))
+        stem = name.with_suffix("") if is_image_file(name) else name
         # Names of long camera recordings are not stored.
-        file = f"{shortened(stem.as_posix())}.jpg" if self._names is None else self._names.take(stem.as_posix(), ".jpg")
+        file = f"{shorten(stem.as_posix())}.jpg" if self._names is None else self._names.take(stem.as_posix(), ".jpg")
         target = self._folder / file
         try:
-            write_whole(target, jpeg(answer.overlay, _QUALITY), durable=False)
+            atomic_write(target, encode_jpeg(prediction.overlay, _QUALITY), durable=False)
         except OSError as error:
             raise KdedgeError(
                 f"{target} cannot be written: {error.strerror or error}. All images before it are complete."

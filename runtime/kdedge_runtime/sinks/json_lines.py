@@ -13,39 +13,39 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.prediction import Answer
+from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.printable import printable_json
 
-__all__ = ["JsonLines", "record"]
+__all__ = ["JsonLinesFile", "record"]
 
 
-def record(answer: Answer, age_now_s: float, now: datetime) -> dict[str, Any]:
+def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str, Any]:
     """Convert a prediction to a JSON-compatible record.
 
     Args:
-        answer: the prediction.
+        prediction: the prediction.
         age_now_s: seconds since the frame was captured.
         now: current time in UTC.
     """
     line = {
-        "frame": answer.frame.index,
-        "name": answer.frame.name,
+        "frame": prediction.frame.index,
+        "name": prediction.frame.name,
         "time": (now - timedelta(seconds=age_now_s)).isoformat(timespec="milliseconds"),
-        "age_ms": round(answer.age_ms, 2),
-        "label": answer.label,
-        "p": round(answer.probability, 5),
-        "explained": None if answer.saliency_map is None else answer.explained,
-        "left_out": answer.left_out,
-        "heat": _heat(answer),
+        "age_ms": round(prediction.age_ms, 2),
+        "label": prediction.label,
+        "p": round(prediction.probability, 5),
+        "explained": None if prediction.saliency_map is None else prediction.explained,
+        "left_out": prediction.left_out,
+        "heat": _heat(prediction),
     }
-    if answer.frame.truth is not None:
-        line["truth"] = {"label": answer.frame.truth.label, "box": _fractions(answer.frame)}
+    if prediction.frame.truth is not None:
+        line["truth"] = {"label": prediction.frame.truth.label, "box": _fractions(prediction.frame)}
     return line
 
 
-class JsonLines:
+class JsonLinesFile:
     """Writes records to a file, or to standard output for `-`. Each line is flushed.
 
     `time` is the capture time and `age_ms` the frame's age at prediction. `explained` is the class that the map
@@ -72,7 +72,7 @@ class JsonLines:
         self._stop = stop
         self._clock = clock
         self._file: TextIO = sys.stdout
-        self._progress: Progress | None = None
+        self._progress: RunProgress | None = None
         self._whole_bytes = 0
 
     def __enter__(self) -> Self:
@@ -98,11 +98,11 @@ class JsonLines:
             if self._target != "-":
                 self._file.close()
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Write one line."""
-        age_now_s = self._clock() - answer.frame.captured_at
+        age_now_s = self._clock() - prediction.frame.captured_at
         self._progress = progress
-        self._put(record(answer, age_now_s, datetime.now(UTC)))
+        self._put(record(prediction, age_now_s, datetime.now(UTC)))
 
     def _put(self, line: dict[str, Any]) -> None:
         text = printable_json(line) + "\n"
@@ -137,8 +137,8 @@ def _fractions(frame: Frame) -> list[float]:
     return [round(edge / side, 4) for edge, side in zip(frame.truth.box, (width, height, width, height), strict=True)]
 
 
-def _heat(answer: Answer) -> dict[str, float | None] | None:
-    if answer.heat is None:
+def _heat(prediction: Prediction) -> dict[str, float | None] | None:
+    if prediction.heat is None:
         return None
-    values = {key.removesuffix("_frac"): value for key, value in asdict(answer.heat).items()}
+    values = {key.removesuffix("_frac"): value for key, value in asdict(prediction.heat).items()}
     return {key: None if value is None else round(value, 4) for key, value in values.items()}

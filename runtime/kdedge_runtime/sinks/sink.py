@@ -3,8 +3,8 @@
 from types import TracebackType
 from typing import Protocol, Self
 
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.stream.statistics import RunProgress
 
 __all__ = ["Sink"]
 
@@ -22,5 +22,5 @@ class Sink(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Write one prediction, in frame order."""

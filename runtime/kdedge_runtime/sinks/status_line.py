@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.printable import printable
 
 __all__ = ["StatusLine"]
@@ -34,20 +34,20 @@ class StatusLine:
     ) -> None:
         self._rewrite("")
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Update the line, unless it was updated recently."""
         now = self._clock()
         if now < self._next:
             return
         self._next = now + _EVERY_S
-        counted = f"frame {answer.frame.index + 1:,}"
+        counted = f"frame {prediction.frame.index + 1:,}"
         if progress.expected:
-            share = 100 * (answer.frame.index + 1) / progress.expected
+            share = 100 * (prediction.frame.index + 1) / progress.expected
             counted += f"/{progress.expected:,} ({share:.0f} %)"
         reconnects = f" · {progress.reconnects:,} reconnects" if progress.reconnects else ""
         self._rewrite(
             f"{counted} · {progress.recent_fps:.1f} fps · {progress.dropped:,} dropped{reconnects} · "
-            f"{answer.age_ms:.0f} ms old · {printable(answer.label)} {answer.probability * 100:.0f} %"
+            f"{prediction.age_ms:.0f} ms old · {printable(prediction.label)} {prediction.probability * 100:.0f} %"
         )
 
     def _rewrite(self, text: str) -> None:

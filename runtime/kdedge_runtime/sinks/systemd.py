@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.stream.statistics import RunProgress
 
 __all__ = ["SystemdNotifier"]
 
@@ -57,16 +57,16 @@ class SystemdNotifier:
     ) -> None:
         self._send("STOPPING=1")
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Send READY and WATCHDOG as warranted by a prediction."""
         if not self._is_ready:
             self._send("READY=1")
             self._is_ready = True
-        if self._watchdog_s is None or answer.age_ms / 1e3 > self._watchdog_s / 2:
+        if self._watchdog_s is None or prediction.age_ms / 1e3 > self._watchdog_s / 2:
             return
         now_s = self._clock()
         if now_s - self._petted_s >= self._watchdog_s / 4:
-            status = f"{progress.frames} frames, {progress.recent_fps:.1f} fps, {answer.age_ms:.0f} ms old"
+            status = f"{progress.frames} frames, {progress.recent_fps:.1f} fps, {prediction.age_ms:.0f} ms old"
             self._send(f"WATCHDOG=1\nSTATUS={status}")
             self._petted_s = now_s
 

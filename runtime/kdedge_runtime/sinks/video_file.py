@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.prediction import Answer
+from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sinks.fragmented_mp4 import FragmentWriter
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.files import number_earlier, sync_folder, utf8_path
 from kdedge_runtime.util.opencv import load_opencv
-from kdedge_runtime.util.temporary_files import abandoned, mark_as_ours, scratch_folder
+from kdedge_runtime.util.temporary_files import find_abandoned, mark_owned, scratch_folder
 
 __all__ = ["VideoFile"]
 
@@ -85,17 +85,17 @@ class VideoFile:
         finally:
             self._stack.close()
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Append one frame, repeated as often as its duration requires."""
-        picture = answer.overlay
-        if picture is None:
+        image = prediction.overlay
+        if image is None:
             return
-        due_at = answer.frame.captured_at * self._fps if self._live else float(answer.frame.index)
+        due_at = prediction.frame.captured_at * self._fps if self._live else float(prediction.frame.index)
         self._check_room()
         if self._file is None:
-            self._begin(picture.shape[1], picture.shape[0])
+            self._begin(image.shape[1], image.shape[0])
             self._first_at = due_at
-        bgr = self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2BGR)
+        bgr = self._cv2.cvtColor(image, self._cv2.COLOR_RGB2BGR)
         if bgr.shape[1::-1] != self._size:
             # OpenCV's writer silently drops frames of another size.
             bgr = self._cv2.resize(bgr, self._size, interpolation=self._cv2.INTER_AREA)
@@ -112,7 +112,7 @@ class VideoFile:
 
     def _recover(self) -> None:
         """Keep the recording left by a killed process."""
-        with abandoned(self._part) as is_ours:
+        with find_abandoned(self._part) as is_ours:
             if not is_ours:
                 raise UsageError(
                     f"{self._part} exists, and belongs to another run or cannot be locked. Use another file (-o "
@@ -129,7 +129,7 @@ class VideoFile:
         self._segment = self._stack.enter_context(scratch_folder("film")) / "segment.mp4"
         self._writer = self._encoder()
         self._file = self._stack.enter_context(self._part.open("xb", buffering=0))
-        mark_as_ours(self._file.fileno())
+        mark_owned(self._file.fileno())
         self._fragments = FragmentWriter(self._file)
 
     def _encoder(self) -> Any:

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from kdedge_runtime.errors import MissingDependency, UsageError
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.opencv import load_opencv
 
 __all__ = ["Window"]
@@ -47,14 +47,14 @@ class Window:
     ) -> None:
         self._cv2.destroyAllWindows()
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Show one image and process key presses."""
-        if answer.overlay is None:
+        if prediction.overlay is None:
             return
         if not progress.frames > 1:
-            height, width = answer.overlay.shape[:2]
+            height, width = prediction.overlay.shape[:2]
             self._cv2.resizeWindow(_TITLE, width, height)
-        self._cv2.imshow(_TITLE, self._cv2.cvtColor(answer.overlay, self._cv2.COLOR_RGB2BGR))
+        self._cv2.imshow(_TITLE, self._cv2.cvtColor(prediction.overlay, self._cv2.COLOR_RGB2BGR))
         key = self._cv2.waitKey(1) & 0xFF
         if key in (ord("q"), _ESCAPE) or self._cv2.getWindowProperty(_TITLE, self._cv2.WND_PROP_VISIBLE) < 1:
             self._stop.set()

@@ -7,15 +7,15 @@ from typing import Literal
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sources.camera import open_camera, open_stream, without_password
-from kdedge_runtime.sources.grammar import GRAMMAR, Place, parse_source
-from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.sources.grammar import GRAMMAR, SourceSpec, parse_source
+from kdedge_runtime.sources.image_source import ImageSource
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.live_source import LiveSource
-from kdedge_runtime.sources.looped import Looped
-from kdedge_runtime.sources.source import Frame, Source, Truth
+from kdedge_runtime.sources.looped import LoopedSource
+from kdedge_runtime.sources.source import Frame, GroundTruth, Source
 from kdedge_runtime.sources.video_source import VideoSource
 
-__all__ = ["GRAMMAR", "Frame", "FramePolicy", "Source", "Truth", "open_source"]
+__all__ = ["GRAMMAR", "Frame", "FramePolicy", "Source", "GroundTruth", "open_source"]
 
 FramePolicy = Literal["all", "latest"]
 
@@ -47,11 +47,11 @@ def open_source(
         MissingDependency: no program for ribbon-cable cameras is installed.
     """
     place = parse_source(uri)
-    source = _made(place, stop)
+    source = _create(place, stop)
     if loop:
         if source.live:
             raise UsageError(f"--loop needs a file or folder: {source.name} has no end.")
-        source = Looped(source)
+        source = LoopedSource(source)
     policy = frames or ("latest" if source.live else "all")
     if policy == "all":
         return source
@@ -63,7 +63,7 @@ def open_source(
     return LatestFrames(source, stop)
 
 
-def _made(place: Place, stop: threading.Event | None) -> Source:
+def _create(place: SourceSpec, stop: threading.Event | None) -> Source:
     if place.kind == "usb":
         return LiveSource(f"Camera {place.address}", "camera", partial(open_camera, place.address), stop)
     if place.kind == "csi":
@@ -78,5 +78,5 @@ def _made(place: Place, stop: threading.Event | None) -> Source:
 
         return SyntheticSource(place.address or None)
     if place.kind == "pictures":
-        return PictureSource(Path(place.address), place.files)
+        return ImageSource(Path(place.address), place.files)
     return VideoSource(place.address)

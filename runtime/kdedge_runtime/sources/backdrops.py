@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 from kdedge_runtime.sources.icons import Points, ellipse, ribbon
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["Colour", "backdrop", "random_colours"]
+__all__ = ["Color", "backdrop", "random_colors"]
 
-Colour: TypeAlias = tuple[int, int, int]
+Color: TypeAlias = tuple[int, int, int]
 """RGB color, each channel in [0, 255]."""
 
 _OVERSAMPLING = 2
@@ -19,7 +19,7 @@ _MIN_SHAPES, _MAX_SHAPES = 2, 8
 _RGB_PHASES = np.array((5.0, 3.0, 1.0))
 
 
-def random_colours(rng: np.random.Generator, count: int, saturation: tuple[float, float] = (0.35, 0.9)) -> list[Colour]:
+def random_colors(rng: np.random.Generator, count: int, saturation: tuple[float, float] = (0.35, 0.9)) -> list[Color]:
     """Draw random colors of any hue with moderate to high brightness."""
     hue, vividness, value = rng.random((3, count, 1))
     chroma = saturation[0] + vividness * (saturation[1] - saturation[0])
@@ -41,74 +41,74 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Pixels:
     return np.array(ground.reduce(_OVERSAMPLING))
 
 
-def _quiet(rng: np.random.Generator, count: int) -> list[Colour]:
-    return random_colours(rng, count, (0.05, 0.5))
+def _quiet(rng: np.random.Generator, count: int) -> list[Color]:
+    return random_colors(rng, count, (0.05, 0.5))
 
 
-def _blend(rng: np.random.Generator, size: tuple[int, int], cells: int = 2) -> Image.Image:
+def _blend(rng: np.random.Generator, size: tuple[int, int], positions: int = 2) -> Image.Image:
     """Interpolate random mixtures of two muted colors on a coarse grid."""
     first, second = np.array(_quiet(rng, 2))
-    mix = first + rng.random((cells, cells, 1)) * (second - first)
-    smooth = Image.Resampling.BILINEAR if cells == 2 else Image.Resampling.BICUBIC
+    mix = first + rng.random((positions, positions, 1)) * (second - first)
+    smooth = Image.Resampling.BILINEAR if positions == 2 else Image.Resampling.BICUBIC
     return Image.fromarray(mix.astype(np.uint8)).resize(size, smooth)
 
 
 def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    return _blend(rng, size, cells=int(rng.integers(3, 9)))
+    return _blend(rng, size, positions=int(rng.integers(3, 9)))
 
 
 def _table(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """Render a wall above a tabletop."""
-    picture = _blend(rng, size)
+    image = _blend(rng, size)
     edge = round(size[1] * rng.uniform(0.45, 0.8))
-    picture.paste(_blend(rng, (size[0], size[1] - edge)), (0, edge))
-    return picture
+    image.paste(_blend(rng, (size[0], size[1] - edge)), (0, edge))
+    return image
 
 
 def _stripes(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    picture, draw = _canvas(_blend(rng, size))
-    (colour,), reach = _quiet(rng, 1), max(size)
+    image, draw = _canvas(_blend(rng, size))
+    (color,), reach = _quiet(rng, 1), max(size)
     angle, pitch = rng.uniform(0, np.pi), min(size) * rng.uniform(0.06, 0.25)
     normal = np.array([np.cos(angle), np.sin(angle)])
     along = normal[::-1] * (-1, 1) * reach
     for offset in np.arange(-reach, reach, pitch):
         middle = np.array(size) / 2 + normal * offset
-        draw.line([*(middle - along), *(middle + along)], fill=colour, width=max(1, round(pitch / 2)))
-    return picture
+        draw.line([*(middle - along), *(middle + along)], fill=color, width=max(1, round(pitch / 2)))
+    return image
 
 
 def _dots(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    picture, draw = _canvas(_blend(rng, size))
-    (colour,), pitch = _quiet(rng, 1), min(size) * rng.uniform(0.1, 0.22)
+    image, draw = _canvas(_blend(rng, size))
+    (color,), pitch = _quiet(rng, 1), min(size) * rng.uniform(0.1, 0.22)
     radius = pitch * rng.uniform(0.15, 0.35)
     for row, y in enumerate(np.arange(0, size[1] + pitch, pitch)):
         for x in np.arange(row % 2 * pitch / 2, size[0] + pitch, pitch):
-            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
-    return picture
+            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=color)
+    return image
 
 
 def _checks(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    picture, draw = _canvas(_blend(rng, size))
-    (colour,), pitch = _quiet(rng, 1), min(size) * rng.uniform(0.1, 0.25)
+    image, draw = _canvas(_blend(rng, size))
+    (color,), pitch = _quiet(rng, 1), min(size) * rng.uniform(0.1, 0.25)
     for row, y in enumerate(np.arange(0, size[1], pitch)):
         for x in np.arange(row % 2 * pitch, size[0], 2 * pitch):
-            draw.rectangle([x, y, x + pitch, y + pitch], fill=colour)
-    return picture
+            draw.rectangle([x, y, x + pitch, y + pitch], fill=color)
+    return image
 
 
-def _canvas(picture: Image.Image) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    return picture, ImageDraw.Draw(picture)
+def _canvas(image: Image.Image) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    return image, ImageDraw.Draw(image)
 
 
-def _scatter(rng: np.random.Generator, picture: Image.Image) -> None:
-    draw = ImageDraw.Draw(picture)
-    side, count = min(picture.size), int(rng.integers(_MIN_SHAPES, _MAX_SHAPES + 1))
-    fills, edges = random_colours(rng, count), random_colours(rng, count)
+def _scatter(rng: np.random.Generator, image: Image.Image) -> None:
+    draw = ImageDraw.Draw(image)
+    side, count = min(image.size), int(rng.integers(_MIN_SHAPES, _MAX_SHAPES + 1))
+    fills, edges = random_colors(rng, count), random_colors(rng, count)
     angles, scales = rng.uniform(0, 2 * np.pi, count), side * rng.uniform(0.05, 0.2, count)
-    centres = rng.random((count, 2)) * picture.size
+    centers = rng.random((count, 2)) * image.size
     for index, kind in enumerate(rng.integers(len(_SHAPES), size=count)):
         cos, sin = np.cos(angles[index]) * scales[index], np.sin(angles[index]) * scales[index]
-        shape = _SHAPES[kind](rng) @ np.array(((cos, sin), (-sin, cos))) + centres[index]
+        shape = _SHAPES[kind](rng) @ np.array(((cos, sin), (-sin, cos))) + centers[index]
         points = shape.ravel().tolist()
         draw.polygon(points, fill=fills[index])
         if index % 2:

@@ -9,7 +9,7 @@ from kdedge_runtime.util.opencv import load_opencv
 
 __all__ = ["OpenCVConnection", "open_camera", "open_stream", "without_password"]
 
-_PATIENCE_MS = 10_000
+_TIMEOUT_MS = 10_000
 
 
 class OpenCVConnection:
@@ -60,8 +60,8 @@ def open_stream(url: str) -> OpenCVConnection:
     """
     cv2 = load_opencv("Reading a stream")
     # Without timeouts, an unresponsive server would block the run forever.
-    patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE_MS]
-    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, patience)
+    timeout = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
+    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeout)
     if not capture.isOpened():
         raise SourceError(
             f"The stream {without_password(url)} did not open. Check the address and that the sender is running, for "

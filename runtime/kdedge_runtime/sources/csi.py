@@ -27,8 +27,8 @@ WIDTH, HEIGHT = 1024, 768
 """Capture size in pixels: the aspect ratio of most sensors, well above classifier input sizes, without row padding."""
 _FPS = 30.0
 _ALIGNMENT_PX = 64
-_PATIENCE_S = 10.0
-_GOODBYE_S = 2.0
+_TIMEOUT_S = 10.0
+_JOIN_TIMEOUT_S = 2.0
 _PROGRAMS = ("rpicam-vid", "libcamera-vid")
 """Current and former name of the program (Raspberry Pi OS Bullseye has the former)."""
 
@@ -87,7 +87,7 @@ class Picamera:
     def read(self) -> tuple[Pixels, float] | None:
         """Return the next frame and the time its exposure ended; None if there is none."""
         try:
-            request = self._camera.capture_request(wait=False).get_result(timeout=_PATIENCE_S)
+            request = self._camera.capture_request(wait=False).get_result(timeout=_TIMEOUT_S)
         except Exception as error:  # a timeout or any camera failure
             _log.debug("picamera2 returned no frame: %s", error)
             return None
@@ -162,7 +162,7 @@ class RpicamPipe:
         assert stream is not None
         view, filled = memoryview(self._frame), 0
         while filled < len(view):
-            if not select.select([stream], [], [], _PATIENCE_S)[0]:
+            if not select.select([stream], [], [], _TIMEOUT_S)[0]:
                 return None
             count = os.readv(stream.fileno(), [view[filled:]])
             if not count:  # incomplete frames are discarded
@@ -175,13 +175,13 @@ class RpicamPipe:
         self._messages.seek(0)
         lines = self._messages.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
-        return said[-1] if said else f"timeout after {_PATIENCE_S:.0f} s"
+        return said[-1] if said else f"timeout after {_TIMEOUT_S:.0f} s"
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     try:
-        process.wait(_GOODBYE_S)
+        process.wait(_JOIN_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

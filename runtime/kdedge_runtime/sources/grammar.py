@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.util.images import is_picture
+from kdedge_runtime.util.images import is_image_file
 
-__all__ = ["GRAMMAR", "Place", "parse_source"]
+__all__ = ["GRAMMAR", "SourceSpec", "parse_source"]
 
 GRAMMAR = """a USB camera (0, usb:0, /dev/video0), a ribbon-cable camera (csi:0), a stream (rtsp://…, http://…), \
 a file, a folder or a quoted pattern of images ('photos/*.jpg'), or synthetic:[CLASS]"""
@@ -22,7 +22,7 @@ _PATTERN = "*?["
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceSpec:
     """Parsed `--source` value."""
 
     kind: Kind
@@ -32,7 +32,7 @@ class Place:
     """Files matched by a pattern."""
 
 
-def parse_source(text: str) -> Place:
+def parse_source(text: str) -> SourceSpec:
     """Parse a `--source` value.
 
     A video file behind `http://` is a video; all other URLs are live streams.
@@ -43,19 +43,19 @@ def parse_source(text: str) -> Place:
     """
     scheme, colon, rest = text.partition(":")
     if text.isdecimal() or text.startswith("/dev/video"):
-        return Place("usb", text)
+        return SourceSpec("usb", text)
     if colon and scheme in ("usb", "csi"):
         if not rest.isdecimal():
             raise UsageError(f"--source {text} has no camera number. Expected {scheme}:0, {scheme}:1, …")
-        return Place("usb" if scheme == "usb" else "csi", rest)
+        return SourceSpec("usb" if scheme == "usb" else "csi", rest)
     if colon and scheme == "synthetic":
-        return Place("synthetic", rest)
+        return SourceSpec("synthetic", rest)
     if scheme in _PROTOCOLS and rest.startswith("//"):
         return _address(text)
     return _path(text)
 
 
-def _address(url: str) -> Place:
+def _address(url: str) -> SourceSpec:
     from urllib.parse import urlsplit
 
     try:
@@ -68,10 +68,10 @@ def _address(url: str) -> Place:
     if not host and parts.scheme not in ("udp", "rtp"):  # these two may listen on all addresses: udp://:5000
         raise UsageError(f"--source {url} is not a valid stream URL: the host is missing. Expected rtsp://HOST/PATH.")
     recorded = parts.scheme in ("http", "https") and Path(parts.path).suffix.lower() in _VIDEO_SUFFIXES
-    return Place("video" if recorded else "stream", url)
+    return SourceSpec("video" if recorded else "stream", url)
 
 
-def _path(text: str) -> Place:
+def _path(text: str) -> SourceSpec:
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:  # e.g. ~nobody/film.mp4
@@ -79,7 +79,7 @@ def _path(text: str) -> Place:
             f"--source {text} begins with a home folder that does not exist. Use the full path."
         ) from error
     if path.exists():
-        return Place("pictures" if path.is_dir() or is_picture(path) else "video", str(path))
+        return SourceSpec("pictures" if path.is_dir() or is_image_file(path) else "video", str(path))
     if any(character in text for character in _PATTERN):
         return _pattern(path, text)
     near = _nearest(text, _WORDS)
@@ -94,18 +94,18 @@ def _path(text: str) -> Place:
     raise SourceError(f"The file or folder {path} does not exist.{_nearest_file(path)} Expected {GRAMMAR}.")
 
 
-def _pattern(path: Path, text: str) -> Place:
+def _pattern(path: Path, text: str) -> SourceSpec:
     anchor = Path(path.anchor) if path.anchor else Path()
     pattern = str(path.relative_to(path.anchor)) if path.anchor else str(path)
     try:
         found = sorted(item for item in anchor.glob(pattern) if item.is_file())
     except (ValueError, NotImplementedError) as error:  # invalid pattern
         raise UsageError(f"--source {text} is not a valid file name pattern ({error}). Expected {GRAMMAR}.") from error
-    pictures = tuple(item for item in found if is_picture(item))
-    if pictures:
-        return Place("pictures", text, pictures)
+    images = tuple(item for item in found if is_image_file(item))
+    if images:
+        return SourceSpec("pictures", text, images)
     if len(found) == 1:
-        return Place("video", str(found[0]))
+        return SourceSpec("video", str(found[0]))
     if found:
         raise UsageError(f"--source {text} matches {len(found)} files that are not images. Name a single video.")
     raise SourceError(f"No file matches --source {text}. Expected {GRAMMAR}.")

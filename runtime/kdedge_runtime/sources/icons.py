@@ -120,19 +120,19 @@ def _mug(rng: np.random.Generator) -> list[Part]:
 
 def _key(rng: np.random.Generator) -> list[Part]:
     bow, thick = rng.uniform(0.4, 0.5), rng.uniform(0.2, 0.26)
-    centre = -1 + bow
+    center = -1 + bow
     parts = [
-        Part(_box(centre, -thick / 2, 1.0, thick / 2), "body"),
-        Part(ellipse(centre, 0, bow, bow * rng.uniform(0.95, 1.25)), "body"),
+        Part(_box(center, -thick / 2, 1.0, thick / 2), "body"),
+        Part(ellipse(center, 0, bow, bow * rng.uniform(0.95, 1.25)), "body"),
     ]
     right = rng.uniform(0.92, 1.0)
     for _ in range(rng.integers(2, 4)):
         width = rng.uniform(0.13, 0.19)
         parts.append(Part(_box(right - width, 0, right, rng.uniform(0.32, 0.48)), "body"))
         right -= width + rng.uniform(0.08, 0.12)
-    eye = ellipse(centre - 0.04, 0, bow * rng.uniform(0.4, 0.55), bow * rng.uniform(0.4, 0.6))
+    eye = ellipse(center - 0.04, 0, bow * rng.uniform(0.4, 0.55), bow * rng.uniform(0.4, 0.6))
     parts.append(Part(eye, "hole"))
-    parts.append(Part(_box(centre + bow * 1.02, -thick * 0.12, 0.88, thick * 0.12), "shade"))
+    parts.append(Part(_box(center + bow * 1.02, -thick * 0.12, 0.88, thick * 0.12), "shade"))
     return parts
 
 
@@ -182,8 +182,8 @@ def _star(rng: np.random.Generator) -> list[Part]:
     tips = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     parts = [Part(_rounded(tips, 1), "body")]
     if rng.random() < 0.5:
-        centre = np.zeros(2)
-        parts += [Part(np.stack([centre, tips[i] * 0.86, tips[i + 1]]), "shade") for i in range(0, 10, 2)]
+        center = np.zeros(2)
+        parts += [Part(np.stack([center, tips[i] * 0.86, tips[i + 1]]), "shade") for i in range(0, 10, 2)]
     else:
         parts.append(Part(_rounded(tips * 0.55, 1), "accent"))
     return parts

@@ -9,15 +9,15 @@ from typing import Self
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.util.files import written
-from kdedge_runtime.util.images import PICTURE_SUFFIXES, picture_files, read_picture
+from kdedge_runtime.util.files import displayable
+from kdedge_runtime.util.images import IMAGE_SUFFIXES, image_files, read_image
 
-__all__ = ["PictureSource"]
+__all__ = ["ImageSource"]
 
 _log = logging.getLogger(__name__)
 
 
-class PictureSource:
+class ImageSource:
     """One or several image files, or all images below a folder in path order.
 
     With several files, an unreadable one is logged, counted and skipped. A single unreadable image is an error.
@@ -35,7 +35,7 @@ class PictureSource:
             path: an image, a folder, or a file name pattern.
             files: files matched by the pattern.
         """
-        self.name = written(str(path))
+        self.name = displayable(str(path))
         self.unreadable = 0
         self.expected: int | None = None
         self._path = path
@@ -45,10 +45,10 @@ class PictureSource:
 
     def __enter__(self) -> Self:
         is_folder = self._path.is_dir()
-        self._files = list(self._named) or (picture_files(self._path) if is_folder else [self._path])
+        self._files = list(self._named) or (image_files(self._path) if is_folder else [self._path])
         if not self._files:
             raise SourceError(
-                f"The folder {self._path} contains no images. Expected files named *{', *'.join(PICTURE_SUFFIXES)} "
+                f"The folder {self._path} contains no images. Expected files named *{', *'.join(IMAGE_SUFFIXES)} "
                 "in it or below it."
             )
         self.expected = len(self._files)
@@ -66,7 +66,7 @@ class PictureSource:
     def _read(self, index: int, file: Path) -> list[Frame]:
         """Return the frame of a file, or nothing if it is skipped."""
         try:
-            rgb = read_picture(file)
+            rgb = read_image(file)
         except SourceError as error:
             if len(self._files) == 1 and not self._path.is_dir():
                 raise
@@ -76,4 +76,4 @@ class PictureSource:
                 _log.warning("skipped: %s", error)
             return []
         name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
-        return [Frame(index, rgb, time.monotonic(), written(name.as_posix()))]
+        return [Frame(index, rgb, time.monotonic(), displayable(name.as_posix()))]

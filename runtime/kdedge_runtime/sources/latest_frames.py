@@ -12,7 +12,7 @@ from kdedge_runtime.sources.source import Frame, Source
 __all__ = ["LatestFrames"]
 
 _SIGNAL_CHECK_S = 0.1
-_GOODBYE_S = 2.0
+_JOIN_TIMEOUT_S = 2.0
 
 
 class LatestFrames:
@@ -67,7 +67,7 @@ class LatestFrames:
         # The reader thread closes the source, because releasing a capture during a read crashes. A reader blocked in a
         # driver is abandoned; it is a daemon.
         self._closed.set()
-        self._reader.join(_GOODBYE_S)
+        self._reader.join(_JOIN_TIMEOUT_S)
 
     def __iter__(self) -> Iterator[Frame]:
         # Start here, so that frames before the first request do not count as dropped.

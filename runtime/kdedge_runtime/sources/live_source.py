@@ -14,7 +14,7 @@ from kdedge_runtime.util.arrays import Pixels
 __all__ = ["Backoff", "Connection", "LiveSource"]
 
 _log = logging.getLogger(__name__)
-_GOODBYE_S = 2.0
+_JOIN_TIMEOUT_S = 2.0
 
 
 class Connection(Protocol):
@@ -37,10 +37,10 @@ class Connection(Protocol):
 class Backoff:
     """Exponential backoff between attempts to reopen a source."""
 
-    def __init__(self, first_s: float = 0.5, longest_s: float = 30.0, patience_s: float = 600.0) -> None:
+    def __init__(self, first_s: float = 0.5, longest_s: float = 30.0, timeout_s: float = 600.0) -> None:
         self.first_s = first_s
         self.longest_s = longest_s
-        self.patience_s = patience_s
+        self.timeout_s = timeout_s
         """Seconds without a frame after which the source fails permanently."""
 
     def delay_s(self, attempt: int) -> float:
@@ -98,7 +98,7 @@ class LiveSource:
     ) -> None:
         self._closed = True
         # Releasing a camera during a read crashes some drivers, so the reading thread releases it.
-        if self._in_use.acquire(timeout=_GOODBYE_S):
+        if self._in_use.acquire(timeout=_JOIN_TIMEOUT_S):
             self._disconnect()
             self._in_use.release()
 
@@ -129,7 +129,7 @@ class LiveSource:
         """Reopen the source until it returns a frame; None if the run is stopping.
 
         Raises:
-            SourceError: no frame for longer than `Backoff.patience_s`.
+            SourceError: no frame for longer than `Backoff.timeout_s`.
         """
         if self._closed or self._stop.is_set():
             return None
@@ -139,9 +139,9 @@ class LiveSource:
         while not self._closed and not self._stop.is_set():
             with self._in_use:
                 self._disconnect()
-            if time.monotonic() - lost_at > self._backoff.patience_s:
+            if time.monotonic() - lost_at > self._backoff.timeout_s:
                 raise SourceError(
-                    f"{self.name} has returned no frame for {self._backoff.patience_s / 60:.0f} minutes and "
+                    f"{self.name} has returned no frame for {self._backoff.timeout_s / 60:.0f} minutes and "
                     f"{attempt} attempts to reopen it. Check its cable, power and network, then start the run again."
                 )
             if self._stop.wait(self._backoff.delay_s(attempt)):

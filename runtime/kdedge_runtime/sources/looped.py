@@ -8,10 +8,10 @@ from typing import Self
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.source import Frame, Source
 
-__all__ = ["Looped"]
+__all__ = ["LoopedSource"]
 
 
-class Looped:
+class LoopedSource:
     """Source that repeats another one, with continuous frame indices."""
 
     live = False

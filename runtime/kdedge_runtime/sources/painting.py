@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from kdedge_runtime.sources.backdrops import Colour
+from kdedge_runtime.sources.backdrops import Color
 from kdedge_runtime.sources.icons import Part, Points
 from kdedge_runtime.util.arrays import Floats, Pixels
 
@@ -48,13 +48,13 @@ class Pose:
 class Palette:
     """Colors and lighting of a drawing."""
 
-    body: Colour
-    accent: Colour
-    outline: Colour | None
+    body: Color
+    accent: Color
+    outline: Color | None
     light_angle: float
     """Direction of the light in radians, clockwise from the right."""
 
-    def of(self, paint: str) -> Colour:
+    def of(self, paint: str) -> Color:
         """Return the color of a part."""
         if paint == "body":
             return self.body
@@ -65,11 +65,11 @@ class Palette:
         return (245, 245, 240) if paint == "light" else (38, 34, 40)
 
 
-def paint(picture: Pixels, parts: tuple[Part, ...], pose: Pose, palette: Palette) -> Mask:
+def paint(image: Pixels, parts: tuple[Part, ...], pose: Pose, palette: Palette) -> Mask:
     """Draw an object into an image, with antialiasing and lighting.
 
     Args:
-        picture: uint8 RGB `[H, W, 3]`, modified in place.
+        image: uint8 RGB `[H, W, 3]`, modified in place.
         parts: parts of the drawing.
         pose: placement; parts outside the image are clipped.
         palette: colors and lighting.
@@ -77,7 +77,7 @@ def paint(picture: Pixels, parts: tuple[Part, ...], pose: Pose, palette: Palette
     Returns:
         bool `[H, W]`: pixels covered at least half by the object.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     mask = np.zeros((height, width), dtype=bool)
     line_px = _LINE * pose.scale if palette.outline else 0.0
     shapes = [pose.place(part.points) for part in parts]
@@ -94,7 +94,7 @@ def paint(picture: Pixels, parts: tuple[Part, ...], pose: Pose, palette: Palette
     lit = np.asarray(ink.reduce(finer)) * _light(coverage, pose.scale, palette.light_angle)[..., None]
     share = np.asarray(coverage)
     weight = share[..., None] * np.float32(1 / 255)
-    crop = picture[top:bottom, left:right]
+    crop = image[top:bottom, left:right]
     crop[:] = np.minimum(lit, 255) * weight + crop * (1 - weight) + np.float32(0.5)
     mask[top:bottom, left:right] = share >= 128
     return mask
@@ -146,7 +146,7 @@ def _light(coverage: Image.Image, scale: float, angle: float) -> Floats:
     return factor
 
 
-def darker(colour: Colour, share: float) -> Colour:
+def darker(color: Color, share: float) -> Color:
     """Return the color at a share of its brightness."""
-    red, green, blue = (round(value * share) for value in colour)
+    red, green, blue = (round(value * share) for value in color)
     return red, green, blue

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.sources.backdrops import backdrop, random_colours
+from kdedge_runtime.sources.backdrops import backdrop, random_colors
 from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
 from kdedge_runtime.sources.painting import Mask, Palette, Pose, darker, paint
 from kdedge_runtime.util.arrays import Pixels
@@ -91,7 +91,7 @@ def random_pose(rng: np.random.Generator, parts: tuple[Part, ...], height: int, 
 def random_palette(rng: np.random.Generator, ground: Pixels) -> Palette:
     """Draw random colors that contrast with the average background, by themselves or through an outline."""
     average = ground[::4, ::4].reshape(-1, 3).mean(axis=0)
-    body, second, accent = random_colours(rng, 3)
+    body, second, accent = random_colors(rng, 3)
     if np.abs(average - second).sum() > np.abs(average - body).sum():
         body = second
     outlines = (None, darker(body, 0.35), (250, 250, 245))

@@ -7,11 +7,11 @@ from typing import Protocol, Self
 
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["Frame", "Source", "Truth", "stands_still"]
+__all__ = ["Frame", "Source", "GroundTruth", "is_still_source"]
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """Ground truth of a synthetic frame."""
 
     label: str
@@ -33,7 +33,7 @@ class Frame:
     """
     name: str
     """Display name: the file name, or the source name and frame index."""
-    truth: Truth | None = None
+    truth: GroundTruth | None = None
     """Ground truth; synthetic frames only."""
 
 
@@ -81,6 +81,6 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Frame]: ...
 
 
-def stands_still(source: Source) -> bool:
+def is_still_source(source: Source) -> bool:
     """Return True if the frames of an entered source are independent images, not a time series."""
     return not source.live and source.fps is None

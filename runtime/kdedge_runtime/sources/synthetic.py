@@ -15,7 +15,7 @@ from kdedge_runtime.sources.backdrops import backdrop
 from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
 from kdedge_runtime.sources.painting import Mask, Palette, Pose, paint
 from kdedge_runtime.sources.scenes import Scene, random_palette
-from kdedge_runtime.sources.source import Frame, Truth
+from kdedge_runtime.sources.source import Frame, GroundTruth
 from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["SyntheticSource"]
@@ -75,7 +75,7 @@ class SyntheticSource:
         for index in itertools.count() if self.expected is None else range(self.expected):
             scene = self.scene_at(index)
             time.sleep(max(0.0, started + index / _FPS - time.monotonic()))
-            truth = Truth(scene.label, _box(scene.mask))
+            truth = GroundTruth(scene.label, _box(scene.mask))
             yield Frame(index, scene.image, time.monotonic(), f"{self.name} {index}", truth)
 
     def scene_at(self, index: int) -> Scene:

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 
 from kdedge_runtime.sources.source import Source
 
-__all__ = ["opened"]
+__all__ = ["open_with_timeout"]
 
 _SIGNAL_CHECK_S = 0.1
 
 
 @contextmanager
-def opened(source: Source, stop: threading.Event) -> Iterator[bool]:
+def open_with_timeout(source: Source, stop: threading.Event) -> Iterator[bool]:
     """Enter a source for the duration of the block.
 
     Yields True once the source is open, or False if `stop` is set first. In that case the opening thread is abandoned,

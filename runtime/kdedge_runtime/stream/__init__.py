@@ -1,1 +1,1 @@
-"""The loop from frames to predictions to sinks."""
+"""Main loop: frames, predictions and sinks."""

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-__all__ = ["Ahead"]
+__all__ = ["Prefetcher"]
 
 T = TypeVar("T")
 _STOP_CHECK_S = 0.1
-_GOODBYE_S = 2.0
+_JOIN_TIMEOUT_S = 2.0
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Iterates in a background thread, so that producer and consumer overlap.
 
     An item is produced only after the previous one was taken. At most one item waits, so camera frames are captured
@@ -46,7 +46,7 @@ class Ahead(Generic[T]):
             self._closed = True
             self._changed.notify_all()
         # A thread blocked in a driver is abandoned; it is a daemon.
-        self._thread.join(_GOODBYE_S)
+        self._thread.join(_JOIN_TIMEOUT_S)
 
     def __iter__(self) -> Iterator[T]:
         while True:

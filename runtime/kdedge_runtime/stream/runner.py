@@ -16,18 +16,18 @@ import numpy as np
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.model import Explanation, Model
-from kdedge_runtime.prediction import Answer, read_answer
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.prediction import Prediction, decode_prediction
+from kdedge_runtime.preprocess import preprocess
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources.latest_frames import LatestFrames
-from kdedge_runtime.sources.source import Frame, Source, stands_still
-from kdedge_runtime.stream.prefetch import Ahead
-from kdedge_runtime.stream.renderer import Painter
-from kdedge_runtime.stream.schedule import ALWAYS, Cadence, FrameBudget, Reason, Thinning
-from kdedge_runtime.stream.statistics import Progress, RunSummary
+from kdedge_runtime.sources.source import Frame, Source, is_still_source
+from kdedge_runtime.stream.prefetch import Prefetcher
+from kdedge_runtime.stream.renderer import OverlayRenderer
+from kdedge_runtime.stream.schedule import ALWAYS, ExplainSchedule, ExplainScheduler, FpsBudget, Reason
+from kdedge_runtime.stream.statistics import RunProgress, RunSummary
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["RunSettings", "run", "stopped_by_signals", "warm_up"]
+__all__ = ["StreamSettings", "run", "stopped_by_signals", "warm_up"]
 
 if TYPE_CHECKING:
     from kdedge_runtime.explainers import Explainer
@@ -43,7 +43,7 @@ than there are frames.
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class StreamSettings:
     """User settings of a run."""
 
     class_index: int | None = None
@@ -52,7 +52,7 @@ class RunSettings:
     """Opacity of the heat map at full heat, in [0, 1]."""
     max_frames: int | None = None
     """Maximum number of frames; None runs until the source ends."""
-    cadence: Cadence = ALWAYS
+    cadence: ExplainSchedule = ALWAYS
     """Schedule of explained and drawn frames."""
     budget_fps: float | None = None
     """Target frame rate: explanations are skipped before frames are dropped. None for no target."""
@@ -64,7 +64,7 @@ def run(
     model: Model,
     source: Source,
     sinks: Sequence[Sink],
-    settings: RunSettings | Callable[[], RunSettings] | None = None,
+    settings: StreamSettings | Callable[[], StreamSettings] | None = None,
     stop: threading.Event | None = None,
 ) -> RunSummary:
     """Run the model on every frame of a source and pass the predictions to the sinks.
@@ -88,34 +88,34 @@ def run(
         SourceError: the source returned no frame.
         KdedgeError: an output of the model is not finite, or a sink cannot write.
     """
-    given = settings or RunSettings()
+    given = settings or StreamSettings()
     current = given if callable(given) else lambda: given
     first = current()
     stop = stop or threading.Event()
-    progress = Progress(source)
-    budget = None if first.budget_fps is None else FrameBudget(first.budget_fps, live=source.live)
-    thinning = Thinning(first.cadence, budget)
+    progress = RunProgress(source)
+    budget = None if first.budget_fps is None else FpsBudget(first.budget_fps, live=source.live)
+    thinning = ExplainScheduler(first.cadence, budget)
     looks = _Looks(model, source, current, progress, thinning, stop)
     recorded_fps = None if source.live else source.fps
     watched_at = time.monotonic() if any(sink.wants_overlay for sink in sinks) else -math.inf
-    painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
+    painter = OverlayRenderer(model.metadata.input, moving=not is_still_source(source), fps=recorded_fps)
     try:
         with looks.ahead() as ready:
             for look in ready:
-                answer = look.answer(model)
-                painter.look(answer)
+                prediction = look.prediction(model)
+                painter.look(prediction)
                 watched = any(sink.wants_overlay for sink in sinks)
                 if watched:
                     if time.monotonic() - watched_at > _UNWATCHED_S:
                         thinning.forget()
                     watched_at = time.monotonic()
-                if answer.left_out is None and watched:
+                if prediction.left_out is None and watched:
                     with progress.timer.measure("overlay"):
-                        answer = replace(answer, overlay=painter.paint(answer, current().opacity))
-                progress.count(answer)
+                        prediction = replace(prediction, overlay=painter.paint(prediction, current().opacity))
+                progress.count(prediction)
                 with progress.timer.measure("output"):
                     for sink in sinks:
-                        sink.write(answer, progress)
+                        sink.write(prediction, progress)
                 if stop.is_set() or progress.frames == first.max_frames:
                     break
     except SourceError as error:
@@ -167,11 +167,11 @@ class _Look:
     frame: Frame
     explanation: Explanation
     left_out: Reason | None
-    answered_at: float
+    predicted_at: float
 
-    def answer(self, model: Model) -> Answer:
-        answer = read_answer(model, self.frame, self.explanation, clock=lambda: self.answered_at)
-        return replace(answer, left_out=self.left_out)
+    def prediction(self, model: Model) -> Prediction:
+        prediction = decode_prediction(model, self.frame, self.explanation, clock=lambda: self.predicted_at)
+        return replace(prediction, left_out=self.left_out)
 
 
 class _Looks:
@@ -181,9 +181,9 @@ class _Looks:
         self,
         model: Model,
         source: Source,
-        current: Callable[[], RunSettings],
-        progress: Progress,
-        thinning: Thinning,
+        current: Callable[[], StreamSettings],
+        progress: RunProgress,
+        thinning: ExplainScheduler,
         stop: threading.Event,
     ) -> None:
         self._model = model
@@ -203,12 +203,12 @@ class _Looks:
         prepared = self._prepared()
         if isinstance(self._source, LatestFrames):
             # This source reads ahead by itself. The newest frame is requested as late as possible to keep it fresh.
-            with Ahead(self._looks(prepared), "kdedge-model", self._stop) as looks:
+            with Prefetcher(self._looks(prepared), "kdedge-model", self._stop) as looks:
                 yield looks
         else:
             with (
-                Ahead(prepared, "kdedge-source", self._stop) as frames,
-                Ahead(self._looks(frames), "kdedge-model", self._stop) as looks,
+                Prefetcher(prepared, "kdedge-source", self._stop) as frames,
+                Prefetcher(self._looks(frames), "kdedge-model", self._stop) as looks,
             ):
                 yield looks
 
@@ -227,7 +227,7 @@ class _Looks:
             except StopIteration:
                 return
             with self._timer.measure("preprocess"):
-                image = fit(frame.rgb, self._model.metadata.input)[None]
+                image = preprocess(frame.rgb, self._model.metadata.input)[None]
             prepared = [(frame, image)]
             del frame  # frees a large frame before the next one is read
             yield prepared.pop()
@@ -255,9 +255,9 @@ class _Looks:
                 with self._timer.measure("explanation"):
                     estimate = explainer(image[0], int(explanation.explained_class[0]))
                 explanation = replace(explanation, saliency_map=estimate.map[None], display=UNMEASURED)
-        answered_at = time.monotonic()
+        predicted_at = time.monotonic()
         self._warn(left_out, time.perf_counter() - started)
-        return _Look(frame, explanation, left_out, answered_at)
+        return _Look(frame, explanation, left_out, predicted_at)
 
     def _warn(self, left_out: Reason | None, busy_s: float) -> None:
         """Log a warning once if the target is missed even without explanations."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["ALWAYS", "Cadence", "FrameBudget", "Reason", "Thinning"]
+__all__ = ["ALWAYS", "ExplainSchedule", "FpsBudget", "Reason", "ExplainScheduler"]
 
 When = Literal["always", "every", "on-change", "low-confidence"]
 Reason = Literal["cadence", "budget"]
@@ -19,7 +19,7 @@ _FORGIVEN_HALF_S = 5.0
 
 
 @dataclass(frozen=True)
-class Cadence:
+class ExplainSchedule:
     """Schedule of explanations."""
 
     when: When
@@ -30,7 +30,7 @@ class Cadence:
     """Probability below which `low-confidence` explains a prediction, in (0, 1]."""
 
     @classmethod
-    def parse(cls, text: str) -> "Cadence":
+    def parse(cls, text: str) -> "ExplainSchedule":
         """Parse `always`, `every=N`, `on-change` or `low-confidence[=P]`.
 
         Raises:
@@ -49,10 +49,10 @@ class Cadence:
         )
 
 
-ALWAYS = Cadence("always")
+ALWAYS = ExplainSchedule("always")
 
 
-class FrameBudget:
+class FpsBudget:
     """Tracks whether a run keeps up with a target frame rate."""
 
     def __init__(self, fps: float, *, live: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -88,13 +88,13 @@ class FrameBudget:
         self._last = index, now
 
 
-class Thinning:
+class ExplainScheduler:
     """Decides per frame whether to explain, so that a run keeps its target frame rate.
 
     Behind the target, explanations are skipped until the frames without one have made up the time.
     """
 
-    def __init__(self, cadence: Cadence = ALWAYS, budget: FrameBudget | None = None) -> None:
+    def __init__(self, cadence: ExplainSchedule = ALWAYS, budget: FpsBudget | None = None) -> None:
         """Create a scheduler.
 
         Args:

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.prediction import Answer
+from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Source
 from kdedge_runtime.stream.schedule import Reason
 from kdedge_runtime.util.printable import printable
-from kdedge_runtime.util.timing import Stage, StageTimer, Tally
+from kdedge_runtime.util.timing import StageName, StageTally, StageTimer
 
-__all__ = ["STAGES", "Progress", "RunSummary"]
+__all__ = ["STAGES", "RunProgress", "RunSummary"]
 
 STAGES = ("capture", "preprocess", "inference", "explanation", "overlay", "output")
 """Stages of a frame: wait for it, resize, model, black-box explainer, drawing, sinks."""
 _RECENT_FRAMES = 30
 
 
-class Progress:
+class RunProgress:
     """Live counters of a run. Sinks read them, also from other threads."""
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class Progress:
         self.explained = 0
         self.failure: SourceError | None = None
         self.timer = StageTimer(STAGES)
-        self._ages = Tally()
+        self._ages = StageTally()
         self._source = source
         self._clock = clock
         self._ended_at: deque[float] = deque(maxlen=_RECENT_FRAMES + 1)
@@ -42,14 +42,14 @@ class Progress:
         self._ended_at.clear()
         self._ended_at.append(self._started)
 
-    def count(self, answer: Answer) -> None:
+    def count(self, prediction: Prediction) -> None:
         """Count a prediction."""
         self.frames += 1
-        self.labels[answer.label] += 1
-        self.explained += answer.saliency_map is not None
-        if answer.left_out is not None:
-            self.left_out[answer.left_out] += 1
-        self._ages.add(answer.age_ms)
+        self.labels[prediction.label] += 1
+        self.explained += prediction.saliency_map is not None
+        if prediction.left_out is not None:
+            self.left_out[prediction.left_out] += 1
+        self._ages.add(prediction.age_ms)
         self._ended_at.append(self._clock())
 
     @property
@@ -121,8 +121,8 @@ class RunSummary:
     fps: float
     source_fps: float | None
     """Frame rate of a live source, or of a file played in real time."""
-    stages: dict[str, Stage]
-    age: Stage | None
+    stages: dict[str, StageName]
+    age: StageName | None
     """Time from capture to prediction; None without frames."""
     labels: tuple[tuple[str, int], ...]
     """Most frequent labels with their counts."""

@@ -1,1 +1,1 @@
-"""Arrays, files, images, text and timing that all rooms share."""
+"""Shared utilities for arrays, files, images, text and timing."""

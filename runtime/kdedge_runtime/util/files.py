@@ -13,20 +13,20 @@ from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.printable import printable
-from kdedge_runtime.util.temporary_files import HAS_LOCKS, mark_as_ours, remove_abandoned
+from kdedge_runtime.util.temporary_files import HAS_LOCKS, mark_owned, remove_abandoned
 
 __all__ = [
     "Location",
     "UniqueNames",
     "file_sha256",
     "number_earlier",
-    "remove_staged",
-    "shortened",
-    "staged",
+    "remove_partial_files",
+    "shorten",
+    "atomic_path",
     "sync_folder",
     "utf8_path",
-    "write_whole",
-    "written",
+    "atomic_write",
+    "displayable",
 ]
 
 Location = str | os.PathLike[str]
@@ -39,7 +39,7 @@ _MOST_STEM_BYTES = 251
 
 
 @contextmanager
-def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path` and rename it to `path` after the block succeeds.
 
     The file is flushed to disk before the rename and its folder after it. Neither a crash nor a power failure leaves a
@@ -77,25 +77,25 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
 def _made(path: Path) -> tuple[int, Path]:
     while True:
         handle, name = tempfile.mkstemp(prefix=_STAGED, suffix=path.suffix, dir=path.parent)
-        if mark_as_ours(handle):
+        if mark_owned(handle):
             return handle, Path(name)
         os.close(handle)
 
 
-def remove_staged(folder: Path, suffixes: Iterable[str]) -> None:
+def remove_partial_files(folder: Path, suffixes: Iterable[str]) -> None:
     """Remove partial files left in a folder by killed processes, for these suffixes."""
     for suffix in suffixes:
         for left in folder.glob(f"{_STAGED}*{suffix}"):
             left.unlink()
 
 
-def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+def atomic_write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     r"""Write `content` to `path` atomically. `durable` is as in `staged`.
 
     Text is encoded as UTF-8. Surrogates, which stand for invalid bytes in paths, are written as escapes such as
     `\udce9`; JSON decodes them to the same path.
     """
-    with staged(path, durable=durable) as temporary:
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
@@ -105,7 +105,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def written(name: str) -> str:
+def displayable(name: str) -> str:
     r"""Return a printable file name that is identical on every machine.
 
     Accents are composed (NFC), because macOS decomposes them. Bytes that are not UTF-8 become escapes such as `\xe9`.
@@ -115,7 +115,7 @@ def written(name: str) -> str:
     return printable(unicodedata.normalize("NFC", text))
 
 
-def shortened(stem: str) -> str:
+def shorten(stem: str) -> str:
     """Return a stem whose path components each leave room for a suffix.
 
     `written` needs four bytes for each byte that is not UTF-8. A component longer than 251 bytes is cut to at most 200
@@ -148,7 +148,7 @@ def utf8_path(path: Path, reader: str) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"The name of {written(str(path))} is not valid UTF-8, which {reader} requires. Rename the file."
+            f"The name of {displayable(str(path))} is not valid UTF-8, which {reader} requires. Rename the file."
         ) from error
     return name
 
@@ -165,12 +165,12 @@ class UniqueNames:
 
     def take(self, stem: str, suffix: str) -> str:
         """Return `stem` + `suffix`, adding `-2`, `-3`, … to the stem if the name is taken (case-insensitive)."""
-        stem = shortened(stem)
+        stem = shorten(stem)
         wanted = name = stem + suffix
         number = self._last.get(wanted.casefold(), 1)  # loops request the same name thousands of times
         while name.casefold() in self._taken:
             number += 1
-            name = shortened(f"{stem}-{number}") + suffix
+            name = shorten(f"{stem}-{number}") + suffix
         self._last[wanted.casefold()] = number
         self._taken.add(name.casefold())
         return name

@@ -16,22 +16,22 @@ from kdedge_runtime.util.arrays import Pixels
 __all__ = [
     "LONGEST_SIDE_PX",
     "MOST_PIXELS",
-    "PICTURE_SUFFIXES",
+    "IMAGE_SUFFIXES",
     "Fault",
-    "Picture",
-    "UnreadablePicture",
-    "decode_picture",
+    "DecodedImage",
+    "UnreadableImage",
+    "decode_image",
     "files_below",
-    "is_picture",
-    "jpeg",
-    "load_picture",
-    "open_picture",
-    "picture_files",
-    "read_picture",
+    "is_image_file",
+    "encode_jpeg",
+    "load_image",
+    "open_image",
+    "image_files",
+    "read_image",
     "upright_size",
 ]
 
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg"),
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
@@ -50,7 +50,7 @@ Ghostscript.
 """
 _TIFF_SAMPLE_FORMAT = 339
 _TIFF_UNSIGNED = 1
-_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+_GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,7 +68,7 @@ _TURNED = {
 """Transpositions that swap width and height."""
 
 
-class UnreadablePicture(SourceError):
+class UnreadableImage(SourceError):
     """Image file that cannot be decoded. `fault` classifies the reason."""
 
     def __init__(self, message: str, fault: Fault) -> None:
@@ -77,18 +77,18 @@ class UnreadablePicture(SourceError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """Decoded image file."""
 
     pixels: Pixels
     """uint8 RGB `[H, W, 3]` with EXIF orientation applied."""
-    is_grey: bool
+    is_gray: bool
     """True if the file stores a single gray channel, copied to R, G and B."""
 
 
-def is_picture(path: Path) -> bool:
+def is_image_file(path: Path) -> bool:
     """Return True if a file has an image suffix and is not hidden."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -130,22 +130,22 @@ def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
     return is_new
 
 
-def picture_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Return all image files below a folder, sorted by relative path; see `files_below`."""
-    found = [path for path in files_below(folder) if is_picture(path) and path.is_file()]
+    found = [path for path in files_below(folder) if is_image_file(path) and path.is_file()]
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
-def read_picture(path: str | Path) -> Pixels:
+def read_image(path: str | Path) -> Pixels:
     """Read an image file as upright uint8 RGB `[H, W, 3]`.
 
     Raises:
         UnreadablePicture: see `load_picture`.
     """
-    return load_picture(path).pixels
+    return load_image(path).pixels
 
 
-def load_picture(path: str | Path) -> Picture:
+def load_image(path: str | Path) -> DecodedImage:
     """Decode an image file. Damaged files raise an error and are never partially decoded.
 
     Args:
@@ -154,11 +154,11 @@ def load_picture(path: str | Path) -> Picture:
     Raises:
         UnreadablePicture: see `open_picture` and `decode_picture`.
     """
-    with open_picture(path) as opened:
-        return decode_picture(opened, str(path))
+    with open_image(path) as opened:
+        return decode_image(opened, str(path))
 
 
-def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
+def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """Read an image header, which includes the size. `decode_picture` decodes the pixels.
 
     Args:
@@ -175,21 +175,21 @@ def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
         size_bytes = Path(path).stat().st_size if content is None else len(content)
         opened = Image.open(path if content is None else io.BytesIO(content), formats=formats) if size_bytes else None
     except UnidentifiedImageError as error:
-        raise UnreadablePicture(
+        raise UnreadableImage(
             f"{path} is not an image in a supported format. Expected {', '.join(formats)}.", "not an image"
         ) from error
     except Image.DecompressionBombError as error:
-        raise UnreadablePicture(f"{path} is too large: {error} Scale it down first.", "too large") from error
+        raise UnreadableImage(f"{path} is too large: {error} Scale it down first.", "too large") from error
     except OSError as error:
-        raise UnreadablePicture(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from error
+        raise UnreadableImage(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from error
     except Exception as error:  # Pillow's parsers raise arbitrary exceptions
-        raise UnreadablePicture(f"{path} is damaged ({error}). Copy it again or remove it.", "not an image") from error
+        raise UnreadableImage(f"{path} is damaged ({error}). Copy it again or remove it.", "not an image") from error
     if opened is None:
-        raise UnreadablePicture(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
+        raise UnreadableImage(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
     width, height = opened.size
     if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE_PX:
         opened.close()
-        raise UnreadablePicture(
+        raise UnreadableImage(
             f"{path} is too large ({width:,} × {height:,} px). Expected at most {MOST_PIXELS / 1e6:.0f} megapixels "
             f"and {LONGEST_SIDE_PX:,} px per side: scale it down first.",
             "too large",
@@ -197,7 +197,7 @@ def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
     return opened
 
 
-def decode_picture(opened: Image.Image, name: str) -> Picture:
+def decode_image(opened: Image.Image, name: str) -> DecodedImage:
     """Decode the pixels of an opened image as upright RGB.
 
     EXIF orientation is applied. Animations are reduced to their first frame, transparency is blended onto white, and
@@ -216,7 +216,7 @@ def decode_picture(opened: Image.Image, name: str) -> Picture:
     except MemoryError as error:
         raise _beyond_memory(opened, name) from error
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions
-        raise UnreadablePicture(
+        raise UnreadableImage(
             f"{name} is truncated or damaged ({error}). Copy it again or remove it.", "truncated"
         ) from error
     try:
@@ -225,11 +225,11 @@ def decode_picture(opened: Image.Image, name: str) -> Picture:
     except MemoryError as error:
         raise _beyond_memory(opened, name) from error
     except ValueError as error:
-        raise UnreadablePicture(
+        raise UnreadableImage(
             f"{name} cannot be converted to RGB ({error}). Save it as 8-bit RGB.",
             "of unsupported pixel type",
         ) from error
-    return Picture(pixels, is_grey=opened.mode in _GREY_MODES)
+    return DecodedImage(pixels, is_gray=opened.mode in _GRAY_MODES)
 
 
 def upright_size(opened: Image.Image) -> tuple[int, int]:
@@ -239,49 +239,49 @@ def upright_size(opened: Image.Image) -> tuple[int, int]:
     return (height, width) if is_turned else (width, height)
 
 
-def jpeg(picture: Pixels, quality: int) -> bytes:
+def encode_jpeg(image: Pixels, quality: int) -> bytes:
     """Encode uint8 RGB `[H, W, 3]` as JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "F":
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
         raise ValueError("floating-point pixels have no defined white")
-    if picture.mode.startswith("I"):  # Pillow's conversion would clip at 255
-        return Image.fromarray(_upper_byte(picture)).convert("RGB")
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
+    if image.mode.startswith("I"):  # Pillow's conversion would clip at 255
+        return Image.fromarray(_upper_byte(image)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _upper_byte(picture: Image.Image) -> Pixels:
+def _upper_byte(image: Image.Image) -> Pixels:
     """Convert 16- or 32-bit gray to uint8 `[H, W]` without enlarging the array."""
-    deep = np.asarray(picture)
+    deep = np.asarray(image)
     if deep.dtype == np.int32:
-        is_unsigned = getattr(picture, "tag_v2", {}).get(_TIFF_SAMPLE_FORMAT) == (_TIFF_UNSIGNED,)
+        is_unsigned = getattr(image, "tag_v2", {}).get(_TIFF_SAMPLE_FORMAT) == (_TIFF_UNSIGNED,)
         deep = deep.view(np.uint32) if is_unsigned else np.maximum(deep, 0)
     shift = max(8, int(deep.max(initial=0)).bit_length() - 8)
     return (deep >> shift).astype(np.uint8)
 
 
-def _beyond_memory(opened: Image.Image, name: str) -> UnreadablePicture:
+def _beyond_memory(opened: Image.Image, name: str) -> UnreadableImage:
     width, height = opened.size
-    return UnreadablePicture(
+    return UnreadableImage(
         f"{name} ({width:,} × {height:,} px) does not fit into the free memory. Scale it down first.",
         "too large",
     )
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # an image with damaged EXIF data is valid, and viewers show it unrotated
         return 1
 
 
-def _upright(picture: Image.Image, orientation: int) -> Image.Image:
-    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image

@@ -22,8 +22,8 @@ __all__ = [
     "VALUE_NAME",
     "Field",
     "fields",
-    "held",
-    "texts",
+    "encode_field",
+    "string_values",
 ]
 
 MODEL_GRAPH = 7
@@ -73,12 +73,12 @@ def fields(message: bytes | memoryview) -> Iterator[Field]:
         yield Field(tag >> 3, content, message[start:position])
 
 
-def texts(message: bytes | memoryview, number: int) -> set[bytes]:
+def string_values(message: bytes | memoryview, number: int) -> set[bytes]:
     """Return the contents of all fields with a number, such as the names of a node's inputs."""
     return {bytes(field.content) for field in fields(message) if field.number == number}
 
 
-def held(number: int, content: bytes) -> bytes:
+def encode_field(number: int, content: bytes) -> bytes:
     """Encode a string or message field."""
     return _encoded(number << 3 | _HELD) + _encoded(len(content)) + content
 

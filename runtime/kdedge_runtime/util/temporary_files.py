@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["HAS_LOCKS", "abandoned", "mark_as_ours", "remove_abandoned", "scratch_folder"]
+__all__ = ["HAS_LOCKS", "find_abandoned", "mark_owned", "remove_abandoned", "scratch_folder"]
 
 HAS_LOCKS = os.name == "posix"
 """True if open files can be locked. Windows cannot rename or remove open files either."""
 _LOCK = "lock"
 
 
-def mark_as_ours(descriptor: int) -> bool:
+def mark_owned(descriptor: int) -> bool:
     """Lock an open file until it is closed or the process ends.
 
     Args:
@@ -27,7 +27,7 @@ def mark_as_ours(descriptor: int) -> bool:
 
 
 @contextmanager
-def abandoned(path: Path) -> Iterator[bool]:
+def find_abandoned(path: Path) -> Iterator[bool]:
     """Yield True if the process that locked a file has ended. No other process can claim it within the block.
 
     Without file locks (Windows, some network drives) no file counts as abandoned.
@@ -44,7 +44,7 @@ def abandoned(path: Path) -> Iterator[bool]:
 def remove_abandoned(paths: Iterable[Path]) -> None:
     """Remove the abandoned files among `paths`."""
     for path in paths:
-        with abandoned(path) as is_ours:
+        with find_abandoned(path) as is_ours:
             if is_ours:
                 path.unlink(missing_ok=True)
 
@@ -58,7 +58,7 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
     """
     prefix = f"kdedge-{purpose}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*/{_LOCK}"):
-        with abandoned(left) as is_ours:
+        with find_abandoned(left) as is_ours:
             if is_ours and left.parent.stat().st_uid == os.getuid():
                 shutil.rmtree(left.parent, ignore_errors=True)
     while True:
@@ -66,7 +66,7 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
             tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name,
             (Path(name) / _LOCK).open("wb") as lock,
         ):
-            if mark_as_ours(lock.fileno()):
+            if mark_owned(lock.fileno()):
                 yield Path(name)
                 return
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["WINDOW", "CpuShare", "Stage", "StageTimer", "Stopwatch", "Tally", "fastest_ms", "latencies_ms"]
+__all__ = ["WINDOW", "CpuShare", "StageName", "StageTimer", "Stopwatch", "StageTally", "fastest_ms", "latencies_ms"]
 
 WINDOW = 2048
 """Number of recent samples used for percentiles. Means include all samples."""
@@ -67,7 +67,7 @@ class CpuShare:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageName:
     """Latency statistics of one stage, in milliseconds."""
 
     count: int
@@ -77,7 +77,7 @@ class Stage:
     p99_ms: float
 
 
-class Tally:
+class StageTally:
     """Running statistics of durations, in constant memory."""
 
     def __init__(self) -> None:
@@ -91,14 +91,14 @@ class Tally:
         self._sum_ms += duration_ms
         self._recent.append(duration_ms)
 
-    def stage(self) -> Stage | None:
+    def stage(self) -> StageName | None:
         """Return the statistics so far; None without samples."""
         # A copy, because the web view reads from another thread.
         recent = self._recent.copy()
         if not recent:
             return None
         p50, p95, p99 = np.percentile(list(recent), [50, 95, 99]).tolist()
-        return Stage(self._count, self._sum_ms / self._count, p50, p95, p99)
+        return StageName(self._count, self._sum_ms / self._count, p50, p95, p99)
 
 
 @dataclass
@@ -119,7 +119,7 @@ class StageTimer:
     """Latency statistics for each stage of a frame."""
 
     def __init__(self, names: tuple[str, ...], clock: Callable[[], float] = time.perf_counter) -> None:
-        self._tallies = {name: Tally() for name in names}
+        self._tallies = {name: StageTally() for name in names}
         self._clock = clock
 
     @contextmanager
@@ -129,7 +129,7 @@ class StageTimer:
         yield
         self._tallies[name].add((self._clock() - started) * 1e3)
 
-    def stages(self) -> dict[str, Stage]:
+    def stages(self) -> dict[str, StageName]:
         """Return the statistics of every stage with samples, in processing order."""
         figures = {name: tally.stage() for name, tally in self._tallies.items()}
         return {name: stage for name, stage in figures.items() if stage is not None}

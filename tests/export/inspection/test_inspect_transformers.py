@@ -13,7 +13,7 @@ from exported_nets import to_onnx
 from small_nets import CLASSES, SIDE, inputs, randomised
 from torch import Tensor, nn
 
-from kdedge_export.inspection.layer_attribution import decide, last_layer
+from kdedge_export.inspection.layer_attribution import attribute_layers, last_layer
 
 Planes = Callable[[Tensor], Tensor]
 """Function from a layer's output for one image to `[C, h, w]`."""
@@ -50,8 +50,8 @@ def planes(value: Tensor) -> Tensor:
 
 def merged(value: Tensor) -> Tensor:
     """Rearrange Swin's merged patches: the channels of four positions, column by column."""
-    cells = value[0].unflatten(2, (2, 2, -1))  # right, below, channel
-    return cells.permute(4, 0, 3, 1, 2).reshape(cells.shape[4], 2 * len(cells), 2 * len(cells))
+    positions = value[0].unflatten(2, (2, 2, -1))  # right, below, channel
+    return positions.permute(4, 0, 3, 1, 2).reshape(positions.shape[4], 2 * len(positions), 2 * len(positions))
 
 
 def lively(module: nn.Module) -> nn.Module:
@@ -195,14 +195,14 @@ def test_each_stage_is_gradient_times_activation(tmp_path: Path, name: str) -> N
     path = to_onnx(model, tmp_path / "net.onnx", side, dynamo=name in ("mean of tokens", "hybrid", "mixer"))
     for seed, class_index in ((1, None), (2, 4)):
         x = inputs(1, seed, side)
-        found = decide(onnx.load(path), {"input": x.numpy()}, "net", class_index=class_index)
+        found = attribute_layers(onnx.load(path), {"input": x.numpy()}, "net", class_index=class_index)
         assert last_layer(onnx.load(path), {"input": x.numpy()}, "net").tensor == found.stages[0].tensor
         assert [stage.way for stage in found.stages] == ["gradient × activation"] * len(net.stages)
         for stage, known, (evidence, beside) in zip(
             found.stages, net.stages, by_autograd(net, x, class_index), strict=True
         ):
             assert (stage.attention or (None, 0))[0] == known.attention
-            assert stage.cells == tuple(evidence.shape[1:])
+            assert stage.positions == tuple(evidence.shape[1:])
             assert_close(stage.evidence.saliency_map, evidence.sum(0))
             by_channel = evidence.sum((1, 2))
             shares = (by_channel.abs() / by_channel.abs().sum()).sort(descending=True)

@@ -12,11 +12,11 @@ from small_nets import CHANNELS, CLASSES, inputs, randomised
 from torch import Tensor, nn
 
 from kdedge_export.inspection.class_weights import class_weights
-from kdedge_export.inspection.layer_attribution import decide
+from kdedge_export.inspection.layer_attribution import attribute_layers
 from kdedge_export.inspection.layer_timing import time_layers
-from kdedge_export.inspection.sampled_positions import read_cells
+from kdedge_export.inspection.sampled_positions import sampled_positions
 from kdedge_export.inspection.structure import structure_of
-from kdedge_export.onnx_import import explain_file
+from kdedge_export.onnx_import import add_saliency
 
 
 class Staged(nn.Module):
@@ -89,21 +89,21 @@ class TestSkippedCells:
     def test_map_has_only_read_positions(self, tmp_path: Path, stride: int) -> None:
         torch.manual_seed(0)
         model, x = randomised(CaffeStyle(stride)).eval(), inputs(1, 3)
-        found = decide(onnx.load(to_onnx(model, tmp_path / "net.onnx")), {"input": x.numpy()}, "net")
+        found = attribute_layers(onnx.load(to_onnx(model, tmp_path / "net.onnx")), {"input": x.numpy()}, "net")
         second, first = found.stages
         features = model.first(x).detach().requires_grad_()
         logit = model.fc(model.second(features).mean((2, 3)))[0, found.explained_class]
         (gradient,) = torch.autograd.grad(logit, features)
         evidence = (gradient * features)[0].detach()
         height, width = evidence.shape[1:]
-        assert first.cells == (height, width)
+        assert first.positions == (height, width)
         _assert_close(first.evidence.saliency_map, evidence.sum(0)[::stride, ::stride])
         assert (evidence != 0).sum() == (evidence[:, ::stride, ::stride] != 0).sum()  # nothing is lost
         by_channel = evidence.sum((1, 2))
         channel = first.evidence.channels[0]
         assert channel.evidence == pytest.approx(float(by_channel[channel.index]), rel=1e-4)
         _assert_close(channel.saliency_map, evidence[channel.index, ::stride, ::stride])
-        assert second.evidence.saliency_map.shape == second.cells and second.evidence.shift == (0.0, 0.0)
+        assert second.evidence.saliency_map.shape == second.positions and second.evidence.shift == (0.0, 0.0)
 
     @pytest.mark.parametrize(
         ("size", "offset", "step"), [(8, 0, 2), (8, 1, 2), (9, 0, 2), (9, 2, 3), (7, 0, 2)], ids=str
@@ -111,7 +111,7 @@ class TestSkippedCells:
     def test_read_positions_have_the_correct_displacement(self, size: int, offset: int, step: int) -> None:
         slope = np.zeros((2, size, 8))
         slope[1, offset::step] = 1
-        found = read_cells(slope)
+        found = sampled_positions(slope)
         assert found.rows.tolist() == list(range(offset, size, step)) and found.columns.tolist() == list(range(8))
         places = (np.arange(len(found.rows)) + 0.5 + found.shift[1]) / len(found.rows)
         assert places.mean() == pytest.approx(((found.rows + 0.5) / size).mean()) and found.shift[0] == 0.0
@@ -120,7 +120,7 @@ class TestSkippedCells:
     def test_positions_without_a_regular_lattice_are_kept(self, read: list[int]) -> None:
         slope = np.zeros((1, 8, 8))
         slope[0, read] = 1
-        found = read_cells(slope)
+        found = sampled_positions(slope)
         assert len(found.rows) == len(found.columns) == 8 and found.shift == (0.0, 0.0)
 
 
@@ -166,10 +166,10 @@ class TestLayerAttribution:
         model, path = staged
         for seed in (1, 2):
             x = inputs(1, seed)
-            found = decide(onnx.load(path), {"input": x.numpy()}, "net", class_index=class_index)
+            found = attribute_layers(onnx.load(path), {"input": x.numpy()}, "net", class_index=class_index)
             expected = _gradient_times_activation(model, x, class_index)
             assert [stage.way for stage in found.stages] == ["gradient × activation"] * 3
-            assert [stage.cells for stage in found.stages] == [(8, 8), (16, 16), (32, 32)]
+            assert [stage.positions for stage in found.stages] == [(8, 8), (16, 16), (32, 32)]
             for stage, evidence in zip(found.stages, expected[::-1], strict=True):
                 _assert_close(stage.evidence.saliency_map, evidence.sum(0))
                 by_channel = evidence.sum((1, 2))
@@ -181,7 +181,7 @@ class TestLayerAttribution:
     def test_ranking_and_features_match_pytorch(self, staged: tuple[Staged, Path]) -> None:
         model, path = staged
         x = inputs(1, 1)
-        found = decide(onnx.load(path), {"input": x.numpy()}, "net", temperature=2.0)
+        found = attribute_layers(onnx.load(path), {"input": x.numpy()}, "net", temperature=2.0)
         probabilities, order = (model(x) / 2.0).softmax(1)[0].sort(descending=True)
         assert [index for index, _ in found.ranking] == order[:5].tolist()
         assert found.explained_class == order[0]
@@ -199,7 +199,10 @@ class TestLayerAttribution:
         model, feed = onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}
         said = np.zeros((1, CLASSES), np.float32)
         said[0, 4] = 1.0
-        told, alone = decide(model, feed, "net", logits=said), decide(model, feed, "net", class_index=4)
+        told, alone = (
+            attribute_layers(model, feed, "net", logits=said),
+            attribute_layers(model, feed, "net", class_index=4),
+        )
         assert told.explained_class == 4 and told.ranking[0] == (4, pytest.approx(np.e / (np.e + CLASSES - 1)))
         assert alone.ranking[0][1] != told.ranking[0][1]
         for ours, theirs in zip(told.stages, alone.stages, strict=True):
@@ -208,9 +211,9 @@ class TestLayerAttribution:
     def test_last_stage_equals_the_map_in_the_file(self, staged: tuple[Staged, Path], tmp_path: Path) -> None:
         from kdedge_export.onnx_graph.graph_index import run_graph
 
-        done = explain_file(staged[1], tmp_path / "ours.onnx")
+        done = add_saliency(staged[1], tmp_path / "ours.onnx")
         model, feed = onnx.load(done.path), {"input": inputs(1, 3).numpy()}
-        found = decide(model, feed, "net")
+        found = attribute_layers(model, feed, "net")
         _assert_close(
             found.stages[0].evidence.saliency_map, run_graph(model, ["saliency_map"], feed, "net")["saliency_map"][0]
         )
@@ -230,19 +233,19 @@ class TestLayerAttribution:
         torch.manual_seed(0)
         model = randomised(Staged(pool=pool))
         x = inputs(1, 1)
-        found = decide(onnx.load(to_onnx(model, tmp_path / "net.onnx")), {"input": x.numpy()}, "net")
-        by_cells = {tuple(item.shape[1:]): item for item in _gradient_times_activation(model, x, None)}
-        assert len(found.stages) == len(by_cells)
+        found = attribute_layers(onnx.load(to_onnx(model, tmp_path / "net.onnx")), {"input": x.numpy()}, "net")
+        by_positions = {tuple(item.shape[1:]): item for item in _gradient_times_activation(model, x, None)}
+        assert len(found.stages) == len(by_positions)
         for stage in found.stages:
             assert stage.way == "gradient × activation"
-            _assert_close(stage.evidence.saliency_map, by_cells[stage.cells].sum(0))
+            _assert_close(stage.evidence.saliency_map, by_positions[stage.positions].sum(0))
 
     def test_ablation_replaces_missing_derivatives(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
         model = randomised(Staged(pool=nn.Sequential(nn.AvgPool2d(2), nn.CELU())))
         x = inputs(1, 1)
         path = to_onnx(model, tmp_path / "net.onnx")
-        found = decide(onnx.load(path), {"input": x.numpy()}, "net")
+        found = attribute_layers(onnx.load(path), {"input": x.numpy()}, "net")
         assert [stage.why_blanked for stage in found.stages] == [None, "Celu", "Celu"]
         stage = found.stages[1]
         with torch.no_grad():
@@ -264,7 +267,7 @@ class TestLayerAttribution:
             assert stage.evidence.channels[0].evidence == pytest.approx(logit(features) - logit(masked), abs=1e-5)
 
     def test_channels_for_returns_the_channels_of_a_share(self, staged: tuple[Staged, Path]) -> None:
-        found = decide(onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}, "net").stages[0].evidence
+        found = attribute_layers(onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}, "net").stages[0].evidence
         count = found.channels_for(0.5)
         assert found.shares[:count].sum() >= 0.5 > found.shares[: count - 1].sum()
         assert found.channels_for(1.0) <= len(found.shares) == CHANNELS

@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_toys import node
 
-from kdedge_export.onnx_graph.graph_index import Array, GraphView, run_graph
-from kdedge_export.onnx_graph.graph_input import image_port
-from kdedge_export.onnx_graph.spatial.coordinates import Places, follow_places
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex, run_graph
+from kdedge_export.onnx_graph.graph_input import find_image_input
+from kdedge_export.onnx_graph.spatial.coordinates import TensorCoordinates, track_coordinates
 from kdedge_export.onnx_graph.spatial.spatial_grid import grid_of
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.spatial_layout import SpatialLayout
 
 SIDE, CHANNELS = 8, 4
 RNG = np.random.default_rng(0)
@@ -27,7 +27,9 @@ CONSTANTS: dict[str, Array] = {
 }
 
 
-def places_of(nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], image: Array | None = None) -> Places:
+def places_of(
+    nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], image: Array | None = None
+) -> TensorCoordinates:
     """Return the coordinates of `y`, from an image `x` `[1, 3, 8, 8]`."""
     held = CONSTANTS | {
         name: value if isinstance(value, np.ndarray) else np.array(value, np.int64) for name, value in constants.items()
@@ -41,13 +43,13 @@ def places_of(nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], image:
         [numpy_helper.from_array(value, name) for name, value in held.items() if name in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    view = GraphView(model)
+    view = GraphIndex(model)
     feed = {"x": np.zeros((1, 3, SIDE, SIDE), np.float32) if image is None else image}
     made = {item for at in nodes for item in at.output}
     values = held | feed | run_graph(model, sorted(made), feed, "places")
     if image is not None:
-        return Places(values["y"], values["y"])
-    return follow_places(view, values, image_port(view, "places"), view.between("x", "y"), ["y"])["y"]
+        return TensorCoordinates(values["y"], values["y"])
+    return track_coordinates(view, values, find_image_input(view, "places"), view.between("x", "y"), ["y"])["y"]
 
 
 MOVES = {
@@ -70,7 +72,7 @@ MOVES = {
     "every second": ([node("Slice", ["x", "one", "end", "axes", "two"], "y")], {
         "one": [1, 0], "end": [99, 99], "axes": [2, 3], "two": [2, 2],
     }),
-    "gathered and parted": (
+    "gather and split": (
         [
             helper.make_node("Split", ["x", "sizes"], ["a", "b"], name="parts", axis=3),
             node("Gather", ["b", "order"], "y", axis=2),
@@ -84,8 +86,8 @@ MOVES = {
 def test_coordinates_move_like_values(name: str) -> None:
     nodes, constants = MOVES[name]
     found = places_of(nodes, constants)
-    centres = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
-    rows, columns = (np.broadcast_to(part, (1, 3, SIDE, SIDE)).copy() for part in (centres[:, None], centres))
+    centers = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
+    rows, columns = (np.broadcast_to(part, (1, 3, SIDE, SIDE)).copy() for part in (centers[:, None], centers))
     np.testing.assert_array_equal(found.rows, places_of(nodes, constants, rows).rows)
     np.testing.assert_array_equal(found.columns, places_of(nodes, constants, columns).rows)
 
@@ -108,12 +110,12 @@ ATTENTION = [
 
 PLANES = EMBEDDED[0]
 LAYOUTS = {
-    "planes": ([PLANES, node("Relu", ["planes"], "y")], {}, Layout("NCHW", 4, 4)),
-    "rows": ([PLANES, node("Transpose", ["planes"], "y", perm=[0, 2, 3, 1])], {}, Layout("NHWC", 4, 4)),
+    "planes": ([PLANES, node("Relu", ["planes"], "y")], {}, SpatialLayout("NCHW", 4, 4)),
+    "rows": ([PLANES, node("Transpose", ["planes"], "y", perm=[0, 2, 3, 1])], {}, SpatialLayout("NHWC", 4, 4)),
     "columns": ([PLANES, node("Transpose", ["planes"], "y", perm=[0, 3, 2, 1])], {}, None),
-    "tokens": ([*EMBEDDED, node("Concat", ["token", "tokens"], "y", axis=1)], FLAT, Layout("tokens", 4, 4, 1)),
-    "a token behind": ([*EMBEDDED, node("Concat", ["tokens", "token"], "y", axis=1)], FLAT, None),
-    "tokens, channels first": ([*EMBEDDED, node("Relu", ["flattened"], "y")], FLAT, None),
+    "tokens": ([*EMBEDDED, node("Concat", ["token", "tokens"], "y", axis=1)], FLAT, SpatialLayout("tokens", 4, 4, 1)),
+    "appended token": ([*EMBEDDED, node("Concat", ["tokens", "token"], "y", axis=1)], FLAT, None),
+    "tokens with channels first": ([*EMBEDDED, node("Relu", ["flattened"], "y")], FLAT, None),
 }
 
 
@@ -200,7 +202,7 @@ class TestCells:
             node("Conv", ["moved", "patches"], "y", strides=[2, 2]),
         ]
         grid = grid_of(places_of(nodes, {}))
-        assert grid is not None and grid.layout == Layout("NCHW", 4, 4)
+        assert grid is not None and grid.layout == SpatialLayout("NCHW", 4, 4)
 
     def test_col2im_restores_positions(self) -> None:
         """PyTorch's default exporter folds the patches of MobileViTV2 with Col2Im."""
@@ -210,7 +212,7 @@ class TestCells:
             node("Col2Im", ["columns", "size", "block"], "y", strides=[2, 2]),
         ]
         grid = grid_of(places_of(nodes, {"blocks": [1, 4, 16], "size": [8, 8], "block": [2, 2]}))
-        assert grid is not None and grid.layout == Layout("NCHW", 8, 8)
+        assert grid is not None and grid.layout == SpatialLayout("NCHW", 8, 8)
 
     def test_padding_has_no_position(self) -> None:
         nodes = [

@@ -18,7 +18,7 @@ def random_maps(n: int, seed: int, height: int = 7, width: int = 7) -> np.ndarra
 def test_drop_of_exactly_one_point_is_exact() -> None:
     lost = np.zeros(700)
     lost[:10], lost[-3:] = 1.0, -1.0
-    assert agreement.points_lost(lost) == 1.0
+    assert agreement.accuracy_drop(lost) == 1.0
 
 
 def scaled_maps(seed: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def scaled_maps(seed: int) -> np.ndarray:
         agreement.map_pearson,
         agreement.map_error,
         agreement.scale_error,
-        agreement.top_share_iou,
+        agreement.topk_iou,
         lambda a, b: agreement.is_constant(b),
         lambda a, b: agreement.pointing_game(b, a > 0.5),
         lambda a, b: agreement.energy_inside(b, a > 0.5),
@@ -202,19 +202,19 @@ class TestTopShareIou:
         # Two of ten positions each, one in common: 1 / 3.
         a = np.array([[[9, 8, 1, 2, 3, 0, 0, 0, 0, 0]]], dtype=np.float32)
         b = np.array([[[9, 1, 8, 2, 3, 0, 0, 0, 0, 0]]], dtype=np.float32)
-        assert agreement.top_share_iou(a, b) == pytest.approx([1 / 3])
+        assert agreement.topk_iou(a, b) == pytest.approx([1 / 3])
 
     def test_small_share_selects_one_position(self) -> None:
         a = np.array([[[9, 8, 1, 2, 3]]], dtype=np.float32)
         b = np.array([[[9, 1, 8, 2, 3]]], dtype=np.float32)
-        assert agreement.top_share_iou(a, b, share=0.01) == 1
-        assert agreement.top_share_iou(a, b, share=0.3) == pytest.approx(1 / 3)
+        assert agreement.topk_iou(a, b, share=0.01) == 1
+        assert agreement.topk_iou(a, b, share=0.3) == pytest.approx(1 / 3)
 
     def test_many_equal_values_resolve_in_row_order(self) -> None:
         a = np.tile(np.array([1, 0, 1, 1], dtype=np.float32), 64)[None, None]
         b = np.zeros_like(a)
         b[0, 0, np.flatnonzero(a)[:51]] = 1  # round(0.2 · 256)
-        assert agreement.top_share_iou(a, b) == 1
+        assert agreement.topk_iou(a, b) == 1
 
     def test_one_constant_or_non_finite_map_gives_nan(self) -> None:
         a, flat = random_maps(1, 18), np.zeros((1, 7, 7), dtype=np.float32)
@@ -222,21 +222,21 @@ class TestTopShareIou:
         broken[0, 3, 3] = np.inf
         for other in (flat, broken):
             with np.errstate(invalid="ignore"):
-                assert np.isnan(agreement.top_share_iou(a, other)).all()
-                assert np.isnan(agreement.top_share_iou(other, a)).all()
+                assert np.isnan(agreement.topk_iou(a, other)).all()
+                assert np.isnan(agreement.topk_iou(other, a)).all()
 
     def test_equal_values_resolve_in_row_order(self) -> None:
         a = np.array([[[5, 5, 5, 0, 0, 0, 0, 0, 0, 0]]], dtype=np.float32)
         b = np.array([[[5, 5, 0, 0, 0, 0, 0, 0, 0, 0]]], dtype=np.float32)
-        assert agreement.top_share_iou(a, b) == pytest.approx([1.0])
+        assert agreement.topk_iou(a, b) == pytest.approx([1.0])
 
     def test_unrelated_maps_reach_the_documented_chance_level(self) -> None:
         a, b = random_maps(4000, 6, 10, 10), random_maps(4000, 7, 10, 10)
-        assert agreement.top_share_iou(a, b).mean() == pytest.approx(0.2 / 1.8, abs=0.005)
+        assert agreement.topk_iou(a, b).mean() == pytest.approx(0.2 / 1.8, abs=0.005)
 
     def test_constant_maps_do_not_overlap(self) -> None:
         flat = np.zeros((1, 7, 7), dtype=np.float32)
-        assert np.isnan(agreement.top_share_iou(flat, flat)).all()
+        assert np.isnan(agreement.topk_iou(flat, flat)).all()
 
 
 class TestMapError:
@@ -261,14 +261,14 @@ class TestMapError:
 
 @pytest.mark.parametrize("n", [2, 3, 10, 257])
 def test_permutation_is_fixed_complete_and_without_fixed_points(n: int) -> None:
-    partner = agreement.derangement(n)
+    partner = agreement.permute_pairs(n)
     assert sorted(partner) == list(range(n))
     assert (partner != np.arange(n)).all()
     assert partner.dtype == np.int64
 
 
 def test_permutation_is_one_cycle_through_a_seeded_order() -> None:
-    order, partner = np.random.default_rng(0).permutation(11), agreement.derangement(11)
+    order, partner = np.random.default_rng(0).permutation(11), agreement.permute_pairs(11)
     assert [partner[image] for image in order[1:]] == order[:-1].tolist()
     assert partner[order[0]] == order[-1]
 

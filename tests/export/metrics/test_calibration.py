@@ -22,7 +22,7 @@ from kdedge_export.metrics.calibration import (
 from kdedge_export.metrics.confidence import interval_of, mean_interval
 
 
-def answers(n: int, seed: int, sharpness: float = 1.0, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
+def predictions(n: int, seed: int, sharpness: float = 1.0, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """Draw logits and targets from their own softmax: calibrated at a temperature of `sharpness`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (n, classes))
@@ -46,7 +46,7 @@ def plain_error(sure: np.ndarray, right: np.ndarray) -> float:
 
 
 def test_error_matches_the_plain_definition_with_many_images() -> None:
-    logits, targets = answers(60_000, 0, sharpness=2.0)
+    logits, targets = predictions(60_000, 0, sharpness=2.0)
     sure, right = confidence(logits), (logits.argmax(axis=1) == targets).astype(float)
     expected = plain_error(sure, right)
     assert expected > 0.1
@@ -69,25 +69,25 @@ def test_chance_bias_is_subtracted() -> None:
     for sharpness in (1.0, 2.0):
         plain, debiased = [], []
         for seed in range(40):
-            logits, targets = answers(200, seed, sharpness)
+            logits, targets = predictions(200, seed, sharpness)
             sure, right = confidence(logits), (logits.argmax(axis=1) == targets).astype(float)
             plain.append(plain_error(sure, right))
             debiased.append(expected_calibration_error(sure, right))
         means[sharpness] = np.mean(plain), np.mean(debiased)
     assert means[1.0][0] > 0.09 and means[1.0][1] < 0.5 * means[1.0][0]
-    logits, targets = answers(60_000, 99, 2.0)
+    logits, targets = predictions(60_000, 99, 2.0)
     truth = plain_error(confidence(logits), (logits.argmax(axis=1) == targets).astype(float))
     assert abs(means[2.0][1] - truth) < 0.5 * abs(means[2.0][0] - truth)
 
 
 def test_ece_by_chance_matches_calibrated_models() -> None:
-    found = [calibration(*answers(200, seed), temperature=1.0) for seed in range(30)]
+    found = [calibration(*predictions(200, seed), temperature=1.0) for seed in range(30)]
     assert np.mean([one.ece for one in found]) == pytest.approx(np.mean([one.ece_by_chance for one in found]), abs=0.01)
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
 def test_fitted_temperature_matches_scipy_and_the_true_one(sharpness: float) -> None:
-    logits, targets = answers(5000, 3, sharpness)
+    logits, targets = predictions(5000, 3, sharpness)
 
     def loss(temperature: float) -> float:
         scaled = log_softmax(logits.astype(np.float64) / temperature, axis=1)
@@ -100,17 +100,17 @@ def test_fitted_temperature_matches_scipy_and_the_true_one(sharpness: float) -> 
 
 
 def test_all_correct_predictions_give_the_lowest_temperature() -> None:
-    logits, _ = answers(100, 4)
+    logits, _ = predictions(100, 4)
     assert fit_temperature(logits, logits.argmax(axis=1)) == LOWEST
 
 
 def test_lowest_target_scores_give_the_highest_temperature() -> None:
-    logits, _ = answers(100, 4)
+    logits, _ = predictions(100, 4)
     assert fit_temperature(logits, logits.argmin(axis=1)) == HIGHEST
 
 
 def test_temperature_scaling_reduces_the_error() -> None:
-    logits, targets = answers(4000, 5, sharpness=3.0)
+    logits, targets = predictions(4000, 5, sharpness=3.0)
     fitted = fit_temperature(logits[::2], targets[::2])
     found = calibration(logits[1::2], targets[1::2], fitted)
     assert (found.n, found.temperature) == (2000, fitted)
@@ -135,7 +135,7 @@ def error_by_hand(sure: list[float], right: list[float]) -> float:
 
 @pytest.mark.parametrize("n", [40, 137, 400])
 def test_all_fields_match_plain_loops(n: int) -> None:
-    logits, targets = answers(n, 6, sharpness=2.5)
+    logits, targets = predictions(n, 6, sharpness=2.5)
     found = calibration(logits, targets, 1.75)
     right = [float(row.argmax() == target) for row, target in zip(logits, targets, strict=True)]
     before, after = confidence(logits), confidence(logits / 1.75)
@@ -161,7 +161,7 @@ def test_all_fields_match_plain_loops(n: int) -> None:
 
 
 def test_ece_by_chance_is_the_mean_error_of_calibrated_draws() -> None:
-    logits, targets = answers(60, 7)
+    logits, targets = predictions(60, 7)
     sure = confidence(logits)
     drawn = np.random.default_rng(0).random((SIMULATIONS, 60)) < sure
     expected = np.mean([error_by_hand(sure.tolist(), row.astype(float).tolist()) for row in drawn])
@@ -169,7 +169,7 @@ def test_ece_by_chance_is_the_mean_error_of_calibrated_draws() -> None:
 
 
 def test_equal_confidences_are_binned_in_image_order() -> None:
-    """Bins end between equally confident images, of which the first ones are correct."""
+    """Bins end between equally confident images, the first of them correct."""
     sure = np.random.default_rng(9).choice([0.4, 0.6, 0.8], 1000)
     right = (np.arange(1000) < 500).astype(float)
     assert expected_calibration_error(sure, right) == pytest.approx(
@@ -197,7 +197,7 @@ def test_constant_likelihood_gives_the_lowest_temperature() -> None:
 
 @pytest.mark.parametrize("extreme", [0.06, 15.0])
 def test_temperatures_near_an_end_are_not_clamped(extreme: float) -> None:
-    logits, targets = answers(4000, 8, sharpness=extreme)
+    logits, targets = predictions(4000, 8, sharpness=extreme)
     assert fit_temperature(logits, targets) == pytest.approx(extreme, rel=0.1)
     assert LOWEST < fit_temperature(logits, targets) < HIGHEST
 

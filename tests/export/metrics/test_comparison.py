@@ -27,8 +27,8 @@ def test_identical_models_agree_fully() -> None:
 
 
 def test_maps_with_a_center_bias_have_a_high_floor() -> None:
-    centred = MAPS * 0.3 + np.outer(np.hanning(7), np.hanning(7)).astype(np.float32)
-    predictions = Predictions(LOGITS, centred, TOP)
+    centered = MAPS * 0.3 + np.outer(np.hanning(7), np.hanning(7)).astype(np.float32)
+    predictions = Predictions(LOGITS, centered, TOP)
     maps = compare(predictions, predictions, None).maps
     assert maps is not None
     assert maps.floor_pearson > 0.4

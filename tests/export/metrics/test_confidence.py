@@ -238,7 +238,7 @@ class TestFalsePassRate:
     def test_changed_predictions_without_labels(self, n: int, loss: float) -> None:
         gates = Gates(int8_agreement=1 - loss + 1e-8)
         chance = self.shown(
-            lambda count: compared(n, lost=range(count), labelled=False, correlations=None),
+            lambda count: compared(n, lost=range(count), labeled=False, correlations=None),
             n,
             loss,
             "int8_agreement",
@@ -294,7 +294,7 @@ class TestFalsePassRateOfFaithfulness:
             lambda rng, n: 0.1 * (1 - rng.exponential(1, n)),
             lambda rng, n: 0.1 * (0.3 - rng.gamma(0.3, 1, n)),
         ],
-        ids=["normal", "exponential to the left", "gamma to the left"],
+        ids=["normal", "left-skewed exponential", "left-skewed gamma"],
     )
     @pytest.mark.parametrize("n", [30, FAITH_IMAGES])
     def test_skewed_margins_of_mean_zero(self, draw: Callable[..., np.ndarray], n: int) -> None:

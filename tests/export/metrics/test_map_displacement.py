@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdedge_export.metrics.map_displacement import displacement, measure_display
-from kdedge_export.torch_export import deploy, export_graph, save_model
+from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.drawing.heatmap import UNMEASURED, contrast
 from kdedge_runtime.metadata import ImageInput, Outputs
@@ -67,7 +67,7 @@ def blurring_network(kernel: int, padding: int) -> nn.Module:
 
 
 def exported(network: nn.Module, path: Path, method: str = "hirescam") -> Model:
-    deployed = deploy(network, SPEC, method)
+    deployed = wrap_for_export(network, SPEC, method)
     save_model(export_graph(deployed).model, Metadata(LABELS, SPEC, deployed.outputs), path)
     return Model.load(path)
 

@@ -16,15 +16,15 @@ from validate_toys import SIDE as TOY_SIDE
 from validate_toys import pictures as toy_pictures
 
 from kdedge_export.metrics import agreement
-from kdedge_export.metrics.baseline_maps import centre_maps, edge_maps, random_maps, upsampled
+from kdedge_export.metrics.baseline_maps import center_maps, edge_maps, random_maps, upsampled
 from kdedge_export.metrics.confidence import mean_interval
 from kdedge_export.metrics.faithfulness import STEPS, areas, faithfulness
-from kdedge_export.metrics.localization import localise, localise_all
+from kdedge_export.metrics.localization import localize, localize_all
 from kdedge_export.metrics.robustness import DISTURBANCES, disturbed, robustness
 from kdedge_export.metrics.sanity import _alike, _head_weight, sanity
 from kdedge_export.metrics.torch_predictions import predict
-from kdedge_export.saliency.explained_model import ExplainedModel, Look
-from kdedge_export.torch_export import Deployed, deploy
+from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput
+from kdedge_export.torch_export import ExportableModel, wrap_for_export
 from kdedge_export.validation import Gates
 from kdedge_export.validation.gates import check_sanity
 from kdedge_runtime import Model
@@ -39,12 +39,12 @@ def toy_file(tmp_path: Path) -> Model:
 
 class TestBaselines:
     def test_edge_maps_match_scipys_sobel_averaged_by_area(self) -> None:
-        grey = IMAGES.astype(np.float64) @ [0.299, 0.587, 0.114]
+        gray = IMAGES.astype(np.float64) @ [0.299, 0.587, 0.114]
         strength = [
-            np.hypot(ndimage.sobel(one, 0, mode="nearest"), ndimage.sobel(one, 1, mode="nearest")) for one in grey
+            np.hypot(ndimage.sobel(one, 0, mode="nearest"), ndimage.sobel(one, 1, mode="nearest")) for one in gray
         ]
-        cells = np.stack(strength).reshape(len(IMAGES), 8, 4, 8, 4).mean(axis=(2, 4))
-        assert edge_maps(IMAGES, 8, 8) == pytest.approx(cells, rel=1e-3)
+        positions = np.stack(strength).reshape(len(IMAGES), 8, 4, 8, 4).mean(axis=(2, 4))
+        assert edge_maps(IMAGES, 8, 8) == pytest.approx(positions, rel=1e-3)
 
     def test_random_maps_are_reproducible_and_distinct(self) -> None:
         maps = random_maps(2, 7, 7)
@@ -73,7 +73,7 @@ class TestLocalisation:
     def test_scores_match_a_loop(self) -> None:
         maps = np.random.default_rng(0).normal(size=(80, 8, 8)).astype(np.float32)
         masks = [np.random.default_rng(i).random((TOY_SIDE, TOY_SIDE)) < 0.3 for i in range(80)]
-        hits, energies = localise(maps, masks)
+        hits, energies = localize(maps, masks)
         for number in range(80):
             large = np.asarray(
                 Image.fromarray(maps[number]).resize((TOY_SIDE, TOY_SIDE), Image.Resampling.BICUBIC)
@@ -90,13 +90,13 @@ class TestLocalisation:
         large = np.stack(
             [np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC)) for one in maps]
         )
-        hits, energies = localise(maps, masks)
+        hits, energies = localize(maps, masks)
         np.testing.assert_array_equal(hits, agreement.pointing_game(large, np.stack(masks)))
         np.testing.assert_allclose(energies, agreement.energy_inside(large, np.stack(masks)), rtol=1e-5)
 
     def test_constant_map_scores_chance(self) -> None:
         flat = {"flat": np.full((24, 8, 8), 0.3, dtype=np.float32)}
-        found = localise_all(flat, IMAGES, [self.MASK] * 24, {})
+        found = localize_all(flat, IMAGES, [self.MASK] * 24, {})
         assert found["flat"].pointing == pytest.approx(self.MASK.mean())
         assert found["flat"].energy_inside == pytest.approx(self.MASK.mean())
 
@@ -106,18 +106,18 @@ class TestLocalisation:
         mask = np.zeros((TOY_SIDE, TOY_SIDE), dtype=np.bool_)
         mask[14:17, 14:17] = True  # at the left and upper edge of the map position
         moved = {"moved": (-0.5, -0.5)}
-        found = localise_all({"as it lies": maps, "moved": maps}, IMAGES, [mask] * 24, moved)
-        assert found["as it lies"].pointing == 0.0 and found["moved"].pointing == 1.0
-        assert found["moved"].energy_inside > 1.5 * found["as it lies"].energy_inside
+        found = localize_all({"uncorrected": maps, "moved": maps}, IMAGES, [mask] * 24, moved)
+        assert found["uncorrected"].pointing == 0.0 and found["moved"].pointing == 1.0
+        assert found["moved"].energy_inside > 1.5 * found["uncorrected"].energy_inside
 
     def test_map_without_evidence_scores_zero(self) -> None:
         nothing = {"none": np.full((24, 8, 8), -1.0, dtype=np.float32) * np.arange(1, 65).reshape(8, 8)}
-        assert localise_all(nothing, IMAGES, [self.MASK] * 24, {})["none"].energy_inside == 0.0
+        assert localize_all(nothing, IMAGES, [self.MASK] * 24, {})["none"].energy_inside == 0.0
 
     def test_each_score_has_the_interval_of_a_proportion(self) -> None:
         maps = np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32)
-        hits, energies = localise(maps, [self.MASK] * 24)
-        found = localise_all({"fp32": maps}, IMAGES, [self.MASK] * 24, {})["fp32"]
+        hits, energies = localize(maps, [self.MASK] * 24)
+        found = localize_all({"fp32": maps}, IMAGES, [self.MASK] * 24, {})["fp32"]
         assert (found.pointing, found.energy_inside) == pytest.approx((hits.mean(), energies.mean()))
         assert found.intervals == {
             "pointing": mean_interval(hits, (0.0, 1.0)),
@@ -127,7 +127,7 @@ class TestLocalisation:
     def test_baselines_are_listed_with_the_models(self) -> None:
         on_it = np.zeros((24, 8, 8), dtype=np.float32)
         on_it[:, 1:3, 2:6] = 1
-        found = localise_all({"fp32": on_it}, IMAGES, [self.MASK] * 24, {})
+        found = localize_all({"fp32": on_it}, IMAGES, [self.MASK] * 24, {})
         assert list(found) == ["fp32", "centre", "random", "edges"]
         assert found["fp32"].pointing == 1.0 and found["centre"].pointing == 0.0
         assert 0.0 <= found["random"].pointing < 0.5
@@ -135,7 +135,7 @@ class TestLocalisation:
     def test_center_map_points_at_the_middle(self) -> None:
         middle = np.zeros((1, 31, 31), dtype=np.bool_)
         middle[0, 15, 15] = True
-        assert agreement.pointing_game(centre_maps(1, 31, 31), middle) == 1.0
+        assert agreement.pointing_game(center_maps(1, 31, 31), middle) == 1.0
 
 
 class TestFaithfulness:
@@ -159,11 +159,11 @@ class TestFaithfulness:
     def test_true_map_beats_random_maps_and_its_opposite_loses(self, toy_file: Model) -> None:
         """The toy's map is the exact contribution of each position to the logit."""
         images = toy_pictures(64)
-        answers = predict(toy_file, images)
-        assert answers.maps is not None
+        predictions = predict(toy_file, images)
+        assert predictions.maps is not None
         told: list[int] = []
-        maps = {"fp32": answers.maps, "against": -answers.maps}
-        found = faithfulness(toy_file, maps, images, answers.explained_class, told.append)
+        maps = {"fp32": predictions.maps, "against": -predictions.maps}
+        found = faithfulness(toy_file, maps, images, predictions.explained_class, told.append)
         assert list(found) == ["fp32", "against", "random", "edges"]
         assert found["fp32"].deletion < found["random"].deletion < found["against"].deletion
         assert found["fp32"].insertion > found["random"].insertion > found["against"].insertion
@@ -198,11 +198,11 @@ class Drawn(ExplainedModel):
         super().__init__(nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), Pooled(), nn.Linear(16, 10)))
         self._maps = maps
 
-    def forward(self, x: Tensor) -> Look:
+    def forward(self, x: Tensor) -> ForwardOutput:
         logits = self.model(x)
-        return Look(logits, (x,), logits)
+        return ForwardOutput(logits, (x,), logits)
 
-    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
         noise = torch.randn(*classes.shape, 7, 7)
         return self._maps(look.logits.gather(1, classes)[:, :, None, None], noise) + 0 * noise
 
@@ -215,7 +215,7 @@ class Pooled(nn.Module):
 class TestSanity:
     def test_maps_of_a_real_network_pass_the_sanity_checks(self, pictures: object) -> None:
         torch.manual_seed(0)
-        student = deploy(randomised(NETS["linear"]()), SPEC)
+        student = wrap_for_export(randomised(NETS["linear"]()), SPEC)
         weights = {name: value.clone() for name, value in student.state_dict().items()}
         images = pictures(12, 0)  # type: ignore[operator]
         assert images.shape[1] == SIDE
@@ -229,7 +229,7 @@ class TestSanity:
         """Compare the mean correlation with Grad-CAM of a network whose head was replaced by hand."""
         torch.manual_seed(0)
         network = randomised(NETS["linear"]())
-        student = deploy(network, SPEC)
+        student = wrap_for_export(network, SPEC)
         images = pictures(6, 0)  # type: ignore[operator]
         before = predict(student, images)
         (row,) = (row for row in sanity({"student": student}, images, before.explained_class) if row.test == "head")
@@ -241,7 +241,7 @@ class TestSanity:
             with torch.no_grad():
                 parameter.copy_(fresh)
             explainer = LayerGradCam(network.requires_grad_(True), network.get_submodule(head.target_layer))
-            x = student.normalise(torch.from_numpy(images)).requires_grad_(True)
+            x = student.normalize(torch.from_numpy(images)).requires_grad_(True)
             maps = explainer.attribute(x, target=torch.from_numpy(before.explained_class), relu_attributions=False)
             after = maps.detach().numpy()[:, 0]
             scores.append([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(before.maps, after, strict=True)])
@@ -259,7 +259,7 @@ class TestSanity:
         ids=["fixed", "rescaled", "two percent of noise", "times the logit"],
     )
     def test_fixed_central_spot_fails(self, maps: MakeMaps, refused: set[str]) -> None:
-        student = Deployed(Drawn(maps), SPEC).eval()
+        student = ExportableModel(Drawn(maps), SPEC).eval()
         rows = sanity({"student": student}, IMAGES_OF_SPEC, predict(student, IMAGES_OF_SPEC).explained_class)
         checks = {row.test: check_sanity(row, len(IMAGES_OF_SPEC), "gradcam", Gates()) for row in rows}
         assert {test for test, check in checks.items() if not check.passed} == refused
@@ -288,7 +288,7 @@ class TestSanity:
 
         network = HeadFirst()
         for method in ("gradcam", "input-gradient"):  # closed form, and tracing
-            assert _head_weight(deploy(network, SPEC, method), IMAGES_OF_SPEC[:1], 10) is network.head.weight
+            assert _head_weight(wrap_for_export(network, SPEC, method), IMAGES_OF_SPEC[:1], 10) is network.head.weight
 
     @pytest.mark.parametrize(
         ("broken", "caught"),
@@ -312,12 +312,12 @@ class TestRobustness:
         assert (worse != IMAGES).any() and (worse == disturbed(IMAGES, name)).all()
 
     def test_severities_match_their_names(self) -> None:
-        grey = np.full((8, 64, 64, 3), 128, dtype=np.uint8)
-        noise = disturbed(grey, "noise, σ = 10 of 255").astype(np.float64) - 128
+        gray = np.full((8, 64, 64, 3), 128, dtype=np.uint8)
+        noise = disturbed(gray, "noise, σ = 10 of 255").astype(np.float64) - 128
         assert noise.std() == pytest.approx(10, rel=0.02) and abs(noise.mean()) < 0.2
         assert (noise[0] != noise[1]).any()
-        assert (disturbed(grey, "brightness × 0.6") == 77).all()
-        assert (disturbed(grey, "brightness × 1.5") == 192).all()
+        assert (disturbed(gray, "brightness × 0.6") == 77).all()
+        assert (disturbed(gray, "brightness × 1.5") == 192).all()
 
     def test_files_are_compared_with_the_student_and_their_clean_results(self, tmp_path: Path) -> None:
         toy = Toy()
@@ -331,9 +331,11 @@ class TestRobustness:
         for row in rows:
             pictures = disturbed(IMAGES, row.disturbance)
             model = files[row.role]
-            answers = model.predict(pictures).logits.argmax(axis=1)
-            assert row.top1 == pytest.approx((answers == targets).mean())
-            assert row.agreement == pytest.approx((answers == predict(toy, pictures).logits.argmax(axis=1)).mean())
-            assert row.answer_kept == pytest.approx((answers == model.predict(IMAGES).logits.argmax(axis=1)).mean())
+            predictions = model.predict(pictures).logits.argmax(axis=1)
+            assert row.top1 == pytest.approx((predictions == targets).mean())
+            assert row.agreement == pytest.approx((predictions == predict(toy, pictures).logits.argmax(axis=1)).mean())
+            assert row.prediction_kept == pytest.approx(
+                (predictions == model.predict(IMAGES).logits.argmax(axis=1)).mean()
+            )
         assert all(row.map_pearson == pytest.approx(1.0) for row in rows if row.role == "fp32")
         assert any(row.map_kept is not None and row.map_kept < 0.99 for row in rows)

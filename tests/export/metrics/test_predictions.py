@@ -11,7 +11,7 @@ from validate_toys import CLASSES, METADATA, Toy, model_file, pictures
 
 from kdedge_export.metrics.faithfulness import areas
 from kdedge_export.metrics.torch_predictions import Predictions, predict, weight_bytes
-from kdedge_export.torch_export import deploy
+from kdedge_export.torch_export import wrap_for_export
 from kdedge_runtime import Explanation, Model
 
 IMAGES = pictures(150)
@@ -42,16 +42,16 @@ def test_file_explains_a_given_class_per_image(tmp_path: Path) -> None:
 def test_top_class_is_explained_by_default(tmp_path: Path) -> None:
     toy = Toy()
     for model in (toy, model_file(toy, tmp_path / "toy.onnx")):
-        answers = predict(model, IMAGES)
-        assert (answers.explained_class == answers.logits.argmax(axis=1)).all()
-        assert len(set(answers.explained_class)) > 1
+        predictions = predict(model, IMAGES)
+        assert (predictions.explained_class == predictions.logits.argmax(axis=1)).all()
+        assert len(set(predictions.explained_class)) > 1
 
 
 def test_file_without_a_map_returns_none(tmp_path: Path) -> None:
     model = model_file(Toy(), tmp_path / "toy.onnx", without_map=True)
-    answers = predict(model, IMAGES[:3], np.array([0, 1, 0]))
-    assert answers.maps is None
-    assert answers.logits.shape == (3, CLASSES)
+    predictions = predict(model, IMAGES[:3], np.array([0, 1, 0]))
+    assert predictions.maps is None
+    assert predictions.logits.shape == (3, CLASSES)
 
 
 def test_progress_counts_images_to_the_end(tmp_path: Path) -> None:
@@ -84,13 +84,13 @@ def test_weight_bytes_counts_parameters_and_buffers() -> None:
 def test_batch_size_is_limited_when_differentiating_to_the_pixels(method: str, most: int) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net.append(nn.Linear(4, CLASSES))
-    deployed = deploy(net, METADATA.input, method)
+    deployed = wrap_for_export(net, METADATA.input, method)
     seen: list[int] = []
     net[0].register_forward_hook(lambda _module, args, _output: seen.append(len(args[0])))
-    answers = predict(deployed, IMAGES[:80])
+    predictions = predict(deployed, IMAGES[:80])
     assert max(seen) == most
-    assert answers.maps is not None
-    assert len(answers.maps) == 80
+    assert predictions.maps is not None
+    assert len(predictions.maps) == 80
 
 
 def test_pixel_method_file_runs_one_image_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge_export.onnx_graph.autodiff import CannotDifferentiate, gradients
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.graph_index import GraphIndex, run_graph
 from kdedge_export.onnx_graph.spatial.target_candidates import has_weights
 
 IMAGES, CLASSES = 2, 3
@@ -50,16 +50,16 @@ TURN = node("Transpose", ["x"], "turned", perm=[0, 2, 1])
 CASES = {
     "softmax over the last axis": one("Softmax", lambda x: x.softmax(-1)),
     "softmax over another axis": one("Softmax", lambda x: x.softmax(1), axis=1),
-    "softmax before it went over one axis": one("Softmax", lambda x: x.softmax(-1), axis=2, opset=11),
-    "GELU by tanh": one("Gelu", lambda x: F.gelu(x, approximate="tanh"), approximate="tanh", opset=20),
-    "a norm of each token": one(
+    "softmax of opset 11": one("Softmax", lambda x: x.softmax(-1), axis=2, opset=11),
+    "GELU with tanh": one("Gelu", lambda x: F.gelu(x, approximate="tanh"), approximate="tanh", opset=20),
+    "layer normalization": one(
         "LayerNormalization",
         lambda x: F.layer_norm(x, (6,), torch.from_numpy(GAIN), eps=1e-3),
         "gain",
         epsilon=1e-3,
         constants={"gain": GAIN},
     ),
-    "a norm of each plane": one(
+    "instance normalization": one(
         "InstanceNormalization",
         lambda x: F.instance_norm(x, weight=torch.from_numpy(GAIN[:3]), eps=1e-3),
         "gain",
@@ -68,7 +68,7 @@ CASES = {
         constants={"gain": GAIN[:3], "none": np.zeros(3, np.float32)},
         shape=PLANES,
     ),
-    "a norm of each group of channels": one(
+    "group normalization": one(
         "GroupNormalization",
         lambda x: F.group_norm(x, 2, torch.from_numpy(GAIN), eps=1e-3),
         "gain",
@@ -79,7 +79,7 @@ CASES = {
         opset=21,
         shape=(IMAGES, 6, 3, 4),
     ),
-    "a norm by the root mean square": one(
+    "RMS normalization": one(
         "RMSNormalization",
         lambda x: F.rms_norm(x, (6,), torch.from_numpy(GAIN), eps=1e-3),
         "gain",
@@ -87,26 +87,26 @@ CASES = {
         constants={"gain": GAIN},
         opset=23,
     ),
-    "attention in one operator": Case(
+    "fused attention": Case(
         lambda x: F.scaled_dot_product_attention(x, x.exp(), x, torch.from_numpy(SCORES)),
         (node("Exp", ["x"], "keys"), node("Attention", ["x", "keys", "x", "mask"], "y")),
         {"mask": SCORES},
         opset=23,
         shape=HEADS,
     ),
-    "attention in one operator that does not see all": Case(
+    "fused causal attention": Case(
         lambda x: F.scaled_dot_product_attention(x, x, x.exp(), torch.from_numpy(SCORES > 0), scale=0.3),
         (node("Exp", ["x"], "values"), node("Attention", ["x", "x", "values", "mask"], "y", scale=0.3)),
         {"mask": SCORES > 0},
         opset=23,
         shape=HEADS,
     ),
-    "a sum": one("ReduceSum", lambda x: x.sum(1), "axes", keepdims=0, constants={"axes": [1]}),
-    "a length": one("ReduceL2", lambda x: x.norm(dim=2, keepdim=True), axes=[-1]),
-    "a length, its axis an input": one(
+    "sum": one("ReduceSum", lambda x: x.sum(1), "axes", keepdims=0, constants={"axes": [1]}),
+    "L2 norm": one("ReduceL2", lambda x: x.norm(dim=2, keepdim=True), axes=[-1]),
+    "L2 norm with its axis as an input": one(
         "ReduceL2", lambda x: x.norm(dim=1), "axes", keepdims=0, constants={"axes": [1]}, opset=18
     ),
-    "means of windows, their padding left out": one(
+    "average pooling excluding padding": one(
         "AveragePool",
         lambda x: F.avg_pool2d(x, (3, 2), 2, (1, 0), count_include_pad=False),
         kernel_shape=[3, 2],
@@ -114,7 +114,7 @@ CASES = {
         pads=[1, 0, 1, 0],
         shape=PLANES,
     ),
-    "means of windows with their padding": one(
+    "average pooling including padding": one(
         "AveragePool",
         lambda x: F.avg_pool2d(x, 3, 1, 1),
         kernel_shape=[3, 3],
@@ -122,31 +122,29 @@ CASES = {
         count_include_pad=1,
         shape=PLANES,
     ),
-    "a mean of windows that is one of the whole map": one(
+    "average pooling of the whole map": one(
         "AveragePool", lambda x: x.mean((2, 3), keepdim=True), kernel_shape=[7, 6], shape=PLANES
     ),
-    "the larger of two": one("Max", lambda x: torch.maximum(x, torch.from_numpy(GAIN)), "m", constants={"m": GAIN}),
-    "the smallest of three, one of them twice": Case(
+    "maximum of two": one("Max", lambda x: torch.maximum(x, torch.from_numpy(GAIN)), "m", constants={"m": GAIN}),
+    "minimum of three with a repeated input": Case(
         lambda x: torch.minimum(torch.minimum(x, -x), torch.from_numpy(GAIN)),
         (node("Neg", ["x"], "less"), node("Min", ["x", "less", "m"], "y")),
         {"m": GAIN},
     ),
-    "a rectifier, before floats could be compared for equality": one(
+    "ReLU before float equality": one(
         "Max", lambda x: x.relu(), "m", constants={"m": np.zeros((), np.float32)}, opset=9
     ),
-    "the largest along an axis": one("ReduceMax", lambda x: x.amax(1), axes=[1], keepdims=0),
-    "the smallest of ties, which share it": Case(
+    "maximum along an axis": one("ReduceMax", lambda x: x.amax(1), axes=[1], keepdims=0),
+    "minimum with ties": Case(
         lambda x: x.clamp(min=0.5).amin(2),
         (node("Max", ["x", "m"], "held"), node("ReduceMin", ["held", "axes"], "y", keepdims=0)),
         {"m": np.full((), 0.5, np.float32), "axes": [-1]},
         opset=18,
     ),
-    "the largest of each plane": one("GlobalMaxPool", lambda x: x.amax((2, 3), keepdim=True), shape=PLANES),
-    "the largest of the one window": one(
-        "MaxPool", lambda x: F.max_pool2d(x, (7, 6)), kernel_shape=[7, 6], shape=PLANES
-    ),
-    "one over it": one("Reciprocal", lambda x: 1 / x),
-    "what a root is divided by, as TensorFlow's rsqrt": Case(
+    "global max-pooling": one("GlobalMaxPool", lambda x: x.amax((2, 3), keepdim=True), shape=PLANES),
+    "max-pooling with one window": one("MaxPool", lambda x: F.max_pool2d(x, (7, 6)), kernel_shape=[7, 6], shape=PLANES),
+    "reciprocal": one("Reciprocal", lambda x: 1 / x),
+    "TensorFlow's rsqrt": Case(
         lambda x: (x * x + 0.5).rsqrt(),
         (
             node("Mul", ["x", "x"], "squared"),
@@ -156,17 +154,15 @@ CASES = {
         ),
         {"m": np.full((), 0.5, np.float32)},
     ),
-    "its size": one("Abs", lambda x: x.abs()),
-    "the logarithm of its size": Case(
+    "absolute value": one("Abs", lambda x: x.abs()),
+    "logarithm of the absolute value": Case(
         lambda x: x.abs().log(), (node("Abs", ["x"], "size"), node("Log", ["size"], "y"))
     ),
     "ELU": one("Elu", lambda x: F.elu(x, 0.7), alpha=0.7),
     "SELU": one("Selu", F.selu),
-    "a rectifier that leaks by channel": one(
-        "PRelu", lambda x: torch.where(x > 0, x, x * torch.from_numpy(GAIN)), "m", constants={"m": GAIN}
-    ),
+    "PReLU": one("PRelu", lambda x: torch.where(x > 0, x, x * torch.from_numpy(GAIN)), "m", constants={"m": GAIN}),
     "Softsign": one("Softsign", F.softsign),
-    "laid side by side, as opset 9 cuts it apart": Case(
+    "concatenation in opset 9": Case(
         lambda x: torch.cat([x, -2 * x], 1) ** 2,
         (
             node("Mul", ["x", "m"], "less"),
@@ -176,21 +172,19 @@ CASES = {
         {"m": np.full((), -2, np.float32)},
         opset=9,
     ),
-    "a border of zeros, as opset 9 cuts it off": one(
-        "Pad", lambda x: F.pad(x, (2, 0, 1, 1)), pads=[0, 1, 2, 0, 1, 0], opset=9
-    ),
-    "product with itself": Case(lambda x: x @ x.mT, (TURN, node("MatMul", ["x", "turned"], "y"))),
-    "product with itself, untransposed": one("MatMul", lambda x: x @ x, "x", shape=(IMAGES, 4, 4)),
-    "a matrix from the left": Case(
+    "zero padding in opset 9": one("Pad", lambda x: F.pad(x, (2, 0, 1, 1)), pads=[0, 1, 2, 0, 1, 0], opset=9),
+    "product with its transpose": Case(lambda x: x @ x.mT, (TURN, node("MatMul", ["x", "turned"], "y"))),
+    "product with itself": one("MatMul", lambda x: x @ x, "x", shape=(IMAGES, 4, 4)),
+    "matrix from the left": Case(
         lambda x: torch.from_numpy(MATRIX) @ x, (node("MatMul", ["m", "x"], "y"),), {"m": MATRIX}
     ),
-    "a stack of matrices, over which it is broadcast": Case(
+    "broadcast over a stack of matrices": Case(
         lambda x: (x @ torch.from_numpy(STACK)).transpose(0, 1),
         (node("MatMul", ["x", "m"], "products"), node("Transpose", ["products"], "y", perm=[1, 0, 2, 3])),
         {"m": STACK},
     ),
-    "a product in letters": one("Einsum", lambda x: x @ x.mT, "x", equation="bij, bkj -> bik"),
-    "a product in letters with a matrix": one(
+    "Einsum": one("Einsum", lambda x: x @ x.mT, "x", equation="bij, bkj -> bik"),
+    "Einsum with a matrix": one(
         "Einsum",
         lambda x: torch.from_numpy(MATRIX) @ x,
         "m",
@@ -199,7 +193,7 @@ CASES = {
     ),
     "one row": one("Gather", lambda x: x[:, 2], "at", axis=1, constants={"at": 2}),
     "one row from the end": one("Gather", lambda x: x[:, -1], "at", axis=-2, constants={"at": -1}),
-    "one row of tokens that go their own way": Case(
+    "row of tokens that are processed separately": Case(
         lambda x: (x + F.gelu(F.layer_norm(x, (6,), torch.from_numpy(GAIN))) * torch.from_numpy(EACH))[:, 2],
         (
             node("LayerNormalization", ["x", "gain"], "normed"),
@@ -211,10 +205,8 @@ CASES = {
         {"gain": GAIN, "each": EACH, "at": 2},
         opset=20,
     ),
-    "rows of which some come twice": one(
-        "Gather", lambda x: x[:, [3, 0, 3, 3]], "at", axis=1, constants={"at": [3, 0, -1, 3]}
-    ),
-    "cells of planes, some twice": Case(
+    "repeated rows": one("Gather", lambda x: x[:, [3, 0, 3, 3]], "at", axis=1, constants={"at": [3, 0, -1, 3]}),
+    "repeated positions of planes": Case(
         lambda x: x[:, :, [0, 2, 2]][..., [1, 1, 5]],
         (
             node("Transpose", ["x"], "first", perm=[2, 3, 0, 1]),
@@ -224,9 +216,9 @@ CASES = {
         {"at": [[[row, column] for column in (1, 1, 5)] for row in (0, 2, 2)]},
         shape=PLANES,
     ),
-    "some rows in another order": one("Gather", lambda x: x[:, [3, 0]], "at", axis=1, constants={"at": [3, 0]}),
+    "reordered rows": one("Gather", lambda x: x[:, [3, 0]], "at", axis=1, constants={"at": [3, 0]}),
     "rows in opset 11": one("Gather", lambda x: x[..., 1], "at", axis=2, constants={"at": 1}, opset=11),
-    "one of three, the batch second": Case(
+    "one of three with batch as the second axis": Case(
         lambda x: x.reshape(IMAGES, 4, 3, 2).permute(2, 0, 1, 3)[1],
         (
             node("Reshape", ["x", "shape"], "split"),
@@ -235,7 +227,7 @@ CASES = {
         ),
         {"shape": [IMAGES, 4, 3, 2], "at": 1},
     ),
-    "a slice of three, the batch second": Case(
+    "slice of three with batch as the second axis": Case(
         lambda x: x.reshape(IMAGES, 4, 3, 2).permute(2, 0, 1, 3)[1:2].squeeze(0),
         (
             node("Reshape", ["x", "shape"], "split"),
@@ -254,12 +246,12 @@ CASES = {
         "two",
         constants={"one": [1], "six": [6], "axis": [2], "two": [2]},
     ),
-    "a slice whose end the graph computes": Case(
+    "slice with a computed end": Case(
         lambda x: x[:, :3],
         (node("Add", ["one", "two"], "three"), node("Slice", ["x", "zero", "three", "one"], "y")),
         {"zero": [0], "one": [1], "two": [2]},
     ),
-    "parts, of which one goes unused": Case(
+    "split with an unused part": Case(
         lambda x: x[..., :1] * x[..., 4:],
         (
             helper.make_node("Split", ["x", "sizes"], ["a", "b", "c"], name="the parts", axis=2),
@@ -267,17 +259,17 @@ CASES = {
         ),
         {"sizes": [1, 3, 2]},
     ),
-    "parts without the first": Case(
+    "split without the first part": Case(
         lambda x: x[:, 1:],
         (helper.make_node("Split", ["x", "sizes"], ["a", "y"], name="the parts", axis=1),),
         {"sizes": [1, 3]},
     ),
-    "zero where it is no number": Case(
+    "NaN replaced by zero": Case(
         lambda x: x.square().nan_to_num(0.0),
         (node("Mul", ["x", "x"], "two"), node("IsNaN", ["two"], "gap"), node("Where", ["gap", "zero", "two"], "y")),
         {"zero": np.zeros((), np.float32)},
     ),
-    "either of two, each repeated": Case(
+    "selection between two repeated tensors": Case(
         lambda x: torch.where(x[:, :1] > 0, x, x[..., :1] ** 2),
         (
             node("Slice", ["x", "zero", "one", "one"], "row"),
@@ -369,11 +361,11 @@ def _by_graph(case: Case, weights: np.ndarray, x: np.ndarray, classes: np.ndarra
         [numpy_helper.from_array(value, name) for name, value in held.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=10)
-    view = GraphView(model)
+    view = GraphIndex(model)
     feed = {"x": x}
     names = {item for made in graph.node for item in (*made.input, *made.output)} - held.keys() - {"x"}
     values = held | feed | (run_graph(model, sorted(names), feed, "rule") if runs else _shapes_only(names, case))
-    builder = Builder(view)
+    builder = NodeBuilder(view)
     one_hot = builder.constant(np.eye(CLASSES, dtype=np.float32)[classes])
     explained = builder.constant(classes)
     slope = gradients(builder, view, values, "logits", explained, one_hot, "x")["x"]
@@ -400,5 +392,5 @@ def test_bias_does_not_make_a_layer_of_two_activations() -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 4])],
         [numpy_helper.from_array(value, name) for name, value in held.items()],
     )
-    view = GraphView(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    view = GraphIndex(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
     assert [has_weights(view, at) for at in range(3)] == [True, False, False]

@@ -14,13 +14,13 @@ from small_nets import CLASSES, SIDE, hires_cam, inputs, relative_error
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspection.layer_attribution import decide
+from kdedge_export.inspection.layer_attribution import attribute_layers
 from kdedge_export.onnx_graph.graph_index import shapes_of
-from kdedge_export.onnx_import import ExplainedFile, PixelInput, explain_file
+from kdedge_export.onnx_import import ExplainedFile, PixelInput, add_saliency
 from kdedge_runtime import Model
 
 WIDTH, HEADS, PATCH = 24, 2, 8
-CELLS = SIDE // PATCH
+POSITIONS = SIDE // PATCH
 Planes = Callable[[Tensor], Tensor]
 
 
@@ -69,8 +69,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(3, WIDTH, patch, patch)
         self.prefix, self.head = nn.Parameter(torch.randn(1, prefix, WIDTH)), head
-        cells = (SIDE // patch[0]) * (SIDE // patch[1])
-        self.position = nn.Parameter(torch.randn(1, prefix + cells, WIDTH))
+        positions = (SIDE // patch[0]) * (SIDE // patch[1])
+        self.position = nn.Parameter(torch.randn(1, prefix + positions, WIDTH))
         self.blocks = nn.Sequential(*(Block(fused=fused) for _ in range(2)))
         self.norm, self.last = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
         self.other = nn.Linear(WIDTH, CLASSES)
@@ -122,13 +122,13 @@ class CutsByMoving(Transformer):
         self.dense = nn.Linear(3 * PATCH**2, WIDTH)
 
     def tokens(self, x: Tensor) -> Tensor:
-        parts = x.reshape(-1, 3, CELLS, PATCH, CELLS, PATCH).permute(0, 2, 4, 3, 5, 1)
-        patches = self.dense(parts.reshape(-1, CELLS**2, 3 * PATCH**2))
+        parts = x.reshape(-1, 3, POSITIONS, PATCH, POSITIONS, PATCH).permute(0, 2, 4, 3, 5, 1)
+        patches = self.dense(parts.reshape(-1, POSITIONS**2, 3 * PATCH**2))
         return torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) + self.position
 
 
 class MergesPatches(nn.Module):
-    """Swin-like: channels-last positions of which four are merged, and their tokens; no tensor has that resolution."""
+    """Swin-like: four merged channels-last positions, and their tokens; no tensor has that resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,8 +146,8 @@ class AsManyChannels(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patches, self.norm = nn.Conv2d(3, CELLS**2, PATCH, PATCH), nn.LayerNorm(CELLS**2)
-        self.last = nn.Linear(CELLS**2, CLASSES)
+        self.patches, self.norm = nn.Conv2d(3, POSITIONS**2, PATCH, PATCH), nn.LayerNorm(POSITIONS**2)
+        self.last = nn.Linear(POSITIONS**2, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(self.patches(x).flatten(2).transpose(1, 2).tanh())
@@ -163,8 +163,8 @@ class TokensOfGrid(nn.Module):
         self.mix, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        cells = self.patches(x).permute(0, 2, 3, 1)
-        return self.last(self.norm(cells + self.mix(cells).tanh()).mean((1, 2)))
+        positions = self.patches(x).permute(0, 2, 3, 1)
+        return self.last(self.norm(positions + self.mix(positions).tanh()).mean((1, 2)))
 
 
 class LooksFromAToken(nn.Module):
@@ -206,13 +206,13 @@ def random(make: Callable[[], nn.Module], std: float | None = 0.4) -> nn.Module:
     return model.eval()
 
 
-def planes(prefix: int, height: int = CELLS) -> Planes:
+def planes(prefix: int, height: int = POSITIONS) -> Planes:
     """Return a function that rearranges tokens to `[N, C, h, w]`."""
     return lambda tokens: tokens[:, prefix:].transpose(1, 2).unflatten(2, (height, -1))
 
 
-def rows_first(cells: Tensor) -> Tensor:
-    return cells.permute(0, 3, 1, 2)
+def rows_first(positions: Tensor) -> Tensor:
+    return positions.permute(0, 3, 1, 2)
 
 
 def torchvision_vit() -> nn.Module:
@@ -225,22 +225,22 @@ def torchvision_vit() -> nn.Module:
 Case = tuple[Callable[[], nn.Module], str, Planes]
 NETS: dict[str, Case] = {
     "class token": (lambda: Transformer(1), "blocks.1.norm1", planes(1)),
-    "keys, queries and values of their own": (lambda: Transformer(1, fused=False), "blocks.1.norm1", planes(1)),
-    "a mask": (lambda: Masked(1), "blocks.1.norm1", planes(1)),
-    "a second token distills": (lambda: Transformer(2, "two"), "blocks.1.norm1", planes(2)),
+    "separate queries, keys and values": (lambda: Transformer(1, fused=False), "blocks.1.norm1", planes(1)),
+    "attention mask": (lambda: Masked(1), "blocks.1.norm1", planes(1)),
+    "distillation token": (lambda: Transformer(2, "two"), "blocks.1.norm1", planes(2)),
     "registers": (lambda: Transformer(5), "blocks.1.norm1", planes(5)),
-    "cells that are not square": (lambda: Transformer(1, patch=(4, 8)), "blocks.1.norm1", planes(1, 8)),
-    "mean of the picture's tokens": (lambda: Transformer(1, "mean"), "norm", planes(1)),
-    "norm of their mean": (lambda: Transformer(1, "norm of the mean"), "blocks", planes(1)),
-    "mean without other tokens": (lambda: Transformer(0, "mean"), "norm", planes(0)),
+    "non-square grid": (lambda: Transformer(1, patch=(4, 8)), "blocks.1.norm1", planes(1, 8)),
+    "mean of the image tokens": (lambda: Transformer(1, "mean"), "norm", planes(1)),
+    "norm after the mean": (lambda: Transformer(1, "norm of the mean"), "blocks", planes(1)),
+    "mean without prefix tokens": (lambda: Transformer(0, "mean"), "norm", planes(0)),
     "mean with channels first": (lambda: Transformer(0, "channels first"), "norm", planes(0)),
-    "a learned query": (LooksFromAToken, "norm", planes(0)),
-    "as many channels as cells": (AsManyChannels, "norm", planes(0)),
-    "patches cut by moving pixels": (lambda: CutsByMoving(1), "blocks.1.norm1", planes(1)),
-    "rows of cells": (TokensOfGrid, "norm", rows_first),
+    "learned query": (LooksFromAToken, "norm", planes(0)),
+    "as many channels as positions": (AsManyChannels, "norm", planes(0)),
+    "patches by reshaping": (lambda: CutsByMoving(1), "blocks.1.norm1", planes(1)),
+    "rows of positions": (TokensOfGrid, "norm", rows_first),
     "torchvision's": (torchvision_vit, "encoder.layers.encoder_layer_1.ln_1", planes(1)),
 }
-WITH_BOTH = {"class token", "a mask", "mean of the picture's tokens", "torchvision's"}
+WITH_BOTH = {"class token", "attention mask", "mean of the image tokens", "torchvision's"}
 """Networks tested with both exporters in every run; `make test-models` covers the others."""
 EXPORTERS = pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
 
@@ -273,7 +273,7 @@ class TestHiResCam:
     def test_map_equals_autograd(self, tmp_path: Path, net: str, dynamo: bool) -> None:
         make, layer, how = NETS[net]
         model = random(make)
-        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
+        done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
         assert done.outputs.method == "hirescam"
         assert_explains(done, model, layer, how)
         assert done.outputs.map_height == run(done.path, inputs(1, 1))["saliency_map"].shape[1]
@@ -284,51 +284,51 @@ class TestHiResCam:
     ) -> None:
         make, _, _ = NETS["class token"]
         path = to_onnx(random(make), tmp_path / "theirs.onnx", dynamo=dynamo)
-        graph = onnx.load(explain_file(path, tmp_path / "ours.onnx").path)
+        graph = onnx.load(add_saliency(path, tmp_path / "ours.onnx").path)
         added = [item for item in graph.graph.node if item.name.startswith("kdedge/") and item.op_type == "MatMul"]
         shapes = shapes_of(graph, [item.output[0] for item in added], {"input": inputs(3, 1).numpy()}, "ours")
         dense = {shape for shape in shapes.values() if len(shape) == 3}
-        assert dense == {(3, 1, 32), (3, 1, WIDTH), (3, 1 + CELLS**2, WIDTH)}  # the last: queries, keys and values
+        assert dense == {(3, 1, 32), (3, 1, WIDTH), (3, 1 + POSITIONS**2, WIDTH)}  # the last: queries, keys and values
 
     @EXPORTERS
     def test_map_equals_that_of_the_source_model(self, tmp_path: Path, dynamo: bool) -> None:
-        from kdedge_export.saliency import explain
+        from kdedge_export.saliency import make_explained
 
         model = random(torchvision_vit)
-        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
-        explained = explain(model, inputs(1, 0), "hirescam")
+        done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
+        explained = make_explained(model, inputs(1, 0), "hirescam")
         found = run(done.path, x := inputs(3, 1))
         expected = explained.class_maps(explained(x), found["explained_class"][:, None])[:, 0].detach()
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
-    @pytest.mark.parametrize("net", ["class token", "torchvision's", "mean of the picture's tokens"])
+    @pytest.mark.parametrize("net", ["class token", "torchvision's", "mean of the image tokens"])
     def test_fixed_batch_is_supported(self, tmp_path: Path, net: str) -> None:
         make, layer, how = NETS[net]
         model = random(make)
-        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
+        done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
         assert_explains(done, model, layer, how, count=1)
 
     @pytest.mark.parametrize("opset", [11, 14])
-    @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
+    @pytest.mark.parametrize("net", ["class token", "mean of the image tokens"])
     def test_decomposed_norms_and_activations_are_supported(self, tmp_path: Path, net: str, opset: int) -> None:
         """Opsets before 17 decompose them, as does Hugging Face's exporter for vision transformers."""
         make, layer, how = NETS[net]
         model = random(make)
         path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=opset)
         assert not {"LayerNormalization", "Gelu"} & {node.op_type for node in onnx.load(path).graph.node}
-        assert_explains(explain_file(path, tmp_path / "ours.onnx"), model, layer, how)
+        assert_explains(add_saliency(path, tmp_path / "ours.onnx"), model, layer, how)
 
     def test_attention_operator_is_supported(self, tmp_path: Path) -> None:
         """The default exporter uses the operator in opset 23; the file keeps it."""
-        make, layer, how = NETS["a mask"]
+        make, layer, how = NETS["attention mask"]
         model = random(make)
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True, opset_version=23)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         for file in (path, done.path):
             assert sum(node.op_type == "Attention" for node in onnx.load(file).graph.node) == 2
         assert_explains(done, model, layer, how)
 
-    @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
+    @pytest.mark.parametrize("net", ["class token", "mean of the image tokens"])
     def test_dynamic_axes_are_supported(self, tmp_path: Path, net: str) -> None:
         """Hugging Face's exporter declares dynamic axes although position embeddings fix the size."""
         make, layer, how = NETS[net]
@@ -338,10 +338,10 @@ class TestHiResCam:
             "output": {0: "batch_size"},
         }
         path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=14, dynamic_axes=axes)
-        done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+        done = add_saliency(path, tmp_path / "ours.onnx", side_px=SIDE)
         assert_explains(done, model, layer, how)
         half = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-        runnable = Model.load(explain_file(path, tmp_path / "runs.onnx", side_px=SIDE, pixels=half).path)
+        runnable = Model.load(add_saliency(path, tmp_path / "runs.onnx", side_px=SIDE, pixels=half).path)
         images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
         found = run(done.path, torch.from_numpy(images / 127.5 - 1).permute(0, 3, 1, 2).float())
         assert relative_error(torch.from_numpy(runnable.predict(images).saliency_map), found["saliency_map"]) <= 1e-3
@@ -354,9 +354,9 @@ class TestHiResCam:
             path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
             if head == "first":
                 with pytest.raises(HeadNotSupported, match="its map works only at 32 px"):
-                    explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+                    add_saliency(path, tmp_path / "ours.onnx", side_px=SIDE)
                 continue
-            done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+            done = add_saliency(path, tmp_path / "ours.onnx", side_px=SIDE)
             assert done.outputs.map_height is None
             for side in (SIDE, SIDE + PATCH):
                 assert_explains(done, model, layer, planes(prefix, side // PATCH), side=side)
@@ -365,36 +365,36 @@ class TestHiResCam:
         axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
         model = random(MergesPatches)
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
-        done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+        done = add_saliency(path, tmp_path / "ours.onnx", side_px=SIDE)
         wide = inputs(2, 3, SIDE + 2 * PATCH)[:, :, : SIDE + PATCH]
         found = run(done.path, wide)
-        expected = hires_cam(model, model.norm, wide, found["explained_class"], planes=planes(0, CELLS + 1))
-        assert found["saliency_map"].shape[1:] == (CELLS + 1, CELLS + 2)
+        expected = hires_cam(model, model.norm, wide, found["explained_class"], planes=planes(0, POSITIONS + 1))
+        assert found["saliency_map"].shape[1:] == (POSITIONS + 1, POSITIONS + 2)
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
     def test_dynamic_size_fixed_by_weights_is_supported(self, tmp_path: Path) -> None:
         """Only the example distinguishes height from width, and no other size is possible."""
-        make, layer, how = NETS["patches cut by moving pixels"]
+        make, layer, how = NETS["patches by reshaping"]
         model = random(make)
         axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
-        assert_explains(explain_file(path, tmp_path / "ours.onnx", side_px=SIDE), model, layer, how)
+        assert_explains(add_saliency(path, tmp_path / "ours.onnx", side_px=SIDE), model, layer, how)
 
     def test_inputs_and_outputs_are_kept_and_importing_again_is_idempotent(self, tmp_path: Path) -> None:
         model = random(NETS["class token"][0])
         path = to_onnx(model, tmp_path / "theirs.onnx")
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         session = ort.InferenceSession(done.path)
         assert [item.name for item in session.get_inputs()] == ["input"]
         assert [item.name for item in session.get_outputs()] == ["output", "saliency_map", "explained_class"]
-        assert session.get_outputs()[1].shape == ["batch", CELLS, CELLS]
-        again = explain_file(done.path, tmp_path / "again.onnx")
+        assert session.get_outputs()[1].shape == ["batch", POSITIONS, POSITIONS]
+        again = add_saliency(done.path, tmp_path / "again.onnx")
         assert again.was_explained and again.path.read_bytes() == done.path.read_bytes()
 
     def test_half_precision_is_supported(self, tmp_path: Path) -> None:
         model, (make, layer, how) = random(NETS["class token"][0]), NETS["class token"]
         path = to_onnx(random(make).half(), tmp_path / "theirs.onnx", opset_version=17)
-        done, x = explain_file(path, tmp_path / "ours.onnx"), inputs(3, 1)
+        done, x = add_saliency(path, tmp_path / "ours.onnx"), inputs(3, 1)
         found = run(done.path, x.half())
         assert found["saliency_map"].dtype == torch.float32
         expected = hires_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
@@ -405,7 +405,7 @@ class TestHiResCam:
         """The derivative reads dequantized tensors, since another reader of a result disables the integer kernel."""
         from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-        class Pictures(CalibrationDataReader):
+        class Images(CalibrationDataReader):
             def __init__(self) -> None:
                 self.rest = iter([{"input": inputs(4, seed).numpy()} for seed in range(4)])
 
@@ -414,9 +414,9 @@ class TestHiResCam:
 
         path = to_onnx(random(NETS[net][0]), tmp_path / "theirs.onnx", opset_version=17)
         kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        quantize_static(path, tmp_path / "int8.onnx", Pictures(), per_channel=True, **kinds)
-        done = explain_file(tmp_path / "int8.onnx", tmp_path / "ours.onnx")
-        whole = explain_file(path, tmp_path / "float.onnx")
+        quantize_static(path, tmp_path / "int8.onnx", Images(), per_channel=True, **kinds)
+        done = add_saliency(tmp_path / "int8.onnx", tmp_path / "ours.onnx")
+        whole = add_saliency(path, tmp_path / "float.onnx")
         x, asked = inputs(3, 9), np.array([2])
         assert done.outputs.method == "hirescam" and done.output_error == 0
         assert torch.equal(run(done.path, x)["output"], run(tmp_path / "int8.onnx", x)["output"])
@@ -430,7 +430,7 @@ class TestHiResCam:
         model = random(NETS["class token"][0])
         path = to_onnx(model, tmp_path / "theirs.onnx")
         first = "/blocks/blocks.0/norm1/LayerNormalization_output_0"
-        done = explain_file(path, tmp_path / "ours.onnx", target=first)
+        done = add_saliency(path, tmp_path / "ours.onnx", target=first)
         assert done.outputs.target_layer == first
         assert_explains(done, model, "blocks.0.norm1", planes(1))
 
@@ -465,7 +465,7 @@ class TestRealNetworks:
         make = torchvision.models.get_model if source else timm.create_model
         model = random(lambda: make(plain, num_classes=CLASSES), std=None)
         path = to_onnx(model, tmp_path / "theirs.onnx", side, dynamo=dynamo)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         assert done.outputs.method == "hirescam"
         assert_explains(done, model, layer, how, count=2, side=side)
 
@@ -474,15 +474,15 @@ class TestReciproCam:
     """Each position's own contribution to the logit, with all prefix tokens kept."""
 
     @EXPORTERS
-    @pytest.mark.parametrize("net", ["class token", "a second token distills", "torchvision's", "a learned query"])
+    @pytest.mark.parametrize("net", ["class token", "distillation token", "torchvision's", "learned query"])
     def test_reciprocam_can_be_requested(self, tmp_path: Path, net: str, dynamo: bool) -> None:
         model = random(NETS[net][0])
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
-        done = explain_file(path, tmp_path / "ours.onnx", method="reciprocam")
+        done = add_saliency(path, tmp_path / "ours.onnx", method="reciprocam")
         layer, prefix = {
             "torchvision's": ("encoder.layers.encoder_layer_0", 1),
-            "a learned query": ("body.norm", 0),
-            "a second token distills": ("blocks.0", 2),
+            "learned query": ("body.norm", 0),
+            "distillation token": ("blocks.0", 2),
         }.get(net, ("blocks.0", 1))
         assert done.outputs.method == "reciprocam"
         assert_runs_again(done, model, layer, prefix)
@@ -498,7 +498,7 @@ class TestReciproCam:
                 del node.attribute[:]
         graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
         onnx.save_model(graph, path)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         assert (done.outputs.method, done.no_derivative_of) == ("reciprocam", "Gelu")
         assert_runs_again(done, model, "blocks.0", 1)
 
@@ -508,7 +508,7 @@ def assert_runs_again(done: ExplainedFile, model: nn.Module, layer: str, prefix:
     for seed in (1, 2):
         x = inputs(3, seed)
         found = run(done.path, x)
-        kept = torch.zeros(prefix + CELLS**2, 1)
+        kept = torch.zeros(prefix + POSITIONS**2, 1)
 
         def masked(_module: nn.Module, _args: object, output: Tensor, kept: Tensor = kept) -> Tensor:
             return output * kept
@@ -516,14 +516,14 @@ def assert_runs_again(done: ExplainedFile, model: nn.Module, layer: str, prefix:
         handle = model.get_submodule(layer).register_forward_hook(masked)
         rows = []
         with torch.no_grad():
-            for cell in (None, *range(CELLS**2)):
+            for position in (None, *range(POSITIONS**2)):
                 kept[:prefix], kept[prefix:] = 1, 0
-                if cell is not None:
-                    kept[prefix + cell] = 1
+                if position is not None:
+                    kept[prefix + position] = 1
                 rows.append(model(x).gather(1, found["explained_class"][:, None])[:, 0])
         handle.remove()
         expected = torch.stack(rows[1:], 1) - rows[0][:, None]
-        assert relative_error(found["saliency_map"], expected.unflatten(1, (CELLS, CELLS))) <= TOLERANCE
+        assert relative_error(found["saliency_map"], expected.unflatten(1, (POSITIONS, POSITIONS))) <= TOLERANCE
 
 
 class TestErrors:
@@ -538,30 +538,30 @@ class TestErrors:
             match=r"no tokens \[N, T, C\] in row-major order \(found .*\[N, 15, 24\].* "
             r"The last spatial features are \S+, 4 × 4 positions, and 2 attentions after them",
         ):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     def test_named_tokens_without_positions_are_rejected(self, tmp_path: Path) -> None:
         path = to_onnx(random(NETS["class token"][0]), tmp_path / "theirs.onnx")
         flat = next(node for node in onnx.load(path).graph.node if node.op_type == "Reshape").output[0]
         with pytest.raises(HeadNotSupported, match=r"spatial positions of .* \[2, 24, 16\] cannot be followed"):
-            explain_file(path, tmp_path / "ours.onnx", target=flat)
+            add_saliency(path, tmp_path / "ours.onnx", target=flat)
 
 
 class TestLayerAttribution:
     """Evidence at the last tokens, gradient × activation, as reported by `kdedge inspect`."""
 
-    @pytest.mark.parametrize("net", ["class token", "rows of cells"])
+    @pytest.mark.parametrize("net", ["class token", "rows of positions"])
     def test_last_stage_is_gradient_times_activation(self, tmp_path: Path, net: str) -> None:
         make, layer, how = NETS[net]
         model, x = random(make), inputs(1, 1)
         path = to_onnx(model, tmp_path / "theirs.onnx")
-        stage = decide(onnx.load(path), {"input": x.numpy()}, "net").stages[0]
+        stage = attribute_layers(onnx.load(path), {"input": x.numpy()}, "net").stages[0]
         seen: list[Tensor] = []
         model.get_submodule(layer).register_forward_hook(lambda _module, _args, output: seen.append(output))
         logits = model(x)
         (slope,) = torch.autograd.grad(logits.max(), seen[0])
         evidence = (how(slope) * how(seen[0])).detach()[0]
-        assert (stage.way, stage.cells) == ("gradient × activation", (CELLS, CELLS))
+        assert (stage.way, stage.positions) == ("gradient × activation", (POSITIONS, POSITIONS))
         assert relative_error(torch.from_numpy(stage.evidence.saliency_map)[None], evidence.sum(0)[None]) <= TOLERANCE
         shares = evidence.sum((1, 2)).abs().sort(descending=True)
         assert [item.index for item in stage.evidence.channels] == shares.indices[:6].tolist()

@@ -9,7 +9,7 @@ import pytest
 
 from kdedge.cli.import_summary import print_explained
 from kdedge.pipelines.onnx_explanation import explain_onnx
-from kdedge_export.onnx_import import PixelInput, explain_file
+from kdedge_export.onnx_import import PixelInput, add_saliency
 from kdedge_runtime import Model
 
 FILES = Path(__file__).parents[1] / "files"
@@ -32,7 +32,7 @@ def error(measured: np.ndarray, expected: np.ndarray) -> float:
 
 @both
 def test_map_matches_the_frameworks_grad_cam(tmp_path: Path, path: Path, pixels: PixelInput) -> None:
-    done = explain_file(path, tmp_path / "ours.onnx", pixels=pixels, method="gradcam")
+    done = add_saliency(path, tmp_path / "ours.onnx", pixels=pixels, method="gradcam")
     expected = known(path)
     found = Model.load(done.path).predict(expected["images"])
     assert done.outputs.method == "gradcam"
@@ -43,7 +43,7 @@ def test_map_matches_the_frameworks_grad_cam(tmp_path: Path, path: Path, pixels:
 @both
 def test_own_outputs_are_bit_exact(tmp_path: Path, path: Path, pixels: PixelInput) -> None:
     before = ort.InferenceSession(path)
-    ours = ort.InferenceSession(explain_file(path, tmp_path / "ours.onnx").path)
+    ours = ort.InferenceSession(add_saliency(path, tmp_path / "ours.onnx").path)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
     image, *unread = (item.name for item in before.get_inputs())
     idle = {name: np.full((1, 1, 1, 3), 7, np.float32) for name in unread}

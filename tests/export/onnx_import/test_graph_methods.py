@@ -9,19 +9,19 @@ import pytest
 import torch
 from exported_nets import AveragesTheLargest, FlattensItsMap, NormalisesThePooled, PoolsClasses, run, to_onnx
 from onnx_toys import tensorflow_like
-from small_nets import CELLS, CHANNELS, NETS, TAILS, inputs, randomised, relative_error
+from small_nets import CHANNELS, NETS, POSITIONS, TAILS, inputs, randomised, relative_error
 from torch import Tensor, nn
 
-from kdedge.cli.export import Method as Choice
-from kdedge_export.onnx_import import explain_file
-from kdedge_export.onnx_import.graph_methods import TITLES, Method, as_method
+from kdedge.cli.export import MethodName as Choice
+from kdedge_export.onnx_import import add_saliency
+from kdedge_export.onnx_import.graph_methods import TITLES, Method, parse_method
 from kdedge_export.onnx_import.numpy_methods import map_by_definition
-from kdedge_export.saliency import METHODS, explain
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.saliency import METHODS, make_explained
+from kdedge_export.spatial_layout import SpatialLayout
 from kdedge_runtime.errors import UsageError
 
 TOLERANCE = 1e-4
-CELL_METHODS = [method for method in get_args(Method) if method != "reciprocam"]
+POSITION_METHODS = [method for method in get_args(Method) if method != "reciprocam"]
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "pooled": NETS["linear"],
     "pooled, two layers": NormalisesThePooled,
@@ -33,17 +33,17 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 def by_torch(model: nn.Module, method: str, x: Tensor, classes: Tensor) -> Tensor:
     """Compute the map of the source model, whose methods are compared with pytorch-grad-cam elsewhere."""
-    explained = explain(model, inputs(1, 9), method)
+    explained = make_explained(model, inputs(1, 9), method)
     with torch.no_grad():
         return explained.class_maps(explained(x), classes[:, None])[:, 0]
 
 
-@pytest.mark.parametrize("method", CELL_METHODS)
+@pytest.mark.parametrize("method", POSITION_METHODS)
 @pytest.mark.parametrize("net", MODELS)
 def test_map_matches_the_source_model(tmp_path: Path, net: str, method: Method) -> None:
     torch.manual_seed(0)
     model = randomised(MODELS[net]())
-    done = explain_file(to_onnx(model, tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method=method)
+    done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method=method)
     assert done.outputs.method == method and done.is_map_confirmed
     for seed in (1, 2):
         x = inputs(3, seed)
@@ -55,55 +55,55 @@ def test_map_matches_the_source_model(tmp_path: Path, net: str, method: Method) 
         assert relative_error(asked["saliency_map"], expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("method", CELL_METHODS)
+@pytest.mark.parametrize("method", POSITION_METHODS)
 def test_old_opsets_are_supported(tmp_path: Path, method: Method) -> None:
     torch.manual_seed(0)
     model = randomised(FlattensItsMap())
     path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=9)
-    done = explain_file(path, tmp_path / "ours.onnx", method=method)
+    done = add_saliency(path, tmp_path / "ours.onnx", method=method)
     x = inputs(3, 1)
     found = run(done.path, x)
     expected = by_torch(model, method, x, found["explained_class"])
     assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("method", CELL_METHODS)
+@pytest.mark.parametrize("method", POSITION_METHODS)
 def test_channels_last_is_supported(tmp_path: Path, method: Method) -> None:
-    done = explain_file(tensorflow_like(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method=method)
-    assert (done.outputs.map_height, done.outputs.map_width) == (CELLS, CELLS)
+    done = add_saliency(tensorflow_like(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method=method)
+    assert (done.outputs.map_height, done.outputs.map_width) == (POSITIONS, POSITIONS)
     assert done.is_map_confirmed
 
 
-@pytest.mark.parametrize("method", CELL_METHODS)
+@pytest.mark.parametrize("method", POSITION_METHODS)
 @pytest.mark.parametrize("kind", ["NCHW", "NHWC", "tokens"])
 def test_numpy_definitions_match_the_torch_methods(kind: str, method: Method) -> None:
     """Maps are compared with these before they are written."""
     rng = np.random.default_rng(0)
     features, gradient = rng.normal(size=(2, 1, CHANNELS, 5, 4))
-    cells = METHODS[method].compute(torch.from_numpy(features), torch.from_numpy(gradient)[:, None])[0, 0].numpy()
+    positions = METHODS[method].compute(torch.from_numpy(features), torch.from_numpy(gradient)[:, None])[0, 0].numpy()
     laid = {
         "NCHW": lambda x: x,
         "NHWC": lambda x: x.transpose(0, 2, 3, 1),
         "tokens": lambda x: x.reshape(1, CHANNELS, 20).transpose(0, 2, 1),
     }[kind]
-    layout = Layout(kind, 5, 4)  # type: ignore[arg-type]
+    layout = SpatialLayout(kind, 5, 4)  # type: ignore[arg-type]
     found = map_by_definition(method, laid(features), laid(gradient), layout)
-    np.testing.assert_allclose(found, cells, atol=1e-6 * np.abs(cells).max())
+    np.testing.assert_allclose(found, positions, atol=1e-6 * np.abs(positions).max())
 
 
 def test_command_line_accepts_every_method() -> None:
     assert {choice.value for choice in Choice} >= set(get_args(Method)) == TITLES.keys()
-    assert [as_method(name) for name in get_args(Method)] == list(get_args(Method))
+    assert [parse_method(name) for name in get_args(Method)] == list(get_args(Method))
     with pytest.raises(UsageError, match=r"smoothgrad is not available .* gradcam, "):
-        as_method("smoothgrad")
+        parse_method("smoothgrad")
 
 
 @pytest.mark.parametrize("net", ["pooled", "flattened", "class token"])
 def test_default_method_is_hirescam(tmp_path: Path, net: str) -> None:
     torch.manual_seed(0)
     path = to_onnx(randomised(MODELS[net]()), tmp_path / "theirs.onnx")
-    done = explain_file(path, tmp_path / "ours.onnx")
-    named = explain_file(path, tmp_path / "named.onnx", method="hirescam")
+    done = add_saliency(path, tmp_path / "ours.onnx")
+    named = add_saliency(path, tmp_path / "named.onnx", method="hirescam")
     assert done.outputs == named.outputs
     assert done.outputs.method == "hirescam"
 
@@ -111,5 +111,5 @@ def test_default_method_is_hirescam(tmp_path: Path, net: str) -> None:
 def test_eigencam_needs_no_derivative(tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = to_onnx(randomised(AveragesTheLargest()), tmp_path / "theirs.onnx")
-    done = explain_file(path, tmp_path / "ours.onnx", method="eigencam")
+    done = add_saliency(path, tmp_path / "ours.onnx", method="eigencam")
     assert done.outputs.method == "eigencam" and done.no_derivative_of is None

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_toys import CLASSES, SIDE, body, head, node, tensorflow_like, weights, write
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.onnx_graph.graph_index import Probe
-from kdedge_export.onnx_import import PixelInput, explain_file, read_labels
+from kdedge_export.onnx_graph.graph_index import TensorProbe
+from kdedge_export.onnx_import import PixelInput, add_saliency, read_labels
 from kdedge_runtime import Model
-from kdedge_runtime.diagnostics.reference_frames import Golden
+from kdedge_runtime.diagnostics.reference_frames import ReferenceFrames
 from kdedge_runtime.errors import KdedgeError, ModelFileError, UsageError
 
 HALF = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -32,7 +32,7 @@ def pictures(n: int, seed: int, *, last: bool = False) -> np.ndarray:
     return np.ascontiguousarray(coarse.transpose(0, 2, 3, 1) if last else coarse).astype(np.float32)
 
 
-def answers(path: Path, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def predictions(path: Path, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(path, options)
@@ -57,7 +57,7 @@ def assert_close(measured: np.ndarray, expected: np.ndarray, tolerance: float = 
 class TestKeptContent:
     def test_inputs_and_outputs_are_kept_and_the_map_is_appended(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         session = ort.InferenceSession(done.path)
         assert [item.name for item in session.get_inputs()] == ["x"]
         assert [item.name for item in session.get_overridable_initializers()] == ["class_index"]
@@ -65,8 +65,8 @@ class TestKeptContent:
         assert session.get_outputs()[1].shape == ["N", 8, 8]
         for n in (1, 4):
             feed = {"x": pictures(n, n)}
-            ours = answers(done.path, feed)
-            assert np.array_equal(ours["logits"], answers(path, feed)["logits"])
+            ours = predictions(done.path, feed)
+            assert np.array_equal(ours["logits"], predictions(path, feed)["logits"])
             assert_close(ours["saliency_map"], cam(done.path, feed, weights()["fc"]))
 
     def test_metadata_is_kept(self, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ class TestKeptContent:
         model = onnx.load(path)
         helper.set_model_props(model, {"author": "somebody"})
         onnx.save_model(model, path)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         props = {item.key: item.value for item in onnx.load(done.path).metadata_props}
         assert props["author"] == "somebody"
         assert json.loads(props["kdedge.outputs"]) == {
@@ -86,37 +86,37 @@ class TestKeptContent:
             "display": {"shift_x": 0.0, "shift_y": 0.0, "typical_contrast": None},
         }
 
-    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])
+    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with preprocessing"])
     def test_importing_again_is_idempotent(self, tmp_path: Path, pixels: PixelInput | None) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
-        first = explain_file(path, tmp_path / "first.onnx", pixels=pixels)
-        second = explain_file(first.path, tmp_path / "second.onnx")
+        first = add_saliency(path, tmp_path / "first.onnx", pixels=pixels)
+        second = add_saliency(first.path, tmp_path / "second.onnx")
         assert second.was_explained and not first.was_explained
         assert second.outputs == first.outputs
         assert second.path.read_bytes() == first.path.read_bytes()
 
-    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])
+    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with preprocessing"])
     @pytest.mark.parametrize("stated", ["nonsense", "[]", "{}", '{"method": 1}', '{"method": "x", "target_layer": []}'])
     def test_damaged_map_metadata_is_rejected(self, tmp_path: Path, stated: str, pixels: PixelInput | None) -> None:
-        done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "explained.onnx")
+        done = add_saliency(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "explained.onnx")
         model = onnx.load(done.path)
         helper.set_model_props(model, {"kdedge.outputs": stated})
         onnx.save(model, done.path)
         with pytest.raises(ModelFileError, match="damaged"):
-            explain_file(done.path, tmp_path / "again.onnx", pixels=pixels)
+            add_saliency(done.path, tmp_path / "again.onnx", pixels=pixels)
         assert not (tmp_path / "again.onnx").exists()
 
     def test_preprocessing_can_be_added_later(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
-        explained = explain_file(path, tmp_path / "explained.onnx")
-        later = explain_file(explained.path, tmp_path / "later.onnx", pixels=HALF)
-        at_once = explain_file(path, tmp_path / "at once.onnx", pixels=HALF)
+        explained = add_saliency(path, tmp_path / "explained.onnx")
+        later = add_saliency(explained.path, tmp_path / "later.onnx", pixels=HALF)
+        at_once = add_saliency(path, tmp_path / "at once.onnx", pixels=HALF)
         images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
         one, two = (Model.load(done.path).predict(images) for done in (later, at_once))
         assert np.array_equal(one.saliency_map, two.saliency_map)
 
-    @pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
-    @pytest.mark.parametrize("is_open", [False, True], ids=["fixed size", "open size"])
+    @pytest.mark.parametrize("later", [False, True], ids=["in one step", "in two steps"])
+    @pytest.mark.parametrize("is_open", [False, True], ids=["fixed size", "dynamic size"])
     def test_imported_file_passes_its_self_test(self, tmp_path: Path, is_open: bool, later: bool) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         side_px = None
@@ -126,10 +126,10 @@ class TestKeptContent:
                 model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
             onnx.save_model(model, path)
         if later:
-            path = explain_file(path, tmp_path / "explained.onnx", side_px=side_px).path
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF, side_px=side_px)
+            path = add_saliency(path, tmp_path / "explained.onnx", side_px=side_px).path
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF, side_px=side_px)
         model = Model.load(done.path)
-        golden = Golden.of(model)
+        golden = ReferenceFrames.of(model)
         said = model.predict(golden.images)
         assert golden.saliency_map is not None and golden.saliency_map.shape[1:] == (8, 8)
         assert_close(said.logits, golden.logits)
@@ -141,16 +141,16 @@ class TestKeptContent:
         monkeypatch.setitem(reverse_mode._RULES, "Gemm", lambda step: {step.node.input[0]: step.node.input[0]})
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(KdedgeError, match="does not match the behavior of its logits"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
         assert sorted(item.name for item in tmp_path.iterdir()) == ["theirs.onnx"]
 
 
 class TestFileFormats:
     def test_channels_last_file_of_tensorflow_is_supported(self, tmp_path: Path) -> None:
         path = tensorflow_like(tmp_path / "theirs.onnx")
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         feed = {"x": pictures(3, 0, last=True)}
-        found = answers(done.path, feed)
+        found = predictions(done.path, feed)
         held = weights()
         bias = np.random.default_rng(5).normal(size=16).astype(np.float32)
         x = torch.from_numpy(feed["x"]).permute(0, 3, 1, 2)
@@ -168,11 +168,11 @@ class TestFileFormats:
     @pytest.mark.parametrize(("opset", "ir", "lists"), [(9, 3, True), (11, 6, False), (13, 7, True), (18, 8, False)])
     def test_old_and_new_opsets_are_supported(self, tmp_path: Path, opset: int, ir: int, lists: bool) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), opset=opset, ir=ir, lists_constants=lists)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         feed = {"x": pictures(2, 1)}
-        found = answers(done.path, feed)
+        found = predictions(done.path, feed)
         assert_close(found["saliency_map"], cam(done.path, feed, weights()["fc"]))
-        assert answers(done.path, feed | {"class_index": np.array([7])})["explained_class"].tolist() == [7, 7]
+        assert predictions(done.path, feed | {"class_index": np.array([7])})["explained_class"].tolist() == [7, 7]
 
     def test_constant_nodes_are_supported(self, tmp_path: Path) -> None:
         held = weights()
@@ -181,26 +181,26 @@ class TestFileFormats:
         ]
         path = write(tmp_path / "theirs.onnx", [*made, *body(), *head()])
         feed = {"x": pictures(2, 1)}
-        done = explain_file(path, tmp_path / "ours.onnx")
-        assert_close(answers(done.path, feed)["saliency_map"], cam(done.path, feed, held["fc"]))
+        done = add_saliency(path, tmp_path / "ours.onnx")
+        assert_close(predictions(done.path, feed)["saliency_map"], cam(done.path, feed, held["fc"]))
 
     def test_external_weights_are_embedded(self, tmp_path: Path) -> None:
         saving = {"save_as_external_data": True, "location": "theirs.data", "size_threshold": 0}
         path = write(tmp_path / "theirs.onnx", body() + head(), **saving)
         assert (tmp_path / "theirs.data").is_file()
-        done = explain_file(path, tmp_path / "elsewhere" / "ours.onnx")
+        done = add_saliency(path, tmp_path / "elsewhere" / "ours.onnx")
         feed = {"x": pictures(2, 1)}
-        assert_close(answers(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
+        assert_close(predictions(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
         (tmp_path / "theirs.data").unlink()
         with pytest.raises(ModelFileError, match=r"theirs\.data, which is not in the same folder"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     def test_half_precision_is_supported(self, tmp_path: Path) -> None:
         halves = {name: value.astype(np.float16) for name, value in weights().items()}
         path = write(tmp_path / "theirs.onnx", body() + head(), halves, dtype=TensorProto.FLOAT16)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         feed = {"x": pictures(2, 1).astype(np.float16)}
-        found = answers(done.path, feed)
+        found = predictions(done.path, feed)
         assert found["saliency_map"].dtype == np.float32
         expected = cam(done.path, feed, weights()["fc"]).astype(np.float32)
         assert_close(found["saliency_map"], expected, 1e-2)
@@ -208,7 +208,7 @@ class TestFileFormats:
     def test_quantized_file_uses_its_dequantized_features(self, tmp_path: Path) -> None:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-        class Pictures(CalibrationDataReader):
+        class Images(CalibrationDataReader):
             def __init__(self) -> None:
                 self.rest = iter([{"x": pictures(4, seed)} for seed in range(4)])
 
@@ -218,34 +218,37 @@ class TestFileFormats:
         path = write(tmp_path / "theirs.onnx", body() + head())
         quantized = tmp_path / "int8.onnx"
         kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-        quantize_static(path, quantized, Pictures(), quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
-        done = explain_file(quantized, tmp_path / "ours.onnx")
+        quantize_static(path, quantized, Images(), quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
+        done = add_saliency(quantized, tmp_path / "ours.onnx")
         assert done.outputs.method == "hirescam"
         assert {"QuantizeLinear", "DequantizeLinear"} <= {item.op_type for item in onnx.load(quantized).graph.node}
         feed = {"x": pictures(3, 9)}
-        whole = explain_file(path, tmp_path / "float.onnx")
-        same = answers(done.path, feed)["saliency_map"]
-        assert np.array_equal(answers(done.path, feed)["logits"], answers(quantized, feed)["logits"])
-        top = answers(done.path, feed)["explained_class"]
+        whole = add_saliency(path, tmp_path / "float.onnx")
+        same = predictions(done.path, feed)["saliency_map"]
+        assert np.array_equal(predictions(done.path, feed)["logits"], predictions(quantized, feed)["logits"])
+        top = predictions(done.path, feed)["explained_class"]
         expected = np.stack(
-            [answers(whole.path, feed | {"class_index": np.array([k])})["saliency_map"][i] for i, k in enumerate(top)]
+            [
+                predictions(whole.path, feed | {"class_index": np.array([k])})["saliency_map"][i]
+                for i, k in enumerate(top)
+            ]
         )
         assert_close(same, expected, 0.05)
 
     def test_dynamic_size_is_supported(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), shape=("N", 3, "H", "W"))
-        done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+        done = add_saliency(path, tmp_path / "ours.onnx", side_px=SIDE)
         assert done.outputs.map_height is None
         for side in (32, 48):
             feed = {"x": np.random.default_rng(0).normal(size=(2, 3, side, side)).astype(np.float32)}
-            assert_close(answers(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
+            assert_close(predictions(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
 
     def test_logits_and_probabilities_count_as_one_output(self, tmp_path: Path) -> None:
         values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", CLASSES]) for n in ("p", "logits")]
         path = write(tmp_path / "theirs.onnx", [*body(), *head(), node("Softmax", ["logits"], "p")], outputs=values)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         feed = {"x": pictures(2, 1)}
-        assert_close(answers(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
+        assert_close(predictions(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
 
 
 class TestPreprocessing:
@@ -257,23 +260,23 @@ class TestPreprocessing:
         theirs = tmp_path / "theirs.onnx"
         path = tensorflow_like(theirs) if last else write(theirs, body() + head())
         pixels = PixelInput((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bgr)
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=pixels)
         model = Model.load(done.path)
         images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
         x = ((images / 255 - pixels.mean) / pixels.std).astype(np.float32)
         x = x[..., ::-1] if bgr else x
         feed = {"x": np.ascontiguousarray(x if last else x.transpose(0, 3, 1, 2))}
         own = "probabilities" if last else "logits"
-        assert_close(answers(done.path, {"image": images})[own], answers(path, feed)[own], 1e-4)
-        plain = explain_file(path, tmp_path / "plain.onnx")
+        assert_close(predictions(done.path, {"image": images})[own], predictions(path, feed)[own], 1e-4)
+        plain = add_saliency(path, tmp_path / "plain.onnx")
         explanation = model.predict(images)
-        assert_close(explanation.saliency_map, answers(plain.path, feed)["saliency_map"], 1e-4)
+        assert_close(explanation.saliency_map, predictions(plain.path, feed)["saliency_map"], 1e-4)
         assert explanation.probabilities.shape == (3, CLASSES)
 
     def test_metadata_describes_the_file(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         labels = tuple(f"kind {index}" for index in range(CLASSES))
-        metadata = Model.load(explain_file(path, tmp_path / "ours.onnx", pixels=HALF, labels=labels).path).metadata
+        metadata = Model.load(add_saliency(path, tmp_path / "ours.onnx", pixels=HALF, labels=labels).path).metadata
         assert metadata.labels == labels
         assert (metadata.input.height, metadata.input.width, metadata.input.mean) == (SIDE, SIDE, HALF.mean)
         assert metadata.outputs.method == "hirescam"
@@ -286,7 +289,7 @@ class TestPreprocessing:
         names = {index: f"kind {index}" for index in range(CLASSES)}
         helper.set_model_props(model, {"names": str(names)})
         onnx.save_model(model, path)
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF)
         assert done.metadata.labels == tuple(names.values()) and not done.labels_are_numbers
 
     def test_labels_with_one_name_per_line_are_read(self, tmp_path: Path) -> None:
@@ -295,29 +298,29 @@ class TestPreprocessing:
         model = onnx.load(path)
         helper.set_model_props(model, {"character": "\n".join(f"kind {index}" for index in range(CLASSES))})
         onnx.save_model(model, path)
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF)
         assert done.metadata.labels == tuple(f"kind {index}" for index in range(CLASSES))
 
     def test_classes_without_names_are_numbered(self, tmp_path: Path) -> None:
-        done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "o.onnx", pixels=HALF)
+        done = add_saliency(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "o.onnx", pixels=HALF)
         assert done.labels_are_numbers and done.metadata.labels[3] == "3"
 
     def test_wrong_number_of_labels_is_rejected(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(UsageError, match=r"3 labels .* has 10 classes"):
-            explain_file(path, tmp_path / "ours.onnx", pixels=HALF, labels=("a", "b", "c"))
+            add_saliency(path, tmp_path / "ours.onnx", pixels=HALF, labels=("a", "b", "c"))
 
     def test_input_named_image_is_supported(self, tmp_path: Path) -> None:
         nodes = [node("Identity", ["x"], "image"), *body("image"), *head()]
-        done = explain_file(write(tmp_path / "theirs.onnx", nodes), tmp_path / "ours.onnx", pixels=HALF)
+        done = add_saliency(write(tmp_path / "theirs.onnx", nodes), tmp_path / "ours.onnx", pixels=HALF)
         images = np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
         assert Model.load(done.path).predict(images).saliency_map.shape == (1, 8, 8)
 
     def test_dynamic_size_must_be_given(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), shape=("N", 3, "H", "W"))
         with pytest.raises(UsageError, match="--size"):
-            explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF, side_px=48)
+            add_saliency(path, tmp_path / "ours.onnx", pixels=HALF)
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF, side_px=48)
         images = np.zeros((2, 48, 48, 3), dtype=np.uint8)
         assert Model.load(done.path).predict(images).saliency_map.shape == (2, 12, 12)
 
@@ -333,12 +336,12 @@ class TestPreprocessing:
         model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
         model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
         onnx.save_model(model, path)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
         found = Model.load(done.path).predict(images)
         assert_close(found.saliency_map, cam(done.path, {"x": images}, weights()["fc"]))
         with pytest.raises(UsageError, match="normalizes them itself"):
-            explain_file(path, tmp_path / "again.onnx", pixels=HALF)
+            add_saliency(path, tmp_path / "again.onnx", pixels=HALF)
 
 
 class TestOldOpsets:
@@ -359,11 +362,11 @@ class TestOldOpsets:
         ]
         constants = dense | last | zero
         path = write(tmp_path / "theirs.onnx", nodes, constants, opset=opset, ir=ir, lists_constants=True)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         assert done.outputs.method == "hirescam" and done.is_map_confirmed
         x = pictures(3, 0)
-        found = answers(done.path, {"x": x})
-        assert_close(found["logits"], answers(path, {"x": x})["logits"], 1e-6)
+        found = predictions(done.path, {"x": x})
+        assert_close(found["logits"], predictions(path, {"x": x})["logits"], 1e-6)
         features = torch.relu(
             torch.nn.functional.conv2d(
                 torch.from_numpy(x), torch.from_numpy(held["w"]), torch.from_numpy(held["b"]), stride=4
@@ -386,7 +389,7 @@ class TestOldOpsets:
         nodes += [node("Gemm", ["lively", "fc", "fc_bias"], "logits", transB=1)]
         path = write(tmp_path / "theirs.onnx", nodes)
         with pytest.raises(HeadNotSupported, match=r"with its hirescam map does not run: .*Missing"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
 
 class TestErrors:
@@ -397,17 +400,17 @@ class TestErrors:
         if content is not None:
             (tmp_path / "theirs.onnx").write_bytes(content)
         with pytest.raises(ModelFileError, match=complaint):
-            explain_file(tmp_path / "theirs.onnx", tmp_path / "ours.onnx")
+            add_saliency(tmp_path / "theirs.onnx", tmp_path / "ours.onnx")
 
     def test_output_must_differ_from_the_source(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(UsageError, match="would be overwritten"):
-            explain_file(path, path)
+            add_saliency(path, path)
 
     def test_too_old_opset_is_rejected(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), opset=6, ir=3, lists_constants=True)
         with pytest.raises(ModelFileError, match="opset 6, but onnxruntime supports 7 and later"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     def test_failed_opset_conversion_is_rejected(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The message contains the converter's error; a changed output is rejected."""
@@ -418,7 +421,7 @@ class TestErrors:
 
         monkeypatch.setattr(onnx.version_converter, "convert_version", fails)
         with pytest.raises(ModelFileError, match=r"opset 8 and cannot be converted to 9: no adapter for Upsample"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
         def changes(given: onnx.ModelProto, _: int) -> onnx.ModelProto:
             model = onnx.ModelProto()
@@ -430,7 +433,7 @@ class TestErrors:
 
         monkeypatch.setattr(onnx.version_converter, "convert_version", changes)
         with pytest.raises(ModelFileError, match="its output logits changes when it is converted"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     def test_two_inputs_are_rejected(self, tmp_path: Path) -> None:
         nodes = [*body(), *head(), node("Add", ["logits", "other"], "sum")]
@@ -440,10 +443,10 @@ class TestErrors:
         onnx.save_model(model, path)
         typed = re.escape('in Python: model.graph.initializer.append(onnx.numpy_helper.from_array(VALUE, "other")).')
         with pytest.raises(ModelFileError, match=rf"its inputs are x float32 .*, other float32 \[1\].*{typed}"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
         model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "other"))
         onnx.save_model(model, path)
-        assert explain_file(path, tmp_path / "ours.onnx").outputs.head == "GAP+Linear"
+        assert add_saliency(path, tmp_path / "ours.onnx").outputs.head == "GAP+Linear"
 
     def test_both_reasons_are_reported_if_no_method_works(self, tmp_path: Path) -> None:
         """Max-pooling over windows after the features, with a dynamic size."""
@@ -458,30 +461,30 @@ class TestErrors:
         path = write(tmp_path / "theirs.onnx", nodes, shape=("N", 3, "height", "width"))
         told = "derivative of MaxPool over windows, which kdedge does not have. ReciproCAM needs a fixed map size"
         with pytest.raises(HeadNotSupported, match=told):
-            explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+            add_saliency(path, tmp_path / "ours.onnx", side_px=SIDE)
 
     def test_output_without_classes_is_rejected(self, tmp_path: Path) -> None:
         values = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 12, 8, 8])]
         path = write(tmp_path / "theirs.onnx", body(), outputs=values)
         with pytest.raises(ModelFileError, match="not a classifier that can be explained"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     def test_graph_without_spatial_features_is_rejected(self, tmp_path: Path) -> None:
         nodes = [node("Flatten", ["x"], "flat"), node("MatMul", ["flat", "dense"], "logits")]
         dense = np.random.default_rng(0).normal(size=(3 * SIDE * SIDE, CLASSES)).astype(np.float32)
         path = write(tmp_path / "theirs.onnx", nodes, {"dense": dense})
         with pytest.raises(HeadNotSupported, match="no spatial features that are followed by weights"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     def test_missing_target_is_rejected(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(HeadNotSupported, match=r"no tensor 'layer4'.*features"):
-            explain_file(path, tmp_path / "ours.onnx", target="layer4")
+            add_saliency(path, tmp_path / "ours.onnx", target="layer4")
 
     def test_target_without_positions_is_rejected(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(HeadNotSupported, match=r"flat is float32 \[2, 12\]"):
-            explain_file(path, tmp_path / "ours.onnx", target="flat")
+            add_saliency(path, tmp_path / "ours.onnx", target="flat")
 
     def test_branches_in_the_tail_are_rejected(self, tmp_path: Path) -> None:
         def branch(name: str) -> onnx.GraphProto:
@@ -499,7 +502,7 @@ class TestErrors:
         ]
         path = write(tmp_path / "theirs.onnx", nodes)
         with pytest.raises(HeadNotSupported, match="branches or loops"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     def test_unrelated_saliency_map_output_is_rejected(self, tmp_path: Path) -> None:
         values = [
@@ -509,13 +512,13 @@ class TestErrors:
         nodes = [*body(), *head(), node("Identity", ["features"], "saliency_map")]
         path = write(tmp_path / "theirs.onnx", nodes, outputs=values)
         with pytest.raises(ModelFileError, match="already has a tensor saliency_map"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     def test_grad_cam_without_a_derivative_is_rejected(self, tmp_path: Path) -> None:
         nodes = [*body(), node("GlobalAveragePool", ["features"], "means"), node("CumSum", ["means", "axis"], "pooled")]
         path = write(tmp_path / "theirs.onnx", [*nodes, *head()[1:]], {"axis": np.array(1)})
         with pytest.raises(HeadNotSupported, match="derivative of CumSum"):
-            explain_file(path, tmp_path / "ours.onnx", method="gradcam")
+            add_saliency(path, tmp_path / "ours.onnx", method="gradcam")
 
 
 class TestLabels:
@@ -552,7 +555,7 @@ class TestLabels:
             read_labels(tmp_path / name)
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
+@pytest.mark.parametrize("later", [False, True], ids=["in one step", "in two steps"])
 def test_display_of_the_maps_is_measured(tmp_path: Path, later: bool) -> None:
     """Three strided convolutions with odd kernels and padding displace by half a position minus a sixteenth."""
     path, rng = tmp_path / "theirs.onnx", np.random.default_rng(0)
@@ -578,8 +581,8 @@ def test_display_of_the_maps_is_measured(tmp_path: Path, later: bool) -> None:
     opset = [helper.make_opsetid("", 17)]
     onnx.save_model(helper.make_model(helper.make_graph(nodes, "net", *ports, stored), opset_imports=opset), path)
     if later:
-        path = explain_file(path, tmp_path / "explained.onnx").path
-    done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
+        path = add_saliency(path, tmp_path / "explained.onnx").path
+    done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF)
     display = Model.load(done.path).metadata.outputs.display
     assert display.shift == pytest.approx((-0.5 + 1 / 16,) * 2, abs=0.12)
     assert display.typical_contrast is not None and display.typical_contrast > 0
@@ -597,9 +600,9 @@ def test_probe_runs_only_nodes_that_lead_to_the_wanted_tensors(tmp_path: Path) -
     constants = [numpy_helper.from_array(np.array([4]), "shape")]
     model = helper.make_model(helper.make_graph(nodes, "net", *ports, constants))
     x = np.array([[-1, 2, -3], [4, -5, 6]], np.float32)
-    assert np.array_equal(Probe(model, ["wanted"], "net")({"x": x})["wanted"], np.maximum(x, 0))
+    assert np.array_equal(TensorProbe(model, ["wanted"], "net")({"x": x})["wanted"], np.maximum(x, 0))
     with pytest.raises(ModelFileError):
-        Probe(model, ["y"], "net")({"x": x})
+        TensorProbe(model, ["y"], "net")({"x": x})
     assert len(model.graph.node) == 3 and len(model.graph.initializer) == 1
 
 

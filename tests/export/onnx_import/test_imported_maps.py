@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.onnx_import import ExplainedFile, explain_file
+from kdedge_export.onnx_import import ExplainedFile, add_saliency
 
 WEIGHTS = Path(__file__).parents[3] / ".." / "shared" / "data" / "weights"
 
@@ -63,7 +63,7 @@ class TakesEverySecondCell(nn.Module):
         return self.fc(F.relu(self.side(features) + short)[:, :, 1:, :-1].mean((2, 3)))
 
 
-def normalised_head() -> nn.Module:
+def normalized_head() -> nn.Module:
     return HeadNet(nn.BatchNorm1d(CHANNELS), nn.Linear(CHANNELS, 16), nn.LeakyReLU(0.1), nn.Linear(16, CLASSES))
 
 
@@ -71,8 +71,8 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     **{name: NETS[name] for name in ("linear", "every activation")},
     "flattens its map": FlattensItsMap,
     "pools classes": PoolsClasses,
-    "normalises the pooled": NormalisesThePooled,
-    "batch norm and leaky ReLU": normalised_head,
+    "normalizes after pooling": NormalisesThePooled,
+    "batch norm and leaky ReLU": normalized_head,
 }
 
 
@@ -83,20 +83,20 @@ class TestHiResCam:
         torch.manual_seed(0)
         model = randomised(SMALL[net]())
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         assert done.outputs.method == "hirescam"
         assert_explains(done, model, model.get_submodule("features"))
 
     def test_fixed_batch_is_supported(self, tmp_path: Path) -> None:
         model = randomised(FlattensItsMap())
-        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
+        done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
         assert_explains(done, model, model.get_submodule("features"), count=1)
 
     def test_another_target_tensor_can_be_named(self, tmp_path: Path) -> None:
         model = randomised(NETS["linear"]())
         path = to_onnx(model, tmp_path / "theirs.onnx")
         first = next(item for item in _tensors(path) if item.endswith("Relu_output_0"))
-        done = explain_file(path, tmp_path / "ours.onnx", target=first, method="reciprocam")
+        done = add_saliency(path, tmp_path / "ours.onnx", target=first, method="reciprocam")
         assert (done.outputs.map_height, done.outputs.map_width) == (16, 16)
         assert done.outputs.target_layer == first
 
@@ -107,7 +107,7 @@ class TestHiResCam:
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
         graph = onnx.load(path).graph
         side = next(node for node in graph.node if node.op_type == "Conv" and "side" in node.input[1])
-        done = explain_file(path, tmp_path / "ours.onnx", target=side.input[0])
+        done = add_saliency(path, tmp_path / "ours.onnx", target=side.input[0])
         assert done.outputs.method == "hirescam"
         assert_explains(done, model, model.features)
 
@@ -117,10 +117,10 @@ class TestHiResCam:
         model = randomised(Residual())
         path = to_onnx(model, tmp_path / "theirs.onnx")
         name = next(item for item in _tensors(path) if item.startswith("/side/"))
-        done = explain_file(path, tmp_path / "ours.onnx", target=name)
+        done = add_saliency(path, tmp_path / "ours.onnx", target=name)
         assert_explains(done, model, model.side)
         with pytest.raises(HeadNotSupported, match="also depend on the image in other ways"):
-            explain_file(path, tmp_path / "again.onnx", target=name, method="reciprocam")
+            add_saliency(path, tmp_path / "again.onnx", target=name, method="reciprocam")
 
     @pytest.mark.slow
     @pytest.mark.data
@@ -146,33 +146,33 @@ class TestHiResCam:
     ) -> None:
         model = real_network(name)
         target = _Rectified(model) if layer is None else model
-        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", 224, dynamo=dynamo), tmp_path / "ours.onnx")
+        done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx", 224, dynamo=dynamo), tmp_path / "ours.onnx")
         assert done.outputs.method == "hirescam"
         assert_explains(done, target, target.get_submodule(layer or "relu"), 224, count=2)
 
 
 class TestReciproCam:
-    @pytest.mark.parametrize("batch", [None, 1], ids=["open batch", "batch of one"])
+    @pytest.mark.parametrize("batch", [None, 1], ids=["dynamic batch", "batch of one"])
     @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
     def test_map_is_each_positions_own_contribution(self, tmp_path: Path, dynamo: bool, batch: int | None) -> None:
         torch.manual_seed(0)
         model = randomised(AveragesTheLargest())
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo, batch=batch)
-        done = explain_file(path, tmp_path / "ours.onnx")
+        done = add_saliency(path, tmp_path / "ours.onnx")
         assert done.outputs.method == "reciprocam"
         assert done.no_derivative_of == "TopK"
         for seed in (1, 2):
             x = inputs(batch or 3, seed)
             found = run(done.path, x)
-            expected = cells_alone(model.features, model.tail, x, found["explained_class"])
+            expected = positions_alone(model.features, model.tail, x, found["explained_class"])
             assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
     def test_reciprocam_can_be_requested(self, tmp_path: Path) -> None:
         model = randomised(FlattensItsMap())
-        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method="reciprocam")
+        done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method="reciprocam")
         x = inputs(2, 1)
         found = run(done.path, x)
-        expected = cells_alone(
+        expected = positions_alone(
             model.features, lambda features: model.head(features.flatten(1)), x, found["explained_class"]
         )
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
@@ -180,7 +180,7 @@ class TestReciproCam:
     def test_reciprocam_equals_grad_cam_for_pooling_and_a_dense_layer(self, tmp_path: Path) -> None:
         model = randomised(NETS["linear"]())
         path = to_onnx(model, tmp_path / "theirs.onnx")
-        both = [explain_file(path, tmp_path / f"{m}.onnx", method=m) for m in ("gradcam", "reciprocam")]
+        both = [add_saliency(path, tmp_path / f"{m}.onnx", method=m) for m in ("gradcam", "reciprocam")]
         first, second = (run(done.path, inputs(2, 1))["saliency_map"] for done in both)
         assert relative_error(second, first) <= TOLERANCE
 
@@ -190,11 +190,11 @@ class TestReciproCam:
         model = real_network("vgg11")
         path = to_onnx(model, tmp_path / "theirs.onnx", 224)
         x = inputs(1, 1, 224)
-        exact = explain_file(path, tmp_path / "exact.onnx")
+        exact = add_saliency(path, tmp_path / "exact.onnx")
         assert_explains(exact, model, model.features, 224, count=1)
-        again = explain_file(path, tmp_path / "again.onnx", method="reciprocam")
+        again = add_saliency(path, tmp_path / "again.onnx", method="reciprocam")
         found = run(again.path, x)
-        expected = cells_alone(
+        expected = positions_alone(
             model.features, lambda features: model.classifier(features.flatten(1)), x, found["explained_class"]
         )
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
@@ -211,7 +211,7 @@ class _Rectified(nn.Module):
         return self.classifier(self.relu(self.features(x)).mean((2, 3)))
 
 
-def cells_alone(
+def positions_alone(
     features: Callable[[Tensor], Tensor], tail: Callable[[Tensor], Tensor], x: Tensor, classes: Tensor
 ) -> Tensor:
     """Compute ReciproCAM by its definition: one run per position, minus the logit without features."""

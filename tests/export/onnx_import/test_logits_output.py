@@ -11,10 +11,10 @@ from onnx_toys import CHANNELS, SIDE, body, head, node, tensorflow_body, weights
 from PIL import Image
 
 from kdedge.pipelines import model_inspection
-from kdedge_export.onnx_import import Geometry, PixelInput, explain_file
+from kdedge_export.onnx_import import Geometry, PixelInput, add_saliency
 from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.preprocess import preprocess
 
 HALF = PixelInput((0.5,) * 3, (0.5,) * 3)
 RAW = PixelInput((0.0,) * 3, (1 / 255,) * 3)
@@ -48,7 +48,7 @@ def keras_binary(path: Path, end: str = "Sigmoid") -> Path:
 class TestOneSigmoid:
     def test_probabilities_and_maps_are_those_of_two_classes(self, tmp_path: Path) -> None:
         path = keras_binary(tmp_path / "theirs.onnx")
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=RAW, labels=("cat", "dog"))
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=RAW, labels=("cat", "dog"))
         assert done.is_map_confirmed
         model, images = Model.load(done.path), color(3)
         expected = run(path, {"x": images.astype(np.float32)})["probability"][:, 0]
@@ -67,9 +67,9 @@ class TestOneSigmoid:
 
     def test_preprocessing_can_be_added_later(self, tmp_path: Path) -> None:
         path = keras_binary(tmp_path / "theirs.onnx")
-        first = explain_file(path, tmp_path / "first.onnx")
-        later = explain_file(first.path, tmp_path / "later.onnx", pixels=RAW)
-        at_once = explain_file(path, tmp_path / "at once.onnx", pixels=RAW)
+        first = add_saliency(path, tmp_path / "first.onnx")
+        later = add_saliency(first.path, tmp_path / "later.onnx", pixels=RAW)
+        at_once = add_saliency(path, tmp_path / "at once.onnx", pixels=RAW)
         images = color(2)
         one, two = (Model.load(done.path).predict(images) for done in (later, at_once))
         np.testing.assert_array_equal(one.saliency_map, two.saliency_map)
@@ -79,7 +79,7 @@ class TestOneSigmoid:
     def test_single_value_without_a_sigmoid_is_rejected(self, tmp_path: Path) -> None:
         path = keras_binary(tmp_path / "theirs.onnx", end="Relu")
         with pytest.raises(ModelFileError, match=r"\[2, 1\] after a Sigmoid"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
 
 def two_heads(path: Path) -> Path:
@@ -100,14 +100,14 @@ class TestHeads:
     def test_one_of_several_heads_must_be_named(self, tmp_path: Path) -> None:
         path = two_heads(tmp_path / "theirs.onnx")
         with pytest.raises(ModelFileError, match=r"several heads: .* Choose one of own, more: --head own\."):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
         with pytest.raises(UsageError, match=r"no classification head 'less'. Its heads are: own, more, single\."):
-            explain_file(path, tmp_path / "ours.onnx", head="less")
+            add_saliency(path, tmp_path / "ours.onnx", head="less")
 
     @pytest.mark.parametrize("name", ["own", "more", "single"])
     def test_named_head_is_explained(self, tmp_path: Path, name: str) -> None:
         path = two_heads(tmp_path / "theirs.onnx")
-        done = explain_file(path, tmp_path / "ours.onnx", head=name, pixels=HALF)
+        done = add_saliency(path, tmp_path / "ours.onnx", head=name, pixels=HALF)
         found = run(done.path, {"image": color(4)})
         assert {"own", "more", "single"} <= found.keys()
         if name == "single":
@@ -127,7 +127,7 @@ def test_inner_tensor_named_logits_is_supported(tmp_path: Path) -> None:
     nodes = [*body(), node("GlobalAveragePool", ["features"], "pooled"), node("Conv", ["pooled", "kernel"], "logits")]
     nodes.append(node("Flatten", ["logits"], "scores"))
     path = write(tmp_path / "theirs.onnx", nodes, {"kernel": kernel}, output="scores")
-    done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
+    done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF)
     found = run(done.path, {"image": color(2)})
     assert found["logits"].shape == (2, 10)
     np.testing.assert_array_equal(found["logits"], found["scores"])
@@ -136,7 +136,7 @@ def test_inner_tensor_named_logits_is_supported(tmp_path: Path) -> None:
 def detector(path: Path, kind: str) -> Path:
     """Write a detector with the given kind of output."""
     nodes = [*body(), node("Reshape", ["features", "shape"], "boxes" if kind == "a name" else "found")]
-    cells = {"many rows": [0, 6, 128], "many columns": [0, 128, 6]}.get(kind, [0, 24, 32])
+    positions = {"many rows": [0, 6, 128], "many columns": [0, 128, 6]}.get(kind, [0, 24, 32])
     if kind == "suppression":
         nodes = [
             *body(),
@@ -146,7 +146,7 @@ def detector(path: Path, kind: str) -> Path:
             node("Transpose", ["column"], "scores", perm=[0, 2, 1]),
             helper.make_node("NonMaxSuppression", ["corners", "scores"], ["found"], name="the found"),
         ]
-    constants = {"shape": np.array(cells), "zero": np.array([0]), "one": np.array([1]), "two": np.array([2])}
+    constants = {"shape": np.array(positions), "zero": np.array([0]), "one": np.array([1]), "two": np.array([2])}
     constants["four"] = np.array([4])
     type_of = TensorProto.INT64 if kind == "suppression" else TensorProto.FLOAT
     value = helper.make_tensor_value_info("boxes" if kind == "a name" else "found", type_of, None)
@@ -163,14 +163,14 @@ class TestDetectors:
     def test_detectors_are_rejected_by_name(self, tmp_path: Path, kind: str) -> None:
         path = detector(tmp_path / "yolo.onnx", kind)
         with pytest.raises(ModelFileError, match="is a detector"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
         with pytest.raises(ModelFileError, match="is a detector"):
-            explain_file(path, tmp_path / "ours.onnx", head="found")
+            add_saliency(path, tmp_path / "ours.onnx", head="found")
 
     def test_tokens_are_not_mistaken_for_boxes(self, tmp_path: Path) -> None:
         path = detector(tmp_path / "encoder.onnx", "tokens")
         with pytest.raises(ModelFileError, match="is not a classifier"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
 
     @pytest.mark.parametrize("kind", ["many rows", "tokens"])
     def test_inspection_rejects_detectors_before_timing(
@@ -193,19 +193,19 @@ class TestGrayscale:
         nodes = [*turn, *body("x_first" if is_last else "x"), *head()]
         shape = ("N", SIDE, SIDE, 1) if is_last else ("N", 1, SIDE, SIDE)
         path = write(tmp_path / "theirs.onnx", nodes, {"w": kernel}, shape=shape)
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF)
         images = color(2)
         luma = images @ np.array([0.299, 0.587, 0.114])
         x = ((luma / 255 - 0.5) / 0.5).astype(np.float32)[..., None]
         expected = run(path, {"x": x if is_last else x.transpose(0, 3, 1, 2)})["logits"]
         model = Model.load(done.path)
         np.testing.assert_allclose(model.predict(images).logits, expected, atol=1e-4)
-        grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, 1).reshape(1, SIDE, SIDE, 1)
-        of_grey = (grey / 255 - 0.5) / 0.5  # a repeated channel is unchanged
-        expected = run(path, {"x": (of_grey if is_last else of_grey.transpose(0, 3, 1, 2)).astype(np.float32)})[
+        gray = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, 1).reshape(1, SIDE, SIDE, 1)
+        of_gray = (gray / 255 - 0.5) / 0.5  # a repeated channel is unchanged
+        expected = run(path, {"x": (of_gray if is_last else of_gray.transpose(0, 3, 1, 2)).astype(np.float32)})[
             "logits"
         ]
-        np.testing.assert_allclose(model.predict(grey.repeat(3, 3)).logits, expected, atol=1e-4)
+        np.testing.assert_allclose(model.predict(gray.repeat(3, 3)).logits, expected, atol=1e-4)
 
     @pytest.mark.parametrize(
         "pixels", [PixelInput((0.5, 0.4, 0.3), (0.5,) * 3), PixelInput((0.5,) * 3, (0.5,) * 3, True)]
@@ -214,12 +214,12 @@ class TestGrayscale:
         shape = ("N", 1, SIDE, SIDE)
         path = write(tmp_path / "theirs.onnx", [*body(), *head()], {"w": weights()["w"][:, :1].copy()}, shape=shape)
         with pytest.raises(UsageError, match="grayscale images, which have one channel"):
-            explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
+            add_saliency(path, tmp_path / "ours.onnx", pixels=pixels)
 
     def test_dynamic_channel_axis_is_supported(self, tmp_path: Path) -> None:
         constants = {"w": weights()["w"][:, :1].copy()}
         path = write(tmp_path / "theirs.onnx", [*body(), *head()], constants, shape=("N", None, SIDE, SIDE))
-        assert explain_file(path, tmp_path / "ours.onnx", pixels=HALF).is_map_confirmed
+        assert add_saliency(path, tmp_path / "ours.onnx", pixels=HALF).is_map_confirmed
 
 
 class TestPreprocessing:
@@ -227,11 +227,11 @@ class TestPreprocessing:
 
     def test_raw_pixels_are_only_cast(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
-        assert _front_of(explain_file(path, tmp_path / "ours.onnx", pixels=RAW).path) == ["Transpose", "Cast"]
+        assert _front_of(add_saliency(path, tmp_path / "ours.onnx", pixels=RAW).path) == ["Transpose", "Cast"]
 
     def test_initial_transpose_is_applied_to_bytes(self, tmp_path: Path) -> None:
         path = keras_binary(tmp_path / "theirs.onnx")
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=RAW)
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=RAW)
         assert _front_of(done.path) == ["Transpose", "Cast"]
         first = onnx.load(done.path).graph.node[:4]
         assert [item.op_type for item in first] == ["Transpose", "Cast", "Identity", "Conv"]
@@ -244,14 +244,14 @@ class TestPreprocessing:
         nodes = [node("Relu", ["x"], "positive"), node("Transpose", ["positive"], "x_first", perm=[0, 3, 1, 2])]
         path = write(tmp_path / "theirs.onnx", [*nodes, *body("x_first"), *head()], shape=("N", SIDE, SIDE, 3))
         pixels = PixelInput((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bgr)
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=pixels)
         assert _front_of(done.path) == [*(["Gather"] if bgr else []), "Cast", "Sub", "Mul"]
         graph = onnx.load(done.path).graph
         taken = {item.input[1] for item in graph.node if item.op_type in ("Sub", "Mul")}
         assert [list(item.dims) for item in graph.initializer if item.name in taken] == [[SIDE, 3]] * 2
 
     def test_equal_channel_values_become_a_scalar(self, tmp_path: Path) -> None:
-        done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "ours.onnx", pixels=HALF)
+        done = add_saliency(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "ours.onnx", pixels=HALF)
         assert _front_of(done.path) == ["Transpose", "Cast", "Sub", "Mul"]
         graph = onnx.load(done.path).graph
         taken = {item.input[1] for item in graph.node if item.op_type in ("Sub", "Mul")}
@@ -264,11 +264,11 @@ class TestGeometry:
     )
     def test_geometry_is_stored_in_the_file(self, tmp_path: Path, geometry: Geometry) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
-        done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF, geometry=geometry)
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF, geometry=geometry)
         spec = Model.load(done.path).metadata.input
         assert (spec.resize, spec.crop_fraction) == (geometry.resize, geometry.crop_fraction)
         picture = np.asarray(Image.effect_mandelbrot((90, 60), (-2, -1, 1, 1), 20).convert("RGB"))
-        assert fit(picture, spec).shape == (SIDE, SIDE, 3)
+        assert preprocess(picture, spec).shape == (SIDE, SIDE, 3)
 
 
 def _front_of(path: Path) -> list[str]:

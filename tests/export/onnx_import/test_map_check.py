@@ -12,18 +12,18 @@ from onnx_toys import CLASSES, body, head, node, tensorflow_like, write
 
 from kdedge.cli.import_summary import print_explained
 from kdedge.pipelines.onnx_explanation import explain_onnx
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.onnx_graph.graph_input import Port
-from kdedge_export.onnx_import import PixelInput, explain_file, import_model, map_check, preprocessing
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.graph_input import GraphInput
+from kdedge_export.onnx_import import PixelInput, add_saliency, import_model, map_check, preprocessing
 from kdedge_export.onnx_import.map_check import CONFIRMED
 from kdedge_runtime.errors import KdedgeError
 
-CELLS = 8
+POSITIONS = 8
 
 
 def dense_head(path: Path) -> Path:
     """Write a dense layer on all positions, whose gradient differs by position."""
-    dense = np.random.default_rng(3).normal(size=(12 * CELLS * CELLS, CLASSES)).astype(np.float32)
+    dense = np.random.default_rng(3).normal(size=(12 * POSITIONS * POSITIONS, CLASSES)).astype(np.float32)
     nodes = [*body(), node("Flatten", ["features"], "flat"), node("MatMul", ["flat", "dense"], "logits")]
     return write(path, nodes, {"dense": dense})
 
@@ -40,13 +40,13 @@ def tokens(path: Path) -> Path:
         node("Gemm", ["flat", "fc", "fc_bias"], "logits", transB=1),
     ]
     mixing = np.random.default_rng(4).normal(size=(12, 12)).astype(np.float32)
-    return write(path, nodes, {"shape": np.array([0, 12, CELLS * CELLS]), "mixing": mixing})
+    return write(path, nodes, {"shape": np.array([0, 12, POSITIONS * POSITIONS]), "mixing": mixing})
 
 
 FILES: dict[str, Callable[[Path], Path]] = {
     "pooled": lambda path: write(path, body() + head()),
     "channels last": tensorflow_like,
-    "dense layer on all cells": dense_head,
+    "dense layer on all positions": dense_head,
     "tokens": tokens,
 }
 
@@ -61,7 +61,7 @@ def transposed(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
 
 def shifted(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
     """Shift the rows by one, which preserves the map's sum."""
-    order = onnx.numpy_helper.from_array(np.roll(np.arange(CELLS), 1), "order")
+    order = onnx.numpy_helper.from_array(np.roll(np.arange(POSITIONS), 1), "order")
     model.graph.initializer.append(order)
     return [node("Gather", [name, "order"], "saliency_map", axis=1)]
 
@@ -70,14 +70,14 @@ def test_feature_changes_are_run_in_batches(tmp_path: Path, monkeypatch: pytest.
     """A dense layer of hundreds of megabytes is read once per run, not once per change."""
     sizes: list[int] = []
 
-    class Counted(map_check.Probe):
+    class Counted(map_check.TensorProbe):
         def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             if map_check.DELTA in feed:
                 sizes.append(len(feed[map_check.DELTA]))
             return super().__call__(feed)
 
-    monkeypatch.setattr(map_check, "Probe", Counted)
-    explain_file(dense_head(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
+    monkeypatch.setattr(map_check, "TensorProbe", Counted)
+    add_saliency(dense_head(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
     assert sizes[0] == 12 and 12 in sizes[1:]  # six directions, and six positions, in both signs
     assert len(sizes) <= 14  # at most one run per step
 
@@ -95,9 +95,9 @@ class TestMap:
         method: str,
     ) -> None:
         """Gradient and outputs are correct; only the map is wrong."""
-        write_nodes = Builder.write
+        write_nodes = NodeBuilder.write
 
-        def write_and_change(builder: Builder, model: onnx.ModelProto) -> None:
+        def write_and_change(builder: NodeBuilder, model: onnx.ModelProto) -> None:
             write_nodes(builder, model)
             for item in model.graph.node:
                 if "saliency_map" in item.output:
@@ -105,15 +105,15 @@ class TestMap:
                     model.graph.node.extend(change(model, "right"))
                     return
 
-        monkeypatch.setattr(Builder, "write", write_and_change)
+        monkeypatch.setattr(NodeBuilder, "write", write_and_change)
         path = FILES[file](tmp_path / "theirs.onnx")
         with pytest.raises(KdedgeError, match="does not match the behavior of its logits"):
-            explain_file(path, tmp_path / "ours.onnx", method=method)
+            add_saliency(path, tmp_path / "ours.onnx", method=method)
         assert not (tmp_path / "ours.onnx").exists()
 
     @pytest.mark.parametrize("file", FILES)
     def test_correct_map_is_confirmed(self, tmp_path: Path, file: str) -> None:
-        done = explain_file(FILES[file](tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
+        done = add_saliency(FILES[file](tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
         assert done.map_error is not None and done.map_error <= CONFIRMED
         assert done.is_map_confirmed
 
@@ -129,7 +129,7 @@ class TestMap:
         at = list(model.graph.node).index(makes) + 1
         model.graph.node.insert(at, node("Mul", ["alive", "zero"], "features"))
         onnx.save_model(model, path)
-        done = explain_file(path, tmp_path / "ours.onnx", target="features", pixels=pixels)
+        done = add_saliency(path, tmp_path / "ours.onnx", target="features", pixels=pixels)
         assert done.is_map_confirmed
         assert done.outputs.display.shift == (0.0, 0.0)
 
@@ -160,18 +160,18 @@ class TestOutputs:
         monkeypatch.setattr(import_model, "_declare", declare_and_change)
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(KdedgeError, match="has different outputs"):
-            explain_file(path, tmp_path / "ours.onnx")
+            add_saliency(path, tmp_path / "ours.onnx")
         assert not (tmp_path / "ours.onnx").exists()
 
     def test_wrong_preprocessing_is_rejected(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         right = preprocessing._front
 
-        def exchanged(builder: Builder, port: Port, pixels: PixelInput, *rest: Any) -> list[onnx.NodeProto]:
+        def exchanged(builder: NodeBuilder, port: GraphInput, pixels: PixelInput, *rest: Any) -> list[onnx.NodeProto]:
             return right(builder, port, PixelInput(pixels.std, pixels.mean), *rest)
 
         monkeypatch.setattr(preprocessing, "_front", exchanged)
         path = write(tmp_path / "theirs.onnx", body() + head())
         pixels = PixelInput((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
         with pytest.raises(KdedgeError, match="has different outputs"):
-            explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
+            add_saliency(path, tmp_path / "ours.onnx", pixels=pixels)
         assert not (tmp_path / "ours.onnx").exists()

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_export.quantization import Quantized, Recipe
+from kdedge_export.quantization import QuantizationRecipe, Quantized
 from kdedge_export.quantization.calibration_ranges import (
     METHODS,
     Histogram,
@@ -18,8 +18,8 @@ from kdedge_export.quantization.calibration_ranges import (
     values_of,
 )
 from kdedge_export.quantization.fidelity import Fidelity
-from kdedge_export.quantization.mixed_precision import Goal, Tradeoff, TradeoffPoint
-from kdedge_export.quantization.qat_scales import Steps, rounded_by
+from kdedge_export.quantization.mixed_precision import FidelityGoal, Tradeoff, TradeoffPoint
+from kdedge_export.quantization.qat_scales import QuantizationSteps, read_steps
 from kdedge_export.torch_export import ExportedGraph
 
 
@@ -239,12 +239,12 @@ def test_quantization_steps_are_read_from_constants() -> None:
     ]
     coarse = graph_of(plain + rounding, ["y"], {k: np.asarray(v) for k, v in (step | steps).items()})
     point = TradeoffPoint((), 0, 1.0, 1.0, Fidelity(1.0, None, 0.0, 0.0, 0.0, None))
-    quantized = Quantized(coarse, {}, Tradeoff((point,), point, point, 1, Goal(), 1), ("a", "b"), {})
+    quantized = Quantized(coarse, {}, Tradeoff((point,), point, point, 1, FidelityGoal(), 1), ("a", "b"), {})
     exact = ExportedGraph(graph_of(plain, ["y"], {}), frozenset())
     picture = np.random.default_rng(6).integers(0, 256, (1, 2, 2, 3), dtype=np.uint8)
-    found = rounded_by(quantized, exact, Recipe(reduce_range=True), picture)
-    assert found.layers == ("a", "b") and found.largest == 64 and found.picture is picture
-    assert found.steps == {"x": Steps(0.5, 3, 0, 255), "y": Steps(0.25, -7, -128, 127)}
+    found = read_steps(quantized, exact, QuantizationRecipe(reduce_range=True), picture)
+    assert found.layers == ("a", "b") and found.largest == 64 and found.image is picture
+    assert found.steps == {"x": QuantizationSteps(0.5, 3, 0, 255), "y": QuantizationSteps(0.25, -7, -128, 127)}
     assert set(found.values) == {"x", "y"}
     np.testing.assert_array_equal(found.values["y"], -picture.astype(np.float32))
 

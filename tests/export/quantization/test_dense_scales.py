@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_export.onnx_graph.editor import GraphEditor
 from kdedge_export.onnx_graph.session import open_session
-from kdedge_export.quantization import Recipe
+from kdedge_export.quantization import QuantizationRecipe
 from kdedge_export.quantization.dense_weights import dense_layers, quantize_dense
 
 OUTPUTS, INPUTS, IMAGES = 260, 256, 5
@@ -103,13 +103,17 @@ def constants_of(graph: GraphEditor) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("recipe", "largest", "least"),
-    [(Recipe(False), 127, 0), (Recipe(True), 64, 0), (Recipe(False, activations="int8"), 127, -128)],
+    [
+        (QuantizationRecipe(False), 127, 0),
+        (QuantizationRecipe(True), 64, 0),
+        (QuantizationRecipe(False, activations="int8"), 127, -128),
+    ],
     ids=["8 bits", "7 bits", "signed"],
 )
 @pytest.mark.parametrize("reach", [REACH, (0.5, 2.5), (-2.0, -0.5), (0.0, 0.0)])
 @pytest.mark.parametrize("bias", ["bias", None])
 def test_quantized_layer_matches_numpy(
-    recipe: Recipe, largest: int, least: int, reach: tuple[float, float], bias: str | None
+    recipe: QuantizationRecipe, largest: int, least: int, reach: tuple[float, float], bias: str | None
 ) -> None:
     graph = layer(bias=bias)
     quantize_dense(graph, {"dense": reach}, recipe)
@@ -157,7 +161,7 @@ def test_quantized_layer_matches_numpy(
 
 def test_zero_gradient_stays_zero() -> None:
     graph = layer()
-    quantize_dense(graph, {"dense": REACH}, Recipe(False))
+    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
     session = open_session(graph.model, exact_int8=True)
     (back,) = session.run(["back"], {"x": X, "v": np.zeros_like(V), "picked": np.array([0])})
     np.testing.assert_array_equal(back, 0)
@@ -167,7 +171,7 @@ def test_zero_gradient_stays_zero() -> None:
 def test_gradient_of_one_output_is_its_weight_row(sign: int) -> None:
     """The only nonzero value is the largest one, so it maps to a whole step of either sign."""
     graph = layer()
-    quantize_dense(graph, {"dense": REACH}, Recipe(False))
+    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
     session = open_session(graph.model, exact_int8=True)
     v = np.zeros_like(V)
     picked = np.array([0, 7, 9, 11, OUTPUTS - 1])
@@ -179,7 +183,7 @@ def test_gradient_of_one_output_is_its_weight_row(sign: int) -> None:
 def test_gradients_are_quantized_per_class() -> None:
     """The range of `[N, k, out]` is along the last axis, since each class of each image has its own."""
     graph = layer()
-    quantize_dense(graph, {"dense": REACH}, Recipe(False))
+    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
     (alone,) = open_session(graph.model, exact_int8=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
     for value in (*graph.graph.input, *graph.graph.output):
         if value.name in ("v", "back"):
@@ -191,20 +195,20 @@ def test_gradients_are_quantized_per_class() -> None:
 
 def test_smallest_range_is_positive() -> None:
     graph = layer()
-    quantize_dense(graph, {"dense": REACH}, Recipe(False))
+    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
     assert constants_of(graph)["back_tiny"] == np.finfo(np.float32).tiny
 
 
 def test_other_layers_are_unchanged() -> None:
     graph = layer()
     before = graph.model.SerializeToString()
-    quantize_dense(graph, {"another": REACH}, Recipe(False))
+    quantize_dense(graph, {"another": REACH}, QuantizationRecipe(False))
     assert graph.model.SerializeToString() == before
 
 
 def test_replacing_nodes_keep_their_names() -> None:
     graph = layer()
-    quantize_dense(graph, {"dense": REACH}, Recipe(False))
+    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
     assert {graph.producer(output).name for output in ("logits", "row", "back")} == {"dense", "row", "back"}
     names = [node.name for node in graph.graph.node]
     assert all(names) and len(set(names)) == len(names)

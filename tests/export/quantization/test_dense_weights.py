@@ -8,19 +8,19 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from small_nets import CELLS, CHANNELS, SPEC, HeadNet, randomised
+from small_nets import CHANNELS, POSITIONS, SPEC, HeadNet, randomised
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from kdedge_export.inspection.class_weights import class_weights
 from kdedge_export.metrics.agreement import agreement, map_pearson, scale_error
 from kdedge_export.onnx_graph.editor import GraphEditor
-from kdedge_export.quantization import Quantized, Recipe, quantize
+from kdedge_export.quantization import QuantizationRecipe, Quantized, quantize
 from kdedge_export.quantization.dense_weights import dense_layers
-from kdedge_export.quantization.mixed_precision import Goal
-from kdedge_export.quantization.prepare import rewrite
+from kdedge_export.quantization.mixed_precision import FidelityGoal
+from kdedge_export.quantization.prepare import prepare_graph
 from kdedge_export.quantization.quantizable_layers import layers_of
-from kdedge_export.torch_export import Deployed, Plain, deploy, export_graph, save_model
+from kdedge_export.torch_export import ClassifierOnly, ExportableModel, export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
 
 Draw = Callable[[int, int], np.ndarray]
@@ -59,20 +59,20 @@ class Flat(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = network().features
-        self.head = nn.Sequential(nn.Linear(FEATURES * CELLS**2, 64), nn.ReLU(), nn.Linear(64, HIDDEN), nn.ReLU())
+        self.head = nn.Sequential(nn.Linear(FEATURES * POSITIONS**2, 64), nn.ReLU(), nn.Linear(64, HIDDEN), nn.ReLU())
         self.head.append(nn.Linear(HIDDEN, CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x).flatten(1))
 
 
-def saved(model: onnx.ModelProto, module: Deployed | Plain, path) -> Model:
+def saved(model: onnx.ModelProto, module: ExportableModel | ClassifierOnly, path) -> Model:
     labels = tuple(str(index) for index in range(CLASSES))
     save_model(model, Metadata(labels, SPEC, module.outputs, lineage={}), path)
     return Model.load(path, threads=1, exact_int8=True)
 
 
-def pair_of(module: Deployed | Plain, recipe: Recipe, pictures: Draw, folder) -> Pair:
+def pair_of(module: ExportableModel | ClassifierOnly, recipe: QuantizationRecipe, pictures: Draw, folder) -> Pair:
     graph = export_graph(module)
     quantized = quantize(graph, pictures(48, 1), pictures(32, 2), recipe)
     return Pair(
@@ -84,11 +84,11 @@ def pair_of(module: Deployed | Plain, recipe: Recipe, pictures: Draw, folder) ->
 
 @pytest.fixture(
     scope="module",
-    params=[Recipe(False), Recipe(True), Recipe(False, activations="int8")],
+    params=[QuantizationRecipe(False), QuantizationRecipe(True), QuantizationRecipe(False, activations="int8")],
     ids=["8 bits", "7 bits", "signed"],
 )
 def pair(request: pytest.FixtureRequest, pictures: Draw, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return pair_of(deploy(network(), SPEC), request.param, pictures, tmp_path_factory.mktemp("dense"))
+    return pair_of(wrap_for_export(network(), SPEC), request.param, pictures, tmp_path_factory.mktemp("dense"))
 
 
 def stored(model: onnx.ModelProto) -> list[np.ndarray]:
@@ -139,20 +139,26 @@ def test_batch_matches_single_images(pair: Pair, pictures: Draw) -> None:
 
 
 def test_search_may_keep_dense_layers_in_fp32(pictures: Draw) -> None:
-    graph = export_graph(deploy(network(), SPEC))
-    names = [layer.name for layer in layers_of(rewrite(graph, bytes_in=True))]
+    graph = export_graph(wrap_for_export(network(), SPEC))
+    names = [layer.name for layer in layers_of(prepare_graph(graph, bytes_in=True))]
     assert names[-2:] == [FIRST, LAST]
-    quantized = quantize(graph, pictures(48, 1), pictures(32, 2), Recipe(False), goal=Goal(keep_heatmaps=0.99999))
+    quantized = quantize(
+        graph,
+        pictures(48, 1),
+        pictures(32, 2),
+        QuantizationRecipe(False),
+        goal=FidelityGoal(min_map_correlation=0.99999),
+    )
     assert {FIRST, LAST} & set(quantized.note["float_layers"])
     assert np.dtype(np.float32) in {value.dtype for value in stored(quantized.model)}
 
 
 def test_hidden_layers_are_stored_once_with_an_autograd_head(pictures: Draw, tmp_path) -> None:
     torch.manual_seed(2)
-    pair = pair_of(deploy(randomised(Flat()), SPEC), Recipe(False), pictures, tmp_path)
+    pair = pair_of(wrap_for_export(randomised(Flat()), SPEC), QuantizationRecipe(False), pictures, tmp_path)
     found = [value for value in stored(pair.quantized.model) if value.ndim == 2]
     assert [(value.shape, value.dtype) for value in found if value.size > 1 << 17] == [
-        ((64, FEATURES * CELLS**2), np.dtype(np.int8))
+        ((64, FEATURES * POSITIONS**2), np.dtype(np.int8))
     ]
     assert {"head.0", "head.2", "head.4"} <= set(pair.quantized.int8_layers)
     images = pictures(32, 3)
@@ -162,14 +168,16 @@ def test_hidden_layers_are_stored_once_with_an_autograd_head(pictures: Draw, tmp
 
 
 def test_layer_without_bias_and_graph_without_map(pictures: Draw, tmp_path) -> None:
-    pair = pair_of(Plain(network(bias=False), SPEC), Recipe(False), pictures, tmp_path)
+    pair = pair_of(ClassifierOnly(network(bias=False), SPEC), QuantizationRecipe(False), pictures, tmp_path)
     assert (CLASSES, HIDDEN) in {value.shape for value in stored(pair.quantized.model) if value.dtype == np.int8}
     images = pictures(64, 3)
     assert agreement(pair.fp32.predict(images).logits, pair.int8.predict(images).logits) >= 0.85
 
 
 def test_small_layers_stay_fp32() -> None:
-    rewritten = rewrite(export_graph(deploy(randomised(HeadNet(nn.Linear(CHANNELS, 5000))), SPEC)), bytes_in=True)
+    rewritten = prepare_graph(
+        export_graph(wrap_for_export(randomised(HeadNet(nn.Linear(CHANNELS, 5000))), SPEC)), bytes_in=True
+    )
     assert dense_layers(GraphEditor(rewritten.model), rewritten.head_nodes) == []
 
 
@@ -186,7 +194,7 @@ def test_class_weights_are_read_from_int8(pair: Pair) -> None:
 def test_large_squeeze_and_excitation_layers_are_int8(pictures: Draw, tmp_path) -> None:
     net = network()
     net.features.append(SqueezeExcitation(FEATURES, 416))
-    pair = pair_of(deploy(randomised(net), SPEC), Recipe(False), pictures, tmp_path)
+    pair = pair_of(wrap_for_export(randomised(net), SPEC), QuantizationRecipe(False), pictures, tmp_path)
     assert {value.dtype for value in stored(pair.quantized.model)} == {np.dtype(np.int8)}
     assert {"features.7.fc1", "features.7.fc2"} <= set(pair.quantized.int8_layers)
     images = pictures(32, 3)
@@ -234,7 +242,7 @@ def test_map_uses_the_scale_of_its_class(pictures: Draw, tmp_path) -> None:
     net = network()
     with torch.no_grad():
         net.head[2].weight[::2] *= 4
-    pair = pair_of(deploy(net, SPEC), Recipe(False), pictures, tmp_path)
+    pair = pair_of(wrap_for_export(net, SPEC), QuantizationRecipe(False), pictures, tmp_path)
     images = pictures(8, 3)
     for picked in (0, 1, 2, 3, CLASSES - 1):
         exact, coarse = pair.fp32.predict(images, picked), pair.int8.predict(images, picked)

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from kdedge_export.metrics.confidence import DIFFERENCE, mean_interval
 from kdedge_export.onnx_graph.session import open_session
 from kdedge_export.quantization import calibration_ranges, fidelity
-from kdedge_export.quantization.fidelity import Fidelity, Judge
-from kdedge_runtime.int8_arithmetic import arithmetic_of
+from kdedge_export.quantization.fidelity import Fidelity, FidelityEvaluator
+from kdedge_runtime.int8_arithmetic import int8_arithmetic
 
 CLASSES = 4
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 2, 2, 3), dtype=np.uint8)
@@ -68,10 +68,10 @@ def relative_error(exact: np.ndarray, found: np.ndarray) -> float:
 
 def correlation(exact: np.ndarray, found: np.ndarray, images: np.ndarray = IMAGES) -> float:
     """Return the mean correlation of the maps of the fp32 graph's top-1 classes."""
-    cells, tops = images.astype(float).mean(axis=3), logits_of(WEIGHTS, images).argmax(axis=1)
+    positions, tops = images.astype(float).mean(axis=3), logits_of(WEIGHTS, images).argmax(axis=1)
     scores = [
-        np.corrcoef((cell * exact[top]).ravel(), (cell * found[top]).ravel())[0, 1]
-        for cell, top in zip(cells, tops, strict=True)
+        np.corrcoef((position * exact[top]).ravel(), (position * found[top]).ravel())[0, 1]
+        for position, top in zip(positions, tops, strict=True)
     ]
     return float(np.mean(scores))
 
@@ -86,18 +86,18 @@ def coarse() -> np.ndarray:
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_fidelity_matches_loop_implementation(coarse: np.ndarray, labelled: bool) -> None:
+def test_fidelity_matches_loop_implementation(coarse: np.ndarray, labeled: bool) -> None:
     exact, found = logits_of(WEIGHTS), logits_of(coarse)
     targets = np.array([0, 1, 2, 3, *exact.argmax(axis=1)[4:]])
     rows = ROWS + 0.3
-    judge = Judge(classifier(WEIGHTS), IMAGES, targets if labelled else None)
+    judge = FidelityEvaluator(classifier(WEIGHTS), IMAGES, targets if labeled else None)
     kept = judge.judge(classifier(coarse, rows))
     same = exact.argmax(axis=1) == found.argmax(axis=1)
-    right = [answers.argmax(axis=1) == targets for answers in (exact, found)]
-    lost = right[0].astype(float) - right[1] if labelled else 1.0 - same
+    right = [predictions.argmax(axis=1) == targets for predictions in (exact, found)]
+    lost = right[0].astype(float) - right[1] if labeled else 1.0 - same
     assert len(judge) == len(IMAGES)
     assert kept.agreement == pytest.approx(same.mean())
-    assert kept.top1 == (pytest.approx(right[1].mean()) if labelled else None)
+    assert kept.top1 == (pytest.approx(right[1].mean()) if labeled else None)
     assert kept.drop_points == pytest.approx(100 * lost.mean())
     ends = mean_interval(lost, DIFFERENCE)
     assert ends is not None and kept.most_drop_points == pytest.approx(100 * ends.high)
@@ -106,12 +106,12 @@ def test_fidelity_matches_loop_implementation(coarse: np.ndarray, labelled: bool
 
 
 def test_common_offset_of_logits_is_no_error(coarse: np.ndarray) -> None:
-    kept = Judge(classifier(WEIGHTS), IMAGES).judge(classifier(WEIGHTS + np.float32(0.01)))
+    kept = FidelityEvaluator(classifier(WEIGHTS), IMAGES).judge(classifier(WEIGHTS + np.float32(0.01)))
     assert kept.logits_error < 1e-6 and kept.agreement == 1
 
 
 def test_fp32_graph_has_no_loss() -> None:
-    itself = Judge(classifier(WEIGHTS), IMAGES, np.zeros(len(IMAGES), np.int64)).itself
+    itself = FidelityEvaluator(classifier(WEIGHTS), IMAGES, np.zeros(len(IMAGES), np.int64)).itself
     assert (itself.agreement, itself.drop_points, itself.logits_error) == (1, 0, 0)
     assert itself.top1 == pytest.approx((logits_of(WEIGHTS).argmax(axis=1) == 0).mean())
     assert itself.map_pearson == pytest.approx(1)
@@ -121,7 +121,7 @@ def test_fp32_graph_has_no_loss() -> None:
 def test_subset_of_images_is_evenly_spaced(coarse: np.ndarray) -> None:
     targets = np.arange(9) % CLASSES
     some = [0, 2, 4, 6]  # 9 · k // 4
-    kept = Judge(classifier(WEIGHTS), IMAGES, targets).judge(classifier(coarse, ROWS - 0.2), 4)
+    kept = FidelityEvaluator(classifier(WEIGHTS), IMAGES, targets).judge(classifier(coarse, ROWS - 0.2), 4)
     exact, found = logits_of(WEIGHTS, IMAGES[some]), logits_of(coarse, IMAGES[some])
     assert kept.top1 == pytest.approx((found.argmax(axis=1) == targets[some]).mean())
     assert kept.logits_error == pytest.approx(relative_error(exact, found), rel=1e-4)
@@ -130,7 +130,7 @@ def test_subset_of_images_is_evenly_spaced(coarse: np.ndarray) -> None:
 
 def test_graph_without_map_has_no_map_loss() -> None:
     for float_rows, rows in ((ROWS, None), (None, ROWS), (None, None)):
-        kept = Judge(classifier(WEIGHTS, float_rows), IMAGES).judge(classifier(WEIGHTS, rows))
+        kept = FidelityEvaluator(classifier(WEIGHTS, float_rows), IMAGES).judge(classifier(WEIGHTS, rows))
         assert kept.map_pearson is None and kept.loss == pytest.approx(0, abs=1e-9)
 
 
@@ -140,11 +140,11 @@ def test_lost_maps_score_zero_and_constant_maps_are_skipped() -> None:
     assert 0 < first.sum() < len(IMAGES)
     partly = ROWS.copy()
     partly[top[0]] = 0
-    lost = Judge(classifier(WEIGHTS), IMAGES).judge(classifier(WEIGHTS, partly))
+    lost = FidelityEvaluator(classifier(WEIGHTS), IMAGES).judge(classifier(WEIGHTS, partly))
     assert lost.map_pearson == pytest.approx((~first).mean())
-    gained = Judge(classifier(WEIGHTS, partly), IMAGES).judge(classifier(WEIGHTS, -ROWS))
+    gained = FidelityEvaluator(classifier(WEIGHTS, partly), IMAGES).judge(classifier(WEIGHTS, -ROWS))
     assert gained.map_pearson == pytest.approx(correlation_without(first, -ROWS))
-    never = Judge(classifier(WEIGHTS, 0 * ROWS), IMAGES).judge(classifier(WEIGHTS, ROWS))
+    never = FidelityEvaluator(classifier(WEIGHTS, 0 * ROWS), IMAGES).judge(classifier(WEIGHTS, ROWS))
     assert never.map_pearson == 1
 
 
@@ -159,7 +159,7 @@ def test_nonfinite_logits_have_the_largest_error(broken: float) -> None:
     images = IMAGES.copy()
     images[:, 0, 0, 0] = 255
     with np.errstate(all="ignore"):
-        kept = Judge(classifier(WEIGHTS), images).judge(classifier(weights))
+        kept = FidelityEvaluator(classifier(WEIGHTS), images).judge(classifier(weights))
     assert kept.logits_error == 1e6
 
 
@@ -169,7 +169,7 @@ def test_constant_logits_use_a_minimum_variance() -> None:
     weights[0, 0] = 1e-8
     image = np.zeros((1, 2, 2, 3), np.uint8)
     image[0, 0, 0, 0] = 100
-    kept = Judge(classifier(np.zeros_like(weights)), image).judge(classifier(weights))
+    kept = FidelityEvaluator(classifier(np.zeros_like(weights)), image).judge(classifier(weights))
     assert kept.logits_error == pytest.approx(np.var([1e-6, 0, 0, 0]) / 1e-12, rel=1e-4)
 
 
@@ -178,13 +178,13 @@ def test_fidelity_and_calibration_use_exact_sums(monkeypatch: pytest.MonkeyPatch
 
     def noted(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> ort.InferenceSession:
         session = open_session(model, threads, exact_int8=exact_int8)
-        opened.append(arithmetic_of(session))
+        opened.append(int8_arithmetic(session))
         return session
 
     for module in (fidelity, calibration_ranges):
         monkeypatch.setattr(module, "open_session", noted)
     model = classifier(WEIGHTS)
-    Judge(model, IMAGES).judge(model)
+    FidelityEvaluator(model, IMAGES).judge(model)
     calibration_ranges.observe(model, ["logits"], IMAGES, lambda _: None)
     assert opened == ["exact sums"] * 4
 

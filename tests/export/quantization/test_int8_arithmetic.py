@@ -11,11 +11,11 @@ from small_nets import Export
 
 from kdedge_export.onnx_graph import session as sessions
 from kdedge_export.onnx_graph.session import open_session
-from kdedge_export.quantization import Goal, Recipe, fidelity, mixed_precision, quantize, static
+from kdedge_export.quantization import FidelityGoal, QuantizationRecipe, fidelity, mixed_precision, quantize, static
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime import Model
-from kdedge_runtime.devices.detection import Machine
-from kdedge_runtime.int8_arithmetic import arithmetic_of, kernels_saturate
+from kdedge_runtime.devices.detection import MachineInfo
+from kdedge_runtime.int8_arithmetic import int8_arithmetic, kernels_saturate
 
 Draw = Callable[[int, int], np.ndarray]
 EIGHT_BITS, SEVEN_BITS = {"reduce_range": False, "device": "raspberry-pi-5"}, {"reduce_range": True}
@@ -53,8 +53,8 @@ def test_exact_sums_do_not_saturate() -> None:
 
 
 def test_session_reports_its_arithmetic() -> None:
-    assert arithmetic_of(open_session(overflowing(), exact_int8=True)) == "exact sums"
-    assert arithmetic_of(open_session(overflowing(), exact_int8=False)) == "machine kernels"
+    assert int8_arithmetic(open_session(overflowing(), exact_int8=True)) == "exact sums"
+    assert int8_arithmetic(open_session(overflowing(), exact_int8=False)) == "machine kernels"
 
 
 def test_quantized_model_reports_its_arithmetic(
@@ -63,7 +63,7 @@ def test_quantized_model_reports_its_arithmetic(
     from test_static_quantization import saved
 
     fp32 = export("linear")
-    quantized = quantize(fp32.graph, pictures(8, 1), pictures(8, 2), Recipe(False))
+    quantized = quantize(fp32.graph, pictures(8, 1), pictures(8, 2), QuantizationRecipe(False))
     exact = saved(quantized, fp32, tmp_path)
     assert exact.arithmetic == "exact sums"
     assert Model.load(exact.path).arithmetic == "machine kernels"
@@ -78,18 +78,18 @@ def test_fidelity_uses_exact_sums_and_latency_uses_machine_kernels(
 
     def opened(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> object:
         session = open_session(model, threads, exact_int8=exact_int8)
-        judged.append(arithmetic_of(session))
+        judged.append(int8_arithmetic(session))
         return session
 
     def latencies(of: list, image: np.ndarray, runs: int = 30) -> tuple[float, ...]:
-        timed.extend(map(arithmetic_of, of))
+        timed.extend(map(int8_arithmetic, of))
         return sessions.paired_latency_ms(of, image, 1)
 
     monkeypatch.setattr(fidelity, "open_session", opened)
     for module in (mixed_precision, static):
         monkeypatch.setattr(module, "paired_latency_ms", latencies)
-    goal = Goal(keep_heatmaps=0.999999)
-    found = quantize(export("linear").graph, pictures(8, 1), pictures(8, 2), Recipe(False), goal=goal)
+    goal = FidelityGoal(min_map_correlation=0.999999)
+    found = quantize(export("linear").graph, pictures(8, 1), pictures(8, 2), QuantizationRecipe(False), goal=goal)
     assert len(judged) > 5 and set(judged) == {"exact sums"}
     assert len(timed) > 3 and set(timed) == {"machine kernels"}
     assert found.note["held_out"]["arithmetic"] == "exact sums"
@@ -110,7 +110,7 @@ def test_only_avx2_without_vnni_saturates_with_8_bits(
     instructions: tuple, quantization: dict | None, saturates: bool
 ) -> None:
     assert kernels_saturate(instructions, quantization) is saturates
-    machine = Machine(None, "a core", "x86_64", 4, instructions, 8000)
+    machine = MachineInfo(None, "a core", "x86_64", 4, instructions, 8000)
     note = saturation_note(quantization, lambda: machine)
     assert (note is not None) is saturates
     if note is not None:

@@ -12,11 +12,11 @@ from small_nets import CHANNELS, CLASSES, SPEC, Export, randomised
 from torch import nn
 
 from kdedge_export.metrics.confidence import unseen_share
-from kdedge_export.quantization import Goal, Quantized, Recipe, quantize
-from kdedge_export.quantization.fidelity import Fidelity, Judge
+from kdedge_export.quantization import FidelityGoal, QuantizationRecipe, Quantized, quantize
+from kdedge_export.quantization.fidelity import Fidelity, FidelityEvaluator
 from kdedge_export.quantization.mixed_precision import search
-from kdedge_export.quantization.quantizable_layers import Layer
-from kdedge_export.torch_export import deploy, export_graph
+from kdedge_export.quantization.quantizable_layers import QuantizableLayer
+from kdedge_export.torch_export import export_graph, wrap_for_export
 from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime.errors import UsageError
 
@@ -103,7 +103,7 @@ class Mobile(nn.Module):
 
 def graph_of(*, outlier: bool) -> ExportedGraph:
     torch.manual_seed(0)
-    return export_graph(deploy(Chain(outlier=outlier).eval(), SPEC))
+    return export_graph(wrap_for_export(Chain(outlier=outlier).eval(), SPEC))
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +113,8 @@ def broken() -> ExportedGraph:
 
 @pytest.fixture(scope="module")
 def rescued(broken: ExportedGraph, pictures: Draw) -> Quantized:
-    goal = Goal(keep_heatmaps=0.98, max_drop=4)
-    return quantize(broken, pictures(48, 1), pictures(48, 2), Recipe(False), goal=goal)
+    goal = FidelityGoal(min_map_correlation=0.98, max_drop=4)
+    return quantize(broken, pictures(48, 1), pictures(48, 2), QuantizationRecipe(False), goal=goal)
 
 
 def test_only_the_outlier_layers_stay_fp32(rescued: Quantized, broken, pictures: Draw) -> None:
@@ -125,7 +125,7 @@ def test_only_the_outlier_layers_stay_fp32(rescued: Quantized, broken, pictures:
     # Only the tensor between them must not be quantized, which requires both layers in fp32.
     assert set(chosen.float_layers) == {"body.3", "body.6"}
     assert rescued.note["float_layers"] == list(chosen.float_layers)
-    held = Judge(broken.model, pictures(64, 3)).judge(rescued.model)
+    held = FidelityEvaluator(broken.model, pictures(64, 3)).judge(rescued.model)
     assert held.map_pearson > 0.97 and held.agreement >= 0.9, (
         "fidelity on other images is lower than on the held-out images"
     )
@@ -133,24 +133,26 @@ def test_only_the_outlier_layers_stay_fp32(rescued: Quantized, broken, pictures:
 
 def test_few_fp32_layers_restore_a_mobilenet_with_unequal_channels(pictures: Draw) -> None:
     torch.manual_seed(0)
-    graph = export_graph(deploy(Mobile().eval(), SPEC))
+    graph = export_graph(wrap_for_export(Mobile().eval(), SPEC))
     # Between 0.888 with one layer in fp32 and 0.995 with two, so that rounding has no influence.
-    goal = Goal(keep_heatmaps=0.95)
-    quantized = quantize(graph, pictures(32, 1), pictures(48, 2), Recipe(False), goal=goal)
+    goal = FidelityGoal(min_map_correlation=0.95)
+    quantized = quantize(graph, pictures(32, 1), pictures(48, 2), QuantizationRecipe(False), goal=goal)
     plain, chosen = quantized.tradeoff.points[0].fidelity, quantized.tradeoff.chosen
     assert plain.map_pearson < 0.9 and plain.agreement < 0.85, "int8 without fp32 layers is not degraded"
     # The layer that produces the unequal channels, and the layer that reads them.
     assert quantized.tradeoff.met and set(chosen.float_layers) == {"blocks.1.around.0", "blocks.1.narrow.0"}
     assert quantized.tradeoff.layers == 11
-    held = Judge(graph.model, pictures(64, 3)).judge(quantized.model)
+    held = FidelityEvaluator(graph.model, pictures(64, 3)).judge(quantized.model)
     assert held.map_pearson > 0.97 and held.agreement >= 0.9, (
         "fidelity on other images is lower than on the held-out images"
     )
 
 
 def test_regular_network_needs_no_fp32_layers(pictures: Draw) -> None:
-    goal = Goal(keep_heatmaps=0.98, max_drop=4)
-    tradeoff = quantize(graph_of(outlier=False), pictures(48, 1), pictures(48, 2), Recipe(False), goal=goal).tradeoff
+    goal = FidelityGoal(min_map_correlation=0.98, max_drop=4)
+    tradeoff = quantize(
+        graph_of(outlier=False), pictures(48, 1), pictures(48, 2), QuantizationRecipe(False), goal=goal
+    ).tradeoff
     assert tradeoff.met and tradeoff.chosen.float_layers == () and len(tradeoff.points) == 1
 
 
@@ -174,8 +176,8 @@ def test_unreachable_goal_is_reported(broken: ExportedGraph, pictures: Draw) -> 
         broken,
         pictures(24, 1),
         pictures(24, 2),
-        Recipe(False),
-        goal=Goal(keep_heatmaps=0.9999999),
+        QuantizationRecipe(False),
+        goal=FidelityGoal(min_map_correlation=0.9999999),
         progress=lambda *step: told.append(step),
     ).tradeoff
     assert not tradeoff.met and 0 < len(tradeoff.chosen.float_layers) < tradeoff.layers
@@ -185,16 +187,22 @@ def test_unreachable_goal_is_reported(broken: ExportedGraph, pictures: Draw) -> 
 
 def test_keep_heatmaps_without_maps_is_rejected(export: Callable[[str], Export], pictures: Draw) -> None:
     with pytest.raises(UsageError, match="no heatmaps to keep"):
-        quantize(export("plain").graph, pictures(4, 1), pictures(4, 2), Recipe(False), goal=Goal(keep_heatmaps=0.9))
+        quantize(
+            export("plain").graph,
+            pictures(4, 1),
+            pictures(4, 2),
+            QuantizationRecipe(False),
+            goal=FidelityGoal(min_map_correlation=0.9),
+        )
 
 
 def test_drop_is_of_accuracy_with_labels(broken: ExportedGraph, pictures: Draw) -> None:
     images = pictures(32, 4)
-    free = Judge(broken.model, images)
+    free = FidelityEvaluator(broken.model, images)
     assert free.itself.top1 is None and free.itself.drop_points == 0 and free.itself.map_pearson == 1
-    answers = free._logits.argmax(axis=1)
+    predictions = free._logits.argmax(axis=1)
     sound = graph_of(outlier=False).model
-    right = Judge(broken.model, images, answers)
+    right = FidelityEvaluator(broken.model, images, predictions)
     assert right.itself.top1 == 1.0
     found = right.judge(sound)  # the same function
     assert found.agreement >= 0.95 and found.drop_points == pytest.approx(100 * (1 - found.agreement))
@@ -202,16 +210,16 @@ def test_drop_is_of_accuracy_with_labels(broken: ExportedGraph, pictures: Draw) 
         "drop that 32 images cannot exclude"
     )
     assert found.drop_points < found.most_drop_points < 100
-    wrong = Judge(broken.model, images, (answers + 1) % CLASSES)
+    wrong = FidelityEvaluator(broken.model, images, (predictions + 1) % CLASSES)
     assert wrong.itself.top1 == 0.0 and wrong.judge(sound).drop_points <= 0, "accuracy cannot fall below 0"
 
 
 def test_subset_of_images_covers_all_classes(broken: ExportedGraph, pictures: Draw) -> None:
     """The images are sorted by class."""
     images = pictures(32, 4)
-    answers = Judge(broken.model, images)._logits.argmax(axis=1)
+    predictions = FidelityEvaluator(broken.model, images)._logits.argmax(axis=1)
     is_last = np.arange(32) // 8 == 3
-    judge = Judge(broken.model, images, np.where(is_last, answers, (answers + 1) % CLASSES))
+    judge = FidelityEvaluator(broken.model, images, np.where(is_last, predictions, (predictions + 1) % CLASSES))
     assert judge.judge(broken.model, 8).top1 == 0.25, "the last of four classes is missing"
     assert judge.judge(broken.model, 99).top1 == judge.itself.top1 == 0.25
 
@@ -223,28 +231,28 @@ def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:
 @pytest.mark.parametrize(
     ("goal", "found", "kept"),
     [
-        (Goal(0.98, 0.5), fidelity(0.98, 0.5), True),
-        (Goal(0.98, 0.5), fidelity(0.979, 0.0), False),
-        (Goal(0.98, 0.5), fidelity(1.0, 0.6), False),
-        (Goal(0.98), fidelity(0.99, 50.0), True),
-        (Goal(None, 0.0), fidelity(0.1, 0.0), True),
-        (Goal(None, 0.0), fidelity(1.0, 0.1), False),
-        (Goal(0.98), fidelity(None, 0.0), False),
-        (Goal(0.98), fidelity(np.nan, 0.0), False),
-        (Goal(None, 0.5), fidelity(None, 0.0), True),
-        (Goal(None, np.nan), fidelity(1.0, 90.0), False),
-        (Goal(), fidelity(0.0, 100.0), True),
+        (FidelityGoal(0.98, 0.5), fidelity(0.98, 0.5), True),
+        (FidelityGoal(0.98, 0.5), fidelity(0.979, 0.0), False),
+        (FidelityGoal(0.98, 0.5), fidelity(1.0, 0.6), False),
+        (FidelityGoal(0.98), fidelity(0.99, 50.0), True),
+        (FidelityGoal(None, 0.0), fidelity(0.1, 0.0), True),
+        (FidelityGoal(None, 0.0), fidelity(1.0, 0.1), False),
+        (FidelityGoal(0.98), fidelity(None, 0.0), False),
+        (FidelityGoal(0.98), fidelity(np.nan, 0.0), False),
+        (FidelityGoal(None, 0.5), fidelity(None, 0.0), True),
+        (FidelityGoal(None, np.nan), fidelity(1.0, 90.0), False),
+        (FidelityGoal(), fidelity(0.0, 100.0), True),
     ],
 )
-def test_goal_kept(goal: Goal, found: Fidelity, kept: bool) -> None:
+def test_goal_kept(goal: FidelityGoal, found: Fidelity, kept: bool) -> None:
     assert goal.kept(found) is kept
 
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 def test_hard_sigmoid_is_one_at_the_quantized_value_of_one(activations: str, pictures: Draw) -> None:
     torch.manual_seed(0)
-    graph = export_graph(deploy(Mobile().eval(), SPEC))
-    model = quantize(graph, pictures(8, 1), pictures(8, 2), Recipe(False, activations=activations)).model
+    graph = export_graph(wrap_for_export(Mobile().eval(), SPEC))
+    model = quantize(graph, pictures(8, 1), pictures(8, 2), QuantizationRecipe(False, activations=activations)).model
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     gates = [name.removesuffix("_open") for name in constants if name.endswith("_open")]
     assert len(gates) >= 3
@@ -253,7 +261,7 @@ def test_hard_sigmoid_is_one_at_the_quantized_value_of_one(activations: str, pic
         assert (int(opened) - int(closed)) * float(step) == pytest.approx(1, abs=0.501 * float(step))
 
 
-class Noted(Judge):
+class Noted(FidelityEvaluator):
     """`Judge` with fixed results by the fp32 layers, which the graph lists in its description."""
 
     def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
@@ -273,9 +281,11 @@ def test_unneeded_fp32_layer_returns_to_int8(broken: ExportedGraph, pictures: Dr
         model.doc_string = " ".join(floats)
         return model
 
-    layers = tuple(Layer(name, frozenset({name})) for name in "abcd")
+    layers = tuple(QuantizableLayer(name, frozenset({name})) for name in "abcd")
     judge = Noted(broken.model, pictures(2, 1))
-    found = search(broken.model, build, layers, judge, pictures(1, 1), Goal(keep_heatmaps=0.98), lambda *_: None)
+    found = search(
+        broken.model, build, layers, judge, pictures(1, 1), FidelityGoal(min_map_correlation=0.98), lambda *_: None
+    )
     assert found.met and found.points[-3].float_layers == ("a", "b", "c")
     assert set(found.chosen.float_layers) == {"b", "c"}
 
@@ -302,6 +312,6 @@ def test_lost_maps_score_zero(broken: ExportedGraph, pictures: Draw) -> None:
             make("Mul", ["whole_map", "bright_maps"], ["saliency_map"]),
         ]
     )
-    found = Judge(broken.model, images).judge(model)
+    found = FidelityEvaluator(broken.model, images).judge(model)
     assert found.agreement == 1
     assert found.map_pearson == pytest.approx((shade > np.median(shade)).mean(), abs=1e-3)

@@ -10,21 +10,21 @@ import torch
 from small_nets import CLASSES, NETS, SIDE, SPEC, randomised
 from torch import nn
 
-from kdedge_export.onnx_graph.session import feed, open_session
-from kdedge_export.quantization import Recipe, quantize
-from kdedge_export.quantization.prepare import rewrite
+from kdedge_export.onnx_graph.session import make_feed, open_session
+from kdedge_export.quantization import QuantizationRecipe, quantize
+from kdedge_export.quantization.prepare import prepare_graph
 from kdedge_export.quantization.qdq import quantizable_nodes
 from kdedge_export.quantization.quantizable_layers import layers_of
-from kdedge_export.torch_export import Plain, deploy, export_graph
+from kdedge_export.torch_export import ClassifierOnly, export_graph, wrap_for_export
 from kdedge_runtime.metadata import ImageInput
 
 EVEN = ImageInput(SIDE, SIDE, mean=(102 / 255, 80 / 255, 153 / 255), std=(0.25, 0.2, 0.3))
 """Means that are whole pixel values, so that zero padding is exact."""
 
 
-def answers(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
+def predictions(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
     session = open_session(model, exact_int8=True)
-    return session.run(None, feed(session, images))
+    return session.run(None, make_feed(session, images))
 
 
 def first_convolution(settings: dict, spec: ImageInput) -> nn.Module:
@@ -37,12 +37,12 @@ def first_convolution(settings: dict, spec: ImageInput) -> nn.Module:
 @pytest.mark.parametrize("name", sorted(NETS.keys() - {"every activation"}))
 def test_bytes_in_graph_computes_the_same(name: str, pictures) -> None:
     torch.manual_seed(0)
-    graph = export_graph(deploy(randomised(NETS[name]()), EVEN))
-    rewritten = rewrite(graph, bytes_in=True)
+    graph = export_graph(wrap_for_export(randomised(NETS[name]()), EVEN))
+    rewritten = prepare_graph(graph, bytes_in=True)
     assert rewritten.pixel_zero == round((102 + 80 + 153) / 3)
     assert "HardSwish" not in {node.op_type for node in rewritten.model.graph.node}
     images = pictures(4, 7)
-    for exact, found in zip(answers(graph.model, images), answers(rewritten.model, images), strict=True):
+    for exact, found in zip(predictions(graph.model, images), predictions(rewritten.model, images), strict=True):
         np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()) + 1e-6)
 
 
@@ -63,11 +63,11 @@ def test_bytes_in_graph_computes_the_same(name: str, pictures) -> None:
     ids=str,
 )
 def test_first_convolution_reads_bytes(settings: dict, pictures) -> None:
-    graph = export_graph(Plain(first_convolution(settings, EVEN), EVEN))
-    rewritten = rewrite(graph, bytes_in=True)
+    graph = export_graph(ClassifierOnly(first_convolution(settings, EVEN), EVEN))
+    rewritten = prepare_graph(graph, bytes_in=True)
     assert rewritten.pixel_zero is not None
     images = pictures(3, 8)
-    (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.model, images)
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
 
 
@@ -83,38 +83,41 @@ def test_first_convolution_reads_bytes(settings: dict, pictures) -> None:
 def test_first_convolution_reads_bytes_at_any_size(settings: dict, height: int, width: int, spec: ImageInput) -> None:
     """Columns are grouped if their number is divisible, independently of the rows."""
     spec = replace(spec, height=height, width=width)
-    graph = export_graph(Plain(first_convolution(settings, spec).eval(), spec))
-    rewritten = rewrite(graph, bytes_in=True)
+    graph = export_graph(ClassifierOnly(first_convolution(settings, spec).eval(), spec))
+    rewritten = prepare_graph(graph, bytes_in=True)
     assert any(node.output[0] == "ungrouped" for node in rewritten.model.graph.node)
     images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
-    (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.model, images)
     atol = 1e-5 if spec.mean == EVEN.mean else 0.02  # padding is rounded to whole pixel values
     np.testing.assert_allclose(found, exact, atol=atol * float(np.abs(exact).max()))
 
 
 def test_padding_of_fractional_mean_is_off_by_less_than_half_a_pixel_value(pictures) -> None:
     spec = ImageInput(SIDE, SIDE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    graph = export_graph(Plain(first_convolution({"kernel_size": 3, "padding": 1}, spec), spec))
-    rewritten = rewrite(graph, bytes_in=True)
+    graph = export_graph(ClassifierOnly(first_convolution({"kernel_size": 3, "padding": 1}, spec), spec))
+    rewritten = prepare_graph(graph, bytes_in=True)
     images = pictures(8, 9)
-    (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.model, images)
     assert np.abs(found - exact).max() < 5e-3 * np.ptp(exact)
-    centre = Plain(first_convolution({"kernel_size": 3}, spec), spec)  # without padding nothing is rounded
-    graph = export_graph(centre)
-    (exact,), (found,) = answers(graph.model, images), answers(rewrite(graph, bytes_in=True).model, images)
+    center = ClassifierOnly(first_convolution({"kernel_size": 3}, spec), spec)  # without padding nothing is rounded
+    graph = export_graph(center)
+    (exact,), (found,) = (
+        predictions(graph.model, images),
+        predictions(prepare_graph(graph, bytes_in=True).model, images),
+    )
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
 
 
 def test_unknown_input_layers_are_unchanged() -> None:
-    graph = export_graph(Plain(nn.Sequential(nn.ReLU(), *first_convolution({"kernel_size": 3}, SPEC)), SPEC))
-    rewritten = rewrite(graph, bytes_in=True)
+    graph = export_graph(ClassifierOnly(nn.Sequential(nn.ReLU(), *first_convolution({"kernel_size": 3}, SPEC)), SPEC))
+    rewritten = prepare_graph(graph, bytes_in=True)
     assert rewritten.pixel_zero is None
     assert [node.op_type for node in rewritten.model.graph.node][:4] == ["Transpose", "Cast", "Sub", "Mul"]
 
 
 @pytest.mark.parametrize("name", ["hard swish", "swish"])
 def test_gated_activations_use_integer_kernels(name: str, export, pictures, tmp_path) -> None:
-    quantized = quantize(export(name).graph, pictures(24, 1), pictures(8, 2), Recipe())
+    quantized = quantize(export(name).graph, pictures(24, 1), pictures(8, 2), QuantizationRecipe())
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
@@ -133,13 +136,15 @@ def test_dense_body_layers_without_a_map_are_quantized() -> None:
     torch.manual_seed(0)
     features = [nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten()]
     dense = [nn.Linear(4 * 8 * 8, 16), nn.ReLU(), nn.Linear(16, CLASSES)]
-    rewritten = rewrite(export_graph(Plain(nn.Sequential(*features, *dense).eval(), SPEC)), bytes_in=True)
+    rewritten = prepare_graph(
+        export_graph(ClassifierOnly(nn.Sequential(*features, *dense).eval(), SPEC)), bytes_in=True
+    )
     assert [layer.name for layer in layers_of(rewritten)] == ["0", "3"], "the last layer is the head"
 
 
 def test_quantizable_nodes_belong_to_one_layer_each(export) -> None:
     for name in NETS:
-        rewritten = rewrite(export(name).graph, bytes_in=True)
+        rewritten = prepare_graph(export(name).graph, bytes_in=True)
         layers = layers_of(rewritten)
         members = [node for layer in layers for node in layer.nodes]
         assert sorted(members) == sorted(quantizable_nodes(rewritten))
@@ -164,7 +169,7 @@ class Reusing(nn.Module):
 def test_reused_convolution_is_one_layer() -> None:
     """Layers are kept in fp32 by name, so that both uses are kept and measured together."""
     torch.manual_seed(0)
-    rewritten = rewrite(export_graph(deploy(Reusing().eval(), SPEC)), bytes_in=True)
+    rewritten = prepare_graph(export_graph(wrap_for_export(Reusing().eval(), SPEC)), bytes_in=True)
     layers = layers_of(rewritten)
     assert [layer.name for layer in layers] == ["first", "again", "between"]
     convolutions = {node.name for node in rewritten.model.graph.node if node.op_type == "Conv"}
@@ -187,9 +192,9 @@ class MeansOfSides(nn.Module):
 
 def test_mean_over_other_axes_is_unchanged(pictures) -> None:
     torch.manual_seed(0)
-    graph = export_graph(deploy(randomised(MeansOfSides()), EVEN))
+    graph = export_graph(wrap_for_export(randomised(MeansOfSides()), EVEN))
     images = pictures(4, 7)
     for exact, found in zip(
-        answers(graph.model, images), answers(rewrite(graph, bytes_in=True).model, images), strict=True
+        predictions(graph.model, images), predictions(prepare_graph(graph, bytes_in=True).model, images), strict=True
     ):
         np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()) + 1e-6)

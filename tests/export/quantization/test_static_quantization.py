@@ -13,9 +13,9 @@ from small_nets import CHANNELS, CLASSES, SPEC, Export
 from torch import nn
 
 from kdedge_export.metrics.agreement import agreement, map_pearson
-from kdedge_export.quantization import Quantized, Recipe, quantize
+from kdedge_export.quantization import QuantizationRecipe, Quantized, quantize
 from kdedge_export.quantization.calibration_ranges import METHODS
-from kdedge_export.torch_export import deploy, export_graph, save_model
+from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
 
@@ -42,13 +42,15 @@ def calibration(pictures: Draw) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def full_range(export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw) -> Quantized:
-    return quantize(export("linear").graph, calibration, pictures(16, 150), Recipe(reduce_range=False))
+    return quantize(export("linear").graph, calibration, pictures(16, 150), QuantizationRecipe(reduce_range=False))
 
 
 @pytest.fixture(scope="module", params=["linear", "every activation", "pools a function", "hard swish", "swish"])
 def pair(request: pytest.FixtureRequest, export, calibration, pictures, tmp_path_factory) -> Pair:
     fp32, told = export(request.param), []
-    quantized = quantize(fp32.graph, calibration, pictures(16, 150), Recipe(), progress=lambda *step: told.append(step))
+    quantized = quantize(
+        fp32.graph, calibration, pictures(16, 150), QuantizationRecipe(), progress=lambda *step: told.append(step)
+    )
     return Pair(fp32, saved(quantized, fp32, tmp_path_factory.mktemp("int8")), quantized, told)
 
 
@@ -209,7 +211,7 @@ def test_reduced_range_limits_weights_to_7_bits(pair: Pair, full_range: Quantize
 def test_signed_activations(export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw, tmp_path) -> None:
     for name in ("linear", "hard swish"):
         fp32 = export(name)
-        quantized = quantize(fp32.graph, calibration, pictures(16, 150), Recipe(False, activations="int8"))
+        quantized = quantize(fp32.graph, calibration, pictures(16, 150), QuantizationRecipe(False, activations="int8"))
         zeros = {tensor.name: tensor.data_type for tensor in quantized.model.graph.initializer}
         kinds = {zeros[node.input[2]] for node in quantized.model.graph.node if node.op_type == "QuantizeLinear"}
         assert kinds == {onnx.TensorProto.INT8}
@@ -230,7 +232,7 @@ def test_graph_without_map_is_quantized_up_to_its_last_layer(
     export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw, tmp_path
 ) -> None:
     plain = export("plain")
-    quantized = quantize(plain.graph, calibration, pictures(16, 150), Recipe())
+    quantized = quantize(plain.graph, calibration, pictures(16, 150), QuantizationRecipe())
     int8 = saved(quantized, plain, tmp_path)
     assert len(list(kernels(quantized.model))) == 2
     assert "Gemm" in {node.op_type for node in float_region(quantized.model)}
@@ -241,7 +243,7 @@ def test_graph_without_map_is_quantized_up_to_its_last_layer(
 
 def test_calibration_images_are_required(export: Callable[[str], Export], calibration: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"needs calibration images, but there are none.*--data DIR"):
-        quantize(export("linear").graph, calibration[:0], calibration, Recipe())
+        quantize(export("linear").graph, calibration[:0], calibration, QuantizationRecipe())
 
 
 class Clipped(nn.Module):
@@ -260,10 +262,12 @@ class Clipped(nn.Module):
 
 def test_trained_ranges_are_kept_if_their_loss_is_lower(calibration: np.ndarray, pictures: Draw) -> None:
     """Rounding clips as the network did before, so that it computes the same without its own clipping."""
-    before, after = (export_graph(deploy(Clipped(most).eval(), SPEC)) for most in (0.1, 99.0))
+    before, after = (export_graph(wrap_for_export(Clipped(most).eval(), SPEC)) for most in (0.1, 99.0))
     held_out = pictures(16, 5)
-    plain = quantize(before, calibration, held_out, Recipe())
-    tuned = quantize(after, calibration, held_out, Recipe(), reference=before.model, trained_in=plain.ranges)
+    plain = quantize(before, calibration, held_out, QuantizationRecipe())
+    tuned = quantize(
+        after, calibration, held_out, QuantizationRecipe(), reference=before.model, trained_in=plain.ranges
+    )
     assert tuned.note["calibration"] == "trained" and dict(tuned.ranges) == dict(plain.ranges)
     losses = tuned.note["calibration_loss"]
     assert losses.pop("trained") < min(losses.values()) / 10

@@ -6,15 +6,15 @@ import pytest
 import timm
 import torch
 import torchvision
-from small_nets import CELLS, CHANNELS, CLASSES, TAILS, Flattens, HeadNet, body, hires_cam, inputs, randomised
+from small_nets import CHANNELS, CLASSES, POSITIONS, TAILS, Flattens, HeadNet, body, hires_cam, inputs, randomised
 from small_nets import relative_error as error_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency import ByCells, Tail, explain, find_tail, named_tail
-from kdedge_export.spatial_layout import Layout, grids_below, layout_of
+from kdedge_export.saliency import AutogradHead, CAMExplainer, autograd_head_at, find_autograd_head, make_explained
+from kdedge_export.spatial_layout import SpatialLayout, grids_below, layout_of
 from kdedge_runtime.errors import UsageError
 
 TOLERANCE = 1e-5
@@ -25,46 +25,51 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def by_tail(model: nn.Module, tail: Tail | None = None) -> ByCells:
+def by_tail(model: nn.Module, tail: AutogradHead | None = None) -> CAMExplainer:
     """Return an explainer that uses autograd, even if there is a closed form."""
-    explained = explain(model, inputs(1, 99), "hirescam", None if tail is None else tail.target_layer)
-    assert isinstance(explained, ByCells)
-    assert isinstance(explained.head, Tail)
+    explained = make_explained(model, inputs(1, 99), "hirescam", None if tail is None else tail.target_layer)
+    assert isinstance(explained, CAMExplainer)
+    assert isinstance(explained.head, AutogradHead)
     return explained
 
 
 @pytest.mark.parametrize(
     ("name", "target", "layout", "head"),
     [
-        ("flattens", "features", Layout("NCHW", CELLS, CELLS), "pool+linear+relu+linear"),
-        ("pools scores", "features", Layout("NCHW", CELLS, CELLS), "conv+relu+mean"),
-        ("normalises pooled", "features", Layout("NCHW", CELLS, CELLS), "mean+layernorm+linear"),
-        ("convolves pooled", "features", Layout("NCHW", CELLS, CELLS), "mean+conv+batchnorm+relu+linear"),
-        ("channels last", "norm", Layout("NHWC", CELLS, CELLS), "gelu+mean+linear"),
+        ("flattens", "features", SpatialLayout("NCHW", POSITIONS, POSITIONS), "pool+linear+relu+linear"),
+        ("pools scores", "features", SpatialLayout("NCHW", POSITIONS, POSITIONS), "conv+relu+mean"),
+        ("normalizes after pooling", "features", SpatialLayout("NCHW", POSITIONS, POSITIONS), "mean+layernorm+linear"),
+        (
+            "convolves after pooling",
+            "features",
+            SpatialLayout("NCHW", POSITIONS, POSITIONS),
+            "mean+conv+batchnorm+relu+linear",
+        ),
+        ("channels last", "norm", SpatialLayout("NHWC", POSITIONS, POSITIONS), "gelu+mean+linear"),
         (
             "class token",
             "encoder.layers.encoder_layer_1.ln_1",
-            Layout("tokens", CELLS, CELLS, prefix=1),
+            SpatialLayout("tokens", POSITIONS, POSITIONS, prefix=1),
             "attention+layernorm+…+linear+layernorm+linear",
         ),
     ],
 )
-def test_target_layer_is_found(name: str, target: str, layout: Layout, head: str) -> None:
-    assert find_tail(TAILS[name](), inputs(1, 0)) == Tail(target, layout, head)
+def test_target_layer_is_found(name: str, target: str, layout: SpatialLayout, head: str) -> None:
+    assert find_autograd_head(TAILS[name](), inputs(1, 0)) == AutogradHead(target, layout, head)
 
 
 @pytest.mark.parametrize(
     ("name", "side", "target", "layout"),
     [
-        ("vit_tiny_patch16_224", 224, "blocks.11.norm1", Layout("tokens", 14, 14, 1)),
-        ("deit_tiny_distilled_patch16_224", 224, "blocks.11.norm1", Layout("tokens", 14, 14, 2)),
-        ("mobilevit_xxs", 128, "final_conv", Layout("NCHW", 4, 4)),
-        ("swin_tiny_patch4_window7_224", 224, "norm", Layout("NHWC", 7, 7)),
-        ("efficientformer_l1", 224, "norm", Layout("tokens", 7, 7)),
+        ("vit_tiny_patch16_224", 224, "blocks.11.norm1", SpatialLayout("tokens", 14, 14, 1)),
+        ("deit_tiny_distilled_patch16_224", 224, "blocks.11.norm1", SpatialLayout("tokens", 14, 14, 2)),
+        ("mobilevit_xxs", 128, "final_conv", SpatialLayout("NCHW", 4, 4)),
+        ("swin_tiny_patch4_window7_224", 224, "norm", SpatialLayout("NHWC", 7, 7)),
+        ("efficientformer_l1", 224, "norm", SpatialLayout("tokens", 7, 7)),
     ],
 )
-def test_target_layers_of_timm_models(name: str, side: int, target: str, layout: Layout) -> None:
-    tail = find_tail(timm.create_model(name, num_classes=CLASSES), inputs(1, 0, side))
+def test_target_layers_of_timm_models(name: str, side: int, target: str, layout: SpatialLayout) -> None:
+    tail = find_autograd_head(timm.create_model(name, num_classes=CLASSES), inputs(1, 0, side))
     assert (tail.target_layer, tail.layout) == (target, layout)
 
 
@@ -72,7 +77,7 @@ def test_zero_initialized_head_does_not_hide_the_target_layer() -> None:
     net = TAILS["class token"]()
     nn.init.zeros_(net.heads.head.weight)
     nn.init.zeros_(net.heads.head.bias)
-    assert find_tail(net, inputs(1, 0)).target_layer == "encoder.layers.encoder_layer_1.ln_1"
+    assert find_autograd_head(net, inputs(1, 0)).target_layer == "encoder.layers.encoder_layer_1.ln_1"
     assert not net.heads.head.weight.any() and not net.heads.head.bias.any(), "weights were not restored"
 
 
@@ -81,7 +86,7 @@ def test_find_tail_leaves_the_model_unchanged() -> None:
     net.features[1].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     modes = [module.training for module in net.modules()]
-    find_tail(net, inputs(1, 0))
+    find_autograd_head(net, inputs(1, 0))
     assert [module.training for module in net.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
@@ -99,7 +104,7 @@ def test_maps_match_autograd(name: str) -> None:
             look = explained(x)
             maps = explained.class_maps(look, classes[:, None])[:, 0]
             torch.testing.assert_close(look.logits, net(x))
-        assert maps.shape == (4, CELLS, CELLS) and not maps.requires_grad and not look.logits.requires_grad
+        assert maps.shape == (4, POSITIONS, POSITIONS) and not maps.requires_grad and not look.logits.requires_grad
         assert error_of(maps, hires_cam(net, layer, x, classes, planes=layout.channels_first)) <= TOLERANCE
         assert previous is None or error_of(maps, previous) > 0.1, "maps do not depend on the input"
         previous = maps
@@ -110,13 +115,13 @@ def test_closed_form_matches_autograd_tail(method: str) -> None:
     net = randomised(HeadNet(nn.Linear(CHANNELS, 16), nn.Hardswish(), nn.Linear(16, CLASSES)))
     x, classes = inputs(3, 5), torch.tensor([[1, 4], [0, 9], [2, 2]])
     with torch.no_grad():
-        closed = explain(net, inputs(1, 99), method)
+        closed = make_explained(net, inputs(1, 99), method)
         assert closed.how == "GAP+Linear+hardswish+Linear"
         expected = closed.class_maps(closed(x), classes)
         # The last layer of the body returns the same tensor under another name, which has no closed form.
-        tail = explain(net, inputs(1, 99), method, "features.5")
+        tail = make_explained(net, inputs(1, 99), method, "features.5")
         maps = tail.class_maps(tail(x), classes)
-    assert isinstance(tail, ByCells) and isinstance(tail.head, Tail)
+    assert isinstance(tail, CAMExplainer) and isinstance(tail.head, AutogradHead)
     assert error_of(maps.flatten(0, 1), expected.flatten(0, 1)) <= TOLERANCE
 
 
@@ -183,7 +188,7 @@ def test_model_without_explainer_is_unchanged() -> None:
 class TestNamedLayer:
     def test_any_spatial_layer_can_be_named(self) -> None:
         net = randomised(HeadNet())
-        explained = by_tail(net, named_tail(net, inputs(1, 0), "features.2"))
+        explained = by_tail(net, autograd_head_at(net, inputs(1, 0), "features.2"))
         x, classes = inputs(3, 1), torch.tensor([1, 2, 3])
         with torch.no_grad():
             maps = explained.class_maps(explained(x), classes[:, None])[:, 0]
@@ -191,11 +196,11 @@ class TestNamedLayer:
         assert error_of(maps, hires_cam(net, net.features[2], x, classes)) <= TOLERANCE
 
     def test_target_layer_of_closed_form_keeps_it(self) -> None:
-        assert explain(HeadNet(), inputs(1, 0), target_layer="features").how == "GAP+Linear"
+        assert make_explained(HeadNet(), inputs(1, 0), target_layer="features").how == "GAP+Linear"
 
     def test_unknown_layer_is_rejected_with_similar_names(self) -> None:
         with pytest.raises(UsageError, match=r"HeadNet has no layer 'feature\.4'.* features\.4"):
-            explain(HeadNet(), inputs(1, 0), target_layer="feature.4")
+            make_explained(HeadNet(), inputs(1, 0), target_layer="feature.4")
 
     @pytest.mark.parametrize(
         ("make", "path", "why"),
@@ -207,7 +212,7 @@ class TestNamedLayer:
     )
     def test_unsuitable_layer_is_rejected(self, make: Callable[[], nn.Module], path: str, why: str) -> None:
         with pytest.raises(HeadNotSupported, match=why):
-            explain(make(), inputs(1, 0), target_layer=path)
+            make_explained(make(), inputs(1, 0), target_layer=path)
 
 
 def test_additional_model_outputs_are_rejected() -> None:
@@ -216,12 +221,12 @@ def test_additional_model_outputs_are_rejected() -> None:
             return super().forward(x), x
 
     with pytest.raises(HeadNotSupported, match=r"Twofold .* returned tuple. Expected one tensor of logits \[N, K\]"):
-        explain(Twofold(), inputs(1, 0))
+        make_explained(Twofold(), inputs(1, 0))
 
 
 def test_model_without_spatial_layers_is_rejected() -> None:
     with pytest.raises(HeadNotSupported, match=r"none of its layers.*--target-layer.*--method none"):
-        explain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)), inputs(1, 0))
+        make_explained(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)), inputs(1, 0))
 
 
 class TestLayout:
@@ -234,37 +239,37 @@ class TestLayout:
     @pytest.mark.parametrize(
         ("shape", "expected"),
         [
-            ((1, 9, 14, 7), Layout("NCHW", 14, 7)),
-            ((1, 14, 7, 9), Layout("NHWC", 14, 7)),
-            ((1, 98, 9), Layout("tokens", 14, 7)),
-            ((1, 103, 9), Layout("tokens", 14, 7, prefix=5)),
+            ((1, 9, 14, 7), SpatialLayout("NCHW", 14, 7)),
+            ((1, 14, 7, 9), SpatialLayout("NHWC", 14, 7)),
+            ((1, 98, 9), SpatialLayout("tokens", 14, 7)),
+            ((1, 103, 9), SpatialLayout("tokens", 14, 7, prefix=5)),
             ((1, 3, 98, 98), None),
             ((1, 9), None),
         ],
     )
-    def test_layout_is_inferred_from_the_shape(self, shape: tuple[int, ...], expected: Layout | None) -> None:
+    def test_layout_is_inferred_from_the_shape(self, shape: tuple[int, ...], expected: SpatialLayout | None) -> None:
         assert layout_of(shape, self.GRIDS) == expected
 
     def test_positions_are_row_major(self) -> None:
         planes = torch.arange(2 * 3 * 14 * 7).reshape(2, 3, 14, 7)
         rows = planes.permute(0, 2, 3, 1)
         tokens = torch.cat([torch.zeros(2, 5, 3, dtype=torch.int64), rows.flatten(1, 2)], dim=1)
-        assert torch.equal(Layout("NHWC", 14, 7).channels_first(rows), planes)
-        assert torch.equal(Layout("tokens", 14, 7, 5).channels_first(tokens), planes)
+        assert torch.equal(SpatialLayout("NHWC", 14, 7).channels_first(rows), planes)
+        assert torch.equal(SpatialLayout("tokens", 14, 7, 5).channels_first(tokens), planes)
 
 
 def test_class_scores_are_not_used_as_features() -> None:
     """If the last spatial tensor holds class scores, the target layer is the one before."""
     net = nn.Sequential(body(), nn.Conv2d(CHANNELS, CLASSES, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert find_tail(net, inputs(1, 0)).target_layer == "0"
+    assert find_autograd_head(net, inputs(1, 0)).target_layer == "0"
 
 
 def test_target_layers_of_squeezenet_and_vgg() -> None:
-    for name, cells in (("squeezenet1_1", 7), ("vgg11", 4)):
+    for name, positions in (("squeezenet1_1", 7), ("vgg11", 4)):
         with torch.no_grad():  # vgg11 takes a second to initialize
             model = torchvision.models.get_model(name, weights=None, num_classes=CLASSES)
-        tail = find_tail(model, F.interpolate(inputs(1, 0), 128))
-        assert (tail.target_layer, tail.layout) == ("features", Layout("NCHW", cells, cells))
+        tail = find_autograd_head(model, F.interpolate(inputs(1, 0), 128))
+        assert (tail.target_layer, tail.layout) == ("features", SpatialLayout("NCHW", positions, positions))
 
 
 def test_map_loss_differentiates_hard_sigmoid() -> None:
@@ -272,7 +277,7 @@ def test_map_loss_differentiates_hard_sigmoid() -> None:
     gated = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Hardsigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    explained = explain(gated, inputs(1, 99), "gradcam", "0")
+    explained = make_explained(gated, inputs(1, 99), "gradcam", "0")
     explained.class_maps(explained(inputs(2, 3)), torch.tensor([[1], [2]])).square().sum().backward()
     assert gated[0].weight.grad is not None and gated[0].weight.grad.any()
 
@@ -283,24 +288,24 @@ class TestDefault:
     @pytest.mark.parametrize("name", [name for name in TAILS if "class token" not in name])
     def test_convolutional_heads_default_to_hirescam(self, name: str) -> None:
         net = randomised(TAILS[name]())
-        assert explain(net, inputs(1, 99)).method == "hirescam"
+        assert make_explained(net, inputs(1, 99)).method == "hirescam"
 
     def test_class_token_defaults_to_gradient_attention(self) -> None:
         net = randomised(TAILS["class token"]())
-        explained, x, classes = explain(net, inputs(1, 99)), inputs(2, 3), torch.tensor([[1, 5], [8, 2]])
+        explained, x, classes = make_explained(net, inputs(1, 99)), inputs(2, 3), torch.tensor([[1, 5], [8, 2]])
         assert (explained.method, explained.target_layer) == ("gradient-attention", None)
-        named = explain(net, inputs(1, 99), "gradient-attention")
+        named = make_explained(net, inputs(1, 99), "gradient-attention")
         with torch.no_grad():
             torch.testing.assert_close(explained.class_maps(explained(x), classes), named.class_maps(named(x), classes))
 
     def test_named_layer_of_a_transformer_uses_hirescam(self) -> None:
         net = randomised(TAILS["class token"]())
-        named = explain(net, inputs(1, 99), target_layer="encoder.layers.encoder_layer_1.ln_1")
+        named = make_explained(net, inputs(1, 99), target_layer="encoder.layers.encoder_layer_1.ln_1")
         assert named.method == "hirescam"
 
     def test_averaged_tokens_default_to_hirescam(self) -> None:
         options = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
         mean = timm.models.VisionTransformer(**options, global_pool="avg", class_token=False, reg_tokens=2)
-        assert explain(randomised(mean), inputs(1, 99)).method == "hirescam"
+        assert make_explained(randomised(mean), inputs(1, 99)).method == "hirescam"
         token = timm.models.VisionTransformer(**options, global_pool="token", reg_tokens=2)
-        assert explain(randomised(token), inputs(1, 99)).method == "gradient-attention"
+        assert make_explained(randomised(token), inputs(1, 99)).method == "gradient-attention"

@@ -10,7 +10,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.vgg import VGG
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency import Activation, Dense, Head, find_head
+from kdedge_export.saliency import ActivationLayer, ClosedFormHead, DenseHeadLayer, find_head
 from kdedge_runtime.errors import UsageError
 
 
@@ -66,14 +66,14 @@ def vit() -> nn.Module:
 
 
 def test_one_dense_layer() -> None:
-    assert find_head(HeadNet(), inputs(1, 0)) == Head(
-        "features", takes_input=False, layers=(Dense("head.0.weight", "head.0.bias"),)
+    assert find_head(HeadNet(), inputs(1, 0)) == ClosedFormHead(
+        "features", takes_input=False, layers=(DenseHeadLayer("head.0.weight", "head.0.bias"),)
     )
 
 
 def test_dense_layer_without_bias() -> None:
     head = find_head(HeadNet(nn.Linear(CHANNELS, CLASSES, bias=False)), inputs(1, 0))
-    assert head.layers == (Dense("head.0.weight", None),)
+    assert head.layers == (DenseHeadLayer("head.0.weight", None),)
 
 
 def test_dropout_and_identity_are_ignored() -> None:
@@ -87,9 +87,9 @@ def test_dropout_and_identity_are_ignored() -> None:
     )
     head = find_head(net, inputs(1, 0))
     assert head.layers == (
-        Dense("head.1.weight", "head.1.bias"),
-        Activation("hardswish"),
-        Dense("head.5.weight", "head.5.bias"),
+        DenseHeadLayer("head.1.weight", "head.1.bias"),
+        ActivationLayer("hardswish"),
+        DenseHeadLayer("head.5.weight", "head.5.bias"),
     )
     assert head.name == "GAP+Linear+hardswish+Linear"
 
@@ -111,7 +111,7 @@ def test_dropout_and_identity_are_ignored() -> None:
 )
 def test_activations_are_recognized(module: nn.Module, name: str) -> None:
     head = find_head(HeadNet(nn.Linear(CHANNELS, 16), module, nn.Linear(16, 4)), inputs(1, 0))
-    assert head.layers[1] == Activation(name)
+    assert head.layers[1] == ActivationLayer(name)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_channels_last_memory_format() -> None:
 
 
 def test_target_layer_takes_its_input_from_a_function() -> None:
-    assert find_head(PoolsFunction(), inputs(1, 0)) == Head(
-        "pool", takes_input=True, layers=(Dense("head.weight", "head.bias"),)
+    assert find_head(PoolsFunction(), inputs(1, 0)) == ClosedFormHead(
+        "pool", takes_input=True, layers=(DenseHeadLayer("head.weight", "head.bias"),)
     )
 
 
@@ -186,7 +186,10 @@ def test_heads_of_timm_models(name: str, target_layer: str, head: str) -> None:
         ),
         pytest.param(vgg, 64, "adaptive_avg_pool2d → addmm → relu → addmm", id="vgg keeps 7 × 7 positions"),
         pytest.param(
-            lambda: Concatenated(nn.Linear(2 * CHANNELS, CLASSES)), 32, "mean → amax → cat → addmm", id="two poolings"
+            lambda: Concatenated(nn.Linear(2 * CHANNELS, CLASSES)),
+            32,
+            "mean → amax → cat → addmm",
+            id="two pooling operations",
         ),
         pytest.param(
             lambda: HeadNet(nn.Linear(CHANNELS, CLASSES), nn.Sigmoid()), 32, "addmm → sigmoid", id="probabilities"

@@ -31,9 +31,9 @@ def test_eigencam_matches_svd_per_image(shape: tuple[int, ...]) -> None:
     found = eigencam(activations, drawn(3, 2, shape[1], 1, 1))
     assert found.shape == (3, 2, *shape[2:])
     for image, maps in zip(activations, found, strict=True):
-        cells = image.flatten(1).T.numpy()
-        _, _, rows = np.linalg.svd(cells - cells.mean(axis=0))
-        expected = (cells - cells.mean(axis=0)) @ rows[0]
+        positions = image.flatten(1).T.numpy()
+        _, _, rows = np.linalg.svd(positions - positions.mean(axis=0))
+        expected = (positions - positions.mean(axis=0)) @ rows[0]
         expected *= np.sign(expected[np.abs(expected).argmax()])
         for one in maps:
             np.testing.assert_allclose(one.flatten().numpy(), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())

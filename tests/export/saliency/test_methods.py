@@ -12,12 +12,12 @@ from captum.attr import IntegratedGradients, Saliency
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
-from small_nets import CELLS, CHANNELS, CLASSES, SIDE, TAILS, Flattens, HeadNet, inputs, randomised, relative_error
+from small_nets import CHANNELS, CLASSES, POSITIONS, SIDE, TAILS, Flattens, HeadNet, inputs, randomised, relative_error
 from torch import Tensor, nn
 
-from kdedge.cli.export import Method as Choice
+from kdedge.cli.export import MethodName as Choice
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency import METHODS, ByCells, ExplainedModel, Head, explain
+from kdedge_export.saliency import METHODS, CAMExplainer, ClosedFormHead, ExplainedModel, make_explained
 from kdedge_export.saliency.methods.eigencam import eigencam
 from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
 from kdedge_export.saliency.methods.smoothgrad import NOISE_LEVEL, SAMPLES, field, noisy
@@ -39,7 +39,7 @@ def mlp_head() -> nn.Module:
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "closed form": HeadNet,
-    "closed form of two layers": mlp_head,
+    "closed form with two layers": mlp_head,
     "flattens": Flattens,
     "class token": TAILS["class token"],
 }
@@ -99,10 +99,10 @@ def test_gradcam_plus_plus_skips_undefined_weights() -> None:
 @pytest.mark.parametrize("method", PACKAGE)
 def test_cam_methods_match_pytorch_grad_cam(net: nn.Module, method: str) -> None:
     """For Grad-CAM++ the expected map is that of the paper, since pytorch-grad-cam's epsilon is not negligible."""
-    explained = explain(net, inputs(1, 9), method)
-    assert isinstance(explained, ByCells)
+    explained = make_explained(net, inputs(1, 9), method)
+    assert isinstance(explained, CAMExplainer)
     layer, head = net.get_submodule(explained.head.target_layer), explained.head
-    planes = (lambda activations: activations) if isinstance(head, Head) else head.layout.channels_first
+    planes = (lambda activations: activations) if isinstance(head, ClosedFormHead) else head.layout.channels_first
     targets, classes = [ClassifierOutputTarget(index) for index in (2, 8, 8)], torch.tensor([2, 8, 8])
     for seed in (1, 2):
         x = inputs(3, seed)
@@ -116,14 +116,14 @@ def test_cam_methods_match_pytorch_grad_cam(net: nn.Module, method: str) -> None
             raw = package.get_cam_image(x, layer, targets, activations, slopes, False)
             if method == "gradcam++":
                 raw = plus_plus(activations, slopes)
-        assert raw.shape == (3, CELLS, CELLS)
+        assert raw.shape == (3, POSITIONS, POSITIONS)
         assert relative_error(maps_of(explained, x, classes), torch.from_numpy(np.float32(raw))) <= TOLERANCE
 
 
 def test_eigencam_matches_pytorch_grad_cam_with_sign_correction(net: nn.Module) -> None:
-    explained = explain(net, inputs(1, 9), "eigencam")
-    assert isinstance(explained, ByCells)
-    planes = (lambda seen: seen) if isinstance(explained.head, Head) else explained.head.layout.channels_first
+    explained = make_explained(net, inputs(1, 9), "eigencam")
+    assert isinstance(explained, CAMExplainer)
+    planes = (lambda seen: seen) if isinstance(explained.head, ClosedFormHead) else explained.head.layout.channels_first
     for seed in (1, 2):
         x = inputs(3, seed)
         with torch.no_grad():
@@ -137,7 +137,7 @@ def test_cam_weights_activations_by_class() -> None:
     x, classes = inputs(3, 1), torch.tensor([0, 4, 9])
     with torch.no_grad():
         expected = torch.einsum("nchw,nc->nhw", net.features(x), net.head[0].weight[classes])
-        maps = maps_of(explain(net, inputs(1, 9), "cam"), x, classes)
+        maps = maps_of(make_explained(net, inputs(1, 9), "cam"), x, classes)
         logits = net(x).gather(1, classes[:, None])[:, 0]
     torch.testing.assert_close(maps, expected)
     torch.testing.assert_close(maps.mean(dim=(1, 2)) + net.head[0].bias[classes], logits)
@@ -146,11 +146,11 @@ def test_cam_weights_activations_by_class() -> None:
 @pytest.mark.parametrize("make", [mlp_head, *TAILS.values()])
 def test_cam_without_a_linear_head_is_rejected(make: Callable[[], nn.Module]) -> None:
     with pytest.raises(HeadNotSupported, match=r"no class activation map \(cam\).*Choose another --method"):
-        explain(make(), inputs(1, 9), "cam")
+        make_explained(make(), inputs(1, 9), "cam")
 
 
 def test_input_gradient_matches_captum(net: nn.Module) -> None:
-    explained = explain(net, inputs(1, 9), "input-gradient")
+    explained = make_explained(net, inputs(1, 9), "input-gradient")
     for seed in (1, 2):
         x, classes = inputs(3, seed), torch.tensor([1, 4, 7])
         expected = Saliency(net).attribute(x.clone(), target=classes).amax(dim=1)
@@ -160,7 +160,7 @@ def test_input_gradient_matches_captum(net: nn.Module) -> None:
 
 
 def test_integrated_gradients_match_captum(net: nn.Module) -> None:
-    explained = explain(net, inputs(1, 9), "integrated-gradients")
+    explained = make_explained(net, inputs(1, 9), "integrated-gradients")
     for seed in (1, 2):
         x, classes = inputs(3, seed), torch.tensor([1, 4, 7])
         expected = IntegratedGradients(net).attribute(x, target=classes, n_steps=16, method="gausslegendre").sum(dim=1)
@@ -170,14 +170,14 @@ def test_integrated_gradients_match_captum(net: nn.Module) -> None:
 def test_integrated_gradients_are_complete() -> None:
     net = randomised(TAILS["class token"]())  # smooth, so that few steps suffice
     x, classes = inputs(3, 1), torch.tensor([1, 4, 7])
-    total = maps_of(explain(net, inputs(1, 9), "integrated-gradients"), x, classes).sum(dim=(1, 2))
+    total = maps_of(make_explained(net, inputs(1, 9), "integrated-gradients"), x, classes).sum(dim=(1, 2))
     with torch.no_grad():
         difference = (net(x) - net(torch.zeros_like(x))).gather(1, classes[:, None])[:, 0]
     torch.testing.assert_close(total, difference, rtol=0.05, atol=0.01)
 
 
 def test_smoothgrad_matches_captum_over_noisy_copies(net: nn.Module) -> None:
-    explained = explain(net, inputs(1, 9), "smoothgrad")
+    explained = make_explained(net, inputs(1, 9), "smoothgrad")
     x, classes = inputs(3, 1), torch.tensor([1, 4, 7])
     copies = noisy(x, field(SIDE, SIDE))[:-1]
     slopes = [Saliency(net).attribute(copy.clone(), target=classes, abs=False) for copy in copies]
@@ -204,8 +204,8 @@ def test_eigencam_separates_close_components() -> None:
         left = np.linalg.qr(rng.normal(size=(side * side, 4)) - 0)[0]
         left -= left.mean(axis=0)
         right = np.linalg.qr(rng.normal(size=(channels, 4)))[0]
-        cells = left * [10, 9.8, 3, 1] @ right.T
-        activations = torch.from_numpy(np.float32(cells.T.reshape(1, channels, side, side)))
+        positions = left * [10, 9.8, 3, 1] @ right.T
+        activations = torch.from_numpy(np.float32(positions.T.reshape(1, channels, side, side)))
         expected = torch.from_numpy(get_2d_projection_with_sign_correction(activations.numpy()))
         maps = eigencam(activations, torch.zeros(1, 1, channels, 1, 1))[:, 0]
         assert relative_error(maps, expected) <= 1e-3
@@ -245,7 +245,7 @@ class TestAttention:
         return [one.detach().double().numpy() for one in seen], [one.double().numpy() for one in slopes]
 
     def test_rollout(self, vit: nn.Module) -> None:
-        explained = explain(vit, inputs(1, 9), "attention-rollout")
+        explained = make_explained(vit, inputs(1, 9), "attention-rollout")
         prefix = vit.num_prefix_tokens
         for seed in (1, 2):
             x, classes = inputs(2, seed), torch.tensor([1, 4])
@@ -256,11 +256,11 @@ class TestAttention:
                 for matrix in attention:
                     with_residual = matrix[image].mean(axis=0) + np.eye(64 + prefix)
                     rollout = with_residual / with_residual.sum(axis=-1, keepdims=True) @ rollout
-                expected = rollout[0, prefix:].reshape(CELLS, CELLS)
+                expected = rollout[0, prefix:].reshape(POSITIONS, POSITIONS)
                 np.testing.assert_allclose(maps[image], expected, rtol=1e-4)
 
     def test_gradient_attention(self, vit: nn.Module) -> None:
-        explained = explain(vit, inputs(1, 9), "gradient-attention")
+        explained = make_explained(vit, inputs(1, 9), "gradient-attention")
         prefix = vit.num_prefix_tokens
         for seed in (1, 2):
             x, classes = inputs(2, seed), torch.tensor([1, 4])
@@ -271,7 +271,7 @@ class TestAttention:
                 for matrix, slope in zip(attention, slopes, strict=True):
                     weighted = np.maximum(matrix[image] * slope[image], 0).mean(axis=0)
                     relevance = relevance + weighted @ relevance
-                expected = relevance[0, prefix:].reshape(CELLS, CELLS)
+                expected = relevance[0, prefix:].reshape(POSITIONS, POSITIONS)
                 np.testing.assert_allclose(maps[image], expected, rtol=0, atol=TOLERANCE * expected.max())
 
     @pytest.mark.parametrize("class_token", [True, False])
@@ -279,7 +279,7 @@ class TestAttention:
     def test_averaged_tokens_use_their_own_rows(self, method: str, class_token: bool) -> None:
         """Class and register tokens are excluded, since they are not pooled."""
         net = self.vit_with(class_token=class_token, reg_tokens=2, global_pool="avg")
-        explained = explain(net, inputs(1, 9), method)
+        explained = make_explained(net, inputs(1, 9), method)
         x, classes = inputs(2, 1), torch.tensor([1, 4])
         attention, slopes = self.matrices(copy.deepcopy(net).double(), x.double(), classes)
         maps, prefix = maps_of(explained, x, classes), net.num_prefix_tokens
@@ -292,13 +292,13 @@ class TestAttention:
                 else:
                     looked = looked + np.maximum(matrix[image] * slope[image], 0).mean(axis=0) @ looked
             relevance = looked if method == "attention-rollout" else looked - identity
-            expected = relevance[prefix:, prefix:].mean(axis=0).reshape(CELLS, CELLS)
+            expected = relevance[prefix:, prefix:].mean(axis=0).reshape(POSITIONS, POSITIONS)
             np.testing.assert_allclose(maps[image], expected, rtol=0, atol=TOLERANCE * expected.max())
 
     def test_torchvision_transformer_is_supported(self) -> None:
         net = randomised(TAILS["class token"]())
         x = inputs(2, 1)
-        maps = maps_of(explain(net, inputs(1, 9), "attention-rollout"), x, torch.tensor([0, 1]))
+        maps = maps_of(make_explained(net, inputs(1, 9), "attention-rollout"), x, torch.tensor([0, 1]))
         seen: list[Tensor] = []
         for layer in net.encoder.layers:
             attend = layer.self_attention.forward
@@ -310,25 +310,25 @@ class TestAttention:
         rollout = torch.eye(65)
         for matrix in seen:
             rollout = (matrix + torch.eye(65)) / 2 @ rollout
-        torch.testing.assert_close(maps, rollout[:, 0, 1:].reshape(2, CELLS, CELLS), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(maps, rollout[:, 0, 1:].reshape(2, POSITIONS, POSITIONS), rtol=1e-4, atol=1e-7)
 
     @pytest.mark.parametrize("method", ["attention-rollout", "gradient-attention"])
     def test_model_without_global_attention_is_rejected(self, method: str) -> None:
         for net in (HeadNet(), timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1), img_size=64)):
             with pytest.raises(HeadNotSupported, match=f"cannot be explained by {method}.*from all tokens to all"):
-                explain(net, inputs(1, 9, 64), method)
+                make_explained(net, inputs(1, 9, 64), method)
 
 
 @pytest.mark.parametrize("method", ["input-gradient", "attention-rollout"])
 def test_target_layer_is_rejected_by_methods_without_one(method: str) -> None:
     with pytest.raises(UsageError, match=f"--method {method} uses no target layer"):
-        explain(TAILS["class token"](), inputs(1, 9), method, "encoder.ln")
+        make_explained(TAILS["class token"](), inputs(1, 9), method, "encoder.ln")
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in {"eigencam", "attention-rollout", "cam"}])
 def test_maps_are_class_specific(method: str) -> None:
     net = randomised(TAILS["class token"]())
-    explained, x = explain(net, inputs(1, 9), method), inputs(2, 1)
+    explained, x = make_explained(net, inputs(1, 9), method), inputs(2, 1)
     first, second = (maps_of(explained, x, torch.tensor(classes)) for classes in ([0, 0], [5, 5]))
     assert relative_error(first, second) > 0.01
 
@@ -336,7 +336,7 @@ def test_maps_are_class_specific(method: str) -> None:
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient", "integrated-gradients", "smoothgrad"])
 def test_several_classes_match_single_classes(method: str) -> None:
     net = randomised(Flattens())
-    explained, x = explain(net, inputs(1, 9), method), inputs(2, 1)
+    explained, x = make_explained(net, inputs(1, 9), method), inputs(2, 1)
     classes = torch.tensor([[3, 5], [7, 1]])
     with torch.no_grad():
         maps = explained.class_maps(explained(x), classes)
@@ -346,4 +346,4 @@ def test_several_classes_match_single_classes(method: str) -> None:
 
 def test_unknown_method_is_rejected_with_the_available_ones() -> None:
     with pytest.raises(UsageError, match=r"There is no method 'grad-cam'\. Expected one of cam, gradcam, "):
-        explain(randomised(HeadNet()), inputs(1, 0), "grad-cam")
+        make_explained(randomised(HeadNet()), inputs(1, 0), "grad-cam")

@@ -8,9 +8,9 @@ import torchvision
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from small_nets import (
-    CELLS,
     CHANNELS,
     CLASSES,
+    POSITIONS,
     HeadNet,
     PoolsFunction,
     RectifiesInPlace,
@@ -24,7 +24,7 @@ from small_nets import (
 )
 from torch import Tensor, nn
 
-from kdedge_export.saliency import ByCells, explain, find_head
+from kdedge_export.saliency import CAMExplainer, find_head, make_explained
 from kdedge_export.saliency.closed_form_head import ACTIVATIONS
 
 TOLERANCE = 1e-5
@@ -49,18 +49,18 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def closed_form_of(model: nn.Module, side: int = 32) -> ByCells:
-    explained = explain(model, inputs(1, 99, side))
-    assert isinstance(explained, ByCells) and explained.head == find_head(model, inputs(1, 99, side))
+def closed_form_of(model: nn.Module, side: int = 32) -> CAMExplainer:
+    explained = make_explained(model, inputs(1, 99, side))
+    assert isinstance(explained, CAMExplainer) and explained.head == find_head(model, inputs(1, 99, side))
     return explained
 
 
-def closed_form(explained: ByCells, x: Tensor, classes: Tensor) -> Tensor:
+def closed_form(explained: CAMExplainer, x: Tensor, classes: Tensor) -> Tensor:
     with torch.no_grad():
         return explained.class_maps(explained(x), classes[:, None])[:, 0]
 
 
-def layer_of(explained: ByCells) -> nn.Module:
+def layer_of(explained: CAMExplainer) -> nn.Module:
     return explained.model.get_submodule(explained.head.target_layer)
 
 
@@ -72,7 +72,7 @@ def assert_is_grad_cam(model: nn.Module) -> None:
         x, classes = inputs(4, seed), torch.tensor([0, 3, 7, 9])
         expected = hires_cam(model, layer_of(explained), x, classes, of_input=explained.head.takes_input)
         maps = closed_form(explained, x, classes)
-        assert maps.shape == (4, CELLS, CELLS)
+        assert maps.shape == (4, POSITIONS, POSITIONS)
         assert relative_error(maps, expected) <= TOLERANCE
         assert previous is None or relative_error(maps, previous) > 0.1, "maps do not depend on the input"
         previous = maps
@@ -118,7 +118,7 @@ def dense_convolutions() -> nn.Module:
 
 
 def kernel_pooling() -> nn.Module:
-    return HeadNet(pool=nn.AvgPool2d(CELLS))
+    return HeadNet(pool=nn.AvgPool2d(POSITIONS))
 
 
 def shared_activation() -> nn.Module:
@@ -146,13 +146,13 @@ def test_model_implementations(make: Callable[[], nn.Module]) -> None:
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def architecture(request: pytest.FixtureRequest) -> tuple[str, ByCells]:
+def architecture(request: pytest.FixtureRequest) -> tuple[str, CAMExplainer]:
     torch.manual_seed(0)
     model = torchvision.models.get_model(request.param, weights=None, num_classes=CLASSES)
     return request.param, closed_form_of(randomised(model), 64)
 
 
-def test_torchvision_models_match_autograd(architecture: tuple[str, ByCells]) -> None:
+def test_torchvision_models_match_autograd(architecture: tuple[str, CAMExplainer]) -> None:
     name, explained = architecture
     assert (explained.head.target_layer, explained.head.name) == ARCHITECTURES[name]
     for seed in (1, 2):
@@ -161,7 +161,7 @@ def test_torchvision_models_match_autograd(architecture: tuple[str, ByCells]) ->
         assert relative_error(closed_form(explained, x, classes), expected) <= TOLERANCE
 
 
-def test_torchvision_models_match_pytorch_grad_cam(architecture: tuple[str, ByCells]) -> None:
+def test_torchvision_models_match_pytorch_grad_cam(architecture: tuple[str, CAMExplainer]) -> None:
     _, explained = architecture
     layer, classes = layer_of(explained), [2, 8]
     targets = [ClassifierOutputTarget(index) for index in classes]
@@ -195,7 +195,7 @@ def test_several_classes_match_single_classes() -> None:
     classes = torch.tensor([[4, 0, 9], [1, 1, 5]])
     with torch.no_grad():
         maps = explained.class_maps(explained(x), classes)
-    assert maps.shape == (2, 3, CELLS, CELLS)
+    assert maps.shape == (2, 3, POSITIONS, POSITIONS)
     for column in range(3):
         torch.testing.assert_close(maps[:, column], closed_form(explained, x, classes[:, column]))
     torch.testing.assert_close(maps[1, 0], maps[1, 1], rtol=0, atol=0)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from map_checks import Draw
-from small_nets import CELLS, CLASSES, SIDE, SPEC, TAILS, HeadNet, randomised, relative_error
+from small_nets import CLASSES, POSITIONS, SIDE, SPEC, TAILS, HeadNet, randomised, relative_error
 
 from kdedge_export.saliency import METHODS
-from kdedge_export.torch_export import deploy, export_graph, save_model
+from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
 
 CLASSLESS = {"eigencam", "attention-rollout"}
@@ -25,8 +25,8 @@ CASES = [
 @pytest.mark.parametrize(("method", "net"), CASES)
 def test_exported_method_matches_pytorch(method: str, net: str, pictures: Draw, tmp_path) -> None:
     torch.manual_seed(0)
-    module = deploy(randomised(NETS[net]()), SPEC, method)
-    side = SIDE if method in FINE else CELLS
+    module = wrap_for_export(randomised(NETS[net]()), SPEC, method)
+    side = SIDE if method in FINE else POSITIONS
     assert (module.outputs.method, module.outputs.map_height, module.outputs.map_width) == (method, side, side)
     labels = tuple(map(str, range(CLASSES)))
     save_model(export_graph(module).model, Metadata(labels, SPEC, module.outputs), tmp_path / "model.onnx")
@@ -35,15 +35,15 @@ def test_exported_method_matches_pytorch(method: str, net: str, pictures: Draw, 
     for count, seed in ((1, 1), (3, 2)):
         images = pictures(count, seed)
         for asked in (None, 0, 7):
-            answer = model.predict(images, asked)
+            prediction = model.predict(images, asked)
             with torch.no_grad():
                 logits, maps, classes = module(torch.from_numpy(images), torch.tensor([-1 if asked is None else asked]))
-            np.testing.assert_allclose(answer.logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
-            np.testing.assert_array_equal(answer.explained_class, classes)
-            assert answer.saliency_map.shape == (count, side, side)
-            assert relative_error(torch.from_numpy(answer.saliency_map), maps) <= 1e-4
-            seen.append(answer.saliency_map[0])
-        np.testing.assert_array_equal(model.predict(images, 7).saliency_map, answer.saliency_map)
+            np.testing.assert_allclose(prediction.logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
+            np.testing.assert_array_equal(prediction.explained_class, classes)
+            assert prediction.saliency_map.shape == (count, side, side)
+            assert relative_error(torch.from_numpy(prediction.saliency_map), maps) <= 1e-4
+            seen.append(prediction.saliency_map[0])
+        np.testing.assert_array_equal(model.predict(images, 7).saliency_map, prediction.saliency_map)
     scale = np.abs(seen[1]).max()
     assert np.abs(seen[1] - seen[4]).max() > 0.05 * scale, "the map does not depend on the image"
     assert bool(np.abs(seen[1] - seen[2]).max() > 0.05 * scale) == (method not in CLASSLESS)

@@ -13,9 +13,9 @@ import torch
 import torchvision
 from map_checks import Draw
 from small_nets import (
-    CELLS,
     CLASSES,
     NETS,
+    POSITIONS,
     SIDE,
     SPEC,
     TAILS,
@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as T
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency import ByCells, Tail
-from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
-from kdedge_export.torch_export.normalization import Normalise
+from kdedge_export.saliency import AutogradHead, CAMExplainer
+from kdedge_export.torch_export import ExportableModel, export_graph, save_model, wrap_for_export
+from kdedge_export.torch_export.normalization import Normalize
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.diagnostics.reference_frames import Golden, mean_error
+from kdedge_runtime.diagnostics.reference_frames import ReferenceFrames, mean_error
 from kdedge_runtime.metadata import ImageInput, Outputs
 
 TOLERANCE = 1e-4
@@ -57,14 +57,14 @@ def plain(export: Exports) -> Export:
     return export("plain")
 
 
-def by_autograd(module: Deployed, images: np.ndarray, classes: np.ndarray) -> Tensor:
+def by_autograd(module: ExportableModel, images: np.ndarray, classes: np.ndarray) -> Tensor:
     """Return Grad-CAM maps of the wrapped model for images normalized with NumPy."""
     scaled = (images / 255.0 - SPEC.mean) / SPEC.std
     x = torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
     explained = module.explained
-    assert isinstance(explained, ByCells)
+    assert isinstance(explained, CAMExplainer)
     layer, classes = explained.model.get_submodule(explained.head.target_layer), torch.from_numpy(classes)
-    if isinstance(explained.head, Tail):
+    if isinstance(explained.head, AutogradHead):
         return hires_cam(explained.model, layer, x, classes, planes=explained.head.layout.channels_first)
     return hires_cam(explained.model, layer, x, classes, of_input=explained.head.takes_input)
 
@@ -72,23 +72,23 @@ def by_autograd(module: Deployed, images: np.ndarray, classes: np.ndarray) -> Te
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("pinned", [None, 7])
 def test_onnxruntime_matches_pytorch(explained: Export, pictures: Draw, n: int, pinned: int | None) -> None:
-    answers = []
+    predictions = []
     for seed in (1, 2):
         images = pictures(n, seed)
-        answer = explained.model.predict(images, pinned)
-        answers.append(answer)
+        prediction = explained.model.predict(images, pinned)
+        predictions.append(prediction)
         with torch.no_grad():
             logits, maps, classes = explained.module(
                 torch.from_numpy(images), torch.tensor([-1 if pinned is None else pinned])
             )
-        np.testing.assert_allclose(answer.logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
-        np.testing.assert_array_equal(answer.explained_class, classes)
-        expected_classes = answer.logits.argmax(axis=1) if pinned is None else np.full(n, pinned)
-        np.testing.assert_array_equal(answer.explained_class, expected_classes)
-        measured = torch.from_numpy(answer.saliency_map)
+        np.testing.assert_allclose(prediction.logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
+        np.testing.assert_array_equal(prediction.explained_class, classes)
+        expected_classes = prediction.logits.argmax(axis=1) if pinned is None else np.full(n, pinned)
+        np.testing.assert_array_equal(prediction.explained_class, expected_classes)
+        measured = torch.from_numpy(prediction.saliency_map)
         assert relative_error(measured, maps) <= TOLERANCE
-        assert relative_error(measured, by_autograd(explained.module, images, answer.explained_class)) <= TOLERANCE
-    first, second = answers
+        assert relative_error(measured, by_autograd(explained.module, images, prediction.explained_class)) <= TOLERANCE
+    first, second = predictions
     assert np.abs(first.logits - second.logits).max() > 1e-2, "the logits do not depend on the image"
     assert np.abs(first.saliency_map - second.saliency_map).max() > 0.1 * np.abs(first.saliency_map).max()
 
@@ -118,7 +118,7 @@ def test_inputs_and_outputs_of_the_file(linear: Export) -> None:
     assert isinstance(batch, str), "the batch size is fixed"
     assert [(item.name, item.type, item.shape) for item in session.get_outputs()] == [
         ("logits", "tensor(float)", [batch, CLASSES]),
-        ("saliency_map", "tensor(float)", [batch, CELLS, CELLS]),
+        ("saliency_map", "tensor(float)", [batch, POSITIONS, POSITIONS]),
         ("explained_class", "tensor(int64)", [batch]),
     ]
 
@@ -156,17 +156,20 @@ def test_file_contains_no_local_paths(explained: Export, own_paths: tuple[bytes,
 
 def test_metadata_is_preserved(linear: Export, plain: Export) -> None:
     assert replace(linear.model.metadata, golden=None) == linear.metadata
-    assert linear.model.metadata.outputs == Outputs("hirescam", "features", "GAP+Linear", CELLS, CELLS)
+    assert linear.model.metadata.outputs == Outputs("hirescam", "features", "GAP+Linear", POSITIONS, POSITIONS)
     assert linear.model.metadata.lineage == {"student": "Grüße"}
     assert plain.model.metadata.outputs == Outputs("none")
 
 
 def test_file_contains_passing_golden_frames(linear: Export, plain: Export) -> None:
     for export in (linear, plain):
-        golden = Golden.of(export.model)
+        golden = ReferenceFrames.of(export.model)
         said = export.model.predict(golden.images, None)
         assert mean_error(said.logits, golden.logits) < 1e-4
-    assert Golden.of(linear.model).saliency_map is not None and Golden.of(plain.model).saliency_map is None
+    assert (
+        ReferenceFrames.of(linear.model).saliency_map is not None
+        and ReferenceFrames.of(plain.model).saliency_map is None
+    )
 
 
 def test_no_method_gives_only_logits(plain: Export, linear: Export, pictures: Draw) -> None:
@@ -175,9 +178,9 @@ def test_no_method_gives_only_logits(plain: Export, linear: Export, pictures: Dr
     assert [item.name for item in session.get_outputs()] == ["logits"]
     assert not plain.model.has_map
     images = pictures(3, 6)
-    answer = plain.model.predict(images)
-    assert answer.saliency_map is None
-    np.testing.assert_allclose(answer.logits, linear.model.predict(images).logits, rtol=1e-5, atol=1e-5)
+    prediction = plain.model.predict(images)
+    assert prediction.saliency_map is None
+    np.testing.assert_allclose(prediction.logits, linear.model.predict(images).logits, rtol=1e-5, atol=1e-5)
     onnx.checker.check_model(onnx.load(plain.model.path), full_check=True)
 
 
@@ -242,12 +245,12 @@ def test_normalization_matches_torchvision() -> None:
     spec = ImageInput(4, 5, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     image = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = T.normalize(image.permute(0, 3, 1, 2) / 255, list(spec.mean), list(spec.std))
-    torch.testing.assert_close(Normalise(spec)(image), expected)
+    torch.testing.assert_close(Normalize(spec)(image), expected)
 
 
 def test_deploy_rejects_a_head_without_a_map() -> None:
     with pytest.raises(HeadNotSupported, match="none of its layers has spatial activations"):
-        deploy(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4)), SPEC)
+        wrap_for_export(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4)), SPEC)
 
 
 def test_class_per_image(linear: Export, pictures: Draw) -> None:
@@ -260,12 +263,12 @@ def test_class_per_image(linear: Export, pictures: Draw) -> None:
 
 
 def test_images_of_another_size_are_resampled() -> None:
-    module = deploy(randomised(HeadNet()), SPEC)
+    module = wrap_for_export(randomised(HeadNet()), SPEC)
     image = torch.randint(0, 256, (2, 2 * SIDE, 2 * SIDE, 3), dtype=torch.uint8)
     logits, maps, _ = module(image, torch.tensor([-1]))
-    resampled = nn.functional.interpolate(module.normalise(image), (SIDE, SIDE), mode="bilinear", antialias=True)
+    resampled = nn.functional.interpolate(module.normalize(image), (SIDE, SIDE), mode="bilinear", antialias=True)
     torch.testing.assert_close(logits, module.explained.model(resampled))
-    assert maps.shape == (2, CELLS, CELLS)
+    assert maps.shape == (2, POSITIONS, POSITIONS)
 
 
 @pytest.mark.models  # its components are those of `hard swish` above
@@ -273,13 +276,13 @@ def test_mobilenet_v3_from_torchvision(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = ImageInput(128, 128, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     network = randomised(torchvision.models.mobilenet_v3_small(weights=None, num_classes=CLASSES))
-    module = deploy(network, spec)
+    module = wrap_for_export(network, spec)
     labels = tuple(map(str, range(CLASSES)))
     save_model(export_graph(module).model, Metadata(labels, spec, module.outputs), tmp_path / "v3.onnx")
     model = Model.load(tmp_path / "v3.onnx", threads=1)
     for seed in (1, 2):
         image = ((inputs(2, seed, 128) * 0.2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        answer = model.predict(image.numpy())
+        prediction = model.predict(image.numpy())
         logits, maps, _ = module(image, torch.tensor([-1]))
-        np.testing.assert_allclose(answer.logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
-        assert relative_error(torch.from_numpy(answer.saliency_map), maps) <= 1e-4
+        np.testing.assert_allclose(prediction.logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
+        assert relative_error(torch.from_numpy(prediction.saliency_map), maps) <= 1e-4

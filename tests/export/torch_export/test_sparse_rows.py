@@ -9,19 +9,19 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from kdedge_export.torch_export import Deployed
-from kdedge_export.torch_export.autograd_trace import traced
+from kdedge_export.torch_export import ExportableModel
+from kdedge_export.torch_export.autograd_trace import trace_with_gradients
 from kdedge_export.torch_export.decompositions import DECOMPOSITIONS
-from kdedge_export.torch_export.sparse_rows import KEEP_ROWS, OnlyRows
+from kdedge_export.torch_export.sparse_rows import KEEP_ROWS, RowSparseInterpreter
 
 aten = torch.ops.aten
 TOKENS, CHANNELS = 7, 6
 ROWS: dict[str, Callable[[Tensor], Tensor]] = {
     "the first": lambda x: x[:, 0],
     "the last": lambda x: x[:, -1],
-    "three together": lambda x: x[:, 2:5],
-    "two neighbours, one by one": lambda x: x[:, 1] + 2 * x[:, 2],
-    "two that are apart": lambda x: x[:, 1] - 3 * x[:, 4],
+    "three adjacent rows": lambda x: x[:, 2:5],
+    "two adjacent rows, separately": lambda x: x[:, 1] + 2 * x[:, 2],
+    "two distant rows": lambda x: x[:, 1] - 3 * x[:, 4],
     "most": lambda x: x[:, 1:],
     "all": lambda x: x,
 }
@@ -67,7 +67,7 @@ def gradient_graph(function: Callable[[Tensor], Tensor], x: Tensor) -> fx.GraphM
 
 
 def by_rows(graph: fx.GraphModule, x: Tensor) -> fx.GraphModule:
-    return make_fx(OnlyRows(graph).run, decomposition_table=DECOMPOSITIONS)(x.clone())
+    return make_fx(RowSparseInterpreter(graph).run, decomposition_table=DECOMPOSITIONS)(x.clone())
 
 
 def products(graph: fx.GraphModule) -> int:
@@ -134,10 +134,10 @@ def test_class_token_gradient_computes_all_rows_only_for_attention_inputs(tokens
 
 def test_exported_class_token_gradient_uses_its_row(export: Callable[[str], Export]) -> None:
     deployed = export("class token").module
-    assert isinstance(deployed, Deployed)
+    assert isinstance(deployed, ExportableModel)
     side = deployed.spec.height
     image, top = torch.zeros(2, side, side, 3, dtype=torch.uint8), torch.tensor([-1])
     with torch.no_grad():
-        graph = traced(deployed, deployed, image=image, class_index=top)
+        graph = trace_with_gradients(deployed, deployed, image=image, class_index=top)
     targets = [node.target for node in graph.graph.nodes]
     assert aten.select_scatter.default not in targets, "zeros of the other tokens are materialized"

@@ -10,8 +10,8 @@ from small_nets import CHANNELS, CLASSES, Export
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from kdedge_export.torch_export import Deployed
-from kdedge_export.torch_export.weight_folding import read_weights_as_stored
+from kdedge_export.torch_export import ExportableModel
+from kdedge_export.torch_export.weight_folding import fold_transposed_weights
 
 aten = torch.ops.aten
 
@@ -47,7 +47,7 @@ def test_gradient_through_dense_layers_needs_no_transposed_weight(bias: bool) ->
     expected = module(x, classes)
     assert kinds(graph)[aten.t.default] > 0
 
-    read_weights_as_stored(graph)
+    fold_transposed_weights(graph)
     graph.recompile()
 
     found = kinds(graph)
@@ -77,7 +77,7 @@ def test_sequence_product_uses_one_weight() -> None:
     graph = traced(module, x)
     assert kinds(graph)[aten.bmm.default] == 2, "PyTorch does not expand the weight"
 
-    read_weights_as_stored(graph)
+    fold_transposed_weights(graph)
     graph.recompile()
 
     assert kinds(graph)[aten.bmm.default] == 0
@@ -89,7 +89,7 @@ def test_batched_product_of_different_constants_is_unchanged() -> None:
     weights = nn.Parameter(torch.randn(4, 3, 2), requires_grad=False)
     graph = traced(lambda x: x.bmm(weights), torch.randn(4, 5, 3))
     before = kinds(graph)
-    read_weights_as_stored(graph)
+    fold_transposed_weights(graph)
     assert kinds(graph) == before
 
 
@@ -99,11 +99,13 @@ def test_products_of_computed_tensors_are_unchanged() -> None:
 
     graph = traced(multiply, torch.randn(2, 3), torch.randn(4, 3))
     before = kinds(graph)
-    read_weights_as_stored(graph)
+    fold_transposed_weights(graph)
     assert kinds(graph) == before
 
 
-@pytest.mark.parametrize(("name", "hidden", "features"), [("flattens", 24, 300), ("convolves pooled", 24, CHANNELS)])
+@pytest.mark.parametrize(
+    ("name", "hidden", "features"), [("flattens", 24, 300), ("convolves after pooling", 24, CHANNELS)]
+)
 def test_exported_head_stores_each_weight_once(
     name: str, hidden: int, features: int, export: Callable[[str], Export]
 ) -> None:
@@ -117,7 +119,7 @@ def test_exported_head_stores_each_weight_once(
 
 def test_weights_are_named_after_modules(export: Callable[[str], Export]) -> None:
     explained = export("flattens")
-    assert isinstance(explained.module, Deployed)
+    assert isinstance(explained.module, ExportableModel)
     weights = {f"explained.model.{name}" for name, _ in explained.module.explained.model.named_parameters()}
     stored = {tensor.name for tensor in explained.graph.model.graph.initializer}
     folded = {f"explained.model.features.{index}.{kind}" for index in (1, 4) for kind in ("weight", "bias")}

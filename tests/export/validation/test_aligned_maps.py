@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import predict
-from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
+from kdedge_export.torch_export import ExportableModel, export_graph, save_model, wrap_for_export
 from kdedge_export.validation import Models, ValidationSet, validate
-from kdedge_export.validation.activation_boundaries import Call, KinkedCalls, Unit
-from kdedge_export.validation.aligned_maps import at_the_same_kinks, has_kinks
+from kdedge_export.validation.activation_boundaries import ActivationCall, BoundaryRecorder, BoundaryUnit
+from kdedge_export.validation.aligned_maps import align_activations, has_boundaries
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(map(str, range(CLASSES)))
@@ -27,11 +27,11 @@ MARGIN = 5e-7
 """Margin for values of about 1: more than sums in different orders differ, but less than four roundings."""
 
 
-def at_its_kinks(image: np.ndarray) -> torch.nn.Module:
+def at_its_boundaries(image: np.ndarray) -> torch.nn.Module:
     """Return a network in which one unit of some channels is below zero for this image, by less than rounding."""
     torch.manual_seed(0)
     network = randomised(HeadNet())
-    x = deploy(network, SPEC).normalise(torch.from_numpy(image))
+    x = wrap_for_export(network, SPEC).normalize(torch.from_numpy(image))
     convolution, norm = network.features[0], network.features[1]
     channels = torch.tensor(CHANNELS)  # each at a different position of the image
     with torch.no_grad():
@@ -40,9 +40,9 @@ def at_its_kinks(image: np.ndarray) -> torch.nn.Module:
     return network
 
 
-def exported(image: np.ndarray, method: str, folder) -> tuple[Deployed, Model]:
+def exported(image: np.ndarray, method: str, folder) -> tuple[ExportableModel, Model]:
     """Return the network and its graph, in which these units are slightly above zero."""
-    module = deploy(at_its_kinks(image), SPEC, method)
+    module = wrap_for_export(at_its_boundaries(image), SPEC, method)
     save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), folder / "model.onnx")
     channels = np.isin(np.arange(8), CHANNELS)
 
@@ -56,7 +56,7 @@ def exported(image: np.ndarray, method: str, folder) -> tuple[Deployed, Model]:
 
 
 @pytest.mark.parametrize("method", ["input-gradient", "integrated-gradients", "smoothgrad"])
-def test_graph_units_may_fall_on_other_sides_of_their_kinks(method: str, pictures: Draw, tmp_path) -> None:
+def test_graph_units_may_fall_on_other_sides_of_their_boundaries(method: str, pictures: Draw, tmp_path) -> None:
     image = pictures(1, 1)
     module, model = exported(image, method, tmp_path)
     ours = predict(module, image)
@@ -64,7 +64,7 @@ def test_graph_units_may_fall_on_other_sides_of_their_kinks(method: str, picture
     if method == "input-gradient":
         raw = agreement.map_error(ours.maps, theirs).max()
         assert raw > 10 * TOLERANCE, "the network does not reproduce the effect"
-    alike = at_the_same_kinks(module, model, image, ours.explained_class)
+    alike = align_activations(module, model, image, ours.explained_class)
     assert agreement.map_error(alike.maps, theirs).max() <= TOLERANCE
     check = map_check(module, model, image)
     assert check.passed and check.bound == TOLERANCE
@@ -119,7 +119,7 @@ def test_channel_of_large_scale_does_not_excuse_other_channels(
         norm.weight[3] *= scale
         norm.bias[3] *= scale
         dense.weight[:, 3] /= scale
-    module = deploy(network, SPEC, "input-gradient")
+    module = wrap_for_export(network, SPEC, "input-gradient")
     save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), tmp_path / "model.onnx")
     sound = Model.load(tmp_path / "model.onnx", threads=1)
     assert map_check(module, sound, image).passed
@@ -159,22 +159,22 @@ def test_no_unit_is_moved_if_too_many_would_be(pictures: Draw, tmp_path, monkeyp
     monkeypatch.setattr(sys.modules[__name__], "CHANNELS", tuple(range(8)))
     module, model = exported(image, "input-gradient", tmp_path)
     ours = predict(module, image)
-    alike = at_the_same_kinks(module, model, image, ours.explained_class)
+    alike = align_activations(module, model, image, ours.explained_class)
     assert alike.moved.tolist() == [0]
     np.testing.assert_array_equal(alike.maps, ours.maps)
 
 
-def test_closed_form_has_no_kinks_and_smooth_network_no_moved_units(pictures: Draw, tmp_path) -> None:
+def test_closed_form_has_no_boundaries_and_smooth_network_no_moved_units(pictures: Draw, tmp_path) -> None:
     image = pictures(1, 1)
     torch.manual_seed(0)
     network = randomised(HeadNet())
-    assert not has_kinks(deploy(network, SPEC))
+    assert not has_boundaries(wrap_for_export(network, SPEC))
     network.features[2], network.features[5] = nn.SiLU(), nn.SiLU()
-    module = deploy(network, SPEC, "input-gradient")
-    assert has_kinks(module)
+    module = wrap_for_export(network, SPEC, "input-gradient")
+    assert has_boundaries(module)
     save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), tmp_path / "model.onnx")
     model, ours = Model.load(tmp_path / "model.onnx", threads=1), predict(module, image)
-    np.testing.assert_array_equal(at_the_same_kinks(module, model, image, ours.explained_class).maps, ours.maps)
+    np.testing.assert_array_equal(align_activations(module, model, image, ours.explained_class).maps, ours.maps)
 
 
 @pytest.mark.parametrize(
@@ -208,30 +208,30 @@ def test_closed_form_has_no_kinks_and_smooth_network_no_moved_units(pictures: Dr
         "between tensors",
     ],
 )
-def test_unit_is_moved_to_its_side_in_the_other_run(function, kinks: list[float]) -> None:
+def test_unit_is_moved_to_its_side_in_the_other_run(function, boundaries: list[float]) -> None:
     step = 2.0**-16
-    here = torch.tensor([kink + side * step for kink in kinks for side in (-1, 1)] + [0.5, 2.5, -5.0])
-    there = torch.tensor([kink - side * step for kink in kinks for side in (-1, 1)] + [0.4, 2.6, -5.1])
-    found: list[Unit] = []
+    here = torch.tensor([boundary + side * step for boundary in boundaries for side in (-1, 1)] + [0.5, 2.5, -5.0])
+    there = torch.tensor([boundary - side * step for boundary in boundaries for side in (-1, 1)] + [0.4, 2.6, -5.1])
+    found: list[BoundaryUnit] = []
 
-    def watch(call: Call) -> None:
+    def watch(call: ActivationCall) -> None:
         turned = call.turned(call.x, function(there.clone()), torch.full_like(call.x, 2 * step))
-        found.extend(Unit(call.number, index, push) for index, push in turned)
+        found.extend(BoundaryUnit(call.number, index, push) for index, push in turned)
         assert call.turned(call.x, function(here.clone()), torch.full_like(call.x, 2 * step)) == []
         assert call.turned(call.x, function(there.clone()), torch.full_like(call.x, 0.5 * step)) == []
 
     slopes = []
     for pushed in ([], found):
         x = here.clone().requires_grad_()
-        with KinkedCalls(None if pushed else watch, pushed):
+        with BoundaryRecorder(None if pushed else watch, pushed):
             y = function(x * 1)
         slopes.append(torch.autograd.grad(y.sum(), x)[0])
-    assert {unit.index for unit in found} == set(range(2 * len(kinks))) and {unit.call for unit in found} == {0}
+    assert {unit.index for unit in found} == set(range(2 * len(boundaries))) and {unit.call for unit in found} == {0}
     before, after = slopes
-    for low in range(0, 2 * len(kinks), 2):
+    for low in range(0, 2 * len(boundaries), 2):
         assert before[low] != before[low + 1]
         torch.testing.assert_close(after[[low, low + 1]], before[[low + 1, low]], atol=1e-4, rtol=0)
-    torch.testing.assert_close(after[2 * len(kinks) :], before[2 * len(kinks) :])
+    torch.testing.assert_close(after[2 * len(boundaries) :], before[2 * len(boundaries) :])
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_unit_is_moved_to_its_side_in_the_other_run(function, kinks: list[float]
 )
 def test_in_place_functions_are_moved_in_place(function, in_place: bool) -> None:
     x = torch.tensor([0.25, 0.5])
-    with KinkedCalls(pushed=[Unit(0, 1, 0.125)]):
+    with BoundaryRecorder(pushed=[BoundaryUnit(0, 1, 0.125)]):
         result = function(x)
     assert result.tolist() == [0.25, 0.625]
     assert x.tolist() == ([0.25, 0.625] if in_place else [0.25, 0.5])
@@ -256,7 +256,7 @@ def test_in_place_functions_are_moved_in_place(function, in_place: bool) -> None
 
 def test_pooling_with_ceil_mode_is_not_in_place() -> None:
     x = torch.arange(25.0).reshape(1, 1, 5, 5)
-    with KinkedCalls(pushed=[Unit(0, 24, 1.0)]):
+    with BoundaryRecorder(pushed=[BoundaryUnit(0, 24, 1.0)]):
         F.max_pool2d(x, 2, 2, 0, 1, True)
     assert x.flatten()[24] == 24
 
@@ -271,16 +271,16 @@ def test_runner_up_of_a_window_wins_if_larger_in_the_other_run(
     there, (second, first) = here.clone(), columns
     here[0, 1, 2, second], here[0, 1, 2, first] = 90.0, 90.00002
     there[0, 1, 2, second], there[0, 1, 2, first] = 90.00002, 90.0
-    found: list[Unit] = []
+    found: list[BoundaryUnit] = []
 
-    def watch(call: Call) -> None:
+    def watch(call: ActivationCall) -> None:
         far, near = (torch.full_like(call.x, reach) for reach in (1e-4, 1e-6))
         assert call.pools and call.turned(call.x, here, far) == [] == call.turned(call.x, there, near)
-        found.extend(Unit(call.number, index, push) for index, push in call.turned(call.x, there, far))
+        found.extend(BoundaryUnit(call.number, index, push) for index, push in call.turned(call.x, there, far))
 
     for pushed, winner, other in (([], first, second), (found, second, first)):
         values = here.clone().requires_grad_()
-        with KinkedCalls(None if pushed else watch, pushed):
+        with BoundaryRecorder(None if pushed else watch, pushed):
             y = F.max_pool2d(values, kernel, stride=kernel, padding=padding, ceil_mode=ceil_mode)
         slopes = torch.autograd.grad(y.sum(), values)[0]
         assert slopes[0, 1, 2, winner] == 1 and slopes[0, 1, 2, other] == 0

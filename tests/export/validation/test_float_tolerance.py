@@ -13,16 +13,16 @@ from small_nets import CLASSES, SPEC, HeadNet, randomised
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import compare
 from kdedge_export.metrics.torch_predictions import predict
-from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
+from kdedge_export.torch_export import ExportableModel, export_graph, save_model, wrap_for_export
 from kdedge_export.validation import Gates
 from kdedge_export.validation.fidelity_checks import check_comparison
-from kdedge_export.validation.float_tolerance import CEILING, hardest, spread_of_rounding, tied_by_rounding
+from kdedge_export.validation.float_tolerance import CEILING, is_tied, measure_float_tolerance, worst_case
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(map(str, range(CLASSES)))
 
 
-def cancelling(method: str) -> Deployed:
+def cancelling(method: str) -> ExportableModel:
     """Return a network whose features lie close together, far from zero, until a normalization removes the offset."""
     torch.manual_seed(0)
     network = randomised(HeadNet())
@@ -32,7 +32,7 @@ def cancelling(method: str) -> Deployed:
         norm.bias += 3e3
         second.running_mean += 3e3 * convolution.weight.sum(dim=(1, 2, 3))
     convolution.padding = (0, 0)  # zero padding would have no offset
-    return deploy(network, SPEC, method)
+    return wrap_for_export(network, SPEC, method)
 
 
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient"])
@@ -41,25 +41,25 @@ def test_file_may_differ_by_the_float32_error(method: str, pictures: Draw, tmp_p
     before = {name: value.clone() for name, value in module.state_dict().items()}
     save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), tmp_path / "model.onnx")
     model = Model.load(tmp_path / "model.onnx", threads=1)
-    answer = model.predict(images)
+    prediction = model.predict(images)
     with torch.no_grad():
         logits, maps, classes = module(torch.from_numpy(images), torch.tensor([-1]))
         _, others, _ = module(torch.from_numpy(images), (classes + 1) % CLASSES)
-    errors = agreement.map_error(maps.numpy(), answer.saliency_map)
+    errors = agreement.map_error(maps.numpy(), prediction.saliency_map)
     assert errors.max() > 1e-4, "the network does not reproduce the effect"
-    rounding = spread_of_rounding(module, images, classes.numpy())
+    rounding = measure_float_tolerance(module, images, classes.numpy())
     of_logits, of_maps = rounding.logits, rounding.maps
     assert (errors <= of_maps).all()
-    assert (np.abs(answer.logits - logits.numpy()).max(axis=1) / np.ptp(logits.numpy(), axis=1) <= of_logits).all()
+    assert (np.abs(prediction.logits - logits.numpy()).max(axis=1) / np.ptp(logits.numpy(), axis=1) <= of_logits).all()
     assert (agreement.map_error(maps.numpy(), others.numpy()) > 10 * of_maps).all()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert map_check(module, model, images).passed
 
 
-def tied(image: np.ndarray, by: float) -> Deployed:
+def tied(image: np.ndarray, by: float) -> ExportableModel:
     """Return a network whose two top logits for this image differ by this fraction of the logits' range."""
     torch.manual_seed(0)
-    module = deploy(randomised(HeadNet()), SPEC)
+    module = wrap_for_export(randomised(HeadNet()), SPEC)
     head = module.explained.model.get_parameter(module.explained.head.layers[-1].bias)  # type: ignore[union-attr]
     with torch.no_grad():
         for _ in range(3):
@@ -78,7 +78,7 @@ def test_classes_tied_by_rounding_count_as_agreement(by: float, ties: int, pictu
     other = ours.logits.copy()
     other[0, [first, second]] = other[0, [second, first]]
     theirs = replace(ours, logits=other)
-    assert tied_by_rounding(module, images, ours, theirs) == ties
+    assert is_tied(module, images, ours, theirs) == ties
     compared = compare(ours, theirs, None)
     agreement, *_ = check_comparison("fp32", compared, Gates(), ties=ties)
     assert compared.agreement < 1.0 and agreement.passed is bool(ties)
@@ -89,15 +89,15 @@ def test_non_finite_prediction_is_no_tie(pictures: Draw) -> None:
     module = tied(images[:1], 1e-7)
     ours = predict(module, images)
     theirs = replace(ours, logits=np.full_like(ours.logits, np.nan))
-    assert tied_by_rounding(module, images, ours, theirs) == 0
+    assert is_tied(module, images, ours, theirs) == 0
 
 
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient"])
 def test_rounding_error_of_a_sound_network_is_below_the_bound(method: str, pictures: Draw) -> None:
     images = pictures(2, 1)
     torch.manual_seed(0)
-    module = deploy(randomised(HeadNet()), SPEC, method)
-    rounding = spread_of_rounding(module, images, np.array([3, 4]))
+    module = wrap_for_export(randomised(HeadNet()), SPEC, method)
+    rounding = measure_float_tolerance(module, images, np.array([3, 4]))
     of_logits, of_maps = rounding.logits, rounding.maps
     assert (np.abs(rounding.kl) <= 1e-8).all()
     assert of_logits.shape == of_maps.shape == (2,)
@@ -105,7 +105,7 @@ def test_rounding_error_of_a_sound_network_is_below_the_bound(method: str, pictu
     assert ((of_maps > 0) & (of_maps <= 2e-5)).all()
 
 
-def dazzled() -> Deployed:
+def dazzled() -> ExportableModel:
     """Return a network in which brightness shifts all features by so much that rounding dominates."""
     torch.manual_seed(0)
     network = randomised(HeadNet())
@@ -114,7 +114,7 @@ def dazzled() -> Deployed:
         first.weight[:, :, 1, 1] += 3e7 * ((norm.running_var + norm.eps).sqrt() / norm.weight)[:, None]
         second.weight -= second.weight.mean(dim=1, keepdim=True)
     second.padding = (0, 0)
-    return deploy(network, replace(SPEC, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    return wrap_for_export(network, replace(SPEC, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
 
 
 def explain_the_next_class(graph: onnx.ModelProto) -> None:
@@ -138,7 +138,7 @@ def test_rounding_error_of_one_image_does_not_excuse_another(tmp_path) -> None:
     wrong = changed(sound, explain_the_next_class, tmp_path)
     ours = predict(module, images)
     wrong_errors = agreement.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
-    of_maps = spread_of_rounding(module, images, ours.explained_class).maps
+    of_maps = measure_float_tolerance(module, images, ours.explained_class).maps
     assert of_maps.max() > wrong_errors[:40].max(), "the network does not reproduce the effect"
     assert map_check(module, wrong, images).outcome == "failed"
 
@@ -167,5 +167,5 @@ def test_agreement_within_rounding_above_one_percent_is_inconclusive(tmp_path) -
     ],
 )
 def test_each_error_is_compared_with_its_own_rounding(errors: list[float], rounding: list[float], expected) -> None:
-    found = hardest(np.array(errors), np.array(rounding), 1e-4)
+    found = worst_case(np.array(errors), np.array(rounding), 1e-4)
     np.testing.assert_equal((found.outcome, found.error, found.bound), expected)

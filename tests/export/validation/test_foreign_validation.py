@@ -13,8 +13,8 @@ from kdedge_export.candidates import reference
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.validation import (
     Check,
-    Evidence,
     Models,
+    SampleGallery,
     ValidationReport,
     ValidationSet,
     checklist,
@@ -26,7 +26,7 @@ from kdedge_runtime import Model
 
 IMAGES = pictures(400)
 TOY = Toy()
-ANSWERS = predict(TOY, IMAGES).logits.argmax(axis=1)
+PREDICTIONS = predict(TOY, IMAGES).logits.argmax(axis=1)
 COMPARED_WITH_PYTORCH = {
     *("fp32_agreement", "fp32_logits_error", "fp32_kl", "fp32_map_error"),
     *("fp32_other_map_error", "fp32_labels", "fp32_input"),
@@ -34,8 +34,8 @@ COMPARED_WITH_PYTORCH = {
 
 
 def run(
-    fp32: Model, int8: Model | None = None, targets: np.ndarray | None = ANSWERS, quick: bool = True
-) -> tuple[ValidationReport, Evidence]:
+    fp32: Model, int8: Model | None = None, targets: np.ndarray | None = PREDICTIONS, quick: bool = True
+) -> tuple[ValidationReport, SampleGallery]:
     """Validate files without a student, as `kdedge validate` does after `export --from-onnx`."""
     models = Models(student=None, fp32=fp32, int8=int8, trained_input=fp32.metadata.input)
     return validate(models, ValidationSet(IMAGES, fp32.metadata.labels, targets), quick=quick)
@@ -141,7 +141,7 @@ def test_unlabeled_images_are_supported(fp32: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_int8", [True, False], ids=["int8", "fp32 only"])
 def test_reports_list_inapplicable_checks_and_no_student(fp32: Model, tmp_path: Path, with_int8: bool) -> None:
     int8 = model_file(TOY, tmp_path / "model.int8.onnx", noise=0.005) if with_int8 else None
-    targets = np.where(np.arange(len(ANSWERS)) % 50, ANSWERS, (ANSWERS + 1) % len(LABELS))
+    targets = np.where(np.arange(len(PREDICTIONS)) % 50, PREDICTIONS, (PREDICTIONS + 1) % len(LABELS))
     report, evidence = run(fp32, int8, targets=targets, quick=False)
     html, document = write_report(report, evidence, tmp_path)
     values, page = json.loads(document.read_text("utf-8")), html.read_text("utf-8")

@@ -37,8 +37,8 @@ def outcomes(role: str, comparison: Comparison, gates: Gates | None = None) -> d
 def test_good_export_passes_every_check() -> None:
     fp32, int8 = outcomes("fp32", compared()), outcomes("int8", GOOD)
     assert set(fp32) == {"fp32_agreement", "fp32_logits_error", "fp32_kl", "fp32_map_error"}
-    of_answers = {"int8_top1_drop_points", "int8_kl", "int8_logits_distance"}
-    assert set(int8) == of_answers | {"int8_map_pearson_mean", "int8_map_pearson_p5", "int8_map_scale_error"}
+    of_predictions = {"int8_top1_drop_points", "int8_kl", "int8_logits_distance"}
+    assert set(int8) == of_predictions | {"int8_map_pearson_mean", "int8_map_pearson_p5", "int8_map_scale_error"}
     assert all(fp32.values()) and all(int8.values())
 
 
@@ -50,7 +50,7 @@ def test_good_export_passes_every_check() -> None:
         ("fp32", replace(compared(), kl=2e-4), "fp32_kl"),
         ("fp32", compared(correlations=[0.99999]), "fp32_map_error"),
         ("int8", compared(lost=range(11)), "int8_top1_drop_points"),
-        ("int8", compared(labelled=False, lost=range(101)), "int8_agreement"),
+        ("int8", compared(labeled=False, lost=range(101)), "int8_agreement"),
         ("int8", replace(compared(), kl_capped=0.2), "int8_kl"),
         ("int8", replace(compared(), logits_distance=0.2), "int8_logits_distance"),
         ("int8", replace(compared(), maps=replace(compared().maps, scale_error=0.2)), "int8_map_scale_error"),
@@ -78,8 +78,8 @@ def test_non_finite_values_never_pass(value: float) -> None:
 
 
 def test_agreement_replaces_accuracy_without_labels() -> None:
-    unlabelled = compared(labelled=False, lost=range(500))
-    result = outcomes("int8", unlabelled)
+    unlabeled = compared(labeled=False, lost=range(500))
+    result = outcomes("int8", unlabeled)
     assert result["int8_top1_drop_points"] is None
     assert result["int8_agreement"] is False
 
@@ -363,11 +363,11 @@ def test_verdict_needs_a_passed_check_and_no_failure() -> None:
 
 class TestChecklist:
     def test_lines_are_aligned_with_marks(self) -> None:
-        unlabelled = check_comparison("int8", compared(100, labelled=False, lost=range(50)), Gates())
+        unlabeled = check_comparison("int8", compared(100, labeled=False, lost=range(50)), Gates())
         wanted = {"int8_top1_drop_points", "int8_agreement", "int8_map_pearson_mean", "int8_map_pearson_p5"}
         checks = [
             *check_comparison("fp32", compared(), Gates())[1:3],
-            *(check for check in unlabelled if check.key in wanted),
+            *(check for check in unlabeled if check.key in wanted),
         ]
         assert checklist(checks) == [
             "[✓] fp32 logits error                 0.0e+00                      (<= 0.0001)",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from toy_validation import IMAGES, STUDENT, failed, run
 from validate_toys import LABELS, METADATA, SIDE, Toy, model_file
 
-from kdedge_export.torch_export import Plain, deploy, export_graph, save_model
+from kdedge_export.torch_export import ClassifierOnly, export_graph, save_model, wrap_for_export
 from kdedge_export.validation import (
     Data,
     Footprint,
@@ -139,7 +139,7 @@ def test_image_sanity_check_needs_two_images(tmp_path: Path) -> None:
 
 
 def test_single_class_has_no_class_sanity_check(tmp_path: Path) -> None:
-    student = deploy(convnet(classes=1), METADATA.input)
+    student = wrap_for_export(convnet(classes=1), METADATA.input)
     path = tmp_path / "model.onnx"
     save_model(export_graph(student).model, replace(METADATA, labels=("stop",), outputs=student.outputs), path)
     file, images = Model.load(path, threads=1), IMAGES[:40]
@@ -165,7 +165,7 @@ def convnet(classes: int = len(LABELS)) -> nn.Module:
 
 
 def test_real_export_passes(tmp_path: Path) -> None:
-    student = deploy(convnet(), METADATA.input)
+    student = wrap_for_export(convnet(), METADATA.input)
     path = tmp_path / "model.onnx"
     save_model(export_graph(student).model, replace(METADATA, outputs=student.outputs), path)
     report, _ = run(tmp_path, student=student, fp32=Model.load(path), int8=None, targets=None, quick=True)
@@ -173,7 +173,7 @@ def test_real_export_passes(tmp_path: Path) -> None:
 
 
 def test_export_without_a_map_is_compared_with_its_plain_module(tmp_path: Path) -> None:
-    student = Plain(convnet().eval(), METADATA.input)
+    student = ClassifierOnly(convnet().eval(), METADATA.input)
     path = tmp_path / "model.onnx"
     save_model(export_graph(student).model, replace(METADATA, outputs=Outputs("none")), path)
     report, _ = run(tmp_path, student=student, fp32=Model.load(path), int8=None, targets=None)
@@ -232,9 +232,9 @@ def test_map_displacement_is_applied_to_localization_and_overlays(tmp_path: Path
         }
         teacher = Toy(seed=7, stride=2)
         report, evidence = run(tmp_path, teacher=teacher, masks=masks, quick=True, **files)
-        assert report.localisation is not None
+        assert report.localization is not None
         found[shift] = (
-            {role: report.localisation.rows[role].energy_inside for role in ROLES},
+            {role: report.localization.rows[role].energy_inside for role in ROLES},
             render_page(report, evidence),
         )
     (still, page), (moved, moved_page) = found.values()

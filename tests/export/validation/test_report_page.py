@@ -12,8 +12,17 @@ from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
 from kdedge_export.candidates import Role
 from kdedge_export.metrics.confidence import Interval
-from kdedge_export.metrics.localization import Localisation
-from kdedge_export.validation import Check, Data, Evidence, Footprint, Models, ValidationReport, ValidationSet, validate
+from kdedge_export.metrics.localization import Localization
+from kdedge_export.validation import (
+    Check,
+    Data,
+    Footprint,
+    Models,
+    SampleGallery,
+    ValidationReport,
+    ValidationSet,
+    validate,
+)
 from kdedge_export.validation.check import judge
 from kdedge_export.validation.page import render_page
 from kdedge_export.validation.page.histogram import histogram, lower_end
@@ -26,7 +35,7 @@ STUDENT = Toy()
 
 
 @pytest.fixture(scope="module")
-def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationReport, Evidence]:
+def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationReport, SampleGallery]:
     folder = tmp_path_factory.mktemp("models")
     return validate(
         Models(
@@ -78,7 +87,7 @@ def read(page: str) -> Reader:
     return reader
 
 
-def test_page_is_well_formed_and_self_contained(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_page_is_well_formed_and_self_contained(validated: tuple[ValidationReport, SampleGallery]) -> None:
     page = render_page(*validated)
     reader = read(page)
     assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object"}
@@ -89,7 +98,7 @@ def test_page_is_well_formed_and_self_contained(validated: tuple[ValidationRepor
     assert len(page.encode()) < 6_000_000
 
 
-def test_page_shows_the_verdict_and_every_check(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_page_shows_the_verdict_and_every_check(validated: tuple[ValidationReport, SampleGallery]) -> None:
     report, evidence = validated
     text = read(render_page(report, evidence)).text
     failed = sum(check.passed is False for check in report.checks)
@@ -97,7 +106,9 @@ def test_page_shows_the_verdict_and_every_check(validated: tuple[ValidationRepor
     assert all(check.name in text for check in report.checks)
 
 
-def test_page_marks_accuracy_on_images_that_selected_the_epoch(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_page_marks_accuracy_on_images_that_selected_the_epoch(
+    validated: tuple[ValidationReport, SampleGallery],
+) -> None:
     report, evidence = validated
     chosen = replace(report, data=replace(report.data, chose_epoch=True))
     text = read(render_page(chosen, evidence)).text
@@ -106,7 +117,7 @@ def test_page_marks_accuracy_on_images_that_selected_the_epoch(validated: tuple[
     assert "epoch" not in read(render_page(report, evidence)).text
 
 
-def test_page_shows_every_section_and_the_notes(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_page_shows_every_section_and_the_notes(validated: tuple[ValidationReport, SampleGallery]) -> None:
     report, evidence = validated
     footprints: dict[Role, Footprint] = {
         "fp32": Footprint(parameters=76_070, file_mb=0.3, latency_ms=2.0, threads=1, peak_memory_mb=70.0),
@@ -149,7 +160,7 @@ NOTE = {
 }
 
 
-def test_quantization_section_describes_the_metadata(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_quantization_section_describes_the_metadata(validated: tuple[ValidationReport, SampleGallery]) -> None:
     report, evidence = validated
 
     def page(**more: object) -> str:
@@ -173,7 +184,7 @@ def test_quantization_section_describes_the_metadata(validated: tuple[Validation
 
 
 def test_metadata_values_are_escaped_in_the_page(
-    validated: tuple[ValidationReport, Evidence],
+    validated: tuple[ValidationReport, SampleGallery],
 ) -> None:
     report, evidence = validated
     evil = "<form action=//elsewhere>"
@@ -189,7 +200,7 @@ def test_metadata_values_are_escaped_in_the_page(
 
 
 def test_page_renders_with_incomplete_quantization_metadata(
-    validated: tuple[ValidationReport, Evidence],
+    validated: tuple[ValidationReport, SampleGallery],
 ) -> None:
     report, evidence = validated
     for note, told in (({}, False), ({"device": "a board"}, True)):
@@ -198,7 +209,7 @@ def test_page_renders_with_incomplete_quantization_metadata(
         assert ("Target device" in text) is told
 
 
-def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[ValidationReport, SampleGallery]) -> None:
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
     reason = "with 80 images; about 900 would show it"
@@ -211,7 +222,7 @@ def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[Valida
 
 
 def test_headline_asks_for_more_images_only_if_they_would_help(
-    validated: tuple[ValidationReport, Evidence],
+    validated: tuple[ValidationReport, SampleGallery],
 ) -> None:
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
@@ -227,16 +238,16 @@ def test_headline_asks_for_more_images_only_if_they_would_help(
 
 @pytest.mark.parametrize(("labelled", "whose"), [(True, "target class"), (False, "PyTorch student’s prediction")])
 def test_localization_section_names_the_explained_class(
-    validated: tuple[ValidationReport, Evidence], labelled: bool, whose: str
+    validated: tuple[ValidationReport, SampleGallery], labeled: bool, whose: str
 ) -> None:
     report, evidence = validated
-    place = Localisation(0.8, 0.7, {"pointing": None, "energy_inside": None})
-    located = replace(report, labelled=labelled, localisation=Sampled(40, {"int8": place}))
+    place = Localization(0.8, 0.7, {"pointing": None, "energy_inside": None})
+    located = replace(report, labeled=labeled, localization=Sampled(40, {"int8": place}))
     text = read(render_page(located, evidence)).text
     assert f"Maps explain the {whose}." in text
 
 
-def test_lowest_and_highest_agreement_are_shown_side_by_side(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_lowest_and_highest_agreement_are_shown_side_by_side(validated: tuple[ValidationReport, SampleGallery]) -> None:
     _, evidence = validated
     scores = evidence.pearson["int8"]
     found = [float(value) for value in re.findall(r"r = ([−\d.]+)", lost_and_kept(evidence).replace("−", "-"))]
@@ -268,7 +279,9 @@ def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
 
 
 class TestChoice:
-    def test_worst_maps_come_first_then_changed_predictions(self, validated: tuple[ValidationReport, Evidence]) -> None:
+    def test_worst_maps_come_first_then_changed_predictions(
+        self, validated: tuple[ValidationReport, SampleGallery]
+    ) -> None:
         _, evidence = validated
         sections = {section.title: section.rows for section in choose(evidence)}
         assert list(sections) == ["Worst maps", "Changed predictions", "Farthest from the teacher", "Typical images"]
@@ -280,7 +293,7 @@ class TestChoice:
         others = set(range(len(IMAGES))) - set(sections["Worst maps"])
         assert max(worst) <= min(scores[row] for row in others)
 
-    def test_no_image_appears_twice(self, validated: tuple[ValidationReport, Evidence]) -> None:
+    def test_no_image_appears_twice(self, validated: tuple[ValidationReport, SampleGallery]) -> None:
         rows = [row for section in choose(validated[1]) for row in section.rows]
         assert len(rows) == len(set(rows))
 

@@ -179,7 +179,7 @@ def test_commands_for_a_model_file_reject_a_bundle(
 def test_bench_supports_required_signatures(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_commands, "bench", partial(model_commands.bench, runs=2))
+    monkeypatch.setattr(model_commands, "run_benchmark", partial(model_commands.run_benchmark, runs=2))
     required = ("--require-signature", str(key.with_suffix(".pub")))
     command("bundle", str(run_folder), "-o", str(tmp_path / "unsigned.zip"))
     command("bundle", str(run_folder), "-o", str(tmp_path / "signed.zip"), "--sign", str(key))

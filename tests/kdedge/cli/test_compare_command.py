@@ -15,11 +15,11 @@ from onnx import numpy_helper
 from PIL import Image
 from training_toys import CLASSES, VAL, Outcome, write_foreign_file, write_scenes
 
-from kdedge.models.run_folder import ANSWERS, BEST
+from kdedge.models.run_folder import BEST, PREDICTIONS
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.run_comparison import compare_runs
-from kdedge.training.compute_device import Compute
-from kdedge.training.teachers.teacher_cache import AnswerCache
+from kdedge.training.compute_device import ComputeDevice
+from kdedge.training.teachers.teacher_cache import TeacherCache
 
 
 @pytest.fixture
@@ -56,12 +56,12 @@ def right_by_class(run: Path, val: Path) -> dict[str, float]:
 class TestMeasuring:
     def test_predictions_are_of_the_best_epoch(self, runs: list[Path], scenes: Path) -> None:
         comparison = compare_runs(runs)
-        assert [one.title for one in comparison.answers] == ["student-0", "student-1", "teacher"]
+        assert [one.title for one in comparison.predictions] == ["student-0", "student-1", "teacher"]
         assert comparison.teachers == (), "the teacher is one of the runs"
         assert comparison.notes == () and comparison.doubts == ()
-        for run, one in zip(runs, comparison.answers, strict=True):
-            hits = one.predictions.logits.argmax(axis=1) == one.pictures.targets
-            shares = {label: hits[one.pictures.targets == i].mean() for i, label in enumerate(one.pictures.labels)}
+        for run, one in zip(runs, comparison.predictions, strict=True):
+            hits = one.predictions.logits.argmax(axis=1) == one.images.targets
+            shares = {label: hits[one.images.targets == i].mean() for i, label in enumerate(one.images.labels)}
             assert shares == pytest.approx(right_by_class(run, scenes / "val"))
             assert one.predictions.maps is not None and len(one.predictions.maps) == 3 * VAL
             np.testing.assert_array_equal(one.predictions.explained_class, one.right)
@@ -71,7 +71,7 @@ class TestMeasuring:
         told: list[tuple[str, int, int]] = []
         comparison = compare_runs(runs[:2], progress=lambda *step: told.append(step))
         assert [one.title for one in comparison.teachers] == ["teacher"]
-        expected = compare_runs(runs[2:]).answers[0].predictions.logits
+        expected = compare_runs(runs[2:]).predictions[0].predictions.logits
         np.testing.assert_allclose(comparison.teachers[0].predictions.logits, expected, atol=1e-5)
         assert told[0] == ("reading images", 1, 3 * VAL)
         assert told[-1] == ("evaluating models", 9 * VAL, 9 * VAL)
@@ -90,32 +90,32 @@ class TestMeasuring:
         comparison = compare_runs([make_run(tmp_path / "student", data=scenes, teacher=origin)])
         assert comparison.notes == ()
         (teacher,) = comparison.teachers
-        assert teacher.pictures.images.shape == (3 * VAL, 48, 48, 3), "decoded at its own size"
-        colours = teacher.pictures.images.mean((1, 2)) / 255
+        assert teacher.images.images.shape == (3 * VAL, 48, 48, 3), "decoded at its own size"
+        colors = teacher.images.images.mean((1, 2)) / 255
         weight, bias = (numpy_helper.to_array(part) for part in onnx.load(origin["source"]).graph.initializer)
-        expected = (colours - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225) @ weight + bias
+        expected = (colors - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225) @ weight + bias
         np.testing.assert_allclose(teacher.predictions.logits, expected, atol=1e-4)
 
     def test_missing_images_keep_recorded_metrics(self, tmp_path: Path) -> None:
         gone = tmp_path / "nowhere"
         comparison = compare_runs([make_run(tmp_path / name, data=gone, seed=seed) for seed, name in enumerate("ab")])
-        assert comparison.answers == () and len(comparison.parameters) == 2
+        assert comparison.predictions == () and len(comparison.parameters) == 2
         (note,) = comparison.notes
         assert note.startswith("a, b: only recorded metrics are shown") and str(gone) in note
 
     def test_images_beyond_half_of_the_memory_are_subsampled(
         self, runs: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Compute, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
+        monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
         comparison = compare_runs(runs)
         (note,) = comparison.notes
         assert note.startswith("student-0, student-1, teacher: classes and images cover 9 of 18 validation images")
-        assert [len(one.pictures.names) for one in comparison.answers] == [9, 9, 9]
-        assert np.bincount(comparison.answers[0].pictures.targets).tolist() == [3, 3, 3]
+        assert [len(one.images.names) for one in comparison.predictions] == [9, 9, 9]
+        assert np.bincount(comparison.predictions[0].images.targets).tolist() == [3, 3, 3]
 
     def test_data_option_selects_other_images(self, scenes: Path, tmp_path: Path) -> None:
         comparison = compare_runs([make_run(tmp_path / "run", data=tmp_path / "nowhere")], data=str(scenes))
-        assert len(comparison.answers) == 1 and comparison.notes == ()
+        assert len(comparison.predictions) == 1 and comparison.notes == ()
 
     def test_changed_images_are_noted(self, runs: list[Path], scenes: Path, tmp_path: Path) -> None:
         moved = tmp_path / "moved"
@@ -178,11 +178,11 @@ class TestCommand:
     ) -> None:
         """`kdedge compare runs/*/` after `kdedge distill … --cache-teacher 4`."""
         make_run(tmp_path / "run")
-        AnswerCache(tmp_path / ANSWERS, {"teacher": "t"})
+        TeacherCache(tmp_path / PREDICTIONS, {"teacher": "t"})
         outcome = command("compare", *sorted(tmp_path.iterdir()), "--json", "-o", tmp_path / "page.html")
         assert outcome.code == 0, outcome.err
         assert [json.loads(line)["run"] for line in outcome.out.splitlines()] == ["run"]
-        outcome = command("compare", tmp_path / ANSWERS)
+        outcome = command("compare", tmp_path / PREDICTIONS)
         assert outcome.code == 2 and "is not a run folder" in outcome.err
 
     def test_an_error_keeps_the_existing_page(self, command: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from training_toys import Outcome
 
-from kdedge.cli.export_summary import print_export, require_goal
+from kdedge.cli.export_summary import check_goal_reached, print_export
 from kdedge.pipelines.model_export import ExportResult, export_model
 from kdedge_export.metrics.confidence import images_needed
-from kdedge_export.quantization import Goal
+from kdedge_export.quantization import FidelityGoal
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import ValidationFailed
@@ -161,7 +161,7 @@ def test_inconclusive_drop_reports_the_images_needed(
     chosen = exported.tradeoff.chosen
     fidelity = replace(chosen.fidelity, top1=0.9, drop_points=drop_points, most_drop_points=most)
     chosen = replace(chosen, fidelity=fidelity)
-    tradeoff = replace(exported.tradeoff, points=(chosen,), chosen=chosen, images=512, goal=Goal(max_drop=goal))
+    tradeoff = replace(exported.tradeoff, points=(chosen,), chosen=chosen, images=512, goal=FidelityGoal(max_drop=goal))
     print_export(replace(exported, tradeoff=tradeoff), "small:resnet8", None, None)
     said = " ".join(capsys.readouterr().err.split())
     if told is None:
@@ -182,11 +182,13 @@ def test_unneeded_qat_is_skipped_with_a_message(command: Command, exported_run: 
 
 def test_qat_is_not_suggested_after_qat(exported: ExportResult) -> None:
     assert exported.tradeoff is not None and exported.int8_note is not None
-    missed = replace(exported, int8=None, tradeoff=replace(exported.tradeoff, goal=Goal(keep_heatmaps=0.999999)))
+    missed = replace(
+        exported, int8=None, tradeoff=replace(exported.tradeoff, goal=FidelityGoal(min_map_correlation=0.999999))
+    )
     with pytest.raises(ValidationFailed, match=r"\(--qat"):
-        require_goal(missed)
+        check_goal_reached(missed)
     with pytest.raises(ValidationFailed) as told:
-        require_goal(replace(missed, int8_note=exported.int8_note | {"qat": {}}))
+        check_goal_reached(replace(missed, int8_note=exported.int8_note | {"qat": {}}))
     assert "--qat" not in str(told.value)
 
 

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from training_toys import Outcome
 
-from kdedge.data import scan
+from kdedge.data import index_dataset
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.feedback import FeedbackStore, Verdict, write_folder
-from kdedge_runtime.util.images import jpeg, read_picture
+from kdedge_runtime.feedback import FeedbackStore, Verdict, write_class_folders
+from kdedge_runtime.util.images import encode_jpeg, read_image
 
 
-def verdict(grey: int, label: str = "bolt", **changes: object) -> Verdict:
+def verdict(gray: int, label: str = "bolt", **changes: object) -> Verdict:
     values: dict[str, object] = {
         "judgement": "right",
-        "frame_jpeg": jpeg(np.full((60, 80, 3), grey, np.uint8), 90),
+        "frame_jpeg": encode_jpeg(np.full((60, 80, 3), gray, np.uint8), 90),
         "saliency_map": None,
         "label": label,
         "probability": 0.75,
@@ -36,10 +36,10 @@ def verdict(grey: int, label: str = "bolt", **changes: object) -> Verdict:
 
 VERDICTS = (
     verdict(10, "bolt"),
-    verdict(20, "bolt", judgement="label", correct_label="nut, M4", box=(0.25, 0.5, 0.75, 1.0)),
-    verdict(30, "nut, M4", judgement="place", box=(0.0, 0.0, 0.001, 0.001)),
-    verdict(40, "bolt", judgement="wrong"),
-    verdict(10, "bolt", judgement="label", correct_label="screw"),
+    verdict(20, "bolt", judgment="label", correct_label="nut, M4", box=(0.25, 0.5, 0.75, 1.0)),
+    verdict(30, "nut, M4", judgment="place", box=(0.0, 0.0, 0.001, 0.001)),
+    verdict(40, "bolt", judgment="wrong"),
+    verdict(10, "bolt", judgment="label", correct_label="screw"),
     verdict(50, "bolt"),
 )
 
@@ -56,13 +56,13 @@ def test_exported_folder_is_a_dataset(command: Callable[..., Outcome], database:
     folder = tmp_path / "out"
     outcome = command("feedback", "export", str(database), "-o", str(folder))
     assert outcome.code == 0, outcome.err
-    found = scan(str(folder))
+    found = index_dataset(str(folder))
     assert found.labels == ("bolt", "nut, M4", "screw")
     assert not found.skipped
     targets = [*found.train.targets, *found.val.targets]
     sizes = [targets.count(index) for index in range(3)]
     assert sizes == [1, 2, 1]
-    greys = sorted((path.parent.name, int(read_picture(path)[0, 0, 0])) for path in folder.rglob("*.jpg"))
+    greys = sorted((path.parent.name, int(read_image(path)[0, 0, 0])) for path in folder.rglob("*.jpg"))
     kept = [("bolt", 50), ("nut, M4", 20), ("nut, M4", 30), ("screw", 10)]
     assert greys == kept, "a second review of an image replaces the first"
     assert "4 images of 3 classes" in outcome.err
@@ -73,16 +73,16 @@ def test_exported_folder_is_a_dataset(command: Callable[..., Outcome], database:
 def test_merged_exports_overwrite_no_images(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for number, greys in enumerate([(10, 20), (20, 30)]):
-        write_folder([verdict(grey) for grey in greys], tmp_path / str(number))
+        write_class_folders([verdict(gray) for gray in greys], tmp_path / str(number))
         shutil.copytree(tmp_path / str(number), data, dirs_exist_ok=True)
-    assert sorted(int(read_picture(path)[0, 0, 0]) for path in data.rglob("*.jpg")) == [10, 20, 30]
+    assert sorted(int(read_image(path)[0, 0, 0]) for path in data.rglob("*.jpg")) == [10, 20, 30]
 
 
 def test_boxes_are_in_pixels_of_their_files(database: Path, tmp_path: Path) -> None:
     with FeedbackStore.open_to_read(database) as store:
-        written = write_folder(store, tmp_path / "out")
-    assert written.pictures == {"bolt": 1, "nut, M4": 2, "screw": 1}
-    assert (written.boxes, written.unlabelled, written.superseded) == (2, 1, 1)
+        written = write_class_folders(store, tmp_path / "out")
+    assert written.images == {"bolt": 1, "nut, M4": 2, "screw": 1}
+    assert (written.boxes, written.unlabeled, written.superseded) == (2, 1, 1)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "boxes.csv").read_text())))
     corners = [tuple(int(row[key]) for key in ("x1", "y1", "x2", "y2")) for row in rows]
     assert corners == [
@@ -97,36 +97,36 @@ def test_boxes_are_in_pixels_of_their_files(database: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("label", ["../../etc", "/etc/cron.d", "..", ".hidden", "a\\b", "nul\0", " . ", "停" * 200])
 def test_labels_cannot_escape_or_hide_the_folder(label: str, tmp_path: Path) -> None:
     target = tmp_path / "in" / "out"
-    write_folder([verdict(1, label), verdict(2, "other")], target)
+    write_class_folders([verdict(1, label), verdict(2, "other")], target)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 2
     assert all(path.parent.parent == target for path in files)
-    assert len(scan(str(target)).labels) == 2
+    assert len(index_dataset(str(target)).labels) == 2
 
 
 def test_colliding_labels_are_rejected_before_writing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'Bolt', 'bolt' would share a folder") as told:
-        write_folder([verdict(1, "bolt"), verdict(2, judgement="label", correct_label="Bolt")], tmp_path / "out")
+        write_class_folders([verdict(1, "bolt"), verdict(2, judgment="label", correct_label="Bolt")], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with FeedbackStore.open(tmp_path / "said.db", 5) as store:
         store.add(verdict(1, "bolt"))
-        store.add(verdict(2, judgement="label", correct_label="Bolt"))
+        store.add(verdict(2, judgment="label", correct_label="Bolt"))
     way_out = str(told.value).split('"')[1].replace("THIS", "bolt").replace("THAT", "Bolt")
     with closing(sqlite3.connect(tmp_path / "said.db")) as connection, connection:
         connection.execute(way_out)
     with FeedbackStore.open_to_read(tmp_path / "said.db") as store:
-        assert write_folder(store, tmp_path / "out").pictures == {"bolt": 2}
+        assert write_class_folders(store, tmp_path / "out").images == {"bolt": 2}
 
 
 def test_reviews_without_a_label_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="None of the 1 feedback entries gives a label"):
-        write_folder([verdict(1, judgement="wrong")], tmp_path / "out")
+        write_class_folders([verdict(1, judgment="wrong")], tmp_path / "out")
 
 
 def test_non_empty_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty"):
-        write_folder([verdict(1)], tmp_path)
+        write_class_folders([verdict(1)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 

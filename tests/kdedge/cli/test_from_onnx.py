@@ -70,11 +70,11 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runnable(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model with map and preprocessing, as `kdedge run` accepts it."""
-    from kdedge_export.onnx_import import PixelInput, explain_file
+    from kdedge_export.onnx_import import PixelInput, add_saliency
 
     path = tmp_path_factory.mktemp("runnable") / "ours.onnx"
     pixels = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    explain_file(theirs, path, pixels=pixels, labels=("bottle & cap", "cup", "fork"))
+    add_saliency(theirs, path, pixels=pixels, labels=("bottle & cap", "cup", "fork"))
     return path
 
 
@@ -438,7 +438,10 @@ class TestInspect:
         header, *layers = done.out.splitlines()
         assert header.split() == ["layer", "operator", "output", "parameters", "MMACs", "ms"]
         convolutions = [line.split() for line in layers if " Conv " in line]
-        assert [(cells[2], cells[3]) for cells in convolutions] == [("1×8×16×16", "224"), ("1×12×8×8", "876")]
+        assert [(positions[2], positions[3]) for positions in convolutions] == [
+            ("1×8×16×16", "224"),
+            ("1×12×8×8", "876"),
+        ]
         page = Page.of(tmp_path / "page.html")
         assert page.titles == ["Compute and latency per layer", "Classifier weights", "Layers"]
         assert page.rows["layers"] == len(layers)

@@ -13,7 +13,7 @@ from torch import Tensor
 from training_toys import Outcome
 
 from kdedge.models.code_trust import allow_typed
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.trained_model import load_trained
 from kdedge_runtime import Model
@@ -47,7 +47,7 @@ def network(tmp_path: Path) -> tuple[str, Path]:
     name, weights = f"{tmp_path / 'nets.py'}:make_model", tmp_path / "weights.safetensors"
     allow_typed(name)
     torch.manual_seed(0)
-    save_file(build(ModelSpec(name, CLASSES), SIDE).state_dict(), weights)
+    save_file(build_model(ModelSpec(name, CLASSES), SIDE).state_dict(), weights)
     return name, weights
 
 
@@ -181,9 +181,9 @@ def test_attribution_of_a_transformer(command: Command, photo: Path, tmp_path: P
     assert done.code == 0, done.err
     inspected = command("inspect", model, photo, "-o", tmp_path / "page.html")
     assert inspected.code == 0, inspected.err
-    cells = SIDE // 8
+    positions = SIDE // 8
     for attention in (2, 1):
-        assert f"{cells} × {cells}, input of attention {attention} of 2  gradient × activation" in inspected.err
+        assert f"{positions} × {positions}, input of attention {attention} of 2  gradient × activation" in inspected.err
     assert "% in non-patch tokens" in inspected.err
     assert "attention 2 of 2" in (tmp_path / "page.html").read_text("utf-8")
 

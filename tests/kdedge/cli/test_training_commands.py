@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, kdedge_command, metrics_of, write_scenes
 
 from kdedge.cli.train import _following
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, read_run
 
@@ -55,7 +55,7 @@ class TestTraining:
         self, teacher_run: Path, tmp_path: Path, model: str, flip: bool | None, few: int | None, ending: str
     ) -> None:
         record = read_run(teacher_run)
-        save_file(build(ModelSpec(model, 3), 32).state_dict(), tmp_path / BEST)
+        save_file(build_model(ModelSpec(model, 3), 32).state_dict(), tmp_path / BEST)
         assert _following(record, "signs", tmp_path, flip, few) == (
             f"Next: kdedge distill signs --teacher {tmp_path} {ending}"
         )
@@ -192,12 +192,12 @@ def test_complete_pipeline(
             rf"of {len(report['checks'])} checks (failed|is inconclusive|are inconclusive).*; see ", followed(validated)
         )
 
-    pictures = scenes / "val" / CLASSES[0]
+    images = scenes / "val" / CLASSES[0]
     ran = done("run", "runs/student/model.int8.onnx", "--source", pictures, "--jsonl", "-", "-o", "seen")
-    *answers, last = [json.loads(line) for line in ran.out.splitlines()]
-    assert last["summary"]["frames"] == len(answers)
-    assert len(answers) == len(list((tmp_path / "seen").iterdir())) == 6
-    assert {answer["label"] for answer in answers} <= set(CLASSES)
+    *predictions, last = [json.loads(line) for line in ran.out.splitlines()]
+    assert last["summary"]["frames"] == len(predictions)
+    assert len(predictions) == len(list((tmp_path / "seen").iterdir())) == 6
+    assert {prediction["label"] for prediction in predictions} <= set(CLASSES)
 
     explained = done("explain", "runs/student/model.onnx", pictures, "--class", CLASSES[1], "-o", "why")
     assert len(explained.out.splitlines()) == len(list((tmp_path / "why").glob("*.png"))) == 6

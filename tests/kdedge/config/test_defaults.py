@@ -12,7 +12,7 @@ from kdedge.config.defaults import (
     requested_stride_factor,
     stride_factor,
 )
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.stem import output_strides
 from kdedge_runtime.errors import UsageError
@@ -48,9 +48,9 @@ class TestStride:
     @pytest.mark.parametrize("name", ["small:resnet8x4", "small:resnet10w16", "torchvision:convnext_tiny"])
     def test_real_networks_reach_the_stride(self, name: str, size: int) -> None:
         with torch.device("meta"):  # shapes without data
-            strides = output_strides(build(ModelSpec(name, 5), size), size)
+            strides = output_strides(build_model(ModelSpec(name, 5), size), size)
             factor = stride_factor(size, strides)
-            (reached, *_) = output_strides(build(ModelSpec(name, 5, factor), size), size)
+            (reached, *_) = output_strides(build_model(ModelSpec(name, 5, factor), size), size)
         assert size // reached >= 7
         assert reached == strides[0] // factor
 
@@ -68,7 +68,7 @@ class TestStride:
 
     def test_unsupported_stride_of_a_patch_network_is_rejected(self) -> None:
         with torch.device("meta"):
-            strides = output_strides(build(ModelSpec("torchvision:convnext_tiny", 5), 224), 224)
+            strides = output_strides(build_model(ModelSpec("torchvision:convnext_tiny", 5), 224), 224)
         with pytest.raises(
             UsageError, match=r"cannot be changed to 16\. Expected an --output-stride of 32, 8, 4, 2, 1\."
         ):

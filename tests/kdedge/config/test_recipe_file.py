@@ -11,11 +11,11 @@ import pytest
 
 from kdedge.cli import options
 from kdedge.config.defaults import FEW_IMAGES
-from kdedge.config.loss_spec import Loss, parse_loss
-from kdedge.config.recipe_file import load_settings, recipe_text, shipped_recipes
-from kdedge.config.train_config import Request, plan_for
-from kdedge.config.training_recipe import Recipe
-from kdedge.losses import TERMS
+from kdedge.config.loss_spec import LossSpec, parse_loss
+from kdedge.config.recipe_file import load_recipe, recipe_text, shipped_recipes
+from kdedge.config.train_config import TrainConfig, plan_training
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.losses import LOSS_TERMS
 from kdedge.training.augmentation import Augmentation
 from kdedge_runtime.errors import UsageError
 
@@ -35,12 +35,12 @@ class TestLossText:
         ],
     )
     def test_weighted_sum_is_parsed(self, text: str, expected: dict[str, float | None]) -> None:
-        assert parse_loss(text) == Loss(expected)
+        assert parse_loss(text) == LossSpec(expected)
         assert list(parse_loss(text).weights) == list(expected), "in the order of the text"
 
     @pytest.mark.parametrize(("text", "near"), [("mapal", "mapall"), ("ce:1,kdd", "kd"), ("maps:2", "map")])
     def test_unknown_term_suggests_the_closest(self, text: str, near: str) -> None:
-        with pytest.raises(UsageError, match=rf"Unknown loss term .*Did you mean {near}\?.*{', '.join(TERMS)}"):
+        with pytest.raises(UsageError, match=rf"Unknown loss term .*Did you mean {near}\?.*{', '.join(LOSS_TERMS)}"):
             parse_loss(text)
 
     def test_unknown_term_lists_all_terms(self) -> None:
@@ -90,8 +90,8 @@ class TestRecipeFile:
             mixup = 0.2
             """
         )
-        settings = load_settings(str(recipe))
-        assert settings.loss == Loss(
+        settings = load_recipe(str(recipe))
+        assert settings.loss == LossSpec(
             {"ce": 0.1, "dkd": 2.0, "hint": None, "mapall": 20.0}, {"dkd": {"others": 2.0}, "mapall": {"classes": 8}}
         )
         assert settings.layers == {"layer3": "layer4.1"}
@@ -134,21 +134,21 @@ class TestRecipeFile:
     def test_invalid_recipes_are_rejected(self, recipe: Path, text: str, complaint: str) -> None:
         recipe.write_text(text)
         with pytest.raises(UsageError, match=complaint) as caught:
-            load_settings(str(recipe))
+            load_recipe(str(recipe))
         assert "\n" not in str(caught.value)
 
     def test_unknown_recipe_is_rejected(self) -> None:
         with pytest.raises(UsageError, match=r"no recipe 'imagenet'. Expected cifar, default, few-images, .*\.toml"):
-            load_settings("imagenet")
+            load_recipe("imagenet")
         with pytest.raises(UsageError, match=r"Cannot read the recipe none\.toml"):
-            load_settings("none.toml")
+            load_recipe("none.toml")
 
     @pytest.mark.parametrize("name", shipped_recipes())
     def test_bundled_recipes_are_readable(self, name: str) -> None:
-        assert load_settings(name).loss.weights
+        assert load_recipe(name).loss.weights
 
     def test_bundled_recipes_are_in_the_help(self) -> None:
-        (option,) = options.Recipe.__metadata__
+        (option,) = options.RecipeOption.__metadata__
         assert ", ".join(shipped_recipes()) + ", or a .toml file" in option.help
 
     def test_unmeasured_recipes_state_their_command(self) -> None:
@@ -165,22 +165,22 @@ class TestRecipeFile:
 
 class TestPlan:
     def test_defaults_are_filled_in(self) -> None:
-        plan = plan_for(Request("photos", "resnet18"), 500, 10)
-        assert (plan.recipe, plan.loss) == ("labels", Loss({"ce": 1.0}))
+        plan = plan_training(TrainConfig("photos", "resnet18"), 500, 10)
+        assert (plan.recipe, plan.loss) == ("labels", LossSpec({"ce": 1.0}))
         assert (plan.batch_size, plan.learning_rate) == (32, 0.1 * 32 / 128)
 
     @pytest.mark.parametrize(
         ("per_class", "name"), [(1, "few-images"), (FEW_IMAGES - 1, "few-images"), (FEW_IMAGES, "default")]
     )
     def test_recipe_depends_on_images_per_class(self, per_class: int, name: str) -> None:
-        assert plan_for(Request("photos", "resnet18", teacher=("t",)), 10 * per_class, 10).recipe == name
+        assert plan_training(TrainConfig("photos", "resnet18", teacher=("t",)), 10 * per_class, 10).recipe == name
 
     def test_requested_values_are_used(self, recipe: Path) -> None:
         recipe.write_text("epochs = 9\nbatch_size = 16\nlearning_rate = 1\ntemperature = 7\n[loss]\nce = 1\n")
-        given = plan_for(Request("photos", "resnet18", teacher=("t",), recipe=str(recipe)), 500, 10)
+        given = plan_training(TrainConfig("photos", "resnet18", teacher=("t",), recipe=str(recipe)), 500, 10)
         assert (given.settings.epochs, given.batch_size, given.learning_rate) == (9, 16, 1.0)
-        assert (given.settings.temperature, given.loss) == (7.0, Loss({"ce": 1.0}))
-        options = Request(
+        assert (given.settings.temperature, given.loss) == (7.0, LossSpec({"ce": 1.0}))
+        options = TrainConfig(
             "photos",
             "resnet18",
             teacher=("t",),
@@ -192,27 +192,29 @@ class TestPlan:
             temperature=2.0,
             flip=False,
         )
-        asked = plan_for(options, 500, 10)
+        asked = plan_training(options, 500, 10)
         assert (asked.settings.epochs, asked.batch_size, asked.learning_rate) == (3, 8, 0.5)
-        assert (asked.settings.temperature, asked.loss) == (2.0, Loss({"kd": 1.0}))
+        assert (asked.settings.temperature, asked.loss) == (2.0, LossSpec({"kd": 1.0}))
         assert not asked.settings.augmentation.flip
 
     def test_pretrained_weights_use_a_tenth_of_the_rate(self) -> None:
-        random, trained = Request("photos", "resnet18"), Request("photos", "resnet18", weights="w.pth")
-        assert plan_for(trained, 500, 3).learning_rate == pytest.approx(plan_for(random, 500, 3).learning_rate / 10)
+        random, trained = TrainConfig("photos", "resnet18"), TrainConfig("photos", "resnet18", weights="w.pth")
+        assert plan_training(trained, 500, 3).learning_rate == pytest.approx(
+            plan_training(random, 500, 3).learning_rate / 10
+        )
 
     def test_batch_size_is_at_most_the_dataset(self) -> None:
-        assert plan_for(Request("photos", "resnet18", batch_size=64), 10, 3).batch_size == 10
+        assert plan_training(TrainConfig("photos", "resnet18", batch_size=64), 10, 3).batch_size == 10
 
     def test_empty_loss_is_rejected(self) -> None:
         with pytest.raises(UsageError, match="Unknown loss term"):
-            plan_for(Request("photos", "resnet18", loss=""), 10, 3)
+            plan_training(TrainConfig("photos", "resnet18", loss=""), 10, 3)
 
 
 def test_recipe_and_request_roundtrip_through_json() -> None:
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         3, 8, 0.5, {"kd": 1.0}, settings={"mapall": {"classes": 3}}, augmentation=Augmentation(mixup=0.2), seed=7
     )
-    assert Recipe.from_record(json.loads(json.dumps(asdict(recipe)))) == recipe
-    request = Request("photos", "resnet18", teacher=("a", "b"), teacher_weights=("w",), cache_teacher=4)
-    assert Request.from_record(json.loads(json.dumps(request.given))) == request
+    assert TrainingRecipe.from_record(json.loads(json.dumps(asdict(recipe)))) == recipe
+    request = TrainConfig("photos", "resnet18", teacher=("a", "b"), teacher_weights=("w",), cache_teacher=4)
+    assert TrainConfig.from_record(json.loads(json.dumps(request.given))) == request

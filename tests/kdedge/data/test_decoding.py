@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.data import FileSample, Problems, Skipped, Split, decode, load, scan, typical_size
+from kdedge.data import FileSample, SkippedFile, Split, UnreadableFiles, decode, index_dataset, load, typical_size
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import fit
-from kdedge_runtime.util.images import read_picture
+from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.util.images import read_image
 
 SPEC = ImageInput(height=8, width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -71,7 +71,7 @@ def test_images_are_preprocessed_as_on_the_device(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{index}.jpg")
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(paths[-1])
     decoded = decode(Split(files(*paths), (0, 1, 0, 1)), spec)
-    np.testing.assert_array_equal(decoded.images, [fit(read_picture(path), spec) for path in paths])
+    np.testing.assert_array_equal(decoded.images, [preprocess(read_image(path), spec) for path in paths])
 
 
 def test_result_is_independent_of_threads(mixed: Split) -> None:
@@ -85,7 +85,7 @@ def test_grayscale_images_are_kept_and_reported(tmp_path: Path) -> None:
     Image.new("L", (9, 9), 77).save(tmp_path / "grey.png")
     decoded = decode(Split(files(tmp_path / "grey.png", photo(tmp_path / "red.png", 200)), (3, 4)), SPEC)
     assert (decoded.images[0] == 77).all()
-    assert decoded.problems.grey == ("grey.png",)
+    assert decoded.problems.gray == ("grey.png",)
     assert str(decoded.problems) == "1 of 2 files: 1 grayscale, read as RGB"
 
 
@@ -114,18 +114,22 @@ def test_unreadable_file_does_not_double_memory(mixed: Split) -> None:
 
 class TestProblems:
     def test_report_is_one_line_with_two_names_per_reason(self) -> None:
-        skipped = [Skipped(f"train/cat/{name}", "truncated") for name in ("c.jpg", "a.jpg", "b.jpg")]
-        skipped += [Skipped("d.jpg", "empty"), Skipped("e.jpg", "not an image"), Skipped("f.jpg", "not an image")]
-        grey = tuple(f"{index}.jpg" for index in range(6))
-        problems = Problems(3000, tuple(skipped[:2])) + Problems(114, tuple(skipped[2:]), grey)
+        skipped = [SkippedFile(f"train/cat/{name}", "truncated") for name in ("c.jpg", "a.jpg", "b.jpg")]
+        skipped += [
+            SkippedFile("d.jpg", "empty"),
+            SkippedFile("e.jpg", "not an image"),
+            SkippedFile("f.jpg", "not an image"),
+        ]
+        gray = tuple(f"{index}.jpg" for index in range(6))
+        problems = UnreadableFiles(3000, tuple(skipped[:2])) + UnreadableFiles(114, tuple(skipped[2:]), gray)
         assert str(problems) == (
             "12 of 3,114 files: 3 truncated (a.jpg, b.jpg, …), 1 empty (d.jpg), 2 not images (e.jpg, f.jpg), skipped; "
             "6 grayscale, read as RGB"
         )
 
     def test_readable_files_are_no_problem(self) -> None:
-        assert not Problems(5)
-        assert Problems(5, grey=("a.jpg",))
+        assert not UnreadableFiles(5)
+        assert UnreadableFiles(5, gray=("a.jpg",))
 
 
 class TestLoad:
@@ -141,7 +145,7 @@ class TestLoad:
         spoil(tmp_path / "val/low/1.png", "empty")
         (tmp_path / "train/low/clip.mov").touch()
         calls: list[tuple[int, int]] = []
-        folder = scan(tmp_path)
+        folder = index_dataset(tmp_path)
         dataset = load(folder, SPEC, progress=lambda step, *call: calls.append(call))
         assert dataset.labels == ("high", "low")
         assert dataset.fingerprint == folder.fingerprint
@@ -156,7 +160,7 @@ class TestLoad:
     def test_test_split_is_not_read(self, tmp_path: Path) -> None:
         for label in ("low", "high"):
             spoil(photo(self.data(tmp_path) / "test" / label / "0.png", 9), "truncated")
-        folder = scan(tmp_path)
+        folder = index_dataset(tmp_path)
         assert not load(folder, SPEC).problems
         assert folder.test is not None
         assert len(decode(folder.test, SPEC).problems.skipped) == 2
@@ -165,13 +169,13 @@ class TestLoad:
         for path in (self.data(tmp_path) / "val/low").iterdir():
             spoil(path, "empty")
         with pytest.raises(DataError, match=r"No validation image of class 'low' .*3 empty"):
-            load(scan(tmp_path), SPEC)
+            load(index_dataset(tmp_path), SPEC)
 
     def test_one_image_per_class_leaves_none_for_validation(self, tmp_path: Path) -> None:
         for label in ("low", "high"):
             photo(tmp_path / label / "0.png", 50)
         with pytest.raises(DataError, match="none is left for validation"):
-            load(scan(tmp_path), SPEC)
+            load(index_dataset(tmp_path), SPEC)
 
 
 class TestTypicalSize:

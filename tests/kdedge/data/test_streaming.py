@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kdedge.data import Split, decode, scan
-from kdedge.data.streaming import Stream, fits
+from kdedge.data import Split, decode, index_dataset
+from kdedge.data.streaming import ImageStream, fits_in_memory
 from kdedge_runtime.errors import DataError, KdedgeError
 from kdedge_runtime.metadata import ImageInput
 
@@ -40,15 +40,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def split(photos: Path) -> Split:
-    test = scan(photos).test
+    test = index_dataset(photos).test
     assert test is not None
     return test
 
 
 @pytest.fixture(scope="module")
-def stream(split: Split) -> Iterator[Stream]:
+def stream(split: Split) -> Iterator[ImageStream]:
     """Shared stream, so that its workers start once."""
-    stream = Stream(split, SPEC, workers=2)
+    stream = ImageStream(split, SPEC, workers=2)
     yield stream
     stream.close()
 
@@ -58,7 +58,7 @@ def shuffled(seed: int, size: int = 6) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, COUNT, size)]
 
 
-def test_stream_describes_the_split(stream: Stream, split: Split) -> None:
+def test_stream_describes_the_split(stream: ImageStream, split: Split) -> None:
     assert len(stream) == COUNT
     assert stream.side == (16, 24)
     assert stream.names == tuple(sample.name for sample in split.samples)
@@ -66,7 +66,7 @@ def test_stream_describes_the_split(stream: Stream, split: Split) -> None:
     assert tuple(stream.targets.tolist()) == split.targets
 
 
-def test_pixels_equal_decode_in_the_requested_order(stream: Stream, split: Split) -> None:
+def test_pixels_equal_decode_in_the_requested_order(stream: ImageStream, split: Split) -> None:
     images = decode(split, SPEC).images
     for order in (shuffled(1), shuffled(2), [[3, 3, 0], [39], [0]], []):
         batches = list(stream.batches(order))
@@ -76,14 +76,14 @@ def test_pixels_equal_decode_in_the_requested_order(stream: Stream, split: Split
             np.testing.assert_array_equal(batch.numpy(), images[indices])
 
 
-def test_aborted_epoch_does_not_affect_the_next(stream: Stream, split: Split) -> None:
+def test_aborted_epoch_does_not_affect_the_next(stream: ImageStream, split: Split) -> None:
     images = decode(split, SPEC).images
     next(stream.batches(shuffled(3)))
     for batch, indices in zip(stream.batches(shuffled(4)), shuffled(4), strict=True):
         np.testing.assert_array_equal(batch.numpy(), images[indices])
 
 
-def test_global_random_state_is_unchanged(stream: Stream) -> None:
+def test_global_random_state_is_unchanged(stream: ImageStream) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def test_global_random_state_is_unchanged(stream: Stream) -> None:
 
 def test_workers_persist_until_the_stream_is_closed(split: Split) -> None:
     others = set(multiprocessing.active_children())
-    stream = Stream(split, SPEC, workers=2)
+    stream = ImageStream(split, SPEC, workers=2)
     list(stream.batches(shuffled(6)))
     workers = set(multiprocessing.active_children()) - others
     assert len(workers) == 2
@@ -110,8 +110,8 @@ def test_missing_or_damaged_file_is_a_single_sentence_error(tmp_path: Path) -> N
         path = tmp_path / f"{'ab'[index % 2]}/{index}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (9, 9), (index, 0, 0)).save(path)
-    train = scan(tmp_path, val_fraction=0.01).train
-    stream = Stream(train, SPEC, workers=1)
+    train = index_dataset(tmp_path, val_fraction=0.01).train
+    stream = ImageStream(train, SPEC, workers=1)
     order = [[index] for index in range(len(train))]
     assert len(list(stream.batches(order))) == len(train)
     gone, damaged = (Path(str(train.samples[index])) for index in (1, 3))
@@ -138,8 +138,8 @@ def test_shards_can_be_streamed(tmp_path: Path) -> None:
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
-    train = scan(tmp_path).train
-    stream = Stream(train, SPEC, workers=1)
+    train = index_dataset(tmp_path).train
+    stream = ImageStream(train, SPEC, workers=1)
     (batch,) = stream.batches([range(len(train))])
     stream.close()
     assert [f"train.tar/{red}.png" for red in batch[:, 0, 0, 0].tolist()] == [s.name for s in train.samples]
@@ -147,7 +147,7 @@ def test_shards_can_be_streamed(tmp_path: Path) -> None:
 
 def test_killed_worker_is_a_single_sentence_error(split: Split) -> None:
     before = set(multiprocessing.active_children())
-    batches = Stream(split, SPEC, workers=1).batches([[0, 1]] * 500)
+    batches = ImageStream(split, SPEC, workers=1).batches([[0, 1]] * 500)
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - before
     assert worker.pid is not None
@@ -233,4 +233,4 @@ def is_running(pid: int) -> bool:
 def test_datasets_larger_than_half_of_the_memory_are_streamed(
     count: int, side: int, memory_gb: int, expected: bool
 ) -> None:
-    assert fits(count, ImageInput(side, side, (0.5,) * 3, (0.5,) * 3), memory_gb * 10**9) is expected
+    assert fits_in_memory(count, ImageInput(side, side, (0.5,) * 3, (0.5,) * 3), memory_gb * 10**9) is expected

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from kdedge.data import Collection, Split, decode, load, scan, subset
+from kdedge.data import DatasetIndex, Split, decode, index_dataset, load, subset
 from kdedge_runtime.errors import DataError, MissingDependency
 from kdedge_runtime.metadata import ImageInput
 
@@ -94,7 +94,7 @@ def names(split: Split | None) -> list[str]:
     return [sample.name for sample in split.samples]
 
 
-def sizes(collection: Collection) -> tuple[int, int, int | None]:
+def sizes(collection: DatasetIndex) -> tuple[int, int, int | None]:
     """Return the sizes of train + val, val and test; a hash may have split train and val."""
     test = None if collection.test is None else len(collection.test)
     return len(collection.train) + len(collection.val), len(collection.val), test
@@ -102,7 +102,7 @@ def sizes(collection: Collection) -> tuple[int, int, int | None]:
 
 class TestMnist:
     def test_each_image_has_its_class(self, tmp_path: Path) -> None:
-        collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
+        collection = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
         reference = {train: datasets.FashionMNIST(tmp_path, train=train) for train in (True, False)}
         assert collection.labels == tuple(reference[True].classes)
         for split in (collection.train, collection.val, collection.test):
@@ -114,39 +114,39 @@ class TestMnist:
             np.testing.assert_array_equal(decoded.targets, source.targets[indices].numpy())
 
     def test_validation_is_split_from_training_and_test_is_official(self, tmp_path: Path) -> None:
-        collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
+        collection = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
         assert collection.split == "hashed"
         assert sorted(names(collection.train) + names(collection.val)) == [f"train/{n:06}" for n in range(60)]
         assert set(collection.val.targets) == set(range(10))
         assert names(collection.test) == [f"test/{n:06}" for n in range(20)]
-        again = scan(f"torchvision:FashionMNIST:{tmp_path}")
+        again = index_dataset(f"torchvision:FashionMNIST:{tmp_path}")
         assert names(again.val) == names(collection.val)
 
     def test_load_subset_and_rescan_equal_those_of_a_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(write_mnist(tmp_path))
-        collection = scan("torchvision:FashionMNIST:.")
+        collection = index_dataset("torchvision:FashionMNIST:.")
         assert collection.name == "FashionMNIST"
         monkeypatch.chdir("/")
-        assert scan(collection.source).fingerprint == collection.fingerprint
+        assert index_dataset(collection.source).fingerprint == collection.fingerprint
         small = subset(collection, 2)
         assert sorted(small.train.targets) == sorted([*range(10)] * 2)
         assert len(load(small, SPEC).train) == 20
 
     def test_fingerprint_depends_on_pixels_and_classes(self, tmp_path: Path) -> None:
-        prints = {scan(f"torchvision:MNIST:{write_mnist(tmp_path, 'MNIST')}").fingerprint}
+        prints = {index_dataset(f"torchvision:MNIST:{write_mnist(tmp_path, 'MNIST')}").fingerprint}
         raw = tmp_path / "MNIST/raw"
         content = bytearray((raw / "t10k-images-idx3-ubyte").read_bytes())
         content[100] ^= 1
         (raw / "t10k-images-idx3-ubyte").write_bytes(content)
-        prints.add(scan(f"torchvision:MNIST:{tmp_path}").fingerprint)
+        prints.add(index_dataset(f"torchvision:MNIST:{tmp_path}").fingerprint)
         write_idx(raw / "train-labels-idx1-ubyte", np.arange(60) % 9)
-        prints.add(scan(f"torchvision:MNIST:{tmp_path}").fingerprint)
+        prints.add(index_dataset(f"torchvision:MNIST:{tmp_path}").fingerprint)
         assert len(prints) == 3
 
     def test_samples_are_pickled_without_images(self, tmp_path: Path) -> None:
-        collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path, train=600)}")
+        collection = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path, train=600)}")
         pickled = pickle.dumps(collection.train.samples)
         assert len(pickled) < 100 * len(collection.train)
         copy = pickle.loads(pickled)[5]
@@ -157,7 +157,7 @@ class TestMnist:
         (tmp_path / "FashionMNIST/raw").mkdir(parents=True)
         for packed in DEBIAN.glob("*.gz"):
             (tmp_path / "FashionMNIST/raw" / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
-        collection = scan(f"torchvision:FashionMNIST:{tmp_path}")
+        collection = index_dataset(f"torchvision:FashionMNIST:{tmp_path}")
         assert sizes(collection)[::2] == (60_000, 10_000)
         assert abs(len(collection.val) / 60_000 - 0.2) < 0.01
         assert np.bincount(collection.test.targets if collection.test else ()).tolist() == [1000] * 10
@@ -181,7 +181,7 @@ def test_splits_and_labels_are_official(
     labels: tuple[str, ...],
 ) -> None:
     write(tmp_path)
-    collection = scan(f"torchvision:{name}:{tmp_path}")
+    collection = index_dataset(f"torchvision:{name}:{tmp_path}")
     total, val, test = sizes(collection)
     assert (total, test) == expected[::2]
     assert collection.labels == labels
@@ -199,7 +199,7 @@ def test_splits_and_labels_are_official(
 class TestRefusals:
     def test_missing_files_suggest_the_download_command(self, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
-            scan(f"torchvision:CIFAR10:{tmp_path}")
+            index_dataset(f"torchvision:CIFAR10:{tmp_path}")
         message = str(caught.value)
         assert str(tmp_path) in message
         assert f"from torchvision.datasets import CIFAR10; CIFAR10('{tmp_path}', train=True, download=True)" in message
@@ -209,11 +209,11 @@ class TestRefusals:
         write_country(tmp_path)
         (tmp_path / "country211/test").rename(tmp_path / "elsewhere")
         with pytest.raises(DataError, match="Country211, split='test' cannot be read"):
-            scan(f"torchvision:Country211:{tmp_path}")
+            index_dataset(f"torchvision:Country211:{tmp_path}")
 
     def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="there is no such folder"):
-            scan(f"torchvision:CIFAR10:{tmp_path / 'nowhere'}")
+            index_dataset(f"torchvision:CIFAR10:{tmp_path / 'nowhere'}")
 
     def test_automatic_downloads_are_disabled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def download(_: object) -> None:
@@ -221,7 +221,7 @@ class TestRefusals:
 
         monkeypatch.setattr(datasets.SEMEION, "download", download)
         with pytest.raises(DataError, match="SEMEION"):
-            scan(f"torchvision:SEMEION:{tmp_path}")
+            index_dataset(f"torchvision:SEMEION:{tmp_path}")
 
     @pytest.mark.parametrize(
         ("name", "told"),
@@ -229,12 +229,12 @@ class TestRefusals:
     )
     def test_unknown_name_suggests_the_closest(self, tmp_path: Path, name: str, told: str) -> None:
         with pytest.raises(DataError, match=told):
-            scan(f"torchvision:{name}:{tmp_path}")
+            index_dataset(f"torchvision:{name}:{tmp_path}")
 
     @pytest.mark.parametrize("data", ["torchvision:CIFAR10", "torchvision:", "torchvision:CIFAR10:"])
     def test_name_without_folder(self, data: str) -> None:
         with pytest.raises(DataError, match="torchvision:NAME:ROOT"):
-            scan(data)
+            index_dataset(data)
 
     def test_dataset_without_classes(self, tmp_path: Path) -> None:
         picture(tmp_path / "Kitti/raw/training/image_2/0.png")
@@ -242,10 +242,10 @@ class TestRefusals:
         (tmp_path / "Kitti/raw/training/label_2").mkdir()
         (tmp_path / "Kitti/raw/training/label_2/0.txt").write_text("Car 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n")
         with pytest.raises(DataError, match="Kitti is not for classification"):
-            scan(f"torchvision:Kitti:{tmp_path}")
+            index_dataset(f"torchvision:Kitti:{tmp_path}")
 
     def test_missing_package_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "scipy.io", None)
         monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda _: True)
         with pytest.raises(MissingDependency, match=r"pip install scipy$"):
-            scan(f"torchvision:SVHN:{tmp_path}")
+            index_dataset(f"torchvision:SVHN:{tmp_path}")

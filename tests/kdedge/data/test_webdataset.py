@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.data import UNLABELLED, Collection, Skipped, Split, decode, load, scan, subset
+from kdedge.data import UNLABELED, DatasetIndex, SkippedFile, Split, decode, index_dataset, load, subset
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 
@@ -47,7 +47,7 @@ def names(split: Split) -> list[str]:
     return [sample.name for sample in split.samples]
 
 
-def assert_pictures_have_their_classes(collection: Collection, classes: int = 3) -> None:
+def assert_pictures_have_their_classes(collection: DatasetIndex, classes: int = 3) -> None:
     for split in (collection.train, collection.val, *([collection.test] if collection.test else [])):
         decoded = decode(split, SPEC)
         numbers = [int(Path(sample.name).stem) for sample in decoded.samples]
@@ -67,7 +67,7 @@ def shards(tmp_path: Path) -> Path:
 
 class TestListing:
     def test_split_is_read_from_shard_names(self, shards: Path) -> None:
-        collection = scan(shards)
+        collection = index_dataset(shards)
         assert collection.split == "shards"
         assert names(collection.train) == [f"train-000{n // 15}.tar/{n:06}.png" for n in range(30)]
         assert names(collection.val) == [f"val-0000.tar/{n:06}.png" for n in range(30, 42)]
@@ -89,41 +89,41 @@ class TestListing:
         self, shards: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(shards)
-        collection, folder = scan(pattern), scan(shards)
+        collection, folder = index_dataset(pattern), index_dataset(shards)
         assert (collection.train, collection.val, collection.test) == (folder.train, folder.val, folder.test)
         assert collection.fingerprint == folder.fingerprint
         monkeypatch.chdir("/")
-        assert scan(collection.source) == collection
+        assert index_dataset(collection.source) == collection
 
     def test_splits_may_be_folders(self, tmp_path: Path) -> None:
         shard(tmp_path / "train/0.tar", 0, 12)
         shard(tmp_path / "validation/0.tar", 12, 6)
-        collection = scan(tmp_path)
+        collection = index_dataset(tmp_path)
         assert (len(collection.train), len(collection.val), collection.test) == (12, 6, None)
         assert_pictures_have_their_classes(collection)
 
     def test_range_without_leading_zeros(self, tmp_path: Path) -> None:
         for index in range(8, 12):
             shard(tmp_path / f"{index}.tar", index, 1, classes=2)
-        collection = scan(f"{tmp_path}/{{8..11}}.tar")
+        collection = index_dataset(f"{tmp_path}/{{8..11}}.tar")
         assert set(names(collection.train) + names(collection.val)) == {f"{n}.tar/{n:06}.png" for n in range(8, 12)}
 
     def test_shards_without_validation_are_split_by_hash_except_test(self, tmp_path: Path) -> None:
         shard(tmp_path / "train-0.tar", 0, 120)
-        alone = scan(tmp_path)
+        alone = index_dataset(tmp_path)
         assert alone.split == "hashed"
         assert sorted(names(alone.train) + names(alone.val)) == [f"train-0.tar/{n:06}.png" for n in range(120)]
         assert 0 < len(alone.val) < 60
         shard(tmp_path / "test-0.tar", 120, 9)
-        with_test = scan(tmp_path)
+        with_test = index_dataset(tmp_path)
         assert (with_test.train, with_test.val) == (alone.train, alone.val)
         assert with_test.test is not None
         assert len(with_test.test) == 9
 
     def test_subsets_equal_those_of_folders(self, shards: Path) -> None:
-        small = subset(scan(shards), 2)
+        small = subset(index_dataset(shards), 2)
         assert sorted(small.train.targets) == [0, 0, 1, 1, 2, 2]
-        assert set(names(small.train)) < set(names(scan(shards).train))
+        assert set(names(small.train)) < set(names(index_dataset(shards).train))
 
     @pytest.mark.parametrize("kind", ["jpg", "JPEG", "webp", "ppm"])
     def test_all_image_types_are_found(self, tmp_path: Path, kind: str) -> None:
@@ -133,7 +133,7 @@ class TestListing:
             for n in range(4)
             for name, content in ((f"dir/{n}.{kind}", picture(9, fmt)), (f"dir/{n}.cls", f"{n % 2}\n".encode()))
         }
-        collection = scan(write_tar(tmp_path / "a.tar", members))
+        collection = index_dataset(write_tar(tmp_path / "a.tar", members))
         assert {sample.read().pixels.shape for sample in collection.train.samples} == {(10, 12, 3)}
 
     def test_long_names_are_found_in_all_tar_formats(self, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ class TestListing:
                 for n in range(4)
                 for end, data in (("png", picture(n)), ("cls", b"%d" % (n % 2)))
             }
-            collection = scan(write_tar(tmp_path / f"{index}/a.tar", members, tar_format))
+            collection = index_dataset(write_tar(tmp_path / f"{index}/a.tar", members, tar_format))
             pixels = [sample.read().pixels[0, 0, 0] for sample in (*collection.train.samples, *collection.val.samples)]
             assert sorted(pixels) == [0, 1, 2, 3]
 
@@ -153,7 +153,7 @@ class TestListing:
             f"{n}.{end}": data for n in range(4) for end, data in (("png", picture(n)), ("cls", b"%d" % (n % 2)))
         }
         members |= {"0.mask.png": picture(200), "9.mask.png": picture(201), ".hidden.png": picture(202), "readme": b""}
-        collection = scan(write_tar(tmp_path / "a.tar", members))
+        collection = index_dataset(write_tar(tmp_path / "a.tar", members))
         assert sorted(names(collection.train) + names(collection.val)) == [f"a.tar/{n}.png" for n in range(4)]
 
 
@@ -168,33 +168,33 @@ class TestLabels:
     )
     def test_labels_are_read_next_to_the_shards(self, shards: Path, name: str, content: str) -> None:
         (shards / name).write_text(content)
-        assert scan(shards).labels == ("cat", "big dog", "emu")
-        assert scan(f"{shards}/train-*.tar").labels == ("cat", "big dog", "emu")
+        assert index_dataset(shards).labels == ("cat", "big dog", "emu")
+        assert index_dataset(f"{shards}/train-*.tar").labels == ("cat", "big dog", "emu")
 
     def test_too_few_labels_are_an_error(self, shards: Path) -> None:
         (shards / "classes.txt").write_text("cat\ndog\n")
         with pytest.raises(DataError, match=r"2 class names, but the shards have class 2"):
-            scan(shards)
+            index_dataset(shards)
 
     @pytest.mark.parametrize("content", ['{"cat": 0}', "[1, 2, 3]", "[oops"])
     def test_invalid_label_files_are_an_error(self, shards: Path, content: str) -> None:
         (shards / "classes.json").write_text(content)
         with pytest.raises(DataError, match=r"classes\.json .*Expected a list of class names"):
-            scan(shards)
+            index_dataset(shards)
 
     def test_images_without_class_are_skipped_and_reported(self, shards: Path) -> None:
         write_tar(shards / "train-0002.tar", {"stray.png": picture(1)})
-        collection = scan(shards)
+        collection = index_dataset(shards)
         assert len(collection.train) == 30
-        assert collection.skipped == (Skipped("train-0002.tar/stray.png", "without a class"),)
+        assert collection.skipped == (SkippedFile("train-0002.tar/stray.png", "without a class"),)
 
     def test_unlabeled_shards_must_be_allowed(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "a.tar", {f"{n}.png": picture(n) for n in range(20)})
         with pytest.raises(DataError, match="20 images but no classes"):
-            scan(tmp_path)
-        collection = scan(tmp_path, unlabelled_ok=True)
+            index_dataset(tmp_path)
+        collection = index_dataset(tmp_path, unlabeled_ok=True)
         assert collection.labels == ()
-        assert set(collection.train.targets) == {UNLABELLED}
+        assert set(collection.train.targets) == {UNLABELED}
 
 
 class TestFaults:
@@ -205,18 +205,18 @@ class TestFaults:
         members["0.png"], members["1.png"] = b"<html>", b""
         write_tar(tmp_path / "train.tar", members)
         write_tar(tmp_path / "val.tar", members)
-        problems = load(scan(tmp_path), SPEC).problems
+        problems = load(index_dataset(tmp_path), SPEC).problems
         assert str(problems) == "4 of 12 files: 2 not images (0.png, 0.png), 2 empty (1.png, 1.png), skipped"
 
     def test_missing_shard_makes_its_images_unreadable(self, shards: Path) -> None:
-        collection = scan(shards)
+        collection = index_dataset(shards)
         (shards / "val-0000.tar").unlink()
         assert {reason for _, reason in decode(collection.val, SPEC).problems.skipped} == {"unreadable"}
 
     def test_fingerprint_depends_on_classes(self, shards: Path) -> None:
-        before = scan(shards).fingerprint
+        before = index_dataset(shards).fingerprint
         shard(shards / "val-0000.tar", 30, 12, classes=2)
-        assert scan(shards).fingerprint != before
+        assert index_dataset(shards).fingerprint != before
 
     @pytest.mark.parametrize(
         ("pattern", "told"),
@@ -231,29 +231,29 @@ class TestFaults:
     )
     def test_invalid_patterns(self, shards: Path, pattern: str, told: str) -> None:
         with pytest.raises(DataError, match=told):
-            scan(f"{shards}/{pattern}")
+            index_dataset(f"{shards}/{pattern}")
 
     @pytest.mark.parametrize("content", [b"cat", b"-1", b"", b"1.5"])
     def test_invalid_class_index(self, tmp_path: Path, content: bytes) -> None:
         write_tar(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": content})
         with pytest.raises(DataError, match=r"1\.cls in .*a\.tar contains .* class index"):
-            scan(tmp_path)
+            index_dataset(tmp_path)
 
     def test_single_class(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="only one class, 0"):
-            scan(shard(tmp_path / "a.tar", 0, 5, classes=1))
+            index_dataset(shard(tmp_path / "a.tar", 0, 5, classes=1))
 
     def test_class_missing_in_training(self, tmp_path: Path) -> None:
         shard(tmp_path / "train-0.tar", 0, 4, classes=2)
         shard(tmp_path / "val-0.tar", 4, 8, classes=4)
         with pytest.raises(DataError, match=r"no training images of class 2, 3, .* missing training shards"):
-            scan(tmp_path)
+            index_dataset(tmp_path)
 
     def test_training_images_without_classes(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "train-0.tar", {"1.png": picture(1)})
         shard(tmp_path / "val-0.tar", 4, 8, classes=2)
         with pytest.raises(DataError, match=r"no training images of class 0, 1, .* missing \.cls"):
-            scan(tmp_path)
+            index_dataset(tmp_path)
 
     @pytest.mark.parametrize("how", ["cut", "compressed", "empty", "other"])
     def test_damaged_tar_file(self, tmp_path: Path, how: str) -> None:
@@ -265,12 +265,12 @@ class TestFaults:
         else:
             path.write_bytes({"cut": content[:5000], "empty": b"", "other": b"not tar" * 500}[how])
         with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar file"):
-            scan(path)
+            index_dataset(path)
 
     def test_tar_of_class_folders_suggests_extraction(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "photos.tar", {f"{label}/{n}.png": picture(n) for label in "ab" for n in range(3)})
         with pytest.raises(DataError, match="extract it with `tar -xf`"):
-            scan(tmp_path / "photos.tar")
+            index_dataset(tmp_path / "photos.tar")
 
     def test_tar_next_to_class_folders_is_ignored(self, tmp_path: Path) -> None:
         shard(tmp_path / "backup.tar", 0, 3)
@@ -278,4 +278,4 @@ class TestFaults:
             (tmp_path / label).mkdir()
             for index in range(3):
                 (tmp_path / label / f"{index}.png").write_bytes(picture(index))
-        assert scan(tmp_path).labels == ("cat", "dog")
+        assert index_dataset(tmp_path).labels == ("cat", "dog")

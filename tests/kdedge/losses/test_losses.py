@@ -11,54 +11,54 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.losses import TERMS
+from kdedge.losses import LOSS_TERMS
 from kdedge.losses.all_class_maps import MOST_PROBABLE
-from kdedge.losses.loss_inputs import Answer, Lesson
-from kdedge.losses.map_distance import at_common_size, pearson
-from kdedge.training.distributed import Group
+from kdedge.losses.loss_inputs import LossInputs, ModelOutput
+from kdedge.losses.map_distance import match_spatial_size, pearson
+from kdedge.training.distributed import ProcessGroup
 from kdedge.training.objective import Objective
 
-MAP_TERMS = [name for name, term in TERMS.items() if term.map_classes]
+MAP_TERMS = [name for name, term in LOSS_TERMS.items() if term.map_classes]
 
 
-def term(name: str, lesson: Lesson, **settings: float) -> Tensor:
-    return TERMS[name].compute(lesson, **settings)
+def term(name: str, inputs: LossInputs, **settings: float) -> Tensor:
+    return LOSS_TERMS[name].compute(inputs, **settings)
 
 
-def random_lesson(
+def random_inputs(
     classes: int = 5,
-    student_cells: tuple[int, int] = (6, 6),
-    teacher_cells: tuple[int, int] = (6, 6),
+    student_positions: tuple[int, int] = (6, 6),
+    teacher_positions: tuple[int, int] = (6, 6),
     temperature: float = 4.0,
     batch: int = 3,
-) -> Lesson:
+) -> LossInputs:
     """Build a batch with maps of all classes, the teacher's most probable ones first."""
     generator = torch.Generator().manual_seed(classes)
     logits = 3 * torch.randn(2, batch, classes, generator=generator)
     order = logits[1].argsort(dim=1, descending=True)
 
-    def answer(logits: Tensor, cells: tuple[int, int], channels: int) -> Answer:
-        maps = torch.randn(batch, classes, *cells, generator=generator)
+    def prediction(logits: Tensor, positions: tuple[int, int], channels: int) -> ModelOutput:
+        maps = torch.randn(batch, classes, *positions, generator=generator)
         features = tuple(torch.randn(batch, channels, side, side, generator=generator) for side in (8, 4))
-        return Answer(logits, order, maps, features)
+        return ModelOutput(logits, order, maps, features)
 
     targets = torch.randint(classes, (batch,), generator=generator)
-    student, teacher = answer(logits[0], student_cells, 7), answer(logits[1], teacher_cells, 4)
+    student, teacher = prediction(logits[0], student_positions, 7), prediction(logits[1], teacher_positions, 4)
     projected = tuple(torch.randn(batch, 4, side, side, generator=generator) for side in (8, 4))
-    return Lesson(student, teacher, F.one_hot(targets, classes).float(), temperature, projected)
+    return LossInputs(student, teacher, F.one_hot(targets, classes).float(), temperature, projected)
 
 
-def lesson_of_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0, target: int = 0) -> Lesson:
+def inputs_of_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0, target: int = 0) -> LossInputs:
     targets = F.one_hot(torch.full((len(student),), target), student.shape[1]).float()
-    return Lesson(Answer(student), Answer(teacher), targets, temperature)
+    return LossInputs(ModelOutput(student), ModelOutput(teacher), targets, temperature)
 
 
-def lesson_of_maps(student: Tensor, teacher: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Lesson:
+def inputs_of_maps(student: Tensor, teacher: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> LossInputs:
     """Build a batch of one with given maps `[K, h, w]`, the teacher's most probable class first."""
     order = teacher_logits.argsort(descending=True, stable=True)[None]
-    ours = Answer(torch.zeros(1, len(student)), order, student[order[0]][None])
-    theirs = Answer(teacher_logits[None], order, teacher[order[0]][None])
-    return Lesson(ours, theirs, torch.eye(len(student))[:1], temperature)
+    ours = ModelOutput(torch.zeros(1, len(student)), order, student[order[0]][None])
+    theirs = ModelOutput(teacher_logits[None], order, teacher[order[0]][None])
+    return LossInputs(ours, theirs, torch.eye(len(student))[:1], temperature)
 
 
 # ---- independent implementation: plain loops over plain numbers
@@ -77,89 +77,89 @@ def rows(values: Tensor) -> list[list[float]]:
     return values.detach().double().tolist()
 
 
-def logits_of(lesson: Lesson) -> list[tuple[list[float], list[float], int]]:
+def logits_of(inputs: LossInputs) -> list[tuple[list[float], list[float], int]]:
     """Return student logits, teacher logits and ground-truth class of every image."""
-    right = lesson.targets.argmax(dim=1).tolist()
-    return list(zip(rows(lesson.student.logits), rows(lesson.taught.logits), right, strict=True))
+    right = inputs.targets.argmax(dim=1).tolist()
+    return list(zip(rows(inputs.student.logits), rows(inputs.taught.logits), right, strict=True))
 
 
-def pooled_by_hand(cells: np.ndarray, height: int, width: int) -> np.ndarray:
+def pooled_by_hand(positions: np.ndarray, height: int, width: int) -> np.ndarray:
     """Compute the mean of the positions that each new position covers at least partly."""
-    rows, columns = cells.shape
+    rows, columns = positions.shape
     result = np.zeros((height, width))
     for i in range(height):
         for j in range(width):
             top, bottom = math.floor(i * rows / height), math.ceil((i + 1) * rows / height)
             left, right = math.floor(j * columns / width), math.ceil((j + 1) * columns / width)
-            result[i, j] = cells[top:bottom, left:right].mean()
+            result[i, j] = positions[top:bottom, left:right].mean()
     return result
 
 
-def maps_by_hand(lesson: Lesson, image: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+def maps_by_hand(inputs: LossInputs, image: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Return both maps of the teacher's `rank`-th class, pooled to the smaller size."""
-    assert lesson.student.maps is not None and lesson.taught.maps is not None
-    student, teacher = (answer.maps[image, rank].double().numpy() for answer in (lesson.student, lesson.taught))
+    assert inputs.student.maps is not None and inputs.taught.maps is not None
+    student, teacher = (prediction.maps[image, rank].double().numpy() for prediction in (inputs.student, inputs.taught))
     height, width = min(student.shape[0], teacher.shape[0]), min(student.shape[1], teacher.shape[1])
     return pooled_by_hand(student, height, width), pooled_by_hand(teacher, height, width)
 
 
-def disagreement_by_hand(lesson: Lesson, image: int, rank: int) -> float:
-    student, teacher = maps_by_hand(lesson, image, rank)
+def disagreement_by_hand(inputs: LossInputs, image: int, rank: int) -> float:
+    student, teacher = maps_by_hand(inputs, image, rank)
     return 1 - float(np.corrcoef(student.ravel(), teacher.ravel())[0, 1])
 
 
 class TestCrossEntropy:
     def test_equals_the_plain_sum(self) -> None:
-        lesson = random_lesson()
-        expected = [-math.log(softmax_by_hand(ours)[right]) for ours, _, right in logits_of(lesson)]
-        assert term("ce", lesson).item() == pytest.approx(np.mean(expected), rel=1e-5)
+        inputs = random_inputs()
+        expected = [-math.log(softmax_by_hand(ours)[right]) for ours, _, right in logits_of(inputs)]
+        assert term("ce", inputs).item() == pytest.approx(np.mean(expected), rel=1e-5)
 
     def test_mixed_label_has_the_mixed_loss(self) -> None:
-        lesson = random_lesson(batch=1)
-        alone = [term("ce", replace(lesson, targets=torch.eye(5)[[label]])).item() for label in (1, 3)]
-        mixed = replace(lesson, targets=0.3 * torch.eye(5)[[1]] + 0.7 * torch.eye(5)[[3]])
+        inputs = random_inputs(batch=1)
+        alone = [term("ce", replace(inputs, targets=torch.eye(5)[[label]])).item() for label in (1, 3)]
+        mixed = replace(inputs, targets=0.3 * torch.eye(5)[[1]] + 0.7 * torch.eye(5)[[3]])
         assert term("ce", mixed).item() == pytest.approx(0.3 * alone[0] + 0.7 * alone[1], rel=1e-5)
 
     def test_uniform_prediction_of_four_classes_has_loss_log_4(self) -> None:
-        lesson = Lesson(Answer(torch.zeros(2, 4)), None, torch.eye(4)[[1, 3]], 1.0)
-        assert term("ce", lesson).item() == pytest.approx(math.log(4))
+        inputs = LossInputs(ModelOutput(torch.zeros(2, 4)), None, torch.eye(4)[[1, 3]], 1.0)
+        assert term("ce", inputs).item() == pytest.approx(math.log(4))
 
 
 class TestSoftLabels:
     @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
     def test_equals_the_plain_sum(self, temperature: float) -> None:
-        lesson = random_lesson(temperature=temperature)
+        inputs = random_inputs(temperature=temperature)
         expected = [
             kl_by_hand(softmax_by_hand(theirs, temperature), softmax_by_hand(ours, temperature))
-            for ours, theirs, _ in logits_of(lesson)
+            for ours, theirs, _ in logits_of(inputs)
         ]
-        assert term("kd", lesson).item() == pytest.approx(temperature**2 * np.mean(expected), rel=1e-4)
+        assert term("kd", inputs).item() == pytest.approx(temperature**2 * np.mean(expected), rel=1e-4)
 
     def test_value_for_a_3_to_1_teacher_and_a_uniform_student(self) -> None:
-        lesson = lesson_of_logits(torch.zeros(1, 2), torch.tensor([[math.log(3.0), 0.0]]))
-        assert term("kd", lesson).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), abs=1e-6)
+        inputs = inputs_of_logits(torch.zeros(1, 2), torch.tensor([[math.log(3.0), 0.0]]))
+        assert term("kd", inputs).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), abs=1e-6)
 
     @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
     def test_gradient_is_the_temperature_times_the_probability_difference(self, temperature: float) -> None:
-        lesson = random_lesson(temperature=temperature)
-        lesson.student.logits.requires_grad_()
-        term("kd", lesson).backward()
-        assert lesson.student.logits.grad is not None
-        for image, (ours, theirs, _) in enumerate(logits_of(lesson)):
+        inputs = random_inputs(temperature=temperature)
+        inputs.student.logits.requires_grad_()
+        term("kd", inputs).backward()
+        assert inputs.student.logits.grad is not None
+        for image, (ours, theirs, _) in enumerate(logits_of(inputs)):
             student, teacher = softmax_by_hand(ours, temperature), softmax_by_hand(theirs, temperature)
             expected = [temperature * (q - p) / 3 for p, q in zip(teacher, student, strict=True)]
-            assert lesson.student.logits.grad[image].tolist() == pytest.approx(expected, abs=1e-5)
+            assert inputs.student.logits.grad[image].tolist() == pytest.approx(expected, abs=1e-5)
 
     def test_gradient_is_nearly_independent_of_high_temperatures(self) -> None:
         """Hinton et al. 2015, §2.1: the limit is the difference of the centered logits, divided by their number."""
         sizes = []
         for temperature in (50.0, 100.0):
-            lesson = random_lesson(temperature=temperature)
-            lesson.student.logits.requires_grad_()
-            term("kd", lesson).backward()
-            assert lesson.student.logits.grad is not None
-            sizes.append(lesson.student.logits.grad)
-        difference = lesson.student.logits.detach() - lesson.taught.logits
+            inputs = random_inputs(temperature=temperature)
+            inputs.student.logits.requires_grad_()
+            term("kd", inputs).backward()
+            assert inputs.student.logits.grad is not None
+            sizes.append(inputs.student.logits.grad)
+        difference = inputs.student.logits.detach() - inputs.taught.logits
         limit = (difference - difference.mean(dim=1, keepdim=True)) / (3 * 5)
         assert torch.allclose(sizes[1], limit, atol=0.03 * limit.abs().max().item())
         assert torch.allclose(sizes[0], sizes[1], atol=0.06 * limit.abs().max().item())
@@ -168,7 +168,7 @@ class TestSoftLabels:
 class TestStandardisedSoftLabels:
     @pytest.mark.parametrize("base_temperature", [2.0, 3.0])
     def test_equals_the_plain_sum(self, base_temperature: float) -> None:
-        lesson = random_lesson(7)
+        inputs = random_inputs(7)
 
         def standardised(values: list[float]) -> list[float]:
             return ((np.array(values) - np.mean(values)) / np.std(values, ddof=1)).tolist()
@@ -178,30 +178,30 @@ class TestStandardisedSoftLabels:
                 softmax_by_hand(standardised(theirs), base_temperature),
                 softmax_by_hand(standardised(ours), base_temperature),
             )
-            for ours, theirs, _ in logits_of(lesson)
+            for ours, theirs, _ in logits_of(inputs)
         ]
-        value = term("ls", lesson, base_temperature=base_temperature).item()
+        value = term("ls", inputs, base_temperature=base_temperature).item()
         assert value == pytest.approx(base_temperature**2 * np.mean(expected), rel=1e-4)
 
     def test_invariant_to_scale_and_offset_of_logits(self) -> None:
-        lesson = random_lesson()
+        inputs = random_inputs()
         moved = replace(
-            lesson,
-            student=Answer(5 * lesson.student.logits - 2),
-            teacher=Answer(lesson.taught.logits / 3 + 1),
+            inputs,
+            student=ModelOutput(5 * inputs.student.logits - 2),
+            teacher=ModelOutput(inputs.taught.logits / 3 + 1),
         )
-        assert term("ls", moved).item() == pytest.approx(term("ls", lesson).item(), rel=1e-4)
+        assert term("ls", moved).item() == pytest.approx(term("ls", inputs).item(), rel=1e-4)
 
     def test_equal_logits_have_a_finite_gradient(self) -> None:
         student = torch.zeros(2, 4, requires_grad=True)
-        term("ls", lesson_of_logits(student, torch.randn(2, 4))).backward()
+        term("ls", inputs_of_logits(student, torch.randn(2, 4))).backward()
         assert student.grad is not None and student.grad.isfinite().all()
 
 
 class TestDecoupledSoftLabels:
-    def by_hand(self, lesson: Lesson, others: float) -> float:
-        total, temperature = 0.0, lesson.temperature
-        for ours, theirs, right in logits_of(lesson):
+    def by_hand(self, inputs: LossInputs, others: float) -> float:
+        total, temperature = 0.0, inputs.temperature
+        for ours, theirs, right in logits_of(inputs):
             student, teacher = softmax_by_hand(ours, temperature), softmax_by_hand(theirs, temperature)
             confidence = kl_by_hand([teacher[right], 1 - teacher[right]], [student[right], 1 - student[right]])
             rest = [label for label in range(len(ours)) if label != right]
@@ -210,162 +210,166 @@ class TestDecoupledSoftLabels:
                 softmax_by_hand([ours[label] for label in rest], temperature),
             )
             total += confidence + others * ranking
-        return temperature**2 * total / len(lesson.targets)
+        return temperature**2 * total / len(inputs.targets)
 
     @pytest.mark.parametrize("temperature", [1.0, 4.0])
     @pytest.mark.parametrize("others", [2.0, 8.0])
     def test_equals_the_plain_sum(self, temperature: float, others: float) -> None:
-        lesson = random_lesson(temperature=temperature)
-        assert term("dkd", lesson, others=others).item() == pytest.approx(self.by_hand(lesson, others), rel=1e-4)
+        inputs = random_inputs(temperature=temperature)
+        assert term("dkd", inputs, others=others).item() == pytest.approx(self.by_hand(inputs, others), rel=1e-4)
 
     def test_classes_without_images_are_supported(self) -> None:
-        lesson = random_lesson()
-        lesson = replace(lesson, targets=torch.eye(5)[[0, 2, 0]])
-        assert term("dkd", lesson).item() == pytest.approx(self.by_hand(lesson, 8.0), rel=1e-4)
+        inputs = random_inputs()
+        inputs = replace(inputs, targets=torch.eye(5)[[0, 2, 0]])
+        assert term("dkd", inputs).item() == pytest.approx(self.by_hand(inputs, 8.0), rel=1e-4)
 
     def test_equals_kd_with_the_teachers_non_target_weight(self) -> None:
         """Zhao et al. 2022, eq. 5: KD = TCKD + (1 - p_T(y)) NCKD."""
-        lesson = random_lesson(batch=1)
-        (_, theirs, right) = logits_of(lesson)[0]
-        left = 1 - softmax_by_hand(theirs, lesson.temperature)[right]
-        assert term("dkd", lesson, others=left).item() == pytest.approx(term("kd", lesson).item(), rel=1e-4)
+        inputs = random_inputs(batch=1)
+        (_, theirs, right) = logits_of(inputs)[0]
+        left = 1 - softmax_by_hand(theirs, inputs.temperature)[right]
+        assert term("dkd", inputs, others=left).item() == pytest.approx(term("kd", inputs).item(), rel=1e-4)
 
     def test_gradient_is_finite_for_a_confident_student(self) -> None:
         student = torch.tensor([[80.0, -80.0, 0.0]], requires_grad=True)
-        term("dkd", lesson_of_logits(student, torch.tensor([[1.0, 2.0, 3.0]]))).backward()
+        term("dkd", inputs_of_logits(student, torch.tensor([[1.0, 2.0, 3.0]]))).backward()
         assert student.grad is not None and student.grad.isfinite().all()
 
 
 class TestRelations:
     @pytest.mark.parametrize("temperature", [1.0, 4.0])
     def test_equals_numpy_correlations(self, temperature: float) -> None:
-        lesson = random_lesson(6, temperature=temperature, batch=8)
-        ours = np.array([softmax_by_hand(row, temperature) for row in rows(lesson.student.logits)])
-        theirs = np.array([softmax_by_hand(row, temperature) for row in rows(lesson.taught.logits)])
+        inputs = random_inputs(6, temperature=temperature, batch=8)
+        ours = np.array([softmax_by_hand(row, temperature) for row in rows(inputs.student.logits)])
+        theirs = np.array([softmax_by_hand(row, temperature) for row in rows(inputs.taught.logits)])
 
         def mean_correlation(a: np.ndarray, b: np.ndarray) -> float:
             return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]))
 
         expected = temperature**2 * (2 - mean_correlation(ours, theirs) - mean_correlation(ours.T, theirs.T))
-        assert term("dist", lesson).item() == pytest.approx(expected, rel=1e-4)
+        assert term("dist", inputs).item() == pytest.approx(expected, rel=1e-4)
 
     def test_depends_on_the_batch(self) -> None:
-        lesson = random_lesson(batch=8)
+        inputs = random_inputs(batch=8)
         halves = [
-            replace(lesson, student=Answer(lesson.student.logits[part]), teacher=Answer(lesson.taught.logits[part]))
+            replace(
+                inputs,
+                student=ModelOutput(inputs.student.logits[part]),
+                teacher=ModelOutput(inputs.taught.logits[part]),
+            )
             for part in (slice(0, 4), slice(4, 8))
         ]
         apart = sum(term("dist", half).item() for half in halves) / 2
-        assert abs(apart - term("dist", lesson).item()) > 1e-3
-        assert TERMS["dist"].whole_batch
+        assert abs(apart - term("dist", inputs).item()) > 1e-3
+        assert LOSS_TERMS["dist"].whole_batch
 
 
 class TestAttentionTransfer:
     def test_equals_the_plain_sum(self) -> None:
-        lesson = random_lesson()
+        inputs = random_inputs()
         expected = 0.0
-        for ours, theirs in zip(lesson.student.features, lesson.taught.features, strict=True):
+        for ours, theirs in zip(inputs.student.features, inputs.taught.features, strict=True):
             squares = []
             for a, b in zip(ours.double().numpy(), theirs.double().numpy(), strict=True):
                 qa, qb = (np.mean(x**2, axis=0).ravel() for x in (a, b))
                 squares.append((qa / np.linalg.norm(qa) - qb / np.linalg.norm(qb)) ** 2)
             expected += float(np.mean(squares))
-        assert term("at", lesson).item() == pytest.approx(expected, rel=1e-4)
+        assert term("at", inputs).item() == pytest.approx(expected, rel=1e-4)
 
     def test_invariant_to_number_and_scale_of_channels(self) -> None:
         features = torch.randn(2, 3, 5, 5)
-        lesson = random_lesson()
+        inputs = random_inputs()
         twice = replace(
-            lesson,
-            student=Answer(lesson.student.logits, features=(features,)),
-            teacher=Answer(lesson.taught.logits, features=(7 * features.repeat(1, 2, 1, 1),)),
+            inputs,
+            student=ModelOutput(inputs.student.logits, features=(features,)),
+            teacher=ModelOutput(inputs.taught.logits, features=(7 * features.repeat(1, 2, 1, 1),)),
         )
         assert term("at", twice).item() == pytest.approx(0, abs=1e-10)
 
 
 class TestHints:
     def test_equals_the_mean_square_over_layers(self) -> None:
-        lesson = random_lesson()
+        inputs = random_inputs()
         expected = np.mean(
             [
                 float(np.mean((ours.double().numpy() - theirs.double().numpy()) ** 2))
-                for ours, theirs in zip(lesson.projected, lesson.taught.features, strict=True)
+                for ours, theirs in zip(inputs.projected, inputs.taught.features, strict=True)
             ]
         )
-        assert term("hint", lesson).item() == pytest.approx(expected, rel=1e-5)
+        assert term("hint", inputs).item() == pytest.approx(expected, rel=1e-5)
 
     def test_larger_features_are_average_pooled(self) -> None:
-        lesson = random_lesson()
+        inputs = random_inputs()
         ours, theirs = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 4, 4)
-        lesson = replace(lesson, projected=(ours,), teacher=Answer(lesson.taught.logits, features=(theirs,)))
+        inputs = replace(inputs, projected=(ours,), teacher=ModelOutput(inputs.taught.logits, features=(theirs,)))
         pooled = ours.reshape(3, 4, 4, 2, 4, 2).mean(dim=(3, 5))
-        assert term("hint", lesson).item() == pytest.approx((pooled - theirs).square().mean().item(), rel=1e-5)
+        assert term("hint", inputs).item() == pytest.approx((pooled - theirs).square().mean().item(), rel=1e-5)
 
 
 class TestTopClassMap:
     def test_compares_maps_of_the_teachers_top_class(self) -> None:
-        lesson = random_lesson()
-        expected = [disagreement_by_hand(lesson, image, 0) for image in range(3)]
-        assert term("map", lesson).item() == pytest.approx(np.mean(expected), abs=1e-5)
+        inputs = random_inputs()
+        expected = [disagreement_by_hand(inputs, image, 0) for image in range(3)]
+        assert term("map", inputs).item() == pytest.approx(np.mean(expected), abs=1e-5)
 
     def test_independent_of_other_classes(self) -> None:
         maps = torch.randn(3, 4, 4)
-        lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1], -maps[2]]), torch.tensor([2.0, 1.0, 0.0]))
-        assert term("map", lesson).item() == pytest.approx(0, abs=1e-6)
+        inputs = inputs_of_maps(maps, torch.stack([maps[0], -maps[1], -maps[2]]), torch.tensor([2.0, 1.0, 0.0]))
+        assert term("map", inputs).item() == pytest.approx(0, abs=1e-6)
 
 
 class TestAllClassMaps:
     @pytest.mark.parametrize("classes", [2, 5, MOST_PROBABLE])
     @pytest.mark.parametrize("temperature", [1.0, 4.0])
     def test_equals_the_weighted_sum_over_all_classes(self, classes: int, temperature: float) -> None:
-        lesson = random_lesson(classes, temperature=temperature)
+        inputs = random_inputs(classes, temperature=temperature)
         expected = 0.0
-        for image, row in enumerate(rows(lesson.taught.logits)):
-            beliefs = sorted(softmax_by_hand(row, temperature), reverse=True)
-            expected += sum(p * disagreement_by_hand(lesson, image, rank) for rank, p in enumerate(beliefs))
-        assert term("mapall", lesson).item() == pytest.approx(expected / 3, abs=1e-5)
+        for image, row in enumerate(rows(inputs.taught.logits)):
+            outputs = sorted(softmax_by_hand(row, temperature), reverse=True)
+            expected += sum(p * disagreement_by_hand(inputs, image, rank) for rank, p in enumerate(outputs))
+        assert term("mapall", inputs).item() == pytest.approx(expected / 3, abs=1e-5)
 
     @pytest.mark.parametrize("kept", [1, 4])
     def test_only_the_most_probable_classes_are_used(self, kept: int) -> None:
-        lesson = random_lesson(9)
+        inputs = random_inputs(9)
         expected = 0.0
-        for image, row in enumerate(rows(lesson.taught.logits)):
-            beliefs = softmax_by_hand(sorted(row, reverse=True)[:kept], lesson.temperature)
-            expected += sum(p * disagreement_by_hand(lesson, image, rank) for rank, p in enumerate(beliefs))
-        assert term("mapall", lesson, classes=kept).item() == pytest.approx(expected / 3, abs=1e-5)
+        for image, row in enumerate(rows(inputs.taught.logits)):
+            outputs = softmax_by_hand(sorted(row, reverse=True)[:kept], inputs.temperature)
+            expected += sum(p * disagreement_by_hand(inputs, image, rank) for rank, p in enumerate(outputs))
+        assert term("mapall", inputs, classes=kept).item() == pytest.approx(expected / 3, abs=1e-5)
 
     def test_value_for_one_equal_and_one_opposed_map(self) -> None:
         maps = torch.randn(2, 5, 5)
-        lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1]]), torch.tensor([math.log(3.0), 0.0]))
-        assert term("mapall", lesson).item() == pytest.approx(0.75 * 0 + 0.25 * 2, abs=1e-5)
+        inputs = inputs_of_maps(maps, torch.stack([maps[0], -maps[1]]), torch.tensor([math.log(3.0), 0.0]))
+        assert term("mapall", inputs).item() == pytest.approx(0.75 * 0 + 0.25 * 2, abs=1e-5)
 
     def test_higher_temperature_increases_the_weight_of_unlikely_classes(self) -> None:
         maps = torch.randn(2, 5, 5)
-        lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1]]), torch.tensor([math.log(9.0), 0.0]), 2.0)
-        assert term("mapall", lesson).item() == pytest.approx(0.25 * 2, abs=1e-5)  # the square root of 9 is 3
+        inputs = inputs_of_maps(maps, torch.stack([maps[0], -maps[1]]), torch.tensor([math.log(9.0), 0.0]), 2.0)
+        assert term("mapall", inputs).item() == pytest.approx(0.25 * 2, abs=1e-5)  # the square root of 9 is 3
 
 
 class TestRectifiedMap:
     def test_equals_one_minus_the_cosine_of_positive_parts(self) -> None:
-        lesson = random_lesson()
+        inputs = random_inputs()
         expected = []
         for image in range(3):
-            ours, theirs = (np.maximum(cells, 0).ravel() for cells in maps_by_hand(lesson, image, 0))
+            ours, theirs = (np.maximum(positions, 0).ravel() for positions in maps_by_hand(inputs, image, 0))
             expected.append(1 - ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))
-        assert term("e2", lesson).item() == pytest.approx(np.mean(expected), abs=1e-5)
+        assert term("e2", inputs).item() == pytest.approx(np.mean(expected), abs=1e-5)
 
     @pytest.mark.parametrize("scale", [1e-3, 1e3])
     def test_invariant_to_scale_of_maps(self, scale: float) -> None:
         student, teacher = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(3))
-        expected = term("e2", lesson_of_maps(student, teacher, torch.zeros(3))).item()
-        assert term("e2", lesson_of_maps(scale * student, teacher, torch.zeros(3))).item() == pytest.approx(expected)
-        assert term("e2", lesson_of_maps(student, scale * teacher, torch.zeros(3))).item() == pytest.approx(expected)
+        expected = term("e2", inputs_of_maps(student, teacher, torch.zeros(3))).item()
+        assert term("e2", inputs_of_maps(scale * student, teacher, torch.zeros(3))).item() == pytest.approx(expected)
+        assert term("e2", inputs_of_maps(student, scale * teacher, torch.zeros(3))).item() == pytest.approx(expected)
 
     def test_map_without_positive_values_has_loss_1_and_no_gradient(self) -> None:
         """Property of `e2` that `map` does not have."""
         student = -torch.rand(2, 6, 6) - 0.1
         student.requires_grad_()
-        loss = term("e2", lesson_of_maps(student, torch.rand(2, 6, 6), torch.zeros(2)))
+        loss = term("e2", inputs_of_maps(student, torch.rand(2, 6, 6), torch.zeros(2)))
         loss.backward()
         assert loss.item() == pytest.approx(1)
         assert student.grad is not None and student.grad.abs().max() == 0
@@ -373,20 +377,20 @@ class TestRectifiedMap:
 
 class TestClassAttentionTransfer:
     @pytest.mark.parametrize("cells", [2, 3, 6])
-    def test_equals_the_plain_sum_over_all_classes(self, cells: int) -> None:
-        lesson = random_lesson()
+    def test_equals_the_plain_sum_over_all_classes(self, positions: int) -> None:
+        inputs = random_inputs()
         squares = []
         for image in range(3):
             for rank in range(5):
-                ours, theirs = (pooled_by_hand(one, cells, cells) for one in maps_by_hand(lesson, image, rank))
+                ours, theirs = (pooled_by_hand(one, positions, positions) for one in maps_by_hand(inputs, image, rank))
                 squares.append((ours / np.linalg.norm(ours) - theirs / np.linalg.norm(theirs)) ** 2)
-        assert term("cat", lesson, cells=cells).item() == pytest.approx(float(np.mean(squares)), rel=1e-4)
+        assert term("cat", inputs, positions=positions).item() == pytest.approx(float(np.mean(squares)), rel=1e-4)
 
     def test_depends_on_an_offset_unlike_centered_terms(self) -> None:
         maps = torch.randn(3, 6, 6)
-        lesson = lesson_of_maps(maps, maps + 5, torch.zeros(3))
-        assert term("mapall", lesson).item() == pytest.approx(0, abs=1e-4)
-        assert term("cat", lesson).item() > 1e-3
+        inputs = inputs_of_maps(maps, maps + 5, torch.zeros(3))
+        assert term("mapall", inputs).item() == pytest.approx(0, abs=1e-4)
+        assert term("cat", inputs).item() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["map", "mapall"])
@@ -397,14 +401,14 @@ class TestCentredMaps:
         ids=str,
     )
     def test_maps_are_pooled_to_the_smaller_size(
-        self, name: str, student_cells: tuple[int, int], teacher_cells: tuple[int, int]
+        self, name: str, student_positions: tuple[int, int], teacher_positions: tuple[int, int]
     ) -> None:
-        lesson = random_lesson(4, student_cells, teacher_cells)
+        inputs = random_inputs(4, student_positions, teacher_positions)
         expected = 0.0
-        for image, row in enumerate(rows(lesson.taught.logits)):
-            beliefs = sorted(softmax_by_hand(row, 4.0), reverse=True) if name == "mapall" else [1.0]
-            expected += sum(p * disagreement_by_hand(lesson, image, rank) for rank, p in enumerate(beliefs))
-        assert term(name, lesson).item() == pytest.approx(expected / 3, abs=1e-5)
+        for image, row in enumerate(rows(inputs.taught.logits)):
+            outputs = sorted(softmax_by_hand(row, 4.0), reverse=True) if name == "mapall" else [1.0]
+            expected += sum(p * disagreement_by_hand(inputs, image, rank) for rank, p in enumerate(outputs))
+        assert term(name, inputs).item() == pytest.approx(expected / 3, abs=1e-5)
 
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
     @pytest.mark.parametrize("offset", [-5.0, 0.0, 5.0])
@@ -412,23 +416,23 @@ class TestCentredMaps:
         generator = torch.Generator().manual_seed(1)
         student, teacher = torch.randn(2, 3, 6, 6, generator=generator)
         logits = torch.tensor([1.0, 0.5, 0.0])
-        expected = term(name, lesson_of_maps(student, teacher, logits)).item()
-        moved = term(name, lesson_of_maps(scale * (student + offset), teacher, logits)).item()
+        expected = term(name, inputs_of_maps(student, teacher, logits)).item()
+        moved = term(name, inputs_of_maps(scale * (student + offset), teacher, logits)).item()
         assert moved == pytest.approx(expected, abs=1e-4)
-        moved = term(name, lesson_of_maps(student, scale * (teacher + offset), logits)).item()
+        moved = term(name, inputs_of_maps(student, scale * (teacher + offset), logits)).item()
         assert moved == pytest.approx(expected, abs=1e-4)
 
     def test_ranges_from_0_for_equal_to_2_for_opposed_maps(self, name: str) -> None:
         maps, logits = torch.randn(3, 6, 6), torch.zeros(3)
-        assert term(name, lesson_of_maps(maps, maps, logits)).item() == pytest.approx(0, abs=1e-5)
-        assert term(name, lesson_of_maps(-maps, maps, logits)).item() == pytest.approx(2, abs=1e-5)
+        assert term(name, inputs_of_maps(maps, maps, logits)).item() == pytest.approx(0, abs=1e-5)
+        assert term(name, inputs_of_maps(-maps, maps, logits)).item() == pytest.approx(2, abs=1e-5)
 
     def test_negative_map_has_a_gradient(self, name: str) -> None:
         """A rectified map would be all zero, with a zero gradient."""
         generator = torch.Generator().manual_seed(2)
         student = (-1 - torch.rand(3, 6, 6, generator=generator)).requires_grad_()
         teacher = torch.rand(3, 6, 6, generator=generator)
-        term(name, lesson_of_maps(student, teacher, torch.tensor([2.0, 0.0, 0.0]))).backward()
+        term(name, inputs_of_maps(student, teacher, torch.tensor([2.0, 0.0, 0.0]))).backward()
         assert student.grad is not None and student.grad.isfinite().all()
         assert student.grad[0].abs().max() > 1e-3
 
@@ -438,27 +442,27 @@ class TestAnyMapTerm:
     @pytest.mark.parametrize("constant", [0.0, 1.0])
     def test_gradient_of_a_constant_map_is_finite(self, name: str, constant: float) -> None:
         student = torch.full((2, 6, 6), constant).requires_grad_()
-        loss = term(name, lesson_of_maps(student, torch.randn(2, 6, 6), torch.zeros(2)))
+        loss = term(name, inputs_of_maps(student, torch.randn(2, 6, 6), torch.zeros(2)))
         loss.backward()
         assert loss.isfinite()
         assert student.grad is not None and student.grad.isfinite().all()
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", sorted(TERMS))
+@pytest.mark.parametrize("name", sorted(LOSS_TERMS))
 class TestAnyTerm:
     def test_defaults_are_in_the_table_of_terms(self, name: str) -> None:
-        lesson = random_lesson(9)
-        assert term(name, lesson).item() == term(name, lesson, **TERMS[name].settings).item()
+        inputs = random_inputs(9)
+        assert term(name, inputs).item() == term(name, inputs, **LOSS_TERMS[name].settings).item()
 
     def test_loss_and_student_gradient_are_finite(self, name: str) -> None:
-        lesson = random_lesson()
-        student = lesson.student
+        inputs = random_inputs()
+        student = inputs.student
         assert student.maps is not None
-        learned = [student.logits, student.maps, *student.features, *lesson.projected]
+        learned = [student.logits, student.maps, *student.features, *inputs.projected]
         for value in learned:
             value.requires_grad_()
-        loss = term(name, lesson)
+        loss = term(name, inputs)
         assert loss.shape == () and loss.isfinite() and loss.dtype == torch.float32
         loss.backward()
         gradients = [value.grad for value in learned if value.grad is not None]
@@ -466,35 +470,35 @@ class TestAnyTerm:
         assert any(gradient.abs().max() > 0 for gradient in gradients)
 
     def test_equal_outputs_have_no_gradient(self, name: str) -> None:
-        lesson = random_lesson()
-        alike = replace(lesson, student=lesson.taught, projected=lesson.taught.features)
+        inputs = random_inputs()
+        alike = replace(inputs, student=inputs.taught, projected=inputs.taught.features)
         nothing = term(name, alike).item() == pytest.approx(0, abs=1e-5)
         assert nothing == (name != "ce"), "ground-truth labels are independent of the teacher"
 
     def test_docstring_and_module(self, name: str) -> None:
         """Define each loss in one module; its docstring states shapes, source and default weight."""
-        compute, weight = TERMS[name].compute, TERMS[name].weight
-        others = {inspect.getsourcefile(term.compute) for other, term in TERMS.items() if other != name}
+        compute, weight = LOSS_TERMS[name].compute, LOSS_TERMS[name].weight
+        others = {inspect.getsourcefile(term.compute) for other, term in LOSS_TERMS.items() if other != name}
         assert inspect.getsourcefile(compute) not in others
         text = " ".join(inspect.getdoc(compute).split())
         assert "Shapes: " in text and "Source: " in text and "`[N, " in text
         assert f"Default weight: {'measured' if weight is None else f'{weight:g}'}" in text
 
     def test_settings_are_positive(self, name: str) -> None:
-        assert all(value > 0 for value in TERMS[name].settings.values())
+        assert all(value > 0 for value in LOSS_TERMS[name].settings.values())
 
     def test_terms_that_need_a_teacher_are_marked(self, name: str) -> None:
-        lesson = replace(random_lesson(), teacher=None)
-        if TERMS[name].taught:
+        inputs = replace(random_inputs(), teacher=None)
+        if LOSS_TERMS[name].taught:
             with pytest.raises(AssertionError):
-                term(name, lesson)
+                term(name, inputs)
         else:
-            assert term(name, lesson).isfinite()
+            assert term(name, inputs).isfinite()
 
     def test_terms_that_use_the_temperature_are_marked(self, name: str) -> None:
-        lesson = random_lesson()
-        values = {round(term(name, replace(lesson, temperature=t)).item(), 6) for t in (1.0, 4.0)}
-        assert (len(values) == 2) == TERMS[name].softened
+        inputs = random_inputs()
+        values = {round(term(name, replace(inputs, temperature=t)).item(), 6) for t in (1.0, 4.0)}
+        assert (len(values) == 2) == LOSS_TERMS[name].softened
 
 
 class TestDistance:
@@ -529,19 +533,19 @@ class TestDistance:
 
     def test_maps_of_equal_size_are_unchanged(self) -> None:
         a, b = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)
-        assert all(x is y for x, y in zip(at_common_size(a, b), (a, b), strict=True))
+        assert all(x is y for x, y in zip(match_spatial_size(a, b), (a, b), strict=True))
 
 
 @pytest.mark.parametrize("name", ["at", "hint"])
 def test_unpaired_layer_is_an_error(name: str) -> None:
-    lesson = random_lesson()
-    fewer = replace(lesson.taught, features=lesson.taught.features[:1])
+    inputs = random_inputs()
+    fewer = replace(inputs.taught, features=inputs.taught.features[:1])
     with pytest.raises(ValueError, match="zip"):
-        term(name, replace(lesson, teacher=fewer))
+        term(name, replace(inputs, teacher=fewer))
 
 
 @dataclass(frozen=True)
-class WithPartner(Group):
+class WithPartner(ProcessGroup):
     """Group of two processes, where the other one holds the second half of a batch."""
 
     size: int = 2
@@ -557,17 +561,22 @@ class TestObjective:
     SETTINGS: ClassVar = {"ce": {}, "dkd": {"others": 2.0}, "dist": {}, "map": {}, "kd": {}}
 
     def test_values_are_in_the_order_of_terms(self) -> None:
-        lesson = random_lesson(6)
-        values = Objective(self.SETTINGS).values(lesson, Group())
-        expected = [term(name, lesson, **settings).item() for name, settings in self.SETTINGS.items()]
+        inputs = random_inputs(6)
+        values = Objective(self.SETTINGS).values(inputs, ProcessGroup())
+        expected = [term(name, inputs, **settings).item() for name, settings in self.SETTINGS.items()]
         assert values.tolist() == pytest.approx(expected, rel=1e-6)
         assert values.dtype == torch.float32
 
     def test_only_whole_batch_terms_gather_logits(self) -> None:
-        whole = random_lesson(6, batch=8)
+        whole = random_inputs(6, batch=8)
 
-        def half(answer: Answer) -> Answer:
-            return Answer(answer.logits[:4], answer.classes[:4], answer.maps[:4], tuple(f[:4] for f in answer.features))
+        def half(prediction: ModelOutput) -> ModelOutput:
+            return ModelOutput(
+                prediction.logits[:4],
+                prediction.classes[:4],
+                prediction.maps[:4],
+                tuple(f[:4] for f in prediction.features),
+            )
 
         mine = replace(whole, student=half(whole.student), teacher=half(whole.taught), targets=whole.targets[:4])
         group = WithPartner(others=(whole.student.logits, whole.taught.logits))
@@ -583,12 +592,12 @@ def test_projection_can_be_learned() -> None:
     torch.manual_seed(0)
     features = torch.randn(4, 3, 4, 4)
     mixing = nn.Conv2d(3, 6, 1)
-    lesson = random_lesson()
-    taught = Answer(lesson.taught.logits, features=(mixing(features).detach(),))
+    inputs = random_inputs()
+    taught = ModelOutput(inputs.taught.logits, features=(mixing(features).detach(),))
     projection = nn.Conv2d(3, 6, 1)
     optimizer = torch.optim.Adam(projection.parameters(), 0.1)
     for _ in range(200):
         optimizer.zero_grad()
-        term("hint", replace(lesson, teacher=taught, projected=(projection(features),))).backward()
+        term("hint", replace(inputs, teacher=taught, projected=(projection(features),))).backward()
         optimizer.step()
     assert torch.allclose(projection.weight, mixing.weight, atol=0.02)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdedge.config.training_recipe import Recipe
+from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.model_names import canonical_name
-from kdedge.models.model_registry import build, head_tensors, pretrained_input, specify
+from kdedge.models.model_registry import build_model, head_tensors, make_spec, pretrained_input
 from kdedge.models.run_folder import BEST, RunRecord, read_run, write_run
 from kdedge.models.trained_model import load_trained
 from kdedge.models.weight_files import load_state
@@ -113,17 +113,17 @@ class TestName:
 class TestBuild:
     @pytest.mark.parametrize("function", ["make_model", "must_be_told", "forwards"])
     def test_factory_receives_the_number_of_classes(self, nets: Path, function: str) -> None:
-        model = build(specify(f"{nets}:{function}", 6), 32)
+        model = build_model(make_spec(f"{nets}:{function}", 6), 32)
         assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
         assert set(head_tensors(f"{nets}:{function}", 32)) == {"4.weight", "4.bias"}
 
     def test_factory_without_argument_must_match_the_number_of_classes(self, nets: Path) -> None:
-        assert build(specify(f"{nets}:always_seven", 7), 32)(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+        assert build_model(make_spec(f"{nets}:always_seven", 7), 32)(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
         with pytest.raises(UsageError, match=r"always_seven returns 7 logits, expected 22"):
-            build(specify(f"{nets}:always_seven", 22), 32)
+            build_model(make_spec(f"{nets}:always_seven", 22), 32)
 
     def test_early_strides_can_be_removed(self, nets: Path) -> None:
-        model = build(replace(specify(f"{nets}:make_model", 4), stride_factor=2), 32)
+        model = build_model(replace(make_spec(f"{nets}:make_model", 4), stride_factor=2), 32)
         assert model[0].stride == (1, 1)
 
     @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ class TestBuild:
     )
     def test_invalid_models_are_rejected(self, nets: Path, function: str, complaint: str) -> None:
         with pytest.raises(UsageError, match=complaint):
-            build(specify(f"{nets}:{function}", 4), 32)
+            build_model(make_spec(f"{nets}:{function}", 4), 32)
 
 
 class TestNeighbours:
@@ -165,7 +165,7 @@ class TestNeighbours:
         path = list(sys.path)
         for name, width in (("teacher", 5), ("student", 3)):
             file = self.package(tmp_path / name, width)
-            model = build(specify(f"{file}:make_model", width + 1), 32)
+            model = build_model(make_spec(f"{file}:make_model", width + 1), 32)
             assert model.head.weight.shape == (width + 1, width)
         assert sys.path == path
 
@@ -179,7 +179,7 @@ class TestNeighbours:
 
     def test_classes_are_found_by_module_name(self, tmp_path: Path) -> None:
         file = self.package(tmp_path / "nets", 2)
-        net = type(build(specify(f"{file}:make_model", 3), 32))
+        net = type(build_model(make_spec(f"{file}:make_model", 3), 32))
         assert sys.modules[net.__module__].Net is net
 
 
@@ -209,7 +209,7 @@ class TestInput:
 class TestTrained:
     @staticmethod
     def weights(nets: Path, function: str, classes: int) -> tuple[torch.nn.Module, Path]:
-        model = build(specify(f"{nets}:{function}", classes), 32)
+        model = build_model(make_spec(f"{nets}:{function}", classes), 32)
         path = nets.parent / "w.pth"
         torch.save(model.state_dict(), path)
         return model, path
@@ -258,15 +258,15 @@ class TestRun:
     @pytest.fixture
     def run(self, nets: Path, tmp_path: Path) -> Path:
         """Run of a factory's network, as written by training."""
-        spec = specify(f"{nets}:make_model", 5, fresh_stem=False)
-        model = build(spec, 32)
+        spec = make_spec(f"{nets}:make_model", 5, fresh_stem=False)
+        model = build_model(spec, 32)
         record = RunRecord(
             kind="train",
             model=spec,
             input=ImageInput(32, 32, (0.5,) * 3, (0.25,) * 3),
             labels=tuple("abcde"),
             data={"source": "/photos", "fingerprint": "ab", "train": 8, "val": 2},
-            recipe=asdict(Recipe(1, 8, 0.05, {"ce": 1.0})) | {"measured": []},
+            recipe=asdict(TrainingRecipe(1, 8, 0.05, {"ce": 1.0})) | {"measured": []},
             request={"data": "/photos", "model": spec.name},
             device="CPU",
         )
@@ -279,7 +279,7 @@ class TestRun:
         assert spec.name == f"{nets}:make_model"
         assert spec.code_sha256 == hashlib.sha256(nets.read_bytes()).hexdigest()
         trained = load_trained(str(run))
-        rebuilt = build(spec, 32)
+        rebuilt = build_model(spec, 32)
         load_state(rebuilt, trained.model.state_dict(), "the run")
         picture = torch.randn(1, 3, 32, 32)
         assert torch.equal(rebuilt(picture), trained.model(picture))
@@ -295,6 +295,6 @@ class TestRun:
             load_trained(str(run))
 
     def test_changed_file_is_reloaded(self, nets: Path) -> None:
-        assert build(specify(f"{nets}:make_model", 5), 32)[0].out_channels == 8
+        assert build_model(make_spec(f"{nets}:make_model", 5), 32)[0].out_channels == 8
         nets.write_text(NETS.replace("8,", "16,"))
-        assert build(specify(f"{nets}:make_model", 5), 32)[0].out_channels == 16
+        assert build_model(make_spec(f"{nets}:make_model", 5), 32)[0].out_channels == 16

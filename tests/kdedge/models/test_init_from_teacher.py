@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdedge.models.init_from_teacher import Inherited, inherit, select
-from kdedge.models.model_registry import build
+from kdedge.models.init_from_teacher import InitSummary, init_from_teacher, select_weights
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import UsageError
 
@@ -16,7 +16,7 @@ from kdedge_runtime.errors import UsageError
 def network(name: str, seed: int = 0, classes: int = 5) -> nn.Module:
     """Build a network with batch statistics that differ from the initial ones."""
     torch.manual_seed(seed)
-    model = build(ModelSpec(name, classes), 32)
+    model = build_model(ModelSpec(name, classes), 32)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
@@ -50,11 +50,11 @@ class TestSelect:
         ],
     )
     def test_elements_are_evenly_spaced_and_kernels_centered(self, size: int, of: int, expected: list[int]) -> None:
-        assert select(torch.arange(of), torch.Size([size])).tolist() == expected == middles(size, of).tolist()
+        assert select_weights(torch.arange(of), torch.Size([size])).tolist() == expected == middles(size, of).tolist()
 
     def test_all_dimensions_are_selected(self) -> None:
         tensor = torch.randn(12, 10, 7, 7)
-        assert np.array_equal(select(tensor, torch.Size([6, 4, 3, 3])).numpy(), picked(tensor, 6, 4, 3, 3))
+        assert np.array_equal(select_weights(tensor, torch.Size([6, 4, 3, 3])).numpy(), picked(tensor, 6, 4, 3, 3))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ class TestSelect:
 )
 def test_student_of_equal_size_becomes_the_teacher(name: str) -> None:
     student, teacher = network(name, 1), network(name, 2)
-    report = inherit(student, teacher)
+    report = init_from_teacher(student, teacher)
     assert report.copied == report.total and report.kept == ()
     for tensor, value in student.state_dict().items():
         assert torch.equal(value, teacher.state_dict()[tensor])
@@ -83,46 +83,46 @@ class TestDepth:
     )
     def test_shallower_student_of_equal_width(self, small: str, large: str) -> None:
         student, teacher = network(small, 1), network(large, 2)
-        report = inherit(student, teacher)
+        report = init_from_teacher(student, teacher)
         assert report.kept == ()
         for name, value in student.state_dict().items():
             assert torch.equal(value, teacher.state_dict()[name]), name
 
     def test_shortcuts_are_copied(self) -> None:
-        names = inherit(network("small:resnet8x4"), network("small:resnet32x4")).names
+        names = init_from_teacher(network("small:resnet8x4"), network("small:resnet32x4")).names
         assert "layer2.0.project.0.weight" in names and "layer2.0.project.1.running_var" in names
-        names = inherit(network("torchvision:resnet18"), network("torchvision:resnet34")).names
+        names = init_from_teacher(network("torchvision:resnet18"), network("torchvision:resnet34")).names
         assert "layer2.0.downsample.0.weight" in names
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[nn.Module, nn.Module, Inherited]:
+def pair() -> tuple[nn.Module, nn.Module, InitSummary]:
     """Student of half its teacher's width after weight selection."""
     from torchvision.models import mobilenet_v2
 
     torch.manual_seed(1)
     student, teacher = mobilenet_v2(num_classes=5, width_mult=0.5), network("torchvision:mobilenet_v2", 2)
-    return student, teacher, inherit(student, teacher)
+    return student, teacher, init_from_teacher(student, teacher)
 
 
 class TestWidth:
     """A narrower student receives every second channel, consistently across layers."""
 
-    def test_each_tensor_is_a_selection(self, pair: tuple[nn.Module, nn.Module, Inherited]) -> None:
+    def test_each_tensor_is_a_selection(self, pair: tuple[nn.Module, nn.Module, InitSummary]) -> None:
         student, teacher, report = pair
         assert report.kept == ()
         source = teacher.state_dict()
         for name, value in student.state_dict().items():
             assert np.array_equal(value.numpy(), picked(source[name], *value.shape)), name
 
-    def test_depthwise_kernels_follow_their_channel(self, pair: tuple[nn.Module, nn.Module, Inherited]) -> None:
+    def test_depthwise_kernels_follow_their_channel(self, pair: tuple[nn.Module, nn.Module, InitSummary]) -> None:
         student, teacher, _ = pair
         ours, theirs = (model.features[1].conv[0][0] for model in (student, teacher))
         assert ours.groups == ours.weight.shape[0] == 16 and theirs.groups == 32
         for channel in range(16):
             assert torch.equal(ours.weight[channel], theirs.weight[2 * channel + 1])
 
-    def test_classifier_keeps_the_class_order(self, pair: tuple[nn.Module, nn.Module, Inherited]) -> None:
+    def test_classifier_keeps_the_class_order(self, pair: tuple[nn.Module, nn.Module, InitSummary]) -> None:
         student, teacher, _ = pair
         assert torch.equal(student.classifier[1].bias, teacher.classifier[1].bias)
 
@@ -137,7 +137,7 @@ class TestWidth:
         wide, narrow = net(12), net(6)
         with torch.no_grad():
             wide[3].weight[:, 0::2] = 0
-        inherit(narrow, wide)
+        init_from_teacher(narrow, wide)
         images = torch.randn(2, 3, 9, 9)
         assert torch.allclose(narrow(images), wide(images), atol=1e-6)
 
@@ -149,7 +149,7 @@ class TestGroups:
 
     def test_equal_groups_correspond(self) -> None:
         student, teacher = self.grouped(8, 2), self.grouped(24, 2)
-        assert inherit(student, teacher).kept == ()
+        assert init_from_teacher(student, teacher).kept == ()
         ours, theirs = student[0].weight.detach().numpy(), teacher[0].weight.detach().numpy()
         for group in (0, 1):
             mine, others = ours[4 * group : 4 * group + 4], theirs[12 * group : 12 * group + 12]
@@ -157,7 +157,7 @@ class TestGroups:
 
     @pytest.mark.parametrize(("ours", "theirs"), [((8, 2), (16, 4)), ((8, 4), (16, 1)), ((8, 8), (16, 2))])
     def test_kernels_over_other_channels_are_not_copied(self, ours: tuple[int, int], theirs: tuple[int, int]) -> None:
-        report = inherit(self.grouped(*ours), self.grouped(*theirs))
+        report = init_from_teacher(self.grouped(*ours), self.grouped(*theirs))
         assert report.kept == ("0.weight",)
 
 
@@ -165,7 +165,7 @@ class TestWhatDoesNotFit:
     def test_mismatching_tensor_keeps_its_initialization(self) -> None:
         student, teacher = network("small:resnet20", 1, classes=22), network("small:resnet56", 2, classes=10)
         before = {name: value.clone() for name, value in student.state_dict().items()}
-        report = inherit(student, teacher)
+        report = init_from_teacher(student, teacher)
         assert report.kept == ("linear.weight", "linear.bias")
         assert (report.copied, report.total) == (95, 97)
         assert all(torch.equal(student.state_dict()[name], before[name]) for name in report.kept)
@@ -174,17 +174,17 @@ class TestWhatDoesNotFit:
     def test_larger_and_missing_layers_are_kept(self) -> None:
         student = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(3, 2))
         teacher = nn.Sequential(nn.Linear(4, 5), nn.Linear(8, 4))
-        report = inherit(student, teacher)
+        report = init_from_teacher(student, teacher)
         assert report.names == ("1.weight", "1.bias")
         assert report.kept == ("0.weight", "0.bias", "2.weight", "2.bias")
 
     def test_no_matching_tensor_is_an_error(self) -> None:
         with pytest.raises(UsageError, match=r"MobileNetV2 can inherit no weights from SmallResNet: .*remove --init"):
-            inherit(network("torchvision:mobilenet_v2"), network("small:resnet20"))
+            init_from_teacher(network("torchvision:mobilenet_v2"), network("small:resnet20"))
 
     def test_gradients_and_modes_are_unchanged(self) -> None:
         student, teacher = network("small:resnet8", 1), network("small:resnet20", 2).eval()
-        inherit(student, teacher)
+        init_from_teacher(student, teacher)
         assert student.training and not teacher.training
         assert all(parameter.requires_grad and parameter.grad is None for parameter in student.parameters())
         student(torch.randn(4, 3, 32, 32)).sum().backward()
@@ -202,7 +202,7 @@ def test_selected_layers_of_a_real_teacher_have_similar_features() -> None:
 
     teacher = load_trained("small:resnet56", weights=file).model.eval()
     student = network("small:resnet20", classes=10).eval()
-    inherit(student, teacher)
+    init_from_teacher(student, teacher)
     images = torch.randn(2, 3, 32, 32)
     seen: list[Tensor] = []
     for model in (student, teacher):

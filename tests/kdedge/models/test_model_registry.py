@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.models.model_names import canonical_name, networks_of
-from kdedge.models.model_registry import build, head_tensors, pretrained_input, pretrained_labels
+from kdedge.models.model_registry import build_model, head_tensors, pretrained_input, pretrained_labels
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.resnet_layouts import RESNETS
 from kdedge.models.weight_files import load_state, read_state
@@ -110,17 +110,17 @@ class TestSmallNetworks:
         ],
     )
     def test_parameter_counts_are_as_published(self, name: str, classes: int, parameters: int) -> None:
-        model = build(ModelSpec(f"small:{name}", classes), 32)
+        model = build_model(ModelSpec(f"small:{name}", classes), 32)
         assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
     @pytest.mark.parametrize("name", RESNETS)
     def test_one_logit_per_class(self, name: str) -> None:
-        model = build(ModelSpec(f"small:{name}", 7), 32).eval()
+        model = build_model(ModelSpec(f"small:{name}", 7), 32).eval()
         with torch.no_grad():
             assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
 
     def test_narrow_network_has_output_stride_8(self) -> None:
-        model = build(ModelSpec("small:resnet10w16", 10), 64).eval()
+        model = build_model(ModelSpec("small:resnet10w16", 10), 64).eval()
         assert 0.30e6 < sum(parameter.numel() for parameter in model.parameters()) < 0.32e6
         sizes: list[torch.Size] = []
         model.layer4.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape))
@@ -160,7 +160,7 @@ def test_published_weights_give_equal_logits(name: str, blocks: int) -> None:
     if not file.is_file():
         pytest.skip(f"the reference weights {file.name} are not beside the checkout")
     state = read_state(file)
-    model = build(ModelSpec(f"small:{name}", 10), 32)
+    model = build_model(ModelSpec(f"small:{name}", 10), 32)
     load_state(model, state, str(file))
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

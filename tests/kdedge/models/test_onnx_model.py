@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
-from kdedge.models.onnx_model import OnnxTeacher
-from kdedge_export.onnx_import import PixelInput, explain_file
-from kdedge_export.torch_export import deploy, export_graph, save_model
-from kdedge_export.torch_export.normalization import Normalise
+from kdedge.models.onnx_model import OnnxClassifier
+from kdedge_export.onnx_import import PixelInput, add_saliency
+from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
+from kdedge_export.torch_export.normalization import Normalize
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import ImageInput, Metadata
 
@@ -33,7 +33,7 @@ LABELS = ("ant", "bee", "cat", "dog", "elk")
 def network() -> nn.Module:
     """Network with statistics and weights that differ from the initial ones."""
     torch.manual_seed(0)
-    model = build(ModelSpec("small:resnet8", CLASSES), SIZE)
+    model = build_model(ModelSpec("small:resnet8", CLASSES), SIZE)
     with torch.no_grad():
         model.train()(torch.randn(16, 3, SIZE, SIZE))
     return model.eval().requires_grad_(False)
@@ -48,7 +48,7 @@ def images() -> Tensor:
 @pytest.fixture(scope="module")
 def exported(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """File written by `kdedge export`."""
-    path, module = tmp_path_factory.mktemp("kdedge") / "model.onnx", deploy(network, SPEC)
+    path, module = tmp_path_factory.mktemp("kdedge") / "model.onnx", wrap_for_export(network, SPEC)
     save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), path)
     return path
 
@@ -98,42 +98,42 @@ def close(measured: Tensor, expected: Tensor) -> bool:
 
 
 def test_assumed_preprocessing_is_reported(network: nn.Module, exported: Path, tmp_path: Path) -> None:
-    foreign = OnnxTeacher.load(plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE)))
+    foreign = OnnxClassifier.load(plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE)))
     assert foreign.fed is not None and "mean 0.485,0.456,0.406 and std 0.229,0.224,0.225" in foreign.fed
-    assert OnnxTeacher.load(exported).fed is None
+    assert OnnxClassifier.load(exported).fed is None
 
 
 def test_explicit_preprocessing_is_used(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
     theirs = plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE))
-    explain_file(theirs, tmp_path / "ours.onnx", pixels=PixelInput(SPEC.mean, SPEC.std))
-    teacher = OnnxTeacher.load(tmp_path / "ours.onnx")
+    add_saliency(theirs, tmp_path / "ours.onnx", pixels=PixelInput(SPEC.mean, SPEC.std))
+    teacher = OnnxClassifier.load(tmp_path / "ours.onnx")
     assert teacher.fed is None
-    assert close(teacher(images)[0], network(Normalise(SPEC)(images)))
+    assert close(teacher(images)[0], network(Normalize(SPEC)(images)))
 
 
 class TestFileByKdedge:
     def test_logits_and_map_of_the_top_class(self, network: nn.Module, exported: Path, images: Tensor) -> None:
-        teacher = OnnxTeacher.load(exported)
+        teacher = OnnxClassifier.load(exported)
         assert (teacher.labels, teacher.classes, teacher.input, teacher.has_map) == (LABELS, CLASSES, SPEC, True)
         assert teacher.sha256 == hashlib.sha256(exported.read_bytes()).hexdigest()
         logits, maps = teacher(images)
-        expected, expected_maps, _ = deploy(network, SPEC)(images, torch.tensor([-1]))
+        expected, expected_maps, _ = wrap_for_export(network, SPEC)(images, torch.tensor([-1]))
         assert maps is not None
         assert close(logits, expected)
         assert close(maps, expected_maps)
-        assert close(logits, network(Normalise(SPEC)(images)))
+        assert close(logits, network(Normalize(SPEC)(images)))
 
     def test_images_of_another_size_are_resampled_as_in_pytorch(self, network: nn.Module, exported: Path) -> None:
         generator = torch.Generator().manual_seed(2)
         large = torch.randint(0, 256, (4, 52, 48, 3), dtype=torch.uint8, generator=generator)
-        logits, _ = OnnxTeacher.load(exported)(large)
-        expected = network(Normalise(SPEC)(large))
+        logits, _ = OnnxClassifier.load(exported)(large)
+        expected = network(Normalize(SPEC)(large))
         assert not torch.equal(logits, expected), "the file takes whole pixel values"
         assert torch.allclose(logits, expected, atol=0.01 * float(expected.abs().max()))
 
     def test_kdedge_file_rejects_an_explicit_input(self, exported: Path) -> None:
         with pytest.raises(UsageError, match="was exported by kdedge"):
-            OnnxTeacher.load(exported, SPEC)
+            OnnxClassifier.load(exported, SPEC)
 
     def test_mismatch_of_labels_and_logits(self, exported: Path, tmp_path: Path) -> None:
         model = onnx.load(exported)
@@ -141,7 +141,7 @@ class TestFileByKdedge:
         helper.set_model_props(model, props | {"kdedge.labels": '["ant", "bee"]'})
         onnx.save(model, tmp_path / "m.onnx")
         with pytest.raises(ModelFileError, match="5 logits for 2 labels"):
-            OnnxTeacher.load(tmp_path / "m.onnx")
+            OnnxClassifier.load(tmp_path / "m.onnx")
 
 
 class TestForeignFile:
@@ -155,20 +155,20 @@ class TestForeignFile:
         shape = (batch, 3, SIZE, SIZE) if layout == "NCHW" else (batch, SIZE, SIZE, 3)
         path = plain_export(model, tmp_path / "m.onnx", shape, (0,) if dynamic else ())
         for given, used in ((None, IMAGENET), (SPEC, SPEC)):
-            teacher = OnnxTeacher.load(path, given)
+            teacher = OnnxClassifier.load(path, given)
             assert (teacher.input, teacher.labels, teacher.classes, teacher.has_map) == (used, None, CLASSES, False)
             logits, maps = teacher(images)
             assert maps is None
-            assert close(logits, network(Normalise(used)(images)))
+            assert close(logits, network(Normalize(used)(images)))
 
     def test_published_architecture(self, tmp_path: Path, images: Tensor) -> None:
         torch.manual_seed(0)
-        model = build(ModelSpec("torchvision:squeezenet1_1", CLASSES), 64).eval()
-        teacher = OnnxTeacher.load(plain_export(model, tmp_path / "m.onnx", (2, 3, 64, 64)))
+        model = build_model(ModelSpec("torchvision:squeezenet1_1", CLASSES), 64).eval()
+        teacher = OnnxClassifier.load(plain_export(model, tmp_path / "m.onnx", (2, 3, 64, 64)))
         assert (teacher.input.height, teacher.input.width) == (64, 64)
         with torch.no_grad():
             resampled = F.interpolate(
-                Normalise(ImageInput(SIZE, SIZE, IMAGENET.mean, IMAGENET.std))(images),
+                Normalize(ImageInput(SIZE, SIZE, IMAGENET.mean, IMAGENET.std))(images),
                 (64, 64),
                 mode="bilinear",
                 antialias=True,
@@ -177,8 +177,8 @@ class TestForeignFile:
 
     def test_final_softmax_is_inverted(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
         path = plain_export(nn.Sequential(network, nn.Softmax(dim=1)), tmp_path / "m.onnx", (2, 3, SIZE, SIZE))
-        logits, _ = OnnxTeacher.load(path, SPEC)(images)
-        expected = network(Normalise(SPEC)(images))
+        logits, _ = OnnxClassifier.load(path, SPEC)(images)
+        expected = network(Normalize(SPEC)(images))
         assert close(logits, expected.log_softmax(dim=1))
         for temperature in (1.0, 4.0):
             softened = (logits / temperature).softmax(dim=1)
@@ -189,7 +189,7 @@ class TestForeignFile:
             def forward(self, x: Tensor) -> Tensor:
                 return (x.mean(dim=(1, 2, 3))[:, None] * 0 + torch.tensor([200.0, 0.0, -200.0])).softmax(dim=1)
 
-        logits, _ = OnnxTeacher.load(plain_export(Certain(), tmp_path / "m.onnx", (2, 3, SIZE, SIZE)))(images)
+        logits, _ = OnnxClassifier.load(plain_export(Certain(), tmp_path / "m.onnx", (2, 3, SIZE, SIZE)))(images)
         assert logits.isfinite().all()
         assert torch.equal(logits.argmax(dim=1), torch.zeros(len(images), dtype=torch.int64))
 
@@ -201,15 +201,15 @@ class TestForeignFile:
         del model.metadata_props[:]
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
         onnx.save(model, tmp_path / "m.onnx")
-        teacher = OnnxTeacher.load(tmp_path / "m.onnx")
-        assert close(teacher(images)[0], network(Normalise(SPEC)(images))), "the file contains the normalization"
+        teacher = OnnxClassifier.load(tmp_path / "m.onnx")
+        assert close(teacher(images)[0], network(Normalize(SPEC)(images))), "the file contains the normalization"
 
     def test_dynamic_size_is_the_callers(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
         path = plain_export(network, tmp_path / "m.onnx", (2, 3, SIZE, SIZE), (0, 2, 3))
-        assert OnnxTeacher.load(path).input.height == 224
-        teacher = OnnxTeacher.load(path, SPEC)
+        assert OnnxClassifier.load(path).input.height == 224
+        teacher = OnnxClassifier.load(path, SPEC)
         assert teacher.input == SPEC
-        assert close(teacher(images)[0], network(Normalise(SPEC)(images)))
+        assert close(teacher(images)[0], network(Normalize(SPEC)(images)))
 
     @pytest.mark.filterwarnings("ignore::FutureWarning")
     def test_external_weights(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
@@ -218,21 +218,21 @@ class TestForeignFile:
         torch.onnx.export(  # the current exporter, which does this by default
             network, (torch.zeros(2, 3, SIZE, SIZE),), path, dynamo=True, dynamic_shapes=dynamic, verbose=False
         )
-        first = OnnxTeacher.load(path, SPEC)
-        assert close(first(images)[0], network(Normalise(SPEC)(images)))
+        first = OnnxClassifier.load(path, SPEC)
+        assert close(first(images)[0], network(Normalize(SPEC)(images)))
         content = bytearray(beside.read_bytes())
         content[-1] ^= 1
         beside.write_bytes(content)
-        assert OnnxTeacher.load(path, SPEC).sha256 != first.sha256, "the hash includes the weights"
+        assert OnnxClassifier.load(path, SPEC).sha256 != first.sha256, "the hash includes the weights"
         beside.unlink()
         with pytest.raises(ModelFileError, match=r"external weights in m\.onnx\.data"):
-            OnnxTeacher.load(path)
+            OnnxClassifier.load(path)
 
     def test_map_of_the_file_is_used(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
         path = plain_export(Explained(network), tmp_path / "m.onnx", (2, 3, SIZE, SIZE))
-        teacher = OnnxTeacher.load(path, SPEC)
+        teacher = OnnxClassifier.load(path, SPEC)
         logits, maps = teacher(images)
-        x = Normalise(SPEC)(images)
+        x = Normalize(SPEC)(images)
         assert teacher.classes == CLASSES
         assert maps is not None
         assert close(logits, network(x))
@@ -318,7 +318,7 @@ class TestRefused:
     ) -> None:
         onnx.save(graph(inputs, outputs, nodes), tmp_path / "m.onnx")
         with pytest.raises(ModelFileError, match=complaint):
-            OnnxTeacher.load(tmp_path / "m.onnx", ImageInput(8, 8, (0.0,) * 3, (1.0,) * 3))
+            OnnxClassifier.load(tmp_path / "m.onnx", ImageInput(8, 8, (0.0,) * 3, (1.0,) * 3))
 
     def test_failing_graph_is_rejected(self, tmp_path: Path) -> None:
         def reshape() -> list[onnx.NodeProto]:
@@ -330,16 +330,16 @@ class TestRefused:
 
         onnx.save(graph({"x": (TensorProto.FLOAT, ["n", 3, 8, 8])}, {"y": [1, 192]}, reshape), tmp_path / "m.onnx")
         with pytest.raises(ModelFileError, match=r"fails on images \(2, 3, 8, 8\): .*dynamic batch"):
-            OnnxTeacher.load(tmp_path / "m.onnx")
+            OnnxClassifier.load(tmp_path / "m.onnx")
 
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match=r"no model file .*nowhere\.onnx"):
-            OnnxTeacher.load(tmp_path / "nowhere.onnx")
+            OnnxClassifier.load(tmp_path / "nowhere.onnx")
 
     def test_damaged_file(self, tmp_path: Path) -> None:
         (tmp_path / "m.onnx").write_bytes(b"not a model")
         with pytest.raises(ModelFileError, match=r"m\.onnx is not an ONNX model"):
-            OnnxTeacher.load(tmp_path / "m.onnx")
+            OnnxClassifier.load(tmp_path / "m.onnx")
 
     def test_unknown_operator(self, tmp_path: Path) -> None:
         unknown = graph(
@@ -349,7 +349,7 @@ class TestRefused:
         )
         onnx.save(unknown, tmp_path / "m.onnx")
         with pytest.raises(ModelFileError, match=r"onnxruntime \S+ cannot load .*Unheard"):
-            OnnxTeacher.load(tmp_path / "m.onnx")
+            OnnxClassifier.load(tmp_path / "m.onnx")
 
 
 def test_probabilities_are_detected_by_value(tmp_path: Path) -> None:
@@ -362,6 +362,6 @@ def test_probabilities_are_detected_by_value(tmp_path: Path) -> None:
         ),
         tmp_path / "m.onnx",
     )
-    teacher = OnnxTeacher.load(tmp_path / "m.onnx", ImageInput(2, 2, (0.0,) * 3, (1.0 / 255,) * 3))
+    teacher = OnnxClassifier.load(tmp_path / "m.onnx", ImageInput(2, 2, (0.0,) * 3, (1.0 / 255,) * 3))
     pixels = torch.arange(12, dtype=torch.uint8).reshape(1, 2, 2, 3)
     assert np.allclose(teacher(pixels)[0].numpy(), pixels.permute(0, 3, 1, 2).flatten(1).numpy(), atol=1e-4)

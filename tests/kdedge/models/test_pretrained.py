@@ -12,7 +12,7 @@ from training_toys import Outcome
 
 from kdedge.models import pretrained as module
 from kdedge.models.model_names import canonical_name, networks_of
-from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_registry import build_model, pretrained_input
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import assumed_input, published_name, torchvision_tags
 from kdedge.models.trained_model import load_trained
@@ -50,8 +50,8 @@ def test_unknown_tag_is_rejected() -> None:
 
 
 def test_network_is_built_without_the_tag() -> None:
-    tagged = build(ModelSpec("torchvision:mobilenet_v2.IMAGENET1K_V1", 3), 64).state_dict()
-    assert tagged.keys() == build(ModelSpec("torchvision:mobilenet_v2", 3), 64).state_dict().keys()
+    tagged = build_model(ModelSpec("torchvision:mobilenet_v2.IMAGENET1K_V1", 3), 64).state_dict()
+    assert tagged.keys() == build_model(ModelSpec("torchvision:mobilenet_v2", 3), 64).state_dict().keys()
 
 
 class TestRecognising:
@@ -99,7 +99,7 @@ class TestUnknownWeights:
         self, command: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        save_file(build(ModelSpec("torchvision:mobilenet_v2", 3), 224).state_dict(), tmp_path / "w.safetensors")
+        save_file(build_model(ModelSpec("torchvision:mobilenet_v2", 3), 224).state_dict(), tmp_path / "w.safetensors")
 
         told = command("export", "mobilenet_v2", "--weights", "w.safetensors", "--method", "none", "-o", "m.onnx")
         assert told.code == 0, told.err

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from kdedge.config.training_recipe import Recipe
+from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.data.dataset_index import source_name
 from kdedge.models.model_spec import ModelSpec
-from kdedge.models.run_folder import RunRecord, is_run, lock_run, read_run, require_free, write_run
+from kdedge.models.run_folder import RunRecord, check_folder_free, is_run, lock_run, read_run, write_run
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
@@ -24,7 +24,7 @@ RECORD = RunRecord(
     input=ImageInput(48, 48, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), interpolation="bicubic"),
     labels=("Käse", "Brot [alt]"),
     data={"source": "/photos", "fingerprint": "ab", "split": "hashed", "train": 8, "val": 2, "images_per_class": None},
-    recipe=asdict(Recipe(3, 8, 0.05, {"ce": 0.1, "kd": 0.9})) | {"measured": []},
+    recipe=asdict(TrainingRecipe(3, 8, 0.05, {"ce": 0.1, "kd": 0.9})) | {"measured": []},
     request={"data": "photos", "model": "resnet20", "epochs": 3},
     device="CPU, 1 threads",
     teacher={"source": "runs/teacher", "weights": None, "weights_sha256": "cd" * 32},
@@ -49,12 +49,12 @@ class TestARunThatIsInTheWay:
 
     def told(self, folder: Path) -> str:
         with pytest.raises(UsageError) as refused:
-            require_free(folder)
+            check_folder_free(folder)
         return str(refused.value)
 
     def test_incomplete_run_suggests_resume(self, tmp_path: Path) -> None:
         run = tmp_path / "run"
-        require_free(run)
+        check_folder_free(run)
         write_run(run, RECORD)
         assert self.told(run) == (
             f"{run} already holds a run. Add --resume to continue it, or choose another folder, such as --out {run}-2."

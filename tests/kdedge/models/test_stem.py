@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.stem import output_strides, reduce_stride
 from kdedge.models.weight_files import load_state
@@ -14,7 +14,7 @@ NETWORKS = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0",
 
 
 def network(name: str, size: int, factor: int = 1, *, fresh: bool = True) -> nn.Module:
-    return build(ModelSpec(f"torchvision:{name}", 5, factor, fresh), size).eval()
+    return build_model(ModelSpec(f"torchvision:{name}", 5, factor, fresh), size).eval()
 
 
 def map_side(model: nn.Module, size: int) -> int:
@@ -36,12 +36,12 @@ def map_side(model: nn.Module, size: int) -> int:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("size", "factor", "cells"), [(32, 8, 8), (96, 4, 12)])
-def test_map_has_the_expected_size(name: str, size: int, factor: int, cells: int) -> None:
+def test_map_has_the_expected_size(name: str, size: int, factor: int, positions: int) -> None:
     """A successful forward pass shows that shortcuts still match."""
     with torch.device("meta"):  # shapes without data
         model = network(name, size, factor)
-        assert map_side(model, size) == cells
-        assert output_strides(model, size)[0] * cells == size
+        assert map_side(model, size) == positions
+        assert output_strides(model, size)[0] * positions == size
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])
@@ -74,7 +74,7 @@ class TestStem:
 
 class TestLimits:
     def test_reached_factor_is_returned(self) -> None:
-        model = build(ModelSpec("small:resnet8", 5), 32)
+        model = build_model(ModelSpec("small:resnet8", 5), 32)
         assert output_strides(model, 32) == (4, 2, 1)
         assert reduce_stride(model, 16, 32, fresh=True) == 4
         assert output_strides(model, 32) == (1,)

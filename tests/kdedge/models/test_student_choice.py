@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.student_choice import smaller_student
 
@@ -21,10 +21,10 @@ from kdedge.models.student_choice import smaller_student
     ],
 )
 def test_largest_student_of_at_most_half_the_size(teacher: str, student: str | None) -> None:
-    large = build(ModelSpec(teacher, 10), 32)
+    large = build_model(ModelSpec(teacher, 10), 32)
     assert smaller_student(large.state_dict(), 10) == student
     if student is not None:
-        small = build(ModelSpec(f"small:{student}", 10), 32)
+        small = build_model(ModelSpec(f"small:{student}", 10), 32)
         assert 2 * count(small) <= count(large)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, read_run, write_run
 from kdedge.models.trained_model import load_trained
@@ -60,14 +60,14 @@ class TestName:
     def test_classes_are_counted_from_the_weights(self, name: str, tmp_path: Path) -> None:
         if name.startswith("timm:"):
             pytest.importorskip("timm")
-        original = build(ModelSpec(name, 7, fresh_stem=False), 224)
+        original = build_model(ModelSpec(name, 7, fresh_stem=False), 224)
         trained = load_trained(name, weights=written(original, tmp_path / "w.safetensors"))
         assert trained.labels == tuple("0123456")
         for tensor, value in trained.model.state_dict().items():
             assert torch.equal(value, original.state_dict()[tensor])
 
     def test_bare_name_is_resolved(self, tmp_path: Path) -> None:
-        file = written(build(ModelSpec("small:resnet8", 4), 32), tmp_path / "w.safetensors")
+        file = written(build_model(ModelSpec("small:resnet8", 4), 32), tmp_path / "w.safetensors")
         trained = load_trained("resnet8", weights=file)
         assert trained.spec.name == trained.origin["source"] == "small:resnet8"
         assert trained.origin["weights"] == str(file)
@@ -78,7 +78,7 @@ class TestName:
         assert len(trained.labels) == 1000
 
     def test_weights_of_another_network_are_rejected(self, tmp_path: Path) -> None:
-        file = written(build(ModelSpec("small:resnet20", 4), 32), tmp_path / "w.safetensors")
+        file = written(build_model(ModelSpec("small:resnet20", 4), 32), tmp_path / "w.safetensors")
         with pytest.raises(UsageError, match=r"w\.safetensors do not fit SmallResNet: tensors \d+ unknown"):
             load_trained("small:resnet8", weights=file)
 

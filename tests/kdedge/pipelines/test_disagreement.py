@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from kdedge.pipelines.disagreement import class_accuracy, disagreement, most_telling
+from kdedge.pipelines.disagreement import class_accuracy, disagreement, most_informative
 
 RNG = np.random.default_rng(0)
 
@@ -14,24 +14,24 @@ def maps(count: int, images: int, side: int = 5) -> list[np.ndarray]:
     return [RNG.normal(size=(images, side, side)).astype(np.float32) for _ in range(count)]
 
 
-def plain(answers: list[np.ndarray], stacks: list[np.ndarray], image: int) -> float:
+def plain(predictions: list[np.ndarray], stacks: list[np.ndarray], image: int) -> float:
     """Compute each pair separately with numpy's correlation."""
-    differing = [a[image] != b[image] for a, b in combinations(answers, 2)]
+    differing = [a[image] != b[image] for a, b in combinations(predictions, 2)]
     r = [np.corrcoef(a[image].ravel(), b[image].ravel())[0, 1] for a, b in combinations(stacks, 2)]
     return float(np.mean(differing) + (1 - np.mean(r)) / 2)
 
 
 @pytest.mark.parametrize("models", [2, 3, 7])
 def test_disagreement_is_the_mean_over_pairs(models: int) -> None:
-    answers, stacks = [RNG.integers(0, 3, 20) for _ in range(models)], maps(models, 20)
-    expected = [plain(answers, stacks, image) for image in range(20)]
-    np.testing.assert_allclose(disagreement(answers, stacks), expected, atol=1e-6)
+    predictions, stacks = [RNG.integers(0, 3, 20) for _ in range(models)], maps(models, 20)
+    expected = [plain(predictions, stacks, image) for image in range(20)]
+    np.testing.assert_allclose(disagreement(predictions, stacks), expected, atol=1e-6)
 
 
 def test_equal_models_do_not_differ() -> None:
     (stack,) = maps(1, 6)
-    answers = RNG.integers(0, 3, 6)
-    np.testing.assert_allclose(disagreement([answers] * 3, [stack, 2 * stack + 1, stack]), 0, atol=1e-6)
+    predictions = RNG.integers(0, 3, 6)
+    np.testing.assert_allclose(disagreement([predictions] * 3, [stack, 2 * stack + 1, stack]), 0, atol=1e-6)
 
 
 def test_opposite_maps_and_predictions_differ_most() -> None:
@@ -54,15 +54,15 @@ def test_maps_are_compared_at_the_smallest_size() -> None:
 
 
 def test_predictions_alone_are_used_without_two_maps() -> None:
-    answers = [np.array([0, 0]), np.array([0, 1]), np.array([0, 2])]
-    np.testing.assert_allclose(disagreement(answers, maps(1, 2)), [0, 1])
+    predictions = [np.array([0, 0]), np.array([0, 1]), np.array([0, 2])]
+    np.testing.assert_allclose(disagreement(predictions, maps(1, 2)), [0, 1])
 
 
 def test_images_are_spread_over_the_classes() -> None:
     targets = np.array([0] * 10 + [1] * 10 + [2] * 10)
     scores = np.concatenate([np.linspace(3, 2, 10), np.linspace(1.5, 1, 10), np.linspace(0.5, 0, 10)])
-    assert most_telling(scores, targets, 6) == [0, 1, 10, 11, 20, 21]
-    assert most_telling(scores, targets, 2) == [0, 10]
+    assert most_informative(scores, targets, 6) == [0, 1, 10, 11, 20, 21]
+    assert most_informative(scores, targets, 2) == [0, 10]
 
 
 def test_class_accuracy() -> None:

@@ -17,23 +17,23 @@ from safetensors.torch import save_file
 from torch import nn
 from training_toys import CLASSES, SIDE
 
-from kdedge.cli.export_summary import require_goal
-from kdedge.data import decode, scan
-from kdedge.models.model_registry import build
+from kdedge.cli.export_summary import check_goal_reached
+from kdedge.data import decode, index_dataset
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, read_run, write_run
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines import model_export as workflow
-from kdedge.pipelines.calibration_images import calibration_pictures
+from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.model_export import export_model
 from kdedge.reports.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge_export import verified_export
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.agreement import map_pearson
-from kdedge_export.quantization import Goal, Quantized, Tradeoff, TradeoffPoint
+from kdedge_export.quantization import FidelityGoal, Quantized, Tradeoff, TradeoffPoint
 from kdedge_export.quantization.fidelity import Fidelity
-from kdedge_export.torch_export import Deployed, ExportedGraph, deploy, export_graph
+from kdedge_export.torch_export import ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import KdedgeError, UsageError, ValidationFailed
@@ -47,7 +47,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of `small:resnet8` for three classes, not from a run."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
-    save_file(build(ModelSpec("small:resnet8", 3), SIDE).state_dict(), path)
+    save_file(build_model(ModelSpec("small:resnet8", 3), SIDE).state_dict(), path)
     return path
 
 
@@ -65,7 +65,7 @@ def test_exported_run_matches_pytorch(exported_run: Path, scenes: Path) -> None:
     model = Model.load(exported_run / "model.onnx")
     trained = load_trained(str(exported_run))
     network, spec = trained.model.eval(), trained.input
-    images = decode(scan(scenes).val, spec).images
+    images = decode(index_dataset(scenes).val, spec).images
     features: list[torch.Tensor] = []
     handle = network.get_submodule(model.metadata.outputs.target_layer).register_forward_hook(
         lambda _module, _args, output: features.append(output)
@@ -75,10 +75,10 @@ def test_exported_run_matches_pytorch(exported_run: Path, scenes: Path) -> None:
     handle.remove()
     (gradient,) = torch.autograd.grad(logits.max(dim=1).values.sum(), features[0])
     maps = (gradient.mean(dim=(2, 3), keepdim=True) * features[0]).sum(dim=1).detach().numpy()
-    answer = model.predict(images)
+    prediction = model.predict(images)
     logits = logits.detach()
-    np.testing.assert_allclose(answer.logits, logits, atol=1e-4 * float(logits.abs().max()))
-    np.testing.assert_allclose(answer.saliency_map, maps, atol=1e-4 * float(np.abs(maps).max()))
+    np.testing.assert_allclose(prediction.logits, logits, atol=1e-4 * float(logits.abs().max()))
+    np.testing.assert_allclose(prediction.saliency_map, maps, atol=1e-4 * float(np.abs(maps).max()))
 
 
 def test_lineage_has_all_teachers_of_an_ensemble(exported_run: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_lineage_of_an_exported_run(exported_run: Path, teacher_run: Path, scene
     taught_by = hashlib.sha256((teacher_run / BEST).read_bytes()).hexdigest()
     assert metadata.lineage["teacher"] == {"name": teacher_run.name, "weights_sha256": taught_by}
     assert metadata.lineage["data"]["name"] == scenes.name
-    assert metadata.lineage["data"]["fingerprint"] == scan(scenes).fingerprint
+    assert metadata.lineage["data"]["fingerprint"] == index_dataset(scenes).fingerprint
     assert metadata.lineage["model"]["name"] == "small:resnet8"
     assert record.result is not None
     assert metadata.metrics["val_top1"] == round(record.result["best"]["val_top1"], 6)
@@ -120,14 +120,14 @@ def test_int8_metadata_differs_only_in_quantization(exported_run: Path, scenes: 
     fp32, int8 = (Model.load(exported_run / name) for name in ("model.onnx", "model.int8.onnx"))
     note = int8.metadata.quantization
     assert note is not None
-    images = decode(scan(scenes).train, int8.metadata.input).images
+    images = decode(index_dataset(scenes).train, int8.metadata.input).images
     calibrated = images[np.arange(len(images)) % 3 != 2]  # choices are made on the rest
     sha256 = hashlib.sha256(calibrated.tobytes()).hexdigest()
     assert note["calibration_sha256"] == sha256, "calibrated on other images"
     assert (note["calibration_images"], note["reduce_range"], note["device"]) == (len(calibrated), True, "generic")
     held_out = note["held_out"]
     assert held_out["images"] == len(images) - len(calibrated) and held_out["top1"] is not None, "labels are known"
-    measured_on = f"the PyTorch model, {len(scan(scenes).val)} validation images"
+    measured_on = f"the PyTorch model, {len(index_dataset(scenes).val)} validation images"
     assert int8.metadata.metrics == fp32.metadata.metrics and int8.metadata.metrics["measured_on"] == measured_on
     assert int8.metadata.lineage == fp32.metadata.lineage
     assert int8.metadata.outputs == fp32.metadata.outputs
@@ -177,7 +177,7 @@ def test_method_none_writes_a_plain_graph(exported_run: Path, scenes: Path, tmp_
     assert (result.map_error, result.int8, result.int8_note) == (None, None, None)
     plain = Model.load(tmp_path / "deep" / "plain.onnx")
     assert not plain.has_map
-    images = decode(scan(scenes).val, plain.metadata.input).images
+    images = decode(index_dataset(scenes).val, plain.metadata.input).images
     explained = Model.load(exported_run / "model.onnx").predict(images)
     np.testing.assert_allclose(plain.predict(images).logits, explained.logits, rtol=1e-4, atol=1e-5)
     # Default name in a run, so that neither file replaces the other.
@@ -198,7 +198,7 @@ def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
     spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
     labels = ("class 0", "class 1", "class 2", "class 3")
     trained = TrainedModel(ModelSpec("small:resnet8", 4), torch.nn.Identity(), spec, labels, {})
-    pictures = calibration_pictures("small:resnet8", trained, str(tmp_path), lambda *_: None)
+    pictures = calibration_images("small:resnet8", trained, str(tmp_path), lambda *_: None)
     assert (len(pictures.calibration), len(pictures.held_out)) == (256, 160)
     assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation images"
     assert np.bincount(pictures.held_out[:, 0, 0, 0]).tolist() == [40, 40, 40, 40]
@@ -209,7 +209,7 @@ def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
 
 def test_images_of_other_classes_have_no_labels(weights: Path, scenes: Path) -> None:
     trained = load_trained("small:resnet8", weights=weights)  # its classes are named 0, 1, 2
-    pictures = calibration_pictures("small:resnet8", trained, str(scenes), lambda *_: None)
+    pictures = calibration_images("small:resnet8", trained, str(scenes), lambda *_: None)
     assert pictures.targets is None and len(pictures.held_out) == 16
 
 
@@ -229,18 +229,18 @@ def test_single_calibration_image(weights: Path, tmp_path: Path) -> None:
 
 def test_goal_keeps_fp32_layers_and_missed_goal_leaves_no_file(exported_run: Path, tmp_path: Path) -> None:
     kept = export_model(
-        str(exported_run), output=tmp_path / "kept.onnx", with_int8=True, goal=Goal(0.98, 5.0), profile=GENERIC
+        str(exported_run), output=tmp_path / "kept.onnx", with_int8=True, goal=FidelityGoal(0.98, 5.0), profile=GENERIC
     )
     assert kept.tradeoff is not None and kept.tradeoff.met and kept.int8 is not None
     note = Model.load(kept.int8).metadata.quantization
     assert note is not None and note["goal"] == {"keep_heatmaps": 0.98, "max_drop": 5.0}
-    require_goal(kept)
+    check_goal_reached(kept)
     missed = export_model(
-        str(exported_run), output=tmp_path / "missed.onnx", with_int8=True, goal=Goal(1 - 1e-9), profile=GENERIC
+        str(exported_run), output=tmp_path / "missed.onnx", with_int8=True, goal=FidelityGoal(1 - 1e-9), profile=GENERIC
     )
     assert missed.int8 is None and not (tmp_path / "missed.int8.onnx").exists() and missed.fp32.is_file()
     with pytest.raises(ValidationFailed, match=r"No int8 file.*map Pearson \d\.\d{6} instead of 1\. Loosen the goal"):
-        require_goal(missed)
+        check_goal_reached(missed)
     table = tradeoff_table(missed.tradeoff)
     assert table.row_count >= 3
     write_picture(missed.tradeoff, picture_path(missed.fp32))
@@ -317,7 +317,7 @@ def test_wrong_graph_does_not_replace_the_file(
     output = tmp_path / "model.onnx"
     output.write_bytes(b"the one before")
 
-    def export_another(module: Deployed) -> ExportedGraph:
+    def export_another(module: ExportableModel) -> ExportedGraph:
         graph = export_graph(module)
         surgery(graph.model.graph)
         return graph
@@ -337,8 +337,8 @@ def test_unverifiable_graph_is_rejected(weights: Path, tmp_path: Path, monkeypat
     with torch.no_grad():
         network[0].weight[:, :, 1, 1] += 1e6
         network[2].weight -= network[2].weight.mean(dim=1, keepdim=True)
-    ill = deploy(network, ImageInput(SIDE, SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
-    monkeypatch.setattr(verified_export, "deploy", lambda *_: ill)
+    ill = wrap_for_export(network, ImageInput(SIDE, SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    monkeypatch.setattr(verified_export, "wrap_for_export", lambda *_: ill)
     with pytest.raises(KdedgeError, match=r"1e-02.*ill-conditioned"):
         export_model("small:resnet8", weights=weights, output=tmp_path / "model.onnx", profile=GENERIC)
     assert not (tmp_path / "model.onnx").exists()
@@ -367,7 +367,7 @@ def test_qat_result_is_used_only_if_better(loss_after: float, taken: bool) -> No
     def quantized(loss: float) -> Quantized:
         found = Fidelity(1.0, None, 0.0, 0.0, 2 * loss, None)
         point = TradeoffPoint((), 1000, 1.0, 2.0, found)
-        tradeoff = Tradeoff((point,), point, point, 16, Goal(), 4)
+        tradeoff = Tradeoff((point,), point, point, 16, FidelityGoal(), 4)
         return Quantized(onnx.ModelProto(), {"loss": loss}, tradeoff, (), {})
 
     plain, trained = quantized(0.2), quantized(loss_after)

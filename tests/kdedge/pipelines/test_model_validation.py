@@ -21,16 +21,16 @@ from torch.nn import functional as F
 from training_toys import SIDE, VAL, Outcome, rewrite, write_foreign_file, write_scenes, write_unexplainable
 
 from kdedge.models.code_trust import allow_typed
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, read_run, write_run
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.footprints import measure_footprints
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import Validation, validate_model
-from kdedge.training.compute_device import Compute
+from kdedge.training.compute_device import ComputeDevice
 from kdedge_export.metrics.torch_predictions import predict
-from kdedge_export.torch_export import deploy, export_graph, save_model
+from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
 from kdedge_export.validation import Check
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, load_profile
@@ -66,7 +66,7 @@ def change_lineage(path: Path, target: Path, **changes: Any) -> None:
 
 def saved_weights(name: str, classes: int, path: Path) -> Path:
     torch.manual_seed(0)
-    save_file(build(ModelSpec(name, classes, fresh_stem=False), 224).state_dict(), path)
+    save_file(build_model(ModelSpec(name, classes, fresh_stem=False), 224).state_dict(), path)
     return path
 
 
@@ -94,7 +94,7 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
     validation = validate_model(str(run), progress=lambda *step: told.append(step))
     report = validation.report
     assert report.passed
-    assert report.images == 3 * VAL and report.labelled
+    assert report.images == 3 * VAL and report.labeled
     assert report.data.description == f"{scenes.name}, validation split (split by folder)"
     assert set(report.models) == {"teacher", "student", "fp32"}
     comparison = report.comparisons["fp32"]
@@ -214,7 +214,7 @@ def test_unknown_class_folders_are_rejected(named_file: Path, tmp_path: Path) ->
 
 def test_named_model_passes_with_data_option(named_file: Path, scenes: Path) -> None:
     validation = validate_model(str(named_file), data=str(scenes))
-    assert validation.report.passed and validation.report.labelled
+    assert validation.report.passed and validation.report.labeled
     assert "teacher" not in validation.report.models
     assert validation.page == named_file.with_suffix(".report") / "report.html"
 
@@ -248,8 +248,8 @@ def test_classes_are_matched_by_name(run: Path, tmp_path: Path) -> None:
     model = Model.load(run / "model.onnx")
     right = 0
     for path in sorted((subset / "val").rglob("*.png")):
-        answer = model.predict(np.asarray(Image.open(path))[None])
-        right += model.metadata.labels[int(answer.logits.argmax())] == path.parent.name
+        prediction = model.predict(np.asarray(Image.open(path))[None])
+        right += model.metadata.labels[int(prediction.logits.argmax())] == path.parent.name
     assert report.models["fp32"].top1 == right / 16
 
 
@@ -278,7 +278,7 @@ def test_unlabeled_images_are_evaluated_by_agreement(named_file: Path, tmp_path:
     for index in range(20):
         Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     report = validate_model(str(named_file), data=str(folder)).report
-    assert report.passed and not report.labelled
+    assert report.passed and not report.labeled
     assert report.models["fp32"].top1 is None
     assert report.data.description == "flat, validation split (split by file name hash)"
 
@@ -293,7 +293,7 @@ def test_unreadable_images_are_noted(run: Path, scenes: Path, tmp_path: Path) ->
 
 
 def test_validation_images_beyond_half_of_the_memory_are_subsampled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Compute, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
+    monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
     report = validate_model(str(run), quick=True).report
     assert report.images == 9
     assert report.notes == ("9 of 18 validation images, evenly spaced: more do not fit in half of the memory",)
@@ -316,12 +316,12 @@ def test_teacher_without_map_is_evaluated_by_predictions(run: Path, tmp_path: Pa
     weights = saved_weights(name, 3, tmp_path / "flat.safetensors")
     write_run(run, replace(read_run(run), teacher={"source": name, "weights": str(weights)}))
     validation = validate_model(str(run))
-    report, answers = validation.report, validation.evidence.predictions["teacher"]
+    report, predictions = validation.report, validation.evidence.predictions["teacher"]
     assert report.passed
     (note,) = report.notes
     assert re.search("only the teacher's predictions are evaluated, not its maps: Sequential cannot be explained", note)
-    assert answers.maps is None and report.models["teacher"].top1 is not None
-    same = answers.logits.argmax(axis=1) == validation.evidence.predictions["student"].logits.argmax(axis=1)
+    assert predictions.maps is None and report.models["teacher"].top1 is not None
+    same = predictions.logits.argmax(axis=1) == validation.evidence.predictions["student"].logits.argmax(axis=1)
     assert report.comparisons["student"].agreement == pytest.approx(same.mean())
     assert report.comparisons["student"].maps is None
     assert "predictions are evaluated, not its maps" in validation.page.read_text(encoding="utf-8")
@@ -348,20 +348,22 @@ class TestTeachersFile:
 
     def test_kdedge_teacher_file_of_another_size_explains_the_students_class(self, run: Path, tmp_path: Path) -> None:
         torch.manual_seed(0)
-        module = deploy(build(ModelSpec("small:resnet8", 3), 64), ImageInput(64, 64, (0.5,) * 3, (0.25,) * 3))
+        module = wrap_for_export(
+            build_model(ModelSpec("small:resnet8", 3), 64), ImageInput(64, 64, (0.5,) * 3, (0.25,) * 3)
+        )
         metadata = Metadata(("bottle", "fish", "key"), module.spec, module.outputs, temperature=2.0)
         save_model(export_graph(module).model, metadata, tmp_path / "t.onnx")
         self.taught_by(run, tmp_path / "t.onnx")
         validation = validate_model(str(run), quick=True)
         assert validation.report.passed and validation.report.notes == ()
         assert validation.report.models["teacher"].bytes == (tmp_path / "t.onnx").stat().st_size
-        answers, evidence = validation.evidence.predictions["teacher"], validation.evidence
+        predictions, evidence = validation.evidence.predictions["teacher"], validation.evidence
         classes = evidence.predictions["student"].explained_class
         expected = predict(module, evidence.images, classes)  # resamples without rounding to whole pixel values
-        np.testing.assert_allclose(answers.logits, expected.logits, atol=0.02 * np.abs(expected.logits).max())
-        assert answers.maps is not None and expected.maps is not None
-        np.testing.assert_allclose(answers.maps, expected.maps, atol=0.05 * np.abs(expected.maps).max())
-        np.testing.assert_array_equal(answers.explained_class, classes)
+        np.testing.assert_allclose(predictions.logits, expected.logits, atol=0.02 * np.abs(expected.logits).max())
+        assert predictions.maps is not None and expected.maps is not None
+        np.testing.assert_allclose(predictions.maps, expected.maps, atol=0.05 * np.abs(expected.maps).max())
+        np.testing.assert_array_equal(predictions.explained_class, classes)
         assert validation.report.comparisons["student"].maps is not None
 
     def test_foreign_teacher_file_is_evaluated_by_predictions(self, run: Path, tmp_path: Path) -> None:
@@ -423,7 +425,7 @@ class TestObjects:
 
     def test_boxes_next_to_the_images_are_used(self, run: Path, copy: Path) -> None:
         self.boxes(copy / "boxes.csv")
-        places = validate_model(str(run), data=str(copy), quick=True).report.localisation
+        places = validate_model(str(run), data=str(copy), quick=True).report.localization
         assert places is not None and places.images == VAL
         assert list(places.rows) == ["teacher", "student", "fp32", "centre", "random", "edges"]
         assert places.rows["centre"].pointing == 1.0
@@ -431,7 +433,7 @@ class TestObjects:
 
     def test_boxes_option(self, run: Path, tmp_path: Path) -> None:
         boxes = self.boxes(tmp_path / "other.csv")
-        places = validate_model(str(run), boxes=boxes, quick=True).report.localisation
+        places = validate_model(str(run), boxes=boxes, quick=True).report.localization
         assert places is not None and places.images == VAL
 
     def test_maps_are_for_the_ground_truth_class(self, run: Path, tmp_path: Path) -> None:
@@ -448,15 +450,15 @@ class TestObjects:
             large = np.asarray(Image.fromarray(saliency_map[0]).resize((32, 32), Image.Resampling.BICUBIC))
             row, column = divmod(int(large.argmax()), 32)
             hits.append(4 <= row < 28 and 4 <= column < 28)
-        assert report.localisation is not None
-        assert report.localisation.rows["fp32"].pointing == pytest.approx(np.mean(hits))
+        assert report.localization is not None
+        assert report.localization.rows["fp32"].pointing == pytest.approx(np.mean(hits))
 
     def test_boxes_of_other_images_are_an_error_only_if_explicit(self, run: Path, copy: Path) -> None:
         boxes = self.boxes(copy / "boxes.csv", prefix="elsewhere/")
         with pytest.raises(DataError, match="none of the 18 images"):
             validate_model(str(run), data=str(copy), boxes=boxes, quick=True)
         report = validate_model(str(run), data=str(copy), quick=True).report
-        assert report.localisation is None
+        assert report.localization is None
         assert "localization is not evaluated: " in report.notes[0]
 
 

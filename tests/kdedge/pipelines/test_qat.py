@@ -15,16 +15,16 @@ from torch import nn
 from torch.nn import functional as F
 from training_toys import rewrite
 
-from kdedge.data import Collection, Sample, scan
+from kdedge.data import DatasetIndex, Sample, index_dataset
 from kdedge.models.run_folder import BEST, read_run
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.qat import fine_tune
 from kdedge.training.fake_quantization import fake_quantized
-from kdedge_export.onnx_graph.session import feed, open_session
-from kdedge_export.quantization import Recipe, quantize
-from kdedge_export.quantization.qat_scales import Rounded, Steps, rounded_by
-from kdedge_export.torch_export import deploy, export_graph
+from kdedge_export.onnx_graph.session import make_feed, open_session
+from kdedge_export.quantization import QuantizationRecipe, quantize
+from kdedge_export.quantization.qat_scales import QuantizationSteps, QuantizedTensors, read_steps
+from kdedge_export.torch_export import export_graph, wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import UsageError
@@ -42,8 +42,12 @@ def small_net() -> nn.Sequential:
 
 
 def a_file(
-    model: nn.Module, x: torch.Tensor, steps: Mapping[str, Steps], layers: tuple[str, ...], largest: int = 127
-) -> Rounded:
+    model: nn.Module,
+    x: torch.Tensor,
+    steps: Mapping[str, QuantizationSteps],
+    layers: tuple[str, ...],
+    largest: int = 127,
+) -> QuantizedTensors:
     """Build quantization points for the results of modules, by path."""
     values: dict[str, NDArray[np.float32]] = {}
     handles = [
@@ -55,14 +59,14 @@ def a_file(
     model(x)
     for handle in handles:
         handle.remove()
-    return Rounded(layers, largest, steps, np.zeros((1, 12, 12, 3), np.uint8), values)
+    return QuantizedTensors(layers, largest, steps, np.zeros((1, 12, 12, 3), np.uint8), values)
 
 
 def test_quantization_is_simulated_with_straight_through_gradients() -> None:
     model = small_net()
     x = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     reach = float(model[1](model[0](x)).detach().max())
-    file = a_file(model, x, {"1": Steps(reach / 255, 0, 0, 255)}, ("0", "2"))
+    file = a_file(model, x, {"1": QuantizationSteps(reach / 255, 0, 0, 255)}, ("0", "2"))
     exact, before = model(x), {name: value.clone() for name, value in model.state_dict().items()}
     with fake_quantized(model, model, file, lambda: model(x)) as unrecognised:
         assert unrecognised == 0
@@ -104,7 +108,7 @@ def test_weights_are_quantized_per_channel(largest: int) -> None:
 def test_values_out_of_range_are_clipped_without_gradient() -> None:
     model = nn.Sequential(nn.Identity(), nn.Flatten())
     x = torch.tensor([-2.0, -0.5, 0.3, 4.0]).reshape(1, 1, 2, 2).requires_grad_()
-    file = a_file(model, x, {"1": Steps(2 / 255, 127, 0, 255)}, ())
+    file = a_file(model, x, {"1": QuantizationSteps(2 / 255, 127, 0, 255)}, ())
     with fake_quantized(model, model, file, lambda: model(x)):
         y = model(x)
         y.sum().backward()
@@ -115,7 +119,7 @@ def test_values_out_of_range_are_clipped_without_gradient() -> None:
 def test_unmatched_tensors_are_counted_and_not_quantized() -> None:
     model = small_net()
     x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-    file = a_file(model, x, {"1": Steps(1.0, 0, 0, 255)}, ())
+    file = a_file(model, x, {"1": QuantizationSteps(1.0, 0, 0, 255)}, ())
     elsewhere = replace(file, values={"1": file.values["1"] + 1})
     exact = model(x)
     with fake_quantized(model, model, elsewhere, lambda: model(x)) as unrecognised:
@@ -159,24 +163,24 @@ class _Student(nn.Module):
 def test_simulated_errors_match_the_file(reduce_range: bool) -> None:
     spec = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     images = np.random.default_rng(0).integers(0, 256, (24, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
-    module = deploy(_Student().eval(), spec)
+    module = wrap_for_export(_Student().eval(), spec)
     graph = export_graph(module)
-    recipe = Recipe(reduce_range)
+    recipe = QuantizationRecipe(reduce_range)
     quantized = quantize(graph, images[:16], images[16:], recipe)
-    file = rounded_by(quantized, graph, recipe, images[:1])
+    file = read_steps(quantized, graph, recipe, images[:1])
     session = open_session(quantized.model, exact_int8=True)
 
     def said(pictures: Pixels = images) -> list[NDArray[np.float32]]:
         with torch.no_grad():
             return [output.numpy() for output in module(torch.from_numpy(pictures), torch.tensor([0]))[:2]]
 
-    asked = [session.run(["logits", "saliency_map"], feed(session, image[None], 0)) for image in images]
+    asked = [session.run(["logits", "saliency_map"], make_feed(session, image[None], 0)) for image in images]
     exact = said()
     with fake_quantized(module, module.explained.model, file, lambda: said(images[:1])) as unrecognised:
         rounded = said()
     assert unrecognised == 0
     for number, what in enumerate(("answers", "maps")):
-        told = np.concatenate([answer[number] for answer in asked])
+        told = np.concatenate([prediction[number] for prediction in asked])
         error, apart = np.square(told - exact[number]).mean(), np.square(told - rounded[number]).mean()
         assert 0 < apart < error / 3, f"errors of {what} that are not the file's"
 
@@ -257,7 +261,7 @@ def test_student_of_the_run_is_unchanged(exported_run: Path) -> None:
     before = (exported_run / BEST).read_bytes()
     side = load_trained(str(exported_run)).input
     one = np.zeros((1, side.height, side.width, 3), np.uint8)
-    file = Rounded(("conv1", "layer1.0.conv1"), 127, {}, one, {})
+    file = QuantizedTensors(("conv1", "layer1.0.conv1"), 127, {}, one, {})
     tuned, note = fine_tune(exported_run, file, progress=lambda *_: None)
     assert (exported_run / BEST).read_bytes() == before
     weights, exact = tuned.model.state_dict(), load_trained(str(exported_run)).model.state_dict()
@@ -268,18 +272,18 @@ def test_student_of_the_run_is_unchanged(exported_run: Path) -> None:
 
 
 def test_evaluation_images_are_excluded_from_training(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = scan(read_run(exported_run).data["source"]).train
+    train = index_dataset(read_run(exported_run).data["source"]).train
     pairs = list(train.pairs())
     all_of_one = {sample for sample, target in pairs if target == 0}
     another = next(sample for sample, target in pairs if target == 1)
     trained_on: list[Sample] = []
 
-    def note(collection: Collection, *_: object) -> None:
+    def note(collection: DatasetIndex, *_: object) -> None:
         trained_on.extend(collection.train.samples)
         raise InterruptedError
 
     monkeypatch.setattr("kdedge.pipelines.qat.training_images", note)
-    blank = Rounded((), 127, {}, np.zeros((1, 1, 1, 3), np.uint8), {})
+    blank = QuantizedTensors((), 127, {}, np.zeros((1, 1, 1, 3), np.uint8), {})
     with pytest.raises(InterruptedError):
         fine_tune(exported_run, blank, aside={*all_of_one, another}, progress=lambda *_: None)
     assert set(trained_on) == {sample for sample, _ in pairs} - {another}

@@ -8,7 +8,7 @@ import pytest
 from compare_toys import epoch_line, make_run, taught_line
 
 from kdedge.models.run_folder import METRICS
-from kdedge.pipelines.run_history import read_epochs, read_histories, unique_tails
+from kdedge.pipelines.run_history import read_epochs, read_histories, shortest_unique_suffixes
 from kdedge_runtime.errors import UsageError
 
 
@@ -23,7 +23,7 @@ from kdedge_runtime.errors import UsageError
     ],
 )
 def test_names_are_the_shortest_unique_suffixes(paths: list[str], tails: list[str]) -> None:
-    assert unique_tails([Path(path) for path in paths]) == tails
+    assert shortest_unique_suffixes([Path(path) for path in paths]) == tails
 
 
 class TestEpochs:

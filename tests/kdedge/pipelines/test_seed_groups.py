@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from compare_toys import epoch_line, make_run
 
-from kdedge.config.train_config import Request
+from kdedge.config.train_config import TrainConfig
 from kdedge.pipelines.run_history import RunHistory, read_histories
-from kdedge.pipelines.seed_groups import Spread, doubts, seed_groups, spread
-from kdedge.reports.run_figures import Column, group_figure, written, written_spread
+from kdedge.pipelines.seed_groups import Spread, comparability_warnings, group_by_seed, spread
+from kdedge.reports.run_figures import Column, format_figure, format_spread, group_figure
 
 KD = {"ce": 0.1, "kd": 0.9}
 
@@ -21,7 +21,7 @@ def runs_of(folder: Path, settings: dict[str, dict[str, Any]]) -> tuple[RunHisto
 
 
 def grouped(folder: Path, settings: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    return {group.name: [run.name for run in group.runs] for group in seed_groups(runs_of(folder, settings))}
+    return {group.name: [run.name for run in group.runs] for group in group_by_seed(runs_of(folder, settings))}
 
 
 class TestGroups:
@@ -40,7 +40,7 @@ class TestGroups:
                 "kd-3": {"loss": KD, "teacher": teachers[1], "seed": 3},
                 "kd-4": {"loss": KD, "teacher": teachers[0], "seed": 4, "fingerprint": "e" * 64},
                 "kd-5": {"loss": KD, "teacher": teachers[0], "seed": 5, "request": {"weights": "w.pth"}},
-                "alone-1": {"seed": 1, "request": Request("d", "m", recipe="labels").given},
+                "alone-1": {"seed": 1, "request": TrainConfig("d", "m", recipe="labels").given},
             },
         )
         assert list(found.values()) == [
@@ -77,12 +77,12 @@ class TestGroups:
     def test_mean_and_sample_standard_deviation(self, tmp_path: Path) -> None:
         top1 = [0.5, 0.6, 0.85]
         settings = {str(seed): {"seed": seed, "epochs": [epoch_line(1, value)]} for seed, value in enumerate(top1)}
-        (group,) = seed_groups(runs_of(tmp_path, settings))
+        (group,) = group_by_seed(runs_of(tmp_path, settings))
         found = group_figure(group, Column("val", "best", "top1"))
         assert found is not None
         assert found.mean == pytest.approx(np.mean(top1))
         assert found.deviation == pytest.approx(np.std(top1, ddof=1))
-        assert written_spread("top1", found) == "65.0 ± 18.0"
+        assert format_spread("top1", found) == "65.0 ± 18.0"
         assert group_figure(group, Column("val", "best", "map_pearson")) is None
 
     def test_missing_metric_has_no_mean(self) -> None:
@@ -90,7 +90,7 @@ class TestGroups:
         assert spread([0.5]) == Spread(0.5, None)
 
     def test_metrics_are_formatted_in_their_unit(self) -> None:
-        assert [written("top1", 0.98765), written("map_pearson", -0.12), written("top1", None)] == [
+        assert [format_figure("top1", 0.98765), format_figure("map_pearson", -0.12), format_figure("top1", None)] == [
             "98.8",
             "−0.120",
             "",
@@ -100,7 +100,7 @@ class TestGroups:
 class TestDoubts:
     def told(self, folder: Path, settings: dict[str, dict[str, Any]]) -> list[str]:
         runs = runs_of(folder, settings)
-        return doubts(runs, seed_groups(runs))
+        return comparability_warnings(runs, group_by_seed(runs))
 
     def test_seeds_of_one_setting_have_no_warning(self, tmp_path: Path) -> None:
         assert self.told(tmp_path, {"a": {}, "b": {"seed": 1}, "c": {"loss": KD}}) == []

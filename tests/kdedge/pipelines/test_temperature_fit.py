@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from training_toys import CLASSES, Listener, write_scenes
 
-from kdedge.data import decode, scan
+from kdedge.data import decode, index_dataset
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
 from kdedge.pipelines.temperature_fit import FEWEST_IMAGES, fit_run, fitting_half
-from kdedge.training.training_run import Request, start_run
+from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_export.metrics.calibration import fit_temperature
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_runtime import Model
@@ -29,7 +29,7 @@ def calibrated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported run with enough validation images; read-only."""
     root = tmp_path_factory.mktemp("calibrate")
     data = write_scenes(root / "scenes", train=8, val=PER_CLASS)
-    start_run(Request(str(data), "small:resnet8", epochs=2, batch_size=16), root / "run", Listener(), "cpu")
+    start_run(TrainConfig(str(data), "small:resnet8", epochs=2, batch_size=16), root / "run", Listener(), "cpu")
     export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
     return root / "run"
 
@@ -39,7 +39,7 @@ def metadata_of(run: Path, name: str = "model.onnx") -> Metadata:
 
 
 def test_halves_are_disjoint_and_cover_all_classes(calibrated_run: Path) -> None:
-    side = scan(calibrated_run.parent / "scenes").val
+    side = index_dataset(calibrated_run.parent / "scenes").val
     half = fitting_half(side)
     names = {sample.name for sample in half.samples}
     assert 0.3 * len(side) < len(names) < 0.7 * len(side)
@@ -49,7 +49,7 @@ def test_halves_are_disjoint_and_cover_all_classes(calibrated_run: Path) -> None
 
 def test_both_files_have_the_fitted_temperature(calibrated_run: Path) -> None:
     metadata = metadata_of(calibrated_run)
-    half = fitting_half(scan(calibrated_run.parent / "scenes").val)
+    half = fitting_half(index_dataset(calibrated_run.parent / "scenes").val)
     decoded = decode(half, metadata.input)
     logits = predict(Model.load(calibrated_run / "model.onnx"), decoded.images).logits
     assert metadata.temperature == pytest.approx(fit_temperature(logits, decoded.targets))
@@ -61,9 +61,9 @@ def test_both_files_have_the_fitted_temperature(calibrated_run: Path) -> None:
 def test_runtime_applies_the_temperature(calibrated_run: Path) -> None:
     model = Model.load(calibrated_run / "model.onnx")
     spec = model.metadata.input
-    answer = model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8))
-    scaled = np.exp(answer.logits / model.metadata.temperature)
-    np.testing.assert_allclose(answer.probabilities, scaled / scaled.sum(), rtol=1e-5)
+    prediction = model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8))
+    scaled = np.exp(prediction.logits / model.metadata.temperature)
+    np.testing.assert_allclose(prediction.probabilities, scaled / scaled.sum(), rtol=1e-5)
 
 
 def test_calibration_error_is_measured_on_the_other_half(calibrated_run: Path) -> None:
@@ -109,7 +109,7 @@ def test_missing_temperature_is_explained(
     calibrated_run: Path, monkeypatch: pytest.MonkeyPatch, logits: Callable[[np.ndarray], np.ndarray], why: str
 ) -> None:
     model = Model.load(calibrated_run / "model.onnx")
-    half = fitting_half(scan(calibrated_run.parent / "scenes").val)
+    half = fitting_half(index_dataset(calibrated_run.parent / "scenes").val)
     targets = decode(half, model.metadata.input).targets
     said = Predictions(logits(targets).astype(np.float32), None, targets)
     monkeypatch.setattr("kdedge.pipelines.temperature_fit.predict", lambda *_: said)

@@ -13,7 +13,7 @@ from training_toys import Listener, write_squares
 
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
-from kdedge.training.training_run import Request, start_run
+from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_export.torch_export import save_model
 from kdedge_export.validation import ValidationReport
 from kdedge_runtime import Metadata, Model
@@ -28,7 +28,7 @@ def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small network without errors, with its fp32 and int8 files; read-only."""
     root = tmp_path_factory.mktemp("sabotage")
     data = write_squares(root / "squares", train=60, val=160)
-    start_run(Request(str(data), "small:resnet8", epochs=8, batch_size=16), root / "run", Listener(), "cpu")
+    start_run(TrainConfig(str(data), "small:resnet8", epochs=8, batch_size=16), root / "run", Listener(), "cpu")
     export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
     return root / "run"
 

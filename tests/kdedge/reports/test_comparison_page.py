@@ -11,42 +11,44 @@ import numpy as np
 import pytest
 from compare_toys import epoch_line, make_run, taught_line
 
-from kdedge.pipelines.run_comparison import Comparison
+from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.pipelines.run_history import read_histories
-from kdedge.pipelines.run_predictions import Answers, Pictures
-from kdedge.pipelines.seed_groups import SeedGroup, doubts, seed_groups
+from kdedge.pipelines.run_predictions import EvaluatedImages, RunPredictions
+from kdedge.pipelines.seed_groups import SeedGroup, comparability_warnings, group_by_seed
 from kdedge.reports.pages.axis import linear_axis, log_axis
 from kdedge.reports.pages.class_table import class_table
 from kdedge.reports.pages.comparison_page import render_page
 from kdedge.reports.pages.disagreement_gallery import gallery
 from kdedge.reports.pages.point_labels import Box, free_place
-from kdedge.reports.pages.run_styles import Look, looks_of
+from kdedge.reports.pages.run_styles import RunStyle, styles_of_runs
 from kdedge.reports.pages.scatter import Scatter, scatter
 from kdedge.reports.run_settings import run_settings
 from kdedge_export.metrics.torch_predictions import Predictions
 
 LABELS = ("bird", "cat", "dog")
-LOOKS = {"a": Look(0, 0), "b": Look(1, 0)}
+LOOKS = {"a": RunStyle(0, 0), "b": RunStyle(1, 0)}
 TARGETS = np.array([0] * 4 + [1] * 4 + [2] * 2)
 
 
-def answers(title: str, answered: list[int], *, with_maps: bool = True, labels: tuple[str, ...] = LABELS) -> Answers:
+def predictions(
+    title: str, predicted: list[int], *, with_maps: bool = True, labels: tuple[str, ...] = LABELS
+) -> RunPredictions:
     """Build confident predictions for ten images."""
     rng = np.random.default_rng(len(title))
     images = np.full((10, 8, 8, 3), 128, dtype=np.uint8)
     names = tuple(f"val/{number}.png" for number in range(10))
-    logits = 5.0 * np.eye(3, dtype=np.float32)[answered]
+    logits = 5.0 * np.eye(3, dtype=np.float32)[predicted]
     maps = rng.normal(size=(10, 4, 4)).astype(np.float32) if with_maps else None
-    return Answers(
-        title, Pictures("data", labels, "f", images, TARGETS, names), labels, Predictions(logits, maps, TARGETS)
+    return RunPredictions(
+        title, EvaluatedImages("data", labels, "f", images, TARGETS, names), labels, Predictions(logits, maps, TARGETS)
     )
 
 
-def comparison(folder: Path, settings: dict[str, dict[str, Any]], **parts: Any) -> Comparison:
+def comparison(folder: Path, settings: dict[str, dict[str, Any]], **parts: Any) -> RunComparison:
     runs = read_histories([make_run(folder / name, **options) for name, options in settings.items()])
-    groups = seed_groups(runs)
+    groups = group_by_seed(runs)
     fields = {"parameters": {}, "answers": (), "teachers": (), "notes": ()} | parts
-    return Comparison(runs=runs, groups=groups, doubts=tuple(doubts(runs, groups)), **fields)
+    return RunComparison(runs=runs, groups=groups, doubts=tuple(comparability_warnings(runs, groups)), **fields)
 
 
 def taught(*points: tuple[float, float]) -> dict[str, Any]:
@@ -90,9 +92,9 @@ class Reader(HTMLParser):
 
 class TestPage:
     def test_page_is_complete_and_loads_nothing(self, tmp_path: Path) -> None:
-        shown = (answers("a", [0] * 10), answers("b", [1] * 10))
+        shown = (predictions("a", [0] * 10), predictions("b", [1] * 10))
         settings = {"a": taught((0.5, 0.2), (0.6, 0.4)), "b": taught((0.5, 0.8))}
-        page = render_page(comparison(tmp_path, settings, answers=shown, teachers=(answers("t", [2] * 10),)))
+        page = render_page(comparison(tmp_path, settings, predictions=shown, teachers=(predictions("t", [2] * 10),)))
         reader = Reader(page)
         assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object"}
         assert not re.findall(r"https?://|@import|url\(", page)
@@ -113,8 +115,10 @@ class TestPage:
 
     def test_untrusted_text_is_escaped(self, tmp_path: Path) -> None:
         evil = "<script>alert(1)<"
-        shown = (answers(evil, [0] * 10, labels=("<b>", "&", '"x"')), answers("b", [1] * 10))
-        page = render_page(comparison(tmp_path, {evil: {"loss": {"<i>": 1.0}}, "b": {}}, answers=shown, notes=(evil,)))
+        shown = (predictions(evil, [0] * 10, labels=("<b>", "&", '"x"')), predictions("b", [1] * 10))
+        page = render_page(
+            comparison(tmp_path, {evil: {"loss": {"<i>": 1.0}}, "b": {}}, predictions=shown, notes=(evil,))
+        )
         assert "<script" not in page and "<i>" not in page
         assert evil in Reader(page).text
 
@@ -189,19 +193,19 @@ class TestLooks:
 
     def test_seeds_share_a_color_and_styles_are_unique(self, tmp_path: Path) -> None:
         groups = [self.group(name, runs, tmp_path) for name, runs in (("a", 3), ("b", 2), ("c", 7))]
-        looks = looks_of(groups)
+        looks = styles_of_runs(groups)
         assert len(set(looks.values())) == len(looks) == 12
-        assert [{looks[run.name].colour for run in group.runs} for group in groups[:2]] == [{0}, {1}]
+        assert [{looks[run.name].color for run in group.runs} for group in groups[:2]] == [{0}, {1}]
 
     def test_forty_runs_have_unique_styles(self, tmp_path: Path) -> None:
         groups = [self.group(f"g{number}", 1, tmp_path) for number in range(40)]
-        assert len(set(looks_of(groups).values())) == 40
+        assert len(set(styles_of_runs(groups).values())) == 40
 
 
 class TestScatter:
     def drawn(self, folder: Path, settings: dict[str, dict[str, Any]]) -> Scatter | None:
         groups = comparison(folder, settings).groups
-        return scatter(groups, looks_of(groups))
+        return scatter(groups, styles_of_runs(groups))
 
     def test_maps_are_preferred_to_agreement(self, tmp_path: Path) -> None:
         drawn = self.drawn(tmp_path, {"a": taught((0.5, 0.2)), "b": taught((0.4, 0.1)), "t": {}})
@@ -227,19 +231,19 @@ class TestScatter:
 class TestClasses:
     def rows(self, table: str) -> dict[str, list[str]]:
         rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table)
-        return {label: re.findall(r"<td[^>]*>(.*?)</td>", cells) for label, cells in rows}
+        return {label: re.findall(r"<td[^>]*>(.*?)</td>", positions) for label, positions in rows}
 
     def test_class_with_the_largest_loss_is_first(self) -> None:
-        baseline = answers("base", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])  # bird 75 %, cat 100 %, dog 50 %
-        other = answers("other", [0, 0, 0, 0, 1, 0, 0, 1, 2, 2])  # bird 100 %, cat 50 %, dog 100 %
-        rows = self.rows(class_table([baseline, other], {"base": Look(0, 0), "other": Look(1, 0)}))
+        baseline = predictions("base", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])  # bird 75 %, cat 100 %, dog 50 %
+        other = predictions("other", [0, 0, 0, 0, 1, 0, 0, 1, 2, 2])  # bird 100 %, cat 50 %, dog 100 %
+        rows = self.rows(class_table([baseline, other], {"base": RunStyle(0, 0), "other": RunStyle(1, 0)}))
         assert list(rows) == ["all", "cat", "bird", "dog"]
         assert rows["cat"] == ["4", "100.0\u00a0%", "−50.0"]
         assert rows["dog"] == ["2", "50.0\u00a0%", "+50.0"]
         assert rows["all"] == ["10", "80.0\u00a0%", "±0.0"]
 
     def test_single_run_shows_its_worst_class_first(self) -> None:
-        rows = self.rows(class_table([answers("one", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])], {"one": Look(0, 0)}))
+        rows = self.rows(class_table([predictions("one", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])], {"one": RunStyle(0, 0)}))
         assert list(rows) == ["all", "dog", "bird", "cat"]
 
 
@@ -247,7 +251,7 @@ class TestGallery:
     def test_image_with_different_predictions_is_first(self) -> None:
         one, other = ([0] * 10 for _ in range(2))
         other[7] = 1
-        shown = gallery([answers("a", one, with_maps=False), answers("b", other, with_maps=False)], [], LOOKS)
+        shown = gallery([predictions("a", one, with_maps=False), predictions("b", other, with_maps=False)], [], LOOKS)
         assert re.findall(r"val/(\d)\.png", shown)[0] == "7"
         assert shown.count("no map") == 2 * shown.count('class="row')
         first = shown.split('class="row')[1]
@@ -257,6 +261,6 @@ class TestGallery:
         assert first.count("wrong") == 2  # the class and the word
 
     def test_single_run_is_compared_with_its_teacher(self) -> None:
-        student = answers("a", [0] * 10)
+        student = predictions("a", [0] * 10)
         assert gallery([student], [], LOOKS) == ""
-        assert "the teacher" in gallery([student], [answers("the teacher", [1] * 10)], LOOKS)
+        assert "the teacher" in gallery([student], [predictions("the teacher", [1] * 10)], LOOKS)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.pipelines.model_inspection import Seen
+from kdedge.pipelines.model_inspection import ImageInspection
 from kdedge.reports.pages.decision_figure import decision_drawing
-from kdedge.reports.pages.vector_drawing import Arrow, Cells, Drawing, Item, Picture, Words
-from kdedge_export.inspection.attribution import Evidence
-from kdedge_export.inspection.layer_attribution import Decision, Stage
-from kdedge_runtime.drawing.fonts import typeface_of
+from kdedge.reports.pages.vector_drawing import Drawing, DrawnArrow, DrawnImage, DrawnMap, DrawnText, Item
+from kdedge_export.inspection.attribution import Attribution
+from kdedge_export.inspection.layer_attribution import AttributionStage, LayerAttribution
+from kdedge_runtime.drawing.fonts import find_font
 from kdedge_runtime.util.arrays import Pixels
 
 MARGIN = 24
@@ -40,44 +40,44 @@ def elements(*items: Item, standalone: bool = False) -> list[ElementTree.Element
 
 
 def test_image_fills_its_square() -> None:
-    assert inked(Picture(10, 20, 16, RED)) == (10, 20, 26, 36)
-    assert (pixels(Picture(10, 20, 16, RED))[42:70, 22:50] == RED[0, 0]).all()
-    (image,) = (item for item in elements(Picture(10, 20, 16, RED)) if item.tag.endswith("image"))
+    assert inked(DrawnImage(10, 20, 16, RED)) == (10, 20, 26, 36)
+    assert (pixels(DrawnImage(10, 20, 16, RED))[42:70, 22:50] == RED[0, 0]).all()
+    (image,) = (item for item in elements(DrawnImage(10, 20, 16, RED)) if item.tag.endswith("image"))
     assert (image.attrib["x"], image.attrib["y"], image.attrib["width"], image.attrib["height"]) == (
         *("10", "20", "16", "16"),
     )
 
 
 def test_raster_has_sharp_edges_and_transparency() -> None:
-    cells = np.array([[[255, 0, 0, 255], [0, 0, 255, 0]]] * 2, np.uint8)
-    found = pixels(Cells(10, 10, 16, cells, "a hint"))
+    positions = np.array([[[255, 0, 0, 255], [0, 0, 255, 0]]] * 2, np.uint8)
+    found = pixels(DrawnMap(10, 10, 16, positions, "a hint"))
     assert (found[30:40, 24:36] == (255, 0, 0)).all()
     assert (found[30:40, 36:48] == found[30, 40]).all() and (found[30, 40] > 230).all()
-    hints = [item.text for item in elements(Cells(10, 10, 16, cells, "a hint")) if item.tag.endswith("title")]
+    hints = [item.text for item in elements(DrawnMap(10, 10, 16, positions, "a hint")) if item.tag.endswith("title")]
     assert hints == ["a hint"]
 
 
 def test_text_is_on_its_baseline_followed_by_the_note() -> None:
-    left, top, right, bottom = inked(Words(5, 30, "HH"))
+    left, top, right, bottom = inked(DrawnText(5, 30, "HH"))
     assert left in (5, 6) and bottom in (29, 30) and top > 15
-    assert inked(Words(5, 30, "HH", after="HH"))[2] > right + 8
-    texts = [item for item in elements(Words(5, 30, "a < b", "title", after="&", hint="why")) if "text" in item.tag]
+    assert inked(DrawnText(5, 30, "HH", after="HH"))[2] > right + 8
+    texts = [item for item in elements(DrawnText(5, 30, "a < b", "title", after="&", hint="why")) if "text" in item.tag]
     assert "".join(texts[0].itertext()) == "whya < b&"
 
 
 def test_missing_glyphs_are_replaced() -> None:
-    np.testing.assert_array_equal(pixels(Words(0, 30, "14 × 3 −2")), pixels(Words(0, 30, "14 x 3 -2")))
+    np.testing.assert_array_equal(pixels(DrawnText(0, 30, "14 × 3 −2")), pixels(DrawnText(0, 30, "14 x 3 -2")))
 
 
 @pytest.mark.parametrize(("name", "other"), [("кот", "лис"), ("chaîne", "chaÿne")])
 def test_non_ascii_names_use_a_font_with_their_glyphs(name: str, other: str) -> None:
-    if typeface_of(name) is None:
+    if find_font(name) is None:
         pytest.skip(f"no font of this system has all of {name}")
-    assert (pixels(Words(0, 30, name)) != pixels(Words(0, 30, other))).any(), "boxes look the same"
+    assert (pixels(DrawnText(0, 30, name)) != pixels(DrawnText(0, 30, other))).any(), "boxes look the same"
 
 
 def test_arrow_reaches_its_end() -> None:
-    left, top, right, bottom = inked(Arrow(10, 25, 20))
+    left, top, right, bottom = inked(DrawnArrow(10, 25, 20))
     assert (left, right) == (10, 30) and top < 25 < bottom
 
 
@@ -93,12 +93,12 @@ def test_attribution_figure_shows_the_evaluated_resolution_and_shift() -> None:
     saliency_map = np.zeros((4, 4), np.float32)
     saliency_map[1:3, 1:3] = 1.0
 
-    def drawn(shift: tuple[float, float]) -> tuple[list[Words], Pixels]:
-        evidence = Evidence(saliency_map, (), np.ones(1), None, shift)
-        decision = Decision(0, ((0, 1.0),), (Stage("features", (8, 8), evidence),), {})
-        items = decision_drawing(Seen("a.png", np.full((64, 64, 3), 128, np.uint8), decision, ("a",))).items
-        _, picture = (item.pixels for item in items if isinstance(item, Picture))
-        return [item for item in items if isinstance(item, Words)], picture
+    def drawn(shift: tuple[float, float]) -> tuple[list[DrawnText], Pixels]:
+        evidence = Attribution(saliency_map, (), np.ones(1), None, shift)
+        decision = LayerAttribution(0, ((0, 1.0),), (AttributionStage("features", (8, 8), evidence),), {})
+        items = decision_drawing(ImageInspection("a.png", np.full((64, 64, 3), 128, np.uint8), decision, ("a",))).items
+        _, picture = (item.pixels for item in items if isinstance(item, DrawnImage))
+        return [item for item in items if isinstance(item, DrawnText)], picture
 
     words, moved = drawn((-0.25, -0.25))
     assert any(item.text == "8 × 8 map" and "evaluated at 4 × 4" in item.after for item in words)

@@ -12,7 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from kdedge.training.augmentation import Augmentation, View, blend, draw_mixing, draw_view, transform
+from kdedge.training.augmentation import (
+    Augmentation,
+    AugmentationParams,
+    augment,
+    blend,
+    draw_augmentation,
+    draw_mixing,
+)
 from kdedge.training.augmentation.erasing import draw_erasures, erase
 from kdedge.training.augmentation.geometry import draw_warps, move, move_and_warp
 from kdedge_runtime.errors import UsageError
@@ -50,8 +57,8 @@ def all_outcomes(picture: np.ndarray, most: tuple[int, int]) -> dict[tuple[int, 
 @pytest.mark.parametrize("flip", [True, False])
 def test_shift_and_flip_move_pixels_as_drawn(height: int, width: int, shift: float, flip: bool) -> None:
     before = pictures(40, height, width)
-    view = draw_view(Augmentation(shift, flip), 40, height, width, seeded(1))
-    after = transform(before, view)
+    view = draw_augmentation(Augmentation(shift, flip), 40, height, width, seeded(1))
+    after = augment(before, view)
     assert after.dtype == torch.uint8 and after.shape == before.shape
     most = round(shift * height), round(shift * width)
     for i in range(40):
@@ -63,8 +70,8 @@ def test_shift_and_flip_move_pixels_as_drawn(height: int, width: int, shift: flo
 
 def test_flip_and_shift_equal_torchvision() -> None:
     before = pictures(6, 16, 24)
-    view = draw_view(Augmentation(shift=0.25), 6, 16, 24, seeded(8))
-    after = transform(before, view)
+    view = draw_augmentation(Augmentation(shift=0.25), 6, 16, 24, seeded(8))
+    after = augment(before, view)
     for i, (down, right) in enumerate(view.shift.tolist()):
         expected = reference.hflip(planes(before[i])) if view.mirrored[i] else planes(before[i])
         expected = reference.pad(expected, [6, 4, 6, 4], padding_mode="reflect")
@@ -73,7 +80,7 @@ def test_flip_and_shift_equal_torchvision() -> None:
 
 
 def test_shifts_are_uniform_and_half_are_flipped() -> None:
-    view = draw_view(Augmentation(shift=1 / 6), 4000, 6, 7, seeded(2))
+    view = draw_augmentation(Augmentation(shift=1 / 6), 4000, 6, 7, seeded(2))
     rows = torch.cat((view.shift, view.mirrored[:, None]), dim=1)
     counts = rows.unique(dim=0, return_counts=True)[1]
     expected = 4000 / (3 * 3 * 2)
@@ -82,16 +89,16 @@ def test_shifts_are_uniform_and_half_are_flipped() -> None:
 
 def test_rows_are_independent_of_batches() -> None:
     before = pictures(30, 12, 10)
-    view = draw_view(EVERYTHING, 30, 12, 10, seeded(3))
-    expected = transform(before, view)
+    view = draw_augmentation(EVERYTHING, 30, 12, 10, seeded(3))
+    expected = augment(before, view)
     order = torch.randperm(30, generator=seeded(4))
     for index in (order[:7], order[7:]):
-        assert torch.equal(transform(before[index], view.take(index)), expected[index])
+        assert torch.equal(augment(before[index], view.take(index)), expected[index])
 
 
 def test_equal_seeds_give_equal_parameters() -> None:
     def drawn(seed: int) -> Tensor:
-        return transform(pictures(8, 8, 8), draw_view(EVERYTHING, 8, 8, 8, seeded(seed)))
+        return augment(pictures(8, 8, 8), draw_augmentation(EVERYTHING, 8, 8, 8, seeded(seed)))
 
     torch.manual_seed(0)
     first = drawn(5)
@@ -104,15 +111,15 @@ def test_equal_seeds_give_equal_parameters() -> None:
 def test_input_is_not_modified(augmentation: Augmentation) -> None:
     before = pictures(20, 8, 8)
     copy, targets = before.clone(), torch.eye(20)
-    transform(before, draw_view(augmentation, 20, 8, 8, seeded(0)))
+    augment(before, draw_augmentation(augmentation, 20, 8, 8, seeded(0)))
     blend(before, targets, draw_mixing(EVERYTHING, 19, 8, 8, seeded(0)))
     assert torch.equal(before, copy) and torch.equal(targets, torch.eye(20))
 
 
 def test_disabled_augmentation_changes_nothing() -> None:
     before = pictures(5, 8, 9)
-    view = draw_view(Augmentation(shift=0, flip=False), 5, 8, 9, seeded(0))
-    assert torch.equal(transform(before, view), before)
+    view = draw_augmentation(Augmentation(shift=0, flip=False), 5, 8, 9, seeded(0))
+    assert torch.equal(augment(before, view), before)
 
 
 def torchvision_affine(picture: Tensor, warp: Tensor) -> Tensor:
@@ -132,8 +139,8 @@ def torchvision_affine(picture: Tensor, warp: Tensor) -> Tensor:
 def test_geometry_equals_torchvision() -> None:
     height, width, most = 32, 40, (4, 5)
     before = pictures(40, height, width)
-    view = draw_view(Augmentation(shift=0.125, geometry=1.0), 40, height, width, seeded(7))
-    after = transform(before, view)
+    view = draw_augmentation(Augmentation(shift=0.125, geometry=1.0), 40, height, width, seeded(7))
+    after = augment(before, view)
     assert view.warps is not None
 
     def expected(i: int, picture: Tensor) -> Tensor:
@@ -152,17 +159,17 @@ def test_geometry_equals_torchvision() -> None:
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (8, 11), (1, 5), (224, 224)])
 def test_identity_warp_equals_the_gather(height: int, width: int) -> None:
     before = pictures(12, height, width)
-    view = draw_view(Augmentation(shift=0.5), 12, height, width, seeded(1))
+    view = draw_augmentation(Augmentation(shift=0.5), 12, height, width, seeded(1))
     unit = torch.eye(2).expand(12, 2, 2)
     expected = move(before, view.shift, view.mirrored)
     assert torch.equal(move_and_warp(before, view.shift, view.mirrored, unit), expected)
 
 
 def test_positions_are_exact_under_autocast() -> None:
-    before, view = pictures(4, 64, 64), draw_view(Augmentation(geometry=1.0), 4, 64, 64, seeded(1))
+    before, view = pictures(4, 64, 64), draw_augmentation(Augmentation(geometry=1.0), 4, 64, 64, seeded(1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        under_autocast = transform(before, view)
-    assert torch.equal(under_autocast, transform(before, view))
+        under_autocast = augment(before, view)
+    assert torch.equal(under_autocast, augment(before, view))
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
@@ -199,7 +206,7 @@ def test_erased_boxes_have_torchvisions_size_distribution() -> None:
     assert aspect.min() > 0.3 * (1 - slack) and aspect.max() < 3.3 * (1 + slack)
 
     torch.manual_seed(0)
-    transformation, picture = v2.RandomErasing(p=1.0), torch.zeros(3, side, side)
+    transformation, image = v2.RandomErasing(p=1.0), torch.zeros(3, side, side)
     drawn = [transformation.make_params([picture]) for _ in range(count)]
     theirs = torch.tensor([(one["h"], one["w"], one["i"], one["j"]) for one in drawn]).float()
     at = torch.linspace(0.1, 0.9, 9)
@@ -214,7 +221,7 @@ def test_boxes_that_do_not_fit_are_redrawn() -> None:
     erased = (bottom - top) * (right - left) > 0
 
     torch.manual_seed(0)
-    transformation, picture = v2.RandomErasing(p=1.0), torch.zeros(3, 8, 128)
+    transformation, image = v2.RandomErasing(p=1.0), torch.zeros(3, 8, 128)
     theirs = sum(transformation.make_params([picture])["v"] is not None for _ in range(2000))
     assert abs(int(erased.sum()) - theirs) < 5 * (2 * 2000 * 0.83 * 0.17) ** 0.5 < 200, (
         "some find no box in ten attempts"
@@ -272,11 +279,11 @@ class NoHostTraffic(TorchDispatchMode):
 def augmented(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Augment one batch with all of `EVERYTHING`, from drawing to the mixed targets."""
     count, height, width = images.shape[:3]
-    view = draw_view(EVERYTHING, count, height, width, generator)
+    view = draw_augmentation(EVERYTHING, count, height, width, generator)
     index = torch.arange(count, device=images.device)
     targets = torch.zeros(count, 3, device=images.device)
     mixing = draw_mixing(EVERYTHING, count - 1, height, width, generator)
-    return blend(transform(images, view.take(index)), targets, mixing)
+    return blend(augment(images, view.take(index)), targets, mixing)
 
 
 def test_augmentation_does_not_synchronize() -> None:
@@ -301,13 +308,13 @@ def test_batch_can_be_captured_in_a_cuda_graph() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         augmented(images, generator)
-        view, mixing = draw_view(EVERYTHING, 6, 8, 8, generator), draw_mixing(EVERYTHING, 5, 8, 8, generator)
-        expected = blend(transform(images, view), targets, mixing)
+        view, mixing = draw_augmentation(EVERYTHING, 6, 8, 8, generator), draw_mixing(EVERYTHING, 5, 8, 8, generator)
+        expected = blend(augment(images, view), targets, mixing)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = blend(transform(images, view), targets, mixing)
+        captured = blend(augment(images, view), targets, mixing)
     graph.replay()
     assert all(torch.equal(*pair) for pair in zip(captured, expected, strict=True))
 
@@ -315,10 +322,10 @@ def test_batch_can_be_captured_in_a_cuda_graph() -> None:
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(geometry=0.5), EVERYTHING])
 def test_compiled_result_is_equal(augmentation: Augmentation) -> None:
     images, index = pictures(20, 10, 12), torch.arange(3, 11)
-    view = draw_view(augmentation, 20, 10, 12, seeded(0))
+    view = draw_augmentation(augmentation, 20, 10, 12, seeded(0))
 
-    def batch(images: Tensor, view: View, index: Tensor) -> Tensor:
-        return transform(images[index], view.take(index))
+    def batch(images: Tensor, view: AugmentationParams, index: Tensor) -> Tensor:
+        return augment(images[index], view.take(index))
 
     compiled = torch.compile(batch, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(images, view, index), batch(images, view, index))

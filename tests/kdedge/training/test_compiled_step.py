@@ -9,31 +9,31 @@ import torch
 from torch import Tensor
 from training_toys import CLASSES, SIDE, Listener, tiny_trainer
 
-from kdedge.config.training_recipe import Recipe
-from kdedge.losses import TERMS
-from kdedge.models.model_registry import build
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.losses import LOSS_TERMS
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
-from kdedge.training.compute_device import choose_compute
-from kdedge.training.distributed import Group
-from kdedge.training.instrumented_model import Watched
+from kdedge.training.compute_device import choose_device
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import stages
 from kdedge.training.objective import Objective
-from kdedge.training.step import Learner
-from kdedge.training.teachers.targets import AskTeacher
+from kdedge.training.step import TrainStep
+from kdedge.training.teachers.targets import OnlineTeacher
 from kdedge.training.teachers.teacher import NetworkTeacher
-from kdedge.training.training_run import Request, start_run
+from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 
 LOSS = {"ce": 0.1, "kd": 0.9, "ls": 1.0, "dkd": 1.0, "dist": 1.0, "cat": 1.0, "e2": 1.0, "map": 1.0, "mapall": 20.0}
-RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.01, loss=LOSS)
+RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.01, loss=LOSS)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def watched(name: str, device: str = "cpu") -> Watched:
+def watched(name: str, device: str = "cpu") -> InstrumentedModel:
     torch.manual_seed(0)
     spec = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)
-    return Watched(build(ModelSpec(name, len(CLASSES)), SIDE), spec, choose_compute(device))
+    return InstrumentedModel(build_model(ModelSpec(name, len(CLASSES)), SIDE), spec, choose_device(device))
 
 
 def batch(device: str = "cpu") -> tuple[Tensor, Tensor]:
@@ -45,10 +45,10 @@ def batch(device: str = "cpu") -> tuple[Tensor, Tensor]:
 
 def test_step_has_no_graph_breaks(scenes: Path) -> None:
     """All terms in bfloat16, as on a GPU. `fullgraph` turns graph breaks into errors; gradients are compared too."""
-    recipe = replace(RECIPE, loss=dict.fromkeys(TERMS, 1.0))
+    recipe = replace(RECIPE, loss=dict.fromkeys(LOSS_TERMS, 1.0))
     trainer = tiny_trainer(scenes, recipe, teacher=watched("small:resnet14").model, bf16=True)
     learner, batch = trainer.learner, next(trainer.batches.of(0))
-    teacher = NetworkTeacher(watched("small:resnet14"), replace(choose_compute("cpu"), bf16=True))
+    teacher = NetworkTeacher(watched("small:resnet14"), replace(choose_device("cpu"), bf16=True))
     teacher.watched.watch(stages(teacher.watched))
     with torch.no_grad():
         taught = torch.compile(teacher.look, fullgraph=True, backend="aot_eager")(batch.images, 3)
@@ -71,7 +71,7 @@ def test_step_has_no_graph_breaks(scenes: Path) -> None:
 
 def test_compile_on_the_cpu_is_rejected(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--compile .* CPU\. Remove --compile"):
-        start_run(Request(str(scenes), "small:resnet8"), tmp_path / "run", Listener(), "cpu", compiled=True)
+        start_run(TrainConfig(str(scenes), "small:resnet8"), tmp_path / "run", Listener(), "cpu", compiled=True)
 
 
 @pytest.mark.gpu
@@ -81,17 +81,17 @@ def test_captured_step_equals_eager_step() -> None:
     weights = torch.tensor(list(LOSS.values()), device="cuda")
     finished = []
     for compiled in (False, True):
-        compute = replace(choose_compute("cuda", compiled=compiled), bf16=False)
+        compute = replace(choose_device("cuda", compiled=compiled), bf16=False)
         teacher = NetworkTeacher(watched("small:resnet14", "cuda"), compute)
-        guidance = AskTeacher(teacher, 3, compiled=compiled)
-        learner = Learner(
-            watched("small:resnet8", "cuda"), Objective({name: {} for name in LOSS}), RECIPE, compute, Group()
+        guidance = OnlineTeacher(teacher, 3, compiled=compiled)
+        learner = TrainStep(
+            watched("small:resnet8", "cuda"), Objective({name: {} for name in LOSS}), RECIPE, compute, ProcessGroup()
         )
         learner.student.train()
         for step in range(8):  # more than before the capture
             shifted = images.roll(step, dims=2)
-            answer = guidance.answer(torch.arange(8, device="cuda"), shifted)
-            terms = learner.learn(shifted, targets, answer, weights, rate=0.01 / (1 + step))
+            prediction = guidance.prediction(torch.arange(8, device="cuda"), shifted)
+            terms = learner.learn(shifted, targets, prediction, weights, rate=0.01 / (1 + step))
         finished.append((terms.clone(), copy.deepcopy(learner.student.state_dict())))
     (plain_terms, plain), (captured_terms, captured) = finished
     assert torch.allclose(plain_terms, captured_terms, rtol=1e-3)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from training_toys import CLASSES, ONE_THREAD, Listener, metrics_of, tiny_trainer
 
-from kdedge.config.training_recipe import Recipe
+from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.models.run_folder import BEST, LAST, read_run
 from kdedge.models.weight_files import read_state
 from kdedge.training.augmentation import Augmentation
-from kdedge.training.augmentation.augmentation_plan import Views
+from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batch, Batches
-from kdedge.training.distributed import Group, join_group
+from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.teachers.targets import NoTeacher
-from kdedge.training.training_run import Request, start_run
+from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_runtime.errors import UsageError
 
 EPOCHS, BATCH_SIZE = 2, 16
@@ -41,7 +41,7 @@ def runs(
 ) -> dict[int, Path]:
     """The same distillation by one and two processes; `dist` and `few-images` use whole batches."""
     folder, recipe, loss = tmp_path_factory.mktemp("group"), request.param, LOSS[request.param]
-    alone = Request(
+    alone = TrainConfig(
         str(scenes),
         "small:resnet8",
         teacher=(str(teacher_run),),
@@ -85,12 +85,12 @@ def test_run_of_two_processes_is_usable(runs: dict[int, Path]) -> None:
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(mixup=1.0, cutmix=1.0, erase=0.5)])
 def test_parts_of_all_processes_form_the_batches_of_one(scenes: Path, augmentation: Augmentation) -> None:
-    recipe = Recipe(epochs=2, batch_size=12, learning_rate=0.01, loss={"ce": 1.0}, augmentation=augmentation)
+    recipe = TrainingRecipe(epochs=2, batch_size=12, learning_rate=0.01, loss={"ce": 1.0}, augmentation=augmentation)
     images = tiny_trainer(scenes, recipe).batches.images
-    views = Views(augmentation, len(images), images.side, torch.device("cpu"), seed=0, kept=0)
+    views = AugmentationPlan(augmentation, len(images), images.side, torch.device("cpu"), seed=0, kept=0)
 
     def batches(rank: int, size: int) -> list[Batch]:
-        group = Group(rank, size)
+        group = ProcessGroup(rank, size)
         return list(Batches(images, views, NoTeacher(), recipe, len(CLASSES), group).of(1, start=1))
 
     for whole, *parts in zip(batches(0, 1), *(batches(rank, 3) for rank in range(3)), strict=True):
@@ -99,7 +99,7 @@ def test_parts_of_all_processes_form_the_batches_of_one(scenes: Path, augmentati
         assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
 
 
-class Unmet(Group):
+class Unmet(ProcessGroup):
     """Group of two processes without the other one, in which any communication would block."""
 
     def wait(self) -> None:
@@ -127,16 +127,16 @@ def test_indivisible_batch_is_rejected(
     processes: int,
     told: str,
 ) -> None:
-    monkeypatch.setattr("kdedge.training.training_run.join_group", lambda _device: Unmet(0, processes))
-    request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=asked)
+    monkeypatch.setattr("kdedge.training.training_run.join_process_group", lambda _device: Unmet(0, processes))
+    request = TrainConfig(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=asked)
     with pytest.raises(UsageError, match=told):
         start_run(request, tmp_path / "run", Listener(), "cpu")
     assert not (tmp_path / "run").exists()
 
 
 def test_single_process_is_a_group_of_one() -> None:
-    group = join_group(torch.device("cpu"))
-    assert group == Group(0, 1) and group.leads
+    group = join_process_group(torch.device("cpu"))
+    assert group == ProcessGroup(0, 1) and group.leads
     rows = torch.arange(6.0)
     assert torch.equal(group.share(rows), rows) and torch.equal(group.gather(rows), rows)
 
@@ -144,7 +144,7 @@ def test_single_process_is_a_group_of_one() -> None:
 def test_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match=r"cannot connect.*torchrun --nproc-per-node N -m kdedge"):
-        join_group(torch.device("cpu"))
+        join_process_group(torch.device("cpu"))
 
 
 @pytest.mark.models

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from training_toys import CLASSES, SIDE, Listener, metrics_of, write_scenes
 
-from kdedge.data import scan
+from kdedge.data import index_dataset
 from kdedge.models.run_folder import LAST, METRICS
 from kdedge.training import image_store as module
-from kdedge.training.compute_device import Compute, choose_compute
-from kdedge.training.distributed import Group
-from kdedge.training.image_store import OnDevice, Streamed, images_for_testing, training_images
-from kdedge.training.training_run import Request, start_run
+from kdedge.training.compute_device import ComputeDevice, choose_device
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.image_store import DeviceImages, StreamedImages, evaluation_images, training_images
+from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 
@@ -29,7 +29,7 @@ def no_progress(done: int, total: int) -> None:
 
 @pytest.fixture
 def nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "fits", lambda *_: False)
+    monkeypatch.setattr(module, "fits_in_memory", lambda *_: False)
 
 
 BYTES = SIDE * SIDE * 3
@@ -44,29 +44,29 @@ BYTES = SIDE * SIDE * 3
 def test_images_that_fit_in_half_of_the_memory_are_kept(
     scenes: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, kept: set[str]
 ) -> None:
-    monkeypatch.setattr(Compute, "memory_bytes", 2 * pictures * BYTES)
-    train, val, _ = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)
-    assert {side for side, images in {"train": train, "val": val}.items() if isinstance(images, OnDevice)} == kept
+    monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * pictures * BYTES)
+    train, val, _ = training_images(index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)
+    assert {side for side, images in {"train": train, "val": val}.items() if isinstance(images, DeviceImages)} == kept
     assert (len(train), len(val)) == (48, 18)
 
 
 def test_test_images_count_images_already_in_memory(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    collection, compute = scan(scenes), choose_compute("cpu")
-    train, val, _ = training_images(collection, SPEC, compute, Group(), no_progress)
-    for pictures, expected in ((84, OnDevice), (83, Streamed)):
-        monkeypatch.setattr(Compute, "memory_bytes", 2 * pictures * BYTES)
-        asked = (collection.val, SPEC, compute, Group(), no_progress)
-        test, problems = images_for_testing(*asked, beside=(train, val))
+    collection, compute = index_dataset(scenes), choose_device("cpu")
+    train, val, _ = training_images(collection, SPEC, compute, ProcessGroup(), no_progress)
+    for pictures, expected in ((84, DeviceImages), (83, StreamedImages)):
+        monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * pictures * BYTES)
+        asked = (collection.val, SPEC, compute, ProcessGroup(), no_progress)
+        test, problems = evaluation_images(*asked, beside=(train, val))
         assert isinstance(test, expected) and len(test) == 18 and not problems
 
 
 @pytest.mark.usefixtures("nothing_fits")
 def test_streamed_batches_equal_in_memory_batches(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both_streamed = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)[:2]
+    both_streamed = training_images(index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[:2]
     monkeypatch.undo()
-    both_kept = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)[:2]
+    both_kept = training_images(index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[:2]
     for streamed, kept in zip(both_streamed, both_kept, strict=True):
-        assert isinstance(streamed, Streamed) and isinstance(kept, OnDevice)
+        assert isinstance(streamed, StreamedImages) and isinstance(kept, DeviceImages)
         assert torch.equal(streamed.targets, kept.targets) and streamed.side == kept.side
         order = torch.split(torch.randperm(len(kept), generator=torch.Generator().manual_seed(0)), 7)
         for ours, theirs in zip(streamed.batches(order), kept.batches(order), strict=True):
@@ -77,7 +77,10 @@ def test_streamed_batches_equal_in_memory_batches(scenes: Path, monkeypatch: pyt
 @pytest.mark.usefixtures("nothing_fits")
 def test_hash_depends_on_the_resizing_rule(scenes: Path) -> None:
     specs = [SPEC, replace(SPEC, height=16, width=16), replace(SPEC, crop_fraction=0.875)]
-    found = [training_images(scan(scenes), spec, choose_compute("cpu"), Group(), no_progress)[0] for spec in specs]
+    found = [
+        training_images(index_dataset(scenes), spec, choose_device("cpu"), ProcessGroup(), no_progress)[0]
+        for spec in specs
+    ]
     assert len({images.sha256 for images in found}) == 3
 
 
@@ -88,7 +91,7 @@ def test_unreadable_validation_and_test_images_are_skipped(tmp_path: Path) -> No
     for side in ("val", "test"):
         next((data / side / "fish").iterdir()).write_bytes(b"")
     listener = Listener()
-    record = start_run(Request(str(data), "small:resnet8", epochs=1), tmp_path / "run", listener, "cpu")
+    record = start_run(TrainConfig(str(data), "small:resnet8", epochs=1), tmp_path / "run", listener, "cpu")
     assert record.data["val"] == 8 and record.result is not None and "test" in record.result
     assert [re.sub(r"\(.*", "", warning) for warning in listener.warnings] == [
         "1 of 9 files: 1 empty ",
@@ -101,15 +104,15 @@ def test_class_without_readable_validation_images_is_an_error(tmp_path: Path) ->
     data = write_scenes(tmp_path / "data", train=8, val=1)
     next((data / "val" / "fish").iterdir()).write_bytes(b"")
     with pytest.raises(DataError, match=r"No validation image of class 'fish' .* can be read"):
-        start_run(Request(str(data), "small:resnet8", epochs=1), tmp_path / "run", Listener(), "cpu")
+        start_run(TrainConfig(str(data), "small:resnet8", epochs=1), tmp_path / "run", Listener(), "cpu")
 
 
 def test_streamed_run_equals_in_memory_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_scenes(tmp_path / "data")
     shutil.copytree(data / "val", data / "test")
-    request = Request(str(data), "small:resnet8", epochs=2, batch_size=16, lr=0.05)
+    request = TrainConfig(str(data), "small:resnet8", epochs=2, batch_size=16, lr=0.05)
     kept = start_run(request, tmp_path / "kept", Listener(), "cpu")
-    monkeypatch.setattr(module, "fits", lambda *_: False)
+    monkeypatch.setattr(module, "fits_in_memory", lambda *_: False)
     streamed = start_run(request, tmp_path / "streamed", Listener(), "cpu")
     assert kept.result is not None and streamed.result is not None
     assert kept.result["test"] == streamed.result["test"]
@@ -127,7 +130,7 @@ def test_missing_image_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) ->
         def on_epoch(self, metrics: dict[str, float]) -> None:  # type: ignore[override]
             victim.unlink(missing_ok=True)
 
-    request = Request(str(data), "small:resnet8", epochs=3, batch_size=8, lr=0.01)
+    request = TrainConfig(str(data), "small:resnet8", epochs=3, batch_size=8, lr=0.01)
     with pytest.raises(DataError, match=victim.name) as caught:
         start_run(request, tmp_path / "run", Thief(), "cpu")
     assert "\n" not in str(caught.value)
@@ -139,7 +142,7 @@ def test_large_validation_splits_are_subsampled(tmp_path: Path, monkeypatch: pyt
     data = write_scenes(tmp_path / "data", train=4, val=9)
 
     def validated() -> list[int]:
-        val = training_images(scan(data), SPEC, choose_compute("cpu"), Group(), no_progress)[1]
+        val = training_images(index_dataset(data), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[1]
         return val.targets.bincount().tolist()
 
     assert validated() == [9] * len(CLASSES), "few enough to use all"

@@ -14,7 +14,7 @@ from training_toys import ONE_THREAD, Listener, Outcome, kdedge_command, metrics
 
 from kdedge.models.run_folder import BEST, LAST, METRICS, read_run
 from kdedge.training.interruption import stop_requests
-from kdedge.training.training_run import Request, continue_run, start_run
+from kdedge.training.training_run import TrainConfig, continue_run, start_run
 from kdedge_runtime.errors import KdedgeError
 
 
@@ -40,11 +40,11 @@ class Interrupter(Terminator):
 
 
 @pytest.fixture(scope="module")
-def request_with_everything(scenes: Path, teacher_run: Path) -> Request:
+def request_with_everything(scenes: Path, teacher_run: Path) -> TrainConfig:
     """Request with all uses of random numbers: dropout, a teacher, trained projections and mixed images."""
     recipe = scenes.parent / "everything.toml"
     recipe.write_text("[loss]\nce = 1\nhint = {}\nmapall = 5\n[augmentation]\nmixup = 0.2\nerase = 0.5\n")
-    return Request(
+    return TrainConfig(
         str(scenes),
         "mobilenet_v3_small",
         teacher=(str(teacher_run),),
@@ -57,7 +57,7 @@ def request_with_everything(scenes: Path, teacher_run: Path) -> Request:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(request_with_everything: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(request_with_everything: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("uninterrupted") / "run"
     start_run(request_with_everything, out, Listener(), "cpu")
     return out
@@ -65,7 +65,7 @@ def uninterrupted(request_with_everything: Request, tmp_path_factory: pytest.Tem
 
 @pytest.mark.parametrize("when", [(0, 1), (1, 2), (1, 3), (2, 3)], ids=str)
 def test_stopped_run_equals_uninterrupted_run(
-    request_with_everything: Request, uninterrupted: Path, tmp_path: Path, when: tuple[int, int]
+    request_with_everything: TrainConfig, uninterrupted: Path, tmp_path: Path, when: tuple[int, int]
 ) -> None:
     stopped = start_run(request_with_everything, tmp_path / "run", Terminator(when), "cpu")
     epoch, step = when
@@ -84,7 +84,7 @@ def test_stopped_run_equals_uninterrupted_run(
     assert metrics_of(tmp_path / "run") == metrics_of(uninterrupted)
 
 
-def test_ctrl_c_saves_the_exact_step(request_with_everything: Request, uninterrupted: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_exact_step(request_with_everything: TrainConfig, uninterrupted: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         start_run(request_with_everything, tmp_path / "run", Interrupter((1, 2)), "cpu")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -109,7 +109,7 @@ def test_non_finite_loss_is_not_saved_when_stopping(scenes: Path, tmp_path: Path
                 parts += float("nan")
             super().on_step(epoch, step, steps, parts)
 
-    request = Request(str(scenes), "small:resnet8", epochs=4, batch_size=16, lr=0.01)
+    request = TrainConfig(str(scenes), "small:resnet8", epochs=4, batch_size=16, lr=0.01)
     with pytest.raises(KdedgeError, match=r"not finite in epoch 2 .*kept"):
         start_run(request, tmp_path / "run", Spoiler((1, 1)), "cpu")
     assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / LAST).values())

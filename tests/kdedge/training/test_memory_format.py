@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
-from kdedge.training.compute_device import choose_compute
-from kdedge.training.instrumented_model import Watched
+from kdedge.training.compute_device import choose_device
+from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.memory_format import memory_format
 from kdedge_runtime.metadata import ImageInput
 
@@ -34,13 +34,13 @@ def test_only_networks_with_the_onednn_bug_use_contiguous_format(
 
 def test_narrow_network_has_correct_gradients() -> None:
     torch.manual_seed(0)
-    watched = Watched(build(ModelSpec("small:resnet10w8", 8), 56), SPEC, choose_compute("cpu")).train()
+    watched = InstrumentedModel(build_model(ModelSpec("small:resnet10w8", 8), 56), SPEC, choose_device("cpu")).train()
     images = torch.randint(0, 256, (8, 56, 56, 3), dtype=torch.uint8)
     torch.autograd.backward(watched(images).logits.square().sum())
     found = {name: parameter.grad for name, parameter in watched.model.named_parameters()}
-    exact = build(ModelSpec("small:resnet10w8", 8), 56).double().train()
+    exact = build_model(ModelSpec("small:resnet10w8", 8), 56).double().train()
     exact.load_state_dict(watched.model.state_dict())
-    torch.autograd.backward(exact(watched.normalise(images).double()).square().sum())
+    torch.autograd.backward(exact(watched.normalize(images).double()).square().sum())
     for name, parameter in exact.named_parameters():
         single, double = found[name], parameter.grad
         assert single is not None and double is not None

@@ -24,9 +24,9 @@ from training_toys import ONE_THREAD, Listener, Outcome, kdedge_command, metrics
 
 from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, lock_run, read_run, write_run
 from kdedge.training import checkpoint
-from kdedge.training.training_run import Request, continue_run, start_run
+from kdedge.training.training_run import TrainConfig, continue_run, start_run
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.util.files import staged
+from kdedge_runtime.util.files import atomic_path
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["torchvision", "training_toys"])
@@ -48,7 +48,7 @@ class Killer(Listener):
             kill_myself()
 
 
-def run_until_killed(request: Request, out: Path, *, step: tuple[int, int] = (-1, -1), write: int = -1) -> None:
+def run_until_killed(request: TrainConfig, out: Path, *, step: tuple[int, int] = (-1, -1), write: int = -1) -> None:
     """Train in this process, and die after a step or halfway through the given write of a weights file."""
     torch.set_num_threads(1)
     save_file, writes = checkpoint.save_file, iter(range(1000))
@@ -63,7 +63,7 @@ def run_until_killed(request: Request, out: Path, *, step: tuple[int, int] = (-1
     start_run(request, out, Killer(step), "cpu")
 
 
-def killed(request: Request, out: Path, **moment: Any) -> None:
+def killed(request: TrainConfig, out: Path, **moment: Any) -> None:
     process = processes.Process(target=run_until_killed, args=(request, out), kwargs=moment)
     process.start()
     process.join(120)
@@ -87,14 +87,14 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
 class Reference:
     """Uninterrupted run."""
 
-    request: Request
+    request: TrainConfig
     folder: Path
 
 
 @pytest.fixture(scope="module")
 def plain(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """Labels only: five epochs of three steps."""
-    request = Request(str(scenes), "small:resnet8", epochs=5, batch_size=16, lr=0.05, seed=3)
+    request = TrainConfig(str(scenes), "small:resnet8", epochs=5, batch_size=16, lr=0.05, seed=3)
     folder = tmp_path_factory.mktemp("plain") / "run"
     start_run(request, folder, Listener(), "cpu")
     return Reference(request, folder)
@@ -103,7 +103,7 @@ def plain(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
 @pytest.fixture(scope="module")
 def dropout(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """All uses of random numbers and a teacher: three epochs of two steps, with dropout."""
-    request = Request(
+    request = TrainConfig(
         str(scenes),
         "mobilenet_v3_small",
         teacher=(str(teacher_run),),
@@ -182,12 +182,12 @@ class TestKilled:
         assert_equal_runs(run, tmp_path / "straight")
 
 
-def begin_or_continue(request: Request, out: Path) -> None:
+def begin_or_continue(request: TrainConfig, out: Path) -> None:
     torch.set_num_threads(1)
     (continue_run if is_run(out) else start_run)(request, out, Listener(), "cpu")
 
 
-def continue_until_killed(request: Request, out: Path, step: tuple[int, int]) -> None:
+def continue_until_killed(request: TrainConfig, out: Path, step: tuple[int, int]) -> None:
     torch.set_num_threads(1)
     continue_run(request, out, Killer(step), "cpu")
 
@@ -220,7 +220,7 @@ def content(folder: Path) -> dict[str, bytes]:
 class TestFinished:
     def test_complete_run_does_nothing(self, plain: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
         before, listener = content(plain.folder), Listener()
-        monkeypatch.setattr("kdedge.training.training_run._Desk", None)
+        monkeypatch.setattr("kdedge.training.training_run._TrainingSession", None)
         record = continue_run(plain.request, plain.folder, listener, "cpu")
         assert record == read_run(plain.folder)
         assert content(plain.folder) == before
@@ -304,7 +304,9 @@ class TestRefused:
 
     def test_changed_teacher(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
         shutil.copytree(teacher_run, tmp_path / "teacher")
-        request = Request(str(scenes), "small:resnet8", teacher=(str(tmp_path / "teacher"),), epochs=1, batch_size=16)
+        request = TrainConfig(
+            str(scenes), "small:resnet8", teacher=(str(tmp_path / "teacher"),), epochs=1, batch_size=16
+        )
         start_run(request, tmp_path / "run", Listener(), "cpu")
         write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
         shutil.copy(teacher_run / LAST, tmp_path / "teacher" / BEST)
@@ -314,7 +316,9 @@ class TestRefused:
     def test_renamed_teacher_is_accepted(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
         """Published weights may get a more specific name in a later version."""
         weights = (str(teacher_run / BEST),)
-        request = Request(str(scenes), "small:resnet8", teacher=("small:resnet8",), teacher_weights=weights, epochs=1)
+        request = TrainConfig(
+            str(scenes), "small:resnet8", teacher=("small:resnet8",), teacher_weights=weights, epochs=1
+        )
         record = start_run(request, tmp_path / "run", Listener(), "cpu")
         assert record.teacher is not None and record.teacher["source"] == "small:resnet8"
         write_run(tmp_path / "run", replace(record, result=None, teacher=record.teacher | {"source": "resnet8"}))
@@ -342,7 +346,7 @@ def test_checkpoint_without_record_is_not_resumed(plain: Reference, tmp_path: Pa
 
 
 def test_partial_files_of_a_killed_process_are_removed(plain: Reference, half_done: Path) -> None:
-    killed = [staged(half_done / name) for name in (LAST, BEST, RECORD, METRICS)]
+    killed = [atomic_path(half_done / name) for name in (LAST, BEST, RECORD, METRICS)]
     for writing in killed:
         writing.__enter__().write_bytes(b"half")
     assert len(content(half_done)) == 8
@@ -355,7 +359,7 @@ class TestElsewhere:
         self, scenes: Path, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(teacher_run.parent)
-        request = Request(str(scenes), "small:resnet8", teacher=(teacher_run.name,), epochs=1, batch_size=16)
+        request = TrainConfig(str(scenes), "small:resnet8", teacher=(teacher_run.name,), epochs=1, batch_size=16)
         start_run(request, tmp_path / "run", Listener(), "cpu")
         write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
         monkeypatch.chdir(tmp_path)
@@ -365,7 +369,7 @@ class TestElsewhere:
         self, plain: Reference, scenes: Path, tmp_path: Path, teacher_run: Path
     ) -> None:
         weights = shutil.copy(teacher_run / BEST, tmp_path / "start.safetensors")
-        request = Request(str(scenes), "small:resnet8", weights=str(weights), epochs=2, batch_size=16)
+        request = TrainConfig(str(scenes), "small:resnet8", weights=str(weights), epochs=2, batch_size=16)
         killed(request, tmp_path / "run", step=(1, 1))
         Path(weights).unlink()
         record = continue_run(request, tmp_path / "run", Listener(), "cpu")

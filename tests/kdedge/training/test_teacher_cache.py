@@ -16,66 +16,68 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_toys import Listener, metrics_of, write_scenes
 
-from kdedge.losses.loss_inputs import Answer
+from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.models.run_folder import LAST
 from kdedge.training.teachers import targets
 from kdedge.training.teachers import teacher_cache as cache_module
 from kdedge.training.teachers.teacher import NetworkTeacher
-from kdedge.training.teachers.teacher_cache import AnswerCache, compact
-from kdedge.training.training_run import Request, continue_run, start_run
+from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
+from kdedge.training.training_run import TrainConfig, continue_run, start_run
 from kdedge_runtime.errors import KdedgeError, UsageError
 
 KEY = {"teacher": "abc", "views": 2}
 
 
-def an_answer(count: int = 6, scale: float = 1.0) -> Answer:
+def an_prediction(count: int = 6, scale: float = 1.0) -> ModelOutput:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(count, 5, generator=generator)
     maps = scale * torch.randn(count, 3, 4, 4, generator=generator)
-    return Answer(logits, logits.topk(3).indices, maps)
+    return ModelOutput(logits, logits.topk(3).indices, maps)
 
 
 class TestFile:
     def test_roundtrip(self, tmp_path: Path) -> None:
-        answer = an_answer()
-        assert AnswerCache(tmp_path, KEY).read("view-0") is None
-        AnswerCache(tmp_path, KEY).write("view-0", compact(answer))
-        kept = AnswerCache(tmp_path, KEY).read("view-0")
-        assert kept is not None and kept.maps is not None and kept.classes is not None and answer.classes is not None
+        prediction = an_prediction()
+        assert TeacherCache(tmp_path, KEY).read("view-0") is None
+        TeacherCache(tmp_path, KEY).write("view-0", to_half_precision(prediction))
+        kept = TeacherCache(tmp_path, KEY).read("view-0")
+        assert (
+            kept is not None and kept.maps is not None and kept.classes is not None and prediction.classes is not None
+        )
         assert kept.logits.dtype == kept.maps.dtype == torch.float16
-        assert torch.allclose(kept.logits.float(), answer.logits, atol=2e-3)
-        assert torch.equal(kept.classes.long(), answer.classes)
+        assert torch.allclose(kept.logits.float(), prediction.logits, atol=2e-3)
+        assert torch.equal(kept.classes.long(), prediction.classes)
 
     @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
     def test_maps_keep_their_shape_at_any_scale(self, tmp_path: Path, scale: float) -> None:
-        answer = an_answer(scale=scale)
-        cache = AnswerCache(tmp_path, KEY)
-        cache.write("view-0", compact(answer))
+        prediction = an_prediction(scale=scale)
+        cache = TeacherCache(tmp_path, KEY)
+        cache.write("view-0", to_half_precision(prediction))
         kept = cache.read("view-0")
-        assert kept is not None and kept.maps is not None and answer.maps is not None
-        for ours, theirs in zip(kept.maps.float().flatten(0, 1), answer.maps.flatten(0, 1), strict=True):
+        assert kept is not None and kept.maps is not None and prediction.maps is not None
+        for ours, theirs in zip(kept.maps.float().flatten(0, 1), prediction.maps.flatten(0, 1), strict=True):
             together = torch.stack([ours.flatten(), theirs.flatten()])
             assert torch.corrcoef(together)[0, 1] > 0.999999
 
     def test_zero_map_stays_zero(self, tmp_path: Path) -> None:
-        cache = AnswerCache(tmp_path, KEY)
-        cache.write("view-0", compact(replace(an_answer(), maps=torch.zeros(6, 3, 4, 4))))
+        cache = TeacherCache(tmp_path, KEY)
+        cache.write("view-0", to_half_precision(replace(an_prediction(), maps=torch.zeros(6, 3, 4, 4))))
         kept = cache.read("view-0")
         assert kept is not None and kept.maps is not None and not kept.maps.any()
 
     def test_keys_have_separate_folders(self, tmp_path: Path) -> None:
-        AnswerCache(tmp_path, KEY).write("view-0", compact(an_answer()))
-        assert AnswerCache(tmp_path, KEY | {"teacher": "abd"}).read("view-0") is None
+        TeacherCache(tmp_path, KEY).write("view-0", to_half_precision(an_prediction()))
+        assert TeacherCache(tmp_path, KEY | {"teacher": "abd"}).read("view-0") is None
 
     def test_outputs_of_another_key_are_rejected(self, tmp_path: Path) -> None:
-        cache = AnswerCache(tmp_path, KEY)
+        cache = TeacherCache(tmp_path, KEY)
         (cache.folder / "key.json").write_text(json.dumps(KEY | {"teacher": "abd"}))
         with pytest.raises(UsageError, match=r"another teacher.*Remove that folder"):
-            AnswerCache(tmp_path, KEY)
+            TeacherCache(tmp_path, KEY)
 
     def test_damaged_file_is_rejected(self, tmp_path: Path) -> None:
-        cache = AnswerCache(tmp_path, KEY)
-        cache.write("view-0", compact(an_answer()))
+        cache = TeacherCache(tmp_path, KEY)
+        cache.write("view-0", to_half_precision(an_prediction()))
         (file,) = cache.folder.glob("view-0*")
         file.write_bytes(file.read_bytes()[:50])
         with pytest.raises(UsageError, match=r"Cannot read the teacher outputs in .*Remove the file"):
@@ -84,29 +86,29 @@ class TestFile:
     def test_insufficient_disk_space_is_an_error_before_writing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        cache = AnswerCache(tmp_path, KEY)
+        cache = TeacherCache(tmp_path, KEY)
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 100, 100))
         # 5 logits and 3 maps of 16 positions in 2 bytes, 3 classes in 4: 118 bytes per image.
         with pytest.raises(KdedgeError, match=r"1,000,000 images need 118\.0 MB.*--resume.*--cache-teacher"):
-            cache.require_room(compact(an_answer()), 1_000_000)
-        cache.require_room(compact(an_answer()), 0)
+            cache.require_room(to_half_precision(an_prediction()), 1_000_000)
+        cache.require_room(to_half_precision(an_prediction()), 0)
 
     def test_full_disk_leaves_no_partial_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def filling_up(tensors: dict[str, Tensor], path: Path) -> None:
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
-        cache = AnswerCache(tmp_path, KEY)
+        cache = TeacherCache(tmp_path, KEY)
         monkeypatch.setattr(cache_module, "save_file", filling_up)
         with pytest.raises(KdedgeError, match="No space left"):
-            cache.write("view-0", compact(an_answer()))
+            cache.write("view-0", to_half_precision(an_prediction()))
         assert [path.name for path in cache.folder.iterdir()] == ["key.json"]
 
 
 @pytest.fixture
-def request_with_cache(scenes: Path, teacher_run: Path) -> Request:
-    return Request(
+def request_with_cache(scenes: Path, teacher_run: Path) -> TrainConfig:
+    return TrainConfig(
         str(scenes),
         "small:resnet8",
         teacher=(str(teacher_run),),
@@ -119,17 +121,17 @@ def request_with_cache(scenes: Path, teacher_run: Path) -> Request:
 
 
 class TestRun:
-    def start(self, request: Request, out: Path) -> Listener:
+    def start(self, request: TrainConfig, out: Path) -> Listener:
         listener = Listener()
         start_run(request, out, listener, "cpu")
         return listener
 
     def test_teacher_is_evaluated_once_for_all_seeds_and_losses(
-        self, request_with_cache: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, request_with_cache: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert self.start(request_with_cache, tmp_path / "first").asked == 2, "one batch per view"
 
-        def never(*_: Any) -> Answer:
+        def never(*_: Any) -> ModelOutput:
             raise AssertionError("the teacher was evaluated again")
 
         monkeypatch.setattr(NetworkTeacher, "__call__", never)
@@ -141,7 +143,7 @@ class TestRun:
         ]  # fmt: skip
 
     def test_cached_training_equals_online_training_up_to_rounding(
-        self, request_with_cache: Request, tmp_path: Path
+        self, request_with_cache: TrainConfig, tmp_path: Path
     ) -> None:
         """With a single view of unchanged images, every epoch has the same images."""
         still = tmp_path / "still.toml"
@@ -157,13 +159,13 @@ class TestRun:
         "change", [{"images_per_class": 8}, {"flip": False}, {"cache_teacher": 3}, {"size": 48}], ids=str
     )
     def test_other_data_or_views_are_recomputed(
-        self, request_with_cache: Request, tmp_path: Path, change: dict[str, Any]
+        self, request_with_cache: TrainConfig, tmp_path: Path, change: dict[str, Any]
     ) -> None:
         short = replace(request_with_cache, epochs=1)
         self.start(short, tmp_path / "first")
         assert self.start(replace(short, **change), tmp_path / "second").asked == 1
 
-    def test_replaced_images_are_recomputed(self, request_with_cache: Request, tmp_path: Path) -> None:
+    def test_replaced_images_are_recomputed(self, request_with_cache: TrainConfig, tmp_path: Path) -> None:
         """Includes changes that keep names and sizes, since outputs belong to pixels."""
         data = write_scenes(tmp_path / "data", train=8, val=2)
         for picture in data.rglob("*.png"):
@@ -175,7 +177,7 @@ class TestRun:
         ImageOps.invert(Image.open(picture)).save(picture)
         assert self.start(request, tmp_path / "second").asked == 1
 
-    def test_unreadable_image_does_not_shift_outputs(self, request_with_cache: Request, tmp_path: Path) -> None:
+    def test_unreadable_image_does_not_shift_outputs(self, request_with_cache: TrainConfig, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", train=8, val=2)
         request = replace(request_with_cache, data=str(data), epochs=1, batch_size=8, lr=1e-4)
         self.start(request, tmp_path / "first")
@@ -184,7 +186,7 @@ class TestRun:
         assert self.start(request, tmp_path / "kept").asked == 1
 
     def test_cache_computation_can_be_stopped(
-        self, request_with_cache: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, request_with_cache: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(targets, "_BATCH", 16)
         listener = StopsAsking()
@@ -196,7 +198,7 @@ class TestRun:
         ours, theirs = load_file(tmp_path / "run" / LAST), load_file(tmp_path / "straight" / LAST)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
-    def test_run_resumes_with_cached_outputs(self, request_with_cache: Request, tmp_path: Path) -> None:
+    def test_run_resumes_with_cached_outputs(self, request_with_cache: TrainConfig, tmp_path: Path) -> None:
         self.start(request_with_cache, tmp_path / "straight")
         stopping = StopsAfter(2)
         assert start_run(request_with_cache, tmp_path / "run", stopping, "cpu").result is None
@@ -221,7 +223,7 @@ class TestRun:
         ],
     )
     def test_uncacheable_recipes_are_rejected(
-        self, request_with_cache: Request, tmp_path: Path, recipe: str, complaint: str
+        self, request_with_cache: TrainConfig, tmp_path: Path, recipe: str, complaint: str
     ) -> None:
         (tmp_path / "mine.toml").write_text(recipe)
         with pytest.raises(UsageError, match=complaint):

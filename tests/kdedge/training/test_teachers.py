@@ -12,31 +12,31 @@ from PIL import Image
 from torch import Tensor, nn
 from training_toys import CLASSES, SIDE, Listener, write_foreign_file, write_scenes
 
-from kdedge.data import FileSample, scan
-from kdedge.losses.loss_inputs import Answer
+from kdedge.data import FileSample, index_dataset
+from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.losses.map_distance import pearson
-from kdedge.models.model_registry import build
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import read_run, write_run
-from kdedge.training.compute_device import choose_compute
-from kdedge.training.instrumented_model import Watched
+from kdedge.training.compute_device import choose_device
+from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import channels, pair_layers, stages
-from kdedge.training.teachers.teacher import NetworkTeacher, SeveralTeachers
-from kdedge.training.training_run import Request, continue_run, start_run
+from kdedge.training.teachers.teacher import NetworkTeacher, TeacherEnsemble
+from kdedge.training.training_run import TrainConfig, continue_run, start_run
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
 SMALL = "small:resnet8"
-CPU = choose_compute("cpu")
+CPU = choose_device("cpu")
 
 
-def watched(name: str, classes: int = 5, size: int = SIDE, seed: int = 0) -> Watched:
+def watched(name: str, classes: int = 5, size: int = SIDE, seed: int = 0) -> InstrumentedModel:
     torch.manual_seed(seed)
-    return wrapped(build(ModelSpec(name, classes), size), size)
+    return wrapped(build_model(ModelSpec(name, classes), size), size)
 
 
-def wrapped(model: nn.Module, size: int = SIDE) -> Watched:
-    return Watched(model, ImageInput(size, size, (0.5,) * 3, (0.25,) * 3), CPU)
+def wrapped(model: nn.Module, size: int = SIDE) -> InstrumentedModel:
+    return InstrumentedModel(model, ImageInput(size, size, (0.5,) * 3, (0.25,) * 3), CPU)
 
 
 def pictures(count: int = 4, size: int = SIDE) -> Tensor:
@@ -47,27 +47,27 @@ class TestNetwork:
     def test_evaluation_mode_without_gradients(self) -> None:
         student = watched(SMALL).train()
         teacher = NetworkTeacher(student, CPU)
-        answer = teacher(pictures(), 2)
-        assert not answer.logits.requires_grad and not student.training
-        assert torch.equal(answer.logits, teacher(pictures()).logits)
+        prediction = teacher(pictures(), 2)
+        assert not prediction.logits.requires_grad and not student.training
+        assert torch.equal(prediction.logits, teacher(pictures()).logits)
 
     def test_maps_are_of_the_most_probable_classes_in_order(self) -> None:
         teacher = NetworkTeacher(watched(SMALL), CPU)
-        answer = teacher(pictures(), 3)
-        assert answer.classes is not None and answer.maps is not None
-        assert torch.equal(answer.classes, answer.logits.argsort(dim=1, descending=True)[:, :3])
+        prediction = teacher(pictures(), 3)
+        assert prediction.classes is not None and prediction.maps is not None
+        assert torch.equal(prediction.classes, prediction.logits.argsort(dim=1, descending=True)[:, :3])
         for rank in range(3):
-            asked = teacher(pictures(), answer.classes[:, [rank]])
+            asked = teacher(pictures(), prediction.classes[:, [rank]])
             assert asked.maps is not None
-            assert torch.allclose(asked.maps[:, 0], answer.maps[:, rank], atol=1e-6)
+            assert torch.allclose(asked.maps[:, 0], prediction.maps[:, rank], atol=1e-6)
 
     def test_number_of_maps_is_limited_by_classes(self) -> None:
-        answer = NetworkTeacher(watched(SMALL), CPU)(pictures(), 99)
-        assert answer.maps is not None and answer.maps.shape == (4, 5, 8, 8)
+        prediction = NetworkTeacher(watched(SMALL), CPU)(pictures(), 99)
+        assert prediction.maps is not None and prediction.maps.shape == (4, 5, 8, 8)
 
     def test_no_maps_are_computed_if_none_are_requested(self) -> None:
-        answer = NetworkTeacher(watched(SMALL), CPU)(pictures())
-        assert (answer.classes, answer.maps) == (None, None)
+        prediction = NetworkTeacher(watched(SMALL), CPU)(pictures())
+        assert (prediction.classes, prediction.maps) == (None, None)
 
 
 class TestSeveral:
@@ -77,25 +77,25 @@ class TestSeveral:
     def test_ensemble_is_the_mean_of_probabilities(self) -> None:
         members = self.members()
         expected = torch.stack([member(pictures()).logits.softmax(dim=1) for member in members]).mean(dim=0)
-        assert torch.allclose(SeveralTeachers(members)(pictures()).logits.softmax(dim=1), expected, atol=1e-6)
+        assert torch.allclose(TeacherEnsemble(members)(pictures()).logits.softmax(dim=1), expected, atol=1e-6)
 
     def test_ensemble_of_equal_teachers_equals_one(self) -> None:
         alone = NetworkTeacher(watched(SMALL), CPU)
-        one, two = alone(pictures(), 2), SeveralTeachers([alone, alone])(pictures(), 2)
+        one, two = alone(pictures(), 2), TeacherEnsemble([alone, alone])(pictures(), 2)
         assert one.maps is not None and two.maps is not None and one.classes is not None and two.classes is not None
         assert torch.equal(one.classes, two.classes)
         assert pearson(one.maps.flatten(2), two.maps.flatten(2)).min() > 0.9999
 
     def test_maps_are_normalized_before_averaging(self) -> None:
         quiet, loud = self.members()
-        both = SeveralTeachers([quiet, Louder(loud)])(pictures(), 2)
-        plain = SeveralTeachers([quiet, loud])(pictures(), both.classes if both.classes is not None else 2)
+        both = TeacherEnsemble([quiet, Louder(loud)])(pictures(), 2)
+        plain = TeacherEnsemble([quiet, loud])(pictures(), both.classes if both.classes is not None else 2)
         assert both.maps is not None and plain.maps is not None
         assert torch.allclose(both.maps, plain.maps, atol=1e-5)
 
     def test_maps_of_different_sizes_are_pooled(self) -> None:
         members = [NetworkTeacher(watched(SMALL), CPU), NetworkTeacher(watched("torchvision:resnet18", size=64), CPU)]
-        maps = SeveralTeachers(members)(pictures(), 1).maps
+        maps = TeacherEnsemble(members)(pictures(), 1).maps
         assert maps is not None and maps.shape[2:] == members[1](pictures(), 1).maps.shape[2:]  # type: ignore[union-attr]
 
 
@@ -107,9 +107,9 @@ class Louder:
     def __init__(self, teacher: NetworkTeacher) -> None:
         self.teacher = teacher
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
-        answer = self.teacher(images, wanted)
-        return replace(answer, maps=None if answer.maps is None else 1000 * answer.maps)
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
+        prediction = self.teacher(images, wanted)
+        return replace(prediction, maps=None if prediction.maps is None else 1000 * prediction.maps)
 
 
 class TestLayers:
@@ -164,9 +164,9 @@ class TestLayers:
         student = watched("small:resnet20").eval()
         plain, names = student(pictures()).logits, [name for name, _ in student.model.named_modules()]
         student.watch(["layer3", "layer1"])
-        answer = student(pictures(), 1)
-        assert [tuple(feature.shape) for feature in answer.features] == [(4, 64, 8, 8), (4, 16, 32, 32)]
-        assert torch.equal(plain, answer.logits)
+        prediction = student(pictures(), 1)
+        assert [tuple(feature.shape) for feature in prediction.features] == [(4, 64, 8, 8), (4, 16, 32, 32)]
+        assert torch.equal(plain, prediction.logits)
         assert names == [name for name, _ in student.model.named_modules()]
 
     def test_features_are_captured_before_in_place_operations(self) -> None:
@@ -183,7 +183,7 @@ def tiny(tmp_path: Path) -> Path:
 
 class TestRun:
     def test_ensemble_of_two_teachers(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
-        request = Request(str(tiny), SMALL, teacher=(str(teacher_run), str(teacher_run)), epochs=1)
+        request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher_run), str(teacher_run)), epochs=1)
         listener = Listener()
         record = start_run(request, tmp_path / "run", listener, "cpu")
         assert dict(listener.plan)["teachers"].startswith("small:resnet8 + small:resnet8, ensemble ")
@@ -193,7 +193,7 @@ class TestRun:
 
     def test_onnx_teacher_provides_logits_and_map(self, tiny: Path, exported_run: Path, tmp_path: Path) -> None:
         file = str(exported_run / "model.onnx")
-        request = Request(str(tiny), SMALL, teacher=(file,), loss="ce,kd,map", epochs=1)
+        request = TrainConfig(str(tiny), SMALL, teacher=(file,), loss="ce,kd,map", epochs=1)
         record = start_run(request, tmp_path / "run", Listener(), "cpu")
         assert record.result is not None and "val_map_pearson" in record.result["last"]
         with pytest.raises(UsageError, match=r"map of its top class only.*map:20"):
@@ -213,7 +213,7 @@ class TestRun:
     ) -> None:
         file = tmp_path / "plain.onnx"
         onnx.utils.extract_model(str(exported_run / "model.onnx"), str(file), ["image"], ["logits"])
-        request = Request(str(tiny), SMALL, teacher=(str(file),), loss="ce,kd,map", epochs=1)
+        request = TrainConfig(str(tiny), SMALL, teacher=(str(file),), loss="ce,kd,map", epochs=1)
         complaint = (
             r"term map compares saliency maps, but the teacher has none: plain\.onnx has no output saliency_map\. "
             r"To add one: kdedge export --from-onnx .*plain\.onnx -o .*--loss ce:0\.1,kd:0\.9"
@@ -230,7 +230,7 @@ class TestRun:
         onnx.save(model, wide)
         for teacher, told in ((wide, True), (write_foreign_file(tmp_path / "square.onnx", SIDE), False)):
             listener = Listener()
-            request = Request(str(tiny), SMALL, teacher=(str(teacher),), loss="ce,kd", epochs=1)
+            request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher),), loss="ce,kd", epochs=1)
             start_run(request, tmp_path / teacher.stem, listener, "cpu")
             stretched = [warning for warning in listener.warnings if "stretched" in warning]
             assert bool(stretched) == told and all("wide.onnx takes images of 64 × 32 px" in one for one in stretched)
@@ -238,7 +238,7 @@ class TestRun:
     def test_student_initialized_from_its_teacher_is_close_to_it(
         self, scenes: Path, teacher_run: Path, tmp_path: Path
     ) -> None:
-        request = Request(str(scenes), SMALL, teacher=(str(teacher_run),), epochs=1, lr=1e-6, seed=5)
+        request = TrainConfig(str(scenes), SMALL, teacher=(str(teacher_run),), epochs=1, lr=1e-6, seed=5)
         near = start_run(replace(request, init="teacher"), tmp_path / "near", Listener(), "cpu")
         far = start_run(request, tmp_path / "far", Listener(), "cpu")
         assert near.result is not None and far.result is not None
@@ -249,32 +249,32 @@ class TestRun:
         self, tiny: Path, teacher_run: Path, tmp_path: Path
     ) -> None:
         listener = Listener()
-        request = Request(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1, init="teacher")
+        request = TrainConfig(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1, init="teacher")
         start_run(request, tmp_path / "run", listener, "cpu")
         assert re.match(r"(\d+) of (\d+) tensors from the teacher, others random", dict(listener.plan)["start"])
 
     def test_unused_layers_are_rejected(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         recipe = tmp_path / "mine.toml"
         recipe.write_text('[loss]\nkd = 1\n[layers]\nlayer1 = "layer1"\n')
-        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), recipe=str(recipe), epochs=1)
+        request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher_run),), recipe=str(recipe), epochs=1)
         with pytest.raises(UsageError, match=r"at and hint, but the loss kd has neither"):
             start_run(request, tmp_path / "run", Listener(), "cpu")
 
     def test_student_and_teacher_may_differ_in_map_size(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         listener = Listener()
-        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,cat,e2,map,mapall", epochs=1)
+        request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,cat,e2,map,mapall", epochs=1)
         record = start_run(replace(request, output_stride=2), tmp_path / "run", listener, "cpu")
         assert dict(listener.plan)["map"].startswith("16 × 16 "), "the teacher's map is 8 × 8"
         assert record.result is not None and -1 <= record.result["last"]["val_map_pearson"] <= 1
 
     def test_unused_teacher_weights_are_rejected(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
-        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), teacher_weights=("w.pth",), epochs=1)
+        request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher_run),), teacher_weights=("w.pth",), epochs=1)
         with pytest.raises(UsageError, match=r"no teacher for the weights w\.pth"):
             start_run(request, tmp_path / "run", Listener(), "cpu")
 
     def test_missing_weight_is_measured_and_recorded(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         listener = Listener()
-        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,at,cat", epochs=1)
+        request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,at,cat", epochs=1)
         record = start_run(request, tmp_path / "run", listener, "cpu")
         weights = record.recipe["loss"]
         assert weights["ce"] == 1 and weights["at"] > 10 and weights["cat"] > 0
@@ -291,7 +291,7 @@ class TestRun:
                 for path in stored:
                     path.write_bytes(b"")
 
-        request, listener = Request(str(data), SMALL, epochs=2, batch_size=6), Listener()
+        request, listener = TrainConfig(str(data), SMALL, epochs=2, batch_size=6), Listener()
         with pytest.raises(DataError, match=r"No test image .*All epochs are done.*--resume") as caught:
             start_run(request, tmp_path / "run", Thief(), "cpu")
         assert "\n" not in str(caught.value)
@@ -299,7 +299,9 @@ class TestRun:
         for path in others:
             path.write_bytes(stored[path])
         record = read_run(tmp_path / "run")
-        write_run(tmp_path / "run", replace(record, data=record.data | {"fingerprint": scan(str(data)).fingerprint}))
+        write_run(
+            tmp_path / "run", replace(record, data=record.data | {"fingerprint": index_dataset(str(data)).fingerprint})
+        )
         assert continue_run(request, tmp_path / "run", listener, "cpu").result["test"]
         assert not listener.epochs
         assert listener.warnings == [f"Test images: 1 of 6 files: 1 empty ({first.name}), skipped"]
@@ -316,13 +318,13 @@ class TestRun:
             opened.append((sample.name.split("/")[0], len(listener.epochs)))
             return open_file(sample)
 
-        def asking(teacher: NetworkTeacher, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        def asking(teacher: NetworkTeacher, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
             looks.append((len(images), len(listener.epochs)))
             return ask(teacher, images, wanted)
 
         monkeypatch.setattr(FileSample, "open", opening)
         monkeypatch.setattr(NetworkTeacher, "__call__", asking)
-        request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=2, batch_size=8)
+        request = TrainConfig(str(data), SMALL, teacher=(str(teacher_run),), epochs=2, batch_size=8)
         record = start_run(request, tmp_path / "run", listener, "cpu")
         assert record.data["train"] + record.data["val"] == 8 * len(CLASSES)
         assert record.result is not None

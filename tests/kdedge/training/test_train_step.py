@@ -15,29 +15,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from training_toys import CLASSES, SIDE, Listener, tiny_trainer, write_scenes
 
-from kdedge.config.training_recipe import Recipe
-from kdedge.data import load, scan
-from kdedge.losses import TERMS
-from kdedge.losses.loss_inputs import Answer, Lesson
-from kdedge.models.model_registry import build
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.data import index_dataset, load
+from kdedge.losses import LOSS_TERMS
+from kdedge.losses.loss_inputs import LossInputs, ModelOutput
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST
 from kdedge.training import evaluator
 from kdedge.training.augmentation import Augmentation
 from kdedge.training.augmentation.augmentation_plan import seed_of
-from kdedge.training.distributed import Group
-from kdedge.training.epoch import Position, train_epoch
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.epoch import TrainState, train_epoch
 from kdedge.training.schedule import learning_rate
-from kdedge.training.training_run import Request, start_run
+from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_runtime.errors import KdedgeError
 
-RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
+RECIPE = TrainingRecipe(epochs=3, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
 MOMENTUM = 0.9
 
 
 def a_teacher() -> nn.Module:
     torch.manual_seed(5)
-    return build(ModelSpec("small:resnet14", len(CLASSES)), SIDE)
+    return build_model(ModelSpec("small:resnet14", len(CLASSES)), SIDE)
 
 
 @pytest.mark.parametrize("weights", [(0.3, 2.0), (2.0, 0.0)])
@@ -77,11 +77,11 @@ def test_terms_receive_maps_and_features_of_both_models(scenes: Path, names: tup
     learner.student.train()
     taught = batch.taught
     classes = 0 if taught is None or taught.classes is None else taught.classes
-    answer = learner.student(batch.images, classes)
-    projected = tuple(project(layer) for project, layer in zip(learner.projections, answer.features, strict=False))
+    prediction = learner.student(batch.images, classes)
+    projected = tuple(project(layer) for project, layer in zip(learner.projections, prediction.features, strict=False))
     assert bool(projected) == ("hint" in names)
-    lesson = Lesson(answer, taught, batch.targets, recipe.temperature, projected)
-    expected = [TERMS[name].compute(lesson).item() for name in names]
+    inputs = LossInputs(prediction, taught, batch.targets, recipe.temperature, projected)
+    expected = [LOSS_TERMS[name].compute(inputs).item() for name in names]
     found = learner.learn(batch.images, batch.targets, taught, torch.ones(len(names)), 0.01)
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
@@ -92,7 +92,7 @@ def test_learning_rate_changes_every_step(scenes: Path, monkeypatch: pytest.Monk
     rates: list[float] = []
     learn = trainer.learner.learn
 
-    def spy(images: Tensor, targets: Tensor, taught: Answer | None, weights: Tensor, rate: float) -> Tensor:
+    def spy(images: Tensor, targets: Tensor, taught: ModelOutput | None, weights: Tensor, rate: float) -> Tensor:
         terms = learn(images, targets, taught, weights, rate)
         rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
         return terms
@@ -100,7 +100,7 @@ def test_learning_rate_changes_every_step(scenes: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(trainer.learner, "learn", spy)
     history: tuple[dict[str, Any], ...] = ()
     for _ in range(recipe.epochs):
-        done = train_epoch(trainer.learner, trainer.batches, recipe, Position(history))
+        done = train_epoch(trainer.learner, trainer.batches, recipe, TrainState(history))
         assert isinstance(done, dict)
         assert done["lr"] == rates[-1]
         history += (done,)
@@ -117,7 +117,7 @@ def test_interrupted_epoch_resumes_exactly(scenes: Path, monkeypatch: pytest.Mon
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr("kdedge.training.epoch.time.monotonic", lambda: float(next(clock)))
 
-    def train(stops: tuple[int, ...]) -> tuple[dict[str, Any], list[float], list[tuple[int, ...]], list[Position]]:
+    def train(stops: tuple[int, ...]) -> tuple[dict[str, Any], list[float], list[tuple[int, ...]], list[TrainState]]:
         trainer, drawn, heard = tiny_trainer(scenes, recipe, teacher=a_teacher()), [], []
         learn = trainer.learner.learn
 
@@ -126,7 +126,7 @@ def test_interrupted_epoch_resumes_exactly(scenes: Path, monkeypatch: pytest.Mon
             return learn(*arguments)
 
         monkeypatch.setattr(trainer.learner, "learn", spy)
-        at, broken = Position((), seconds=3.0), []
+        at, broken = TrainState((), seconds=3.0), []
         for stop in (*stops, 99):
             torch.manual_seed(1234 + stop)  # a state other than the saved one
             done = train_epoch(
@@ -164,7 +164,7 @@ def test_epoch_losses_are_means_over_steps(scenes: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(trainer.learner, "learn", spy)
     done = train_epoch(
-        trainer.learner, trainer.batches, recipe, Position(()), lambda *given: heard.append(given[3].tolist())
+        trainer.learner, trainer.batches, recipe, TrainState(()), lambda *given: heard.append(given[3].tolist())
     )
     assert isinstance(done, dict) and len(terms) == 3
     every = torch.stack(terms)
@@ -172,7 +172,7 @@ def test_epoch_losses_are_means_over_steps(scenes: Path, monkeypatch: pytest.Mon
     assert torch.tensor(heard) == pytest.approx(every.cumsum(dim=0).numpy(), rel=1e-6)
 
 
-class Apart(Group):
+class Apart(ProcessGroup):
     """Process in a group of identical processes, which needs no communication."""
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -201,11 +201,11 @@ def test_processes_agree_on_stopping_every_16_steps(scenes: Path, size: int, sto
         trainer.learner,
         trainer.batches,
         recipe,
-        Position(()),
+        TrainState(()),
         lambda epoch, step, *_: steps.append(step),
         lambda: len(steps) >= 3,
     )
-    assert isinstance(at, Position) and at.step == stopped
+    assert isinstance(at, TrainState) and at.step == stopped
 
 
 def test_complete_epoch_is_not_interrupted(scenes: Path) -> None:
@@ -214,7 +214,7 @@ def test_complete_epoch_is_not_interrupted(scenes: Path) -> None:
         trainer.learner,
         trainer.batches,
         RECIPE,
-        Position(()),
+        TrainState(()),
         lambda *given: steps.append(given[1]),
         lambda: len(steps) >= 3,
     )
@@ -235,7 +235,7 @@ def test_random_numbers_differ_between_processes_and_epochs(
         return learn(*given)
 
     monkeypatch.setattr(trainer.learner, "learn", spy)
-    train_epoch(trainer.learner, trainer.batches, recipe, Position(({},) * epoch))
+    train_epoch(trainer.learner, trainer.batches, recipe, TrainState(({},) * epoch))
     torch.manual_seed(seed_of(7, 3 * epoch + rank, 1))
     assert drawn[0] == float(torch.rand(()))
 
@@ -247,7 +247,7 @@ def test_random_numbers_differ_between_epochs(scenes: Path, monkeypatch: pytest.
         trainer.learner, "learn", lambda *given: (drawn.append(float(torch.rand(()))), learn(*given))[1]
     )
     for history in ((), ({},), ({}, {})):
-        train_epoch(trainer.learner, trainer.batches, RECIPE, Position(history))
+        train_epoch(trainer.learner, trainer.batches, RECIPE, TrainState(history))
     assert len(set(drawn)) == len(drawn)
     again = tiny_trainer(scenes, RECIPE)
     torch.manual_seed(99)
@@ -256,7 +256,7 @@ def test_random_numbers_differ_between_epochs(scenes: Path, monkeypatch: pytest.
     monkeypatch.setattr(
         again.learner, "learn", lambda *given: (repeated.append(float(torch.rand(()))), learned(*given))[1]
     )
-    train_epoch(again.learner, again.batches, RECIPE, Position(({},)))
+    train_epoch(again.learner, again.batches, RECIPE, TrainState(({},)))
     assert repeated == drawn[len(repeated) : 2 * len(repeated)]
 
 
@@ -266,7 +266,7 @@ def test_non_finite_loss_suggests_a_smaller_rate(scenes: Path, stopped: bool) ->
     with torch.no_grad():
         next(iter(trainer.learner.student.model.parameters())).fill_(torch.nan)
     with pytest.raises(KdedgeError) as caught:
-        train_epoch(trainer.learner, trainer.batches, RECIPE, Position(({},)), must_stop=lambda: stopped)
+        train_epoch(trainer.learner, trainer.batches, RECIPE, TrainState(({},)), must_stop=lambda: stopped)
     rate = learning_rate(3 if stopped else 5, 9, 0.05, RECIPE.warmup_fraction)
     assert f"rate {rate:.3g}" in str(caught.value)
     assert "epoch 2" in str(caught.value) and "--lr 0.0125" in str(caught.value)
@@ -277,7 +277,7 @@ def test_non_finite_weights_after_the_last_step_are_an_error(scenes: Path, monke
     lone = tiny_trainer(scenes, single)
     monkeypatch.setattr(lone.learner, "learn", spoil_of(lone.learner))
     with pytest.raises(KdedgeError):
-        train_epoch(lone.learner, lone.batches, single, Position(()))
+        train_epoch(lone.learner, lone.batches, single, TrainState(()))
 
 
 def spoil_of(learner: Any) -> Any:
@@ -311,19 +311,19 @@ def test_teacher_receives_the_mixed_images(scenes: Path, mixed: dict[str, float]
 def test_maps_are_compared_for_the_teachers_prediction(scenes: Path) -> None:
     trainer = tiny_trainer(scenes, replace(RECIPE, loss={"kd": 1.0}), teacher=a_teacher())
     student, images = trainer.learner.student.eval(), trainer.examiner.val.pixels
-    answers = trainer.examiner.teacher_beliefs
-    assert answers is not None and answers.maps is not None
+    predictions = trainer.examiner.teacher_outputs
+    assert predictions is not None and predictions.maps is not None
     every = torch.arange(len(CLASSES)).expand(len(images), -1)
     with torch.no_grad():
         maps = student(images, every).maps
         own = student(images, 0).logits.argmax(dim=1)
     assert maps is not None
-    classes = answers.logits.argmax(dim=1)
+    classes = predictions.logits.argmax(dim=1)
     assert (classes != own).any(), "the test needs images on which student and teacher differ"
 
     def mean_pearson(classes: Tensor) -> float:
         chosen = maps[torch.arange(len(images)), classes]
-        pairs = zip(chosen.flatten(1).numpy(), answers.maps.flatten(1).numpy(), strict=True)
+        pairs = zip(chosen.flatten(1).numpy(), predictions.maps.flatten(1).numpy(), strict=True)
         return float(np.mean([np.corrcoef(ours, theirs)[0, 1] for ours, theirs in pairs]))
 
     found = trainer.examiner.validate()["val_map_pearson"]
@@ -335,17 +335,17 @@ def test_test_metrics_belong_to_their_weights(tmp_path: Path, monkeypatch: pytes
     data = write_scenes(tmp_path / "data", train=8, val=4)
     shutil.copytree(data / "val", data / "test")
     losses = iter((0.1, 0.2, 0.3))
-    monkeypatch.setattr(evaluator.Examiner, "validate", lambda _: {"val_loss": next(losses)})
-    request = Request(str(data), "small:resnet8", epochs=3, batch_size=8)
+    monkeypatch.setattr(evaluator.Evaluator, "validate", lambda _: {"val_loss": next(losses)})
+    request = TrainConfig(str(data), "small:resnet8", epochs=3, batch_size=8)
     record = start_run(request, tmp_path / "run", Listener(), "cpu")
     assert record.result is not None and record.result["best"]["epoch"] == 1
 
-    index = load(scan(str(data)), record.input)
+    index = load(index_dataset(str(data)), record.input)
     pixels = torch.from_numpy(np.ascontiguousarray(index.val.images)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (record.input.mean, record.input.std))
     expected = {}
     for name, file in (("best", BEST), ("last", LAST)):
-        model = build(record.model, SIDE)
+        model = build_model(record.model, SIDE)
         state = load_file(tmp_path / "run" / file)
         model.load_state_dict({key[6:]: value for key, value in state.items() if key.startswith("model.")})
         with torch.no_grad():

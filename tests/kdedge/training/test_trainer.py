@@ -14,29 +14,29 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_toys import CLASSES, SIDE, TRAIN, Listener, tiny_trainer
 
-from kdedge.config.training_recipe import Recipe
-from kdedge.losses import TERMS
-from kdedge.losses.loss_inputs import Lesson
-from kdedge.models.model_registry import build
+from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.losses import LOSS_TERMS
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, METRICS
 from kdedge.training import checkpoint, evaluator, measurements, trainer
 from kdedge.training.augmentation import Augmentation
-from kdedge.training.epoch import Position, train_epoch
+from kdedge.training.epoch import TrainState, train_epoch
 from kdedge_runtime.errors import KdedgeError
 
 STILL = Augmentation(shift=0.0, flip=False)
 MIXED = Augmentation(geometry=0.5, erase=0.5, mixup=1.0, cutmix=1.0)
-RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
+RECIPE = TrainingRecipe(epochs=2, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
 
 
-def taught(terms: str = "ce kd mapall", **settings: Any) -> Recipe:
+def taught(terms: str = "ce kd mapall", **settings: Any) -> TrainingRecipe:
     return replace(RECIPE, loss=dict.fromkeys(terms.split(), 1.0), **settings)
 
 
 def a_teacher(model: str = "small:resnet14") -> nn.Module:
     torch.manual_seed(5)
-    return build(ModelSpec(model, len(CLASSES)), SIDE)
+    return build_model(ModelSpec(model, len(CLASSES)), SIDE)
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ class TestEpochs:
     ) -> None:
         equal = {"val_top1": 0.5, "val_agreement": 0.5, "val_map_pearson": 0.5, "val_loss": 1.0}
         script = iter(figures)
-        monkeypatch.setattr(evaluator.Examiner, "validate", lambda *_: equal | next(script))
+        monkeypatch.setattr(evaluator.Evaluator, "validate", lambda *_: equal | next(script))
         weights = []
 
         class Keeper(Listener):
@@ -135,8 +135,10 @@ class TestEpochs:
         self, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in (("ce", 3), ("kd", 5)):
-            constant = replace(TERMS[name], compute=lambda lesson, value=value: 0 * lesson.student.logits.sum() + value)
-            monkeypatch.setitem(TERMS, name, constant)
+            constant = replace(
+                LOSS_TERMS[name], compute=lambda inputs, value=value: 0 * inputs.student.logits.sum() + value
+            )
+            monkeypatch.setitem(LOSS_TERMS, name, constant)
         recipe = replace(RECIPE, epochs=1, loss={"kd": 0.5, "ce": 4.0})
         (line,) = [tiny_trainer(scenes, recipe, teacher=a_teacher()).run(tmp_path, Listener(), resume=False)["last"]]
         assert (line["loss_ce"], line["loss_kd"], line["loss"]) == (3, 5, 0.5 * 5 + 4.0 * 3)
@@ -154,7 +156,7 @@ class TestEpochs:
             recipe = taught("ce kd dkd dist at hint cat e2 map mapall", augmentation=MIXED, batch_size=batch_size)
             trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
             with Reads() as reads:
-                train_epoch(trainer.learner, trainer.batches, recipe, Position())
+                train_epoch(trainer.learner, trainer.batches, recipe, TrainState())
             counts.append(reads.count)
         assert counts[0] == counts[1] > 0
 
@@ -169,21 +171,25 @@ class Reads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSS_TERMS)
 def test_terms_receive_float32_under_bfloat16(name: str, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[set[torch.dtype], bool]] = []
-    compute = TERMS[name].compute
+    compute = LOSS_TERMS[name].compute
 
     @functools.wraps(compute)
-    def spy(lesson: Lesson, **settings: float) -> Tensor:
-        given = [lesson.targets, *lesson.projected]
-        for answer in (lesson.student, lesson.teacher):
-            if answer is not None:
-                given += [answer.logits, *answer.features, *([] if answer.maps is None else [answer.maps])]
+    def spy(inputs: LossInputs, **settings: float) -> Tensor:
+        given = [inputs.targets, *inputs.projected]
+        for prediction in (inputs.student, inputs.teacher):
+            if prediction is not None:
+                given += [
+                    prediction.logits,
+                    *prediction.features,
+                    *([] if prediction.maps is None else [prediction.maps]),
+                ]
         seen.append(({tensor.dtype for tensor in given}, torch.is_autocast_enabled("cpu")))
-        return compute(lesson, **settings)
+        return compute(inputs, **settings)
 
-    monkeypatch.setitem(TERMS, name, replace(TERMS[name], compute=spy))
+    monkeypatch.setitem(LOSS_TERMS, name, replace(LOSS_TERMS[name], compute=spy))
     values = {}
     for bf16 in (False, True):
         trainer = tiny_trainer(scenes, taught(name), teacher=a_teacher(), bf16=bf16)
@@ -239,10 +245,10 @@ class TestMeasurement:
         self, scenes: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sizes = iter([1.0, 2.0, 6.0, 7.0, 100.0])
-        growing = replace(TERMS["kd"], compute=lambda lesson: 0 * lesson.student.logits.sum() + next(sizes))
-        monkeypatch.setitem(TERMS, "kd", growing)
+        growing = replace(LOSS_TERMS["kd"], compute=lambda inputs: 0 * inputs.student.logits.sum() + next(sizes))
+        monkeypatch.setitem(LOSS_TERMS, "kd", growing)
         trainer = tiny_trainer(scenes, taught("kd", batch_size=8), teacher=a_teacher())
-        assert measurements.measured_terms(trainer) == [4.0]
+        assert measurements.measure_loss_scales(trainer) == [4.0]
 
     @pytest.mark.parametrize("batches", [4, 1])
     def test_epoch_time_is_the_median_step_time_times_steps(
@@ -257,10 +263,10 @@ class TestMeasurement:
     def test_largest_stable_rate_is_found_without_side_effects(self, scenes: Path) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=48, augmentation=STILL))
         before = snapshot(trainer.learner.student.model)
-        rate = measurements.steady_rate(trainer, RECIPE.loss, 5.0)
+        rate = measurements.find_learning_rate(trainer, RECIPE.loss, 5.0)
         assert rate in [5 / 4**trial for trial in range(1, 6)], "a rate of 5 does not lower the loss"
-        assert measurements.steady_rate(trainer, RECIPE.loss, rate) == rate
-        assert measurements.steady_rate(trainer, RECIPE.loss, rate / 2) == rate / 2, "the rate is not increased"
+        assert measurements.find_learning_rate(trainer, RECIPE.loss, rate) == rate
+        assert measurements.find_learning_rate(trainer, RECIPE.loss, rate / 2) == rate / 2, "the rate is not increased"
         assert not differing(before, trainer.learner.student.model.state_dict())
         assert not trainer.learner.optimizer.state
 

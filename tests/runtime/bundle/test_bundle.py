@@ -14,9 +14,9 @@ import pytest
 
 from kdedge_runtime.bundle import (
     BundleError,
-    format_sums,
+    format_checksums,
     load_fastest,
-    opened_bundle,
+    open_bundle,
     read_public_key,
 )
 from kdedge_runtime.bundle.ed25519 import verify
@@ -76,7 +76,7 @@ def folder(model_path: Path, write_model: Callable[..., Path], tmp_path: Path, s
 def seal(folder: Path, sign: Callable[[bytes], bytes] | None = None) -> None:
     """Write checksums of a folder and sign them."""
     models = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.onnx")}
-    (folder / "SHA256SUMS").write_bytes(format_sums(models))
+    (folder / "SHA256SUMS").write_bytes(format_checksums(models))
     if sign is not None:
         (folder / "SHA256SUMS.ed25519").write_bytes(sign((folder / "SHA256SUMS").read_bytes()))
 
@@ -96,7 +96,7 @@ def pack(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
 
 
 def refuse(path: Path, key: bytes | None, message: str) -> None:
-    with pytest.raises(BundleError, match=message), opened_bundle(path, key):
+    with pytest.raises(BundleError, match=message), open_bundle(path, key):
         pytest.fail("it was opened")
 
 
@@ -166,7 +166,7 @@ class TestOpening:
         path = pack(folder)
         assert is_bundle(path)
         for key in (None, signer[1]):
-            with opened_bundle(path, key) as files:
+            with open_bundle(path, key) as files:
                 assert sorted(files) == ["model.int8.onnx", "model.onnx"]
                 for name, file in files.items():
                     assert file.read_bytes() == (folder / name).read_bytes()
@@ -174,7 +174,7 @@ class TestOpening:
             assert unpacked.exists() == path.is_dir(), "unpacked files are removed"
 
     def test_errors_within_the_block_propagate(self, folder: Path) -> None:
-        with pytest.raises(RuntimeError, match="mine"), opened_bundle(zipped(folder)):
+        with pytest.raises(RuntimeError, match="mine"), open_bundle(zipped(folder)):
             raise RuntimeError("mine")
 
     def test_modified_file_is_rejected(self, folder: Path, signer: tuple, pack: Callable[[Path], Path]) -> None:
@@ -189,7 +189,7 @@ class TestOpening:
         (folder / "model.onnx").write_bytes((folder / "model.int8.onnx").read_bytes())
         seal(folder)
         path = pack(folder)
-        with opened_bundle(path):
+        with open_bundle(path):
             pass  # checksums alone do not detect this
         refuse(path, signer[1], r"was not signed with the key .*, or its SHA256SUMS was modified")
 
@@ -204,7 +204,7 @@ class TestOpening:
         (folder / "notes.txt").write_text("not relevant")
         refuse(pack(folder), signer[1], r"contains model\.int8\.onnx, which is not listed")
         (folder / "model.int8.onnx").unlink()
-        with opened_bundle(pack(folder), signer[1]) as files:
+        with open_bundle(pack(folder), signer[1]) as files:
             assert list(files) == ["model.onnx"]
 
     def test_missing_or_wrong_signature_is_rejected(
@@ -323,17 +323,17 @@ class TestChoice:
     def test_quantized_model_is_chosen_if_faster(
         self, folder: Path, plain_ms: float, quantized_ms: float, chosen: str
     ) -> None:
-        with opened_bundle(folder) as files:
+        with open_bundle(folder) as files:
             model = load_fastest(files, Model.load, lambda *_: (plain_ms, quantized_ms))
         assert model.path.name == chosen
 
     def test_choice_can_be_measured(self, folder: Path) -> None:
-        with opened_bundle(folder) as files:
+        with open_bundle(folder) as files:
             assert load_fastest(files, Model.load).path.name in files
 
     def test_single_model_is_not_measured(self, folder: Path) -> None:
         (folder / "model.onnx").unlink()
         seal(folder)
-        with opened_bundle(folder) as files:
+        with open_bundle(folder) as files:
             model = load_fastest(files, Model.load, lambda *_: pytest.fail("measured"))
         assert model.path.name == "model.int8.onnx"

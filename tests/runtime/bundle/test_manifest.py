@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime.bundle import BundleError, Manifest
-from kdedge_runtime.bundle.manifest import accept
+from kdedge_runtime.bundle.manifest import accept_version
 from kdedge_runtime.errors import UsageError
 
 KEY, OTHER = bytes(32), bytes([1] * 32)
@@ -20,24 +20,24 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_rollback_is_rejected_per_key(state: Path) -> None:
     for version in (2, 2, 5):
-        accept(Manifest(version), KEY, "auto")
+        accept_version(Manifest(version), KEY, "auto")
     for version in (0, 2, 4):
         with pytest.raises(BundleError, match="version 5 ran here"):
-            accept(Manifest(version), KEY, "auto")
-    accept(Manifest(1), OTHER, "auto")
+            accept_version(Manifest(version), KEY, "auto")
+    accept_version(Manifest(1), OTHER, "auto")
     assert json.loads(state.read_text()) == {KEY.hex(): 5, OTHER.hex(): 1}
     state.unlink()
-    accept(Manifest(1), KEY, "auto")
+    accept_version(Manifest(1), KEY, "auto")
 
 
 def test_bundle_for_another_device_is_rejected_without_recording_its_version(state: Path) -> None:
     with pytest.raises(BundleError, match=r"for raspberry-pi-4, but this device is raspberry-pi-5"):
-        accept(Manifest(9, "raspberry-pi-4"), KEY, "raspberry-pi-5")
+        accept_version(Manifest(9, "raspberry-pi-4"), KEY, "raspberry-pi-5")
     assert not state.exists()
-    accept(Manifest(1, "raspberry-pi-5"), KEY, "raspberry-pi-5")
-    accept(Manifest(1, None), KEY, "raspberry-pi-4")
+    accept_version(Manifest(1, "raspberry-pi-5"), KEY, "raspberry-pi-5")
+    accept_version(Manifest(1, None), KEY, "raspberry-pi-4")
     with pytest.raises(UsageError):
-        accept(Manifest(1, "raspberry-pi-5"), KEY, "no such device")
+        accept_version(Manifest(1, "raspberry-pi-5"), KEY, "no such device")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_damaged_version_file_is_rejected(state: Path, content: str) -> None:
     state.parent.mkdir()
     state.write_text(content)
     with pytest.raises(BundleError, match="Remove it"):
-        accept(Manifest(1), KEY, "auto")
+        accept_version(Manifest(1), KEY, "auto")
 
 
 def test_missing_home_folder_error_names_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_missing_home_folder_error_names_the_variable(monkeypatch: pytest.Monkey
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(BundleError, match="XDG_STATE_HOME"):
-        accept(Manifest(1), KEY, "auto")
+        accept_version(Manifest(1), KEY, "auto")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    accept(Manifest(1), KEY, "auto")
+    accept_version(Manifest(1), KEY, "auto")
     assert (tmp_path / "kdedge" / "bundle-versions.json").is_file()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from golden_files import with_golden, with_metadata
 
-from kdedge_runtime.bundle import format_sums
+from kdedge_runtime.bundle import format_checksums
 from kdedge_runtime.cli import model_commands
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.diagnostics.benchmark import bench
+from kdedge_runtime.diagnostics.benchmark import run_benchmark
 
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 """Public key of the first test vector of RFC 8032."""
@@ -28,7 +28,7 @@ def bundle(tmp_path: Path, model_path: Path) -> Path:
         with_golden(Path(shutil.copy(model_path, folder / name)))
     with_metadata(folder / "model.int8.onnx", quantization={"weights": "int8", "reduce_range": True})
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    (folder / "SHA256SUMS").write_bytes(format_sums(sums))
+    (folder / "SHA256SUMS").write_bytes(format_checksums(sums))
     path = tmp_path / "bundle.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for file in folder.iterdir():
@@ -47,7 +47,7 @@ def test_self_test_uses_the_fastest_model(bundle: Path, capsys: pytest.CaptureFi
 def test_bench_measures_both_models(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(model_commands, "bench", partial(bench, runs=2))
+    monkeypatch.setattr(model_commands, "run_benchmark", partial(run_benchmark, runs=2))
     assert main([str(bundle), "--bench", "--json"]) == 0
     names = {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]}
     assert names == {"fp32", "fp32 without map", "int8", "int8 without map"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime.devices import load_profile, profile_names
-from kdedge_runtime.devices.detection import Machine, detect_machine, machine_name, profile_for
+from kdedge_runtime.devices.detection import MachineInfo, detect_machine, machine_name, profile_for
 from kdedge_runtime.errors import KdedgeError
 
 ARM_V80 = "fp asimd evtstrm crc32 cpuid"
@@ -110,19 +110,19 @@ def test_unknown_machine_is_generic(tmp_path: Path) -> None:
 
 
 def test_machine_name_combines_board_and_processor() -> None:
-    board = Machine("Raspberry Pi 5 Model B Rev 1.0", "Cortex-A76", "aarch64", 4, ("dotprod",), 4096)
+    board = MachineInfo("Raspberry Pi 5 Model B Rev 1.0", "Cortex-A76", "aarch64", 4, ("dotprod",), 4096)
     assert board.name == "Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76, aarch64, 4 cores)"
-    assert Machine("Apple M1", "Apple M1", "arm64", 8, (), 17180).name == "Apple M1, arm64, 8 cores"
-    assert Machine(None, None, "x86_64", None, (), None).name == "unknown, x86_64, ? cores"
+    assert MachineInfo("Apple M1", "Apple M1", "arm64", 8, (), 17180).name == "Apple M1, arm64, 8 cores"
+    assert MachineInfo(None, None, "x86_64", None, (), None).name == "unknown, x86_64, ? cores"
     assert machine_name() == detect_machine().name
 
 
 def test_failed_detection_falls_back_to_platform_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_answer(_name: str) -> str:
+    def no_prediction(_name: str) -> str:
         raise KdedgeError("failed on macOS")
 
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    monkeypatch.setattr("kdedge_runtime.devices.detection._sysctl", no_answer)
+    monkeypatch.setattr("kdedge_runtime.devices.detection._sysctl", no_prediction)
     assert machine_name().startswith(f"unknown, {platform.machine()}, ")
 
 
@@ -135,4 +135,4 @@ def test_this_machine_is_detected() -> None:
 def test_every_listed_board_maps_to_its_profile() -> None:
     for name in profile_names():
         for board in load_profile(name).boards:
-            assert profile_for(Machine(f"{board} Rev 1.0", None, "aarch64", 4, ("dotprod",), 4096)).name == name
+            assert profile_for(MachineInfo(f"{board} Rev 1.0", None, "aarch64", 4, ("dotprod",), 4096)).name == name

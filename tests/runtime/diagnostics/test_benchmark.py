@@ -13,26 +13,28 @@ from kdedge_runtime.cli import model_commands
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.cli.model_commands import int8_verdict
 from kdedge_runtime.devices import load_profile
-from kdedge_runtime.diagnostics.benchmark import Bench, Timing, bench, companion
-from kdedge_runtime.diagnostics.system_state import BoardState, read_board
+from kdedge_runtime.diagnostics.benchmark import BenchmarkResult, Timing, find_counterpart, run_benchmark
+from kdedge_runtime.diagnostics.system_state import SystemState, read_system_state
 from kdedge_runtime.model import Model
 
-CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
+CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
 
 
 def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
-    told: list[tuple[int, int]] = []
-    measured = bench({"fp32": model, "int8": model}, runs=4, look=lambda: CALM, progress=lambda *of: told.append(of))
+    told: list[tuple[str, int, int]] = []
+    measured = run_benchmark(
+        {"fp32": model, "int8": model}, runs=4, look=lambda: CALM, progress=lambda *of: told.append(of)
+    )
     assert [timing.name for timing in measured.timings] == ["fp32", "fp32 without map", "int8", "int8 without map"]
     for timing in measured.timings:
         assert 0 < timing.p25_ms <= timing.p50_ms <= timing.p75_ms
         assert 0 < timing.ratio_p25 <= timing.ratio <= timing.ratio_p75
     assert measured.timings[0].ratio == measured.timings[0].ratio_p25 == 1
-    assert told[-1] == (9, 9), "five warm-up rounds"
+    assert told[-1] == ("measuring", 9, 9), "five warm-up rounds"
 
 
 def test_model_without_map_has_one_variant(write_model: Callable[..., Path]) -> None:
-    measured = bench({"fp32": Model.load(write_model(method="none"))}, runs=2, look=lambda: CALM)
+    measured = run_benchmark({"fp32": Model.load(write_model(method="none"))}, runs=2, look=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
 
 
@@ -43,13 +45,13 @@ def test_unprunable_graph_is_measured_only_with_map(
         raise ValueError("a node contains a subgraph")
 
     monkeypatch.setattr("kdedge_runtime.diagnostics.benchmark.keep_output", refuse)
-    measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
+    measured = run_benchmark({"fp32": model}, runs=2, look=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
     assert "cannot be measured without its map: a node contains a subgraph" in caplog.text
 
 
 def test_layer_shares_sum_to_one(model: Model) -> None:
-    layers = bench({"fp32": model}, runs=2, look=lambda: CALM).layers
+    layers = run_benchmark({"fp32": model}, runs=2, look=lambda: CALM).layers
     assert {"Conv", "MatMul", "ArgMax"} <= {layer.operator for layer in layers}
     assert sum(layer.share for layer in layers) == pytest.approx(1)
     assert [layer.mean_ms for layer in layers] == sorted((layer.mean_ms for layer in layers), reverse=True)
@@ -63,21 +65,21 @@ def test_layer_shares_sum_to_one(model: Model) -> None:
         replace(CALM, throttle_events=1),
     ],
 )
-def test_throttling_during_measurement_discards_timings(model: Model, later: BoardState) -> None:
+def test_throttling_during_measurement_discards_timings(model: Model, later: SystemState) -> None:
     looks = iter([CALM, CALM, later])
-    measured = bench({"fp32": model}, runs=3, look=lambda: next(looks, CALM))
+    measured = run_benchmark({"fp32": model}, runs=3, look=lambda: next(looks, CALM))
     assert measured.throttling and not measured.timings and not measured.layers
 
 
 def test_earlier_throttling_is_ignored(model: Model) -> None:
     before = replace(CALM, throttled_since_boot=("under-voltage",), throttle_events=7)
-    measured = bench({"fp32": model}, runs=2, look=lambda: before)
+    measured = run_benchmark({"fp32": model}, runs=2, look=lambda: before)
     assert measured.timings and not measured.throttling
     assert "since boot: under-voltage" in measured.table()
 
 
 def test_json_and_table_agree(model: Model) -> None:
-    measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
+    measured = run_benchmark({"fp32": model}, runs=2, look=lambda: CALM)
     record = json.loads(measured.to_json())
     assert record["before"]["temperature_c"] == 50 and record["throttling"] == []
     assert record["timings"][1]["name"] == "fp32 without map"
@@ -101,11 +103,11 @@ def test_int8_verdict_compares_with_profile(device: str, ratio: float, verdict: 
         return Timing(name, 10 * ratio, 9 * ratio, 11 * ratio, ratio, ratio, ratio)
 
     profile = load_profile(device)
-    both = Bench((), CALM, CALM, (timing("fp32", 1.0), timing("int8", ratio)))
+    both = BenchmarkResult((), CALM, CALM, (timing("fp32", 1.0), timing("int8", ratio)))
     assert (int8_verdict(both, profile) or "").endswith(verdict)
-    other_way_round = Bench((), CALM, CALM, (timing("int8", 1.0), timing("fp32", 1 / ratio)))
+    other_way_round = BenchmarkResult((), CALM, CALM, (timing("int8", 1.0), timing("fp32", 1 / ratio)))
     assert int8_verdict(other_way_round, profile) == int8_verdict(both, profile)
-    assert int8_verdict(Bench((), CALM, CALM, (timing("fp32", 1.0),)), profile) is None
+    assert int8_verdict(BenchmarkResult((), CALM, CALM, (timing("fp32", 1.0),)), profile) is None
 
 
 @pytest.mark.parametrize(
@@ -118,16 +120,16 @@ def test_int8_verdict_compares_with_profile(device: str, ratio: float, verdict: 
 )
 def test_companion_file_is_found(tmp_path: Path, name: str, other: str) -> None:
     (tmp_path / name).touch()
-    assert companion(tmp_path / name) is None
+    assert find_counterpart(tmp_path / name) is None
     (tmp_path / other).touch()
-    assert companion(tmp_path / name) == tmp_path / other
+    assert find_counterpart(tmp_path / name) == tmp_path / other
 
 
 def test_bench_prints_table_or_json(
     tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(model_path, tmp_path / "model.onnx")
-    monkeypatch.setattr(model_commands, "bench", partial(bench, runs=2))
+    monkeypatch.setattr(model_commands, "run_benchmark", partial(run_benchmark, runs=2))
     assert main([str(tmp_path / "model.onnx"), "--bench", "--threads", "1", "--device", "generic"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, batch size 1" in told
@@ -142,10 +144,10 @@ def test_bench_fails_on_throttled_board(
     flags.parent.mkdir(parents=True)
     flags.write_text("50005\n")
 
-    def on_the_fake_board(models: dict[str, Model], **settings: object) -> Bench:
-        return bench(models, runs=2, look=lambda: read_board(tmp_path))
+    def on_the_fake_board(models: dict[str, Model], **settings: object) -> BenchmarkResult:
+        return run_benchmark(models, runs=2, look=lambda: read_system_state(tmp_path))
 
-    monkeypatch.setattr(model_commands, "bench", on_the_fake_board)
+    monkeypatch.setattr(model_commands, "run_benchmark", on_the_fake_board)
     assert main([str(model_path), "--bench"]) == 1
     told = capsys.readouterr()
     assert told.out == ""

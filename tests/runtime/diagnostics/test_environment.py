@@ -11,16 +11,21 @@ import pytest
 
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.devices import load_profile
-from kdedge_runtime.devices.detection import Machine
-from kdedge_runtime.diagnostics.environment import Diagnosis, OnnxRuntimeTrial, diagnose, try_onnxruntime
-from kdedge_runtime.diagnostics.system_state import BoardState
+from kdedge_runtime.devices.detection import MachineInfo
+from kdedge_runtime.diagnostics.environment import (
+    EnvironmentReport,
+    OnnxRuntimeCheck,
+    check_onnxruntime,
+    collect_environment,
+)
+from kdedge_runtime.diagnostics.system_state import SystemState
 
-CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
-SOUND = Diagnosis(
-    machine=Machine("Raspberry Pi 4 Model B Rev 1.4", "Cortex-A72", "aarch64", 4, (), 3978),
+CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
+SOUND = EnvironmentReport(
+    machine=MachineInfo("Raspberry Pi 4 Model B Rev 1.4", "Cortex-A72", "aarch64", 4, (), 3978),
     profile=load_profile("raspberry-pi-4"),
     packages={"numpy": "2.4.6", "onnxruntime": "1.32.0"},
-    onnxruntime=OnnxRuntimeTrial("1.32.0", ("CPU",), None),
+    onnxruntime=OnnxRuntimeCheck("1.32.0", ("CPU",), None),
     board=CALM,
     cameras=("/dev/video0 HD Webcam C525",),
 )
@@ -65,17 +70,17 @@ def test_report_contains_no_names_or_paths(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("diagnosis", "advice"),
     [
-        (replace(SOUND, onnxruntime=OnnxRuntimeTrial("1.25.1", ("CPU",), None)), "1.25.1 is known to be broken here"),
+        (replace(SOUND, onnxruntime=OnnxRuntimeCheck("1.25.1", ("CPU",), None)), "1.25.1 is known to be broken here"),
         (
             replace(
                 SOUND,
                 packages={"onnxruntime": "1.21.0"},
-                onnxruntime=OnnxRuntimeTrial(None, (), "import killed by SIGILL"),
+                onnxruntime=OnnxRuntimeCheck(None, (), "import killed by SIGILL"),
             ),
             "1.21.0 is older than 1.22. Install another version: `pip install -U onnxruntime`",
         ),
         (
-            replace(SOUND, onnxruntime=OnnxRuntimeTrial(None, (), "import fails (ImportError)")),
+            replace(SOUND, onnxruntime=OnnxRuntimeCheck(None, (), "import fails (ImportError)")),
             "cannot be imported",
         ),
         (
@@ -88,7 +93,7 @@ def test_report_contains_no_names_or_paths(capsys: pytest.CaptureFixture[str]) -
         (replace(SOUND, machine=replace(SOUND.machine, ram_mb=512)), "less memory than the profile"),
     ],
 )
-def test_each_problem_has_advice(diagnosis: Diagnosis, advice: str) -> None:
+def test_each_problem_has_advice(diagnosis: EnvironmentReport, advice: str) -> None:
     (told,) = diagnosis.advice()
     assert advice in told
 
@@ -106,11 +111,11 @@ def test_each_problem_has_advice(diagnosis: Diagnosis, advice: str) -> None:
     ],
 )
 def test_crash_on_import_is_reported(tmp_path: Path, script: str, failure: str) -> None:
-    assert try_onnxruntime(fake_python(tmp_path, script)) == OnnxRuntimeTrial(None, (), failure)
+    assert check_onnxruntime(fake_python(tmp_path, script)) == OnnxRuntimeCheck(None, (), failure)
 
 
 def test_installed_onnxruntime_imports() -> None:
-    trial = try_onnxruntime()
+    trial = check_onnxruntime()
     assert trial.failure is None and "CPU" in trial.providers
 
 
@@ -121,7 +126,7 @@ def test_cameras_are_listed_with_missing_permissions(tmp_path: Path) -> None:
         (folder / "name").write_text(name + "\n")
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/video0").touch()
-    assert diagnose(tmp_path).cameras == (
+    assert collect_environment(tmp_path).cameras == (
         "/dev/video0 HD Webcam C525",
         "/dev/video10 bcm2835-codec-decode (permission denied: join the group video)",
     )
@@ -129,7 +134,7 @@ def test_cameras_are_listed_with_missing_permissions(tmp_path: Path) -> None:
 
 def test_advice_is_printed_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ill = replace(SOUND, board=replace(CALM, throttled=("throttled",)))
-    monkeypatch.setattr("kdedge_runtime.diagnostics.environment.diagnose", lambda: ill)
+    monkeypatch.setattr("kdedge_runtime.diagnostics.environment.collect_environment", lambda: ill)
     assert main(["--doctor"]) == 0
     told = capsys.readouterr()
     assert "advice" not in told.out and told.err.startswith("advice: The board is throttled")

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from golden_files import reference_of_saturating_model, saturating_model, wide_model, with_golden, with_metadata
 
-from kdedge_runtime.diagnostics.reference_frames import Golden, draw_frame, mean_error, record
+from kdedge_runtime.diagnostics.reference_frames import (
+    ReferenceFrames,
+    draw_reference_frame,
+    mean_error,
+    record_reference_frames,
+)
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Model
 
@@ -18,13 +23,13 @@ FIRST_FRAME_SHA256 = "1a12f859405a12941bf21f6488f2ed039f0ac105cbd798ef0e7a5f5fdc
 
 def test_frames_are_reproducible() -> None:
     # A change of these bytes breaks the self-test of every exported file.
-    drawn = draw_frame(0, 64, 48)
+    drawn = draw_reference_frame(0, 64, 48)
     assert (drawn.shape, drawn.dtype) == ((64, 48, 3), np.uint8)
     assert hashlib.sha256(drawn.tobytes()).hexdigest() == FIRST_FRAME_SHA256
 
 
 def test_frames_differ_and_use_the_full_range() -> None:
-    frames = np.stack([draw_frame(seed, 96, 96) for seed in range(4)])
+    frames = np.stack([draw_reference_frame(seed, 96, 96) for seed in range(4)])
     assert len({frame.tobytes() for frame in frames}) == 4
     assert frames.min() < 20 and frames.max() > 235
     assert np.abs(np.diff(frames[0].astype(int), axis=0)).max() > 60, "hard edges"
@@ -32,7 +37,7 @@ def test_frames_differ_and_use_the_full_range() -> None:
 
 def test_recorded_outputs_match_the_model(write_model: Callable[..., Path]) -> None:
     model = Model.load(with_golden(write_model()), threads=1)
-    golden = Golden.of(model)
+    golden = ReferenceFrames.of(model)
     assert golden.images.shape == (4, 64, 64, 3)
     said = model.predict(golden.images)
     np.testing.assert_allclose(golden.logits, said.logits, rtol=1e-4, atol=1e-5)
@@ -43,28 +48,28 @@ def test_recorded_outputs_match_the_model(write_model: Callable[..., Path]) -> N
 
 
 def test_model_without_map_records_no_map(write_model: Callable[..., Path]) -> None:
-    golden = Golden.of(Model.load(with_golden(write_model(method="none")), threads=1))
+    golden = ReferenceFrames.of(Model.load(with_golden(write_model(method="none")), threads=1))
     assert golden.saliency_map is None and golden.logits.shape == (4, 3)
 
 
 def test_recorded_frames_are_small(write_model: Callable[..., Path]) -> None:
-    assert len(json.dumps(record(write_model()))) < 5_000
+    assert len(json.dumps(record_reference_frames(write_model()))) < 5_000
 
 
 def test_many_classes_reduce_the_number_of_frames(tmp_path: Path) -> None:
     path = wide_model(tmp_path / "wide.onnx", classes=9_000)
-    golden = Golden.of(Model.load(with_golden(path), threads=1))
+    golden = ReferenceFrames.of(Model.load(with_golden(path), threads=1))
     assert golden.logits.shape == (1, 9_000)
-    assert len(json.dumps(record(path))) < 60_000
+    assert len(json.dumps(record_reference_frames(path))) < 60_000
 
 
 def test_int8_frames_record_exact_sums(tmp_path: Path) -> None:
     """Sums that overflow 16 bits are recorded exactly."""
     path = saturating_model(tmp_path / "qdq.onnx")
-    golden = record(path)
+    golden = record_reference_frames(path)
     model = Model.load(with_golden(path), threads=1)
-    expected = reference_of_saturating_model(Golden.of(model).images)
-    np.testing.assert_allclose(Golden.of(model).logits, expected, rtol=1e-5)
+    expected = reference_of_saturating_model(ReferenceFrames.of(model).images)
+    np.testing.assert_allclose(ReferenceFrames.of(model).logits, expected, rtol=1e-5)
     assert golden["logits_rounding"] < 0.01
 
 
@@ -83,12 +88,12 @@ def test_int8_frames_record_exact_sums(tmp_path: Path) -> None:
 )
 def test_damaged_frames_raise(write_model: Callable[..., Path], changes: dict[str, object]) -> None:
     with pytest.raises(ModelFileError, match=r"reference frames of .* are damaged .*Export it again"):
-        Golden.of(Model.load(with_golden(write_model(), **changes)))
+        ReferenceFrames.of(Model.load(with_golden(write_model(), **changes)))
 
 
 def test_missing_frames_error_names_the_fix(model: Model) -> None:
     with pytest.raises(ModelFileError, match=r"contains no reference frames .* Export it again"):
-        Golden.of(model)
+        ReferenceFrames.of(model)
 
 
 def test_frames_of_wrong_type_are_damaged_metadata(write_model: Callable[..., Path]) -> None:
@@ -100,8 +105,10 @@ def test_mean_error_is_relative_and_propagates_nan() -> None:
     expected = np.array([[0.0, 10.0], [0.0, 1.0]], dtype=np.float32)
     said = np.array([[0.0, 11.0], [0.3, 1.0]], dtype=np.float32)
     assert mean_error(said, expected) == pytest.approx((0.1 + 0.3) / 2)
-    one_cell = np.full((2, 1, 1), 5.0, dtype=np.float32)
-    assert mean_error(one_cell + 1e-6, one_cell) < 1e-3, "constant outputs are compared relative to their magnitude"
-    assert mean_error(one_cell * 1.1, one_cell) > 1
+    one_position = np.full((2, 1, 1), 5.0, dtype=np.float32)
+    assert mean_error(one_position + 1e-6, one_position) < 1e-3, (
+        "constant outputs are compared relative to their magnitude"
+    )
+    assert mean_error(one_position * 1.1, one_position) > 1
     said[0, 0] = np.nan
     assert np.isnan(mean_error(said, expected))

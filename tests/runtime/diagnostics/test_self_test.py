@@ -19,28 +19,28 @@ from kdedge_runtime.cli.main import main
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import detect_machine
 from kdedge_runtime.diagnostics import self_test as module
-from kdedge_runtime.diagnostics.checklist import Check, bounded, checklist
-from kdedge_runtime.diagnostics.reference_frames import record
+from kdedge_runtime.diagnostics.checklist import DeviceCheck, check_bound, checklist
+from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.diagnostics.self_test import advice, self_test
-from kdedge_runtime.diagnostics.system_state import BoardState
+from kdedge_runtime.diagnostics.system_state import SystemState
 from kdedge_runtime.model import Model
 
 QEMU = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
-CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
+CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
 ROOMY = replace(load_profile("generic"), budgets=Budgets(1000, 60_000, 60_000, None))
 
 
-def failed(checks: Sequence[Check]) -> list[str]:
+def failed(checks: Sequence[DeviceCheck]) -> list[str]:
     return [check.name for check in checks if check.passed is False]
 
 
-def checked(path: Path, profile: DeviceProfile = ROOMY, state: BoardState = CALM) -> list[Check]:
+def checked(path: Path, profile: DeviceProfile = ROOMY, state: SystemState = CALM) -> list[DeviceCheck]:
     return self_test(Model.load(path, threads=1), profile, lambda: state)
 
 
 def off_by(path: Path, key: str, share: float) -> Path:
     """Change one recorded output of every frame by a share of its range, like a faulty kernel."""
-    golden = record(path)
+    golden = record_reference_frames(path)
     values = np.frombuffer(base64.b64decode(golden[key]), dtype="<f4").reshape(golden["frames"], -1).copy()
     values[:, 0] += share * np.ptp(values, axis=1)
     return with_metadata(path, golden=golden | {key: base64.b64encode(values.tobytes()).decode()})
@@ -76,7 +76,7 @@ def test_differing_outputs_fail(write_model: Callable[..., Path], key: str) -> N
 
 def test_changed_prediction_fails(write_model: Callable[..., Path]) -> None:
     path = write_model()
-    golden = record(path)
+    golden = record_reference_frames(path)
     logits = np.frombuffer(base64.b64decode(golden["logits"]), dtype="<f4").reshape(4, 3)
     turned = base64.b64encode(np.ascontiguousarray(np.roll(logits, 1, axis=1)).tobytes()).decode()
     checks = checked(with_metadata(path, golden=golden | {"logits": turned}))
@@ -111,7 +111,7 @@ def test_int8_tolerance_follows_recorded_rounding(write_model: Callable[..., Pat
 
 def test_nan_outputs_fail(write_model: Callable[..., Path]) -> None:
     path = write_model()
-    golden = record(path)
+    golden = record_reference_frames(path)
     nans = np.full((4, 3), np.nan, dtype="<f4")
     checks = checked(with_metadata(path, golden=golden | {"logits": base64.b64encode(nans.tobytes()).decode()}))
     assert "logits" in failed(checks)
@@ -150,23 +150,23 @@ def test_forbidden_version_fails(write_model: Callable[..., Path], monkeypatch: 
 def test_advice_mentions_saturation_only_if_possible(write_model: Callable[..., Path]) -> None:
     path = with_metadata(write_model(), quantization={"weights": "int8", "reduce_range": False})
     model = Model.load(path)
-    broken = [Check("logits", "0.24", "<= 0.02", False)]
+    broken = [DeviceCheck("logits", "0.24", "<= 0.02", False)]
     told = advice(model, broken, ("avx2",))
     assert told is not None and "16 bits" in told and "--device laptop-x86-avx2" in told
     assert advice(model, broken, ("vnni", "avx2")) is None
-    assert advice(model, [Check("latency", "50 ms", "<= 33 ms", False)], ("avx2",)) is None
+    assert advice(model, [DeviceCheck("latency", "50 ms", "<= 33 ms", False)], ("avx2",)) is None
     assert advice(Model.load(with_metadata(path, quantization={"reduce_range": True})), broken, ("avx2",)) is None
 
 
 def test_checklist_has_one_line_per_check() -> None:
     checks = [
-        bounded("latency", 18.3, 33, "{:.2f} ms"),
-        bounded("file", 120.0, 105, "{:.2f} MB"),
-        Check("map", "not evaluated: the file has no map", "", None),
+        check_bound("latency", 18.3, 33, "{:.2f} ms"),
+        check_bound("file", 120.0, 105, "{:.2f} MB"),
+        DeviceCheck("map", "not evaluated: the file has no map", "", None),
     ]
     assert checklist(checks).splitlines() == [
-        "[✓] latency  18.30 ms                         (<= 33 ms)",
-        "[✗] file     120.00 MB                        (<= 105 MB)  FAILED",
+        "[✓] latency  18.30 ms                            (<= 33 ms)",
+        "[✗] file     120.00 MB                           (<= 105 MB)  FAILED",
         "[-] map      not evaluated: the file has no map",
     ]
 

@@ -12,28 +12,28 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.diagnostics.checklist import Check
-from kdedge_runtime.diagnostics.soak import Sample, Soak, judge, theil_sen
-from kdedge_runtime.diagnostics.system_state import BoardState
+from kdedge_runtime.diagnostics.checklist import DeviceCheck
+from kdedge_runtime.diagnostics.soak import SoakSample, SoakTest, evaluate_soak, theil_sen
+from kdedge_runtime.diagnostics.system_state import SystemState
 from kdedge_runtime.model import Model
-from kdedge_runtime.prediction import Answer
+from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources import open_source
 from kdedge_runtime.stream.runner import run
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.process import memory_mb
 
 HOUR_S = 3600.0
-CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
+CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
 
 
-def hour(change: Callable[[Sample, float], Sample] = lambda sample, _: sample) -> list[Sample]:
+def hour(change: Callable[[SoakSample, float], SoakSample] = lambda sample, _: sample) -> list[SoakSample]:
     """Return samples of an hour with realistic noise, modified by `change`."""
     random = np.random.default_rng(0)
     samples = []
     for number in range(600):
         share = number / 599
         settling = 20 * (1 - np.exp(-share * 60))
-        sample = Sample(
+        sample = SoakSample(
             time_s=share * HOUR_S,
             memory_mb=float(100 + settling + random.normal(0, 0.3)),
             open_files=int(9 + (random.random() < 0.1)),
@@ -45,18 +45,18 @@ def hour(change: Callable[[Sample, float], Sample] = lambda sample, _: sample) -
     return samples
 
 
-def failed(checks: Sequence[Check]) -> list[str]:
+def failed(checks: Sequence[DeviceCheck]) -> list[str]:
     return [check.name for check in checks if check.passed is False]
 
 
 def test_steady_samples_pass() -> None:
-    checks = judge(hour(), HOUR_S)
+    checks = evaluate_soak(hour(), HOUR_S)
     assert failed(checks) == []
     assert [check.name for check in checks] == ["duration", "memory", "open files", "drop rate", "frame age"]
 
 
 def test_slow_leak_fails_with_hourly_rate() -> None:
-    checks = judge(hour(lambda s, share: replace(s, memory_mb=s.memory_mb + 6 * share)), HOUR_S)  # type: ignore[operator]
+    checks = evaluate_soak(hour(lambda s, share: replace(s, memory_mb=s.memory_mb + 6 * share)), HOUR_S)  # type: ignore[operator]
     assert failed(checks) == ["memory"]
     told = next(check.found for check in checks if check.name == "memory")
     assert re.search(r"\(\+6\.\d MB per hour\)", told), told
@@ -64,10 +64,10 @@ def test_slow_leak_fails_with_hourly_rate() -> None:
 
 def test_spike_is_not_a_leak() -> None:
     # A viewer was connected at the end.
-    def watched(sample: Sample, share: float) -> Sample:
+    def watched(sample: SoakSample, share: float) -> SoakSample:
         return replace(sample, memory_mb=200.0) if 0.8 < share < 0.95 else sample
 
-    assert failed(judge(hour(watched), HOUR_S)) == []
+    assert failed(evaluate_soak(hour(watched), HOUR_S)) == []
 
 
 @pytest.mark.parametrize(
@@ -78,22 +78,22 @@ def test_spike_is_not_a_leak() -> None:
         (lambda s, share: replace(s, age_ms=s.age_ms + 60 * share), "frame age"),
     ],
 )
-def test_each_growth_fails_independently(change: Callable[[Sample, float], Sample], name: str) -> None:
-    assert failed(judge(hour(change), HOUR_S)) == [name]
+def test_each_growth_fails_independently(change: Callable[[SoakSample, float], SoakSample], name: str) -> None:
+    assert failed(evaluate_soak(hour(change), HOUR_S)) == [name]
 
 
 def test_temporary_open_files_are_not_a_leak() -> None:
-    assert failed(judge(hour(lambda s, share: replace(s, open_files=9 + int(share * 100) % 5)), HOUR_S)) == []
+    assert failed(evaluate_soak(hour(lambda s, share: replace(s, open_files=9 + int(share * 100) % 5)), HOUR_S)) == []
 
 
 def test_early_end_fails() -> None:
-    assert failed(judge(hour()[:300], HOUR_S)) == ["duration"]
-    assert failed(judge([], HOUR_S)) == ["duration", "samples"]
-    assert failed(judge(hour()[:10], HOUR_S)) == ["duration", "samples"]
+    assert failed(evaluate_soak(hour()[:300], HOUR_S)) == ["duration"]
+    assert failed(evaluate_soak([], HOUR_S)) == ["duration", "samples"]
+    assert failed(evaluate_soak(hour()[:10], HOUR_S)) == ["duration", "samples"]
 
 
 def test_unavailable_values_are_not_checked() -> None:
-    checks = judge(hour(lambda s, _: replace(s, memory_mb=None, open_files=None)), HOUR_S)
+    checks = evaluate_soak(hour(lambda s, _: replace(s, memory_mb=None, open_files=None)), HOUR_S)
     assert [check.name for check in checks if check.passed is None] == ["memory", "open files"]
 
 
@@ -116,7 +116,7 @@ class Leak:
         self._kept: list[np.ndarray] = []
         self._files = contextlib.ExitStack()
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         if self._of == "memory":
             self._kept.append(np.ones(4_000_000, dtype=np.uint8))
         else:
@@ -130,11 +130,11 @@ class Leak:
         self._kept.clear()
 
 
-def soaked(model: Model, *sinks: Leak, duration_s: float = 4.0) -> list[Check]:
+def soaked(model: Model, *sinks: Leak, duration_s: float = 4.0) -> list[DeviceCheck]:
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source("synthetic:", None, stop))
-        soak = stack.enter_context(Soak(duration_s, stop, look=lambda: CALM))
+        soak = stack.enter_context(SoakTest(duration_s, stop, look=lambda: CALM))
         run(model, source, [soak, *(stack.enter_context(sink) for sink in sinks)], None, stop)
     return soak.checks()
 
@@ -156,10 +156,10 @@ def test_leaking_run_fails(model: Model, monkeypatch: pytest.MonkeyPatch, of: st
 def test_throttling_fails(model: Model) -> None:
     looks = iter([CALM] * 2)
     stop = threading.Event()
-    soak = Soak(2.0, stop, look=lambda: next(looks, replace(CALM, throttled=("under-voltage",))))
+    soak = SoakTest(2.0, stop, look=lambda: next(looks, replace(CALM, throttled=("under-voltage",))))
     with open_source("synthetic:", None, stop) as source, soak:
         run(model, source, [soak], None, stop)
-    assert soak.checks()[-1] == Check("board", "under-voltage", "not throttled", False)
+    assert soak.checks()[-1] == DeviceCheck("board", "under-voltage", "not throttled", False)
 
 
 def test_soak_runs_for_its_duration_and_fails_on_early_end(

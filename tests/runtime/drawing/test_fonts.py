@@ -8,7 +8,7 @@ import pytest
 
 from kdedge_runtime.drawing import fonts
 from kdedge_runtime.drawing.caption import Caption
-from kdedge_runtime.drawing.fonts import font, typeface_of
+from kdedge_runtime.drawing.fonts import find_font, load_font
 from kdedge_runtime.drawing.overlay import draw_overlay
 
 BEYOND_ASCII = ["Größe", "кошка", "猫"]
@@ -29,7 +29,7 @@ def notes(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def drawn(name: str | None, text: str) -> bytes:
-    return bytes(font(name, 24).getmask(text))
+    return bytes(load_font(name, 24).getmask(text))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def no_system_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("label", BEYOND_ASCII)
 def test_non_ascii_name_uses_a_covering_font(label: str, caplog: pytest.LogCaptureFixture) -> None:
-    chosen = typeface_of(label)
+    chosen = find_font(label)
     if notes(caplog):
         pytest.skip(f"no font of this system has all of {label}")
     assert chosen is not None, "Pillow's default font lacks it"
@@ -58,7 +58,7 @@ def test_different_names_are_drawn_differently(caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.parametrize("label", ["stop", "", "~ 100 %", "cut…", "error ± 3 %", "a·b"])
 def test_default_font_is_preferred(label: str) -> None:
-    assert typeface_of(label) is None
+    assert find_font(label) is None
 
 
 def test_ascii_needs_no_system_font(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,15 +82,15 @@ def test_missing_font_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.usefixtures("no_system_fonts")
 def test_unprintable_characters_need_no_font(caplog: pytest.LogCaptureFixture) -> None:
-    assert typeface_of("zero\u200dwidth \udcff") is None
+    assert find_font("zero\u200dwidth \udcff") is None
     assert not notes(caplog)
 
 
 def test_font_without_caption_characters_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ("thai.ttf", "both.ttf"))
-    monkeypatch.setattr(fonts, "font", lambda *_: None)
+    monkeypatch.setattr(fonts, "load_font", lambda *_: None)
     monkeypatch.setattr(fonts, "_has", lambda name, sign: name == "both.ttf" or (name == "thai.ttf" and sign > "~"))
-    assert typeface_of("แมว") == "both.ttf", "thai.ttf lacks the characters of the caption"
+    assert find_font("แมว") == "both.ttf", "thai.ttf lacks the characters of the caption"
 
 
 def test_font_with_fewest_missing_characters_is_used(
@@ -100,7 +100,7 @@ def test_font_with_fewest_missing_characters_is_used(
     monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ("one.ttf", "missing.ttf", "two.ttf", "three.ttf"))
     monkeypatch.setattr(fonts, "_is_usable", has.__contains__)
     monkeypatch.setattr(fonts, "_has", lambda name, character: character in has[name])
-    assert typeface_of("é") == "one.ttf"
+    assert find_font("é") == "one.ttf"
     assert not notes(caplog)
-    assert typeface_of("éß猫") == "two.ttf"
+    assert find_font("éß猫") == "two.ttf"
     assert len(notes(caplog)) == 1

@@ -5,29 +5,37 @@ import itertools
 import numpy as np
 import pytest
 
-from kdedge_runtime.drawing.heatmap import HeatStats, SteadyScale, contrast, display_heat, heat_stats, peak, rectified
+from kdedge_runtime.drawing.heatmap import (
+    HeatStats,
+    SmoothedScale,
+    contrast,
+    display_heat,
+    heat_stats,
+    normalize_heatmap,
+    peak,
+)
 
 WHOLE = (0.0, 0.0, 100.0, 50.0)
 
 
-def _map(**cells: float) -> np.ndarray:
+def _map(**positions: float) -> np.ndarray:
     result = np.full((4, 4), -1.0, dtype=np.float32)
-    for place, value in cells.items():
+    for place, value in positions.items():
         result[int(place[1]), int(place[2])] = value
     return result
 
 
 def test_negative_values_are_clipped_and_heat_is_at_most_one() -> None:
-    heat = rectified(np.array([[-3.0, 0.0], [1.0, 4.0]], dtype=np.float32), scale=2.0)
+    heat = normalize_heatmap(np.array([[-3.0, 0.0], [1.0, 4.0]], dtype=np.float32), scale=2.0)
     assert heat.dtype == np.float32
     np.testing.assert_array_equal(heat, [[0, 0], [0.5, 1]])
 
 
 def test_scale_saturates_heat_and_non_positive_scale_gives_zero() -> None:
     weak = np.array([[0.0, 0.25], [0.5, -1.0]])
-    np.testing.assert_array_equal(rectified(weak, 0.5), [[0, 0.5], [1, 0]])
+    np.testing.assert_array_equal(normalize_heatmap(weak, 0.5), [[0, 0.5], [1, 0]])
     for scale in (0.0, -1.0):
-        cold = rectified(weak, scale)
+        cold = normalize_heatmap(weak, scale)
         assert cold.dtype == np.float32 and cold.shape == (2, 2) and not cold.any()
 
 
@@ -42,7 +50,7 @@ def test_contrast_mean_uses_float64() -> None:
 def test_map_without_positive_values_has_no_heat() -> None:
     cold = np.full((3, 3), -1.0, dtype=np.float32)
     assert peak(cold) == 0.0
-    assert not rectified(cold, peak(cold)).any()
+    assert not normalize_heatmap(cold, peak(cold)).any()
 
 
 @pytest.mark.parametrize("level", [0.2, 5.0])
@@ -58,8 +66,8 @@ def test_flat_map_has_no_heat_and_typical_map_has_full_heat(level: float) -> Non
 
 def test_half_contrast_gives_half_heat() -> None:
     weak = _map(c13=2.0)
-    np.testing.assert_allclose(display_heat(weak, 2.0, 2 * contrast(weak)), rectified(weak, 2.0) / 2, rtol=1e-6)
-    np.testing.assert_array_equal(display_heat(weak, 2.0, None), rectified(weak, 2.0))
+    np.testing.assert_allclose(display_heat(weak, 2.0, 2 * contrast(weak)), normalize_heatmap(weak, 2.0) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(display_heat(weak, 2.0, None), normalize_heatmap(weak, 2.0))
 
 
 def test_center_follows_shift_within_frame() -> None:
@@ -86,8 +94,8 @@ def test_area_counts_values_above_half_maximum() -> None:
 
 
 @pytest.mark.parametrize(("cells", "entropy"), [((1.0, 1.0), 1.0), ((3.0, 0.0), 0.0), ((3.0, 1.0), 0.811278)])
-def test_entropy_of_two_positions_matches_binary_entropy(cells: tuple[float, float], entropy: float) -> None:
-    assert heat_stats(np.array([cells], np.float32), WHOLE, 50, 100).entropy == pytest.approx(entropy, abs=1e-6)
+def test_entropy_of_two_positions_matches_binary_entropy(positions: tuple[float, float], entropy: float) -> None:
+    assert heat_stats(np.array([positions], np.float32), WHOLE, 50, 100).entropy == pytest.approx(entropy, abs=1e-6)
 
 
 @pytest.mark.parametrize("side", range(2, 40))
@@ -97,7 +105,7 @@ def test_entropy_stays_within_range(side: int) -> None:
 
 
 def test_smoothed_scale_starts_at_first_peak() -> None:
-    assert SteadyScale().update(0.25, 0.0) == 0.25
+    assert SmoothedScale().update(0.25, 0.0) == 0.25
 
 
 def test_single_position_gives_its_location() -> None:
@@ -139,7 +147,7 @@ def test_one_by_one_map_is_defined() -> None:
 
 
 def test_smoothed_scale_rises_immediately_and_decays_by_half_life() -> None:
-    scale = SteadyScale(half_life_s=2.0)
+    scale = SmoothedScale(half_life_s=2.0)
     assert scale.update(4.0, 0.0) == 4.0
     for _ in range(10):
         latest = scale.update(0.0, 0.2)
@@ -151,7 +159,7 @@ def test_smoothed_scale_rises_immediately_and_decays_by_half_life() -> None:
 def test_noisy_peaks_do_not_cause_flicker(fps: float, share: float) -> None:
     generator = np.random.default_rng(0)
     peaks = 1.0 + 0.3 * generator.standard_normal(300).clip(-2, 2)
-    scale = SteadyScale()
+    scale = SmoothedScale()
     shown = np.array([scale.update(float(peak), 1 / fps) for peak in peaks])[30:]
     # Normalized by its own peak, a constant value would change with the peak.
     flicker = np.abs(np.diff(1 / shown)).mean() / (1 / shown).mean()
@@ -162,7 +170,7 @@ def test_noisy_peaks_do_not_cause_flicker(fps: float, share: float) -> None:
 
 @pytest.mark.parametrize("fps", [30.0, 5.0])
 def test_scale_adapts_to_weaker_evidence_in_seconds(fps: float) -> None:
-    scale = SteadyScale()
+    scale = SmoothedScale()
     for _ in range(60):
         scale.update(10.0, 1 / fps)
     heat = [1.0 / scale.update(1.0, 1 / fps) for _ in range(round(4 * fps))]
@@ -172,6 +180,6 @@ def test_scale_adapts_to_weaker_evidence_in_seconds(fps: float) -> None:
 
 
 def test_scale_adapts_to_stronger_evidence_immediately() -> None:
-    scale = SteadyScale()
+    scale = SmoothedScale()
     scale.update(1.0, 0.0)
     assert scale.update(10.0, 1 / 30) == 10.0

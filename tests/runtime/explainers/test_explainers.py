@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.explainers import METHODS, Estimate, make_explainer
-from kdedge_runtime.explainers.image_grid import cell_edges, cell_means, enlarge
+from kdedge_runtime.explainers import EXPLAINERS, MapEstimate, make_explainer
+from kdedge_runtime.explainers.image_grid import enlarge, grid_edges, grid_means
 from kdedge_runtime.explainers.kernel_shap import kernel_shap
 from kdedge_runtime.explainers.lime import lime
-from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.explainers.rise import draw_masks, rise
 from kdedge_runtime.explainers.score_cam import score_cam
@@ -33,20 +33,20 @@ class Counting:
 
     def __init__(self, score: Score) -> None:
         self._score = score
-        self.pictures = 0
+        self.images = 0
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         assert pictures.dtype == np.uint8
-        self.pictures += len(pictures)
+        self.images += len(pictures)
         return self._score(pictures)
 
     def clock(self) -> float:
-        return self.pictures / 1e3
+        return self.images / 1e3
 
 
-def probe(score: Score, seed: int = 0, budget_ms: float | None = None) -> Probe:
+def probe(score: Score, seed: int = 0, budget_ms: float | None = None) -> MaskedScorer:
     counting = Counting(score)
-    return Probe(counting, WHITE, BLACK, seed=seed, budget_ms=budget_ms, clock=counting.clock)
+    return MaskedScorer(counting, WHITE, BLACK, seed=seed, budget_ms=budget_ms, clock=counting.clock)
 
 
 def blocks(rows: int, columns: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def shapley_by_definition(values: np.ndarray, count: int) -> np.ndarray:
     return result
 
 
-def of_parts(estimate: Estimate, parts: np.ndarray) -> np.ndarray:
+def of_parts(estimate: MapEstimate, parts: np.ndarray) -> np.ndarray:
     """Return the map value of each part, which must be constant."""
     values = [np.unique(estimate.map[parts == part]) for part in range(int(parts.max()) + 1)]
     assert all(len(value) == 1 for value in values)
@@ -101,18 +101,18 @@ def of_parts(estimate: Estimate, parts: np.ndarray) -> np.ndarray:
 
 
 class TestGrid:
-    def test_cell_edges_cover_the_side_evenly(self) -> None:
-        assert cell_edges(224, 14).tolist() == list(range(0, 225, 16))
-        assert cell_edges(10, 4).tolist() == [0, 2, 5, 8, 10]
-        assert cell_edges(5, 14).tolist() == [0, 1, 2, 3, 4, 5]
+    def test_position_edges_cover_the_side_evenly(self) -> None:
+        assert grid_edges(224, 14).tolist() == list(range(0, 225, 16))
+        assert grid_edges(10, 4).tolist() == [0, 2, 5, 8, 10]
+        assert grid_edges(5, 14).tolist() == [0, 1, 2, 3, 4, 5]
 
-    def test_cell_means_average_pixels(self) -> None:
+    def test_position_means_average_pixels(self) -> None:
         masks = np.random.default_rng(0).random((3, 10, 6)).astype(np.float32)
-        means = cell_means(masks, cell_edges(10, 4), cell_edges(6, 2))
+        means = grid_means(masks, grid_edges(10, 4), grid_edges(6, 2))
         assert means.shape == (3, 4, 2)
         np.testing.assert_allclose(means[1, 2, 1], masks[1, 5:8, 3:].mean(), rtol=1e-6)
 
-    def test_enlarge_interpolates_linearly_between_cell_centers(self) -> None:
+    def test_enlarge_interpolates_linearly_between_position_centers(self) -> None:
         large = enlarge(np.array([[[0.0, 3.0]]], np.float32), 1, 6)
         np.testing.assert_allclose(large[0, 0], [0, 0, 1, 2, 3, 3], atol=1e-6)
 
@@ -143,8 +143,8 @@ class TestOcclusion:
         estimate = occlusion(probe(linear(weights)))
         assert estimate.map.shape == (14, 14)
         assert estimate.evaluations == 1 + 144
-        cell = weights.reshape(14, 2, 14, 2).sum(axis=(1, 3))
-        drops = np.array([[cell[i : i + 3, j : j + 3].sum() for j in range(12)] for i in range(12)])
+        position = weights.reshape(14, 2, 14, 2).sum(axis=(1, 3))
+        drops = np.array([[position[i : i + 3, j : j + 3].sum() for j in range(12)] for i in range(12)])
         for i, j in itertools.product(range(14), repeat=2):
             over = drops[max(i - 2, 0) : i + 1, max(j - 2, 0) : j + 1]
             np.testing.assert_allclose(estimate.map[i, j], over.mean(), rtol=1e-5, atol=1e-5)
@@ -168,16 +168,16 @@ class TestRise:
 
     def test_map_is_affine_in_published_map(self) -> None:
         kept: list[np.ndarray] = []
-        score, answers = tangled(1), []
+        score, predictions = tangled(1), []
 
-        class Recording(Probe):
+        class Recording(MaskedScorer):
             def ask(self, keep: np.ndarray) -> np.ndarray:
                 kept.append(keep)
-                answers.append(super().ask(keep))
-                return answers[-1]
+                predictions.append(super().ask(keep))
+                return predictions[-1]
 
         estimate = rise(Recording(score, WHITE, BLACK, seed=3))
-        masks, scores = np.concatenate(kept).astype(np.float64), np.concatenate(answers)
+        masks, scores = np.concatenate(kept).astype(np.float64), np.concatenate(predictions)
         assert len(masks) == 2000
         published = np.tensordot(scores, masks, axes=1) / len(masks) / 0.5
         visible = masks.mean(axis=0)
@@ -251,7 +251,7 @@ class TestErrors:
         ids=["rise", "lime", "shap", "shap, some of all coalitions", "scorecam"],
     )
     def test_standard_error_matches_spread_over_seeds(
-        self, method: Callable[[Probe], Estimate], budget_ms: float
+        self, method: Callable[[MaskedScorer], MapEstimate], budget_ms: float
     ) -> None:
         runs = [method(probe(tangled(4), seed=seed, budget_ms=budget_ms)) for seed in range(self.RUNS)]
         scatter = np.stack([run.map for run in runs]).std(axis=0, ddof=1)
@@ -267,7 +267,9 @@ class TestErrors:
         assert 0.5 < off / told < 2
 
     @pytest.mark.parametrize("method", [rise, lambda probe: lime(probe, TestErrors.PARTS)], ids=["rise", "lime"])
-    def test_error_scales_with_inverse_square_root_of_budget(self, method: Callable[[Probe], Estimate]) -> None:
+    def test_error_scales_with_inverse_square_root_of_budget(
+        self, method: Callable[[MaskedScorer], MapEstimate]
+    ) -> None:
         short, long = (method(probe(tangled(4), budget_ms=budget_ms)) for budget_ms in (400, 3600))
         assert long.evaluations == pytest.approx(9 * short.evaluations, rel=0.05)
         ratio = np.median(long.standard_error / short.standard_error)
@@ -281,7 +283,7 @@ class TestErrors:
 
 
 class TestExplainer:
-    @pytest.mark.parametrize("method", [name for name in METHODS if name != "scorecam"])
+    @pytest.mark.parametrize("method", [name for name in EXPLAINERS if name != "scorecam"])
     @pytest.mark.parametrize("has_map", [True, False])
     def test_map_locates_the_object(
         self, write_model: Callable[..., Path], red_spot: np.ndarray, method: str, has_map: bool
@@ -342,11 +344,11 @@ class TestExplainer:
 
     def test_progress_reaches_its_total(self, model: Model, red_spot: np.ndarray) -> None:
         seen: list[tuple[int, int]] = []
-        make_explainer(model, "lime", parts=4)(red_spot, 0, lambda done, total: seen.append((done, total)))
+        make_explainer(model, "lime", parts=4)(red_spot, 0, lambda _, done, total: seen.append((done, total)))
         assert seen[-1] == (999, 999)
         seen.clear()
         make_explainer(model, "lime", parts=4, budget_ms=60)(
-            red_spot, 0, lambda done, total: seen.append((done, total))
+            red_spot, 0, lambda _, done, total: seen.append((done, total))
         )
         assert {total for _, total in seen} == {60}
         assert seen == sorted(seen)

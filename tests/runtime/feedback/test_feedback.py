@@ -18,9 +18,9 @@ import pytest
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
 from kdedge_runtime.model import Model
-from kdedge_runtime.prediction import read_answer
+from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.util.images import decode_picture, open_picture
+from kdedge_runtime.util.images import decode_image, open_image
 
 SHA = "ab" * 32
 
@@ -51,9 +51,9 @@ def on_disk(path: Path) -> int:
 class TestVerdict:
     def test_entry_contains_plain_frame_and_raw_map(self, model: Model, red_spot: np.ndarray) -> None:
         explanation = model.predict(red_spot[None])
-        answer = read_answer(model, Frame(3, red_spot, 0.0, "camera 3"), explanation)
-        judged = Verdict.of(answer, "label", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0))
-        frame = decode_picture(open_picture("frame", judged.frame_jpeg), "frame").pixels
+        prediction = decode_prediction(model, Frame(3, red_spot, 0.0, "camera 3"), explanation)
+        judged = Verdict.of(prediction, "label", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0))
+        frame = decode_image(open_image("frame", judged.frame_jpeg), "frame").pixels
         assert np.abs(frame.astype(int) - red_spot).mean() < 3
         assert judged.saliency_map is not None and explanation.saliency_map is not None
         np.testing.assert_array_equal(judged.saliency_map, explanation.saliency_map[0])
@@ -78,15 +78,15 @@ class TestVerdict:
             verdict(**changes)
 
     @pytest.mark.parametrize(("judgement", "label"), [("right", "red"), ("place", "red"), ("wrong", None)])
-    def test_true_label_depends_on_judgement(self, judgement: str, label: str | None) -> None:
-        assert verdict(judgement=judgement).true_label == label
+    def test_true_label_depends_on_judgment(self, judgment: str, label: str | None) -> None:
+        assert verdict(judgment=judgment).true_label == label
 
 
 class TestStore:
     def test_entries_round_trip(self, tmp_path: Path) -> None:
         given = [
             verdict(1),
-            verdict(2, judgement="label", correct_label="Grün, 'ja'", box=(0.0, 0.125, 0.5, 1.0)),
+            verdict(2, judgment="label", correct_label="Grün, 'ja'", box=(0.0, 0.125, 0.5, 1.0)),
             verdict(3, saliency_map=None),
         ]
         with FeedbackStore.open(tmp_path / "deep" / "feedback.db", 5) as store:
@@ -185,7 +185,7 @@ class TestStore:
             assert numbers(copy) == [1, 2]
 
 
-class TestTrouble:
+class TestFailures:
     def test_sigkill_loses_no_completed_entry(self, tmp_path: Path) -> None:
         program = (
             "import sys; sys.path[:0] = sys.argv[2:]\n"
@@ -197,7 +197,7 @@ class TestTrouble:
         )
         path, last = tmp_path / "feedback.db", -1
         for wait_s in (0.11, 0.17, 0.23):
-            command = [sys.executable, "-c", program, str(path), str(Path(__file__).parents[1])]
+            command = [sys.executable, "-c", program, str(path), *map(str, Path(__file__).parents[:2])]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             first = process.stdout.readline()

@@ -6,7 +6,7 @@ from email.message import Message
 import pytest
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server import AccessPolicy, Address
 
 
 def _headers(**values: str) -> Message:
@@ -17,20 +17,22 @@ def _headers(**values: str) -> Message:
 
 
 def test_network_addresses_get_a_random_token() -> None:
-    assert Door.at(Address("127.0.0.1", 80)).token is None
-    assert Door.at(Address("localhost", 80)).token is None
+    assert AccessPolicy.at(Address("127.0.0.1", 80)).token is None
+    assert AccessPolicy.at(Address("localhost", 80)).token is None
     tokens = {
-        Door.at(Address(host, 80)).token for host in ("0.0.0.0", "::", "192.168.1.5", "pi.local") for _ in range(5)
+        AccessPolicy.at(Address(host, 80)).token
+        for host in ("0.0.0.0", "::", "192.168.1.5", "pi.local")
+        for _ in range(5)
     }
     assert len(tokens) == 20
     assert all(len(token) >= 24 for token in tokens)
-    assert Door.at(Address("127.0.0.1", 80), "a" * 16).token == "a" * 16
+    assert AccessPolicy.at(Address("127.0.0.1", 80), "a" * 16).token == "a" * 16
 
 
 @pytest.mark.parametrize("token", ["", "short", "x" * 15, "with spaces and more", "ünïcödé-ünïcödé-", "a;b" * 8])
 def test_weak_or_invalid_tokens_are_rejected(token: str) -> None:
     with pytest.raises(UsageError, match="at least 16"):
-        Door.at(Address("0.0.0.0", 80), token)
+        AccessPolicy.at(Address("0.0.0.0", 80), token)
 
 
 def test_exposed_server_accepts_only_ip_addresses_and_own_names() -> None:
@@ -45,11 +47,11 @@ def test_exposed_server_accepts_only_ip_addresses_and_own_names() -> None:
 
 
 def test_token_is_accepted_in_url_header_or_cookie() -> None:
-    door = Door.at(Address("0.0.0.0", 80), "t" * 20)
-    assert door.refuse_stranger(_headers(), "c", "t" * 20) is None
-    assert door.refuse_stranger(_headers(Authorization="bearer  " + "t" * 20), "c", None) is None
+    policy = AccessPolicy.at(Address("0.0.0.0", 80), "t" * 20)
+    assert policy.reject_unauthenticated(_headers(), "c", "t" * 20) is None
+    assert policy.reject_unauthenticated(_headers(Authorization="bearer  " + "t" * 20), "c", None) is None
     for others in ("a=b", 'seen={"a":1}', "words=a b", "a[b]=1", "bare", "ü=1"):  # cookies of programs on other ports
-        assert door.refuse_stranger(_headers(Cookie=f"{others}; c={'t' * 20}"), "c", None) is None, others
+        assert policy.reject_unauthenticated(_headers(Cookie=f"{others}; c={'t' * 20}"), "c", None) is None, others
     for headers in (
         _headers(),
         _headers(Authorization="Basic " + "t" * 20),
@@ -59,7 +61,7 @@ def test_token_is_accepted_in_url_header_or_cookie() -> None:
         _headers(Cookie="[broken"),
         _headers(Authorization="Bearer tök€n"),
     ):
-        assert door.refuse_stranger(headers, "c", "").status == 401
+        assert policy.reject_unauthenticated(headers, "c", "").status == 401
 
 
 @pytest.mark.parametrize(

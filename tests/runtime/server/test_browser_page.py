@@ -17,12 +17,12 @@ import pytest
 
 from kdedge_runtime.errors import MissingDependency, ModelFileError, UsageError
 from kdedge_runtime.model import Model
-from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.browser import web_runtime
-from kdedge_runtime.server.browser.page_server import WebServer, about_model
+from kdedge_runtime.server.browser.page_server import WebServer, describe_model
 from kdedge_runtime.server.browser.required_input import with_required_input
 from kdedge_runtime.server.browser.web_runtime import onnxruntime_web, unpack
-from kdedge_runtime.server.tls import certified, self_signed
+from kdedge_runtime.server.tls import self_signed_context, tls_context
 
 WASM = b"\0asm" + bytes(2000)
 
@@ -40,7 +40,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(stand_in: Path, model: Model) -> Iterator[WebServer]:
-    opened = WebServer(Door.at(Address("127.0.0.1", 0)), model)
+    opened = WebServer(AccessPolicy.at(Address("127.0.0.1", 0)), model)
     opened.start("web")
     yield opened
     opened.close()
@@ -92,7 +92,7 @@ def test_model_json_matches_metadata(server: WebServer, model: Model) -> None:
     assert (told["input"]["height"], told["input"]["resize"], told["temperature"]) == (64, "crop", 1.0)
     assert (told["has_map"], told["is_quantized"]) == (True, False)
     assert len(told["ramp"]) == 256
-    assert told == json.loads(json.dumps(about_model(model)))
+    assert told == json.loads(json.dumps(describe_model(model)))
 
 
 def test_optional_input_becomes_required(model_path: Path, red_spot: np.ndarray, model: Model) -> None:
@@ -143,10 +143,10 @@ def test_make_target_uses_the_pinned_package() -> None:
 
 def test_self_signed_certificate_is_created(stand_in: Path, model: Model) -> None:
     try:
-        tls, fingerprint = self_signed("--cert")
+        tls, fingerprint = self_signed_context("--cert")
     except MissingDependency as error:
         pytest.skip(str(error))
-    server = WebServer(Door(Address("127.0.0.1", 0), "t" * 20), model, tls)
+    server = WebServer(AccessPolicy(Address("127.0.0.1", 0), "t" * 20), model, tls)
     server.start("web")
     try:
         assert server.url.startswith("https://127.0.0.1:")
@@ -169,7 +169,7 @@ def test_invalid_certificate_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "both.pem").write_text("nothing")
     for path in (tmp_path / "both.pem", tmp_path / "missing.pem"):
         with pytest.raises(UsageError, match="--cert"):
-            certified(path, "--cert")
+            tls_context(path, "--cert")
 
 
 def test_wheel_contains_pages_and_is_small(tmp_path: Path) -> None:

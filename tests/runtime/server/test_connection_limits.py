@@ -11,16 +11,16 @@ from contextlib import ExitStack
 import pytest
 from view_client import ABOUT, HERE, Run, authority, get
 
-from kdedge_runtime.server import Address, Door
-from kdedge_runtime.server.connection_limits import MOST_PLACES, Places
+from kdedge_runtime.server import AccessPolicy, Address
+from kdedge_runtime.server.connection_limits import MOST_PLACES, ConnectionLimits
 from kdedge_runtime.server.live_view import Controls, LiveView
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 
 
 @pytest.fixture
 def exposed(controls: Controls) -> Iterator[LiveView]:
     """Serve a view with a token on loopback."""
-    with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
+    with LiveView(AccessPolicy(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
         yield opened
 
 
@@ -136,7 +136,7 @@ def test_authorized_client_keeps_its_connection(exposed: LiveView) -> None:
     admitted.close()
 
 
-def test_total_connections_are_limited(controls: Controls, progress: Progress) -> None:
+def test_total_connections_are_limited(controls: Controls, progress: RunProgress) -> None:
     head = b"GET /metrics.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress) as run, ExitStack() as stack:
         taken = []
@@ -169,7 +169,7 @@ def pair() -> Iterator[Callable[[], socket.socket]]:
 
 
 def test_slots_are_reserved_for_loopback(pair: Callable[[], socket.socket]) -> None:
-    places = Places()
+    places = ConnectionLimits()
     admitted = 0
     while places.take(client := pair(), f"192.0.2.{admitted}"):
         places.admit(client)
@@ -181,7 +181,7 @@ def test_slots_are_reserved_for_loopback(pair: Callable[[], socket.socket]) -> N
 
 
 def test_ipv6_clients_are_counted_per_64_network(pair: Callable[[], socket.socket]) -> None:
-    places = Places()
+    places = ConnectionLimits()
     clients = [pair() for _ in range(9)]
     for number, client in enumerate(clients):
         assert places.take(client, f"2001:db8::{number}:1%eth0")
@@ -190,7 +190,7 @@ def test_ipv6_clients_are_counted_per_64_network(pair: Callable[[], socket.socke
 
 
 def test_address_with_most_waiting_clients_is_evicted(pair: Callable[[], socket.socket]) -> None:
-    places = Places()
+    places = ConnectionLimits()
     greedy = [pair() for _ in range(8)]
     for client in greedy:
         places.take(client, "192.0.2.1")

@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from view_client import ABOUT, HERE, Run, an_answer, authority, get, post, shown_now
+from view_client import ABOUT, HERE, Run, an_prediction, authority, get, post, shown_now
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.server import Address, Door
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import Controls, LiveView
-from kdedge_runtime.server.live_view.history import History
-from kdedge_runtime.server.live_view.latest_frame import Board
-from kdedge_runtime.sources.image_source import PictureSource
-from kdedge_runtime.stream.runner import RunSettings, run
-from kdedge_runtime.stream.statistics import Progress
-from kdedge_runtime.util.images import jpeg
+from kdedge_runtime.server.live_view.history import ConfidenceHistory
+from kdedge_runtime.server.live_view.latest_frame import LatestFrame
+from kdedge_runtime.sources.image_source import ImageSource
+from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.util.images import encode_jpeg
 
 
 def test_page_loads_only_own_resources(view: LiveView) -> None:
@@ -50,15 +50,15 @@ def test_page_loads_only_own_resources(view: LiveView) -> None:
         assert "style=" not in text, "the policy forbids inline styles"
 
 
-def test_metrics_contain_page_data(view: LiveView, progress: Progress) -> None:
+def test_metrics_contain_page_data(view: LiveView, progress: RunProgress) -> None:
     before = json.loads(get(view, "/metrics.json")[1])
     assert (before["about"], before["watchers"], before["frames"], before["history"]) == (ABOUT, 0, 0, [])
     assert before["controls"] == {"class": None, "method": "cam", "opacity": 0.6}
     with progress.timer.measure("inference"):
         pass
-    answer = an_answer(6)
-    progress.count(answer)
-    view.write(answer, progress)
+    prediction = an_prediction(6)
+    progress.count(prediction)
+    view.write(prediction, progress)
     response, body = get(view, "/metrics.json?now")
     metrics = json.loads(body)
     assert response.headers["Cache-Control"] == "no-store"
@@ -72,7 +72,7 @@ def test_metrics_contain_page_data(view: LiveView, progress: Progress) -> None:
 
 
 def test_history_keeps_latest_per_half_second_for_a_minute() -> None:
-    history = History()
+    history = ConfidenceHistory()
     for tenth in range(1000):
         history.add(tenth / 10, f"label {tenth}", tenth / 1000)
     points = history.until(100.0)
@@ -83,7 +83,7 @@ def test_history_keeps_latest_per_half_second_for_a_minute() -> None:
     assert history.until(200.0) == []
 
 
-def test_no_drawing_without_viewers(view: LiveView, progress: Progress) -> None:
+def test_no_drawing_without_viewers(view: LiveView, progress: RunProgress) -> None:
     with Run(view, progress) as run:
         time.sleep(0.2)
         assert run.written > 5
@@ -95,7 +95,7 @@ def test_no_drawing_without_viewers(view: LiveView, progress: Progress) -> None:
         assert run.drawn <= drawn + 2, "drawing stops when the viewer disconnects"
 
 
-def test_polling_client_counts_as_watching(view: LiveView, progress: Progress) -> None:
+def test_polling_client_counts_as_watching(view: LiveView, progress: RunProgress) -> None:
     with Run(view, progress) as run:
         serial = shown_now(view)
         assert get(view, f"/snapshot.jpg?after={serial}")[0].status == 200
@@ -108,7 +108,7 @@ def test_polling_client_counts_as_watching(view: LiveView, progress: Progress) -
         assert run.drawn == drawn, "the viewer is gone"
 
 
-def test_snapshot_is_current(view: LiveView, progress: Progress) -> None:
+def test_snapshot_is_current(view: LiveView, progress: RunProgress) -> None:
     with Run(view, progress):
         response, body = get(view, "/snapshot.jpg")
     assert response.headers["Content-Type"] == "image/jpeg"
@@ -117,8 +117,8 @@ def test_snapshot_is_current(view: LiveView, progress: Progress) -> None:
     assert picture.mean() == pytest.approx(128, abs=2)
 
 
-def test_slowly_explained_image_is_shown(view: LiveView, progress: Progress) -> None:
-    slow = an_answer(0)
+def test_slowly_explained_image_is_shown(view: LiveView, progress: RunProgress) -> None:
+    slow = an_prediction(0)
     frame = replace(slow.frame, captured_at=time.monotonic() - 5)
     slow = replace(slow, frame=frame, overlay=slow.frame.rgb)
     progress.count(slow)
@@ -126,7 +126,7 @@ def test_slowly_explained_image_is_shown(view: LiveView, progress: Progress) -> 
     assert shown_now(view) == 1
 
 
-def test_snapshots_are_increasing(view: LiveView, progress: Progress) -> None:
+def test_snapshots_are_increasing(view: LiveView, progress: RunProgress) -> None:
     with Run(view, progress):
         serials = [shown_now(view)]
         for _ in range(5):
@@ -138,7 +138,7 @@ def test_snapshots_are_increasing(view: LiveView, progress: Progress) -> None:
         assert get(view, f"/snapshot.jpg?after={nonsense}")[0].status == 400
 
 
-def test_stream_sends_images_until_the_run_ends(progress: Progress, controls: Controls) -> None:
+def test_stream_sends_images_until_the_run_ends(progress: RunProgress, controls: Controls) -> None:
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
         connection = http.client.HTTPConnection(authority(view), timeout=15)
         connection.request("GET", "/stream.mjpg")
@@ -158,7 +158,7 @@ def test_stream_sends_images_until_the_run_ends(progress: Progress, controls: Co
     connection.close()
 
 
-def test_stalled_client_does_not_block_the_run(view: LiveView, progress: Progress) -> None:
+def test_stalled_client_does_not_block_the_run(view: LiveView, progress: RunProgress) -> None:
     host, port = authority(view).split(":")
     with Run(view, progress) as run, socket.create_connection((host, int(port))) as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -168,7 +168,7 @@ def test_stalled_client_does_not_block_the_run(view: LiveView, progress: Progres
         assert run.slowest_s < 0.2
 
 
-def test_number_of_viewers_is_limited(view: LiveView, progress: Progress) -> None:
+def test_number_of_viewers_is_limited(view: LiveView, progress: RunProgress) -> None:
     host, port = authority(view).split(":")
     with Run(view, progress):
         open_streams = []
@@ -183,15 +183,15 @@ def test_number_of_viewers_is_limited(view: LiveView, progress: Progress) -> Non
 
 
 def test_images_are_encoded_once_for_all_viewers(
-    view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch
+    view: LiveView, progress: RunProgress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = []
 
     def counted(picture: np.ndarray, quality: int) -> bytes:
         encoded.append(quality)
-        return jpeg(picture, quality)
+        return encode_jpeg(picture, quality)
 
-    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", counted)
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.encode_jpeg", counted)
     host, port = authority(view).split(":")
     with Run(view, progress) as run, ExitStack() as stack:
         viewers = []
@@ -208,7 +208,7 @@ def test_images_are_encoded_once_for_all_viewers(
         assert sum(thread.name == "kdedge-stream" for thread in threading.enumerate()) == 1
 
 
-def test_new_viewer_of_idle_source_gets_last_image(view: LiveView, progress: Progress) -> None:
+def test_new_viewer_of_idle_source_gets_last_image(view: LiveView, progress: RunProgress) -> None:
     host, port = authority(view).split(":")
     request = b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -229,13 +229,13 @@ def test_new_viewer_of_idle_source_gets_last_image(view: LiveView, progress: Pro
 
 
 def test_encoding_failure_ends_only_the_stream(
-    view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    view: LiveView, progress: RunProgress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def out_of_memory(picture: np.ndarray, quality: int) -> bytes:
-        monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", jpeg)
+        monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.encode_jpeg", encode_jpeg)
         raise MemoryError
 
-    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", out_of_memory)
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.encode_jpeg", out_of_memory)
     host, port = authority(view).split(":")
     ends = []
     with Run(view, progress):
@@ -251,7 +251,7 @@ def test_encoding_failure_ends_only_the_stream(
     assert any("The image stream has ended" in message for message in caplog.messages)
 
 
-def test_image_rate_for_viewers_is_limited(view: LiveView, progress: Progress) -> None:
+def test_image_rate_for_viewers_is_limited(view: LiveView, progress: RunProgress) -> None:
     host, port = authority(view).split(":")
     with Run(view, progress) as run, socket.create_connection((host, int(port)), timeout=5) as viewer:
         viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -263,8 +263,8 @@ def test_image_rate_for_viewers_is_limited(view: LiveView, progress: Progress) -
 
 def test_image_rate_depends_on_sending_cost() -> None:
     now = [0.0]
-    board = Board(clock=lambda: now[0])
-    drawn = replace(an_answer(0), overlay=an_answer(0).frame.rgb)
+    board = LatestFrame(clock=lambda: now[0])
+    drawn = replace(an_prediction(0), overlay=an_prediction(0).frame.rgb)
     with board.watching():
         assert board.is_due
         board.note_cost(0.02)
@@ -276,7 +276,7 @@ def test_image_rate_depends_on_sending_cost() -> None:
 
 def test_health_follows_predictions() -> None:
     now = [0.0]
-    board = Board(clock=lambda: now[0])
+    board = LatestFrame(clock=lambda: now[0])
     assert board.health() == (True, 0.0)
     now[0] = 60.0
     assert board.health() == (False, 60.0)
@@ -314,7 +314,7 @@ def test_other_paths_are_not_found(view: LiveView) -> None:
 def test_settings_change_atomically(view: LiveView, controls: Controls) -> None:
     said = post(view, "/controls", {"class": "blue", "opacity": 0.25})
     assert said == (200, {"class": "blue", "method": "cam", "opacity": 0.25})
-    assert controls() == RunSettings(class_index=2, opacity=0.25)
+    assert controls() == StreamSettings(class_index=2, opacity=0.25)
     for wrong in (
         {"opacity": 0.9, "class": "violet"},
         {"opacity": 1.1},
@@ -324,10 +324,10 @@ def test_settings_change_atomically(view: LiveView, controls: Controls) -> None:
         {"class": 1},
         {"method": "magic"},
     ):
-        status, answer = post(view, "/controls", wrong)
+        status, prediction = post(view, "/controls", wrong)
         assert status == 400, wrong
-        assert answer["error"]
-        assert controls() == RunSettings(class_index=2, opacity=0.25)
+        assert prediction["error"]
+        assert controls() == StreamSettings(class_index=2, opacity=0.25)
     assert post(view, "/controls", {"class": None})[1]["class"] is None
 
 
@@ -335,9 +335,9 @@ def test_method_can_replace_the_map_of_the_file(view: LiveView, controls: Contro
     choices = json.loads(get(view, "/choices.json")[1])
     assert choices["labels"] == ["red", "green", "blue"]
     assert choices["methods"] == ["cam", "occlusion", "rise", "lime", "shap", "scorecam"]
-    status, answer = post(view, "/controls", {"method": "scorecam"})
+    status, prediction = post(view, "/controls", {"method": "scorecam"})
     assert (status, controls.method) == (400, "cam"), "this graph has no named activations"
-    assert "occlusion, rise, lime or shap" in answer["error"]
+    assert "occlusion, rise, lime or shap" in prediction["error"]
     assert post(view, "/controls", {"method": "occlusion"})[1]["method"] == "occlusion"
     assert controls().explainer is not None
     assert post(view, "/controls", {"method": "cam"})[1]["method"] == "cam"
@@ -345,7 +345,7 @@ def test_method_can_replace_the_map_of_the_file(view: LiveView, controls: Contro
 
 
 def test_model_without_map_can_be_explained_with_a_method(write_model: Callable[..., Path]) -> None:
-    controls = Controls(Model.load(write_model(method="none")), RunSettings())
+    controls = Controls(Model.load(write_model(method="none")), StreamSettings())
     with pytest.raises(UsageError, match="no saliency map"):
         controls.change({"class": "blue"})
     controls.change({"class": "blue", "method": "occlusion"})
@@ -355,22 +355,22 @@ def test_model_without_map_can_be_explained_with_a_method(write_model: Callable[
 def test_run_applies_settings_per_frame(model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
     for number in range(12):
         Image.fromarray(red_spot).save(tmp_path / f"{number:02}.png")
-    controls = Controls(model, RunSettings())
-    answers: list[Answer] = []
+    controls = Controls(model, StreamSettings())
+    predictions: list[Prediction] = []
 
     class Watcher:
         wants_overlay = True
 
-        def write(self, answer: Answer, progress: Progress) -> None:
-            answers.append(answer)
-            if len(answers) == 2:
+        def write(self, prediction: Prediction, progress: RunProgress) -> None:
+            predictions.append(prediction)
+            if len(predictions) == 2:
                 controls.change({"class": "blue", "opacity": 0.0})
 
-    with PictureSource(tmp_path) as source:
+    with ImageSource(tmp_path) as source:
         run(model, source, [Watcher()], controls)
-    assert [answers[0].explained, answers[-1].explained] == ["red", "blue"]
+    assert [predictions[0].explained, predictions[-1].explained] == ["red", "blue"]
     heated = (slice(52, 108), slice(148, 204))
-    assert np.abs(answers[1].overlay[heated].astype(int) - answers[2].overlay[heated]).mean() > 20, (
+    assert np.abs(predictions[1].overlay[heated].astype(int) - predictions[2].overlay[heated]).mean() > 20, (
         "applied from the next frame"
     )
 
@@ -378,9 +378,9 @@ def test_run_applies_settings_per_frame(model: Model, red_spot: np.ndarray, tmp_
 def test_port_in_use_is_a_usage_error(view: LiveView, controls: Controls) -> None:
     port = int(authority(view).rsplit(":", 1)[1])
     with pytest.raises(UsageError, match=rf"127\.0\.0\.1:{port}.*in use.*--view {port + 1}"):
-        LiveView(Door.at(Address("127.0.0.1", port)), ABOUT, controls).__enter__()
+        LiveView(AccessPolicy.at(Address("127.0.0.1", port)), ABOUT, controls).__enter__()
 
 
 def test_foreign_address_error_does_not_mention_the_port(controls: Controls) -> None:
     with pytest.raises(UsageError, match=r"192\.0\.2\.1:8080.*Expected an address of this machine"):
-        LiveView(Door.at(Address("192.0.2.1", 8080)), ABOUT, controls).__enter__()
+        LiveView(AccessPolicy.at(Address("192.0.2.1", 8080)), ABOUT, controls).__enter__()

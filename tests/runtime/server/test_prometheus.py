@@ -3,18 +3,18 @@
 from dataclasses import replace
 
 import pytest
-from view_client import Run, an_answer, get
+from view_client import Run, an_prediction, get
 
-from kdedge_runtime.diagnostics.system_state import BoardState
+from kdedge_runtime.diagnostics.system_state import SystemState
 from kdedge_runtime.server.live_view import LiveView
 from kdedge_runtime.server.live_view.machine_state import MachineState
 from kdedge_runtime.server.live_view.prometheus import exposition
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 
 parser = pytest.importorskip("prometheus_client.parser", reason="needs prometheus_client")
 
-SILENT = MachineState(BoardState(None, None, None, (), (), None), None)
-HOT = MachineState(BoardState(81.5, 1500.0, 2400.0, ("throttled", "under-voltage"), (), 7), 123.456)
+SILENT = MachineState(SystemState(None, None, None, (), (), None), None)
+HOT = MachineState(SystemState(81.5, 1500.0, 2400.0, ("throttled", "under-voltage"), (), 7), 123.456)
 
 
 def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -26,13 +26,13 @@ def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return found
 
 
-def test_all_metrics_use_base_units(progress: Progress) -> None:
+def test_all_metrics_use_base_units(progress: RunProgress) -> None:
     with progress.timer.measure("inference"):
         pass
-    answer = replace(an_answer(0), ranking=(("an infant", 0.75),), explained="an infant")
+    prediction = replace(an_prediction(0), ranking=(("an infant", 0.75),), explained="an infant")
     for _ in range(3):
-        progress.count(answer)
-    samples = _samples(exposition({"model": 'a "b"\\c\nd'}, answer, progress, HOT, 0.25, 2))
+        progress.count(prediction)
+    samples = _samples(exposition({"model": 'a "b"\\c\nd'}, prediction, progress, HOT, 0.25, 2))
     assert samples["kdedge_info", (("model", 'a "b"\\c\nd'),)] == 1, "text is escaped"
     assert samples["kdedge_frames_total", ()] == 3
     assert samples["kdedge_answers_total", (("label", "an infant"),)] == 3
@@ -54,15 +54,15 @@ def test_all_metrics_use_base_units(progress: Progress) -> None:
     )
 
 
-def test_unavailable_metrics_are_omitted(progress: Progress) -> None:
-    for answer in (None, an_answer(0)):
-        text = exposition({}, answer, None if answer is None else progress, SILENT, 0.0, 0)
+def test_unavailable_metrics_are_omitted(progress: RunProgress) -> None:
+    for prediction in (None, an_prediction(0)):
+        text = exposition({}, prediction, None if prediction is None else progress, SILENT, 0.0, 0)
         assert "temperature" not in text
         assert "throttled" not in text
         assert _samples(text)["kdedge_last_answer_seconds", ()] == 0
 
 
-def test_metrics_are_served_in_format_0_0_4(view: LiveView, progress: Progress) -> None:
+def test_metrics_are_served_in_format_0_0_4(view: LiveView, progress: RunProgress) -> None:
     with Run(view, progress):
         counts = []
         for _ in range(5):

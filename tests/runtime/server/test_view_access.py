@@ -14,7 +14,7 @@ import pytest
 from view_client import ABOUT, ask, authority, get, post
 
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import Controls, LiveView
 
 
@@ -70,15 +70,15 @@ def test_body_of_get_request_is_not_parsed_as_request(view: LiveView) -> None:
     host, port = authority(view).split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(head + smuggled)
-        answer = b"".join(iter(lambda: connection.recv(4096), b""))
-    assert answer.count(b"HTTP/1.1 ") == 1
+        prediction = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert prediction.count(b"HTTP/1.1 ") == 1
 
 
 @pytest.fixture
 def exposed(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveView]:
     """Serve a view with a token on loopback only."""
     monkeypatch.setattr("kdedge_runtime.server.failed_logins.PAUSE_S", 0.0)
-    with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
+    with LiveView(AccessPolicy(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
         yield opened
 
 
@@ -106,7 +106,7 @@ def test_token_is_required_and_exchanged_for_a_cookie(exposed: LiveView) -> None
 
 
 def test_views_on_one_host_have_separate_cookies(exposed: LiveView, controls: Controls) -> None:
-    with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as other:
+    with LiveView(AccessPolicy(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as other:
         names = {
             get(view, "/?token=" + "t" * 24)[0].headers["Set-Cookie"].partition("=")[0] for view in (exposed, other)
         }
@@ -139,8 +139,8 @@ def test_wrong_tokens_are_delayed_and_logged(
 
 
 def test_environment_token_is_not_printed(controls: Controls) -> None:
-    door = Door.at(Address("127.0.0.1", 0), "t" * 24, is_printed=False)
-    with LiveView(door, ABOUT, controls) as opened:
+    policy = AccessPolicy.at(Address("127.0.0.1", 0), "t" * 24, is_printed=False)
+    with LiveView(policy, ABOUT, controls) as opened:
         assert "t" * 24 not in opened.url
         assert get(opened, "/metrics.json")[0].status == 401
 
@@ -167,7 +167,7 @@ def test_https_view_uses_secure_cookie(
 ) -> None:
     shown: list[tuple[int, str, str]] = []
 
-    def visit(self: LiveView, answer: object, progress: object) -> None:
+    def visit(self: LiveView, prediction: object, progress: object) -> None:
         if shown:
             return
         context = ssl.create_default_context()

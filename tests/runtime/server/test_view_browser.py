@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from browser import browser, open_page
 from PIL import Image
-from view_client import ABOUT, HERE, an_answer
+from view_client import ABOUT, HERE, an_prediction
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
-from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.runner import run
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 
 DESK = {"viewport": {"width": 1280, "height": 860}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
@@ -151,7 +151,7 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
     page.click("[data-judgement=wrong]")
     page.wait_for_selector("#told.good:has-text('red is wrong')")
     right, wrong = store
-    assert (right.judgement, wrong.judgement) == ("right", "wrong")
+    assert (right.judgment, wrong.judgment) == ("right", "wrong")
     assert right.frame_name == wrong.frame_name
     stored = np.asarray(Image.open(BytesIO(right.frame_jpeg))).astype(int)
     below = slice(90, 108)  # in the square, above the caption; the visible box is outlined at 70 and 249
@@ -203,7 +203,7 @@ def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore
     page.wait_for_selector("#told.good:has-text('wrong region for red')")
     page.wait_for_selector("#state.live")
     (verdict,) = store
-    assert verdict.judgement == "place"
+    assert verdict.judgment == "place"
     np.testing.assert_allclose(verdict.box, (0.25, 0.3, 0.75, 0.8), atol=0.01)
     assert page.is_hidden("#drawing")
     page.click("[data-judgement=place]")
@@ -238,7 +238,7 @@ def test_page_reports_end_of_run_and_reconnects(chromium: Any, model: Model, con
     page.wait_for_selector("#state.lost")
     port = int(page.url.rstrip("/").rpartition(":")[2])
     ended.clear()
-    with LiveView(Door.at(Address("127.0.0.1", port)), ABOUT, controls) as view:
+    with LiveView(AccessPolicy.at(Address("127.0.0.1", port)), ABOUT, controls) as view:
         thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
         thread.start()
         before = _picture(page)
@@ -251,7 +251,7 @@ def test_page_reports_end_of_run_and_reconnects(chromium: Any, model: Model, con
 def test_token_can_be_entered(chromium: Any, model: Model, controls: Controls) -> None:
     ended = threading.Event()
     token = "t" * 20
-    with LiveView(Door(Address("127.0.0.1", 0), token), ABOUT, controls) as view:
+    with LiveView(AccessPolicy(Address("127.0.0.1", 0), token), ABOUT, controls) as view:
         thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
         thread.start()
         page = open_page(chromium, view.url.partition("?")[0], **PHONE)
@@ -277,25 +277,25 @@ def test_hidden_tab_requests_no_images(chromium: Any, watched: LiveView, tmp_pat
 
 
 def test_long_displayed_image_accepts_feedback(
-    chromium: Any, controls: Controls, store: FeedbackStore, progress: Progress, monkeypatch: pytest.MonkeyPatch
+    chromium: Any, controls: Controls, store: FeedbackStore, progress: RunProgress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulate `--cadence on-change` without changes: frames are predicted but not drawn."""
     monkeypatch.setattr("kdedge_runtime.server.live_view.view_server.PATIENCE_S", 0.3)
     ended, drawn = threading.Event(), []
     with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
 
-        def answers() -> None:
+        def predictions() -> None:
             for index in itertools.count():
                 if ended.wait(0.04):
                     return
-                answer = an_answer(index)
+                prediction = an_prediction(index)
                 if view.wants_overlay and not drawn:
-                    answer = replace(answer, overlay=answer.frame.rgb)
-                    drawn.append(answer.frame.name)
-                progress.count(answer)
-                view.write(answer, progress)
+                    prediction = replace(prediction, overlay=prediction.frame.rgb)
+                    drawn.append(prediction.frame.name)
+                progress.count(prediction)
+                view.write(prediction, progress)
 
-        thread = threading.Thread(target=answers)
+        thread = threading.Thread(target=predictions)
         thread.start()
         try:
             page = _live(chromium, view.url, **DESK)

@@ -9,24 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from view_client import ABOUT, HERE, MAP, Run, an_answer, get, post, shown_now
+from view_client import ABOUT, HERE, MAP, Run, an_prediction, get, post, shown_now
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
-from kdedge_runtime.server.live_view.sent_frames import Shown
+from kdedge_runtime.server.live_view.sent_frames import SentFrames
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 
 
-def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: Progress, store: FeedbackStore) -> None:
+def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: RunProgress, store: FeedbackStore) -> None:
     with Run(view, progress):
         serial = shown_now(view)
         time.sleep(0.2)  # the run continues
-        status, answer = post(view, "/feedback", {"serial": serial, "judgement": "right"})
-    assert (status, answer) == (200, {"label": "<b>stop</b>", "kept": 1})
+        status, prediction = post(view, "/feedback", {"serial": serial, "judgement": "right"})
+    assert (status, prediction) == (200, {"label": "<b>stop</b>", "kept": 1})
     (verdict,) = store
     assert verdict.frame_name == f"#{serial - 1}"
-    assert (verdict.judgement, verdict.true_label, verdict.explained) == ("right", "<b>stop</b>", "tree")
+    assert (verdict.judgment, verdict.true_label, verdict.explained) == ("right", "<b>stop</b>", "tree")
     assert verdict.model_sha256 == "ab" * 32
     np.testing.assert_array_equal(verdict.saliency_map, MAP)
     assert np.asarray(Image.open(BytesIO(verdict.frame_jpeg))).shape == (48, 64, 3)
@@ -40,13 +40,19 @@ def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: Progre
         ({"judgement": "place", "box": [0.1, 0.2, 0.5, 1]}, "place", "<b>stop</b>", (0.1, 0.2, 0.5, 1.0)),
     ],
 )
-def test_every_judgement_is_stored(
-    view: LiveView, progress: Progress, store: FeedbackStore, said: dict, judgement: str, label: str | None, box: object
+def test_every_judgment_is_stored(
+    view: LiveView,
+    progress: RunProgress,
+    store: FeedbackStore,
+    said: dict,
+    judgment: str,
+    label: str | None,
+    box: object,
 ) -> None:
     with Run(view, progress):
         assert post(view, "/feedback", {"serial": shown_now(view)} | said)[0] == 200
     (verdict,) = store
-    assert (verdict.judgement, verdict.true_label, verdict.box) == (judgement, label, box)
+    assert (verdict.judgment, verdict.true_label, verdict.box) == (judgment, label, box)
 
 
 @pytest.mark.parametrize(
@@ -67,23 +73,23 @@ def test_every_judgement_is_stored(
         {"judgement": "right", "serial": 10**9},
     ],
 )
-def test_invalid_feedback_is_rejected(view: LiveView, progress: Progress, store: FeedbackStore, said: dict) -> None:
+def test_invalid_feedback_is_rejected(view: LiveView, progress: RunProgress, store: FeedbackStore, said: dict) -> None:
     with Run(view, progress):
-        status, answer = post(view, "/feedback", {"serial": shown_now(view)} | said)
+        status, prediction = post(view, "/feedback", {"serial": shown_now(view)} | said)
     assert status == 400
-    assert answer["error"]
+    assert prediction["error"]
     assert len(store) == 0
 
 
-def test_held_frame_is_kept(view: LiveView, progress: Progress, store: FeedbackStore) -> None:
+def test_held_frame_is_kept(view: LiveView, progress: RunProgress, store: FeedbackStore) -> None:
     with Run(view, progress):
         serial = shown_now(view)
-        status, answer = post(view, "/hold", {"serial": serial})
-        assert (status, answer["serial"], answer["label"]) == (200, serial, "<b>stop</b>")
+        status, prediction = post(view, "/hold", {"serial": serial})
+        assert (status, prediction["serial"], prediction["label"]) == (200, serial, "<b>stop</b>")
         body = get(view, f"/frame.jpg?serial={serial}")[1]
         assert np.asarray(Image.open(BytesIO(body))).shape == (48, 64, 3)
-    shown = Shown()
-    large = replace(an_answer(0), frame=Frame(0, np.zeros((2000, 2000, 3), np.uint8), 0.0, ""))
+    shown = SentFrames()
+    large = replace(an_prediction(0), frame=Frame(0, np.zeros((2000, 2000, 3), np.uint8), 0.0, ""))
     for number in range(1, 40):
         shown.add(number, large)
         shown.hold(number)
@@ -91,15 +97,17 @@ def test_held_frame_is_kept(view: LiveView, progress: Progress, store: FeedbackS
     assert get(view, "/frame.jpg?serial=999999")[0].status == 410
 
 
-def test_feedback_without_store_is_rejected(controls: Controls, progress: Progress) -> None:
+def test_feedback_without_store_is_rejected(controls: Controls, progress: RunProgress) -> None:
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
         assert json.loads(get(view, "/metrics.json")[1])["feedback"] is None
-        status, answer = post(view, "/feedback", {"serial": shown_now(view), "judgement": "right"})
+        status, prediction = post(view, "/feedback", {"serial": shown_now(view), "judgement": "right"})
         assert status == 400
-        assert "--feedback FILE" in answer["error"]
+        assert "--feedback FILE" in prediction["error"]
 
 
-def test_unusable_store_is_reported_and_view_continues(controls: Controls, progress: Progress, tmp_path: Path) -> None:
+def test_unusable_store_is_reported_and_view_continues(
+    controls: Controls, progress: RunProgress, tmp_path: Path
+) -> None:
     (tmp_path / "feedback.sqlite").write_bytes(b"damaged" * 1000)
     with (
         FeedbackStore.open(tmp_path / "feedback.sqlite", cap_mb=10) as store,
@@ -107,9 +115,9 @@ def test_unusable_store_is_reported_and_view_continues(controls: Controls, progr
         Run(view, progress) as run,
     ):
         serial = shown_now(view)
-        status, answer = post(view, "/feedback", {"serial": serial, "judgement": "right"})
+        status, prediction = post(view, "/feedback", {"serial": serial, "judgement": "right"})
         assert status == 500
-        assert "feedback.sqlite" in answer["error"]
+        assert "feedback.sqlite" in prediction["error"]
         assert json.loads(get(view, "/metrics.json")[1])["feedback"] == {"kept": None}
         before = run.written
         time.sleep(0.2)

@@ -13,16 +13,16 @@ from browser import browser, open_page
 from PIL import Image, PngImagePlugin
 
 from kdedge_runtime.drawing.colormap import heat_ramp
-from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, SteadyScale, display_heat, peak
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, SmoothedScale, display_heat, peak
 from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.errors import MissingDependency
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocess import fit
-from kdedge_runtime.server import Address, Door
+from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.browser.page_server import WebServer
 from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
-from kdedge_runtime.util.images import read_picture
+from kdedge_runtime.util.images import read_image
 
 FILM = Path(__file__).parents[4] / "shared" / "data" / "camera-bottles-640x360.mp4"
 LATEST = """async () => {
@@ -78,7 +78,7 @@ def serve() -> Iterator[Callable[[Model], str]]:
             onnxruntime_web()
         except MissingDependency:
             pytest.skip("onnxruntime-web is not here: make web-assets")
-        server = WebServer(Door.at(Address("127.0.0.1", 0)), model)
+        server = WebServer(AccessPolicy.at(Address("127.0.0.1", 0)), model)
         servers.append(server)
         server.start("web")
         return server.url
@@ -152,7 +152,9 @@ def test_preprocessing_is_bit_exact_with_python(page: Any, height: int, width: i
             {name: getattr(spec, name) for name in ("height", "width", "resize", "crop_fraction", "interpolation")},
         ],
     )
-    np.testing.assert_array_equal(np.array(fitted, np.uint8).reshape(spec.height, spec.width, 3), fit(picture, spec))
+    np.testing.assert_array_equal(
+        np.array(fitted, np.uint8).reshape(spec.height, spec.width, 3), preprocess(picture, spec)
+    )
 
 
 def test_camera_results_match_python_without_network_requests(page: Any, model: Model) -> None:
@@ -213,7 +215,7 @@ def test_image_is_explained_with_opacity(page: Any, model: Model, red_spot: np.n
     page.wait_for_selector("#label:has-text('red')")
     latest = _latest(page)
     picture = np.asarray(Image.open(tmp_path / "spot.png"))
-    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), fit(picture, model.metadata.input))
+    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), preprocess(picture, model.metadata.input))
     _assert_as_in_python(latest, model)
 
     def green_on_the_spot() -> int:
@@ -236,7 +238,7 @@ def test_transparency_matches_python(page: Any, model: Model, tmp_path: Path) ->
     chooser.value.set_files(tmp_path / "logo.png")
     page.wait_for_selector("#label:has-text('red')")
     latest = _latest(page)
-    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), read_picture(tmp_path / "logo.png"))
+    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), read_image(tmp_path / "logo.png"))
     _assert_as_in_python(latest, model)
 
 
@@ -254,8 +256,8 @@ def test_color_profile_is_ignored_as_in_python(page: Any, model: Model, tmp_path
 @pytest.mark.parametrize("display", [UNMEASURED, MapDisplay(0.4, -0.3, 1.0), MapDisplay(-1.0, 0.25, 9.0)])
 def test_heat_map_matches_python(page: Any, display: MapDisplay) -> None:
     """Canvas blending rounds differently, so levels may differ by two."""
-    cells = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
-    spec, scale = ImageInput(60, 60, (0.0,) * 3, (1.0,) * 3, resize="squash"), peak(cells)
+    positions = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    spec, scale = ImageInput(60, 60, (0.0,) * 3, (1.0,) * 3, resize="squash"), peak(positions)
     drawn = page.evaluate(
         """async ([cells, scale, about]) => {
             const { draw } = await import("/heat.js");
@@ -266,13 +268,13 @@ def test_heat_map_matches_python(page: Any, display: MapDisplay) -> None:
             return [...canvas.getContext("2d").getImageData(0, 0, 260, 180).data];
         }""",
         [
-            cells.ravel().tolist(),
+            positions.ravel().tolist(),
             scale,
             {"input": asdict(spec), "ramp": heat_ramp().tolist(), "display": asdict(display)},
         ],
     )
     white = np.full((180, 260, 3), 255, np.uint8)
-    heat = display_heat(cells, scale, display.typical_contrast)
+    heat = display_heat(positions, scale, display.typical_contrast)
     expected = draw_overlay(white, heat, (0, 0, 260, 180), shift=display.shift)
     found = np.array(drawn, np.uint8).reshape(180, 260, 4)[..., :3]
     assert np.abs(found.astype(int) - expected).max() <= 2
@@ -280,7 +282,7 @@ def test_heat_map_matches_python(page: Any, display: MapDisplay) -> None:
 
 def test_heat_scale_matches_python(page: Any) -> None:
     peaks = [(4.0, 0.0), (1.0, 0.5), (1.0, 0.02), (0.0, 3.0), (2.0, 0.1)]
-    python = SteadyScale()
+    python = SmoothedScale()
     shown = page.evaluate(
         """async (peaks) => {
             const { SteadyScale } = await import("/heat.js");

@@ -19,23 +19,23 @@ from PIL import Image
 
 from kdedge_runtime.drawing.heatmap import HeatStats
 from kdedge_runtime.errors import KdedgeError, MissingDependency, SourceError, UsageError
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.sinks.image_folder import PictureFolder
-from kdedge_runtime.sinks.json_lines import JsonLines, record
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.sinks.image_folder import ImageFolder
+from kdedge_runtime.sinks.json_lines import JsonLinesFile, record
 from kdedge_runtime.sinks.status_line import StatusLine
 from kdedge_runtime.sinks.video_file import VideoFile
 from kdedge_runtime.sinks.window import Window
-from kdedge_runtime.sources.image_source import PictureSource
-from kdedge_runtime.sources.source import Frame, Truth
-from kdedge_runtime.stream.statistics import Progress
-from kdedge_runtime.util.files import UniqueNames, written
+from kdedge_runtime.sources.image_source import ImageSource
+from kdedge_runtime.sources.source import Frame, GroundTruth
+from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.util.files import UniqueNames, displayable
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
-def _answer(index: int = 0, name: str = "frame", shade: int = 0, captured_at: float = 0.0) -> Answer:
+def _prediction(index: int = 0, name: str = "frame", shade: int = 0, captured_at: float = 0.0) -> Prediction:
     picture = np.full((48, 64, 3), shade, np.uint8)
-    return Answer(
+    return Prediction(
         frame=Frame(index, picture, captured_at, name),
         ranking=(("sign, “stop”", 0.912345), ("tree", 0.05)),
         explained="tree",
@@ -47,12 +47,12 @@ def _answer(index: int = 0, name: str = "frame", shade: int = 0, captured_at: fl
 
 
 @pytest.fixture
-def progress(tmp_path: Path) -> Progress:
-    return Progress(PictureSource(tmp_path))
+def progress(tmp_path: Path) -> RunProgress:
+    return RunProgress(ImageSource(tmp_path))
 
 
 def test_record_contains_prediction_and_capture_time() -> None:
-    assert record(_answer(7, "cam #7"), age_now_s=1.5, now=NOW) == {
+    assert record(_prediction(7, "cam #7"), age_now_s=1.5, now=NOW) == {
         "frame": 7,
         "name": "cam #7",
         "time": "2026-03-01T11:59:58.500+00:00",
@@ -66,27 +66,27 @@ def test_record_contains_prediction_and_capture_time() -> None:
 
 
 def test_missing_map_and_evidence_are_null() -> None:
-    assert record(replace(_answer(), heat=None), 0, NOW)["heat"] is None
-    nowhere = record(replace(_answer(), heat=HeatStats(None, None, 0.0, None)), 0, NOW)["heat"]
+    assert record(replace(_prediction(), heat=None), 0, NOW)["heat"] is None
+    nowhere = record(replace(_prediction(), heat=HeatStats(None, None, 0.0, None)), 0, NOW)["heat"]
     assert nowhere == {"cx": None, "cy": None, "area": 0.0, "entropy": None}
 
 
-def test_lines_are_flushed_immediately(tmp_path: Path, progress: Progress) -> None:
+def test_lines_are_flushed_immediately(tmp_path: Path, progress: RunProgress) -> None:
     target = tmp_path / "new" / "out.jsonl"
-    with JsonLines(str(target), threading.Event()) as sink:
+    with JsonLinesFile(str(target), threading.Event()) as sink:
         for index in range(3):
-            sink.write(_answer(index), progress)
+            sink.write(_prediction(index), progress)
             lines = target.read_text(encoding="utf-8").splitlines()
             assert [json.loads(line)["frame"] for line in lines] == list(range(index + 1))
     assert datetime.fromisoformat(json.loads(lines[0])["time"]).utcoffset() == timedelta(0)
 
 
-def test_stdout_stays_open(capsys: pytest.CaptureFixture[str], progress: Progress) -> None:
-    with JsonLines("-", threading.Event()) as sink:
-        sink.write(_answer(), progress)
+def test_stdout_stays_open(capsys: pytest.CaptureFixture[str], progress: RunProgress) -> None:
+    with JsonLinesFile("-", threading.Event()) as sink:
+        sink.write(_prediction(), progress)
     print("still open")
-    answer, summary, after = capsys.readouterr().out.splitlines()
-    assert json.loads(answer)["label"] == "sign, “stop”"
+    prediction, summary, after = capsys.readouterr().out.splitlines()
+    assert json.loads(prediction)["label"] == "sign, “stop”"
     assert list(json.loads(summary)) == ["summary"]
     assert after == "still open"
 
@@ -94,7 +94,7 @@ def test_stdout_stays_open(capsys: pytest.CaptureFixture[str], progress: Progres
 def test_unwritable_path_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--jsonl cannot write"):
-        JsonLines(str(tmp_path / "file" / "out.jsonl"), threading.Event()).__enter__()
+        JsonLinesFile(str(tmp_path / "file" / "out.jsonl"), threading.Event()).__enter__()
 
 
 def _frames_of(path: Path) -> tuple[list[float], float, tuple[int, int]]:
@@ -108,12 +108,12 @@ def _frames_of(path: Path) -> tuple[list[float], float, tuple[int, int]]:
     return means, capture.get(cv2.CAP_PROP_FPS), size
 
 
-def test_video_contains_each_frame_once(tmp_path: Path, progress: Progress) -> None:
+def test_video_contains_each_frame_once(tmp_path: Path, progress: RunProgress) -> None:
     pytest.importorskip("cv2")
     target = tmp_path / "new" / "out.mp4"
     with VideoFile(target, 12.0, live=False) as sink:
         for index in range(8):
-            sink.write(_answer(index, shade=30 * index), progress)
+            sink.write(_prediction(index, shade=30 * index), progress)
             assert not target.exists(), "no partial video under the final name"
     means, fps, size = _frames_of(target)
     assert means == pytest.approx([30 * index for index in range(8)], abs=6)
@@ -122,76 +122,76 @@ def test_video_contains_each_frame_once(tmp_path: Path, progress: Progress) -> N
 
 
 @pytest.mark.parametrize("fps", [23.976, 59.94, 66.6667, 119.88, 120.123, 240.04])
-def test_any_frame_rate_is_written(tmp_path: Path, progress: Progress, fps: float) -> None:
+def test_any_frame_rate_is_written(tmp_path: Path, progress: RunProgress, fps: float) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", fps, live=False) as sink:
-        sink.write(_answer(), progress)
+        sink.write(_prediction(), progress)
     assert _frames_of(tmp_path / "out.mp4")[1] == pytest.approx(fps, rel=1e-3)
 
 
-def test_live_video_keeps_real_time(tmp_path: Path, progress: Progress) -> None:
+def test_live_video_keeps_real_time(tmp_path: Path, progress: RunProgress) -> None:
     pytest.importorskip("cv2")
     target = tmp_path / "out.mp4"
     with VideoFile(target, 10.0, live=True) as sink:
         for captured_at, shade in ((100.0, 0), (100.1, 60), (100.5, 120), (100.51, 250), (100.6, 180)):
-            sink.write(_answer(shade=shade, captured_at=captured_at), progress)
+            sink.write(_prediction(shade=shade, captured_at=captured_at), progress)
     means, _, _ = _frames_of(target)
     assert means == pytest.approx([0, 60, 120, 120, 120, 120, 180], abs=6)
 
 
-def test_frame_of_another_size_is_resized(tmp_path: Path, progress: Progress) -> None:
+def test_frame_of_another_size_is_resized(tmp_path: Path, progress: RunProgress) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
-        sink.write(_answer(), progress)
-        sink.write(replace(_answer(1), overlay=np.full((96, 128, 3), 200, np.uint8)), progress)
+        sink.write(_prediction(), progress)
+        sink.write(replace(_prediction(1), overlay=np.full((96, 128, 3), 200, np.uint8)), progress)
     means, _, _ = _frames_of(tmp_path / "out.mp4")
     assert means == pytest.approx([0, 200], abs=6)
 
 
-def test_undrawn_frames_keep_video_timing(tmp_path: Path, progress: Progress) -> None:
+def test_undrawn_frames_keep_video_timing(tmp_path: Path, progress: RunProgress) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         for index, shade in ((0, 0), (1, None), (2, None), (3, 200)):
-            sink.write(_answer(index, shade=shade) if shade is not None else _undrawn(index), progress)
+            sink.write(_prediction(index, shade=shade) if shade is not None else _undrawn(index), progress)
     assert _frames_of(tmp_path / "out.mp4")[0] == pytest.approx([0, 200, 200, 200], abs=6)
 
 
-def _undrawn(index: int) -> Answer:
-    return replace(_answer(index), saliency_map=None, heat=None, left_out="cadence", overlay=None)
+def _undrawn(index: int) -> Prediction:
+    return replace(_prediction(index), saliency_map=None, heat=None, left_out="cadence", overlay=None)
 
 
-def test_long_gaps_are_shortened(tmp_path: Path, progress: Progress) -> None:
+def test_long_gaps_are_shortened(tmp_path: Path, progress: RunProgress) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", 2.0, live=True) as sink:
         for captured_at in (0.0, 3600.0, 3600.5):
-            sink.write(_answer(captured_at=captured_at), progress)
+            sink.write(_prediction(captured_at=captured_at), progress)
     assert 10 * 2 < len(_frames_of(tmp_path / "out.mp4")[0]) < 10 * 2 + 5
 
 
-def test_failed_run_keeps_its_video(tmp_path: Path, progress: Progress) -> None:
+def test_failed_run_keeps_its_video(tmp_path: Path, progress: RunProgress) -> None:
     pytest.importorskip("cv2")
     with pytest.raises(SourceError), VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
-        sink.write(_answer(), progress)
+        sink.write(_prediction(), progress)
         raise SourceError("gone")
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
 
 
 def test_video_ends_before_the_disk_is_full(
-    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, progress: RunProgress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
-        sink.write(_answer(0), progress)
+        sink.write(_prediction(0), progress)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
         monkeypatch.setattr(sink, "_next_look", 0.0)
         with pytest.raises(KdedgeError, match=r"nearly full \(1 MB free\).*is playable: 1 frames"):
-            sink.write(_answer(1), progress)
+            sink.write(_prediction(1), progress)
     assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
 
 
 def test_full_disk_at_start_keeps_earlier_video(
-    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, progress: RunProgress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("cv2")
     (tmp_path / "out.mp4").write_bytes(b"an earlier film")
@@ -200,18 +200,18 @@ def test_full_disk_at_start_keeps_earlier_video(
         pytest.raises(KdedgeError, match=r"nearly full \(1 MB free\).*Nothing was recorded"),
         VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink,
     ):
-        sink.write(_answer(0), progress)
+        sink.write(_prediction(0), progress)
     assert (tmp_path / "out.mp4").read_bytes() == b"an earlier film"
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_video_is_playable_after_encoder_failure(tmp_path: Path, progress: Progress) -> None:
+def test_video_is_playable_after_encoder_failure(tmp_path: Path, progress: RunProgress) -> None:
     pytest.importorskip("cv2")
     with pytest.raises(KdedgeError, match="cannot write"), VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         for index in range(20):
-            sink.write(_answer(index), progress)
+            sink.write(_prediction(index), progress)
         shutil.rmtree(sink._segment.parent)
-        sink.write(_answer(20), progress)
+        sink.write(_prediction(20), progress)
     assert len(_frames_of(tmp_path / "out.mp4")[0]) == 20
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
@@ -226,7 +226,7 @@ def test_run_without_frames_keeps_earlier_video(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("has_links", [True, False])
 def test_earlier_videos_are_numbered(
-    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch, has_links: bool
+    tmp_path: Path, progress: RunProgress, monkeypatch: pytest.MonkeyPatch, has_links: bool
 ) -> None:
     pytest.importorskip("cv2")
     if not has_links:
@@ -237,7 +237,7 @@ def test_earlier_videos_are_numbered(
         monkeypatch.setattr(Path, "hardlink_to", refuse)
     for shade in (0, 80, 160):
         with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
-            sink.write(_answer(shade=shade), progress)
+            sink.write(_prediction(shade=shade), progress)
     shades = {path.name: _frames_of(path)[0][0] for path in tmp_path.iterdir()}
     assert shades == {
         "out-1.mp4": pytest.approx(0, abs=6),
@@ -266,11 +266,11 @@ def test_restart_on_full_disk_keeps_video(tmp_path: Path, video: Path, model_pat
         subprocess.run(["umount", disk], check=True)
 
 
-def test_last_line_is_the_summary(tmp_path: Path, progress: Progress) -> None:
-    with JsonLines(str(tmp_path / "a"), threading.Event()) as sink:
-        for answer in (_answer(0), _undrawn(1)):
-            progress.count(answer)
-            sink.write(answer, progress)
+def test_last_line_is_the_summary(tmp_path: Path, progress: RunProgress) -> None:
+    with JsonLinesFile(str(tmp_path / "a"), threading.Event()) as sink:
+        for prediction in (_prediction(0), _undrawn(1)):
+            progress.count(prediction)
+            sink.write(prediction, progress)
     first, second, last = map(json.loads, (tmp_path / "a").read_text().splitlines())
     assert (first["explained"], first["left_out"]) == ("tree", None)
     assert (second["explained"], second["left_out"], second["heat"]) == (None, "cadence", None)
@@ -281,19 +281,22 @@ def test_last_line_is_the_summary(tmp_path: Path, progress: Progress) -> None:
 
 
 def test_synthetic_frames_have_ground_truth() -> None:
-    answer = _answer()
-    frame = replace(answer.frame, truth=Truth("stop", (16, 12, 48, 48)))
-    assert record(replace(answer, frame=frame), 0, NOW)["truth"] == {"label": "stop", "box": [0.25, 0.25, 0.75, 1.0]}
+    prediction = _prediction()
+    frame = replace(prediction.frame, truth=GroundTruth("stop", (16, 12, 48, 48)))
+    assert record(replace(prediction, frame=frame), 0, NOW)["truth"] == {
+        "label": "stop",
+        "box": [0.25, 0.25, 0.75, 1.0],
+    }
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes need POSIX")
-def test_named_pipe_is_supported(tmp_path: Path, progress: Progress) -> None:
+def test_named_pipe_is_supported(tmp_path: Path, progress: RunProgress) -> None:
     os.mkfifo(tmp_path / "pipe")
     read: list[str] = []
     reader = threading.Thread(target=lambda: read.extend((tmp_path / "pipe").read_text().splitlines()))
     reader.start()
-    with JsonLines(str(tmp_path / "pipe"), threading.Event()) as sink:
-        sink.write(_answer(3), progress)
+    with JsonLinesFile(str(tmp_path / "pipe"), threading.Event()) as sink:
+        sink.write(_prediction(3), progress)
     reader.join(5)
     assert [json.loads(line).get("frame") for line in read] == [3, None]
 
@@ -328,8 +331,8 @@ def test_full_disk_leaves_complete_lines(tmp_path: Path) -> None:
     assert 2 <= len(lines) < 10
 
 
-def test_overlays_are_named_after_their_images(tmp_path: Path, progress: Progress) -> None:
-    with PictureFolder(tmp_path / "out", names_differ=False) as sink:
+def test_overlays_are_named_after_their_images(tmp_path: Path, progress: RunProgress) -> None:
+    with ImageFolder(tmp_path / "out", names_differ=False) as sink:
         for name, shade in (
             ("a/1.png", 0),
             ("b/1.png", 100),
@@ -337,7 +340,7 @@ def test_overlays_are_named_after_their_images(tmp_path: Path, progress: Progres
             ("film.v2-000001", 50),
             ("film.v2-000002", 60),
         ):
-            sink.write(_answer(name=name, shade=shade), progress)
+            sink.write(_prediction(name=name, shade=shade), progress)
     written = {
         path.relative_to(tmp_path / "out").as_posix(): round(np.asarray(Image.open(path)).mean())
         for path in (tmp_path / "out").rglob("*.jpg")
@@ -351,20 +354,20 @@ def test_overlays_are_named_after_their_images(tmp_path: Path, progress: Progres
     }
 
 
-def test_numbered_frames_replace_existing_files(tmp_path: Path, progress: Progress) -> None:
-    with PictureFolder(tmp_path / "out", names_differ=True) as sink:
+def test_numbered_frames_replace_existing_files(tmp_path: Path, progress: RunProgress) -> None:
+    with ImageFolder(tmp_path / "out", names_differ=True) as sink:
         for name, shade in (("film.v2-000001", 50), ("film.v2-000002", 60), ("film.v2-000001", 200)):
-            sink.write(_answer(name=name, shade=shade), progress)
+            sink.write(_prediction(name=name, shade=shade), progress)
     written = {path.name: round(np.asarray(Image.open(path)).mean()) for path in (tmp_path / "out").iterdir()}
     assert written == {"film.v2-000001.jpg": 200, "film.v2-000002.jpg": 60}
 
 
 @pytest.mark.parametrize("names_differ", [True, False])
-def test_long_escaped_names_are_shortened(tmp_path: Path, progress: Progress, names_differ: bool) -> None:
-    name = written(os.fsdecode(b"\xe9" * 200))
-    with PictureFolder(tmp_path / "out", names_differ=names_differ) as sink:
+def test_long_escaped_names_are_shortened(tmp_path: Path, progress: RunProgress, names_differ: bool) -> None:
+    name = displayable(os.fsdecode(b"\xe9" * 200))
+    with ImageFolder(tmp_path / "out", names_differ=names_differ) as sink:
         for ending in ("x", "y"):
-            sink.write(_answer(name=f"{name}/{name}{ending}.png"), progress)
+            sink.write(_prediction(name=f"{name}/{name}{ending}.png"), progress)
     files = list((tmp_path / "out").rglob("*.jpg"))
     assert len({path.name for path in files}) == 2, "names stay different"
     assert all(path.name.startswith("\\xe9") and len(path.name.encode()) <= 255 for path in files)
@@ -385,23 +388,23 @@ def test_status_line_shows_progress_and_is_cleared(tmp_path: Path, red_spot: np.
     for index in range(4):
         Image.fromarray(red_spot).save(tmp_path / f"{index}.png")
     terminal = io.StringIO()
-    with PictureSource(tmp_path) as source:
-        progress = Progress(source)
+    with ImageSource(tmp_path) as source:
+        progress = RunProgress(source)
         with StatusLine(terminal) as sink:
-            sink.write(_answer(1), progress)
-            sink.write(_answer(2), progress)
+            sink.write(_prediction(1), progress)
+            sink.write(_prediction(2), progress)
     shown = terminal.getvalue().split("\r\x1b[2K")
     assert shown[1].startswith("frame 2/4 (50 %)")
     assert "91 %" in shown[1]
     assert shown[2:] == [""], "at most five updates per second, and cleared at the end"
 
 
-def test_untrusted_labels_are_escaped_on_the_terminal(progress: Progress) -> None:
-    answer = replace(_answer(), ranking=(("stop\x1b[2J\nsign\x9b1m", 0.9),))
-    progress.count(answer)
+def test_untrusted_labels_are_escaped_on_the_terminal(progress: RunProgress) -> None:
+    prediction = replace(_prediction(), ranking=(("stop\x1b[2J\nsign\x9b1m", 0.9),))
+    progress.count(prediction)
     terminal = io.StringIO()
     with StatusLine(terminal) as sink:
-        sink.write(answer, progress)
+        sink.write(prediction, progress)
     shown = terminal.getvalue().split("\r\x1b[2K")[1]
     assert r"stop\x1b[2J\nsign\x9b1m 90 %" in shown
     assert progress.summary().table().splitlines()[-1] == r"predictions: stop\x1b[2J\nsign\x9b1m 1"

@@ -18,7 +18,7 @@ from video_frames import frames_of
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.sinks.fragmented_mp4 import FragmentWriter
 from kdedge_runtime.util import files
-from kdedge_runtime.util.files import staged, write_whole
+from kdedge_runtime.util.files import atomic_path, atomic_write
 from kdedge_runtime.util.temporary_files import scratch_folder
 
 cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
@@ -29,8 +29,8 @@ RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import ma
 def film(path: Path, greys: list[int], fps: float = 12.0) -> bytes:
     """Return a complete MP4 written by OpenCV."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (64, 48))
-    for grey in greys:
-        writer.write(np.full((48, 64, 3), grey, np.uint8))
+    for gray in greys:
+        writer.write(np.full((48, 64, 3), gray, np.uint8))
     writer.release()
     return path.read_bytes()
 
@@ -191,9 +191,9 @@ def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
         tmp_path / "model.onnx",
     )
     assert len(list(tmp_path.glob(".kdedge-*.onnx"))) == 1
-    with staged(tmp_path / "other.onnx") as temporary:
+    with atomic_path(tmp_path / "other.onnx") as temporary:
         assert list(tmp_path.glob(".kdedge-*.onnx")) == [temporary]
-        write_whole(tmp_path / "third.onnx", b"third")
+        atomic_write(tmp_path / "third.onnx", b"third")
         assert temporary.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.onnx", "third.onnx"]
 
@@ -202,7 +202,7 @@ def test_staging_without_locks_closes_the_handle(tmp_path: Path, monkeypatch: py
     """Windows cannot rename open files."""
     monkeypatch.setattr(files, "HAS_LOCKS", False)
     before = len(list(Path("/dev/fd").iterdir()))
-    with staged(tmp_path / "model.onnx") as temporary:
+    with atomic_path(tmp_path / "model.onnx") as temporary:
         temporary.write_bytes(b"model")
         assert len(list(Path("/dev/fd").iterdir())) == before
     assert (tmp_path / "model.onnx").read_bytes() == b"model"

@@ -9,7 +9,7 @@ from PIL import Image
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.sources import open_source
 from kdedge_runtime.sources.grammar import parse_source
-from kdedge_runtime.sources.looped import Looped
+from kdedge_runtime.sources.looped import LoopedSource
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_video_can_be_looped(video: Path) -> None:
 def test_loop_without_readable_frames_fails(photos: Path) -> None:
     for picture in photos.glob("*.png"):
         picture.write_bytes(b"broken")
-    with Looped(open_source(str(photos))) as source, pytest.raises(SourceError, match="nothing to repeat"):
+    with LoopedSource(open_source(str(photos))) as source, pytest.raises(SourceError, match="nothing to repeat"):
         list(source)
 
 

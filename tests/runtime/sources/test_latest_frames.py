@@ -12,7 +12,7 @@ from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.video_source import VideoSource
 
-PICTURE = np.zeros((2, 2, 3), np.uint8)
+IMAGE = np.zeros((2, 2, 3), np.uint8)
 
 
 class Camera:
@@ -36,7 +36,7 @@ class Camera:
     def __iter__(self) -> Iterator[Frame]:
         for index in range(self._count):
             time.sleep(self._period_s)
-            yield Frame(index, PICTURE, time.monotonic(), str(index))
+            yield Frame(index, IMAGE, time.monotonic(), str(index))
         if self._end == "breaks":
             raise SourceError("the cable is out")
         if self._end == "falls silent":

@@ -20,7 +20,7 @@ from kdedge_runtime.sources.camera import OpenCVConnection
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.live_source import Backoff, LiveSource
 
-QUICK = Backoff(first_s=0.01, longest_s=0.05, patience_s=5)
+QUICK = Backoff(first_s=0.01, longest_s=0.05, timeout_s=5)
 
 
 class Plug:
@@ -105,7 +105,7 @@ def test_camera_without_frames_is_an_error() -> None:
 
 def test_reconnect_attempts_time_out() -> None:
     plug = Plug(1)
-    impatient = Backoff(first_s=0.01, longest_s=0.02, patience_s=0.2)
+    impatient = Backoff(first_s=0.01, longest_s=0.02, timeout_s=0.2)
     with (
         LiveSource("Camera test", "camera", plug.connect, backoff=impatient) as source,
         pytest.raises(SourceError, match=r"Camera test has returned no frame for .* attempts"),
@@ -206,7 +206,7 @@ def test_restarted_network_camera_is_reconnected(caplog: pytest.LogCaptureFixtur
     reds = []
     with _camera_at(port, [200] * 12):
         source = open_source(f"http://127.0.0.1:{port}/stream", "all")
-        source._backoff = Backoff(first_s=0.1, longest_s=0.2, patience_s=30)
+        source._backoff = Backoff(first_s=0.1, longest_s=0.2, timeout_s=30)
         source.__enter__()
         frames = iter(source)
         while not source.reconnects and len(reds) < 8:

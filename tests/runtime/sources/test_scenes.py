@@ -20,10 +20,10 @@ HEIGHT, WIDTH = 96, 128
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("seed", range(6))
 class TestMask:
-    def drawn(self, label: str, seed: int, *, fixed_colours: bool = True) -> tuple[tuple[Part, ...], Pose, Palette]:
+    def drawn(self, label: str, seed: int, *, fixed_colors: bool = True) -> tuple[tuple[Part, ...], Pose, Palette]:
         rng = np.random.default_rng(seed)
         parts = draw_icon(label, rng)
-        if not fixed_colours:  # eyes and highlights are always white or dark
+        if not fixed_colors:  # eyes and highlights are always white or dark
             parts = tuple(part for part in parts if part.paint not in ("light", "dark"))
         pose = random_pose(rng, parts, HEIGHT, WIDTH)
         return parts, pose, random_palette(rng, backdrop(rng, HEIGHT, WIDTH))
@@ -46,11 +46,11 @@ class TestMask:
         assert mask.sum() == pytest.approx(share.sum(), rel=0.04)
 
     def test_color_change_affects_only_the_object(self, label: str, seed: int) -> None:
-        parts, pose, palette = self.drawn(label, seed, fixed_colours=False)
+        parts, pose, palette = self.drawn(label, seed, fixed_colors=False)
         ground = backdrop(np.random.default_rng(seed), HEIGHT, WIDTH)
         images = []
-        for colour in ((250, 120, 20), (20, 40, 220)):
-            painted = replace(palette, body=colour, accent=colour, outline=palette.outline and colour)
+        for color in ((250, 120, 20), (20, 40, 220)):
+            painted = replace(palette, body=color, accent=color, outline=palette.outline and color)
             images.append(ground.copy())
             mask = paint(images[-1], parts, pose, painted)
         changed = np.abs(images[0].astype(int) - images[1]).max(axis=2) > 40
@@ -82,15 +82,15 @@ class TestScene:
         assert (first.image != other.image).mean() > 0.5
 
     def test_object_position_is_spread_over_the_image(self) -> None:
-        centres = np.array(
+        centers = np.array(
             [
                 np.argwhere(render_scene(LABELS[seed % 8], np.random.default_rng(seed)).mask).mean(axis=0)
                 for seed in range(200)
             ]
         )
         # A map fixed at the center must often be wrong.
-        assert (np.abs(centres - 31.5).max(axis=1) > 8).mean() > 0.4
-        np.testing.assert_allclose(centres.mean(axis=0), 31.5, atol=3)
+        assert (np.abs(centers - 31.5).max(axis=1) > 8).mean() > 0.4
+        np.testing.assert_allclose(centers.mean(axis=0), 31.5, atol=3)
 
     def test_color_does_not_predict_the_class(self) -> None:
         """Check that a nearest-mean-color classifier is at chance level."""
@@ -105,8 +105,8 @@ class TestScene:
             ]
         ).reshape(2, len(LABELS), 40, 3)
         centroids = means[0].mean(axis=1)
-        guesses = np.linalg.norm(means[1][:, :, None] - centroids, axis=-1).argmin(axis=-1)
-        accuracy = (guesses == np.arange(len(LABELS))[:, None]).mean()
+        failed_logins = np.linalg.norm(means[1][:, :, None] - centroids, axis=-1).argmin(axis=-1)
+        accuracy = (failed_logins == np.arange(len(LABELS))[:, None]).mean()
         assert accuracy < 0.25  # chance is 0.125
 
     def test_unknown_class_error_lists_the_classes(self) -> None:

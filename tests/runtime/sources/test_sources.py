@@ -18,7 +18,7 @@ from PIL import Image
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.sources import open_source
 from kdedge_runtime.sources.camera import without_password
-from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.sources.image_source import ImageSource
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.live_source import LiveSource
 from kdedge_runtime.sources.video_source import VideoSource
@@ -39,14 +39,14 @@ def test_folder_gives_images_in_order(photos: Path, red_spot: np.ndarray) -> Non
 def test_frame_names_include_subfolders(photos: Path) -> None:
     (photos / "more").mkdir()
     shutil.copy(photos / "1-red.png", photos / "more" / "1-red.png")
-    with PictureSource(photos) as source:
+    with ImageSource(photos) as source:
         assert [frame.name for frame in source][-1] == "more/1-red.png"
 
 
 def test_unreadable_image_is_skipped_counted_and_named(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = (photos / "2-green.png").read_bytes()
     (photos / "2-green.png").write_bytes(whole[: len(whole) // 2])
-    with PictureSource(photos) as source, caplog.at_level(logging.WARNING):
+    with ImageSource(photos) as source, caplog.at_level(logging.WARNING):
         frames = list(source)
     assert [frame.index for frame in frames] == [0, 2], "the skipped image leaves a gap"
     assert source.unreadable == 1
@@ -76,7 +76,7 @@ def test_unreadable_files_are_counted_per_round_and_logged_once(
 
 def test_single_unreadable_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
-    with PictureSource(tmp_path / "broken.jpg") as source, pytest.raises(SourceError, match=r"broken\.jpg"):
+    with ImageSource(tmp_path / "broken.jpg") as source, pytest.raises(SourceError, match=r"broken\.jpg"):
         next(iter(source))
 
 
@@ -225,7 +225,7 @@ def test_invalid_stream_url_is_a_usage_error() -> None:
 
 
 def test_addresses_are_classified(photos: Path, video: Path) -> None:
-    assert isinstance(open_source(str(photos / "1-red.png")), PictureSource)
+    assert isinstance(open_source(str(photos / "1-red.png")), ImageSource)
     assert isinstance(open_source(str(video)), VideoSource)
     assert isinstance(open_source("0", "all"), LiveSource)
     assert isinstance(open_source("/dev/video0", "all"), LiveSource)
@@ -248,6 +248,6 @@ def test_images_have_no_latest_policy(photos: Path) -> None:
 def test_frame_time_is_its_read_time(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     before = time.monotonic()
-    with PictureSource(tmp_path) as source:
+    with ImageSource(tmp_path) as source:
         (frame,) = source
     assert before <= frame.captured_at <= time.monotonic()

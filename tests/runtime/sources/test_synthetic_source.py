@@ -87,9 +87,9 @@ def test_object_moves_smoothly_inside_the_image(label: str) -> None:
     border = np.ones((90, 160), dtype=bool)
     border[1:-1, 1:-1] = False
     assert not any((mask & border).any() for mask in masks)
-    centres = np.array([np.argwhere(mask).mean(axis=0) for mask in masks])
-    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
-    assert np.ptp(centres[:, 1]) > 8
+    centers = np.array([np.argwhere(mask).mean(axis=0) for mask in masks])
+    steps = np.linalg.norm(np.diff(centers, axis=0), axis=1)
+    assert np.ptp(centers[:, 1]) > 8
     assert steps.max() < 20  # in 0.2 s, without jumps
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.sources.timed_opening import opened
+from kdedge_runtime.sources.timed_opening import open_with_timeout
 
 pytest.importorskip("cv2", reason="videos and streams need OpenCV")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and named pipes need POSIX")
@@ -69,7 +69,7 @@ class Scripted:
 def test_opened_source_is_closed_after_block() -> None:
     source = Scripted()
     source.let.set()
-    with opened(source, threading.Event()) as is_open:  # type: ignore[arg-type]
+    with open_with_timeout(source, threading.Event()) as is_open:  # type: ignore[arg-type]
         assert is_open
         assert not source.closed.is_set()
     assert source.closed.is_set()
@@ -78,7 +78,7 @@ def test_opened_source_is_closed_after_block() -> None:
 def test_late_source_is_closed() -> None:
     source, stop = Scripted(), threading.Event()
     stop.set()
-    with opened(source, stop) as is_open:  # type: ignore[arg-type]
+    with open_with_timeout(source, stop) as is_open:  # type: ignore[arg-type]
         assert not is_open
     source.let.set()
     assert source.closed.wait(5)
@@ -87,10 +87,10 @@ def test_late_source_is_closed() -> None:
 def test_opening_and_block_errors_are_raised() -> None:
     source = Scripted(SourceError("no such camera"))
     source.let.set()
-    with pytest.raises(SourceError, match="no such camera"), opened(source, threading.Event()):  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match="no such camera"), open_with_timeout(source, threading.Event()):  # type: ignore[arg-type]
         pass
     source = Scripted()
     source.let.set()
-    with pytest.raises(ZeroDivisionError), opened(source, threading.Event()):  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError), open_with_timeout(source, threading.Event()):  # type: ignore[arg-type]
         raise ZeroDivisionError
     assert source.closed.is_set()

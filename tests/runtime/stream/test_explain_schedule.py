@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.stream.schedule import ALWAYS, Cadence, FrameBudget, Thinning
+from kdedge_runtime.stream.schedule import ALWAYS, ExplainSchedule, ExplainScheduler, FpsBudget
 
 
 def test_valid_cadences_are_parsed() -> None:
-    assert Cadence.parse("always") == ALWAYS
-    assert Cadence.parse("every=5") == Cadence("every", every=5)
-    assert Cadence.parse("on-change") == Cadence("on-change")
-    assert Cadence.parse("low-confidence") == Cadence("low-confidence", below=0.5)
-    assert Cadence.parse("low-confidence=1.0") == Cadence.parse("low-confidence=1")
-    assert Cadence.parse("low-confidence=0.8") == Cadence("low-confidence", below=0.8)
+    assert ExplainSchedule.parse("always") == ALWAYS
+    assert ExplainSchedule.parse("every=5") == ExplainSchedule("every", every=5)
+    assert ExplainSchedule.parse("on-change") == ExplainSchedule("on-change")
+    assert ExplainSchedule.parse("low-confidence") == ExplainSchedule("low-confidence", below=0.5)
+    assert ExplainSchedule.parse("low-confidence=1.0") == ExplainSchedule.parse("low-confidence=1")
+    assert ExplainSchedule.parse("low-confidence=0.8") == ExplainSchedule("low-confidence", below=0.8)
 
 
 @pytest.mark.parametrize(
@@ -22,21 +22,21 @@ def test_valid_cadences_are_parsed() -> None:
 )
 def test_invalid_cadence_error_lists_the_options(text: str) -> None:
     with pytest.raises(UsageError, match=r"always, every=N .*on-change or low-confidence"):
-        Cadence.parse(text)
+        ExplainSchedule.parse(text)
 
 
 def test_every_n_starts_with_first_frame() -> None:
-    thinning = Thinning(Cadence("every", every=3))
+    thinning = ExplainScheduler(ExplainSchedule("every", every=3))
     assert [thinning.before(index) for index in range(5)] == [None, "cadence", "cadence", None, "cadence"]
 
 
 def test_on_change_explains_changed_labels() -> None:
-    thinning = Thinning(Cadence("on-change"))
+    thinning = ExplainScheduler(ExplainSchedule("on-change"))
     assert [thinning.after(label, 0.9) for label in "aabba"] == [None, "cadence", None, "cadence", None]
 
 
 def test_low_confidence_explains_uncertain_predictions() -> None:
-    thinning = Thinning(Cadence("low-confidence", below=0.6))
+    thinning = ExplainScheduler(ExplainSchedule("low-confidence", below=0.6))
     assert [thinning.after("a", probability) for probability in (0.9, 0.59, 0.6)] == ["cadence", None, "cadence"]
 
 
@@ -47,8 +47,8 @@ class World:
         self.now = 0.0
         self.explained: list[int] = []
         self.indices: list[int] = []
-        budget = FrameBudget(fps, live=camera_fps is not None, clock=lambda: self.now)
-        self._thinning = Thinning(budget=budget)
+        budget = FpsBudget(fps, live=camera_fps is not None, clock=lambda: self.now)
+        self._thinning = ExplainScheduler(budget=budget)
         self._camera_fps, self._frame_s, self._explanation_s = camera_fps, frame_s, explanation_s
 
     def run(self, until_s: float) -> None:
@@ -103,12 +103,12 @@ def test_slow_camera_rarely_drops_frames() -> None:
 
 
 def test_no_budget_never_skips() -> None:
-    assert Thinning().before(0) is Thinning().before(1000) is None
+    assert ExplainScheduler().before(0) is ExplainScheduler().before(1000) is None
 
 
 def test_lead_is_limited_to_one_frame() -> None:
     now = 0.0
-    budget = FrameBudget(10.0, live=False, clock=lambda: now)
+    budget = FpsBudget(10.0, live=False, clock=lambda: now)
     for index in range(100):
         budget.take(index)
     now = 0.3

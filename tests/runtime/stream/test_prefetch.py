@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kdedge_runtime.stream.prefetch import Ahead
+from kdedge_runtime.stream.prefetch import Prefetcher
 
 
 def test_items_keep_order_and_error_follows_last_item() -> None:
@@ -15,7 +15,7 @@ def test_items_keep_order_and_error_follows_last_item() -> None:
         raise ValueError("broken")
 
     seen = []
-    with pytest.raises(ValueError, match="broken"), Ahead(items(), "test") as ahead:
+    with pytest.raises(ValueError, match="broken"), Prefetcher(items(), "test") as ahead:
         for item in ahead:
             seen.append(item)
     assert seen == [0, 1, 2, 3, 4]
@@ -29,7 +29,7 @@ def test_item_starts_after_previous_one_is_taken() -> None:
             begun.append(index)
             yield index
 
-    with Ahead(items(), "test") as ahead:
+    with Prefetcher(items(), "test") as ahead:
         for item in ahead:
             time.sleep(0.005)
             assert begun[-1] <= item + 1
@@ -44,7 +44,7 @@ def test_producer_and_consumer_overlap() -> None:
                 together.wait()  # times out unless the consumer processes the previous item
             yield index
 
-    with Ahead(items(), "test") as ahead:
+    with Prefetcher(items(), "test") as ahead:
         for item in ahead:
             if item < 2:
                 together.wait()
@@ -55,7 +55,7 @@ def test_early_exit_ends_thread() -> None:
         while True:
             yield 0
 
-    with Ahead(items(), "kdedge-test") as ahead:
+    with Prefetcher(items(), "kdedge-test") as ahead:
         next(iter(ahead))
     assert not any(thread.name == "kdedge-test" for thread in threading.enumerate())
 
@@ -68,6 +68,6 @@ def test_wait_can_be_stopped() -> None:
         released.wait(30)
 
     threading.Timer(0.1, stop.set).start()
-    with Ahead(items(), "test", stop) as ahead:
+    with Prefetcher(items(), "test", stop) as ahead:
         assert list(ahead) == [0]
         released.set()

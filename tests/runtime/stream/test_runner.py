@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import KdedgeError, SourceError
-from kdedge_runtime.explainers import Estimate
+from kdedge_runtime.explainers import MapEstimate
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
-from kdedge_runtime.prediction import Answer, read_answer
-from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.prediction import Prediction, decode_prediction
+from kdedge_runtime.sources.image_source import ImageSource
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.synthetic import SyntheticSource
 from kdedge_runtime.sources.video_source import VideoSource
-from kdedge_runtime.stream.runner import RunSettings, run, stopped_by_signals
-from kdedge_runtime.stream.schedule import Cadence
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
+from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.statistics import RunProgress
 
 
 class Collector:
@@ -33,7 +33,7 @@ class Collector:
 
     def __init__(self, *, wants_overlay: bool = False, stop: threading.Event | None = None) -> None:
         self.wants_overlay = wants_overlay
-        self.answers: list[Answer] = []
+        self.predictions: list[Prediction] = []
         self._stop = stop
 
     def __enter__(self) -> "Collector":
@@ -42,9 +42,9 @@ class Collector:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def write(self, answer: Answer, progress: Progress) -> None:
-        assert progress.frames == len(self.answers) + 1
-        self.answers.append(answer)
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
+        assert progress.frames == len(self.predictions) + 1
+        self.predictions.append(prediction)
         if self._stop is not None:
             self._stop.set()
 
@@ -56,7 +56,7 @@ class Frames:
 
     def __init__(self, *pictures: np.ndarray, breaks: bool = False) -> None:
         self.expected = len(pictures)
-        self._pictures, self._breaks = pictures, breaks
+        self._images, self._breaks = pictures, breaks
 
     def __enter__(self) -> "Frames":
         return self
@@ -65,7 +65,7 @@ class Frames:
         pass
 
     def __iter__(self) -> Iterator[Frame]:
-        for index, picture in enumerate(self._pictures):
+        for index, picture in enumerate(self._images):
             yield Frame(index, picture, time.monotonic(), f"test-{index}")
         if self._breaks:
             raise SourceError("the cable is out")
@@ -73,14 +73,14 @@ class Frames:
 
 def test_every_image_gets_a_prediction_and_location(model: Model, photos: Path) -> None:
     sink = Collector()
-    with PictureSource(photos) as source:
+    with ImageSource(photos) as source:
         summary = run(model, source, [sink])
-    assert [answer.label for answer in sink.answers] == ["red", "green", "blue"]
-    for answer in sink.answers:
-        assert answer.explained == answer.label
-        assert answer.heat.cx == pytest.approx(44 / 64, abs=0.01)
-        assert answer.heat.cy == pytest.approx(20 / 64, abs=0.01)
-        assert sum(p for _, p in answer.ranking) == pytest.approx(1)
+    assert [prediction.label for prediction in sink.predictions] == ["red", "green", "blue"]
+    for prediction in sink.predictions:
+        assert prediction.explained == prediction.label
+        assert prediction.heat.cx == pytest.approx(44 / 64, abs=0.01)
+        assert prediction.heat.cy == pytest.approx(20 / 64, abs=0.01)
+        assert sum(p for _, p in prediction.ranking) == pytest.approx(1)
     assert (summary.frames, summary.expected, summary.dropped, summary.unreadable) == (3, 3, 0, 0)
     assert dict(summary.labels) == {"red": 1, "green": 1, "blue": 1}
 
@@ -90,16 +90,16 @@ def test_location_is_in_frame_coordinates_for_crops(model: Model) -> None:
     wide[24:40, 88:104] = (255, 0, 0)
     sink = Collector()
     run(model, Frames(wide), [sink])
-    assert sink.answers[0].heat.cx == pytest.approx(0.5, abs=0.01)
+    assert sink.predictions[0].heat.cx == pytest.approx(0.5, abs=0.01)
 
 
 def test_overlay_is_drawn_only_on_request(model: Model, red_spot: np.ndarray) -> None:
     blind, seeing = Collector(), Collector(wants_overlay=True)
     assert "overlay" not in run(model, Frames(red_spot), [blind]).stages
-    assert blind.answers[0].overlay is None
+    assert blind.predictions[0].overlay is None
     summary = run(model, Frames(red_spot), [Collector(), seeing])
     assert summary.stages["overlay"].count == 1
-    assert seeing.answers[0].overlay.dtype == np.uint8
+    assert seeing.predictions[0].overlay.dtype == np.uint8
 
 
 def test_stages_are_timed_without_warm_up(model: Model, video: Path) -> None:
@@ -117,20 +117,20 @@ def test_stages_are_timed_without_warm_up(model: Model, video: Path) -> None:
 
 def test_fixed_class_is_explained_in_every_frame(model: Model, photos: Path) -> None:
     sink = Collector()
-    with PictureSource(photos) as source:
-        run(model, source, [sink], RunSettings(class_index=2))
-    assert [answer.label for answer in sink.answers] == ["red", "green", "blue"]
-    assert {answer.explained for answer in sink.answers} == {"blue"}
+    with ImageSource(photos) as source:
+        run(model, source, [sink], StreamSettings(class_index=2))
+    assert [prediction.label for prediction in sink.predictions] == ["red", "green", "blue"]
+    assert {prediction.explained for prediction in sink.predictions} == {"blue"}
 
 
 def test_negative_map_has_no_location(model: Model) -> None:
     sink = Collector()
-    run(model, Frames(np.full((64, 64, 3), (255, 0, 0), np.uint8)), [sink], RunSettings(class_index=2))
-    assert (sink.answers[0].heat.cx, sink.answers[0].heat.area_frac) == (None, 0.0)
+    run(model, Frames(np.full((64, 64, 3), (255, 0, 0), np.uint8)), [sink], StreamSettings(class_index=2))
+    assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.area_frac) == (None, 0.0)
 
 
 def test_max_frames_ends_the_run(model: Model, red_spot: np.ndarray) -> None:
-    assert run(model, Frames(*[red_spot] * 5), [], RunSettings(max_frames=2)).frames == 2
+    assert run(model, Frames(*[red_spot] * 5), [], StreamSettings(max_frames=2)).frames == 2
 
 
 def test_stop_ends_run_after_current_frame(model: Model, red_spot: np.ndarray) -> None:
@@ -141,7 +141,7 @@ def test_stop_ends_run_after_current_frame(model: Model, red_spot: np.ndarray) -
 def test_failed_source_keeps_earlier_results(model: Model, red_spot: np.ndarray) -> None:
     sink = Collector()
     summary = run(model, Frames(red_spot, red_spot, breaks=True), [sink])
-    assert summary.frames == len(sink.answers) == 2
+    assert summary.frames == len(sink.predictions) == 2
     assert "the cable is out" in str(summary.failure)
 
 
@@ -150,16 +150,16 @@ def test_source_without_frames_is_an_error(model: Model, photos: Path) -> None:
         run(model, Frames(breaks=True), [])
     for picture in photos.glob("*.png"):
         picture.write_bytes(b"")
-    with PictureSource(photos) as source, pytest.raises(SourceError, match="3 unreadable"):
+    with ImageSource(photos) as source, pytest.raises(SourceError, match="3 unreadable"):
         run(model, source, [])
 
 
 def test_model_without_map_runs(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
     sink = Collector(wants_overlay=True)
     run(Model.load(write_model(method="none")), Frames(red_spot), [sink])
-    answer = sink.answers[0]
-    assert (answer.label, answer.heat, answer.saliency_map) == ("red", None, None)
-    assert answer.overlay is not None
+    prediction = sink.predictions[0]
+    assert (prediction.label, prediction.heat, prediction.saliency_map) == ("red", None, None)
+    assert prediction.overlay is not None
 
 
 def test_caption_mentions_heat_only_with_a_map(
@@ -170,7 +170,7 @@ def test_caption_mentions_heat_only_with_a_map(
         "kdedge_runtime.drawing.overlay.draw_caption", lambda _, caption: written.append(caption.details)
     )
     for model in (write_model("a.onnx"), write_model("b.onnx", method="none")):
-        run(Model.load(model), Frames(red_spot), [Collector(wants_overlay=True)], RunSettings(class_index=2))
+        run(Model.load(model), Frames(red_spot), [Collector(wants_overlay=True)], StreamSettings(class_index=2))
     assert [details[:-1] for details in written] == [("heat: blue",), ()]
 
 
@@ -189,11 +189,11 @@ def test_weak_evidence_after_strong_is_displayed_weakly(write_model: Callable[..
     run(model, Frames(strong, weak), [moving])
     run(model, Frames(weak), [still])
 
-    def change(answer: Answer) -> float:
+    def change(prediction: Prediction) -> float:
         here = (slice(100, 125), slice(190, 215))
-        return float(np.abs(answer.overlay[here].astype(int) - answer.frame.rgb[here]).mean())
+        return float(np.abs(prediction.overlay[here].astype(int) - prediction.frame.rgb[here]).mean())
 
-    assert change(moving.answers[1]) < 0.5 * change(still.answers[0])
+    assert change(moving.predictions[1]) < 0.5 * change(still.predictions[0])
 
 
 class Guess:
@@ -203,19 +203,19 @@ class Guess:
         self.asked: list[tuple[tuple[int, ...], int]] = []
         self._cost_s = cost_s
 
-    def __call__(self, image: np.ndarray, class_index: int, progress: object = None) -> Estimate:
+    def __call__(self, image: np.ndarray, class_index: int, progress: object = None) -> MapEstimate:
         self.asked.append((image.shape, class_index))
         time.sleep(self._cost_s)
-        cells = np.zeros((4, 4), np.float32)
-        cells[0, 3] = 1.0
-        return Estimate(cells, np.zeros_like(cells), 1, 1e3 * self._cost_s)
+        positions = np.zeros((4, 4), np.float32)
+        positions[0, 3] = 1.0
+        return MapEstimate(positions, np.zeros_like(positions), 1, 1e3 * self._cost_s)
 
 
 def test_explainer_replaces_the_map_of_the_graph(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess()
-    summary = run(model, Frames(red_spot), [sink], RunSettings(explainer=guess))
+    summary = run(model, Frames(red_spot), [sink], StreamSettings(explainer=guess))
     assert guess.asked == [((64, 64, 3), 0)]
-    assert (sink.answers[0].heat.cx, sink.answers[0].heat.cy) == (0.875, 0.125)
+    assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.cy) == (0.875, 0.125)
     assert summary.stages["explanation"].count == 1
 
 
@@ -223,9 +223,11 @@ def test_explainer_supports_models_without_map_and_fixed_class(
     write_model: Callable[..., Path], red_spot: np.ndarray
 ) -> None:
     sink, guess = Collector(), Guess()
-    run(Model.load(write_model(method="none")), Frames(red_spot), [sink], RunSettings(class_index=2, explainer=guess))
+    run(
+        Model.load(write_model(method="none")), Frames(red_spot), [sink], StreamSettings(class_index=2, explainer=guess)
+    )
     assert guess.asked == [((64, 64, 3), 2)]
-    assert (sink.answers[0].label, sink.answers[0].explained) == ("red", "blue")
+    assert (sink.predictions[0].label, sink.predictions[0].explained) == ("red", "blue")
 
 
 @pytest.mark.parametrize("explainer", [None, Guess()])
@@ -233,13 +235,13 @@ def test_cadence_limits_explanations_not_predictions(
     model: Model, red_spot: np.ndarray, explainer: Guess | None
 ) -> None:
     sink = Collector(wants_overlay=True)
-    settings = RunSettings(cadence=Cadence("every", every=3), explainer=explainer)
+    settings = StreamSettings(cadence=ExplainSchedule("every", every=3), explainer=explainer)
     summary = run(model, Frames(*[red_spot] * 7), [sink], settings)
-    explained = [answer.saliency_map is not None for answer in sink.answers]
+    explained = [prediction.saliency_map is not None for prediction in sink.predictions]
     assert explained == [True, False, False, True, False, False, True]
-    assert [answer.overlay is not None for answer in sink.answers] == explained
-    assert [answer.left_out for answer in sink.answers[:3]] == [None, "cadence", "cadence"]
-    assert {answer.label for answer in sink.answers} == {"red"}
+    assert [prediction.overlay is not None for prediction in sink.predictions] == explained
+    assert [prediction.left_out for prediction in sink.predictions[:3]] == [None, "cadence", "cadence"]
+    assert {prediction.label for prediction in sink.predictions} == {"red"}
     assert (summary.explained, summary.left_out) == (3, {"cadence": 4})
     assert "3 frames explained, 4 skipped by cadence" in summary.table()
     assert explainer is None or len(explainer.asked) == 3, "skipped explanations cost nothing"
@@ -248,31 +250,33 @@ def test_cadence_limits_explanations_not_predictions(
 def test_on_change_explains_new_labels(model: Model, red_spot: np.ndarray) -> None:
     blue = np.roll(red_spot, 2, axis=2)
     sink, guess = Collector(), Guess()
-    settings = RunSettings(cadence=Cadence("on-change"), explainer=guess)
+    settings = StreamSettings(cadence=ExplainSchedule("on-change"), explainer=guess)
     run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings)
-    assert [answer.left_out is None for answer in sink.answers] == [True, False, True, False, True]
+    assert [prediction.left_out is None for prediction in sink.predictions] == [True, False, True, False, True]
     assert [asked for _, asked in guess.asked] == [0, 2, 0]
 
 
 def test_new_viewer_gets_an_explained_frame(model: Model, red_spot: np.ndarray) -> None:
     class Late(Collector):
-        def write(self, answer: Answer, progress: Progress) -> None:
-            super().write(answer, progress)
+        def write(self, prediction: Prediction, progress: RunProgress) -> None:
+            super().write(prediction, progress)
             self.wants_overlay = progress.frames >= 10
 
     sink = Late()
-    run(model, Frames(*[red_spot] * 20), [sink], RunSettings(cadence=Cadence("on-change")))
-    assert [answer.overlay is not None for answer in sink.answers].count(True) == 1
-    assert sum(answer.left_out is None for answer in sink.answers) == 2, "the first frame, and the first watched one"
+    run(model, Frames(*[red_spot] * 20), [sink], StreamSettings(cadence=ExplainSchedule("on-change")))
+    assert [prediction.overlay is not None for prediction in sink.predictions].count(True) == 1
+    assert sum(prediction.left_out is None for prediction in sink.predictions) == 2, (
+        "the first frame, and the first watched one"
+    )
 
 
 def test_over_budget_skips_explanations_not_frames(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess(cost_s=0.1)
-    settings = RunSettings(budget_fps=50, explainer=guess)
+    settings = StreamSettings(budget_fps=50, explainer=guess)
     summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
-    assert [answer.frame.index for answer in sink.answers] == list(range(30))
-    assert sink.answers[0].left_out is None
-    assert sink.answers[1].left_out == "budget"
+    assert [prediction.frame.index for prediction in sink.predictions] == list(range(30))
+    assert sink.predictions[0].left_out is None
+    assert sink.predictions[1].left_out == "budget"
     # 0.1 s equals five frames, so about one in five can be explained.
     assert 1 <= summary.explained <= 8
     assert summary.left_out["budget"] == 30 - summary.explained
@@ -280,12 +284,12 @@ def test_over_budget_skips_explanations_not_frames(model: Model, red_spot: np.nd
 
 def test_slow_sink_skips_explanations(model: Model, red_spot: np.ndarray) -> None:
     class Slow(Collector):
-        def write(self, answer: Answer, progress: Progress) -> None:
-            super().write(answer, progress)
-            time.sleep(0.05 if answer.overlay is not None else 0.0)
+        def write(self, prediction: Prediction, progress: RunProgress) -> None:
+            super().write(prediction, progress)
+            time.sleep(0.05 if prediction.overlay is not None else 0.0)
 
     sink = Slow(wants_overlay=True)
-    summary = run(model, Frames(*[red_spot] * 30), [sink], RunSettings(budget_fps=50))
+    summary = run(model, Frames(*[red_spot] * 30), [sink], StreamSettings(budget_fps=50))
     assert 1 <= summary.explained <= 15
     assert summary.left_out["budget"] == 30 - summary.explained
 
@@ -294,7 +298,7 @@ def test_unreachable_budget_is_logged_once(
     model: Model, red_spot: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        run(model, Frames(*[red_spot] * 80), [], RunSettings(budget_fps=1e6))
+        run(model, Frames(*[red_spot] * 80), [], StreamSettings(budget_fps=1e6))
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "--fps 1e+06 cannot be reached even without explanations"
     ]
@@ -302,14 +306,14 @@ def test_unreachable_budget_is_logged_once(
 
 def test_slow_sink_does_not_age_frames(model: Model) -> None:
     class Slow(Collector):
-        def write(self, answer: Answer, progress: Progress) -> None:
-            super().write(answer, progress)
+        def write(self, prediction: Prediction, progress: RunProgress) -> None:
+            super().write(prediction, progress)
             time.sleep(0.06)
 
     sink = Slow()
     with LatestFrames(SyntheticSource(height=64, width=64, frames=90)) as source:
         run(model, source, [sink])
-    ages_ms = [answer.age_ms for answer in sink.answers]
+    ages_ms = [prediction.age_ms for prediction in sink.predictions]
     assert source.dropped > 10
     assert np.median(ages_ms[-10:]) < 60, "the latest frame is taken when the sink is ready"
 
@@ -317,17 +321,17 @@ def test_slow_sink_does_not_age_frames(model: Model) -> None:
 def test_settings_can_change_per_frame(model: Model, red_spot: np.ndarray) -> None:
     asked = itertools.count()
     sink = Collector()
-    run(model, Frames(*[red_spot] * 40), [sink], lambda: RunSettings(class_index=2 if next(asked) > 10 else None))
-    explained = [answer.explained for answer in sink.answers]
+    run(model, Frames(*[red_spot] * 40), [sink], lambda: StreamSettings(class_index=2 if next(asked) > 10 else None))
+    explained = [prediction.explained for prediction in sink.predictions]
     assert (explained[0], explained[-1]) == ("red", "blue")
 
 
 def test_settings_change_triggers_explanation(model: Model, red_spot: np.ndarray) -> None:
     asked = itertools.count()
-    sink, before = Collector(), RunSettings(cadence=Cadence("on-change"))
+    sink, before = Collector(), StreamSettings(cadence=ExplainSchedule("on-change"))
     after = replace(before, class_index=2)
     run(model, Frames(*[red_spot] * 40), [sink], lambda: after if next(asked) > 10 else before)
-    explained = [answer.explained for answer in sink.answers if answer.left_out is None]
+    explained = [prediction.explained for prediction in sink.predictions if prediction.left_out is None]
     assert explained == ["red", "blue"]
 
 
@@ -379,15 +383,15 @@ class Sensed(Frames):
 def test_age_is_milliseconds_since_capture(model: Model, red_spot: np.ndarray) -> None:
     sink = Collector()
     summary = run(model, Sensed(*[red_spot] * 5, ago_s=3.0), [sink])
-    for age_ms in [*(answer.age_ms for answer in sink.answers), summary.age.p50_ms, summary.age.mean_ms]:
+    for age_ms in [*(prediction.age_ms for prediction in sink.predictions), summary.age.p50_ms, summary.age.mean_ms]:
         assert 3000 <= age_ms < 3000 + 2000
     assert 3000 <= summary.as_record()["ms"]["age"]["p50"] < 5000
 
 
 def test_age_uses_the_clock(model: Model, red_spot: np.ndarray) -> None:
     frame = Frame(0, red_spot, 10.0, "test")
-    answer = read_answer(model, frame, model.predict(red_spot[None]), clock=lambda: 10.25)
-    assert answer.age_ms == pytest.approx(250.0)
+    prediction = decode_prediction(model, frame, model.predict(red_spot[None]), clock=lambda: 10.25)
+    assert prediction.age_ms == pytest.approx(250.0)
 
 
 def test_summary_counts_dropped_frames(model: Model, red_spot: np.ndarray) -> None:

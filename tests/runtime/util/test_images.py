@@ -13,17 +13,17 @@ from PIL import Image, ImageFile
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.util.images import (
-    UnreadablePicture,
-    decode_picture,
-    load_picture,
-    open_picture,
-    picture_files,
-    read_picture,
+    UnreadableImage,
+    decode_image,
+    image_files,
+    load_image,
+    open_image,
+    read_image,
 )
 
 
 @pytest.fixture
-def colours() -> np.ndarray:
+def colors() -> np.ndarray:
     """Image, uint8 RGB [6, 4, 3]: red left half, blue right half, one white pixel at the top left."""
     picture = np.zeros((6, 4, 3), dtype=np.uint8)
     picture[:, :2, 0] = 255
@@ -39,25 +39,25 @@ def noise_jpeg(path: Path) -> Path:
 
 def fault_of(path: Path) -> str:
     with pytest.raises(SourceError) as caught:
-        read_picture(path)
+        read_image(path)
     assert path.name in str(caught.value)
-    assert isinstance(caught.value, UnreadablePicture)
+    assert isinstance(caught.value, UnreadableImage)
     return caught.value.fault
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".ppm", ".tif", ".webp"])
-def test_lossless_formats_give_exact_pixels(tmp_path: Path, colours: np.ndarray, suffix: str) -> None:
+def test_lossless_formats_give_exact_pixels(tmp_path: Path, colors: np.ndarray, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    Image.fromarray(colours).save(path, lossless=True)
-    read = read_picture(path)
+    Image.fromarray(colors).save(path, lossless=True)
+    read = read_image(path)
     assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, colours)
+    np.testing.assert_array_equal(read, colors)
 
 
-def test_format_is_detected_by_content(tmp_path: Path, colours: np.ndarray) -> None:
+def test_format_is_detected_by_content(tmp_path: Path, colors: np.ndarray) -> None:
     path = tmp_path / "really_a_png.jpg"
-    Image.fromarray(colours).save(path, "PNG")
-    np.testing.assert_array_equal(read_picture(path), colours)
+    Image.fromarray(colors).save(path, "PNG")
+    np.testing.assert_array_equal(read_image(path), colors)
 
 
 # Orientation transforms from the EXIF 2.3 table, in numpy.
@@ -74,60 +74,60 @@ EXIF_VIEWS = {
 
 
 @pytest.mark.parametrize("orientation", EXIF_VIEWS)
-def test_the_exif_orientation_is_applied(tmp_path: Path, colours: np.ndarray, orientation: int) -> None:
+def test_the_exif_orientation_is_applied(tmp_path: Path, colors: np.ndarray, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(colours).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), EXIF_VIEWS[orientation](colours))
+    Image.fromarray(colors).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), EXIF_VIEWS[orientation](colors))
 
 
-def test_damaged_exif_is_ignored(tmp_path: Path, colours: np.ndarray) -> None:
-    Image.fromarray(colours).save(tmp_path / "a.png", exif=b"Exif\0\0garbage")
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), colours)
+def test_damaged_exif_is_ignored(tmp_path: Path, colors: np.ndarray) -> None:
+    Image.fromarray(colors).save(tmp_path / "a.png", exif=b"Exif\0\0garbage")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colors)
 
 
-def test_transparency_is_blended_onto_white(tmp_path: Path, colours: np.ndarray) -> None:
+def test_transparency_is_blended_onto_white(tmp_path: Path, colors: np.ndarray) -> None:
     alpha = np.full((6, 4, 1), 255, dtype=np.uint8)
     alpha[5] = 0
-    Image.fromarray(np.concatenate([colours, alpha], axis=2)).save(tmp_path / "a.png")
-    read = read_picture(tmp_path / "a.png")
-    np.testing.assert_array_equal(read[:5], colours[:5])
+    Image.fromarray(np.concatenate([colors, alpha], axis=2)).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(read[:5], colors[:5])
     assert (read[5] == 255).all()
 
 
-def test_palette_is_converted(tmp_path: Path, colours: np.ndarray) -> None:
-    Image.fromarray(colours).quantize(8).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), colours)
+def test_palette_is_converted(tmp_path: Path, colors: np.ndarray) -> None:
+    Image.fromarray(colors).quantize(8).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colors)
 
 
 def test_cmyk_is_converted(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
-    np.testing.assert_allclose(read_picture(tmp_path / "a.jpg")[4, 4], (255, 0, 0), atol=6)
+    np.testing.assert_allclose(read_image(tmp_path / "a.jpg")[4, 4], (255, 0, 0), atol=6)
 
 
 def test_sixteen_bit_gray_keeps_its_range(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / "a.png")
-    read = read_picture(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(read[..., 0], ramp // 256)
     np.testing.assert_array_equal(read[..., 0], read[..., 2])
 
 
-def test_animation_gives_first_frame(tmp_path: Path, colours: np.ndarray) -> None:
-    frames = [Image.fromarray(colours), Image.fromarray(colours[:, ::-1])]
+def test_animation_gives_first_frame(tmp_path: Path, colors: np.ndarray) -> None:
+    frames = [Image.fromarray(colors), Image.fromarray(colors[:, ::-1])]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), colours)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colors)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
 def test_gray_files_are_detected(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "a.png")
-    assert load_picture(tmp_path / "a.png").is_grey
+    assert load_image(tmp_path / "a.png").is_gray
 
 
 def test_gray_rgb_file_is_not_gray(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), "grey").save(tmp_path / "a.png")
-    assert not load_picture(tmp_path / "a.png").is_grey
+    assert not load_image(tmp_path / "a.png").is_gray
 
 
 def test_truncated_jpeg_is_rejected(tmp_path: Path) -> None:
@@ -170,16 +170,16 @@ def test_decompression_bomb_is_rejected(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_archive_member_is_decoded(tmp_path: Path) -> None:
     path = noise_jpeg(tmp_path / "a.jpg")
-    with open_picture("a.jpg in b.tar", path.read_bytes()) as opened:
+    with open_image("a.jpg in b.tar", path.read_bytes()) as opened:
         assert opened.size == (64, 64)
-        np.testing.assert_array_equal(decode_picture(opened, "a.jpg in b.tar").pixels, read_picture(path))
+        np.testing.assert_array_equal(decode_image(opened, "a.jpg in b.tar").pixels, read_image(path))
 
 
 @pytest.mark.parametrize(("keep", "fault"), [(0, "empty"), (1, "not an image"), (2000, "truncated")])
 def test_damaged_archive_member_error_has_its_name(tmp_path: Path, keep: int, fault: str) -> None:
     content = noise_jpeg(tmp_path / "a.jpg").read_bytes()[:keep]
-    with pytest.raises(UnreadablePicture, match=r"a\.jpg in b\.tar is") as caught:
-        decode_picture(open_picture("a.jpg in b.tar", content), "a.jpg in b.tar")
+    with pytest.raises(UnreadableImage, match=r"a\.jpg in b\.tar is") as caught:
+        decode_image(open_image("a.jpg in b.tar", content), "a.jpg in b.tar")
     assert caught.value.fault == fault
 
 
@@ -192,7 +192,7 @@ def test_images_are_found_in_path_order(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "back").symlink_to(tmp_path)
-    found = [path.relative_to(tmp_path).as_posix() for path in picture_files(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)]
     assert found == ["a/10.webp", "a/2.JPG", "b/1.png", "c.jpeg"], "each folder once, under its own name"
 
 
@@ -203,8 +203,8 @@ def test_linked_folder_is_visited_once(tmp_path: Path) -> None:
     (outside / "1.png").touch()
     for name in ("x", "y"):
         (inside / name).symlink_to(outside)
-    assert [path.relative_to(inside).as_posix() for path in picture_files(inside)] == ["x/1.png"]
-    assert [path.relative_to(inside / "x").as_posix() for path in picture_files(inside / "x")] == ["1.png"]
+    assert [path.relative_to(inside).as_posix() for path in image_files(inside)] == ["x/1.png"]
+    assert [path.relative_to(inside / "x").as_posix() for path in image_files(inside / "x")] == ["1.png"]
 
 
 def test_cyclic_links_terminate(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_cyclic_links_terminate(tmp_path: Path) -> None:
         (tmp_path / name / "1.png").touch()
         for number in range(2):
             (tmp_path / name / f"to{number}").symlink_to(tmp_path / other)
-    found = [path.relative_to(tmp_path).as_posix() for path in picture_files(tmp_path / "a")]
+    found = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path / "a")]
     assert sorted(found) == ["a/1.png", "a/to0/1.png"]
 
 
@@ -254,16 +254,16 @@ def test_oversized_image_is_rejected_before_its_pixels(
 
 def test_image_within_limits_is_decoded(tmp_path: Path) -> None:
     Image.new("1", (20_000, 2)).save(tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png").shape == (2, 20_000, 3)
+    assert read_image(tmp_path / "a.png").shape == (2, 20_000, 3)
 
 
 def test_deep_gray_conversion_does_not_widen_the_array(tmp_path: Path) -> None:
     side = 1500
     Image.fromarray(np.zeros((side, side), dtype=np.uint16)).save(tmp_path / "a.png")
-    read_picture(tmp_path / "a.png")
+    read_image(tmp_path / "a.png")
     tracemalloc.start()
     try:
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -281,7 +281,7 @@ def test_deep_gray_conversion_does_not_widen_the_array(tmp_path: Path) -> None:
 )
 def test_thirty_two_bit_gray_is_scaled_not_clipped(tmp_path: Path, values: list[int], expected: list[int]) -> None:
     Image.fromarray(np.array([values], dtype=np.int32)).save(tmp_path / "a.tif")
-    read = read_picture(tmp_path / "a.tif")[0, :, 0].tolist()
+    read = read_image(tmp_path / "a.tif")[0, :, 0].tolist()
     assert read == pytest.approx(expected, abs=1)
 
 
@@ -292,7 +292,7 @@ def test_unsigned_thirty_two_bit_gray_does_not_wrap(tmp_path: Path) -> None:
     signed, unsigned = (struct.pack("<HHIHH", 339, 3, 1, kind, 0) for kind in (2, 1))  # SampleFormat tag
     assert content.count(signed) == 1
     (tmp_path / "a.tif").write_bytes(content.replace(signed, unsigned))
-    assert read_picture(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255]
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory limits need Linux")

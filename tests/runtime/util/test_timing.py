@@ -5,11 +5,11 @@ import time
 import pytest
 
 from kdedge_runtime.util import timing
-from kdedge_runtime.util.timing import WINDOW, CpuShare, StageTimer, Stopwatch, Tally, fastest_ms, latencies_ms
+from kdedge_runtime.util.timing import WINDOW, CpuShare, StageTally, StageTimer, Stopwatch, fastest_ms, latencies_ms
 
 
 def test_statistics_of_known_durations() -> None:
-    tally = Tally()
+    tally = StageTally()
     for duration_ms in range(1, 101):
         tally.add(float(duration_ms))
     stage = tally.stage()
@@ -18,12 +18,12 @@ def test_statistics_of_known_durations() -> None:
 
 
 def test_no_samples_give_none() -> None:
-    assert Tally().stage() is None
+    assert StageTally().stage() is None
     assert StageTimer(("capture",)).stages() == {}
 
 
 def test_percentiles_use_recent_samples_and_mean_uses_all() -> None:
-    tally = Tally()
+    tally = StageTally()
     for _ in range(WINDOW):
         tally.add(100.0)
     for _ in range(WINDOW):

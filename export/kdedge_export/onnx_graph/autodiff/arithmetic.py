@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Step
+from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, RuleContext
 
 __all__ = ["ARITHMETIC"]
 
 
-def _operands(step: Step, names: Sequence[str], *slopes: Callable[[], str]) -> dict[str, str]:
+def _operands(step: RuleContext, names: Sequence[str], *slopes: Callable[[], str]) -> dict[str, str]:
     """Compute the gradients of the wanted operands, each given as a callable."""
     parts: dict[str, str] = {}
     for name, slope in zip(names, slopes, strict=True):
@@ -16,20 +16,20 @@ def _operands(step: Step, names: Sequence[str], *slopes: Callable[[], str]) -> d
     return parts
 
 
-def _add(step: Step) -> dict[str, str]:
+def _add(step: RuleContext) -> dict[str, str]:
     return _operands(step, step.node.input, lambda: step.grad, lambda: step.grad)
 
 
-def _sub(step: Step) -> dict[str, str]:
+def _sub(step: RuleContext) -> dict[str, str]:
     return _operands(step, step.node.input, lambda: step.grad, lambda: step.builder.add("Neg", step.grad))
 
 
-def _mul(step: Step) -> dict[str, str]:
+def _mul(step: RuleContext) -> dict[str, str]:
     left, right = step.node.input
     return _operands(step, step.node.input, lambda: step.times(step.grad, right), lambda: step.times(step.grad, left))
 
 
-def _div(step: Step) -> dict[str, str]:
+def _div(step: RuleContext) -> dict[str, str]:
     right = step.node.input[1]
 
     def over() -> str:
@@ -40,7 +40,7 @@ def _div(step: Step) -> dict[str, str]:
     )
 
 
-def _pow(step: Step) -> dict[str, str]:
+def _pow(step: RuleContext) -> dict[str, str]:
     x, power = step.node.input
     exponent = step.view.value(power)
     if exponent is None or exponent.size != 1:
@@ -50,7 +50,7 @@ def _pow(step: Step) -> dict[str, str]:
     return {x: step.times(step.grad, slope, step.number(degree))}
 
 
-def _where(step: Step) -> dict[str, str]:
+def _where(step: RuleContext) -> dict[str, str]:
     condition, *either = step.node.input
     zero = step.number(0.0)
 

@@ -2,7 +2,7 @@
 
 import math
 
-from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Step
+from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, RuleContext
 from kdedge_export.onnx_graph.node_attributes import attributes
 
 __all__ = ["ATTENTION", "product"]
@@ -11,7 +11,7 @@ _ONE_AXIS_SINCE = 13
 """First opset in which a softmax uses one axis, the last by default; before, it uses all axes from the given one."""
 
 
-def product(step: Step) -> dict[str, str]:
+def product(step: RuleContext) -> dict[str, str]:
     """Differentiate a batched MatMul with one or two varying operands: `∂/∂A = G Bᵀ` and `∂/∂B = Aᵀ G`."""
     left, right = step.node.input
     if min(len(step.shape(left)), len(step.shape(right))) < 2:
@@ -31,12 +31,12 @@ def product(step: Step) -> dict[str, str]:
     return parts
 
 
-def _turned(step: Step, tensor: str) -> str:
+def _turned(step: RuleContext, tensor: str) -> str:
     axes = list(range(len(step.shape(tensor))))
     return step.builder.add("Transpose", tensor, perm=[*axes[:-2], axes[-1], axes[-2]])
 
 
-def _softmax(step: Step) -> dict[str, str]:
+def _softmax(step: RuleContext) -> dict[str, str]:
     x, y = step.node.input[0], step.node.output[0]
     rank, is_one_axis = len(step.shape(x)), step.builder.opset >= _ONE_AXIS_SINCE
     axis = attributes(step.node).get("axis", -1 if is_one_axis else 1) % rank
@@ -47,7 +47,7 @@ def _softmax(step: Step) -> dict[str, str]:
     return {x: step.builder.add("Sub", weighted, step.times(y, total))}
 
 
-def _einsum(step: Step) -> dict[str, str]:
+def _einsum(step: RuleContext) -> dict[str, str]:
     """Differentiate an einsum of two operands by exchanging the result with one operand."""
     equation = attributes(step.node)["equation"].decode().replace(" ", "")
     given, arrow, result = equation.partition("->")
@@ -67,7 +67,7 @@ def _einsum(step: Step) -> dict[str, str]:
     return parts
 
 
-def _attention(step: Step) -> dict[str, str]:
+def _attention(step: RuleContext) -> dict[str, str]:
     """Differentiate the operator `softmax(scale · Q Kᵀ + mask) V` with separate heads, recomputing its softmax."""
     given, add = attributes(step.node), step.builder.add
     names = [name for name in step.node.input if name]

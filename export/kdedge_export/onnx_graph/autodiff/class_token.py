@@ -12,12 +12,12 @@ import onnx
 from onnx import helper
 
 from kdedge_export.onnx_graph.autodiff.context import Values
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.onnx_graph.graph_index import Array, GraphView
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.onnx_graph.pooling import reduced_axes
 
-__all__ = ["Row", "only_row"]
+__all__ = ["ClassTokenRow", "find_class_token_row"]
 
 _ALONE = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Erf", "Neg", "Identity", "Dropout", "Relu", "Gelu", "Tanh"),
@@ -27,7 +27,7 @@ _ALONE = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ClassTokenRow:
     """Selected token row, and the nodes that process it."""
 
     number: int
@@ -44,8 +44,10 @@ class Row:
         return None if tensor in made else self.whole.get(tensor)
 
 
-def only_row(builder: Builder, view: GraphView, values: Values, path: Sequence[int]) -> Row | None:
-    """Find the last tokens of which a single row is used, up to where tokens are mixed; None if there are none.
+def find_class_token_row(
+    builder: NodeBuilder, view: GraphIndex, values: Values, path: Sequence[int]
+) -> ClassTokenRow | None:
+    """Find the last tokens with a single used row, up to the operation that mixes tokens; None if there are none.
 
     Args:
         builder: builder for the nodes that extract the row.
@@ -65,7 +67,7 @@ def only_row(builder: Builder, view: GraphView, values: Values, path: Sequence[i
     if len(inside) == 1:
         return None
     number = int(values[gather.input[1]].reshape(())) % shape[1]
-    row = Row(number, {}, {}, {})
+    row = ClassTokenRow(number, {}, {}, {})
     names: dict[str, str] = {}
 
     def part(tensor: str) -> str:
@@ -92,13 +94,13 @@ def only_row(builder: Builder, view: GraphView, values: Values, path: Sequence[i
     return row
 
 
-def _takes_one(view: GraphView, node: onnx.NodeProto, values: Values) -> bool:
+def _takes_one(view: GraphIndex, node: onnx.NodeProto, values: Values) -> bool:
     if node.op_type != "Gather" or values[node.input[0]].ndim != 3:
         return False
     return attributes(node).get("axis", 0) in (1, -2) and node.input[1] in values and values[node.input[1]].size == 1
 
 
-def _works_on_each(view: GraphView, node: onnx.NodeProto, values: Values) -> bool:
+def _works_on_each(view: GraphIndex, node: onnx.NodeProto, values: Values) -> bool:
     """Return True if a node processes each token of `[N, T, C]` separately."""
     if node.op_type in ("LayerNormalization", "RMSNormalization"):
         return attributes(node).get("axis", -1) in (-1, 2)

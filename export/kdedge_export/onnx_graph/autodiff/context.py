@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 import onnx
 
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.onnx_graph.graph_index import Array, GraphView
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 
-__all__ = ["CannotDifferentiate", "Rule", "Seed", "Step", "Values"]
+__all__ = ["CannotDifferentiate", "Rule", "OutputGradient", "RuleContext", "Values"]
 
 Values: TypeAlias = Mapping[str, Array]
 """Tensors by name from one example run; their shapes and types are used."""
@@ -20,7 +20,7 @@ class CannotDifferentiate(Exception):
 
 
 @dataclass(frozen=True)
-class Seed:
+class OutputGradient:
     """Gradient at the logits: one for the explained class of each image, zero elsewhere."""
 
     tensor: str
@@ -32,16 +32,16 @@ class Seed:
 
 
 @dataclass(frozen=True)
-class Step:
+class RuleContext:
     """Context of a differentiation rule."""
 
-    builder: Builder
-    view: GraphView
+    builder: NodeBuilder
+    view: GraphIndex
     values: Values
     node: onnx.NodeProto
     grads: Mapping[str, str]
     """Gradients of the node's outputs; outputs that do not lead to the logits have none."""
-    seed: Seed
+    seed: OutputGradient
     wanted: frozenset[str]
     """Tensors between the source and the logits, whose gradients are needed."""
 
@@ -95,4 +95,4 @@ class Step:
         return self.builder.reshape_as(summed, of) if extra else summed
 
 
-Rule: TypeAlias = Callable[[Step], dict[str, str]]
+Rule: TypeAlias = Callable[[RuleContext], dict[str, str]]

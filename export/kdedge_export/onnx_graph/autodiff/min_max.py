@@ -2,14 +2,14 @@
 
 from functools import reduce
 
-from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Step
+from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, RuleContext
 from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.onnx_graph.pooling import reduced_axes
 
 __all__ = ["EXTREMES"]
 
 
-def _of_operands(step: Step) -> dict[str, str]:
+def _of_operands(step: RuleContext) -> dict[str, str]:
     """Differentiate elementwise `Max` and `Min`."""
     add, result = step.builder.add, step.node.output[0]
     reached = [_reaches(step, name, result) for name in step.node.input]
@@ -21,7 +21,7 @@ def _of_operands(step: Step) -> dict[str, str]:
     return parts
 
 
-def _of_axes(step: Step) -> dict[str, str]:
+def _of_axes(step: RuleContext) -> dict[str, str]:
     """Differentiate `ReduceMax`, `ReduceMin` and max-pooling over the whole map."""
     x, shape = step.node.input[0], step.shape(step.node.input[0])
     axes = _axes(step, len(shape))
@@ -32,7 +32,7 @@ def _of_axes(step: Step) -> dict[str, str]:
     return {x: step.builder.add("Where", mask, step.builder.add("Div", grad, count), step.number(0.0))}
 
 
-def _axes(step: Step, rank: int) -> tuple[int, ...]:
+def _axes(step: RuleContext, rank: int) -> tuple[int, ...]:
     kind, given = step.node.op_type, attributes(step.node)
     if kind == "MaxPool":
         is_whole = all(size == 1 for size in step.shape(step.node.output[0])[2:]) and not any(given.get("pads", []))
@@ -46,13 +46,13 @@ def _axes(step: Step, rank: int) -> tuple[int, ...]:
     return axes
 
 
-def _reaches(step: Step, tensor: str, extreme: str) -> str:
+def _reaches(step: RuleContext, tensor: str, extreme: str) -> str:
     """Return a mask of the positions at the extreme, using comparisons available for floats before opset 11."""
     short = "Greater" if step.node.op_type.endswith("Min") else "Less"
     return step.builder.add("Not", step.builder.add(short, tensor, extreme))
 
 
-def _as_number(step: Step, mask: str) -> str:
+def _as_number(step: RuleContext, mask: str) -> str:
     return step.builder.cast(mask, step.values[step.node.input[0]].dtype)
 
 

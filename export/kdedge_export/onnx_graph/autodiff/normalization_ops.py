@@ -2,34 +2,36 @@
 
 import math
 
-from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Step
+from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, RuleContext
 from kdedge_export.onnx_graph.node_attributes import attributes
 
 __all__ = ["NORMS"]
 
 
-def _batch_norm(step: Step) -> dict[str, str]:
+def _batch_norm(step: RuleContext) -> dict[str, str]:
     x, scale, _, _, variance = step.node.input
     deviation = step.builder.add("Sqrt", step.builder.add("Add", variance, _epsilon(step)))
     factor = step.builder.add("Div", scale, deviation)
     return {x: step.times(step.grad, step.builder.reshape(factor, [1, -1] + [1] * (len(step.shape(x)) - 2)))}
 
 
-def _layer_norm(step: Step) -> dict[str, str]:
+def _layer_norm(step: RuleContext) -> dict[str, str]:
     x, scale = step.node.input[:2]
     _require_last_axis(step)
     return {x: _standardised(step, x, step.times(step.grad, scale), [-1])}
 
 
-def _instance_norm(step: Step) -> dict[str, str]:
+def _instance_norm(step: RuleContext) -> dict[str, str]:
     x, scale = step.node.input[:2]
-    cells = list(range(2, len(step.shape(x))))
+    positions = list(range(2, len(step.shape(x))))
     return {
-        x: _standardised(step, x, step.times(step.grad, step.builder.reshape(scale, [1, -1, *[1] * len(cells)])), cells)
+        x: _standardised(
+            step, x, step.times(step.grad, step.builder.reshape(scale, [1, -1, *[1] * len(positions)])), positions
+        )
     }
 
 
-def _group_norm(step: Step) -> dict[str, str]:
+def _group_norm(step: RuleContext) -> dict[str, str]:
     """Differentiate group normalization; the gain is per channel since opset 21, per group before."""
     x, scale = step.node.input[:2]
     shape, groups = step.shape(x), attributes(step.node)["num_groups"]
@@ -41,7 +43,7 @@ def _group_norm(step: Step) -> dict[str, str]:
     return {x: step.builder.reshape_as(back, x)}
 
 
-def _rms_norm(step: Step) -> dict[str, str]:
+def _rms_norm(step: RuleContext) -> dict[str, str]:
     x, scale = step.node.input[:2]
     _require_last_axis(step)
     add, grad = step.builder.add, step.times(step.grad, scale)
@@ -50,26 +52,26 @@ def _rms_norm(step: Step) -> dict[str, str]:
     return {x: add("Div", add("Sub", grad, step.times(unit, _mean_of(step, step.times(unit, grad), [-1]))), length)}
 
 
-def _standardised(step: Step, x: str, grad: str, axes: list[int]) -> str:
+def _standardised(step: RuleContext, x: str, grad: str, axes: list[int]) -> str:
     """Differentiate subtracting the mean and dividing by the standard deviation over axes."""
     add = step.builder.add
-    centred = add("Sub", x, _mean_of(step, x, axes))
-    deviation = add("Sqrt", add("Add", _mean_of(step, step.times(centred, centred), axes), _epsilon(step)))
-    unit = add("Div", centred, deviation)
+    centered = add("Sub", x, _mean_of(step, x, axes))
+    deviation = add("Sqrt", add("Add", _mean_of(step, step.times(centered, centered), axes), _epsilon(step)))
+    unit = add("Div", centered, deviation)
     inner = add("Sub", grad, _mean_of(step, grad, axes))
     return add("Div", add("Sub", inner, step.times(unit, _mean_of(step, step.times(unit, grad), axes))), deviation)
 
 
-def _require_last_axis(step: Step) -> None:
+def _require_last_axis(step: RuleContext) -> None:
     if attributes(step.node).get("axis", -1) not in (-1, len(step.shape(step.node.input[0])) - 1):
         raise CannotDifferentiate(f"{step.node.op_type} over several axes")
 
 
-def _mean_of(step: Step, value: str, axes: list[int]) -> str:
+def _mean_of(step: RuleContext, value: str, axes: list[int]) -> str:
     return step.builder.reduce("ReduceMean", value, axes, keepdims=True)
 
 
-def _epsilon(step: Step) -> str:
+def _epsilon(step: RuleContext) -> str:
     return step.number(attributes(step.node).get("epsilon", 1e-5))
 
 

@@ -16,15 +16,15 @@ import onnx
 
 from kdedge_export.onnx_graph.autodiff.arithmetic import ARITHMETIC
 from kdedge_export.onnx_graph.autodiff.attention import ATTENTION, product
-from kdedge_export.onnx_graph.autodiff.class_token import only_row
-from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Seed, Step, Values
+from kdedge_export.onnx_graph.autodiff.class_token import find_class_token_row
+from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, OutputGradient, Rule, RuleContext, Values
 from kdedge_export.onnx_graph.autodiff.elementwise import ELEMENTWISE
 from kdedge_export.onnx_graph.autodiff.min_max import EXTREMES
 from kdedge_export.onnx_graph.autodiff.normalization_ops import NORMS
 from kdedge_export.onnx_graph.autodiff.reductions import REDUCTIONS
 from kdedge_export.onnx_graph.autodiff.shape_ops import MOVES, put_back
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.onnx_graph.graph_index import Array, GraphView
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.onnx_graph.pooling import pooled_axes
 
@@ -35,8 +35,8 @@ _TWO_OPERANDS_SINCE = 11
 
 
 def gradients(
-    builder: Builder,
-    view: GraphView,
+    builder: NodeBuilder,
+    view: GraphIndex,
     values: Values,
     logits: str,
     explained: str,
@@ -57,11 +57,11 @@ def gradients(
         one_hot: one-hot `explained`, in the shape and type of the logits.
         source: the first tensor to differentiate with respect to.
         more_rules: additional rules by operator.
-        all_whole: also return gradients of tensors of which a single row affects the logits.
+        all_whole: also return gradients of tensors with a single row that affects the logits.
 
     Returns:
         Gradient tensors by tensor name, from the source to the logits, of the same shapes. Unless `all_whole`, tensors
-            of which a single row affects the logits are omitted.
+            with a single row that affects the logits are omitted.
 
     Raises:
         CannotDifferentiate: a node of the tail has no rule.
@@ -72,10 +72,10 @@ def gradients(
         node = view.nodes[at]
         if node.op_type not in rules or node.domain not in ("", "ai.onnx"):
             raise CannotDifferentiate(node.op_type)
-    seed = Seed(one_hot, explained, len(values[logits]))
+    seed = OutputGradient(one_hot, explained, len(values[logits]))
     grads = {logits: one_hot}
     wanted = frozenset({source}.union(*(view.nodes[at].output for at in path)))
-    row = None if all_whole else only_row(builder, view, values, path)
+    row = None if all_whole else find_class_token_row(builder, view, values, path)
     if row is not None:
         values = {**values, **row.values}
         wanted |= {part for part, whole in row.whole.items() if whole in wanted}
@@ -84,7 +84,7 @@ def gradients(
         own = {name: grads[name] for name in node.output if name in grads}
         if not own:  # used only by operators without a gradient
             continue
-        step = Step(builder, view, values, node, own, seed, wanted)
+        step = RuleContext(builder, view, values, node, own, seed, wanted)
         for name, part in rules[node.op_type](step).items():
             if row is not None and (whole := row.leaves_at(name)):
                 name, part = whole, put_back(step, part, whole, 1, np.array([row.number]))
@@ -102,17 +102,17 @@ def _has_slope(node: onnx.NodeProto, values: Values) -> bool:
     return node.op_type == "QuantizeLinear" or any(values[name].dtype.kind == "f" for name in node.output if name)
 
 
-def _cast(step: Step) -> dict[str, str]:
+def _cast(step: RuleContext) -> dict[str, str]:
     return {step.node.input[0]: step.builder.cast(step.grad, step.values[step.node.input[0]].dtype)}
 
 
-def _row_of(step: Step, weight: str, *, classes_first: bool) -> str:
+def _row_of(step: RuleContext, weight: str, *, classes_first: bool) -> str:
     """Gather the explained class's row of the classifier, equal to a product with a one-hot vector."""
     row = step.builder.add("Gather", weight, step.seed.explained, axis=0 if classes_first else 1)
     return row if classes_first else step.builder.add("Transpose", row, perm=[1, 0])
 
 
-def _gemm(step: Step) -> dict[str, str]:
+def _gemm(step: RuleContext) -> dict[str, str]:
     given = attributes(step.node)
     x, weight = step.node.input[:2]
     if given.get("transA", 0) or not step.view.is_weight(weight):
@@ -128,7 +128,7 @@ def _gemm(step: Step) -> dict[str, str]:
     return {x: back if alpha == 1.0 else step.times(back, step.number(alpha))}
 
 
-def _matmul(step: Step) -> dict[str, str]:
+def _matmul(step: RuleContext) -> dict[str, str]:
     x, weight = step.node.input
     if not step.view.is_weight(weight) or len(step.shape(weight)) != 2:
         return product(step)
@@ -137,7 +137,7 @@ def _matmul(step: Step) -> dict[str, str]:
     return {x: step.builder.add("MatMul", step.grad, step.builder.add("Transpose", weight, perm=[1, 0]))}
 
 
-def _conv(step: Step) -> dict[str, str]:
+def _conv(step: RuleContext) -> dict[str, str]:
     given = attributes(step.node)
     weight = step.node.input[1]
     if given.get("auto_pad", b"NOTSET") != b"NOTSET":
@@ -151,7 +151,7 @@ def _conv(step: Step) -> dict[str, str]:
     return {step.node.input[0]: _spread(step, weight, kernel, kept)}
 
 
-def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, Any]) -> str:
+def _spread(step: RuleContext, weight: str, kernel: tuple[int, ...], given: dict[str, Any]) -> str:
     """Add the transposed convolution of a gradient, to the size of the convolution's input."""
     sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
     strides, dilations = (given.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
@@ -167,7 +167,7 @@ def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, A
     return step.builder.add("ConvTranspose", step.grad, weight, **given, output_padding=unseen)
 
 
-def _mean(step: Step) -> dict[str, str]:
+def _mean(step: RuleContext) -> dict[str, str]:
     x = step.node.input[0]
     axes = pooled_axes(step.view, step.node, len(step.shape(x)), step.shape(step.node.output[0]))
     if axes is None and step.node.op_type == "AveragePool":
@@ -178,12 +178,12 @@ def _mean(step: Step) -> dict[str, str]:
         raise CannotDifferentiate("mean over the batch")
     kept = [1 if axis in axes else size for axis, size in enumerate(step.shape(x))]
     spread = step.builder.reshape(step.grad, [-1, *kept[1:]])
-    cells = step.builder.add("Div", step.builder.add("Size", x), step.builder.add("Size", step.node.output[0]))
-    even = step.builder.add("Div", spread, step.builder.cast(cells, step.values[x].dtype))
+    positions = step.builder.add("Div", step.builder.add("Size", x), step.builder.add("Size", step.node.output[0]))
+    even = step.builder.add("Div", spread, step.builder.cast(positions, step.values[x].dtype))
     return {x: step.builder.add("Expand", even, step.builder.add("Shape", x))}
 
 
-def _windows(step: Step) -> str:
+def _windows(step: RuleContext) -> str:
     """Differentiate windowed averaging as a depthwise convolution, normalized by the unpadded window size."""
     given = attributes(step.node)
     if given.get("ceil_mode", 0) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
@@ -194,12 +194,12 @@ def _windows(step: Step) -> str:
     counts_pads = bool(given.get("count_include_pad", 0)) or not any(given.get("pads", []))
     even = np.full((channels, 1, *kernel), 1 / math.prod(kernel) if counts_pads else 1, dtype=dtype)
     if not counts_pads:
-        seen = step.builder.constant(_cells_seen(step, kernel, given).astype(dtype))
+        seen = step.builder.constant(_positions_seen(step, kernel, given).astype(dtype))
         step = replace(step, grads={step.node.output[0]: step.builder.add("Div", step.grad, seen)})
     return _spread(step, step.builder.constant(even), kernel, kept | {"group": channels})
 
 
-def _cells_seen(step: Step, kernel: tuple[int, ...], given: dict[str, Any]) -> Array:
+def _positions_seen(step: RuleContext, kernel: tuple[int, ...], given: dict[str, Any]) -> Array:
     """Count the unpadded positions in each window."""
     sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
     seen = np.ones((), dtype=np.int64)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Step
+from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, RuleContext
 from kdedge_export.onnx_graph.graph_index import Array
 from kdedge_export.onnx_graph.node_attributes import attributes
 
@@ -13,22 +13,22 @@ _SUMS_SINCE = 16
 """First opset in which ScatterND can add."""
 
 
-def _through(step: Step) -> dict[str, str]:
+def _through(step: RuleContext) -> dict[str, str]:
     return {step.node.input[0]: step.grad}
 
 
-def _reshaped(step: Step) -> dict[str, str]:
+def _reshaped(step: RuleContext) -> dict[str, str]:
     return {step.node.input[0]: step.builder.reshape_as(step.grad, step.node.input[0])}
 
 
-def _transpose(step: Step) -> dict[str, str]:
+def _transpose(step: RuleContext) -> dict[str, str]:
     rank = len(step.shape(step.node.input[0]))
     order = list(attributes(step.node).get("perm", range(rank)[::-1]))
     back = [order.index(axis) for axis in range(rank)]
     return {step.node.input[0]: step.builder.add("Transpose", step.grad, perm=back)}
 
 
-def _concat(step: Step) -> dict[str, str]:
+def _concat(step: RuleContext) -> dict[str, str]:
     parts: dict[str, str] = {}
     axis = attributes(step.node)["axis"] % len(step.shape(step.node.output[0]))
     start = 0
@@ -40,7 +40,7 @@ def _concat(step: Step) -> dict[str, str]:
     return parts
 
 
-def _pad(step: Step) -> dict[str, str]:
+def _pad(step: RuleContext) -> dict[str, str]:
     x = step.node.input[0]
     given, rank = attributes(step.node), len(step.shape(x))
     pads = step.values[step.node.input[1]].tolist() if len(step.node.input) > 1 else list(given.get("pads", []))
@@ -52,14 +52,14 @@ def _pad(step: Step) -> dict[str, str]:
     return {x: step.builder.slice(step.grad, starts, ends, range(rank))}
 
 
-def _slice(step: Step) -> dict[str, str]:
+def _slice(step: RuleContext) -> dict[str, str]:
     x, shape, back = step.node.input[0], step.shape(step.node.input[0]), step.grad
     for axis, taken in _taken(step, len(shape)).items():
         back = put_back(step, back, x, axis, np.arange(shape[axis])[taken])
     return {x: back}
 
 
-def _gather(step: Step) -> dict[str, str]:
+def _gather(step: RuleContext) -> dict[str, str]:
     x, indices = step.node.input
     places, shape = step.view.value(indices), step.shape(x)
     axis = attributes(step.node).get("axis", 0) % len(shape)
@@ -79,7 +79,7 @@ def _gather(step: Step) -> dict[str, str]:
     return {x: put_back(step, grad, x, axis, taken)}
 
 
-def _gather_nd(step: Step) -> dict[str, str]:
+def _gather_nd(step: RuleContext) -> dict[str, str]:
     x, indices = step.node.input
     places = step.view.value(indices)
     if places is None or attributes(step.node).get("batch_dims", 0):
@@ -87,11 +87,11 @@ def _gather_nd(step: Step) -> dict[str, str]:
     return {x: _summed(step, _nothing(step, x), places, step.grad)}
 
 
-def _nothing(step: Step, like: str) -> str:
+def _nothing(step: RuleContext, like: str) -> str:
     return step.times(like, step.number(0.0))
 
 
-def _summed(step: Step, nothing: str, positions: Array, grad: str) -> str:
+def _summed(step: RuleContext, nothing: str, positions: Array, grad: str) -> str:
     """Add gradients at positions of the first axes, `[..., axes]`, which may repeat, to zeros."""
     if step.builder.opset < _SUMS_SINCE:
         raise CannotDifferentiate(f"{step.node.op_type} with repeated values before opset {_SUMS_SINCE}")
@@ -103,7 +103,7 @@ def _in_order(places: Array, count: int) -> bool:
     return np.array_equal(places.reshape(-1), np.arange(count))
 
 
-def put_back(step: Step, grad: str, x: str, axis: int, taken: NDArray[np.int64]) -> str:
+def put_back(step: RuleContext, grad: str, x: str, axis: int, taken: NDArray[np.int64]) -> str:
     """Scatter a gradient to the positions `taken` of an axis, each unique; zero elsewhere."""
     shape = step.shape(x)
     if np.array_equal(taken, np.arange(shape[axis])):
@@ -119,7 +119,7 @@ def put_back(step: Step, grad: str, x: str, axis: int, taken: NDArray[np.int64])
     return step.times(gathered, step.builder.constant(column))
 
 
-def _split(step: Step) -> dict[str, str]:
+def _split(step: RuleContext) -> dict[str, str]:
     x, given = step.node.input[0], attributes(step.node)
     parts = [
         step.grads.get(name) or _nothing(step, name)  # a part that does not lead to the logits
@@ -128,11 +128,11 @@ def _split(step: Step) -> dict[str, str]:
     return {x: step.builder.add("Concat", *parts, axis=given.get("axis", 0))}
 
 
-def _expand(step: Step) -> dict[str, str]:
+def _expand(step: RuleContext) -> dict[str, str]:
     return {step.node.input[0]: step.folded(step.grad, step.node.input[0])}
 
 
-def _taken(step: Step, rank: int) -> dict[int, slice]:
+def _taken(step: RuleContext, rank: int) -> dict[int, slice]:
     """Return the slices of a Slice by axis: attributes before opset 10, inputs since."""
     given = attributes(step.node)
     names = ("starts", "ends", "axes", "steps")

@@ -10,37 +10,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphView, run_graph
-from kdedge_export.onnx_graph.graph_input import Port
-from kdedge_export.onnx_graph.spatial.influence import moves_logits
+from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphIndex, run_graph
+from kdedge_export.onnx_graph.graph_input import GraphInput
+from kdedge_export.onnx_graph.spatial.influence import influences_logits
 from kdedge_export.onnx_graph.spatial.target_candidates import attentions, find_candidates
-from kdedge_export.onnx_graph.spatial.tracker import Followed, follow
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.onnx_graph.spatial.tracker import SpatialTracker, track_positions
+from kdedge_export.spatial_layout import SpatialLayout
 
-__all__ = ["Features", "find_features", "named_features"]
+__all__ = ["FeatureTensor", "find_features", "named_features"]
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureTensor:
     """Tensor with spatial positions."""
 
     tensor: str
-    layout: Layout
+    layout: SpatialLayout
     """Layout in the example run."""
     planes: tuple[str, int] | None = None
     """For tokens: a 4-axis tensor with the same positions, and its height axis; None if there is none."""
 
 
 def find_features(
-    view: GraphView,
-    port: Port,
+    view: GraphIndex,
+    port: GraphInput,
     cuts: Sequence[str],
     logits: str,
     feed: Mapping[str, Array],
     name: str,
     *,
     is_cut: bool,
-) -> Features:
+) -> FeatureTensor:
     """Find the last features with spatial positions that are followed by weights and affect the logits.
 
     Args:
@@ -57,7 +57,7 @@ def find_features(
     """
     path = view.between(port.name, logits)
     candidates = find_candidates(view, cuts, path)
-    followed = follow(view, port, path, candidates.tensors, feed, name)
+    followed = track_positions(view, port, path, candidates.tensors, feed, name)
     tensors = {*candidates.cuts} if is_cut else {*candidates.cuts, *candidates.readers(followed.grid)}
     too_early = ""
     for tensor in sorted(tensors, key=view.place, reverse=True):
@@ -71,7 +71,7 @@ def find_features(
                 f"{len(reading)} attentions after them mix all positions."
             )
             break
-        if moves_logits(view, tensor, layout, logits, feed, name):
+        if influences_logits(view, tensor, layout, logits, feed, name):
             return _features(followed, tensor, layout)
     raise HeadNotSupported(
         f"{name} has no spatial features that are followed by weights and that the logits depend on: no [N, C, h, w] "
@@ -81,8 +81,8 @@ def find_features(
 
 
 def named_features(
-    view: GraphView, port: Port, target: str, logits: str, feed: Mapping[str, Array], name: str
-) -> Features:
+    view: GraphIndex, port: GraphInput, target: str, logits: str, feed: Mapping[str, Array], name: str
+) -> FeatureTensor:
     """Return the features with a given name.
 
     Args:
@@ -111,7 +111,7 @@ def named_features(
             f"{name}: {tensor} is {value.dtype} {list(value.shape)}. "
             "Expected float features [N, C, h, w] or [N, h, w, C], or tokens [N, T, C]."
         )
-    followed = follow(view, port, view.between(port.name, logits), {tensor}, feed, name)
+    followed = track_positions(view, port, view.between(port.name, logits), {tensor}, feed, name)
     layout = followed.layout(tensor)
     if layout is None:
         raise HeadNotSupported(
@@ -122,11 +122,11 @@ def named_features(
     return _features(followed, tensor, layout)
 
 
-def _features(followed: Followed, tensor: str, layout: Layout) -> Features:
-    return Features(tensor, layout, followed.planes(layout) if layout.kind == "tokens" else None)
+def _features(followed: SpatialTracker, tensor: str, layout: SpatialLayout) -> FeatureTensor:
+    return FeatureTensor(tensor, layout, followed.planes(layout) if layout.kind == "tokens" else None)
 
 
-def _why_no_tokens(followed: Followed, cuts: Sequence[str]) -> str:
+def _why_no_tokens(followed: SpatialTracker, cuts: Sequence[str]) -> str:
     rest = {followed.shapes[item][1:] for item in cuts if len(followed.shapes.get(item, ())) == 3}
     shapes = ", ".join(f"[N, {tokens}, {channels}]" for tokens, channels in sorted(rest))
     return f" in row-major order (found {shapes})" if shapes else ""

@@ -6,17 +6,17 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphView, Probe, run_graph
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphIndex, TensorProbe, run_graph
+from kdedge_export.spatial_layout import SpatialLayout
 
-__all__ = ["moves_logits"]
+__all__ = ["influences_logits"]
 
 _LEAST_CHANGE = 1e-6
 """Smallest change of the logits relative to the largest one; smaller changes are rounding."""
 
 
-def moves_logits(
-    view: GraphView, tensor: str, layout: Layout, logits: str, feed: Mapping[str, Array], name: str
+def influences_logits(
+    view: GraphIndex, tensor: str, layout: SpatialLayout, logits: str, feed: Mapping[str, Array], name: str
 ) -> bool:
     """Perturb spatial float features at random and test whether the logits change.
 
@@ -36,19 +36,19 @@ def moves_logits(
         return False
     tail = _tail(view, tensor, logits, {item: held[item] for item in read}, name)
     spread = np.random.default_rng(0).normal(scale=float(value.astype(np.float64).std()) or 1.0, size=value.shape)
-    spread *= layout.over_cells(np.ones((layout.height, layout.width)), 0.0)
+    spread *= layout.over_positions(np.ones((layout.height, layout.width)), 0.0)
     before, after = (tail({tensor: x.astype(value.dtype)})[logits] for x in (value, value + spread))
     return bool(np.abs(after - before).max() > _LEAST_CHANGE * max(float(np.abs(before).max()), 1e-12))
 
 
-def _read_from_outside(view: GraphView, tensor: str, logits: str) -> set[str]:
+def _read_from_outside(view: GraphIndex, tensor: str, logits: str) -> set[str]:
     """Return the tensors read by the nodes after a tensor that do not depend on it."""
     path = [view.nodes[at] for at in view.between(tensor, logits)]
     inside = {tensor}.union(*(node.output for node in path))
     return {item for node in path for item in view.taken(node)} - inside
 
 
-def _tail(view: GraphView, tensor: str, logits: str, held: Mapping[str, Array], name: str) -> Probe:
+def _tail(view: GraphIndex, tensor: str, logits: str, held: Mapping[str, Array], name: str) -> TensorProbe:
     """Extract the graph after a tensor; its other inputs are constants from `held`."""
     kind = helper.np_dtype_to_tensor_dtype(held[tensor].dtype)
     graph = helper.make_graph(
@@ -59,4 +59,4 @@ def _tail(view: GraphView, tensor: str, logits: str, held: Mapping[str, Array], 
         [numpy_helper.from_array(np.asarray(held[item]), item) for item in sorted(held.keys() - {tensor})],
     )
     model = helper.make_model(graph, opset_imports=view.model.opset_import, ir_version=view.model.ir_version)
-    return Probe(model, [logits], name)
+    return TensorProbe(model, [logits], name)

@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.onnx_graph.graph_index import Array
-from kdedge_export.onnx_graph.spatial.coordinates import Coordinates, Places
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.onnx_graph.spatial.coordinates import Coordinates, TensorCoordinates
+from kdedge_export.spatial_layout import SpatialLayout
 
-__all__ = ["Grid", "grid_of"]
+__all__ = ["SpatialGrid", "grid_of"]
 
 _DECIMALS = 4
 """Decimals to which coordinates are distinguished."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class SpatialGrid:
     """Assignment of one image's activations to spatial positions: planes, rows, tokens, windows, or merged patches."""
 
     height: int
@@ -38,40 +38,40 @@ class Grid:
         return int(self.channel_of.max()) + 1
 
     @property
-    def layout(self) -> Layout | None:
+    def layout(self) -> SpatialLayout | None:
         """Layout as planes, channels-last planes, or row-major tokens after prefix tokens; None for any other order."""
-        shape, numbers = self.cells.shape, np.arange(self.height * self.width, dtype=np.float64).reshape(self.size)
+        shape, numbers = self.positions.shape, np.arange(self.height * self.width, dtype=np.float64).reshape(self.size)
         beside = shape[1] - numbers.size
         if len(shape) == 3 and beside >= 0:
-            layouts = [Layout("tokens", *self.size, beside)]
+            layouts = [SpatialLayout("tokens", *self.size, beside)]
         else:
-            layouts = [Layout("NCHW", *self.size), Layout("NHWC", *self.size)] if len(shape) == 4 else []
-            layouts = [item for item in layouts if tuple(shape[axis] for axis in item.cell_axes) == self.size]
-        return next((item for item in layouts if (self.cells == item.over_cells(numbers, -1.0)).all()), None)
+            layouts = [SpatialLayout("NCHW", *self.size), SpatialLayout("NHWC", *self.size)] if len(shape) == 4 else []
+            layouts = [item for item in layouts if tuple(shape[axis] for axis in item.position_axes) == self.size]
+        return next((item for item in layouts if (self.positions == item.over_positions(numbers, -1.0)).all()), None)
 
     def planes(self, value: Array) -> NDArray[np.float64]:
         """Rearrange a tensor's values to `[C, h, w]`."""
         planes = np.zeros((self.channels, self.height * self.width))
-        is_placed = self.cells >= 0
-        planes[self.channel_of[is_placed], self.cells[is_placed]] = value[is_placed]
+        is_placed = self.positions >= 0
+        planes[self.channel_of[is_placed], self.positions[is_placed]] = value[is_placed]
         return planes.reshape(-1, self.height, self.width)
 
     def beside(self, value: Array) -> NDArray[np.float64]:
         """Return the values without a position, `[C, tokens]`, such as a class token's."""
-        order = np.argsort(self.channel_of[self.cells < 0], kind="stable")
-        found: NDArray[np.float64] = value[self.cells < 0][order].astype(np.float64).reshape(self.channels, -1)
+        order = np.argsort(self.channel_of[self.positions < 0], kind="stable")
+        found: NDArray[np.float64] = value[self.positions < 0][order].astype(np.float64).reshape(self.channels, -1)
         return found
 
-    def over_cells(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
+    def over_positions(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
         """Expand one value per position, `[h, w]`, to the tensor's shape."""
-        return np.append(values.ravel(), elsewhere)[self.cells]  # index -1 selects the last value
+        return np.append(values.ravel(), elsewhere)[self.positions]  # index -1 selects the last value
 
     def over_channels(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
         """Expand one value per channel, `[C]`, to the tensor's shape."""
-        return np.where(self.cells < 0, elsewhere, values[self.channel_of])
+        return np.where(self.positions < 0, elsewhere, values[self.channel_of])
 
 
-def grid_of(places: Places) -> Grid | None:
+def grid_of(places: TensorCoordinates) -> SpatialGrid | None:
     """Return the grid of a tensor with at least two rows and columns.
 
     Returns None if there is none, or if its positions differ in their number of values.
@@ -92,7 +92,7 @@ def grid_of(places: Places) -> Grid | None:
     channel_of = np.zeros(places.rows.shape, dtype=np.int64)
     channel_of[is_placed] = _before_of_same(number, channels)
     channel_of[~is_placed] = _of_tokens(~is_placed, channels)
-    return Grid(height, width, cells, channel_of)
+    return SpatialGrid(height, width, cells, channel_of)
 
 
 def _numbered(values: Coordinates) -> tuple[int, NDArray[np.int64]]:
@@ -102,7 +102,7 @@ def _numbered(values: Coordinates) -> tuple[int, NDArray[np.int64]]:
 
 
 def _before_of_same(numbers: NDArray[np.int64], each: int) -> NDArray[np.int64]:
-    """Count earlier occurrences of the same number, each of which occurs `each` times."""
+    """Count earlier occurrences of the same number; every number occurs `each` times."""
     order = np.argsort(numbers, kind="stable")
     before = np.empty_like(numbers)
     before[order] = np.arange(numbers.size) % each

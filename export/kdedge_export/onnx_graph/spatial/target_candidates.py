@@ -3,15 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kdedge_export.onnx_graph.graph_index import GraphView
+from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED
-from kdedge_export.onnx_graph.spatial.spatial_grid import Grid
+from kdedge_export.onnx_graph.spatial.spatial_grid import SpatialGrid
 
-__all__ = ["Candidates", "attentions", "find_candidates", "has_weights"]
+__all__ = ["TargetCandidates", "attentions", "find_candidates", "has_weights"]
 
 
 @dataclass(frozen=True)
-class Candidates:
+class TargetCandidates:
     """Candidate tensors between the first and the last weights on a path."""
 
     cuts: tuple[str, ...]
@@ -22,7 +22,7 @@ class Candidates:
     """Tensors on every path to each attention that are followed by weights, last first. Each list ends with the last
     tensor on every path to the logits, which the attention's values come from."""
 
-    def readers(self, grid: Callable[[str], Grid | None]) -> dict[str, int]:
+    def readers(self, grid: Callable[[str], SpatialGrid | None]) -> dict[str, int]:
         """Map each tensor to the number, from 1, of the first attention that reads it.
 
         An attention reads the last tensor on its path with the original width; later ones are projections.
@@ -40,7 +40,7 @@ class Candidates:
         return numbers
 
 
-def find_candidates(view: GraphView, cuts: Sequence[str], path: Sequence[int]) -> Candidates:
+def find_candidates(view: GraphIndex, cuts: Sequence[str], path: Sequence[int]) -> TargetCandidates:
     """Find all candidates on a path.
 
     Args:
@@ -55,21 +55,21 @@ def find_candidates(view: GraphView, cuts: Sequence[str], path: Sequence[int]) -
         for tensor in {*cuts[1:-1], *(tensor for way in ways for tensor in way)}
         if weighted[0] <= view.place(tensor) < weighted[-1]
     }
-    return Candidates(tuple(tensor for tensor in cuts if tensor in between), frozenset(between), ways)
+    return TargetCandidates(tuple(tensor for tensor in cuts if tensor in between), frozenset(between), ways)
 
 
-def attentions(view: GraphView, path: Sequence[int]) -> list[int]:
+def attentions(view: GraphIndex, path: Sequence[int]) -> list[int]:
     """Return the nodes that are a softmax or an attention operator."""
     return [at for at in path if view.nodes[at].op_type in ("Softmax", "Attention")]
 
 
-def has_weights(view: GraphView, at: int) -> bool:
+def has_weights(view: GraphIndex, at: int) -> bool:
     """Return True if a node multiplies by weights; adding a bias does not count."""
     node = view.nodes[at]
     return node.op_type in WEIGHTED and any(view.is_weight(item) for item in node.input[:2])
 
 
-def _way_to(view: GraphView, cuts: Sequence[str], at: int) -> tuple[str, ...]:
+def _way_to(view: GraphIndex, cuts: Sequence[str], at: int) -> tuple[str, ...]:
     weighing = str(view.nodes[at].output[0])
     before = next(tensor for tensor in reversed(cuts) if view.place(tensor) < at)
     way = [

@@ -5,37 +5,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.onnx_graph.graph_index import Array, GraphView, run_graph, shapes_of, subgraphs
-from kdedge_export.onnx_graph.graph_input import Port
-from kdedge_export.onnx_graph.spatial.coordinates import Places, follow_places
-from kdedge_export.onnx_graph.spatial.spatial_grid import Grid, grid_of
-from kdedge_export.spatial_layout import Layout
+from kdedge_export.onnx_graph.graph_index import Array, GraphIndex, run_graph, shapes_of, subgraphs
+from kdedge_export.onnx_graph.graph_input import GraphInput
+from kdedge_export.onnx_graph.spatial.coordinates import TensorCoordinates, track_coordinates
+from kdedge_export.onnx_graph.spatial.spatial_grid import SpatialGrid, grid_of
+from kdedge_export.spatial_layout import SpatialLayout
 
-__all__ = ["Followed", "follow"]
+__all__ = ["SpatialTracker", "track_positions"]
 
 
 @dataclass(frozen=True)
-class Followed:
+class SpatialTracker:
     """Image coordinates of tensors."""
 
-    places: Mapping[str, Places]
+    places: Mapping[str, TensorCoordinates]
     """Coordinates of the requested tensors with a leading batch axis, for the first image."""
     shapes: Mapping[str, tuple[int, ...]]
     """Shapes of all tensors on the path from the image to the logits, in an example run."""
     images: int
     """Batch size of that run."""
 
-    def grid(self, tensor: str) -> Grid | None:
+    def grid(self, tensor: str) -> SpatialGrid | None:
         """Return the grid of a tensor; None if its positions have no supported layout."""
         grid = grid_of(self.places[tensor]) if tensor in self.places else None
         return grid if grid is not None and grid.layout is not None else None
 
-    def layout(self, tensor: str) -> Layout | None:
+    def layout(self, tensor: str) -> SpatialLayout | None:
         """Return the layout of a tensor, or None."""
         grid = self.grid(tensor)
         return None if grid is None else grid.layout
 
-    def planes(self, layout: Layout) -> tuple[str, int] | None:
+    def planes(self, layout: SpatialLayout) -> tuple[str, int] | None:
         """Return the first tensor `[N, C, h, w]`, else `[N, h, w, C]`, of this resolution, and its height axis."""
         size = layout.height, layout.width
         whole = [(name, shape) for name, shape in self.shapes.items() if len(shape) == 4 and shape[0] == self.images]
@@ -43,9 +43,9 @@ class Followed:
         return next(found, None)
 
 
-def follow(
-    view: GraphView, port: Port, path: list[int], wanted: Iterable[str], feed: Mapping[str, Array], name: str
-) -> Followed:
+def track_positions(
+    view: GraphIndex, port: GraphInput, path: list[int], wanted: Iterable[str], feed: Mapping[str, Array], name: str
+) -> SpatialTracker:
     """Propagate the image coordinates to some tensors.
 
     Args:
@@ -67,5 +67,5 @@ def follow(
     values = {item: np.broadcast_to(np.float32(0), shape) for item, shape in shapes.items()}
     images = len(feed[port.name])
     apart = [item for item in wanted if len(shapes.get(item, ())) in (3, 4) and shapes[item][0] == images]
-    places = follow_places(view, feed | held | values, port, path, apart)
-    return Followed({item: found.moved(lambda part: part[:1]) for item, found in places.items()}, shapes, images)
+    places = track_coordinates(view, feed | held | values, port, path, apart)
+    return SpatialTracker({item: found.moved(lambda part: part[:1]) for item, found in places.items()}, shapes, images)

@@ -23,9 +23,13 @@ def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         `[N, k, h, w]`, signed.
     """
-    cells = activations.flatten(2).transpose(1, 2)
-    cells = cells - cells.mean(dim=1, keepdim=True)
-    power = cells.transpose(1, 2) @ cells if cells.shape[2] <= cells.shape[1] else cells @ cells.transpose(1, 2)
+    positions = activations.flatten(2).transpose(1, 2)
+    positions = positions - positions.mean(dim=1, keepdim=True)
+    power = (
+        positions.transpose(1, 2) @ positions
+        if positions.shape[2] <= positions.shape[1]
+        else positions @ positions.transpose(1, 2)
+    )
     for _ in range(SQUARINGS):
         power = power / (power.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None] + 1e-30)
         power = power @ power
@@ -33,10 +37,10 @@ def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:
     largest = power.square().sum(dim=1).argmax(dim=1)
     direction = power.gather(2, largest[:, None, None].expand(-1, power.shape[1], 1))
     direction = direction / (direction.square().sum(dim=1, keepdim=True).sqrt() + 1e-30)
-    if cells.shape[2] <= cells.shape[1]:
-        projection = (cells @ direction)[..., 0]
+    if positions.shape[2] <= positions.shape[1]:
+        projection = (positions @ direction)[..., 0]
     else:
-        length = (cells.transpose(1, 2) @ direction).square().sum(dim=1).sqrt()
+        length = (positions.transpose(1, 2) @ direction).square().sum(dim=1).sqrt()
         projection = direction[..., 0] * length
     flipped = projection.amin(dim=1, keepdim=True).abs() > projection.amax(dim=1, keepdim=True).abs()
     projection = torch.where(flipped, -projection, projection)

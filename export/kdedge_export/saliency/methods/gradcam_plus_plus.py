@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdedge_export.saliency.methods.spatial_sums import everywhere, weighted_sum
+from kdedge_export.saliency.methods.spatial_sums import spread_evenly, weighted_sum
 
 __all__ = ["gradcam_plus_plus"]
 
@@ -34,5 +34,5 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     is_sound = denominator.abs() > LEAST_SHARE * (2 + product.abs())
     ones = torch.ones_like(denominator)
     shares = torch.where(is_sound, 1 / torch.where(is_sound, denominator, ones), 0 * ones)
-    weights = everywhere(shares * gradients.relu(), activations).sum(dim=(3, 4))
+    weights = spread_evenly(shares * gradients.relu(), activations).sum(dim=(3, 4))
     return weighted_sum(activations, weights)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kdedge_export.saliency.methods.spatial_sums import everywhere
+from kdedge_export.saliency.methods.spatial_sums import spread_evenly
 
 __all__ = ["layercam"]
 
@@ -19,4 +19,4 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         `[N, k, h, w]`; negative only where activations are.
     """
-    return (everywhere(gradients.relu(), activations) * activations[:, None]).sum(dim=2)
+    return (spread_evenly(gradients.relu(), activations) * activations[:, None]).sum(dim=2)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["AttentionMethod", "CellMethod", "Method", "PixelMethod"]
+__all__ = ["AttentionMethod", "CAMMethod", "Method", "GradientMethod"]
 
 
 @dataclass(frozen=True)
-class CellMethod:
+class CAMMethod:
     """Method that computes a map from the activations of one layer and the gradients of chosen logits."""
 
     name: str
@@ -28,7 +28,7 @@ def _no_noise(height: int, width: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PixelMethod:
+class GradientMethod:
     """Method that computes a map from the gradients of chosen logits at the pixels of one or more points."""
 
     name: str
@@ -53,4 +53,4 @@ class AttentionMethod:
     by_gradients: bool
 
 
-Method = CellMethod | PixelMethod | AttentionMethod
+Method = CAMMethod | GradientMethod | AttentionMethod

@@ -10,28 +10,28 @@ from kdedge_export.saliency.methods.hirescam import hirescam
 from kdedge_export.saliency.methods.input_gradient import input_gradient, the_image
 from kdedge_export.saliency.methods.integrated_gradients import STEPS, integrated_gradients, path
 from kdedge_export.saliency.methods.layercam import layercam
-from kdedge_export.saliency.methods.method_types import AttentionMethod, CellMethod, Method, PixelMethod
+from kdedge_export.saliency.methods.method_types import AttentionMethod, CAMMethod, GradientMethod, Method
 from kdedge_export.saliency.methods.smoothgrad import SAMPLES, field, noisy, smoothgrad
 from kdedge_export.saliency.methods.xgradcam import xgradcam
 
 __all__ = ["GRADIENT_ATTENTION", "HIRESCAM", "METHODS"]
 
-HIRESCAM = CellMethod("hirescam", hirescam)
+HIRESCAM = CAMMethod("hirescam", hirescam)
 GRADIENT_ATTENTION = AttentionMethod("gradient-attention", gradient_attention, by_gradients=True)
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        CellMethod("cam", cam, one_dense_layer=True),
-        CellMethod("gradcam", gradcam),
-        CellMethod("gradcam++", gradcam_plus_plus),
+        CAMMethod("cam", cam, one_dense_layer=True),
+        CAMMethod("gradcam", gradcam),
+        CAMMethod("gradcam++", gradcam_plus_plus),
         HIRESCAM,
-        CellMethod("layercam", layercam),
-        CellMethod("xgradcam", xgradcam),
-        CellMethod("eigencam", eigencam),
-        PixelMethod("input-gradient", the_image, input_gradient, 1),
-        PixelMethod("integrated-gradients", path, integrated_gradients, STEPS + 1),
-        PixelMethod("smoothgrad", noisy, smoothgrad, SAMPLES + 1, field),
+        CAMMethod("layercam", layercam),
+        CAMMethod("xgradcam", xgradcam),
+        CAMMethod("eigencam", eigencam),
+        GradientMethod("input-gradient", the_image, input_gradient, 1),
+        GradientMethod("integrated-gradients", path, integrated_gradients, STEPS + 1),
+        GradientMethod("smoothgrad", noisy, smoothgrad, SAMPLES + 1, field),
         AttentionMethod("attention-rollout", attention_rollout, by_gradients=False),
         GRADIENT_ATTENTION,
     )

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-__all__ = ["everywhere", "weighted_sum"]
+__all__ = ["spread_evenly", "weighted_sum"]
 
 
 def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
@@ -10,6 +10,6 @@ def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
     return (weights @ activations.flatten(2)).reshape(*weights.shape[:2], *activations.shape[2:])
 
 
-def everywhere(gradients: Tensor, activations: Tensor) -> Tensor:
+def spread_evenly(gradients: Tensor, activations: Tensor) -> Tensor:
     """Expand gradients `[N, k, C, h, w]` or `[N, k, C, 1, 1]` to every spatial position."""
     return gradients.expand(*gradients.shape[:3], *activations.shape[2:])

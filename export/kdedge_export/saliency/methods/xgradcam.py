@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kdedge_export.saliency.methods.spatial_sums import everywhere, weighted_sum
+from kdedge_export.saliency.methods.spatial_sums import spread_evenly, weighted_sum
 
 __all__ = ["xgradcam"]
 
@@ -23,5 +23,5 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
         `[N, k, h, w]`, signed.
     """
     shares = activations / (activations.sum(dim=(2, 3), keepdim=True) + EPSILON)
-    weights = (everywhere(gradients, activations) * shares[:, None]).sum(dim=(3, 4))
+    weights = (spread_evenly(gradients, activations) * shares[:, None]).sum(dim=(3, 4))
     return weighted_sum(activations, weights)

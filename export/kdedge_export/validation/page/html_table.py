@@ -18,7 +18,7 @@ def grid(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], kind: 
     """
     head = "".join(f'<th scope="col" title="{escape(meaning)}">{title}</th>' for title, meaning in heads)
     body = "".join(
-        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others) + "</tr>"
+        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{position}</td>" for position in others) + "</tr>"
         for first, *others in rows
     )
     return (

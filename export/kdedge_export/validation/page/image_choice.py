@@ -6,7 +6,7 @@ import numpy as np
 
 from kdedge_export.candidates import WORDS, Role, reference
 from kdedge_export.metrics import agreement
-from kdedge_export.validation.samples import Evidence
+from kdedge_export.validation.samples import SampleGallery
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
 
 __all__ = ["Section", "choose"]
@@ -29,7 +29,7 @@ class Section:
     """Image indices in display order."""
 
 
-def choose(evidence: Evidence) -> list[Section]:
+def choose(evidence: SampleGallery) -> list[Section]:
     """Select the gallery sections; no image appears twice, and empty sections are left out.
 
     The sections are: the lowest map agreement between the source model and the deployed file, worst first; predictions
@@ -66,14 +66,14 @@ def choose(evidence: Evidence) -> list[Section]:
     return [section for section in sections if section.rows]
 
 
-def _of_one_file(evidence: Evidence, role: Role) -> list[Section]:
-    answers, seen = agreement.top1(evidence.predictions[role].logits), set[int]()
+def _of_one_file(evidence: SampleGallery, role: Role) -> list[Section]:
+    predictions, seen = agreement.top1(evidence.predictions[role].logits), set[int]()
     sections = []
     if evidence.targets is not None:
-        wrong = _surest(evidence, role, np.flatnonzero(answers != evidence.targets))
+        wrong = _surest(evidence, role, np.flatnonzero(predictions != evidence.targets))
         note = f"The {WORDS[role]}’s most confident wrong predictions first."
         sections.append(Section("Wrong predictions", note, _take(wrong, WRONG_ROWS, seen)))
-    spaced = evenly_spaced(len(answers), TYPICAL_ROWS).tolist()
+    spaced = evenly_spaced(len(predictions), TYPICAL_ROWS).tolist()
     sections.append(Section("Sample images", "Evenly spaced among all images.", _take(spaced, TYPICAL_ROWS, seen)))
     return [section for section in sections if section.rows]
 
@@ -84,18 +84,18 @@ def _take(ranked: list[int], most: int, seen: set[int]) -> tuple[int, ...]:
     return tuple(fresh)
 
 
-def _changed(evidence: Evidence, shipped: Role) -> list[int]:
-    answers = agreement.top1(evidence.predictions[evidence.origin].logits)
-    changed = np.flatnonzero(answers != agreement.top1(evidence.predictions[shipped].logits))
+def _changed(evidence: SampleGallery, shipped: Role) -> list[int]:
+    predictions = agreement.top1(evidence.predictions[evidence.origin].logits)
+    changed = np.flatnonzero(predictions != agreement.top1(evidence.predictions[shipped].logits))
     return _surest(evidence, evidence.origin, changed)
 
 
-def _surest(evidence: Evidence, role: Role, rows: Integers) -> list[int]:
+def _surest(evidence: SampleGallery, role: Role, rows: Integers) -> list[int]:
     surest = evidence.probabilities[role][rows].max(axis=1)
     return [int(row) for row in rows[np.argsort(-surest, kind="stable")]]
 
 
-def _by_pearson(evidence: Evidence, candidate: Role) -> list[int]:
+def _by_pearson(evidence: SampleGallery, candidate: Role) -> list[int]:
     if candidate not in evidence.pearson:
         return []
     scores = evidence.pearson[candidate]
@@ -103,7 +103,7 @@ def _by_pearson(evidence: Evidence, candidate: Role) -> list[int]:
     return [int(row) for row in ranked if not np.isnan(scores[row])]
 
 
-def _around_median(evidence: Evidence, candidate: Role) -> list[int]:
+def _around_median(evidence: SampleGallery, candidate: Role) -> list[int]:
     ranked = _by_pearson(evidence, candidate)
     if not ranked:
         return list(range(len(evidence.images)))

@@ -5,20 +5,20 @@ import math
 from kdedge_export.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.html.figure import figure
 from kdedge_export.html.text import correlation, escape, percent, short
-from kdedge_export.html.thumbnails import overlay_uri, picture_uri
+from kdedge_export.html.thumbnails import image_uri, overlay_uri
 from kdedge_export.metrics import agreement
 from kdedge_export.validation.page.image_choice import Section
-from kdedge_export.validation.samples import Evidence
+from kdedge_export.validation.samples import SampleGallery
 
 __all__ = ["gallery"]
 
 
-def gallery(sections: list[Section], evidence: Evidence) -> str:
+def gallery(sections: list[Section], evidence: SampleGallery) -> str:
     """Render all sections as HTML with embedded images."""
     return "".join(_section(section, evidence) for section in sections)
 
 
-def _section(section: Section, evidence: Evidence) -> str:
+def _section(section: Section, evidence: SampleGallery) -> str:
     titles = "".join(f"<span>{title}</span>" for title in ("Image", *(TITLES[role] for role in evidence.predictions)))
     rows = "".join(_row(number, evidence) for number in section.rows)
     return (
@@ -28,38 +28,38 @@ def _section(section: Section, evidence: Evidence) -> str:
     )
 
 
-def _row(number: int, evidence: Evidence) -> str:
-    cells = "".join(_cell(role, number, evidence) for role in evidence.predictions)
-    return f'<div class="row">{_original(number, evidence)}{cells}</div>'
+def _row(number: int, evidence: SampleGallery) -> str:
+    positions = "".join(_position(role, number, evidence) for role in evidence.predictions)
+    return f'<div class="row">{_original(number, evidence)}{positions}</div>'
 
 
-def _original(number: int, evidence: Evidence) -> str:
+def _original(number: int, evidence: SampleGallery) -> str:
     name = evidence.names[number]
     explained = evidence.labels[evidence.explained_class[number]]
     truth = "" if evidence.targets is None else f"target <b>{escape(evidence.labels[evidence.targets[number]])}</b>"
     lines = [f'<span class="name">{short(name)}</span>', truth, f"maps for <b>{escape(explained)}</b>"]
     caption = "<br>".join(line for line in lines if line)
-    return figure("Image", picture_uri(evidence.images[number]), name, caption)
+    return figure("Image", image_uri(evidence.images[number]), name, caption)
 
 
-def _cell(role: Role, number: int, evidence: Evidence) -> str:
-    answers = evidence.predictions[role]
+def _position(role: Role, number: int, evidence: SampleGallery) -> str:
+    predictions = evidence.predictions[role]
     probabilities = evidence.probabilities[role][number]
-    answer = int(agreement.top1(answers.logits[number : number + 1])[0])
-    label = "no prediction" if answer < 0 else evidence.labels[answer]
+    prediction = int(agreement.top1(predictions.logits[number : number + 1])[0])
+    label = "no prediction" if prediction < 0 else evidence.labels[prediction]
     # Text, not only color, so that it is readable in grayscale and for color-blind users.
     tags = []
-    if answer != evidence.explained_class[number]:
+    if prediction != evidence.explained_class[number]:
         tags.append(f'<em class="changed">{"differs" if role == "teacher" else "changed"}</em>')
-    if evidence.targets is not None and answer != evidence.targets[number]:
+    if evidence.targets is not None and prediction != evidence.targets[number]:
         tags.append('<em class="wrong">wrong</em>')
-    sure = "" if answer < 0 else percent(float(probabilities[answer]), 0)
+    sure = "" if prediction < 0 else percent(float(probabilities[prediction]), 0)
     lines = [" ".join([f"<b>{escape(label)}</b>", sure, *tags])]
     against = reference(role, evidence.predictions)
     if against is not None and role in evidence.pearson:
         lines.append(f'<span class="r">{_agreement(against, float(evidence.pearson[role][number]))}</span>')
     shift = evidence.shifts.get(role, (0.0, 0.0))
-    uri = None if answers.maps is None else overlay_uri(evidence.images[number], answers.maps[number], shift)
+    uri = None if predictions.maps is None else overlay_uri(evidence.images[number], predictions.maps[number], shift)
     return figure(TITLES[role], uri, f"Map of {TITLES[role]} for {evidence.names[number]}", "<br>".join(lines))
 
 

@@ -5,14 +5,14 @@ import numpy as np
 from kdedge_export.candidates import WORDS, Role
 from kdedge_export.html.text import correlation, short
 from kdedge_export.html.thumbnails import overlay_uri
-from kdedge_export.validation.samples import Evidence
+from kdedge_export.validation.samples import SampleGallery
 
 __all__ = ["lost_and_kept"]
 
 _PAIRS = 3
 
 
-def lost_and_kept(evidence: Evidence) -> str:
+def lost_and_kept(evidence: SampleGallery) -> str:
     """Render the images with the lowest and highest map agreement with the source model; "" without maps."""
     role = evidence.shipped
     scores = evidence.pearson.get(role, np.array([]))
@@ -28,18 +28,18 @@ def lost_and_kept(evidence: Evidence) -> str:
     )
 
 
-def _half(title: str, rows: list[int], role: Role, evidence: Evidence) -> str:
+def _half(title: str, rows: list[int], role: Role, evidence: SampleGallery) -> str:
     heads = f'<div class="pair heads-of-pair"><span>{WORDS[evidence.origin]}</span><span>{WORDS[role]}</span></div>'
     return f"<div><h3>{title}</h3>{heads}{''.join(_pair(row, role, evidence) for row in rows)}</div>"
 
 
-def _pair(row: int, role: Role, evidence: Evidence) -> str:
-    pictures = []
+def _pair(row: int, role: Role, evidence: SampleGallery) -> str:
+    images = []
     sides: tuple[Role, Role] = (evidence.origin, role)
     for one in sides:
         maps = evidence.predictions[one].maps
         assert maps is not None
         uri = overlay_uri(evidence.images[row], maps[row], evidence.shifts.get(one, (0.0, 0.0)))
-        pictures.append(f'<img src="{uri}" alt="Map of the {WORDS[one]}" decoding="async">')
+        images.append(f'<img src="{uri}" alt="Map of the {WORDS[one]}" decoding="async">')
     caption = f"{short(evidence.names[row])} · r = {correlation(float(evidence.pearson[role][row]))}"
-    return f'<figure class="pair">{"".join(pictures)}<figcaption>{caption}</figcaption></figure>'
+    return f'<figure class="pair">{"".join(images)}<figcaption>{caption}</figcaption></figure>'

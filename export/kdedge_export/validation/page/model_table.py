@@ -5,7 +5,7 @@ from kdedge_export.html.text import correlation, escape, megabytes, points, quan
 from kdedge_export.metrics import agreement
 from kdedge_export.validation.page.html_table import correlation_cell, percent_cell, with_interval
 from kdedge_export.validation.report import ValidationReport
-from kdedge_export.validation.samples import Evidence
+from kdedge_export.validation.samples import SampleGallery
 
 __all__ = ["model_table"]
 
@@ -25,7 +25,7 @@ _COLUMNS = (
 )
 
 
-def model_table(report: ValidationReport, evidence: Evidence) -> str:
+def model_table(report: ValidationReport, evidence: SampleGallery) -> str:
     """Render one row per model: teacher, student, fp32, int8, as far as present."""
     groups = "".join(f'<th colspan="{span}" scope="colgroup"><span>{title}</span></th>' for title, span in _GROUPS)
     heads = "".join(f'<th scope="col" title="{escape(meaning)}">{name}</th>' for name, meaning in _COLUMNS)
@@ -36,14 +36,14 @@ def model_table(report: ValidationReport, evidence: Evidence) -> str:
     )
 
 
-def _row(role: Role, report: ValidationReport, evidence: Evidence) -> str:
+def _row(role: Role, report: ValidationReport, evidence: SampleGallery) -> str:
     facts = report.models[role]
     held = reference(role, report.models)
     against = "" if held is None else f" vs. {WORDS[held]}"
-    answers = [_top1(role, report), *_answers(role, report)]
-    cells = [megabytes(facts.bytes), *answers, *_maps(role, report), _constant(role, evidence)]
+    predictions = [_top1(role, report), *_predictions(role, report)]
+    positions = [megabytes(facts.bytes), *predictions, *_maps(role, report), _constant(role, evidence)]
     name = f'{TITLES[role]}<br><span class="soft">{escape(facts.name)}{against}</span>'
-    return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{position}</td>" for position in positions) + "</tr>"
 
 
 def _top1(role: Role, report: ValidationReport) -> str:
@@ -62,7 +62,7 @@ def _top1(role: Role, report: ValidationReport) -> str:
     return f'{shown}<br><span class="ci">{change}{ends}</span>'
 
 
-def _answers(role: Role, report: ValidationReport) -> list[str]:
+def _predictions(role: Role, report: ValidationReport) -> list[str]:
     comparison = report.comparisons.get(role)
     if comparison is None:
         return ["", ""]
@@ -84,6 +84,6 @@ def _maps(role: Role, report: ValidationReport) -> list[str]:
     return [correlation_cell(getattr(maps, name), maps.intervals[name]) for name in names]
 
 
-def _constant(role: Role, evidence: Evidence) -> str:
+def _constant(role: Role, evidence: SampleGallery) -> str:
     maps = evidence.predictions[role].maps
     return correlation(None) if maps is None else str(int(agreement.is_constant(maps).sum()))

@@ -9,7 +9,7 @@ from kdedge_export.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import correlation, escape, megabytes, percent, points
 from kdedge_export.metrics.confidence import unseen_share
-from kdedge_export.validation.check import Check, Outcome, applicable, not_shown
+from kdedge_export.validation.check import Check, Outcome, applicable, inconclusive
 from kdedge_export.validation.page.histogram import histogram, lower_end
 from kdedge_export.validation.page.image_choice import choose
 from kdedge_export.validation.page.image_gallery import gallery
@@ -18,9 +18,9 @@ from kdedge_export.validation.page.model_table import model_table
 from kdedge_export.validation.page.quantization_section import quantization
 from kdedge_export.validation.page.sampled_sections import studies
 from kdedge_export.validation.report import ValidationReport
-from kdedge_export.validation.samples import Evidence
+from kdedge_export.validation.samples import SampleGallery
 from kdedge_export.validation.text_report import asked_for, found, spread
-from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["render_page", "write_page"]
 
@@ -39,7 +39,7 @@ _HISTOGRAMS_LEAD = (
 _RELATIONS = {">=": "≥", "<=": "≤"}
 
 
-def render_page(report: ValidationReport, evidence: Evidence) -> str:
+def render_page(report: ValidationReport, evidence: SampleGallery) -> str:
     """Render the page as self-contained HTML without scripts, below about 6 MB."""
     outcome, headline = _verdict(report)
     template = Template(files("kdedge_export.validation.page").joinpath("report.html.tmpl").read_text("utf-8"))
@@ -64,15 +64,15 @@ def render_page(report: ValidationReport, evidence: Evidence) -> str:
     return shell(f"{headline} – kdedge validation", body)
 
 
-def write_page(report: ValidationReport, evidence: Evidence, path: Path) -> None:
+def write_page(report: ValidationReport, evidence: SampleGallery, path: Path) -> None:
     """Write `report.html` atomically."""
-    write_whole(path, render_page(report, evidence))
+    atomic_write(path, render_page(report, evidence))
 
 
 def _verdict(report: ValidationReport) -> tuple[str, str]:
     outcomes = [check.outcome for check in applicable(report.checks)]
     failed, unmeasured = outcomes.count("failed"), outcomes.count("not measured")
-    few, undecided = not_shown(report.checks)
+    few, undecided = inconclusive(report.checks)
     if failed:
         return "failed", f"Failed {failed} of {len(outcomes)} checks"
     if few or undecided:
@@ -114,20 +114,20 @@ def _summary(report: ValidationReport, shipped: Role) -> str:
         top1 = report.models[shipped].top1
         right = "" if top1 is None else f"has a top-1 accuracy of <b>{percent(top1)}</b> and "
         return f"The {WORDS[shipped]} {right}has no reference to compare it with."
-    answer = (
+    prediction = (
         f"The {WORDS[shipped]} and the {first} predict the same class on <b>{percent(comparison.agreement)}</b> of "
         "images"
     )
     if comparison.top1_drop_points is not None:
         change = points(-comparison.top1_drop_points)
-        answer += f". Its top-1 accuracy is <b>{percent(comparison.top1_candidate)}</b> ({change} points)"
+        prediction += f". Its top-1 accuracy is <b>{percent(comparison.top1_candidate)}</b> ({change} points)"
         if report.data.chose_epoch:
-            answer += ", on images used to select the student’s epoch"
+            prediction += ", on images used to select the student’s epoch"
     if comparison.maps is None:
-        return f"{answer}. It has no saliency map."
+        return f"{prediction}. It has no saliency map."
     maps = comparison.maps
     return (
-        f"{answer}. The maps of both correlate at r = <b>{correlation(maps.pearson_mean)}</b> on average and at "
+        f"{prediction}. The maps of both correlate at r = <b>{correlation(maps.pearson_mean)}</b> on average and at "
         f"<b>{correlation(maps.pearson_p5)}</b> at the 5th percentile; maps of different images correlate at "
         f"{correlation(maps.floor_pearson)}."
     )
@@ -158,7 +158,7 @@ def _minus(figures: str) -> str:
     return re.sub(r"-(?=\d)", "−", figures)
 
 
-def _histograms(report: ValidationReport, evidence: Evidence) -> str:
+def _histograms(report: ValidationReport, evidence: SampleGallery) -> str:
     shown = [
         (role, scores, comparison.maps.floor_pearson)
         for role, scores in evidence.pearson.items()
@@ -198,7 +198,7 @@ def _origin(report: ValidationReport) -> str:
         for role, facts in report.models.items()
         if facts.quantization is not None and "calibration_sha256" in facts.quantization
     ]
-    cells = (
+    positions = (
         f'<tr><th scope="row">{what}</th><td>{size}</td><td><code>{code}</code></td></tr>' for what, size, code in rows
     )
-    return f'<table class="files">{"".join(cells)}</table>'
+    return f'<table class="files">{"".join(positions)}</table>'

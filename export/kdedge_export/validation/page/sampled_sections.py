@@ -25,7 +25,7 @@ def _section(title: str, lead: str, table: str) -> str:
 
 
 def _maps(report: ValidationReport) -> str:
-    places, faith = report.localisation, report.faithfulness
+    places, faith = report.localization, report.faithfulness
     if places is None and faith is None:
         return ""
     names = dict.fromkeys([*(places.rows if places else {}), *(faith.rows if faith else {})])
@@ -35,7 +35,7 @@ def _maps(report: ValidationReport) -> str:
             ("On the object", "fraction of images whose map maximum lies on the object; a constant map scores chance"),
             ("Energy inside", "mean fraction of the map’s positive part that lies on the object"),
         ]
-        whose = "target class" if report.labelled else f"{WORDS[report.origin]}’s prediction"
+        whose = "target class" if report.labeled else f"{WORDS[report.origin]}’s prediction"
         leads.append(f"Object regions are known for {places.images:,} images. Maps explain the {whose}.")
     if faith is not None:
         heads += [
@@ -82,10 +82,10 @@ def _sanity(report: ValidationReport) -> str:
         heads.append(("Pearson", "mean correlation of the maps before and after"))
     rows = []
     for role in roles:
-        cells = [TITLES[role]]
+        positions = [TITLES[role]]
         for test in tests:
             row = found.get((role, test))
-            cells += (
+            positions += (
                 [correlation(None)] * 2
                 if row is None
                 else [
@@ -93,7 +93,7 @@ def _sanity(report: ValidationReport) -> str:
                     correlation_cell(row.pearson, row.intervals["pearson"]),
                 ]
             )
-        rows.append(cells)
+        rows.append(positions)
     lead = (
         f"A map must depend on the class, the image and the model. Each was changed on {report.sanity.images} images. "
         "A map that keeps its shape explains nothing, at any scale. The head can be changed in PyTorch only"
@@ -116,7 +116,7 @@ def _robustness(report: ValidationReport) -> str:
         [
             row.disturbance,
             percent_cell(row.top1, row.intervals.get("top1")),
-            percent_cell(row.answer_kept, row.intervals["answer_kept"]),
+            percent_cell(row.prediction_kept, row.intervals["answer_kept"]),
             correlation_cell(row.map_kept, row.intervals.get("map_kept")),
         ]
         for row in shown
@@ -128,8 +128,8 @@ def _robustness(report: ValidationReport) -> str:
             ("Agreement", f"fraction of images with the {first}’s prediction for the same corrupted image"),
             ("Pearson", f"mean correlation with the {first}’s map of the same corrupted image"),
         ]
-        for cells, row in zip(rows, shown, strict=True):
-            cells[2:2] = [
+        for positions, row in zip(rows, shown, strict=True):
+            positions[2:2] = [
                 percent_cell(row.agreement, row.intervals["agreement"]),
                 correlation_cell(row.map_pearson, row.intervals.get("map_pearson")),
             ]
@@ -198,7 +198,7 @@ def _classes(report: ValidationReport) -> str:
     if len(rows) > _CLASSES_SHOWN:
         more = f"{len(rows) - _CLASSES_SHOWN} more classes"
         table += f"<details><summary>{more}</summary>{grid(heads, rows[_CLASSES_SHOWN:])}</details>"
-    what = "" if report.labelled else f" The images have no labels: classes are the {first}’s predictions."
+    what = "" if report.labeled else f" The images have no labels: classes are the {first}’s predictions."
     return _section("Results by class", f"Worst first, by the {WORDS[report.shipped]}.{what}", table)
 
 

@@ -9,25 +9,32 @@ from typing import ClassVar
 
 from kdedge_runtime.drawing.colormap import heat_ramp
 from kdedge_runtime.model import Model
-from kdedge_runtime.server import Asset, Door, Handler, Server, read_assets, shared_assets
+from kdedge_runtime.server import (
+    AccessPolicy,
+    HttpServer,
+    RequestHandler,
+    StaticFile,
+    read_static_files,
+    shared_static_files,
+)
 from kdedge_runtime.server.browser.required_input import with_required_input
 from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
 
-__all__ = ["WebServer", "about_model"]
+__all__ = ["WebServer", "describe_model"]
 
 _PAGE = {"/": "page.html"} | {
     f"/{name}": name for name in ("web.css", "app.js", "worker.js", "engine.js", "fit.js", "heat.js")
 }
 
 
-class WebServer(Server):
+class WebServer(HttpServer):
     """Serves the page, the model and onnxruntime-web. It receives no images."""
 
-    def __init__(self, door: Door, model: Model, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, policy: AccessPolicy, model: Model, tls: ssl.SSLContext | None = None) -> None:
         """Create the server and listen. `start` begins answering.
 
         Args:
-            door: address and access policy.
+            policy: address and access policy.
             model: model for the page.
             tls: certificate for HTTPS.
 
@@ -35,17 +42,17 @@ class WebServer(Server):
             MissingDependency: onnxruntime-web is not installed.
             UsageError: the address cannot be used.
         """
-        self.assets: dict[str, Asset] = {
-            **shared_assets(),
-            **read_assets(files("kdedge_runtime.server.browser"), _PAGE),
+        self.assets: dict[str, StaticFile] = {
+            **shared_static_files(),
+            **read_static_files(files("kdedge_runtime.server.browser"), _PAGE),
             **onnxruntime_web(),
-            "/model.onnx": Asset.of("model.onnx", with_required_input(model.path.read_bytes(), "class_index")),
-            "/model.json": Asset.of("model.json", json.dumps(about_model(model)).encode()),
+            "/model.onnx": StaticFile.of("model.onnx", with_required_input(model.path.read_bytes(), "class_index")),
+            "/model.json": StaticFile.of("model.json", json.dumps(describe_model(model)).encode()),
         }
-        super().__init__(door, _WebHandler, option="--listen", tls=tls)
+        super().__init__(policy, _WebHandler, option="--listen", tls=tls)
 
 
-def about_model(model: Model) -> dict[str, object]:
+def describe_model(model: Model) -> dict[str, object]:
     """Return the metadata that the page needs, as a JSON-compatible dictionary."""
     metadata = model.metadata
     return {
@@ -60,9 +67,9 @@ def about_model(model: Model) -> dict[str, object]:
     }
 
 
-class _WebHandler(Handler):
+class _WebHandler(RequestHandler):
     server: WebServer
     scripts: ClassVar[str] = " 'wasm-unsafe-eval'"
 
-    def assets(self) -> Mapping[str, Asset]:
+    def assets(self) -> Mapping[str, StaticFile]:
         return self.server.assets

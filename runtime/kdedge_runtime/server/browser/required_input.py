@@ -18,7 +18,7 @@ def with_required_input(model: bytes, name: str) -> bytes:
     """
     try:
         parts = [
-            protobuf.held(field.number, _without_initializer(field.content, name.encode()))
+            protobuf.encode_field(field.number, _without_initializer(field.content, name.encode()))
             if field.number == protobuf.MODEL_GRAPH
             else field.whole
             for field in protobuf.fields(model)
@@ -32,5 +32,6 @@ def _without_initializer(graph: memoryview, name: bytes) -> bytes:
     return b"".join(
         field.whole
         for field in protobuf.fields(graph)
-        if field.number != protobuf.GRAPH_INITIALIZER or name not in protobuf.texts(field.content, protobuf.TENSOR_NAME)
+        if field.number != protobuf.GRAPH_INITIALIZER
+        or name not in protobuf.string_values(field.content, protobuf.TENSOR_NAME)
     )

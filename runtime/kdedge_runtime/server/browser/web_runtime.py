@@ -12,8 +12,8 @@ import tarfile
 from pathlib import Path
 
 from kdedge_runtime.errors import KdedgeError, MissingDependency, UsageError
-from kdedge_runtime.server import Asset
-from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.server import StaticFile
+from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["FOLDER", "PACKAGE", "onnxruntime_web", "unpack"]
 
@@ -26,7 +26,7 @@ _STORED = (_SCRIPT, f"{_BINARY}.gz")
 FOLDER = Path(__file__).parent / "ort"
 
 
-def onnxruntime_web(folder: Path = FOLDER) -> dict[str, Asset]:
+def onnxruntime_web(folder: Path = FOLDER) -> dict[str, StaticFile]:
     """Return the files by URL path.
 
     Raises:
@@ -38,7 +38,7 @@ def onnxruntime_web(folder: Path = FOLDER) -> dict[str, Asset]:
             f"The page needs {PACKAGE}, which is not installed. In a checkout run `make web-assets`; elsewhere `npm "
             f"pack {PACKAGE} && {Path(sys.executable).name} -m kdedge_runtime.server.browser.web_runtime {archive}`."
         )
-    return {f"/ort/{name.removesuffix('.gz')}": Asset.of(name, (folder / name).read_bytes()) for name in _STORED}
+    return {f"/ort/{name.removesuffix('.gz')}": StaticFile.of(name, (folder / name).read_bytes()) for name in _STORED}
 
 
 def unpack(archive: Path, folder: Path = FOLDER) -> None:
@@ -59,9 +59,9 @@ def unpack(archive: Path, folder: Path = FOLDER) -> None:
         script, binary = (_member(package, f"package/dist/{name}") for name in (_SCRIPT, _BINARY))
     # The license at the beginning of the script covers both files.
     notice = script[: script.index(b"*/") + 2]
-    write_whole(folder / "LICENSE.txt", notice + b"\n", durable=False)
-    write_whole(folder / f"{_BINARY}.gz", gzip.compress(binary, 9, mtime=0), durable=False)
-    write_whole(folder / _SCRIPT, script, durable=False)
+    atomic_write(folder / "LICENSE.txt", notice + b"\n", durable=False)
+    atomic_write(folder / f"{_BINARY}.gz", gzip.compress(binary, 9, mtime=0), durable=False)
+    atomic_write(folder / _SCRIPT, script, durable=False)
 
 
 def _member(package: tarfile.TarFile, name: str) -> bytes:

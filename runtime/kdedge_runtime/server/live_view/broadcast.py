@@ -8,8 +8,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kdedge_runtime.server.http_server import PATIENCE_S
-from kdedge_runtime.server.live_view.latest_frame import Board
+from kdedge_runtime.server.http_server import TIMEOUT_S
+from kdedge_runtime.server.live_view.latest_frame import LatestFrame
 
 __all__ = ["BOUNDARY", "Broadcast"]
 
@@ -33,7 +33,7 @@ class _Viewer:
                 self.unsent = memoryview(part)
                 self._send()
         except _WOULD_WAIT:
-            return time.monotonic() - self.took_at < PATIENCE_S
+            return time.monotonic() - self.took_at < TIMEOUT_S
         except OSError:
             return False
         return True
@@ -48,7 +48,7 @@ class _Viewer:
 class Broadcast:
     """Stream of the overlay images. Slow clients skip images."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: LatestFrame) -> None:
         """Create a broadcast without clients."""
         self._board = board
         self._viewers: set[_Viewer] = set()
@@ -69,29 +69,29 @@ class Broadcast:
                 self._thread.start()
         viewer.has_left.wait()
         with suppress(OSError):  # connection closed
-            connection.settimeout(PATIENCE_S)
+            connection.settimeout(TIMEOUT_S)
 
     def _run(self) -> None:
         try:
-            self._send_pictures()
+            self._send_images()
         except Exception:  # otherwise clients would wait forever, e.g. if an image cannot be encoded
             _log.error("The image stream has ended; the run continues.", exc_info=True)
             while not self._ended(self._viewers.copy()):  # clients may join in the meantime
                 pass
 
-    def _send_pictures(self) -> None:
+    def _send_images(self) -> None:
         serial = 0
         with self._board.watching():
             while True:
-                picture = self._board.next_picture(serial, PATIENCE_S)
-                if picture is None:
+                image = self._board.next_image(serial, TIMEOUT_S)
+                if image is None:
                     if self._ended(self._viewers.copy()):
                         return
                     continue
-                serial, started = picture.serial, time.thread_time()
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n\r\n".encode()
+                serial, started = image.serial, time.thread_time()
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(image.jpeg)}\r\n\r\n".encode()
                 # The next boundary is sent with the image, because browsers show a part only when it is complete.
-                part = head + picture.jpeg + f"\r\n--{BOUNDARY}\r\n".encode()
+                part = head + image.jpeg + f"\r\n--{BOUNDARY}\r\n".encode()
                 with self._lock:
                     self._last, viewers = part, self._viewers.copy()
                 left = {viewer for viewer in viewers if not viewer.take(part)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
-from kdedge_runtime.stream.runner import RunSettings
+from kdedge_runtime.stream.runner import StreamSettings
 
 __all__ = ["Controls", "is_share"]
 
@@ -22,7 +22,7 @@ class Controls:
     """
 
     def __init__(
-        self, model: Model, settings: RunSettings, method: str | None = None, budget_ms: float | None = None
+        self, model: Model, settings: StreamSettings, method: str | None = None, budget_ms: float | None = None
     ) -> None:
         """Create controls with the initial settings.
 
@@ -38,7 +38,7 @@ class Controls:
         self._budget_ms = budget_ms or _BUDGET_MS
         self._changing = threading.Lock()
 
-    def __call__(self) -> RunSettings:
+    def __call__(self) -> StreamSettings:
         """Return the settings for the next frame."""
         return self.settings
 
@@ -52,10 +52,10 @@ class Controls:
     def methods(self) -> list[str]:
         """Available methods for this model, starting with the map of the file (`none` if it has no map)."""
         # Imported on demand, because most runs do not need it.
-        from kdedge_runtime.explainers import METHODS
+        from kdedge_runtime.explainers import EXPLAINERS
 
         # Score-CAM needs the target layer's activations, which are not available without a map.
-        asking = [method for method in METHODS if method != "scorecam" or self.model.has_map]
+        asking = [method for method in EXPLAINERS if method != "scorecam" or self.model.has_map]
         return [self.model.metadata.outputs.method, *asking]
 
     def figures(self) -> dict[str, Any]:

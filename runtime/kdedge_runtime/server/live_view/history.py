@@ -3,13 +3,13 @@
 import threading
 from collections import deque
 
-__all__ = ["SPAN_S", "History"]
+__all__ = ["SPAN_S", "ConfidenceHistory"]
 
 SPAN_S = 60.0
 _STEP_S = 0.5
 
 
-class History:
+class ConfidenceHistory:
     """Latest prediction of every half second, in constant memory."""
 
     def __init__(self) -> None:

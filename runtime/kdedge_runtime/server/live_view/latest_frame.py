@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.server.live_view.history import History
-from kdedge_runtime.server.live_view.sent_frames import Shown
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.server.live_view.history import ConfidenceHistory
+from kdedge_runtime.server.live_view.sent_frames import SentFrames
+from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.arrays import Pixels
-from kdedge_runtime.util.images import jpeg
+from kdedge_runtime.util.images import encode_jpeg
 
-__all__ = ["FRESH_S", "Board", "Notice", "Picture"]
+__all__ = ["FRESH_S", "LatestFrame", "PublishedFrame", "EncodedFrame"]
 
 FRESH_S = 10.0
 """Maximum age of the latest prediction of a healthy run, in seconds."""
@@ -27,25 +27,25 @@ _LEASE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Notice:
+class PublishedFrame:
     """Published prediction with its serial number."""
 
     serial: int
     """Serial number of the prediction, from 1."""
-    answer: Answer
-    progress: Progress
+    prediction: Prediction
+    progress: RunProgress
     pinned_at: float
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedFrame:
     """Encoded overlay."""
 
     serial: int
     jpeg: bytes
 
 
-class Board:
+class LatestFrame:
     """Holds the latest prediction. The run writes; any number of clients wait and read."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,30 +54,30 @@ class Board:
         Args:
             clock: monotonic clock in seconds.
         """
-        self.shown = Shown()
-        self.history = History()
-        self.watchers = 0
+        self.shown = SentFrames()
+        self.history = ConfidenceHistory()
+        self.viewers = 0
         self._clock = clock
         self._changed = threading.Condition()
         self._encoding = threading.Lock()
-        self._encoded = Picture(0, b"")
-        self._notice: Notice | None = None
-        self._drawn: tuple[Notice, Pixels] | None = None
+        self._encoded = EncodedFrame(0, b"")
+        self._notice: PublishedFrame | None = None
+        self._drawn: tuple[PublishedFrame, Pixels] | None = None
         self._due_at = 0.0
         self._encoding_s = self._cost_s = 0.0
-        self._answered_at = clock()
+        self._predicted_at = clock()
         self._leased_until = -1.0
         self._closed = False
 
     @property
-    def newest(self) -> Notice | None:
+    def newest(self) -> PublishedFrame | None:
         """Latest prediction; None before the first."""
         return self._notice
 
     @property
     def is_watched(self) -> bool:
         """True if a client is watching."""
-        return self.watchers > 0 or self._clock() < self._leased_until
+        return self.viewers > 0 or self._clock() < self._leased_until
 
     @property
     def is_due(self) -> bool:
@@ -88,16 +88,16 @@ class Board:
         """Record the CPU time used to send an image to all clients."""
         self._cost_s = sending_s
 
-    def publish(self, answer: Answer, progress: Progress) -> None:
+    def publish(self, prediction: Prediction, progress: RunProgress) -> None:
         """Publish the latest prediction and wake waiting clients."""
         now = self._clock()
-        self.history.add(now, answer.label, answer.probability)
+        self.history.add(now, prediction.label, prediction.probability)
         with self._changed:
             serial = 1 if self._notice is None else self._notice.serial + 1
-            self._notice = Notice(serial, answer, progress, now)
-            self._answered_at = now
-            if answer.overlay is not None and now >= self._due_at:
-                self._drawn = self._notice, answer.overlay
+            self._notice = PublishedFrame(serial, prediction, progress, now)
+            self._predicted_at = now
+            if prediction.overlay is not None and now >= self._due_at:
+                self._drawn = self._notice, prediction.overlay
                 self._due_at = now + max(_FASTEST_S, (self._encoding_s + self._cost_s) / _MOST_SHARE)
                 self._changed.notify_all()
 
@@ -111,18 +111,18 @@ class Board:
     def watching(self) -> Iterator[None]:
         """Request overlays within the block."""
         with self._changed:
-            self.watchers += 1
+            self.viewers += 1
         try:
             yield
         finally:
             with self._changed:
-                self.watchers -= 1
+                self.viewers -= 1
 
     def renew_lease(self) -> None:
         """Request overlays for another second, for a polling client."""
         self._leased_until = self._clock() + _LEASE_S
 
-    def next_picture(self, after: int, timeout_s: float) -> Picture | None:
+    def next_image(self, after: int, timeout_s: float) -> EncodedFrame | None:
         """Wait for an overlay with a serial number above `after`. A number above all existing ones counts as 0.
 
         Returns:
@@ -142,17 +142,17 @@ class Board:
         with self._encoding:
             if self._encoded.serial < notice.serial:
                 started = time.thread_time()
-                self._encoded = Picture(notice.serial, jpeg(overlay, _JPEG_QUALITY))
+                self._encoded = EncodedFrame(notice.serial, encode_jpeg(overlay, _JPEG_QUALITY))
                 self._encoding_s = time.thread_time() - started
-                self.shown.add(notice.serial, notice.answer)
+                self.shown.add(notice.serial, notice.prediction)
             return self._encoded
 
-    def _is_old(self, drawn: Notice) -> bool:
+    def _is_old(self, drawn: PublishedFrame) -> bool:
         """Return True if an overlay was drawn for a client that has since disconnected."""
         # Not by capture time: an explanation may take longer than the polling interval.
         return self._clock() - drawn.pinned_at > _LEASE_S
 
     def health(self) -> tuple[bool, float]:
         """Return True if the run is healthy, and the seconds since the last prediction (or the start)."""
-        silence_s = self._clock() - self._answered_at
+        silence_s = self._clock() - self._predicted_at
         return silence_s < FRESH_S, silence_s

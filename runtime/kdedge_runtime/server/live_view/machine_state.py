@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kdedge_runtime.diagnostics.system_state import BoardState, read_board
+from kdedge_runtime.diagnostics.system_state import SystemState, read_system_state
 from kdedge_runtime.util.process import memory_mb
 
-__all__ = ["Machine", "MachineState"]
+__all__ = ["MachineMonitor", "MachineState"]
 
 _KEPT_S = 2.0
 
@@ -17,16 +17,16 @@ _KEPT_S = 2.0
 class MachineState:
     """Machine state at one time."""
 
-    board: BoardState
+    board: SystemState
     memory_mb: float | None
     """Resident memory of this process in MB (10^6 bytes), or None if unavailable."""
 
 
-class Machine:
+class MachineMonitor:
     """Reads the machine state at most every two seconds, because a firmware query starts a process."""
 
     def __init__(
-        self, look: Callable[[], BoardState] = read_board, clock: Callable[[], float] = time.monotonic
+        self, look: Callable[[], SystemState] = read_system_state, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._look = look
         self._clock = clock

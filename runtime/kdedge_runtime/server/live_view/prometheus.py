@@ -5,47 +5,47 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from collections.abc import Iterable, Mapping
 
-from kdedge_runtime.prediction import Answer
+from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server.live_view.machine_state import MachineState
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-Sample = tuple[str, Mapping[str, str], float]
+MetricSample = tuple[str, Mapping[str, str], float]
 
 
 def exposition(
     about: Mapping[str, str],
-    answer: Answer | None,
-    progress: Progress | None,
+    prediction: Prediction | None,
+    progress: RunProgress | None,
     machine: MachineState,
     silence_s: float,
-    watchers: int,
+    viewers: int,
 ) -> str:
     """Return all metrics, in seconds, degrees Celsius and bytes.
 
     Args:
         about: labels that describe the run.
-        answer: latest prediction, or None before the first.
+        prediction: latest prediction, or None before the first.
         progress: counters of the run, or None before the first prediction.
         machine: machine state.
         silence_s: seconds since the last prediction, or since the start.
-        watchers: number of watching clients.
+        viewers: number of watching clients.
     """
     families = [
         _family("kdedge_info", "gauge", "Description of the run.", [("", about, 1)]),
         _family("kdedge_last_answer_seconds", "gauge", "Time since the latest prediction.", [("", {}, silence_s)]),
-        _family("kdedge_watchers", "gauge", "Number of watching clients.", [("", {}, watchers)]),
+        _family("kdedge_watchers", "gauge", "Number of watching clients.", [("", {}, viewers)]),
         _machine(machine),
     ]
-    if answer is not None and progress is not None:
-        families += [_counters(progress), _answer(answer, progress), _stages(progress)]
+    if prediction is not None and progress is not None:
+        families += [_counters(progress), _prediction(prediction, progress), _stages(progress)]
     return "".join(families)
 
 
-def _counters(progress: Progress) -> str:
-    answers: list[Sample] = [("", {"label": label}, count) for label, count in progress.labels.copy().items()]
+def _counters(progress: RunProgress) -> str:
+    predictions: list[MetricSample] = [("", {"label": label}, count) for label, count in progress.labels.copy().items()]
     return "".join(
         [
             _counter("kdedge_frames", "Frames predicted.", progress.frames),
@@ -53,34 +53,34 @@ def _counters(progress: Progress) -> str:
             _counter("kdedge_frames_explained", "Frames with a map.", progress.explained),
             _counter("kdedge_reconnects", "Times that the source failed and recovered.", progress.reconnects),
             _counter("kdedge_frames_unreadable", "Frames that could not be decoded.", progress.unreadable),
-            _family("kdedge_answers_total", "counter", "Frames by predicted label.", answers),
+            _family("kdedge_answers_total", "counter", "Frames by predicted label.", predictions),
         ]
     )
 
 
-def _answer(answer: Answer, progress: Progress) -> str:
+def _prediction(prediction: Prediction, progress: RunProgress) -> str:
     families = [
         _family(
             "kdedge_frames_per_second", "gauge", "Frame rate over the latest frames.", [("", {}, progress.recent_fps)]
         ),
         _family(
-            "kdedge_frame_age_seconds", "gauge", "Time from capture to prediction.", [("", {}, answer.age_ms / 1e3)]
+            "kdedge_frame_age_seconds", "gauge", "Time from capture to prediction.", [("", {}, prediction.age_ms / 1e3)]
         ),
         _family(
             "kdedge_answer_probability",
             "gauge",
             "Probability of the latest prediction.",
-            [("", {"label": answer.label}, answer.probability)],
+            [("", {"label": prediction.label}, prediction.probability)],
         ),
     ]
-    if answer.heat is not None:
-        area = [("", {"explained": answer.explained}, answer.heat.area_frac)]
+    if prediction.heat is not None:
+        area = [("", {"explained": prediction.explained}, prediction.heat.area_frac)]
         families.append(_family("kdedge_heat_area_ratio", "gauge", "Share of the map above half of its maximum.", area))
     return "".join(families)
 
 
-def _stages(progress: Progress) -> str:
-    samples: list[Sample] = []
+def _stages(progress: RunProgress) -> str:
+    samples: list[MetricSample] = []
     for name, stage in progress.timer.stages().items():
         samples += [
             ("", {"stage": name, "quantile": "0.5"}, stage.p50_ms / 1e3),
@@ -104,7 +104,7 @@ def _machine(machine: MachineState) -> str:
         for name, text, value, unit in gauges
         if value is not None
     ]
-    throttled: list[Sample] = [("", {"reason": reason}, 1.0) for reason in board.throttled]
+    throttled: list[MetricSample] = [("", {"reason": reason}, 1.0) for reason in board.throttled]
     families.append(_family("kdedge_throttled", "gauge", "Active throttling reasons.", throttled))
     if board.throttle_events is not None:
         families.append(
@@ -117,7 +117,7 @@ def _counter(name: str, text: str, value: float) -> str:
     return _family(f"{name}_total", "counter", text, [("", {}, value)])
 
 
-def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> str:
+def _family(name: str, kind: str, text: str, samples: Iterable[MetricSample]) -> str:
     lines = [f"{name}{suffix}{_labels(labels)} {float(value)!r}" for suffix, labels, value in samples]
     return "\n".join([f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines, ""]) if lines else ""
 

@@ -3,30 +3,30 @@
 from dataclasses import asdict
 from typing import Any
 
-from kdedge_runtime.prediction import Answer
+from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server.live_view.machine_state import MachineState
-from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.stream.statistics import RunProgress
 
-__all__ = ["answer_figures", "machine_figures", "run_figures"]
+__all__ = ["describe_prediction", "describe_machine", "describe_run"]
 
 
-def answer_figures(serial: int, answer: Answer) -> dict[str, Any]:
+def describe_prediction(serial: int, prediction: Prediction) -> dict[str, Any]:
     """Return one prediction."""
     return {
         "serial": serial,
-        "frame": answer.frame.index,
-        "name": answer.frame.name,
-        "age_ms": round(answer.age_ms, 2),
-        "label": answer.label,
-        "p": round(answer.probability, 5),
-        "ranking": [{"label": label, "p": round(p, 5)} for label, p in answer.ranking],
-        "explained": answer.explained,
-        "left_out": answer.left_out,
-        "heat": None if answer.heat is None else asdict(answer.heat),
+        "frame": prediction.frame.index,
+        "name": prediction.frame.name,
+        "age_ms": round(prediction.age_ms, 2),
+        "label": prediction.label,
+        "p": round(prediction.probability, 5),
+        "ranking": [{"label": label, "p": round(p, 5)} for label, p in prediction.ranking],
+        "explained": prediction.explained,
+        "left_out": prediction.left_out,
+        "heat": None if prediction.heat is None else asdict(prediction.heat),
     }
 
 
-def run_figures(progress: Progress) -> dict[str, Any]:
+def describe_run(progress: RunProgress) -> dict[str, Any]:
     """Return counters and stage latencies."""
     return {
         "frames": progress.frames,
@@ -42,6 +42,6 @@ def run_figures(progress: Progress) -> dict[str, Any]:
     }
 
 
-def machine_figures(machine: MachineState) -> dict[str, Any]:
+def describe_machine(machine: MachineState) -> dict[str, Any]:
     """Return the machine state; unavailable values are null or empty."""
     return asdict(machine.board) | {"memory_mb": None if machine.memory_mb is None else round(machine.memory_mb, 1)}

@@ -15,22 +15,29 @@ from typing import Any, ClassVar, Self
 from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
-from kdedge_runtime.prediction import Answer
-from kdedge_runtime.server import Asset, Door, Handler, Server, read_assets, shared_assets
-from kdedge_runtime.server.http_server import PATIENCE_S
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.server import (
+    AccessPolicy,
+    HttpServer,
+    RequestHandler,
+    StaticFile,
+    read_static_files,
+    shared_static_files,
+)
+from kdedge_runtime.server.http_server import TIMEOUT_S
 from kdedge_runtime.server.live_view.broadcast import BOUNDARY, Broadcast
 from kdedge_runtime.server.live_view.controls import Controls, is_share
-from kdedge_runtime.server.live_view.latest_frame import Board
-from kdedge_runtime.server.live_view.machine_state import Machine
+from kdedge_runtime.server.live_view.latest_frame import LatestFrame
+from kdedge_runtime.server.live_view.machine_state import MachineMonitor
 from kdedge_runtime.server.live_view.prometheus import CONTENT_TYPE, exposition
-from kdedge_runtime.server.live_view.run_state import answer_figures, machine_figures, run_figures
-from kdedge_runtime.stream.statistics import Progress
-from kdedge_runtime.util.images import jpeg
+from kdedge_runtime.server.live_view.run_state import describe_machine, describe_prediction, describe_run
+from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.util.images import encode_jpeg
 
 __all__ = ["Feedback", "LiveView"]
 
 _log = logging.getLogger(__name__)
-_MAX_WATCHERS = 64
+_MAX_VIEWERS = 64
 _STREAM_BUFFER_BYTES = 128 * 1024
 _JPEG_QUALITY = 90
 _PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js", "history.js")}
@@ -74,7 +81,7 @@ class LiveView:
 
     def __init__(
         self,
-        door: Door,
+        policy: AccessPolicy,
         about: Mapping[str, str],
         controls: Controls,
         feedback: Feedback | None = None,
@@ -84,13 +91,13 @@ class LiveView:
         """Create a view.
 
         Args:
-            door: address and access policy.
+            policy: address and access policy.
             about: description of the run, shown unchanged.
             controls: settings that the page may change.
             feedback: destination of feedback; None hides the feedback buttons.
             tls: certificate for HTTPS; None for HTTP.
         """
-        self._door = door
+        self._policy = policy
         self._tls = tls
         self._site = _Site(dict(about), controls, feedback)
         self._server: _ViewServer | None = None
@@ -108,7 +115,7 @@ class LiveView:
         return self._server.url
 
     def __enter__(self) -> Self:
-        self._server = _ViewServer(self._door, self._site, self._tls)
+        self._server = _ViewServer(self._policy, self._site, self._tls)
         self._server.start("kdedge-view")
         return self
 
@@ -120,9 +127,9 @@ class LiveView:
             self._server.close()
             self._server = None
 
-    def write(self, answer: Answer, progress: Progress) -> None:
+    def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Publish one prediction to the clients without blocking."""
-        self._site.board.publish(answer, progress)
+        self._site.board.publish(prediction, progress)
 
 
 @dataclass
@@ -132,12 +139,14 @@ class _Site:
     about: dict[str, str]
     controls: Controls
     feedback: Feedback | None
-    board: Board = field(default_factory=Board)
+    board: LatestFrame = field(default_factory=LatestFrame)
     broadcast: Broadcast = field(init=False)
-    machine: Machine = field(default_factory=Machine)
-    watchers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_MAX_WATCHERS))
-    assets: dict[str, Asset] = field(
-        default_factory=lambda: shared_assets() | read_assets(files("kdedge_runtime.server.live_view"), _PAGE)
+    machine: MachineMonitor = field(default_factory=MachineMonitor)
+    viewers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_MAX_VIEWERS))
+    assets: dict[str, StaticFile] = field(
+        default_factory=lambda: (
+            shared_static_files() | read_static_files(files("kdedge_runtime.server.live_view"), _PAGE)
+        )
     )
 
     def __post_init__(self) -> None:
@@ -148,31 +157,35 @@ class _Site:
         board = self.board
         figures: dict[str, Any] = {
             "about": self.about,
-            "watchers": board.watchers,
+            "watchers": board.viewers,
             "frames": 0,
             "controls": self.controls.figures(),
             "feedback": None if self.feedback is None else {"kept": self.feedback.kept},
-            "machine": machine_figures(self.machine.state()),
+            "machine": describe_machine(self.machine.state()),
             "history": [(round(ago, 1), label, round(p, 3)) for ago, label, p in board.history.until(time.monotonic())],
         }
         if (notice := board.newest) is not None:
             shown = board.shown.find(serial)
-            figures |= answer_figures(notice.serial, notice.answer) if shown is None else answer_figures(serial, shown)
-            figures |= run_figures(notice.progress)
+            figures |= (
+                describe_prediction(notice.serial, notice.prediction)
+                if shown is None
+                else describe_prediction(serial, shown)
+            )
+            figures |= describe_run(notice.progress)
         return figures
 
 
-class _ViewServer(Server):
-    def __init__(self, door: Door, site: _Site, tls: ssl.SSLContext | None) -> None:
+class _ViewServer(HttpServer):
+    def __init__(self, policy: AccessPolicy, site: _Site, tls: ssl.SSLContext | None) -> None:
         self.site = site
-        super().__init__(door, _ViewHandler, tls=tls)
+        super().__init__(policy, _ViewHandler, tls=tls)
 
 
-class _ViewHandler(Handler):
+class _ViewHandler(RequestHandler):
     server: _ViewServer
     open_paths: ClassVar[frozenset[str]] = frozenset({"/health"})
 
-    def assets(self) -> Mapping[str, Asset]:
+    def assets(self) -> Mapping[str, StaticFile]:
         return self.server.site.assets
 
     def gets(self) -> Mapping[str, Callable[[], None]]:
@@ -201,9 +214,9 @@ class _ViewHandler(Handler):
     def _prometheus(self) -> None:
         site = self.server.site
         newest = site.board.newest
-        answer, progress = (None, None) if newest is None else (newest.answer, newest.progress)
+        prediction, progress = (None, None) if newest is None else (newest.prediction, newest.progress)
         _, silence_s = site.board.health()
-        text = exposition(site.about, answer, progress, site.machine.state(), silence_s, site.board.watchers)
+        text = exposition(site.about, prediction, progress, site.machine.state(), silence_s, site.board.viewers)
         self.send_body(HTTPStatus.OK, CONTENT_TYPE, text.encode())
 
     def _health(self) -> None:
@@ -218,15 +231,15 @@ class _ViewHandler(Handler):
             return
         try:
             with board.watching():
-                picture = board.next_picture(after, PATIENCE_S)
+                image = board.next_image(after, TIMEOUT_S)
         finally:
-            self.server.site.watchers.release()
-        if picture is None:
+            self.server.site.viewers.release()
+        if image is None:
             self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, "No image arrived in time.\n")
             return
         if after:
             board.renew_lease()
-        self.send_body(HTTPStatus.OK, "image/jpeg", picture.jpeg, {"X-Serial": str(picture.serial)})
+        self.send_body(HTTPStatus.OK, "image/jpeg", image.jpeg, {"X-Serial": str(image.serial)})
 
     def _stream(self) -> None:
         if not self._begin_to_watch():
@@ -237,21 +250,21 @@ class _ViewHandler(Handler):
             self.begin(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={BOUNDARY}", {})
             self.server.site.broadcast.serve(self.connection)
         finally:
-            self.server.site.watchers.release()
+            self.server.site.viewers.release()
 
     def _begin_to_watch(self) -> bool:
-        if self.server.site.watchers.acquire(blocking=False):
+        if self.server.site.viewers.acquire(blocking=False):
             return True
-        self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, f"The limit of {_MAX_WATCHERS} watching browsers is reached.\n")
+        self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, f"The limit of {_MAX_VIEWERS} watching browsers is reached.\n")
         return False
 
     def _frame(self) -> None:
         serial = self._serial("serial", missing=None)
-        answer = None if serial is None else self.server.site.board.shown.find(serial)
-        if serial is not None and answer is None:
+        prediction = None if serial is None else self.server.site.board.shown.find(serial)
+        if serial is not None and prediction is None:
             self.send_text(HTTPStatus.GONE, _PASSED + "\n")
-        elif answer is not None:
-            self.send_body(HTTPStatus.OK, "image/jpeg", jpeg(answer.frame.rgb, _JPEG_QUALITY))
+        elif prediction is not None:
+            self.send_body(HTTPStatus.OK, "image/jpeg", encode_jpeg(prediction.frame.rgb, _JPEG_QUALITY))
 
     def _serial(self, name: str, missing: int | None) -> int | None:
         """Return a serial number from the URL; None after sending an error if it is invalid."""
@@ -270,28 +283,28 @@ class _ViewHandler(Handler):
 
     def _hold(self, wanted: dict[str, Any]) -> object:
         serial = _whole_number(wanted.get("serial"))
-        answer = self.server.site.board.shown.hold(serial)
-        if answer is None:
+        prediction = self.server.site.board.shown.hold(serial)
+        if prediction is None:
             raise UsageError(_PASSED)
-        return answer_figures(serial, answer)
+        return describe_prediction(serial, prediction)
 
     def _judge(self, said: dict[str, Any]) -> object:
         feedback = self.server.site.feedback
         if feedback is None:
             raise UsageError("This run does not store feedback. Start it with --feedback FILE.")
-        answer = self.server.site.board.shown.find(_whole_number(said.get("serial")))
-        if answer is None:
+        prediction = self.server.site.board.shown.find(_whole_number(said.get("serial")))
+        if prediction is None:
             raise UsageError(_PASSED)
         verdict = Verdict.of(
-            answer,
+            prediction,
             said.get("judgement"),  # type: ignore[arg-type]  # checked by the verdict
             model_sha256=feedback.model_sha256,
             correct_label=_optional_text(said.get("label")),
             box=_optional_box(said.get("box")),
         )
         feedback.store.add(verdict)
-        _log.info("feedback: %s, predicted %s: %s", answer.frame.name, answer.label, verdict.judgement)
-        return {"label": answer.label, "kept": feedback.kept}
+        _log.info("feedback: %s, predicted %s: %s", prediction.frame.name, prediction.label, verdict.judgment)
+        return {"label": prediction.label, "kept": feedback.kept}
 
 
 def _whole_number(value: object) -> int:
