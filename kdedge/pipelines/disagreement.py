@@ -32,7 +32,7 @@ def disagreement(predictions: Sequence[Integers], maps: Sequence[Floats]) -> Sco
     """Compute the disagreement of models on each image, `[N]` in [0, 2].
 
     It is the fraction of model pairs with different predictions, plus the mean of `(1 - r) / 2` over pairs of maps (see
-    `metrics.map_pearson`; r is 0 for a constant map).
+    `agreement.map_pearson`; r is 0 for a constant map).
 
     Args:
         predictions: int64 `[N]` predictions of each of two or more models.

@@ -5,7 +5,7 @@ the straight-through estimator is from Bengio et al., 2013.
 
 The quantization points and scales are those of the int8 file, not only layer inputs. Errors at other points would
 differ from the file's, and the student would learn to compensate for the wrong ones. The file's tensors are matched to
-results of the student's function calls by their values on one image, whether they come from modules, functions or
+results of the student's function calls by their values on one image. The results may come from modules, functions or
 operators.
 """
 
