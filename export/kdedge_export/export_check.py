@@ -98,7 +98,7 @@ def _require_exact(found: list[Exactness]) -> None:
             f"The exported graph does not match PyTorch: relative errors {figures}, expected at most "
             f"{bounds}. Please report this model."
         )
-    if "not shown" in outcomes:
+    if "inconclusive" in outcomes:
         raise KdedgeError(
             f"It cannot be shown that the exported graph matches PyTorch: relative errors {figures}, expected at most "
             f"{CEILING:.0e}, and PyTorch's own float32 error against float64 is similar on these images. The model is "
@@ -107,7 +107,7 @@ def _require_exact(found: list[Exactness]) -> None:
 
 
 def _worst(found: list[WorstCase]) -> WorstCase | None:
-    order = {"passed": 0, "not shown": 1, "failed": 2}
+    order = {"passed": 0, "inconclusive": 1, "failed": 2}
     return max(
         found, key=lambda one: (order[one.outcome], np.nan_to_num(one.error / one.bound, nan=np.inf)), default=None
     )

@@ -22,10 +22,10 @@ __all__ = [
 Unit = Literal["share", "points", "correlation", "error", "area", "nats", "count", "MB", "ms"]
 """Unit of a measured value: a fraction in [0, 1], percentage points, a Pearson correlation, a relative error, a
 difference of areas under probability curves, a divergence in nats, a count, a size in 10^6 bytes, milliseconds."""
-Outcome = Literal["passed", "failed", "not shown", "not measured", "not applicable"]
+Outcome = Literal["passed", "failed", "inconclusive", "not measured", "not applicable"]
 """Outcome of a check.
 
-`failed`: the measured value violates the bound. `not shown` (inconclusive): the bound holds for the estimate but not
+`failed`: the measured value violates the bound. `inconclusive`: the bound holds for the estimate but not
 for its confidence interval, or the violation is within numerical error. `not applicable`: the check does not apply to
 these models.
 """
@@ -117,7 +117,7 @@ def judge_sample(
     if end is not None and _kept(end, relation, bound):
         return Check(key, name, measured, relation, bound, unit, "passed", interval)
     needed, why = _what_would_show(sample, measured, end, bound)
-    return Check(key, name, measured, relation, bound, unit, "not shown", interval, needed, why)
+    return Check(key, name, measured, relation, bound, unit, "inconclusive", interval, needed, why)
 
 
 def applicable(checks: Sequence[Check]) -> list[Check]:
@@ -127,7 +127,7 @@ def applicable(checks: Sequence[Check]) -> list[Check]:
 
 def inconclusive(checks: Sequence[Check]) -> tuple[int, int]:
     """Count the inconclusive checks that more images would settle, and those they would not."""
-    unshown = [check.images_needed is not None for check in checks if check.outcome == "not shown"]
+    unshown = [check.images_needed is not None for check in checks if check.outcome == "inconclusive"]
     return sum(unshown), len(unshown) - sum(unshown)
 
 

@@ -122,7 +122,7 @@ def _lost(key: str, name: str, comparison: Comparison, bound: float) -> Check | 
 
 def _check_hardest(key: str, name: str, decisive: WorstCase, unit: Unit = "error") -> Check:
     reason = None
-    if decisive.outcome == "not shown":
+    if decisive.outcome == "inconclusive":
         reason = (
             f"since float32 alone explains up to {decisive.rounding:.0e} on this image: the network is "
             "ill-conditioned there"

@@ -41,8 +41,8 @@ class WorstCase:
     """Bound for this image."""
     rounding: float
     """Error that float32 rounding would explain."""
-    outcome: Literal["passed", "failed", "not shown"]
-    """Outcome; `not shown` if rounding explains the error but exceeds the ceiling."""
+    outcome: Literal["passed", "failed", "inconclusive"]
+    """Outcome; `inconclusive` if rounding explains the error but exceeds the ceiling."""
 
 
 def worst_case(
@@ -60,8 +60,8 @@ def worst_case(
     bounds = np.minimum(allowed, max(tolerance, ceiling))
     broken = ~(errors <= allowed)  # negated so that NaN fails
     unshown = ~broken & (errors > bounds)
-    outcome: Literal["passed", "failed", "not shown"] = (
-        "failed" if broken.any() else "not shown" if unshown.any() else "passed"
+    outcome: Literal["passed", "failed", "inconclusive"] = (
+        "failed" if broken.any() else "inconclusive" if unshown.any() else "passed"
     )
     candidates = np.flatnonzero(broken if broken.any() else unshown if unshown.any() else errors <= allowed)
     excess = np.nan_to_num(errors[candidates] / bounds[candidates], nan=np.inf)

@@ -138,7 +138,7 @@ def check_unchanged(role: Role, test: Literal["class", "image"], gates: Gates) -
     if test == "class":
         return judge(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
     reason = "with 1 image; at least 2 are needed"
-    return Check(key, name, None, "<=", gates.map_stays, "correlation", "not shown", images_needed=2, reason=reason)
+    return Check(key, name, None, "<=", gates.map_stays, "correlation", "inconclusive", images_needed=2, reason=reason)
 
 
 def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gates) -> tuple[Check, ...]:

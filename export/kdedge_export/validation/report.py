@@ -4,10 +4,7 @@
 the package: `kdedge_export.validation.json_schema()`. Missing and non-finite numbers are null. Fractions and accuracies
 are in [0, 1]. An interval is `{low, high}`, 95 %, or null.
 
-Later versions may add keys under the same schema number; a key that changes its meaning increments it. Schema 2:
-`passed` of a check accounts for its interval. Schema 3: sanity checks report how `alike` maps stay, instead of the
-fraction of images that `changed`. Schema 4: the PyTorch student may be missing; checks may then be `not applicable`,
-and the int8 reference is the fp32 file.
+Later versions may add keys under the same schema number; a key that changes its meaning increments it.
 """
 
 import json
@@ -43,7 +40,7 @@ from kdedge_runtime.util.files import atomic_write, file_sha256
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
-SCHEMA = 4
+SCHEMA = 5
 
 
 def _versions() -> dict[str, str]:

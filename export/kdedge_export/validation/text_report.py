@@ -11,19 +11,19 @@ __all__ = ["asked_for", "checklist", "found", "outcome_words", "plain_speed", "s
 _MARKS: dict[Outcome, str] = {
     "passed": "[✓]",
     "failed": "[✗]",
-    "not shown": "[?]",
+    "inconclusive": "[?]",
     "not measured": "[-]",
     "not applicable": "[ ]",
 }
 
 
 def checklist(checks: Sequence[Check]) -> list[str]:
-    """Format checks, one per line: `[✓]` passed, `[✗]` failed, `[?]` not shown, `[-]` not measured, `[ ]` inapplicable.
+    """Format checks, one per line: `[✓]` passed, `[✗]` failed, `[?]` inconclusive, `[-]` not measured, `[ ]` inapplicable.
 
     ```
     [✓] fp32 top-1 agreement               100.00 %                        (>= 100 %)
     [✗] int8 map Pearson, 5th percentile   0.871        [0.862, 0.880]     (>= 0.9)    FAILED
-    [?] int8 top-1 drop                    0.26 points  [-0.51, 1.28]      (<= 1 points)  NOT SHOWN with 390 images; …
+    [?] int8 top-1 drop                    0.26 points  [-0.51, 1.28]      (<= 1 points)  INCONCLUSIVE with 390 images; …
     [-] int8 top-1 drop                    not measured: the images have no labels
     [ ] fp32 top-1 agreement               not applicable: there is no PyTorch model to compare with
     ```
@@ -60,7 +60,7 @@ def outcome_words(check: Check) -> str:
     """Return the outcome in words for a check that did not pass; empty for one that did."""
     if check.outcome == "failed":
         return "FAILED" + ("" if check.reason is None else f": {check.reason}")
-    return f"NOT SHOWN {check.reason}" if check.outcome == "not shown" else ""
+    return f"INCONCLUSIVE {check.reason}" if check.outcome == "inconclusive" else ""
 
 
 def plain_speed(fp32_ms: float, int8_ms: float, where: str) -> str:

@@ -104,7 +104,7 @@ class TestConstantMaps:
     def test_only_images_with_varying_maps_are_counted(self) -> None:
         mostly = check_comparison("int8", compared(1000, constant=997), Gates())
         of_maps = {check.key: check for check in mostly if "pearson" in check.key}
-        assert {check.outcome for check in of_maps.values()} == {"not shown"}
+        assert {check.outcome for check in of_maps.values()} == {"inconclusive"}
         p5 = of_maps["int8_map_pearson_p5"]
         # 72 such images are needed, and 3 of 1,000 qualify.
         assert p5.images_needed == 24_000
@@ -147,9 +147,9 @@ class TestTheInterval:
 
     def test_check_passes_if_the_unfavorable_end_satisfies_the_bound(self) -> None:
         assert self.drop(370, 0).outcome == "passed"
-        assert self.drop(360, 0).outcome == "not shown"
+        assert self.drop(360, 0).outcome == "inconclusive"
         assert self.drop(1000, 2).outcome == "passed"
-        assert self.drop(500, 2).outcome == "not shown"
+        assert self.drop(500, 2).outcome == "inconclusive"
 
     def test_estimate_beyond_the_bound_fails_at_any_interval_width(self) -> None:
         failed = self.drop(20, 1)
@@ -157,7 +157,7 @@ class TestTheInterval:
         assert failed.interval is not None and failed.interval.low < 1.0
 
     def test_gained_predictions_offset_lost_ones(self) -> None:
-        assert self.drop(1000, 6).outcome == "not shown"
+        assert self.drop(1000, 6).outcome == "inconclusive"
         assert self.drop(1000, 6, gained=6).outcome == "passed"
 
     def test_inconclusive_check_does_not_pass(self) -> None:
@@ -168,7 +168,7 @@ class TestTheInterval:
     @pytest.mark.parametrize("n", [1, 2, 30, 100])
     def test_images_needed_if_all_images_agree(self, n: int) -> None:
         unshown = self.drop(n, 0)
-        assert (unshown.outcome, unshown.images_needed) == ("not shown", 370)
+        assert (unshown.outcome, unshown.images_needed) == ("inconclusive", 370)
         assert unshown.reason == f"with {n} image{'' if n == 1 else 's'}; about 370 would show it"
 
     def test_5th_percentile_has_no_interval_with_too_few_images(self) -> None:
@@ -176,13 +176,13 @@ class TestTheInterval:
             return next(check for check in check_comparison("int8", compared(n), Gates()) if check.key.endswith("p5"))
 
         p5 = percentile(71)
-        assert (p5.outcome, p5.interval, p5.images_needed) == ("not shown", None, 72)
+        assert (p5.outcome, p5.interval, p5.images_needed) == ("inconclusive", None, 72)
         assert p5.reason == "with 71 images; about 72 would show it"
         assert percentile(72).passed
 
     def test_estimate_on_the_bound_is_never_conclusive(self) -> None:
         on_it = self.drop(100, 1)
-        assert (on_it.outcome, on_it.images_needed) == ("not shown", None)
+        assert (on_it.outcome, on_it.images_needed) == ("inconclusive", None)
         assert on_it.reason is not None and "no number of images" in on_it.reason
 
     def test_correlations_are_checked_at_their_lower_end(self) -> None:
@@ -258,7 +258,7 @@ def test_images_needed_for_sanity_assume_one_unchanged_map() -> None:
 
 @pytest.mark.parametrize(
     ("test", "outcome", "needed", "token"),
-    [("class", "not measured", None, "no other class"), ("picture", "not shown", 2, "1 image")],
+    [("class", "not measured", None, "no other class"), ("picture", "inconclusive", 2, "1 image")],
 )
 def test_impossible_change_is_reported_with_its_reason(test: str, outcome: str, needed: int | None, token: str) -> None:
     found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
@@ -279,10 +279,10 @@ def test_maps_that_do_not_change_fail_the_sanity_check() -> None:
 def test_sanity_check_uses_the_interval() -> None:
     unsure = Sanity("picture", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
     few = check_sanity(unsure, 3, "gradcam", Gates())
-    assert (few.outcome, few.images_needed) == ("not shown", 4)
+    assert (few.outcome, few.images_needed) == ("inconclusive", 4)
     # The check never uses more images than this.
     most = check_sanity(unsure, 64, "gradcam", Gates())
-    assert (most.outcome, most.images_needed) == ("not shown", None)
+    assert (most.outcome, most.images_needed) == ("inconclusive", None)
     assert most.reason == "with 64 images, the maximum for this check"
 
 
@@ -306,11 +306,11 @@ class TestFaithfulness:
 
     def test_inconclusive_margin_at_the_maximum_number_of_images(self) -> None:
         (unsure,) = self.check(64, 0.07, -0.01)
-        assert (unsure.outcome, unsure.images_needed) == ("not shown", None)
+        assert (unsure.outcome, unsure.images_needed) == ("inconclusive", None)
         (fewer,) = self.check(30, 0.07, -0.01)
         # See `confidence.images_needed`: an unseen image has the worst margin, -0.5, since there are few images.
         unseen = -math.log(0.025) * 0.57
-        assert fewer.outcome == "not shown"
+        assert fewer.outcome == "inconclusive"
         assert fewer.images_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
 
     def test_too_few_images_give_no_check(self) -> None:
@@ -374,7 +374,7 @@ class TestChecklist:
             "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
             "[-] int8 top-1 drop                   not measured: the images have no labels",
             "[✗] int8 top-1 agreement              50.00 %      [39.79, 60.12]  (>= 90 %)  FAILED",
-            "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  NOT SHOWN with 100 images; "
+            "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  INCONCLUSIVE with 100 images; "
             "about 370 would show it",
             "[✓] int8 map Pearson, 5th percentile  1.000        [1.000, 1.000]  (>= 0.9)",
         ]
@@ -397,9 +397,9 @@ class TestChecklist:
 
     def test_inconclusive_line_states_its_reason(self) -> None:
         ends = Interval(0.9799, 1.0)
-        unshown = check(0.99, 0.98, True, outcome="not shown", interval=ends, reason="with 9 images; …")
+        unshown = check(0.99, 0.98, True, outcome="inconclusive", interval=ends, reason="with 9 images; …")
         (line,) = checklist([unshown])
-        assert line == "[?] some check  0.990  [0.9799, 1.000]  (>= 0.98)  NOT SHOWN with 9 images; …"
+        assert line == "[?] some check  0.990  [0.9799, 1.000]  (>= 0.98)  INCONCLUSIVE with 9 images; …"
 
     def test_no_checks_give_no_lines(self) -> None:
         assert checklist([]) == []

@@ -129,10 +129,10 @@ def test_image_sanity_check_needs_two_images(tmp_path: Path) -> None:
     outcomes = {check.key: check.outcome for check in report.checks if "follows" in check.key}
     expected = {f"{role}_map_follows_{test}" for role in ("student", "fp32") for test in ("class", "picture")}
     assert set(outcomes) == expected
-    assert {outcome for key, outcome in outcomes.items() if key.endswith("picture")} == {"not shown"}
+    assert {outcome for key, outcome in outcomes.items() if key.endswith("picture")} == {"inconclusive"}
     assert not report.passed
     (line,) = (line for line in checklist(report.checks) if line.startswith("[?] fp32 map similarity to another image"))
-    assert line.endswith("NOT SHOWN with 1 image; at least 2 are needed")
+    assert line.endswith("INCONCLUSIVE with 1 image; at least 2 are needed")
     page, document = write_report(report, evidence, tmp_path / "report")
     Draft202012Validator(json_schema()).validate(json.loads(document.read_text("utf-8")))
     assert "with 1 image; at least 2 are needed" in page.read_text("utf-8")
@@ -269,7 +269,7 @@ class TestJson:
         assert (document["schema"], document["passed"], document["images"]) == (4, True, 400)
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
-        assert list(document["localisation"]["rows"]) == [*ROLES, "centre", "random", "edges"]
+        assert list(document["localization"]["rows"]) == [*ROLES, "centre", "random", "edges"]
         assert document["robustness"]["images"] == 96
         # Every key is described.
         assert set(document) == set(schema["properties"])

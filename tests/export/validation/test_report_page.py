@@ -213,7 +213,7 @@ def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[Valida
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
     reason = "with 80 images; about 900 would show it"
-    unshown = replace(shown, outcome="not shown", interval=Interval(0.95, 1.0), images_needed=900, reason=reason)
+    unshown = replace(shown, outcome="inconclusive", interval=Interval(0.95, 1.0), images_needed=900, reason=reason)
     page = render_page(replace(report, checks=(shown, unshown)), evidence)
     text = read(page).text
     assert "Not shown: 1 of 2 checks needs more than 80 images" in text
@@ -226,7 +226,7 @@ def test_headline_asks_for_more_images_only_if_they_would_help(
 ) -> None:
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
-    ill = replace(shown, outcome="not shown", interval=None, reason="since float32 alone explains up to 4e-02")
+    ill = replace(shown, outcome="inconclusive", interval=None, reason="since float32 alone explains up to 4e-02")
     few = replace(ill, images_needed=900)
     for checks, headline in (
         ((shown, ill), "Not shown: 1 of 2 checks would not be settled by more images"),

@@ -506,7 +506,7 @@ class TestCommand:
         where = ("--data", scenes, "--boxes", boxes, "--out", tmp_path / "out")
         outcome = command("validate", run, "--quick", "--device", "raspberry-pi-5", *where)
         report = json.loads((tmp_path / "out" / "report.json").read_text())
-        assert (report["quick"], report["device"], report["localisation"]["images"]) == (True, "raspberry-pi-5", VAL)
+        assert (report["quick"], report["device"], report["localization"]["images"]) == (True, "raspberry-pi-5", VAL)
         assert outcome.code == (0 if report["passed"] else 4)
         assert len(outcome.out.splitlines()) == len(report["checks"])
         assert "--quick: faithfulness and robustness were skipped" in outcome.err
@@ -527,7 +527,7 @@ class TestVerdict:
 
     def test_inconclusive_check_fails_with_the_images_needed(self, run: Path) -> None:
         shown = Check("a", "a", 1.0, ">=", 0.9, "share", "passed")
-        unshown = replace(shown, outcome="not shown", images_needed=70, reason="with 18 images")
+        unshown = replace(shown, outcome="inconclusive", images_needed=70, reason="with 18 images")
         with pytest.raises(
             ValidationFailed, match=r"^1 of 2 checks is inconclusive with 18 images \(about 70 would show it\)"
         ):
@@ -539,7 +539,7 @@ class TestVerdict:
 
     def test_undecidable_check_reports_no_number_of_images(self, run: Path) -> None:
         shown = Check("a", "a", 1.0, ">=", 0.9, "share", "passed")
-        ill = replace(shown, outcome="not shown", reason="since float32 alone explains up to 4e-02 of the range")
+        ill = replace(shown, outcome="inconclusive", reason="since float32 alone explains up to 4e-02 of the range")
         with pytest.raises(
             ValidationFailed, match=r"^1 of 2 checks is inconclusive regardless of the number of images; see "
         ):

@@ -27,7 +27,7 @@ __all__ = ["render_page", "write_page"]
 _OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "passed": ("passed", "✓"),
     "failed": ("failed", "✕"),
-    "not shown": ("unknown", "?"),
+    "inconclusive": ("unknown", "?"),
     "not measured": ("unknown", "–"),
     "not applicable": ("unasked", ""),
 }
@@ -135,14 +135,14 @@ def _summary(report: ValidationReport, shipped: Role) -> str:
 
 def _urgency(check: Check) -> int:
     """Return the sort key of a check; those that did not pass come first."""
-    return {"failed": 0, "not shown": 1, "not applicable": 3}.get(check.outcome, 2)
+    return {"failed": 0, "inconclusive": 1, "not applicable": 3}.get(check.outcome, 2)
 
 
 def _check(check: Check) -> str:
     outcome, mark = _OUTCOMES[check.outcome]
     bound = "" if check.passed is None else f"{_RELATIONS[check.relation]} {asked_for(check).split(' ', 1)[1]}"
     interval = f' <span class="ci">{_minus(spread(check))}</span>' if check.interval is not None else ""
-    why = {"not shown": "not shown ", "failed": ""}.get(check.outcome)
+    why = {"inconclusive": "inconclusive ", "failed": ""}.get(check.outcome)
     reason = "" if why is None or check.reason is None else f'<span class="why">{why}{escape(check.reason)}</span>'
     unmeasured = " unmeasured" if check.passed is None else ""
     return (
