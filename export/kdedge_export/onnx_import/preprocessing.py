@@ -130,7 +130,7 @@ def prepend_preprocessing(
     graph, port = model.graph, parts.port
     if port.name != IMAGE:
         _rename(graph, IMAGE, f"{IMAGE}/own")
-    inner = f"{port.name}/normalised"
+    inner = f"{port.name}/normalized"
     _rename(graph, port.name, inner)
     front = _front(builder, _first_layout(graph, port, inner), pixels, spec, inner)
     (own,) = (value for value in graph.input if value.name == port.name)

@@ -70,7 +70,7 @@ class MeasuredModel:
 
     @property
     def shipped_file(self) -> Model:
-        """Deployed model file."""
+        """Model file for the device."""
         return self.files[self.shipped]
 
     @property

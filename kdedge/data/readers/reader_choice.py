@@ -24,7 +24,7 @@ def index_dataset(
             (`kdedge.data.readers.webdataset`).
         val_fraction: Fraction of each class used for validation by the hash, in (0, 1).
         seed: Seed of the hash.
-        unlabeled_ok: True to accept images without classes; their targets are `UNLABELLED`.
+        unlabeled_ok: True to accept images without classes; their targets are `UNLABELED`.
 
     Raises:
         DataError: The dataset does not exist, has no images, or its classes cannot train a classifier.

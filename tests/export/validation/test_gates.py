@@ -374,7 +374,8 @@ class TestChecklist:
             "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
             "[-] int8 top-1 drop                   not measured: the images have no labels",
             "[✗] int8 top-1 agreement              50.00 %      [39.79, 60.12]  (>= 90 %)  FAILED",
-            "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  INCONCLUSIVE with 100 images; "
+            "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  "
+            "INCONCLUSIVE with 100 images; "
             "about 370 would show it",
             "[✓] int8 map Pearson, 5th percentile  1.000        [1.000, 1.000]  (>= 0.9)",
         ]
