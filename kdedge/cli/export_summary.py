@@ -15,6 +15,7 @@ from kdedge_export.quantization import FidelityGoal, Tradeoff
 from kdedge_export.validation.gates import Gates
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
+from kdedge_runtime.saliency_methods import NO_MAP
 
 __all__ = ["print_export", "print_int8", "check_goal_reached"]
 
@@ -62,7 +63,7 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
         say(f"  {result.removed} from an earlier export was removed: {why}")
     if result.tradeoff is not None and not result.tradeoff.met:
         return
-    if result.metadata.outputs.method == "none":
+    if result.metadata.outputs.method == NO_MAP:
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
     elif result.metadata.lineage["student"]["weights"] is None:
         say("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")

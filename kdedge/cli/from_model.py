@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.saliency_methods import NO_MAP, RECIPROCAM
 
 __all__ = ["ModelExport", "export_model_file", "check_goal_possible"]
 
@@ -35,11 +36,11 @@ class ModelExport:
             raise UsageError(
                 f"{self.source} is an ONNX file. To add a saliency map: kdedge export --from-onnx {self.source}"
             )
-        if self.method == "reciprocam":
+        if self.method == RECIPROCAM:
             raise UsageError(
                 "--method reciprocam needs --from-onnx MODEL.onnx. Choose another method, or add --from-onnx."
             )
-        if self.min_map_correlation is not None and self.method == "none":
+        if self.min_map_correlation is not None and self.method == NO_MAP:
             raise UsageError(
                 "--keep-heatmaps needs a saliency map, but --method none exports none. Remove one of the two options."
             )

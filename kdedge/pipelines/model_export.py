@@ -21,6 +21,7 @@ from kdedge_export.verified_export import export, exportable
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["ExportResult", "export_model"]
@@ -106,7 +107,7 @@ def export_model(
         )
     allow_typed(source)
     trained = load_trained(source, weights=weights)
-    output = output or _default_output(source, trained, explained=method != "none")
+    output = output or _default_output(source, trained, explained=method != NO_MAP)
     if with_int8:
         images = calibration_images(source, trained, data, progress)
     progress("exporting", 0, 1)
