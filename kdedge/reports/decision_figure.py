@@ -1,9 +1,15 @@
 """Layer attribution of a prediction, from coarse to fine, as one figure."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from kdedge.pipelines.model_inspection import ImageInspection
-from kdedge_export.html.charts import COLORS, Chart, chart_style
+from kdedge_export.html.charts import COLORS, Chart, chart_style, font_families
 from kdedge_export.html.thumbnails import at_display_size, overlaid
 from kdedge_export.inspection.layer_attribution import AttributionStage, Channel
 from kdedge_runtime.util.arrays import Floats, Pixels
@@ -30,41 +36,51 @@ def decision_figure(seen: ImageInspection) -> Chart:
         f"Attribution of the prediction for {seen.name} at {len(stages)} stages",
         layout=None,
     )
-    _draw_image(chart, seen)
+    canvas = _Canvas(chart, chart.canvas())
+    _draw_image(canvas, seen)
     for at, (stage, lines) in enumerate(zip(stages, notes, strict=True), start=1):
         x = _MARGIN + at * (_COLUMN + _GAP)
         height, width = stage.positions
-        chart.text_at(x, _TOP - 16, f"{width} × {height} map", size=14, weight="bold")
-        saliency_map, shift = _readable(stage.evidence.saliency_map), stage.evidence.shift
-        chart.axes_at(x, _TOP, _COLUMN, _COLUMN).imshow(overlaid(seen.pixels, saliency_map, shift), aspect="auto")
+        canvas.text(x, _TOP - 16, f"{width} × {height} map", size=14, weight="bold")
+        canvas.image(
+            x, _TOP, _COLUMN, overlaid(seen.pixels, _readable(stage.evidence.saliency_map), stage.evidence.shift)
+        )
         half, count = stage.evidence.channels_for(0.5), len(stage.evidence.shares)
-        chart.text_at(x, _TOP + _COLUMN + 20, f"{half} of {count} channels carry half of it")
+        canvas.text(x, _TOP + _COLUMN + 20, f"{half} of {count} channels carry half of it")
         for number, line in enumerate(lines, start=1):
-            note = chart.text_at(x, _TOP + _COLUMN + 20 + _LINE * number, _fit(line, 34), size=11, color=COLORS["soft"])
+            note = canvas.text(x, _TOP + _COLUMN + 20 + _LINE * number, _fit(line, 34), size=11, color=COLORS["soft"])
             chart.tag(note, line)
         for number, channel in enumerate(stage.evidence.channels[: 2 * _MINIS]):
             row, column = divmod(number, _MINIS)
-            _draw_channel(chart, channel, x + (_MINI + 10) * column, y_channels + (_MINI + 26) * row)
+            _draw_channel(canvas, channel, x + (_MINI + 10) * column, y_channels + (_MINI + 26) * row)
         if at > 1:
-            _draw_arrow(chart, x - _GAP + 6, x - 6)
+            arrow = {"arrowstyle": "->", "color": COLORS["soft"], "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
+            middle = _TOP + _COLUMN / 2
+            canvas.axes.annotate("", (x - 6, middle), (x - _GAP + 6, middle), arrowprops=arrow)
     return chart
 
 
-def _draw_image(chart: Chart, seen: ImageInspection) -> None:
+@dataclass(frozen=True)
+class _Canvas:
+    chart: Chart
+    axes: Axes
+    """Axes in CSS pixels from the top left corner."""
+
+    def text(self, x: float, y: float, text: str, **style: Any) -> Text:
+        return self.axes.text(x, y, text, va="baseline", family=font_families(text), **style)
+
+    def image(self, x: float, y: float, side: float, pixels: Pixels) -> None:
+        self.axes.imshow(pixels, extent=(x, x + side, y + side, y), aspect="auto")
+
+
+def _draw_image(canvas: _Canvas, seen: ImageInspection) -> None:
     decision, y = seen.decision, _TOP + _COLUMN + 20
-    chart.text_at(_MARGIN, _TOP - 16, "image", size=14, weight="bold")
-    chart.axes_at(_MARGIN, _TOP, _COLUMN, _COLUMN).imshow(at_display_size(seen.pixels), aspect="auto")
-    chart.text_at(_MARGIN, y, f"explained: {_fit(seen.labels[decision.explained_class], 22)}", color=COLORS["soft"])
+    canvas.text(_MARGIN, _TOP - 16, "image", size=14, weight="bold")
+    canvas.image(_MARGIN, _TOP, _COLUMN, at_display_size(seen.pixels))
+    canvas.text(_MARGIN, y, f"explained: {_fit(seen.labels[decision.explained_class], 22)}", color=COLORS["soft"])
     for at, (index, share) in enumerate(decision.ranking):
         line = f"{_fit(seen.labels[index], 26)}  {100 * share:.1f} %"
-        chart.text_at(_MARGIN, y + 24 + _LINE * at, line, color=COLORS["soft" if at else "ink"])
-
-
-def _draw_arrow(chart: Chart, start: float, end: float) -> None:
-    axes = chart.axes_at(start, _TOP, end - start, _COLUMN)
-    axes.patch.set_visible(False)
-    arrow = {"arrowstyle": "->", "color": COLORS["soft"], "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", (1.0, 0.5), (0.0, 0.5), xycoords="axes fraction", textcoords="axes fraction", arrowprops=arrow)
+        canvas.text(_MARGIN, y + 24 + _LINE * at, line, color=COLORS["soft" if at else "ink"])
 
 
 def _notes(stage: AttributionStage) -> list[str]:
@@ -87,17 +103,17 @@ def _readable(saliency_map: Floats) -> Floats:
     return np.minimum(saliency_map, np.quantile(saliency_map, _BRIGHT)).astype(np.float32)
 
 
-def _draw_channel(chart: Chart, channel: Channel, x: float, y: float) -> None:
+def _draw_channel(canvas: _Canvas, channel: Channel, x: float, y: float) -> None:
     sign = "+" if channel.evidence >= 0 else "−"
-    axes = chart.axes_at(x, y, _MINI, _MINI)
-    axes.set_facecolor(COLORS["faint"])
-    axes.imshow(_signed(channel.saliency_map), aspect="auto")
+    ground = canvas.axes.add_patch(Rectangle((x, y), _MINI, _MINI, color=COLORS["faint"], linewidth=0, zorder=-1))
+    canvas.image(x, y, _MINI, _signed(channel.saliency_map))
+    words = f"{channel.index} {sign}{100 * channel.share:.1f}%"
+    caption = canvas.text(x, y + _MINI + 14, words, size=10, color=COLORS["soft"])
     tooltip = (
         f"channel {channel.index}: {channel.evidence:+.3g} of the logit, {100 * channel.share:.1f} % of the attribution"
     )
-    chart.tag(axes.patch, tooltip)
-    words = f"{channel.index} {sign}{100 * channel.share:.1f}%"
-    chart.tag(chart.text_at(x, y + _MINI + 14, words, size=10, color=COLORS["soft"]), tooltip)
+    for artist in (ground, caption):
+        canvas.chart.tag(artist, tooltip)
 
 
 def _signed(evidence: Floats) -> Pixels:

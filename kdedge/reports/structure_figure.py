@@ -55,10 +55,11 @@ def structure_figure(structure: GraphStructure, times: LayerTimes) -> Markup | N
         if (end - start) * _WIDTH / len(bars) > _CHARACTER_PX * len(label):
             axes.text((start + end - 1) / 2, 1.05, label, ha="center", color=COLORS["soft"])
         start = end
-    for number, bar in enumerate(bars):
-        axes.bar(number, bar.macs / most_macs, 0.96, color=COLORS["run-0"])
-        axes.bar(number, -bar.ms / most_ms, 0.96, color=COLORS["heat"])
-        (hit,) = axes.bar(number, 2.0, 1.0, bottom=-1.0, color=COLORS["ink"], alpha=0.0)
+    places = range(len(bars))
+    axes.bar(places, [bar.macs / most_macs for bar in bars], 0.96, color=COLORS["run-0"])
+    axes.bar(places, [-bar.ms / most_ms for bar in bars], 0.96, color=COLORS["heat"])
+    hits = axes.bar(places, 2.0, 1.0, bottom=-1.0, color=COLORS["ink"], alpha=0.0)
+    for bar, hit in zip(bars, hits, strict=True):
         chart.tag(hit, bar.tooltip, class_="hit")
     axes.axhline(0.0, color=COLORS["soft"], linewidth=1)
     axes.grid(visible=False)

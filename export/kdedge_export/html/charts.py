@@ -25,7 +25,7 @@ from kdedge_export.html.palette import PALETTE
 from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_runtime.drawing.fonts import find_font
 
-__all__ = ["COLORS", "Chart", "chart_style", "number_format"]
+__all__ = ["COLORS", "Chart", "chart_style", "font_families", "number_format"]
 
 COLORS = {name: light for name, (light, _) in PALETTE.items()}
 """Colors of charts by name; a chart inside a page follows the page into dark mode."""
@@ -96,19 +96,12 @@ class Chart:
         """Add axes at a position of a grid, as (rows, columns, number); by default they fill the figure."""
         return self.figure.add_subplot(*position)
 
-    def axes_at(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Add axes without ticks and frame, in CSS pixels from the top left corner."""
-        whole, tall = self.figure.bbox.size
-        axes = self.figure.add_axes((x / whole, 1 - (y + height) / tall, width / whole, height / tall))
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
+    def canvas(self) -> Axes:
+        """Add axes over the whole figure whose coordinates are CSS pixels from the top left corner."""
+        width, height = self.figure.bbox.size
+        axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+        axes.set_axis_off()
         return axes
-
-    def text_at(self, x: float, y: float, text: str, **style: Any) -> Text:
-        """Write a line of text, in CSS pixels from the top left corner to the start of its baseline."""
-        whole, tall = self.figure.bbox.size
-        families = _families(find_font(text))
-        return self.figure.text(x / whole, 1 - y / tall, text, va="baseline", family=families, **style)
 
     def tag(self, artist: Artist, tooltip: str = "", **attributes: str) -> None:
         """Give an artist a tooltip and SVG attributes; an underscore in a name becomes a hyphen."""
@@ -193,9 +186,13 @@ def number_format() -> ScalarFormatter:
     return formatter
 
 
+def font_families(text: str) -> list[str]:
+    """Return the font families that cover a text in any script, as far as the system has them."""
+    return _families(find_font(text))
+
+
 @cache
 def _families(typeface: str | None) -> list[str]:
-    """Return the font families for a typeface of `find_font`, which is registered for characters of other scripts."""
     default: list[str] = _STYLE["font.family"]
     if typeface is None:
         return default

@@ -67,6 +67,8 @@ def test_channel_maps_have_exact_positions_and_transparency() -> None:
     *photos, channel = images(decision_figure(inspection()))
     assert [photo.format for photo in photos] == ["JPEG", "JPEG"] and channel.format == "PNG"
     values = np.sort(np.asarray(channel).reshape(-1, 4), axis=0)[:, 3]
+    svg = decision_figure(inspection()).svg_file()
+    assert svg.index(COLORS["faint"]) < svg.index("data:image/png"), "the ground would cover the map"
     assert channel.size == (2, 2) and values.tolist() == [0, 0, 128, 255]
 
 
