@@ -122,4 +122,5 @@ def _signed(message: bytes, private_key: Path) -> tuple[bytes, str]:
         raise UsageError(f"{private_key} is not an unencrypted private key in PEM format ({error}).") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{private_key} is not an Ed25519 key. Create one with `openssl genpkey -algorithm ed25519`.")
-    return key.sign(message), key.public_key().public_bytes_raw().hex()
+    public_key = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return key.sign(message), public_key.hex()

@@ -92,14 +92,15 @@ def test_lock_file_has_hashes_and_satisfies_runtime_bounds() -> None:
     entries = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[\d.]+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in entries)
     versions = locked()
-    compiled = ("numpy", "onnxruntime", "opencv-python-headless", "pillow")
+    compiled = ("cryptography", "numpy", "onnxruntime", "opencv-python-headless", "pillow")
     for name in compiled:
         block = text.partition(f"{name}==")[2].partition("==")[0]
         assert block.count("--hash=") == 2, "64-bit ARM and x86-64"
     pyproject = DEVICES.parent / "runtime" / "pyproject.toml"
     if pyproject.exists():
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-        wanted = [*project["dependencies"], *project["optional-dependencies"]["camera"]]
+        extras = project["optional-dependencies"]
+        wanted = [*project["dependencies"], *extras["camera"], *extras["verify"]]
         assert {Requirement(each).name for each in wanted} == set(compiled)
         assert all(Requirement(each).specifier.contains(versions[Requirement(each).name]) for each in wanted)
     assert any("--require-hashes" in rest for _, rest in instructions())

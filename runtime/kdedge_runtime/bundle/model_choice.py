@@ -10,8 +10,8 @@ import numpy as np
 
 from kdedge_runtime.bundle.checksums import MODELS, BundleError
 from kdedge_runtime.bundle.manifest import MANIFEST, Manifest, accept_version
-from kdedge_runtime.bundle.public_key import read_public_key
 from kdedge_runtime.bundle.reader import open_bundle
+from kdedge_runtime.bundle.signature import read_public_key
 from kdedge_runtime.model import Model, is_bundle
 from kdedge_runtime.util.timing import latencies_ms
 
@@ -37,6 +37,7 @@ def verified_model_files(path: Path, signer: str | None = None, device: str = "a
     Raises:
         BundleError: the path is not a valid bundle, or a signed bundle is for another device or outdated.
         UsageError: the public key is invalid.
+        MissingDependency: a signature is required, but the package cryptography is not installed.
     """
     public_key = None if signer is None else read_public_key(signer)
     if not is_bundle(path):

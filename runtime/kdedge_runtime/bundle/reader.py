@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, is_plain_name, parse_checksums
-from kdedge_runtime.bundle.ed25519 import SIGNATURE_BYTES, verify
+from kdedge_runtime.bundle.signature import SIGNATURE_BYTES, verify_signature
 from kdedge_runtime.util.temporary_files import scratch_folder
 
 __all__ = ["open_bundle"]
@@ -35,6 +35,7 @@ def open_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[st
     Raises:
         BundleError: the path is not a bundle, its signature is missing or invalid, a file is missing or modified, or a
         name refers to a file outside the bundle.
+        MissingDependency: a signature is required, but the package cryptography is not installed.
     """
     with ExitStack() as stack:
         if path.is_dir():
@@ -193,7 +194,7 @@ def _check_signature(path: Path, sums: bytes, signature: bytes | None, public_ke
         raise BundleError(
             f"{path} is not signed, but a signature is required. Pack it with `kdedge bundle --sign KEY`."
         )
-    if not verify(public_key, sums, signature):
+    if not verify_signature(public_key, sums, signature):
         raise BundleError(
             f"{path} was not signed with the key {public_key.hex()[:12]}…, or its {SUMS} was modified afterwards. Do "
             "not use it; copy the bundle again from its origin."

@@ -6,11 +6,15 @@ import shlex
 import shutil
 import struct
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kdedge_runtime.bundle import (
     BundleError,
@@ -19,8 +23,8 @@ from kdedge_runtime.bundle import (
     open_bundle,
     read_public_key,
 )
-from kdedge_runtime.bundle.ed25519 import verify
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.bundle.signature import verify_signature
+from kdedge_runtime.errors import MissingDependency, UsageError
 from kdedge_runtime.model import Model, is_bundle
 
 VECTORS = {
@@ -51,13 +55,13 @@ VECTORS = {
 }
 """RFC 8032, section 7.1."""
 ORDER = 2**252 + 27742317777372353535851937790883648493
+PRIME = 2**255 - 19
 
 
 @pytest.fixture
 def signer() -> tuple[Callable[[bytes], bytes], bytes]:
     """Return a signing function and its public key."""
-    module = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519", reason="needs cryptography")
-    key = module.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     return key.sign, key.public_key().public_bytes_raw()
 
 
@@ -102,33 +106,33 @@ def refuse(path: Path, key: bytes | None, message: str) -> None:
 
 class TestSignature:
     @pytest.mark.parametrize("name", VECTORS)
-    def test_rfc_8032_vectors_verify(self, name: str) -> None:
+    def test_rfc_8032_vectors_verify_signature(self, name: str) -> None:
         key, message, signature = VECTORS[name]
-        assert verify(bytes.fromhex(key), message, bytes.fromhex(signature))
+        assert verify_signature(bytes.fromhex(key), message, bytes.fromhex(signature))
 
     @pytest.mark.parametrize("name", VECTORS)
     def test_flipped_bits_fail_verification(self, name: str) -> None:
         key, message, signature = (bytes.fromhex(part) if isinstance(part, str) else part for part in VECTORS[name])
         for position in (0, 7, 100, 255):
-            assert not verify(flipped(key, position), message, signature)
+            assert not verify_signature(flipped(key, position), message, signature)
         for position in (0, 131, 255, 256, 400, 511):
-            assert not verify(key, message, flipped(signature, position))
-        assert not verify(key, message + b"\0", signature)
-        assert not verify(key, message, signature[:-1])
-        assert not verify(key[:-1], message, signature)
+            assert not verify_signature(key, message, flipped(signature, position))
+        assert not verify_signature(key, message + b"\0", signature)
+        assert not verify_signature(key, message, signature[:-1])
 
     def test_malleable_signature_is_rejected(self) -> None:
         key, message, signature = VECTORS["2: one byte"]
         raw = bytes.fromhex(signature)
         second = int.from_bytes(raw[32:], "little") + ORDER
-        assert not verify(bytes.fromhex(key), message, raw[:32] + second.to_bytes(32, "little"))
+        assert not verify_signature(bytes.fromhex(key), message, raw[:32] + second.to_bytes(32, "little"))
 
-    def test_signatures_of_cryptography_verify(self, signer: tuple) -> None:
-        sign, key = signer
-        for length in (0, 1, 64, 1000):
-            message = bytes(range(256))[:length] * 2
-            assert verify(key, message, sign(message))
-            assert not verify(key, message + b"!", sign(message))
+    def test_missing_package_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
+        key, message, signature = VECTORS["2: one byte"]
+        with pytest.raises(MissingDependency, match="pip install cryptography"):
+            verify_signature(bytes.fromhex(key), message, bytes.fromhex(signature))
+        with pytest.raises(MissingDependency, match=r"--require-signature needs .* `apt install python3-cryptography`"):
+            read_public_key(key)
 
 
 def flipped(content: bytes, bit: int) -> bytes:
@@ -141,12 +145,7 @@ class TestKey:
     HEX = VECTORS["1: no message"][0]
 
     def test_hex_hex_file_and_pem_give_the_same_key(self, tmp_path: Path) -> None:
-        serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
-        module = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
-        pem = module.Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.HEX)).public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        (tmp_path / "key.pem").write_bytes(pem)
+        (tmp_path / "key.pem").write_bytes(pem(Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.HEX))))
         (tmp_path / "key.hex").write_text(self.HEX.upper() + "\n")
         for text in (self.HEX, self.HEX.upper(), str(tmp_path / "key.pem"), str(tmp_path / "key.hex")):
             assert read_public_key(text).hex() == self.HEX
@@ -159,6 +158,21 @@ class TestKey:
         for text in (str(tmp_path / "key"), str(tmp_path), "none.pem", "x" * 5000, self.HEX[:-1]):
             with pytest.raises(UsageError, match="not an Ed25519 public key"):
                 read_public_key(text)
+
+    @pytest.mark.parametrize("coordinate", [0, 1, PRIME - 1, PRIME, PRIME + 1, PRIME + 18])
+    @pytest.mark.parametrize("sign", [0, 1])
+    def test_non_canonical_and_small_order_keys_are_rejected(self, coordinate: int, sign: int) -> None:
+        with pytest.raises(UsageError, match="not an Ed25519 public key"):
+            read_public_key((coordinate | sign << 255).to_bytes(32, "little").hex())
+
+    def test_other_kinds_of_key_are_rejected(self, tmp_path: Path) -> None:
+        (tmp_path / "x.pem").write_bytes(pem(X25519PublicKey.from_public_bytes(bytes.fromhex(self.HEX))))
+        with pytest.raises(UsageError, match="not an Ed25519 public key"):
+            read_public_key(str(tmp_path / "x.pem"))
+
+
+def pem(key: Ed25519PublicKey | X25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 class TestOpening:

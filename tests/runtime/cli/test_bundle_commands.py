@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from kdedge_runtime.bundle import format_checksums
 from kdedge_runtime.cli import model_commands
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.diagnostics.benchmark import run_benchmark
+from kdedge_runtime.errors import MissingDependency
 
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 """Public key of the first test vector of RFC 8032."""
@@ -61,3 +63,12 @@ def test_unsigned_bundle_is_rejected(
         assert main([str(path), verb, "--require-signature", KEY]) != 0
         told = capsys.readouterr()
         assert told.out == "" and "signature" in told.err
+
+
+def test_required_signature_without_cryptography_is_a_missing_dependency(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
+    assert main([str(bundle), "--source", "synthetic:", "--require-signature", KEY]) == MissingDependency.exit_code
+    told = capsys.readouterr()
+    assert told.out == "" and "pip install cryptography" in told.err
