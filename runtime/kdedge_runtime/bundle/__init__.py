@@ -1,4 +1,4 @@
-"""Bundles: models for a device in one folder or .zip, verified before use.
+"""Bundles: models for a device in one .zip file, verified before use.
 
 ```
 model.onnx            model

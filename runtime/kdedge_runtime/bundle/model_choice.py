@@ -30,7 +30,7 @@ def verified_model_files(path: Path, signer: str | None = None, device: str = "a
     """Verify a bundle and yield its files by name.
 
     Args:
-        path: bundle folder or .zip.
+        path: the .zip file.
         signer: public key whose signature is required, see `read_public_key`.
         device: device profile that a signed bundle must match, or `auto` for that of this machine.
 
@@ -42,8 +42,8 @@ def verified_model_files(path: Path, signer: str | None = None, device: str = "a
     public_key = None if signer is None else read_public_key(signer)
     if not is_bundle(path):
         raise BundleError(
-            f"{path} is a single file without a signature, but --require-signature needs one. Pack it with `kdedge "
-            f"bundle {path} --sign KEY`."
+            f"{path} is not a bundle, but --require-signature needs a signed one. Pack it with `kdedge bundle {path} "
+            "--sign KEY`."
         )
     with open_bundle(path, public_key) as files:
         if public_key is not None:
