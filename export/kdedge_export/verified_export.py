@@ -15,6 +15,7 @@ from kdedge_export.torch_export import ClassifierOnly, ExportableModel, Exported
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["ExportedFile", "export", "exportable"]
@@ -105,7 +106,7 @@ def exportable(
         HeadNotSupported: the model does not support this method.
         UsageError: a target layer is given without a map.
     """
-    if method != "none":
+    if method != NO_MAP:
         return wrap_for_export(module, input_spec, method, target_layer)
     if target_layer is not None:
         raise UsageError(f"--method none exports no saliency map. Remove --target-layer {target_layer}.")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdedge_runtime.saliency_methods import methods_of
+
 if TYPE_CHECKING:
     from kdedge_runtime.explainers.image_files import ExplainedImage
 
@@ -21,7 +23,7 @@ def explain(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Black-box explanation method: occlusion, rise, lime, shap or scorecam. [default: the map "
+            help=f"Black-box explanation method: {', '.join(methods_of('perturbation'))}. [default: the map "
             "computed by the model file]"
         ),
     ] = None,

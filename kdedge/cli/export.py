@@ -8,27 +8,19 @@ from typing import Annotated
 import typer
 
 from kdedge.cli.options import TrustCode
+from kdedge_runtime.saliency_methods import NO_MAP, RECIPROCAM, methods_of
 
-__all__ = ["MethodName", "export"]
+__all__ = ["export"]
+
+_METHODS = (*methods_of("torch"), RECIPROCAM, NO_MAP)
+"""Saliency methods of exported graphs; `reciprocam` needs --from-onnx."""
 
 
-class MethodName(StrEnum):
-    """Saliency methods of the exported graph."""
-
-    CAM = "cam"
-    GRADCAM = "gradcam"
-    GRADCAM_PLUS_PLUS = "gradcam++"
-    HIRESCAM = "hirescam"
-    LAYERCAM = "layercam"
-    XGRADCAM = "xgradcam"
-    EIGENCAM = "eigencam"
-    INPUT_GRADIENT = "input-gradient"
-    INTEGRATED_GRADIENTS = "integrated-gradients"
-    SMOOTHGRAD = "smoothgrad"
-    ATTENTION_ROLLOUT = "attention-rollout"
-    GRADIENT_ATTENTION = "gradient-attention"
-    RECIPROCAM = "reciprocam"
-    NONE = "none"
+def _method(name: str) -> str:
+    """Return a method name, or raise a usage error with the available ones."""
+    if name not in _METHODS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(_METHODS)}.")
+    return name
 
 
 class ResizeMode(StrEnum):
@@ -71,10 +63,13 @@ def export(
         ),
     ] = False,
     method: Annotated[
-        MethodName | None,
+        str | None,
         typer.Option(
-            help="Saliency method, or none to export logits only. [default: hirescam; gradient-attention for "
-            "class-token models; reciprocam for --from-onnx files with non-differentiable operators]"
+            metavar="METHOD",
+            parser=_method,
+            help=f"Saliency method: {', '.join(_METHODS)} (none exports logits only). [default: hirescam; "
+            "gradient-attention for class-token models; reciprocam for --from-onnx files with non-differentiable "
+            "operators]",
         ),
     ] = None,
     target_layer: Annotated[
@@ -153,12 +148,11 @@ def export(
         not_of_files = {"SOURCE": source, "--weights": weights, "--qat": qat}
         for option in _given(not_of_files):
             raise UsageError(f"{option} applies to runs and PyTorch models, not to --from-onnx. Remove {option}.")
-        asked = None if method is None else method.value
         export_onnx_file(
             OnnxExport(
                 source=from_onnx,
                 output=output,
-                method=asked,
+                method=method,
                 target=target_layer,
                 labels=labels,
                 mean=mean,
@@ -180,10 +174,9 @@ def export(
         raise UsageError(f"{option} needs --from-onnx MODEL.onnx. Add it, or remove {option}.")
     if source is None:
         raise UsageError("There is nothing to export. Give a run folder or a model name, or --from-onnx MODEL.onnx.")
-    asked = None if method is None else method.value
     export_model_file(
         ModelExport(
-            source, output, asked, target_layer, weights, quantize, min_map_correlation, max_drop, qat, data, device
+            source, output, method, target_layer, weights, quantize, min_map_correlation, max_drop, qat, data, device
         )
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdedge.cli.console import flagged, stderr_console
-from kdedge.models.run_folder import is_run
+from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import image_path, tradeoff_table, write_image
 from kdedge_export.export_check import TOLERANCE
@@ -15,6 +15,7 @@ from kdedge_export.quantization import FidelityGoal, Tradeoff
 from kdedge_export.validation.gates import Gates
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
+from kdedge_runtime.saliency_methods import NO_MAP
 
 __all__ = ["print_export", "print_int8", "check_goal_reached"]
 
@@ -28,7 +29,7 @@ _QAT_FIGURES = (
 """Key in the QAT note, name, scale factor, digits and unit of each figure."""
 
 
-def print_export(result: ExportResult, source: str, data: str | None, weights: Path | None) -> None:
+def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, weights: Path | None) -> None:
     """Print the files, their agreement with PyTorch, and the next command to stderr."""
     console = stderr_console()
 
@@ -62,17 +63,17 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
         say(f"  {result.removed} from an earlier export was removed: {why}")
     if result.tradeoff is not None and not result.tradeoff.met:
         return
-    if result.metadata.outputs.method == "none":
+    if result.metadata.outputs.method == NO_MAP:
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
     elif result.metadata.lineage["student"]["weights"] is None:
         say("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")
-    elif not is_run(Path(source)):
+    elif artifacts.run is None:
         images = "DIR" if data is None else shlex.quote(data)
         held = shlex.join(["kdedge", "validate", str(result.fp32), "--weights", str(weights)])
         say(f"\nNext: {held} --data {images}")
-    elif result.fp32.resolve().parent == Path(source).resolve():
+    elif result.fp32.resolve().parent == artifacts.run.resolve():
         in_its_place = result.fp32.name == "model.onnx"
-        say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")
+        say(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
     else:
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
 

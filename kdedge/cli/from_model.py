@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.saliency_methods import NO_MAP, RECIPROCAM
 
 __all__ = ["ModelExport", "export_model_file", "check_goal_possible"]
 
@@ -35,11 +36,11 @@ class ModelExport:
             raise UsageError(
                 f"{self.source} is an ONNX file. To add a saliency map: kdedge export --from-onnx {self.source}"
             )
-        if self.method == "reciprocam":
+        if self.method == RECIPROCAM:
             raise UsageError(
                 "--method reciprocam needs --from-onnx MODEL.onnx. Choose another method, or add --from-onnx."
             )
-        if self.min_map_correlation is not None and self.method == "none":
+        if self.min_map_correlation is not None and self.method == NO_MAP:
             raise UsageError(
                 "--keep-heatmaps needs a saliency map, but --method none exports none. Remove one of the two options."
             )
@@ -68,13 +69,14 @@ def export_model_file(asked: ModelExport) -> None:
         ValidationFailed: Quantization missed its goal. The fp32 file is written.
     """
     from kdedge.data.readers.reader_choice import check_data_source
-    from kdedge.models.model_source import check_model_source
+    from kdedge.models.artifacts import Artifacts
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
     device = asked.device or "generic"
     load_profile(device)
-    check_model_source(asked.source, asked.weights)
+    artifacts = Artifacts.open(asked.source)
+    artifacts.check_trainable(asked.weights)
     if asked.data is not None:
         check_data_source(asked.data)
     import kdedge
@@ -83,7 +85,7 @@ def export_model_file(asked: ModelExport) -> None:
 
     with step_progress() as progress:
         result = kdedge.export(
-            asked.source,
+            artifacts,
             output=asked.output,
             weights=asked.weights,
             method=asked.method,
@@ -96,5 +98,5 @@ def export_model_file(asked: ModelExport) -> None:
             device=device,
             progress=progress,
         )
-    print_export(result, asked.source, asked.data, asked.weights)
+    print_export(result, artifacts, asked.data, asked.weights)
     check_goal_reached(result)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdedge.cli.from_model import check_goal_possible
 from kdedge_runtime.devices import DeviceProfile, load_profile
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.saliency_methods import NO_MAP
 
 if TYPE_CHECKING:
     from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput
@@ -45,7 +46,7 @@ class OnnxExport:
         Raises:
             UsageError: No map is requested, or the preprocessing is incomplete.
         """
-        if self.method == "none":
+        if self.method == NO_MAP:
             raise UsageError(
                 "--from-onnx adds a saliency map, but --method none requests none. Remove one of the two options."
             )
@@ -100,14 +101,13 @@ def export_onnx_file(asked: OnnxExport) -> None:
     from kdedge.cli.import_summary import print_explained
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.onnx_explanation import explain_onnx
-    from kdedge_export.onnx_import.graph_methods import parse_method
 
     with step_progress() as progress:
         result = explain_onnx(
             asked.source,
             output=asked.output,
             target=asked.target,
-            method=None if asked.method is None else parse_method(asked.method),
+            method=asked.method,
             pixels=asked.pixels(),
             labels=asked.labels,
             geometry=asked.geometry(),

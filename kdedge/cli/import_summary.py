@@ -7,8 +7,8 @@ from rich.console import Console
 
 from kdedge.cli.console import BUSY, flagged, stderr_console
 from kdedge.pipelines.onnx_explanation import ExplainedOnnx
-from kdedge_export.onnx_import.graph_methods import TITLES, parse_method
 from kdedge_export.onnx_import.map_check import CONFIRMED
+from kdedge_runtime.saliency_methods import SALIENCY_METHODS
 
 __all__ = ["print_explained"]
 
@@ -58,7 +58,7 @@ def _say_method(result: ExplainedOnnx, console: Console) -> None:
     assert cost is not None
     same = "bit-exact" if file.output_error == 0 else f"relative error {file.output_error:.0e}"
     say(f"  [✓] original outputs are unchanged ({same})")
-    name = TITLES[parse_method(outputs.method)]
+    name = SALIENCY_METHODS[outputs.method].title
     why = f" ({file.no_derivative_of} is not differentiable here)" if file.no_derivative_of else ""
     if file.map_error is None:
         say(f"  [✓] map: {name}{why}, as in the original file")

@@ -11,7 +11,6 @@ from kdedge_export.inspection.structure import structure_of
 from kdedge_export.onnx_graph.graph_index import GraphIndex, session_of
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, add_saliency, read_labels
-from kdedge_export.onnx_import.graph_methods import Method
 from kdedge_export.onnx_import.model_loading import load_foreign_model, unused_inputs
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -53,7 +52,7 @@ def explain_onnx(
     *,
     output: Path | None = None,
     target: str | None = None,
-    method: Method | None = None,
+    method: str | None = None,
     pixels: PixelInput | None = None,
     geometry: Geometry | None = None,
     labels: Path | None = None,

@@ -15,6 +15,7 @@ from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.int8_arithmetic import Arithmetic, int8_arithmetic, use_exact_sums
 from kdedge_runtime.metadata import MOST_POSITIONS, Metadata
 from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
+from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.files import utf8_path
 
@@ -157,7 +158,7 @@ class Model:
     @property
     def has_map(self) -> bool:
         """True if the file has a saliency map."""
-        return self.metadata.outputs.method != "none"
+        return self.metadata.outputs.method != NO_MAP
 
     def class_index(self, name: str, *, by_explainer: bool = False) -> int:
         """Return the index of a class, given its name or its index as text.
@@ -258,7 +259,7 @@ def _check_graph(
     path: Path, inputs: dict[str, ort.NodeArg], outputs: dict[str, ort.NodeArg], metadata: Metadata
 ) -> None:
     spec = metadata.input
-    needed = {"logits"} if metadata.outputs.method == "none" else {"logits", "saliency_map", "explained_class"}
+    needed = {"logits"} if metadata.outputs.method == NO_MAP else {"logits", "saliency_map", "explained_class"}
     faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]
     if spec.name not in inputs:
         faults.append(f"no input {spec.name}")

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from kdedge_runtime import Model, preprocess
-from kdedge_runtime.explainers import EXPLAINERS, make_explainer
+from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.explainers.image_grid import enlarge, grid_edges, grid_means
+from kdedge_runtime.saliency_methods import SALIENCY_METHODS, methods_of
 from kdedge_runtime.util.images import image_files, read_image
 
 STEPS = 10
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--methods", nargs="+", choices=EXPLAINERS)
+    parser.add_argument("--methods", nargs="+", choices=methods_of("perturbation"))
     parser.add_argument("--pictures", type=int, default=10, help="number of images, evenly spread over the folder")
     parser.add_argument("--budget-ms", type=float)
     parser.add_argument("--parts", type=int)
@@ -45,7 +46,8 @@ def main() -> None:
         preprocess(read_image(path), model.metadata.input)
         for path in files[:: max(1, len(files) // options.images)][: options.images]
     ]
-    methods = options.methods or [method for method in EXPLAINERS if method != "scorecam" or model.has_map]
+    available = [name for name in methods_of("perturbation") if model.has_map or not SALIENCY_METHODS[name].needs_map]
+    methods = options.methods or available
     predictions = [model.predict(picture[None]) for picture in pictures]
     tops = [int(prediction.probabilities[0].argmax()) for prediction in predictions]
     own = [prediction.saliency_map[0] for prediction in predictions if prediction.saliency_map is not None]

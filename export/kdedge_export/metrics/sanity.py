@@ -28,11 +28,9 @@ from kdedge_export.torch_export.wrappers import ExportableModel
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["SANE_IMAGES", "WITHOUT_CLASS", "Sanity", "Test", "sanity"]
+__all__ = ["SANE_IMAGES", "Sanity", "Test", "sanity"]
 
 Test = Literal["class", "image", "head"]
-WITHOUT_CLASS = frozenset({"eigencam", "attention-rollout"})
-"""Class-agnostic methods, whose maps can only change with the image."""
 SANE_IMAGES = 64
 """Maximum number of images for sanity checks."""
 _HEADS = 5

@@ -6,28 +6,17 @@ another method is named.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from kdedge_export.onnx_graph.builder import NodeBuilder
 from kdedge_export.spatial_layout import SpatialLayout
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.saliency_methods import methods_of
 
-__all__ = ["DEFAULT", "RECIPROCAM", "TITLES", "SpatialFeatures", "Method", "add_map_nodes", "parse_method"]
+__all__ = ["DEFAULT", "SpatialFeatures", "add_map_nodes", "check_method"]
 
-Method: TypeAlias = Literal["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam", "reciprocam"]
-RECIPROCAM: Method = "reciprocam"
-TITLES: Mapping[Method, str] = {
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "xgradcam": "XGrad-CAM",
-    "eigencam": "Eigen-CAM",
-    "reciprocam": "ReciproCAM",
-}
-DEFAULT: Method = "hirescam"
+DEFAULT = "hirescam"
 """Most faithful signed method for every kind of head, as measured; equal to Grad-CAM for global pooling.
 
 ReciproCAM replaces it if an operator has no derivative.
@@ -41,18 +30,16 @@ _SQUARINGS = 12
 """Number of squarings of Eigen-CAM's covariance, which reduce the second component by (λ₂/λ₁)^4096."""
 
 
-def parse_method(name: str) -> Method:
-    """Return the method of a name.
+def check_method(name: str) -> None:
+    """Check that a method is available for `.onnx` files.
 
     Raises:
-        UsageError: the method is not available for `.onnx` files.
+        UsageError: it is not.
     """
-    found = next((method for method in get_args(Method) if method == name), None)
-    if found is None:
+    if name not in methods_of("onnx"):
         raise UsageError(
-            f"--method {name} is not available for .onnx files. Choose one of {', '.join(get_args(Method))}."
+            f"--method {name} is not available for .onnx files. Choose one of {', '.join(methods_of('onnx'))}."
         )
-    return found  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class SpatialFeatures:
         return self.builder.number(value, _FLOAT32)
 
 
-def add_map_nodes(method: Method, positions: SpatialFeatures) -> str:
+def add_map_nodes(method: str, positions: SpatialFeatures) -> str:
     """Add the nodes of a method.
 
     Returns:
@@ -148,7 +135,7 @@ def _eigencam(positions: SpatialFeatures) -> str:
     return builder.reshape_as(projection, like)
 
 
-_NODES: Mapping[Method, Callable[[SpatialFeatures], str]] = {
+_NODES: Mapping[str, Callable[[SpatialFeatures], str]] = {
     "gradcam": _by_gradient,
     "gradcam++": _gradcam_plus_plus,
     "hirescam": _by_gradient,

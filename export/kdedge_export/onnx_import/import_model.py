@@ -15,7 +15,7 @@ from kdedge_export.onnx_graph.builder import NodeBuilder
 from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_export.onnx_import.classifier_graph import ClassifierGraph, analyze_classifier
-from kdedge_export.onnx_import.graph_methods import RECIPROCAM, Method
+from kdedge_export.onnx_import.graph_methods import check_method
 from kdedge_export.onnx_import.label_names import labels_of_props
 from kdedge_export.onnx_import.logits_output import find_logits, with_two_classes
 from kdedge_export.onnx_import.map_check import CONFIRMED, check_map
@@ -29,6 +29,7 @@ from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.drawing.heatmap import MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import TOP_CLASS, ImageInput, Metadata, Outputs
+from kdedge_runtime.saliency_methods import RECIPROCAM
 from kdedge_runtime.util.files import atomic_path, file_sha256
 
 __all__ = ["ExplainedFile", "add_saliency"]
@@ -64,7 +65,7 @@ def add_saliency(
     output: Path,
     *,
     target: str | None = None,
-    method: Method | None = None,
+    method: str | None = None,
     pixels: PixelInput | None = None,
     geometry: Geometry | None = None,
     labels: tuple[str, ...] | None = None,
@@ -94,6 +95,8 @@ def add_saliency(
         UsageError: the options do not fit the file.
         KdedgeError: the modified graph does not reproduce the original's outputs.
     """
+    if method is not None:
+        check_method(method)
     if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the file to explain and would be overwritten. Name another one: -o FILE.")
     original = load_foreign_model(source)

@@ -17,10 +17,10 @@ from kdedge_export.onnx_graph.graph_index import Array, TensorProbe
 from kdedge_export.onnx_graph.graph_input import make_example_feed
 from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
 from kdedge_export.onnx_import.feature_edit import DELTA, FEATURES, MASK, with_edited_features
-from kdedge_export.onnx_import.graph_methods import RECIPROCAM
 from kdedge_export.onnx_import.numpy_methods import map_by_definition
 from kdedge_export.onnx_import.saliency_nodes import SaliencyNodes
 from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.saliency_methods import RECIPROCAM
 
 __all__ = ["CONFIRMED", "check_map"]
 

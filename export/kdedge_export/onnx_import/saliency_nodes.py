@@ -12,9 +12,10 @@ from kdedge_export.onnx_graph.builder import NodeBuilder
 from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
-from kdedge_export.onnx_import.graph_methods import DEFAULT, RECIPROCAM, TITLES, Method, SpatialFeatures, add_map_nodes
+from kdedge_export.onnx_import.graph_methods import DEFAULT, SpatialFeatures, add_map_nodes
 from kdedge_export.onnx_import.reciprocam import reciprocam
 from kdedge_export.spatial_layout import SpatialLayout
+from kdedge_runtime.saliency_methods import RECIPROCAM, SALIENCY_METHODS
 
 __all__ = ["SaliencyNodes", "add_saliency_nodes", "explained_logits"]
 
@@ -23,7 +24,7 @@ __all__ = ["SaliencyNodes", "add_saliency_nodes", "explained_logits"]
 class SaliencyNodes:
     """Description of the map added to a graph."""
 
-    method: Method
+    method: str
     parts: ClassifierGraph
     """Analysis of the graph, with the target features."""
     features: str
@@ -38,7 +39,7 @@ class SaliencyNodes:
 
 
 def add_saliency_nodes(
-    builder: NodeBuilder, view: GraphIndex, find: Callable[[bool], ClassifierGraph], method: Method | None = None
+    builder: NodeBuilder, view: GraphIndex, find: Callable[[bool], ClassifierGraph], method: str | None = None
 ) -> SaliencyNodes:
     """Add `class_index` (int64 `[1]`, -1 for the top-1 class), `explained_class` (int64 `[N]`) and `saliency_map`.
 
@@ -79,7 +80,7 @@ def _take_rounded(builder: NodeBuilder, view: GraphIndex) -> dict[str, str]:
 
 
 def _added(
-    builder: NodeBuilder, view: GraphIndex, find: Callable[[bool], ClassifierGraph], named: Method | None
+    builder: NodeBuilder, view: GraphIndex, find: Callable[[bool], ClassifierGraph], named: str | None
 ) -> SaliencyNodes:
     if named == RECIPROCAM:
         return _by_reciprocam(builder, view, find(True))
@@ -89,7 +90,7 @@ def _added(
         return _by_positions(builder, view, parts, method)
     except CannotDifferentiate as error:
         del builder.nodes[kept:]  # remove partially written nodes
-        why = f"{TITLES[method]} needs the derivative of {error}, which kdedge does not have."
+        why = f"{SALIENCY_METHODS[method].title} needs the derivative of {error}, which kdedge does not have."
         if named is not None:
             raise HeadNotSupported(f"{why} Omit --method to use ReciproCAM, which needs none.") from error
         try:
@@ -106,7 +107,7 @@ def _by_reciprocam(
     return SaliencyNodes(RECIPROCAM, parts, parts.target, None, why)
 
 
-def _by_positions(builder: NodeBuilder, view: GraphIndex, parts: ClassifierGraph, method: Method) -> SaliencyNodes:
+def _by_positions(builder: NodeBuilder, view: GraphIndex, parts: ClassifierGraph, method: str) -> SaliencyNodes:
     explained, layout, value = _explained_class(builder, parts), parts.layout, parts.values[parts.target]
     gradient = None if method == "eigencam" else _gradient(builder, view, parts, explained, is_mean=method == "gradcam")
     features = builder.float32(_positions_of(builder, parts.target, layout), value.dtype)

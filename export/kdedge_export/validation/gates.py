@@ -16,12 +16,13 @@ from typing import Literal
 
 from kdedge_export.candidates import Role
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
-from kdedge_export.metrics.sanity import SANE_IMAGES, WITHOUT_CLASS, Sanity, Test
+from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, Test
 from kdedge_export.validation.check import Check, MeasuredSample, Unit, judge, judge_sample
 from kdedge_export.validation.float_tolerance import CEILING
 from kdedge_export.validation.footprint import Footprint
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.saliency_methods import SALIENCY_METHODS
 
 __all__ = [
     "NO_STUDENT",
@@ -122,11 +123,11 @@ def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
     Args:
         row: similarity of the maps before and after the change.
         images: number of images measured.
-        method: one of `kdedge_export.saliency.METHODS`; class-agnostic methods are checked with another image only.
+        method: a key of `SALIENCY_METHODS`; class-agnostic methods are checked with another image only.
         gates: the bounds.
     """
     key, name = _named(row.role, row.test)
-    if method in WITHOUT_CLASS and row.test != "image":
+    if not SALIENCY_METHODS[method].is_class_specific and row.test != "image":
         return judge(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
     alike = MeasuredSample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
     return judge_sample(key, name, alike, "<=", gates.map_stays, "correlation")

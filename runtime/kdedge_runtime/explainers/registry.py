@@ -15,12 +15,12 @@ from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.explainers.target_activations import Activations, target_activations
 from kdedge_runtime.model import Model
+from kdedge_runtime.saliency_methods import methods_of
 from kdedge_runtime.util.arrays import Floats, Pixels
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["EXPLAINERS", "PARTS", "make_explainer"]
+__all__ = ["PARTS", "make_explainer"]
 
-EXPLAINERS = ("occlusion", "rise", "lime", "shap", "scorecam")
 PARTS = 40
 """Default number of superpixels for LIME and KernelSHAP."""
 _MOST_PARTS = 200
@@ -40,7 +40,7 @@ def make_explainer(
 
     Args:
         model: the model.
-        method: one of `METHODS`.
+        method: perturbation method, see `kdedge_runtime.saliency_methods`.
         budget_ms: time limit per image in milliseconds. It may be exceeded by one batch, or by the minimum evaluations
         of the method. None uses the method's default number of evaluations.
         parts: number of superpixels for LIME and KernelSHAP, 2 to 200; None for 40. KernelSHAP is exact up to 10.
@@ -50,8 +50,9 @@ def make_explainer(
     Raises:
         UsageError: the method does not exist or has no superpixels, or the model file lacks what it needs.
     """
-    if method not in EXPLAINERS:
-        raise UsageError(f"The method {method!r} does not exist. Expected one of {', '.join(EXPLAINERS)}.")
+    if method not in methods_of("perturbation"):
+        expected = ", ".join(methods_of("perturbation"))
+        raise UsageError(f"The method {method!r} does not exist. Expected one of {expected}.")
     if parts is not None and method not in _OF_PARTS:
         raise UsageError(f"The method {method} has no superpixels. Use lime or shap, or omit the number of parts.")
     if parts is not None and not 2 <= parts <= _MOST_PARTS:

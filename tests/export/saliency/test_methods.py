@@ -15,13 +15,14 @@ from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sig
 from small_nets import CHANNELS, CLASSES, POSITIONS, SIDE, TAILS, Flattens, HeadNet, inputs, randomised, relative_error
 from torch import Tensor, nn
 
-from kdedge.cli.export import MethodName as Choice
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency import METHODS, CAMExplainer, ClosedFormHead, ExplainedModel, make_explained
+from kdedge_export.saliency.methods import AttentionMethod, CAMMethod, GradientMethod
 from kdedge_export.saliency.methods.eigencam import eigencam
 from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
 from kdedge_export.saliency.methods.smoothgrad import NOISE_LEVEL, SAMPLES, field, noisy
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.saliency_methods import SALIENCY_METHODS, methods_of
 
 TOLERANCE = 1e-4
 PACKAGE = {
@@ -60,8 +61,21 @@ def maps_of(explained: ExplainedModel, x: Tensor, classes: Tensor) -> Tensor:
         return explained.class_maps(explained(x), classes[:, None])[:, 0]
 
 
-def test_command_line_offers_all_methods() -> None:
-    assert [choice.value for choice in Choice] == [*METHODS, "reciprocam", "none"], "only reciprocam needs --from-onnx"
+def test_registry_lists_the_methods_of_each_family() -> None:
+    families = {CAMMethod: "cam", GradientMethod: "gradient", AttentionMethod: "attention"}
+    assert tuple(METHODS) == methods_of("torch")
+    assert {name: SALIENCY_METHODS[name].family for name in METHODS} == {
+        name: families[type(method)] for name, method in METHODS.items()
+    }
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not isinstance(method, AttentionMethod)])
+def test_registry_names_the_class_specific_methods(name: str) -> None:
+    """Maps of two classes differ exactly if the registry calls the method class-specific."""
+    x = inputs(1, 5)
+    explained = make_explained(randomised(HeadNet()), x, name)
+    one, other = (maps_of(explained, x, torch.tensor([index])) for index in (0, 2))
+    assert torch.allclose(one, other) != SALIENCY_METHODS[name].is_class_specific
 
 
 def plus_plus(activations: np.ndarray, slopes: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.explainers import EXPLAINERS, MapEstimate, make_explainer
+from kdedge_runtime.explainers import MapEstimate, make_explainer
 from kdedge_runtime.explainers.image_grid import enlarge, grid_edges, grid_means
 from kdedge_runtime.explainers.kernel_shap import kernel_shap
 from kdedge_runtime.explainers.lime import lime
@@ -21,6 +21,7 @@ from kdedge_runtime.explainers.rise import draw_masks, rise
 from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.model import Model
+from kdedge_runtime.saliency_methods import methods_of
 
 SIDE = 28
 BLACK = np.zeros(3, np.uint8)
@@ -283,7 +284,7 @@ class TestErrors:
 
 
 class TestExplainer:
-    @pytest.mark.parametrize("method", [name for name in EXPLAINERS if name != "scorecam"])
+    @pytest.mark.parametrize("method", [name for name in methods_of("perturbation") if name != "scorecam"])
     @pytest.mark.parametrize("has_map", [True, False])
     def test_map_locates_the_object(
         self, write_model: Callable[..., Path], red_spot: np.ndarray, method: str, has_map: bool

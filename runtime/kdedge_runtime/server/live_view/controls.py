@@ -7,6 +7,7 @@ from typing import Any
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
+from kdedge_runtime.saliency_methods import SALIENCY_METHODS, methods_of
 from kdedge_runtime.stream.runner import StreamSettings
 
 __all__ = ["Controls", "is_share"]
@@ -51,12 +52,10 @@ class Controls:
     @property
     def methods(self) -> list[str]:
         """Available methods for this model, starting with the map of the file (`none` if it has no map)."""
-        # Imported on demand, because most runs do not need it.
-        from kdedge_runtime.explainers import EXPLAINERS
-
-        # Score-CAM needs the target layer's activations, which are not available without a map.
-        asking = [method for method in EXPLAINERS if method != "scorecam" or self.model.has_map]
-        return [self.model.metadata.outputs.method, *asking]
+        available = [
+            name for name in methods_of("perturbation") if self.model.has_map or not SALIENCY_METHODS[name].needs_map
+        ]
+        return [self.model.metadata.outputs.method, *available]
 
     def figures(self) -> dict[str, Any]:
         """Return the settings as a JSON-compatible dictionary."""
