@@ -166,8 +166,19 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     told = capsys.readouterr().out
-    for word in ("--self-test", "--bench", "--soak", "--doctor", "--devices", "4 a check failed"):
-        assert word in told
+    for word in ("self-test MODEL", "bench MODEL", "soak MODEL", "doctor", "devices [NAME]", "4 a check failed"):
+        assert f"  {word}" in told or f", {word}" in told
+
+
+def test_arm64_script_runs_existing_tests() -> None:
+    script = DEVICES.parent / "tests" / "arm64" / "run.sh"
+    if not script.exists():
+        pytest.skip("the tests are not in a checkout")
+    (listed,) = re.findall(r"^tests=\(.*?^\)$", script.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    command = ["bash", "-c", f'{listed}; printf "%s\\n" "${{tests[@]/#/tests/runtime/}}"']
+    paths = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert len(paths) > 10
+    assert not [path for path in paths if not (DEVICES.parent / path).is_file()]
 
 
 def test_arm64_script_reports_why_it_is_skipped(tmp_path: Path) -> None:

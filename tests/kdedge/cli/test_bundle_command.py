@@ -13,7 +13,7 @@ from PIL import Image
 from training_toys import Outcome
 
 from kdedge.cli.app import app
-from kdedge_runtime.cli import model_commands
+from kdedge_runtime.diagnostics import benchmark
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_commands_for_a_model_file_reject_a_bundle(
 def test_bench_supports_required_signatures(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_commands, "run_benchmark", partial(model_commands.run_benchmark, runs=2))
+    monkeypatch.setattr(benchmark, "run_benchmark", partial(benchmark.run_benchmark, runs=2))
     required = ("--require-signature", str(key.with_suffix(".pub")))
     command("bundle", str(run_folder), "-o", str(tmp_path / "unsigned.zip"))
     command("bundle", str(run_folder), "-o", str(tmp_path / "signed.zip"), "--sign", str(key))
