@@ -2,7 +2,7 @@
 
 ```python
 model = Model.load("model.onnx")
-explanation = model.predict(fit(image, model.metadata.input)[None])
+explanation = model.predict(preprocess(image, model.metadata.input)[None])
 ```
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdedge_runtime.errors import KdedgeError
     from kdedge_runtime.metadata import Metadata
     from kdedge_runtime.model import Explanation, Model
-    from kdedge_runtime.preprocess import preprocess
+    from kdedge_runtime.preprocessing import preprocess
 
 __all__ = ["Explanation", "KdedgeError", "Metadata", "Model", "preprocess"]
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ _HOMES = {
     "KdedgeError": "errors",
     "Metadata": "metadata",
     "Model": "model",
-    "preprocess": "preprocess",
+    "preprocess": "preprocessing",
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay, heat_stats
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Explanation, Model
-from kdedge_runtime.preprocess import visible_box
+from kdedge_runtime.preprocessing import visible_box
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.schedule import Reason
 from kdedge_runtime.util.arrays import Floats, Pixels
