@@ -15,8 +15,9 @@ from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["render_sprites"]
 
-_VARIANTS = 3
+_VARIANTS = 2
 """Sprites per class, with different proportions and colors."""
+_COLORS = 128
 
 
 def render_sprites() -> Image.Image:
@@ -48,5 +49,5 @@ def _render_sprite(label: str, rng: np.random.Generator) -> Image.Image:
 
 if __name__ == "__main__":
     with atomic_path(SPRITE_FILE) as temporary:
-        # A palette of 255 colors with opacity makes the file a quarter as large.
-        render_sprites().quantize(255, Image.Quantize.FASTOCTREE).save(temporary, "PNG", optimize=True)
+        # A palette of colors with opacity makes the file a fifth as large.
+        render_sprites().quantize(_COLORS, Image.Quantize.FASTOCTREE).save(temporary, "PNG", optimize=True)
