@@ -2,7 +2,7 @@
 
 ```python
 model = Model.load("model.onnx")
-explanation = model.predict(fit(image, model.metadata.input)[None])
+explanation = model.predict(preprocess(image, model.metadata.input)[None])
 ```
 """
 

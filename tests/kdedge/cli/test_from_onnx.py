@@ -17,8 +17,8 @@ from torch import nn
 from training_toys import Outcome
 from typer.testing import CliRunner
 
+from kdedge_export.scenes import render_scene
 from kdedge_runtime import Model
-from kdedge_runtime.sources.scenes import render_scene
 from kdedge_runtime.util import timing
 
 SIDE, CLASSES = 32, 3

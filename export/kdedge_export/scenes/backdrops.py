@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kdedge_runtime.sources.icons import Points, ellipse, ribbon
+from kdedge_export.scenes.icons import Points, ellipse, ribbon
 from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["Color", "backdrop", "random_colors"]

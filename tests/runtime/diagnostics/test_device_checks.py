@@ -18,10 +18,10 @@ from golden_files import saturating_model, with_golden, with_metadata
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import detect_machine
-from kdedge_runtime.diagnostics import self_test as module
+from kdedge_runtime.diagnostics import device_checks as module
 from kdedge_runtime.diagnostics.checklist import DeviceCheck, check_bound, checklist
+from kdedge_runtime.diagnostics.device_checks import advice, self_test
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
-from kdedge_runtime.diagnostics.self_test import advice, self_test
 from kdedge_runtime.diagnostics.system_state import SystemState
 from kdedge_runtime.model import Model
 
@@ -175,12 +175,12 @@ def test_self_test_result_is_the_exit_code(
     write_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = with_golden(write_model("good.onnx"))
-    assert main([str(good), "--self-test", "--device", "generic"]) == 0
+    assert main(["self-test", str(good), "--device", "generic"]) == 0
     told = capsys.readouterr()
     assert told.out.startswith("good.onnx on generic\n[✓] onnxruntime") and told.err == ""
 
     bad = off_by(write_model("bad.onnx"), "saliency_map", 0.3)
-    assert main([str(bad), "--self-test", "--device", "generic", "--json"]) == 4
+    assert main(["self-test", str(bad), "--device", "generic", "--json"]) == 4
     told = capsys.readouterr()
     record_ = json.loads(told.out)
     assert record_["passed"] is False and record_["device"] == "generic"
@@ -195,7 +195,7 @@ def test_saturating_core_is_detected(tmp_path: Path) -> None:
         with_metadata(saturating_model(tmp_path / "m.onnx"), quantization={"weights": "int8", "reduce_range": False})
     )
     program = "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, str(path), "--self-test", "--device", "generic", "--json"]
+    command = [sys.executable, "-c", program, "self-test", str(path), "--device", "generic", "--json"]
     done = subprocess.run([str(QEMU), "-cpu", "Haswell", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stderr
     checks = json.loads(done.stdout)["checks"]
@@ -205,5 +205,5 @@ def test_saturating_core_is_detected(tmp_path: Path) -> None:
 
 
 def test_file_without_reference_frames_is_rejected(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(model_path), "--self-test"]) == 2
+    assert main(["self-test", str(model_path)]) == 2
     assert "contains no reference frames" in capsys.readouterr().err

@@ -4,18 +4,17 @@ They provide ground truth without a download: the label for the prediction and t
 object's position is random, and its colors are independent of its class.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image, ImageDraw
 
+from kdedge_export.scenes.backdrops import backdrop, random_colors
+from kdedge_export.scenes.icons import LABELS, Part, draw_icon
+from kdedge_export.scenes.painting import Palette, Pose, darker, paint
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.sources.backdrops import backdrop, random_colors
-from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
-from kdedge_runtime.sources.painting import Mask, Palette, Pose, darker, paint
+from kdedge_runtime.sources.synthetic import Scene
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["LABELS", "Scene", "random_palette", "random_pose", "render_scene"]
+__all__ = ["random_palette", "random_pose", "render_scene"]
 
 _MIN_SIDE_PX = 32
 _MIN_COVERAGE, _MAX_COVERAGE = 0.09, 0.27
@@ -28,17 +27,6 @@ _GRAIN = 14
 """Upper bound of the sensor noise, in gray levels."""
 _UNIT_PX = 24
 """Pixels per drawing unit when measuring a drawing's area."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Rendered image with ground truth."""
-
-    image: Pixels
-    """uint8 RGB `[H, W, 3]`."""
-    mask: Mask
-    """bool `[H, W]`: pixels covered at least half by the object."""
-    label: str
 
 
 def render_scene(label: str, rng: np.random.Generator, size: int | tuple[int, int] = 64) -> Scene:

@@ -1,38 +1,33 @@
-"""Commands without a model: environment report and device profiles. They do not import onnxruntime."""
+"""Command `devices`: list the device profiles, print one, or detect this machine's. It does not import onnxruntime."""
 
+import argparse
 import sys
 
-from kdedge_runtime.devices import load_profile, profile_names, profile_text
-from kdedge_runtime.devices.detection import detect_machine, profile_for
+from kdedge_runtime.cli.command import Command
 
-__all__ = ["print_devices", "print_diagnosis"]
-
-
-def print_diagnosis() -> None:
-    """Print the environment report to stdout and advice to stderr."""
-    from kdedge_runtime.diagnostics.environment import collect_environment
-
-    diagnosis = collect_environment()
-    sys.stdout.write(f"{diagnosis.block()}\n")
-    for sentence in diagnosis.advice():
-        sys.stderr.write(f"advice: {sentence}\n")
+__all__ = ["COMMAND", "print_devices"]
 
 
-def print_devices(what: str) -> None:
-    """Print all profiles (`all`), this machine (`detect`), or one profile with its sources.
+def print_devices(name: str | None = None) -> None:
+    """Print device profiles to stdout.
+
+    Args:
+        name: profile to print with its sources; `detect` prints this machine and its profile, and None a table of all
+        profiles.
 
     Raises:
         UsageError: there is no profile with this name.
     """
-    if what == "detect":
+    from kdedge_runtime.devices import profile_text
+
+    if name == "detect":
         _print_detected()
-    elif what == "all":
-        sys.stdout.write(_table())
     else:
-        sys.stdout.write(profile_text(what))
+        sys.stdout.write(_table() if name is None else profile_text(name))
 
 
 def _print_detected() -> None:
+    from kdedge_runtime.devices.detection import detect_machine, profile_for
     from kdedge_runtime.diagnostics.environment import check_onnxruntime
 
     machine = detect_machine()
@@ -48,6 +43,8 @@ def _print_detected() -> None:
 
 
 def _table() -> str:
+    from kdedge_runtime.devices import load_profile, profile_names
+
     header = ("profile", "cores", "threads", "RAM MB", "instructions", "int8", "latency ms", "for")
     rows = [header]
     for name in profile_names():
@@ -72,3 +69,25 @@ def _table() -> str:
         "  ".join(position.ljust(width) for position, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
     return "".join(f"{line}\n" for line in lines)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="profile to print with its sources; detect: show this machine and its profile (default: list all)",
+    )
+
+
+def _execute(arguments: argparse.Namespace) -> None:
+    print_devices(arguments.name)
+
+
+COMMAND = Command(
+    "devices",
+    "[NAME]",
+    "list the device profiles; NAME prints one with its sources, detect this machine and its profile",
+    _execute,
+    _add_arguments,
+)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.cli.main import main
+from kdedge_runtime.diagnostics import soak_test
 from kdedge_runtime.diagnostics.checklist import DeviceCheck
-from kdedge_runtime.diagnostics.soak import SoakSample, SoakTest, evaluate_soak, theil_sen
+from kdedge_runtime.diagnostics.soak_test import SoakSample, SoakTest, evaluate_soak, theil_sen
 from kdedge_runtime.diagnostics.system_state import SystemState
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction
@@ -149,7 +150,7 @@ def test_leaking_run_fails(model: Model, monkeypatch: pytest.MonkeyPatch, of: st
     # As in a new process, because the leak may be small compared with memory left by other tests.
     held_mb = memory_mb()
     if held_mb is not None:
-        monkeypatch.setattr("kdedge_runtime.diagnostics.soak.memory_mb", lambda: 100 + (memory_mb() or 0.0) - held_mb)
+        monkeypatch.setattr(soak_test, "memory_mb", lambda: 100 + (memory_mb() or 0.0) - held_mb)
     assert of in failed(soaked(model, Leak(of=of)))
 
 
@@ -165,7 +166,7 @@ def test_throttling_fails(model: Model) -> None:
 def test_soak_runs_for_its_duration_and_fails_on_early_end(
     model_path: Path, photos: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(model_path), "--source", str(photos), "--soak", "10s"]) == 4
+    assert main(["soak", str(model_path), "--source", str(photos), "--duration", "10s"]) == 4
     told = capfd.readouterr().err
     assert "[✗] duration" in told
     assert told.splitlines()[-1].startswith("error: The soak failed: duration")
@@ -174,6 +175,6 @@ def test_soak_runs_for_its_duration_and_fails_on_early_end(
 @pytest.mark.parametrize("text", ["10", "0s", "1d", "-1s", "1h30m", ""])
 def test_invalid_duration_is_rejected(model_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([str(model_path), "--source", "synthetic:", f"--soak={text}"])
+        main(["soak", str(model_path), "--source", "synthetic:", f"--duration={text}"])
     assert stopped.value.code == 2
     assert "is not a duration such as 30s, 10m or 24h" in capsys.readouterr().err

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kdedge_export.scenes.backdrops import backdrop
+from kdedge_export.scenes.icons import LABELS, Part, draw_icon
+from kdedge_export.scenes.painting import Palette, Pose, paint
+from kdedge_export.scenes.scene import random_palette, random_pose, render_scene
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.sources.backdrops import backdrop
-from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
-from kdedge_runtime.sources.painting import Palette, Pose, paint
-from kdedge_runtime.sources.scenes import random_palette, random_pose, render_scene
 
 SIZES = [32, 64, (64, 128), (120, 90), (360, 640)]
 

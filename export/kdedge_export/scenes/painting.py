@@ -2,19 +2,16 @@
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from kdedge_runtime.sources.backdrops import Color
-from kdedge_runtime.sources.icons import Part, Points
+from kdedge_export.scenes.backdrops import Color
+from kdedge_export.scenes.icons import Part, Points
+from kdedge_runtime.sources.synthetic import Mask
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["Mask", "Palette", "Pose", "darker", "paint"]
-
-Mask: TypeAlias = NDArray[np.bool_]
+__all__ = ["Palette", "Pose", "darker", "paint"]
 
 _LINE = 0.07
 """Outline width in drawing units."""
