@@ -184,8 +184,13 @@ def test_method_none_writes_a_plain_graph(exported_run: Path, scenes: Path, tmp_
     np.testing.assert_allclose(plain.predict(images).logits, explained.logits, rtol=1e-4, atol=1e-5)
     # Default name in a run, so that neither file replaces the other.
     trained = load_trained(str(exported_run))
-    assert workflow._default_output(str(exported_run), trained, explained=False) == exported_run / "model.plain.onnx"
-    assert workflow._default_output(str(exported_run), trained, explained=True) == exported_run / "model.onnx"
+    assert (
+        workflow._default_output(Artifacts.open(exported_run), trained, explained=False)
+        == exported_run / "model.plain.onnx"
+    )
+    assert (
+        workflow._default_output(Artifacts.open(exported_run), trained, explained=True) == exported_run / "model.onnx"
+    )
 
 
 def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
