@@ -45,6 +45,7 @@ check: install  ## Lint and type-check, as in CI
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks tests/claims tests/language
 	$(BIN)/python tests/language/language.py
+	$(BIN)/lint-imports --no-cache
 
 format: install  ## Format the code
 	$(BIN)/ruff check --fix .

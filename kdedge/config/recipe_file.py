@@ -25,8 +25,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.loss_spec import LARGEST, LossSpec, read_loss
-from kdedge.training.augmentation import Augmentation
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["RecipeSettings", "load_recipe", "recipe_text", "shipped_recipes"]

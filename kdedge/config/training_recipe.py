@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdedge.training.augmentation import Augmentation
+from kdedge.config.augmentation_settings import Augmentation
 
 __all__ = ["TrainingRecipe"]
 

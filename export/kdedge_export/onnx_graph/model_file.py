@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from kdedge_export import __version__
+from kdedge_runtime import __version__
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.metadata import TOP_CLASS, Metadata
 from kdedge_runtime.util.files import atomic_path
