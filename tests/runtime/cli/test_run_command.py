@@ -144,7 +144,7 @@ def test_expected_failures_print_one_line_and_exit_code(
             (2, "in use", (model_path, *pictures, "--view", port)),
             (2, "is not a valid", (model_path, *pictures, "--view", "here")),
             (2, "at least 16", (model_path, *pictures, "--view", "0", "--token", "")),
-            (2, "There is no drawing of", (model_path, "--source", "synthetic:unicorn")),
+            (2, "There is no object", (model_path, "--source", "synthetic:unicorn")),
             (2, "Did you mean usb:0", (model_path, "--source", "usb")),
             (2, "--cadence often is not valid", (model_path, *pictures, "--cadence", "often")),
             (2, "--budget-ms needs a --method", (model_path, *pictures, "--budget-ms", "100")),
