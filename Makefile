@@ -43,7 +43,7 @@ claims: install  ## List each figure of the READMEs with its command; fail on a 
 check: install  ## Lint and type-check, as in CI
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks tests/claims tests/language
+	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks tests/claims tests/language tests/examples
 	$(BIN)/python tests/language/language.py
 
 format: install  ## Format the code

@@ -18,7 +18,7 @@ from kdedge.data.samples import Sample
 from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.images import IMAGE_SUFFIXES, open_image, upright_size
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 

@@ -11,7 +11,7 @@ from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.images import UnreadableImage
 from kdedge_runtime.util.progress import ProgressCallback, no_progress

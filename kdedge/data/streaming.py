@@ -21,7 +21,7 @@ from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, KdedgeError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.arrays import Integers
 from kdedge_runtime.util.images import UnreadableImage
 

@@ -17,7 +17,7 @@ from kdedge_export.onnx_import.logits_output import count_classes
 from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import read_image

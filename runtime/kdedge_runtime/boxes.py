@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import visible_box
+from kdedge_runtime.preprocessing import visible_box
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["box_mask", "boxes_at_input"]

@@ -188,7 +188,7 @@ class Model:
         """Classify and explain a batch in one forward pass.
 
         Args:
-            images: uint8 RGB `[N, H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess.fit`).
+            images: uint8 RGB `[N, H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess`).
             class_index: class to explain in every image; None for the top-1 class of each.
             explained: False omits the map. This saves almost no time, because onnxruntime computes the whole graph
             regardless of the requested outputs (its issue 16483).
@@ -225,7 +225,7 @@ class Model:
         if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
             raise UsageError(
                 f"The model takes uint8 images of shape (N, {', '.join(map(str, expected))}), got {images.dtype} "
-                f"{images.shape}. Resize images with kdedge_runtime.preprocess.fit."
+                f"{images.shape}. Resize images with kdedge_runtime.preprocess."
             )
         feed: dict[str, np.ndarray] = {spec.name: images}
         if class_index is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay, heat_stats
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Explanation, Model
-from kdedge_runtime.preprocess import visible_box
+from kdedge_runtime.preprocessing import visible_box
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.schedule import Reason
 from kdedge_runtime.util.arrays import Floats, Pixels
@@ -55,7 +55,7 @@ class Prediction:
 def decode_prediction(
     model: Model, frame: Frame, explanation: Explanation, clock: Callable[[], float] = time.monotonic
 ) -> Prediction:
-    """Convert the model outputs for a batch of one into an `Answer`.
+    """Convert the model outputs for a batch of one into a `Prediction`.
 
     Raises:
         ModelFileError: an output of the model is not finite.

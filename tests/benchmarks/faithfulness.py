@@ -41,7 +41,7 @@ from kdedge_runtime import Metadata, Model
 from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.files import file_sha256
 from kdedge_runtime.util.images import image_files, read_image

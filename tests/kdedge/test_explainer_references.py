@@ -19,7 +19,7 @@ from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PHOTOS = ("0200_n02097474.jpg", "0782_n04152593.jpg")

@@ -20,7 +20,7 @@ from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.images import read_image
 
 COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]

@@ -5,7 +5,7 @@ import pytest
 
 from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 
 BOXES = np.array([[2.0, 1.0, 5.0, 3.0]], dtype=np.float32)
 

@@ -11,7 +11,7 @@ from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, heat_stats
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import decode_prediction
-from kdedge_runtime.preprocess import visible_box
+from kdedge_runtime.preprocessing import visible_box
 from kdedge_runtime.sources.source import Frame
 
 FRAME = Frame(7, np.zeros((90, 160, 3), np.uint8), captured_at=100.25, name="a frame")

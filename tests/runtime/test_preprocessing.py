@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import preprocess, visible_box
+from kdedge_runtime.preprocessing import preprocess, visible_box
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

@@ -14,7 +14,7 @@ from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.explainers import Explainer, MapEstimate
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
-from kdedge_runtime.preprocess import preprocess, visible_box
+from kdedge_runtime.preprocessing import preprocess, visible_box
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable

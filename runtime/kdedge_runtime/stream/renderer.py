@@ -3,7 +3,7 @@
 from kdedge_runtime.drawing.heatmap import SmoothedScale, display_heat, peak
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.prediction import Prediction
-from kdedge_runtime.preprocess import visible_box
+from kdedge_runtime.preprocessing import visible_box
 from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["OverlayRenderer"]

@@ -14,7 +14,7 @@ from kdedge.pipelines import model_inspection
 from kdedge_export.onnx_import import Geometry, PixelInput, add_saliency
 from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 
 HALF = PixelInput((0.5,) * 3, (0.5,) * 3)
 RAW = PixelInput((0.0,) * 3, (1 / 255,) * 3)

@@ -10,7 +10,7 @@ from PIL import Image
 from kdedge.data import FileSample, SkippedFile, Split, UnreadableFiles, decode, index_dataset, load, typical_size
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.images import read_image
 
 SPEC = ImageInput(height=8, width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

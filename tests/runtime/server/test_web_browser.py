@@ -18,7 +18,7 @@ from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.errors import MissingDependency
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocess import preprocess
+from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.browser.page_server import WebServer
 from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
