@@ -5,7 +5,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from kdedge.cli.options import TrustCode
@@ -15,6 +14,13 @@ __all__ = ["export"]
 
 _METHODS = (*methods_of("torch"), RECIPROCAM, NO_MAP)
 """Saliency methods of exported graphs; `reciprocam` needs --from-onnx."""
+
+
+def _method(name: str) -> str:
+    """Return a method name, or raise a usage error with the available ones."""
+    if name not in _METHODS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(_METHODS)}.")
+    return name
 
 
 class ResizeMode(StrEnum):
@@ -59,9 +65,11 @@ def export(
     method: Annotated[
         str | None,
         typer.Option(
-            click_type=click.Choice(_METHODS),
-            help="Saliency method, or none to export logits only. [default: hirescam; gradient-attention for "
-            "class-token models; reciprocam for --from-onnx files with non-differentiable operators]",
+            metavar="METHOD",
+            parser=_method,
+            help=f"Saliency method: {', '.join(_METHODS)} (none exports logits only). [default: hirescam; "
+            "gradient-attention for class-token models; reciprocam for --from-onnx files with non-differentiable "
+            "operators]",
         ),
     ] = None,
     target_layer: Annotated[

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdedge.cli.console import flagged, stderr_console
-from kdedge.models.run_folder import is_run
+from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import image_path, tradeoff_table, write_image
 from kdedge_export.export_check import TOLERANCE
@@ -29,7 +29,7 @@ _QAT_FIGURES = (
 """Key in the QAT note, name, scale factor, digits and unit of each figure."""
 
 
-def print_export(result: ExportResult, source: str, data: str | None, weights: Path | None) -> None:
+def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, weights: Path | None) -> None:
     """Print the files, their agreement with PyTorch, and the next command to stderr."""
     console = stderr_console()
 
@@ -67,13 +67,13 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
     elif result.metadata.lineage["student"]["weights"] is None:
         say("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")
-    elif not is_run(Path(source)):
+    elif artifacts.run is None:
         images = "DIR" if data is None else shlex.quote(data)
         held = shlex.join(["kdedge", "validate", str(result.fp32), "--weights", str(weights)])
         say(f"\nNext: {held} --data {images}")
-    elif result.fp32.resolve().parent == Path(source).resolve():
+    elif result.fp32.resolve().parent == artifacts.run.resolve():
         in_its_place = result.fp32.name == "model.onnx"
-        say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")
+        say(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
     else:
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
 

@@ -69,13 +69,14 @@ def export_model_file(asked: ModelExport) -> None:
         ValidationFailed: Quantization missed its goal. The fp32 file is written.
     """
     from kdedge.data.readers.reader_choice import check_data_source
-    from kdedge.models.model_source import check_model_source
+    from kdedge.models.artifacts import Artifacts
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
     device = asked.device or "generic"
     load_profile(device)
-    check_model_source(asked.source, asked.weights)
+    artifacts = Artifacts.open(asked.source)
+    artifacts.check_trainable(asked.weights)
     if asked.data is not None:
         check_data_source(asked.data)
     import kdedge
@@ -84,7 +85,7 @@ def export_model_file(asked: ModelExport) -> None:
 
     with step_progress() as progress:
         result = kdedge.export(
-            asked.source,
+            artifacts,
             output=asked.output,
             weights=asked.weights,
             method=asked.method,
@@ -97,5 +98,5 @@ def export_model_file(asked: ModelExport) -> None:
             device=device,
             progress=progress,
         )
-    print_export(result, asked.source, asked.data, asked.weights)
+    print_export(result, artifacts, asked.data, asked.weights)
     check_goal_reached(result)

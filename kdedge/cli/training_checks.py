@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdedge.data.readers.reader_choice import check_data_source, index_dataset
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge.models.model_names import canonical_name
-from kdedge.models.model_source import check_model_source, check_weights
+from kdedge.models.model_source import check_weights
 from kdedge.models.run_folder import check_folder_free, is_run, read_run
 
 __all__ = ["next_export", "check_training_options"]
@@ -47,8 +48,9 @@ def check_training_options(
     else:
         canonical_name(model)
     for teacher in teachers:
-        if is_run(Path(teacher)) or not teacher.endswith(".onnx"):
-            check_model_source(teacher)
+        artifacts = Artifacts.open(teacher)
+        if artifacts.run is not None or not teacher.endswith(".onnx"):
+            artifacts.check_trainable()
     for file in filter(None, (weights, *teacher_weights)):
         check_weights(Path(file))
     if is_run(out):

@@ -55,12 +55,13 @@ def validate(
     it.
     """
     from kdedge.data.readers.reader_choice import check_data_source
+    from kdedge.models.artifacts import Artifacts
     from kdedge.models.model_source import check_weights
-    from kdedge.pipelines.model_files import fp32_file
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
-    fp32_file(source)
+    artifacts = Artifacts.open(source)
+    artifacts.fp32_file()
     if data is not None:
         check_data_source(data)
     if weights is not None:
@@ -73,7 +74,7 @@ def validate(
 
     with step_progress() as progress:
         validation = kdedge.validate(
-            source,
+            artifacts,
             data=data,
             boxes=boxes,
             weights=weights,

@@ -5,36 +5,11 @@ This module does not import torch, which takes seconds, so that errors are repor
 
 from pathlib import Path
 
-from kdedge.models.custom_path import factory_parts, is_factory
+from kdedge.models.custom_path import is_factory
 from kdedge.models.model_names import canonical_name
-from kdedge.models.run_folder import is_run, read_run, weights_file
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["network_name", "check_model_source", "check_own_weights", "check_weights"]
-
-
-def check_model_source(source: str, weights: Path | None = None) -> None:
-    """Raise unless the model exists.
-
-    Args:
-        source: Run folder, model name such as `torchvision:resnet18`, or factory such as `nets.py:make_model`.
-        weights: Weights file of a named model.
-
-    Raises:
-        UsageError: The run, model or file does not exist.
-        MissingDependency: A timm name is given without timm.
-    """
-    if is_run(Path(source)):
-        check_own_weights(source, weights)
-        read_run(Path(source))
-        weights_file(Path(source))
-        return
-    if is_factory(source):
-        factory_parts(source)  # the contents are checked when the file is loaded
-    else:
-        network_name(source)
-    if weights is not None:
-        check_weights(weights)
+__all__ = ["check_own_weights", "check_weights", "network_name"]
 
 
 def network_name(source: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdedge.models.run_folder import is_run
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge_runtime.metadata import ImageInput
 
@@ -46,20 +46,20 @@ def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
         UsageError: The run or model does not exist, or the weights do not fit.
         ModelFileError: The file is missing, damaged, or not an image classifier.
     """
-    path = Path(source)
+    artifacts, path = Artifacts.open(source), Path(source)
     if path.suffix == ".onnx":
         from kdedge.models.onnx_model import OnnxClassifier  # training does not need onnxruntime otherwise
 
         file = OnnxClassifier.load(path)
         record = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}
         return LoadedTeacher(path.name, file, record, file.labels, file.classes)
-    trained = load_trained(source, weights=None if weights is None else Path(weights))
+    trained = load_trained(artifacts, weights=None if weights is None else Path(weights))
     record = {
-        "source": str(path.resolve()) if is_run(path) else trained.spec.name,
+        "source": str(path.resolve()) if artifacts.run is not None else trained.spec.name,
         "weights": None if weights is None else str(Path(weights).resolve()),
         "weights_sha256": trained.origin["weights_sha256"],
     }
     if trained.spec.code_sha256 is not None:
         record["code_sha256"] = trained.spec.code_sha256
-    known = trained.labels if is_run(path) else None
+    known = trained.labels if artifacts.run is not None else None
     return LoadedTeacher(trained.spec.name, trained, record, known, len(trained.labels))

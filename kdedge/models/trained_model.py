@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.digest import state_sha256
 from kdedge.models.model_registry import (
     build_model,
@@ -19,9 +20,10 @@ from kdedge.models.model_registry import (
 from kdedge.models.model_source import check_own_weights, network_name
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import assumed_input, published_name
-from kdedge.models.run_folder import is_run, read_run, weights_file
+from kdedge.models.run_folder import weights_file
 from kdedge.models.weight_files import load_state, read_state
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.files import Location
 
 __all__ = ["TrainedModel", "load_trained"]
 
@@ -48,7 +50,9 @@ class TrainedModel:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
-def load_trained(source: str, *, weights: Path | None = None, which: Literal["best", "last"] = "best") -> TrainedModel:
+def load_trained(
+    source: Location, *, weights: Path | None = None, which: Literal["best", "last"] = "best"
+) -> TrainedModel:
     """Load a run folder, or a named model with weights from a file.
 
     Args:
@@ -60,14 +64,15 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     Raises:
         UsageError: The run or model does not exist, or the weights do not fit.
     """
-    folder = Path(source)
-    if is_run(folder):
-        check_own_weights(source, weights)
-        record, file = read_run(folder), weights_file(folder, which)
+    artifacts = Artifacts.open(source)
+    record = artifacts.record
+    if artifacts.run is not None and record is not None:
+        check_own_weights(artifacts.source, weights)
+        file = weights_file(artifacts.run, which)
         model = build_model(record.model, record.input.height)
         load_state(model, read_state(file), str(file))
-        return TrainedModel(model, record.model, record.input, record.labels, _origin(source, file))
-    name = published_name(network_name(source), weights)
+        return TrainedModel(model, record.model, record.input, record.labels, _origin(artifacts.source, file))
+    name = published_name(network_name(artifacts.source), weights)
     spec_input = pretrained_input(name)
     state = read_state(weights) if weights is not None else {}
     classes = _classes(name, spec_input, state)
@@ -77,7 +82,7 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
         load_state(model, state, str(weights))
     origin = _origin(name, weights)
     if spec.code_sha256 is not None:  # the name as given by the user: model files are moved between machines
-        origin |= {"source": source, "code_sha256": spec.code_sha256}
+        origin |= {"source": artifacts.source, "code_sha256": spec.code_sha256}
     assumed = None if weights is None else assumed_input(name)
     return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), origin, assumed)
 

@@ -1,14 +1,13 @@
 """Images for int8 calibration, and held-out images to measure the quantization loss."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from kdedge.data import Sample, decode, index_dataset
-from kdedge.models.run_folder import is_run, read_run
-from kdedge.pipelines.origins import as_model_classes, images_of
+from kdedge.models.artifacts import Artifacts
+from kdedge.pipelines.origins import as_model_classes
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, Pixels, evenly_spaced
@@ -55,12 +54,12 @@ class ImageTarget(Protocol):
 
 
 def calibration_images(
-    source: str, trained: ImageTarget, data: str | None, progress: ProgressCallback
+    artifacts: Artifacts, trained: ImageTarget, data: str | None, progress: ProgressCallback
 ) -> CalibrationImages:
     """Select evenly spaced training images; validation images are never used.
 
     Args:
-        source: Run folder, model name, or model file.
+        artifacts: Run, model name, or model file.
         trained: The model or its metadata.
         data: Dataset location; None takes the run's training split.
         progress: Called while images are read.
@@ -68,12 +67,12 @@ def calibration_images(
     Raises:
         UsageError: No dataset is given or recorded.
     """
-    if data is None and not is_run(Path(source)):
+    if data is None and artifacts.run is None:
         raise UsageError(
             "Quantization needs images to calibrate on, and a model without a run has none recorded. Give "
             "a folder of images similar to those seen in use: --data DIR."
         )
-    collection = index_dataset(data or images_of(read_run(Path(source)), source), unlabeled_ok=True)
+    collection = index_dataset(data or artifacts.dataset() or "", unlabeled_ok=True)
     split = collection.train
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
     chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES + held_out).tolist())

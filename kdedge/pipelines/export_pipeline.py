@@ -49,7 +49,7 @@ def export(
         KdedgeError: The exported graph does not match PyTorch.
     """
     return export_model(
-        os.fspath(source),
+        source,
         weights=None if weights is None else Path(weights),
         output=None if output is None else Path(output),
         method=method,

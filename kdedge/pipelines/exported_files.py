@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.custom import code_sha256
 from kdedge.models.custom_path import is_factory
-from kdedge.models.run_folder import RunRecord, is_run, read_run
+from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
-from kdedge.pipelines.model_files import fp32_file
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
@@ -25,10 +25,13 @@ class ExportedFiles:
     int8: Model | None
     student: TrainedModel | None
     """PyTorch model with the exported weights; None for a file of another framework."""
-    run: Path | None
-    """Run folder that holds the files; None for a named model."""
-    record: RunRecord | None
-    """Record of that run, or None."""
+    run: Artifacts | None
+    """Run that holds the files; None for a named model."""
+
+    @property
+    def record(self) -> RunRecord | None:
+        """Record of the run, or None."""
+        return None if self.run is None else self.run.record
 
     @property
     def input(self) -> ImageInput:
@@ -36,11 +39,11 @@ class ExportedFiles:
         return self.fp32.metadata.input if self.student is None else self.student.input
 
 
-def open_files(source: str, weights: Path | None = None, model: str | None = None) -> ExportedFiles:
+def open_files(artifacts: Artifacts, weights: Path | None = None, model: str | None = None) -> ExportedFiles:
     """Open the exported files of a run, or a model file with the int8 file next to it.
 
     Args:
-        source: Run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
+        artifacts: Run with exported files, a file in one, or an `.onnx` file of a named model or another framework.
         weights: Weights that the file of a named model was exported from. None searches by name, next to the file and
             in the current folder.
         model: Function that builds the model, for a file exported from a Python file. The name in the model file is
@@ -49,14 +52,14 @@ def open_files(source: str, weights: Path | None = None, model: str | None = Non
     Raises:
         UsageError: No file with a map exists, the two files differ, or the weights are missing or different.
     """
-    fp32_path = fp32_file(source)
+    fp32_path = artifacts.fp32_file()
     fp32 = Model.load(fp32_path)
     if fp32.metadata.quantization is not None:
         raise UsageError(f"{fp32_path} is quantized. Give the fp32 file; the int8 file next to it is validated too.")
     int8_path = fp32_path.with_suffix(".int8.onnx")
     int8 = Model.load(int8_path, exact_int8=True) if int8_path.is_file() else None
     lineage = fp32.metadata.lineage
-    run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
+    run = _run_of(artifacts, fp32_path) if "model" in lineage else None
     student = _same_weights(run, fp32_path, lineage, weights, model)
     spec = fp32.metadata.input if student is None else student.input
     if int8 is not None and int8.metadata.lineage != lineage:
@@ -68,11 +71,19 @@ def open_files(source: str, weights: Path | None = None, model: str | None = Non
     if not fp32.has_map:
         raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
     _require_one_size((spec.height, spec.width), fp32, int8)
-    return ExportedFiles(fp32, int8, student, run, None if run is None else read_run(run))
+    return ExportedFiles(fp32, int8, student, run)
+
+
+def _run_of(artifacts: Artifacts, path: Path) -> Artifacts | None:
+    """Return the run that holds a model file, or None."""
+    if artifacts.run is not None:
+        return artifacts
+    beside = Artifacts.open(path.parent)
+    return None if beside.run is None else beside
 
 
 def _same_weights(
-    run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None, model: str | None
+    run: Artifacts | None, path: Path, lineage: dict[str, Any], weights: Path | None, model: str | None
 ) -> TrainedModel | None:
     """Load the PyTorch model that a file was exported from; None for a file of another framework."""
     if "file" in lineage:
@@ -90,7 +101,7 @@ def _same_weights(
     if weights is not None and "model" in lineage:
         raise UsageError(f"{path} was exported from a run, which has its own weights. Remove --weights {weights}.")
     if run is not None:
-        trained = load_trained(str(run))
+        trained = load_trained(run)
     elif "model" in lineage:
         raise UsageError(
             f"{path} was exported from the run {origin['source']}, but is not in its folder. Validate the run itself: "

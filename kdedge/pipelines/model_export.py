@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kdedge.data.dataset_index import source_name
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.code_trust import allow_typed
-from kdedge.models.run_folder import is_run, read_run
+from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.qat import fine_tune
@@ -22,6 +23,7 @@ from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.saliency_methods import NO_MAP
+from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["ExportResult", "export_model"]
@@ -62,7 +64,7 @@ class ExportResult:
 
 
 def export_model(
-    source: str,
+    source: Location,
     *,
     weights: Path | None = None,
     output: Path | None = None,
@@ -100,22 +102,23 @@ def export_model(
         UsageError: Calibration images are missing, the source is unusable, or a run folder is required.
         KdedgeError: The exported graph does not match PyTorch, or the match is hidden by rounding.
     """
-    if with_qat and not is_run(Path(source)):
+    artifacts = Artifacts.open(source)
+    if with_qat and artifacts.run is None:
         raise UsageError(
-            f"--qat fine-tunes the student of a run, but {source} is not a run folder. Give a run folder, "
+            f"--qat fine-tunes the student of a run, but {artifacts.source} is not a run folder. Give a run folder, "
             "or remove --qat."
         )
-    allow_typed(source)
-    trained = load_trained(source, weights=weights)
-    output = output or _default_output(source, trained, explained=method != NO_MAP)
+    allow_typed(artifacts.source)
+    trained = load_trained(artifacts, weights=weights)
+    output = output or _default_output(artifacts, trained, explained=method != NO_MAP)
     if with_int8:
-        images = calibration_images(source, trained, data, progress)
+        images = calibration_images(artifacts, trained, data, progress)
     progress("exporting", 0, 1)
     fit: TemperatureFit | None = None
 
     def with_temperature(model: Model, metadata: Metadata) -> Metadata:
         nonlocal fit
-        fit = fit_run(source, model)
+        fit = fit_run(artifacts, model)
         if fit is None or not fit.images:
             return metadata
         return replace(
@@ -129,8 +132,8 @@ def export_model(
         output,
         method=method,
         target_layer=target_layer,
-        lineage=_lineage(source, trained),
-        metrics=_run_metrics(source),
+        lineage=_lineage(artifacts, trained),
+        metrics=_run_metrics(artifacts.record),
         complete=with_temperature,
     )
     metadata, graph = exported.metadata, exported.graph
@@ -167,7 +170,7 @@ def export_model(
     qat_needless = with_qat and goal not in (None, FidelityGoal()) and quantized.tradeoff.met
     if with_qat and not qat_needless:
         tuned, training = fine_tune(
-            Path(source),
+            artifacts,
             read_steps(quantized, graph, recipe, images.calibration[:1]),
             aside=images.held_out_samples,
             progress=progress,
@@ -220,24 +223,24 @@ def _removed(path: Path) -> Path | None:
     return path
 
 
-def _default_output(source: str, trained: TrainedModel, *, explained: bool) -> Path:
+def _default_output(artifacts: Artifacts, trained: TrainedModel, *, explained: bool) -> Path:
     stem = "model" if explained else "model.plain"
-    if is_run(Path(source)):
-        return Path(source) / f"{stem}.onnx"
+    if artifacts.run is not None:
+        return artifacts.run / f"{stem}.onnx"
     return Path(trained.spec.name.rpartition(":")[2] + (".onnx" if explained else ".plain.onnx"))
 
 
-def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
+def _lineage(artifacts: Artifacts, trained: TrainedModel) -> dict[str, Any]:
     """Describe the model's origin by names and hashes, without paths, since the file is moved between machines."""
     weights = trained.origin["weights"]
     student = trained.origin | {"weights": None if weights is None else Path(weights).name}
-    if not is_run(Path(source)):
+    record = artifacts.record
+    if artifacts.run is None or record is None:
         return {"student": student}
-    record = read_run(Path(source))
     data = {"name": source_name(record.data["source"]), **record.data}
     del data["source"]  # a path
     return {
-        "student": student | {"source": Path(source).resolve().name},
+        "student": student | {"source": artifacts.run.resolve().name},
         "teacher": None if record.teacher is None else _taught_by(record.teacher),
         "data": data,
         "model": asdict(replace(record.model, name=Path(record.model.name).name)),
@@ -250,9 +253,8 @@ def _taught_by(teacher: dict[str, Any]) -> dict[str, Any]:
     return {"name": " + ".join(names), "weights_sha256": teacher.get("weights_sha256")}
 
 
-def _run_metrics(source: str) -> dict[str, Any]:
+def _run_metrics(record: RunRecord | None) -> dict[str, Any]:
     """Return the validation metrics of the exported (best) epoch, with a note that they belong to the PyTorch model."""
-    record = read_run(Path(source)) if is_run(Path(source)) else None
     if record is None or record.result is None:
         return {}
     best = record.result["best"]

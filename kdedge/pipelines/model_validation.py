@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from kdedge.data import DatasetIndex, DecodedImages, index_dataset
 from kdedge.data.annotations import boxes_beside, object_masks
 from kdedge.data.dataset_index import Divider
-from kdedge.models.run_folder import RunRecord, is_run
+from kdedge.models.artifacts import Artifacts
+from kdedge.models.run_folder import RunRecord
 from kdedge.pipelines.exported_files import ExportedFiles, open_files
 from kdedge.pipelines.footprints import measure_footprints
-from kdedge.pipelines.origins import as_model_classes, images_of
+from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_teacher import load_run_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
 from kdedge.pipelines.validation_images import read_validation_split
@@ -38,6 +39,7 @@ from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
+from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Validation", "validate_model"]
@@ -94,7 +96,7 @@ def _is(count: int) -> str:
 
 
 def validate_model(
-    source: str,
+    source: Location,
     *,
     data: str | None = None,
     boxes: Path | None = None,
@@ -125,8 +127,9 @@ def validate_model(
         UsageError: There is nothing to validate, or the weights are missing or different.
         DataError: The images do not fit the model.
     """
-    files = open_files(source, weights, model)
-    root = data or (None if files.record is None else images_of(files.record, source))
+    artifacts = Artifacts.open(source)
+    files = open_files(artifacts, weights, model)
+    root = data or (None if files.run is None else files.run.dataset())
     if root is None:
         raise UsageError(
             f"{files.fp32.path} does not belong to a run, so its images are unknown. Give them: --data DIR."
@@ -145,7 +148,7 @@ def validate_model(
         notes=notes,
         progress=progress,
     )
-    beside = Path(source) / "report" if is_run(Path(source)) else files.fp32.path.with_suffix(".report")
+    beside = files.fp32.path.with_suffix(".report") if artifacts.run is None else artifacts.run / "report"
     page, document = write_report(report, evidence, out or beside)
     return Validation(report, evidence, page, document, (files.int8 or files.fp32).path, files.fp32.path)
 

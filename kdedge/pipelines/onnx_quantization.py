@@ -1,5 +1,6 @@
 """Quantize an explained file of another framework; its fp32 file is the reference."""
 
+from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.model_export import ExportResult
 from kdedge_export.file_quantization import quantize
@@ -37,7 +38,7 @@ def quantize_onnx(
             f"int8 calibration needs images, but {file.path} has no preprocessing for them. Add --mean MEAN "
             "--std STD, or remove --quantize."
         )
-    images = calibration_images(str(file.path), metadata, data, progress)
+    images = calibration_images(Artifacts.open(file.path), metadata, data, progress)
     quantized = quantize(
         file.path,
         images.calibration,

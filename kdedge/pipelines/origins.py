@@ -1,17 +1,12 @@
 """Recover the inputs of a recorded run: its teacher, its images, and their classes."""
 
-from pathlib import Path
-
 import numpy as np
 
-from kdedge.data.dataset_index import TORCHVISION
-from kdedge.data.readers.webdataset import is_shards
-from kdedge.models.run_folder import RunRecord
 from kdedge.models.teacher_source import LoadedTeacher, load_teacher
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.arrays import Integers
 
-__all__ = ["as_model_classes", "load_origin", "images_of"]
+__all__ = ["as_model_classes", "load_origin"]
 
 
 def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> LoadedTeacher:
@@ -29,24 +24,6 @@ def load_origin(source: str, weights: str | None, weights_sha256: str | None) ->
     if weights_sha256 not in (None, teacher.record["weights_sha256"]):
         raise UsageError(f"The weights of {source} have changed since it was used as a teacher.")
     return teacher
-
-
-def images_of(record: RunRecord, run: str) -> str:
-    """Return the dataset location that a run was trained with.
-
-    Args:
-        record: Record of the run.
-        run: Run folder, for the error message.
-
-    Raises:
-        DataError: The dataset folder no longer exists.
-    """
-    source = str(record.data["source"])
-    if not source.startswith(TORCHVISION) and not is_shards(source) and not Path(source).exists():
-        raise DataError(
-            f"{run} was trained with the images in {source}, which no longer exist. Give their location: --data DIR"
-        )
-    return source
 
 
 def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.data import DatasetIndex as Images
 from kdedge.data import Sample, index_dataset, subset
-from kdedge.models.run_folder import read_run
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.training.builder import build_trainer
 from kdedge.training.compute_device import choose_device
@@ -23,7 +22,7 @@ from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.measurements import find_learning_rate
 from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge_export.quantization.qat_scales import QuantizedTensors
-from kdedge_runtime.errors import DataError
+from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["fine_tune"]
@@ -41,12 +40,12 @@ _SHARE, _LEAST_EPOCHS = 0.1, 3
 
 
 def fine_tune(
-    run: Path, file: QuantizedTensors, *, aside: Collection[Sample] = (), progress: ProgressCallback
+    artifacts: Artifacts, file: QuantizedTensors, *, aside: Collection[Sample] = (), progress: ProgressCallback
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """Fine-tune a run's student with simulated int8, on the run's images with its augmentation.
 
     Args:
-        run: Run folder.
+        artifacts: Run of the student.
         file: Quantization points of the int8 file that the student should compensate for.
         aside: Images to exclude, because they are used to evaluate the result.
         progress: Called after every step.
@@ -58,19 +57,21 @@ def fine_tune(
         DataError: The images have changed.
         KdedgeError: The loss is not finite.
     """
-    record, trained = read_run(run), load_trained(str(run))
+    record, trained = artifacts.record, load_trained(artifacts)
+    if record is None:
+        raise UsageError(f"--qat fine-tunes the student of a run, but {artifacts.source} is not a run folder.")
     collection = index_dataset(record.data["source"])
     if record.data["images_per_class"] is not None:
         collection = subset(collection, record.data["images_per_class"])
     if collection.fingerprint != record.data["fingerprint"]:
-        raise DataError(f"The images in {collection.source} have changed since {run} was trained on them.")
+        raise DataError(f"The images in {collection.source} have changed since {artifacts.source} was trained on them.")
     collection = _without(collection, set(aside))
     compute = replace(choose_device("auto"), bf16=False)  # bf16 errors are as large as those of int8
     group = join_process_group(compute.device)
     images, val, _ = training_images(collection, trained.input, compute, group, progress)
     before = TrainingRecipe.from_record(record.recipe)
     epochs = max(_LEAST_EPOCHS, round(_SHARE * before.epochs))
-    teacher = InstrumentedModel(load_trained(str(run)).model, trained.input, compute)
+    teacher = InstrumentedModel(load_trained(artifacts).model, trained.input, compute)
     recipe = replace(
         before,
         epochs=epochs,
@@ -113,7 +114,7 @@ def fine_tune(
             images.close()
             val.close()
     # Reload the model, without the hooks added for training.
-    tuned = load_trained(str(run))
+    tuned = load_trained(artifacts)
     tuned.model.load_state_dict({name: value.cpu() for name, value in student.model.state_dict().items()})
     note = {"epochs": epochs, "learning_rate": recipe.learning_rate, "loss": dict(recipe.loss)}
     return tuned, note | {"rounded": len(file.steps) - unrounded, "not_rounded": unrounded}

@@ -6,13 +6,12 @@ slightly more confident of correct predictions there than on new images.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from kdedge.data import DatasetIndex, Split, decode, index_dataset
 from kdedge.data.splits import hashed_halves
-from kdedge.models.run_folder import is_run, read_run
+from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
 from kdedge_export.metrics.calibration import HIGHEST, LOWEST, fit_temperature
 from kdedge_export.metrics.torch_predictions import predict
@@ -45,17 +44,17 @@ def fitting_half(side: Split) -> Split:
     return hashed_halves(side, val_fraction=0.5, seed=_SEED)[1]
 
 
-def fit_run(source: str, model: Model) -> TemperatureFit | None:
+def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
     """Fit the temperature of a run's exported model; None for a model without a run, which has no known images.
 
     Args:
-        source: Source as given to `kdedge export`.
+        artifacts: Exported run or model name.
         model: fp32 model file at temperature 1.
     """
-    if not is_run(Path(source)):
+    if artifacts.record is None:
         return None
     try:
-        collection = index_dataset(read_run(Path(source)).data["source"])
+        collection = index_dataset(artifacts.record.data["source"])
         return _fit(collection, model)
     except KdedgeError as error:  # an export does not require the images
         return TemperatureFit(1.0, 0, f"its images cannot be read: {error}")

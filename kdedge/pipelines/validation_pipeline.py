@@ -44,7 +44,7 @@ def validate(
         DataError: The images do not fit the model.
     """
     return validate_model(
-        os.fspath(source),
+        source,
         data=None if data is None else os.fspath(data),
         boxes=None if boxes is None else Path(boxes),
         weights=None if weights is None else Path(weights),

@@ -11,6 +11,7 @@ import pytest
 from training_toys import Outcome
 
 from kdedge.cli.export_summary import check_goal_reached, print_export
+from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult, export_model
 from kdedge_export.metrics.confidence import images_needed
 from kdedge_export.quantization import FidelityGoal
@@ -100,7 +101,7 @@ def test_int8_without_speedup_is_reported(
 ) -> None:
     assert exported.int8_note is not None
     timed = exported.int8_note | {"latency_ms": {"fp32": 4.0, "int8": int8_ms, "machine": "a machine", "threads": 1}}
-    print_export(replace(exported, int8_note=timed), "small:resnet8", None, None)
+    print_export(replace(exported, int8_note=timed), Artifacts.open("small:resnet8"), None, None)
     said = capsys.readouterr().err
     assert verdict in said
     assert ("Use the fp32 file on machines like this one" in said) is advice
@@ -128,7 +129,7 @@ def test_int8_loss_warns_and_suggests_a_goal(
     chosen = exported.tradeoff.chosen
     fidelity = replace(chosen.fidelity, top1=0.4, drop_points=drop_points, map_pearson=map_pearson)
     lost = replace(exported.tradeoff, chosen=replace(chosen, fidelity=fidelity), images=images)
-    print_export(replace(exported, tradeoff=lost), "small:resnet8", None, None)
+    print_export(replace(exported, tradeoff=lost), Artifacts.open("small:resnet8"), None, None)
     said = capsys.readouterr().err
     if warned is None:
         assert "warning" not in said
@@ -162,7 +163,7 @@ def test_inconclusive_drop_reports_the_images_needed(
     fidelity = replace(chosen.fidelity, top1=0.9, drop_points=drop_points, most_drop_points=most)
     chosen = replace(chosen, fidelity=fidelity)
     tradeoff = replace(exported.tradeoff, points=(chosen,), chosen=chosen, images=512, goal=FidelityGoal(max_drop=goal))
-    print_export(replace(exported, tradeoff=tradeoff), "small:resnet8", None, None)
+    print_export(replace(exported, tradeoff=tradeoff), Artifacts.open("small:resnet8"), None, None)
     said = " ".join(capsys.readouterr().err.split())
     if told is None:
         assert "inconclusive" not in said
@@ -199,7 +200,9 @@ def test_qat_gain_is_printed(exported: ExportResult, capsys: pytest.CaptureFixtu
 
     def said(**qat: object) -> str:
         note = {"epochs": 3, "before": before, "after": after, "taken": True, "rounded": 40, "not_rounded": 0} | qat
-        print_export(replace(exported, int8_note=exported.int8_note | {"qat": note}), "small:resnet8", None, None)
+        print_export(
+            replace(exported, int8_note=exported.int8_note | {"qat": note}), Artifacts.open("small:resnet8"), None, None
+        )
         return capsys.readouterr().err
 
     assert (

@@ -19,6 +19,7 @@ from training_toys import CLASSES, SIDE
 
 from kdedge.cli.export_summary import check_goal_reached
 from kdedge.data import decode, index_dataset
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, read_run, write_run
@@ -198,7 +199,7 @@ def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
     spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
     labels = ("class 0", "class 1", "class 2", "class 3")
     trained = TrainedModel(ModelSpec("small:resnet8", 4), torch.nn.Identity(), spec, labels, {})
-    pictures = calibration_images("small:resnet8", trained, str(tmp_path), lambda *_: None)
+    pictures = calibration_images(Artifacts.open("small:resnet8"), trained, str(tmp_path), lambda *_: None)
     assert (len(pictures.calibration), len(pictures.held_out)) == (256, 160)
     assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation images"
     assert np.bincount(pictures.held_out[:, 0, 0, 0]).tolist() == [40, 40, 40, 40]
@@ -209,7 +210,7 @@ def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
 
 def test_images_of_other_classes_have_no_labels(weights: Path, scenes: Path) -> None:
     trained = load_trained("small:resnet8", weights=weights)  # its classes are named 0, 1, 2
-    pictures = calibration_images("small:resnet8", trained, str(scenes), lambda *_: None)
+    pictures = calibration_images(Artifacts.open("small:resnet8"), trained, str(scenes), lambda *_: None)
     assert pictures.targets is None and len(pictures.held_out) == 16
 
 

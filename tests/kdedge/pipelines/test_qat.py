@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from training_toys import rewrite
 
 from kdedge.data import DatasetIndex, Sample, index_dataset
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.run_folder import BEST, read_run
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.model_export import export_model
@@ -262,7 +263,7 @@ def test_student_of_the_run_is_unchanged(exported_run: Path) -> None:
     side = load_trained(str(exported_run)).input
     one = np.zeros((1, side.height, side.width, 3), np.uint8)
     file = QuantizedTensors(("conv1", "layer1.0.conv1"), 127, {}, one, {})
-    tuned, note = fine_tune(exported_run, file, progress=lambda *_: None)
+    tuned, note = fine_tune(Artifacts.open(exported_run), file, progress=lambda *_: None)
     assert (exported_run / BEST).read_bytes() == before
     weights, exact = tuned.model.state_dict(), load_trained(str(exported_run)).model.state_dict()
     assert weights.keys() == exact.keys()
@@ -285,7 +286,7 @@ def test_evaluation_images_are_excluded_from_training(exported_run: Path, monkey
     monkeypatch.setattr("kdedge.pipelines.qat.training_images", note)
     blank = QuantizedTensors((), 127, {}, np.zeros((1, 1, 1, 3), np.uint8), {})
     with pytest.raises(InterruptedError):
-        fine_tune(exported_run, blank, aside={*all_of_one, another}, progress=lambda *_: None)
+        fine_tune(Artifacts.open(exported_run), blank, aside={*all_of_one, another}, progress=lambda *_: None)
     assert set(trained_on) == {sample for sample, _ in pairs} - {another}
 
 

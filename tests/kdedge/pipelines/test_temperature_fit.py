@@ -11,6 +11,7 @@ import pytest
 from training_toys import CLASSES, Listener, write_scenes
 
 from kdedge.data import decode, index_dataset
+from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
 from kdedge.pipelines.temperature_fit import FEWEST_IMAGES, fit_run, fitting_half
@@ -89,7 +90,7 @@ def test_moved_images_are_recognized(calibrated_run: Path, tmp_path: Path) -> No
 
 
 def test_too_few_images_keep_temperature_one(exported_run: Path) -> None:
-    fit = fit_run(str(exported_run), Model.load(exported_run / "model.onnx"))
+    fit = fit_run(Artifacts.open(exported_run), Model.load(exported_run / "model.onnx"))
     assert fit is not None and fit.temperature == 1.0 and fit.images == 0
     assert fit.why_not is not None and f"too few, {FEWEST_IMAGES} are needed" in fit.why_not
     metadata = metadata_of(exported_run)
@@ -113,13 +114,13 @@ def test_missing_temperature_is_explained(
     targets = decode(half, model.metadata.input).targets
     said = Predictions(logits(targets).astype(np.float32), None, targets)
     monkeypatch.setattr("kdedge.pipelines.temperature_fit.predict", lambda *_: said)
-    fit = fit_run(str(calibrated_run), model)
+    fit = fit_run(Artifacts.open(calibrated_run), model)
     assert fit is not None and (fit.temperature, fit.images) == (1.0, 0)
     assert fit.why_not is not None and re.match(why, fit.why_not.replace("the optimum is ", "")), fit.why_not
 
 
 def test_named_model_has_no_temperature(calibrated_run: Path) -> None:
-    assert fit_run("small:resnet8", Model.load(calibrated_run / "model.onnx")) is None
+    assert fit_run(Artifacts.open("small:resnet8"), Model.load(calibrated_run / "model.onnx")) is None
 
 
 def test_missing_images_do_not_stop_an_export(calibrated_run: Path, tmp_path: Path) -> None:

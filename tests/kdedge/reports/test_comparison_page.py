@@ -47,7 +47,7 @@ def predictions(
 def comparison(folder: Path, settings: dict[str, dict[str, Any]], **parts: Any) -> RunComparison:
     runs = read_histories([make_run(folder / name, **options) for name, options in settings.items()])
     groups = group_by_seed(runs)
-    fields = {"parameters": {}, "answers": (), "teachers": (), "notes": ()} | parts
+    fields = {"parameters": {}, "predictions": (), "teachers": (), "notes": ()} | parts
     return RunComparison(runs=runs, groups=groups, doubts=tuple(comparability_warnings(runs, groups)), **fields)
 
 

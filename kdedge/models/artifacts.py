@@ -1,0 +1,103 @@
+"""Run folders, model files and model names as they are typed, resolved once.
+
+This module does not import torch, which takes seconds, so that errors are reported immediately.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdedge.data.dataset_index import TORCHVISION
+from kdedge.data.readers.webdataset import is_shards
+from kdedge.models.custom_path import factory_parts, is_factory
+from kdedge.models.model_source import check_own_weights, check_weights, network_name
+from kdedge.models.run_folder import RunRecord, is_run, read_run, weights_file
+from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.util.files import Location
+
+__all__ = ["Artifacts"]
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Run folder with its record, model file, or model name; accepted wherever a path is."""
+
+    source: str
+    """Location or name as typed."""
+    run: Path | None = None
+    """Run folder; None for a model file or a model name."""
+    record: RunRecord | None = None
+    """Record of the run, read once; None without a run."""
+
+    @classmethod
+    def open(cls, source: Location) -> "Artifacts":
+        """Resolve a location or name, and read the record of a run.
+
+        Raises:
+            UsageError: The run folder is damaged.
+        """
+        if isinstance(source, Artifacts):
+            return source
+        text = os.fspath(source)
+        folder = Path(text)
+        return cls(text, folder, read_run(folder)) if is_run(folder) else cls(text)
+
+    def __fspath__(self) -> str:
+        return self.source
+
+    def check_trainable(self, weights: Path | None = None) -> None:
+        """Raise unless these are a run, or a model name with existing weights.
+
+        Args:
+            weights: Weights file of a named model.
+
+        Raises:
+            UsageError: The run, model or file does not exist.
+            MissingDependency: A timm name is given without timm.
+        """
+        if self.run is not None:
+            check_own_weights(self.source, weights)
+            weights_file(self.run)
+            return
+        if is_factory(self.source):
+            factory_parts(self.source)  # the contents are checked when the file is loaded
+        else:
+            network_name(self.source)
+        if weights is not None:
+            check_weights(weights)
+
+    def fp32_file(self) -> Path:
+        """Return the fp32 file of a run, or the model file itself.
+
+        Raises:
+            UsageError: Neither exists.
+        """
+        path = Path(self.source) if self.run is None else self.run / "model.onnx"
+        if path.is_file():
+            return path
+        if self.run is not None:
+            raise UsageError(
+                f"{self.source} has no model file yet. Export it first: kdedge export {self.source} --quantize"
+            )
+        if path.suffix == ".onnx":
+            raise UsageError(f"There is no model file {path}. Export it first: kdedge export MODEL -o {path}")
+        raise UsageError(
+            f"There is no run folder {self.source}. Create it first: kdedge distill DATA --teacher TEACHER --student "
+            f"STUDENT --out {self.source}"
+        )
+
+    def dataset(self) -> str | None:
+        """Return the dataset location that a run was trained with; None without a run.
+
+        Raises:
+            DataError: The dataset folder no longer exists.
+        """
+        if self.record is None:
+            return None
+        source = str(self.record.data["source"])
+        if not source.startswith(TORCHVISION) and not is_shards(source) and not Path(source).exists():
+            raise DataError(
+                f"{self.source} was trained with the images in {source}, which no longer exist. Give their location: "
+                "--data DIR"
+            )
+        return source
