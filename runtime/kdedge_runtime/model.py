@@ -89,14 +89,14 @@ class Model:
             path: the `.onnx` file.
             threads: threads per inference; None for onnxruntime's default (all cores).
             provider: short name of the onnxruntime execution provider (`cpu`, `cuda`, `coreml`, …). There is no silent
-            fallback.
+                fallback.
             spinning: True lets idle threads busy-wait, which takes a core from the camera and heats small boards.
             exact_int8: True computes quantized operations with exact float sums. This is slower than the machine's
-            integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
+                integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
 
         Raises:
             ModelFileError: the file is missing, damaged or not written by kdedge; its graph does not match its
-            metadata; or the first pass fails or takes more than a minute.
+                metadata; or the first pass fails or takes more than a minute.
             UsageError: the provider is not available, or `threads` is out of range.
         """
         path = Path(path)
@@ -191,7 +191,7 @@ class Model:
             images: uint8 RGB `[N, H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess`).
             class_index: class to explain in every image; None for the top-1 class of each.
             explained: False omits the map. This saves almost no time, because onnxruntime computes the whole graph
-            regardless of the requested outputs (its issue 16483).
+                regardless of the requested outputs (its issue 16483).
 
         Raises:
             UsageError: the shape, dtype or class index does not match the model.

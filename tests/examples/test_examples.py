@@ -47,6 +47,16 @@ def network() -> torch.nn.Module:
     )
 
 
+def write_theirs(path: Path) -> None:
+    """Write a classifier without a map, as PyTorch's exporter does."""
+    torch.onnx.export(
+        *(network().eval(), (torch.zeros(2, 3, SIDE, SIDE),), path),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+
+
 def test_distilled_student_is_exported_validated_and_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,13 +90,7 @@ def test_module_is_exported_quantized_and_validated(
 def test_file_of_another_framework_gets_a_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    batch = {0: torch.export.Dim("batch")}
-    torch.onnx.export(
-        *(network().eval(), (torch.zeros(2, 3, SIDE, SIDE),), tmp_path / "theirs.onnx"),
-        dynamic_shapes=(batch,),
-        dynamo=True,
-        verbose=False,
-    )
+    write_theirs(tmp_path / "theirs.onnx")
     assert {item.name for item in onnx.load(tmp_path / "theirs.onnx").graph.output}.isdisjoint({"saliency_map"})
     run("explain_a_file", tmp_path, monkeypatch)
     model = Model.load(tmp_path / "ours.onnx")
