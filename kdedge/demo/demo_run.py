@@ -81,12 +81,12 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(out: Path, audience: RunCallback, say: Say) -> DemoResult:
+def run_demo(out: Path, callback: RunCallback, say: Say) -> DemoResult:
     """Render scenes, train a teacher, distill, export, quantize, validate, and run on a synthetic camera.
 
     Args:
         out: Output folder; an earlier demo in it is replaced.
-        audience: Training callback.
+        callback: Training callback.
         say: Prints a heading.
 
     Raises:
@@ -103,10 +103,10 @@ def run_demo(out: Path, audience: RunCallback, say: Say) -> DemoResult:
     say("2/6  Train a teacher")
     plan = TrainConfig(str(data), TEACHER, size=SIZE_PX, batch_size=64)
     teacher, student = str(out / "teacher"), str(out / "student")
-    _train(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), audience)
+    _train(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), callback)
     say("3/6  Distill a student with saliency-map supervision")
     plan = replace(plan, model=STUDENT, teacher=(teacher,), epochs=STUDENT_EPOCHS)
-    _train(plan, Path(student), audience)
+    _train(plan, Path(student), callback)
     say("4/6  Export to ONNX, fp32 and int8")
     exported = export_model(student, with_int8=True, profile=load_profile("generic"))
     say("5/6  Validate predictions and maps")
@@ -126,8 +126,8 @@ def run_demo(out: Path, audience: RunCallback, say: Say) -> DemoResult:
     )
 
 
-def _train(plan: TrainConfig, out: Path, audience: RunCallback) -> None:
-    if start_run(plan, out, audience, "cpu").result is None:
+def _train(plan: TrainConfig, out: Path, callback: RunCallback) -> None:
+    if start_run(plan, out, callback, "cpu").result is None:
         raise KdedgeError("The demo was stopped by SIGTERM. Run the command again to restart it.")
 
 

@@ -32,9 +32,9 @@ class LossTerm:
     """Function from a `LossInputs` and keyword settings to a scalar."""
     weight: float | None
     """Default weight; None if published weights span orders of magnitude, so that it is measured."""
-    taught: bool = True
+    needs_teacher: bool = True
     """True if the term needs a teacher."""
-    softened: bool = False
+    uses_temperature: bool = False
     """True if the term depends on the temperature."""
     map_classes: int = 0
     """Number of the teacher's most probable classes whose maps are compared; 0 for none."""
@@ -51,16 +51,16 @@ class LossTerm:
 
 
 LOSS_TERMS: dict[str, LossTerm] = {
-    "ce": LossTerm(cross_entropy_loss, 1.0, taught=False),
-    "kd": LossTerm(kd_loss, 0.9, softened=True),
+    "ce": LossTerm(cross_entropy_loss, 1.0, needs_teacher=False),
+    "kd": LossTerm(kd_loss, 0.9, uses_temperature=True),
     "ls": LossTerm(logit_standardization_loss, 9.0),
-    "dkd": LossTerm(dkd_loss, 1.0, softened=True),
-    "dist": LossTerm(dist_loss, 2.0, softened=True, whole_batch=True),
+    "dkd": LossTerm(dkd_loss, 1.0, uses_temperature=True),
+    "dist": LossTerm(dist_loss, 2.0, uses_temperature=True, whole_batch=True),
     "at": LossTerm(attention_transfer_loss, None, features=True),
     "hint": LossTerm(fitnet_loss, None, features=True),
     "cat": LossTerm(cat_kd_loss, None, map_classes=ALL_CLASSES),
     "e2": LossTerm(e2kd_loss, 5.0, map_classes=1),
     "map": LossTerm(top_class_map_loss, 20.0, map_classes=1),
-    "mapall": LossTerm(all_class_maps_loss, 20.0, softened=True, map_classes=MOST_PROBABLE),
+    "mapall": LossTerm(all_class_maps_loss, 20.0, uses_temperature=True, map_classes=MOST_PROBABLE),
 }
 """Mapping from term names of `--loss` to terms."""

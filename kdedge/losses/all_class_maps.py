@@ -26,6 +26,6 @@ def all_class_maps_loss(inputs: LossInputs, *, classes: int = MOST_PROBABLE) -> 
         classes: Number of classes to compare, default 32; all if there are fewer.
     """
     distances = saliency_distance(inputs, classes)
-    assert inputs.taught.classes is not None
-    top = inputs.taught.logits.gather(1, inputs.taught.classes[:, :classes])
+    assert inputs.teacher_output.classes is not None
+    top = inputs.teacher_output.logits.gather(1, inputs.teacher_output.classes[:, :classes])
     return ((top / inputs.temperature).softmax(dim=1) * distances).sum(dim=1).mean()

@@ -19,7 +19,7 @@ def attention_transfer_loss(inputs: LossInputs) -> Tensor:
     Default weight: measured.
     """
     distances = []
-    for pair in zip(inputs.student.features, inputs.taught.features, strict=True):
+    for pair in zip(inputs.student.features, inputs.teacher_output.features, strict=True):
         student, teacher = match_spatial_size(*pair)
         distances.append(F.mse_loss(_attention(student), _attention(teacher)))
     return torch.stack(distances).sum()

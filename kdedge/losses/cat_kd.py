@@ -25,7 +25,7 @@ def cat_kd_loss(inputs: LossInputs, *, positions: int = 2) -> Tensor:
         positions: Map resolution r, default 2; the authors use 4 for ShuffleNet and ImageNet. Smaller maps are not
             pooled.
     """
-    student, teacher = inputs.student.maps, inputs.taught.maps
+    student, teacher = inputs.student.maps, inputs.teacher_output.maps
     assert student is not None and teacher is not None, "validated before training"
     student, teacher = match_spatial_size(student, teacher)
     return F.mse_loss(_unit(student, positions), _unit(teacher, positions))

@@ -20,7 +20,7 @@ def dist_loss(inputs: LossInputs) -> Tensor:
     Default weight: 2, the authors' β and γ, with cross-entropy of weight 1.
     """
     student = (inputs.student.logits / inputs.temperature).softmax(dim=1)
-    teacher = (inputs.taught.logits / inputs.temperature).softmax(dim=1)
+    teacher = (inputs.teacher_output.logits / inputs.temperature).softmax(dim=1)
     between_classes = 1 - pearson(student, teacher).mean()
     between_images = 1 - pearson(student.T, teacher.T).mean()
     return (between_classes + between_images) * inputs.temperature**2

@@ -27,7 +27,7 @@ def dkd_loss(inputs: LossInputs, *, others: float = 8.0) -> Tensor:
             on the pair, and 0.5 to 2 for ImageNet at T = 1.
     """
     temperature = inputs.temperature
-    student, teacher = inputs.student.logits / temperature, inputs.taught.logits / temperature
+    student, teacher = inputs.student.logits / temperature, inputs.teacher_output.logits / temperature
     right = F.one_hot(inputs.targets.argmax(dim=1), student.shape[1]).bool()
     confidence = _kl(_binary(student, right), _binary(teacher, right))
     ranking = _kl(_without(student, right), _without(teacher, right))

@@ -20,7 +20,7 @@ def e2kd_loss(inputs: LossInputs) -> Tensor:
     labels of weight 1 and no cross-entropy: `kd:1,e2:5`.
     Default weight: 5.
     """
-    student, teacher = inputs.student.maps, inputs.taught.maps
+    student, teacher = inputs.student.maps, inputs.teacher_output.maps
     assert student is not None and teacher is not None, "validated before training"
     student, teacher = match_spatial_size(student[:, 0].relu(), teacher[:, 0].relu())
     return (1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1), eps=1e-8)).mean()

@@ -19,5 +19,5 @@ def fitnet_loss(inputs: LossInputs) -> Tensor:
     labels afterwards. Here both are trained jointly, as in later comparisons.
     Default weight: measured; those comparisons use 100.
     """
-    pairs = zip(inputs.projected, inputs.taught.features, strict=True)
+    pairs = zip(inputs.projected, inputs.teacher_output.features, strict=True)
     return torch.stack([F.mse_loss(*match_spatial_size(*pair)) for pair in pairs]).mean()

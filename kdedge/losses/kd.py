@@ -17,7 +17,7 @@ def kd_loss(inputs: LossInputs) -> Tensor:
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, §2.
     Default weight: 0.9, with cross-entropy of weight 0.1, at T = 4.
     """
-    return softened_kl(inputs.student.logits, inputs.taught.logits, inputs.temperature)
+    return softened_kl(inputs.student.logits, inputs.teacher_output.logits, inputs.temperature)
 
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

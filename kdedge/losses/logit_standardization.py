@@ -22,7 +22,7 @@ def logit_standardization_loss(inputs: LossInputs, *, base_temperature: float = 
         base_temperature: Temperature τ, default 2 as in the paper. Standardized logits have unit variance, so the run's
             temperature would be too high.
     """
-    student, teacher = _standardised(inputs.student.logits), _standardised(inputs.taught.logits)
+    student, teacher = _standardised(inputs.student.logits), _standardised(inputs.teacher_output.logits)
     return softened_kl(student, teacher, base_temperature)
 
 

@@ -39,7 +39,7 @@ class LossInputs:
     """Student features after the learned projections, `[N, C_teacher, h, w]` each; for `hint` only."""
 
     @property
-    def taught(self) -> ModelOutput:
+    def teacher_output(self) -> ModelOutput:
         """Teacher outputs; terms that need them are rejected before training if there is no teacher."""
         assert self.teacher is not None
         return self.teacher

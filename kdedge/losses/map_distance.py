@@ -49,7 +49,7 @@ def saliency_distance(inputs: LossInputs, classes: int) -> Tensor:
         inputs: Loss inputs with maps.
         classes: Number of classes to compare; all available ones if there are fewer.
     """
-    student, teacher = inputs.student.maps, inputs.taught.maps
+    student, teacher = inputs.student.maps, inputs.teacher_output.maps
     assert student is not None and teacher is not None, "validated before training"
     student, teacher = match_spatial_size(student[:, :classes], teacher[:, :classes])
     return 1 - pearson(student.flatten(2), teacher.flatten(2))

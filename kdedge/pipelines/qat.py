@@ -107,7 +107,7 @@ def fine_tune(
             on_step(0, 0, trainer.batches.per_epoch, torch.empty(0))
             recipe = replace(recipe, learning_rate=find_learning_rate(trainer, recipe.loss, recipe.learning_rate))
             for _ in range(epochs):
-                losses = train_epoch(trainer.learner, trainer.batches, recipe, TrainState(history), on_step)
+                losses = train_epoch(trainer.train_step, trainer.batches, recipe, TrainState(history), on_step)
                 assert isinstance(losses, dict)
                 history = (*history, losses)
         finally:

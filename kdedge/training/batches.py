@@ -30,7 +30,7 @@ class Batch:
     """Augmented images of this process, uint8 RGB `[n, H, W, 3]`."""
     targets: Tensor
     """Target distributions, float32 `[n, K]`."""
-    taught: ModelOutput | None
+    teacher_output: ModelOutput | None
 
 
 class Batches:
@@ -44,7 +44,7 @@ class Batches:
         self,
         images: ImageStore,
         views: AugmentationPlan,
-        guidance: TeacherTargets,
+        teacher_targets: TeacherTargets,
         recipe: TrainingRecipe,
         classes: int,
         group: ProcessGroup,
@@ -54,13 +54,13 @@ class Batches:
         Args:
             images: Training images.
             views: Augmentation schedule.
-            guidance: Source of teacher outputs.
+            teacher_targets: Source of teacher outputs.
             recipe: Recipe with batch size, seed and mixing.
             classes: Number of classes, K.
             group: Processes that share every batch.
         """
         self.images, self.classes = images, classes
-        self._views, self._guidance, self._recipe, self._group = views, guidance, recipe, group
+        self._views, self._guidance, self._recipe, self._group = views, teacher_targets, recipe, group
 
     @property
     def per_epoch(self) -> int:
@@ -80,7 +80,7 @@ class Batches:
         view = self._views.draw(epoch)
         self._guidance.begin(epoch, must_stop)
         mixes = recipe.augmentation.mixes
-        mine = [_with_partner(batch, group) if mixes else group.share(batch) for batch in chosen]
+        mine = [_with_partner(batch, group) if mixes else group.shard(batch) for batch in chosen]
         for step, (index, originals) in enumerate(self.images.batches(mine), start):
             images = augment(originals, view.take(index))
             targets = F.one_hot(self.images.targets[index], self.classes).float()
@@ -93,9 +93,9 @@ class Batches:
         """Draw the mixing parameters of a batch and return the part of this process."""
         generator = torch.Generator(self.images.targets.device).manual_seed(seed_of(self._recipe.seed, step, _MIX))
         drawn = draw_mixing(self._recipe.augmentation, count, *self.images.side, generator)
-        return Mixing(*map(self._group.share, drawn))
+        return Mixing(*map(self._group.shard, drawn))
 
 
 def _with_partner(batch: Tensor, group: ProcessGroup) -> Tensor:
     """Return this process's part of a batch, preceded by the partner of its first row."""
-    return torch.cat((group.share(batch.roll(1))[:1], group.share(batch)))
+    return torch.cat((group.shard(batch.roll(1))[:1], group.shard(batch)))

@@ -44,7 +44,7 @@ def build_student(
     *,
     seed: int,
     weights: str | None = None,
-    heir_of: torch.nn.Module | None = None,
+    init_from: torch.nn.Module | None = None,
 ) -> tuple[InstrumentedModel, InitSummary | None]:
     """Build the student with random weights, pretrained weights, or weights selected from its teacher.
 
@@ -55,9 +55,9 @@ def build_student(
     model = build_model(spec, spec_input.height)
     if weights is not None:
         load_state(model, read_state(Path(weights)), weights, replaced=head_tensors(spec.name, spec_input.height))
-    inherited = None if heir_of is None else init_from_teacher(model, heir_of)
+    init_summary = None if init_from is None else init_from_teacher(model, init_from)
     synchronize_batch_norm(model, group)
-    return InstrumentedModel(model, spec_input, compute), inherited
+    return InstrumentedModel(model, spec_input, compute), init_summary
 
 
 def build_trainer(
@@ -101,19 +101,19 @@ def build_trainer(
     objective = objective_of(recipe)
     hinted = _watch_layers(student, teacher, recipe, objective)
     _require_possible(student, teacher, recipe, objective)
-    learner = TrainStep(student, objective, recipe, compute, group, hinted)
+    train_step = TrainStep(student, objective, recipe, compute, group, hinted)
     views = AugmentationPlan(
         recipe.augmentation, len(images), images.side, compute.device, seed=recipe.seed, kept=recipe.cached_views
     )
-    guidance: TeacherTargets = NoTeacher()
-    if teacher is not None and objective.taught:
-        guidance = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)
+    teacher_targets: TeacherTargets = NoTeacher()
+    if teacher is not None and objective.uses_teacher:
+        teacher_targets = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)
         if cache is not None:
-            guidance = CachedTeacher(teacher, objective.map_classes, images, views, cache, group, progress)
+            teacher_targets = CachedTeacher(teacher, objective.map_classes, images, views, cache, group, progress)
     return Trainer(
-        learner,
-        Batches(images, views, guidance, recipe, classes, group),
-        Evaluator(learner, val, teacher, cache),
+        train_step,
+        Batches(images, views, teacher_targets, recipe, classes, group),
+        Evaluator(train_step, val, teacher, cache),
         recipe,
     )
 
@@ -188,7 +188,7 @@ def _watch_layers(
 def _require_possible(
     student: InstrumentedModel, teacher: Teacher | None, recipe: TrainingRecipe, objective: Objective
 ) -> None:
-    if teacher is None and objective.taught:
+    if teacher is None and objective.uses_teacher:
         raise UsageError(f"The loss {','.join(recipe.loss)} needs a teacher. Use kdedge distill, or --loss ce.")
     terms = ", ".join(objective.map_terms)
     for role, model in (("student", student), ("teacher", teacher)):
@@ -202,7 +202,7 @@ def _require_possible(
             f"An .onnx teacher has a map of its top class only, but the loss term {terms} compares maps of several "
             "classes. Use --loss ce:0.1,kd:0.9,map:20."
         )
-    if recipe.cached_views and not objective.taught:
+    if recipe.cached_views and not objective.uses_teacher:
         raise UsageError(
             f"No term of the loss {','.join(recipe.loss)} uses the teacher, so there are no outputs to cache. Remove "
             "--cache-teacher, or add such a term: --loss ce:0.1,kd:0.9."

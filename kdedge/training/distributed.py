@@ -26,11 +26,11 @@ class ProcessGroup:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """True for the main process, which writes files and prints."""
         return self.rank == 0
 
-    def share(self, rows: Tensor) -> Tensor:
+    def shard(self, rows: Tensor) -> Tensor:
         """Return this process's part of rows `[..., n, *]` along dimension 0, whose length the group size divides."""
         part = len(rows) // self.size
         return rows[self.rank * part : (self.rank + 1) * part]
@@ -69,7 +69,7 @@ class ProcessGroup:
             dist.all_reduce(value)
             value /= self.size
 
-    def agree(self, values: list[float]) -> list[float]:
+    def broadcast(self, values: list[float]) -> list[float]:
         """Broadcast the main process's values, since measurements differ between processes."""
         if self.size == 1:
             return values

@@ -40,7 +40,7 @@ class TrainState:
 
 
 def train_epoch(
-    learner: TrainStep,
+    train_step: TrainStep,
     batches: Batches,
     recipe: TrainingRecipe,
     at: TrainState,
@@ -50,7 +50,7 @@ def train_epoch(
     """Train the next epoch, or the rest of an interrupted one.
 
     Args:
-        learner: Student and optimizer.
+        train_step: Student and optimizer.
         batches: Training batches.
         recipe: Training settings; see `Recipe`.
         at: Progress of the run.
@@ -63,13 +63,13 @@ def train_epoch(
     Raises:
         KdedgeError: The loss is not finite.
     """
-    steps, epoch, device, group = batches.per_epoch, len(at.history), learner.compute.device, learner.group
+    steps, epoch, device, group = batches.per_epoch, len(at.history), train_step.compute.device, train_step.group
     started = time.monotonic()
-    learner.student.train()
+    train_step.student.train()
     weights = torch.tensor(list(recipe.loss.values()), device=device)
     if at.step:
         sums = at.state["sums"].to(device)
-        _set_random_state(at.state, learner)
+        _set_random_state(at.state, train_step)
     else:
         sums = torch.zeros(len(recipe.loss), device=device)
         # Dropout and stochastic depth use this generator, which differs between processes.
@@ -80,16 +80,16 @@ def train_epoch(
             rate = learning_rate(
                 epoch * steps + step, recipe.epochs * steps, recipe.learning_rate, recipe.warmup_fraction
             )
-            sums += learner.learn(batch.images, batch.targets, batch.taught, weights, rate)
+            sums += train_step.learn(batch.images, batch.targets, batch.teacher_output, weights, rate)
             step += 1
             on_step(epoch, step, steps, sums)
             if step < steps and (group.size == 1 or step % STOP_EVERY == 0) and group.any(must_stop(), device):
                 raise StopRequested
     except StopRequested:
-        _means(sums, max(step, 1), learner, recipe, epoch, rate)
+        _means(sums, max(step, 1), train_step, recipe, epoch, rate)
         seconds = at.seconds + time.monotonic() - started
-        return TrainState(at.history, step, seconds, {"sums": sums, **_random_state(learner)})
-    means = _means(sums, steps, learner, recipe, epoch, rate)
+        return TrainState(at.history, step, seconds, {"sums": sums, **_random_state(train_step)})
+    means = _means(sums, steps, train_step, recipe, epoch, rate)
     return {
         "loss": sum(weight * mean for weight, mean in zip(recipe.loss.values(), means, strict=True)),
         **{f"loss_{name}": mean for name, mean in zip(recipe.loss, means, strict=True)},
@@ -98,16 +98,16 @@ def train_epoch(
 
 
 def _means(
-    sums: Tensor, steps: int, learner: TrainStep, recipe: TrainingRecipe, epoch: int, rate: float
+    sums: Tensor, steps: int, train_step: TrainStep, recipe: TrainingRecipe, epoch: int, rate: float
 ) -> list[float]:
     """Compute the mean of each term over all processes; the sums are reduced in place.
 
     Raises:
         KdedgeError: The loss, a weight or a statistic is not finite.
     """
-    learner.group.mean(sums)
+    train_step.group.mean(sums)
     means: list[float] = (sums / steps).tolist()
-    if learner.group.any(not (all(map(math.isfinite, means)) and learner.is_finite), learner.compute.device):
+    if train_step.group.any(not (all(map(math.isfinite, means)) and train_step.is_finite), train_step.compute.device):
         raise KdedgeError(
             f"The loss is not finite in epoch {epoch + 1} (learning rate {rate:.3g}). The last good checkpoint is "
             "kept. Start again in another --out with a smaller learning rate, such as "
@@ -116,15 +116,15 @@ def _means(
     return means
 
 
-def _random_state(learner: TrainStep) -> dict[str, Tensor]:
+def _random_state(train_step: TrainStep) -> dict[str, Tensor]:
     """Collect the random states of all processes, `[processes, bytes]` per generator."""
-    device, group = learner.compute.device, learner.group
+    device, group = train_step.compute.device, train_step.group
     state = {"random_cpu": group.stack(torch.get_rng_state())}
     return state | ({"random_cuda": group.stack(torch.cuda.get_rng_state(device))} if device.type == "cuda" else {})
 
 
-def _set_random_state(state: dict[str, Tensor], learner: TrainStep) -> None:
-    device, rank = learner.compute.device, learner.group.rank
+def _set_random_state(state: dict[str, Tensor], train_step: TrainStep) -> None:
+    device, rank = train_step.compute.device, train_step.group.rank
     # A different number of processes cannot reproduce the same random numbers.
     torch.set_rng_state(state["random_cpu"][rank % len(state["random_cpu"])])
     if device.type == "cuda" and "random_cuda" in state:

@@ -49,7 +49,7 @@ def evaluate(
     places = torch.arange(-(-count // group.size) * group.size, device=store.targets.device).clamp_max_(count - 1)
     predictions = [
         look(images, wanted if isinstance(wanted, int) else wanted[index])
-        for index, images in store.batches(torch.split(group.share(places), _BATCH))
+        for index, images in store.batches(torch.split(group.shard(places), _BATCH))
     ]
     maps = [prediction.maps[:, 0] for prediction in predictions if prediction.maps is not None]
     with torch.no_grad():
@@ -85,18 +85,18 @@ class Evaluator:
     """Evaluates a student during training against the labels and the teacher."""
 
     def __init__(
-        self, learner: TrainStep, val: ImageStore, teacher: Teacher | None, cache: TeacherCache | None
+        self, train_step: TrainStep, val: ImageStore, teacher: Teacher | None, cache: TeacherCache | None
     ) -> None:
         """Initialize the evaluator.
 
         Args:
-            learner: Student in training.
+            train_step: Student in training.
             val: Validation images, which select the best epoch.
             teacher: Teacher, or None.
             cache: Cache of teacher outputs, or None.
         """
         self.val = val
-        self._learner, self._teacher, self._cache = learner, teacher, cache
+        self._learner, self._teacher, self._cache = train_step, teacher, cache
 
     @cached_property
     def teacher_outputs(self) -> EvalOutputs | None:
@@ -105,7 +105,7 @@ class Evaluator:
             return self.ask_teacher(self.val)
         if self._cache.read("val") is None:
             outputs = self.ask_teacher(self.val)
-            if outputs is not None and self._learner.group.leads:
+            if outputs is not None and self._learner.group.is_main:
                 classes = outputs.logits.argmax(dim=1, keepdim=True)
                 maps = None if outputs.maps is None else outputs.maps[:, None]
                 self._cache.write("val", to_half_precision(ModelOutput(outputs.logits, classes, maps)))
@@ -140,5 +140,5 @@ class Evaluator:
 
     def _figures(self, store: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
         classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)
-        student = evaluate(self._learner.look, store, classes, self._learner.group)
+        student = evaluate(self._learner.predict, store, classes, self._learner.group)
         return agreement_metrics(student, store.targets, teacher)

@@ -155,7 +155,7 @@ def evaluation_images(
 
 def _all_fit(count: int, spec: ImageInput, compute: ComputeDevice, group: ProcessGroup) -> bool:
     """Return whether the images fit in memory; all processes agree, as only in-memory loading drops damaged files."""
-    (fit,) = group.agree([float(fits_in_memory(count, spec, compute.memory_bytes))])
+    (fit,) = group.broadcast([float(fits_in_memory(count, spec, compute.memory_bytes))])
     return bool(fit)
 
 

@@ -45,8 +45,8 @@ class InstrumentedModel(nn.Module):
             closed = isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead)
             if compute.compiled and not closed:
                 self.unexplained = (
-                    f"{type(model).__name__} needs differentiation for its maps ({explained.how}), which compiled "
-                    "steps do not support. Remove --compile."
+                    f"{type(model).__name__} needs differentiation for its maps ({explained.head_description}), which "
+                    "compiled steps do not support. Remove --compile."
                 )
             else:
                 self.explained = explained
@@ -76,11 +76,11 @@ class InstrumentedModel(nn.Module):
         if self.explained is None or (isinstance(wanted, int) and wanted == 0):
             logits = self.model(x).float()
             return ModelOutput(logits, features=self._caught())
-        look = self.explained(x)
-        logits, features = look.logits.float(), self._caught()
+        output = self.explained(x)
+        logits, features = output.logits.float(), self._caught()
         classes = self._most_probable(logits, wanted) if isinstance(wanted, int) else wanted
         with torch.autocast(images.device.type, enabled=False):
-            maps = self.explained.class_maps(look, classes)
+            maps = self.explained.class_maps(output, classes)
         return ModelOutput(logits, classes, maps, features)
 
     def _most_probable(self, logits: Tensor, count: int) -> Tensor:

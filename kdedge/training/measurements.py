@@ -21,14 +21,14 @@ _TRIED_ON, _TRIALS = 8, 6
 def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
     """Estimate the seconds per epoch on a CPU from a few steps, repeating the first epoch if it is shorter."""
     times = []
-    with _without_a_trace(trainer.learner):
+    with _without_a_trace(trainer.train_step):
         batches = itertools.chain.from_iterable(map(trainer.batches.of, itertools.repeat(0)))
         for _ in range(steps):
             started = time.perf_counter()
             batch = next(batches)  # the teacher's forward pass is part of the step
-            terms = trainer.learner.terms(batch.images, batch.targets, batch.taught)
+            terms = trainer.train_step.terms(batch.images, batch.targets, batch.teacher_output)
             torch.autograd.backward(terms.sum())
-            trainer.learner.optimizer.zero_grad(set_to_none=True)
+            trainer.train_step.optimizer.zero_grad(set_to_none=True)
             times.append(time.perf_counter() - started)
     # The first step includes setup such as filling the teacher cache, and any step may be delayed: use the median.
     return statistics.median(times) * trainer.batches.per_epoch
@@ -36,12 +36,13 @@ def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
 
 def measure_loss_scales(trainer: Trainer, steps: int = 4) -> list[float]:
     """Compute the mean of each unweighted term over the first batches, without updating the student."""
-    with _without_a_trace(trainer.learner), torch.no_grad():
+    with _without_a_trace(trainer.train_step), torch.no_grad():
         terms = [
-            trainer.learner.terms(batch.images, batch.targets, batch.taught) for batch in _first_batches(trainer, steps)
+            trainer.train_step.terms(batch.images, batch.targets, batch.teacher_output)
+            for batch in _first_batches(trainer, steps)
         ]
     mean = torch.stack(terms).mean(dim=0)
-    trainer.learner.group.mean(mean)
+    trainer.train_step.group.mean(mean)
     values: list[float] = mean.tolist()
     return values
 
@@ -76,18 +77,18 @@ def find_learning_rate(trainer: Trainer, loss: Mapping[str, float], rate: float)
     Returns:
         The learning rate; the smallest one tested if none lowers the loss.
     """
-    learner = trainer.learner
-    weights = torch.tensor(list(loss.values()), device=learner.compute.device)
+    train_step = trainer.train_step
+    weights = torch.tensor(list(loss.values()), device=train_step.compute.device)
     before = float(torch.tensor(measure_loss_scales(trainer, _TRIED_ON)) @ weights.cpu())
     for rate in [rate / 4**trial for trial in range(_TRIALS)]:
-        with _without_a_trace(learner):
+        with _without_a_trace(train_step):
             terms = [
-                learner.learn(batch.images, batch.targets, batch.taught, weights, rate)
+                train_step.learn(batch.images, batch.targets, batch.teacher_output, weights, rate)
                 for batch in _first_batches(trainer, _TRIED_ON)
             ]
-        learner.optimizer.state.clear()  # momentum of the trial steps
+        train_step.optimizer.state.clear()  # momentum of the trial steps
         after = torch.stack(terms).mean(dim=0) @ weights
-        learner.group.mean(after)
+        train_step.group.mean(after)
         if float(after) < before:  # False for a non-finite loss
             break
     return rate
@@ -99,12 +100,12 @@ def _first_batches(trainer: Trainer, steps: int) -> Iterator[Batch]:
 
 
 @contextmanager
-def _without_a_trace(learner: TrainStep) -> Iterator[None]:
+def _without_a_trace(train_step: TrainStep) -> Iterator[None]:
     """Enter training mode, and restore weights, buffers and random states afterwards."""
-    model = learner.student.model
+    model = train_step.student.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    devices = [learner.compute.device] if learner.compute.device.type == "cuda" else []
+    devices = [train_step.compute.device] if train_step.compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        learner.student.train()
+        train_step.student.train()
         yield
     model.load_state_dict(before)

@@ -25,9 +25,9 @@ class Objective:
         return [LOSS_TERMS[name] for name in self.settings]
 
     @property
-    def taught(self) -> bool:
+    def uses_teacher(self) -> bool:
         """True if any term needs a teacher."""
-        return any(term.taught for term in self._terms)
+        return any(term.needs_teacher for term in self._terms)
 
     @property
     def compares_layers(self) -> bool:
@@ -64,5 +64,5 @@ def _of_all_processes(inputs: LossInputs, group: ProcessGroup) -> LossInputs:
     return replace(
         inputs,
         student=replace(inputs.student, logits=group.gather(inputs.student.logits)),
-        teacher=replace(inputs.taught, logits=group.gather(inputs.taught.logits)),
+        teacher=replace(inputs.teacher_output, logits=group.gather(inputs.teacher_output.logits)),
     )

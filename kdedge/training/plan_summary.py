@@ -26,25 +26,25 @@ def summarize_plan(
     teachers: Sequence[LoadedTeacher],
     spec: ModelSpec,
     recipe: TrainingRecipe,
-    inherited: InitSummary | None,
+    init_summary: InitSummary | None,
 ) -> list[tuple[str, str]]:
     """Return the resolved plan as (name, value with its reason), printed before training."""
 
     def said(option: Any, why: str) -> str:
         return "as requested" if option is not None else why
 
-    learner, batches, examiner = trainer.learner, trainer.batches, trainer.examiner
-    val = examiner.val
-    parameters = sum(parameter.numel() for parameter in learner.student.model.parameters())
+    train_step, batches, evaluator = trainer.train_step, trainer.batches, trainer.evaluator
+    val = evaluator.val
+    parameters = sum(parameter.numel() for parameter in train_step.student.model.parameters())
     lines = [
         (
             "images",
             f"{len(batches.images):,} for training, {len(val):,} for validation, {batches.classes} classes",
         ),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
-        *_teachers(teachers, parameters, examiner.teacher_top1),
+        *_teachers(teachers, parameters, evaluator.teacher_top1),
     ]
-    size, positions = learner.student.spec.height, learner.student.map_size
+    size, positions = train_step.student.spec.height, train_step.student.map_size
     why_size = "as the teacher's" if teachers else "from the image sizes and the device"
     lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
     assumed = _assumed_input(request, teachers, spec.name)
@@ -55,8 +55,10 @@ def summarize_plan(
             f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
         )
         lines.append(("map", f"{positions[0]} × {positions[1]} ({said(request.output_stride, stem)})"))
-    if inherited is not None:
-        lines.append(("start", f"{inherited.copied} of {inherited.total} tensors from the teacher, others random"))
+    if init_summary is not None:
+        lines.append(
+            ("start", f"{init_summary.copied} of {init_summary.total} tensors from the teacher, others random")
+        )
     why_recipe = "from the number of images" if teachers else "without a teacher"
     lines += [
         ("recipe", f"{plan.recipe} ({said(request.recipe, why_recipe)})"),
@@ -66,7 +68,7 @@ def summarize_plan(
     if recipe.cached_views:
         lines.append(("cache", f"teacher outputs are cached for {recipe.cached_views} views of each image"))
     why_epochs = "as requested" if request.epochs is not None else "from recipe, data and device"
-    processes = learner.group.size
+    processes = train_step.group.size
     return [
         *lines,
         (
@@ -76,7 +78,7 @@ def summarize_plan(
         ),
         (
             "device",
-            f"{learner.compute.name}, {'bfloat16' if learner.compute.bf16 else 'float32'}"
+            f"{train_step.compute.name}, {'bfloat16' if train_step.compute.bf16 else 'float32'}"
             + (f", {processes} processes" if processes > 1 else ""),
         ),
     ]
@@ -119,7 +121,7 @@ def _loss(recipe: TrainingRecipe) -> str:
         measured = " (measured)" if name in recipe.measured else ""
         settings = ", ".join(f"{option} {value:g}" for option, value in recipe.settings.get(name, {}).items())
         terms.append(f"{weight:g}·{name}" + (f"({settings})" if settings else "") + measured)
-    softened = any(LOSS_TERMS[name].softened for name in recipe.loss)
+    softened = any(LOSS_TERMS[name].uses_temperature for name in recipe.loss)
     return " + ".join(terms) + (f", temperature {recipe.temperature:g}" if softened else "")
 
 

@@ -55,8 +55,8 @@ def choose_network(
     spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
     fresh_stem = request.weights is None
     if request.init == "teacher":
-        inherited = init_source(teachers).spec
-        fresh_stem = inherited.fresh_stem
+        init_summary = init_source(teachers).spec
+        fresh_stem = init_summary.fresh_stem
     plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
     strides = output_strides(build_model(plain, size), size)
     if request.output_stride is None:
@@ -73,7 +73,7 @@ def draft_recipe(plan: TrainingPlan, request: TrainConfig) -> TrainingRecipe:
         UsageError: A temperature is given, but no loss term uses it.
     """
     settings, weights = plan.settings, plan.loss.weights
-    softened = [name for name, term in LOSS_TERMS.items() if term.softened]
+    softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
     if request.temperature is not None and not set(softened) & set(weights):
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
     return TrainingRecipe(
@@ -99,11 +99,11 @@ def resolve_recipe(
     """Complete the recipe by measurement: loss weights, and on a CPU the number of epochs."""
     recipe = trainer.recipe
     if recipe.measured:
-        sizes = group.agree(measure_loss_scales(trainer))
+        sizes = group.broadcast(measure_loss_scales(trainer))
         recipe = replace(recipe, loss=balanced_weights(plan.loss.weights, sizes))
     if plan.settings.epochs is not None:
         return replace(recipe, epochs=plan.settings.epochs)
-    (seconds,) = group.agree([seconds_per_epoch(trainer) if on_cpu else 0.0])
+    (seconds,) = group.broadcast([seconds_per_epoch(trainer) if on_cpu else 0.0])
     epochs = choose_epochs(plan.steps, trainer.batches.per_epoch, seconds, on_cpu=on_cpu)
     if epochs < FEW_EPOCHS:
         warn(

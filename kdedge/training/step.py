@@ -61,24 +61,24 @@ class TrainStep:
             if group.size == 1:  # communication between processes cannot be captured
                 self._step = CudaGraphRunner(self._one_step)
 
-    def terms(self, images: Tensor, targets: Tensor, taught: ModelOutput | None) -> Tensor:
+    def terms(self, images: Tensor, targets: Tensor, teacher_output: ModelOutput | None) -> Tensor:
         """Compute the unweighted terms on this process's part of a batch, float32 `[terms]`.
 
         Args:
             images: Augmented uint8 RGB `[n, H, W, 3]`.
             targets: float32 `[n, K]`.
-            taught: Teacher outputs on these images.
+            teacher_output: Teacher outputs on these images.
         """
         with self.compute.autocast():
-            wanted = 0 if taught is None or taught.classes is None else taught.classes
+            wanted = 0 if teacher_output is None or teacher_output.classes is None else teacher_output.classes
             prediction = self.student(images, wanted)
             pairs = zip(self.projections, prediction.features, strict=False)
             projected = tuple(projection(feature).float() for projection, feature in pairs)
-        inputs = LossInputs(prediction, taught, targets, self.temperature, projected)
+        inputs = LossInputs(prediction, teacher_output, targets, self.temperature, projected)
         return self.objective.values(inputs, self.group)
 
     def learn(
-        self, images: Tensor, targets: Tensor, taught: ModelOutput | None, weights: Tensor, rate: float
+        self, images: Tensor, targets: Tensor, teacher_output: ModelOutput | None, weights: Tensor, rate: float
     ) -> Tensor:
         """Take one optimization step on the weighted sum of the terms, and return the detached terms."""
         if self.compute.compiled:
@@ -86,25 +86,31 @@ class TrainStep:
         else:
             for settings in self.optimizer.param_groups:
                 settings["lr"] = rate
-        prediction = (None,) if taught is None else (taught.logits, taught.classes, taught.maps, *taught.features)
+        prediction = (
+            (None,)
+            if teacher_output is None
+            else (teacher_output.logits, teacher_output.classes, teacher_output.maps, *teacher_output.features)
+        )
         return self._step(images, targets, weights, *prediction)[0]
 
     def _one_step(
         self, images: Tensor, targets: Tensor, weights: Tensor, *prediction: Tensor | None
     ) -> tuple[Tensor, ...]:
         logits, *reasons = prediction
-        taught = None
+        teacher_output = None
         if logits is not None:
             classes, maps, *features = reasons
-            taught = ModelOutput(logits, classes, maps, tuple(feature for feature in features if feature is not None))
-        terms = self._values(images, targets, taught)
+            teacher_output = ModelOutput(
+                logits, classes, maps, tuple(feature for feature in features if feature is not None)
+            )
+        terms = self._values(images, targets, teacher_output)
         torch.autograd.backward((terms * weights).sum())
         self.group.average(self.parameters)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return (terms.detach(),)
 
-    def look(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
+    def predict(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
         """Run the student in evaluation mode without gradients; see `InstrumentedModel.forward`."""
         self.student.eval()
         with torch.no_grad(), self.compute.autocast():

@@ -37,17 +37,17 @@ class TrainerCallback(Protocol):
 class Trainer:
     """Training run: train step, batches, evaluator and recipe."""
 
-    def __init__(self, learner: TrainStep, batches: Batches, examiner: Evaluator, recipe: TrainingRecipe) -> None:
-        self.learner, self.batches, self.examiner, self.recipe = learner, batches, examiner, recipe
+    def __init__(self, train_step: TrainStep, batches: Batches, evaluator: Evaluator, recipe: TrainingRecipe) -> None:
+        self.train_step, self.batches, self.evaluator, self.recipe = train_step, batches, evaluator, recipe
 
     def run(
-        self, folder: Path, observer: TrainerCallback, *, resume: bool, must_stop: Callable[[], bool] = never_stop
+        self, folder: Path, callback: TrainerCallback, *, resume: bool, must_stop: Callable[[], bool] = never_stop
     ) -> dict[str, Any] | None:
         """Train until the last epoch of the recipe.
 
         Args:
             folder: Run folder; after every epoch it holds everything needed to resume.
-            observer: Receives progress events.
+            callback: Receives progress events.
             resume: True to continue from the folder's checkpoint, if it exists.
             must_stop: Polled after every step; once it returns True, a checkpoint is written and training ends.
 
@@ -59,28 +59,28 @@ class Trainer:
             KdedgeError: The loss is not finite, or a file of the run cannot be written.
             UsageError: The checkpoint is invalid.
         """
-        group, device = self.learner.group, self.learner.compute.device
+        group, device = self.train_step.group, self.train_step.compute.device
         at = self._restore(folder) if resume and (folder / LAST).is_file() else TrainState()
-        if group.leads:
+        if group.is_main:
             with writing(folder / METRICS):
                 atomic_write(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
         while len(at.history) < self.recipe.epochs:
             started = time.monotonic()
-            losses = train_epoch(self.learner, self.batches, self.recipe, at, observer.on_step, must_stop)
+            losses = train_epoch(self.train_step, self.batches, self.recipe, at, callback.on_step, must_stop)
             if isinstance(losses, TrainState):
                 self._save(folder, losses)
                 return None
-            metrics = {"epoch": len(at.history) + 1, **losses, **self.examiner.validate()}
+            metrics = {"epoch": len(at.history) + 1, **losses, **self.evaluator.validate()}
             metrics["seconds"] = round(at.seconds + time.monotonic() - started, 3)
-            if group.leads:
+            if group.is_main:
                 if all(merit(metrics) > merit(before) for before in at.history):
-                    save_weights(folder / BEST, self.learner.student.model, {"epoch": metrics["epoch"]})
+                    save_weights(folder / BEST, self.train_step.student.model, {"epoch": metrics["epoch"]})
                 with writing(folder / METRICS), (folder / METRICS).open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(metrics) + "\n")
             at = TrainState((*at.history, metrics))
             # The checkpoint is written last: a run killed before it repeats the epoch and writes the same files again.
             self._save(folder, at)
-            observer.on_epoch(metrics)
+            callback.on_epoch(metrics)
             if len(at.history) < self.recipe.epochs and group.any(must_stop(), device):
                 return None
         seconds = round(sum(line["seconds"] for line in at.history), 1)
@@ -96,22 +96,22 @@ class Trainer:
         Returns:
             `test_top1`, `test_loss` and so on under each name, see `Evaluator.test`.
         """
-        outputs, figures = self.examiner.ask_teacher(images), {}
+        outputs, figures = self.evaluator.ask_teacher(images), {}
         for name, file in weights.items():
-            load_state(self.learner.student.model, read_state(file), str(file))
-            figures[name] = self.examiner.test(images, outputs)
+            load_state(self.train_step.student.model, read_state(file), str(file))
+            figures[name] = self.evaluator.test(images, outputs)
         return figures
 
     def _save(self, folder: Path, at: TrainState) -> None:
-        if self.learner.group.leads:
-            learner, note = self.learner, {"history": at.history, "step": at.step, "seconds": at.seconds}
-            model = learner.student.model
-            save_checkpoint(folder / LAST, model, learner.projections, learner.optimizer, note, at.state)
-        self.learner.group.wait()
+        if self.train_step.group.is_main:
+            train_step, note = self.train_step, {"history": at.history, "step": at.step, "seconds": at.seconds}
+            model = train_step.student.model
+            save_checkpoint(folder / LAST, model, train_step.projections, train_step.optimizer, note, at.state)
+        self.train_step.group.wait()
 
     def _restore(self, folder: Path) -> TrainState:
-        learner = self.learner
-        note, state = restore(folder / LAST, learner.student.model, learner.projections, learner.optimizer)
+        train_step = self.train_step
+        note, state = restore(folder / LAST, train_step.student.model, train_step.projections, train_step.optimizer)
         try:
             return TrainState(tuple(note["history"]), note["step"], note["seconds"], state)
         except KeyError as error:

@@ -64,14 +64,14 @@ class RunCallback(TrainerCallback, Protocol):
 
 
 def start_run(
-    request: TrainConfig, out: Path, audience: RunCallback, device: str = "auto", *, compiled: bool = False
+    request: TrainConfig, out: Path, callback: RunCallback, device: str = "auto", *, compiled: bool = False
 ) -> RunRecord:
     """Train a model from the beginning.
 
     Args:
         request: Training options.
         out: Run folder to write.
-        audience: Training callback.
+        callback: Training callback.
         device: Device name; see `choose_device`.
         compiled: True to compile; see `choose_device`.
 
@@ -92,14 +92,14 @@ def start_run(
     on_cpu = compute.device.type == "cpu"
     spec, spec_input = choose_network(request, teachers, collection, on_cpu=on_cpu)
     plan = plan_training(request, len(collection.train), len(collection.labels))
-    desk = _TrainingSession(collection, teachers, spec, spec_input, compute, group, out, audience)
-    trainer, inherited = desk.trainer(draft_recipe(plan, request), request)
-    check_map_size(trainer.learner.student.map_size)
-    desk.warn_on_aspect_mismatch()
-    desk.warn_if_teacher_at_chance(trainer)
-    trainer.recipe = recipe = resolve_recipe(trainer, plan, group, on_cpu=on_cpu, warn=audience.on_warning)
-    lines = summarize_plan(request, plan, trainer, teachers, spec, recipe, inherited)
-    audience.on_plan(lines, list(recipe.loss), recipe.epochs)
+    session = _TrainingSession(collection, teachers, spec, spec_input, compute, group, out, callback)
+    trainer, init_summary = session.trainer(draft_recipe(plan, request), request)
+    check_map_size(trainer.train_step.student.map_size)
+    session.warn_on_aspect_mismatch()
+    session.warn_if_teacher_at_chance(trainer)
+    trainer.recipe = recipe = resolve_recipe(trainer, plan, group, on_cpu=on_cpu, warn=callback.on_warning)
+    lines = summarize_plan(request, plan, trainer, teachers, spec, recipe, init_summary)
+    callback.on_plan(lines, list(recipe.loss), recipe.epochs)
     record = RunRecord(
         kind=request.kind,
         model=spec,
@@ -110,7 +110,7 @@ def start_run(
             "fingerprint": collection.fingerprint,
             "split": collection.split,
             "train": len(trainer.batches.images),
-            "val": len(trainer.examiner.val),
+            "val": len(trainer.evaluator.val),
             "images_per_class": request.images_per_class,
         },
         recipe=asdict(recipe),
@@ -118,24 +118,24 @@ def start_run(
         device=compute.name,
         teacher=teacher_record(teachers),
     )
-    with lock_run(out) if group.leads else nullcontext():
-        if group.leads:
+    with lock_run(out) if group.is_main else nullcontext():
+        if group.is_main:
             check_folder_free(out)  # planning takes a while
             for left in (METRICS, BEST, LAST):  # left by a run whose record is gone: --resume would use its weights
                 (out / left).unlink(missing_ok=True)
             write_run(out, record)
-        return desk.finish(trainer, record, resume=False)
+        return session.finish(trainer, record, resume=False)
 
 
 def continue_run(
-    request: TrainConfig, out: Path, audience: RunCallback, device: str = "auto", *, compiled: bool = False
+    request: TrainConfig, out: Path, callback: RunCallback, device: str = "auto", *, compiled: bool = False
 ) -> RunRecord:
     """Resume a run exactly where it stopped; a complete run is left unchanged.
 
     Args:
         request: As for `start_run`; explicit options must equal those of the run.
         out: Run folder.
-        audience: Training callback.
+        callback: Training callback.
         device: Device name; see `choose_device`.
         compiled: True to compile; see `choose_device`.
 
@@ -148,7 +148,7 @@ def continue_run(
     _require_same_request(request, record, out)
     recipe = TrainingRecipe.from_record(record.recipe)
     if record.result is not None:
-        audience.on_plan([("resume", f"{out} is complete: all {recipe.epochs} epochs are done")], [], recipe.epochs)
+        callback.on_plan([("resume", f"{out} is complete: all {recipe.epochs} epochs are done")], [], recipe.epochs)
         return record
     collection = _collection(record.data["source"], record.data["images_per_class"])
     if collection.fingerprint != record.data["fingerprint"]:
@@ -158,12 +158,12 @@ def continue_run(
         )
     compute = choose_device(device, compiled=compiled)
     teachers = reload_teachers(record.teacher, out)
-    desk = _TrainingSession(
-        collection, teachers, record.model, record.input, compute, join_process_group(compute.device), out, audience
+    session = _TrainingSession(
+        collection, teachers, record.model, record.input, compute, join_process_group(compute.device), out, callback
     )
     started = (out / LAST).is_file()
-    trainer, _ = desk.trainer(recipe, None if started else TrainConfig.from_record(record.request))
-    counts = {"train": len(trainer.batches.images), "val": len(trainer.examiner.val)}
+    trainer, _ = session.trainer(recipe, None if started else TrainConfig.from_record(record.request))
+    counts = {"train": len(trainer.batches.images), "val": len(trainer.evaluator.val)}
     if any(record.data[side] != count for side, count in counts.items()):
         raise DataError(
             f"{out} was started with {record.data['train']:,} images for training and {record.data['val']:,} for "
@@ -171,9 +171,9 @@ def continue_run(
             "exactly. Restore the files, or start a new run with another --out."
         )
     plan = [("resume", f"{out}, {recipe.epochs} epochs in total"), ("device", compute.name)]
-    audience.on_plan(plan, list(recipe.loss), recipe.epochs)
-    with lock_run(out) if desk.group.leads else nullcontext():
-        return desk.finish(trainer, record, resume=True)
+    callback.on_plan(plan, list(recipe.loss), recipe.epochs)
+    with lock_run(out) if session.group.is_main else nullcontext():
+        return session.finish(trainer, record, resume=True)
 
 
 @dataclass(frozen=True)
@@ -187,19 +187,21 @@ class _TrainingSession:
     compute: ComputeDevice
     group: ProcessGroup
     out: Path
-    audience: RunCallback
+    callback: RunCallback
 
     def trainer(self, recipe: TrainingRecipe, beginning: TrainConfig | None) -> tuple[Trainer, InitSummary | None]:
         """Build a trainer with an initial student according to the request, or one to be restored if it is None."""
         images, val = self._decoded()
-        student, inherited = build_student(
+        student, init_summary = build_student(
             self.spec,
             self.input,
             self.compute,
             self.group,
             seed=recipe.seed,
             weights=None if beginning is None else beginning.weights,
-            heir_of=init_source(self.teachers).model if beginning is not None and beginning.init == "teacher" else None,
+            init_from=init_source(self.teachers).model
+            if beginning is not None and beginning.init == "teacher"
+            else None,
         )
         teacher, record, cache = as_teacher(self.teachers, self.compute), teacher_record(self.teachers), None
         if recipe.cached_views and teacher is not None and record is not None:
@@ -215,25 +217,25 @@ class _TrainingSession:
             self.compute,
             classes=len(self.collection.labels),
             cache=cache,
-            progress=self.audience.on_progress,
+            progress=self.callback.on_progress,
         )
-        return trainer, inherited
+        return trainer, init_summary
 
     def warn_on_aspect_mismatch(self) -> None:
         """Warn about teachers with a non-square input."""
         for teacher in self.teachers:
             height, width = teacher.input.height, teacher.input.width
             if height != width:
-                self.audience.on_warning(
+                self.callback.on_warning(
                     f"The teacher {teacher.name} takes images of {width} × {height} px, but students take square "
                     "images: it receives a stretched center crop of each image. Its accuracy on these is printed below."
                 )
 
     def warn_if_teacher_at_chance(self, trainer: Trainer) -> None:
         """Warn about a teacher whose accuracy is at chance level."""
-        labels, top1 = self.collection.labels, trainer.examiner.teacher_top1
+        labels, top1 = self.collection.labels, trainer.evaluator.teacher_top1
         if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
-            self.audience.on_warning(
+            self.callback.on_warning(
                 f"The teacher's top-1 is {100 * top1:.1f} % on the validation images, about chance. "
                 f"Check that its classes are in the order of the folders ({', '.join(labels[:3])}, …)."
             )
@@ -242,10 +244,10 @@ class _TrainingSession:
         """Train, evaluate on the test images, and complete the record."""
         try:
             with stop_requests() as must_stop:
-                result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
+                result = trainer.run(self.out, self.callback, resume=resume, must_stop=must_stop)
         finally:
             trainer.batches.images.close()
-            trainer.examiner.val.close()
+            trainer.evaluator.val.close()
         if result is None:
             if must_stop.signal == signal.SIGINT:
                 raise KeyboardInterrupt  # the usual behavior of Ctrl-C, but after writing a checkpoint
@@ -253,16 +255,16 @@ class _TrainingSession:
         if self.collection.test is not None:
             result["test"] = self._test(trainer)
         record = record.finished(result)
-        if self.group.leads:
+        if self.group.is_main:
             write_run(self.out, record)
         return record
 
     def _decoded(self) -> tuple[ImageStore, ImageStore]:
         images, val, problems = training_images(
-            self.collection, self.input, self.compute, self.group, self.audience.on_progress
+            self.collection, self.input, self.compute, self.group, self.callback.on_progress
         )
         if problems:
-            self.audience.on_warning(str(problems))
+            self.callback.on_warning(str(problems))
         return images, val
 
     def _test(self, trainer: Trainer) -> dict[str, dict[str, float]]:
@@ -277,8 +279,8 @@ class _TrainingSession:
             self.input,
             self.compute,
             self.group,
-            self.audience.on_progress,
-            beside=(trainer.batches.images, trainer.examiner.val),
+            self.callback.on_progress,
+            beside=(trainer.batches.images, trainer.evaluator.val),
         )
         if not len(test_images):
             raise DataError(
@@ -286,7 +288,7 @@ class _TrainingSession:
                 "done: restore the files and continue with --resume."
             )
         if problems:
-            self.audience.on_warning(f"Test images: {problems}")
+            self.callback.on_warning(f"Test images: {problems}")
         try:
             return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, test_images)
         finally:

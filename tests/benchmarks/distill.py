@@ -203,7 +203,7 @@ def epochs_of(trainer: Trainer, compute: ComputeDevice) -> Callable[[], float]:
         nonlocal epoch
         synchronise(compute)
         started = time.perf_counter()
-        train_epoch(trainer.learner, trainer.batches, trainer.recipe, TrainState(({},) * epoch))
+        train_epoch(trainer.train_step, trainer.batches, trainer.recipe, TrainState(({},) * epoch))
         synchronise(compute)
         epoch += 1
         return time.perf_counter() - started

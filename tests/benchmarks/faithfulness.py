@@ -145,7 +145,7 @@ def judge(trained: TrainedModel, path: Path) -> tuple[Model, str]:
     """Export the model with its default map; its probabilities are used to evaluate all maps."""
     deployed = wrap_for_export(trained.model, trained.input)
     save_model(export_graph(deployed).model, Metadata(trained.labels, trained.input, deployed.outputs), path)
-    return Model.load(path), deployed.explained.how
+    return Model.load(path), deployed.explained.head_description
 
 
 def method_maps(trained: TrainedModel, images: Pixels, classes: Integers, folder: Path) -> Iterator[tuple[str, Floats]]:

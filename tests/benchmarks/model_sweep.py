@@ -119,7 +119,7 @@ def measure(name: str) -> Row:
         model=name,
         parameters=sum(parameter.numel() for parameter in explained.model.parameters()),
         side_px=spec.height,
-        head=explained.how,
+        head=explained.head_description,
         how="differentiated" if isinstance(explained.head, AutogradHead) else "closed form",
         target_layer=explained.head.target_layer,
         positions=deployed.map_size,

@@ -166,8 +166,8 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
         student.model.cuda()
     held_out, reference = taught_by(teacher, teacher_weights, data, student.input)
     assert held_out.targets is not None
-    learner = wrap_for_export(student.model, student.input)
-    predictions = predict(learner, held_out.images, reference.explained_class)
+    train_step = wrap_for_export(student.model, student.input)
+    predictions = predict(train_step, held_out.images, reference.explained_class)
     pearson = pair_pearson(reference, predictions)
     assert pearson is not None
     figures: dict[str, object] = {
@@ -187,7 +187,7 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
         masks = object_masks(boxes, held_out.samples, student.input)
         named = [index for index, mask in enumerate(masks) if mask is not None]
         images, known = held_out.images[named], [mask for mask in masks if mask is not None]
-        maps = predict(learner, images, held_out.targets[named]).maps
+        maps = predict(train_step, images, held_out.targets[named]).maps
         assert maps is not None
         found = localize_all({"run": maps}, images, known, {})
         figures["pointing"] = 100 * found["run"].pointing

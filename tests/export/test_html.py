@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdedge_export.html.text import correlation, large
-from kdedge_export.html.thumbnails import LARGEST_BYTES, overlay_uri, picture_uri
+from kdedge_export.html.thumbnails import LARGEST_BYTES, image_uri, overlay_uri
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,11 @@ def test_correlation_below_1_is_not_shown_as_1(value: float, shown: str) -> None
 class TestThumbnails:
     def test_encoded_noise_stays_small(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-        assert len(picture_uri(noise)) < LARGEST_BYTES * 4 / 3 + 100
+        assert len(image_uri(noise)) < LARGEST_BYTES * 4 / 3 + 100
 
     def test_overlay_shows_positive_values_and_ignores_non_finite_maps(self) -> None:
         gray = np.full((32, 32, 3), 128, dtype=np.uint8)
         hot = np.zeros((8, 8), dtype=np.float32)
         hot[2, 2] = 1
-        assert overlay_uri(gray, hot) != picture_uri(gray)
-        assert overlay_uri(gray, -hot) == overlay_uri(gray, np.full_like(hot, np.nan)) == picture_uri(gray)
+        assert overlay_uri(gray, hot) != image_uri(gray)
+        assert overlay_uri(gray, -hot) == overlay_uri(gray, np.full_like(hot, np.nan)) == image_uri(gray)

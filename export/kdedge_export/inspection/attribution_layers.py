@@ -62,7 +62,7 @@ def spatial_layers(
 
 def _goes_on(view: GraphIndex, tensor: str, found: Mapping[str, SpatialLayer], path: list[int]) -> bool:
     """Return True if the only consumer of a tensor is an operator without weights that keeps its grid."""
-    takers = set(view.takers[tensor]).intersection(path)
+    takers = set(view.consumers[tensor]).intersection(path)
     if len(takers) != 1:
         return False
     (taker,) = takers

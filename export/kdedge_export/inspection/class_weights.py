@@ -51,7 +51,7 @@ def class_weights(model: onnx.ModelProto, classes: int) -> ClassWeights | None:
 
 def _constant(view: GraphIndex, tensor: str) -> Array | None:
     """Return the values of a weight tensor, dequantized if it is stored as bytes."""
-    maker = view.maker(tensor)
+    maker = view.producer(tensor)
     if maker is None or maker.op_type != "DequantizeLinear":
         return view.value(tensor)
     quantized, scale = view.value(maker.input[0]), view.value(maker.input[1])

@@ -120,7 +120,7 @@ def _weights_of(view: GraphIndex, node: onnx.NodeProto) -> list[str]:
     found, waiting = [], [name for name in node.input if name and name not in view.varying]
     while waiting:
         name = waiting.pop()
-        maker = view.maker(name)
+        maker = view.producer(name)
         if maker is None:
             found.append(name)
         elif name not in view.varying:

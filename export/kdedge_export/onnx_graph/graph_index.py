@@ -43,13 +43,13 @@ class GraphIndex:
         )
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._maker = {name: _Link(at, node) for at, node in enumerate(self.nodes) for name in node.output if name}
-        self.takers: dict[str, list[int]] = {}
+        self.consumers: dict[str, list[int]] = {}
         self.varying: set[str] = set(self.inputs)
         """Tensors that depend on an input's values; all others are constants or shapes."""
         for at, node in enumerate(self.nodes):
-            taken = self.taken(node)
+            taken = self.inputs_of(node)
             for name in taken:
-                self.takers.setdefault(name, []).append(at)
+                self.consumers.setdefault(name, []).append(at)
             depends = node.op_type not in _SHAPE_ONLY and any(name in self.varying for name in taken)
             if depends or node.op_type in _RANDOM:
                 self.varying.update(name for name in node.output if name)
@@ -59,7 +59,7 @@ class GraphIndex:
         """Opset version of the graph."""
         return int(next(item.version for item in self.model.opset_import if item.domain in ("", "ai.onnx")))
 
-    def maker(self, tensor: str) -> onnx.NodeProto | None:
+    def producer(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that produces a tensor; None for inputs and initializers."""
         link = self._maker.get(tensor)
         return None if link is None else link.node
@@ -69,13 +69,13 @@ class GraphIndex:
         link = self._maker.get(tensor)
         return -1 if link is None else link.index
 
-    def taken(self, node: onnx.NodeProto) -> list[str]:
+    def inputs_of(self, node: onnx.NodeProto) -> list[str]:
         """Return all tensors that a node reads, including those captured by subgraphs."""
         names = [name for name in node.input if name]
         for graph in subgraphs(node):
             made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
             for inner in graph.node:
-                names += [name for name in self.taken(inner) if name not in made]
+                names += [name for name in self.inputs_of(inner) if name not in made]
                 made.update(inner.output)
         return names
 
@@ -85,13 +85,13 @@ class GraphIndex:
         forward = []
         for at in range(self.place(source) + 1, self.place(target) + 1):
             node = self.nodes[at]
-            if node.op_type not in _SHAPE_ONLY and reached.intersection(self.taken(node)):
+            if node.op_type not in _SHAPE_ONLY and reached.intersection(self.inputs_of(node)):
                 reached.update(name for name in node.output if name)
                 forward.append(at)
         needed, kept = {target}, []
         for at in reversed(forward):
             if needed.intersection(self.nodes[at].output):
-                needed.update(self.taken(self.nodes[at]))
+                needed.update(self.inputs_of(self.nodes[at]))
                 kept.append(at)
         return kept[::-1]
 
@@ -99,15 +99,15 @@ class GraphIndex:
         """Return the tensors on every path from `source` to `target`, in order, including both."""
         path = self.between(source, target)
         on_path = set(path)
-        waiting = {source: sum(at in on_path for at in set(self.takers.get(source, [])))}
+        waiting = {source: sum(at in on_path for at in set(self.consumers.get(source, [])))}
         found = [source]
         for at in path:
-            for name in set(self.taken(self.nodes[at])) & waiting.keys():
+            for name in set(self.inputs_of(self.nodes[at])) & waiting.keys():
                 waiting[name] -= 1
                 if not waiting[name]:
                     del waiting[name]
             for name in self.nodes[at].output:
-                uses = sum(user in on_path for user in set(self.takers.get(name, [])))
+                uses = sum(user in on_path for user in set(self.consumers.get(name, [])))
                 if uses or name == target:
                     waiting[name] = uses
             if len(waiting) == 1:
@@ -118,7 +118,7 @@ class GraphIndex:
         """Return the value of a constant; None for a computed tensor."""
         if tensor in self._initializers:
             return np.asarray(numpy_helper.to_array(self._initializers[tensor]))
-        node = self.maker(tensor)
+        node = self.producer(tensor)
         if node is None or tensor in self.varying:
             return None
         if node.op_type == "Constant":
@@ -136,7 +136,7 @@ class GraphIndex:
         return tensor not in self.varying and not self._tells_a_shape(tensor)
 
     def _tells_a_shape(self, tensor: str) -> bool:
-        node = self.maker(tensor)
+        node = self.producer(tensor)
         return node is not None and (
             (node.op_type in _SHAPE_ONLY and node.input[0] in self.varying)
             or any(self._tells_a_shape(name) for name in node.input if name)
@@ -184,7 +184,7 @@ def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
     nodes, constants = model.graph.node, model.graph.initializer
     for at in reversed(range(len(nodes))):
         if needed.intersection(nodes[at].output):
-            needed.update(view.taken(nodes[at]))
+            needed.update(view.inputs_of(nodes[at]))
         else:
             del nodes[at]
     needed.update(value.name for value in model.graph.input)  # a constant with an input's name is its default

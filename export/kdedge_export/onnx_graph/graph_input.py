@@ -84,7 +84,7 @@ def _constants(ports: list[GraphInput]) -> str:
 
 def _channels_taken(view: GraphIndex, name: str) -> int | None:
     """Return the channels a convolution takes from an image with a dynamic channel axis, as in Hugging Face files."""
-    takers = [view.nodes[at] for at in view.takers.get(name, [])]
+    takers = [view.nodes[at] for at in view.consumers.get(name, [])]
     weights = (view.value(node.input[1]) for node in takers if node.op_type == "Conv" and node.input[0] == name)
     counts = [int(weight.shape[1]) for weight in weights if weight is not None]
     return next((count for count in counts if count in (1, 3)), None)

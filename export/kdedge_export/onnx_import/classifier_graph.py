@@ -109,7 +109,7 @@ def analyze_classifier(
 def _pooled(
     view: GraphIndex, target: str, layout: SpatialLayout, values: Mapping[str, Array], path: list[int]
 ) -> str | None:
-    takers = {at for at in view.takers[target] if at in set(path)}
+    takers = {at for at in view.consumers[target] if at in set(path)}
     if len(takers) != 1:
         return None
     node = view.nodes[takers.pop()]

@@ -35,7 +35,7 @@ def with_edited_features(
     quantized = False
     for index in path if without_rounding else ():
         node = view.nodes[index]
-        before = view.maker(node.input[0])
+        before = view.producer(node.input[0])
         if node.op_type == "DequantizeLinear" and before is not None and before.op_type == "QuantizeLinear":
             quantized = True
             graph.node[index].CopyFrom(helper.make_node("Identity", [before.input[0]], list(node.output)))

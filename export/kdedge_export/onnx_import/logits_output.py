@@ -180,7 +180,7 @@ def _prediction(view: GraphIndex, tensor: str, value: Array, images: int) -> Log
 def _before(view: GraphIndex, output: str, ends: Iterable[str]) -> str | None:
     """Return the input of a final operator of one of these types, else None."""
     tensor = output
-    while (node := view.maker(tensor)) is not None:
+    while (node := view.producer(tensor)) is not None:
         if node.op_type in ends:
             return str(node.input[0])
         if node.op_type not in RESHAPING | ROUNDING:

@@ -100,5 +100,5 @@ def unused_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
     onnxruntime requires a value for each nevertheless.
     """
     view = GraphIndex(model)
-    read = view.takers.keys() | {value.name for value in model.graph.output}
+    read = view.consumers.keys() | {value.name for value in model.graph.output}
     return tuple(name for name in view.inputs if name not in read)

@@ -71,7 +71,7 @@ def _take_rounded(builder: NodeBuilder, view: GraphIndex) -> dict[str, str]:
     """
     rounded: dict[str, str] = {}
     for node in view.nodes:
-        before = view.maker(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        before = view.producer(node.input[0]) if node.op_type == "DequantizeLinear" else None
         if before is not None and before.op_type == "QuantizeLinear":
             rounded.setdefault(before.input[0], node.output[0])
     for node in builder.nodes:
@@ -125,8 +125,8 @@ def _explained_class(builder: NodeBuilder, parts: ClassifierGraph) -> str:
 
 def explained_logits(view: GraphIndex) -> str | None:
     """Return the logits explained by a map in the graph; None if kdedge did not write it."""
-    chosen = view.maker("explained_class")
-    top = None if chosen is None or chosen.op_type != "Where" else view.maker(chosen.input[1])
+    chosen = view.producer("explained_class")
+    top = None if chosen is None or chosen.op_type != "Where" else view.producer(chosen.input[1])
     return None if top is None or top.op_type != "ArgMax" else str(top.input[0])
 
 

@@ -37,9 +37,13 @@ class AttentionExplainer(ExplainedModel):
         super().__init__(model)
         self.method, self._compute, self._by_gradients = method.name, method.compute, method.by_gradients
         with evaluating(model), randomize_zero_parameters(model):
-            scores, seen = self._attend(example, differentiated=True)
-            moved = torch.autograd.grad(scores.max(), seen[-1:], allow_unused=True)[0] if seen else None
-        shapes = {tuple(matrix.shape[:1] + matrix.shape[2:]) for matrix in seen}
+            target_logits, attribution_inputs = self._attend(example, differentiated=True)
+            moved = (
+                torch.autograd.grad(target_logits.max(), attribution_inputs[-1:], allow_unused=True)[0]
+                if attribution_inputs
+                else None
+            )
+        shapes = {tuple(matrix.shape[:1] + matrix.shape[2:]) for matrix in attribution_inputs}
         layout = None
         if len(shapes) == 1 and moved is not None and moved.any():
             batch, rows, columns = shapes.pop()
@@ -51,7 +55,7 @@ class AttentionExplainer(ExplainedModel):
                 "tokens to all tokens (ViT, DeiT). Choose another --method, such as gradcam."
             )
         self.layout: SpatialLayout = layout
-        self.how = "attention"
+        self.head_description = "attention"
         assert moved is not None
         classified = moved[0].any(dim=0).any(dim=-1).float()
         self.classifies_prefix = bool(classified[: layout.prefix].any() and not classified[layout.prefix :].any())
@@ -63,30 +67,30 @@ class AttentionExplainer(ExplainedModel):
 
         The attribution inputs are the attention `[N, heads, T, T]` of each block.
         """
-        scores, seen = self._attend(x, self._by_gradients)
-        return ForwardOutput(scores.detach(), seen, scores)
+        target_logits, attribution_inputs = self._attend(x, self._by_gradients)
+        return ForwardOutput(target_logits.detach(), attribution_inputs, target_logits)
 
     def _attend(self, x: Tensor, differentiated: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the scores and the attention matrices they were computed from."""
-        seen: list[Tensor] = []
+        attribution_inputs: list[Tensor] = []
 
         def watch(attention: Tensor) -> Tensor:
             if differentiated and not attention.requires_grad:
                 attention = attention.detach().requires_grad_()
-            seen.append(attention)
+            attribution_inputs.append(attention)
             return attention
 
         with unfuse_attention(watch), torch.set_grad_enabled(differentiated):
-            scores: Tensor = self.model(x)
-        return scores, tuple(seen)
+            target_logits: Tensor = self.model(x)
+        return target_logits, tuple(attribution_inputs)
 
-    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
+    def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`."""
-        columns = [look.seen] * classes.shape[1]
+        columns = [output.attribution_inputs] * classes.shape[1]
         if self._by_gradients:
-            columns = gradients(look.scores, classes, look.seen)
-        seen = tuple(attention.detach() for attention in look.seen)
-        rows = [self._compute(seen, column) for column in columns]
+            columns = gradients(output.target_logits, classes, output.attribution_inputs)
+        attribution_inputs = tuple(attention.detach() for attention in output.attribution_inputs)
+        rows = [self._compute(attribution_inputs, column) for column in columns]
         classified = self.get_buffer("_classified")
         maps = [self.layout.channels_first((classified @ row)[..., None])[:, 0] for row in rows]
         return torch.stack(maps, dim=1)

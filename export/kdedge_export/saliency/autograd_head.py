@@ -197,12 +197,12 @@ def randomize_zero_parameters(model: nn.Module) -> Iterator[None]:
 
 def feature_grids(record: Trace) -> frozenset[tuple[int, int]]:
     """Return the resolutions at which a traced network works."""
-    seen = [
+    attribution_inputs = [
         (int(operation.output.shape[2]), int(operation.output.shape[3]))
         for operation in record.operations
         if operation.name in {"convolution", "max_pool2d_with_indices"} and operation.output.ndim == 4
     ]
-    return grids_below(seen)
+    return grids_below(attribution_inputs)
 
 
 def _name(record: Trace, path: str) -> str:

@@ -52,7 +52,7 @@ class CAMExplainer(ExplainedModel):
         """
         super().__init__(model)
         self.head, self._compute, self.method = head, method.compute, method.name
-        self.target_layer, self.how = head.target_layer, head.name
+        self.target_layer, self.head_description = head.target_layer, head.name
         if method.one_dense_layer and not (
             isinstance(head, ClosedFormHead) and [*map(type, head.layers)] == [DenseHeadLayer]
         ):
@@ -77,12 +77,14 @@ class CAMExplainer(ExplainedModel):
             return ForwardOutput(logits, (self._slot.take(),), logits)
         with ExitStack() as self._slot.tail:
             self._slot.tail.callback(self._slot.leave)
-            scores = self.model(x)
-        return ForwardOutput(scores if torch.is_grad_enabled() else scores.detach(), (self._slot.take(),), scores)
+            target_logits = self.model(x)
+        return ForwardOutput(
+            target_logits if torch.is_grad_enabled() else target_logits.detach(), (self._slot.take(),), target_logits
+        )
 
     def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`. Dropout in a closed-form head is skipped."""
-        (activations,) = look.seen
+        (activations,) = look.attribution_inputs
         if isinstance(self.head, ClosedFormHead):
             activations = _full(activations)
             height, width = activations.shape[2:]
@@ -90,7 +92,7 @@ class CAMExplainer(ExplainedModel):
             pooled = activations.mean(dim=(-2, -1), keepdim=True).flatten(1)
             weights = self.head.channel_weights(self.model, pooled, classes)
             return self._compute(activations, (weights / (height * width))[..., None, None])
-        columns = gradients(look.scores, classes, look.seen)
+        columns = gradients(look.target_logits, classes, look.attribution_inputs)
         layout = self.head.layout
         slopes = torch.stack([_full(layout.channels_first(gradient)) for (gradient,) in columns], dim=1)
         if not torch.is_grad_enabled():

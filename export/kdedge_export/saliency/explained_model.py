@@ -17,9 +17,9 @@ class ForwardOutput(NamedTuple):
 
     logits: Tensor
     """Logits `[N, K]`."""
-    seen: tuple[Tensor, ...]
+    attribution_inputs: tuple[Tensor, ...]
     """Attribution inputs: the target layer's activations, the pixels, or each block's attention."""
-    scores: Tensor
+    target_logits: Tensor
     """Logits `[P·N, K]` that depend on the attribution inputs, for `P` points per image; usually the logits
     themselves."""
 
@@ -34,7 +34,7 @@ class ExplainedModel(nn.Module, ABC):
     """Method name, one of `kdedge_export.saliency.METHODS`."""
     target_layer: str | None
     """Module path of the target layer; None if the method has none."""
-    how: str
+    head_description: str
     """Description of the differentiated layers: a closed-form head such as `GAP+Linear`, or the layers after the
     target layer."""
 
@@ -47,13 +47,13 @@ class ExplainedModel(nn.Module, ABC):
         """Classify normalized input, float `[N, 3, H, W]`."""
 
     @abstractmethod
-    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
+    def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute the saliency maps of chosen classes.
 
         With gradients enabled the maps can be differentiated again, as needed by a loss on maps.
 
         Args:
-            look: result of `forward`, with the same gradient mode.
+            output: result of `forward`, with the same gradient mode.
             classes: int64 `[N, k]`.
 
         Returns:
@@ -61,15 +61,17 @@ class ExplainedModel(nn.Module, ABC):
         """
 
 
-def gradients(scores: Tensor, classes: Tensor, seen: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+def gradients(
+    target_logits: Tensor, classes: Tensor, attribution_inputs: tuple[Tensor, ...]
+) -> list[tuple[Tensor, ...]]:
     """Compute the gradients of each column of classes with respect to the attribution inputs.
 
     The images of a batch are independent, so the gradient of the sum of their scores contains each image's own.
 
     Args:
-        scores: `[N, K]`.
+        target_logits: `[N, K]`.
         classes: int64 `[N, k]`.
-        seen: tensors that the scores were computed from.
+        attribution_inputs: tensors that the scores were computed from.
 
     Returns:
         For each of the `k` columns, one gradient of the shape of each tensor.
@@ -77,7 +79,9 @@ def gradients(scores: Tensor, classes: Tensor, seen: tuple[Tensor, ...]) -> list
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         columns = [
-            torch.autograd.grad(scores.gather(1, column).sum(), seen, retain_graph=True, create_graph=again)
+            torch.autograd.grad(
+                target_logits.gather(1, column).sum(), attribution_inputs, retain_graph=True, create_graph=again
+            )
             for column in torch.split(classes, 1, dim=1)
         ]
     return columns if again else [tuple(part.detach() for part in column) for column in columns]

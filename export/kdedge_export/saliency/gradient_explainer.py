@@ -24,7 +24,7 @@ class GradientExplainer(ExplainedModel):
         """
         super().__init__(model)
         self.method, self._points, self._combine = method.name, method.points, method.combine
-        self.how = "input"
+        self.head_description = "input"
         noise = method.noise(example.shape[2], example.shape[3])
         self.register_buffer("noise", noise, persistent=False)
 
@@ -35,15 +35,17 @@ class GradientExplainer(ExplainedModel):
         """
         points = self._points(x.detach(), self.get_buffer("noise"))
         with torch.enable_grad():
-            seen = points.flatten(0, 1).detach().requires_grad_()
-            scores = self.model(seen)
-        return ForwardOutput(scores.detach()[-x.shape[0] :], (seen,), scores)
+            attribution_inputs = points.flatten(0, 1).detach().requires_grad_()
+            target_logits = self.model(attribution_inputs)
+        return ForwardOutput(target_logits.detach()[-x.shape[0] :], (attribution_inputs,), target_logits)
 
-    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
+    def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`."""
-        (pixels,) = look.seen
-        points = (-1, *look.logits.shape[:1], *pixels.shape[1:])
+        (pixels,) = output.attribution_inputs
+        points = (-1, *output.logits.shape[:1], *pixels.shape[1:])
         repeated = classes.repeat(pixels.shape[0] // classes.shape[0], 1)
-        columns = gradients(look.scores, repeated, look.seen)
-        seen = pixels.detach().reshape(points)
-        return torch.stack([self._combine(seen, gradient.reshape(points)) for (gradient,) in columns], dim=1)
+        columns = gradients(output.target_logits, repeated, output.attribution_inputs)
+        attribution_inputs = pixels.detach().reshape(points)
+        return torch.stack(
+            [self._combine(attribution_inputs, gradient.reshape(points)) for (gradient,) in columns], dim=1
+        )

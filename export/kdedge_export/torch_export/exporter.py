@@ -50,7 +50,9 @@ class _WithActivations(nn.Module):
         self.deployed = deployed
 
     def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        logits, saliency_map, explained_class, (activations,) = self.deployed.with_seen(image, class_index)
+        logits, saliency_map, explained_class, (activations,) = self.deployed.with_attribution_inputs(
+            image, class_index
+        )
         return logits, saliency_map, explained_class, activations
 
 

@@ -33,15 +33,17 @@ class ExportableModel(nn.Module):
         Returns:
             logits float32 `[N, K]`, raw signed map float32 `[N, h, w]`, explained class int64 `[N]`.
         """
-        logits, saliency_map, explained_class, _ = self.with_seen(image, class_index)
+        logits, saliency_map, explained_class, _ = self.with_attribution_inputs(image, class_index)
         return logits, saliency_map, explained_class
 
-    def with_seen(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """Run `forward` and also return the attribution inputs (`Look.seen`)."""
-        look: ForwardOutput = self.explained(self.normalize(image))
-        explained_class = torch.where(class_index < 0, look.logits.argmax(dim=1), class_index)
-        saliency_map = self.explained.class_maps(look, explained_class[:, None]).squeeze(1)
-        return look.logits, saliency_map, explained_class, look.seen
+    def with_attribution_inputs(
+        self, image: Tensor, class_index: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Run `forward` and also return the attribution inputs (`ForwardOutput.attribution_inputs`)."""
+        output: ForwardOutput = self.explained(self.normalize(image))
+        explained_class = torch.where(class_index < 0, output.logits.argmax(dim=1), class_index)
+        saliency_map = self.explained.class_maps(output, explained_class[:, None]).squeeze(1)
+        return output.logits, saliency_map, explained_class, output.attribution_inputs
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -51,7 +53,9 @@ class ExportableModel(nn.Module):
     @property
     def outputs(self) -> Outputs:
         """Output description for the model file's metadata."""
-        return Outputs(self.explained.method, self.explained.target_layer, self.explained.how, *self.map_size)
+        return Outputs(
+            self.explained.method, self.explained.target_layer, self.explained.head_description, *self.map_size
+        )
 
 
 class ClassifierOnly(nn.Module):

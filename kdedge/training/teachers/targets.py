@@ -63,7 +63,7 @@ class OnlineTeacher:
         self._map_classes = map_classes
         self._replayed: Callable[..., tuple[Tensor, ...]] | None = None
         if compiled and isinstance(teacher, NetworkTeacher):
-            look = torch.compile(teacher.look, fullgraph=True, dynamic=False)
+            look = torch.compile(teacher.predict, fullgraph=True, dynamic=False)
 
             def ask(images: Tensor) -> tuple[Tensor, ...]:
                 with torch.no_grad():
@@ -124,7 +124,7 @@ class CachedTeacher:
         """Load the outputs of the epoch's view; the first time this evaluates the teacher on all images."""
         name = f"view-{self._views.number(epoch)}"
         stopped = False
-        if self._cache.read(name) is None and self._group.leads:
+        if self._cache.read(name) is None and self._group.is_main:
             try:
                 self._cache.write(name, self._ask(epoch, must_stop))
             except StopRequested:

@@ -46,9 +46,9 @@ class NetworkTeacher:
     def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the teacher; see `Teacher`."""
         with torch.no_grad():
-            return self.look(images, wanted)
+            return self.predict(images, wanted)
 
-    def look(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
+    def predict(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
         """Forward pass without a gradient context, for compilation."""
         with self._compute.autocast():
             prediction: ModelOutput = self.watched(images, wanted)

@@ -25,13 +25,13 @@ _TIMEOUT_S = 10.0
 _SLACK_PAGES = 8
 """Pages needed by an entry in addition to its content, for the B-tree and the free list."""
 _COLUMNS = (
-    "judgement, frame_jpeg, map, map_height, map_width, label, probability, explained, frame_name, model_sha256, at, "
+    "judgment, frame_jpeg, map, map_height, map_width, label, probability, explained, frame_name, model_sha256, at, "
     "correct_label, box_left, box_top, box_right, box_bottom"
 )
 _TABLE = """
 CREATE TABLE verdict (
     id INTEGER PRIMARY KEY,
-    judgement TEXT NOT NULL, frame_jpeg BLOB NOT NULL, map BLOB, map_height INTEGER, map_width INTEGER,
+    judgment TEXT NOT NULL, frame_jpeg BLOB NOT NULL, map BLOB, map_height INTEGER, map_width INTEGER,
     label TEXT NOT NULL, probability REAL NOT NULL, explained TEXT NOT NULL, frame_name TEXT NOT NULL,
     model_sha256 TEXT NOT NULL, at TEXT NOT NULL, correct_label TEXT,
     box_left REAL, box_top REAL, box_right REAL, box_bottom REAL

@@ -27,7 +27,7 @@ class Verdict:
     """User feedback on one prediction, with frame and map.
 
     Raises:
-        UsageError: the judgement is unknown; a label is missing, not allowed or too long; or the box is invalid.
+        UsageError: the judgment is unknown; a label is missing, not allowed or too long; or the box is invalid.
     """
 
     judgment: Judgment
@@ -47,17 +47,17 @@ class Verdict:
     at: datetime
     """Time of the feedback, with time zone."""
     correct_label: str | None = None
-    """Correct label; only for the judgement `label`."""
+    """Correct label; only for the judgment `label`."""
     box: Box | None = None
     """Bounding box of the object: left, top, right, bottom as fractions of the frame, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if self.judgment not in get_args(Judgment):
             raise UsageError(
-                f"{self.judgment!r} is not a valid judgement. Expected one of {', '.join(get_args(Judgment))}."
+                f"{self.judgment!r} is not a valid judgment. Expected one of {', '.join(get_args(Judgment))}."
             )
         if (self.judgment == "label") != (self.correct_label is not None):
-            raise UsageError("A correct label is required for the judgement `label`, and not allowed for any other.")
+            raise UsageError("A correct label is required for the judgment `label`, and not allowed for any other.")
         if self.correct_label is not None and not 0 < len(self.correct_label.strip()) <= _LONGEST_LABEL:
             raise UsageError(f"The correct label needs 1 to {_LONGEST_LABEL} characters.")
         if not _is_text(self.correct_label or ""):

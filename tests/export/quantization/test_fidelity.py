@@ -85,7 +85,7 @@ def coarse() -> np.ndarray:
     return weights
 
 
-@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("labeled", [False, True])
 def test_fidelity_matches_loop_implementation(coarse: np.ndarray, labeled: bool) -> None:
     exact, found = logits_of(WEIGHTS), logits_of(coarse)
     targets = np.array([0, 1, 2, 3, *exact.argmax(axis=1)[4:]])

@@ -116,7 +116,7 @@ def test_closed_form_matches_autograd_tail(method: str) -> None:
     x, classes = inputs(3, 5), torch.tensor([[1, 4], [0, 9], [2, 2]])
     with torch.no_grad():
         closed = make_explained(net, inputs(1, 99), method)
-        assert closed.how == "GAP+Linear+hardswish+Linear"
+        assert closed.head_description == "GAP+Linear+hardswish+Linear"
         expected = closed.class_maps(closed(x), classes)
         # The last layer of the body returns the same tensor under another name, which has no closed form.
         tail = make_explained(net, inputs(1, 99), method, "features.5")
@@ -196,7 +196,7 @@ class TestNamedLayer:
         assert error_of(maps, hires_cam(net, net.features[2], x, classes)) <= TOLERANCE
 
     def test_target_layer_of_closed_form_keeps_it(self) -> None:
-        assert make_explained(HeadNet(), inputs(1, 0), target_layer="features").how == "GAP+Linear"
+        assert make_explained(HeadNet(), inputs(1, 0), target_layer="features").head_description == "GAP+Linear"
 
     def test_unknown_layer_is_rejected_with_similar_names(self) -> None:
         with pytest.raises(UsageError, match=r"HeadNet has no layer 'feature\.4'.* features\.4"):

@@ -178,7 +178,7 @@ def test_closed_form_has_no_boundaries_and_smooth_network_no_moved_units(picture
 
 
 @pytest.mark.parametrize(
-    ("function", "kinks"),
+    ("function", "boundaries"),
     [
         (F.relu, [0]),
         (nn.ReLU(inplace=True), [0]),

@@ -236,7 +236,7 @@ def test_headline_asks_for_more_images_only_if_they_would_help(
         assert headline in read(render_page(replace(report, checks=checks), evidence)).text
 
 
-@pytest.mark.parametrize(("labelled", "whose"), [(True, "target class"), (False, "PyTorch student’s prediction")])
+@pytest.mark.parametrize(("labeled", "whose"), [(True, "target class"), (False, "PyTorch student’s prediction")])
 def test_localization_section_names_the_explained_class(
     validated: tuple[ValidationReport, SampleGallery], labeled: bool, whose: str
 ) -> None:

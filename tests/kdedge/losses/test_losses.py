@@ -80,7 +80,7 @@ def rows(values: Tensor) -> list[list[float]]:
 def logits_of(inputs: LossInputs) -> list[tuple[list[float], list[float], int]]:
     """Return student logits, teacher logits and ground-truth class of every image."""
     right = inputs.targets.argmax(dim=1).tolist()
-    return list(zip(rows(inputs.student.logits), rows(inputs.taught.logits), right, strict=True))
+    return list(zip(rows(inputs.student.logits), rows(inputs.teacher_output.logits), right, strict=True))
 
 
 def pooled_by_hand(positions: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -97,8 +97,10 @@ def pooled_by_hand(positions: np.ndarray, height: int, width: int) -> np.ndarray
 
 def maps_by_hand(inputs: LossInputs, image: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Return both maps of the teacher's `rank`-th class, pooled to the smaller size."""
-    assert inputs.student.maps is not None and inputs.taught.maps is not None
-    student, teacher = (prediction.maps[image, rank].double().numpy() for prediction in (inputs.student, inputs.taught))
+    assert inputs.student.maps is not None and inputs.teacher_output.maps is not None
+    student, teacher = (
+        prediction.maps[image, rank].double().numpy() for prediction in (inputs.student, inputs.teacher_output)
+    )
     height, width = min(student.shape[0], teacher.shape[0]), min(student.shape[1], teacher.shape[1])
     return pooled_by_hand(student, height, width), pooled_by_hand(teacher, height, width)
 
@@ -159,7 +161,7 @@ class TestSoftLabels:
             term("kd", inputs).backward()
             assert inputs.student.logits.grad is not None
             sizes.append(inputs.student.logits.grad)
-        difference = inputs.student.logits.detach() - inputs.taught.logits
+        difference = inputs.student.logits.detach() - inputs.teacher_output.logits
         limit = (difference - difference.mean(dim=1, keepdim=True)) / (3 * 5)
         assert torch.allclose(sizes[1], limit, atol=0.03 * limit.abs().max().item())
         assert torch.allclose(sizes[0], sizes[1], atol=0.06 * limit.abs().max().item())
@@ -188,7 +190,7 @@ class TestStandardisedSoftLabels:
         moved = replace(
             inputs,
             student=ModelOutput(5 * inputs.student.logits - 2),
-            teacher=ModelOutput(inputs.taught.logits / 3 + 1),
+            teacher=ModelOutput(inputs.teacher_output.logits / 3 + 1),
         )
         assert term("ls", moved).item() == pytest.approx(term("ls", inputs).item(), rel=1e-4)
 
@@ -241,7 +243,7 @@ class TestRelations:
     def test_equals_numpy_correlations(self, temperature: float) -> None:
         inputs = random_inputs(6, temperature=temperature, batch=8)
         ours = np.array([softmax_by_hand(row, temperature) for row in rows(inputs.student.logits)])
-        theirs = np.array([softmax_by_hand(row, temperature) for row in rows(inputs.taught.logits)])
+        theirs = np.array([softmax_by_hand(row, temperature) for row in rows(inputs.teacher_output.logits)])
 
         def mean_correlation(a: np.ndarray, b: np.ndarray) -> float:
             return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]))
@@ -255,7 +257,7 @@ class TestRelations:
             replace(
                 inputs,
                 student=ModelOutput(inputs.student.logits[part]),
-                teacher=ModelOutput(inputs.taught.logits[part]),
+                teacher=ModelOutput(inputs.teacher_output.logits[part]),
             )
             for part in (slice(0, 4), slice(4, 8))
         ]
@@ -268,7 +270,7 @@ class TestAttentionTransfer:
     def test_equals_the_plain_sum(self) -> None:
         inputs = random_inputs()
         expected = 0.0
-        for ours, theirs in zip(inputs.student.features, inputs.taught.features, strict=True):
+        for ours, theirs in zip(inputs.student.features, inputs.teacher_output.features, strict=True):
             squares = []
             for a, b in zip(ours.double().numpy(), theirs.double().numpy(), strict=True):
                 qa, qb = (np.mean(x**2, axis=0).ravel() for x in (a, b))
@@ -282,7 +284,7 @@ class TestAttentionTransfer:
         twice = replace(
             inputs,
             student=ModelOutput(inputs.student.logits, features=(features,)),
-            teacher=ModelOutput(inputs.taught.logits, features=(7 * features.repeat(1, 2, 1, 1),)),
+            teacher=ModelOutput(inputs.teacher_output.logits, features=(7 * features.repeat(1, 2, 1, 1),)),
         )
         assert term("at", twice).item() == pytest.approx(0, abs=1e-10)
 
@@ -293,7 +295,7 @@ class TestHints:
         expected = np.mean(
             [
                 float(np.mean((ours.double().numpy() - theirs.double().numpy()) ** 2))
-                for ours, theirs in zip(inputs.projected, inputs.taught.features, strict=True)
+                for ours, theirs in zip(inputs.projected, inputs.teacher_output.features, strict=True)
             ]
         )
         assert term("hint", inputs).item() == pytest.approx(expected, rel=1e-5)
@@ -301,7 +303,9 @@ class TestHints:
     def test_larger_features_are_average_pooled(self) -> None:
         inputs = random_inputs()
         ours, theirs = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 4, 4)
-        inputs = replace(inputs, projected=(ours,), teacher=ModelOutput(inputs.taught.logits, features=(theirs,)))
+        inputs = replace(
+            inputs, projected=(ours,), teacher=ModelOutput(inputs.teacher_output.logits, features=(theirs,))
+        )
         pooled = ours.reshape(3, 4, 4, 2, 4, 2).mean(dim=(3, 5))
         assert term("hint", inputs).item() == pytest.approx((pooled - theirs).square().mean().item(), rel=1e-5)
 
@@ -324,7 +328,7 @@ class TestAllClassMaps:
     def test_equals_the_weighted_sum_over_all_classes(self, classes: int, temperature: float) -> None:
         inputs = random_inputs(classes, temperature=temperature)
         expected = 0.0
-        for image, row in enumerate(rows(inputs.taught.logits)):
+        for image, row in enumerate(rows(inputs.teacher_output.logits)):
             outputs = sorted(softmax_by_hand(row, temperature), reverse=True)
             expected += sum(p * disagreement_by_hand(inputs, image, rank) for rank, p in enumerate(outputs))
         assert term("mapall", inputs).item() == pytest.approx(expected / 3, abs=1e-5)
@@ -333,7 +337,7 @@ class TestAllClassMaps:
     def test_only_the_most_probable_classes_are_used(self, kept: int) -> None:
         inputs = random_inputs(9)
         expected = 0.0
-        for image, row in enumerate(rows(inputs.taught.logits)):
+        for image, row in enumerate(rows(inputs.teacher_output.logits)):
             outputs = softmax_by_hand(sorted(row, reverse=True)[:kept], inputs.temperature)
             expected += sum(p * disagreement_by_hand(inputs, image, rank) for rank, p in enumerate(outputs))
         assert term("mapall", inputs, classes=kept).item() == pytest.approx(expected / 3, abs=1e-5)
@@ -376,7 +380,7 @@ class TestRectifiedMap:
 
 
 class TestClassAttentionTransfer:
-    @pytest.mark.parametrize("cells", [2, 3, 6])
+    @pytest.mark.parametrize("positions", [2, 3, 6])
     def test_equals_the_plain_sum_over_all_classes(self, positions: int) -> None:
         inputs = random_inputs()
         squares = []
@@ -396,7 +400,7 @@ class TestClassAttentionTransfer:
 @pytest.mark.parametrize("name", ["map", "mapall"])
 class TestCentredMaps:
     @pytest.mark.parametrize(
-        ("student_cells", "teacher_cells"),
+        ("student_positions", "teacher_positions"),
         [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((6, 6), (4, 4)), ((7, 7), (3, 3)), ((4, 8), (8, 6))],
         ids=str,
     )
@@ -405,7 +409,7 @@ class TestCentredMaps:
     ) -> None:
         inputs = random_inputs(4, student_positions, teacher_positions)
         expected = 0.0
-        for image, row in enumerate(rows(inputs.taught.logits)):
+        for image, row in enumerate(rows(inputs.teacher_output.logits)):
             outputs = sorted(softmax_by_hand(row, 4.0), reverse=True) if name == "mapall" else [1.0]
             expected += sum(p * disagreement_by_hand(inputs, image, rank) for rank, p in enumerate(outputs))
         assert term(name, inputs).item() == pytest.approx(expected / 3, abs=1e-5)
@@ -471,7 +475,7 @@ class TestAnyTerm:
 
     def test_equal_outputs_have_no_gradient(self, name: str) -> None:
         inputs = random_inputs()
-        alike = replace(inputs, student=inputs.taught, projected=inputs.taught.features)
+        alike = replace(inputs, student=inputs.teacher_output, projected=inputs.teacher_output.features)
         nothing = term(name, alike).item() == pytest.approx(0, abs=1e-5)
         assert nothing == (name != "ce"), "ground-truth labels are independent of the teacher"
 
@@ -489,7 +493,7 @@ class TestAnyTerm:
 
     def test_terms_that_need_a_teacher_are_marked(self, name: str) -> None:
         inputs = replace(random_inputs(), teacher=None)
-        if LOSS_TERMS[name].taught:
+        if LOSS_TERMS[name].needs_teacher:
             with pytest.raises(AssertionError):
                 term(name, inputs)
         else:
@@ -498,7 +502,7 @@ class TestAnyTerm:
     def test_terms_that_use_the_temperature_are_marked(self, name: str) -> None:
         inputs = random_inputs()
         values = {round(term(name, replace(inputs, temperature=t)).item(), 6) for t in (1.0, 4.0)}
-        assert (len(values) == 2) == LOSS_TERMS[name].softened
+        assert (len(values) == 2) == LOSS_TERMS[name].uses_temperature
 
 
 class TestDistance:
@@ -539,7 +543,7 @@ class TestDistance:
 @pytest.mark.parametrize("name", ["at", "hint"])
 def test_unpaired_layer_is_an_error(name: str) -> None:
     inputs = random_inputs()
-    fewer = replace(inputs.taught, features=inputs.taught.features[:1])
+    fewer = replace(inputs.teacher_output, features=inputs.teacher_output.features[:1])
     with pytest.raises(ValueError, match="zip"):
         term(name, replace(inputs, teacher=fewer))
 
@@ -578,8 +582,10 @@ class TestObjective:
                 tuple(f[:4] for f in prediction.features),
             )
 
-        mine = replace(whole, student=half(whole.student), teacher=half(whole.taught), targets=whole.targets[:4])
-        group = WithPartner(others=(whole.student.logits, whole.taught.logits))
+        mine = replace(
+            whole, student=half(whole.student), teacher=half(whole.teacher_output), targets=whole.targets[:4]
+        )
+        group = WithPartner(others=(whole.student.logits, whole.teacher_output.logits))
         values = Objective(self.SETTINGS).values(mine, group)
         expected = [
             term(name, whole if name == "dist" else mine, **settings).item() for name, settings in self.SETTINGS.items()
@@ -593,7 +599,7 @@ def test_projection_can_be_learned() -> None:
     features = torch.randn(4, 3, 4, 4)
     mixing = nn.Conv2d(3, 6, 1)
     inputs = random_inputs()
-    taught = ModelOutput(inputs.taught.logits, features=(mixing(features).detach(),))
+    taught = ModelOutput(inputs.teacher_output.logits, features=(mixing(features).detach(),))
     projection = nn.Conv2d(3, 6, 1)
     optimizer = torch.optim.Adam(projection.parameters(), 0.1)
     for _ in range(200):

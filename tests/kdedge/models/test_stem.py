@@ -35,7 +35,7 @@ def map_side(model: nn.Module, size: int) -> int:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("size", "factor", "cells"), [(32, 8, 8), (96, 4, 12)])
+@pytest.mark.parametrize(("size", "factor", "positions"), [(32, 8, 8), (96, 4, 12)])
 def test_map_has_the_expected_size(name: str, size: int, factor: int, positions: int) -> None:
     """A successful forward pass shows that shortcuts still match."""
     with torch.device("meta"):  # shapes without data

@@ -27,7 +27,7 @@ from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines import model_export as workflow
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.model_export import export_model
-from kdedge.reports.tradeoff import picture_path, tradeoff_table, write_picture
+from kdedge.reports.tradeoff import image_path, tradeoff_table, write_image
 from kdedge_export import verified_export
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.export_check import TOLERANCE
@@ -244,7 +244,7 @@ def test_goal_keeps_fp32_layers_and_missed_goal_leaves_no_file(exported_run: Pat
         check_goal_reached(missed)
     table = tradeoff_table(missed.tradeoff)
     assert table.row_count >= 3
-    write_picture(missed.tradeoff, picture_path(missed.fp32))
+    write_image(missed.tradeoff, image_path(missed.fp32))
     drawn = ElementTree.parse(tmp_path / "missed.tradeoff.svg").getroot()
     titles = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}title")]
     assert len(titles) >= 2 * len(missed.tradeoff.points) and any("layer" in (title or "") for title in titles)

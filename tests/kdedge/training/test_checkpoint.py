@@ -88,8 +88,8 @@ def test_tied_weights_are_saved_and_stay_tied(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "last.safetensors", model, NONE, optimizer, {}, {})
     other, other_optimizer = tied(1)
     restore(tmp_path / "last.safetensors", other, NONE, other_optimizer)
-    for learner in ((model, optimizer), (other, other_optimizer)):
-        step(*learner)
+    for train_step in ((model, optimizer), (other, other_optimizer)):
+        step(*train_step)
     assert torch.equal(model[0].weight, other[0].weight) and other[0].weight is other[2].weight
 
 

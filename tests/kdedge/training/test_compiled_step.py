@@ -47,23 +47,23 @@ def test_step_has_no_graph_breaks(scenes: Path) -> None:
     """All terms in bfloat16, as on a GPU. `fullgraph` turns graph breaks into errors; gradients are compared too."""
     recipe = replace(RECIPE, loss=dict.fromkeys(LOSS_TERMS, 1.0))
     trainer = tiny_trainer(scenes, recipe, teacher=watched("small:resnet14").model, bf16=True)
-    learner, batch = trainer.learner, next(trainer.batches.of(0))
+    train_step, batch = trainer.train_step, next(trainer.batches.of(0))
     teacher = NetworkTeacher(watched("small:resnet14"), replace(choose_device("cpu"), bf16=True))
     teacher.watched.watch(stages(teacher.watched))
     with torch.no_grad():
-        taught = torch.compile(teacher.look, fullgraph=True, backend="aot_eager")(batch.images, 3)
+        taught = torch.compile(teacher.predict, fullgraph=True, backend="aot_eager")(batch.images, 3)
     assert len(taught.features) == 3
     assert all(torch.equal(*pair) for pair in zip(taught.features, teacher(batch.images, 3).features, strict=True))
     assert torch.equal(taught.maps, teacher(batch.images, 3).maps)
-    learner.student.train()
-    before = copy.deepcopy(learner.student.state_dict())
+    train_step.student.train()
+    before = copy.deepcopy(train_step.student.state_dict())
     results = []
-    for terms in (learner.terms, torch.compile(learner.terms, fullgraph=True, backend="aot_eager")):
-        learner.student.load_state_dict(before)
+    for terms in (train_step.terms, torch.compile(train_step.terms, fullgraph=True, backend="aot_eager")):
+        train_step.student.load_state_dict(before)
         values = terms(batch.images, batch.targets, taught)
         values.sum().backward()
-        results.append([values.detach(), *(parameter.grad for parameter in learner.parameters)])
-        learner.optimizer.zero_grad()
+        results.append([values.detach(), *(parameter.grad for parameter in train_step.parameters)])
+        train_step.optimizer.zero_grad()
     for plain, compiled in zip(*results, strict=True):
         assert plain is not None and compiled is not None
         assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-5)
@@ -83,16 +83,16 @@ def test_captured_step_equals_eager_step() -> None:
     for compiled in (False, True):
         compute = replace(choose_device("cuda", compiled=compiled), bf16=False)
         teacher = NetworkTeacher(watched("small:resnet14", "cuda"), compute)
-        guidance = OnlineTeacher(teacher, 3, compiled=compiled)
-        learner = TrainStep(
+        teacher_targets = OnlineTeacher(teacher, 3, compiled=compiled)
+        train_step = TrainStep(
             watched("small:resnet8", "cuda"), Objective({name: {} for name in LOSS}), RECIPE, compute, ProcessGroup()
         )
-        learner.student.train()
+        train_step.student.train()
         for step in range(8):  # more than before the capture
             shifted = images.roll(step, dims=2)
-            prediction = guidance.prediction(torch.arange(8, device="cuda"), shifted)
-            terms = learner.learn(shifted, targets, prediction, weights, rate=0.01 / (1 + step))
-        finished.append((terms.clone(), copy.deepcopy(learner.student.state_dict())))
+            prediction = teacher_targets.prediction(torch.arange(8, device="cuda"), shifted)
+            terms = train_step.learn(shifted, targets, prediction, weights, rate=0.01 / (1 + step))
+        finished.append((terms.clone(), copy.deepcopy(train_step.student.state_dict())))
     (plain_terms, plain), (captured_terms, captured) = finished
     assert torch.allclose(plain_terms, captured_terms, rtol=1e-3)
     for name, value in plain.items():

@@ -105,7 +105,7 @@ class Unmet(ProcessGroup):
     def wait(self) -> None:
         pass
 
-    def agree(self, values: list[float]) -> list[float]:
+    def broadcast(self, values: list[float]) -> list[float]:
         return values
 
 
@@ -136,9 +136,9 @@ def test_indivisible_batch_is_rejected(
 
 def test_single_process_is_a_group_of_one() -> None:
     group = join_process_group(torch.device("cpu"))
-    assert group == ProcessGroup(0, 1) and group.leads
+    assert group == ProcessGroup(0, 1) and group.is_main
     rows = torch.arange(6.0)
-    assert torch.equal(group.share(rows), rows) and torch.equal(group.gather(rows), rows)
+    assert torch.equal(group.shard(rows), rows) and torch.equal(group.gather(rows), rows)
 
 
 def test_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

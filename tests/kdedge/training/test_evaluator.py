@@ -121,18 +121,20 @@ def test_test_metrics_are_of_the_given_images(scenes: Path) -> None:
     torch.manual_seed(5)
     teacher: nn.Module = build_model(ModelSpec("small:resnet14", len(CLASSES)), SIDE)
     recipe = TrainingRecipe(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0, "kd": 1.0})
-    examiner = tiny_trainer(scenes, recipe, teacher=teacher).examiner
-    validated = examiner.validate()
+    evaluator = tiny_trainer(scenes, recipe, teacher=teacher).evaluator
+    validated = evaluator.validate()
     assert set(validated) == {"val_top1", "val_loss", "val_agreement", "val_map_pearson"}
-    predictions = examiner.ask_teacher(examiner.val)
-    assert examiner.test(examiner.val, predictions) == {f"test_{name[4:]}": value for name, value in validated.items()}
-    assert set(examiner.test(examiner.val, None)) == {"test_top1", "test_loss"}
+    predictions = evaluator.ask_teacher(evaluator.val)
+    assert evaluator.test(evaluator.val, predictions) == {
+        f"test_{name[4:]}": value for name, value in validated.items()
+    }
+    assert set(evaluator.test(evaluator.val, None)) == {"test_top1", "test_loss"}
 
 
 def test_maps_are_compared_for_each_images_class(scenes: Path) -> None:
     """The teacher's top classes differ between images."""
     trainer = tiny_trainer(scenes, TrainingRecipe(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0}))
-    images, student = trainer.examiner.val, trainer.learner.student.eval()
+    images, student = trainer.evaluator.val, trainer.train_step.student.eval()
     assert isinstance(images, DeviceImages)
     classes = torch.arange(len(images)) % len(CLASSES)
     with torch.no_grad():
@@ -140,7 +142,7 @@ def test_maps_are_compared_for_each_images_class(scenes: Path) -> None:
     assert every is not None
     ours = every[torch.arange(len(images)), classes].flatten(1).numpy()
     theirs = torch.rand(len(images), *every.shape[2:], generator=torch.Generator().manual_seed(0))
-    found = trainer.examiner.test(images, EvalOutputs(torch.eye(len(CLASSES))[classes], theirs))
+    found = trainer.evaluator.test(images, EvalOutputs(torch.eye(len(CLASSES))[classes], theirs))
     pairs = zip(ours, theirs.flatten(1).numpy(), strict=True)
     expected = float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in pairs]))
     assert found["test_map_pearson"] == pytest.approx(expected, abs=1e-5)

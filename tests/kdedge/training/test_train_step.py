@@ -48,21 +48,21 @@ def test_step_follows_the_gradient_with_weight_decay(
     """The first Nesterov step moves by `lr · (1 + momentum) · (gradient + decay · weight)`."""
     recipe = replace(RECIPE, loss=dict(zip(("ce", "kd"), weights, strict=True)), weight_decay=weight_decay)
     trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
-    learner, batch = trainer.learner, next(trainer.batches.of(0))
-    assert batch.taught is not None
-    learner.student.train()
-    before = [parameter.detach().clone() for parameter in learner.student.model.parameters()]
+    train_step, batch = trainer.train_step, next(trainer.batches.of(0))
+    assert batch.teacher_output is not None
+    train_step.student.train()
+    before = [parameter.detach().clone() for parameter in train_step.student.model.parameters()]
 
-    logits = learner.student(batch.images, 0).logits
-    soft = F.softmax(batch.taught.logits / recipe.temperature, dim=1)
+    logits = train_step.student(batch.images, 0).logits
+    soft = F.softmax(batch.teacher_output.logits / recipe.temperature, dim=1)
     kl = (soft * (soft.log() - F.log_softmax(logits / recipe.temperature, dim=1))).sum(dim=1).mean()
     cross_entropy = -(batch.targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
     loss = weights[0] * cross_entropy + weights[1] * recipe.temperature**2 * kl
-    gradients = torch.autograd.grad(loss, list(learner.student.model.parameters()))
+    gradients = torch.autograd.grad(loss, list(train_step.student.model.parameters()))
 
-    terms = learner.learn(batch.images, batch.targets, batch.taught, torch.tensor(weights), 0.02)
+    terms = train_step.learn(batch.images, batch.targets, batch.teacher_output, torch.tensor(weights), 0.02)
     assert terms.tolist() == pytest.approx([cross_entropy.item(), recipe.temperature**2 * kl.item()], rel=1e-4)
-    for start, gradient, parameter in zip(before, gradients, learner.student.model.parameters(), strict=True):
+    for start, gradient, parameter in zip(before, gradients, train_step.student.model.parameters(), strict=True):
         expected = -0.02 * (1 + MOMENTUM) * (gradient + weight_decay * start)
         # Running statistics change between the two forward passes, but are not used in training mode.
         torch.testing.assert_close(parameter.detach() - start, expected, rtol=1e-3, atol=1e-6)
@@ -73,16 +73,18 @@ def test_terms_receive_maps_and_features_of_both_models(scenes: Path, names: tup
     """Terms equal those computed from both networks' outputs and the projected features."""
     recipe = replace(RECIPE, loss=dict.fromkeys(names, 1.0))
     trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
-    learner, batch = trainer.learner, next(trainer.batches.of(0))
-    learner.student.train()
-    taught = batch.taught
-    classes = 0 if taught is None or taught.classes is None else taught.classes
-    prediction = learner.student(batch.images, classes)
-    projected = tuple(project(layer) for project, layer in zip(learner.projections, prediction.features, strict=False))
+    train_step, batch = trainer.train_step, next(trainer.batches.of(0))
+    train_step.student.train()
+    teacher_output = batch.teacher_output
+    classes = 0 if teacher_output is None or teacher_output.classes is None else teacher_output.classes
+    prediction = train_step.student(batch.images, classes)
+    projected = tuple(
+        project(layer) for project, layer in zip(train_step.projections, prediction.features, strict=False)
+    )
     assert bool(projected) == ("hint" in names)
-    inputs = LossInputs(prediction, taught, batch.targets, recipe.temperature, projected)
+    inputs = LossInputs(prediction, teacher_output, batch.targets, recipe.temperature, projected)
     expected = [LOSS_TERMS[name].compute(inputs).item() for name in names]
-    found = learner.learn(batch.images, batch.targets, taught, torch.ones(len(names)), 0.01)
+    found = train_step.learn(batch.images, batch.targets, teacher_output, torch.ones(len(names)), 0.01)
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
@@ -90,17 +92,19 @@ def test_learning_rate_changes_every_step(scenes: Path, monkeypatch: pytest.Monk
     recipe = replace(RECIPE, batch_size=8, warmup_fraction=0.25)
     trainer = tiny_trainer(scenes, recipe)
     rates: list[float] = []
-    learn = trainer.learner.learn
+    learn = trainer.train_step.learn
 
-    def spy(images: Tensor, targets: Tensor, taught: ModelOutput | None, weights: Tensor, rate: float) -> Tensor:
-        terms = learn(images, targets, taught, weights, rate)
-        rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
+    def spy(
+        images: Tensor, targets: Tensor, teacher_output: ModelOutput | None, weights: Tensor, rate: float
+    ) -> Tensor:
+        terms = learn(images, targets, teacher_output, weights, rate)
+        rates.append(trainer.train_step.optimizer.param_groups[0]["lr"])
         return terms
 
-    monkeypatch.setattr(trainer.learner, "learn", spy)
+    monkeypatch.setattr(trainer.train_step, "learn", spy)
     history: tuple[dict[str, Any], ...] = ()
     for _ in range(recipe.epochs):
-        done = train_epoch(trainer.learner, trainer.batches, recipe, TrainState(history))
+        done = train_epoch(trainer.train_step, trainer.batches, recipe, TrainState(history))
         assert isinstance(done, dict)
         assert done["lr"] == rates[-1]
         history += (done,)
@@ -119,18 +123,18 @@ def test_interrupted_epoch_resumes_exactly(scenes: Path, monkeypatch: pytest.Mon
 
     def train(stops: tuple[int, ...]) -> tuple[dict[str, Any], list[float], list[tuple[int, ...]], list[TrainState]]:
         trainer, drawn, heard = tiny_trainer(scenes, recipe, teacher=a_teacher()), [], []
-        learn = trainer.learner.learn
+        learn = trainer.train_step.learn
 
         def spy(*arguments: Any) -> Tensor:
             drawn.append(float(torch.rand(())))
             return learn(*arguments)
 
-        monkeypatch.setattr(trainer.learner, "learn", spy)
+        monkeypatch.setattr(trainer.train_step, "learn", spy)
         at, broken = TrainState((), seconds=3.0), []
         for stop in (*stops, 99):
             torch.manual_seed(1234 + stop)  # a state other than the saved one
             done = train_epoch(
-                trainer.learner,
+                trainer.train_step,
                 trainer.batches,
                 recipe,
                 at,
@@ -156,15 +160,15 @@ def test_interrupted_epoch_resumes_exactly(scenes: Path, monkeypatch: pytest.Mon
 def test_epoch_losses_are_means_over_steps(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(RECIPE, loss={"ce": 0.5, "kd": 2.0})
     trainer, terms, heard = tiny_trainer(scenes, recipe, teacher=a_teacher()), [], []
-    learn = trainer.learner.learn
+    learn = trainer.train_step.learn
 
     def spy(*given: Any) -> Tensor:
         terms.append(learn(*given))
         return terms[-1].clone()
 
-    monkeypatch.setattr(trainer.learner, "learn", spy)
+    monkeypatch.setattr(trainer.train_step, "learn", spy)
     done = train_epoch(
-        trainer.learner, trainer.batches, recipe, TrainState(()), lambda *given: heard.append(given[3].tolist())
+        trainer.train_step, trainer.batches, recipe, TrainState(()), lambda *given: heard.append(given[3].tolist())
     )
     assert isinstance(done, dict) and len(terms) == 3
     every = torch.stack(terms)
@@ -196,9 +200,9 @@ class Apart(ProcessGroup):
 def test_processes_agree_on_stopping_every_16_steps(scenes: Path, size: int, stopped: int) -> None:
     recipe = replace(RECIPE, batch_size=2)
     trainer, steps = tiny_trainer(scenes, recipe), []
-    trainer.learner.group = Apart(0, size)
+    trainer.train_step.group = Apart(0, size)
     at = train_epoch(
-        trainer.learner,
+        trainer.train_step,
         trainer.batches,
         recipe,
         TrainState(()),
@@ -211,7 +215,7 @@ def test_processes_agree_on_stopping_every_16_steps(scenes: Path, size: int, sto
 def test_complete_epoch_is_not_interrupted(scenes: Path) -> None:
     trainer, steps = tiny_trainer(scenes, RECIPE), []
     done = train_epoch(
-        trainer.learner,
+        trainer.train_step,
         trainer.batches,
         RECIPE,
         TrainState(()),
@@ -227,36 +231,36 @@ def test_random_numbers_differ_between_processes_and_epochs(
 ) -> None:
     recipe = replace(RECIPE, seed=7)
     trainer, drawn = tiny_trainer(scenes, recipe), []
-    trainer.learner.group = Apart(rank, 3)
-    learn = trainer.learner.learn
+    trainer.train_step.group = Apart(rank, 3)
+    learn = trainer.train_step.learn
 
     def spy(*given: Any) -> Tensor:
         drawn.append(float(torch.rand(())))
         return learn(*given)
 
-    monkeypatch.setattr(trainer.learner, "learn", spy)
-    train_epoch(trainer.learner, trainer.batches, recipe, TrainState(({},) * epoch))
+    monkeypatch.setattr(trainer.train_step, "learn", spy)
+    train_epoch(trainer.train_step, trainer.batches, recipe, TrainState(({},) * epoch))
     torch.manual_seed(seed_of(7, 3 * epoch + rank, 1))
     assert drawn[0] == float(torch.rand(()))
 
 
 def test_random_numbers_differ_between_epochs(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, drawn = tiny_trainer(scenes, RECIPE), []
-    learn = trainer.learner.learn
+    learn = trainer.train_step.learn
     monkeypatch.setattr(
-        trainer.learner, "learn", lambda *given: (drawn.append(float(torch.rand(()))), learn(*given))[1]
+        trainer.train_step, "learn", lambda *given: (drawn.append(float(torch.rand(()))), learn(*given))[1]
     )
     for history in ((), ({},), ({}, {})):
-        train_epoch(trainer.learner, trainer.batches, RECIPE, TrainState(history))
+        train_epoch(trainer.train_step, trainer.batches, RECIPE, TrainState(history))
     assert len(set(drawn)) == len(drawn)
     again = tiny_trainer(scenes, RECIPE)
     torch.manual_seed(99)
-    learned = again.learner.learn
+    learned = again.train_step.learn
     repeated: list[float] = []
     monkeypatch.setattr(
-        again.learner, "learn", lambda *given: (repeated.append(float(torch.rand(()))), learned(*given))[1]
+        again.train_step, "learn", lambda *given: (repeated.append(float(torch.rand(()))), learned(*given))[1]
     )
-    train_epoch(again.learner, again.batches, RECIPE, TrainState(({},)))
+    train_epoch(again.train_step, again.batches, RECIPE, TrainState(({},)))
     assert repeated == drawn[len(repeated) : 2 * len(repeated)]
 
 
@@ -264,9 +268,9 @@ def test_random_numbers_differ_between_epochs(scenes: Path, monkeypatch: pytest.
 def test_non_finite_loss_suggests_a_smaller_rate(scenes: Path, stopped: bool) -> None:
     trainer = tiny_trainer(scenes, RECIPE)
     with torch.no_grad():
-        next(iter(trainer.learner.student.model.parameters())).fill_(torch.nan)
+        next(iter(trainer.train_step.student.model.parameters())).fill_(torch.nan)
     with pytest.raises(KdedgeError) as caught:
-        train_epoch(trainer.learner, trainer.batches, RECIPE, TrainState(({},)), must_stop=lambda: stopped)
+        train_epoch(trainer.train_step, trainer.batches, RECIPE, TrainState(({},)), must_stop=lambda: stopped)
     rate = learning_rate(3 if stopped else 5, 9, 0.05, RECIPE.warmup_fraction)
     assert f"rate {rate:.3g}" in str(caught.value)
     assert "epoch 2" in str(caught.value) and "--lr 0.0125" in str(caught.value)
@@ -275,19 +279,19 @@ def test_non_finite_loss_suggests_a_smaller_rate(scenes: Path, stopped: bool) ->
 def test_non_finite_weights_after_the_last_step_are_an_error(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     single = replace(RECIPE, batch_size=48)
     lone = tiny_trainer(scenes, single)
-    monkeypatch.setattr(lone.learner, "learn", spoil_of(lone.learner))
+    monkeypatch.setattr(lone.train_step, "learn", spoil_of(lone.train_step))
     with pytest.raises(KdedgeError):
-        train_epoch(lone.learner, lone.batches, single, TrainState(()))
+        train_epoch(lone.train_step, lone.batches, single, TrainState(()))
 
 
-def spoil_of(learner: Any) -> Any:
+def spoil_of(train_step: Any) -> Any:
     """Return a step after which one weight is infinite although the loss is finite."""
-    learn = learner.learn
+    learn = train_step.learn
 
     def spoil(*given: Any) -> Tensor:
         terms = learn(*given)
         with torch.no_grad():
-            list(learner.student.model.parameters())[-1].view(-1)[0] = torch.inf
+            list(train_step.student.model.parameters())[-1].view(-1)[0] = torch.inf
         assert terms.isfinite().all()
         return terms
 
@@ -301,17 +305,17 @@ def test_teacher_receives_the_mixed_images(scenes: Path, mixed: dict[str, float]
     teacher = a_teacher().eval()
     for batch in trainer.batches.of(0):
         assert (batch.targets.max(dim=1).values < 1).any(), "images were mixed"
-        assert batch.taught is not None
+        assert batch.teacher_output is not None
         values = batch.images.permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             expected = teacher((values - 0.5) / 0.25)
-        torch.testing.assert_close(batch.taught.logits, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(batch.teacher_output.logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_maps_are_compared_for_the_teachers_prediction(scenes: Path) -> None:
     trainer = tiny_trainer(scenes, replace(RECIPE, loss={"kd": 1.0}), teacher=a_teacher())
-    student, images = trainer.learner.student.eval(), trainer.examiner.val.pixels
-    predictions = trainer.examiner.teacher_outputs
+    student, images = trainer.train_step.student.eval(), trainer.evaluator.val.pixels
+    predictions = trainer.evaluator.teacher_outputs
     assert predictions is not None and predictions.maps is not None
     every = torch.arange(len(CLASSES)).expand(len(images), -1)
     with torch.no_grad():
@@ -326,7 +330,7 @@ def test_maps_are_compared_for_the_teachers_prediction(scenes: Path) -> None:
         pairs = zip(chosen.flatten(1).numpy(), predictions.maps.flatten(1).numpy(), strict=True)
         return float(np.mean([np.corrcoef(ours, theirs)[0, 1] for ours, theirs in pairs]))
 
-    found = trainer.examiner.validate()["val_map_pearson"]
+    found = trainer.evaluator.validate()["val_map_pearson"]
     assert found == pytest.approx(mean_pearson(classes), abs=1e-5)
     assert abs(found - mean_pearson(own)) > 1e-3
 

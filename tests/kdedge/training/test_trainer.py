@@ -91,12 +91,12 @@ class TestEpochs:
         result = trainer.run(tmp_path, Listener(), resume=False)
         for name, which in ((BEST, "best"), (LAST, "last")):
             state = load_file(tmp_path / name)
-            student = trainer.learner.student.eval()
+            student = trainer.train_step.student.eval()
             student.model.load_state_dict(
                 {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
             )
             with torch.no_grad():
-                hits = student(trainer.examiner.val.pixels).logits.argmax(dim=1) == trainer.examiner.val.targets
+                hits = student(trainer.evaluator.val.pixels).logits.argmax(dim=1) == trainer.evaluator.val.targets
             assert hits.float().mean().item() == pytest.approx(result[which]["val_top1"])
 
     @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ class TestEpochs:
             recipe = taught("ce kd dkd dist at hint cat e2 map mapall", augmentation=MIXED, batch_size=batch_size)
             trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
             with Reads() as reads:
-                train_epoch(trainer.learner, trainer.batches, recipe, TrainState())
+                train_epoch(trainer.train_step, trainer.batches, recipe, TrainState())
             counts.append(reads.count)
         assert counts[0] == counts[1] > 0
 
@@ -194,7 +194,7 @@ def test_terms_receive_float32_under_bfloat16(name: str, scenes: Path, monkeypat
     for bf16 in (False, True):
         trainer = tiny_trainer(scenes, taught(name), teacher=a_teacher(), bf16=bf16)
         batch = next(trainer.batches.of(0))
-        values[bf16] = trainer.learner.terms(batch.images, batch.targets, batch.taught)
+        values[bf16] = trainer.train_step.terms(batch.images, batch.targets, batch.teacher_output)
     assert seen == [({torch.float32}, False)] * 2
     assert values[True].dtype == torch.float32
     assert values[True].item() != values[False].item(), "forward passes are rounded"
@@ -229,14 +229,14 @@ class TestMeasurement:
             folder = tmp_path / str(measured)
             folder.mkdir()
             trainer = tiny_trainer(scenes, recipe, model=model, teacher=a_teacher())
-            before = snapshot(trainer.learner.student.model)
+            before = snapshot(trainer.train_step.student.model)
             random_state = torch.get_rng_state()
             if measured:
                 assert measurements.seconds_per_epoch(trainer, steps=2) > 0
-                assert not differing(before, trainer.learner.student.model.state_dict())
+                assert not differing(before, trainer.train_step.student.model.state_dict())
                 assert torch.equal(random_state, torch.get_rng_state())
-                assert all(parameter.grad is None for parameter in trainer.learner.student.model.parameters())
-                assert not trainer.learner.optimizer.state
+                assert all(parameter.grad is None for parameter in trainer.train_step.student.model.parameters())
+                assert not trainer.train_step.optimizer.state
             trainer.run(folder, Listener(), resume=False)
             finished.append(load_file(folder / LAST))
         assert not differing(*finished)
@@ -262,13 +262,13 @@ class TestMeasurement:
 
     def test_largest_stable_rate_is_found_without_side_effects(self, scenes: Path) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=48, augmentation=STILL))
-        before = snapshot(trainer.learner.student.model)
+        before = snapshot(trainer.train_step.student.model)
         rate = measurements.find_learning_rate(trainer, RECIPE.loss, 5.0)
         assert rate in [5 / 4**trial for trial in range(1, 6)], "a rate of 5 does not lower the loss"
         assert measurements.find_learning_rate(trainer, RECIPE.loss, rate) == rate
         assert measurements.find_learning_rate(trainer, RECIPE.loss, rate / 2) == rate / 2, "the rate is not increased"
-        assert not differing(before, trainer.learner.student.model.state_dict())
-        assert not trainer.learner.optimizer.state
+        assert not differing(before, trainer.train_step.student.model.state_dict())
+        assert not trainer.train_step.optimizer.state
 
 
 class Poison(Listener):
@@ -298,7 +298,7 @@ class TestNotANumber:
                 good.update({name: (tmp_path / name).read_bytes() for name in (BEST, LAST, METRICS)})
 
         with pytest.raises(KdedgeError, match=r"not finite in epoch 2 .*kept.*--lr 0\.0125") as caught:
-            trainer.run(tmp_path, Watcher(trainer.learner.student, 1, step, value), resume=False)
+            trainer.run(tmp_path, Watcher(trainer.train_step.student, 1, step, value), resume=False)
         assert "\n" not in str(caught.value)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == good
         assert all(value.isfinite().all() for value in load_file(tmp_path / LAST).values())

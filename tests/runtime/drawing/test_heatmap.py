@@ -93,7 +93,7 @@ def test_area_counts_values_above_half_maximum() -> None:
     assert heat_stats(_map(c00=4.0, c01=2.0, c02=1.9, c03=2.1), WHOLE, 50, 100).area_frac == 2 / 16
 
 
-@pytest.mark.parametrize(("cells", "entropy"), [((1.0, 1.0), 1.0), ((3.0, 0.0), 0.0), ((3.0, 1.0), 0.811278)])
+@pytest.mark.parametrize(("positions", "entropy"), [((1.0, 1.0), 1.0), ((3.0, 0.0), 0.0), ((3.0, 1.0), 0.811278)])
 def test_entropy_of_two_positions_matches_binary_entropy(positions: tuple[float, float], entropy: float) -> None:
     assert heat_stats(np.array([positions], np.float32), WHOLE, 50, 100).entropy == pytest.approx(entropy, abs=1e-6)
 

@@ -27,7 +27,7 @@ SHA = "ab" * 32
 
 def verdict(number: int = 0, *, size_bytes: int = 1000, **changes: object) -> Verdict:
     values: dict[str, object] = {
-        "judgement": "right",
+        "judgment": "right",
         "frame_jpeg": number.to_bytes(8, "big") + bytes(size_bytes - 8),
         "saliency_map": np.arange(49, dtype=np.float32).reshape(7, 7) - 20,
         "label": "red",
@@ -63,11 +63,11 @@ class TestVerdict:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"judgement": "maybe"}, "'maybe' is not a valid judgement.*right, wrong, label, place"),
-            ({"judgement": "label"}, "correct label is required"),
+            ({"judgment": "maybe"}, "'maybe' is not a valid judgment.*right, wrong, label, place"),
+            ({"judgment": "label"}, "correct label is required"),
             ({"correct_label": "blue"}, "not allowed for any other"),
-            ({"judgement": "label", "correct_label": "  "}, "1 to 200 characters"),
-            ({"judgement": "label", "correct_label": "x" * 201}, "1 to 200 characters"),
+            ({"judgment": "label", "correct_label": "  "}, "1 to 200 characters"),
+            ({"judgment": "label", "correct_label": "x" * 201}, "1 to 200 characters"),
             ({"box": (0.5, 0.0, 0.5, 1.0)}, "is not a valid box"),
             ({"box": (0.0, 0.0, 0.5, 1.1)}, "is not a valid box"),
             ({"box": (float("nan"), 0.0, 0.5, 1.0)}, "is not a valid box"),
@@ -77,7 +77,7 @@ class TestVerdict:
         with pytest.raises(UsageError, match=message):
             verdict(**changes)
 
-    @pytest.mark.parametrize(("judgement", "label"), [("right", "red"), ("place", "red"), ("wrong", None)])
+    @pytest.mark.parametrize(("judgment", "label"), [("right", "red"), ("place", "red"), ("wrong", None)])
     def test_true_label_depends_on_judgment(self, judgment: str, label: str | None) -> None:
         assert verdict(judgment=judgment).true_label == label
 

@@ -146,9 +146,9 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
     before = _picture(page)
     time.sleep(0.5)
     assert (_picture(page) == before).all(), "the image is on hold"
-    page.click("[data-judgement=right]")
+    page.click("[data-judgment=right]")
     page.wait_for_selector("#told.good:has-text('red is correct')")
-    page.click("[data-judgement=wrong]")
+    page.click("[data-judgment=wrong]")
     page.wait_for_selector("#told.good:has-text('red is wrong')")
     right, wrong = store
     assert (right.judgment, wrong.judgment) == ("right", "wrong")
@@ -165,18 +165,18 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
 
 def test_correct_class_can_be_searched_or_typed(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
     page = _live(chromium, watched.url, **DESK)
-    page.click("[data-judgement=label]")
+    page.click("[data-judgment=label]")
     page.wait_for_selector("dialog input:focus")
     assert page.get_attribute("#hold", "aria-pressed") == "true", "the image is on hold during the dialog"
     page.keyboard.type("BLU")
     page.keyboard.press("Enter")
     page.wait_for_selector("#told:has-text('red should be blue')")
     page.wait_for_selector("#state.live")
-    page.click("[data-judgement=label]")
+    page.click("[data-judgment=label]")
     page.fill("dialog input", "<i>violet</i>")
     page.click("dialog .choices button")
     page.wait_for_selector("#told:has-text('<i>violet</i>')")
-    page.click("[data-judgement=label]")
+    page.click("[data-judgment=label]")
     page.click("dialog button:text-is('Cancel')")
     page.wait_for_selector("#state.live")
     assert [verdict.true_label for verdict in store] == ["blue", "<i>violet</i>"]
@@ -186,7 +186,7 @@ def test_correct_class_can_be_searched_or_typed(chromium: Any, watched: LiveView
 @pytest.mark.parametrize("context", [DESK, PHONE], ids=["desk", "phone"])
 def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore, context: dict[str, Any]) -> None:
     page = _live(chromium, watched.url, **context)
-    page.click("[data-judgement=place]")
+    page.click("[data-judgment=place]")
     page.wait_for_selector("#drawing:visible")
     assert page.is_disabled("#box-store"), "disabled without a box"
     frame = page.locator("#picture").bounding_box()
@@ -206,7 +206,7 @@ def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore
     assert verdict.judgment == "place"
     np.testing.assert_allclose(verdict.box, (0.25, 0.3, 0.75, 0.8), atol=0.01)
     assert page.is_hidden("#drawing")
-    page.click("[data-judgement=place]")
+    page.click("[data-judgment=place]")
     page.click("#box-cancel")
     page.wait_for_selector("#state.live")
     assert len(store) == 1
@@ -219,7 +219,7 @@ def test_page_fits_a_phone(chromium: Any, watched: LiveView, scheme: str) -> Non
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for button in page.query_selector_all("button:visible"):
         assert button.bounding_box()["height"] >= 44, "large enough for touch"
-    page.tap("[data-judgement=right]")
+    page.tap("[data-judgment=right]")
     page.wait_for_selector("#told.good")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(246, 245, 248)", "dark": "rgb(18, 17, 23)"}[scheme]
@@ -300,7 +300,7 @@ def test_long_displayed_image_accepts_feedback(
         try:
             page = _live(chromium, view.url, **DESK)
             page.wait_for_timeout(1500)
-            page.click("[data-judgement=right]:enabled")
+            page.click("[data-judgment=right]:enabled")
             page.wait_for_selector("#told.good")
         finally:
             ended.set()

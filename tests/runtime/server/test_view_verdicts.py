@@ -22,7 +22,7 @@ def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: RunPro
     with Run(view, progress):
         serial = shown_now(view)
         time.sleep(0.2)  # the run continues
-        status, prediction = post(view, "/feedback", {"serial": serial, "judgement": "right"})
+        status, prediction = post(view, "/feedback", {"serial": serial, "judgment": "right"})
     assert (status, prediction) == (200, {"label": "<b>stop</b>", "kept": 1})
     (verdict,) = store
     assert verdict.frame_name == f"#{serial - 1}"
@@ -33,11 +33,11 @@ def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: RunPro
 
 
 @pytest.mark.parametrize(
-    ("said", "judgement", "label", "box"),
+    ("said", "judgment", "label", "box"),
     [
-        ({"judgement": "wrong"}, "wrong", None, None),
-        ({"judgement": "label", "label": " a <new> class "}, "label", "a <new> class", None),
-        ({"judgement": "place", "box": [0.1, 0.2, 0.5, 1]}, "place", "<b>stop</b>", (0.1, 0.2, 0.5, 1.0)),
+        ({"judgment": "wrong"}, "wrong", None, None),
+        ({"judgment": "label", "label": " a <new> class "}, "label", "a <new> class", None),
+        ({"judgment": "place", "box": [0.1, 0.2, 0.5, 1]}, "place", "<b>stop</b>", (0.1, 0.2, 0.5, 1.0)),
     ],
 )
 def test_every_judgment_is_stored(
@@ -58,19 +58,19 @@ def test_every_judgment_is_stored(
 @pytest.mark.parametrize(
     "said",
     [
-        {"judgement": "maybe"},
-        {"judgement": ["right"]},
+        {"judgment": "maybe"},
+        {"judgment": ["right"]},
         {},
-        {"judgement": "label"},
-        {"judgement": "label", "label": "x" * 500},
-        {"judgement": "label", "label": 3},
-        {"judgement": "label", "label": "\ud800"},
-        {"judgement": "place", "box": [0, 0, 2, 1]},
-        {"judgement": "place", "box": [0, 0, 1]},
-        {"judgement": "place", "box": [0, 0, 1, 10**400]},
-        {"judgement": "place", "box": "all"},
-        {"judgement": "right", "serial": "1"},
-        {"judgement": "right", "serial": 10**9},
+        {"judgment": "label"},
+        {"judgment": "label", "label": "x" * 500},
+        {"judgment": "label", "label": 3},
+        {"judgment": "label", "label": "\ud800"},
+        {"judgment": "place", "box": [0, 0, 2, 1]},
+        {"judgment": "place", "box": [0, 0, 1]},
+        {"judgment": "place", "box": [0, 0, 1, 10**400]},
+        {"judgment": "place", "box": "all"},
+        {"judgment": "right", "serial": "1"},
+        {"judgment": "right", "serial": 10**9},
     ],
 )
 def test_invalid_feedback_is_rejected(view: LiveView, progress: RunProgress, store: FeedbackStore, said: dict) -> None:
@@ -100,7 +100,7 @@ def test_held_frame_is_kept(view: LiveView, progress: RunProgress, store: Feedba
 def test_feedback_without_store_is_rejected(controls: Controls, progress: RunProgress) -> None:
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
         assert json.loads(get(view, "/metrics.json")[1])["feedback"] is None
-        status, prediction = post(view, "/feedback", {"serial": shown_now(view), "judgement": "right"})
+        status, prediction = post(view, "/feedback", {"serial": shown_now(view), "judgment": "right"})
         assert status == 400
         assert "--feedback FILE" in prediction["error"]
 
@@ -115,7 +115,7 @@ def test_unusable_store_is_reported_and_view_continues(
         Run(view, progress) as run,
     ):
         serial = shown_now(view)
-        status, prediction = post(view, "/feedback", {"serial": serial, "judgement": "right"})
+        status, prediction = post(view, "/feedback", {"serial": serial, "judgment": "right"})
         assert status == 500
         assert "feedback.sqlite" in prediction["error"]
         assert json.loads(get(view, "/metrics.json")[1])["feedback"] == {"kept": None}

@@ -61,7 +61,7 @@ def find_class_token_row(
     gather, inside = view.nodes[taker], {taker}
     shape = values[gather.input[0]].shape
     for at in reversed([at for at in path if at < taker]):
-        users = set(view.takers.get(view.nodes[at].output[0], [])).intersection(path)
+        users = set(view.consumers.get(view.nodes[at].output[0], [])).intersection(path)
         if users <= inside and values[view.nodes[at].output[0]].shape[:2] == shape[:2]:
             inside |= {at} if _works_on_each(view, view.nodes[at], values) else set()
     if len(inside) == 1:

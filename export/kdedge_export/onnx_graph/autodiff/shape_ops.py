@@ -104,7 +104,7 @@ def _in_order(places: Array, count: int) -> bool:
 
 
 def put_back(step: RuleContext, grad: str, x: str, axis: int, taken: NDArray[np.int64]) -> str:
-    """Scatter a gradient to the positions `taken` of an axis, each unique; zero elsewhere."""
+    """Scatter a gradient to the positions `inputs_of` of an axis, each unique; zero elsewhere."""
     shape = step.shape(x)
     if np.array_equal(taken, np.arange(shape[axis])):
         return grad

@@ -45,7 +45,7 @@ def _read_from_outside(view: GraphIndex, tensor: str, logits: str) -> set[str]:
     """Return the tensors read by the nodes after a tensor that do not depend on it."""
     path = [view.nodes[at] for at in view.between(tensor, logits)]
     inside = {tensor}.union(*(node.output for node in path))
-    return {item for node in path for item in view.taken(node)} - inside
+    return {item for node in path for item in view.inputs_of(node)} - inside
 
 
 def _tail(view: GraphIndex, tensor: str, logits: str, held: Mapping[str, Array], name: str) -> TensorProbe:

@@ -93,11 +93,11 @@ function mark() {
   if (held) become("held", STATES.held);
 }
 
-async function judge(judgement, more = {}) {
-  const { label, kept } = await ask("/feedback", { serial: shown, judgement, ...more });
+async function judge(judgment, more = {}) {
+  const { label, kept } = await ask("/feedback", { serial: shown, judgment, ...more });
   const words = { right: `${label} is correct`, wrong: `${label} is wrong`, label: `${label} should be ${more.label}`,
                   place: `wrong region for ${label}` };
-  tell(`Stored: ${words[judgement]}. ${count(kept)} ${kept === 1 ? "entry" : "entries"} in total.`, "good");
+  tell(`Stored: ${words[judgment]}. ${count(kept)} ${kept === 1 ? "entry" : "entries"} in total.`, "good");
 }
 
 /** Hold the image during a dialog, and resume afterwards unless it was on hold before. */
@@ -269,8 +269,8 @@ async function poll() {
 
 at("hold").onclick = () => attempt(async () => { if (held) release(); else await hold(); });
 at("verdicts").onclick = ({ target }) => {
-  const judgement = target.closest("button")?.dataset.judgement;
-  if (judgement) attempt(JUDGING[judgement]);
+  const judgment = target.closest("button")?.dataset.judgment;
+  if (judgment) attempt(JUDGING[judgment]);
 };
 at("explain").onclick = () => attempt(chooseClass);
 at("method").onchange = () => attempt(() => set({ method: at("method").value }));

@@ -297,7 +297,7 @@ class _ViewHandler(RequestHandler):
             raise UsageError(_PASSED)
         verdict = Verdict.of(
             prediction,
-            said.get("judgement"),  # type: ignore[arg-type]  # checked by the verdict
+            said.get("judgment"),  # type: ignore[arg-type]  # checked by the verdict
             model_sha256=feedback.model_sha256,
             correct_label=_optional_text(said.get("label")),
             box=_optional_box(said.get("box")),
