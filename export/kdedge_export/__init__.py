@@ -10,7 +10,7 @@ kdedge_export.add_saliency("theirs.onnx", "ours.onnx")
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import kdedge_runtime  # noqa: F401  # turns onnxruntime's telemetry off, before any import of it here
+from kdedge_runtime import __version__ as __version__  # also turns onnxruntime's telemetry off before any import of it
 
 if TYPE_CHECKING:
     from kdedge_export.file_quantization import quantize
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kdedge_export.verified_export import export, exportable
 
 __all__ = ["Models", "PixelInput", "ValidationSet", "add_saliency", "export", "exportable", "quantize", "validate"]
-__version__ = "0.1.0"
 
 _HOMES = {
     "Models": "validation.inputs",
