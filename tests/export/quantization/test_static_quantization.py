@@ -194,7 +194,7 @@ def test_note_records_the_settings(full_range: Quantized, calibration: np.ndarra
         "calibration_sha256": hashlib.sha256(calibration.tobytes()).hexdigest(),
         "calibration_images": len(calibration),
         "float_layers": [],
-        "goal": {"keep_heatmaps": None, "max_drop": None},
+        "goal": {"min_map_correlation": None, "max_drop": None},
         "reduce_range": False,
     }
     assert held_out["images"] == 16 and 0.5 < held_out["agreement"] <= 1 and held_out["top1"] is None

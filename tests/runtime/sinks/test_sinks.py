@@ -305,13 +305,13 @@ def test_full_disk_leaves_complete_lines(tmp_path: Path) -> None:
     program = (
         "import resource, sys, threading\n"
         "from pathlib import Path\n"
-        "from test_sinks import _answer, JsonLines, Progress, PictureSource, KdedgeError\n"
+        "from test_sinks import _prediction, JsonLinesFile, RunProgress, ImageSource, KdedgeError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "progress = Progress(PictureSource(Path('.')))\n"
+        "progress = RunProgress(ImageSource(Path('.')))\n"
         "try:\n"
-        "    with JsonLines('a.jsonl', threading.Event()) as sink:\n"
+        "    with JsonLinesFile('a.jsonl', threading.Event()) as sink:\n"
         "        for index in range(100):\n"
-        "            sink.write(_answer(index), progress)\n"
+        "            sink.write(_prediction(index), progress)\n"
         "except KdedgeError as error:\n"
         "    print(error)"
     )

@@ -183,8 +183,8 @@ def test_only_abandoned_scratch_folders_are_removed(scratch: Path) -> None:
 
 def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
     killed_within(
-        "from kdedge_runtime.util.files import staged\n"
-        "with staged(Path(sys.argv[1])) as temporary:\n"
+        "from kdedge_runtime.util.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_bytes(bytes(1000))\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)",

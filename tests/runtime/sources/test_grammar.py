@@ -36,8 +36,8 @@ def test_addresses_are_classified(text: str, kind: str, address: str) -> None:
 
 def test_paths_are_classified(photos: Path) -> None:
     (photos / "film.mp4").touch()
-    assert parse_source(str(photos)).kind == "pictures"
-    assert parse_source(str(photos / "1-red.png")).kind == "pictures"
+    assert parse_source(str(photos)).kind == "images"
+    assert parse_source(str(photos / "1-red.png")).kind == "images"
     assert parse_source(str(photos / "film.mp4")).kind == "video"
     assert parse_source(str(photos / "*.mp4")).address == str(photos / "film.mp4")
 
@@ -96,7 +96,7 @@ def test_unknown_home_folder_is_a_usage_error() -> None:
 def test_file_name_with_colon_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "12:30.png")
     monkeypatch.chdir(tmp_path)
-    assert parse_source("12:30.png").kind == "pictures"
+    assert parse_source("12:30.png").kind == "images"
 
 
 def test_loop_repeats_with_continuous_indices(photos: Path) -> None:

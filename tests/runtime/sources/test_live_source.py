@@ -130,7 +130,7 @@ def test_wait_for_lost_camera_can_be_stopped(latest: bool) -> None:
 
 
 def test_hanging_camera_is_released_by_reading_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.sources.live_source._GOODBYE_S", 0.1)
+    monkeypatch.setattr("kdedge_runtime.sources.live_source._JOIN_TIMEOUT_S", 0.1)
     plug, released = Plug(), threading.Event()
 
     class Hanging(PluggedCamera):

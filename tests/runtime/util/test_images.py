@@ -303,10 +303,10 @@ def test_image_exceeding_memory_is_skipped(tmp_path: Path) -> None:
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from kdedge_runtime.util.process import memory_mb\n"
-        "from kdedge_runtime.sources.image_source import PictureSource\n"
+        "from kdedge_runtime.sources.image_source import ImageSource\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         "resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 100 * 2**20,) * 2)\n"
-        "with PictureSource(Path(sys.argv[1])) as source:\n"
+        "with ImageSource(Path(sys.argv[1])) as source:\n"
         "    print([frame.name for frame in source], source.unreadable)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
