@@ -21,7 +21,7 @@ ABOUT = {"model": "colour.onnx", "source": "camera 0", "runtime": "onnxruntime"}
 MAP = np.array([[1.0, -2.0], [0.0, 4.0]], np.float32)
 
 
-def an_prediction(index: int, shade: int = 128) -> Prediction:
+def a_prediction(index: int, shade: int = 128) -> Prediction:
     picture = np.full((48, 64, 3), shade, np.uint8)
     return Prediction(
         frame=Frame(index, picture, time.monotonic(), f"#{index}"),
@@ -53,7 +53,7 @@ class Run:
 
     def _predictions(self) -> None:
         while not self._ended.wait(0.01):
-            prediction = an_prediction(self.written)
+            prediction = a_prediction(self.written)
             if self.view.wants_overlay:
                 prediction = replace(prediction, overlay=prediction.frame.rgb)
                 self.drawn += 1

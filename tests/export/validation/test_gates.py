@@ -231,7 +231,7 @@ def test_empty_labels_score_zero() -> None:
     assert check_labels("fp32", (), ()).measured == 0
 
 
-@pytest.mark.parametrize("test", ["class", "picture", "head"])
+@pytest.mark.parametrize("test", ["class", "image", "head"])
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
 def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> None:
     ends = Interval(0.2, 0.5)
@@ -240,9 +240,9 @@ def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> Non
     assert (found.key, found.relation, found.bound, found.unit) == (
         f"int8_map_follows_{test}", "<=", 0.7, "correlation",
     )  # fmt: skip
-    words = {"class": "another class", "picture": "another image", "head": "a random head"}
+    words = {"class": "another class", "image": "another image", "head": "a random head"}
     assert found.name.startswith("int8 map") and found.name.endswith(words[test])
-    if method == "eigencam" and test != "picture":
+    if method == "eigencam" and test != "image":
         assert (found.outcome, found.measured, found.interval) == ("not measured", None, None)
     else:
         assert (found.outcome, found.measured, found.interval) == ("passed", 0.3, ends)
@@ -258,7 +258,7 @@ def test_images_needed_for_sanity_assume_one_unchanged_map() -> None:
 
 @pytest.mark.parametrize(
     ("test", "outcome", "needed", "token"),
-    [("class", "not measured", None, "no other class"), ("picture", "inconclusive", 2, "1 image")],
+    [("class", "not measured", None, "no other class"), ("image", "inconclusive", 2, "1 image")],
 )
 def test_impossible_change_is_reported_with_its_reason(test: str, outcome: str, needed: int | None, token: str) -> None:
     found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
@@ -277,7 +277,7 @@ def test_maps_that_do_not_change_fail_the_sanity_check() -> None:
 
 
 def test_sanity_check_uses_the_interval() -> None:
-    unsure = Sanity("picture", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
+    unsure = Sanity("image", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
     few = check_sanity(unsure, 3, "gradcam", Gates())
     assert (few.outcome, few.images_needed) == ("inconclusive", 4)
     # The check never uses more images than this.
@@ -291,7 +291,7 @@ def test_class_agnostic_method_is_checked_with_images_only() -> None:
     unmeasured = check_sanity(still, 64, "eigencam", Gates())
     assert unmeasured.outcome == "not measured"
     assert unmeasured.reason == "eigencam is class-agnostic"
-    assert check_sanity(replace(still, test="picture"), 64, "eigencam", Gates()).outcome == "failed"
+    assert check_sanity(replace(still, test="image"), 64, "eigencam", Gates()).outcome == "failed"
 
 
 class TestFaithfulness:

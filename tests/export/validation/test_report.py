@@ -127,9 +127,9 @@ def test_shuffled_predictions_fail_without_labels(tmp_path: Path) -> None:
 def test_image_sanity_check_needs_two_images(tmp_path: Path) -> None:
     report, evidence = run(tmp_path, images=IMAGES[:1], targets=None, int8=None, quick=True)
     outcomes = {check.key: check.outcome for check in report.checks if "follows" in check.key}
-    expected = {f"{role}_map_follows_{test}" for role in ("student", "fp32") for test in ("class", "picture")}
+    expected = {f"{role}_map_follows_{test}" for role in ("student", "fp32") for test in ("class", "image")}
     assert set(outcomes) == expected
-    assert {outcome for key, outcome in outcomes.items() if key.endswith("picture")} == {"inconclusive"}
+    assert {outcome for key, outcome in outcomes.items() if key.endswith("image")} == {"inconclusive"}
     assert not report.passed
     (line,) = (line for line in checklist(report.checks) if line.startswith("[?] fp32 map similarity to another image"))
     assert line.endswith("INCONCLUSIVE with 1 image; at least 2 are needed")
@@ -266,7 +266,7 @@ class TestJson:
         Draft202012Validator.check_schema(schema)
         faults = [fault.message for fault in Draft202012Validator(schema).iter_errors(document)]
         assert faults == []
-        assert (document["schema"], document["passed"], document["images"]) == (4, True, 400)
+        assert (document["schema"], document["passed"], document["images"]) == (5, True, 400)
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
         assert list(document["localization"]["rows"]) == [*ROLES, "centre", "random", "edges"]

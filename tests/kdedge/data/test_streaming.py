@@ -158,8 +158,8 @@ def test_killed_worker_is_a_single_sentence_error(split: Split) -> None:
 
 TRAINING = """
 import sys, threading, time
-from kdedge.data import scan
-from kdedge.data.streaming import Stream
+from kdedge.data import index_dataset
+from kdedge.data.streaming import ImageStream
 from kdedge_runtime.metadata import ImageInput
 
 def name_workers(stream):  # as soon as they are there: the signals come while some have hardly begun
@@ -168,7 +168,7 @@ def name_workers(stream):  # as soon as they are there: the signals come while s
     print(*[worker.pid for worker in stream._loader._iterator._workers], flush=True)
 
 def main():
-    stream = Stream(scan(sys.argv[1]).test, ImageInput(16, 16, (0.5,) * 3, (0.5,) * 3), workers=2)
+    stream = ImageStream(index_dataset(sys.argv[1]).test, ImageInput(16, 16, (0.5,) * 3, (0.5,) * 3), workers=2)
     threading.Thread(target=name_workers, args=(stream,)).start()
     while True:
         for _ in stream.batches([[0, 1, 2]] * 100):

@@ -234,7 +234,7 @@ def test_goal_keeps_fp32_layers_and_missed_goal_leaves_no_file(exported_run: Pat
     )
     assert kept.tradeoff is not None and kept.tradeoff.met and kept.int8 is not None
     note = Model.load(kept.int8).metadata.quantization
-    assert note is not None and note["goal"] == {"keep_heatmaps": 0.98, "max_drop": 5.0}
+    assert note is not None and note["goal"] == {"min_map_correlation": 0.98, "max_drop": 5.0}
     check_goal_reached(kept)
     missed = export_model(
         str(exported_run), output=tmp_path / "missed.onnx", with_int8=True, goal=FidelityGoal(1 - 1e-9), profile=GENERIC

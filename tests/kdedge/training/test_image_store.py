@@ -19,12 +19,9 @@ from kdedge.training.image_store import DeviceImages, StreamedImages, evaluation
 from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.progress import no_progress
 
 SPEC = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)
-
-
-def no_progress(done: int, total: int) -> None:
-    pass
 
 
 @pytest.fixture

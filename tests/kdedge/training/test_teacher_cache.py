@@ -28,7 +28,7 @@ from kdedge_runtime.errors import KdedgeError, UsageError
 KEY = {"teacher": "abc", "views": 2}
 
 
-def an_prediction(count: int = 6, scale: float = 1.0) -> ModelOutput:
+def a_prediction(count: int = 6, scale: float = 1.0) -> ModelOutput:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(count, 5, generator=generator)
     maps = scale * torch.randn(count, 3, 4, 4, generator=generator)
@@ -37,7 +37,7 @@ def an_prediction(count: int = 6, scale: float = 1.0) -> ModelOutput:
 
 class TestFile:
     def test_roundtrip(self, tmp_path: Path) -> None:
-        prediction = an_prediction()
+        prediction = a_prediction()
         assert TeacherCache(tmp_path, KEY).read("view-0") is None
         TeacherCache(tmp_path, KEY).write("view-0", to_half_precision(prediction))
         kept = TeacherCache(tmp_path, KEY).read("view-0")
@@ -50,7 +50,7 @@ class TestFile:
 
     @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
     def test_maps_keep_their_shape_at_any_scale(self, tmp_path: Path, scale: float) -> None:
-        prediction = an_prediction(scale=scale)
+        prediction = a_prediction(scale=scale)
         cache = TeacherCache(tmp_path, KEY)
         cache.write("view-0", to_half_precision(prediction))
         kept = cache.read("view-0")
@@ -61,12 +61,12 @@ class TestFile:
 
     def test_zero_map_stays_zero(self, tmp_path: Path) -> None:
         cache = TeacherCache(tmp_path, KEY)
-        cache.write("view-0", to_half_precision(replace(an_prediction(), maps=torch.zeros(6, 3, 4, 4))))
+        cache.write("view-0", to_half_precision(replace(a_prediction(), maps=torch.zeros(6, 3, 4, 4))))
         kept = cache.read("view-0")
         assert kept is not None and kept.maps is not None and not kept.maps.any()
 
     def test_keys_have_separate_folders(self, tmp_path: Path) -> None:
-        TeacherCache(tmp_path, KEY).write("view-0", to_half_precision(an_prediction()))
+        TeacherCache(tmp_path, KEY).write("view-0", to_half_precision(a_prediction()))
         assert TeacherCache(tmp_path, KEY | {"teacher": "abd"}).read("view-0") is None
 
     def test_outputs_of_another_key_are_rejected(self, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ class TestFile:
 
     def test_damaged_file_is_rejected(self, tmp_path: Path) -> None:
         cache = TeacherCache(tmp_path, KEY)
-        cache.write("view-0", to_half_precision(an_prediction()))
+        cache.write("view-0", to_half_precision(a_prediction()))
         (file,) = cache.folder.glob("view-0*")
         file.write_bytes(file.read_bytes()[:50])
         with pytest.raises(UsageError, match=r"Cannot read the teacher outputs in .*Remove the file"):
@@ -91,8 +91,8 @@ class TestFile:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 100, 100))
         # 5 logits and 3 maps of 16 positions in 2 bytes, 3 classes in 4: 118 bytes per image.
         with pytest.raises(KdedgeError, match=r"1,000,000 images need 118\.0 MB.*--resume.*--cache-teacher"):
-            cache.require_room(to_half_precision(an_prediction()), 1_000_000)
-        cache.require_room(to_half_precision(an_prediction()), 0)
+            cache.require_room(to_half_precision(a_prediction()), 1_000_000)
+        cache.require_room(to_half_precision(a_prediction()), 0)
 
     def test_full_disk_leaves_no_partial_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def filling_up(tensors: dict[str, Tensor], path: Path) -> None:
@@ -102,7 +102,7 @@ class TestFile:
         cache = TeacherCache(tmp_path, KEY)
         monkeypatch.setattr(cache_module, "save_file", filling_up)
         with pytest.raises(KdedgeError, match="No space left"):
-            cache.write("view-0", to_half_precision(an_prediction()))
+            cache.write("view-0", to_half_precision(a_prediction()))
         assert [path.name for path in cache.folder.iterdir()] == ["key.json"]
 
 

@@ -59,14 +59,14 @@ def assert_cut_off(slow: socket.socket, part: bytes) -> None:
 
 
 def test_slow_request_head_times_out(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.server.http_server.PATIENCE_S", 0.6)
+    monkeypatch.setattr("kdedge_runtime.server.http_server.TIMEOUT_S", 0.6)
     with connect(view) as slow:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
         assert_cut_off(slow, b"X: y\r\n")
 
 
 def test_slow_request_body_times_out(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.server.http_server.PATIENCE_S", 0.6)
+    monkeypatch.setattr("kdedge_runtime.server.http_server.TIMEOUT_S", 0.6)
     head = b"POST /controls HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
     with connect(view) as slow:
         slow.sendall(head)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from view_client import ABOUT, HERE, Run, an_prediction, authority, get, post, shown_now
+from view_client import ABOUT, HERE, Run, a_prediction, authority, get, post, shown_now
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
@@ -56,7 +56,7 @@ def test_metrics_contain_page_data(view: LiveView, progress: RunProgress) -> Non
     assert before["controls"] == {"class": None, "method": "cam", "opacity": 0.6}
     with progress.timer.measure("inference"):
         pass
-    prediction = an_prediction(6)
+    prediction = a_prediction(6)
     progress.count(prediction)
     view.write(prediction, progress)
     response, body = get(view, "/metrics.json?now")
@@ -118,7 +118,7 @@ def test_snapshot_is_current(view: LiveView, progress: RunProgress) -> None:
 
 
 def test_slowly_explained_image_is_shown(view: LiveView, progress: RunProgress) -> None:
-    slow = an_prediction(0)
+    slow = a_prediction(0)
     frame = replace(slow.frame, captured_at=time.monotonic() - 5)
     slow = replace(slow, frame=frame, overlay=slow.frame.rgb)
     progress.count(slow)
@@ -264,7 +264,7 @@ def test_image_rate_for_viewers_is_limited(view: LiveView, progress: RunProgress
 def test_image_rate_depends_on_sending_cost() -> None:
     now = [0.0]
     board = LatestFrame(clock=lambda: now[0])
-    drawn = replace(an_prediction(0), overlay=an_prediction(0).frame.rgb)
+    drawn = replace(a_prediction(0), overlay=a_prediction(0).frame.rgb)
     with board.watching():
         assert board.is_due
         board.note_cost(0.02)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from view_client import Run, an_prediction, get
+from view_client import Run, a_prediction, get
 
 from kdedge_runtime.diagnostics.system_state import SystemState
 from kdedge_runtime.server.live_view import LiveView
@@ -29,7 +29,7 @@ def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def test_all_metrics_use_base_units(progress: RunProgress) -> None:
     with progress.timer.measure("inference"):
         pass
-    prediction = replace(an_prediction(0), ranking=(("an infant", 0.75),), explained="an infant")
+    prediction = replace(a_prediction(0), ranking=(("an infant", 0.75),), explained="an infant")
     for _ in range(3):
         progress.count(prediction)
     samples = _samples(exposition({"model": 'a "b"\\c\nd'}, prediction, progress, HOT, 0.25, 2))
@@ -55,7 +55,7 @@ def test_all_metrics_use_base_units(progress: RunProgress) -> None:
 
 
 def test_unavailable_metrics_are_omitted(progress: RunProgress) -> None:
-    for prediction in (None, an_prediction(0)):
+    for prediction in (None, a_prediction(0)):
         text = exposition({}, prediction, None if prediction is None else progress, SILENT, 0.0, 0)
         assert "temperature" not in text
         assert "throttled" not in text

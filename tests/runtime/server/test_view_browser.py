@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from browser import browser, open_page
 from PIL import Image
-from view_client import ABOUT, HERE, an_prediction
+from view_client import ABOUT, HERE, a_prediction
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
@@ -280,7 +280,7 @@ def test_long_displayed_image_accepts_feedback(
     chromium: Any, controls: Controls, store: FeedbackStore, progress: RunProgress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulate `--cadence on-change` without changes: frames are predicted but not drawn."""
-    monkeypatch.setattr("kdedge_runtime.server.live_view.view_server.PATIENCE_S", 0.3)
+    monkeypatch.setattr("kdedge_runtime.server.live_view.view_server.TIMEOUT_S", 0.3)
     ended, drawn = threading.Event(), []
     with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
 
@@ -288,7 +288,7 @@ def test_long_displayed_image_accepts_feedback(
             for index in itertools.count():
                 if ended.wait(0.04):
                     return
-                prediction = an_prediction(index)
+                prediction = a_prediction(index)
                 if view.wants_overlay and not drawn:
                     prediction = replace(prediction, overlay=prediction.frame.rgb)
                     drawn.append(prediction.frame.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from view_client import ABOUT, HERE, MAP, Run, an_prediction, get, post, shown_now
+from view_client import ABOUT, HERE, MAP, Run, a_prediction, get, post, shown_now
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
@@ -89,7 +89,7 @@ def test_held_frame_is_kept(view: LiveView, progress: RunProgress, store: Feedba
         body = get(view, f"/frame.jpg?serial={serial}")[1]
         assert np.asarray(Image.open(BytesIO(body))).shape == (48, 64, 3)
     shown = SentFrames()
-    large = replace(an_prediction(0), frame=Frame(0, np.zeros((2000, 2000, 3), np.uint8), 0.0, ""))
+    large = replace(a_prediction(0), frame=Frame(0, np.zeros((2000, 2000, 3), np.uint8), 0.0, ""))
     for number in range(1, 40):
         shown.add(number, large)
         shown.hold(number)

@@ -316,7 +316,7 @@ def test_full_disk_leaves_complete_lines(tmp_path: Path) -> None:
         "    print(error)"
     )
     pytest.importorskip("resource", reason="resource limits need POSIX")
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

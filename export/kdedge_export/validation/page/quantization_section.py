@@ -85,8 +85,8 @@ def _arithmetic(found: Arithmetic | None) -> Iterator[tuple[str, str]]:
 
 def _goal(goal: Mapping[str, Any]) -> str:
     asked = []
-    if goal.get("keep_heatmaps") is not None:
-        asked.append(f"map correlation of {goal['keep_heatmaps']:g} or more")
+    if goal.get("min_map_correlation") is not None:
+        asked.append(f"map correlation of {goal['min_map_correlation']:g} or more")
     if goal.get("max_drop") is not None:
         asked.append(f"top-1 drop of at most {goal['max_drop']:g} points")
     return " and ".join(asked)
