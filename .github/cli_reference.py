@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from kdedge.cli.app import app
-from kdedge_runtime.cli.main import build_parser
+from kdedge_runtime.cli.main import SUBCOMMANDS, build_parser
 
 PAGE = "reference/cli.md"
 _PASSED_ON = "run"
@@ -50,5 +50,6 @@ def reference() -> str:
 
 
 def _run_section() -> str:
-    usage = build_parser("kdedge run").format_help()
-    return f"## `kdedge run`\n\n`kdedge-run`, on a device, is the same command.\n\n```text\n{usage}```\n"
+    helps = [build_parser("kdedge run", name).format_help() for name in (None, *SUBCOMMANDS)]
+    blocks = "\n".join(f"```text\n{text}```\n" for text in helps)
+    return f"## `kdedge run`\n\n`kdedge-run`, on a device, is the same command.\n\n{blocks}"

@@ -41,9 +41,8 @@ for making in (demo, train, distill, export, validate):
     app.command()(making)
 # The runtime parses its own options, also on the device. They are passed through unchanged.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
-for using in (explain, inspect, compare, bundle, web, bench, doctor):
+for using in (explain, inspect, compare, bundle, web, bench, doctor, devices):
     app.command()(using)
-app.add_typer(devices, name="devices")
 app.add_typer(feedback, name="feedback")
 
 

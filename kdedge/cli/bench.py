@@ -29,10 +29,10 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Benchmark a model on this machine. Compares with and without map, fp32 and int8, and single layers."""
-    from kdedge_runtime.cli.model_commands import BenchOptions, print_bench
+    from kdedge_runtime.cli.bench import print_bench
+    from kdedge_runtime.cli.model_options import ModelOptions
 
-    print_bench(
-        BenchOptions(
-            model, device=device, threads=threads, provider=provider, signer=require_signature, as_json=as_json
-        )
+    options = ModelOptions(
+        model, device=device, threads=threads, provider=provider, signer=require_signature, as_json=as_json
     )
+    print_bench(options)

@@ -34,7 +34,7 @@ def compare(
     from kdedge.cli.comparison_tables import json_lines, print_remarks, print_tables
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.run_comparison import compare_runs
-    from kdedge.reports.pages.comparison_page import write_page
+    from kdedge.reports.comparison_page import write_page
 
     with step_progress() as progress:
         comparison = compare_runs(runs, data=data, progress=progress)

@@ -5,6 +5,6 @@ __all__ = ["doctor"]
 
 def doctor() -> None:
     """Print an environment report for bug reports, with advice."""
-    from kdedge_runtime.cli.machine_commands import print_diagnosis
+    from kdedge_runtime.cli.doctor import print_report
 
-    print_diagnosis()
+    print_report()

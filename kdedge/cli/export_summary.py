@@ -8,7 +8,7 @@ from typing import Any
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult
-from kdedge.reports.tradeoff import image_path, tradeoff_table, write_image
+from kdedge.reports.tradeoff import tradeoff_table
 from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.confidence import images_needed
 from kdedge_export.quantization import FidelityGoal, Tradeoff
@@ -114,6 +114,8 @@ def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, s
     """Print fidelity and latency of the int8 file, line by line."""
     chosen, latency = tradeoff.chosen, note["latency_ms"]
     if tradeoff.goal != FidelityGoal():
+        from kdedge.reports.tradeoff_chart import image_path, write_image  # matplotlib loads when it draws
+
         say("")
         write_image(tradeoff, image_path(result.fp32))
         stderr_console().print(tradeoff_table(tradeoff))

@@ -20,7 +20,7 @@ def inspect(
     from kdedge.cli.layer_table import print_inspected
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.model_inspection import inspect_model
-    from kdedge.reports.pages.inspection_page import write_inspection
+    from kdedge.reports.inspection_page import write_inspection
     from kdedge_runtime.errors import UsageError
 
     if output.suffix != ".html":

@@ -19,13 +19,13 @@ from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge.training.training_run import RunCallback, TrainConfig, start_run
 from kdedge_export.candidates import TITLES, Role
 from kdedge_export.metrics import agreement
+from kdedge_export.scenes import LABELS, render_scene
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.sinks.json_lines import JsonLinesFile
 from kdedge_runtime.sinks.video_file import VideoFile
-from kdedge_runtime.sources.scenes import LABELS, render_scene
 from kdedge_runtime.sources.synthetic import SyntheticSource
 from kdedge_runtime.stream.runner import run
 from kdedge_runtime.util.arrays import Floats

@@ -9,7 +9,8 @@ from kdedge_runtime import Model
 from kdedge_runtime.bundle import MANIFEST, MODELS, SIGNATURE, SUMS, Manifest, format_checksums
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import MissingDependency, UsageError
-from kdedge_runtime.util.files import atomic_path, atomic_write
+from kdedge_runtime.model import is_bundle
+from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["BundleSummary", "write_bundle"]
 
@@ -41,14 +42,14 @@ def write_bundle(
 
     Args:
         source: Run folder or other folder with exported files, or a model file.
-        target: Output .zip file, which may only replace an earlier bundle, or a new folder. None writes `bundle.zip`
-            next to the models.
+        target: Output .zip file, which may only replace an earlier bundle. None writes `bundle.zip` next to the
+            models.
         private_key: PEM file of an Ed25519 key to sign with.
         version: Version number, at least 1. A device that requires signatures rejects a lower version than it has run.
         device: Device profile of the target device; None for any device.
 
     Raises:
-        UsageError: The device, model or key does not exist, or the target is not free.
+        UsageError: The device, model or key does not exist, or the target is not a .zip file or holds something else.
         ModelFileError: A model cannot be run.
         MissingDependency: A key is given, but the package for signing is not installed.
     """
@@ -57,7 +58,7 @@ def write_bundle(
     models = _models(source)
     folder = source if source.is_dir() else source.parent
     target = folder / "bundle.zip" if target is None else target
-    replaces = _require_free(target)
+    replaces = _replaces_bundle(target)
     contents = {name: path.read_bytes() for name, path in models.items()}
     contents[MANIFEST] = Manifest(version, device).to_json()
     sums = format_checksums({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
@@ -65,29 +66,23 @@ def write_bundle(
     public_key = None
     if private_key is not None:
         contents[SIGNATURE], public_key = _signed(sums, private_key)
-    if target.suffix.lower() == ".zip":
-        with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in contents.items():
-                archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content)
-    else:
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
-            atomic_write(target / name, content)
+            archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content)
     return BundleSummary(target, tuple(models), public_key, replaces)
 
 
-def _require_free(target: Path) -> bool:
-    """Return whether a bundle will be replaced; raise if the target holds anything else."""
-    if target.suffix.lower() == ".zip":
-        if not target.exists():
-            return False
-        if zipfile.is_zipfile(target):
-            with zipfile.ZipFile(target) as archive:
-                if SUMS in archive.namelist():
-                    return True
-        raise UsageError(f"{target} already exists and is not a bundle. Choose another file: -o FILE.zip.")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} already exists. Choose a .zip file or a new folder: -o FILE.")
-    return False
+def _replaces_bundle(target: Path) -> bool:
+    """Return True if an earlier bundle will be replaced. Raise if the target is anything else."""
+    if not is_bundle(target):
+        raise UsageError(f"Bundles are .zip files, but {target} is not. Choose another name: -o {target}.zip.")
+    if not target.exists():
+        return False
+    if zipfile.is_zipfile(target):
+        with zipfile.ZipFile(target) as archive:
+            if SUMS in archive.namelist():
+                return True
+    raise UsageError(f"{target} already exists and is not a bundle. Choose another file: -o FILE.zip.")
 
 
 def _models(source: Path) -> dict[str, Path]:
@@ -122,4 +117,5 @@ def _signed(message: bytes, private_key: Path) -> tuple[bytes, str]:
         raise UsageError(f"{private_key} is not an unencrypted private key in PEM format ({error}).") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{private_key} is not an Ed25519 key. Create one with `openssl genpkey -algorithm ed25519`.")
-    return key.sign(message), key.public_key().public_bytes_raw().hex()
+    public_key = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return key.sign(message), public_key.hex()

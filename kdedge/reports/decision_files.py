@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kdedge.pipelines.model_inspection import inspect_image
-from kdedge.reports.pages.decision_figure import decision_drawing
-from kdedge.reports.pages.inspection_page import decision_page
+from kdedge.reports.decision_figure import decision_figure
+from kdedge.reports.inspection_page import decision_page
 from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
 from kdedge_runtime.util.files import atomic_write
@@ -35,11 +35,11 @@ def write_decisions(
     graph = load_foreign_model(model.path)
     for image, written in images:
         seen = inspect_image(graph, model, image, class_name=class_name, progress=progress)
-        drawing = decision_drawing(seen)
+        figure = decision_figure(seen)
         contents: dict[str, str | bytes] = {
             ".html": decision_page(seen, model.path.name),
-            ".svg": drawing.svg(standalone=True),
-            ".decision.png": drawing.png(),
+            ".svg": figure.svg_file(),
+            ".decision.png": figure.png(),
         }
         for suffix, content in contents.items():
             path = written.with_suffix(suffix)

@@ -29,8 +29,8 @@ _FIRST_PASS_S = 60.0
 
 
 def is_bundle(path: Path) -> bool:
-    """Return True if a path is a bundle: a folder or a .zip file."""
-    return path.is_dir() or path.suffix.lower() == ".zip"
+    """Return True if a path is a bundle: a .zip file."""
+    return path.suffix.lower() == ".zip"
 
 
 def refuse_bundle(path: Path) -> None:
@@ -101,8 +101,9 @@ class Model:
         """
         path = Path(path)
         if path.is_dir():
-            inside = min(path.glob("*.onnx"), default=path / "model.onnx")
-            raise ModelFileError(f"{path} is a folder, but a single model file is needed, such as {inside}.")
+            inside = min(path.glob("*.onnx"), default=None)
+            advice = f"Pass the file in it: {inside}" if inside else f"Export it with `kdedge export {path}`"
+            raise ModelFileError(f"{path} is a folder, but a model file is needed. {advice}.")
         if not path.is_file():
             raise ModelFileError(f"The model file {path} does not exist. Create one with `kdedge export RUN`.")
         refuse_bundle(path)

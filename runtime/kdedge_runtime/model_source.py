@@ -27,6 +27,7 @@ def open_model(
     Raises:
         BundleError: the bundle is invalid, or a signature is required and the path is not a bundle.
         UsageError: the public key is invalid.
+        MissingDependency: a signature is required, but the package cryptography is not installed.
     """
     if signer is None and not is_bundle(path):
         yield load(path)

@@ -50,7 +50,7 @@ rm -rf "$BUILD/wheels" "$ROOT/opt/site" "$ROOT/opt/kdedge"
 "$PIP" install --quiet --target "$ROOT/opt/site" --python-version "$PYTHON" --only-binary=:all: \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 \
     --platform manylinux2014_aarch64 \
-    "$BUILD"/wheels/kdedge_runtime-*.whl "onnx>=1.17" "pytest>=8" "pytest-timeout>=2.3"
+    "$(echo "$BUILD"/wheels/kdedge_runtime-*.whl)[verify]" "onnx>=1.17" "pytest>=8" "pytest-timeout>=2.3"
 mkdir -p "$ROOT/opt/kdedge/tests"
 cp -r devices pyproject.toml "$ROOT/opt/kdedge"
 cp -r tests/runtime tests/conftest.py "$ROOT/opt/kdedge/tests"
@@ -66,19 +66,27 @@ kdedge_run='import sys; from kdedge_runtime.cli.main import main; sys.exit(main(
 
 echo "== what is emulated"
 for core in cortex-a53 cortex-a72 cortex-a76; do
-    inside "$core" python3 -c "$kdedge_run" --devices detect
+    inside "$core" python3 -c "$kdedge_run" devices detect
 done
 
 for model in ${KDEDGE_MODELS:-}; do
     cp "$model" "$ROOT/opt/kdedge/model.onnx"
     for core in cortex-a72 cortex-a76; do
         echo "== the self-test of $(basename "$model") on a $core"
-        inside "$core" python3 -c "$kdedge_run" model.onnx --self-test --device generic --threads 1
+        inside "$core" python3 -c "$kdedge_run" self-test model.onnx --device generic --threads 1
     done
 done
 
 # Not those that play at the pace of a camera: emulation is tens of times slower than the clock that they go by.
-tests=(bench board deployment detect devices doctor explain_pictures golden heat overlay pictures plain_graph preprocess
-    process runtime_imports runtime_metadata runtime_model self_test timing verbs)
+tests=(
+    test_{deployment,metadata,model,preprocessing,runtime_imports}.py
+    bundle/test_bundle.py
+    cli/test_commands.py
+    devices/test_{detection,profiles}.py
+    diagnostics/test_{benchmark,device_checks,environment,plain_model,reference_frames,system_state}.py
+    drawing/test_{heatmap,overlay}.py
+    explainers/test_image_files.py
+    util/test_{images,process,timing}.py
+)
 echo "== the tests of the runtime on a Cortex-A72, as in a Raspberry Pi 4"
-inside cortex-a72 python3 -m pytest -q -p no:cacheprovider -m "not slow" "$@" $(printf "tests/runtime/test_%s.py " "${tests[@]}")
+inside cortex-a72 python3 -m pytest -q -p no:cacheprovider -m "not slow" "$@" "${tests[@]/#/tests/runtime/}"

@@ -15,7 +15,7 @@ realtime    a video played at its own rate, with the newest frame processed: age
 rate,
             which is the rate of the video or, if slower, of inference alone
 throughput  every frame at maximum speed: the fraction of the rate of inference alone, with and without the overlay
-cost        one pass with the map, and of the same graph without it (`kdedge-run MODEL --bench`); one overlay
+cost        one pass with the map, and of the same graph without it (`kdedge-run bench MODEL`); one overlay
 start       from the start of the process to the first explained frame, beyond `import onnxruntime`; and its CPU time,
             which is less sensitive to a busy machine
 memory      peak of a run over photos, compared with a bare session; on Linux
@@ -129,7 +129,7 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def cost(arguments: argparse.Namespace) -> dict[str, Any]:
-    command = [*RUN, str(arguments.model), "--bench", "--json", "--threads", str(arguments.threads)]
+    command = [*RUN, "bench", str(arguments.model), "--json", "--threads", str(arguments.threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (explained, plain, *_) = json.loads(done.stdout)["timings"]
     return {"with_map_ms": explained["p50_ms"], "logits_only_ms": plain["p50_ms"], "ratio": 1 / plain["ratio"]}

@@ -9,10 +9,11 @@ from typing import Any
 import typer.main
 
 from kdedge.cli.app import app
-from kdedge_runtime.cli.main import build_parser
+from kdedge_runtime.cli.main import SUBCOMMANDS, build_parser
 
 ROOT = Path(__file__).parents[2]
-_COMMAND = re.compile(r"\b(kdedge-run|kdedge [a-z]+(?: export| detect)?)\b([^`\n#]*)")
+_ON_DEVICE = rf"(?:kdedge-run|kdedge run)(?: (?:{'|'.join(SUBCOMMANDS)})\b)?"
+_COMMAND = re.compile(rf"\b({_ON_DEVICE}|kdedge [a-z]+(?: export)?)\b([^`\n#]*)")
 _SCRIPT = re.compile(r"\bpython (tests/\S+\.py)([^`\n#]*)")
 _TEST = re.compile(r"\bpytest (tests/[^\s:]+\.py)(?:::(\w+))?")
 _TARGET = re.compile(r"\bmake ([a-z0-9-]+)")
@@ -30,8 +31,10 @@ def commands(page: str) -> Iterator[tuple[str, str]]:
 @functools.cache
 def options_of(command: str) -> frozenset[str]:
     """Return all option names of a command."""
-    if command in ("kdedge-run", "kdedge run"):
-        return frozenset(name for action in build_parser()._actions for name in action.option_strings)
+    if re.fullmatch(_ON_DEVICE, command):
+        name = command.split()[-1]
+        parser = build_parser(name=name if name in SUBCOMMANDS else None)
+        return frozenset(option for action in parser._actions for option in action.option_strings)
     found = _kdedge()
     for word in command.split()[1:]:
         found = getattr(found, "commands", {}).get(word, found)
@@ -46,7 +49,7 @@ def _kdedge() -> Any:
 
 def objections(command: str, rest: str) -> list[str]:
     """Return the problems of a kdedge command: an unknown command or unknown options."""
-    if command != "kdedge-run" and command.split()[1] not in getattr(_kdedge(), "commands", {}):
+    if not command.startswith("kdedge-run") and command.split()[1] not in getattr(_kdedge(), "commands", {}):
         return [f"{command} is not a command"]
     unknown = _options(rest) - options_of(command)
     return [f"{command} does not take {', '.join(sorted(unknown))}"] if unknown else []

@@ -105,6 +105,7 @@ def test_incomplete_entry_is_detected(entry: Entry, expected: str) -> None:
         ("kdedge distil DATA", "distil"),
         ("kdedge distill DATA --no-such-option 3", "--no-such-option"),
         ("kdedge-run model.onnx --no-such-option", "--no-such-option"),
+        ("kdedge-run bench model.onnx --source 0", "kdedge-run bench does not take --source"),
         ("python tests/benchmarks/no_such.py DATA", "no_such.py"),
         ("python tests/benchmarks/quality.py DATA --no-such-option", "--no-such-option"),
         ("pytest tests/claims/test_claims.py::test_no_such", "test_no_such"),

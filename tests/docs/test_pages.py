@@ -71,4 +71,4 @@ def test_command_reference_lists_every_command(monkeypatch: pytest.MonkeyPatch) 
     page = importlib.import_module("cli_reference").reference()
     headings = re.findall(r"^## `(.*)`$", page, re.MULTILINE)
     assert headings == [f"kdedge {name}" for name in get_command(app).commands]
-    assert "--keep-heatmaps" in page and "--cadence" in page
+    assert "--keep-heatmaps" in page and "--cadence" in page and "kdedge run self-test" in page

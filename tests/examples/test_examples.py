@@ -11,9 +11,9 @@ from PIL import Image
 
 from kdedge_export import exportable
 from kdedge_export.onnx_graph.model_file import save_model
+from kdedge_export.scenes import LABELS, render_scene
 from kdedge_export.torch_export import export_graph
 from kdedge_runtime import ImageInput, Metadata, Model
-from kdedge_runtime.sources.scenes import LABELS, render_scene
 
 HERE = Path(__file__).parent
 EXAMPLES = {path.stem for path in HERE.glob("*.py") if not path.stem.startswith("test_")}

@@ -1,8 +1,14 @@
 """Formatting of numbers, text and images in pages."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
+from kdedge_export.html.page import render
+from kdedge_export.html.palette import PALETTE
 from kdedge_export.html.text import correlation, large
 from kdedge_export.html.thumbnails import LARGEST_BYTES, image_uri, overlay_uri
 
@@ -21,6 +27,24 @@ def test_large_counts_have_three_digits(count: float, shown: str) -> None:
 )
 def test_correlation_below_1_is_not_shown_as_1(value: float, shown: str) -> None:
     assert correlation(value) == shown
+
+
+def test_page_allows_no_script_and_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "pages_of_a_test"
+    (package / "templates").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "templates" / "page.html").write_text(
+        "{% extends 'base.html' %}{% block title %}{{ name }}{% endblock %}{% block body %}{{ name }}{% endblock %}"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    page = render(package.name, "page.html", name="<script>'&\"")
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    assert policy.split("; ") == ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'"]
+    assert "<script" not in page and page.count("&lt;script&gt;&#39;&amp;&#34;") == 2
+    for name, (light, dark) in PALETTE.items():
+        assert page.count(f"--{name}: {light};") >= 1 and page.count(f"--{name}: {dark};") == 1
+    with pytest.raises(UndefinedError):
+        render(package.name, "page.html")
 
 
 class TestThumbnails:

@@ -92,14 +92,15 @@ def test_lock_file_has_hashes_and_satisfies_runtime_bounds() -> None:
     entries = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[\d.]+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in entries)
     versions = locked()
-    compiled = ("numpy", "onnxruntime", "opencv-python-headless", "pillow")
+    compiled = ("cryptography", "numpy", "onnxruntime", "opencv-python-headless", "pillow")
     for name in compiled:
         block = text.partition(f"{name}==")[2].partition("==")[0]
         assert block.count("--hash=") == 2, "64-bit ARM and x86-64"
     pyproject = DEVICES.parent / "runtime" / "pyproject.toml"
     if pyproject.exists():
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-        wanted = [*project["dependencies"], *project["optional-dependencies"]["camera"]]
+        extras = project["optional-dependencies"]
+        wanted = [*project["dependencies"], *extras["camera"], *extras["verify"]]
         assert {Requirement(each).name for each in wanted} == set(compiled)
         assert all(Requirement(each).specifier.contains(versions[Requirement(each).name]) for each in wanted)
     assert any("--require-hashes" in rest for _, rest in instructions())
@@ -165,8 +166,19 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     told = capsys.readouterr().out
-    for word in ("--self-test", "--bench", "--soak", "--doctor", "--devices", "4 a check failed"):
-        assert word in told
+    for word in ("self-test MODEL", "bench MODEL", "soak MODEL", "doctor", "devices [NAME]", "4 a check failed"):
+        assert f"  {word}" in told or f", {word}" in told
+
+
+def test_arm64_script_runs_existing_tests() -> None:
+    script = DEVICES.parent / "tests" / "arm64" / "run.sh"
+    if not script.exists():
+        pytest.skip("the tests are not in a checkout")
+    (listed,) = re.findall(r"^tests=\(.*?^\)$", script.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    command = ["bash", "-c", f'{listed}; printf "%s\\n" "${{tests[@]/#/tests/runtime/}}"']
+    paths = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert len(paths) > 10
+    assert not [path for path in paths if not (DEVICES.parent / path).is_file()]
 
 
 def test_arm64_script_reports_why_it_is_skipped(tmp_path: Path) -> None:

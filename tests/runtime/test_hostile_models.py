@@ -201,7 +201,7 @@ def test_extreme_metadata_is_rejected(
 def test_file_cannot_disable_its_self_test(
     changes: dict[str, Any], write_model: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(with_golden(write_model(), **changes)), "--self-test"]) == ModelFileError.exit_code
+    assert main(["self-test", str(with_golden(write_model(), **changes))]) == ModelFileError.exit_code
     assert "damaged" in capfd.readouterr().err
 
 
@@ -218,7 +218,7 @@ def test_predictions_are_checked_at_maximum_tolerance(tmp_path: Path, capfd: pyt
     weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(wrong), "weights"))
     helper.set_model_props(model, replace(metadata, golden=golden, quantization={"weights": "int8"}).to_props())
     onnx.save(model, path)
-    assert main([str(path), "--self-test"]) == 4
+    assert main(["self-test", str(path)]) == 4
     assert "answers" in capfd.readouterr().err
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-FORBIDDEN = ["torch", "torchvision", "onnx", "cv2", "rich", "typer", "kdedge", "kdedge_export"]
+FORBIDDEN = ["torch", "torchvision", "onnx", "cv2", "cryptography", "rich", "typer", "kdedge", "kdedge_export"]
 
 
 def _loaded_after(code: str) -> set[str]:
@@ -22,17 +22,20 @@ def test_runtime_imports_without_training_packages() -> None:
         "    importlib.import_module(module.name)"
     )
     loaded = _loaded_after(code)
-    assert "kdedge_runtime.cli.run" in loaded
+    assert "kdedge_runtime.cli.stream_run" in loaded
     assert loaded.isdisjoint(FORBIDDEN)
 
 
 def test_parser_imports_nothing_heavy() -> None:
-    loaded = _loaded_after("import kdedge_runtime.cli.main\nkdedge_runtime.cli.main.build_parser().format_help()")
+    loaded = _loaded_after(
+        "from kdedge_runtime.cli.main import SUBCOMMANDS, build_parser\n"
+        "for name in (None, *SUBCOMMANDS):\n    build_parser(name=name).format_help()"
+    )
     assert loaded.isdisjoint([*FORBIDDEN, "numpy", "onnxruntime", "PIL"])
 
 
 def test_model_file_does_not_import_bundle_code() -> None:
-    loaded = _loaded_after("import kdedge_runtime.cli.run")
+    loaded = _loaded_after("import kdedge_runtime.cli.stream_run")
     assert loaded.isdisjoint(["kdedge_runtime.bundle", "zipfile"])
 
 

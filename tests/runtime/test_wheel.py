@@ -45,7 +45,7 @@ def test_wheel_runs_without_torch_onnx_or_opencv(tmp_path: Path, model_path: Pat
     assert len([json.loads(line) for line in ran.stdout.splitlines()]) == 5 + 1, "frames and the summary"
 
     golden = with_golden(Path(shutil.copy(model_path, tmp_path)))
-    for verb in (["--devices", "raspberry-pi-5"], ["--doctor"], [golden, "--self-test", "--device", "generic"]):
+    for verb in (["devices", "raspberry-pi-5"], ["doctor"], ["self-test", golden, "--device", "generic"]):
         subprocess.run([environment / "bin" / "kdedge-run", *verb], check=True, capture_output=True, cwd=tmp_path)
     (package,) = environment.glob("lib/python*/site-packages/kdedge_runtime")
     assert (package / "devices" / "profiles" / "systemd" / "kdedge.service").exists()

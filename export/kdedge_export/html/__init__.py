@@ -1,1 +1,1 @@
-"""Building blocks of HTML pages: frame, text, numbers and images, without scripts or external resources."""
+"""Building blocks of HTML pages: templates, charts, text, numbers and images, without scripts or external resources."""

@@ -1,18 +1,29 @@
-"""Formatting of numbers and text as HTML."""
+"""Formatting of numbers as plain text."""
 
 import math
-from html import escape
+from collections.abc import Iterable
 
-__all__ = ["AS_GOOD_AS_ONE", "correlation", "escape", "large", "megabytes", "percent", "points", "quantity", "short"]
+__all__ = [
+    "AS_GOOD_AS_ONE",
+    "NONE",
+    "correlation",
+    "large",
+    "megabytes",
+    "percent",
+    "points",
+    "quantity",
+    "sizes",
+]
 
-_NONE = '<span class="none" title="not measured">–</span>'
+NONE = "–"
+"""Text in place of a value that was not measured."""
 AS_GOOD_AS_ONE = 0.9999995
 """Smallest correlation that float32 cannot distinguish from 1."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """Format a fraction in [0, 1] in percent."""
-    return _NONE if share is None else quantity(100 * share, digits, "\u00a0%")
+    return NONE if share is None else quantity(100 * share, digits, "\u00a0%")
 
 
 def points(value: float) -> str:
@@ -24,12 +35,12 @@ def correlation(value: float | None) -> str:
     """Format a correlation or an IoU with three digits, four from 0.999; values below 1 are never shown as 1."""
     if value is not None and 0.999 <= value < AS_GOOD_AS_ONE:
         return f"{min(value, 0.9999):.4f}"
-    return _NONE if value is None else quantity(value, 3)
+    return NONE if value is None else quantity(value, 3)
 
 
 def quantity(value: float, digits: int, unit: str = "") -> str:
     """Format a number with a fixed number of decimals; a dash for non-finite values."""
-    return f"{value:.{digits}f}{unit}".replace("-", "−") if math.isfinite(value) else _NONE
+    return f"{value:.{digits}f}{unit}".replace("-", "−") if math.isfinite(value) else NONE
 
 
 def megabytes(size: int) -> str:
@@ -45,8 +56,6 @@ def large(count: float) -> str:
     return f"{count:g}"
 
 
-def short(text: str, most: int = 34) -> str:
-    """Shorten a path or label to its end and escape it; the full text is shown on hover."""
-    if len(text) <= most:
-        return escape(text)
-    return f'<span title="{escape(text)}">…{escape(text[1 - most :])}</span>'
+def sizes(shape: Iterable[int | None]) -> str:
+    """Format a tensor's shape: `3 × ? × 7`, with a question mark for a symbolic size."""
+    return " × ".join("?" if size is None else str(size) for size in shape)

@@ -10,7 +10,7 @@ from kdedge_runtime.drawing.heatmap import normalize_heatmap, peak
 from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["overlaid", "overlay_uri", "image_uri"]
+__all__ = ["at_display_size", "image_uri", "jpeg_uri", "overlaid", "overlay_uri"]
 
 SIDE_PX = 224
 """Longer side of an embedded image in pixels."""
@@ -21,12 +21,12 @@ _QUALITIES = (82, 65, 45, 25)
 
 def image_uri(image: Pixels) -> str:
     """Encode an image uint8 RGB `[H, W, 3]` as a `data:` URI."""
-    return _encoded(_comfortable(image))
+    return jpeg_uri(at_display_size(image))
 
 
 def overlay_uri(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> str:
     """Encode an image with its overlaid map as a `data:` URI; see `overlaid`."""
-    return _encoded(overlaid(image, saliency_map, shift))
+    return jpeg_uri(overlaid(image, saliency_map, shift))
 
 
 def overlaid(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> Pixels:
@@ -40,7 +40,7 @@ def overlaid(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (
         saliency_map: raw signed map `[h, w]`.
         shift: displacement of its content, in map positions (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`).
     """
-    canvas = _comfortable(image)
+    canvas = at_display_size(image)
     height, width = canvas.shape[:2]
     whole = (0.0, 0.0, float(width), float(height))
     finite = np.nan_to_num(saliency_map, nan=0.0, posinf=0.0, neginf=0.0)
@@ -48,7 +48,7 @@ def overlaid(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (
     return draw_overlay(canvas, heat, whole, shift=shift)
 
 
-def _comfortable(image: Pixels) -> Pixels:
+def at_display_size(image: Pixels) -> Pixels:
     """Resize an image to display size; a 32 px input is enlarged and a photo is shrunk."""
     height, width = image.shape[:2]
     scale = SIDE_PX / max(height, width)
@@ -56,7 +56,8 @@ def _comfortable(image: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def _encoded(image: Pixels) -> str:
+def jpeg_uri(image: Pixels) -> str:
+    """Encode an image uint8 RGB `[H, W, 3]` at its size as a `data:` URI, at the best quality that is small enough."""
     attempts = (_jpeg(image, quality) for quality in _QUALITIES)
     data = next((jpeg for jpeg in attempts if len(jpeg) <= LARGEST_BYTES), None) or _jpeg(image, _QUALITIES[-1])
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from kdedge_export.metrics.agreement import map_pearson
 from kdedge_export.metrics.file_predictions import gather, run_file
+from kdedge_export.scenes import LABELS, render_scene
 from kdedge_runtime import Model
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, contrast
 from kdedge_runtime.preprocessing import preprocess
-from kdedge_runtime.sources.scenes import LABELS, render_scene
 from kdedge_runtime.util.arrays import Floats, Pixels
 
 __all__ = ["SCENES", "displacement", "measure_display"]

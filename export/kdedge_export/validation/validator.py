@@ -30,7 +30,6 @@ from kdedge_export.validation.gates import (
     check_unchanged,
 )
 from kdedge_export.validation.inputs import Deployment, Models, Origin, ValidationSet
-from kdedge_export.validation.page import write_page
 from kdedge_export.validation.report import ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validation.sampled_metrics import (
     MeasuredModel,
@@ -161,6 +160,8 @@ def validate(
 
 def write_report(report: ValidationReport, evidence: SampleGallery, folder: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.json` atomically into a folder and return their paths."""
+    from kdedge_export.validation.page import write_page  # matplotlib and Jinja2 load when they are used
+
     page, document = folder / "report.html", folder / "report.json"
     write_page(report, evidence, page)
     write_json(report, document)

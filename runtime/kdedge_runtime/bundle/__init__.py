@@ -1,4 +1,4 @@
-"""Bundles: models for a device in one folder or .zip, verified before use.
+"""Bundles: models for a device in one .zip file, verified before use.
 
 ```
 model.onnx            model
@@ -8,15 +8,15 @@ SHA256SUMS            checksums of the files above, in the format of `sha256sum`
 SHA256SUMS.ed25519    signature of SHA256SUMS (64 bytes, RFC 8032); optional
 ```
 
-Verification uses only the standard library, so that devices need no additional package. Signing happens on the
-development machine (`kdedge bundle --sign`).
+Checksums need only the standard library; a required signature also needs the package cryptography. Signing happens on
+the development machine (`kdedge bundle --sign`).
 """
 
 from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, format_checksums
 from kdedge_runtime.bundle.manifest import MANIFEST, Manifest
 from kdedge_runtime.bundle.model_choice import load_fastest, verified_model_files
-from kdedge_runtime.bundle.public_key import read_public_key
 from kdedge_runtime.bundle.reader import open_bundle
+from kdedge_runtime.bundle.signature import read_public_key
 
 __all__ = [
     "MANIFEST",

@@ -10,8 +10,8 @@ import numpy as np
 
 from kdedge_runtime.bundle.checksums import MODELS, BundleError
 from kdedge_runtime.bundle.manifest import MANIFEST, Manifest, accept_version
-from kdedge_runtime.bundle.public_key import read_public_key
 from kdedge_runtime.bundle.reader import open_bundle
+from kdedge_runtime.bundle.signature import read_public_key
 from kdedge_runtime.model import Model, is_bundle
 from kdedge_runtime.util.timing import latencies_ms
 
@@ -30,19 +30,20 @@ def verified_model_files(path: Path, signer: str | None = None, device: str = "a
     """Verify a bundle and yield its files by name.
 
     Args:
-        path: bundle folder or .zip.
+        path: the .zip file.
         signer: public key whose signature is required, see `read_public_key`.
         device: device profile that a signed bundle must match, or `auto` for that of this machine.
 
     Raises:
         BundleError: the path is not a valid bundle, or a signed bundle is for another device or outdated.
         UsageError: the public key is invalid.
+        MissingDependency: a signature is required, but the package cryptography is not installed.
     """
     public_key = None if signer is None else read_public_key(signer)
     if not is_bundle(path):
         raise BundleError(
-            f"{path} is a single file without a signature, but --require-signature needs one. Pack it with `kdedge "
-            f"bundle {path} --sign KEY`."
+            f"{path} is not a bundle, but --require-signature needs a signed one. Pack it with `kdedge bundle {path} "
+            "--sign KEY`."
         )
     with open_bundle(path, public_key) as files:
         if public_key is not None:

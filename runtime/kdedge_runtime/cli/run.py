@@ -1,334 +1,132 @@
-"""Implementation of `kdedge-run`: open the model, source and sinks, run, and report."""
+"""Command `run`, the default: run a model on a source."""
 
 import argparse
-import ctypes
-import logging
-import os
-import sys
-import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import onnxruntime as ort
+from kdedge_runtime.cli.command import Command, milliseconds, nonempty, positive_integer, rate, unit_interval
+from kdedge_runtime.cli.model_options import add_inference_options, add_model_argument
+from kdedge_runtime.errors import KdedgeError, UsageError
 
-from kdedge_runtime.drawing.heatmap import OPACITY
-from kdedge_runtime.errors import UsageError, ValidationFailed
-from kdedge_runtime.model import Model, available_providers
-from kdedge_runtime.model_source import open_model
-from kdedge_runtime.sinks.sink import Sink
-from kdedge_runtime.sources import Source, open_source
-from kdedge_runtime.sources.grammar import SourceSpec, parse_source
-from kdedge_runtime.sources.source import is_still_source
-from kdedge_runtime.sources.timed_opening import open_with_timeout as opened_source
-from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
-from kdedge_runtime.stream.schedule import ExplainSchedule
-from kdedge_runtime.stream.statistics import RunProgress, RunSummary
-from kdedge_runtime.util.files import file_sha256
-from kdedge_runtime.util.images import is_image_file
-from kdedge_runtime.util.printable import printable
+__all__ = ["COMMAND", "add_stream_options", "run_stream"]
 
-if TYPE_CHECKING:
-    import ssl
-
-    from kdedge_runtime.diagnostics.soak import SoakTest
-    from kdedge_runtime.explainers import Explainer
-    from kdedge_runtime.server import AccessPolicy
-    from kdedge_runtime.server.live_view import Controls, LiveView
-
-__all__ = ["execute"]
-
-_log = logging.getLogger(__name__)
-_M_ARENA_MAX = -8
-"""Value from glibc's malloc.h."""
-_FEEDBACK_MB = 256.0
-"""Maximum size of the feedback file in MB; the oldest entries are removed first."""
+_VIEW = "127.0.0.1:8080"
 
 
-def execute(arguments: argparse.Namespace) -> RunSummary:
-    """Run the command with arguments parsed by `kdedge_runtime.cli.build_parser`.
+def add_stream_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of source, outputs, explanation schedule and inference."""
+    add_model_argument(parser)
+    parser.add_argument(
+        "--source",
+        type=nonempty,
+        metavar="SOURCE",
+        help="camera (0, usb:0, csi:0), URL (rtsp://…), video, image, folder or quoted pattern of images "
+        "('photos/*.jpg'), or synthetic:[CLASS] (default: the camera of --device)",
+    )
+    parser.add_argument(
+        "--frames",
+        choices=("all", "latest"),
+        help="process every frame in order, or only the newest one (default: all for files, latest for cameras and "
+        "streams)",
+    )
+    parser.add_argument("--loop", action="store_true", help="restart at the end of a file or folder")
+    where = parser.add_argument_group("outputs (can be combined)")
+    where.add_argument("--jsonl", metavar="FILE", help="write one JSON line per frame; - for standard output")
+    where.add_argument(
+        "-o",
+        "--output",
+        type=nonempty,
+        metavar="PATH",
+        help="write the overlay to a video (PATH ends in .mp4) or a folder of images",
+    )
+    where.add_argument(
+        "--view",
+        nargs="?",
+        const=_VIEW,
+        metavar="[HOST:]PORT",
+        help=f"serve a live view (default: {_VIEW}; use 0.0.0.0:PORT for network access with a token)",
+    )
+    where.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="token required to access the view (default: $KDEDGE_TOKEN, which is not printed, or a random one if the "
+        "view is reachable from the network)",
+    )
+    where.add_argument(
+        "--tls",
+        nargs="?",
+        const="",
+        metavar="PEM",
+        help="serve the view over HTTPS with a PEM file of a private key and its certificate (default: a self-signed "
+        "certificate for this run)",
+    )
+    where.add_argument(
+        "--feedback",
+        type=nonempty,
+        metavar="FILE",
+        help="store corrections made in the view, with their frames, in this SQLite file",
+    )
+    where.add_argument("--show", action="store_true", help="show the overlay in a window")
+    when = parser.add_argument_group(
+        "explanation schedule (every frame is classified; frames without explanation are not drawn)"
+    )
+    when.add_argument(
+        "--cadence",
+        default="always",
+        metavar="WHEN",
+        help="always (default), every=N, on-change (of the label) or low-confidence[=P] (probability below P; default "
+        "0.5)",
+    )
+    when.add_argument(
+        "--method",
+        metavar="NAME",
+        help="black-box explainer: occlusion, rise, lime, shap or scorecam (default: the map of the model file)",
+    )
+    when.add_argument(
+        "--budget-ms", type=milliseconds, metavar="MS", help="time limit for --method per frame, in milliseconds"
+    )
+    when.add_argument(
+        "--fps", type=rate, metavar="N", help="target frame rate: skip explanations before dropping frames"
+    )
+    how = parser.add_argument_group("inference")
+    how.add_argument("--class", dest="class_name", metavar="NAME", help="class to explain (default: the top-1 class)")
+    how.add_argument("--opacity", type=unit_interval, metavar="0..1", help="opacity of the heat map (default: 0.6)")
+    add_inference_options(how)
+
+
+def run_stream(arguments: argparse.Namespace, soak_s: float | None = None) -> KdedgeError | None:
+    """Run a model on a source.
+
+    Args:
+        arguments: arguments parsed with the options of `add_stream_options`.
+        soak_s: duration of a soak test in seconds; None for a run without one.
+
+    Returns:
+        The error of a source that failed after its first frame; None on success.
 
     Raises:
-        KdedgeError: the model, the source or an output cannot be used. A source that fails after its first frame does
-        not raise; see `RunSummary.failure`.
+        KdedgeError: the arguments do not fit together, the model, the source or an output cannot be used, or the soak
+        test failed.
     """
-    _share_one_heap()
-    stop = threading.Event()
-    with stopped_by_signals(stop), ExitStack() as opened:
-        cadence = ExplainSchedule.parse(arguments.cadence)
-        setup = _setup(arguments)
-        arguments.source = arguments.source or setup.camera
-        model = opened.enter_context(_model(arguments, setup))
-        explainer = _explainer(model, arguments)
-        # A viewer can request explanations later.
-        if not model.has_map and explainer is None and arguments.view is None:
-            _refuse_idle(arguments)
-        class_index = None
-        if arguments.class_name is not None:
-            class_index = model.class_index(arguments.class_name, by_explainer=explainer is not None)
-        start_line = _start_line(model, setup, arguments.method)
-        _log.info(start_line)
-        settings = StreamSettings(
-            class_index=class_index,
-            opacity=OPACITY if arguments.opacity is None else arguments.opacity,
-            max_frames=arguments.max_frames,
-            cadence=cadence,
-            budget_fps=arguments.fps,
-            explainer=explainer,
-        )
-        with ExitStack() as stack:
-            source = open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)
-            if not stack.enter_context(opened_source(source, stop)):
-                _log.info("Stopped before %s opened.", source.name)
-                return RunProgress(source).summary()
-            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, source, stop)]
-            current: StreamSettings | Callable[[], StreamSettings] = settings
-            if arguments.view is not None:
-                current = controls = _controls(arguments, model, settings)
-                view = stack.enter_context(_view(arguments, controls, source, start_line, stack))
-                _log.info("view: %s", view.url)
-                sinks.append(view)
-            soak = None if arguments.soak is None else stack.enter_context(_soak(arguments.soak, stop))
-            if soak is not None:
-                sinks.append(soak)
-            summary = run(model, source, sinks, current, stop)
-    _log.info(summary.table())
-    if arguments.output and summary.frames:
-        _log.info("written: %s", arguments.output)
-    if model.has_map and explainer is None:
-        # Not measured here, because that needs a second session and the memory of a second model.
-        _log.info("To measure the latency that the map adds: kdedge-run %s --bench", arguments.model)
-    if soak is not None:
-        _judge(soak, summary)
-    return summary
+    if arguments.source is None and arguments.device is None:
+        raise UsageError("There is no source. Add --source SOURCE, or --device NAME for its camera.")
+    if arguments.view is None:
+        for option in ("token", "tls", "feedback"):
+            if getattr(arguments, option) is not None:
+                raise UsageError(f"--{option} needs a live view. Add --view, or remove --{option}.")
+    # Imported after argument parsing, because onnxruntime and numpy load slowly.
+    from kdedge_runtime.cli.stream_run import execute
+
+    return execute(arguments, soak_s).failure
 
 
-def _share_one_heap() -> None:
-    """Make all threads of this process share one heap if the C library is glibc.
-
-    By default glibc gives each thread its own heap and keeps freed memory there: 5 MB of 102 MB for MobileNetV3-small.
-    """
-    if sys.platform.startswith("linux"):
-        with suppress(AttributeError):  # other C libraries
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stream_options(parser)
+    parser.add_argument("--max-frames", type=positive_integer, metavar="N", help="stop after N frames")
 
 
-def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextManager[Model]:
-    def load(path: Path) -> Model:
-        return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
-
-    return open_model(Path(arguments.model), load, arguments.require_signature, arguments.device or "auto")
-
-
-def _soak(duration_s: float, stop: threading.Event) -> "SoakTest":
-    from kdedge_runtime.diagnostics.soak import SoakTest
-
-    return SoakTest(duration_s, stop)
-
-
-def _judge(soak: "SoakTest", summary: RunSummary) -> None:
-    from kdedge_runtime.diagnostics.checklist import checklist
-
-    checks = soak.checks()
-    _log.info(checklist(checks))
-    failed = [check.name for check in checks if check.passed is False]
-    # A failed source causes the other failures, so it is reported instead.
-    if failed and summary.failure is None:
-        raise ValidationFailed(f"The soak failed: {', '.join(failed)}.")
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """Settings of onnxruntime, from the options or else the device profile."""
-
-    threads: int | None
-    provider: str | None
-    """Requested provider, or None."""
-    spinning: bool
-    camera: str | None = None
-    """Default source."""
-
-
-def _setup(arguments: argparse.Namespace) -> _Setup:
-    if arguments.device is None:
-        return _Setup(arguments.threads, arguments.provider, spinning=False)
-    from kdedge_runtime.devices.detection import find_profile
-
-    profile = find_profile(arguments.device)
-    if objection := profile.onnxruntime.objection(ort.__version__):
-        _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
-    return _Setup(
-        threads=arguments.threads or profile.threads,
-        provider=arguments.provider or profile.onnxruntime.best_provider(available_providers()),
-        spinning=profile.onnxruntime.spinning,
-        camera=profile.camera,
-    )
-
-
-def _explainer(model: Model, arguments: argparse.Namespace) -> "Explainer | None":
-    if arguments.method is None:
-        if arguments.budget_ms is not None:
-            raise UsageError("--budget-ms needs a --method. Add --method NAME, or remove --budget-ms.")
-        return None
-    from kdedge_runtime.explainers import make_explainer
-
-    return make_explainer(model, arguments.method, budget_ms=arguments.budget_ms)
-
-
-def _refuse_idle(arguments: argparse.Namespace) -> None:
-    """Raise if options about explanations are given but the run produces none."""
-    asked = {
-        f"--cadence {arguments.cadence}": arguments.cadence != "always",
-        f"--fps {arguments.fps or 0:g}": arguments.fps is not None,
-        f"--opacity {arguments.opacity or 0:g}": arguments.opacity is not None,
-    }
-    for option, is_idle in asked.items():
-        if is_idle:
-            raise UsageError(
-                f"{option} needs explanations, but {arguments.model} has no saliency map. Export it without --method "
-                f"none, use a --method that needs no map in the file, or remove {option.split()[0]}."
-            )
-
-
-def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:
-    sinks: list[Sink] = []
-    if arguments.jsonl is not None:
-        from kdedge_runtime.sinks.json_lines import JsonLinesFile
-
-        sinks.append(JsonLinesFile(arguments.jsonl, stop))
-    if arguments.output is not None:
-        _check_apart(Path(arguments.output), parse_source(arguments.source))
-        sinks.append(_output(Path(arguments.output), source))
-    if arguments.show:
-        from kdedge_runtime.sinks.window import Window
-
-        sinks.append(Window(stop))
-    if "NOTIFY_SOCKET" in os.environ:
-        from kdedge_runtime.sinks.systemd import SystemdNotifier
-
-        if notifier := SystemdNotifier.from_environment():
-            sinks.append(notifier)
-    if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
-        from kdedge_runtime.sinks.status_line import StatusLine
-
-        sinks.append(StatusLine())
-    return sinks
-
-
-def _controls(arguments: argparse.Namespace, model: Model, settings: StreamSettings) -> "Controls":
-    from kdedge_runtime.server.live_view import Controls
-
-    return Controls(model, settings, arguments.method, arguments.budget_ms)
-
-
-def _view(
-    arguments: argparse.Namespace, controls: "Controls", source: Source, start_line: str, stack: ExitStack
-) -> "LiveView":
-    # Imported on demand: a web server takes a third as long to load as onnxruntime.
-    from kdedge_runtime.server import AccessPolicy, Address
-    from kdedge_runtime.server.live_view import Feedback, LiveView
-    from kdedge_runtime.sources.camera import without_password
-
-    model = controls.model
-    about = {
-        "model": model.path.name,
-        "source": without_password(source.name),
-        "runtime": start_line,
-    }
-    secret = _secret_token()
-    token = secret if arguments.token is None else arguments.token
-    policy = AccessPolicy.at(Address.parse(arguments.view), token, is_printed=token != secret)
-    tls = _tls(arguments.tls, policy)
-    if arguments.feedback is None:
-        return LiveView(policy, about, controls, tls=tls)
-    from kdedge_runtime.feedback import FeedbackStore
-
-    store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
-    feedback = Feedback(store, file_sha256(model.path))
-    return LiveView(policy, about, controls, feedback, tls=tls)
-
-
-def _secret_token() -> str | None:
-    """Return the token from $KDEDGE_TOKEN or from systemd's credential `kdedge-token`."""
-    if token := os.environ.get("KDEDGE_TOKEN"):
-        return token
-    if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
-        with suppress(FileNotFoundError):
-            return (Path(folder) / "kdedge-token").read_text(encoding="utf-8").strip()
-    return None
-
-
-def _tls(wanted: str | None, policy: "AccessPolicy") -> "ssl.SSLContext | None":
-    """Return the TLS context for --tls: self-signed for an empty string, None for plain HTTP."""
-    if wanted is None:
-        if not policy.address.is_loopback:
-            _log.warning("The view uses HTTP: its token and images cross the network unencrypted. Add --tls.")
-        return None
-    from kdedge_runtime.server.tls import self_signed_context, tls_context
-
-    if wanted:
-        return tls_context(Path(wanted), "--tls")
-    tls, fingerprint = self_signed_context("--tls")
-    _log.info("The certificate is self-signed, so browsers show a warning. SHA-256: %s", fingerprint)
-    return tls
-
-
-def _check_apart(output: Path, read: SourceSpec) -> None:
-    """Raise if the output overlaps the source. Overlays have the names of their images and would overwrite them."""
-    if read.kind not in ("images", "video"):
-        return
-    named = read.files or (Path(read.address),)
-    taken = {path.resolve() for path in named}
-    beside = {path.parent.resolve() for path in named if is_image_file(path)}
-    place = output.resolve()
-    if place in taken | beside or not taken.isdisjoint(place.parents):
-        raise UsageError(
-            f"-o {output} overlaps --source: overlays would overwrite its files or be read as images. Choose another "
-            "path."
-        )
-
-
-def _output(path: Path, source: Source) -> Sink:
-    if path.suffix.lower() == ".mp4":
-        if is_still_source(source):
-            raise UsageError(
-                "Single images cannot be written as a video. Use a folder for their overlays: `-o "
-                f"{path.with_suffix('')}`."
-            )
-        from kdedge_runtime.sinks.video_file import VideoFile
-
-        return VideoFile(path, source.fps, live=source.live)
-    if path.suffix and not path.is_dir():
-        raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Use one of them.")
-    from kdedge_runtime.sinks.image_folder import ImageFolder
-
-    return ImageFolder(path, names_differ=not is_still_source(source))
-
-
-def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
-    spec = model.metadata.input
-    parts = [
-        f"onnxruntime {ort.__version__}",
-        f"provider {model.provider.removesuffix('ExecutionProvider')} (requested: {setup.provider or 'none'})",
-        "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
-        f"{spec.width}×{spec.height} px",
-        f"{len(model.metadata.labels)} classes",
-        _number_format(model.metadata.quantization),
-        _map(model, method),
-    ]
-    return printable(" · ".join(parts))
-
-
-def _map(model: Model, method: str | None) -> str:
-    if method is not None:
-        return f"map by {method}"
-    outputs = model.metadata.outputs
-    return f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map"
-
-
-def _number_format(quantization: dict[str, Any] | None) -> str:
-    if quantization is None:
-        return "fp32"
-    return " ".join(str(quantization[key]) for key in ("weights", "format") if key in quantization) or "quantized"
+COMMAND = Command(
+    "run",
+    "MODEL",
+    "Run an explained model: one forward pass per frame gives the prediction and its saliency map.",
+    run_stream,
+    _add_arguments,
+)

@@ -108,7 +108,7 @@ class EnvironmentReport:
         if self.board.throttled:
             yield (
                 f"The board is throttled ({', '.join(self.board.throttled)}). Use a stronger power supply or more "
-                "cooling. `--bench` reports no timings until then."
+                "cooling. `kdedge-run bench` reports no timings until then."
             )
         elif self.board.throttled_since_boot:
             since = ", ".join(self.board.throttled_since_boot)

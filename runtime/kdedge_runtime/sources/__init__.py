@@ -32,7 +32,7 @@ def open_source(
     | `rtsp://…`, `http://…`, `tcp://…`, …   | network stream                               |
     | a folder, an image, `'photos/*.jpg'`   | images                                       |
     | any other file, `http://…/film.mp4`    | video                                        |
-    | `synthetic:`, `synthetic:NAME`         | rendered scenes of all classes, or of one    |
+    | `synthetic:`, `synthetic:NAME`         | drawn objects of all classes, or of one      |
 
     Args:
         uri: source to read.

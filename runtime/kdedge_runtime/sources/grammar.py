@@ -27,7 +27,7 @@ class SourceSpec:
 
     kind: Kind
     address: str
-    """Camera index or device path, URL, file path, or class of synthetic scenes (empty for all)."""
+    """Camera index or device path, URL, file path, or class of the synthetic camera (empty for all)."""
     files: tuple[Path, ...] = ()
     """Files matched by a pattern."""
 

@@ -11,6 +11,7 @@ import pytest
 from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
 from kdedge_export.candidates import Role
+from kdedge_export.html.text import correlation
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.localization import Localization
 from kdedge_export.validation import (
@@ -27,7 +28,7 @@ from kdedge_export.validation.check import judge
 from kdedge_export.validation.page import render_page
 from kdedge_export.validation.page.histogram import histogram, lower_end
 from kdedge_export.validation.page.image_choice import choose
-from kdedge_export.validation.page.map_pairs import lost_and_kept
+from kdedge_export.validation.page.image_gallery import lowest_and_highest
 from kdedge_export.validation.sampled_metrics import Sampled
 
 IMAGES = pictures(80)
@@ -84,6 +85,7 @@ def read(page: str) -> Reader:
     reader = Reader()
     reader.feed(page)
     assert reader.open == []
+    reader.text = re.sub(r"\s*\n\s*", " ", reader.text)
     return reader
 
 
@@ -93,7 +95,7 @@ def test_page_is_well_formed_and_self_contained(validated: tuple[ValidationRepor
     assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object"}
     sources = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
     assert sources and all(source and source.startswith("data:image/jpeg;base64,") for source in sources)
-    assert not re.findall(r"https?://|@import|url\(", page)
+    assert not re.findall(r"https?://|@import|url\((?!#)", page)
     assert "$" not in page
     assert len(page.encode()) < 6_000_000
 
@@ -217,7 +219,7 @@ def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[Valida
     page = render_page(replace(report, checks=(shown, unshown)), evidence)
     text = read(page).text
     assert "Not shown: 1 of 2 checks needs more than 80 images" in text
-    assert f"not shown {reason}" in text and "[0.950, 1.000]" in text
+    assert f"inconclusive {reason}" in text and "[0.950, 1.000]" in text
     assert '<header class="unknown">' in page
 
 
@@ -250,10 +252,14 @@ def test_localization_section_names_the_explained_class(
 def test_lowest_and_highest_agreement_are_shown_side_by_side(validated: tuple[ValidationReport, SampleGallery]) -> None:
     _, evidence = validated
     scores = evidence.pearson["int8"]
-    found = [float(value) for value in re.findall(r"r = ([−\d.]+)", lost_and_kept(evidence).replace("−", "-"))]
+    lowest, highest = lowest_and_highest(evidence).values()
     ranked = np.sort(scores)
-    assert found == pytest.approx([*ranked[:3], *ranked[: -3 - 1 : -1]], abs=1e-3)
-    assert lost_and_kept(replace(evidence, pearson={})) == ""
+    assert [pair.score for pair in lowest] == list(ranked[:3])
+    assert [pair.score for pair in highest] == list(ranked[: -3 - 1 : -1])
+    assert all(list(pair.maps) == ["student", "int8"] for pair in (*lowest, *highest))
+    text = read(render_page(*validated)).text
+    assert all(f"{pair.name} · r = {correlation(pair.score)}" in text for pair in (*lowest, *highest))
+    assert lowest_and_highest(replace(evidence, pearson={})) == {}
 
 
 def test_unmeasured_check_is_not_reported_as_passed(tmp_path: Path) -> None:
@@ -303,19 +309,25 @@ class TestChoice:
         assert [section.title for section in choose(evidence)] == ["Typical images"]
 
 
+def drawn(scores: np.ndarray, floor: float, low: float) -> str:
+    chart = histogram(scores, floor, low)
+    assert chart is not None
+    return str(chart)
+
+
 class TestHistogram:
     def test_every_image_is_in_a_bar(self) -> None:
         scores = np.random.default_rng(0).uniform(-1, 1, 500)
-        counts = re.findall(r": (\d+)</title>", histogram(scores, 0.1, -1.0))
+        counts = re.findall(r": (\d+)</title>", drawn(scores, 0.1, -1.0))
         assert sum(map(int, counts)) == 500
 
     def test_chance_level_is_marked_only_if_known(self) -> None:
         scores = np.linspace(0.5, 1.0, 20)
-        assert "shuffled 0.250" in histogram(scores, 0.25, 0.0)
-        assert "shuffled" not in histogram(scores, float("nan"), 0.0)
+        assert "shuffled 0.250" in drawn(scores, 0.25, 0.0)
+        assert "shuffled" not in drawn(scores, float("nan"), 0.0)
 
-    def test_empty_scores_render_a_message(self) -> None:
-        assert "No pair of maps" in histogram(np.array([np.nan]), 0.1, 0.0)
+    def test_empty_scores_have_no_histogram(self) -> None:
+        assert histogram(np.array([np.nan]), 0.1, 0.0) is None
 
     @pytest.mark.parametrize(("values", "low"), [([0.3, 0.9], 0.0), ([-0.1], -0.25), ([-1.0], -1.0), ([np.nan], 0.0)])
     def test_axis_covers_all_values_and_zero(self, values: list[float], low: float) -> None:

@@ -31,7 +31,7 @@ VERBS = (
     "devices",
     "feedback",
 )
-HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "cv2", "PIL", "timm")
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "cv2", "PIL", "timm", "matplotlib", "jinja2")
 TRAIN = ("--model", "small:resnet8", "--device", "cpu")
 
 

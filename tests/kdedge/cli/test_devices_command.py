@@ -22,17 +22,17 @@ def test_devices_lists_the_same_as_on_the_device(
 ) -> None:
     outcome = command("devices")
     assert outcome.code == 0 and set(profile_names()) < set(outcome.out.split())
-    assert outcome.out == same_on_the_device(capfd, "--devices")
+    assert outcome.out == same_on_the_device(capfd, "devices")
 
 
-def test_show_prints_rationales(command: Callable[..., Outcome]) -> None:
-    assert command("devices", "show", "raspberry-pi-5") == Outcome(0, profile_text("raspberry-pi-5"), "")
-    wrong = command("devices", "show", "raspberry-pi5")
+def test_devices_name_prints_rationales(command: Callable[..., Outcome]) -> None:
+    assert command("devices", "raspberry-pi-5") == Outcome(0, profile_text("raspberry-pi-5"), "")
+    wrong = command("devices", "raspberry-pi5")
     assert wrong.code == 2 and "Did you mean raspberry-pi-5?" in wrong.err
 
 
-def test_detect_prints_this_machine(command: Callable[..., Outcome], capfd: pytest.CaptureFixture[str]) -> None:
-    assert command("devices", "detect").out == same_on_the_device(capfd, "--devices", "detect")
+def test_devices_detect_prints_this_machine(command: Callable[..., Outcome], capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("devices", "detect").out == same_on_the_device(capfd, "devices", "detect")
 
 
 def test_doctor_prints_a_report(command: Callable[..., Outcome]) -> None:
@@ -45,7 +45,7 @@ def test_self_test_and_bench_of_an_exported_model(
     command: Callable[..., Outcome], exported_run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("model.onnx", "model.int8.onnx"):
-        told = same_on_the_device(capfd, str(exported_run / name), "--self-test", "--device", "generic")
+        told = same_on_the_device(capfd, "self-test", str(exported_run / name), "--device", "generic")
         assert told.count("[✓]") == 5 and "[✗]" not in told
 
     outcome = command("bench", str(exported_run / "model.int8.onnx"), "--threads", "1", "--json")

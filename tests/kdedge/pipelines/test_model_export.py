@@ -27,7 +27,8 @@ from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines import model_export as workflow
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.model_export import export_model
-from kdedge.reports.tradeoff import image_path, tradeoff_table, write_image
+from kdedge.reports.tradeoff import tradeoff_table
+from kdedge.reports.tradeoff_chart import image_path, write_image
 from kdedge_export import verified_export
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.export_check import TOLERANCE

@@ -1,6 +1,5 @@
 """The comparison page is complete, offline, escaped, and readable with many runs."""
 
-import itertools
 import math
 import re
 from html.parser import HTMLParser
@@ -8,25 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from compare_toys import epoch_line, make_run, taught_line
 
 from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.pipelines.run_history import read_histories
 from kdedge.pipelines.run_predictions import EvaluatedImages, RunPredictions
 from kdedge.pipelines.seed_groups import SeedGroup, comparability_warnings, group_by_seed
-from kdedge.reports.pages.axis import linear_axis, log_axis
-from kdedge.reports.pages.class_table import class_table
-from kdedge.reports.pages.comparison_page import render_page
-from kdedge.reports.pages.disagreement_gallery import gallery
-from kdedge.reports.pages.point_labels import Box, free_place
-from kdedge.reports.pages.run_styles import RunStyle, styles_of_runs
-from kdedge.reports.pages.scatter import Scatter, scatter
+from kdedge.reports.accuracy_chart import AccuracyChart, accuracy_chart
+from kdedge.reports.class_table import class_rows
+from kdedge.reports.comparison_page import render_page
+from kdedge.reports.disagreement_gallery import disagreement_gallery
+from kdedge.reports.learning_curves import learning_curves
 from kdedge.reports.run_settings import run_settings
+from kdedge.reports.run_styles import styles_of_runs
 from kdedge_export.metrics.torch_predictions import Predictions
 
 LABELS = ("bird", "cat", "dog")
-LOOKS = {"a": RunStyle(0, 0), "b": RunStyle(1, 0)}
 TARGETS = np.array([0] * 4 + [1] * 4 + [2] * 2)
 
 
@@ -74,6 +70,7 @@ class Reader(HTMLParser):
         self.text = ""
         self.feed(page)
         assert self.open == []
+        self.text = re.sub(r"\s*\n\s*", " ", self.text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -97,7 +94,7 @@ class TestPage:
         page = render_page(comparison(tmp_path, settings, predictions=shown, teachers=(predictions("t", [2] * 10),)))
         reader = Reader(page)
         assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object"}
-        assert not re.findall(r"https?://|@import|url\(", page)
+        assert not re.findall(r"https?://|@import|url\((?!#)", page)
         assert "$" not in page
         pictures = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
         assert pictures and all(source and source.startswith("data:image/jpeg;base64,") for source in pictures)
@@ -110,8 +107,10 @@ class TestPage:
         curves = [attributes for tag, attributes in Reader(page).tags if (attributes.get("class")) == "curve"]
         drawn = [int(attributes["data-run"] or -1) for attributes in curves]
         assert [drawn.count(number) for number in range(13)] == [4] * 12 + [1]
-        looks = {attributes["style"] for attributes in curves}
-        assert len(looks) == 13, "no two runs have the same style"
+        lines = re.findall(r'<g class="curve" data-run="(\d+)">.*?<path [^>]*style="([^"]*)"', page, re.DOTALL)
+        assert len(lines) == len(curves)
+        assert len({style for _, style in lines}) == 13, "no two runs have the same style"
+        assert len(set(lines)) == 13, "a run has the same style in each chart"
 
     def test_untrusted_text_is_escaped(self, tmp_path: Path) -> None:
         evil = "<script>alert(1)<"
@@ -161,31 +160,6 @@ class TestPage:
         assert "nan" not in page.split("</style>")[1] and "Cross-entropy," not in page
 
 
-class TestAxes:
-    @pytest.mark.parametrize(
-        "values", [[0.0, 100.0], [97.3, 98.1], [-0.2, 0.93], [5.0], [0.0], [1e-7, 3e-7], [55.0, 55.0]]
-    )
-    def test_linear_axis_has_round_limits(self, values: list[float]) -> None:
-        axis = linear_axis(values)
-        assert axis.low <= min(values) and max(values) <= axis.high
-        steps = np.diff(axis.ticks)
-        assert 1 <= len(steps) <= 8
-        np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
-        assert float(f"{steps[0]:.0e}"[0]) in (1, 2, 3, 5), "1, 2, 2.5 or 5 times a power of ten"
-        assert [axis.share(axis.low), axis.share(axis.high)] == [0.0, 1.0]
-
-    def test_counting_axis_has_integer_ticks(self) -> None:
-        assert linear_axis([1, 3], ticks=8, least_step=1.0).ticks == (1, 2, 3)
-        assert linear_axis([1, 18], ticks=8, least_step=1.0).ticks == (0, 5, 10, 15, 20)
-
-    @pytest.mark.parametrize("values", [[0.02, 47.6], [1.0], [0.5, 0.6], [2.0, 2.0], [1e-5, 3e4]])
-    def test_logarithmic_axis_has_round_limits(self, values: list[float]) -> None:
-        axis = log_axis(values)
-        assert axis.low <= min(values) and max(values) <= axis.high
-        assert axis.share(axis.low) == 0.0 and axis.share(axis.high) == pytest.approx(1.0)
-        assert axis.share(math.sqrt(axis.low * axis.high)) == pytest.approx(0.5)
-
-
 class TestLooks:
     def group(self, name: str, runs: int, folder: Path) -> SeedGroup:
         histories = read_histories([make_run(folder / f"{name}-{seed}", seed=seed) for seed in range(runs)])
@@ -202,10 +176,28 @@ class TestLooks:
         assert len(set(styles_of_runs(groups).values())) == 40
 
 
-class TestScatter:
-    def drawn(self, folder: Path, settings: dict[str, dict[str, Any]]) -> Scatter | None:
+class TestCurves:
+    def test_best_epoch_is_marked(self, tmp_path: Path) -> None:
+        shown = comparison(tmp_path, {"a": taught((0.5, 0.2), (0.7, 0.3), (0.6, 0.4))})
+        charts = learning_curves(shown.runs, styles_of_runs(shown.groups))
+        assert [chart.title for chart in charts] == ["Top-1, %", "Agreement, %", "Map Pearson", "Cross-entropy"]
+        for chart in charts:
+            (line,) = re.findall(r'<g class="curve".*?</g>\s*</g>', str(chart.svg), re.DOTALL)
+            corners = re.findall(r"[ML] ([\d.]+) ([\d.]+)", re.findall(r'<path d="([^"]*)" clip', line)[0])
+            dots = re.findall(r'<use [^>]*?x="([\d.]+)" y="([\d.]+)"', line)
+            assert len(corners) == 3 and dots == [corners[1]]
+
+    def test_cross_entropy_over_decades_is_logarithmic(self, tmp_path: Path) -> None:
+        lines = [epoch_line(number, 0.5, val_loss=10.0 ** (2 - number)) for number in range(1, 4)]
+        shown = comparison(tmp_path, {"a": {"epochs": lines}})
+        chart = learning_curves(shown.runs, styles_of_runs(shown.groups))[-1]
+        assert {"0.1", "0.2", "0.5", "1", "2", "5", "10"} <= set(re.findall(r">([\d.]+)</text>", str(chart.svg)))
+
+
+class TestAccuracyChart:
+    def drawn(self, folder: Path, settings: dict[str, dict[str, Any]]) -> AccuracyChart | None:
         groups = comparison(folder, settings).groups
-        return scatter(groups, styles_of_runs(groups))
+        return accuracy_chart(groups, styles_of_runs(groups))
 
     def test_maps_are_preferred_to_agreement(self, tmp_path: Path) -> None:
         drawn = self.drawn(tmp_path, {"a": taught((0.5, 0.2)), "b": taught((0.4, 0.1)), "t": {}})
@@ -219,48 +211,51 @@ class TestScatter:
         assert drawn is not None and drawn.over == "agreement"
         assert self.drawn(tmp_path / "2", {"a": taught((0.5, 0.2)), "t": {}}) is None
 
-    def test_labels_do_not_overlap(self) -> None:
-        room: Box = (0, 0, 600, 400)
-        taken: list[Box] = []
-        for number in range(8):
-            free_place(f"run number {number}", (300 + number, 200, 306 + number, 206), taken, room)
-        for a, b in itertools.combinations(taken, 2):
-            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    def test_seeds_share_a_legend_entry(self, tmp_path: Path) -> None:
+        seeds = {f"kd-{seed}": taught((0.4 + seed / 10, 0.1)) | {"seed": seed} for seed in range(3)}
+        drawn = self.drawn(tmp_path, seeds | {"other": taught((0.5, 0.3)) | {"loss": {"kd": 1.0}}})
+        assert drawn is not None and drawn.svg.count('class="mark"') == 4
+        texts = re.findall(r"<text [^>]*>([^<]*)</text>", str(drawn.svg))
+        assert [text for text in texts if text == "other" or text.startswith("kd")] == ["kd-{0,1,2}", "other"]
 
 
 class TestClasses:
-    def rows(self, table: str) -> dict[str, list[str]]:
-        rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table)
-        return {label: re.findall(r"<td[^>]*>(.*?)</td>", positions) for label, positions in rows}
-
-    def test_class_with_the_largest_loss_is_first(self) -> None:
+    def test_class_with_the_largest_loss_is_first(self, tmp_path: Path) -> None:
         baseline = predictions("base", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])  # bird 75 %, cat 100 %, dog 50 %
         other = predictions("other", [0, 0, 0, 0, 1, 0, 0, 1, 2, 2])  # bird 100 %, cat 50 %, dog 100 %
-        rows = self.rows(class_table([baseline, other], {"base": RunStyle(0, 0), "other": RunStyle(1, 0)}))
+        rows = {row.label: (row.images, *row.accuracy, *row.changes) for row in class_rows([baseline, other])}
         assert list(rows) == ["all", "cat", "bird", "dog"]
-        assert rows["cat"] == ["4", "100.0\u00a0%", "−50.0"]
-        assert rows["dog"] == ["2", "50.0\u00a0%", "+50.0"]
-        assert rows["all"] == ["10", "80.0\u00a0%", "±0.0"]
+        assert rows["cat"] == (4, 1.0, 0.5, -0.5)
+        assert rows["dog"] == (2, 0.5, 1.0, 0.5)
+        assert rows["all"] == (10, 0.8, 0.8, 0.0)
+        page = render_page(comparison(tmp_path, {"base": {}, "other": {}}, predictions=(baseline, other)))
+        shown = re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', page, re.DOTALL)
+        cells = {label: re.findall(r"<td[^>]*>(.*?)</td>", text) for label, text in shown}
+        assert cells["cat"] == ["4", "100.0\u00a0%", "−50.0"]
+        assert cells["dog"] == ["2", "50.0\u00a0%", "+50.0"]
+        assert cells["all"] == ["10", "80.0\u00a0%", "±0.0"]
 
     def test_single_run_shows_its_worst_class_first(self) -> None:
-        rows = self.rows(class_table([predictions("one", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])], {"one": RunStyle(0, 0)}))
-        assert list(rows) == ["all", "dog", "bird", "cat"]
+        rows = class_rows([predictions("one", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])])
+        assert [row.label for row in rows] == ["all", "dog", "bird", "cat"]
 
 
 class TestGallery:
-    def test_image_with_different_predictions_is_first(self) -> None:
+    def test_image_with_different_predictions_is_first(self, tmp_path: Path) -> None:
         one, other = ([0] * 10 for _ in range(2))
         other[7] = 1
-        shown = gallery([predictions("a", one, with_maps=False), predictions("b", other, with_maps=False)], [], LOOKS)
-        assert re.findall(r"val/(\d)\.png", shown)[0] == "7"
-        assert shown.count("no map") == 2 * shown.count('class="row')
-        first = shown.split('class="row')[1]
-        assert re.findall(r"<b>(\w+)</b>", first) == ["cat", "bird", "cat"], (
-            "the ground-truth class, then each prediction"
-        )
-        assert first.count("wrong") == 2  # the class and the word
+        runs = (predictions("a", one, with_maps=False), predictions("b", other, with_maps=False))
+        shown = disagreement_gallery(runs, [])
+        first = shown[0]
+        assert first.name == "val/7.png"
+        assert all(cell.map is None for row in shown for cell in row.cells)
+        assert [first.label, *(cell.label for cell in first.cells)] == ["cat", "bird", "cat"]
+        assert [cell.is_wrong for cell in first.cells] == [True, False]
+        page = render_page(comparison(tmp_path, {"a": {}, "b": {}}, predictions=runs))
+        assert page.count("no map") == 2 * len(shown) and page.count('<em class="wrong">') >= len(shown)
 
     def test_single_run_is_compared_with_its_teacher(self) -> None:
         student = predictions("a", [0] * 10)
-        assert gallery([student], [], LOOKS) == ""
-        assert "the teacher" in gallery([student], [predictions("the teacher", [1] * 10)], LOOKS)
+        assert disagreement_gallery([student], []) == []
+        rows = disagreement_gallery([student], [predictions("the teacher", [1] * 10)])
+        assert [cell.title for cell in rows[0].cells] == ["the teacher", "a"]

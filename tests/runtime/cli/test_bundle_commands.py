@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from golden_files import with_golden, with_metadata
 
 from kdedge_runtime.bundle import format_checksums
-from kdedge_runtime.cli import model_commands
 from kdedge_runtime.cli.main import main
+from kdedge_runtime.diagnostics import benchmark
 from kdedge_runtime.diagnostics.benchmark import run_benchmark
+from kdedge_runtime.errors import MissingDependency
 
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 """Public key of the first test vector of RFC 8032."""
@@ -37,27 +39,35 @@ def bundle(tmp_path: Path, model_path: Path) -> Path:
 
 
 def test_self_test_uses_the_fastest_model(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for packed in (bundle, bundle.with_suffix("")):
-        assert main([str(packed), "--self-test", "--device", "generic"]) == 0
-        told = capsys.readouterr()
-        assert told.out.splitlines()[0] in ("model.onnx on generic", "model.int8.onnx on generic")
-        assert "checksums verified" in told.err
+    assert main(["self-test", str(bundle), "--device", "generic"]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[0] in ("model.onnx on generic", "model.int8.onnx on generic")
+    assert "checksums verified" in told.err
 
 
 def test_bench_measures_both_models(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(model_commands, "run_benchmark", partial(run_benchmark, runs=2))
-    assert main([str(bundle), "--bench", "--json"]) == 0
+    monkeypatch.setattr(benchmark, "run_benchmark", partial(run_benchmark, runs=2))
+    assert main(["bench", str(bundle), "--json"]) == 0
     names = {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]}
     assert names == {"fp32", "fp32 without map", "int8", "int8 without map"}
 
 
-@pytest.mark.parametrize("verb", ["--self-test", "--bench"])
+@pytest.mark.parametrize("verb", ["self-test", "bench"])
 def test_unsigned_bundle_is_rejected(
     bundle: Path, model_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in (bundle, model_path):
-        assert main([str(path), verb, "--require-signature", KEY]) != 0
+        assert main([verb, str(path), "--require-signature", KEY]) != 0
         told = capsys.readouterr()
         assert told.out == "" and "signature" in told.err
+
+
+def test_required_signature_without_cryptography_is_a_missing_dependency(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
+    assert main([str(bundle), "--source", "synthetic:", "--require-signature", KEY]) == MissingDependency.exit_code
+    told = capsys.readouterr()
+    assert told.out == "" and "pip install cryptography" in told.err

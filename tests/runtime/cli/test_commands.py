@@ -1,12 +1,13 @@
 """Commands of `kdedge-run`: required and rejected options."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.cli.main import main
+from kdedge_runtime.cli.main import SUBCOMMANDS, main
 from kdedge_runtime.devices import load_profile, profile_names, profile_text
 
 
@@ -17,26 +18,29 @@ def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("verb", ["--self-test", "--bench"])
-def test_model_commands_require_a_model(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(verb, capsys=capsys).startswith(f"kdedge-run: error: {verb} needs a MODEL. ")
+@pytest.mark.parametrize("name", ["self-test", "bench", "soak"])
+def test_model_commands_require_a_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(name, "--device", "generic", capsys=capsys)
+    assert told.startswith(f"kdedge-run {name}: error: ") and "required: MODEL" in told
 
 
 @pytest.mark.parametrize(
     ("arguments", "odd"),
     [
-        (["m.onnx", "--bench", "--source", "0"], "--bench does not use --source"),
-        (["m.onnx", "--bench", "--view"], "--bench does not use --view"),
-        (["m.onnx", "--self-test", "--soak", "10s"], "--self-test does not use --soak"),
-        (["m.onnx", "--self-test", "--cadence", "every=2"], "--self-test does not use --cadence"),
-        (["m.onnx", "--self-test", "--class", "cat"], "--self-test does not use --class"),
-        (["m.onnx", "--bench", "--max-frames", "3"], "--bench does not use --max-frames"),
-        (["m.onnx", "--doctor"], "--doctor does not use MODEL"),
-        (["--doctor", "--json"], "--doctor does not use --json"),
-        (["--devices", "--device", "generic"], "--devices does not use --device"),
-        (["m.onnx", "--source", "0", "--json"], "--json needs --self-test or --bench"),
-        (["m.onnx", "--bench", "--self-test"], "not allowed with argument"),
-        (["m.onnx"], "--source, or --device for its camera"),
+        (["bench", "m.onnx", "--source", "0"], "unrecognized arguments: --source 0"),
+        (["bench", "m.onnx", "--view"], "unrecognized arguments: --view"),
+        (["bench", "m.onnx", "--max-frames", "3"], "unrecognized arguments: --max-frames 3"),
+        (["self-test", "m.onnx", "--duration", "10s"], "unrecognized arguments: --duration 10s"),
+        (["self-test", "m.onnx", "--cadence", "every=2"], "unrecognized arguments: --cadence every=2"),
+        (["self-test", "m.onnx", "--class", "cat"], "unrecognized arguments: --class cat"),
+        (["soak", "m.onnx", "--source", "0", "--duration", "10s", "--json"], "unrecognized arguments: --json"),
+        (["soak", "m.onnx", "--source", "0", "--duration", "10s", "--max-frames", "3"], "arguments: --max-frames 3"),
+        (["soak", "m.onnx", "--source", "0"], "required: --duration"),
+        (["doctor", "m.onnx"], "unrecognized arguments: m.onnx"),
+        (["doctor", "--json"], "unrecognized arguments: --json"),
+        (["devices", "--device", "generic"], "unrecognized arguments: --device"),
+        (["m.onnx", "--source", "0", "--json"], "unrecognized arguments: --json"),
+        (["m.onnx", "bench"], "unrecognized arguments: bench"),
         ([], "required: MODEL"),
     ],
 )
@@ -44,8 +48,42 @@ def test_unused_options_are_rejected(arguments: list[str], odd: str, capsys: pyt
     assert odd in refused(*arguments, capsys=capsys)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "odd"),
+    [
+        (["m.onnx"], "--source SOURCE, or --device NAME"),
+        (["soak", "m.onnx", "--duration", "10s"], "--source SOURCE, or --device NAME"),
+        (["m.onnx", "--source", "0", "--token", "x"], "--token needs a live view. Add --view"),
+        (["m.onnx", "--source", "0", "--tls"], "--tls needs a live view. Add --view"),
+        (["soak", "m.onnx", "--source", "0", "--duration", "1s", "--feedback", "f.db"], "--feedback needs a live view"),
+    ],
+)
+def test_incomplete_options_are_rejected(arguments: list[str], odd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert odd in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", list(SUBCOMMANDS))
+def test_every_subcommand_has_its_own_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"], prog="kdedge run")
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: kdedge run {name} ") and "%(prog)s" not in told
+
+
+def test_model_named_as_a_subcommand_is_given_with_its_folder(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model_path, "bench")
+    assert main(["./bench", "--source", "synthetic:", "--max-frames", "1", "--jsonl", "-"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2, "the frame and the summary"
+    assert "--source" in refused("bench", "--source", "synthetic:", capsys=capsys)
+
+
 def test_devices_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--devices"]) == 0
+    assert main(["devices"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == profile_names()
     (pi,) = (line for line in lines if line.startswith("raspberry-pi-5 "))
@@ -53,14 +91,14 @@ def test_devices_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_device_name_prints_its_profile(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--devices", "raspberry-pi-4"]) == 0
+    assert main(["devices", "raspberry-pi-4"]) == 0
     assert capsys.readouterr().out == profile_text("raspberry-pi-4")
-    assert main(["--devices", "raspberry-pi-44"]) == 2
+    assert main(["devices", "raspberry-pi-44"]) == 2
     assert "Did you mean raspberry-pi-4?" in capsys.readouterr().err
 
 
 def test_devices_detect_prints_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--devices", "detect"]) == 0
+    assert main(["devices", "detect"]) == 0
     told = capsys.readouterr().out
     assert "CPU" in told and "onnxruntime" in told
     assert next(line for line in told.splitlines() if line.startswith("profile")).split()[1] in profile_names()
@@ -82,7 +120,7 @@ def test_auto_selects_this_machine(model_path: Path, capsys: pytest.CaptureFixtu
 def test_doctor_and_devices_do_not_load_onnxruntime() -> None:
     # onnxruntime may be the broken part.
     code = (
-        "import sys; from kdedge_runtime.cli.main import main; main(['--devices']); main(['--devices', 'detect']); "
-        "main(['--doctor']); assert 'onnxruntime' not in sys.modules and 'numpy' not in sys.modules"
+        "import sys; from kdedge_runtime.cli.main import main; main(['devices']); main(['devices', 'detect']); "
+        "main(['doctor']); assert 'onnxruntime' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.cli import model_commands
+from kdedge_runtime.cli.bench import int8_verdict
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.cli.model_commands import int8_verdict
 from kdedge_runtime.devices import load_profile
+from kdedge_runtime.diagnostics import benchmark
 from kdedge_runtime.diagnostics.benchmark import BenchmarkResult, Timing, find_counterpart, run_benchmark
 from kdedge_runtime.diagnostics.system_state import SystemState, read_system_state
 from kdedge_runtime.model import Model
@@ -129,11 +129,11 @@ def test_bench_prints_table_or_json(
     tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(model_path, tmp_path / "model.onnx")
-    monkeypatch.setattr(model_commands, "run_benchmark", partial(run_benchmark, runs=2))
-    assert main([str(tmp_path / "model.onnx"), "--bench", "--threads", "1", "--device", "generic"]) == 0
+    monkeypatch.setattr(benchmark, "run_benchmark", partial(run_benchmark, runs=2))
+    assert main(["bench", str(tmp_path / "model.onnx"), "--threads", "1", "--device", "generic"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, batch size 1" in told
-    assert main([str(tmp_path / "model.onnx"), "--bench", "--json"]) == 0
+    assert main(["bench", str(tmp_path / "model.onnx"), "--json"]) == 0
     assert {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]} == {"fp32", "fp32 without map"}
 
 
@@ -147,8 +147,8 @@ def test_bench_fails_on_throttled_board(
     def on_the_fake_board(models: dict[str, Model], **settings: object) -> BenchmarkResult:
         return run_benchmark(models, runs=2, look=lambda: read_system_state(tmp_path))
 
-    monkeypatch.setattr(model_commands, "run_benchmark", on_the_fake_board)
-    assert main([str(model_path), "--bench"]) == 1
+    monkeypatch.setattr(benchmark, "run_benchmark", on_the_fake_board)
+    assert main(["bench", str(model_path)]) == 1
     told = capsys.readouterr()
     assert told.out == ""
     assert "was throttled during the measurement (under-voltage, throttled)" in told.err

@@ -56,7 +56,7 @@ def test_report_contains_relevant_facts() -> None:
 
 
 def test_report_contains_no_names_or_paths(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--doctor"]) == 0
+    assert main(["doctor"]) == 0
     told = capsys.readouterr().out
     assert f"Python          {'.'.join(map(str, sys.version_info[:3]))}" in told
     secrets = {str(Path.home()), str(Path.cwd()), sys.prefix, os.uname().nodename, getpass.getuser()} - {
@@ -135,6 +135,6 @@ def test_cameras_are_listed_with_missing_permissions(tmp_path: Path) -> None:
 def test_advice_is_printed_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ill = replace(SOUND, board=replace(CALM, throttled=("throttled",)))
     monkeypatch.setattr("kdedge_runtime.diagnostics.environment.collect_environment", lambda: ill)
-    assert main(["--doctor"]) == 0
+    assert main(["doctor"]) == 0
     told = capsys.readouterr()
     assert "advice" not in told.out and told.err.startswith("advice: The board is throttled")

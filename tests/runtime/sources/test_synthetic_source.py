@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.sources.icons import LABELS
 from kdedge_runtime.sources.source import Source
-from kdedge_runtime.sources.synthetic import SyntheticSource
+from kdedge_runtime.sources.synthetic import LABELS, SyntheticSource
 
 
 def small(kind: str | None = None, *, frames: int | None = None, seed: int = 0) -> SyntheticSource:
@@ -94,5 +93,5 @@ def test_object_moves_smoothly_inside_the_image(label: str) -> None:
 
 
 def test_unknown_class_error_lists_the_classes() -> None:
-    with pytest.raises(UsageError, match=r"no drawing of 'unicorn'.*bottle, fish"):
+    with pytest.raises(UsageError, match=r"no object 'unicorn'.*bottle, fish"):
         SyntheticSource("unicorn")

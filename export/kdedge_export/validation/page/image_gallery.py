@@ -1,70 +1,115 @@
-"""Gallery of images with the prediction and saliency map of every model."""
+"""Images of the report, with the prediction and saliency map of every model."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from kdedge_export.candidates import TITLES, WORDS, Role, reference
-from kdedge_export.html.figure import figure
-from kdedge_export.html.text import correlation, escape, percent, short
+import numpy as np
+
+from kdedge_export.candidates import Role, reference
 from kdedge_export.html.thumbnails import image_uri, overlay_uri
 from kdedge_export.metrics import agreement
 from kdedge_export.validation.page.image_choice import Section
 from kdedge_export.validation.samples import SampleGallery
 
-__all__ = ["gallery"]
+__all__ = ["GalleryRow", "MapPair", "ModelCell", "gallery_rows", "lowest_and_highest"]
+
+_PAIRS = 3
 
 
-def gallery(sections: list[Section], evidence: SampleGallery) -> str:
-    """Render all sections as HTML with embedded images."""
-    return "".join(_section(section, evidence) for section in sections)
+@dataclass(frozen=True)
+class ModelCell:
+    """Prediction and map of one model for one image."""
+
+    role: Role
+    label: str
+    probability: float | None
+    """Probability of the prediction, in [0, 1]; None without a prediction."""
+    is_changed: bool
+    """True if the prediction differs from the explained class."""
+    is_wrong: bool
+    map: str | None
+    """Overlay as a data URI; None without a map."""
+    against: Role | None
+    """Model with which the map is compared; None without one."""
+    score: float | None
+    """Correlation with its map; None if both maps are constant."""
 
 
-def _section(section: Section, evidence: SampleGallery) -> str:
-    titles = "".join(f"<span>{title}</span>" for title in ("Image", *(TITLES[role] for role in evidence.predictions)))
-    rows = "".join(_row(number, evidence) for number in section.rows)
-    return (
-        f'<section class="gallery" style="--columns:{1 + len(evidence.predictions)}">'
-        f"<h3>{section.title} <small>{len(section.rows)}</small></h3><p>{section.note}</p>"
-        f'<div class="heads" aria-hidden="true">{titles}</div>{rows}</section>'
+@dataclass(frozen=True)
+class GalleryRow:
+    """One image with the results of all models."""
+
+    name: str
+    image: str
+    """Image as a data URI."""
+    target: str | None
+    explained: str
+    """Label of the explained class."""
+    cells: tuple[ModelCell, ...]
+
+
+@dataclass(frozen=True)
+class MapPair:
+    """Maps of the source model and the deployed file for one image."""
+
+    name: str
+    score: float
+    maps: Mapping[Role, str]
+    """Overlay of each model as a data URI."""
+
+
+def gallery_rows(section: Section, evidence: SampleGallery) -> list[GalleryRow]:
+    """Collect the rows of a section."""
+    return [_row(number, evidence) for number in section.rows]
+
+
+def lowest_and_highest(evidence: SampleGallery) -> dict[str, list[MapPair]]:
+    """Collect the images with the lowest and highest map agreement with the source model; empty without maps."""
+    scores = evidence.pearson.get(evidence.shipped, np.array([]))
+    ranked = [int(row) for row in np.argsort(scores, kind="stable") if not np.isnan(scores[row])]
+    if len(ranked) < 2 * _PAIRS:
+        return {}
+    return {
+        "Lowest agreement": [_pair(row, evidence) for row in ranked[:_PAIRS]],
+        "Highest agreement": [_pair(row, evidence) for row in ranked[: -_PAIRS - 1 : -1]],
+    }
+
+
+def _pair(number: int, evidence: SampleGallery) -> MapPair:
+    sides: tuple[Role, Role] = (evidence.origin, evidence.shipped)
+    maps = {role: uri for role in sides if (uri := _overlay(role, number, evidence)) is not None}
+    return MapPair(evidence.names[number], float(evidence.pearson[evidence.shipped][number]), maps)
+
+
+def _row(number: int, evidence: SampleGallery) -> GalleryRow:
+    return GalleryRow(
+        name=evidence.names[number],
+        image=image_uri(evidence.images[number]),
+        target=None if evidence.targets is None else evidence.labels[evidence.targets[number]],
+        explained=evidence.labels[evidence.explained_class[number]],
+        cells=tuple(_cell(role, number, evidence) for role in evidence.predictions),
     )
 
 
-def _row(number: int, evidence: SampleGallery) -> str:
-    positions = "".join(_position(role, number, evidence) for role in evidence.predictions)
-    return f'<div class="row">{_original(number, evidence)}{positions}</div>'
+def _cell(role: Role, number: int, evidence: SampleGallery) -> ModelCell:
+    prediction = int(agreement.top1(evidence.predictions[role].logits[number : number + 1])[0])
+    against = reference(role, evidence.predictions) if role in evidence.pearson else None
+    score = math.nan if against is None else float(evidence.pearson[role][number])
+    return ModelCell(
+        role=role,
+        label="no prediction" if prediction < 0 else evidence.labels[prediction],
+        probability=None if prediction < 0 else float(evidence.probabilities[role][number][prediction]),
+        is_changed=prediction != evidence.explained_class[number],
+        is_wrong=evidence.targets is not None and prediction != evidence.targets[number],
+        map=_overlay(role, number, evidence),
+        against=against,
+        score=None if math.isnan(score) else score,
+    )
 
 
-def _original(number: int, evidence: SampleGallery) -> str:
-    name = evidence.names[number]
-    explained = evidence.labels[evidence.explained_class[number]]
-    truth = "" if evidence.targets is None else f"target <b>{escape(evidence.labels[evidence.targets[number]])}</b>"
-    lines = [f'<span class="name">{short(name)}</span>', truth, f"maps for <b>{escape(explained)}</b>"]
-    caption = "<br>".join(line for line in lines if line)
-    return figure("Image", image_uri(evidence.images[number]), name, caption)
-
-
-def _position(role: Role, number: int, evidence: SampleGallery) -> str:
-    predictions = evidence.predictions[role]
-    probabilities = evidence.probabilities[role][number]
-    prediction = int(agreement.top1(predictions.logits[number : number + 1])[0])
-    label = "no prediction" if prediction < 0 else evidence.labels[prediction]
-    # Text, not only color, so that it is readable in grayscale and for color-blind users.
-    tags = []
-    if prediction != evidence.explained_class[number]:
-        tags.append(f'<em class="changed">{"differs" if role == "teacher" else "changed"}</em>')
-    if evidence.targets is not None and prediction != evidence.targets[number]:
-        tags.append('<em class="wrong">wrong</em>')
-    sure = "" if prediction < 0 else percent(float(probabilities[prediction]), 0)
-    lines = [" ".join([f"<b>{escape(label)}</b>", sure, *tags])]
-    against = reference(role, evidence.predictions)
-    if against is not None and role in evidence.pearson:
-        lines.append(f'<span class="r">{_agreement(against, float(evidence.pearson[role][number]))}</span>')
-    shift = evidence.shifts.get(role, (0.0, 0.0))
-    uri = None if predictions.maps is None else overlay_uri(evidence.images[number], predictions.maps[number], shift)
-    return figure(TITLES[role], uri, f"Map of {TITLES[role]} for {evidence.names[number]}", "<br>".join(lines))
-
-
-def _agreement(against: Role, score: float) -> str:
-    if math.isnan(score):
-        return "both maps constant"
-    bar = f'<i style="--r:{max(score, 0.0):.3f}"></i>'
-    return f'{bar}r = {correlation(score)} <span class="with">with {WORDS[against]}</span>'
+def _overlay(role: Role, number: int, evidence: SampleGallery) -> str | None:
+    maps = evidence.predictions[role].maps
+    if maps is None:
+        return None
+    return overlay_uri(evidence.images[number], maps[number], evidence.shifts.get(role, (0.0, 0.0)))

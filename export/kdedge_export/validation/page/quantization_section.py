@@ -1,20 +1,15 @@
-"""Tables on how the int8 file was quantized and what it preserved, from its metadata."""
+"""Description of how the int8 file was quantized and what it preserved, from its metadata."""
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from kdedge_export.html.text import correlation, escape, percent, quantity
-from kdedge_export.validation.page.html_table import grid
 from kdedge_export.validation.report import ValidationReport
 from kdedge_runtime.int8_arithmetic import Arithmetic
 
-__all__ = ["quantization"]
+__all__ = ["HeldOutResult", "QuantizationSection", "quantization_section"]
 
-_LEAD = (
-    "Measured at export, on training images not used for calibration. Loss is half the relative squared error of the "
-    "logits, plus one minus the maps’ correlation."
-)
 _WAYS = {
     "minmax": "from the smallest to the largest observed value",
     "percentile-99.999": "covering 99.999 % of the observed values",
@@ -22,33 +17,60 @@ _WAYS = {
     "entropy": "by minimum relative entropy",
     "trained": "from quantization-aware training",
 }
-_KEPT_HEADS = (
-    ("On held-out images", "training images not used for calibration"),
-    ("Layers in fp32", "number of layers of the network’s body"),
-    ("Top-1", "accuracy"),
-    ("Agreement", "fraction of images with the fp32 file’s prediction"),
-    ("Pearson", "mean correlation of the maps with the fp32 file’s"),
-    ("Loss", "half the relative squared error of the logits, plus one minus the maps’ correlation"),
-)
+
+_Fact: TypeAlias = tuple[str, str, tuple[str, ...]]
 
 
-def quantization(report: ValidationReport) -> str:
-    """Render the section on the int8 file; empty without one or without metadata."""
+@dataclass(frozen=True)
+class HeldOutResult:
+    """Fidelity of a file on held-out images, as recorded in its metadata."""
+
+    name: str
+    found: Mapping[str, Any]
+    float_layers: Any
+    """Number of layers in fp32, or "" if unknown."""
+
+    @property
+    def loss(self) -> float:
+        """Combined loss of logits and maps; NaN if unknown."""
+        return float(self.found.get("loss", math.nan))
+
+
+@dataclass(frozen=True)
+class QuantizationSection:
+    """Contents of the section on the int8 file."""
+
+    facts: tuple[_Fact, ...]
+    """Name, description and layer names of each metadata entry."""
+    losses: tuple[tuple[str, float, bool], ...]
+    """Description and loss of each calibration method with all layers in int8, best first, and True if chosen."""
+    results: tuple[HeldOutResult, ...]
+    images: str
+    """Heading of the results, with the number of held-out images."""
+
+
+def quantization_section(report: ValidationReport) -> QuantizationSection | None:
+    """Collect the contents from the metadata of the int8 file; None without one or without metadata."""
     facts = report.models.get("int8")
     if facts is None or not facts.quantization:
-        return ""
+        return None
     note = facts.quantization
-    facts_of_note = [*_facts(note), *_arithmetic(facts.arithmetic)]
-    rows = "".join(f'<tr><th scope="row">{name}</th><td>{words}</td></tr>' for name, words in facts_of_note)
-    kept = "".join((_ways(note), _kept(note)))
-    lead = f'<p class="lead">{_LEAD}</p>' if kept else ""
-    return f'<section><h2>Quantization</h2><table class="facts">{rows}</table>{lead}{kept}</section>'
+    held_out = note.get("held_out") or {}
+    return QuantizationSection(
+        facts=(*_facts(note), *_arithmetic(facts.arithmetic)),
+        losses=tuple(
+            (_WAYS.get(way, way), float(loss), way == note.get("calibration"))
+            for way, loss in sorted((note.get("calibration_loss") or {}).items(), key=lambda item: float(item[1]))
+        ),
+        results=tuple(_results(note, held_out)),
+        images=f"On {held_out['images']} of them" if "images" in held_out else "On held-out images",
+    )
 
 
-def _facts(note: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield name and HTML of each metadata entry."""
+def _facts(note: Mapping[str, Any]) -> Iterator[_Fact]:
+    """Yield name, description and layer names of each metadata entry."""
     if "activations" in note:
-        yield "Activations", f"{escape(str(note['activations']))}, one range per tensor"
+        yield "Activations", f"{note['activations']}, one range per tensor", ()
     if "reduce_range" in note:
         bits = (
             "7 bits, for identical results on processors without VNNI"
@@ -56,31 +78,32 @@ def _facts(note: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             else "8 bits, for processors whose integer kernels do not saturate"
         )
         each = "one scale per output channel" if note.get("per_channel") else "one scale per layer"
-        yield "Weights", f"{escape(str(note.get('weights', 'int8')))} of {bits}; {each}"
+        yield "Weights", f"{note.get('weights', 'int8')} of {bits}; {each}", ()
     if "calibration" in note:
-        way, images = str(note["calibration"]), escape(str(note.get("calibration_images", "?")))
-        yield "Ranges", f"{escape(_WAYS.get(way, way))}, on {images} training images"
+        way, images = str(note["calibration"]), str(note.get("calibration_images", "?"))
+        yield "Ranges", f"{_WAYS.get(way, way)}, on {images} training images", ()
     if "float_layers" in note:
         layers = note["float_layers"]
-        names = ", ".join(f"<code>{escape(str(name))}</code>" for name in layers)
-        yield "In fp32", "the map and small dense layers" + (f", and {len(layers)} layers: {names}" if layers else "")
+        words = "the map and small dense layers" + (f", and {len(layers)} layers" if layers else "")
+        yield "In fp32", words, tuple(str(name) for name in layers)
     if asked := _goal(note.get("goal") or {}):
-        yield "Target", asked
+        yield "Target", asked, ()
     if note.get("qat"):
-        yield "Quantization-aware training", _training(note["qat"])
+        yield "Quantization-aware training", _training(note["qat"]), ()
     if "device" in note:
-        yield "Target device", escape(str(note["device"]))
+        yield "Target device", str(note["device"]), ()
 
 
-def _arithmetic(found: Arithmetic | None) -> Iterator[tuple[str, str]]:
+def _arithmetic(found: Arithmetic | None) -> Iterator[_Fact]:
     """Yield the arithmetic of all results on this page except latency and memory."""
     if found == "exact sums":
         yield (
             "Evaluated with",
             "exact sums, as computed by kernels that do not saturate; latency measured with this machine’s kernels",
+            (),
         )
     elif found == "machine kernels":
-        yield "Evaluated with", "the integer kernels of this machine"
+        yield "Evaluated with", "the integer kernels of this machine", ()
 
 
 def _goal(goal: Mapping[str, Any]) -> str:
@@ -98,46 +121,16 @@ def _training(qat: Mapping[str, Any]) -> str:
         if qat.get("taken")
         else "not used in this file, since it preserves less"
     )
-    return f"{escape(str(qat.get('epochs', '?')))} epochs with simulated int8 (--qat): {came}"
+    return f"{qat.get('epochs', '?')} epochs with simulated int8 (--qat): {came}"
 
 
-def _ways(note: Mapping[str, Any]) -> str:
-    """Render the loss of each calibration method with all layers in int8."""
-    losses = note.get("calibration_loss")
-    if not losses:
-        return ""
-    rows = [
-        [escape(_WAYS.get(way, way)), quantity(float(loss), 4), "chosen" if way == note.get("calibration") else ""]
-        for way, loss in sorted(losses.items(), key=lambda item: float(item[1]))
-    ]
-    heads = (("Activation range", "values beyond it are clipped"), _KEPT_HEADS[-1], ("", ""))
-    return grid(heads, rows, "narrow")
-
-
-def _kept(note: Mapping[str, Any]) -> str:
-    """Render the results on held-out images: of this file, or before and after QAT."""
-    qat, held_out = note.get("qat") or {}, note.get("held_out") or {}
+def _results(note: Mapping[str, Any], held_out: Mapping[str, Any]) -> Iterator[HeldOutResult]:
+    """Yield the results on held-out images: of this file, or before and after QAT."""
+    qat = note.get("qat") or {}
     if qat.get("before") and qat.get("after"):
         names = ("post-training", "after quantization-aware training")
         marks = ("", " (this file)") if qat.get("taken") else (" (this file)", "")
-        rows = [
-            _row(f"{name}{mark}", qat[key], qat[key].get("float_layers"))
-            for name, mark, key in zip(names, marks, ("before", "after"), strict=True)
-        ]
+        for name, mark, key in zip(names, marks, ("before", "after"), strict=True):
+            yield HeldOutResult(f"{name}{mark}", qat[key], qat[key].get("float_layers", ""))
     elif held_out:
-        rows = [_row("this file", held_out, len(note.get("float_layers", ())))]
-    else:
-        return ""
-    images = f"On {escape(str(held_out['images']))} of them" if "images" in held_out else _KEPT_HEADS[0][0]
-    return grid(((images, _KEPT_HEADS[0][1]), *_KEPT_HEADS[1:]), rows)
-
-
-def _row(name: str, found: Mapping[str, Any], float_layers: int | None) -> list[str]:
-    return [
-        name,
-        "" if float_layers is None else escape(str(float_layers)),
-        percent(found.get("top1")),
-        percent(found.get("agreement")),
-        correlation(found.get("map_pearson")),
-        quantity(float(found.get("loss", math.nan)), 4),
-    ]
+        yield HeldOutResult("this file", held_out, len(note.get("float_layers", ())))

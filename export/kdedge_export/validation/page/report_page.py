@@ -1,25 +1,24 @@
 """Assembly of the report page from its parts and the template."""
 
 import re
-from importlib.resources import files
 from pathlib import Path
-from string import Template
+
+from markupsafe import Markup
 
 from kdedge_export.candidates import TITLES, WORDS, Role, reference
-from kdedge_export.html.shell import shell
-from kdedge_export.html.text import correlation, escape, megabytes, percent, points
+from kdedge_export.html.page import render
+from kdedge_export.html.text import NONE
+from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import unseen_share
+from kdedge_export.metrics.sanity import Sanity, Test
 from kdedge_export.validation.check import Check, Outcome, applicable, inconclusive
 from kdedge_export.validation.page.histogram import histogram, lower_end
 from kdedge_export.validation.page.image_choice import choose
-from kdedge_export.validation.page.image_gallery import gallery
-from kdedge_export.validation.page.map_pairs import lost_and_kept
-from kdedge_export.validation.page.model_table import model_table
-from kdedge_export.validation.page.quantization_section import quantization
-from kdedge_export.validation.page.sampled_sections import studies
+from kdedge_export.validation.page.image_gallery import gallery_rows, lowest_and_highest
+from kdedge_export.validation.page.quantization_section import quantization_section
 from kdedge_export.validation.report import ValidationReport
 from kdedge_export.validation.samples import SampleGallery
-from kdedge_export.validation.text_report import asked_for, found, spread
+from kdedge_export.validation.text_report import asked_for, found, plain_speed, spread
 from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["render_page", "write_page"]
@@ -31,37 +30,34 @@ _OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "not measured": ("unknown", "–"),
     "not applicable": ("unasked", ""),
 }
-_HISTOGRAMS_LEAD = (
-    '<p class="lead">Pearson correlation of each image’s raw map with its reference’s, for the same class. The ticks '
-    "under the axis mark the 24 images with the lowest agreement. Shuffled maps of different images give the level "
-    "of chance and center bias.</p>"
-)
-_RELATIONS = {">=": "≥", "<=": "≤"}
+_BASELINES = {"centre": "Center prior", "random": "Random maps", "edges": "Edge maps (Sobel)"}
+_SANITY_TESTS: dict[Test, str] = {"class": "Another class", "image": "Another image", "head": "A random head"}
 
 
 def render_page(report: ValidationReport, evidence: SampleGallery) -> str:
     """Render the page as self-contained HTML without scripts, below about 6 MB."""
     outcome, headline = _verdict(report)
-    template = Template(files("kdedge_export.validation.page").joinpath("report.html.tmpl").read_text("utf-8"))
-    body = template.substitute(
+    places, faith = report.localization, report.faithfulness
+    return render(
+        "kdedge_export.validation.page",
+        "report.html",
+        report=report,
+        evidence=evidence,
         outcome=outcome,
         headline=headline,
-        summary=_summary(report, evidence.shipped),
-        notes="".join(f"<li>{escape(note)}</li>" for note in _notes(report)),
-        data=escape(report.data.description or "unnamed data"),
-        images=f"{report.images} image{'' if report.images == 1 else 's'}",
-        created=escape(report.created.replace("T", " ").replace("+00:00", " UTC")),
-        origin_of_maps=WORDS[evidence.origin],
-        checks="".join(_check(check) for check in sorted(report.checks, key=_urgency)),
-        table=model_table(report, evidence),
-        studies=studies(report) + quantization(report),
-        pairs=lost_and_kept(evidence),
+        created=report.created.replace("T", " ").replace("+00:00", " UTC"),
+        notes=_notes(report),
+        checks=sorted(report.checks, key=_urgency),
+        constant_maps={role: _constant_maps(role, evidence) for role in report.models},
+        map_sources=list(dict.fromkeys([*(places.rows if places else {}), *(faith.rows if faith else {})])),
+        sanity=_sanity(report),
+        speeds=_speeds(report),
+        quantization=quantization_section(report),
         histograms=_histograms(report, evidence),
-        gallery=gallery(choose(evidence), evidence),
-        origin=_origin(report),
-        versions=" · ".join(escape(f"{name} {value}") for name, value in report.versions.items()),
+        pairs=lowest_and_highest(evidence),
+        gallery=[(section, gallery_rows(section, evidence)) for section in choose(evidence)],
+        **_WORDING,
     )
-    return shell(f"{headline} – kdedge validation", body)
 
 
 def write_page(report: ValidationReport, evidence: SampleGallery, path: Path) -> None:
@@ -107,50 +103,9 @@ def _notes(report: ValidationReport) -> list[str]:
     return notes
 
 
-def _summary(report: ValidationReport, shipped: Role) -> str:
-    """Summarize the result in two sentences: predictions and saliency maps."""
-    comparison, first = report.comparisons.get(shipped), WORDS[report.origin]
-    if comparison is None:
-        top1 = report.models[shipped].top1
-        right = "" if top1 is None else f"has a top-1 accuracy of <b>{percent(top1)}</b> and "
-        return f"The {WORDS[shipped]} {right}has no reference to compare it with."
-    prediction = (
-        f"The {WORDS[shipped]} and the {first} predict the same class on <b>{percent(comparison.agreement)}</b> of "
-        "images"
-    )
-    if comparison.top1_drop_points is not None:
-        change = points(-comparison.top1_drop_points)
-        prediction += f". Its top-1 accuracy is <b>{percent(comparison.top1_candidate)}</b> ({change} points)"
-        if report.data.chose_epoch:
-            prediction += ", on images used to select the student’s epoch"
-    if comparison.maps is None:
-        return f"{prediction}. It has no saliency map."
-    maps = comparison.maps
-    return (
-        f"{prediction}. The maps of both correlate at r = <b>{correlation(maps.pearson_mean)}</b> on average and at "
-        f"<b>{correlation(maps.pearson_p5)}</b> at the 5th percentile; maps of different images correlate at "
-        f"{correlation(maps.floor_pearson)}."
-    )
-
-
 def _urgency(check: Check) -> int:
     """Return the sort key of a check; those that did not pass come first."""
     return {"failed": 0, "inconclusive": 1, "not applicable": 3}.get(check.outcome, 2)
-
-
-def _check(check: Check) -> str:
-    outcome, mark = _OUTCOMES[check.outcome]
-    bound = "" if check.passed is None else f"{_RELATIONS[check.relation]} {asked_for(check).split(' ', 1)[1]}"
-    interval = f' <span class="ci">{_minus(spread(check))}</span>' if check.interval is not None else ""
-    why = {"inconclusive": "inconclusive ", "failed": ""}.get(check.outcome)
-    reason = "" if why is None or check.reason is None else f'<span class="why">{why}{escape(check.reason)}</span>'
-    unmeasured = " unmeasured" if check.passed is None else ""
-    return (
-        f'<li class="{outcome}{unmeasured}"><span class="mark" aria-label="{check.outcome}">{mark}</span>'
-        f'<span class="what">{escape(check.name)}</span>'
-        f'<span class="found">{_minus(escape(found(check)))}{interval}</span>'
-        f'<span class="bound">{bound}</span>{reason}</li>'
-    )
 
 
 def _minus(figures: str) -> str:
@@ -158,47 +113,56 @@ def _minus(figures: str) -> str:
     return re.sub(r"-(?=\d)", "−", figures)
 
 
-def _histograms(report: ValidationReport, evidence: SampleGallery) -> str:
+def _histograms(report: ValidationReport, evidence: SampleGallery) -> list[tuple[Role, Role, Markup | None]]:
+    """Return each candidate with maps, its reference, and the histogram of their agreement."""
     shown = [
-        (role, scores, comparison.maps.floor_pearson)
+        (role, against, scores, comparison.maps.floor_pearson)
         for role, scores in evidence.pearson.items()
         if (comparison := report.comparisons[role]).maps is not None
+        and (against := reference(role, report.models)) is not None
     ]
-    if not report.comparisons:
-        return ""
-    head = f"<h2>Agreement of the maps by image</h2>{_HISTOGRAMS_LEAD}"
-    if not shown:
-        return f'{head}<p class="none">The model files have no saliency maps.</p>'
-    low = lower_end([value for _, scores, floor in shown for value in (*scores, floor)])
-    figures = "".join(
-        f"<figure><figcaption>{TITLES[role]} <small>with {WORDS[against]}</small></figcaption>"
-        f"{histogram(scores, floor, low)}</figure>"
-        for role, scores, floor in shown
-        if (against := reference(role, report.models)) is not None
-    )
-    return f'{head}<div class="histograms">{figures}</div>'
+    low = lower_end([value for *_, scores, floor in shown for value in (*scores, floor)])
+    return [(role, against, histogram(scores, floor, low)) for role, against, scores, floor in shown]
 
 
-def _origin(report: ValidationReport) -> str:
-    """Render the provenance table: names, sizes and checksums of models and data."""
-    rows = [
-        (f"{TITLES[role]}: {escape(facts.name)}", f"{megabytes(facts.bytes)}", f"sha256 {facts.sha256}")
-        for role, facts in report.models.items()
-        if facts.sha256 is not None
-    ]
-    if report.data.fingerprint is not None:
-        count = f"{report.images:,} images"
-        rows.append((escape(report.data.description), count, f"fingerprint {report.data.fingerprint}"))
-    rows += [
-        (
-            f"{TITLES[role]}: calibrated on",
-            f"{escape(str(facts.quantization.get('calibration_images', '?')))} images",
-            f"sha256 {escape(str(facts.quantization['calibration_sha256']))}",
-        )
-        for role, facts in report.models.items()
-        if facts.quantization is not None and "calibration_sha256" in facts.quantization
-    ]
-    positions = (
-        f'<tr><th scope="row">{what}</th><td>{size}</td><td><code>{code}</code></td></tr>' for what, size, code in rows
-    )
-    return f'<table class="files">{"".join(positions)}</table>'
+def _constant_maps(role: Role, evidence: SampleGallery) -> str:
+    maps = evidence.predictions[role].maps
+    return NONE if maps is None else str(int(agreement.is_constant(maps).sum()))
+
+
+def _sanity(report: ValidationReport) -> dict[str, object] | None:
+    """Arrange the sanity checks as one row per model and one column per test."""
+    if report.sanity is None:
+        return None
+    rows: dict[Role, dict[Test, Sanity]] = {}
+    for row in report.sanity.rows:
+        rows.setdefault(row.role, {})[row.test] = row
+    tests = [test for test in _SANITY_TESTS if any(test in found for found in rows.values())]
+    return {"images": report.sanity.images, "tests": tests, "rows": rows}
+
+
+def _speeds(report: ValidationReport) -> list[str]:
+    """Describe the int8 speedup on this machine, and at export if the file records it."""
+    if not {"fp32", "int8"} <= report.footprints.keys():
+        return []
+    fp32, int8 = report.footprints["fp32"], report.footprints["int8"]
+    described = [plain_speed(fp32.latency_ms, int8.latency_ms, "here")]
+    noted = (report.models["int8"].quantization or {}).get("latency_ms")
+    if isinstance(noted, dict) and {"fp32", "int8"} <= noted.keys():
+        where = f"at export, on {noted['machine']}" if "machine" in noted else "at export"
+        described.append(plain_speed(float(noted["fp32"]), float(noted["int8"]), where))
+    return described
+
+
+_WORDING: dict[str, object] = {
+    "marks": _OUTCOMES,
+    "found": lambda check: _minus(found(check)),
+    "spread": lambda check: _minus(spread(check)),
+    "asked_for": asked_for,
+    "reference": reference,
+    "TITLES": TITLES,
+    "WORDS": WORDS,
+    "BASELINES": _BASELINES,
+    "SANITY_TESTS": _SANITY_TESTS,
+}
+"""Functions and names for the templates."""

@@ -1,0 +1,91 @@
+"""Chart of accuracy against teacher agreement."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple, TypeAlias
+
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+
+from kdedge.pipelines.run_history import RunHistory
+from kdedge.pipelines.seed_groups import SeedGroup
+from kdedge.reports.run_figures import Column, figure_of
+from kdedge.reports.run_styles import RunStyle
+from kdedge_export.html.charts import COLORS, Chart, chart_style, number_format
+
+__all__ = ["AccuracyChart", "accuracy_chart"]
+
+_WIDTH, _LEAST_HEIGHT, _LEGEND_ROW = 960, 420, 19
+_MOST_CHARACTERS = 40
+"""Longest name in the legend; the whole name is in the tooltip."""
+_TOP1, _MAPS, _AGREEMENT = (Column("val", "best", key) for key in ("top1", "map_pearson", "agreement"))
+_Point: TypeAlias = tuple[float, float]
+"""Coordinates (x, y)."""
+
+
+class AccuracyChart(NamedTuple):
+    """Chart of top-1, and the quantity on its horizontal axis."""
+
+    svg: Markup
+    over: str
+    left_out: tuple[str, ...]
+    """Names of runs without that quantity."""
+
+
+def accuracy_chart(groups: Sequence[SeedGroup], looks: Mapping[str, RunStyle]) -> AccuracyChart | None:
+    """Plot top-1 over map Pearson, one point per run.
+
+    Agreement replaces map Pearson if fewer than two runs have maps. Returns None if fewer than two have agreement. The
+    runs of a group share a legend entry. A cross spans one standard deviation to each side of their mean.
+    """
+    runs = [run for group in groups for run in group.runs]
+    for over in (_MAPS, _AGREEMENT):
+        points = {run.name: point for run in runs if (point := _point(run, over)) is not None}
+        if len(points) > 1:
+            left_out = tuple(run.name for run in runs if run.name not in points)
+            words = "map Pearson" if over is _MAPS else "agreement"
+            unit = "" if over is _MAPS else ", %"
+            return AccuracyChart(_chart(groups, looks, points, words, unit), words, left_out)
+    return None
+
+
+def _point(run: RunHistory, over: Column) -> _Point | None:
+    x, y = figure_of(run, over), figure_of(run, _TOP1)
+    return None if x is None or y is None else (x if over is _MAPS else 100 * x, 100 * y)
+
+
+@chart_style()
+def _chart(
+    groups: Sequence[SeedGroup], looks: Mapping[str, RunStyle], points: Mapping[str, _Point], words: str, unit: str
+) -> Markup:
+    shown = [(group, names) for group in groups if (names := [run.name for run in group.runs if run.name in points])]
+    chart = Chart(_WIDTH, max(_LEAST_HEIGHT, _LEGEND_ROW * len(shown) + 30), f"Top-1 over {words}")
+    axes = chart.axes()
+    handles = []
+    for group, names in shown:
+        color = COLORS[looks[names[0]].color_name]
+        if len(names) > 1:
+            xs, ys = zip(*(points[name] for name in names), strict=True)
+            axes.errorbar(fmean(xs), fmean(ys), xerr=stdev(xs), yerr=stdev(ys), color=color, elinewidth=1)
+        for name in names:
+            (mark,) = axes.plot(
+                *points[name],
+                looks[name].marker,
+                color=color,
+                markersize=9,
+                label=_clipped(group.name),
+            )
+            chart.tag(mark, name, class_="mark")
+            if name == names[0]:
+                handles.append(mark)
+    axes.set(xlabel=f"{words} with the teacher{unit}", ylabel="top-1, %")
+    axes.xaxis.set_major_locator(MaxNLocator(8))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(number_format())
+    chart.figure.legend(handles=handles, loc="outside right upper", labelcolor="markeredgecolor", frameon=False)
+    return chart.svg()
+
+
+def _clipped(name: str) -> str:
+    """Shorten a name from the left, since the end of a long name is the most specific."""
+    return name if len(name) <= _MOST_CHARACTERS else f"…{name[1 - _MOST_CHARACTERS :]}"

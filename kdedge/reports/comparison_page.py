@@ -1,0 +1,92 @@
+"""Comparison of runs as a page."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from kdedge import __version__
+from kdedge.pipelines.run_comparison import RunComparison
+from kdedge.pipelines.run_history import RunHistory
+from kdedge.reports.accuracy_chart import accuracy_chart
+from kdedge.reports.class_table import class_rows
+from kdedge.reports.disagreement_gallery import disagreement_gallery
+from kdedge.reports.learning_curves import learning_curves
+from kdedge.reports.run_figures import Column, figure_of
+from kdedge.reports.run_settings import run_settings
+from kdedge.reports.run_styles import styles_of_runs
+from kdedge.reports.run_tables import groups_table, runs_table
+from kdedge_export.html.page import render
+from kdedge_runtime.util.files import atomic_write
+
+__all__ = ["Leader", "render_page", "write_page"]
+
+
+@dataclass(frozen=True)
+class Leader:
+    """Run with the highest figure."""
+
+    name: str
+    value: float
+    is_tested: bool
+    """True if the figures are on test images, which all runs have; else on validation images."""
+
+
+def render_page(comparison: RunComparison) -> str:
+    """Render the complete page as HTML, without scripts or external resources."""
+    looks, predictions = styles_of_runs(comparison.groups), comparison.predictions
+    settings = run_settings(comparison)
+    return render(
+        "kdedge.reports",
+        "comparison.html",
+        runs=comparison.runs,
+        doubts=comparison.doubts,
+        notes=comparison.notes,
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        looks=looks,
+        shared=settings.shared,
+        runs_table=runs_table(comparison, settings, looks),
+        groups_table=groups_table(comparison, looks),
+        curves=learning_curves(comparison.runs, looks),
+        accuracy=accuracy_chart(comparison.groups, looks),
+        compared=[one.title for one in predictions],
+        classes=class_rows(predictions) if predictions else [],
+        smallest_class=min(Counter(predictions[0].images.targets.tolist()).values()) if predictions else 0,
+        gallery=disagreement_gallery(predictions, comparison.teachers) if predictions else [],
+        versions=f"kdedge {__version__} · torch {torch.__version__}",
+        **_summary(comparison),
+    )
+
+
+def write_page(comparison: RunComparison, path: Path) -> None:
+    """Write the page atomically."""
+    atomic_write(path, render_page(comparison))
+
+
+def _summary(comparison: RunComparison) -> dict[str, object]:
+    """Return the leading runs, as far as the runs are comparable."""
+    runs = [run for run in comparison.runs if run.best is not None]
+    taught = [run for run in runs if run.teachers]
+    rivals = taught or runs
+    explained = [run for run in taught if figure_of(run, Column("val", "best", "map_pearson")) is not None]
+    is_one_teacher = len(explained) > 1 and len({run.taught_by for run in explained}) == 1
+    return {
+        "is_ranked": len({run.images for run in runs}) == 1,
+        "data": runs[0].data,
+        "image_count": runs[0].images[2],
+        "are_students": bool(taught),
+        "most_accurate": _leader(rivals, "top1") if len(rivals) > 1 else None,
+        "closest": _leader(explained, "map_pearson") if is_one_teacher else None,
+    }
+
+
+def _leader(runs: list[RunHistory], key: str) -> Leader:
+    tested = [figure_of(run, Column("test", "best", key)) for run in runs]
+    validated = [figure_of(run, Column("val", "best", key)) for run in runs]
+    figures = validated if None in tested else tested
+    value, _, name = max(
+        (value or 0.0, -place, run.name) for place, (run, value) in enumerate(zip(runs, figures, strict=True))
+    )
+    return Leader(name, value, is_tested=figures is tested)

@@ -1,0 +1,83 @@
+"""Images on which models differ, with each model's prediction and map."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdedge.pipelines.disagreement import disagreement, most_informative
+from kdedge.pipelines.run_predictions import RunPredictions
+from kdedge_export.html.thumbnails import image_uri, overlay_uri
+from kdedge_export.metrics import agreement
+from kdedge_runtime.util.arrays import Pixels
+
+__all__ = ["ComparedImage", "RunMap", "disagreement_gallery"]
+
+_MOST_POSITIONS = 150
+_FEWEST_ROWS, _MOST_ROWS = 3, 8
+
+
+@dataclass(frozen=True)
+class RunMap:
+    """Prediction and map of one model for one image."""
+
+    title: str
+    """Name of the run or teacher."""
+    label: str | None
+    """Label of the prediction; None without one."""
+    probability: float
+    """Probability of the prediction, in [0, 1]."""
+    is_wrong: bool
+    map: str | None
+    """Overlay as a data URI; None without a map."""
+
+
+@dataclass(frozen=True)
+class ComparedImage:
+    """One image with the results of all models."""
+
+    name: str
+    label: str
+    image: str
+    """Image as a data URI."""
+    cells: tuple[RunMap, ...]
+
+
+def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunPredictions]) -> list[ComparedImage]:
+    """Return the images with each model's map of the ground-truth class. Empty for a single model.
+
+    Args:
+        runs: Predictions of the runs, all on the same images.
+        teachers: Predictions of their teachers on the same images.
+    """
+    models = [*teachers, *runs]
+    if len(models) < 2:
+        return []
+    compared = runs if len(runs) > 1 else models
+    predictions = [agreement.top1(one.predictions.logits) for one in compared]
+    maps = [one.predictions.maps for one in compared if one.predictions.maps is not None]
+    scores = disagreement(predictions, maps)
+    count = max(_FEWEST_ROWS, min(_MOST_ROWS, _MOST_POSITIONS // (1 + len(models))))
+    rows = most_informative(scores, runs[0].images.targets, count)
+    images = runs[0].images
+    return [
+        ComparedImage(
+            name=images.names[row],
+            label=images.labels[images.targets[row]],
+            image=image_uri(images.images[row]),
+            cells=tuple(_cell(row, images.images[row], model) for model in models),
+        )
+        for row in rows
+    ]
+
+
+def _cell(row: int, image: Pixels, model: RunPredictions) -> RunMap:
+    logits, maps = model.predictions.logits[row].astype(np.float64), model.predictions.maps
+    prediction = int(agreement.top1(model.predictions.logits[row : row + 1])[0])
+    return RunMap(
+        title=model.title,
+        label=None if prediction < 0 else model.labels[prediction],
+        probability=0.0 if prediction < 0 else float(1 / np.exp(logits - logits[prediction]).sum()),
+        is_wrong=prediction != model.right[row],
+        map=None if maps is None else overlay_uri(image, maps[row]),
+    )

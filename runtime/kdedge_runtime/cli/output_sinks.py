@@ -1,0 +1,84 @@
+"""Outputs of a run other than the live view: files, a window, systemd and the status line."""
+
+import argparse
+import os
+import sys
+import threading
+from pathlib import Path
+
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.sinks.sink import Sink
+from kdedge_runtime.sources import Source
+from kdedge_runtime.sources.grammar import SourceSpec, parse_source
+from kdedge_runtime.sources.source import is_still_source
+from kdedge_runtime.util.images import is_image_file
+
+__all__ = ["make_sinks"]
+
+
+def make_sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:
+    """Return the sinks of the output options, of systemd and of a terminal, not yet opened.
+
+    Args:
+        arguments: arguments parsed with the options of `kdedge_runtime.cli.run`.
+        source: opened source.
+        stop: event that ends the run.
+
+    Raises:
+        UsageError: an output overlaps the source or has an unsupported type.
+        MissingDependency: an output needs a package that is not installed.
+    """
+    sinks: list[Sink] = []
+    if arguments.jsonl is not None:
+        from kdedge_runtime.sinks.json_lines import JsonLinesFile
+
+        sinks.append(JsonLinesFile(arguments.jsonl, stop))
+    if arguments.output is not None:
+        _check_apart(Path(arguments.output), parse_source(arguments.source))
+        sinks.append(_output(Path(arguments.output), source))
+    if arguments.show:
+        from kdedge_runtime.sinks.window import Window
+
+        sinks.append(Window(stop))
+    if "NOTIFY_SOCKET" in os.environ:
+        from kdedge_runtime.sinks.systemd import SystemdNotifier
+
+        if notifier := SystemdNotifier.from_environment():
+            sinks.append(notifier)
+    if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
+        from kdedge_runtime.sinks.status_line import StatusLine
+
+        sinks.append(StatusLine())
+    return sinks
+
+
+def _check_apart(output: Path, read: SourceSpec) -> None:
+    """Raise if the output overlaps the source. Overlays have the names of their images and would overwrite them."""
+    if read.kind not in ("images", "video"):
+        return
+    named = read.files or (Path(read.address),)
+    taken = {path.resolve() for path in named}
+    beside = {path.parent.resolve() for path in named if is_image_file(path)}
+    place = output.resolve()
+    if place in taken | beside or not taken.isdisjoint(place.parents):
+        raise UsageError(
+            f"-o {output} overlaps --source: overlays would overwrite its files or be read as images. Choose another "
+            "path."
+        )
+
+
+def _output(path: Path, source: Source) -> Sink:
+    if path.suffix.lower() == ".mp4":
+        if is_still_source(source):
+            raise UsageError(
+                "Single images cannot be written as a video. Use a folder for their overlays: `-o "
+                f"{path.with_suffix('')}`."
+            )
+        from kdedge_runtime.sinks.video_file import VideoFile
+
+        return VideoFile(path, source.fps, live=source.live)
+    if path.suffix and not path.is_dir():
+        raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Use one of them.")
+    from kdedge_runtime.sinks.image_folder import ImageFolder
+
+    return ImageFolder(path, names_differ=not is_still_source(source))

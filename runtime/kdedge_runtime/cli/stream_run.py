@@ -1,0 +1,279 @@
+"""Open the model, source and sinks, run, and report: the commands `run` and `soak`."""
+
+import argparse
+import ctypes
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime as ort
+
+from kdedge_runtime.cli.output_sinks import make_sinks
+from kdedge_runtime.drawing.heatmap import OPACITY
+from kdedge_runtime.errors import UsageError, ValidationFailed
+from kdedge_runtime.model import Model, available_providers
+from kdedge_runtime.model_source import open_model
+from kdedge_runtime.sources import Source, open_source
+from kdedge_runtime.sources.timed_opening import open_with_timeout as opened_source
+from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
+from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.statistics import RunProgress, RunSummary
+from kdedge_runtime.util.files import file_sha256
+from kdedge_runtime.util.printable import printable
+
+if TYPE_CHECKING:
+    import ssl
+
+    from kdedge_runtime.diagnostics.soak_test import SoakTest
+    from kdedge_runtime.explainers import Explainer
+    from kdedge_runtime.server import AccessPolicy
+    from kdedge_runtime.server.live_view import Controls, LiveView
+
+__all__ = ["execute"]
+
+_log = logging.getLogger(__name__)
+_M_ARENA_MAX = -8
+"""Value from glibc's malloc.h."""
+_FEEDBACK_MB = 256.0
+"""Maximum size of the feedback file in MB; the oldest entries are removed first."""
+
+
+def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSummary:
+    """Run a model on a source.
+
+    Args:
+        arguments: arguments parsed with the options of `kdedge_runtime.cli.run`.
+        soak_s: duration of a soak test in seconds; None for a run without one.
+
+    Raises:
+        ValidationFailed: the soak test failed.
+        KdedgeError: the model, the source or an output cannot be used. A source that fails after its first frame does
+        not raise; see `RunSummary.failure`.
+    """
+    _share_one_heap()
+    stop = threading.Event()
+    with stopped_by_signals(stop), ExitStack() as opened:
+        cadence = ExplainSchedule.parse(arguments.cadence)
+        setup = _setup(arguments)
+        arguments.source = arguments.source or setup.camera
+        model = opened.enter_context(_model(arguments, setup))
+        explainer = _explainer(model, arguments)
+        # A viewer can request explanations later.
+        if not model.has_map and explainer is None and arguments.view is None:
+            _refuse_idle(arguments)
+        class_index = None
+        if arguments.class_name is not None:
+            class_index = model.class_index(arguments.class_name, by_explainer=explainer is not None)
+        start_line = _start_line(model, setup, arguments.method)
+        _log.info(start_line)
+        settings = StreamSettings(
+            class_index=class_index,
+            opacity=OPACITY if arguments.opacity is None else arguments.opacity,
+            max_frames=arguments.max_frames,
+            cadence=cadence,
+            budget_fps=arguments.fps,
+            explainer=explainer,
+        )
+        with ExitStack() as stack:
+            source = open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)
+            if not stack.enter_context(opened_source(source, stop)):
+                _log.info("Stopped before %s opened.", source.name)
+                return RunProgress(source).summary()
+            sinks = [stack.enter_context(sink) for sink in make_sinks(arguments, source, stop)]
+            current: StreamSettings | Callable[[], StreamSettings] = settings
+            if arguments.view is not None:
+                current = controls = _controls(arguments, model, settings)
+                view = stack.enter_context(_view(arguments, controls, source, start_line, stack))
+                _log.info("view: %s", view.url)
+                sinks.append(view)
+            soak = None if soak_s is None else stack.enter_context(_soak(soak_s, stop))
+            if soak is not None:
+                sinks.append(soak)
+            summary = run(model, source, sinks, current, stop)
+    _log.info(summary.table())
+    if arguments.output and summary.frames:
+        _log.info("written: %s", arguments.output)
+    if model.has_map and explainer is None:
+        # Not measured here, because that needs a second session and the memory of a second model.
+        _log.info("To measure the latency that the map adds: kdedge-run bench %s", arguments.model)
+    if soak is not None:
+        _judge(soak, summary)
+    return summary
+
+
+def _share_one_heap() -> None:
+    """Make all threads of this process share one heap if the C library is glibc.
+
+    By default glibc gives each thread its own heap and keeps freed memory there: 5 MB of 102 MB for MobileNetV3-small.
+    """
+    if sys.platform.startswith("linux"):
+        with suppress(AttributeError):  # other C libraries
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextManager[Model]:
+    def load(path: Path) -> Model:
+        return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
+
+    return open_model(Path(arguments.model), load, arguments.require_signature, arguments.device or "auto")
+
+
+def _soak(duration_s: float, stop: threading.Event) -> "SoakTest":
+    from kdedge_runtime.diagnostics.soak_test import SoakTest
+
+    return SoakTest(duration_s, stop)
+
+
+def _judge(soak: "SoakTest", summary: RunSummary) -> None:
+    from kdedge_runtime.diagnostics.checklist import checklist
+
+    checks = soak.checks()
+    _log.info(checklist(checks))
+    failed = [check.name for check in checks if check.passed is False]
+    # A failed source causes the other failures, so it is reported instead.
+    if failed and summary.failure is None:
+        raise ValidationFailed(f"The soak failed: {', '.join(failed)}.")
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Settings of onnxruntime, from the options or else the device profile."""
+
+    threads: int | None
+    provider: str | None
+    """Requested provider, or None."""
+    spinning: bool
+    camera: str | None = None
+    """Default source."""
+
+
+def _setup(arguments: argparse.Namespace) -> _Setup:
+    if arguments.device is None:
+        return _Setup(arguments.threads, arguments.provider, spinning=False)
+    from kdedge_runtime.devices.detection import find_profile
+
+    profile = find_profile(arguments.device)
+    if objection := profile.onnxruntime.objection(ort.__version__):
+        _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
+    return _Setup(
+        threads=arguments.threads or profile.threads,
+        provider=arguments.provider or profile.onnxruntime.best_provider(available_providers()),
+        spinning=profile.onnxruntime.spinning,
+        camera=profile.camera,
+    )
+
+
+def _explainer(model: Model, arguments: argparse.Namespace) -> "Explainer | None":
+    if arguments.method is None:
+        if arguments.budget_ms is not None:
+            raise UsageError("--budget-ms needs a --method. Add --method NAME, or remove --budget-ms.")
+        return None
+    from kdedge_runtime.explainers import make_explainer
+
+    return make_explainer(model, arguments.method, budget_ms=arguments.budget_ms)
+
+
+def _refuse_idle(arguments: argparse.Namespace) -> None:
+    """Raise if options about explanations are given but the run produces none."""
+    asked = {
+        f"--cadence {arguments.cadence}": arguments.cadence != "always",
+        f"--fps {arguments.fps or 0:g}": arguments.fps is not None,
+        f"--opacity {arguments.opacity or 0:g}": arguments.opacity is not None,
+    }
+    for option, is_idle in asked.items():
+        if is_idle:
+            raise UsageError(
+                f"{option} needs explanations, but {arguments.model} has no saliency map. Export it without --method "
+                f"none, use a --method that needs no map in the file, or remove {option.split()[0]}."
+            )
+
+
+def _controls(arguments: argparse.Namespace, model: Model, settings: StreamSettings) -> "Controls":
+    from kdedge_runtime.server.live_view import Controls
+
+    return Controls(model, settings, arguments.method, arguments.budget_ms)
+
+
+def _view(
+    arguments: argparse.Namespace, controls: "Controls", source: Source, start_line: str, stack: ExitStack
+) -> "LiveView":
+    # Imported on demand: a web server takes a third as long to load as onnxruntime.
+    from kdedge_runtime.server import AccessPolicy, Address
+    from kdedge_runtime.server.live_view import Feedback, LiveView
+    from kdedge_runtime.sources.camera import without_password
+
+    model = controls.model
+    about = {
+        "model": model.path.name,
+        "source": without_password(source.name),
+        "runtime": start_line,
+    }
+    secret = _secret_token()
+    token = secret if arguments.token is None else arguments.token
+    policy = AccessPolicy.at(Address.parse(arguments.view), token, is_printed=token != secret)
+    tls = _tls(arguments.tls, policy)
+    if arguments.feedback is None:
+        return LiveView(policy, about, controls, tls=tls)
+    from kdedge_runtime.feedback import FeedbackStore
+
+    store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
+    feedback = Feedback(store, file_sha256(model.path))
+    return LiveView(policy, about, controls, feedback, tls=tls)
+
+
+def _secret_token() -> str | None:
+    """Return the token from $KDEDGE_TOKEN or from systemd's credential `kdedge-token`."""
+    if token := os.environ.get("KDEDGE_TOKEN"):
+        return token
+    if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
+        with suppress(FileNotFoundError):
+            return (Path(folder) / "kdedge-token").read_text(encoding="utf-8").strip()
+    return None
+
+
+def _tls(wanted: str | None, policy: "AccessPolicy") -> "ssl.SSLContext | None":
+    """Return the TLS context for --tls: self-signed for an empty string, None for plain HTTP."""
+    if wanted is None:
+        if not policy.address.is_loopback:
+            _log.warning("The view uses HTTP: its token and images cross the network unencrypted. Add --tls.")
+        return None
+    from kdedge_runtime.server.tls import self_signed_context, tls_context
+
+    if wanted:
+        return tls_context(Path(wanted), "--tls")
+    tls, fingerprint = self_signed_context("--tls")
+    _log.info("The certificate is self-signed, so browsers show a warning. SHA-256: %s", fingerprint)
+    return tls
+
+
+def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
+    spec = model.metadata.input
+    parts = [
+        f"onnxruntime {ort.__version__}",
+        f"provider {model.provider.removesuffix('ExecutionProvider')} (requested: {setup.provider or 'none'})",
+        "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
+        f"{spec.width}×{spec.height} px",
+        f"{len(model.metadata.labels)} classes",
+        _number_format(model.metadata.quantization),
+        _map(model, method),
+    ]
+    return printable(" · ".join(parts))
+
+
+def _map(model: Model, method: str | None) -> str:
+    if method is not None:
+        return f"map by {method}"
+    outputs = model.metadata.outputs
+    return f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map"
+
+
+def _number_format(quantization: dict[str, Any] | None) -> str:
+    if quantization is None:
+        return "fp32"
+    return " ".join(str(quantization[key]) for key in ("weights", "format") if key in quantization) or "quantized"
