@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
 	touch $@
 
-.PHONY: help install demo test test-models test-arm64 fuzz mutants claims check format wheels web-assets clean
+.PHONY: help install demo test coverage test-models test-arm64 fuzz mutants claims docs check format wheels web-assets clean
 
 help:  ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ demo: install  ## Distill, export, validate and run on rendered images: 3 to 11 
 
 test: install  ## Run the tests: about 12 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+coverage: install  ## Run the tests and list uncovered lines by file; a third slower than make test, so CI does not run it
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov
 
 test-models: install  ## Export every classifier of torchvision and timm's families: takes hours, resumable
 	$(BIN)/python -m pytest -m models
@@ -37,13 +40,16 @@ fuzz: install  ## Fuzz model files, images, run folders, bundles and requests fo
 mutants: install  ## Run mutation tests on the numerical core: eleven minutes
 	$(BIN)/python tests/mutation/run.py
 
-claims: install  ## List each figure of the READMEs with its command; fail on a figure without one
+claims: install  ## List each figure of README and docs with its command; fail on a figure without one
 	$(BIN)/python tests/claims/check.py
+
+docs: install  ## Build the documentation into dist/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file .github/mkdocs.yml
 
 check: install  ## Lint and type-check, as in CI
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks tests/claims tests/language
+	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks tests/claims tests/language tests/examples .github/cli_reference.py
 	$(BIN)/python tests/language/language.py
 	$(BIN)/lint-imports --no-cache
 

@@ -14,7 +14,7 @@ kdedge.explain(files, ["photo.jpg"])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import kdedge_runtime  # noqa: F401  # turns onnxruntime's telemetry off, before any import of it here
+from kdedge_runtime import __version__ as __version__  # also turns onnxruntime's telemetry off before any import of it
 
 if TYPE_CHECKING:
     from kdedge.pipelines.explanation_pipeline import explain
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from kdedge.pipelines.validation_pipeline import validate
 
 __all__ = ["Run", "distill", "explain", "export", "train", "validate"]
-__version__ = "0.1.0"
 
 _HOMES = {
     "Run": "training_pipeline",

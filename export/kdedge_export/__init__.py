@@ -1,25 +1,34 @@
-"""Export, explain, quantize and validate PyTorch classifiers."""
+"""Export, explain, quantize and validate image classifiers.
+
+```
+exported = kdedge_export.export(module, input_spec, labels, "model.onnx")
+kdedge_export.quantize(exported.path, calibration_images)
+kdedge_export.add_saliency("theirs.onnx", "ours.onnx")
+```
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import kdedge_runtime  # noqa: F401  # turns onnxruntime's telemetry off, before any import of it here
+from kdedge_runtime import __version__ as __version__  # also turns onnxruntime's telemetry off before any import of it
 
 if TYPE_CHECKING:
     from kdedge_export.file_quantization import quantize
     from kdedge_export.onnx_import.import_model import add_saliency
+    from kdedge_export.onnx_import.preprocessing import PixelInput
     from kdedge_export.validation.inputs import Models, ValidationSet
     from kdedge_export.validation.validator import validate
-    from kdedge_export.verified_export import export
+    from kdedge_export.verified_export import export, exportable
 
-__all__ = ["Models", "ValidationSet", "add_saliency", "export", "quantize", "validate"]
-__version__ = "0.1.0"
+__all__ = ["Models", "PixelInput", "ValidationSet", "add_saliency", "export", "exportable", "quantize", "validate"]
 
 _HOMES = {
     "Models": "validation.inputs",
     "ValidationSet": "validation.inputs",
-    "explain_file": "onnx_import.import_model",
+    "PixelInput": "onnx_import.preprocessing",
+    "add_saliency": "onnx_import.import_model",
     "export": "verified_export",
+    "exportable": "verified_export",
     "quantize": "file_quantization",
     "validate": "validation.validator",
 }

@@ -8,7 +8,7 @@ from kdedge.losses.map_distance import saliency_distance
 __all__ = ["MOST_PROBABLE", "all_class_maps_loss"]
 
 MOST_PROBABLE = 32
-"""Default number of classes to compare. Four give lower accuracy than 22 (tests/benchmarks/README.md)."""
+"""Default number of classes to compare. Four give lower accuracy than 22 (.github/docs/benchmarks/distillation.md)."""
 
 
 def all_class_maps_loss(inputs: LossInputs, *, classes: int = MOST_PROBABLE) -> Tensor:
@@ -19,7 +19,7 @@ def all_class_maps_loss(inputs: LossInputs, *, classes: int = MOST_PROBABLE) -> 
     Shapes: logits `[N, K]`, classes `[N, k]`, maps `[N, k, h, w]` and `[N, k, h', w']`, in the order of the teacher's
     probabilities; the larger is average-pooled.
     Source: this project; see `disagreement`.
-    Default weight: 20. Weights up to 200 give about the same result, 5 a lower one (tests/benchmarks/README.md).
+    Default weight: 20. Weights up to 200 give about the same result, 5 a lower one.
 
     Args:
         inputs: Loss inputs of the batch.

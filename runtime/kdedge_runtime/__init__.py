@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdedge_runtime.errors import KdedgeError
-    from kdedge_runtime.metadata import Metadata
+    from kdedge_runtime.metadata import ImageInput, Metadata
     from kdedge_runtime.model import Explanation, Model
     from kdedge_runtime.preprocessing import preprocess
 
-__all__ = ["Explanation", "KdedgeError", "Metadata", "Model", "preprocess"]
+__all__ = ["Explanation", "ImageInput", "KdedgeError", "Metadata", "Model", "preprocess"]
 __version__ = "0.1.0"
 
 # onnxruntime 1.29 and later sends model names and a machine description to its vendor unless this variable is set
@@ -25,6 +25,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Explanation": "model",
+    "ImageInput": "metadata",
     "KdedgeError": "errors",
     "Metadata": "metadata",
     "Model": "model",

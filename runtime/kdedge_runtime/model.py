@@ -89,14 +89,14 @@ class Model:
             path: the `.onnx` file.
             threads: threads per inference; None for onnxruntime's default (all cores).
             provider: short name of the onnxruntime execution provider (`cpu`, `cuda`, `coreml`, …). There is no silent
-            fallback.
+                fallback.
             spinning: True lets idle threads busy-wait, which takes a core from the camera and heats small boards.
             exact_int8: True computes quantized operations with exact float sums. This is slower than the machine's
-            integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
+                integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
 
         Raises:
             ModelFileError: the file is missing, damaged or not written by kdedge; its graph does not match its
-            metadata; or the first pass fails or takes more than a minute.
+                metadata; or the first pass fails or takes more than a minute.
             UsageError: the provider is not available, or `threads` is out of range.
         """
         path = Path(path)
@@ -189,10 +189,10 @@ class Model:
         """Classify and explain a batch in one forward pass.
 
         Args:
-            images: uint8 RGB `[N, H, W, 3]` at the model's input size (see `kdedge_runtime.preprocessing.fit`).
+            images: uint8 RGB `[N, H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess`).
             class_index: class to explain in every image; None for the top-1 class of each.
             explained: False omits the map. This saves almost no time, because onnxruntime computes the whole graph
-            regardless of the requested outputs (its issue 16483).
+                regardless of the requested outputs (its issue 16483).
 
         Raises:
             UsageError: the shape, dtype or class index does not match the model.
@@ -226,7 +226,7 @@ class Model:
         if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
             raise UsageError(
                 f"The model takes uint8 images of shape (N, {', '.join(map(str, expected))}), got {images.dtype} "
-                f"{images.shape}. Resize images with kdedge_runtime.preprocessing.fit."
+                f"{images.shape}. Resize images with kdedge_runtime.preprocess."
             )
         feed: dict[str, np.ndarray] = {spec.name: images}
         if class_index is not None:

@@ -55,7 +55,7 @@ class Prediction:
 def decode_prediction(
     model: Model, frame: Frame, explanation: Explanation, clock: Callable[[], float] = time.monotonic
 ) -> Prediction:
-    """Convert the model outputs for a batch of one into an `Answer`.
+    """Convert the model outputs for a batch of one into a `Prediction`.
 
     Raises:
         ModelFileError: an output of the model is not finite.

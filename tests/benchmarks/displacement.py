@@ -3,10 +3,8 @@
     python tests/benchmarks/displacement.py DATA MODEL.onnx…
 
 DATA is a folder of images with `boxes.csv`. The maps are for the ground-truth class if the file has the folder's
-classes,
-otherwise for the predictions. Prints a row of the table in export/README.md for each file. The offset is the mean
-distance
-of the map's center of mass from that of the boxes, to the right and down, in map positions.
+classes, otherwise for the predictions. Prints a row of the table in benchmarks/saliency-maps.md for each file. The
+offset is the mean distance of the map's center of mass from that of the boxes, to the right and down, in map positions.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 Takes hours (`make test-models`). Each network is measured in a separate process, which adds its row to
 `build/models.jsonl`. Existing rows are not measured again, so that the sweep is resumable; `make clean`
-removes them. At the end the table is written to `export/MODELS.md`.
+removes them. At the end the table is written to `.github/docs/benchmarks/architectures.md`.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ from model_sweep import LARGEST, TIMM, TOLERANCE, read_rows, table, torchvision_
 from kdedge_runtime.devices.detection import machine_name
 
 ROOT = Path(__file__).parents[2]
-MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"
+MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / ".github/docs/benchmarks/architectures.md"
 NAMES = [*(f"torchvision:{name}" for name in torchvision_names()), *(f"timm:{name}" for name in TIMM)]
 ROUNDINGS = 4
 """Maximum error as a multiple of PyTorch's float32 error, as in `kdedge_export.validation.float_tolerance`."""

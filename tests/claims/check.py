@@ -1,4 +1,4 @@
-"""List each figure of the READMEs with its command; fail on a figure without one.
+"""List each figure of README and docs with its command; fail on a figure without one.
 
 `claims.toml` holds two types of entries. `[[measured]]` has `command`, one or several commands, and `needs`, the
 machine
@@ -20,9 +20,10 @@ from figures import Statement, statements
 __all__ = ["CLAIMS", "PAGES", "Entry", "check", "read_entries", "read_pages"]
 
 PAGES = (
-    *("README.md", "kdedge/README.md", "export/README.md", "export/MODELS.md", "runtime/README.md"),
-    "tests/benchmarks/README.md",
+    *("README.md", "kdedge/README.md", "export/README.md", "runtime/README.md", "tests/benchmarks/README.md"),
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / ".github").rglob("*.md"))),
 )
+"""Pages whose figures need a command."""
 CLAIMS = Path(__file__).with_name("claims.toml")
 
 

@@ -1,4 +1,4 @@
-"""Each figure of the READMEs has a command, and a figure without one is detected."""
+"""Each figure of README and docs has a command, and a figure without one is detected."""
 
 import subprocess
 import sys
@@ -59,7 +59,9 @@ def test_paragraphs_are_split_into_sentences_and_tables_are_one_statement() -> N
 def test_each_figure_has_a_command_or_a_location_in_the_code() -> None:
     listed, problems = check(read_pages(), read_entries(CLAIMS.read_text("utf-8")))
     assert problems == []
-    assert {line.partition(",")[0] for line in listed} == set(PAGES)
+    benchmarks = {page for page in PAGES if page.startswith(".github/docs/benchmarks/") and "index" not in page}
+    assert {line.partition(",")[0] for line in listed} >= {"README.md", *benchmarks}
+    assert len(benchmarks) == 5
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -70,10 +71,10 @@ def authority(view: LiveView) -> str:
 def ask(
     view: LiveView, method: str, path: str, body: str | bytes | None = None, **headers: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection(authority(view), timeout=15)
-    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-    response = connection.getresponse()
-    return response, response.read()
+    with closing(http.client.HTTPConnection(authority(view), timeout=15)) as connection:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return response, response.read()
 
 
 def get(view: LiveView, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:

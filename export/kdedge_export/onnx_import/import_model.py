@@ -61,8 +61,8 @@ class ExplainedFile:
 
 
 def add_saliency(
-    source: Path,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
     target: str | None = None,
     method: str | None = None,
@@ -95,6 +95,7 @@ def add_saliency(
         UsageError: the options do not fit the file.
         KdedgeError: the modified graph does not reproduce the original's outputs.
     """
+    source, output = Path(source), Path(output)
     if method is not None:
         check_method(method)
     if output.resolve() == source.resolve():

@@ -16,7 +16,7 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["DEFAULT_METHODS", "make_explained"]
 
 DEFAULT_METHODS = (HIRESCAM.name, GRADIENT_ATTENTION.name)
-"""Most faithful class-specific method per kind of head, as measured (export/README.md, Choosing a method).
+"""Most faithful class-specific method per kind of head, as measured (.github/docs/benchmarks/saliency-maps.md).
 
 With a class token, activations at single positions carry little evidence, since earlier blocks moved it to other
 tokens.

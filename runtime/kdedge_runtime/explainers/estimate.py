@@ -40,7 +40,7 @@ class Explainer(Protocol):
         """Explain an image.
 
         Args:
-            image: uint8 RGB `[H, W, 3]` at the model's input size (see `kdedge_runtime.preprocessing.fit`).
+            image: uint8 RGB `[H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess`).
             class_index: class to explain.
             progress: called after each batch, in evaluations or, with a budget, in milliseconds.
         """

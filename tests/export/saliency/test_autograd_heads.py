@@ -283,7 +283,7 @@ def test_map_loss_differentiates_hard_sigmoid() -> None:
 
 
 class TestDefault:
-    """The default is the most faithful class-specific method of each head (export/README.md, Choosing a method)."""
+    """The default is the most faithful class-specific method of each head (benchmarks/saliency-maps.md)."""
 
     @pytest.mark.parametrize("name", [name for name in TAILS if "class token" not in name])
     def test_convolutional_heads_default_to_hirescam(self, name: str) -> None:

@@ -141,7 +141,7 @@ def test_eigencam_matches_pytorch_grad_cam_with_sign_correction(net: nn.Module) 
     for seed in (1, 2):
         x = inputs(3, seed)
         with torch.no_grad():
-            activations = planes(explained(x).seen[0].detach())
+            activations = planes(explained(x).attribution_inputs[0].detach())
         expected = torch.from_numpy(get_2d_projection_with_sign_correction(activations.numpy()))
         assert relative_error(maps_of(explained, x, torch.tensor([0, 1, 2])), expected) <= TOLERANCE
 

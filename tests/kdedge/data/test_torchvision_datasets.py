@@ -236,6 +236,8 @@ class TestRefusals:
         with pytest.raises(DataError, match="torchvision:NAME:ROOT"):
             index_dataset(data)
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torchvision leaves files open
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
     def test_dataset_without_classes(self, tmp_path: Path) -> None:
         picture(tmp_path / "Kitti/raw/training/image_2/0.png")
         picture(tmp_path / "Kitti/raw/testing/image_2/0.png")

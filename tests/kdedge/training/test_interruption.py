@@ -118,14 +118,14 @@ def test_non_finite_loss_is_not_saved_when_stopping(scenes: Path, tmp_path: Path
 def test_sigterm_prints_the_resume_command_and_exits_with_0(scenes: Path, tmp_path: Path) -> None:
     command = ["train", scenes, "--model", "small:resnet8", "--epochs", "400", "--batch-size", "16", "--seed", "3"]
     command += ["--out", tmp_path / "a run", "--device", "cpu"]
-    process = subprocess.Popen(kdedge_command(*command), env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
     said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("epoch   2/"):
-            process.terminate()
-    assert process.wait(60) == 0
+    with subprocess.Popen(kdedge_command(*command), env=ONE_THREAD, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("epoch   2/"):
+                process.terminate()
+        assert process.wait(60) == 0
     text = "".join(said)
     assert "Stopped by SIGTERM" in text
     assert f"--out '{tmp_path / 'a run'}' --device cpu --resume\n" in text

@@ -93,7 +93,7 @@ def test_image_size_is_adapted_for_display(
 ) -> None:
     Image.fromarray(np.full((*shape, 3), 90, np.uint8)).save(tmp_path / "a.png")
     (done,) = explain_image(model, [tmp_path / "a.png"], tmp_path / "out")
-    width, height = Image.open(done.written).size
+    height, width = np.asarray(Image.open(done.written)).shape[:2]
     assert width == 2 * drawn[1] + GAP
     assert drawn[0] < height < 1.4 * drawn[0]
 

@@ -198,13 +198,12 @@ class TestFailures:
         path, last = tmp_path / "feedback.db", -1
         for wait_s in (0.11, 0.17, 0.23):
             command = [sys.executable, "-c", program, str(path), *map(str, Path(__file__).parents[:2])]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            assert process.stdout is not None
-            first = process.stdout.readline()
-            time.sleep(wait_s)
-            os.kill(process.pid, signal.SIGKILL)
-            told = [int(line) for line in [first, *process.stdout]]
-            process.wait()
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                first = process.stdout.readline()
+                time.sleep(wait_s)
+                os.kill(process.pid, signal.SIGKILL)
+                told = [int(line) for line in [first, *process.stdout]]
             last = told[-1]
             with FeedbackStore.open(path, 1) as store:
                 kept = numbers(store)

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -47,10 +48,10 @@ def server(stand_in: Path, model: Model) -> Iterator[WebServer]:
 
 
 def _get(server: WebServer, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
-    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-    response = connection.getresponse()
-    return response, response.read()
+    with closing(http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)) as connection:
+        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return response, response.read()
 
 
 def test_page_is_cross_origin_isolated(server: WebServer) -> None:
@@ -159,6 +160,7 @@ def test_self_signed_certificate_is_created(stand_in: Path, model: Model) -> Non
         assert response.status == 303
         assert "; Secure" in response.headers["Set-Cookie"]
         der = connection.sock.getpeercert(binary_form=True)
+        connection.close()
     finally:
         server.close()
     assert len(fingerprint) == 95

@@ -1,0 +1,118 @@
+"""Each example runs, in a folder with the files that it needs, and leaves what it promises."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from kdedge_export import exportable
+from kdedge_export.onnx_graph.model_file import save_model
+from kdedge_export.scenes import LABELS, render_scene
+from kdedge_export.torch_export import export_graph
+from kdedge_runtime import ImageInput, Metadata, Model
+
+HERE = Path(__file__).parent
+EXAMPLES = {path.stem for path in HERE.glob("*.py") if not path.stem.startswith("test_")}
+SIDE, CLASSES = 64, LABELS[:3]
+
+
+@pytest.fixture(autouse=True)
+def quick_exports(operators_listed_once: None) -> None:
+    """Use fast exports for all networks."""
+
+
+def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run an example in a folder."""
+    monkeypatch.chdir(folder)
+    runpy.run_path(str(HERE / f"{name}.py"), run_name="__main__")
+
+
+def scenes(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Render `count` images of each class: uint8 `[N, SIDE, SIDE, 3]`, int64 `[N]`."""
+    rng = np.random.default_rng(0)
+    targets = np.arange(len(CLASSES)).repeat(count)
+    return np.stack([render_scene(CLASSES[target], rng, SIDE).image for target in targets]), targets
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    first, second = torch.nn.Conv2d(3, 8, 3, 2), torch.nn.Conv2d(8, 8, 3, 2)
+    return torch.nn.Sequential(
+        *(first, torch.nn.ReLU(), second, torch.nn.ReLU()),
+        *(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, len(CLASSES))),
+    )
+
+
+def write_theirs(path: Path) -> None:
+    """Write a classifier without a map, as PyTorch's exporter does."""
+    torch.onnx.export(
+        *(network().eval(), (torch.zeros(2, 3, SIDE, SIDE),), path),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+
+
+def test_distilled_student_is_exported_validated_and_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, targets = scenes(8)
+    for index, (image, target) in enumerate(zip(images, targets, strict=True)):
+        split = "val" if index % 4 == 3 else "train"
+        folder = tmp_path / "data" / split / CLASSES[target]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index}.png")
+    Image.fromarray(images[0]).save(tmp_path / "photo.png")
+    run("distill_a_student", tmp_path, monkeypatch)
+    out = capsys.readouterr().out
+    assert "passed" in out and "failed" not in out
+    assert Model.load(tmp_path / "runs" / "student" / "model.int8.onnx").has_map
+    assert (tmp_path / "runs" / "student" / "model.report" / "report.html").is_file()
+    assert (tmp_path / "explanations" / "photo.png").is_file()
+
+
+def test_module_is_exported_quantized_and_validated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, targets = scenes(12)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "targets.npy", targets)
+    run("export_a_module", tmp_path, monkeypatch)
+    correlation = float(capsys.readouterr().out.split()[-1])
+    assert 0.9 < correlation <= 1
+    assert Model.load(tmp_path / "classifier.int8.onnx").metadata.quantization is not None
+
+
+def test_file_of_another_framework_gets_a_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_theirs(tmp_path / "theirs.onnx")
+    assert {item.name for item in onnx.load(tmp_path / "theirs.onnx").graph.output}.isdisjoint({"saliency_map"})
+    run("explain_a_file", tmp_path, monkeypatch)
+    model = Model.load(tmp_path / "ours.onnx")
+    assert model.has_map and model.metadata.labels == ("circle", "square", "star")
+    assert "hirescam" in capsys.readouterr().out
+
+
+def test_image_is_classified_and_overlaid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)
+    wrapped = exportable(network(), spec)
+    metadata = Metadata(labels=CLASSES, input=spec, outputs=wrapped.outputs)
+    save_model(export_graph(wrapped).model, metadata, tmp_path / "model.onnx")
+    (image, *_), _ = scenes(1)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    run("predict", tmp_path, monkeypatch)
+    assert capsys.readouterr().out.split(",")[0] in CLASSES
+    overlay = np.asarray(Image.open(tmp_path / "overlay.png"))
+    assert overlay.shape[2] == 3 and np.ptp(overlay.astype(int) @ [1, -1, 0]) > 0
+
+
+def test_every_example_is_tested() -> None:
+    tested = Path(__file__).read_text("utf-8")
+    assert {name for name in EXAMPLES if f'run("{name}"' in tested} == EXAMPLES != set()
