@@ -82,7 +82,7 @@ def check_goal_reached(result: ExportResult) -> None:
     """Raise if quantization missed its goal.
 
     Raises:
-        ValidationFailed: The goal is missed. The message has the shortfall and possible remedies.
+        ValidationFailed: the goal is missed. The message has the shortfall and possible remedies.
     """
     tradeoff = result.tradeoff
     if tradeoff is None or tradeoff.met:

@@ -30,7 +30,7 @@ class ModelExport:
         """Validate the combination of options.
 
         Raises:
-            UsageError: Two options contradict each other, or a number is out of range.
+            UsageError: two options contradict each other, or a number is out of range.
         """
         if self.source.endswith(".onnx"):
             raise UsageError(
@@ -66,7 +66,7 @@ def export_model_file(asked: ModelExport) -> None:
     """Export the model files and print a summary.
 
     Raises:
-        ValidationFailed: Quantization missed its goal. The fp32 file is written.
+        ValidationFailed: quantization missed its goal. The fp32 file is written.
     """
     from kdedge.data.readers.reader_choice import check_data_source
     from kdedge.models.artifacts import Artifacts

@@ -44,7 +44,7 @@ class OnnxExport:
         """Validate the combination of options.
 
         Raises:
-            UsageError: No map is requested, or the preprocessing is incomplete.
+            UsageError: no map is requested, or the preprocessing is incomplete.
         """
         if self.method == NO_MAP:
             raise UsageError(
@@ -82,7 +82,7 @@ class OnnxExport:
         """Return the resizing rule, or None if no option sets it.
 
         Raises:
-            UsageError: The combination of rule and crop fraction is invalid.
+            UsageError: the combination of rule and crop fraction is invalid.
         """
         from kdedge_export.onnx_import import Geometry
 

@@ -27,17 +27,17 @@ def check_training_options(
     """Validate the arguments of a training command.
 
     Args:
-        data: Dataset location.
-        model: Name of the model to train.
-        out: Run folder.
-        weights: File of the initial weights.
+        data: dataset location.
+        model: name of the model to train.
+        out: run folder.
+        weights: file of the initial weights.
         resume: True to resume an existing run, which has recorded all other options.
-        teachers: Run folders, `.onnx` files or model names.
-        teacher_weights: Weights files of teachers given by name.
+        teachers: run folders, `.onnx` files or model names.
+        teacher_weights: weights files of teachers given by name.
 
     Raises:
         UsageError: A model, run or file does not exist, or `out` is not free.
-        DataError: The dataset does not exist. Also raised for an unusable dataset if `out` is not free.
+        DataError: the dataset does not exist. Also raised for an unusable dataset if `out` is not free.
     """
     if resume and is_run(out):
         read_run(out)

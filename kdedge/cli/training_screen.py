@@ -31,9 +31,9 @@ def train_with_progress(
     """Run a training and print its progress to stderr.
 
     Args:
-        training: Trains with a callback and returns the run.
-        out: Run folder.
-        following: Returns the next command for a finished run.
+        training: trains with a callback and returns the run.
+        out: run folder.
+        following: returns the next command for a finished run.
     """
     # With several training processes, only rank 0 prints.
     console = stderr_console(quiet=os.environ.get("RANK", "0") != "0")

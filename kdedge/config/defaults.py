@@ -44,8 +44,8 @@ def stride_factor(size: int, strides: Sequence[int]) -> int:
     """Return the factor by which the output stride must be reduced for a map of at least 7×7, or the largest possible.
 
     Args:
-        size: Input size in px.
-        strides: Output stride of the model and the possible smaller ones, largest first.
+        size: input size in px.
+        strides: output stride of the model and the possible smaller ones, largest first.
     """
     fine_enough = (stride for stride in strides if size >= LEAST_MAP_POSITIONS * stride)
     return strides[0] // next(fine_enough, strides[-1])
@@ -55,11 +55,11 @@ def requested_stride_factor(output_stride: int, strides: Sequence[int]) -> int:
     """Return the factor by which the output stride must be reduced to become `output_stride`.
 
     Args:
-        output_stride: Requested output stride.
-        strides: As for `stride_factor`.
+        output_stride: requested output stride.
+        strides: as for `stride_factor`.
 
     Raises:
-        UsageError: The model does not support this output stride.
+        UsageError: the model does not support this output stride.
     """
     if output_stride not in strides:
         raise UsageError(

@@ -44,8 +44,8 @@ def read_loss(table: Any, where: str) -> LossSpec:
     """Read the table `[loss]` of a recipe: `kd = 0.9`, or `mapall = { weight = 20, classes = 16 }`.
 
     Args:
-        table: Value from the TOML file.
-        where: Location for error messages.
+        table: value from the TOML file.
+        where: location for error messages.
 
     Raises:
         UsageError: A term or setting is unknown, or a value is not a number above zero.

@@ -70,7 +70,7 @@ def recipe_text(name: str) -> str:
     """Return the text of a bundled recipe, by name, or of a recipe file.
 
     Raises:
-        UsageError: The recipe does not exist.
+        UsageError: the recipe does not exist.
     """
     if name.endswith(".toml"):
         try:
@@ -89,7 +89,7 @@ def load_recipe(name: str) -> RecipeSettings:
     """Read a recipe by name or path; see `recipe_text`.
 
     Raises:
-        UsageError: The recipe does not exist, or has unknown keys or invalid values.
+        UsageError: the recipe does not exist, or has unknown keys or invalid values.
     """
     text = recipe_text(name)
     try:

@@ -21,7 +21,7 @@ class TrainConfig:
     """Training options; None means chosen from the data and the device.
 
     Raises:
-        UsageError: Options contradict each other, or a number is out of range.
+        UsageError: options contradict each other, or a number is out of range.
     """
 
     data: str
@@ -103,7 +103,7 @@ def plan_training(request: TrainConfig, images: int, classes: int) -> TrainingPl
     """Resolve the settings of a run for the given number of training images and classes.
 
     Raises:
-        UsageError: The recipe or the loss cannot be read.
+        UsageError: the recipe or the loss cannot be read.
     """
     name = request.recipe or ("labels" if request.kind == "train" else choose_recipe(images / classes))
     settings = load_recipe(name)

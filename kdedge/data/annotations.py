@@ -77,13 +77,13 @@ def object_masks(
     """Return the object mask of each image at the model's input size, bool `[H, W]`, or None if unknown.
 
     Args:
-        where: Table of boxes or folder of masks, as above.
-        samples: Images.
-        spec: Input of the model.
-        progress: Called after every image.
+        where: table of boxes or folder of masks, as above.
+        samples: images.
+        spec: input of the model.
+        progress: called after every image.
 
     Raises:
-        DataError: The table is damaged, or none of the images is annotated.
+        DataError: the table is damaged, or none of the images is annotated.
     """
     if not where.exists():
         raise DataError(

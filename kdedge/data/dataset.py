@@ -35,10 +35,10 @@ def load(
     """Decode the training and validation images at the model's input size; test images are not read.
 
     Args:
-        collection: Dataset index from `kdedge.data.index_dataset`, optionally reduced by `kdedge.data.subset`.
-        spec: Input of the model.
-        workers: Number of decoding threads; None takes one per core, at most eight.
-        progress: Called after every image, with the total of both splits.
+        collection: dataset index from `kdedge.data.index_dataset`, optionally reduced by `kdedge.data.subset`.
+        spec: input of the model.
+        workers: number of decoding threads; None takes one per core, at most eight.
+        progress: called after every image, with the total of both splits.
 
     Raises:
         DataError: A class has no readable images, or the validation split has none.
@@ -61,7 +61,7 @@ def load_validation(
     """Decode the validation images.
 
     Raises:
-        DataError: There are none, or a class has no readable images.
+        DataError: there are none, or a class has no readable images.
     """
     if not len(collection.val):
         raise DataError(

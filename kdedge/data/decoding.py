@@ -40,10 +40,10 @@ def decode(
     """Decode every image at the model's input size; unreadable images are dropped with their targets.
 
     Args:
-        split: Images and their classes.
-        spec: Input of the model.
-        workers: Number of decoding threads; None takes one per core, at most eight.
-        progress: Called after every image.
+        split: images and their classes.
+        spec: input of the model.
+        workers: number of decoding threads; None takes one per core, at most eight.
+        progress: called after every image.
     """
     images = np.empty((len(split), spec.height, spec.width, 3), dtype=np.uint8)
 

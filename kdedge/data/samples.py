@@ -27,7 +27,7 @@ class Sample(ABC):
         """Open the image and read its header; pixels may be read later.
 
         Raises:
-            UnreadableImage: The image does not exist or is not an image.
+            UnreadableImage: the image does not exist or is not an image.
         """
 
     @abstractmethod
@@ -38,7 +38,7 @@ class Sample(ABC):
         """Decode the image.
 
         Raises:
-            UnreadableImage: The image does not exist or is damaged.
+            UnreadableImage: the image does not exist or is damaged.
         """
         with self.open() as opened:
             return decode_image(opened, str(self))

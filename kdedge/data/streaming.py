@@ -53,9 +53,9 @@ class ImageStream:
         """Initialize the stream; nothing is opened yet.
 
         Args:
-            split: Images and their classes.
-            spec: Input of the model.
-            workers: Number of decoding processes; None takes one per available core.
+            split: images and their classes.
+            spec: input of the model.
+            workers: number of decoding processes; None takes one per available core.
         """
         self.targets: Integers = np.array(split.targets, dtype=np.int64)
         """Class indices `[N]`."""
@@ -87,13 +87,13 @@ class ImageStream:
         """Decode batches of images ahead of time, in exactly this order; only one iteration may be active.
 
         Args:
-            order: Image indices of each batch. An image may occur several times or not at all.
+            order: image indices of each batch. An image may occur several times or not at all.
 
         Yields:
             uint8 RGB `[n, H, W, 3]` on the CPU, in pinned memory if CUDA is available.
 
         Raises:
-            DataError: An image cannot be read.
+            DataError: an image cannot be read.
             KdedgeError: A worker process has died.
         """
         self._order.batches = order

@@ -85,13 +85,13 @@ def run_demo(out: Path, callback: RunCallback, say: Say) -> DemoResult:
     """Render scenes, train a teacher, distill, export, quantize, validate, and run on a synthetic camera.
 
     Args:
-        out: Output folder; an earlier demo in it is replaced.
-        callback: Training callback.
-        say: Prints a heading.
+        out: output folder; an earlier demo in it is replaced.
+        callback: training callback.
+        say: prints a heading.
 
     Raises:
         UsageError: `out` holds something other than an earlier demo.
-        KdedgeError: Training was interrupted by SIGTERM.
+        KdedgeError: training was interrupted by SIGTERM.
     """
     started = time.monotonic()
     _clear(out)

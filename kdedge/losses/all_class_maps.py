@@ -22,8 +22,8 @@ def all_class_maps_loss(inputs: LossInputs, *, classes: int = MOST_PROBABLE) -> 
     Default weight: 20. Weights up to 200 give about the same result, 5 a lower one.
 
     Args:
-        inputs: Loss inputs of the batch.
-        classes: Number of classes to compare, default 32; all if there are fewer.
+        inputs: loss inputs of the batch.
+        classes: number of classes to compare, default 32; all if there are fewer.
     """
     distances = saliency_distance(inputs, classes)
     assert inputs.teacher_output.classes is not None

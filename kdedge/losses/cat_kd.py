@@ -21,8 +21,8 @@ def cat_kd_loss(inputs: LossInputs, *, positions: int = 2) -> Tensor:
     Default weight: measured; the authors use 0.5 to 600.
 
     Args:
-        inputs: Loss inputs of the batch.
-        positions: Map resolution r, default 2; the authors use 4 for ShuffleNet and ImageNet. Smaller maps are not
+        inputs: loss inputs of the batch.
+        positions: map resolution r, default 2; the authors use 4 for ShuffleNet and ImageNet. Smaller maps are not
             pooled.
     """
     student, teacher = inputs.student.maps, inputs.teacher_output.maps

@@ -22,8 +22,8 @@ def dkd_loss(inputs: LossInputs, *, others: float = 8.0) -> Tensor:
     Default weight: 1, the authors' α, with cross-entropy of weight 1.
 
     Args:
-        inputs: Loss inputs of the batch.
-        others: Weight β of the non-target term, default 8, the authors' general choice for CIFAR-100; 2 to 8 depending
+        inputs: loss inputs of the batch.
+        others: weight β of the non-target term, default 8, the authors' general choice for CIFAR-100; 2 to 8 depending
             on the pair, and 0.5 to 2 for ImageNet at T = 1.
     """
     temperature = inputs.temperature

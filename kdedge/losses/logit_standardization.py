@@ -18,8 +18,8 @@ def logit_standardization_loss(inputs: LossInputs, *, base_temperature: float = 
     Default weight: 9, as the authors use with cross-entropy of weight 0.1.
 
     Args:
-        inputs: Loss inputs of the batch.
-        base_temperature: Temperature τ, default 2 as in the paper. Standardized logits have unit variance, so the run's
+        inputs: loss inputs of the batch.
+        base_temperature: temperature τ, default 2 as in the paper. Standardized logits have unit variance, so the run's
             temperature would be too high.
     """
     student, teacher = _standardised(inputs.student.logits), _standardised(inputs.teacher_output.logits)

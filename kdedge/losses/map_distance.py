@@ -46,8 +46,8 @@ def saliency_distance(inputs: LossInputs, classes: int) -> Tensor:
     has a gradient where a rectified map would be zero.
 
     Args:
-        inputs: Loss inputs with maps.
-        classes: Number of classes to compare; all available ones if there are fewer.
+        inputs: loss inputs with maps.
+        classes: number of classes to compare; all available ones if there are fewer.
     """
     student, teacher = inputs.student.maps, inputs.teacher_output.maps
     assert student is not None and teacher is not None, "validated before training"

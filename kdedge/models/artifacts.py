@@ -34,7 +34,7 @@ class Artifacts:
         """Resolve a location or name, and read the record of a run.
 
         Raises:
-            UsageError: The run folder is damaged.
+            UsageError: the run folder is damaged.
         """
         if isinstance(source, Artifacts):
             return source
@@ -49,10 +49,10 @@ class Artifacts:
         """Raise unless these are a run, or a model name with existing weights.
 
         Args:
-            weights: Weights file of a named model.
+            weights: weights file of a named model.
 
         Raises:
-            UsageError: The run, model or file does not exist.
+            UsageError: the run, model or file does not exist.
             MissingDependency: A timm name is given without timm.
         """
         if self.run is not None:
@@ -70,7 +70,7 @@ class Artifacts:
         """Return the fp32 file of a run, or the model file itself.
 
         Raises:
-            UsageError: Neither exists.
+            UsageError: neither exists.
         """
         path = Path(self.source) if self.run is None else self.run / "model.onnx"
         if path.is_file():
@@ -90,7 +90,7 @@ class Artifacts:
         """Return the dataset location that a run was trained with; None without a run.
 
         Raises:
-            DataError: The dataset folder no longer exists.
+            DataError: the dataset folder no longer exists.
         """
         if self.record is None:
             return None

@@ -29,7 +29,7 @@ def allow_content(digest: str) -> None:
     """Allow any file whose SHA-256 begins with these hexadecimal digits, at least 12.
 
     Raises:
-        UsageError: The digits are not a valid prefix.
+        UsageError: the digits are not a valid prefix.
     """
     if not re.fullmatch(rf"[0-9a-f]{{{_FEWEST_DIGITS},64}}", digest):
         raise UsageError(
@@ -43,7 +43,7 @@ def check_allowed(name: str) -> None:
     """Raise unless a factory's file may be executed.
 
     Raises:
-        UsageError: The file was neither given on the command line nor allowed by content, or it does not exist.
+        UsageError: the file was neither given on the command line nor allowed by content, or it does not exist.
     """
     path, _ = factory_parts(name)
     if path in _typed:

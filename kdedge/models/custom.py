@@ -38,7 +38,7 @@ def factory_name(name: str) -> str:
     """Return the absolute name of a factory: `/home/me/nets.py:make_model`.
 
     Raises:
-        UsageError: The file or function does not exist, or the file is not trusted or cannot be loaded.
+        UsageError: the file or function does not exist, or the file is not trusted or cannot be loaded.
     """
     path, function = factory_parts(name)
     _factory(name)
@@ -54,7 +54,7 @@ def check_unchanged(name: str, sha256: str) -> None:
     """Raise unless a factory's file has this hash.
 
     Raises:
-        UsageError: The hash differs.
+        UsageError: the hash differs.
     """
     found = code_sha256(name)
     if found != sha256:
@@ -68,11 +68,11 @@ def make(name: str, classes: int | None = None) -> nn.Module:
     """Call a factory.
 
     Args:
-        name: Name of the factory.
-        classes: Number of classes to pass, if it takes one; None uses the factory's default.
+        name: name of the factory.
+        classes: number of classes to pass, if it takes one; None uses the factory's default.
 
     Raises:
-        UsageError: The factory is not trusted, fails, does not return a module, or has no default.
+        UsageError: the factory is not trusted, fails, does not return a module, or has no default.
     """
     path, function = factory_parts(name)
     factory = _factory(name)
@@ -101,7 +101,7 @@ def count_classes(name: str, model: nn.Module, height: int, width: int) -> int:
     """Return the number of logits of a factory's model, determined by running it once.
 
     Raises:
-        UsageError: The model does not accept an image of this size (in px), or does not return logits `[N, K]`.
+        UsageError: the model does not accept an image of this size (in px), or does not return logits `[N, K]`.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:

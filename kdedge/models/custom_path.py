@@ -17,7 +17,7 @@ def factory_parts(name: str) -> tuple[Path, str]:
     """Return the absolute path of a factory's file and the name of the function.
 
     Raises:
-        UsageError: The function is missing from the name, or the file does not exist.
+        UsageError: the function is missing from the name, or the file does not exist.
     """
     file, _, function = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
     if not function.isidentifier():

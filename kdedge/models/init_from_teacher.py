@@ -46,7 +46,7 @@ def init_from_teacher(student: nn.Module, teacher: nn.Module) -> InitSummary:
     dimension. Both models should have the same classes in the same order, otherwise classes are mixed up.
 
     Raises:
-        UsageError: No tensor can be copied.
+        UsageError: no tensor can be copied.
     """
     source = teacher.state_dict()
     names: list[str] = []
@@ -70,8 +70,8 @@ def select_weights(tensor: Tensor, shape: torch.Size) -> Tensor:
     """Select evenly spaced elements along every dimension.
 
     Args:
-        tensor: Tensor of any dtype.
-        shape: Shape of the result, in no dimension larger than the tensor.
+        tensor: tensor of any dtype.
+        shape: shape of the result, in no dimension larger than the tensor.
     """
     for dim, size in enumerate(shape):
         if size != tensor.shape[dim]:

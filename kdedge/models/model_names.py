@@ -26,7 +26,7 @@ def canonical_name(name: str) -> str:
     The file of a factory is made absolute and loaded.
 
     Raises:
-        UsageError: The model does not exist; the message suggests similar names.
+        UsageError: the model does not exist; the message suggests similar names.
         MissingDependency: A timm name is given without timm.
     """
     if is_factory(name):

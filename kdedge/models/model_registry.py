@@ -46,8 +46,8 @@ def build_model(spec: ModelSpec, size: int) -> nn.Module:
     """Build a model with random weights.
 
     Args:
-        spec: Model specification.
-        size: Size of its square input in px.
+        spec: model specification.
+        size: size of its square input in px.
 
     Raises:
         UsageError: A factory's file has changed, or its model has another number of classes.

@@ -16,7 +16,7 @@ def network_name(source: str) -> str:
     """Return the canonical name of a model, with a specific error for a path that is not a run.
 
     Raises:
-        UsageError: The model does not exist.
+        UsageError: the model does not exist.
         MissingDependency: A timm name is given without timm.
     """
     folder = Path(source)
@@ -31,7 +31,7 @@ def check_own_weights(run: str, weights: Path | None) -> None:
     """Raise if weights are given for a run.
 
     Raises:
-        UsageError: Weights are given.
+        UsageError: weights are given.
     """
     if weights is not None:
         raise UsageError(f"{run} is a run folder with its own weights. Remove the weights {weights}.")
@@ -41,7 +41,7 @@ def check_weights(path: Path) -> None:
     """Raise unless the weights file exists.
 
     Raises:
-        UsageError: The file does not exist.
+        UsageError: the file does not exist.
     """
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}. Expected a .safetensors or .pth file.")

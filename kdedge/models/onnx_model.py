@@ -88,13 +88,13 @@ class OnnxClassifier:
         """Open a file and probe its outputs with two random images.
 
         Args:
-            path: The `.onnx` file; external weights must be next to it.
-            input: Mean and std of the training, and the size if it is dynamic. None takes ImageNet's mean and std, and
+            path: the `.onnx` file; external weights must be next to it.
+            input: mean and std of the training, and the size if it is dynamic. None takes ImageNet's mean and std, and
                 224 px. A float graph for pixels in [0, 255] has mean 0 and std 1/255. Must be None for a file from
                 kdedge.
 
         Raises:
-            ModelFileError: The file is missing, damaged, or not an image classifier.
+            ModelFileError: the file is missing, damaged, or not an image classifier.
             UsageError: `input` is given for a file from kdedge.
         """
         path = Path(path)
@@ -153,7 +153,7 @@ class OnnxClassifier:
 
         Args:
             images: uint8 RGB `[N, H, W, 3]` on any device; images of another size are resampled.
-            class_index: Class to explain in all images; None explains each image's top class.
+            class_index: class to explain in all images; None explains each image's top class.
 
         Returns:
             Logits float32 `[N, K]` (log-probabilities for a graph with softmax), and the raw signed map of the class,
@@ -181,7 +181,7 @@ def file_sha256(path: Path) -> str:
     """Hash an `.onnx` file and its external weights.
 
     Raises:
-        ModelFileError: The file is missing or not an ONNX model, or external weights are missing.
+        ModelFileError: the file is missing or not an ONNX model, or external weights are missing.
     """
     if not path.is_file():
         raise ModelFileError(f"There is no model file {path}. Expected an .onnx file with a classifier.")

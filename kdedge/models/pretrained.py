@@ -32,8 +32,8 @@ def published_name(name: str, weights: Path | None) -> str:
     """Return a model's canonical name with the tag of its published weights, if the file holds them.
 
     Args:
-        name: Model name of any library; returned unchanged if it has a tag or is not from torchvision.
-        weights: Weights file, recognized by its hash, or after conversion by the hash in its name.
+        name: model name of any library; returned unchanged if it has a tag or is not from torchvision.
+        weights: weights file, recognized by its hash, or after conversion by the hash in its name.
     """
     if weights is None or not name.startswith(_LIBRARY) or "." in name or not weights.is_file():
         return name
@@ -49,7 +49,7 @@ def assumed_input(name: str) -> str | None:
     """Describe the assumed preprocessing of unrecognized weights and how to change it.
 
     Args:
-        name: Model name from `published_name`.
+        name: model name from `published_name`.
 
     Returns:
         A sentence for the user; None if the name has a tag, or if all published weights use the same preprocessing.

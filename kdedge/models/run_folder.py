@@ -84,7 +84,7 @@ def check_folder_free(folder: Path) -> None:
     """Raise if a folder already holds a run.
 
     Raises:
-        UsageError: The folder holds a run. The message suggests another folder, and --resume for an incomplete run.
+        UsageError: the folder holds a run. The message suggests another folder, and --resume for an incomplete run.
     """
     if not is_run(folder):
         return
@@ -104,7 +104,7 @@ def weights_file(folder: Path, which: Literal["best", "last"] = "best") -> Path:
     """Return the weights file of a run's best or last epoch.
 
     Raises:
-        UsageError: No epoch is complete.
+        UsageError: no epoch is complete.
     """
     file = folder / (BEST if which == "best" else LAST)
     if not file.is_file():
@@ -117,7 +117,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     """Lock a run folder for this process, and remove partial files of a killed process.
 
     Raises:
-        UsageError: Another process is training in the folder.
+        UsageError: another process is training in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":  # Windows cannot lock folders
@@ -146,7 +146,7 @@ def writing(path: Path) -> Iterator[None]:
     """Convert write errors, such as a full disk, into an error with the file name and advice.
 
     Raises:
-        KdedgeError: The file inside the block cannot be written.
+        KdedgeError: the file inside the block cannot be written.
     """
     try:
         yield
@@ -161,7 +161,7 @@ def write_run(folder: Path, record: RunRecord) -> None:
     """Write `run.json` atomically.
 
     Raises:
-        KdedgeError: The file cannot be written; an existing file is kept.
+        KdedgeError: the file cannot be written; an existing file is kept.
     """
     content = json.dumps({"schema": SCHEMA} | asdict(record), indent=2, ensure_ascii=False) + "\n"
     with writing(folder / RECORD):
@@ -172,7 +172,7 @@ def read_run(folder: Path) -> RunRecord:
     """Read `run.json`.
 
     Raises:
-        UsageError: The folder has no run, or one that this version cannot read.
+        UsageError: the folder has no run, or one that this version cannot read.
     """
     if not is_run(folder):
         raise UsageError(f"{folder} is not a run folder (it has no {RECORD}). Create one with kdedge train or distill.")
@@ -197,7 +197,7 @@ def _require_schema(values: Any) -> None:
     """Validate a record against `run.schema.json`.
 
     Raises:
-        ValueError: The most relevant violation, with its location.
+        ValueError: the most relevant violation, with its location.
     """
     from jsonschema import Draft202012Validator  # not needed for --help
     from jsonschema.exceptions import best_match

@@ -22,9 +22,9 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
     """Remove early strides from a model in place, until its output stride is reduced by `factor`.
 
     Args:
-        model: Any convolutional classifier.
-        factor: Power of two; 1 changes nothing.
-        size: Size of the square input in px.
+        model: any convolutional classifier.
+        factor: power of two; 1 changes nothing.
+        size: size of the square input in px.
         fresh: True for an untrained model. A stem kernel wider than 3×3 then becomes 3×3, as it would cover too much of
             a small image, and a pooling layer without stride is removed.
 
@@ -32,7 +32,7 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
         The factor reached; smaller than requested if the model has too few strided layers.
 
     Raises:
-        UsageError: The model does not accept an input of this size.
+        UsageError: the model does not accept an input of this size.
     """
     reached = 1
     while reached < factor:
@@ -54,7 +54,7 @@ def output_strides(model: nn.Module, size: int) -> tuple[int, ...]:
             but 32, 8, 4, … for a model with 4 px patches.
 
     Raises:
-        UsageError: The model does not accept an input of this size.
+        UsageError: the model does not accept an input of this size.
     """
     levels = _strided_levels(model, size)
     early_first = [levels[side].stride for side in sorted(levels, reverse=True)]

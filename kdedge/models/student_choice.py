@@ -20,8 +20,8 @@ def smaller_student(teacher: Mapping[str, Tensor], classes: int) -> str | None:
     """Return the largest student with at most half of the teacher's parameters, or None.
 
     Args:
-        teacher: Weights of the teacher, which suffice without executing a user's model file.
-        classes: Number of classes.
+        teacher: weights of the teacher, which suffice without executing a user's model file.
+        classes: number of classes.
     """
     most = _numbers(teacher) / _TIMES_SMALLER
     with torch.device("meta"):

@@ -39,12 +39,12 @@ def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
     """Load a teacher.
 
     Args:
-        source: Run folder, `.onnx` file of any framework, or model name.
-        weights: Weights file of a named model.
+        source: run folder, `.onnx` file of any framework, or model name.
+        weights: weights file of a named model.
 
     Raises:
-        UsageError: The run or model does not exist, or the weights do not fit.
-        ModelFileError: The file is missing, damaged, or not an image classifier.
+        UsageError: the run or model does not exist, or the weights do not fit.
+        ModelFileError: the file is missing, damaged, or not an image classifier.
     """
     artifacts, path = Artifacts.open(source), Path(source)
     if path.suffix == ".onnx":

@@ -56,13 +56,13 @@ def load_trained(
     """Load a run folder, or a named model with weights from a file.
 
     Args:
-        source: Run folder, model name such as `torchvision:resnet18` or `timm:tf_efficientnet_lite0.in1k`, or factory
+        source: run folder, model name such as `torchvision:resnet18` or `timm:tf_efficientnet_lite0.in1k`, or factory
             such as `nets.py:make_model`.
         weights: `.safetensors` or `.pth` file for a named model; without one its weights are random.
-        which: Epoch of a run.
+        which: epoch of a run.
 
     Raises:
-        UsageError: The run or model does not exist, or the weights do not fit.
+        UsageError: the run or model does not exist, or the weights do not fit.
     """
     artifacts = Artifacts.open(source)
     record = artifacts.record

@@ -26,7 +26,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     For a checkpoint in a run folder these are the model's tensors, without prefix.
 
     Raises:
-        UsageError: The file is missing, damaged, or a pickle that would execute code.
+        UsageError: the file is missing, damaged, or a pickle that would execute code.
     """
     check_weights(path)
     try:
@@ -82,13 +82,13 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, re
     """Load weights into a model, in place.
 
     Args:
-        model: Model.
-        state: Tensors by name.
-        source: Location for error messages.
-        replaced: Names of classifier tensors that keep their values if the shape differs.
+        model: model.
+        state: tensors by name.
+        source: location for error messages.
+        replaced: names of classifier tensors that keep their values if the shape differs.
 
     Raises:
-        UsageError: Names or shapes do not fit.
+        UsageError: names or shapes do not fit.
     """
     own = model.state_dict()
     differing = [name for name in own if name in state and own[name].shape != state[name].shape]

@@ -41,15 +41,15 @@ def write_bundle(
     """Bundle `model.onnx` and `model.int8.onnx` of a folder, or one model file.
 
     Args:
-        source: Run folder or other folder with exported files, or a model file.
-        target: Output .zip file, which may only replace an earlier bundle. None writes `bundle.zip` next to the
+        source: run folder or other folder with exported files, or a model file.
+        target: output .zip file, which may only replace an earlier bundle. None writes `bundle.zip` next to the
             models.
         private_key: PEM file of an Ed25519 key to sign with.
-        version: Version number, at least 1. A device that requires signatures rejects a lower version than it has run.
-        device: Device profile of the target device; None for any device.
+        version: version number, at least 1. A device that requires signatures rejects a lower version than it has run.
+        device: device profile of the target device; None for any device.
 
     Raises:
-        UsageError: The device, model or key does not exist, or the target is not a .zip file or holds something else.
+        UsageError: the device, model or key does not exist, or the target is not a .zip file or holds something else.
         ModelFileError: A model cannot be run.
         MissingDependency: A key is given, but the package for signing is not installed.
     """

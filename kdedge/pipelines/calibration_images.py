@@ -59,13 +59,13 @@ def calibration_images(
     """Select evenly spaced training images; validation images are never used.
 
     Args:
-        artifacts: Run, model name, or model file.
-        trained: The model or its metadata.
-        data: Dataset location; None takes the run's training split.
-        progress: Called while images are read.
+        artifacts: run, model name, or model file.
+        trained: the model or its metadata.
+        data: dataset location; None takes the run's training split.
+        progress: called while images are read.
 
     Raises:
-        UsageError: No dataset is given or recorded.
+        UsageError: no dataset is given or recorded.
     """
     if data is None and artifacts.run is None:
         raise UsageError(

@@ -21,7 +21,7 @@ def class_accuracy(right: Flags, targets: Integers, classes: int) -> Scores:
     Args:
         right: bool `[N]`, True for correct predictions.
         targets: int64 `[N]`, ground-truth class of each image.
-        classes: Number of classes.
+        classes: number of classes.
     """
     images = np.bincount(targets, minlength=classes)
     hits = np.bincount(targets[right], minlength=classes)
@@ -36,7 +36,7 @@ def disagreement(predictions: Sequence[Integers], maps: Sequence[Floats]) -> Sco
 
     Args:
         predictions: int64 `[N]` predictions of each of two or more models.
-        maps: Raw signed maps `[N, h, w]` of models that have them, all for the same class of an image. They are
+        maps: raw signed maps `[N, h, w]` of models that have them, all for the same class of an image. They are
             compared at their smallest size.
     """
     stack = np.stack(predictions)

@@ -29,21 +29,21 @@ def explain(
     """Explain images with a model file, and write each with its overlay as a PNG.
 
     Args:
-        model: Export result, model file or bundle.
-        images: Image files, or folders of them.
-        output: Folder to write to.
-        class_name: Class to explain, by name or index; None explains each image's top class.
-        method: Black-box method `occlusion`, `rise`, `lime`, `shap` or `scorecam`; None takes the file's own map.
-        budget_ms: Time budget of the black-box method per image in ms; None for none.
-        parts: Number of superpixels for `lime` and `shap`; None takes 40.
-        progress: Called during long steps.
+        model: export result, model file or bundle.
+        images: image files, or folders of them.
+        output: folder to write to.
+        class_name: class to explain, by name or index; None explains each image's top class.
+        method: black-box method `occlusion`, `rise`, `lime`, `shap` or `scorecam`; None takes the file's own map.
+        budget_ms: time budget of the black-box method per image in ms; None for none.
+        parts: number of superpixels for `lime` and `shap`; None takes 40.
+        progress: called during long steps.
 
     Returns:
         One entry per image: the written file, the prediction, and the black-box estimate.
 
     Raises:
-        UsageError: The model has no such class, or the output would overwrite an image.
-        SourceError: Images cannot be read, or there are none.
+        UsageError: the model has no such class, or the output would overwrite an image.
+        SourceError: images cannot be read, or there are none.
     """
     with open_model(Path(model), Model.load) as loaded:
         explainer = None

@@ -30,23 +30,23 @@ def export(
     """Export a run, or a network with its weights, to a verified `.onnx` file with its saliency map.
 
     Args:
-        source: Run, run folder, or name of a network.
+        source: run, run folder, or name of a network.
         output: fp32 file; None writes `model.onnx` into the run folder, or names the file after the network.
-        weights: Weights of a named network.
-        method: Saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
-        target_layer: Module path of the layer whose activations the map uses; None finds it.
-        quantize: Write an int8 file next to the fp32 file.
-        min_map_correlation: Minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
-        max_drop: Maximum loss of top-1 accuracy, in percentage points.
-        qat: Fine-tune the student with simulated int8 if the goal is missed.
-        data: Images for calibration; None takes the run's training split.
-        device: Device profile of the int8 file.
-        progress: Called during long steps.
+        weights: weights of a named network.
+        method: saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
+        target_layer: module path of the layer whose activations the map uses; None finds it.
+        quantize: write an int8 file next to the fp32 file.
+        min_map_correlation: minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
+        max_drop: maximum loss of top-1 accuracy, in percentage points.
+        qat: fine-tune the student with simulated int8 if the goal is missed.
+        data: images for calibration; None takes the run's training split.
+        device: device profile of the int8 file.
+        progress: called during long steps.
 
     Raises:
-        HeadNotSupported: The model does not support this method.
-        UsageError: The source, the weights or the calibration images are unusable.
-        KdedgeError: The exported graph does not match PyTorch.
+        HeadNotSupported: the model does not support this method.
+        UsageError: the source, the weights or the calibration images are unusable.
+        KdedgeError: the exported graph does not match PyTorch.
     """
     return export_model(
         source,

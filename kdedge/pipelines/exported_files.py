@@ -43,14 +43,14 @@ def open_files(artifacts: Artifacts, weights: Path | None = None, model: str | N
     """Open the exported files of a run, or a model file with the int8 file next to it.
 
     Args:
-        artifacts: Run with exported files, a file in one, or an `.onnx` file of a named model or another framework.
-        weights: Weights that the file of a named model was exported from. None searches by name, next to the file and
+        artifacts: run with exported files, a file in one, or an `.onnx` file of a named model or another framework.
+        weights: weights that the file of a named model was exported from. None searches by name, next to the file and
             in the current folder.
-        model: Function that builds the model, for a file exported from a Python file. The name in the model file is
+        model: function that builds the model, for a file exported from a Python file. The name in the model file is
             never loaded.
 
     Raises:
-        UsageError: No file with a map exists, the two files differ, or the weights are missing or different.
+        UsageError: no file with a map exists, the two files differ, or the weights are missing or different.
     """
     fp32_path = artifacts.fp32_file()
     fp32 = Model.load(fp32_path)
@@ -123,7 +123,7 @@ def _network(path: Path, origin: dict[str, Any], model: str | None) -> str:
     """Return the model name of a file; for a model from a Python file, the name given on the command line.
 
     Raises:
-        UsageError: The name is missing, is not needed, or refers to a different Python file.
+        UsageError: the name is missing, is not needed, or refers to a different Python file.
     """
     recorded = str(origin["source"])
     if not is_factory(recorded):

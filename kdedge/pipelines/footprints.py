@@ -36,9 +36,9 @@ def measure_footprints(files: Mapping[Role, Model], parameters: int, threads: in
     """Measure size, latency and memory of model files; latencies are measured alternately.
 
     Args:
-        files: Files of the same model.
-        parameters: Parameter count of the model.
-        threads: Threads per inference.
+        files: files of the same model.
+        parameters: parameter count of the model.
+        threads: threads per inference.
 
     Raises:
         KdedgeError: A file cannot be run in a separate process.

@@ -22,7 +22,7 @@ def layer_activations(model: Model) -> Activations:
     vision transformer it is the patch input of the last attention.
 
     Raises:
-        UsageError: There is no such layer, or its resolution differs from the map in the file, which has another
+        UsageError: there is no such layer, or its resolution differs from the map in the file, which has another
             target.
     """
     try:

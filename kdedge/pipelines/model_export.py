@@ -83,24 +83,24 @@ def export_model(
     one misses the goal. Otherwise a file that was never checked against the goal would stay next to the model.
 
     Args:
-        source: Run folder or model name.
-        weights: Trained weights of a model given by name.
-        output: The fp32 file; None writes into the run folder, or names the file after the model.
-        method: Saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of the head.
-        target_layer: Module path of the target layer; None finds it automatically.
+        source: run folder or model name.
+        weights: trained weights of a model given by name.
+        output: the fp32 file; None writes into the run folder, or names the file after the model.
+        method: saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of the head.
+        target_layer: module path of the target layer; None finds it automatically.
         with_int8: True to quantize.
-        goal: Quantization goal; None accepts plain int8.
+        goal: quantization goal; None accepts plain int8.
         with_qat: True to fine-tune the student of a run with QAT if quantization misses the goal (or there is none).
             The result is used if it keeps more.
-        data: Images to calibrate on; None takes the run's training split.
-        profile: Device profile of the int8 file.
-        progress: Called during long steps.
+        data: images to calibrate on; None takes the run's training split.
+        profile: device profile of the int8 file.
+        progress: called during long steps.
 
     Raises:
-        HeadNotSupported: The model does not support this method.
+        HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
-        UsageError: Calibration images are missing, the source is unusable, or a run folder is required.
-        KdedgeError: The exported graph does not match PyTorch, or the match is hidden by rounding.
+        UsageError: calibration images are missing, the source is unusable, or a run folder is required.
+        KdedgeError: the exported graph does not match PyTorch, or the match is hidden by rounding.
     """
     artifacts = Artifacts.open(source)
     if with_qat and artifacts.run is None:

@@ -64,14 +64,14 @@ def inspect_model(
     """Read a model's structure, time its layers, and attribute its prediction for an image.
 
     Args:
-        source: Run folder with an exported file, or an `.onnx` file from kdedge or elsewhere.
-        image: Image to trace; the file must be usable with `kdedge run`.
-        class_name: Class to explain, by name or index; None explains the top class.
-        progress: Called during long steps.
+        source: run folder with an exported file, or an `.onnx` file from kdedge or elsewhere.
+        image: image to trace; the file must be usable with `kdedge run`.
+        class_name: class to explain, by name or index; None explains the top class.
+        progress: called during long steps.
 
     Raises:
-        UsageError: The file does not exist, or has no preprocessing for images.
-        ModelFileError: The file is not an image classifier.
+        UsageError: the file does not exist, or has no preprocessing for images.
+        ModelFileError: the file is not an image classifier.
     """
     path = _model_file(source)
     model = load_foreign_model(path)
@@ -114,16 +114,16 @@ def inspect_image(
     """Attribute the prediction of a kdedge model file for one image.
 
     Args:
-        model: Graph of the file.
-        loaded: The same file in the runtime.
-        image: Image file.
-        class_name: Class to explain, by name or index.
-        progress: Called during long steps.
+        model: graph of the file.
+        loaded: the same file in the runtime.
+        image: image file.
+        class_name: class to explain, by name or index.
+        progress: called during long steps.
 
     Raises:
-        SourceError: The image cannot be read.
-        UsageError: The class does not exist.
-        HeadNotSupported: The graph has no spatial feature maps.
+        SourceError: the image cannot be read.
+        UsageError: the class does not exist.
+        HeadNotSupported: the graph has no spatial feature maps.
     """
     class_index = None if class_name is None else loaded.class_index(class_name)
     pixels = preprocess(read_image(image), loaded.metadata.input)

@@ -71,7 +71,7 @@ class Validation:
         """Raise unless every gate is passed.
 
         Raises:
-            ValidationFailed: With the number of failed gates and the path of the report.
+            ValidationFailed: with the number of failed gates and the path of the report.
         """
         if self.report.passed:
             return
@@ -112,20 +112,20 @@ def validate_model(
     A file of another framework has no PyTorch model. It is validated alone, and its int8 file against it.
 
     Args:
-        source: Run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
-        data: Images; None takes the dataset that the run was trained with.
-        boxes: Object annotations (see `kdedge.data.annotations`); None takes `boxes.csv` of the dataset, if it exists.
-        weights: Weights that the file of a named model was exported from. None searches by name, next to the file and
+        source: run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
+        data: images; None takes the dataset that the run was trained with.
+        boxes: object annotations (see `kdedge.data.annotations`); None takes `boxes.csv` of the dataset, if it exists.
+        weights: weights that the file of a named model was exported from. None searches by name, next to the file and
             in the current folder.
-        model: Function that builds the model, `FILE.py:FUNCTION`, for a file exported from a Python file.
-        profile: Device whose budgets are checked; None takes the one that the int8 file was made for, if any.
+        model: function that builds the model, `FILE.py:FUNCTION`, for a file exported from a Python file.
+        profile: device whose budgets are checked; None takes the one that the int8 file was made for, if any.
         quick: True to skip checks with many forward passes per image.
-        out: Folder of the report; None takes `report/` in the run, or next to the model file.
-        progress: Called while images are read and models are run.
+        out: folder of the report; None takes `report/` in the run, or next to the model file.
+        progress: called while images are read and models are run.
 
     Raises:
-        UsageError: There is nothing to validate, or the weights are missing or different.
-        DataError: The images do not fit the model.
+        UsageError: there is nothing to validate, or the weights are missing or different.
+        DataError: the images do not fit the model.
     """
     artifacts = Artifacts.open(source)
     files = open_files(artifacts, weights, model)

@@ -63,16 +63,16 @@ def explain_onnx(
     """Write `MODEL.explained.onnx` next to a file, or `output`; see `kdedge_export.onnx_import.add_saliency`.
 
     Args:
-        source: The `.onnx` file.
-        output: File to write.
-        target: Target tensor of the map.
-        method: Saliency method; None takes the default of the head if it is differentiable, else ReciproCAM.
-        pixels: Preprocessing of pixels, which makes the file usable with `kdedge run`.
-        geometry: Resizing rule for images.
-        labels: File of class names.
-        side_px: Input size if it is dynamic in the graph.
-        head: Output to explain, if the file has several classification outputs.
-        progress: Called during long steps.
+        source: the `.onnx` file.
+        output: file to write.
+        target: target tensor of the map.
+        method: saliency method; None takes the default of the head if it is differentiable, else ReciproCAM.
+        pixels: preprocessing of pixels, which makes the file usable with `kdedge run`.
+        geometry: resizing rule for images.
+        labels: file of class names.
+        side_px: input size if it is dynamic in the graph.
+        head: output to explain, if the file has several classification outputs.
+        progress: called during long steps.
     """
     output = output or source.with_suffix(".explained.onnx")
     if output.suffix != ".onnx":

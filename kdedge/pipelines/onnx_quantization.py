@@ -19,18 +19,18 @@ def quantize_onnx(
     """Write `FILE.int8.onnx` next to an explained file: backbone in int8, head and map in fp32.
 
     Args:
-        file: Result of `explain_onnx`, with preprocessing.
-        data: Images to calibrate on.
-        goal: Quantization goal relative to the file's own predictions and maps.
-        profile: Device profile of the int8 file.
-        progress: Called during long steps.
+        file: result of `explain_onnx`, with preprocessing.
+        data: images to calibrate on.
+        goal: quantization goal relative to the file's own predictions and maps.
+        profile: device profile of the int8 file.
+        progress: called during long steps.
 
     Returns:
         The result, with `int8` None if the goal is missed. The fp32 file's own errors are in `file`.
 
     Raises:
-        UsageError: The file has no preprocessing, or there are no calibration images.
-        ModelFileError: The file is already quantized, or cannot be converted to an opset with int8 support.
+        UsageError: the file has no preprocessing, or there are no calibration images.
+        ModelFileError: the file is already quantized, or cannot be converted to an opset with int8 support.
     """
     metadata = file.metadata
     if metadata is None:

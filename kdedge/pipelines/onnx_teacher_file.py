@@ -33,7 +33,7 @@ class OnnxTeacherFile(Model):
         """Predict as `Model.predict`; images of another size are resampled, and maps may be missing for a given class.
 
         Raises:
-            ModelFileError: The file cannot be run on the images.
+            ModelFileError: the file cannot be run on the images.
         """
         predictions, maps = self.teacher(torch.from_numpy(images), class_index)
         logits = predictions.numpy()

@@ -13,12 +13,12 @@ def load_origin(source: str, weights: str | None, weights_sha256: str | None) ->
     """Load a teacher from the location recorded by its run.
 
     Args:
-        source: Run folder, model name, or `.onnx` file.
-        weights: Weights file of a named model.
-        weights_sha256: Recorded hash of the teacher's weights; None if it was not recorded.
+        source: run folder, model name, or `.onnx` file.
+        weights: weights file of a named model.
+        weights_sha256: recorded hash of the teacher's weights; None if it was not recorded.
 
     Raises:
-        KdedgeError: The teacher is missing, cannot be loaded, or has changed.
+        KdedgeError: the teacher is missing, cannot be loaded, or has changed.
     """
     teacher = load_teacher(source, weights)
     if weights_sha256 not in (None, teacher.record["weights_sha256"]):
@@ -31,12 +31,12 @@ def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[st
 
     Args:
         targets: `[N]`, indices into the dataset's labels.
-        labels: Labels of the dataset.
-        known: Labels of the model.
-        source: Name of the dataset for error messages.
+        labels: labels of the dataset.
+        known: labels of the model.
+        source: name of the dataset for error messages.
 
     Raises:
-        DataError: The dataset has classes that the model lacks.
+        DataError: the dataset has classes that the model lacks.
     """
     if labels == known:  # two classes may have the same name, such as ImageNet's cranes
         return targets

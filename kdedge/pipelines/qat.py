@@ -45,17 +45,17 @@ def fine_tune(
     """Fine-tune a run's student with simulated int8, on the run's images with its augmentation.
 
     Args:
-        artifacts: Run of the student.
-        file: Quantization points of the int8 file that the student should compensate for.
-        aside: Images to exclude, because they are used to evaluate the result.
-        progress: Called after every step.
+        artifacts: run of the student.
+        file: quantization points of the int8 file that the student should compensate for.
+        aside: images to exclude, because they are used to evaluate the result.
+        progress: called after every step.
 
     Returns:
         The student, and a note on its fine-tuning for the metadata.
 
     Raises:
-        DataError: The images have changed.
-        KdedgeError: The loss is not finite.
+        DataError: the images have changed.
+        KdedgeError: the loss is not finite.
     """
     record, trained = artifacts.record, load_trained(artifacts)
     if record is None:

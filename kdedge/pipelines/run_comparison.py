@@ -43,9 +43,9 @@ def compare_runs(
     Runs whose weights or images are missing keep their recorded metrics.
 
     Args:
-        folders: Run folders, the baseline first.
-        data: Images to evaluate on; None takes the dataset of each run.
-        progress: Called while images are read and models are evaluated.
+        folders: run folders, the baseline first.
+        data: images to evaluate on; None takes the dataset of each run.
+        progress: called while images are read and models are evaluated.
 
     Raises:
         UsageError: A folder is not a run, its files are damaged, or no run has completed an epoch.

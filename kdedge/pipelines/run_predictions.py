@@ -69,12 +69,12 @@ class PredictionQueries:
         """Predict the validation images and explain the ground-truth class of each.
 
         Args:
-            title: Display name of the model.
-            trained: Model, or a teacher's file. Without a closed-form head there are predictions, but no maps.
-            run: Run that the model belongs to or has taught; it determines the images and the class order.
+            title: display name of the model.
+            trained: model, or a teacher's file. Without a closed-form head there are predictions, but no maps.
+            run: run that the model belongs to or has taught; it determines the images and the class order.
 
         Raises:
-            DataError: The images are missing, cannot be read, or have classes that the model lacks.
+            DataError: the images are missing, cannot be read, or have classes that the model lacks.
         """
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
         images = self._images(self.data or run.data, spec)

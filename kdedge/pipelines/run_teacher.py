@@ -23,10 +23,10 @@ def load_run_teacher(
     """Load a run's teacher and test it on one image.
 
     Args:
-        taught_by: Teacher entry of the run's record; None for a run without a teacher.
-        method: Saliency method of the student.
-        images: Validation images.
-        notes: Receives the reason if the teacher is excluded or has no map.
+        taught_by: teacher entry of the run's record; None for a run without a teacher.
+        method: saliency method of the student.
+        images: validation images.
+        notes: receives the reason if the teacher is excluded or has no map.
 
     Returns:
         The teacher, without its map if it does not support the method, and its origin. None if no teacher is usable.
@@ -71,7 +71,7 @@ def _try(teacher: ExportableModel | ClassifierOnly | OnnxTeacherFile, images: Va
     """Run the teacher on one image.
 
     Raises:
-        UsageError: The number of classes differs from the student's.
+        UsageError: the number of classes differs from the student's.
     """
     prediction: Predictions = predict(teacher, images.images[:1], np.zeros(1, dtype=np.int64))
     found, expected = prediction.logits.shape[1], len(images.labels)

@@ -48,7 +48,7 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
     """Fit the temperature of a run's exported model; None for a model without a run, which has no known images.
 
     Args:
-        artifacts: Exported run or model name.
+        artifacts: exported run or model name.
         model: fp32 model file at temperature 1.
     """
     if artifacts.record is None:

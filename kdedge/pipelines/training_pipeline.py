@@ -54,27 +54,27 @@ def train(
     """Train a classifier on labeled images, for example a teacher.
 
     Args:
-        data: Folder with one folder of images per class, or with `train/` and `val/` of such folders.
-        model: Network, such as `resnet18`, `timm:convnext_atto` or `small:resnet56`.
-        out: Run folder to write.
-        weights: Initial weights; None starts from random ones.
-        size: Input size in pixels; None chooses it from the images.
-        output_stride: Pixels per map position; None chooses it from the input size.
-        epochs: Number of epochs; None chooses it from the data and the device.
-        batch_size: Batch size; None chooses it from the number of images.
-        lr: Peak learning rate; None scales it with the batch size.
-        recipe: Shipped recipe or TOML file; None takes `labels`.
-        flip: Flip images horizontally; None takes the recipe's setting.
-        images_per_class: Training images per class; None takes all.
-        seed: Random seed; None takes the recipe's.
+        data: folder with one folder of images per class, or with `train/` and `val/` of such folders.
+        model: network, such as `resnet18`, `timm:convnext_atto` or `small:resnet56`.
+        out: run folder to write.
+        weights: initial weights; None starts from random ones.
+        size: input size in pixels; None chooses it from the images.
+        output_stride: pixels per map position; None chooses it from the input size.
+        epochs: number of epochs; None chooses it from the data and the device.
+        batch_size: batch size; None chooses it from the number of images.
+        lr: peak learning rate; None scales it with the batch size.
+        recipe: shipped recipe or TOML file; None takes `labels`.
+        flip: flip images horizontally; None takes the recipe's setting.
+        images_per_class: training images per class; None takes all.
+        seed: random seed; None takes the recipe's.
         device: `cpu`, `cuda`, `mps` or `auto`.
-        compile: Compile the training step with `torch.compile`.
-        resume: Continue an interrupted run exactly.
-        callback: Receives the plan, warnings and metrics; None logs them.
+        compile: compile the training step with `torch.compile`.
+        resume: continue an interrupted run exactly.
+        callback: receives the plan, warnings and metrics; None logs them.
 
     Raises:
-        UsageError: An option is out of range, or `out` holds a run.
-        DataError: The images cannot train a classifier.
+        UsageError: an option is out of range, or `out` holds a run.
+        DataError: the images cannot train a classifier.
     """
     request = TrainConfig(
         data=os.fspath(data),
@@ -122,33 +122,33 @@ def distill(
     """Distill a student from one teacher or several: soft labels, hard labels and saliency maps.
 
     Args:
-        data: Labeled images, as for `train`.
-        teacher: Run, run folder, `.onnx` file, or network with `teacher_weights`; several form an ensemble.
-        student: Network, such as `resnet10w16` or `mobilenet_v3_small`.
-        out: Run folder to write.
-        teacher_weights: Weights of the teachers that are names of networks, in their order.
-        loss: Weighted sum of loss terms, such as `ce:0.1,kd:0.9,mapall:20`; None takes the recipe's.
-        temperature: Softmax temperature of the distillation loss; None takes the recipe's.
-        cache_teacher: Number of augmented views per image whose teacher outputs are cached; None computes all online.
+        data: labeled images, as for `train`.
+        teacher: run, run folder, `.onnx` file, or network with `teacher_weights`; several form an ensemble.
+        student: network, such as `resnet10w16` or `mobilenet_v3_small`.
+        out: run folder to write.
+        teacher_weights: weights of the teachers that are names of networks, in their order.
+        loss: weighted sum of loss terms, such as `ce:0.1,kd:0.9,mapall:20`; None takes the recipe's.
+        temperature: softmax temperature of the distillation loss; None takes the recipe's.
+        cache_teacher: number of augmented views per image whose teacher outputs are cached; None computes all online.
         init: `teacher` initializes the student with a selection of the teacher's weights.
-        weights: Initial weights of the student.
-        size: Input size in pixels; None chooses it from the images.
-        output_stride: Pixels per map position; None chooses it from the input size.
-        epochs: Number of epochs; None chooses it from the data and the device.
-        batch_size: Batch size; None chooses it from the number of images.
-        lr: Peak learning rate; None scales it with the batch size.
-        recipe: Shipped recipe or TOML file; None chooses by the number of images per class.
-        flip: Flip images horizontally; None takes the recipe's setting.
-        images_per_class: Training images per class; None takes all.
-        seed: Random seed; None takes the recipe's.
+        weights: initial weights of the student.
+        size: input size in pixels; None chooses it from the images.
+        output_stride: pixels per map position; None chooses it from the input size.
+        epochs: number of epochs; None chooses it from the data and the device.
+        batch_size: batch size; None chooses it from the number of images.
+        lr: peak learning rate; None scales it with the batch size.
+        recipe: shipped recipe or TOML file; None chooses by the number of images per class.
+        flip: flip images horizontally; None takes the recipe's setting.
+        images_per_class: training images per class; None takes all.
+        seed: random seed; None takes the recipe's.
         device: `cpu`, `cuda`, `mps` or `auto`.
-        compile: Compile the training step with `torch.compile`.
-        resume: Continue an interrupted run exactly.
-        callback: Receives the plan, warnings and metrics; None logs them.
+        compile: compile the training step with `torch.compile`.
+        resume: continue an interrupted run exactly.
+        callback: receives the plan, warnings and metrics; None logs them.
 
     Raises:
-        UsageError: An option is out of range, a teacher is unusable, or `out` holds a run.
-        DataError: The images cannot train a classifier, or do not fit the teacher's classes.
+        UsageError: an option is out of range, a teacher is unusable, or `out` holds a run.
+        DataError: the images cannot train a classifier, or do not fit the teacher's classes.
     """
     teachers = [teacher] if isinstance(teacher, str | os.PathLike) else teacher
     request = TrainConfig(

@@ -16,9 +16,9 @@ def read_validation_split(
     """Read the validation images, or an evenly spaced subset if they exceed half of the memory.
 
     Args:
-        collection: Dataset index.
-        spec: Input of the model.
-        progress: Called after every image.
+        collection: dataset index.
+        spec: input of the model.
+        progress: called after every image.
 
     Returns:
         The readable images, and a description of the subset, or None if all are used.

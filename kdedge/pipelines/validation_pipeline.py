@@ -26,22 +26,22 @@ def validate(
     """Compare exported files with their PyTorch model, and write the report.
 
     Args:
-        source: Export result, run folder or model file.
-        data: Images; None takes the run's validation split.
-        boxes: Object annotations: a table or a folder of masks; None takes `boxes.csv` of the data.
-        weights: Weights of a file from a named network; None searches next to the file and in the current folder.
-        model: Function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
-        device: Device profile with budgets; None takes the one that the int8 file was made for.
-        quick: Skip the faithfulness and robustness checks.
-        out: Folder of the report; None takes `report/` in the run folder.
-        progress: Called during long steps.
+        source: export result, run folder or model file.
+        data: images; None takes the run's validation split.
+        boxes: object annotations: a table or a folder of masks; None takes `boxes.csv` of the data.
+        weights: weights of a file from a named network; None searches next to the file and in the current folder.
+        model: function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
+        device: device profile with budgets; None takes the one that the int8 file was made for.
+        quick: skip the faithfulness and robustness checks.
+        out: folder of the report; None takes `report/` in the run folder.
+        progress: called during long steps.
 
     Returns:
         The report; `Validation.require_passed` raises unless every bound is shown to hold.
 
     Raises:
-        UsageError: There is nothing to validate.
-        DataError: The images do not fit the model.
+        UsageError: there is nothing to validate.
+        DataError: the images do not fit the model.
     """
     return validate_model(
         source,

@@ -34,7 +34,7 @@ def class_rows(predictions: Sequence[RunPredictions]) -> list[ClassRow]:
     Classes are sorted by the largest loss against the baseline, then by top-1, worst first.
 
     Args:
-        predictions: Predictions of the runs on the same images; the first run is the baseline.
+        predictions: predictions of the runs on the same images; the first run is the baseline.
     """
     evaluated = predictions[0].images
     count = len(evaluated.labels)

@@ -24,13 +24,13 @@ def write_decisions(
     """Write `NAME.html`, `NAME.svg` and `NAME.decision.png` next to each explained image, and yield their paths.
 
     Args:
-        model: Model file exported by kdedge.
-        images: Pairs of an image file and its overlay file.
-        class_name: Class to explain, by name or index; None explains the top class.
-        progress: Called with (step, done, total) during long steps.
+        model: model file exported by kdedge.
+        images: pairs of an image file and its overlay file.
+        class_name: class to explain, by name or index; None explains the top class.
+        progress: called with (step, done, total) during long steps.
 
     Raises:
-        HeadNotSupported: The model has no spatial feature maps.
+        HeadNotSupported: the model has no spatial feature maps.
     """
     graph = load_foreign_model(model.path)
     for image, written in images:

@@ -47,8 +47,8 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
     """Return the images with each model's map of the ground-truth class. Empty for a single model.
 
     Args:
-        runs: Predictions of the runs, all on the same images.
-        teachers: Predictions of their teachers on the same images.
+        runs: predictions of the runs, all on the same images.
+        teachers: predictions of their teachers on the same images.
     """
     models = [*teachers, *runs]
     if len(models) < 2:

@@ -53,8 +53,8 @@ def decision_page(seen: ImageInspection, model: str) -> str:
     """Render the attribution of one image's prediction as a separate page.
 
     Args:
-        seen: Image and its layer attribution.
-        model: Name of the model file.
+        seen: image and its layer attribution.
+        model: name of the model file.
     """
     return _page(seen, model, None)
 

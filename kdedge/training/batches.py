@@ -52,12 +52,12 @@ class Batches:
         """Initialize the batches.
 
         Args:
-            images: Training images.
-            views: Augmentation schedule.
-            teacher_targets: Source of teacher outputs.
-            recipe: Recipe with batch size, seed and mixing.
-            classes: Number of classes, K.
-            group: Processes that share every batch.
+            images: training images.
+            views: augmentation schedule.
+            teacher_targets: source of teacher outputs.
+            recipe: recipe with batch size, seed and mixing.
+            classes: number of classes, K.
+            group: processes that share every batch.
         """
         self.images, self.classes = images, classes
         self._views, self._guidance, self._recipe, self._group = views, teacher_targets, recipe, group

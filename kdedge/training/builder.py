@@ -49,7 +49,7 @@ def build_student(
     """Build the student with random weights, pretrained weights, or weights selected from its teacher.
 
     Raises:
-        UsageError: The weights do not fit, or no layer of the teacher does.
+        UsageError: the weights do not fit, or no layer of the teacher does.
     """
     torch.manual_seed(seed)  # initial weights are the same when a run is restarted
     model = build_model(spec, spec_input.height)
@@ -76,19 +76,19 @@ def build_trainer(
     """Build the trainer of a run.
 
     Args:
-        student: Student with initial weights.
-        teacher: Teacher, or None to train on labels only.
-        images: Training images.
-        val: Validation images, which select the best epoch.
-        recipe: Training settings; see `Recipe`.
-        group: Processes that share every batch.
-        compute: Device and precision.
-        classes: Number of classes, K.
-        cache: Cache of teacher outputs, or None.
-        progress: Called while the cache is filled.
+        student: student with initial weights.
+        teacher: teacher, or None to train on labels only.
+        images: training images.
+        val: validation images, which select the best epoch.
+        recipe: training settings; see `Recipe`.
+        group: processes that share every batch.
+        compute: device and precision.
+        classes: number of classes, K.
+        cache: cache of teacher outputs, or None.
+        progress: called while the cache is filled.
 
     Raises:
-        UsageError: The student or teacher lacks an output that the loss needs.
+        UsageError: the student or teacher lacks an output that the loss needs.
     """
     if recipe.batch_size % group.size:
         divisible = (
@@ -135,13 +135,13 @@ def cache_key(
     """Return everything that a teacher's outputs depend on, as JSON values.
 
     Args:
-        record: Record of the teacher, with the hash of its weights.
-        teacher: The teacher.
-        images: Decoded training images.
-        val: Decoded validation images.
-        recipe: Recipe with the augmentation and the number of views.
-        compute: Device and precision; bfloat16 changes the outputs.
-        classes: Number of classes, K.
+        record: record of the teacher, with the hash of its weights.
+        teacher: the teacher.
+        images: decoded training images.
+        val: decoded validation images.
+        recipe: recipe with the augmentation and the number of views.
+        compute: device and precision; bfloat16 changes the outputs.
+        classes: number of classes, K.
     """
     return {
         "format": PREDICTIONS_FORMAT,

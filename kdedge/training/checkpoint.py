@@ -24,7 +24,7 @@ def save_weights(path: Path, model: nn.Module, note: dict[str, Any]) -> None:
     """Write a model's weights with a JSON note.
 
     Raises:
-        KdedgeError: The file cannot be written; an existing file is kept.
+        KdedgeError: the file cannot be written; an existing file is kept.
     """
     _write(path, _state(MODEL_PREFIX, model), note)
 
@@ -40,15 +40,15 @@ def save_checkpoint(
     """Write the complete training state, so that training can be resumed exactly.
 
     Args:
-        path: File to write.
-        model: Student model.
-        projections: Auxiliary layers that are trained with the student and discarded afterwards.
+        path: file to write.
+        model: student model.
+        projections: auxiliary layers that are trained with the student and discarded afterwards.
         optimizer: SGD over the parameters of both.
         note: JSON values.
-        state: Other tensors, such as states of random number generators.
+        state: other tensors, such as states of random number generators.
 
     Raises:
-        KdedgeError: The file cannot be written; an existing file is kept.
+        KdedgeError: the file cannot be written; an existing file is kept.
     """
     tensors = _state(MODEL_PREFIX, model) | _state(_PROJECTION, projections)
     for name, parameter in _parameters(model, projections).items():
@@ -64,7 +64,7 @@ def restore(
     """Load a checkpoint in place and return its note and other tensors.
 
     Raises:
-        UsageError: The file is damaged, is not a checkpoint, or belongs to another model.
+        UsageError: the file is damaged, is not a checkpoint, or belongs to another model.
     """
     tensors, note = _read(path)
     load_state(model, _part(tensors, MODEL_PREFIX), str(path))

@@ -135,7 +135,7 @@ def join_process_group(device: torch.device) -> ProcessGroup:
     """Join the group that `torchrun` defines in the environment, with NCCL for CUDA and gloo for the CPU.
 
     Raises:
-        UsageError: The environment is incomplete.
+        UsageError: the environment is incomplete.
     """
     if "WORLD_SIZE" not in os.environ:
         return ProcessGroup()

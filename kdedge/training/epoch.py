@@ -50,18 +50,18 @@ def train_epoch(
     """Train the next epoch, or the rest of an interrupted one.
 
     Args:
-        train_step: Student and optimizer.
-        batches: Training batches.
-        recipe: Training settings; see `Recipe`.
-        at: Progress of the run.
-        on_step: Called with (epoch, completed steps, steps, loss sums `[terms]` on the device) after every step.
-        must_stop: Polled after every step.
+        train_step: student and optimizer.
+        batches: training batches.
+        recipe: training settings; see `Recipe`.
+        at: progress of the run.
+        on_step: called with (epoch, completed steps, steps, loss sums `[terms]` on the device) after every step.
+        must_stop: polled after every step.
 
     Returns:
         Mean losses and the last learning rate of the epoch, or the progress if it was interrupted.
 
     Raises:
-        KdedgeError: The loss is not finite.
+        KdedgeError: the loss is not finite.
     """
     steps, epoch, device, group = batches.per_epoch, len(at.history), train_step.compute.device, train_step.group
     started = time.monotonic()
@@ -103,7 +103,7 @@ def _means(
     """Compute the mean of each term over all processes; the sums are reduced in place.
 
     Raises:
-        KdedgeError: The loss, a weight or a statistic is not finite.
+        KdedgeError: the loss, a weight or a statistic is not finite.
     """
     train_step.group.mean(sums)
     means: list[float] = (sums / steps).tolist()

@@ -39,10 +39,10 @@ def evaluate(
     """Evaluate a model on images and gather the outputs of all processes.
 
     Args:
-        look: Forward function, see `Teacher`.
+        look: forward function, see `Teacher`.
         store: N images.
-        wanted: Classes to explain, int64 `[N, 1]`; 1 explains each image's top class.
-        group: Processes; each evaluates its share.
+        wanted: classes to explain, int64 `[N, 1]`; 1 explains each image's top class.
+        group: processes; each evaluates its share.
     """
     count = len(store)
     # Gathering needs equal counts in all processes: pad with the last image.
@@ -90,10 +90,10 @@ class Evaluator:
         """Initialize the evaluator.
 
         Args:
-            train_step: Student in training.
-            val: Validation images, which select the best epoch.
-            teacher: Teacher, or None.
-            cache: Cache of teacher outputs, or None.
+            train_step: student in training.
+            val: validation images, which select the best epoch.
+            teacher: teacher, or None.
+            cache: cache of teacher outputs, or None.
         """
         self.val = val
         self._learner, self._teacher, self._cache = train_step, teacher, cache
@@ -129,8 +129,8 @@ class Evaluator:
         """Return the student's metrics on test images: `test_top1`, `test_loss` and so on.
 
         Args:
-            store: Test images.
-            teacher: Teacher outputs on them, see `ask_teacher`.
+            store: test images.
+            teacher: teacher outputs on them, see `ask_teacher`.
         """
         return {f"test_{name}": value for name, value in self._figures(store, teacher).items()}
 

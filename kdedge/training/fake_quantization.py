@@ -35,8 +35,8 @@ class _Calls(TorchFunctionMode):
         """Initialize the mode; a new instance is needed for every forward pass.
 
         Args:
-            weights: Transformations of parameters by `id`, applied to arguments of calls.
-            result: Receives the number and the result of a call, and returns the result to use.
+            weights: transformations of parameters by `id`, applied to arguments of calls.
+            result: receives the number and the result of a call, and returns the result to use.
         """
         super().__init__()
         self._weights, self._result, self._number = weights, result, 0
@@ -72,10 +72,10 @@ def fake_quantized(
     quantization. After the context only its weights have changed.
 
     Args:
-        student: Module that is called.
-        model: Classifier inside it, whose modules the file names.
-        file: Quantization points and scales.
-        look: Calls the student on the file's image, in the way it will be called.
+        student: module that is called.
+        model: classifier inside it, whose modules the file names.
+        file: quantization points and scales.
+        look: calls the student on the file's image, in the way it will be called.
 
     Yields:
         Number of file tensors without a match, such as those inside a fused PyTorch operation. They are not quantized.

@@ -138,12 +138,12 @@ def evaluation_images(
     """Load test images into memory if they fit, otherwise stream them.
 
     Args:
-        split: Images and their classes.
-        spec: Input of the model.
-        compute: Device with its memory limit.
-        group: Processes that test together.
-        progress: Called after every image.
-        beside: Image sets that may already be in memory.
+        split: images and their classes.
+        spec: input of the model.
+        compute: device with its memory limit.
+        group: processes that test together.
+        progress: called after every image.
+        beside: image sets that may already be in memory.
     """
     held = sum(len(images) for images in beside if isinstance(images, DeviceImages))
     if not _all_fit(held + len(split), spec, compute, group):

@@ -70,7 +70,7 @@ class InstrumentedModel(nn.Module):
 
         Args:
             images: uint8 RGB `[N, H, W, 3]`; images of another size are resampled.
-            wanted: Classes to explain, int64 `[N, k]`, or the number of most probable classes.
+            wanted: classes to explain, int64 `[N, k]`, or the number of most probable classes.
         """
         x = self.normalize(images).contiguous(memory_format=self._memory_format)
         if self.explained is None or (isinstance(wanted, int) and wanted == 0):

@@ -22,9 +22,9 @@ def pair_layers(
     """Return the layers that `at` and `hint` compare, as (student path, teacher path).
 
     Args:
-        student: Student model.
-        teacher: Teacher model.
-        given: Layers chosen by the user. If empty, the last layers of the three coarsest resolutions are paired,
+        student: student model.
+        teacher: teacher model.
+        given: layers chosen by the user. If empty, the last layers of the three coarsest resolutions are paired,
             starting from the coarsest.
 
     Raises:

@@ -53,8 +53,8 @@ def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[
     If no term has a weight, each term is scaled to 1.
 
     Args:
-        loss: Mapping from term name to weight, or None for a weight to be determined.
-        sizes: Measured mean of each term.
+        loss: mapping from term name to weight, or None for a weight to be determined.
+        sizes: measured mean of each term.
     """
     given = sum(weight * size for weight, size in zip(loss.values(), sizes, strict=True) if weight is not None)
     aim = given if given > 0 else 1.0
@@ -70,9 +70,9 @@ def find_learning_rate(trainer: Trainer, loss: Mapping[str, float], rate: float)
     The stable rate for a trained model varies by orders of magnitude if batch statistics do not bound it.
 
     Args:
-        trainer: Trainer, restored afterwards.
-        loss: Weights of the terms.
-        rate: Largest rate to test.
+        trainer: trainer, restored afterwards.
+        loss: weights of the terms.
+        rate: largest rate to test.
 
     Returns:
         The learning rate; the smallest one tested if none lowers the loss.

@@ -37,9 +37,9 @@ def choose_network(
     """Choose the model and its input: size from the teacher or the images, and the map resolution.
 
     Args:
-        request: Training options.
-        teachers: Teachers; the first one determines the resizing rule.
-        collection: Dataset index.
+        request: training options.
+        teachers: teachers; the first one determines the resizing rule.
+        collection: dataset index.
         on_cpu: True to choose a smaller default size.
     """
     name = canonical_name(request.model)

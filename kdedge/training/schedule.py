@@ -11,10 +11,10 @@ def learning_rate(step: int, total: int, peak: float, warmup_fraction: float) ->
     Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, ICLR 2017.
 
     Args:
-        step: Step from 0 to `total` - 1.
-        total: Number of steps of the whole run.
-        peak: Maximum learning rate.
-        warmup_fraction: Fraction of the run for the warmup.
+        step: step from 0 to `total` - 1.
+        total: number of steps of the whole run.
+        peak: maximum learning rate.
+        warmup_fraction: fraction of the run for the warmup.
     """
     warmup = max(1, round(total * warmup_fraction))
     if step < warmup:

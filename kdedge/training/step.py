@@ -33,12 +33,12 @@ class TrainStep:
         """Build the optimizer.
 
         Args:
-            student: Student, which captures the features of compared layers.
-            objective: Loss terms.
-            recipe: Temperature and optimizer settings.
-            compute: Device and precision.
-            group: Processes that share every batch.
-            hinted: Student and teacher channels of each projected layer.
+            student: student, which captures the features of compared layers.
+            objective: loss terms.
+            recipe: temperature and optimizer settings.
+            compute: device and precision.
+            group: processes that share every batch.
+            hinted: student and teacher channels of each projected layer.
         """
         self.student, self.objective, self.compute, self.group = student, objective, compute, group
         self.projections = projections(hinted).to(compute.device)
@@ -65,9 +65,9 @@ class TrainStep:
         """Compute the unweighted terms on this process's part of a batch, float32 `[terms]`.
 
         Args:
-            images: Augmented uint8 RGB `[n, H, W, 3]`.
+            images: augmented uint8 RGB `[n, H, W, 3]`.
             targets: float32 `[n, K]`.
-            teacher_output: Teacher outputs on these images.
+            teacher_output: teacher outputs on these images.
         """
         with self.compute.autocast():
             wanted = 0 if teacher_output is None or teacher_output.classes is None else teacher_output.classes

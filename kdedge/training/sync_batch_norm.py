@@ -52,7 +52,7 @@ def synchronize_batch_norm(model: nn.Module, group: ProcessGroup) -> None:
     """Replace every batch norm of a model by a synchronized one; module and tensor names are kept.
 
     Raises:
-        UsageError: The model has an unsupported type of batch normalization.
+        UsageError: the model has an unsupported type of batch normalization.
     """
     if group.size == 1:
         return

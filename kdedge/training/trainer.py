@@ -46,18 +46,18 @@ class Trainer:
         """Train until the last epoch of the recipe.
 
         Args:
-            folder: Run folder; after every epoch it holds everything needed to resume.
-            callback: Receives progress events.
+            folder: run folder; after every epoch it holds everything needed to resume.
+            callback: receives progress events.
             resume: True to continue from the folder's checkpoint, if it exists.
-            must_stop: Polled after every step; once it returns True, a checkpoint is written and training ends.
+            must_stop: polled after every step; once it returns True, a checkpoint is written and training ends.
 
         Returns:
             The `best` epoch by validation and the `last` one, as in `metrics.jsonl`, and the total `seconds`; None if
             training was stopped early.
 
         Raises:
-            KdedgeError: The loss is not finite, or a file of the run cannot be written.
-            UsageError: The checkpoint is invalid.
+            KdedgeError: the loss is not finite, or a file of the run cannot be written.
+            UsageError: the checkpoint is invalid.
         """
         group, device = self.train_step.group, self.train_step.compute.device
         at = self._restore(folder) if resume and (folder / LAST).is_file() else TrainState()
@@ -90,8 +90,8 @@ class Trainer:
         """Evaluate saved weights on the test images; the teacher is evaluated once.
 
         Args:
-            weights: Mapping from result name to weights file.
-            images: Test images, not used for any decision.
+            weights: mapping from result name to weights file.
+            images: test images, not used for any decision.
 
         Returns:
             `test_top1`, `test_loss` and so on under each name, see `Evaluator.test`.

@@ -69,18 +69,18 @@ def start_run(
     """Train a model from the beginning.
 
     Args:
-        request: Training options.
-        out: Run folder to write.
-        callback: Training callback.
-        device: Device name; see `choose_device`.
+        request: training options.
+        out: run folder to write.
+        callback: training callback.
+        device: device name; see `choose_device`.
         compiled: True to compile; see `choose_device`.
 
     Returns:
         The record; its `result` is None if SIGTERM ended training before the last epoch.
 
     Raises:
-        UsageError: The request cannot be fulfilled, or `out` already holds a run.
-        DataError: The images cannot train a classifier, or the test images disappeared during training.
+        UsageError: the request cannot be fulfilled, or `out` already holds a run.
+        DataError: the images cannot train a classifier, or the test images disappeared during training.
     """
     check_folder_free(out)
     _allow_own_code(request)
@@ -133,15 +133,15 @@ def continue_run(
     """Resume a run exactly where it stopped; a complete run is left unchanged.
 
     Args:
-        request: As for `start_run`; explicit options must equal those of the run.
-        out: Run folder.
-        callback: Training callback.
-        device: Device name; see `choose_device`.
+        request: as for `start_run`; explicit options must equal those of the run.
+        out: run folder.
+        callback: training callback.
+        device: device name; see `choose_device`.
         compiled: True to compile; see `choose_device`.
 
     Raises:
-        UsageError: There is no run, it was started with other options, or its teacher has changed.
-        DataError: The images are not those that the run was started with.
+        UsageError: there is no run, it was started with other options, or its teacher has changed.
+        DataError: the images are not those that the run was started with.
     """
     record = read_run(out)
     _allow_own_code(request)

@@ -77,11 +77,11 @@ def list_folder(root: Path, *, unlabeled_ok: bool) -> DatasetIndex:
     reported as skipped.
 
     Args:
-        root: Folder in one of the layouts above.
+        root: folder in one of the layouts above.
         unlabeled_ok: True to accept images without class folders; their targets are `UNLABELED`.
 
     Raises:
-        DataError: The folder does not exist, has no images, or its classes cannot train a classifier.
+        DataError: the folder does not exist, has no images, or its classes cannot train a classifier.
     """
     check_image_folder(root)
     listings = {side: _list(folder) for side, folder in _side_folders(root).items()}
@@ -117,7 +117,7 @@ def check_image_folder(root: Path) -> None:
     """Raise unless the folder exists.
 
     Raises:
-        DataError: The path does not exist, or is a file.
+        DataError: the path does not exist, or is a file.
     """
     if root.is_dir():
         return

@@ -19,15 +19,15 @@ def index_dataset(
     both splits, and validation overestimates accuracy: split such data manually.
 
     Args:
-        data: Folder (see `kdedge.data.readers.image_folder` for layouts), torchvision dataset on disk
+        data: folder (see `kdedge.data.readers.image_folder` for layouts), torchvision dataset on disk
             (`torchvision:NAME:ROOT`, see `kdedge.data.readers.torchvision_datasets`), or WebDataset shards
             (`kdedge.data.readers.webdataset`).
-        val_fraction: Fraction of each class used for validation by the hash, in (0, 1).
-        seed: Seed of the hash.
+        val_fraction: fraction of each class used for validation by the hash, in (0, 1).
+        seed: seed of the hash.
         unlabeled_ok: True to accept images without classes; their targets are `UNLABELED`.
 
     Raises:
-        DataError: The dataset does not exist, has no images, or its classes cannot train a classifier.
+        DataError: the dataset does not exist, has no images, or its classes cannot train a classifier.
         UsageError: `val_fraction` is out of range.
         MissingDependency: torchvision needs another package to read the dataset.
     """
@@ -53,7 +53,7 @@ def check_data_source(data: str) -> None:
     """Raise if the dataset folder does not exist; nothing is indexed.
 
     Raises:
-        DataError: The folder does not exist.
+        DataError: the folder does not exist.
     """
     if not data.startswith(TORCHVISION) and (Path(data).is_dir() or not is_shards(data)):
         check_image_folder(Path(data))

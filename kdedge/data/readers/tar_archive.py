@@ -49,14 +49,14 @@ def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:
     """Locate the images in a tar file and their classes.
 
     Args:
-        path: Uncompressed tar file.
-        name: Prefix of the sample names.
+        path: uncompressed tar file.
+        name: prefix of the sample names.
 
     Returns:
         The samples in file order, each with the integer from its `.cls`, or `UNLABELED` without one.
 
     Raises:
-        DataError: The file is not a readable tar file, or a `.cls` is not an index.
+        DataError: the file is not a readable tar file, or a `.cls` is not an index.
     """
     images: dict[str, TarSample] = {}
     targets: dict[str, int] = {}

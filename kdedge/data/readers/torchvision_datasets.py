@@ -76,10 +76,10 @@ def list_torchvision(data: str) -> DatasetIndex:
     """List a torchvision dataset; `val` is empty without an official validation split.
 
     Args:
-        data: Dataset location, see above. Labels are the class names, or indices if the dataset has none.
+        data: dataset location, see above. Labels are the class names, or indices if the dataset has none.
 
     Raises:
-        DataError: The dataset is unknown to torchvision, not for classification, or not in that folder.
+        DataError: the dataset is unknown to torchvision, not for classification, or not in that folder.
         MissingDependency: torchvision needs another package to read it.
     """
     name, _, folder = data.removeprefix(TORCHVISION).partition(":")

@@ -55,7 +55,7 @@ def list_shards(data: str, *, unlabeled_ok: bool) -> DatasetIndex:
     """List the samples of shards; `val` is empty if no shard is for validation.
 
     Args:
-        data: Dataset location, see above.
+        data: dataset location, see above.
         unlabeled_ok: True to accept images without `.cls`; their targets are `UNLABELED`.
 
     Raises:

@@ -26,12 +26,12 @@ class AugmentationPlan:
         """Initialize the schedule.
 
         Args:
-            augmentation: Augmentation settings.
-            count: Number of images.
-            side: Image height and width in px.
-            device: Device for augmentation.
-            seed: Seed of the run.
-            kept: Number of fixed views shared by all runs, independent of the seed; 0 for fresh parameters.
+            augmentation: augmentation settings.
+            count: number of images.
+            side: image height and width in px.
+            device: device for augmentation.
+            seed: seed of the run.
+            kept: number of fixed views shared by all runs, independent of the seed; 0 for fresh parameters.
         """
         self._augmentation = augmentation
         self._count, self._side, self._device = count, side, device

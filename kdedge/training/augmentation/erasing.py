@@ -24,11 +24,11 @@ def draw_erasures(
     fit is redrawn, up to ten attempts in total, as in torchvision and timm.
 
     Args:
-        probability: Probability of erasing, per image.
-        count: Number of images.
-        height: Image height in px.
-        width: Image width in px.
-        generator: Random generator; its device is the device of the results.
+        probability: probability of erasing, per image.
+        count: number of images.
+        height: image height in px.
+        width: image width in px.
+        generator: random generator; its device is the device of the results.
 
     Returns:
         Boxes int64 `[count, 4]`, empty if nothing is erased, and noise keys int16 `[count]`.

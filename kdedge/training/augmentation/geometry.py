@@ -21,9 +21,9 @@ def draw_warps(strength: float, count: int, generator: torch.Generator) -> Tenso
     RandAugment. It has no zoom; the zoom factor here is log-uniform.
 
     Args:
-        strength: Strength from 0 to 1. At 1 the limits are 30° rotation, 0.3 shear, and a zoom of 1.3 in or out.
-        count: Number of images.
-        generator: Random generator; its device is the device of the result.
+        strength: strength from 0 to 1. At 1 the limits are 30° rotation, 0.3 shear, and a zoom of 1.3 in or out.
+        count: number of images.
+        generator: random generator; its device is the device of the result.
 
     Returns:
         Matrices float32 `[count, 2, 2]`. They map an offset `(x, y)` in px from the output center to the offset from
@@ -66,8 +66,8 @@ def move_and_warp(images: Tensor, shift: Tensor, mirrored: Tensor, warps: Tensor
 
     Args:
         images: uint8 `[n, H, W, 3]`.
-        shift: As in `move`.
-        mirrored: As in `move`.
+        shift: as in `move`.
+        mirrored: as in `move`.
         warps: float32 `[n, 2, 2]`, see `draw_warps`.
     """
     height, width = images.shape[1:3]

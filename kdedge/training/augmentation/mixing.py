@@ -24,11 +24,11 @@ def draw_mixing(augmentation: Augmentation, count: int, height: int, width: int,
     """Draw a weight or a box for every image; with both mixup and CutMix enabled, each has probability 1/2.
 
     Args:
-        augmentation: Augmentation settings with at least one of them enabled.
-        count: Number of images.
-        height: Image height in px.
-        width: Image width in px.
-        generator: Random generator; its device is the device of the result.
+        augmentation: augmentation settings with at least one of them enabled.
+        count: number of images.
+        height: image height in px.
+        width: image width in px.
+        generator: random generator; its device is the device of the result.
     """
     if not augmentation.cutmix:
         return _draw_mixup(augmentation.mixup, count, height, width, generator)
@@ -50,8 +50,8 @@ def blend(images: Tensor, targets: Tensor, mixing: Mixing) -> tuple[Tensor, Tens
 
     Args:
         images: uint8 RGB `[1 + n, H, W, 3]`, not modified.
-        targets: Class distributions, float32 `[1 + n, K]`.
-        mixing: Parameters drawn for n images of this height and width, on their device.
+        targets: class distributions, float32 `[1 + n, K]`.
+        mixing: parameters drawn for n images of this height and width, on their device.
 
     Returns:
         Images uint8 `[n, H, W, 3]`, rounded for mixup and copied for CutMix, and targets `[n, K]`. The partner's target

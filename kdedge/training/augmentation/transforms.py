@@ -48,11 +48,11 @@ def draw_augmentation(
     therefore be cached and reused.
 
     Args:
-        augmentation: Augmentation settings.
-        count: Number of images.
-        height: Image height in px.
-        width: Image width in px.
-        generator: Random generator; its device is the device of the result. Devices draw different numbers from the
+        augmentation: augmentation settings.
+        count: number of images.
+        height: image height in px.
+        width: image width in px.
+        generator: random generator; its device is the device of the result. Devices draw different numbers from the
             same seed.
     """
     device = generator.device
@@ -76,7 +76,7 @@ def augment(images: Tensor, view: AugmentationParams) -> Tensor:
 
     Args:
         images: uint8 RGB `[n, H, W, 3]`, not modified.
-        view: Rows for these images, drawn for their height and width, on their device.
+        view: rows for these images, drawn for their height and width, on their device.
 
     Returns:
         New images of the same shape and dtype.

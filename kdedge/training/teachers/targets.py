@@ -55,8 +55,8 @@ class OnlineTeacher:
         """Initialize the teacher's forward function.
 
         Args:
-            teacher: Teacher.
-            map_classes: Number of classes whose maps are needed.
+            teacher: teacher.
+            map_classes: number of classes whose maps are needed.
             compiled: True to compile; see `ComputeDevice.compiled`. No effect for ensembles and model files.
         """
         self._teacher = teacher
@@ -106,13 +106,13 @@ class CachedTeacher:
         """Initialize the cached teacher.
 
         Args:
-            teacher: Teacher.
-            map_classes: Number of classes whose maps this run needs.
-            images: Training images.
-            views: Schedule with a fixed number of views.
-            cache: Cache of teacher outputs.
-            group: Processes that share the cache; the main process fills it.
-            progress: Called while the teacher is evaluated.
+            teacher: teacher.
+            map_classes: number of classes whose maps this run needs.
+            images: training images.
+            views: schedule with a fixed number of views.
+            cache: cache of teacher outputs.
+            group: processes that share the cache; the main process fills it.
+            progress: called while the teacher is evaluated.
         """
         self._teacher, self._map_classes = teacher, map_classes
         self._classes_to_keep = classes_to_keep(teacher, map_classes)

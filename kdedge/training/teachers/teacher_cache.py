@@ -39,11 +39,11 @@ class TeacherCache:
         """Open or create the cache entry of a key.
 
         Args:
-            folder: Folder of all cache entries.
-            key: Everything that the outputs depend on (teacher, data, augmentation) as JSON values.
+            folder: folder of all cache entries.
+            key: everything that the outputs depend on (teacher, data, augmentation) as JSON values.
 
         Raises:
-            UsageError: The entry belongs to another key.
+            UsageError: the entry belongs to another key.
         """
         text = json.dumps(key, indent=2, sort_keys=True) + "\n"
         self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -60,7 +60,7 @@ class TeacherCache:
         """Return the outputs for a set of images, memory-mapped and float16, or None if they are not cached.
 
         Raises:
-            UsageError: The file is damaged.
+            UsageError: the file is damaged.
         """
         path = self._path(name)
         if not path.is_file():
@@ -76,11 +76,11 @@ class TeacherCache:
         """Raise if the disk cannot hold the outputs.
 
         Args:
-            sample: Half-precision outputs for some of the images.
-            count: Total number of images.
+            sample: half-precision outputs for some of the images.
+            count: total number of images.
 
         Raises:
-            KdedgeError: There is not enough free space.
+            KdedgeError: there is not enough free space.
         """
         taken = sum(part.numel() * part.element_size() for part in _parts(sample).values())
         needed, free = taken * count // len(sample.logits), shutil.disk_usage(self.folder).free
@@ -95,7 +95,7 @@ class TeacherCache:
         """Write half-precision outputs for a set of images.
 
         Raises:
-            KdedgeError: The disk is full, or the file cannot be written.
+            KdedgeError: the disk is full, or the file cannot be written.
         """
         try:
             with atomic_path(self._path(name)) as temporary:

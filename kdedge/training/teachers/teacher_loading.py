@@ -93,7 +93,7 @@ def init_source(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
     """Return the model that a student can inherit weights from: that of the first teacher.
 
     Raises:
-        UsageError: There is no teacher, or it is a model file.
+        UsageError: there is no teacher, or it is a model file.
     """
     if not teachers or not isinstance(teachers[0].model, TrainedModel):
         raise UsageError("--init teacher needs a first teacher that is a PyTorch model: a run folder, or a model name.")
