@@ -53,8 +53,11 @@ def test_serves_until_stopped(exported_run: Path) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     ) as run:
-        url = run.stdout.readline().strip()
-        assert b"No picture leaves it" in urllib.request.urlopen(url, timeout=10).read()
-        assert len(urllib.request.urlopen(f"{url}model.onnx", timeout=10).read()) > model.stat().st_size / 2
-        run.send_signal(signal.SIGINT)
-        assert run.wait(10) == 0
+        try:
+            url = run.stdout.readline().strip()
+            assert b'src="/app.js"' in urllib.request.urlopen(url, timeout=10).read()
+            assert len(urllib.request.urlopen(f"{url}model.onnx", timeout=10).read()) > model.stat().st_size / 2
+            run.send_signal(signal.SIGINT)
+            assert run.wait(10) == 0
+        finally:
+            run.kill()
