@@ -54,7 +54,7 @@ def test_serves_until_stopped(exported_run: Path) -> None:
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     ) as run:
         url = run.stdout.readline().strip()
-        assert b"No picture leaves it" in urllib.request.urlopen(url, timeout=10).read()
+        assert b"Images are not uploaded" in urllib.request.urlopen(url, timeout=10).read()
         assert len(urllib.request.urlopen(f"{url}model.onnx", timeout=10).read()) > model.stat().st_size / 2
         run.send_signal(signal.SIGINT)
         assert run.wait(10) == 0
