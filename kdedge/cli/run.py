@@ -11,7 +11,7 @@ _HELP = {"-h", "--help"}
 
 
 def run(context: typer.Context) -> None:
-    """Run a model file on a camera, a video or images, or test it. Without a model file: a shipped ImageNet model."""
+    """Run or test a model on a camera, a video or images. Without a model file: a shipped ImageNet model."""
     from kdedge_runtime.cli.main import main
 
     raise typer.Exit(main(_with_model(context.args), prog="kdedge run"))

@@ -1,10 +1,7 @@
-"""Model names. This module does not import torch, which takes seconds, so that typos are reported immediately."""
+"""Model names with their libraries. A name is looked up in the library itself, which imports torch."""
 
 import difflib
-import re
 from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,6 @@ from kdedge.models.run_folder import BEST, is_run
 from kdedge_runtime.errors import MissingDependency, UsageError
 
 __all__ = ["canonical_name", "import_timm", "networks_of"]
-
-_REGISTERED = re.compile(r"^@register_model(?:\(.*\))?\n(?:@.*\n)*def (\w+)", re.MULTILINE)
-"""Registration of model builders in the sources of torchvision and timm."""
 
 
 def canonical_name(name: str) -> str:
@@ -69,9 +63,15 @@ def canonical_name(name: str) -> str:
 
 
 def networks_of(library: str) -> tuple[str, ...]:
-    """Return the model names of `torchvision` or `timm`, read from its source; empty if it is not installed."""
-    found = find_spec(library)
-    return () if found is None or found.origin is None else _registered(Path(found.origin).parent / "models")
+    """Return the classifiers of `torchvision` or `timm`; none of timm if it is not installed."""
+    if library == "torchvision":
+        from torchvision import models
+
+        return tuple(models.list_models(module=models))
+    try:
+        return tuple(import_timm().list_models())
+    except MissingDependency:
+        return ()
 
 
 def import_timm() -> Any:
@@ -89,12 +89,6 @@ def import_timm() -> Any:
     return timm
 
 
-@cache
-def _registered(folder: Path) -> tuple[str, ...]:
-    texts = (file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
-    return tuple(sorted(name for text in texts for name in _REGISTERED.findall(text)))
-
-
 def _torchvision_names(asked: str) -> list[str]:
     """Return model names, with the tags of published weights if a tag is given: `resnet50.IMAGENET1K_V1`."""
     networks = networks_of("torchvision")
@@ -105,7 +99,5 @@ def _torchvision_names(asked: str) -> list[str]:
 
 def _timm_names(asked: str) -> list[str]:
     """Return model names, with the tags of published weights if a tag is given: `resnet18.a1_in1k`."""
-    if "." in asked or not (networks := networks_of("timm")):
-        timm = import_timm()
-        return [*timm.list_models(), *timm.list_models(include_tags=True)]
-    return list(networks)
+    timm = import_timm()
+    return [*timm.list_models(), *(timm.list_models(include_tags=True) if "." in asked else ())]

@@ -262,7 +262,8 @@ class TestRunner:
     def test_help_is_the_runtimes(self, command: Callable[..., Outcome]) -> None:
         help_ = command("run", "--help")
         assert help_.code == 0
-        assert help_.out.startswith("usage: kdedge run [-h] [--source SOURCE]")
+        assert help_.out.startswith("usage: kdedge run [-h]")
+        assert "--source SOURCE" in help_.out
 
     def test_usage_errors_are_the_runtimes(self, command: Callable[..., Outcome]) -> None:
         outcome = command("run", "model.onnx", "--source", "0", "--opacity", "7")
