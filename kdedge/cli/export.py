@@ -54,14 +54,6 @@ def export(
             "--quantize).",
         ),
     ] = None,
-    qat: Annotated[
-        bool,
-        typer.Option(
-            "--qat",
-            help="Fine-tune the student of a run with simulated int8 (QAT) if post-training quantization misses the "
-            "target (needs --quantize).",
-        ),
-    ] = False,
     method: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +125,6 @@ def export(
     quantizing = {
         "--keep-heatmaps": min_map_correlation,
         "--max-drop": max_drop,
-        "--qat": qat,
         "--data": data,
         "--device": device,
     }
@@ -145,7 +136,7 @@ def export(
         if not quantize:
             raise UsageError(f"{told} needs --quantize. Add --quantize, or remove {option}.")
     if from_onnx is not None:
-        not_of_files = {"SOURCE": source, "--weights": weights, "--qat": qat}
+        not_of_files = {"SOURCE": source, "--weights": weights}
         for option in _given(not_of_files):
             raise UsageError(f"{option} applies to runs and PyTorch models, not to --from-onnx. Remove {option}.")
         export_onnx_file(
@@ -176,7 +167,7 @@ def export(
         raise UsageError("There is nothing to export. Give a run folder or a model name, or --from-onnx MODEL.onnx.")
     export_model_file(
         ModelExport(
-            source, output, method, target_layer, weights, quantize, min_map_correlation, max_drop, qat, data, device
+            source, output, method, target_layer, weights, quantize, min_map_correlation, max_drop, data, device
         )
     )
 

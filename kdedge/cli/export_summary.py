@@ -19,15 +19,6 @@ from kdedge_runtime.saliency_methods import NO_MAP
 
 __all__ = ["print_export", "print_int8", "check_goal_reached"]
 
-_QAT_FIGURES = (
-    ("top1", "top-1", 100, 1, " %"),
-    ("agreement", "agreement", 100, 1, " %"),
-    ("map_pearson", "map Pearson", 1, 4, ""),
-    ("loss", "prediction and map loss", 1, 4, ""),
-    ("float_layers", "fp32 layers", 1, 0, ""),
-)
-"""Key in the QAT note, name, scale factor, digits and unit of each figure."""
-
 
 def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, weights: Path | None) -> None:
     """Print the files, their agreement with PyTorch, and the next command to stderr."""
@@ -97,12 +88,10 @@ def check_goal_reached(result: ExportResult) -> None:
         missed.append(f"map Pearson {found.map_pearson:.6f} instead of {goal.min_map_correlation:g}")
     if goal.max_drop is not None and found.drop_points > goal.max_drop:
         missed.append(f"a drop of {found.drop_points:.2f} points instead of {goal.max_drop:g}")
-    tried = result.int8_note is not None and "qat" in result.int8_note
-    remedy = "" if tried else ", fine-tune with simulated int8 (--qat, for runs)"
     raise ValidationFailed(
         f"No int8 file was written. The best candidate has {len(tradeoff.chosen.float_layers)} of {tradeoff.layers} "
         f"layers in fp32, with {' and '.join(missed)}. Loosen the goal, calibrate on more images like those of the "
-        f"device (--data){remedy}, or use the fp32 file."
+        "device (--data), or use the fp32 file."
     )
 
 
@@ -126,10 +115,6 @@ def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, s
         )
         if (doubt := _not_shown(tradeoff)) is not None:
             say(f"  {doubt}")
-    if "qat" in note:
-        say(_gained(note["qat"]))
-    if result.qat_needless:
-        say(f"  --qat: not needed, the goal is met with {len(chosen.float_layers)} of {tradeoff.layers} layers in fp32")
     if result.int8 is None:
         return
     kept = f", {len(chosen.float_layers)} of {tradeoff.layers} layers in fp32" if chosen.float_layers else ""
@@ -186,19 +171,6 @@ def _broken_bounds(tradeoff: Tradeoff) -> list[str]:
         )
     advice = "" if tradeoff.goal != FidelityGoal() else ". To keep layers in fp32: --keep-heatmaps 0.98 --max-drop 0.5"
     return [f"{' and '.join(faults)}{advice}"] if faults else []
-
-
-def _gained(qat: dict[str, Any]) -> str:
-    """Summarize the effect of QAT on held-out images, and whether its result was used."""
-    before, after = qat["before"], qat["after"]
-    figures = []
-    for key, name, scale, digits, unit in _QAT_FIGURES:
-        if before[key] is not None and (key != "float_layers" or before[key] or after[key]):
-            figures.append(f"{name} {scale * before[key]:.{digits}f} → {scale * after[key]:.{digits}f}{unit}")
-    outcome = "used" if qat["taken"] else "not used, it keeps less"
-    missed, all_tensors = qat["not_rounded"], qat["rounded"] + qat["not_rounded"]
-    part = f" ({missed} of {all_tensors} tensors excluded, as they have no PyTorch counterpart)" if missed else ""
-    return f"  QAT for {qat['epochs']} epochs{part}: {', '.join(figures)} ({outcome})"
 
 
 def _megabytes(path: Path) -> str:

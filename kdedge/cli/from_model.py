@@ -22,7 +22,6 @@ class ModelExport:
     quantize: bool
     min_map_correlation: float | None
     max_drop: float | None
-    qat: bool
     data: str | None
     device: str | None
 
@@ -93,7 +92,6 @@ def export_model_file(asked: ModelExport) -> None:
             quantize=asked.quantize,
             min_map_correlation=asked.min_map_correlation,
             max_drop=asked.max_drop,
-            qat=asked.qat,
             data=asked.data,
             device=device,
             progress=progress,

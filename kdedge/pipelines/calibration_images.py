@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kdedge.data import Sample, decode, index_dataset
+from kdedge.data import decode, index_dataset
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
 from kdedge_runtime.errors import DataError, UsageError
@@ -33,8 +33,6 @@ class CalibrationImages:
     """Calibration images, uint8 RGB `[N, H, W, 3]`."""
     held_out: Pixels
     """Held-out images, uint8 RGB `[M, H, W, 3]`."""
-    held_out_samples: tuple[Sample, ...]
-    """Files of the held-out images."""
     targets: Integers | None
     """Ground-truth class indices of the held-out images in the model's order, or None if unknown."""
     problems: str | None
@@ -87,7 +85,6 @@ def calibration_images(
     return CalibrationImages(
         calibration,
         decoded.images[aside],
-        tuple(decoded.samples[index] for index in np.flatnonzero(aside)),
         None if targets is None else targets[aside],
         problems,
     )

@@ -22,7 +22,6 @@ def export(
     quantize: bool = False,
     min_map_correlation: float | None = None,
     max_drop: float | None = None,
-    qat: bool = False,
     data: Location | None = None,
     device: str = "generic",
     progress: ProgressCallback = no_progress,
@@ -38,7 +37,6 @@ def export(
         quantize: write an int8 file next to the fp32 file.
         min_map_correlation: minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
         max_drop: maximum loss of top-1 accuracy, in percentage points.
-        qat: fine-tune the student with simulated int8 if the goal is missed.
         data: images for calibration; None takes the run's training split.
         device: device profile of the int8 file.
         progress: called during long steps.
@@ -56,7 +54,6 @@ def export(
         target_layer=target_layer,
         with_int8=quantize,
         goal=FidelityGoal(min_map_correlation, max_drop),
-        with_qat=qat,
         data=None if data is None else os.fspath(data),
         profile=load_profile(device),
         progress=progress,

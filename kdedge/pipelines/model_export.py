@@ -1,6 +1,5 @@
 """Export a run or a named model to model files."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,13 @@ from kdedge.models.code_trust import allow_typed
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines.calibration_images import calibration_images
-from kdedge.pipelines.qat import fine_tune
 from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
 from kdedge_export.onnx_graph.model_file import save_model
-from kdedge_export.quantization import FidelityGoal, QuantizationRecipe, Quantized, Tradeoff, TradeoffPoint, quantize
-from kdedge_export.quantization.calibration_ranges import Range
-from kdedge_export.quantization.qat_scales import read_steps
-from kdedge_export.torch_export import ExportedGraph, export_graph
-from kdedge_export.verified_export import export, exportable
+from kdedge_export.quantization import FidelityGoal, QuantizationRecipe, Tradeoff, quantize
+from kdedge_export.verified_export import export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
-from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -53,8 +48,6 @@ class ExportResult:
     """Quantization note in the metadata of the int8 file."""
     tradeoff: Tradeoff | None = None
     """Candidates evaluated for the quantization goal."""
-    qat_needless: bool = False
-    """True if QAT was requested but skipped, since the goal was met without it."""
     problems: str | None = None
     """Description of unreadable calibration images, or None."""
 
@@ -72,7 +65,6 @@ def export_model(
     target_layer: str | None = None,
     with_int8: bool = False,
     goal: FidelityGoal | None = None,
-    with_qat: bool = False,
     data: str | None = None,
     profile: DeviceProfile,
     progress: ProgressCallback = no_progress,
@@ -90,8 +82,6 @@ def export_model(
         target_layer: module path of the target layer; None finds it automatically.
         with_int8: True to quantize.
         goal: quantization goal; None accepts plain int8.
-        with_qat: True to fine-tune the student of a run with QAT if quantization misses the goal (or there is none).
-            The result is used if it keeps more.
         data: images to calibrate on; None takes the run's training split.
         profile: device profile of the int8 file.
         progress: called during long steps.
@@ -103,11 +93,6 @@ def export_model(
         KdedgeError: the exported graph does not match PyTorch, or the match is hidden by rounding.
     """
     artifacts = Artifacts.open(source)
-    if with_qat and artifacts.run is None:
-        raise UsageError(
-            f"--qat fine-tunes the student of a run, but {artifacts.source} is not a run folder. Give a run folder, "
-            "or remove --qat."
-        )
     allow_typed(artifacts.source)
     trained = load_trained(artifacts, weights=weights)
     output = output or _default_output(artifacts, trained, explained=method != NO_MAP)
@@ -153,53 +138,21 @@ def export_model(
         return result
     recipe = QuantizationRecipe(profile.quantization.reduce_range, profile.quantization.activations)
 
-    def quantized_from(source_graph: ExportedGraph, trained_in: Mapping[str, Range] | None = None) -> Quantized:
-        return quantize(
-            source_graph,
-            images.calibration,
-            images.held_out,
-            recipe,
-            targets=images.targets,
-            goal=goal,
-            reference=graph.model,
-            trained_in=trained_in,
-            progress=progress,
-        )
-
-    quantized = quantized_from(graph)
-    qat_needless = with_qat and goal not in (None, FidelityGoal()) and quantized.tradeoff.met
-    if with_qat and not qat_needless:
-        tuned, training = fine_tune(
-            artifacts,
-            read_steps(quantized, graph, recipe, images.calibration[:1]),
-            aside=images.held_out_samples,
-            progress=progress,
-        )
-        trained_on = quantized_from(
-            export_graph(exportable(tuned.model, tuned.input, method, target_layer)), quantized.ranges
-        )
-        quantized = _better(quantized, trained_on, training)
+    quantized = quantize(
+        graph,
+        images.calibration,
+        images.held_out,
+        recipe,
+        targets=images.targets,
+        goal=goal,
+        progress=progress,
+    )
     note = quantized.note | {"device": profile.name}
     result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=images.problems)
-    result = replace(result, qat_needless=qat_needless)
     if not quantized.tradeoff.met:
         return replace(result, removed=removed or _removed(int8_path))
     save_model(quantized.model, replace(metadata, quantization=note), int8_path)
     return replace(result, int8=int8_path)
-
-
-def _better(plain: Quantized, trained_on: Quantized, training: dict[str, Any]) -> Quantized:
-    """Return the candidate that preserves the fp32 student better, with a note on the QAT."""
-    before, after = plain.tradeoff.chosen, trained_on.tradeoff.chosen
-    taken = (trained_on.tradeoff.met, -after.fidelity.loss) > (plain.tradeoff.met, -before.fidelity.loss)
-    chosen = trained_on if taken else plain
-    note = training | {"before": _told(before), "after": _told(after), "taken": taken}
-    return replace(chosen, note=chosen.note | {"qat": note})
-
-
-def _told(point: TradeoffPoint) -> dict[str, Any]:
-    """Summarize the fidelity of a file on held-out images and its number of fp32 layers."""
-    return point.fidelity.to_dict() | {"float_layers": len(point.float_layers)}
 
 
 def _is_of_another_model(path: Path, metadata: Metadata) -> bool:

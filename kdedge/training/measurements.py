@@ -3,7 +3,7 @@
 import itertools
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,7 @@ from kdedge.training.batches import Batch
 from kdedge.training.step import TrainStep
 from kdedge.training.trainer import Trainer
 
-__all__ = ["balanced_weights", "measure_loss_scales", "seconds_per_epoch", "find_learning_rate"]
+__all__ = ["balanced_weights", "measure_loss_scales", "seconds_per_epoch"]
 
 _TRIED_ON, _TRIALS = 8, 6
 """Number of batches per tested learning rate, and number of rates, each a quarter of the previous."""
@@ -62,36 +62,6 @@ def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[
         name: float(f"{aim / max(size, 1e-12):.3g}") if weight is None else weight
         for (name, weight), size in zip(loss.items(), sizes, strict=True)
     }
-
-
-def find_learning_rate(trainer: Trainer, loss: Mapping[str, float], rate: float) -> float:
-    """Find the largest learning rate among `rate`, `rate` / 4, … whose first steps lower the loss.
-
-    The stable rate for a trained model varies by orders of magnitude if batch statistics do not bound it.
-
-    Args:
-        trainer: trainer, restored afterwards.
-        loss: weights of the terms.
-        rate: largest rate to test.
-
-    Returns:
-        The learning rate; the smallest one tested if none lowers the loss.
-    """
-    train_step = trainer.train_step
-    weights = torch.tensor(list(loss.values()), device=train_step.compute.device)
-    before = float(torch.tensor(measure_loss_scales(trainer, _TRIED_ON)) @ weights.cpu())
-    for rate in [rate / 4**trial for trial in range(_TRIALS)]:
-        with _without_a_trace(train_step):
-            terms = [
-                train_step.learn(batch.images, batch.targets, batch.teacher_output, weights, rate)
-                for batch in _first_batches(trainer, _TRIED_ON)
-            ]
-        train_step.optimizer.state.clear()  # momentum of the trial steps
-        after = torch.stack(terms).mean(dim=0) @ weights
-        train_step.group.mean(after)
-        if float(after) < before:  # False for a non-finite loss
-            break
-    return rate
 
 
 def _first_batches(trainer: Trainer, steps: int) -> Iterator[Batch]:

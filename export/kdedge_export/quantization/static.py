@@ -24,8 +24,6 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Quantized", "quantize"]
 
-_AS_TRAINED = "trained"
-"""Name of trained ranges in the metadata, in addition to the calibration methods."""
 _TIMED_RUNS = 50
 _RANGES_CHOSEN_ON = 128
 """Maximum number of held-out images for choosing ranges; the chosen file is evaluated on all."""
@@ -60,8 +58,6 @@ def quantize(
     *,
     targets: Integers | None = None,
     goal: FidelityGoal | None = None,
-    reference: onnx.ModelProto | None = None,
-    trained_in: Mapping[str, Range] | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Quantized:
     """Quantize a graph: integer activations, int8 weights per channel.
@@ -78,9 +74,6 @@ def quantize(
         recipe: the device's settings.
         targets: int64, the target classes of the held-out images; None without labels.
         goal: target to meet; None keeps no layer in fp32.
-        reference: fp32 graph whose predictions and maps to preserve; None uses the quantized one.
-        trained_in: trained ranges of all tensors (QAT), which are tried as well. Training with clipping makes values
-            beyond a range irrelevant, but calibration would extend the range to include them.
         progress: called during long steps.
 
     Raises:
@@ -91,8 +84,8 @@ def quantize(
             "Quantization needs calibration images, but there are none. Name a folder with images: --data DIR."
         )
     rewritten = prepare_graph(graph, bytes_in=recipe.activations == "uint8")
-    judge = FidelityEvaluator(reference or graph.model, held_out, targets)
-    method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, trained_in, progress)
+    judge = FidelityEvaluator(graph.model, held_out, targets)
+    method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, progress)
     build = partial(insert_quantization, rewritten, ranges, recipe)
     layers = layers_of(rewritten)
     tradeoff = search(graph.model, build, layers, judge, calibration[:1], goal or FidelityGoal(), progress)
@@ -123,7 +116,6 @@ def _choose_ranges(
     calibration: Pixels,
     judge: FidelityEvaluator,
     recipe: QuantizationRecipe,
-    trained_in: Mapping[str, Range] | None,
     progress: ProgressCallback,
 ) -> tuple[str, dict[str, float], Mapping[str, Range]]:
     """Return the best method, the loss of each method with all layers in int8, and the best ranges."""
@@ -139,8 +131,6 @@ def _choose_ranges(
     ways: dict[str, Mapping[str, Range]] = {
         method: {name: clipped_range(histogram, method) for name, histogram in histograms.items()} for method in METHODS
     }
-    if trained_in is not None:
-        ways[_AS_TRAINED] = trained_in
     losses: dict[str, float] = {}
     progress("choosing ranges", 0, len(ways))
     for number, (way, ranges) in enumerate(ways.items()):

@@ -7,7 +7,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_export.quantization import QuantizationRecipe, Quantized
 from kdedge_export.quantization.calibration_ranges import (
     METHODS,
     Histogram,
@@ -17,10 +16,6 @@ from kdedge_export.quantization.calibration_ranges import (
     observe,
     values_of,
 )
-from kdedge_export.quantization.fidelity import Fidelity
-from kdedge_export.quantization.mixed_precision import FidelityGoal, Tradeoff, TradeoffPoint
-from kdedge_export.quantization.qat_scales import QuantizationSteps, read_steps
-from kdedge_export.torch_export import ExportedGraph
 
 
 def histogram(values: np.ndarray) -> Histogram:
@@ -219,34 +214,6 @@ def test_values_are_yielded_per_image_by_name() -> None:
         np.testing.assert_array_equal(values["x"], image[None].astype(np.float32))
         np.testing.assert_array_equal(values["y"], -image[None].astype(np.float32))
     assert model.SerializeToString() == before
-
-
-def test_quantization_steps_are_read_from_constants() -> None:
-    """Only tensors with one step, by their names in the fp32 graph."""
-    plain = [
-        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT, name="cast"),
-        helper.make_node("Neg", ["x"], ["y"], name="neg"),
-    ]
-    step = {"step": np.float32(0.5), "zero": np.uint8(3), "fine": np.float32(0.25), "signed": np.int8(-7)}
-    steps = {"many": np.full(3, 0.5, np.float32), "zeros": np.zeros(3, np.uint8)}
-    rounding = [
-        helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["xq"]),
-        helper.make_node("QuantizeLinear", ["y_flat", "fine", "signed"], ["yq"]),
-        helper.make_node("QuantizeLinear", ["only_here", "step", "zero"], ["oq"]),
-        helper.make_node("QuantizeLinear", ["y", "many", "zeros"], ["mq"], axis=3),
-        helper.make_node("QuantizeLinear", ["x", "computed", "zero"], ["cq"]),
-        helper.make_node("Neg", ["x"], ["y_flat"]),
-    ]
-    coarse = graph_of(plain + rounding, ["y"], {k: np.asarray(v) for k, v in (step | steps).items()})
-    point = TradeoffPoint((), 0, 1.0, 1.0, Fidelity(1.0, None, 0.0, 0.0, 0.0, None))
-    quantized = Quantized(coarse, {}, Tradeoff((point,), point, point, 1, FidelityGoal(), 1), ("a", "b"), {})
-    exact = ExportedGraph(graph_of(plain, ["y"], {}), frozenset())
-    picture = np.random.default_rng(6).integers(0, 256, (1, 2, 2, 3), dtype=np.uint8)
-    found = read_steps(quantized, exact, QuantizationRecipe(reduce_range=True), picture)
-    assert found.layers == ("a", "b") and found.largest == 64 and found.image is picture
-    assert found.steps == {"x": QuantizationSteps(0.5, 3, 0, 255), "y": QuantizationSteps(0.25, -7, -128, 127)}
-    assert set(found.values) == {"x", "y"}
-    np.testing.assert_array_equal(found.values["y"], -picture.astype(np.float32))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
-from small_nets import CHANNELS, CLASSES, SPEC, Export
-from torch import nn
+from small_nets import CHANNELS, CLASSES, Export
 
 from kdedge_export.metrics.agreement import agreement, map_pearson
 from kdedge_export.quantization import QuantizationRecipe, Quantized, quantize
 from kdedge_export.quantization.calibration_ranges import METHODS
-from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
+from kdedge_export.torch_export import save_model
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
 
@@ -244,31 +242,3 @@ def test_graph_without_map_is_quantized_up_to_its_last_layer(
 def test_calibration_images_are_required(export: Callable[[str], Export], calibration: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"needs calibration images, but there are none.*--data DIR"):
         quantize(export("linear").graph, calibration[:0], calibration, QuantizationRecipe())
-
-
-class Clipped(nn.Module):
-    """Network that clips the activations of its first convolution at `most`."""
-
-    def __init__(self, most: float) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, CHANNELS, 3, 2, 1)
-        self.head, self.most = nn.Linear(CHANNELS, CLASSES), most
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.second(nn.functional.hardtanh(self.first(x), 0.0, self.most)).relu()
-        return self.head(x.mean((2, 3)))
-
-
-def test_trained_ranges_are_kept_if_their_loss_is_lower(calibration: np.ndarray, pictures: Draw) -> None:
-    """Rounding clips as the network did before, so that it computes the same without its own clipping."""
-    before, after = (export_graph(wrap_for_export(Clipped(most).eval(), SPEC)) for most in (0.1, 99.0))
-    held_out = pictures(16, 5)
-    plain = quantize(before, calibration, held_out, QuantizationRecipe())
-    tuned = quantize(
-        after, calibration, held_out, QuantizationRecipe(), reference=before.model, trained_in=plain.ranges
-    )
-    assert tuned.note["calibration"] == "trained" and dict(tuned.ranges) == dict(plain.ranges)
-    losses = tuned.note["calibration_loss"]
-    assert losses.pop("trained") < min(losses.values()) / 10
-    assert "trained" not in plain.note["calibration_loss"]

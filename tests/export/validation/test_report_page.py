@@ -179,10 +179,6 @@ def test_quantization_section_describes_the_metadata(validated: tuple[Validation
     assert "raspberry-pi-5" in text and "sha256 c0ffee" in text
     assert "exact sums" in text
     assert '{"' not in text and "calibration_loss" not in text, "raw JSON"
-    qat = {"epochs": 3, "taken": True, "before": NOTE["held_out"] | {"agreement": 0.9, "float_layers": 4}}
-    tuned = page(qat=qat | {"after": NOTE["held_out"] | {"float_layers": 2}})
-    assert "3 epochs with simulated int8" in tuned
-    assert "post-training492.5\u00a0%90.0" in tuned and "training (this file)292.5\u00a0%98.0" in tuned
 
 
 def test_metadata_values_are_escaped_in_the_page(
@@ -192,13 +188,11 @@ def test_metadata_values_are_escaped_in_the_page(
     evil = "<form action=//elsewhere>"
     told = dict.fromkeys(("weights", "activations", "calibration", "calibration_images", "calibration_sha256"), evil)
     kept = NOTE["held_out"] | {"float_layers": evil}
-    training = {"epochs": evil, "taken": True, "before": kept, "after": kept}
-    for more in ({}, {"qat": training}):
-        note = NOTE | told | {"device": evil, "float_layers": [evil], "held_out": kept | {"images": evil}} | more
-        facts = replace(report.models["int8"], quantization=note)
-        page = render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)
-        assert evil not in page
-        assert escape(evil) in page
+    note = NOTE | told | {"device": evil, "float_layers": [evil], "held_out": kept | {"images": evil}}
+    facts = replace(report.models["int8"], quantization=note)
+    page = render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)
+    assert evil not in page
+    assert escape(evil) in page
 
 
 def test_page_renders_with_incomplete_quantization_metadata(

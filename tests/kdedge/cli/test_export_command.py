@@ -10,14 +10,13 @@ import onnx
 import pytest
 from training_toys import Outcome
 
-from kdedge.cli.export_summary import check_goal_reached, print_export
+from kdedge.cli.export_summary import print_export
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult, export_model
 from kdedge_export.metrics.confidence import images_needed
 from kdedge_export.quantization import FidelityGoal
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
-from kdedge_runtime.errors import ValidationFailed
 
 Command = Callable[..., Outcome]
 
@@ -170,48 +169,3 @@ def test_inconclusive_drop_reports_the_images_needed(
     else:
         needed = images_needed(512, drop_points, most, 0.5, worst=100.0)
         assert f"{told} at 95 % confidence; about {needed:,} images would show it" in said
-
-
-def test_unneeded_qat_is_skipped_with_a_message(command: Command, exported_run: Path, tmp_path: Path) -> None:
-    goal = ("--quantize", "--max-drop", "100", "--qat")
-    outcome = command("export", str(exported_run), *goal, "-o", str(tmp_path / "m.onnx"))
-    assert outcome.code == 0, outcome.err
-    assert "--qat: not needed, the goal is met with 0 of " in outcome.err
-    quantization = Model.load(tmp_path / "m.int8.onnx").metadata.quantization
-    assert quantization is not None and "qat" not in quantization
-
-
-def test_qat_is_not_suggested_after_qat(exported: ExportResult) -> None:
-    assert exported.tradeoff is not None and exported.int8_note is not None
-    missed = replace(
-        exported, int8=None, tradeoff=replace(exported.tradeoff, goal=FidelityGoal(min_map_correlation=0.999999))
-    )
-    with pytest.raises(ValidationFailed, match=r"\(--qat"):
-        check_goal_reached(missed)
-    with pytest.raises(ValidationFailed) as told:
-        check_goal_reached(replace(missed, int8_note=exported.int8_note | {"qat": {}}))
-    assert "--qat" not in str(told.value)
-
-
-def test_qat_gain_is_printed(exported: ExportResult, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exported.int8_note is not None
-    before = {"top1": 0.9, "agreement": 0.95, "map_pearson": 0.97126, "loss": 0.05, "float_layers": 0}
-    after = {"top1": 0.925, "agreement": 0.98, "map_pearson": 0.99004, "loss": 0.02, "float_layers": 0}
-
-    def said(**qat: object) -> str:
-        note = {"epochs": 3, "before": before, "after": after, "taken": True, "rounded": 40, "not_rounded": 0} | qat
-        print_export(
-            replace(exported, int8_note=exported.int8_note | {"qat": note}), Artifacts.open("small:resnet8"), None, None
-        )
-        return capsys.readouterr().err
-
-    assert (
-        "QAT for 3 epochs: top-1 90.0 → 92.5 %, agreement 95.0 → 98.0 %, "
-        "map Pearson 0.9713 → 0.9900, prediction and map loss 0.0500 → 0.0200 (used)"
-    ) in said()
-    without_labels_or_map = {"top1": None, "map_pearson": None}
-    fewer = said(before=before | without_labels_or_map | {"float_layers": 2}, after=after | without_labels_or_map)
-    assert "epochs: agreement 95.0 → 98.0 %, prediction and map loss" in fewer
-    assert "fp32 layers 2 → 0 (used)" in fewer
-    assert "(not used, it keeps less)" in said(taken=False)
-    assert "(2 of 42 tensors excluded" in said(not_rounded=2)

@@ -228,7 +228,6 @@ class TestFromOnnx:
             (["--quantize"], "--data DIR"),
             (["--data", "pictures"], "Add --quantize, or remove --data"),
             (["--quantize", "--data", "pictures", "--keep-heatmaps", "1"], "--keep-heatmaps must be a correlation"),
-            (["--quantize", "--data", "pictures", "--qat"], "Remove --qat"),
             (["--weights", "w.pth"], "Remove --weights"),
             (["--method", "none"], "Remove one of the two options"),
             (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),

@@ -33,8 +33,7 @@ from kdedge_export import verified_export
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.agreement import map_pearson
-from kdedge_export.quantization import FidelityGoal, Quantized, Tradeoff, TradeoffPoint
-from kdedge_export.quantization.fidelity import Fidelity
+from kdedge_export.quantization import FidelityGoal
 from kdedge_export.torch_export import ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
@@ -367,18 +366,3 @@ def test_invalid_requests_are_rejected(tmp_path: Path, source: str, output: str,
 def test_run_with_explicit_weights_is_rejected(exported_run: Path, weights: Path) -> None:
     with pytest.raises(UsageError, match="with its own weights"):
         export_model(str(exported_run), weights=weights, profile=GENERIC)
-
-
-@pytest.mark.parametrize(("loss_after", "taken"), [(0.1, True), (0.3, False), (0.2, False)])
-def test_qat_result_is_used_only_if_better(loss_after: float, taken: bool) -> None:
-    def quantized(loss: float) -> Quantized:
-        found = Fidelity(1.0, None, 0.0, 0.0, 2 * loss, None)
-        point = TradeoffPoint((), 1000, 1.0, 2.0, found)
-        tradeoff = Tradeoff((point,), point, point, 16, FidelityGoal(), 4)
-        return Quantized(onnx.ModelProto(), {"loss": loss}, tradeoff, (), {})
-
-    plain, trained = quantized(0.2), quantized(loss_after)
-    better = workflow._better(plain, trained, {"epochs": 3})
-    assert better.note["qat"]["taken"] is taken
-    assert better.note["loss"] == (loss_after if taken else 0.2)
-    assert (better.note["qat"]["before"]["loss"], better.note["qat"]["after"]["loss"]) == (0.2, loss_after)

@@ -88,8 +88,6 @@ def _facts(note: Mapping[str, Any]) -> Iterator[_Fact]:
         yield "In fp32", words, tuple(str(name) for name in layers)
     if asked := _goal(note.get("goal") or {}):
         yield "Target", asked, ()
-    if note.get("qat"):
-        yield "Quantization-aware training", _training(note["qat"]), ()
     if "device" in note:
         yield "Target device", str(note["device"]), ()
 
@@ -115,22 +113,7 @@ def _goal(goal: Mapping[str, Any]) -> str:
     return " and ".join(asked)
 
 
-def _training(qat: Mapping[str, Any]) -> str:
-    came = (
-        "used in this file, since it preserves more"
-        if qat.get("taken")
-        else "not used in this file, since it preserves less"
-    )
-    return f"{qat.get('epochs', '?')} epochs with simulated int8 (--qat): {came}"
-
-
 def _results(note: Mapping[str, Any], held_out: Mapping[str, Any]) -> Iterator[HeldOutResult]:
-    """Yield the results on held-out images: of this file, or before and after QAT."""
-    qat = note.get("qat") or {}
-    if qat.get("before") and qat.get("after"):
-        names = ("post-training", "after quantization-aware training")
-        marks = ("", " (this file)") if qat.get("taken") else (" (this file)", "")
-        for name, mark, key in zip(names, marks, ("before", "after"), strict=True):
-            yield HeldOutResult(f"{name}{mark}", qat[key], qat[key].get("float_layers", ""))
-    elif held_out:
+    """Yield the results of this file on held-out images, if there are any."""
+    if held_out:
         yield HeldOutResult("this file", held_out, len(note.get("float_layers", ())))
