@@ -43,19 +43,19 @@ def check_training_options(
         read_run(out)
         return
     check_data_source(data)
-    if is_factory(model):
-        factory_parts(model)
-    else:
-        canonical_name(model)
-    for teacher in teachers:
-        artifacts = Artifacts.open(teacher)
-        if artifacts.run is not None or not teacher.endswith(".onnx"):
-            artifacts.check_trainable()
     for file in filter(None, (weights, *teacher_weights)):
         check_weights(Path(file))
     if is_run(out):
         index_dataset(data)  # report dataset errors first: another --out would not fix them
     check_folder_free(out)
+    if is_factory(model):
+        factory_parts(model)
+    opened = [Artifacts.open(teacher) for teacher in teachers]
+    for artifacts in sorted(opened, key=lambda one: one.run is None):  # names last: they import torch
+        if artifacts.run is not None or not artifacts.source.endswith(".onnx"):
+            artifacts.check_trainable()
+    if not is_factory(model):
+        canonical_name(model)
 
 
 def next_export(run: Path) -> str:
