@@ -15,7 +15,7 @@ from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["render_sprites"]
 
-_VARIANTS = 2
+_VARIANTS = 8
 """Sprites per class, with different proportions and colors."""
 _COLORS = 128
 
@@ -49,5 +49,5 @@ def _render_sprite(label: str, rng: np.random.Generator) -> Image.Image:
 
 if __name__ == "__main__":
     with atomic_path(SPRITE_FILE) as temporary:
-        # A palette of colors with opacity makes the file a fifth as large.
+        # A palette of colors with opacity makes the file a quarter as large.
         render_sprites().quantize(_COLORS, Image.Quantize.FASTOCTREE).save(temporary, "PNG", optimize=True)

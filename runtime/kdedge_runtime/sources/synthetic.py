@@ -25,7 +25,7 @@ LABELS = ("bottle", "fish", "key", "leaf", "mug", "mushroom", "star", "umbrella"
 """Class names, one for each row of the sprite file."""
 SPRITE_FILE = Path(__file__).parent / "sprites.png"
 """RGBA image of the sprites, written by `kdedge_export.scenes.sprites`."""
-SPRITE_PX = 80
+SPRITE_PX = 64
 """Side of a sprite in pixels."""
 SPRITE_EXTENT = 1.2
 """Half the side of a sprite in drawing units. A drawing extends at most as far from its origin."""

@@ -38,4 +38,4 @@ def test_sprites_are_whole_and_differ() -> None:
 
 
 def test_file_is_small() -> None:
-    assert synthetic.SPRITE_FILE.stat().st_size < 20_000
+    assert synthetic.SPRITE_FILE.stat().st_size < 40_000
