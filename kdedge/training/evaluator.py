@@ -96,7 +96,7 @@ class Evaluator:
             cache: cache of teacher outputs, or None.
         """
         self.val = val
-        self._learner, self._teacher, self._cache = train_step, teacher, cache
+        self._train_step, self._teacher, self._cache = train_step, teacher, cache
 
     @cached_property
     def teacher_outputs(self) -> EvalOutputs | None:
@@ -105,11 +105,11 @@ class Evaluator:
             return self.ask_teacher(self.val)
         if self._cache.read("val") is None:
             outputs = self.ask_teacher(self.val)
-            if outputs is not None and self._learner.group.is_main:
+            if outputs is not None and self._train_step.group.is_main:
                 classes = outputs.logits.argmax(dim=1, keepdim=True)
                 maps = None if outputs.maps is None else outputs.maps[:, None]
                 self._cache.write("val", to_half_precision(ModelOutput(outputs.logits, classes, maps)))
-            self._learner.group.wait()
+            self._train_step.group.wait()
         kept, device = self._cache.read("val"), self.val.targets.device
         assert kept is not None
         maps = None if kept.maps is None else kept.maps[:, 0].float().to(device)
@@ -136,9 +136,9 @@ class Evaluator:
 
     def ask_teacher(self, store: ImageStore) -> EvalOutputs | None:
         """Evaluate the teacher on images; None without a teacher."""
-        return None if self._teacher is None else evaluate(self._teacher, store, 1, self._learner.group)
+        return None if self._teacher is None else evaluate(self._teacher, store, 1, self._train_step.group)
 
     def _figures(self, store: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
         classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)
-        student = evaluate(self._learner.predict, store, classes, self._learner.group)
+        student = evaluate(self._train_step.predict, store, classes, self._train_step.group)
         return agreement_metrics(student, store.targets, teacher)

@@ -89,10 +89,10 @@ function weights(size, from, to, toSize, filter) {
   const widened = Math.max(scale, 1);
   const support = filter.support * widened;
   return Array.from({ length: toSize }, (_, place) => {
-    const centre = from + (place + 0.5) * scale;
-    const first = Math.max(0, Math.trunc(centre - support + 0.5));
-    const end = Math.min(size, Math.trunc(centre + support + 0.5));
-    const raw = Array.from({ length: end - first }, (_, i) => filter.weight((i + first - centre + 0.5) * (1 / widened)));
+    const center = from + (place + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(center - support + 0.5));
+    const end = Math.min(size, Math.trunc(center + support + 0.5));
+    const raw = Array.from({ length: end - first }, (_, i) => filter.weight((i + first - center + 0.5) * (1 / widened)));
     const sum = raw.reduce((a, b) => a + b, 0);
     const fixed = raw.map((weight) => {
       const share = sum === 0 ? weight : weight / sum;

@@ -4,20 +4,20 @@ import { at, make } from "/answer.js";
 
 const SPAN_S = 60;
 const GAP_S = 3;
-const COLOURS = ["inference", "preprocess", "output", "overlay", "sixth", "seventh", "eighth", "capture"];
+const COLORS = ["inference", "preprocess", "output", "overlay", "sixth", "seventh", "eighth", "capture"];
 const SVG = "http://www.w3.org/2000/svg";
-const colours = new Map();
+const colors = new Map();
 
 /** Assign colors to classes. A class keeps its color while it is visible. */
-function assignColours(labels) {
-  for (const label of colours.keys()) if (!labels.includes(label)) colours.delete(label);
-  for (const label of labels.filter((each) => !colours.has(each))) {
-    const taken = [...colours.values()];
-    colours.set(label, COLOURS.find((colour) => !taken.includes(colour)) ?? "soft");
+function assignColors(labels) {
+  for (const label of colors.keys()) if (!labels.includes(label)) colors.delete(label);
+  for (const label of labels.filter((each) => !colors.has(each))) {
+    const taken = [...colors.values()];
+    colors.set(label, COLORS.find((color) => !taken.includes(color)) ?? "soft");
   }
 }
 
-const colourOf = (label) => `var(--${colours.get(label)})`;
+const colorOf = (label) => `var(--${colors.get(label)})`;
 
 function shape(tag, attributes) {
   const element = document.createElementNS(SVG, tag);
@@ -29,7 +29,7 @@ function shape(tag, attributes) {
 export function showHistory(points) {
   const grid = [0, 0.5, 1].map((y) => shape("line", { class: "grid", x1: 0, x2: SPAN_S, y1: y, y2: y }));
   const recent = [...new Set(points.map(([, label]) => label).reverse())];
-  assignColours(recent.toReversed());
+  assignColors(recent.toReversed());
   const paths = [];
   let through = "";
   points.forEach(([ago, label, p], index) => {
@@ -46,13 +46,13 @@ export function showHistory(points) {
   });
   at("history").replaceChildren(...grid, shape("path", { class: "through", d: through }), ...paths.map(({ label, d }) => {
     const path = shape("path", { d });
-    path.style.stroke = colourOf(label);
+    path.style.stroke = colorOf(label);
     return path;
   }));
-  at("keys").replaceChildren(...recent.slice(0, COLOURS.length).map((label) => {
+  at("keys").replaceChildren(...recent.slice(0, COLORS.length).map((label) => {
     const dot = shape("svg", { viewBox: "0 0 9 9" });
     dot.append(shape("circle", { cx: 4.5, cy: 4.5, r: 4.5 }));
-    dot.style.fill = colourOf(label);
+    dot.style.fill = colorOf(label);
     return make("span", {}, dot, label);
   }));
 }
