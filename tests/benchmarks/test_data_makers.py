@@ -67,7 +67,7 @@ class TestTrafficSigns:
         with Image.open(tmp_path / "out/val/02/00004_00019.webp") as made:
             assert made.format == "WEBP"
             np.testing.assert_array_equal(made, Image.open(original / "00002/00004_00019.ppm"))
-        rows = list(csv.reader((tmp_path / "out/boxes.csv").open(newline="")))
+        rows = list(csv.reader((tmp_path / "out/boxes.csv").read_text(encoding="utf-8").splitlines()))
         assert rows[0] == ["file", "x1", "y1", "x2", "y2"]
         assert ["val/02/00004_00019.webp", "5", "6", "34", "19"] in rows
 
@@ -111,7 +111,10 @@ class TestTrafficSigns:
                     lines.append(";".join([f"{Path(file).stem}.ppm", *size, *box, str(number)]))
                 (folder / f"GT-{number:05}.csv").write_text("\n".join(lines))
             gtsrb22.make(tmp_path / "Images", tmp_path / "out")
-            assert list(csv.reader((tmp_path / "out/boxes.csv").open(newline=""))) == [boxes[0], *kept]
+            assert list(csv.reader((tmp_path / "out/boxes.csv").read_text(encoding="utf-8").splitlines())) == [
+                boxes[0],
+                *kept,
+            ]
             for file, *_ in kept:
                 np.testing.assert_array_equal(Image.open(tmp_path / "out" / file), Image.open(zipped.open(file)))
 
@@ -153,7 +156,7 @@ class TestTinyImageNet:
 
     def test_boxes_and_names_are_written(self, original: Path, tmp_path: Path) -> None:
         tiny_imagenet_20.make(original, tmp_path / "out")
-        rows = list(csv.reader((tmp_path / "out/boxes.csv").open(newline="")))
+        rows = list(csv.reader((tmp_path / "out/boxes.csv").read_text(encoding="utf-8").splitlines()))
         assert rows[:2] == [
             ["file", "x1", "y1", "x2", "y2"],
             ["train/n01443537/n01443537_0.JPEG", "0", "10", "63", "58"],

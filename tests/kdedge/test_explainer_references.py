@@ -90,7 +90,7 @@ def test_occlusion_equals_captum(model: Model, case: tuple[np.ndarray, int]) -> 
         return torch.from_numpy(score(images.permute(0, 2, 3, 1).numpy().astype(np.uint8)))
 
     theirs = attr.Occlusion(forward).attribute(
-        torch.from_numpy(picture).permute(2, 0, 1)[None].float(),
+        torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float(),
         sliding_window_shapes=(3, 48, 48),
         strides=(3, 16, 16),
         baselines=torch.from_numpy(hidden.astype(np.float32))[None, :, None, None].expand(1, 3, 224, 224),
@@ -191,6 +191,7 @@ class TestShap:
         count = int(parts.max()) + 1
         ours = kernel_shap(Recording(score_of(model, class_index), picture, hidden_color(model)), parts)
         explainer = shap.KernelExplainer(self.value(model, case, parts), np.zeros((1, count)))
+        np.random.seed(3)  # shap draws coalitions from the global generator
         theirs = explainer.shap_values(np.ones((1, count)), nsamples=250, l1_reg=False, silent=True, seed=3)[0]
         first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(count)]
         apart = (ours.map.ravel()[first] - theirs) / (ours.standard_error.ravel()[first] * 2**0.5)

@@ -15,7 +15,7 @@ README = Path(__file__).parents[2] / "runtime" / "README.md"
 def test_python_example_runs(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     shutil.copy(model_path, tmp_path / "model.onnx")
-    Image.new("RGB", (80, 60), "red").save(tmp_path / "photo.jpg")
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     variables: dict[str, object] = {}
     exec(code, variables)

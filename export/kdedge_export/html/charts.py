@@ -203,7 +203,7 @@ def _families(typeface: str | None) -> list[str]:
 def _compressed(uri: str) -> str:
     """Encode an opaque image, which is a photograph, as JPEG; a map with transparent positions stays PNG."""
     encoded = "".join(uri.split(",", 1)[1].split())
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGBA"))
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)), formats=["PNG"]).convert("RGBA"))
     return jpeg_uri(pixels[..., :3]) if (pixels[..., 3] == 255).all() else f"data:image/png;base64,{encoded}"
 
 

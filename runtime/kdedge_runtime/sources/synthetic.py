@@ -186,7 +186,7 @@ def _shot(label: str, height: int, width: int, seed: int, number: int) -> _Shot:
 @cache
 def _sprites() -> dict[str, NDArray[np.uint8]]:
     """Read the sprites by class, uint8 RGBA `[variants, SPRITE_PX, SPRITE_PX, 4]`."""
-    with Image.open(SPRITE_FILE) as file:
+    with Image.open(SPRITE_FILE, formats=["PNG"]) as file:
         sheet: NDArray[np.uint8] = np.asarray(file.convert("RGBA"))
     rows = sheet.reshape(len(LABELS), SPRITE_PX, -1, SPRITE_PX, 4).swapaxes(1, 2)
     return {label: rows[index] for index, label in enumerate(LABELS)}
