@@ -191,8 +191,8 @@ class TestShap:
         count = int(parts.max()) + 1
         ours = kernel_shap(Recording(score_of(model, class_index), picture, hidden_color(model)), parts)
         explainer = shap.KernelExplainer(self.value(model, case, parts), np.zeros((1, count)))
-        np.random.seed(3)  # shap draws coalitions from the global generator
-        theirs = explainer.shap_values(np.ones((1, count)), nsamples=250, l1_reg=False, silent=True, seed=3)[0]
+        np.random.seed(0)  # shap draws coalitions from the global generator
+        theirs = explainer.shap_values(np.ones((1, count)), nsamples=1000, l1_reg=False, silent=True)[0]
         first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(count)]
         apart = (ours.map.ravel()[first] - theirs) / (ours.standard_error.ravel()[first] * 2**0.5)
         assert np.abs(apart).max() < 4
