@@ -1,6 +1,6 @@
 """Distill small image classifiers with saliency-map supervision and export them with their explanation.
 
-Each function returns what the next one takes:
+Results are accepted wherever a path is:
 
 ```
 teacher = kdedge.train("data", "resnet18", out="runs/teacher")

@@ -14,7 +14,7 @@ def bundle(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Output .zip file. [default: bundle.zip in the run folder]"),
+        typer.Option("-o", "--output", help="Output .zip file. [default: bundle.zip next to the models]"),
     ] = None,
     sign: Annotated[
         Path | None,

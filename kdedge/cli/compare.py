@@ -24,10 +24,10 @@ def compare(
     ] = False,
 ) -> None:
     """Compare runs in a table and an HTML page. The page shows learning curves, classes and maps."""
-    from kdedge.models.run_folder import PREDICTIONS, read_run
+    from kdedge.models.run_folder import TEACHER_CACHE, read_run
 
     runs = [
-        run for run in runs if run.name != PREDICTIONS
+        run for run in runs if run.name != TEACHER_CACHE
     ] or runs  # `runs/*/` also matches the cache of teacher outputs
     for run in runs:  # before torch is imported, which takes seconds
         read_run(run)

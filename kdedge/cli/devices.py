@@ -11,7 +11,7 @@ def devices(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="Profile to print, with the source of each value; detect prints this machine and its profile. "
             "[default: list all]",
             show_default=False,

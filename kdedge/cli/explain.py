@@ -15,7 +15,7 @@ __all__ = ["explain"]
 
 def explain(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export, or bundle.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Images to explain.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Output folder for the overlays.")] = Path("explained"),
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to explain, by name or index. [default: the top class]")
@@ -28,11 +28,11 @@ def explain(
         ),
     ] = None,
     budget_ms: Annotated[
-        float | None, typer.Option(help="Time budget per image in ms, for --method. [default: none]")
+        float | None, typer.Option(help="Time budget per image in ms, above 0 (needs --method). [default: no limit]")
     ] = None,
     parts: Annotated[
         int | None,
-        typer.Option(help="Number of superpixels for lime and shap; shap is exact up to 10. [default: 40]"),
+        typer.Option(help="Number of superpixels for lime and shap, 2 to 200; shap is exact up to 10. [default: 40]"),
     ] = None,
     page: Annotated[
         bool | None,

@@ -42,8 +42,8 @@ def export(
         typer.Option(
             "--keep-heatmaps",
             metavar="PEARSON",
-            help="Keep layers in fp32 until int8 maps correlate with the fp32 maps by at least this much (needs "
-            "--quantize).",
+            help="Keep layers in fp32 until int8 maps correlate with the fp32 maps by at least this much, -1 to 1 "
+            "(needs --quantize).",
         ),
     ] = None,
     max_drop: Annotated[
@@ -73,14 +73,22 @@ def export(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write. [default: model.onnx in the run folder]")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write. [default: model.onnx in the run folder; NAME.onnx for a model name; "
+            "MODEL.explained.onnx with --from-onnx]",
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Trained weights of a model given by name.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Images to calibrate int8 on. [default: the run's training split]")
+        str | None,
+        typer.Option(help="Images to calibrate int8 on (needs --quantize). [default: the run's training split]"),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Device profile the int8 file is optimized for. [default: generic]")
+        str | None,
+        typer.Option(help="Device profile the int8 file is optimized for (needs --quantize). [default: generic]"),
     ] = None,
     from_onnx: Annotated[
         Path | None,
@@ -101,7 +109,7 @@ def export(
     ] = None,
     bgr: Annotated[bool, typer.Option("--bgr", help="The model expects BGR channel order (needs --mean).")] = False,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Input size in pixels, if the ONNX input is dynamic.")
+        int | None, typer.Option(min=16, help="Input size in pixels, if the ONNX input is dynamic (needs --from-onnx).")
     ] = None,
     resize: Annotated[
         ResizeMode | None,
@@ -109,15 +117,22 @@ def export(
     ] = None,
     crop_fraction: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Fraction of the image side kept by --resize crop. [default: 1]"),
+        typer.Option(
+            metavar="FRACTION",
+            help="Fraction of the shorter image side kept by --resize crop, above 0 and at most 1 (needs --from-onnx). "
+            "[default: 1]",
+        ),
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Output to explain, if the ONNX file has several."),
+        typer.Option(metavar="NAME", help="Output to explain, if the ONNX file has several (needs --from-onnx)."),
     ] = None,
     trust_code: TrustCode = None,
 ) -> None:
-    """Export a model to ONNX with a saliency map. The file computes logits and map in one pass."""
+    """Export a model to ONNX with a saliency map. The file computes logits and map in one pass.
+
+    Exits with 4 if --keep-heatmaps or --max-drop cannot be met.
+    """
     from kdedge.cli.from_model import ModelExport, export_model_file
     from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
     from kdedge_runtime.errors import UsageError

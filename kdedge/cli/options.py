@@ -33,7 +33,9 @@ DataOption = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
-Weights = Annotated[str | None, typer.Option(help="Pretrained weights to start from (.safetensors or .pth).")]
+Weights = Annotated[
+    str | None, typer.Option(help="Pretrained weights to start from (.safetensors or .pth). [default: random weights]")
+]
 Size = Annotated[
     int | None, typer.Option(min=16, max=1024, help="Input size in pixels. [default: from the image sizes]")
 ]
@@ -53,17 +55,19 @@ LearningRate = Annotated[
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="Recipe: cifar, default, few-images, labels, tiny-imagenet, or a .toml file. [default: from the dataset]"
+        help="Recipe: cifar, default, few-images, labels, tiny-imagenet, or a .toml file. [default: labels to train; "
+        "to distill few-images below 100 images per class, else default]"
     ),
 ]
 Flip = Annotated[
     bool | None,
     typer.Option(
         "--flip/--no-flip",
-        help="Flip training images horizontally. Disable it if left and right differ in meaning. [default: flip]",
+        help="Flip training images horizontally. Disable it if left and right differ in meaning. [default: from the "
+        "recipe, else flip]",
     ),
 ]
-ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Train on only this many images per class.")]
+ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Number of training images per class. [default: all]")]
 SeedOption = Annotated[
     int | None,
     typer.Option(min=0, max=2**31 - 1, help="Random seed for weights, sample order and augmentation. [default: 0]"),

@@ -18,8 +18,8 @@ def validate(
     boxes: Annotated[
         Path | None,
         typer.Option(
-            help="Object annotations: a table file,x1,y1,x2,y2 or a folder of masks. [default: boxes.csv in the "
-            "data folder]"
+            help="Object annotations: a CSV table with the columns file, x1, y1, x2, y2 in pixels, or a folder of "
+            "masks. [default: boxes.csv in the data folder]"
         ),
     ] = None,
     weights: Annotated[
@@ -45,7 +45,10 @@ def validate(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Skip the faithfulness and robustness checks.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Output folder of the report. [default: report/ in the run folder]")
+        Path | None,
+        typer.Option(
+            help="Output folder of the report. [default: report/ in the run folder, or MODEL.report/ next to the file]"
+        ),
     ] = None,
     trust_code: TrustCode = None,
 ) -> None:

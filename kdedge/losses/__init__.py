@@ -40,8 +40,13 @@ class LossTerm:
     """Number of the teacher's most probable classes whose maps are compared; 0 for none."""
     features: bool = False
     """True if the term compares intermediate layers."""
+    projects: bool = False
+    """True if the term needs learned projections of the student's features."""
     whole_batch: bool = False
-    """True if the term compares images with each other and needs the batches of all processes."""
+    """True if the term compares images with each other.
+
+    The logits of all processes are gathered for it, not their targets, maps or features.
+    """
 
     @property
     def settings(self) -> dict[str, float | int]:
@@ -57,7 +62,7 @@ LOSS_TERMS: dict[str, LossTerm] = {
     "dkd": LossTerm(dkd_loss, 1.0, uses_temperature=True),
     "dist": LossTerm(dist_loss, 2.0, uses_temperature=True, whole_batch=True),
     "at": LossTerm(attention_transfer_loss, None, features=True),
-    "hint": LossTerm(fitnet_loss, None, features=True),
+    "hint": LossTerm(fitnet_loss, None, features=True, projects=True),
     "cat": LossTerm(cat_kd_loss, None, map_classes=ALL_CLASSES),
     "e2": LossTerm(e2kd_loss, 5.0, map_classes=1),
     "map": LossTerm(top_class_map_loss, 20.0, map_classes=1),

@@ -29,7 +29,7 @@ from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.files import atomic_write, remove_partial_files
 
 __all__ = [
-    "PREDICTIONS",
+    "TEACHER_CACHE",
     "BEST",
     "LAST",
     "METRICS",
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
-PREDICTIONS = "teacher-answers"
+TEACHER_CACHE = "teacher-outputs"
 """Folder next to runs, with the cache of teacher outputs shared by all of them; not a run."""
 SCHEMA = 1
 
@@ -61,7 +61,7 @@ class RunRecord:
     data: dict[str, Any]
     """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
     recipe: dict[str, Any]
-    """Resolved settings, see `kdedge.config.training_recipe.Recipe`."""
+    """Resolved settings, see `kdedge.config.training_recipe.TrainingRecipe`."""
     request: dict[str, Any]
     """Explicit options of the user; a resumed run must have the same."""
     device: str

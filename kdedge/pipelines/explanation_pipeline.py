@@ -18,7 +18,7 @@ __all__ = ["explain"]
 def explain(
     model: Location,
     images: Sequence[Location],
-    output: Location = "explanations",
+    output: Location = "explained",
     *,
     class_name: str | None = None,
     method: str | None = None,

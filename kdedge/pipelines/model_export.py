@@ -10,9 +10,10 @@ from kdedge.models.code_trust import allow_typed
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines.calibration_images import calibration_images
+from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
 from kdedge_export.onnx_graph.model_file import save_model
-from kdedge_export.quantization import FidelityGoal, QuantizationRecipe, Tradeoff, quantize
+from kdedge_export.quantization import FidelityGoal, Tradeoff, quantize
 from kdedge_export.verified_export import export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
@@ -136,7 +137,7 @@ def export_model(
     )
     if not with_int8:
         return result
-    recipe = QuantizationRecipe(profile.quantization.reduce_range, profile.quantization.activations)
+    recipe = recipe_of(profile)
 
     quantized = quantize(
         graph,

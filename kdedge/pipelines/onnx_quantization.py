@@ -3,9 +3,10 @@
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.model_export import ExportResult
+from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge_export.file_quantization import quantize
 from kdedge_export.onnx_import import ExplainedFile
-from kdedge_export.quantization import FidelityGoal, QuantizationRecipe
+from kdedge_export.quantization import FidelityGoal
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.progress import ProgressCallback
@@ -44,7 +45,7 @@ def quantize_onnx(
         images.calibration,
         images.held_out,
         targets=images.targets,
-        recipe=QuantizationRecipe(profile.quantization.reduce_range, profile.quantization.activations),
+        recipe=recipe_of(profile),
         goal=goal,
         device=profile.name,
         progress=progress,

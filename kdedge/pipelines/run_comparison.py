@@ -80,8 +80,8 @@ def compare_runs(
         title = origin.name if "teacher" in origin.name else f"{origin.name} (teacher)"
         try:
             teacher = load_origin(origin.source, origin.weights, origin.sha256).model
-            asked_model = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)
-            teachers.append(questions.ask(title, asked_model, run))
+            model_of = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)
+            teachers.append(questions.ask(title, model_of, run))
         except KdedgeError as error:
             notes.add(f"excluded from the images. {error}", f"teacher {origin.name}")
     return RunComparison(
@@ -116,5 +116,5 @@ def _same_images(one: RunPredictions, other: RunPredictions) -> bool:
 def _absent_teachers(runs: Sequence[RunHistory]) -> dict[str, tuple[TeacherOrigin, RunHistory]]:
     """Return the teachers that are not among the runs, by identity, each with the first run that it taught."""
     known = {str(run.folder) for run in runs}
-    inputs_list = [(origin, run) for run in reversed(runs) for origin in run.teachers if origin.source not in known]
-    return {origin.identity: (origin, run) for origin, run in reversed(inputs_list)}
+    pairs = [(origin, run) for run in reversed(runs) for origin in run.teachers if origin.source not in known]
+    return {origin.identity: (origin, run) for origin, run in reversed(pairs)}

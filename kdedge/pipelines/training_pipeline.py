@@ -67,8 +67,8 @@ def train(
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
         seed: random seed; None takes the recipe's.
-        device: `cpu`, `cuda`, `mps` or `auto`.
-        compile: compile the training step with `torch.compile`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        compile: compile the models and replay training steps as CUDA graphs; GPU only.
         resume: continue an interrupted run exactly.
         callback: receives the plan, warnings and metrics; None logs them.
 
@@ -141,8 +141,8 @@ def distill(
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
         seed: random seed; None takes the recipe's.
-        device: `cpu`, `cuda`, `mps` or `auto`.
-        compile: compile the training step with `torch.compile`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        compile: compile the models and replay training steps as CUDA graphs; GPU only.
         resume: continue an interrupted run exactly.
         callback: receives the plan, warnings and metrics; None logs them.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.losses import LOSS_TERMS
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
 from kdedge.models.model_registry import build_model, head_tensors
 from kdedge.models.model_spec import ModelSpec
@@ -32,7 +33,7 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["build_trainer", "cache_key", "build_student", "objective_of"]
 
-PREDICTIONS_FORMAT = 1
+CACHE_FORMAT = 1
 """Format version of the teacher cache. Increase it when augmentation changes for the same random numbers."""
 
 
@@ -80,7 +81,7 @@ def build_trainer(
         teacher: teacher, or None to train on labels only.
         images: training images.
         val: validation images, which select the best epoch.
-        recipe: training settings; see `Recipe`.
+        recipe: training settings; see `TrainingRecipe`.
         group: processes that share every batch.
         compute: device and precision.
         classes: number of classes, K.
@@ -144,7 +145,7 @@ def cache_key(
         classes: number of classes, K.
     """
     return {
-        "format": PREDICTIONS_FORMAT,
+        "format": CACHE_FORMAT,
         "teacher": record.get("members", [record]),
         "train": images.sha256,
         "val": val.sha256,
@@ -161,12 +162,13 @@ def _watch_layers(
     """Capture the features of compared layers, and return the channels of projected ones."""
     if not objective.compares_layers:
         if recipe.layers:
+            comparing = ", ".join(name for name, term in LOSS_TERMS.items() if term.features)
             raise UsageError(
-                f"[layers] in the recipe sets the layers for at and hint, but the loss {','.join(recipe.loss)} has "
-                "neither term. Remove the table, or add one of the terms."
+                f"[layers] in the recipe sets the layers for {comparing}, but the loss {','.join(recipe.loss)} has "
+                "none of these terms. Remove the table, or add one of the terms."
             )
         return []
-    names = " and ".join(name for name in ("at", "hint") if name in recipe.loss)
+    names = " and ".join(name for name in recipe.loss if LOSS_TERMS[name].features)
     if not isinstance(teacher, NetworkTeacher):
         raise UsageError(
             f"The loss term {names} compares intermediate layers, so it needs a single PyTorch teacher. "
@@ -180,7 +182,7 @@ def _watch_layers(
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     student.watch(ours)
     teacher.watched.watch(theirs)
-    if "hint" not in recipe.loss:
+    if not any(LOSS_TERMS[name].projects for name in recipe.loss):
         return []
     return list(zip(channels(student, ours), channels(teacher.watched, theirs), strict=True))
 

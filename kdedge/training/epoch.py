@@ -52,7 +52,7 @@ def train_epoch(
     Args:
         train_step: student and optimizer.
         batches: training batches.
-        recipe: training settings; see `Recipe`.
+        recipe: training settings; see `TrainingRecipe`.
         at: progress of the run.
         on_step: called with (epoch, completed steps, steps, loss sums `[terms]` on the device) after every step.
         must_stop: polled after every step.

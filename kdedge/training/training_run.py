@@ -17,7 +17,7 @@ from kdedge.models.run_folder import (
     BEST,
     LAST,
     METRICS,
-    PREDICTIONS,
+    TEACHER_CACHE,
     RunRecord,
     check_folder_free,
     lock_run,
@@ -206,7 +206,7 @@ class _TrainingSession:
         teacher, record, cache = as_teacher(self.teachers, self.compute), teacher_record(self.teachers), None
         if recipe.cached_views and teacher is not None and record is not None:
             key = cache_key(record, teacher, images, val, recipe, self.compute, len(self.collection.labels))
-            cache = TeacherCache(self.out.parent / PREDICTIONS, key)
+            cache = TeacherCache(self.out.parent / TEACHER_CACHE, key)
         trainer = build_trainer(
             student,
             teacher,

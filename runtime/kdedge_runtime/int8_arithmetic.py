@@ -44,7 +44,7 @@ def kernels_saturate(instructions: Collection[str], quantization: Mapping[str, A
     """Return True if a core's integer kernels saturate on the weights of a model file.
 
     Args:
-        instructions: instruction sets of the core (`kdedge_runtime.devices.Machine.instructions`).
+        instructions: instruction sets of the core (`kdedge_runtime.devices.detection.MachineInfo.instructions`).
         quantization: quantization section of the metadata; None for an fp32 file.
     """
     eight_bits = quantization is not None and not quantization.get("reduce_range", True)

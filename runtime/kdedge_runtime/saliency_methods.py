@@ -26,8 +26,6 @@ class SaliencyMethod:
     backends: frozenset[Backend]
     is_class_specific: bool = True
     """False if the map is the same for every class."""
-    needs_gradient: bool = True
-    """True if the map needs a derivative of the logit."""
     needs_map: bool = False
     """True if a perturbation method needs the activations of a file's target layer."""
 
@@ -35,31 +33,29 @@ class SaliencyMethod:
 _BOTH: frozenset[Backend] = frozenset({"torch", "onnx"})
 _TORCH: frozenset[Backend] = frozenset({"torch"})
 _ONNX: frozenset[Backend] = frozenset({"onnx"})
-_ASKING: frozenset[Backend] = frozenset({"perturbation"})
+_PERTURBATION: frozenset[Backend] = frozenset({"perturbation"})
 
 SALIENCY_METHODS: Mapping[str, SaliencyMethod] = {
     method.name: method
     for method in (
-        SaliencyMethod("cam", "CAM", "cam", _TORCH, needs_gradient=False),
+        SaliencyMethod("cam", "CAM", "cam", _TORCH),
         SaliencyMethod("gradcam", "Grad-CAM", "cam", _BOTH),
         SaliencyMethod("gradcam++", "Grad-CAM++", "cam", _BOTH),
         SaliencyMethod("hirescam", "HiResCAM", "cam", _BOTH),
         SaliencyMethod("layercam", "LayerCAM", "cam", _BOTH),
         SaliencyMethod("xgradcam", "XGrad-CAM", "cam", _BOTH),
-        SaliencyMethod("eigencam", "Eigen-CAM", "cam", _BOTH, is_class_specific=False, needs_gradient=False),
+        SaliencyMethod("eigencam", "Eigen-CAM", "cam", _BOTH, is_class_specific=False),
         SaliencyMethod("input-gradient", "Input gradient", "gradient", _TORCH),
         SaliencyMethod("integrated-gradients", "Integrated gradients", "gradient", _TORCH),
         SaliencyMethod("smoothgrad", "SmoothGrad", "gradient", _TORCH),
-        SaliencyMethod(
-            "attention-rollout", "Attention rollout", "attention", _TORCH, is_class_specific=False, needs_gradient=False
-        ),
+        SaliencyMethod("attention-rollout", "Attention rollout", "attention", _TORCH, is_class_specific=False),
         SaliencyMethod("gradient-attention", "Gradient attention", "attention", _TORCH),
-        SaliencyMethod("reciprocam", "ReciproCAM", "cam", _ONNX, needs_gradient=False),
-        SaliencyMethod("occlusion", "Occlusion", "perturbation", _ASKING, needs_gradient=False),
-        SaliencyMethod("rise", "RISE", "perturbation", _ASKING, needs_gradient=False),
-        SaliencyMethod("lime", "LIME", "perturbation", _ASKING, needs_gradient=False),
-        SaliencyMethod("shap", "KernelSHAP", "perturbation", _ASKING, needs_gradient=False),
-        SaliencyMethod("scorecam", "Score-CAM", "perturbation", _ASKING, needs_gradient=False, needs_map=True),
+        SaliencyMethod("reciprocam", "ReciproCAM", "cam", _ONNX),
+        SaliencyMethod("occlusion", "Occlusion", "perturbation", _PERTURBATION),
+        SaliencyMethod("rise", "RISE", "perturbation", _PERTURBATION),
+        SaliencyMethod("lime", "LIME", "perturbation", _PERTURBATION),
+        SaliencyMethod("shap", "KernelSHAP", "perturbation", _PERTURBATION),
+        SaliencyMethod("scorecam", "Score-CAM", "perturbation", _PERTURBATION, needs_map=True),
     )
 }
 """Saliency methods by name."""

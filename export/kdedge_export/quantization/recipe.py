@@ -1,4 +1,4 @@
-"""Quantization recipe, as stored in a device profile."""
+"""Quantization settings of a device's integer kernels."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Saliency maps: one definition for training, export and validation."""
+"""Saliency maps: the reference definition for training, export and validation."""
 
 from kdedge_export.saliency.attention_explainer import AttentionExplainer
 from kdedge_export.saliency.autograd_head import AutogradHead, autograd_head_at, find_autograd_head

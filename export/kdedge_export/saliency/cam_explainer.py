@@ -82,9 +82,9 @@ class CAMExplainer(ExplainedModel):
             target_logits if torch.is_grad_enabled() else target_logits.detach(), (self._slot.take(),), target_logits
         )
 
-    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
+    def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`. Dropout in a closed-form head is skipped."""
-        (activations,) = look.attribution_inputs
+        (activations,) = output.attribution_inputs
         if isinstance(self.head, ClosedFormHead):
             activations = _full(activations)
             height, width = activations.shape[2:]
@@ -92,7 +92,7 @@ class CAMExplainer(ExplainedModel):
             pooled = activations.mean(dim=(-2, -1), keepdim=True).flatten(1)
             weights = self.head.channel_weights(self.model, pooled, classes)
             return self._compute(activations, (weights / (height * width))[..., None, None])
-        columns = gradients(look.target_logits, classes, look.attribution_inputs)
+        columns = gradients(output.target_logits, classes, output.attribution_inputs)
         layout = self.head.layout
         slopes = torch.stack([_full(layout.channels_first(gradient)) for (gradient,) in columns], dim=1)
         if not torch.is_grad_enabled():

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
 
 from kdedge_runtime import __version__
 from kdedge_runtime.cli import bench, devices, doctor, run, self_test, soak
@@ -38,12 +39,15 @@ examples:
 exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 4 a check failed, 5 the source failed"""
 
 
-def build_parser(prog: str = "kdedge-run", name: str | None = None) -> argparse.ArgumentParser:
+def build_parser(
+    prog: str = "kdedge-run", name: str | None = None, default_model: Path | None = None
+) -> argparse.ArgumentParser:
     """Return the argument parser of a command.
 
     Args:
         prog: name of the program in help and error messages.
         name: name of a subcommand; None for running a source.
+        default_model: model file for running a source without one; None requires MODEL.
     """
     if name is not None:
         command = SUBCOMMANDS[name]
@@ -61,16 +65,21 @@ def build_parser(prog: str = "kdedge-run", name: str | None = None) -> argparse.
         )
         parser.add_argument("--version", action="version", version=f"kdedge-runtime {__version__}")
     command.add_arguments(parser)
+    if name is None and default_model is not None:
+        (model,) = (action for action in parser._actions if action.dest == "model")
+        model.nargs, model.default, model.required = "?", str(default_model), False
+        model.help = f"{model.help} (default: {default_model.name})"
     parser.set_defaults(execute=command.execute)
     return parser
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run", default_model: Path | None = None) -> int:
     """Run the command.
 
     Args:
         argv: arguments after the command name; None for those of the process.
         prog: command name in help and error messages.
+        default_model: model file for running a source without one; None requires MODEL.
 
     Returns:
         The exit code: 0, the error's code (see `kdedge_runtime.errors`), or 130 for an interrupted run.
@@ -80,7 +89,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     name = words.pop(0) if words and words[0] in SUBCOMMANDS else None
-    arguments = build_parser(prog, name).parse_args(words)
+    arguments = build_parser(prog, name, default_model).parse_args(words)
     try:
         with _logging_to_stderr():
             failure: KdedgeError | None = arguments.execute(arguments)

@@ -38,8 +38,8 @@ class FolderSummary:
 def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSummary:
     """Write the images into class folders by their corrected labels, and annotated boxes to `boxes.csv`.
 
-    Images are named `CLASS/said-DIGEST.jpg` by content, so they never overwrite other images. The latest entry for an
-    image counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in image pixels.
+    Images are named `CLASS/feedback-DIGEST.jpg` by content, so they never overwrite other images. The latest entry for
+    an image counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in image pixels.
 
     Args:
         verdicts: entries, oldest first. Iterated twice, so pass a `FeedbackStore` or a list.
@@ -71,7 +71,7 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
         if label is None:
             continue
         images[label] += 1
-        file = f"{names[label]}/said-{digest[:8].hex()}.jpg"
+        file = f"{names[label]}/feedback-{digest[:8].hex()}.jpg"
         atomic_write(folder / file, verdict.frame_jpeg, durable=False)
         if box is not None:
             boxes.append((file, *_pixels(verdict, box)))

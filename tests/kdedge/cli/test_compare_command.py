@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from PIL import Image
 from training_toys import CLASSES, VAL, Outcome, write_foreign_file, write_scenes
 
-from kdedge.models.run_folder import BEST, PREDICTIONS
+from kdedge.models.run_folder import BEST, TEACHER_CACHE
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.training.compute_device import ComputeDevice
@@ -178,11 +178,11 @@ class TestCommand:
     ) -> None:
         """`kdedge compare runs/*/` after `kdedge distill … --cache-teacher 4`."""
         make_run(tmp_path / "run")
-        TeacherCache(tmp_path / PREDICTIONS, {"teacher": "t"})
+        TeacherCache(tmp_path / TEACHER_CACHE, {"teacher": "t"})
         outcome = command("compare", *sorted(tmp_path.iterdir()), "--json", "-o", tmp_path / "page.html")
         assert outcome.code == 0, outcome.err
         assert [json.loads(line)["run"] for line in outcome.out.splitlines()] == ["run"]
-        outcome = command("compare", tmp_path / PREDICTIONS)
+        outcome = command("compare", tmp_path / TEACHER_CACHE)
         assert outcome.code == 2 and "is not a run folder" in outcome.err
 
     def test_an_error_keeps_the_existing_page(self, command: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class TestRun:
         monkeypatch.setattr(NetworkTeacher, "__call__", never)
         for index, change in enumerate([{"seed": 1}, {"loss": "ce,kd"}, {"loss": "kd,map,cat:10"}, {"lr": 0.02}]):
             assert self.start(replace(request_with_cache, **change), tmp_path / str(index)).asked == 0
-        (folder,) = (tmp_path / "teacher-answers").iterdir()
+        (folder,) = (tmp_path / "teacher-outputs").iterdir()
         assert sorted(path.name for path in folder.iterdir()) == [
             "key.json", "val.safetensors", "view-0.safetensors", "view-1.safetensors",
         ]  # fmt: skip

@@ -35,7 +35,7 @@ def test_all_metrics_use_base_units(progress: RunProgress) -> None:
     samples = _samples(exposition({"model": 'a "b"\\c\nd'}, prediction, progress, HOT, 0.25, 2))
     assert samples["kdedge_info", (("model", 'a "b"\\c\nd'),)] == 1, "text is escaped"
     assert samples["kdedge_frames_total", ()] == 3
-    assert samples["kdedge_answers_total", (("label", "an infant"),)] == 3
+    assert samples["kdedge_predictions_total", (("label", "an infant"),)] == 3
     assert samples["kdedge_frame_age_seconds", ()] == pytest.approx(0.012)
     assert samples["kdedge_answer_probability", (("label", "an infant"),)] == 0.75
     assert samples["kdedge_last_answer_seconds", ()] == 0.25

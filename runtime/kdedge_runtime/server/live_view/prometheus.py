@@ -53,7 +53,7 @@ def _counters(progress: RunProgress) -> str:
             _counter("kdedge_frames_explained", "Frames with a map.", progress.explained),
             _counter("kdedge_reconnects", "Times that the source failed and recovered.", progress.reconnects),
             _counter("kdedge_frames_unreadable", "Frames that could not be decoded.", progress.unreadable),
-            _family("kdedge_answers_total", "counter", "Frames by predicted label.", predictions),
+            _family("kdedge_predictions_total", "counter", "Frames by predicted label.", predictions),
         ]
     )
 
