@@ -61,7 +61,7 @@ def check_goal_possible(min_map_correlation: float | None, max_drop: float | Non
         raise UsageError(f"--max-drop must be in percentage points from 0 to 100, such as 0.5; got {max_drop:g}.")
 
 
-def export_model_file(asked: ModelExport) -> None:
+def export_model_file(options: ModelExport) -> None:
     """Export the model files and print a summary.
 
     Raises:
@@ -72,12 +72,12 @@ def export_model_file(asked: ModelExport) -> None:
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
-    device = asked.device or "generic"
+    device = options.device or "generic"
     load_profile(device)
-    artifacts = Artifacts.open(asked.source)
-    artifacts.check_trainable(asked.weights)
-    if asked.data is not None:
-        check_data_source(asked.data)
+    artifacts = Artifacts.open(options.source)
+    artifacts.check_trainable(options.weights)
+    if options.data is not None:
+        check_data_source(options.data)
     import kdedge
     from kdedge.cli.export_summary import check_goal_reached, print_export
     from kdedge.cli.progress_bar import step_progress
@@ -85,16 +85,16 @@ def export_model_file(asked: ModelExport) -> None:
     with step_progress() as progress:
         result = kdedge.export(
             artifacts,
-            output=asked.output,
-            weights=asked.weights,
-            method=asked.method,
-            target_layer=asked.target_layer,
-            quantize=asked.quantize,
-            min_map_correlation=asked.min_map_correlation,
-            max_drop=asked.max_drop,
-            data=asked.data,
+            output=options.output,
+            weights=options.weights,
+            method=options.method,
+            target_layer=options.target_layer,
+            quantize=options.quantize,
+            min_map_correlation=options.min_map_correlation,
+            max_drop=options.max_drop,
+            data=options.data,
             device=device,
             progress=progress,
         )
-    print_export(result, artifacts, asked.data, asked.weights)
+    print_export(result, artifacts, options.data, options.weights)
     check_goal_reached(result)

@@ -91,45 +91,45 @@ class OnnxExport:
         return Geometry(self.resize or "crop", 1.0 if self.crop_fraction is None else self.crop_fraction)
 
 
-def export_onnx_file(asked: OnnxExport) -> None:
+def export_onnx_file(options: OnnxExport) -> None:
     """Write the file with its saliency map and print a summary."""
-    profile = load_profile(asked.device or "generic")
-    if asked.data is not None:
+    profile = load_profile(options.device or "generic")
+    if options.data is not None:
         from kdedge.data.readers.reader_choice import check_data_source
 
-        check_data_source(asked.data)
+        check_data_source(options.data)
     from kdedge.cli.import_summary import print_explained
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.onnx_explanation import explain_onnx
 
     with step_progress() as progress:
         result = explain_onnx(
-            asked.source,
-            output=asked.output,
-            target=asked.target,
-            method=asked.method,
-            pixels=asked.pixels(),
-            labels=asked.labels,
-            geometry=asked.geometry(),
-            side_px=asked.size,
-            head=asked.head,
+            options.source,
+            output=options.output,
+            target=options.target,
+            method=options.method,
+            pixels=options.pixels(),
+            labels=options.labels,
+            geometry=options.geometry(),
+            side_px=options.size,
+            head=options.head,
             progress=progress,
         )
-    print_explained(result, asked.source)
-    if asked.quantize:
-        _quantize(asked, result.file, profile)
+    print_explained(result, options.source)
+    if options.quantize:
+        _quantize(options, result.file, profile)
 
 
-def _quantize(asked: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
+def _quantize(options: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
     from kdedge.cli.console import flagged, stderr_console
     from kdedge.cli.export_summary import check_goal_reached, print_int8
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.onnx_quantization import quantize_onnx
     from kdedge_export.quantization import FidelityGoal
 
-    goal = FidelityGoal(asked.min_map_correlation, asked.max_drop)
+    goal = FidelityGoal(options.min_map_correlation, options.max_drop)
     with step_progress() as progress:
-        result = quantize_onnx(file, data=asked.data, goal=goal, profile=profile, progress=progress)
+        result = quantize_onnx(file, data=options.data, goal=goal, profile=profile, progress=progress)
     console = stderr_console()
     if result.problems is not None:
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)

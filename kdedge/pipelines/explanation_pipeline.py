@@ -5,8 +5,7 @@ from pathlib import Path
 
 from kdedge_runtime import Model
 from kdedge_runtime.explainers import make_explainer
-from kdedge_runtime.explainers.image_files import ExplainedImage
-from kdedge_runtime.explainers.image_files import explain_image as explain_files
+from kdedge_runtime.explainers.image_files import ExplainedImage, explain_images
 from kdedge_runtime.explainers.target_activations import target_activations
 from kdedge_runtime.model_source import open_model
 from kdedge_runtime.util.files import Location
@@ -53,6 +52,6 @@ def explain(
             else:
                 activations = target_activations
             explainer = make_explainer(loaded, method, budget_ms=budget_ms, parts=parts, activations_of=activations)
-        return explain_files(
+        return explain_images(
             loaded, list(map(Path, images)), Path(output), class_name=class_name, explainer=explainer, progress=progress
         )

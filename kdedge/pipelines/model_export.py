@@ -195,13 +195,13 @@ def _lineage(artifacts: Artifacts, trained: TrainedModel) -> dict[str, Any]:
     del data["source"]  # a path
     return {
         "student": student | {"source": artifacts.run.resolve().name},
-        "teacher": None if record.teacher is None else _taught_by(record.teacher),
+        "teacher": None if record.teacher is None else _teacher_lineage(record.teacher),
         "data": data,
         "model": asdict(replace(record.model, name=Path(record.model.name).name)),
     }
 
 
-def _taught_by(teacher: dict[str, Any]) -> dict[str, Any]:
+def _teacher_lineage(teacher: dict[str, Any]) -> dict[str, Any]:
     """Return the name of a run's teacher and its weights hash; for an ensemble all names, without a hash."""
     names = [Path(member["source"]).name for member in teacher.get("members", [teacher])]
     return {"name": " + ".join(names), "weights_sha256": teacher.get("weights_sha256")}

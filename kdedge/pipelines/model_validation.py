@@ -186,7 +186,7 @@ def _validation_set(
         source=Data(
             f"{collection.name}, validation split ({_DIVIDED[collection.split]})",
             collection.fingerprint,
-            chose_epoch=_are_the_runs(collection, files.record),
+            chose_epoch=_is_training_data(collection, files.record),
         ),
     )
 
@@ -233,7 +233,7 @@ def _labels(files: ExportedFiles) -> tuple[str, ...]:
     return files.fp32.metadata.labels if files.run is None and unnamed else trained
 
 
-def _are_the_runs(collection: DatasetIndex, record: RunRecord | None) -> bool:
+def _is_training_data(collection: DatasetIndex, record: RunRecord | None) -> bool:
     """Return True if these are the images that the run was trained with, in any location."""
     if record is None:
         return False
@@ -242,7 +242,7 @@ def _are_the_runs(collection: DatasetIndex, record: RunRecord | None) -> bool:
 
 def _held_out(collection: DatasetIndex, decoded: DecodedImages, files: ExportedFiles) -> Flags | None:
     """Return a mask of images not used to fit the temperature, or None if none were used."""
-    if not _are_the_runs(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
+    if not _is_training_data(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
         return None
     fitted = {sample.name for sample in fitting_half(collection.val).samples}
     return np.array([sample.name not in fitted for sample in decoded.samples])

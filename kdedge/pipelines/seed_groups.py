@@ -14,7 +14,7 @@ __all__ = ["SeedGroup", "Spread", "comparability_warnings", "group_by_seed", "sp
 _NAMES_SHOWN = 4
 _PARTS = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 """Splits names into numbers, words and separators."""
-_TOLD_ELSEWHERE = frozenset(
+_RECORDED_ELSEWHERE = frozenset(
     {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "images_per_class"}
     | {"recipe", "recipe_sha256", "epochs", "batch_size", "lr", "loss", "temperature", "flip", "cache_teacher", "seed"}
 )
@@ -105,7 +105,7 @@ def _settings(run: RunHistory) -> str:
     # Measured loss weights differ slightly between runs.
     measured = recipe.get("measured", ())
     recipe["loss"] = {name: None if name in measured else weight for name, weight in recipe["loss"].items()}
-    options = {name: value for name, value in record.request.items() if name not in _TOLD_ELSEWHERE}
+    options = {name: value for name, value in record.request.items() if name not in _RECORDED_ELSEWHERE}
     data = {name: value for name, value in record.data.items() if name not in ("root", "source")}
     spec = [asdict(record.model), asdict(record.input), record.kind]
     return json.dumps([spec, data, recipe, options, run.taught_by], sort_keys=True)

@@ -102,9 +102,9 @@ class Evaluator:
     def teacher_outputs(self) -> EvalOutputs | None:
         """Outputs of the teacher on the validation images, or None without a teacher."""
         if self._teacher is None or self._cache is None:
-            return self.ask_teacher(self.val)
+            return self.evaluate_teacher(self.val)
         if self._cache.read("val") is None:
-            outputs = self.ask_teacher(self.val)
+            outputs = self.evaluate_teacher(self.val)
             if outputs is not None and self._train_step.group.is_main:
                 classes = outputs.logits.argmax(dim=1, keepdim=True)
                 maps = None if outputs.maps is None else outputs.maps[:, None]
@@ -130,11 +130,11 @@ class Evaluator:
 
         Args:
             store: test images.
-            teacher: teacher outputs on them, see `ask_teacher`.
+            teacher: teacher outputs on them, see `evaluate_teacher`.
         """
         return {f"test_{name}": value for name, value in self._figures(store, teacher).items()}
 
-    def ask_teacher(self, store: ImageStore) -> EvalOutputs | None:
+    def evaluate_teacher(self, store: ImageStore) -> EvalOutputs | None:
         """Evaluate the teacher on images; None without a teacher."""
         return None if self._teacher is None else evaluate(self._teacher, store, 1, self._train_step.group)
 

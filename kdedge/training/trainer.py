@@ -96,7 +96,7 @@ class Trainer:
         Returns:
             `test_top1`, `test_loss` and so on under each name, see `Evaluator.test`.
         """
-        outputs, figures = self.evaluator.ask_teacher(images), {}
+        outputs, figures = self.evaluator.evaluate_teacher(images), {}
         for name, file in weights.items():
             load_state(self.train_step.student.model, read_state(file), str(file))
             figures[name] = self.evaluator.test(images, outputs)

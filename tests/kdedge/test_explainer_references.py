@@ -66,8 +66,8 @@ class Recording(MaskedScorer):
         self.kept: list[np.ndarray] = []
         self.predictions: list[float] = []
 
-    def ask(self, keep: np.ndarray) -> np.ndarray:
-        predictions = super().ask(keep)
+    def score(self, keep: np.ndarray) -> np.ndarray:
+        predictions = super().score(keep)
         self.kept.extend(keep)
         self.predictions.extend(predictions)
         return predictions
@@ -107,13 +107,13 @@ def test_lime_equals_lime_on_equal_samples(model: Model, case: tuple[np.ndarray,
     metrics = pytest.importorskip("sklearn.metrics")
     picture, class_index = case
     parts = superpixels(picture, 30)
-    probe = Recording(score_of(model, class_index), picture, hidden_color(model))
-    ours = lime(probe, parts)
+    scorer = Recording(score_of(model, class_index), picture, hidden_color(model))
+    ours = lime(scorer, parts)
     first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(int(parts.max()) + 1)]
-    shown = np.stack(probe.kept).reshape(-1, parts.size)[:, first]
+    shown = np.stack(scorer.kept).reshape(-1, parts.size)[:, first]
     distances = metrics.pairwise_distances(shown, shown[:1], metric="cosine").ravel()
     base = lime_base.LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
-    scores = np.array(probe.predictions)[:, None]
+    scores = np.array(scorer.predictions)[:, None]
     _, explained, _, _ = base.explain_instance_with_data(
         shown, scores, distances, 0, num_features=len(first), feature_selection="none"
     )
@@ -147,11 +147,11 @@ class TestShap:
     def value(model: Model, case: tuple[np.ndarray, int], parts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Return the value function that `shap` expects: rows of zeros and ones, one column per part."""
         picture, class_index = case
-        probe = MaskedScorer(score_of(model, class_index), picture, hidden_color(model))
+        scorer = MaskedScorer(score_of(model, class_index), picture, hidden_color(model))
 
         def of(rows: np.ndarray) -> np.ndarray:
             shown = np.asarray(rows, bool)[:, parts].astype(np.float32)
-            return np.concatenate([probe.ask(batch) for batch in np.array_split(shown, -(-len(shown) // 8))])
+            return np.concatenate([scorer.score(batch) for batch in np.array_split(shown, -(-len(shown) // 8))])
 
         return of
 

@@ -108,10 +108,10 @@ def add_saliency(
         return _copied(source, output, props)
     original, logits = _with_logits(original, str(source), had_map, head, side_px)
     view = GraphIndex(original)
-    looked_at = Outputs.from_json(props[OUTPUTS]).target_layer if had_map else target
+    probed = Outputs.from_json(props[OUTPUTS]).target_layer if had_map else target
 
     def find(is_cut: bool) -> ClassifierGraph:
-        return analyze_classifier(view, str(source), logits, target=looked_at, side_px=side_px, is_cut=is_cut)
+        return analyze_classifier(view, str(source), logits, target=probed, side_px=side_px, is_cut=is_cut)
 
     model, builder = onnx.ModelProto(), NodeBuilder(view)
     model.CopyFrom(original)

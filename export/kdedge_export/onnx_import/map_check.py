@@ -128,14 +128,14 @@ def _error(found: dict[str, Array], parts: ClassifierGraph, saliency: SaliencyNo
     formula = _relative_to(saliency_map, np.abs(saliency_map - expected).max())
     if gradient is None or not formula <= CONFIRMED:
         return formula
-    looked_at = _LookedAt(parts, found[parts.target][0].astype(np.float64)[None], score)
-    of_gradient = _against_differences(gradient[0].astype(np.float64)[None], looked_at, found[parts.target].dtype.name)
-    of_positions = _against_changed_positions(saliency_map, looked_at, saliency.method, found[parts.target].dtype.name)
+    probed = _ProbedFeatures(parts, found[parts.target][0].astype(np.float64)[None], score)
+    of_gradient = _against_differences(gradient[0].astype(np.float64)[None], probed, found[parts.target].dtype.name)
+    of_positions = _against_changed_positions(saliency_map, probed, saliency.method, found[parts.target].dtype.name)
     return max(formula, of_gradient, of_positions)
 
 
 @dataclass(frozen=True)
-class _LookedAt:
+class _ProbedFeatures:
     parts: ClassifierGraph
     features: NDArray[np.float64]
     """Features of one image, `[1, …]`."""
@@ -179,21 +179,21 @@ class _LookedAt:
         return np.pad(whole, ((0, 0), (prefix, 0), (0, 0))) if prefix else whole
 
 
-def _against_differences(gradient: NDArray[np.float64], looked_at: _LookedAt, dtype: str) -> float:
+def _against_differences(gradient: NDArray[np.float64], probed: _ProbedFeatures, dtype: str) -> float:
     """Compare the gradient with the change of the logit along random directions, shared by all positions if it is."""
     rng = np.random.default_rng(0)
-    spread = float(looked_at.features.std()) or 1.0  # for constant features, which any step changes
+    spread = float(probed.features.std()) or 1.0  # for constant features, which any step changes
     steps = [share * spread for share in _STEPS[dtype]]
-    slopes = looked_at.over_features(gradient)
-    directions = np.concatenate([looked_at.over_features(rng.normal(size=gradient.shape)) for _ in range(_DIRECTIONS)])
+    slopes = probed.over_features(gradient)
+    directions = np.concatenate([probed.over_features(rng.normal(size=gradient.shape)) for _ in range(_DIRECTIONS)])
     expected = (slopes * directions).reshape(_DIRECTIONS, -1).sum(axis=1)
-    measured = looked_at.slopes(directions, expected, 0.5 * CONFIRMED * np.abs(expected), steps)
+    measured = probed.slopes(directions, expected, 0.5 * CONFIRMED * np.abs(expected), steps)
     # Over random directions this estimates the norm of the gradient's error relative to the gradient's.
     return float(np.linalg.norm(measured - expected)) / max(float(np.linalg.norm(measured)), 1e-12)
 
 
 def _against_changed_positions(
-    saliency_map: NDArray[np.float64], looked_at: _LookedAt, method: str, dtype: str
+    saliency_map: NDArray[np.float64], probed: _ProbedFeatures, method: str, dtype: str
 ) -> float:
     """Compare the extreme map positions with the change of the logit when their features change.
 
@@ -203,20 +203,20 @@ def _against_changed_positions(
     """
     if method not in ("gradcam", "hirescam"):
         return 0.0
-    layout, most, directions = looked_at.parts.layout, float(np.abs(saliency_map).max()), []
+    layout, most, directions = probed.parts.layout, float(np.abs(saliency_map).max()), []
     positions = saliency_map.size if method == "gradcam" else 1
     tried = _extremes(saliency_map)
     for position in tried:
         mask = np.zeros(saliency_map.shape)
         mask[position] = 1
-        direction = looked_at.features * layout.over_positions(mask, 0.0)
+        direction = probed.features * layout.over_positions(mask, 0.0)
         if method == "gradcam":
             every = layout.over_positions(np.ones(saliency_map.shape), 0.0)
             direction = direction.sum(layout.position_axes, keepdims=True) * every
         directions.append(direction)
     expected = np.array([saliency_map[position] for position in tried]) * positions
     least = np.full(len(tried), 0.5 * CONFIRMED * most * positions)
-    measured = looked_at.slopes(np.concatenate(directions), expected, least, _STEPS[dtype])
+    measured = probed.slopes(np.concatenate(directions), expected, least, _STEPS[dtype])
     return _relative_to(saliency_map, float(np.abs(measured - expected).max()) / positions)
 
 

@@ -10,12 +10,12 @@ from kdedge_export.spatial_layout import SpatialLayout
 
 __all__ = ["map_by_definition"]
 
-_Cells = NDArray[np.float64]
+_Positions = NDArray[np.float64]
 _LEAST_SHARE, _EPSILON = 1e-3, 1e-7
 """Constants of Grad-CAM++ and XGrad-CAM, see `kdedge_export.onnx_import.graph_methods`."""
 
 
-def map_by_definition(method: str, features: Array, gradient: Array | None, layout: SpatialLayout) -> _Cells:
+def map_by_definition(method: str, features: Array, gradient: Array | None, layout: SpatialLayout) -> _Positions:
     """Compute the map of one image from its features and their gradient.
 
     Args:
@@ -36,43 +36,43 @@ def map_by_definition(method: str, features: Array, gradient: Array | None, layo
     return _DEFINITIONS[method](positions, slopes).reshape(layout.height, layout.width)
 
 
-def _by_channel(tensor: Array, layout: SpatialLayout) -> _Cells:
-    first: _Cells = np.moveaxis(tensor.astype(np.float64), layout.channel_axis, 1)[0]
+def _by_channel(tensor: Array, layout: SpatialLayout) -> _Positions:
+    first: _Positions = np.moveaxis(tensor.astype(np.float64), layout.channel_axis, 1)[0]
     return first.reshape(len(first), -1)
 
 
-def _gradcam(features: _Cells, gradient: _Cells) -> _Cells:
+def _gradcam(features: _Positions, gradient: _Positions) -> _Positions:
     return np.asarray(gradient.mean(axis=1) @ features)
 
 
-def _gradcam_plus_plus(features: _Cells, gradient: _Cells) -> _Cells:
+def _gradcam_plus_plus(features: _Positions, gradient: _Positions) -> _Positions:
     product = features.sum(axis=1, keepdims=True) * gradient
     is_sound = np.abs(2 + product) > _LEAST_SHARE * (2 + np.abs(product))
     shares = np.divide(1.0, 2 + product, out=np.zeros_like(product), where=is_sound)
     return np.asarray((shares * np.maximum(gradient, 0)).sum(axis=1) @ features)
 
 
-def _hirescam(features: _Cells, gradient: _Cells) -> _Cells:
+def _hirescam(features: _Positions, gradient: _Positions) -> _Positions:
     return np.asarray((gradient * features).sum(axis=0))
 
 
-def _layercam(features: _Cells, gradient: _Cells) -> _Cells:
+def _layercam(features: _Positions, gradient: _Positions) -> _Positions:
     return np.asarray((np.maximum(gradient, 0) * features).sum(axis=0))
 
 
-def _xgradcam(features: _Cells, gradient: _Cells) -> _Cells:
+def _xgradcam(features: _Positions, gradient: _Positions) -> _Positions:
     shares = features / (features.sum(axis=1, keepdims=True) + _EPSILON)
     return np.asarray((gradient * shares).sum(axis=1) @ features)
 
 
-def _eigencam(features: _Cells, _: _Cells) -> _Cells:
+def _eigencam(features: _Positions, _: _Positions) -> _Positions:
     rows = (features - features.mean(axis=1, keepdims=True)).T
     projection = rows @ np.linalg.svd(rows, full_matrices=False)[2][0]
     is_flipped = abs(projection.min()) > abs(projection.max())
     return np.asarray(-projection if is_flipped else projection)
 
 
-_DEFINITIONS: dict[str, Callable[[_Cells, _Cells], _Cells]] = {
+_DEFINITIONS: dict[str, Callable[[_Positions, _Positions], _Positions]] = {
     "gradcam": _gradcam,
     "gradcam++": _gradcam_plus_plus,
     "hirescam": _hirescam,

@@ -60,7 +60,7 @@ class FidelityEvaluator:
         self._images, self._targets = images, targets
         self._classes: NDArray[np.int64] = np.full(len(images), -1)
         self._every = np.arange(len(images))
-        self._logits, self._maps = self._ask(model, self._every)
+        self._logits, self._maps = self._run(model, self._every)
         self._classes = self._logits.argmax(axis=1)
 
     def __len__(self) -> int:
@@ -71,12 +71,12 @@ class FidelityEvaluator:
         """Fidelity of the fp32 graph itself, without losses."""
         return self._compare(self._logits, self._maps, self._every)
 
-    def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
+    def evaluate(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
         """Evaluate another graph, on `images` evenly spaced images if given, since classes are in order."""
         numbers = self._every if images is None else evenly_spaced(len(self._images), images)
-        return self._compare(*self._ask(model, numbers), numbers)
+        return self._compare(*self._run(model, numbers), numbers)
 
-    def _ask(self, model: onnx.ModelProto, numbers: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
+    def _run(self, model: onnx.ModelProto, numbers: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
         session = open_session(model, exact_int8=True)
         has_map = any(item.name == "saliency_map" for item in session.get_outputs())
         wanted = ["logits", "saliency_map"] if has_map else ["logits"]

@@ -100,7 +100,7 @@ def search(
     fp32: onnx.ModelProto,
     build: Build,
     layers: tuple[QuantizableLayer, ...],
-    judge: FidelityEvaluator,
+    evaluator: FidelityEvaluator,
     image: Pixels,
     goal: FidelityGoal,
     progress: ProgressCallback,
@@ -114,7 +114,7 @@ def search(
         fp32: the fp32 graph.
         build: builds the quantized graph.
         layers: layers that may be kept in fp32.
-        judge: evaluator with the fp32 graph's results on held-out images.
+        evaluator: evaluator with the fp32 graph's results on held-out images.
         image: uint8 `[1, H, W, 3]` for timing.
         goal: the target; an empty one is met by plain int8.
         progress: called while single layers and then sets of layers are measured.
@@ -122,7 +122,7 @@ def search(
     Raises:
         UsageError: a map target is set, but the graph has no map.
     """
-    if goal.min_map_correlation is not None and judge.itself.map_pearson is None:
+    if goal.min_map_correlation is not None and evaluator.itself.map_pearson is None:
         raise UsageError(
             "The model has no map, so there are no heatmaps to keep. Export it with a map, or omit --keep-heatmaps."
         )
@@ -132,7 +132,7 @@ def search(
         model = build([name for layer in chosen for name in layer.nodes])
         fp32_ms, latency_ms = paired_latency_ms([reference, open_session(model, exact_int8=False)], image)
         names = tuple(layer.name for layer in layers if layer in chosen)
-        return TradeoffPoint(names, model.ByteSize(), latency_ms, fp32_ms, judge.judge(model))
+        return TradeoffPoint(names, model.ByteSize(), latency_ms, fp32_ms, evaluator.evaluate(model))
 
     points = [measure(())]
     whole = TradeoffPoint(
@@ -140,11 +140,11 @@ def search(
         fp32.ByteSize(),
         points[0].fp32_latency_ms,
         points[0].fp32_latency_ms,
-        judge.itself,
+        evaluator.itself,
     )
 
     def result(point: TradeoffPoint) -> Tradeoff:
-        return Tradeoff(tuple(points), point, whole, len(judge), goal, len(layers))
+        return Tradeoff(tuple(points), point, whole, len(evaluator), goal, len(layers))
 
     if goal.kept(points[0].fidelity):
         return result(points[0])
@@ -152,7 +152,7 @@ def search(
     every = frozenset(name for layer in layers for name in layer.nodes)
     progress("measuring layers", 0, len(layers))
     for number, layer in enumerate(layers):
-        alone.append(judge.judge(build(every - layer.nodes), _RANKED_ON))
+        alone.append(evaluator.evaluate(build(every - layer.nodes), _RANKED_ON))
         progress("measuring layers", number + 1, len(layers))
     by_maps = sorted(range(len(layers)), key=lambda index: alone[index].map_pearson or 0.0)
     by_predictions = sorted(range(len(layers)), key=lambda index: -alone[index].logits_error)

@@ -84,11 +84,11 @@ def quantize(
             "Quantization needs calibration images, but there are none. Name a folder with images: --data DIR."
         )
     rewritten = prepare_graph(graph, bytes_in=recipe.activations == "uint8")
-    judge = FidelityEvaluator(graph.model, held_out, targets)
-    method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, progress)
+    evaluator = FidelityEvaluator(graph.model, held_out, targets)
+    method, losses, ranges = _choose_ranges(rewritten, calibration, evaluator, recipe, progress)
     build = partial(insert_quantization, rewritten, ranges, recipe)
     layers = layers_of(rewritten)
-    tradeoff = search(graph.model, build, layers, judge, calibration[:1], goal or FidelityGoal(), progress)
+    tradeoff = search(graph.model, build, layers, evaluator, calibration[:1], goal or FidelityGoal(), progress)
     kept = set(tradeoff.chosen.float_layers)
     model = build([name for layer in layers if layer.name in kept for name in layer.nodes])
     timed = [open_session(each, exact_int8=False) for each in (graph.model, model)]
@@ -114,7 +114,7 @@ def quantize(
 def _choose_ranges(
     rewritten: PreparedGraph,
     calibration: Pixels,
-    judge: FidelityEvaluator,
+    evaluator: FidelityEvaluator,
     recipe: QuantizationRecipe,
     progress: ProgressCallback,
 ) -> tuple[str, dict[str, float], Mapping[str, Range]]:
@@ -134,7 +134,7 @@ def _choose_ranges(
     losses: dict[str, float] = {}
     progress("choosing ranges", 0, len(ways))
     for number, (way, ranges) in enumerate(ways.items()):
-        losses[way] = judge.judge(insert_quantization(rewritten, ranges, recipe), _RANGES_CHOSEN_ON).loss
+        losses[way] = evaluator.evaluate(insert_quantization(rewritten, ranges, recipe), _RANGES_CHOSEN_ON).loss
         progress("choosing ranges", number + 1, len(ways))
     best = min(ways, key=lambda way: losses[way])
     return best, losses, ways[best]

@@ -13,8 +13,8 @@ __all__ = [
     "MeasuredSample",
     "Unit",
     "applicable",
-    "judge",
-    "judge_sample",
+    "check_value",
+    "check_sample",
     "inconclusive",
     "verdict",
 ]
@@ -80,7 +80,7 @@ class MeasuredSample:
     """Maximum number of images this value is ever measured on; None for no limit."""
 
 
-def judge(
+def check_value(
     key: str,
     name: str,
     measured: float | None,
@@ -97,7 +97,7 @@ def judge(
     return Check(key, name, measured, relation, bound, unit, "failed", reason=reason)
 
 
-def judge_sample(
+def check_sample(
     key: str,
     name: str,
     sample: MeasuredSample,
@@ -112,7 +112,7 @@ def judge_sample(
     """
     measured, interval = sample.measured, sample.interval
     if measured is None or not _kept(measured, relation, bound):
-        return replace(judge(key, name, measured, relation, bound, unit, reason), interval=interval)
+        return replace(check_value(key, name, measured, relation, bound, unit, reason), interval=interval)
     end = None if interval is None else interval.low if relation == ">=" else interval.high
     if end is not None and _kept(end, relation, bound):
         return Check(key, name, measured, relation, bound, unit, "passed", interval)

@@ -3,14 +3,14 @@
 from kdedge_export.candidates import Role
 from kdedge_export.metrics.comparison import Comparison, MapComparison
 from kdedge_export.metrics.confidence import fewest_for_percentile
-from kdedge_export.validation.check import Check, MeasuredSample, Outcome, Relation, Unit, judge, judge_sample
+from kdedge_export.validation.check import Check, MeasuredSample, Outcome, Relation, Unit, check_sample, check_value
 from kdedge_export.validation.exactness import Exactness
 from kdedge_export.validation.float_tolerance import WorstCase
 from kdedge_export.validation.gates import NO_STUDENT, Gates
 from kdedge_export.validation.other_classes import OtherClasses
 from kdedge_runtime.diagnostics.default_class import DefaultClass
 
-__all__ = ["check_comparison", "check_default_class", "check_other_classes", "unasked_of_fp32"]
+__all__ = ["check_comparison", "check_default_class", "check_other_classes", "inapplicable_fp32_checks"]
 
 _NO_MAP = "no saliency map in the model file"
 _LOST_MAP = f"{_NO_MAP}, but its reference has one"
@@ -43,7 +43,7 @@ def check_comparison(
     return ()
 
 
-def unasked_of_fp32(gates: Gates) -> tuple[Check, ...]:
+def inapplicable_fp32_checks(gates: Gates) -> tuple[Check, ...]:
     """Return the comparisons with PyTorch as not applicable, for model files from other frameworks.
 
     Args:
@@ -68,8 +68,8 @@ def check_default_class(role: Role, found: DefaultClass | None) -> Check:
     """
     key, name = f"{role}_default_class", f"{role} explains its top-1 class by default"
     if found is None:
-        return judge(key, name, None, ">=", 1.0, "share", _NO_MAP)
-    return judge(key, name, found.kept / found.images, ">=", 1.0, "share", found.fault)
+        return check_value(key, name, None, ">=", 1.0, "share", _NO_MAP)
+    return check_value(key, name, found.kept / found.images, ">=", 1.0, "share", found.fault)
 
 
 def check_other_classes(role: Role, found: OtherClasses | None, gates: Gates, why_not: str) -> Check:
@@ -86,11 +86,11 @@ def check_other_classes(role: Role, found: OtherClasses | None, gates: Gates, wh
     if role == "fp32":
         key, name = _OTHER_CLASSES
         if found is None or found.fp32_error is None:
-            return judge(key, name, None, "<=", gates.fp32_map_error, "error", why_not)
+            return check_value(key, name, None, "<=", gates.fp32_map_error, "error", why_not)
         return _check_hardest(key, name, found.fp32_error)
     key, name = "int8_other_map_pearson", "int8 map Pearson, other classes"
     measured = None if found is None else found.int8_pearson
-    return judge(key, name, measured, ">=", gates.int8_other_map_pearson, "correlation", why_not)
+    return check_value(key, name, measured, ">=", gates.int8_other_map_pearson, "correlation", why_not)
 
 
 def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, ties: int) -> tuple[Check, ...]:
@@ -100,12 +100,12 @@ def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, t
     bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
     plain = comparison.logits_error, comparison.kl, None if maps is None else maps.error_relative
     decisive = (None,) * 3 if exact is None else (exact.logits, exact.kl, exact.maps)
-    checks = [judge(*_AGREEMENT, agreement, ">=", gates.fp32_agreement, "share")]
+    checks = [check_value(*_AGREEMENT, agreement, ">=", gates.fp32_agreement, "share")]
     for (key, name, unit), bound, figure, image in zip(_FP32_NAMES, bounds, plain, decisive, strict=True):
         if key == "fp32_map_error" and (lost := _lost(key, name, comparison, bound)) is not None:
             checks.append(lost)
         elif image is None:
-            checks.append(judge(key, name, figure, "<=", bound, unit))
+            checks.append(check_value(key, name, figure, "<=", bound, unit))
         else:
             checks.append(_check_hardest(key, name, image, unit))
     return tuple(checks)
@@ -116,7 +116,7 @@ def _lost(key: str, name: str, comparison: Comparison, bound: float) -> Check | 
     if comparison.maps is not None:
         return None
     if not comparison.lost_map:
-        return judge(key, name, None, "<=", bound, "error", _NO_MAP)
+        return check_value(key, name, None, "<=", bound, "error", _NO_MAP)
     return Check(key, name, None, "<=", bound, "error", "failed", reason=_LOST_MAP)
 
 
@@ -135,16 +135,16 @@ def _check_int8_predictions(comparison: Comparison, gates: Gates) -> list[Check]
     drop = MeasuredSample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
     key, bound = "int8_top1_drop_points", gates.int8_top1_drop_points
     unlabeled = "the images have no labels" if drop.measured is None else None
-    checks = [judge_sample(key, "int8 top-1 drop", drop, "<=", bound, "points", unlabeled)]
+    checks = [check_sample(key, "int8 top-1 drop", drop, "<=", bound, "points", unlabeled)]
     if drop.measured is None:
         kept = MeasuredSample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
         bound = gates.int8_agreement
-        checks.append(judge_sample("int8_agreement", "int8 top-1 agreement", kept, ">=", bound, "share"))
+        checks.append(check_sample("int8_agreement", "int8 top-1 agreement", kept, ">=", bound, "share"))
     kl = MeasuredSample(comparison.kl_capped, intervals["kl_capped"], n, n, worst=1.0)
-    checks.append(judge_sample("int8_kl", "int8 KL divergence, mean", kl, "<=", gates.int8_kl, "nats"))
+    checks.append(check_sample("int8_kl", "int8 KL divergence, mean", kl, "<=", gates.int8_kl, "nats"))
     away = MeasuredSample(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
     key, bound = "int8_logits_distance", gates.int8_logits_distance
-    checks.append(judge_sample(key, "int8 logits distance, mean", away, "<=", bound, "share"))
+    checks.append(check_sample(key, "int8 logits distance, mean", away, "<=", bound, "share"))
     return checks
 
 
@@ -165,7 +165,7 @@ def _check_int8_maps(comparison: Comparison, gates: Gates) -> list[Check]:
         ]
     constant = None if maps.defined else "every map is constant"
     return [
-        judge_sample(key, name, sample, relation, bound, unit, constant)
+        check_sample(key, name, sample, relation, bound, unit, constant)
         for (key, name), bound, (relation, unit), sample in zip(
             named, bounds, _MAP_UNITS, _map_samples(maps, n), strict=True
         )

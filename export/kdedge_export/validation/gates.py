@@ -17,7 +17,7 @@ from typing import Literal
 from kdedge_export.candidates import Role
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
 from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, Test
-from kdedge_export.validation.check import Check, MeasuredSample, Unit, judge, judge_sample
+from kdedge_export.validation.check import Check, MeasuredSample, Unit, check_sample, check_value
 from kdedge_export.validation.float_tolerance import CEILING
 from kdedge_export.validation.footprint import Footprint
 from kdedge_runtime.devices import Budgets
@@ -93,7 +93,7 @@ def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[st
     pairs = list(zip_longest(expected, labels))
     odd = next((f"class {place} is {b!r}, trained as {a!r}" for place, (a, b) in enumerate(pairs) if a != b), None)
     share = sum(a == b for a, b in pairs) / max(len(pairs), 1)
-    return judge(key, name, share, ">=", 1.0, "share", odd)
+    return check_value(key, name, share, ">=", 1.0, "share", odd)
 
 
 def check_input(role: Role, expected: ImageInput | None, stated: ImageInput) -> Check:
@@ -114,7 +114,7 @@ def check_input(role: Role, expected: ImageInput | None, stated: ImageInput) -> 
     odd = [
         f"{name} is {found[name]!r}, trained with {value!r}" for name, value in trained.items() if found[name] != value
     ]
-    return judge(key, name, 1 - len(odd) / len(trained), ">=", 1.0, "share", "; ".join(odd) or None)
+    return check_value(key, name, 1 - len(odd) / len(trained), ">=", 1.0, "share", "; ".join(odd) or None)
 
 
 def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
@@ -129,16 +129,16 @@ def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
     key, name = _named(row.role, row.test)
     known = SALIENCY_METHODS.get(method)  # None for a file without a map
     if known is not None and not known.is_class_specific and row.test != "image":
-        return judge(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
+        return check_value(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
     alike = MeasuredSample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
-    return judge_sample(key, name, alike, "<=", gates.map_stays, "correlation")
+    return check_sample(key, name, alike, "<=", gates.map_stays, "correlation")
 
 
 def check_unchanged(role: Role, test: Literal["class", "image"], gates: Gates) -> Check:
     """Return the check of a change that is impossible with a single class or a single image."""
     key, name = _named(role, test)
     if test == "class":
-        return judge(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
+        return check_value(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
     reason = "with 1 image; at least 2 are needed"
     return Check(key, name, None, "<=", gates.map_stays, "correlation", "inconclusive", images_needed=2, reason=reason)
 
@@ -160,7 +160,7 @@ def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gat
     interval = margin.intervals["margin"]
     sample = MeasuredSample(margin.margin, interval, images, images, worst=-MOST_MARGIN, most=FAITH_IMAGES)
     name = f"{role} map more faithful than a random map"
-    return (judge_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
+    return (check_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
 
 
 def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
@@ -178,7 +178,7 @@ def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[C
         ("latency_ms", "latency, measured here", footprint.latency_ms, budgets.latency_ms, "ms"),
     )
     return tuple(
-        judge(f"{role}_{key}", f"{role} {name}", measured, "<=", most, unit)
+        check_value(f"{role}_{key}", f"{role} {name}", measured, "<=", most, unit)
         for key, name, measured, most, unit in figures
         if most is not None
     )

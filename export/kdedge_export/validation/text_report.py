@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from kdedge_export.html.text import AS_GOOD_AS_ONE
 from kdedge_export.validation.check import Check, Outcome, Unit
 
-__all__ = ["asked_for", "checklist", "found", "outcome_words", "plain_speed", "spread"]
+__all__ = ["bound_text", "checklist", "found", "outcome_words", "plain_speed", "spread"]
 
 _MARKS: dict[Outcome, str] = {
     "passed": "[✓]",
@@ -51,7 +51,7 @@ def spread(check: Check) -> str:
     return f"[{_as_precise(check.interval.low, check)}, {_as_precise(check.interval.high, check)}]"
 
 
-def asked_for(check: Check) -> str:
+def bound_text(check: Check) -> str:
     """Format the bound with its relation: `>= 0.98`."""
     return f"{check.relation} {_bound(check.bound, check.unit)}"
 
@@ -103,7 +103,7 @@ def _line(check: Check, name_width: int, found_width: int, spread_width: int) ->
     if check.passed is None:
         return start + found(check)
     figures = f"{found(check):<{found_width}}  " + (f"{spread(check):<{spread_width}}  " if spread_width else "")
-    return f"{start}{figures}({asked_for(check)})  {outcome_words(check)}".rstrip()
+    return f"{start}{figures}({bound_text(check)})  {outcome_words(check)}".rstrip()
 
 
 def _as_precise(value: float, check: Check) -> str:

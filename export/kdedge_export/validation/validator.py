@@ -17,7 +17,7 @@ from kdedge_export.validation.fidelity_checks import (
     check_comparison,
     check_default_class,
     check_other_classes,
-    unasked_of_fp32,
+    inapplicable_fp32_checks,
 )
 from kdedge_export.validation.float_tolerance import is_tied
 from kdedge_export.validation.gates import (
@@ -93,7 +93,7 @@ def validate(
     gates, deployment = gates or Gates(), deployment or Deployment()
     images, targets, labels, fp32 = data.images, data.targets, data.labels, models.fp32
     asked = models.by_role
-    predictions = _ask_all(asked, images, labels, progress)
+    predictions = _predict_all(asked, images, labels, progress)
     pairs = {
         role: (predictions[against], found)
         for role, found in predictions.items()
@@ -143,7 +143,7 @@ def validate(
         device=deployment.device,
         quick=quick,
         aligned=aligned,
-        notes=(*notes, *_told(ties, aligned, data, models.int8)),
+        notes=(*notes, *_rounding_notes(ties, aligned, data, models.int8)),
     )
     evidence = SampleGallery(
         images=images,
@@ -168,7 +168,7 @@ def write_report(report: ValidationReport, evidence: SampleGallery, folder: Path
     return page, document
 
 
-def _told(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8: Model | None) -> list[str]:
+def _rounding_notes(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8: Model | None) -> list[str]:
     """Return notes on differences caused only by rounding, and on kernels that saturate."""
     notes = []
     if ties:
@@ -190,7 +190,7 @@ def _told(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8:
     return notes
 
 
-def _ask_all(
+def _predict_all(
     models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: ProgressCallback
 ) -> dict[Role, Predictions]:
     """Predict with every model in the order of `models`, explaining the source model's top-1 classes."""
@@ -222,7 +222,11 @@ def _checks(
     checks: list[Check] = []
     for role, model in subject.files.items():
         is_origin = role == subject.origin  # a comparison with itself
-        checks += unasked_of_fp32(gates) if is_origin else check_comparison(role, comparisons[role], gates, exact, ties)
+        checks += (
+            inapplicable_fp32_checks(gates)
+            if is_origin
+            else check_comparison(role, comparisons[role], gates, exact, ties)
+        )
         checks.append(check_labels(role, None if is_origin else labels, model.metadata.labels))
         if spec is not None:
             checks.append(check_input(role, None if is_origin else spec, model.metadata.input))

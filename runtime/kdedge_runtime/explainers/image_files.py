@@ -21,7 +21,7 @@ from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable
 from kdedge_runtime.util.images import image_files, read_image
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["ExplainedImage", "explain_image", "explanation_image"]
+__all__ = ["ExplainedImage", "explain_images", "explanation_image"]
 
 _GAP_PX = 6
 _LONGEST_SIDE_PX = 1280
@@ -38,7 +38,7 @@ class ExplainedImage:
     """Statistics of the black-box estimate, or None if the map comes from the model file."""
 
 
-def explain_image(
+def explain_images(
     model: Model,
     images: Sequence[Path],
     output: Path,

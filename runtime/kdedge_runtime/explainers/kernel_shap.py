@@ -19,41 +19,41 @@ _MOST_EXACT = 10
 """Maximum number of parts for exact values, from all 2^parts coalitions."""
 
 
-def kernel_shap(probe: MaskedScorer, parts: Integers) -> MapEstimate:
+def kernel_shap(scorer: MaskedScorer, parts: Integers) -> MapEstimate:
     """Compute Shapley values of superpixels. They sum to the score of the image minus that of the fully hidden image.
 
     Values are exact for up to 10 parts, unless the budget ends earlier. Otherwise they are estimated from coalitions
     drawn with the Shapley kernel, 1,000 without a budget.
 
     Args:
-        probe: probe of the image.
+        scorer: probe of the image.
         parts: int64 `[H, W]`, from `superpixels`.
 
     Returns:
         A map `[H, W]`, constant within each part.
     """
     count = int(parts.max()) + 1
-    nothing, everything = probe.ask(np.array([0, 1], np.float32)[:, None, None])
+    nothing, everything = scorer.score(np.array([0, 1], np.float32)[:, None, None])
     if count == 1:
-        return probe.estimate(np.full(parts.shape, everything - nothing), np.zeros(parts.shape))
-    every = _all_pairs(probe.rng, count) if count <= _MOST_EXACT else None
+        return scorer.estimate(np.full(parts.shape, everything - nothing), np.zeros(parts.shape))
+    every = _all_pairs(scorer.rng, count) if count <= _MOST_EXACT else None
     total = _SAMPLES if every is None else 2 * len(every)
     shown: list[Truths] = []
     scores: list[Doubles] = []
     done = 0
-    for size in probe.batches(total, 2 * count, endless=every is None):
-        pairs = _draw_pairs(probe.rng, count, size // 2) if every is None else every[done // 2 : (done + size) // 2]
+    for size in scorer.batches(total, 2 * count, endless=every is None):
+        pairs = _draw_pairs(scorer.rng, count, size // 2) if every is None else every[done // 2 : (done + size) // 2]
         done += size
         # Pairs are adjacent: a coalition, then its complement.
         shown.append(np.stack([pairs, ~pairs], axis=1).reshape(-1, count))
-        scores.append(probe.ask(shown[-1][:, parts].astype(np.float32)))
+        scores.append(scorer.score(shown[-1][:, parts].astype(np.float32)))
     coalitions = np.concatenate(shown)
     # Coalitions drawn with the kernel have equal weights; uniformly drawn ones get the kernel weight.
     weights = np.ones(done) if every is None else _kernel(coalitions)
     values, error = shapley_values(coalitions, weights, np.concatenate(scores), nothing, everything)
     if every is not None:  # finite population correction
         error = error * math.sqrt(1 - done / total) if done < total else np.zeros(count)
-    return probe.estimate(values[parts], error[parts])
+    return scorer.estimate(values[parts], error[parts])
 
 
 def shapley_values(

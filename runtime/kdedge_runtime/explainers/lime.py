@@ -17,11 +17,11 @@ _KERNEL_WIDTH = 0.25
 _RIDGE = 1.0
 
 
-def lime(probe: MaskedScorer, parts: Integers) -> MapEstimate:
+def lime(scorer: MaskedScorer, parts: Integers) -> MapEstimate:
     """Compute the weight of each superpixel in a linear model of the score near the full image.
 
     Args:
-        probe: probe of the image.
+        scorer: probe of the image.
         parts: int64 `[H, W]`, from `superpixels`.
 
     Returns:
@@ -29,12 +29,12 @@ def lime(probe: MaskedScorer, parts: Integers) -> MapEstimate:
     """
     count = int(parts.max()) + 1
     shown = [np.ones((1, count), bool)]
-    scores = [probe.ask(shown[0][:, parts].astype(np.float32))]
-    for size in probe.batches(_SAMPLES - 1, 2 * count, endless=True):
-        shown.append(probe.rng.integers(0, 2, (size, count)).astype(bool))
-        scores.append(probe.ask(shown[-1][:, parts].astype(np.float32)))
+    scores = [scorer.score(shown[0][:, parts].astype(np.float32))]
+    for size in scorer.batches(_SAMPLES - 1, 2 * count, endless=True):
+        shown.append(scorer.rng.integers(0, 2, (size, count)).astype(bool))
+        scores.append(scorer.score(shown[-1][:, parts].astype(np.float32)))
     weights, error = local_model(np.concatenate(shown), np.concatenate(scores))
-    return probe.estimate(weights[parts], error[parts])
+    return scorer.estimate(weights[parts], error[parts])
 
 
 def local_model(shown: Truths, scores: Doubles) -> tuple[Doubles, Doubles]:

@@ -64,7 +64,7 @@ class MaskedScorer:
         """Milliseconds since the start."""
         return (self._clock() - self._started) * 1e3
 
-    def ask(self, keep: Floats) -> Doubles:
+    def score(self, keep: Floats) -> Doubles:
         """Score the image with parts hidden.
 
         Args:

@@ -15,41 +15,41 @@ _POSITIONS = 14
 _WINDOW_POSITIONS = 3
 
 
-def occlusion(probe: MaskedScorer) -> MapEstimate:
+def occlusion(scorer: MaskedScorer) -> MapEstimate:
     """Compute the mean score drop over the squares that cover each position.
 
     The map has 14 × 14 positions. Squares of 3 × 3 positions are placed everywhere inside the image, 144 in total.
     Squares that tile the image come first and are always evaluated; the others follow in random order. The standard
     error includes the finite population correction and is zero if all squares are evaluated.
     """
-    rows, columns = grid_edges(probe.height, _POSITIONS), grid_edges(probe.width, _POSITIONS)
+    rows, columns = grid_edges(scorer.height, _POSITIONS), grid_edges(scorer.width, _POSITIONS)
     shape = len(rows) - 1, len(columns) - 1
     tall, wide = min(_WINDOW_POSITIONS, shape[0]), min(_WINDOW_POSITIONS, shape[1])
     places = [(top, left) for top in range(shape[0] - tall + 1) for left in range(shape[1] - wide + 1)]
     tiling = [(top, left) for top in _tiles(shape[0], tall) for left in _tiles(shape[1], wide)]
     others = sorted(set(places) - set(tiling))
-    ordered = tiling + [others[index] for index in probe.rng.permutation(len(others))]
+    ordered = tiling + [others[index] for index in scorer.rng.permutation(len(others))]
 
-    whole = probe.ask(np.ones((1, probe.height, probe.width), np.float32))[0]
+    whole = scorer.score(np.ones((1, scorer.height, scorer.width), np.float32))[0]
     # Sums over the squares that cover a position: count, drops and squared drops.
     made, drops, squares = np.zeros((3, *shape))
     all_of_them = np.zeros(shape)
     for top, left in places:
         all_of_them[top : top + tall, left : left + wide] += 1
     done = 0
-    for size in probe.batches(len(ordered), len(tiling)):
+    for size in scorer.batches(len(ordered), len(tiling)):
         batch = ordered[done : done + size]
         done += size
-        keep = np.ones((size, probe.height, probe.width), np.float32)
+        keep = np.ones((size, scorer.height, scorer.width), np.float32)
         for mask, (top, left) in zip(keep, batch, strict=True):
             mask[rows[top] : rows[top + tall], columns[left] : columns[left + wide]] = 0
-        for drop, (top, left) in zip(whole - probe.ask(keep), batch, strict=True):
+        for drop, (top, left) in zip(whole - scorer.score(keep), batch, strict=True):
             positions = np.s_[top : top + tall, left : left + wide]
             made[positions] += 1
             drops[positions] += drop
             squares[positions] += drop**2
     mean = drops / made
-    return probe.estimate(mean, _error(mean, made, squares, all_of_them))
+    return scorer.estimate(mean, _error(mean, made, squares, all_of_them))
 
 
 def _tiles(positions: int, window: int) -> list[int]:

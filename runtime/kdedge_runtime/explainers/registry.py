@@ -62,7 +62,7 @@ def make_explainer(
     activations = activations_of(model) if method == "scorecam" else None
 
     def explain(image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> MapEstimate:
-        probe = MaskedScorer(
+        scorer = MaskedScorer(
             _Score(model, class_index, of_logit=method == "scorecam"),
             image,
             np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8),
@@ -71,12 +71,12 @@ def make_explainer(
             progress=progress,
         )
         if method == "occlusion":
-            return occlusion(probe)
+            return occlusion(scorer)
         if method == "rise":
-            return rise(probe)
+            return rise(scorer)
         if activations is not None:
-            return score_cam(probe, activations(image))
-        return _OF_PARTS[method](probe, superpixels(image, parts or PARTS))
+            return score_cam(scorer, activations(image))
+        return _OF_PARTS[method](scorer, superpixels(image, parts or PARTS))
 
     return explain
 

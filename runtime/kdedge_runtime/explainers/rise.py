@@ -19,25 +19,25 @@ _VISIBLE = 0.5
 _POSITIONS = 28
 
 
-def rise(probe: MaskedScorer) -> MapEstimate:
+def rise(scorer: MaskedScorer) -> MapEstimate:
     """Compute the covariance of the score and each position's visibility, divided by p (1 − p).
 
     The published map `E[f M] / p` equals `E[f]`, not zero, at positions that do not affect the score. Subtracting `E[f]
     E[M] / p` and dividing by `1 − p` makes it zero there and keeps the ranking. Masks are those of the paper: 7 × 7
     cells visible with p = 1/2, bilinear, shifted; 2,000 without a budget.
     """
-    rows, columns = grid_edges(probe.height, _POSITIONS), grid_edges(probe.width, _POSITIONS)
+    rows, columns = grid_edges(scorer.height, _POSITIONS), grid_edges(scorer.width, _POSITIONS)
     sums = np.zeros((2, 3, len(rows) - 1, len(columns) - 1))
     powers = np.zeros(3)
-    for size in probe.batches(_MASKS, _FEWEST_MASKS, endless=True):
-        keep = draw_masks(probe.rng, size, probe.height, probe.width)
-        scores = np.vander(probe.ask(keep), 3, increasing=True).T
+    for size in scorer.batches(_MASKS, _FEWEST_MASKS, endless=True):
+        keep = draw_masks(scorer.rng, size, scorer.height, scorer.width)
+        scores = np.vander(scorer.score(keep), 3, increasing=True).T
         positions = grid_means(keep, rows, columns).astype(np.float64)
         sums += np.stack([np.tensordot(scores, positions**power, axes=1) for power in (1, 2)])
         powers += scores.sum(axis=1)
     slope, error = covariance(sums, powers)
     variance = _VISIBLE * (1 - _VISIBLE)
-    return probe.estimate(slope / variance, error / variance)
+    return scorer.estimate(slope / variance, error / variance)
 
 
 def draw_masks(rng: np.random.Generator, count: int, height: int, width: int) -> Floats:

@@ -18,26 +18,26 @@ _FLAT = 1e-8
 """Avoids division by zero for constant channels, whose mask hides everything."""
 
 
-def score_cam(probe: MaskedScorer, activations: Floats) -> MapEstimate:
+def score_cam(scorer: MaskedScorer, activations: Floats) -> MapEstimate:
     """Compute the mean of the channels, weighted by the softmax of the logit under each channel's mask.
 
     Channels are evaluated in random order. The standard error includes the finite population correction and is zero if
     all channels are evaluated.
 
     Args:
-        probe: probe of the image, with the class logit as its score.
+        scorer: probe of the image, with the class logit as its score.
         activations: activations of the target layer, `[C, h, w]`.
 
     Returns:
         A map `[h, w]`; non-negative for non-negative activations.
     """
-    channels = activations[probe.rng.permutation(len(activations))]
+    channels = activations[scorer.rng.permutation(len(activations))]
     least = channels.min(axis=(1, 2), keepdims=True)
     masks = (channels - least) / (channels.max(axis=(1, 2), keepdims=True) - least + _FLAT)
     scores: list[Doubles] = []
     done = 0
-    for size in probe.batches(len(channels), min(_FEWEST_CHANNELS, len(channels))):
-        scores.append(probe.ask(enlarge(masks[done : done + size], probe.height, probe.width)))
+    for size in scorer.batches(len(channels), min(_FEWEST_CHANNELS, len(channels))):
+        scores.append(scorer.score(enlarge(masks[done : done + size], scorer.height, scorer.width)))
         done += size
     logits = np.concatenate(scores)
     weights = np.exp(logits - logits.max())
@@ -46,4 +46,4 @@ def score_cam(probe: MaskedScorer, activations: Floats) -> MapEstimate:
     # Linearized error of a ratio estimator (Cochran, Sampling Techniques, 1977, section 2.11).
     apart = weights[:, None, None] * (channels[:done] - mean)
     left_out = 1 - done / len(channels)
-    return probe.estimate(mean, np.sqrt((apart**2).sum(axis=0) * left_out * done / max(done - 1, 1)))
+    return scorer.estimate(mean, np.sqrt((apart**2).sum(axis=0) * left_out * done / max(done - 1, 1)))

@@ -94,24 +94,24 @@ def run(
     stop = stop or threading.Event()
     progress = RunProgress(source)
     budget = None if first.budget_fps is None else FpsBudget(first.budget_fps, live=source.live)
-    thinning = ExplainScheduler(first.cadence, budget)
-    looks = _Looks(model, source, current, progress, thinning, stop)
+    scheduler = ExplainScheduler(first.cadence, budget)
+    outputs = _InferenceStage(model, source, current, progress, scheduler, stop)
     recorded_fps = None if source.live else source.fps
     watched_at = time.monotonic() if any(sink.wants_overlay for sink in sinks) else -math.inf
-    painter = OverlayRenderer(model.metadata.input, moving=not is_still_source(source), fps=recorded_fps)
+    renderer = OverlayRenderer(model.metadata.input, moving=not is_still_source(source), fps=recorded_fps)
     try:
-        with looks.ahead() as ready:
+        with outputs.ahead() as ready:
             for look in ready:
                 prediction = look.prediction(model)
-                painter.look(prediction)
+                renderer.look(prediction)
                 watched = any(sink.wants_overlay for sink in sinks)
                 if watched:
                     if time.monotonic() - watched_at > _UNWATCHED_S:
-                        thinning.forget()
+                        scheduler.forget()
                     watched_at = time.monotonic()
                 if prediction.left_out is None and watched:
                     with progress.timer.measure("overlay"):
-                        prediction = replace(prediction, overlay=painter.paint(prediction, current().opacity))
+                        prediction = replace(prediction, overlay=renderer.paint(prediction, current().opacity))
                 progress.count(prediction)
                 with progress.timer.measure("output"):
                     for sink in sinks:
@@ -161,7 +161,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _FrameOutput:
     """Model output for one frame, with its time."""
 
     frame: Frame
@@ -174,7 +174,7 @@ class _Look:
         return replace(prediction, left_out=self.left_out)
 
 
-class _Looks:
+class _InferenceStage:
     """Inference stage of a run: frames in, model outputs out."""
 
     def __init__(
@@ -183,7 +183,7 @@ class _Looks:
         source: Source,
         current: Callable[[], StreamSettings],
         progress: RunProgress,
-        thinning: ExplainScheduler,
+        scheduler: ExplainScheduler,
         stop: threading.Event,
     ) -> None:
         self._model = model
@@ -193,30 +193,30 @@ class _Looks:
         self._budget_fps = self._settings.budget_fps
         self._progress = progress
         self._timer = progress.timer
-        self._thinning = thinning
+        self._thinning = scheduler
         self._stop = stop
         self._over_budget = 0
 
     @contextmanager
-    def ahead(self) -> Iterator[Iterable[_Look]]:
+    def ahead(self) -> Iterator[Iterable[_FrameOutput]]:
         """Yield the model outputs, computed in background threads."""
         prepared = self._prepared()
         if isinstance(self._source, LatestFrames):
             # This source reads ahead by itself. The newest frame is requested as late as possible to keep it fresh.
-            with Prefetcher(self._looks(prepared), "kdedge-model", self._stop) as looks:
-                yield looks
+            with Prefetcher(self._outputs(prepared), "kdedge-model", self._stop) as outputs:
+                yield outputs
         else:
             with (
                 Prefetcher(prepared, "kdedge-source", self._stop) as frames,
-                Prefetcher(self._looks(frames), "kdedge-model", self._stop) as looks,
+                Prefetcher(self._outputs(frames), "kdedge-model", self._stop) as outputs,
             ):
-                yield looks
+                yield outputs
 
-    def _looks(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_Look]:
+    def _outputs(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_FrameOutput]:
         # Warm up here, while the first frame is read.
         warm_up(self._model, self._current().class_index)
         self._progress.start()
-        yield from map(self._look, prepared)
+        yield from map(self._infer, prepared)
 
     def _prepared(self) -> Iterator[tuple[Frame, Pixels]]:
         frames = iter(self._source)
@@ -232,7 +232,7 @@ class _Looks:
             del frame  # frees a large frame before the next one is read
             yield prepared.pop()
 
-    def _look(self, prepared: tuple[Frame, Pixels]) -> _Look:
+    def _infer(self, prepared: tuple[Frame, Pixels]) -> _FrameOutput:
         frame, image = prepared
         started = time.perf_counter()
         settings, before = self._current(), self._settings
@@ -257,7 +257,7 @@ class _Looks:
                 explanation = replace(explanation, saliency_map=estimate.map[None], display=UNMEASURED)
         predicted_at = time.monotonic()
         self._warn(left_out, time.perf_counter() - started)
-        return _Look(frame, explanation, left_out, predicted_at)
+        return _FrameOutput(frame, explanation, left_out, predicted_at)
 
     def _warn(self, left_out: Reason | None, busy_s: float) -> None:
         """Log a warning once if the target is missed even without explanations."""

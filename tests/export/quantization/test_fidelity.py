@@ -90,12 +90,12 @@ def test_fidelity_matches_loop_implementation(coarse: np.ndarray, labeled: bool)
     exact, found = logits_of(WEIGHTS), logits_of(coarse)
     targets = np.array([0, 1, 2, 3, *exact.argmax(axis=1)[4:]])
     rows = ROWS + 0.3
-    judge = FidelityEvaluator(classifier(WEIGHTS), IMAGES, targets if labeled else None)
-    kept = judge.judge(classifier(coarse, rows))
+    evaluator = FidelityEvaluator(classifier(WEIGHTS), IMAGES, targets if labeled else None)
+    kept = evaluator.evaluate(classifier(coarse, rows))
     same = exact.argmax(axis=1) == found.argmax(axis=1)
     right = [predictions.argmax(axis=1) == targets for predictions in (exact, found)]
     lost = right[0].astype(float) - right[1] if labeled else 1.0 - same
-    assert len(judge) == len(IMAGES)
+    assert len(evaluator) == len(IMAGES)
     assert kept.agreement == pytest.approx(same.mean())
     assert kept.top1 == (pytest.approx(right[1].mean()) if labeled else None)
     assert kept.drop_points == pytest.approx(100 * lost.mean())
@@ -106,7 +106,7 @@ def test_fidelity_matches_loop_implementation(coarse: np.ndarray, labeled: bool)
 
 
 def test_common_offset_of_logits_is_no_error(coarse: np.ndarray) -> None:
-    kept = FidelityEvaluator(classifier(WEIGHTS), IMAGES).judge(classifier(WEIGHTS + np.float32(0.01)))
+    kept = FidelityEvaluator(classifier(WEIGHTS), IMAGES).evaluate(classifier(WEIGHTS + np.float32(0.01)))
     assert kept.logits_error < 1e-6 and kept.agreement == 1
 
 
@@ -121,7 +121,7 @@ def test_fp32_graph_has_no_loss() -> None:
 def test_subset_of_images_is_evenly_spaced(coarse: np.ndarray) -> None:
     targets = np.arange(9) % CLASSES
     some = [0, 2, 4, 6]  # 9 · k // 4
-    kept = FidelityEvaluator(classifier(WEIGHTS), IMAGES, targets).judge(classifier(coarse, ROWS - 0.2), 4)
+    kept = FidelityEvaluator(classifier(WEIGHTS), IMAGES, targets).evaluate(classifier(coarse, ROWS - 0.2), 4)
     exact, found = logits_of(WEIGHTS, IMAGES[some]), logits_of(coarse, IMAGES[some])
     assert kept.top1 == pytest.approx((found.argmax(axis=1) == targets[some]).mean())
     assert kept.logits_error == pytest.approx(relative_error(exact, found), rel=1e-4)
@@ -130,7 +130,7 @@ def test_subset_of_images_is_evenly_spaced(coarse: np.ndarray) -> None:
 
 def test_graph_without_map_has_no_map_loss() -> None:
     for float_rows, rows in ((ROWS, None), (None, ROWS), (None, None)):
-        kept = FidelityEvaluator(classifier(WEIGHTS, float_rows), IMAGES).judge(classifier(WEIGHTS, rows))
+        kept = FidelityEvaluator(classifier(WEIGHTS, float_rows), IMAGES).evaluate(classifier(WEIGHTS, rows))
         assert kept.map_pearson is None and kept.loss == pytest.approx(0, abs=1e-9)
 
 
@@ -140,11 +140,11 @@ def test_lost_maps_score_zero_and_constant_maps_are_skipped() -> None:
     assert 0 < first.sum() < len(IMAGES)
     partly = ROWS.copy()
     partly[top[0]] = 0
-    lost = FidelityEvaluator(classifier(WEIGHTS), IMAGES).judge(classifier(WEIGHTS, partly))
+    lost = FidelityEvaluator(classifier(WEIGHTS), IMAGES).evaluate(classifier(WEIGHTS, partly))
     assert lost.map_pearson == pytest.approx((~first).mean())
-    gained = FidelityEvaluator(classifier(WEIGHTS, partly), IMAGES).judge(classifier(WEIGHTS, -ROWS))
+    gained = FidelityEvaluator(classifier(WEIGHTS, partly), IMAGES).evaluate(classifier(WEIGHTS, -ROWS))
     assert gained.map_pearson == pytest.approx(correlation_without(first, -ROWS))
-    never = FidelityEvaluator(classifier(WEIGHTS, 0 * ROWS), IMAGES).judge(classifier(WEIGHTS, ROWS))
+    never = FidelityEvaluator(classifier(WEIGHTS, 0 * ROWS), IMAGES).evaluate(classifier(WEIGHTS, ROWS))
     assert never.map_pearson == 1
 
 
@@ -159,7 +159,7 @@ def test_nonfinite_logits_have_the_largest_error(broken: float) -> None:
     images = IMAGES.copy()
     images[:, 0, 0, 0] = 255
     with np.errstate(all="ignore"):
-        kept = FidelityEvaluator(classifier(WEIGHTS), images).judge(classifier(weights))
+        kept = FidelityEvaluator(classifier(WEIGHTS), images).evaluate(classifier(weights))
     assert kept.logits_error == 1e6
 
 
@@ -169,7 +169,7 @@ def test_constant_logits_use_a_minimum_variance() -> None:
     weights[0, 0] = 1e-8
     image = np.zeros((1, 2, 2, 3), np.uint8)
     image[0, 0, 0, 0] = 100
-    kept = FidelityEvaluator(classifier(np.zeros_like(weights)), image).judge(classifier(weights))
+    kept = FidelityEvaluator(classifier(np.zeros_like(weights)), image).evaluate(classifier(weights))
     assert kept.logits_error == pytest.approx(np.var([1e-6, 0, 0, 0]) / 1e-12, rel=1e-4)
 
 
@@ -184,7 +184,7 @@ def test_fidelity_and_calibration_use_exact_sums(monkeypatch: pytest.MonkeyPatch
     for module in (fidelity, calibration_ranges):
         monkeypatch.setattr(module, "open_session", noted)
     model = classifier(WEIGHTS)
-    FidelityEvaluator(model, IMAGES).judge(model)
+    FidelityEvaluator(model, IMAGES).evaluate(model)
     calibration_ranges.observe(model, ["logits"], IMAGES, lambda _: None)
     assert opened == ["exact sums"] * 4
 

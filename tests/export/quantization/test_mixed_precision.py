@@ -125,7 +125,7 @@ def test_only_the_outlier_layers_stay_fp32(rescued: Quantized, broken, pictures:
     # Only the tensor between them must not be quantized, which requires both layers in fp32.
     assert set(chosen.float_layers) == {"body.3", "body.6"}
     assert rescued.note["float_layers"] == list(chosen.float_layers)
-    held = FidelityEvaluator(broken.model, pictures(64, 3)).judge(rescued.model)
+    held = FidelityEvaluator(broken.model, pictures(64, 3)).evaluate(rescued.model)
     assert held.map_pearson > 0.97 and held.agreement >= 0.9, (
         "fidelity on other images is lower than on the held-out images"
     )
@@ -142,7 +142,7 @@ def test_few_fp32_layers_restore_a_mobilenet_with_unequal_channels(pictures: Dra
     # The layer that produces the unequal channels, and the layer that reads them.
     assert quantized.tradeoff.met and set(chosen.float_layers) == {"blocks.1.around.0", "blocks.1.narrow.0"}
     assert quantized.tradeoff.layers == 11
-    held = FidelityEvaluator(graph.model, pictures(64, 3)).judge(quantized.model)
+    held = FidelityEvaluator(graph.model, pictures(64, 3)).evaluate(quantized.model)
     assert held.map_pearson > 0.97 and held.agreement >= 0.9, (
         "fidelity on other images is lower than on the held-out images"
     )
@@ -204,14 +204,14 @@ def test_drop_is_of_accuracy_with_labels(broken: ExportedGraph, pictures: Draw) 
     sound = graph_of(outlier=False).model
     right = FidelityEvaluator(broken.model, images, predictions)
     assert right.itself.top1 == 1.0
-    found = right.judge(sound)  # the same function
+    found = right.evaluate(sound)  # the same function
     assert found.agreement >= 0.95 and found.drop_points == pytest.approx(100 * (1 - found.agreement))
     assert free.itself.most_drop_points == pytest.approx(100 * unseen_share(32), rel=0.02), (
         "drop that 32 images cannot exclude"
     )
     assert found.drop_points < found.most_drop_points < 100
     wrong = FidelityEvaluator(broken.model, images, (predictions + 1) % CLASSES)
-    assert wrong.itself.top1 == 0.0 and wrong.judge(sound).drop_points <= 0, "accuracy cannot fall below 0"
+    assert wrong.itself.top1 == 0.0 and wrong.evaluate(sound).drop_points <= 0, "accuracy cannot fall below 0"
 
 
 def test_subset_of_images_covers_all_classes(broken: ExportedGraph, pictures: Draw) -> None:
@@ -219,9 +219,9 @@ def test_subset_of_images_covers_all_classes(broken: ExportedGraph, pictures: Dr
     images = pictures(32, 4)
     predictions = FidelityEvaluator(broken.model, images)._logits.argmax(axis=1)
     is_last = np.arange(32) // 8 == 3
-    judge = FidelityEvaluator(broken.model, images, np.where(is_last, predictions, (predictions + 1) % CLASSES))
-    assert judge.judge(broken.model, 8).top1 == 0.25, "the last of four classes is missing"
-    assert judge.judge(broken.model, 99).top1 == judge.itself.top1 == 0.25
+    evaluator = FidelityEvaluator(broken.model, images, np.where(is_last, predictions, (predictions + 1) % CLASSES))
+    assert evaluator.evaluate(broken.model, 8).top1 == 0.25, "the last of four classes is missing"
+    assert evaluator.evaluate(broken.model, 99).top1 == evaluator.itself.top1 == 0.25
 
 
 def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:
@@ -264,7 +264,7 @@ def test_hard_sigmoid_is_one_at_the_quantized_value_of_one(activations: str, pic
 class Noted(FidelityEvaluator):
     """`FidelityEvaluator` with fixed results by the fp32 layers, which the graph lists in its description."""
 
-    def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
+    def evaluate(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
         floats = set(model.doc_string.split())
         if images is not None:  # a single quantized layer: the first has the largest loss, the last the smallest
             (alone,) = set("abcd") - floats
@@ -282,9 +282,9 @@ def test_unneeded_fp32_layer_returns_to_int8(broken: ExportedGraph, pictures: Dr
         return model
 
     layers = tuple(QuantizableLayer(name, frozenset({name})) for name in "abcd")
-    judge = Noted(broken.model, pictures(2, 1))
+    evaluator = Noted(broken.model, pictures(2, 1))
     found = search(
-        broken.model, build, layers, judge, pictures(1, 1), FidelityGoal(min_map_correlation=0.98), lambda *_: None
+        broken.model, build, layers, evaluator, pictures(1, 1), FidelityGoal(min_map_correlation=0.98), lambda *_: None
     )
     assert found.met and found.points[-3].float_layers == ("a", "b", "c")
     assert set(found.chosen.float_layers) == {"b", "c"}
@@ -312,6 +312,6 @@ def test_lost_maps_score_zero(broken: ExportedGraph, pictures: Draw) -> None:
             make("Mul", ["whole_map", "bright_maps"], ["saliency_map"]),
         ]
     )
-    found = FidelityEvaluator(broken.model, images).judge(model)
+    found = FidelityEvaluator(broken.model, images).evaluate(model)
     assert found.agreement == 1
     assert found.map_pearson == pytest.approx((shade > np.median(shade)).mean(), abs=1e-3)

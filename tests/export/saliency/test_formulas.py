@@ -10,8 +10,8 @@ from kdedge_export.saliency.methods.cam import cam
 from kdedge_export.saliency.methods.eigencam import eigencam
 from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
 from kdedge_export.saliency.methods.gradient_attention import gradient_attention
-from kdedge_export.saliency.methods.integrated_gradients import STEPS, integrated_gradients, path
-from kdedge_export.saliency.methods.smoothgrad import NOISE_LEVEL, SAMPLES, field, noisy, smoothgrad
+from kdedge_export.saliency.methods.integrated_gradients import STEPS, integrated_gradients, integration_path
+from kdedge_export.saliency.methods.smoothgrad import NOISE_LEVEL, SAMPLES, noise_field, noisy_copies, smoothgrad
 from kdedge_export.saliency.methods.xgradcam import EPSILON, xgradcam
 
 
@@ -76,7 +76,7 @@ class TestPixels:
         """Polynomials are integrated exactly: ∫ (1 + 3a²) da = 2 along the path to each pixel."""
         images = drawn(2, 3, 4, 5)
         with torch.device("meta"):  # tensors are created on the device of the images
-            points = path(images, torch.zeros(0, device="cpu"))
+            points = integration_path(images, torch.zeros(0, device="cpu"))
             shares = (points / images)[:, :1, :1, :1, :1]
             found = integrated_gradients(points, (1 + 3 * shares**2).expand_as(points))
         assert points.shape == (STEPS + 1, 2, 3, 4, 5)
@@ -84,10 +84,10 @@ class TestPixels:
         torch.testing.assert_close(found, 2 * images.sum(dim=1))
 
     def test_noise_is_seeded_and_rolled_per_sample(self) -> None:
-        noise = field(32, 48)
+        noise = noise_field(32, 48)
         torch.testing.assert_close(noise, torch.randn(3, 32, 48, generator=torch.Generator().manual_seed(0)))
         images = drawn(2, 3, 32, 48).float()
-        points = noisy(images, noise)
+        points = noisy_copies(images, noise)
         assert points.shape == (SAMPLES + 1, 2, 3, 32, 48)
         torch.testing.assert_close(points[-1], images)
         for sample in range(SAMPLES):

@@ -20,7 +20,7 @@ from kdedge_export.saliency import METHODS, CAMExplainer, ClosedFormHead, Explai
 from kdedge_export.saliency.methods import AttentionMethod, CAMMethod, GradientMethod
 from kdedge_export.saliency.methods.eigencam import eigencam
 from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
-from kdedge_export.saliency.methods.smoothgrad import NOISE_LEVEL, SAMPLES, field, noisy
+from kdedge_export.saliency.methods.smoothgrad import NOISE_LEVEL, SAMPLES, noise_field, noisy_copies
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.saliency_methods import SALIENCY_METHODS, methods_of
 
@@ -193,7 +193,7 @@ def test_integrated_gradients_are_complete() -> None:
 def test_smoothgrad_matches_captum_over_noisy_copies(net: nn.Module) -> None:
     explained = make_explained(net, inputs(1, 9), "smoothgrad")
     x, classes = inputs(3, 1), torch.tensor([1, 4, 7])
-    copies = noisy(x, field(SIDE, SIDE))[:-1]
+    copies = noisy_copies(x, noise_field(SIDE, SIDE))[:-1]
     slopes = [Saliency(net).attribute(copy.clone(), target=classes, abs=False) for copy in copies]
     expected = torch.stack(slopes).mean(dim=0).abs().amax(dim=1)
     assert relative_error(maps_of(explained, x, classes), expected) <= TOLERANCE
@@ -201,8 +201,8 @@ def test_smoothgrad_matches_captum_over_noisy_copies(net: nn.Module) -> None:
 
 def test_smoothgrad_noise_is_deterministic_and_of_the_papers_level() -> None:
     x = inputs(2, 1, 64)
-    copies = noisy(x, field(64, 64))
-    assert torch.equal(copies, noisy(x, field(64, 64)))
+    copies = noisy_copies(x, noise_field(64, 64))
+    assert torch.equal(copies, noisy_copies(x, noise_field(64, 64)))
     assert torch.equal(copies[-1], x) and len(copies) == SAMPLES + 1
     reach = x.amax(dim=(1, 2, 3)) - x.amin(dim=(1, 2, 3))
     noise = (copies[:-1] - x) / reach[:, None, None, None]

@@ -24,7 +24,7 @@ from kdedge_export.validation import (
     ValidationSet,
     validate,
 )
-from kdedge_export.validation.check import judge
+from kdedge_export.validation.check import check_value
 from kdedge_export.validation.page import render_page
 from kdedge_export.validation.page.histogram import histogram, lower_end
 from kdedge_export.validation.page.image_choice import choose
@@ -260,7 +260,7 @@ def test_unmeasured_check_is_not_reported_as_passed(tmp_path: Path) -> None:
     fp32 = model_file(STUDENT, tmp_path / "model.onnx")
     report, evidence = validate(Models(STUDENT, fp32), ValidationSet(IMAGES, LABELS))
     kept = [check for check in report.checks if check.passed][:2]
-    unmeasured = judge("key", "some check", None, ">=", 1.0, "share", "there is none")
+    unmeasured = check_value("key", "some check", None, ">=", 1.0, "share", "there is none")
     text = read(render_page(replace(report, checks=(*kept, unmeasured)), evidence)).text
     assert "Passed, but 1 of 3 checks could not be measured" in text
     assert "not measured: there is none" in text

@@ -45,7 +45,7 @@ class Counting:
         return self.images / 1e3
 
 
-def probe(score: Score, seed: int = 0, budget_ms: float | None = None) -> MaskedScorer:
+def scorer(score: Score, seed: int = 0, budget_ms: float | None = None) -> MaskedScorer:
     counting = Counting(score)
     return MaskedScorer(counting, WHITE, BLACK, seed=seed, budget_ms=budget_ms, clock=counting.clock)
 
@@ -141,7 +141,7 @@ class TestSuperpixels:
 class TestOcclusion:
     def test_value_is_mean_score_drop_of_covering_squares(self) -> None:
         weights = np.random.default_rng(0).normal(0, 1, (SIDE, SIDE))
-        estimate = occlusion(probe(linear(weights)))
+        estimate = occlusion(scorer(linear(weights)))
         assert estimate.map.shape == (14, 14)
         assert estimate.evaluations == 1 + 144
         position = weights.reshape(14, 2, 14, 2).sum(axis=(1, 3))
@@ -152,7 +152,7 @@ class TestOcclusion:
         assert (estimate.standard_error == 0).all(), "all squares were evaluated"
 
     def test_image_is_tiled_first_under_any_budget(self) -> None:
-        estimate = occlusion(probe(tangled(0), budget_ms=1))
+        estimate = occlusion(scorer(tangled(0), budget_ms=1))
         assert 25 <= estimate.evaluations - 1 < 25 + 8
         assert np.isfinite(estimate.map).all()
         assert (estimate.standard_error > 0).any()
@@ -172,9 +172,9 @@ class TestRise:
         score, predictions = tangled(1), []
 
         class Recording(MaskedScorer):
-            def ask(self, keep: np.ndarray) -> np.ndarray:
+            def score(self, keep: np.ndarray) -> np.ndarray:
                 kept.append(keep)
-                predictions.append(super().ask(keep))
+                predictions.append(super().score(keep))
                 return predictions[-1]
 
         estimate = rise(Recording(score, WHITE, BLACK, seed=3))
@@ -187,7 +187,7 @@ class TestRise:
     def test_linear_score_matches_mask_statistics(self) -> None:
         weights = np.zeros((SIDE, SIDE))
         weights[:14, :14] = 1 / 196
-        estimate = rise(probe(linear(weights)))
+        estimate = rise(scorer(linear(weights)))
         masks = draw_masks(np.random.default_rng(99), 20_000, SIDE, SIDE).astype(np.float64)
         expected = np.tensordot((masks * weights).sum(axis=(1, 2)), masks - masks.mean(axis=0), axes=1) / 20_000 / 0.25
         apart = np.abs(estimate.map - expected) / estimate.standard_error
@@ -201,7 +201,7 @@ class TestShapley:
     def test_few_parts_give_exact_shapley_values(self, seed: int) -> None:
         parts = blocks(2, 4)
         values = np.random.default_rng(seed).normal(0, 1, 2**8)
-        estimate = kernel_shap(probe(table(values, parts)), parts)
+        estimate = kernel_shap(scorer(table(values, parts)), parts)
         assert estimate.evaluations == 2**8
         np.testing.assert_allclose(of_parts(estimate, parts), shapley_by_definition(values, 8), atol=1e-6)
         assert (estimate.standard_error == 0).all()
@@ -210,25 +210,25 @@ class TestShapley:
     def test_shapley_values_satisfy_efficiency(self, rows: int, columns: int, budget_ms: float | None) -> None:
         parts = blocks(rows, columns)
         score = tangled(2)
-        estimate = kernel_shap(probe(score, budget_ms=budget_ms), parts)
+        estimate = kernel_shap(scorer(score, budget_ms=budget_ms), parts)
         whole, nothing = score(np.stack([WHITE, np.zeros_like(WHITE)]))
         np.testing.assert_allclose(of_parts(estimate, parts).sum(), whole - nothing, atol=1e-6)
 
     def test_interaction_is_shared_and_dummy_parts_get_zero(self) -> None:
         parts = blocks(2, 3)
         both = np.array([float(number & 0b11 == 0b11) for number in range(2**6)])
-        estimate = kernel_shap(probe(table(both, parts)), parts)
+        estimate = kernel_shap(scorer(table(both, parts)), parts)
         np.testing.assert_allclose(of_parts(estimate, parts), [0.5, 0.5, 0, 0, 0, 0], atol=1e-6)
 
     def test_additive_score_is_recovered_exactly(self) -> None:
         parts = blocks(5, 6)
         gains = np.random.default_rng(0).normal(0, 1, 30)
-        estimate = kernel_shap(probe(lambda pictures: present(pictures, parts) @ gains), parts)
+        estimate = kernel_shap(scorer(lambda pictures: present(pictures, parts) @ gains), parts)
         np.testing.assert_allclose(of_parts(estimate, parts), gains, atol=1e-5)
         assert estimate.standard_error.max() < 1e-6
 
     def test_single_part_gets_the_whole_score(self) -> None:
-        estimate = kernel_shap(probe(tangled(0)), np.zeros((SIDE, SIDE), np.int64))
+        estimate = kernel_shap(scorer(tangled(0)), np.zeros((SIDE, SIDE), np.int64))
         whole, nothing = tangled(0)(np.stack([WHITE, np.zeros_like(WHITE)]))
         np.testing.assert_allclose(estimate.map, whole - nothing, rtol=1e-6)
 
@@ -244,34 +244,34 @@ class TestErrors:
         ("method", "budget_ms"),
         [
             (rise, 300),
-            (lambda probe: lime(probe, TestErrors.PARTS), 300),
-            (lambda probe: kernel_shap(probe, TestErrors.PARTS), 200),
-            (lambda probe: kernel_shap(probe, blocks(3, 3)), 150),
-            (lambda probe: score_cam(probe, TestErrors.CHANNELS), 100),
+            (lambda scorer: lime(scorer, TestErrors.PARTS), 300),
+            (lambda scorer: kernel_shap(scorer, TestErrors.PARTS), 200),
+            (lambda scorer: kernel_shap(scorer, blocks(3, 3)), 150),
+            (lambda scorer: score_cam(scorer, TestErrors.CHANNELS), 100),
         ],
         ids=["rise", "lime", "shap", "shap, some of all coalitions", "scorecam"],
     )
     def test_standard_error_matches_spread_over_seeds(
         self, method: Callable[[MaskedScorer], MapEstimate], budget_ms: float
     ) -> None:
-        runs = [method(probe(tangled(4), seed=seed, budget_ms=budget_ms)) for seed in range(self.RUNS)]
+        runs = [method(scorer(tangled(4), seed=seed, budget_ms=budget_ms)) for seed in range(self.RUNS)]
         scatter = np.stack([run.map for run in runs]).std(axis=0, ddof=1)
         told = np.sqrt(np.mean([run.standard_error**2 for run in runs], axis=0))
         assert np.median(scatter / told) == pytest.approx(1, abs=0.2)
 
     def test_occlusion_error_has_the_right_magnitude(self) -> None:
         """Check the order of magnitude only, because the first squares are not random."""
-        truth = occlusion(probe(tangled(4))).map
-        runs = [occlusion(probe(tangled(4), seed=seed, budget_ms=70)) for seed in range(20)]
+        truth = occlusion(scorer(tangled(4))).map
+        runs = [occlusion(scorer(tangled(4), seed=seed, budget_ms=70)) for seed in range(20)]
         off = np.sqrt(np.mean([(run.map - truth) ** 2 for run in runs]))
         told = np.sqrt(np.mean([run.standard_error**2 for run in runs]))
         assert 0.5 < off / told < 2
 
-    @pytest.mark.parametrize("method", [rise, lambda probe: lime(probe, TestErrors.PARTS)], ids=["rise", "lime"])
+    @pytest.mark.parametrize("method", [rise, lambda scorer: lime(scorer, TestErrors.PARTS)], ids=["rise", "lime"])
     def test_error_scales_with_inverse_square_root_of_budget(
         self, method: Callable[[MaskedScorer], MapEstimate]
     ) -> None:
-        short, long = (method(probe(tangled(4), budget_ms=budget_ms)) for budget_ms in (400, 3600))
+        short, long = (method(scorer(tangled(4), budget_ms=budget_ms)) for budget_ms in (400, 3600))
         assert long.evaluations == pytest.approx(9 * short.evaluations, rel=0.05)
         ratio = np.median(long.standard_error / short.standard_error)
         assert ratio == pytest.approx(1 / 3, rel=0.2)

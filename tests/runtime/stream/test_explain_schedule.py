@@ -26,18 +26,18 @@ def test_invalid_cadence_error_lists_the_options(text: str) -> None:
 
 
 def test_every_n_starts_with_first_frame() -> None:
-    thinning = ExplainScheduler(ExplainSchedule("every", every=3))
-    assert [thinning.before(index) for index in range(5)] == [None, "cadence", "cadence", None, "cadence"]
+    scheduler = ExplainScheduler(ExplainSchedule("every", every=3))
+    assert [scheduler.before(index) for index in range(5)] == [None, "cadence", "cadence", None, "cadence"]
 
 
 def test_on_change_explains_changed_labels() -> None:
-    thinning = ExplainScheduler(ExplainSchedule("on-change"))
-    assert [thinning.after(label, 0.9) for label in "aabba"] == [None, "cadence", None, "cadence", None]
+    scheduler = ExplainScheduler(ExplainSchedule("on-change"))
+    assert [scheduler.after(label, 0.9) for label in "aabba"] == [None, "cadence", None, "cadence", None]
 
 
 def test_low_confidence_explains_uncertain_predictions() -> None:
-    thinning = ExplainScheduler(ExplainSchedule("low-confidence", below=0.6))
-    assert [thinning.after("a", probability) for probability in (0.9, 0.59, 0.6)] == ["cadence", None, "cadence"]
+    scheduler = ExplainScheduler(ExplainSchedule("low-confidence", below=0.6))
+    assert [scheduler.after("a", probability) for probability in (0.9, 0.59, 0.6)] == ["cadence", None, "cadence"]
 
 
 class World:

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-__all__ = ["input_gradient", "the_image"]
+__all__ = ["input_gradient", "single_point"]
 
 
-def the_image(images: Tensor, noise: Tensor) -> Tensor:
+def single_point(images: Tensor, noise: Tensor) -> Tensor:
     """Return the image as the single point `[1, N, 3, H, W]`."""
     return images[None]
 

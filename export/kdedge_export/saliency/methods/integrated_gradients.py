@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["STEPS", "integrated_gradients", "path"]
+__all__ = ["STEPS", "integrated_gradients", "integration_path"]
 
 STEPS = 16
 """Number of points on the path; each needs a forward and a backward pass."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(STEPS)
 
 
-def path(images: Tensor, noise: Tensor) -> Tensor:
+def integration_path(images: Tensor, noise: Tensor) -> Tensor:
     """Return points from the mean color (zero when normalized) to the images, then those, `[STEPS + 1, N, 3, H, W]`."""
     nodes = torch.tensor([*(_NODES + 1) / 2, 1.0], dtype=images.dtype, device=images.device)
     return nodes[:, None, None, None, None] * images

@@ -7,11 +7,11 @@ from kdedge_export.saliency.methods.gradcam import gradcam
 from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
 from kdedge_export.saliency.methods.gradient_attention import gradient_attention
 from kdedge_export.saliency.methods.hirescam import hirescam
-from kdedge_export.saliency.methods.input_gradient import input_gradient, the_image
-from kdedge_export.saliency.methods.integrated_gradients import STEPS, integrated_gradients, path
+from kdedge_export.saliency.methods.input_gradient import input_gradient, single_point
+from kdedge_export.saliency.methods.integrated_gradients import STEPS, integrated_gradients, integration_path
 from kdedge_export.saliency.methods.layercam import layercam
 from kdedge_export.saliency.methods.method_types import AttentionMethod, CAMMethod, GradientMethod, Method
-from kdedge_export.saliency.methods.smoothgrad import SAMPLES, field, noisy, smoothgrad
+from kdedge_export.saliency.methods.smoothgrad import SAMPLES, noise_field, noisy_copies, smoothgrad
 from kdedge_export.saliency.methods.xgradcam import xgradcam
 
 __all__ = ["GRADIENT_ATTENTION", "HIRESCAM", "METHODS"]
@@ -29,9 +29,9 @@ METHODS: dict[str, Method] = {
         CAMMethod("layercam", layercam),
         CAMMethod("xgradcam", xgradcam),
         CAMMethod("eigencam", eigencam),
-        GradientMethod("input-gradient", the_image, input_gradient, 1),
-        GradientMethod("integrated-gradients", path, integrated_gradients, STEPS + 1),
-        GradientMethod("smoothgrad", noisy, smoothgrad, SAMPLES + 1, field),
+        GradientMethod("input-gradient", single_point, input_gradient, 1),
+        GradientMethod("integrated-gradients", integration_path, integrated_gradients, STEPS + 1),
+        GradientMethod("smoothgrad", noisy_copies, smoothgrad, SAMPLES + 1, noise_field),
         AttentionMethod("attention-rollout", attention_rollout, by_gradients=False),
         GRADIENT_ATTENTION,
     )

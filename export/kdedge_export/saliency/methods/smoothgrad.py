@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["NOISE_LEVEL", "SAMPLES", "field", "noisy", "smoothgrad"]
+__all__ = ["NOISE_LEVEL", "SAMPLES", "noise_field", "noisy_copies", "smoothgrad"]
 
 SAMPLES = 16
 """Number of samples; each needs a forward and a backward pass."""
@@ -11,7 +11,7 @@ NOISE_LEVEL = 0.15
 """Standard deviation of the noise relative to the image's range; the paper recommends 0.1 to 0.2."""
 
 
-def field(height: int, width: int) -> Tensor:
+def noise_field(height: int, width: int) -> Tensor:
     """Return a seeded field of normal noise `[3, height, width]`.
 
     Samples are shifted copies of it. Independent samples would add megabytes to the file and be hardly more random.
@@ -19,7 +19,7 @@ def field(height: int, width: int) -> Tensor:
     return torch.randn(3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def noisy(images: Tensor, noise: Tensor) -> Tensor:
+def noisy_copies(images: Tensor, noise: Tensor) -> Tensor:
     """Return noisy copies of the images, then the images, `[SAMPLES + 1, N, 3, H, W]`."""
     height, width = noise.shape[1:]
     shifts = [(index * height // SAMPLES, index * 7 * width // SAMPLES % width) for index in range(SAMPLES)]

@@ -18,7 +18,7 @@ from kdedge_export.validation.page.image_gallery import gallery_rows, lowest_and
 from kdedge_export.validation.page.quantization_section import quantization_section
 from kdedge_export.validation.report import ValidationReport
 from kdedge_export.validation.samples import SampleGallery
-from kdedge_export.validation.text_report import asked_for, found, plain_speed, spread
+from kdedge_export.validation.text_report import bound_text, found, plain_speed, spread
 from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["render_page", "write_page"]
@@ -158,7 +158,7 @@ _WORDING: dict[str, object] = {
     "marks": _OUTCOMES,
     "found": lambda check: _minus(found(check)),
     "spread": lambda check: _minus(spread(check)),
-    "asked_for": asked_for,
+    "asked_for": bound_text,
     "reference": reference,
     "TITLES": TITLES,
     "WORDS": WORDS,
