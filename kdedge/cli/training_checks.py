@@ -46,8 +46,7 @@ def check_training_options(
     for file in filter(None, (weights, *teacher_weights)):
         check_weights(Path(file))
     if is_run(out):
-        index_dataset(data)  # report dataset errors first: another --out would not fix them
-    check_folder_free(out)
+        index_dataset(data)
     if is_factory(model):
         factory_parts(model)
     opened = [Artifacts.open(teacher) for teacher in teachers]
@@ -56,6 +55,7 @@ def check_training_options(
             artifacts.check_trainable()
     if not is_factory(model):
         canonical_name(model)
+    check_folder_free(out)  # last: another --out would not fix the errors above
 
 
 def next_export(run: Path) -> str:

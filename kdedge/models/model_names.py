@@ -15,7 +15,7 @@ __all__ = ["canonical_name", "import_timm", "networks_of"]
 
 
 def canonical_name(name: str) -> str:
-    """Return a model's name with its library; bare names are looked up in torchvision, then among the small networks.
+    """Return a model's name with its library; bare names are looked up among the small networks, then in torchvision.
 
     The file of a factory is made absolute and loaded.
 
@@ -38,7 +38,7 @@ def canonical_name(name: str) -> str:
         "small": lambda _: list(RESNETS),
         "timm": _timm_names,
     }
-    searched = [library] if library else ["torchvision", "small"]
+    searched = [library] if library else ["small", "torchvision"]  # small names need no torch
     if searched[0] not in libraries:
         raise UsageError(
             f"Unknown model library {library!r} in {name!r}. Expected torchvision:, timm: or small: and a name, "

@@ -148,7 +148,8 @@ class TestErrors:
     def test_unknown_model(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
         outcome = command("train", scenes, "--model", "resnet81", "--out", tmp_path / "run")
         assert_one_sentence(outcome, 2)
-        assert "Did you mean torchvision:resnet18" in outcome.err
+        assert "small:resnet8," in outcome.err
+        assert "torchvision:resnet18" in outcome.err
 
     def test_existing_run(self, command: Callable[..., Outcome], scenes: Path, teacher_run: Path) -> None:
         outcome = command("train", scenes, *TRAIN, "--out", teacher_run)
