@@ -124,7 +124,7 @@ def test_test_metrics_are_of_the_given_images(scenes: Path) -> None:
     evaluator = tiny_trainer(scenes, recipe, teacher=teacher).evaluator
     validated = evaluator.validate()
     assert set(validated) == {"val_top1", "val_loss", "val_agreement", "val_map_pearson"}
-    predictions = evaluator.ask_teacher(evaluator.val)
+    predictions = evaluator.evaluate_teacher(evaluator.val)
     assert evaluator.test(evaluator.val, predictions) == {
         f"test_{name[4:]}": value for name, value in validated.items()
     }

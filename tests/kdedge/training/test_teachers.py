@@ -257,7 +257,7 @@ class TestRun:
         recipe = tmp_path / "mine.toml"
         recipe.write_text('[loss]\nkd = 1\n[layers]\nlayer1 = "layer1"\n')
         request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher_run),), recipe=str(recipe), epochs=1)
-        with pytest.raises(UsageError, match=r"at and hint, but the loss kd has neither"):
+        with pytest.raises(UsageError, match=r"the layers for at, hint, but the loss kd has none"):
             start_run(request, tmp_path / "run", Listener(), "cpu")
 
     def test_student_and_teacher_may_differ_in_map_size(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
