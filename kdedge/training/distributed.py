@@ -1,5 +1,6 @@
 """Process group of a training run: a single process, or those started by `torchrun`."""
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -147,4 +148,5 @@ def join_process_group(device: torch.device) -> ProcessGroup:
                 f"WORLD_SIZE is set, but the processes cannot connect: {error}. "
                 "Start with torchrun --nproc-per-node N -m kdedge distill …, or unset WORLD_SIZE."
             ) from error
+        atexit.register(dist.destroy_process_group)  # threads of gloo that outlive the interpreter abort the process
     return ProcessGroup(dist.get_rank(), dist.get_world_size())
