@@ -11,10 +11,10 @@ kdedge.explain(files, ["photo.jpg"])
 ```
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdedge_runtime import __version__ as __version__  # also turns onnxruntime's telemetry off before any import of it
+from kdedge_runtime.util.lazy_import import lazy_getattr
 
 if TYPE_CHECKING:
     from kdedge.pipelines.explanation_pipeline import explain
@@ -25,17 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["Run", "distill", "explain", "export", "train", "validate"]
 
 _HOMES = {
-    "Run": "training_pipeline",
-    "distill": "training_pipeline",
-    "explain": "explanation_pipeline",
-    "export": "export_pipeline",
-    "train": "training_pipeline",
-    "validate": "validation_pipeline",
+    "Run": "pipelines.training_pipeline",
+    "distill": "pipelines.training_pipeline",
+    "explain": "pipelines.explanation_pipeline",
+    "export": "pipelines.export_pipeline",
+    "train": "pipelines.training_pipeline",
+    "validate": "pipelines.validation_pipeline",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: torch takes seconds to import.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.pipelines.{_HOMES[name]}"), name)
+# Loaded on first use: torch takes seconds to import.
+__getattr__ = lazy_getattr(__name__, _HOMES)

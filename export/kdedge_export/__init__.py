@@ -7,10 +7,10 @@ kdedge_export.add_saliency("theirs.onnx", "ours.onnx")
 ```
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdedge_runtime import __version__ as __version__  # also turns onnxruntime's telemetry off before any import of it
+from kdedge_runtime.util.lazy_import import lazy_getattr
 
 if TYPE_CHECKING:
     from kdedge_export.file_quantization import quantize
@@ -32,10 +32,5 @@ _HOMES = {
     "quantize": "file_quantization",
     "validate": "validation.validator",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: torch takes seconds to import.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Loaded on first use: torch takes seconds to import.
+__getattr__ = lazy_getattr(__name__, _HOMES)

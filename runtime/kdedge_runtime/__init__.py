@@ -7,8 +7,9 @@ explanation = model.predict(preprocess(image, model.metadata.input)[None])
 """
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kdedge_runtime.util.lazy_import import lazy_getattr
 
 if TYPE_CHECKING:
     from kdedge_runtime.errors import KdedgeError
@@ -31,10 +32,5 @@ _HOMES = {
     "Model": "model",
     "preprocess": "preprocessing",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # Lazy import, so that `--help` does not load onnxruntime.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Lazy import, so that `--help` does not load onnxruntime.
+__getattr__ = lazy_getattr(__name__, _HOMES)

@@ -9,8 +9,9 @@ write_report(report, evidence, Path("report"))
 ```
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kdedge_runtime.util.lazy_import import lazy_getattr
 
 if TYPE_CHECKING:
     from kdedge_export.validation.check import Check
@@ -57,10 +58,5 @@ _HOMES = {
     "validate": "validator",
     "write_report": "validator",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that modules without PyTorch, such as `metrics`, import without it.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Loaded on first use, so that modules without PyTorch, such as `metrics`, import without it.
+__getattr__ = lazy_getattr(__name__, _HOMES)
