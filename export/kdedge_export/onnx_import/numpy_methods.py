@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.onnx_graph.graph_index import Array
+from kdedge_export.onnx_import.graph_methods import EPSILON, LEAST_SHARE
 from kdedge_export.spatial_layout import SpatialLayout
 
 __all__ = ["map_by_definition"]
 
 _Positions = NDArray[np.float64]
-_LEAST_SHARE, _EPSILON = 1e-3, 1e-7
-"""Constants of Grad-CAM++ and XGrad-CAM, see `kdedge_export.onnx_import.graph_methods`."""
 
 
 def map_by_definition(method: str, features: Array, gradient: Array | None, layout: SpatialLayout) -> _Positions:
@@ -47,7 +46,7 @@ def _gradcam(features: _Positions, gradient: _Positions) -> _Positions:
 
 def _gradcam_plus_plus(features: _Positions, gradient: _Positions) -> _Positions:
     product = features.sum(axis=1, keepdims=True) * gradient
-    is_sound = np.abs(2 + product) > _LEAST_SHARE * (2 + np.abs(product))
+    is_sound = np.abs(2 + product) > LEAST_SHARE * (2 + np.abs(product))
     shares = np.divide(1.0, 2 + product, out=np.zeros_like(product), where=is_sound)
     return np.asarray((shares * np.maximum(gradient, 0)).sum(axis=1) @ features)
 
@@ -61,7 +60,7 @@ def _layercam(features: _Positions, gradient: _Positions) -> _Positions:
 
 
 def _xgradcam(features: _Positions, gradient: _Positions) -> _Positions:
-    shares = features / (features.sum(axis=1, keepdims=True) + _EPSILON)
+    shares = features / (features.sum(axis=1, keepdims=True) + EPSILON)
     return np.asarray((gradient * shares).sum(axis=1) @ features)
 
 

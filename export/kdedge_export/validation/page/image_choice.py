@@ -24,7 +24,7 @@ class Section:
 
     title: str
     note: str
-    """What the images have in common, in one sentence."""
+    """Property shared by the images, in one sentence."""
     rows: tuple[int, ...]
     """Image indices in display order."""
 
