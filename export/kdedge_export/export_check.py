@@ -6,6 +6,7 @@ import numpy as np
 
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import Predictions, predict
+from kdedge_export.modalities import modality_of
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel
 from kdedge_export.validation.exactness import Bounds, Exactness, measure_exactness
 from kdedge_export.validation.float_tolerance import CEILING, WorstCase
@@ -13,7 +14,8 @@ from kdedge_export.validation.other_classes import other_classes
 from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.default_class import run_without_class
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.modalities import Sample
+from kdedge_runtime.util.arrays import Integers
 
 __all__ = ["TOLERANCE", "check_against_torch"]
 
@@ -54,7 +56,7 @@ def check_against_torch(module: ExportableModel | ClassifierOnly, model: Model) 
     spec, generator = module.spec, np.random.default_rng(0)
     measured = []
     for count in (1, 3):
-        images = generator.integers(0, 256, (count, spec.height, spec.width, 3), dtype=np.uint8)
+        images = modality_of(spec).random_samples(spec, count, generator)
         if model.has_map and (fault := run_without_class(model, images).fault) is not None:
             raise KdedgeError(
                 f"The exported graph does not explain its top-1 class: {fault}. Please report this model."
@@ -73,7 +75,7 @@ def check_against_torch(module: ExportableModel | ClassifierOnly, model: Model) 
 
 
 def _measure(
-    module: ExportableModel | ClassifierOnly, model: Model, images: Pixels, classes: Integers, theirs: Predictions
+    module: ExportableModel | ClassifierOnly, model: Model, images: Sample, classes: Integers, theirs: Predictions
 ) -> _Measured:
     ours = predict(module, images, classes)
     errors = [agreement.logits_error(ours.logits, theirs.logits), np.zeros(len(images))]

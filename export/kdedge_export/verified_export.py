@@ -10,16 +10,19 @@ from torch import nn
 from kdedge_export.export_check import check_against_torch
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.metrics.torch_predictions import at_once
+from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.model_file import save_model
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["ExportedFile", "export", "exportable"]
 
+_DISPLAY_SAMPLES = 48
+"""Samples on which the display of maps is measured; each is run once, and once per mirrored direction."""
 Completion = Callable[[Model, Metadata], Metadata]
 """Function that returns the metadata with values measured on the verified file, such as a fitted temperature."""
 
@@ -40,7 +43,7 @@ class ExportedFile:
 
 def export(
     module: nn.Module,
-    input_spec: ImageInput,
+    input_spec: InputSpec,
     labels: Sequence[str],
     path: str | Path,
     *,
@@ -56,8 +59,8 @@ def export(
     logits and maps agree.
 
     Args:
-        module: classifier, float32 `[N, 3, H, W]` to logits `[N, K]`.
-        input_spec: input size, resizing rule and normalization.
+        module: classifier, float32 `[N, C, H, W]` to logits `[N, K]`.
+        input_spec: input specification; for images size, resizing rule and normalization.
         labels: K class names in the order of the logits.
         path: file to write, with suffix `.onnx`.
         method: saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None uses the head's default.
@@ -90,7 +93,9 @@ def export(
         logits_error, map_error = check_against_torch(wrapped, model)
         finished = metadata if complete is None else complete(model, metadata)
         if model.has_map:
-            display = measure_display(model, at_once=at_once(model))
+            modality = modality_of(input_spec)
+            samples = modality.display_samples(input_spec, _DISPLAY_SAMPLES)
+            display = measure_display(model, samples, modality.mirrored_axes, at_once=at_once(model))
             finished = replace(finished, outputs=replace(finished.outputs, display=display))
         if finished is not metadata:
             save_model(graph.model, finished, temporary)
@@ -98,7 +103,7 @@ def export(
 
 
 def exportable(
-    module: nn.Module, input_spec: ImageInput, method: str | None = None, target_layer: str | None = None
+    module: nn.Module, input_spec: InputSpec, method: str | None = None, target_layer: str | None = None
 ) -> ExportableModel | ClassifierOnly:
     """Wrap a classifier for export with its map, or for `method="none"` without one.
 

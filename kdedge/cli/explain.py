@@ -77,7 +77,7 @@ def _print_prediction(explained: "ExplainedImage", budget_ms: float | None) -> N
     account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
     if estimate is not None and budget_ms is not None and estimate.elapsed_ms > 1.1 * budget_ms:
         account += f" (over the budget of {budget_ms:g} ms: a map needs at least these evaluations)"
-    typer.echo(printable(f"{explained.written}  {prediction.label} {100 * prediction.probability:.1f} %{account}"))
+    typer.echo(printable(f"{explained.written}  {prediction.label} {prediction.score_text}{account}"))
 
 
 def _write_pages(source: Path, drawn: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:

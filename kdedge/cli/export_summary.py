@@ -30,7 +30,7 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
     if result.problems is not None:
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
     spec, outputs = result.metadata.input, result.metadata.outputs
-    say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
+    say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.summary}")
     if result.assumed_input is not None:
         say(f"  [-] preprocessing: {result.assumed_input}")
     say(

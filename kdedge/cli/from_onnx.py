@@ -12,7 +12,7 @@ from kdedge_runtime.saliency_methods import NO_MAP
 
 if TYPE_CHECKING:
     from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput
-    from kdedge_runtime.metadata import Resize
+    from kdedge_runtime.modalities.image import Resize
 
 __all__ = ["OnnxExport", "export_onnx_file"]
 

@@ -17,8 +17,7 @@ from PIL import Image
 from kdedge.data.samples import Sample
 from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocessing import preprocess
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.images import IMAGE_SUFFIXES, open_image, upright_size
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -122,4 +121,4 @@ def _painted(folder: Path, sample: Sample, spec: ImageInput) -> Mask | None:
         values = np.asarray(opened if opened.mode == "P" else opened.convert("RGB"))
     painted = (values if values.ndim == 2 else values.max(axis=2)) > 0
     rgb = np.asarray(Image.fromarray(painted).convert("RGB"))
-    return np.asarray(preprocess(rgb, spec)[:, :, 0] > 127)
+    return np.asarray(spec.preprocess(rgb)[:, :, 0] > 127)

@@ -9,7 +9,7 @@ from kdedge.data.decoding import DecodedImages, decode, readable
 from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import UnreadableFiles
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.images import UnreadableImage
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -30,7 +30,7 @@ class Dataset:
 
 
 def load(
-    collection: DatasetIndex, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
+    collection: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> Dataset:
     """Decode the training and validation images at the model's input size; test images are not read.
 
@@ -56,7 +56,7 @@ def load(
 
 
 def load_validation(
-    collection: DatasetIndex, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
+    collection: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> DecodedImages:
     """Decode the validation images.
 

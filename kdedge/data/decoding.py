@@ -10,8 +10,7 @@ import numpy as np
 from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocessing import preprocess
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.images import UnreadableImage
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -35,7 +34,7 @@ class DecodedImages:
 
 
 def decode(
-    split: Split, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
+    split: Split, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> DecodedImages:
     """Decode every image at the model's input size; unreadable images are dropped with their targets.
 
@@ -45,10 +44,10 @@ def decode(
         workers: number of decoding threads; None takes one per core, at most eight.
         progress: called after every image.
     """
-    images = np.empty((len(split), spec.height, spec.width, 3), dtype=np.uint8)
+    images = np.empty((len(split), *spec.shape), spec.dtype)
 
     def keep(index: int, pixels: Pixels) -> None:
-        images[index] = preprocess(pixels, spec)
+        images[index] = spec.preprocess(pixels)
 
     kept, problems = _read_all(split, keep, workers, progress)
     for row, index in enumerate(kept):

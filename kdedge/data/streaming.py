@@ -2,6 +2,7 @@
 
 import atexit
 import hashlib
+import math
 import multiprocessing
 import os
 import signal
@@ -20,8 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, KdedgeError
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocessing import preprocess
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers
 from kdedge_runtime.util.images import UnreadableImage
 
@@ -33,12 +33,12 @@ _LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM)
 """Signals left to the main process; Ctrl-C and service managers signal the whole process group."""
 
 
-def max_images_in_memory(spec: ImageInput, memory_bytes: int) -> int:
+def max_images_in_memory(spec: InputSpec, memory_bytes: int) -> int:
     """Return the number of images at the model's input size that fit in half of the memory."""
-    return int(_SHARE_OF_MEMORY * memory_bytes) // (spec.height * spec.width * 3)
+    return int(_SHARE_OF_MEMORY * memory_bytes) // (math.prod(spec.shape) * spec.dtype.itemsize)
 
 
-def fits_in_memory(count: int, spec: ImageInput, memory_bytes: int) -> bool:
+def fits_in_memory(count: int, spec: InputSpec, memory_bytes: int) -> bool:
     """Return True if this number of images at the model's input size fits in half of the memory."""
     return count <= max_images_in_memory(spec, memory_bytes)
 
@@ -49,7 +49,7 @@ class ImageStream:
     Worker processes start with the first batch and persist over epochs, until the stream is closed or the program ends.
     """
 
-    def __init__(self, split: Split, spec: ImageInput, *, workers: int | None = None) -> None:
+    def __init__(self, split: Split, spec: InputSpec, *, workers: int | None = None) -> None:
         """Initialize the stream; nothing is opened yet.
 
         Args:
@@ -59,7 +59,7 @@ class ImageStream:
         """
         self.targets: Integers = np.array(split.targets, dtype=np.int64)
         """Class indices `[N]`."""
-        self.side = (spec.height, spec.width)
+        self.side = spec.shape[0], spec.shape[1]
         """Height and width in px."""
         self._order = _Order(split)
         self._spec = spec
@@ -72,8 +72,7 @@ class ImageStream:
     @property
     def sha256(self) -> str:
         """SHA-256 of the resizing rule and of the names, sizes and modification times of the files, in order."""
-        spec = self._spec
-        digest = hashlib.sha256(f"{self.side} {spec.resize} {spec.crop_fraction} {spec.interpolation}\n".encode())
+        digest = hashlib.sha256(f"{self._spec.preprocessing_id}\n".encode())
         for sample in self._order.split.samples:
             digest.update(f"{sample.name}\0{sample.stamp()}\n".encode())
         return digest.hexdigest()
@@ -155,15 +154,15 @@ class _Order:
 class _Decoder(Dataset[Tensor | str]):
     """Dataset that decodes batches in a worker."""
 
-    def __init__(self, spec: ImageInput) -> None:
+    def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
 
     def __getitem__(self, samples: Sequence[Sample]) -> Tensor | str:
         """Return a batch, or an error message: for an exception torch would print the worker's traceback."""
-        images = np.empty((len(samples), self.spec.height, self.spec.width, 3), dtype=np.uint8)
+        images = np.empty((len(samples), *self.spec.shape), self.spec.dtype)
         for row, sample in enumerate(samples):
             try:
-                images[row] = preprocess(sample.read().pixels, self.spec)
+                images[row] = self.spec.preprocess(sample.read().pixels)
             except UnreadableImage as error:
                 return str(error)
         return torch.from_numpy(images)

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from kdedge.models.code_trust import check_allowed
 from kdedge.models.custom_path import factory_parts
-from kdedge_export.saliency.head_finder import example_input
 from kdedge_export.saliency.tracing import evaluating
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.files import file_sha256
@@ -97,20 +96,25 @@ def make(name: str, classes: int | None = None) -> nn.Module:
     return model
 
 
-def count_classes(name: str, model: nn.Module, height: int, width: int) -> int:
+def count_classes(name: str, model: nn.Module, example: Tensor) -> int:
     """Return the number of logits of a factory's model, determined by running it once.
 
+    Args:
+        name: name of the factory.
+        model: its model.
+        example: one input `[1, C, H, W]`.
+
     Raises:
-        UsageError: the model does not accept an image of this size (in px), or does not return logits `[N, K]`.
+        UsageError: the model does not accept this input, or does not return logits `[N, K]`.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         with evaluating(model), torch.no_grad():
-            logits = model(example_input(height, width).to(device))
+            logits = model(example.to(device))
     except Exception as error:  # user code
         raise UsageError(
-            f"The model of {name} does not accept images of {height} × {width} px: {_said(error)}. Choose another "
-            'size, or set model.pretrained_cfg = {"input_size": (3, HEIGHT, WIDTH)} in the factory.'
+            f"The model of {name} does not accept an input of shape {tuple(example.shape)}: {_said(error)}. Choose "
+            'another size, or set model.pretrained_cfg = {"input_size": (3, HEIGHT, WIDTH)} in the factory.'
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdedge.models.custom import check_unchanged, code_sha256, count_classes, make
 from kdedge.models.custom_path import is_factory
@@ -15,7 +15,7 @@ from kdedge.models.resnet_layouts import RESNETS
 from kdedge.models.small_resnet import SmallResNet
 from kdedge.models.stem import reduce_stride
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.metadata import ImageInput, Interpolation
+from kdedge_runtime.modalities.image import ImageInput, Interpolation
 
 __all__ = [
     "IMAGENET_CLASSES",
@@ -77,7 +77,7 @@ def _build_own(spec: ModelSpec, size: int) -> nn.Module:
         check_unchanged(spec.name, spec.code_sha256)
     model = make(spec.name, spec.classes)
     reduce_stride(model, spec.stride_factor, size, fresh=spec.fresh_stem)
-    found = count_classes(spec.name, model, size, size)
+    found = count_classes(spec.name, model, _example(size, size))
     if found != spec.classes:
         raise UsageError(
             f"The model of {spec.name} returns {found} logits, expected {spec.classes}, one per class. "
@@ -105,7 +105,7 @@ def own_classes(name: str, spec_input: ImageInput) -> int:
         UsageError: A factory has no default.
     """
     if is_factory(name):
-        return count_classes(name, make(name), spec_input.height, spec_input.width)
+        return count_classes(name, make(name), _example(spec_input.height, spec_input.width))
     return IMAGENET_CLASSES
 
 
@@ -154,6 +154,10 @@ def _timm_input(name: str, config: Mapping[str, Any]) -> ImageInput:
             f"The model of {name} has an unreadable pretrained_cfg ({error}). Expected a dict such as "
             '{"input_size": (3, 224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.875}.'
         ) from error
+
+
+def _example(height: int, width: int) -> Tensor:
+    return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def _interpolation(name: str) -> Interpolation:

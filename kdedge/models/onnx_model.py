@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.models.model_registry import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD
-from kdedge_export.torch_export.normalization import Normalize
+from kdedge_export.modalities.normalization import Normalize
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.metadata import ImageInput, Metadata
+from kdedge_runtime.metadata import Metadata
+from kdedge_runtime.modalities.image import ImageInput, require_image
 from kdedge_runtime.onnx_session import first_line
 
 __all__ = ["OnnxClassifier", "file_sha256"]
@@ -108,7 +109,7 @@ class OnnxClassifier:
             )
         port = _image_port(path, session)
         if metadata is not None:
-            spec = metadata.input
+            spec = require_image(metadata.input, path)
         else:
             given = input or ImageInput(IMAGENET_SIZE, IMAGENET_SIZE, IMAGENET_MEAN, IMAGENET_STD)
             spec = replace(given, height=port.height or given.height, width=port.width or given.width)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdedge.models.digest import state_sha256
-from kdedge_runtime.metadata import ImageInput, Interpolation
+from kdedge_runtime.modalities.image import ImageInput, Interpolation
 
 __all__ = ["assumed_input", "published_name", "torchvision_input", "torchvision_tags"]
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.files import atomic_write, remove_partial_files
 
 __all__ = [

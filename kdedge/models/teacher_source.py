@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel, load_trained
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 if TYPE_CHECKING:
     from kdedge.models.onnx_model import OnnxClassifier

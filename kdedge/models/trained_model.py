@@ -22,7 +22,7 @@ from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.run_folder import weights_file
 from kdedge.models.weight_files import load_state, read_state
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.files import Location
 
 __all__ = ["TrainedModel", "load_trained"]

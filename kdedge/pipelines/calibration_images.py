@@ -9,7 +9,7 @@ from kdedge.data import decode, index_dataset
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Pixels, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -43,7 +43,7 @@ class ImageTarget(Protocol):
     """Protocol of a model or file metadata with an image input."""
 
     @property
-    def input(self) -> ImageInput:
+    def input(self) -> InputSpec:
         """Input size, resizing rule and normalization."""
 
     @property

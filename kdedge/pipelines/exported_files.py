@@ -12,7 +12,7 @@ from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 
 __all__ = ["ExportedFiles", "open_files"]
 
@@ -34,7 +34,7 @@ class ExportedFiles:
         return None if self.run is None else self.run.record
 
     @property
-    def input(self) -> ImageInput:
+    def input(self) -> InputSpec:
         """Input the student was trained with, or the fp32 file's input without a student."""
         return self.fp32.metadata.input if self.student is None else self.student.input
 
@@ -70,7 +70,7 @@ def open_files(artifacts: Artifacts, weights: Path | None = None, model: str | N
         )
     if not fp32.has_map:
         raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
-    _require_one_size((spec.height, spec.width), fp32, int8)
+    _require_one_size(spec, fp32, int8)
     return ExportedFiles(fp32, int8, student, run)
 
 
@@ -160,11 +160,9 @@ def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
     return nearby[0]
 
 
-def _require_one_size(size: tuple[int, int], *files: Model | None) -> None:
+def _require_one_size(spec: InputSpec, *files: Model | None) -> None:
     for file in files:
-        if file is not None and (file.metadata.input.height, file.metadata.input.width) != size:
-            spec = file.metadata.input
+        if file is not None and file.metadata.input.shape != spec.shape:
             raise UsageError(
-                f"{file.path} takes {spec.width} × {spec.height} px, but its model takes "
-                f"{size[1]} × {size[0]}. Export it again."
+                f"{file.path} takes {file.metadata.input.summary}, but its model takes {spec.summary}. Export it again."
             )

@@ -22,7 +22,7 @@ import numpy as np
 from kdedge_runtime import Model
 model = Model.load(sys.argv[1], threads=int(sys.argv[2]))
 spec = model.metadata.input
-model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8))
+model.predict(np.zeros((1, *spec.shape), spec.dtype))
 if sys.platform == "linux":
     with open("/proc/self/status") as status:
         print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
@@ -45,7 +45,7 @@ def measure_footprints(files: Mapping[Role, Model], parameters: int, threads: in
     """
     opened = [Model.load(model.path, threads=threads) for model in files.values()]
     spec = opened[0].metadata.input
-    blank = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
+    blank = np.zeros((1, *spec.shape), spec.dtype)
     taken_ms = latencies_ms(*[lambda model=model: model.predict(blank) for model in opened])
     return {
         role: Footprint(

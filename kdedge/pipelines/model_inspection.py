@@ -17,7 +17,6 @@ from kdedge_export.onnx_import.logits_output import count_classes
 from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import read_image
@@ -126,7 +125,7 @@ def inspect_image(
         HeadNotSupported: the graph has no spatial feature maps.
     """
     class_index = None if class_name is None else loaded.class_index(class_name)
-    pixels = preprocess(read_image(image), loaded.metadata.input)
+    pixels = loaded.metadata.input.preprocess(read_image(image))
     feed: dict[str, Array] = {loaded.metadata.input.name: np.ascontiguousarray(pixels[None])}
     decision = attribute_layers(
         model,

@@ -37,7 +37,8 @@ from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.modalities.image import require_image
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -252,7 +253,7 @@ def _masks(
     boxes: Path | None,
     collection: DatasetIndex,
     decoded: DecodedImages,
-    spec: ImageInput,
+    spec: InputSpec,
     notes: list[str],
     progress: ProgressCallback,
 ) -> list[Flags | None] | None:
@@ -263,7 +264,7 @@ def _masks(
     chosen = evenly_spaced(len(decoded), LOCATED_IMAGES).tolist()
     samples = [decoded.samples[index] for index in chosen]
     try:
-        found = object_masks(where, samples, spec, progress)
+        found = object_masks(where, samples, require_image(spec, "the model"), progress)
     except DataError as error:
         if boxes is not None:
             raise

@@ -8,8 +8,8 @@ import torch
 from kdedge.models.onnx_model import OnnxClassifier
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import Metadata, Outputs
-from kdedge_runtime.model import Explanation, softmax
-from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.model import Explanation
+from kdedge_runtime.util.arrays import Pixels, softmax
 
 __all__ = ["OnnxTeacherFile"]
 

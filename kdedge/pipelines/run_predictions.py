@@ -12,7 +12,7 @@ from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel, wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -63,7 +63,7 @@ class PredictionQueries:
     """Number of models to evaluate, for the progress."""
     progress: ProgressCallback
     _asked: int = field(default=0, init=False)
-    _read: dict[tuple[str, ImageInput], EvaluatedImages] = field(default_factory=dict, init=False)
+    _read: dict[tuple[str, InputSpec], EvaluatedImages] = field(default_factory=dict, init=False)
 
     def ask(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> RunPredictions:
         """Predict the validation images and explain the ground-truth class of each.
@@ -89,7 +89,7 @@ class PredictionQueries:
         self._asked += 1
         return RunPredictions(title, images, run.record.labels, predictions)
 
-    def _images(self, source: str, spec: ImageInput) -> EvaluatedImages:
+    def _images(self, source: str, spec: InputSpec) -> EvaluatedImages:
         if (source, spec) not in self._read:
             collection = index_dataset(source)
             decoded, part = read_validation_split(collection, spec, self.progress)

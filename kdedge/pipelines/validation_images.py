@@ -3,7 +3,7 @@
 from kdedge.data import DatasetIndex, DecodedImages, decode
 from kdedge.data.streaming import max_images_in_memory
 from kdedge.training.compute_device import choose_device
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -11,7 +11,7 @@ __all__ = ["read_validation_split"]
 
 
 def read_validation_split(
-    collection: DatasetIndex, spec: ImageInput, progress: ProgressCallback
+    collection: DatasetIndex, spec: InputSpec, progress: ProgressCallback
 ) -> tuple[DecodedImages, str | None]:
     """Read the validation images, or an evenly spaced subset if they exceed half of the memory.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from kdedge.pipelines.disagreement import disagreement, most_informative
 from kdedge.pipelines.run_predictions import RunPredictions
-from kdedge_export.html.thumbnails import image_uri, overlay_uri
+from kdedge_export.html.thumbnails import at_display_size, jpeg_uri, overlaid
 from kdedge_export.metrics import agreement
 from kdedge_runtime.util.arrays import Pixels
 
@@ -64,7 +64,7 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
         ComparedImage(
             name=images.names[row],
             label=images.labels[images.targets[row]],
-            image=image_uri(images.images[row]),
+            image=jpeg_uri(at_display_size(images.images[row])),
             cells=tuple(_cell(row, images.images[row], model) for model in models),
         )
         for row in rows
@@ -79,5 +79,5 @@ def _cell(row: int, image: Pixels, model: RunPredictions) -> RunMap:
         label=None if prediction < 0 else model.labels[prediction],
         probability=0.0 if prediction < 0 else float(1 / np.exp(logits - logits[prediction]).sum()),
         is_wrong=prediction != model.right[row],
-        map=None if maps is None else overlay_uri(image, maps[row]),
+        map=None if maps is None else jpeg_uri(overlaid(image, maps[row])),
     )

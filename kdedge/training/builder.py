@@ -28,7 +28,7 @@ from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache
 from kdedge.training.trainer import Trainer
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["build_trainer", "cache_key", "build_student", "objective_of"]

@@ -15,7 +15,7 @@ from kdedge.data.splits import lowest_ranked
 from kdedge.data.streaming import ImageStream, fits_in_memory, worker_count
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.distributed import ProcessGroup
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -99,7 +99,7 @@ class StreamedImages:
 
 
 def training_images(
-    collection: DatasetIndex, spec: ImageInput, compute: ComputeDevice, group: ProcessGroup, progress: ProgressCallback
+    collection: DatasetIndex, spec: InputSpec, compute: ComputeDevice, group: ProcessGroup, progress: ProgressCallback
 ) -> tuple[ImageStore, ImageStore, UnreadableFiles]:
     """Load training and validation images into memory if they fit, otherwise stream them.
 
@@ -128,7 +128,7 @@ def training_images(
 
 def evaluation_images(
     split: Split,
-    spec: ImageInput,
+    spec: InputSpec,
     compute: ComputeDevice,
     group: ProcessGroup,
     progress: ProgressCallback,
@@ -153,7 +153,7 @@ def evaluation_images(
     return _on_device(decoded, compute), decoded.problems
 
 
-def _all_fit(count: int, spec: ImageInput, compute: ComputeDevice, group: ProcessGroup) -> bool:
+def _all_fit(count: int, spec: InputSpec, compute: ComputeDevice, group: ProcessGroup) -> bool:
     """Return whether the images fit in memory; all processes agree, as only in-memory loading drops damaged files."""
     (fit,) = group.broadcast([float(fits_in_memory(count, spec, compute.memory_bytes))])
     return bool(fit)
@@ -163,5 +163,5 @@ def _on_device(decoded: DecodedImages, compute: ComputeDevice) -> DeviceImages:
     return DeviceImages(decoded.images, decoded.targets, compute.device)
 
 
-def _streamed(split: Split, spec: ImageInput, compute: ComputeDevice) -> StreamedImages:
+def _streamed(split: Split, spec: InputSpec, compute: ComputeDevice) -> StreamedImages:
     return StreamedImages(ImageStream(split, spec, workers=max(1, worker_count() // compute.sharers)), compute.device)

@@ -9,12 +9,11 @@ from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.memory_format import memory_format
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.modalities import modality_of
 from kdedge_export.saliency import AttentionExplainer, CAMExplainer, ClosedFormHead, ExplainedModel, make_explained
 from kdedge_export.saliency.explained_model import map_size
-from kdedge_export.saliency.head_finder import example_input
 from kdedge_export.saliency.tracing import evaluating
-from kdedge_export.torch_export.normalization import Normalize
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 
 __all__ = ["InstrumentedModel"]
 
@@ -28,17 +27,17 @@ class InstrumentedModel(nn.Module):
     The model itself is not modified: intermediate features are captured by hooks.
     """
 
-    def __init__(self, model: nn.Module, spec: ImageInput, compute: ComputeDevice) -> None:
+    def __init__(self, model: nn.Module, spec: InputSpec, compute: ComputeDevice) -> None:
         super().__init__()
         self.spec = spec
-        self.normalize = Normalize(spec)
+        self.front_end = modality_of(spec).front_end(spec)
         self.unexplained: str | None = None
         """Reason why the model has no maps, or None."""
         self.model = model
         self.explained: ExplainedModel | None = None
         self._features: list[Tensor | None] = []
         try:
-            explained = make_explained(model, example_input(spec.height, spec.width))
+            explained = make_explained(model, modality_of(spec).example(spec))
         except HeadNotSupported as error:
             self.unexplained = str(error)
         else:
@@ -72,7 +71,7 @@ class InstrumentedModel(nn.Module):
             images: uint8 RGB `[N, H, W, 3]`; images of another size are resampled.
             wanted: classes to explain, int64 `[N, k]`, or the number of most probable classes.
         """
-        x = self.normalize(images).contiguous(memory_format=self._memory_format)
+        x = self.front_end(images).contiguous(memory_format=self._memory_format)
         if self.explained is None or (isinstance(wanted, int) and wanted == 0):
             logits = self.model(x).float()
             return ModelOutput(logits, features=self._caught())
@@ -95,6 +94,6 @@ class InstrumentedModel(nn.Module):
         """Height and width of the model's map, or None without maps."""
         if self.explained is None:
             return None
-        example = example_input(self.spec.height, self.spec.width).to(self.normalize.mean.device)
+        example = modality_of(self.spec).example(self.spec).to(next(self.parameters()).device)
         with evaluating(self):
             return map_size(self.explained, example)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdedge.training.instrumented_model import InstrumentedModel
-from kdedge_export.saliency.head_finder import example_input
+from kdedge_export.modalities import modality_of
 from kdedge_export.saliency.tracing import evaluating
 from kdedge_runtime.errors import UsageError
 
@@ -98,7 +98,7 @@ def _shapes(watched: InstrumentedModel) -> tuple[dict[str, tuple[int, int]], dic
         for path, layer in watched.model.named_modules()
         if path
     ]
-    example = example_input(watched.spec.height, watched.spec.width).to(watched.normalize.mean.device)
+    example = modality_of(watched.spec).example(watched.spec).to(next(watched.parameters()).device)
     try:
         with evaluating(watched), torch.no_grad():
             watched.model(example)

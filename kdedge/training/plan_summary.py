@@ -44,9 +44,9 @@ def summarize_plan(
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
         *_teachers(teachers, parameters, evaluator.teacher_top1),
     ]
-    size, positions = train_step.student.spec.height, train_step.student.map_size
+    positions = train_step.student.map_size
     why_size = "as the teacher's" if teachers else "from the image sizes and the device"
-    lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
+    lines.append(("input", f"{train_step.student.spec.summary} ({said(request.size, why_size)})"))
     assumed = _assumed_input(request, teachers, spec.name)
     if assumed is not None:
         lines.append(("prepared", assumed))

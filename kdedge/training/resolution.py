@@ -26,7 +26,7 @@ from kdedge.training.measurements import balanced_weights, measure_loss_scales, 
 from kdedge.training.teachers.teacher_loading import init_source
 from kdedge.training.trainer import Trainer
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 __all__ = ["choose_network", "draft_recipe", "resolve_recipe"]
 

@@ -42,7 +42,7 @@ from kdedge.training.teachers.teacher_loading import (
 )
 from kdedge.training.trainer import Trainer, TrainerCallback
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 __all__ = ["RunCallback", "TrainConfig", "continue_run", "start_run"]
 

@@ -2,7 +2,7 @@
 
 ```python
 model = Model.load("model.onnx")
-explanation = model.predict(preprocess(image, model.metadata.input)[None])
+explanation = model.predict(model.metadata.input.preprocess(image)[None])
 ```
 """
 
@@ -13,11 +13,11 @@ from kdedge_runtime.util.lazy_import import lazy_getattr
 
 if TYPE_CHECKING:
     from kdedge_runtime.errors import KdedgeError
-    from kdedge_runtime.metadata import ImageInput, Metadata
+    from kdedge_runtime.metadata import Metadata
+    from kdedge_runtime.modalities.image import ImageInput
     from kdedge_runtime.model import Explanation, Model
-    from kdedge_runtime.preprocessing import preprocess
 
-__all__ = ["Explanation", "ImageInput", "KdedgeError", "Metadata", "Model", "preprocess"]
+__all__ = ["Explanation", "ImageInput", "KdedgeError", "Metadata", "Model"]
 __version__ = "0.1.0"
 
 # onnxruntime 1.29 and later sends model names and a machine description to its vendor unless this variable is set
@@ -26,11 +26,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Explanation": "model",
-    "ImageInput": "metadata",
+    "ImageInput": "modalities.image",
     "KdedgeError": "errors",
     "Metadata": "metadata",
     "Model": "model",
-    "preprocess": "preprocessing",
 }
 # Lazy import, so that `--help` does not load onnxruntime.
 __getattr__ = lazy_getattr(__name__, _HOMES)

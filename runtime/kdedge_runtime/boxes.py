@@ -3,8 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocessing import visible_box
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["box_mask", "boxes_at_input"]
@@ -22,7 +21,7 @@ def boxes_at_input(boxes: Floats, height: int, width: int, spec: ImageInput) -> 
     Returns:
         float32 `[k, 4]` in input pixels. Boxes may extend beyond the input where the image is cropped.
     """
-    left, top, right, bottom = visible_box(height, width, spec)
+    left, top, right, bottom = spec.visible_box(height, width)
     scale = np.array([spec.width / (right - left), spec.height / (bottom - top)] * 2)
     return np.asarray((boxes - np.array([left, top] * 2)) * scale, dtype=np.float32)
 

@@ -9,12 +9,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.modalities import INPUT_SPECS, InputSpec
+from kdedge_runtime.tasks import TASKS
 
-__all__ = ["MOST_POSITIONS", "SCHEMA", "TOP_CLASS", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
+__all__ = ["MOST_POSITIONS", "SCHEMA", "TOP_CLASS", "Metadata", "Outputs"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
@@ -23,30 +25,6 @@ TOP_CLASS = -1
 MOST_POSITIONS = 4_000_000
 """Maximum number of values in a saliency map."""
 _LONGEST_REASON = 200
-Resize = Literal["crop", "squash", "letterbox"]
-Interpolation = Literal["bilinear", "bicubic"]
-
-
-@dataclass(frozen=True)
-class ImageInput:
-    """Image input specification: size, normalization and resizing.
-
-    The graph takes uint8 RGB `[N, height, width, 3]` in [0, 255] and normalizes it. The caller resizes. `resize="crop"`
-    scales the shorter side to `size / crop_fraction` and crops the center. `"squash"` ignores the aspect ratio.
-    `"letterbox"` scales the longer side and pads with black on both sides.
-    """
-
-    height: int
-    width: int
-    mean: tuple[float, float, float]
-    """Channel means (RGB) of pixel values scaled to [0, 1]; applied inside the graph."""
-    std: tuple[float, float, float]
-    resize: Resize = "crop"
-    crop_fraction: float = 1.0
-    """Share of the scaled shorter side kept by the center crop, in (0, 1]. Used only by `resize="crop"`."""
-    interpolation: Interpolation = "bilinear"
-    name: str = "image"
-    kind: Literal["image"] = "image"
 
 
 @dataclass(frozen=True)
@@ -85,7 +63,7 @@ class Metadata:
 
     labels: tuple[str, ...]
     """Class names in the order of the logits."""
-    input: ImageInput
+    input: InputSpec
     outputs: Outputs
     quantization: dict[str, Any] | None = None
     lineage: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +72,8 @@ class Metadata:
     """Calibration temperature: probabilities are `softmax(logits / temperature)`."""
     golden: dict[str, Any] | None = None
     """Reference frames and their expected outputs; see `kdedge_runtime.diagnostics.reference_frames`."""
-    task: Literal["classify"] = "classify"
+    task: str = "classify"
+    """Interpretation of the logits, a key of `kdedge_runtime.tasks.TASKS`."""
 
     def to_props(self) -> dict[str, str]:
         """Return the metadata as `metadata_props` entries: namespaced keys, JSON values."""
@@ -125,10 +104,9 @@ class Metadata:
         values = {keys[key]: _parse(key, text) for key, text in props.items() if key in keys}
         try:
             values["labels"] = _labels(_checked(values["labels"], list))
-            values["input"] = _image_input(_checked(values["input"], dict))
+            values["input"] = _input(_checked(values["input"], dict))
             values["outputs"] = _outputs(_checked(values["outputs"], dict))
-            if values.get("task", "classify") != "classify":
-                raise ValueError(f"unknown task {values['task']!r}")
+            values["task"] = _task(values.get("task", "classify"))
             metadata = cls(**values)
             if not isinstance(metadata.temperature, int | float) or not 0 < float(metadata.temperature) < math.inf:
                 raise ValueError(f"invalid temperature {metadata.temperature!r}")
@@ -159,7 +137,7 @@ def _parse(key: str, text: str) -> Any:
         ) from error
 
 
-def _known(kind: type[ImageInput] | type[Outputs] | type[MapDisplay], values: dict[str, Any]) -> dict[str, Any]:
+def _known(kind: type[Outputs] | type[MapDisplay], values: dict[str, Any]) -> dict[str, Any]:
     """Return the values whose keys this version reads."""
     return {item.name: values[item.name] for item in fields(kind) if item.name in values}
 
@@ -176,18 +154,20 @@ def _labels(values: list[Any]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _image_input(values: dict[str, Any]) -> ImageInput:
-    if values.get("kind", "image") != "image":
-        raise ValueError(f"unknown kind of input {values['kind']!r}")
-    spec = ImageInput(**_known(ImageInput, values) | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
-    sizes_are_sound = all(isinstance(side, int) and 0 < side <= 8192 for side in (spec.height, spec.width))
-    channels_are_sound = len(spec.mean) == len(spec.std) == 3 and all(map(math.isfinite, (*spec.mean, *spec.std)))
-    if not sizes_are_sound or not channels_are_sound or not 0 < spec.crop_fraction <= 1:
-        raise ValueError(f"invalid input {values}")
-    _checked(spec.name, str)
-    if spec.resize not in get_args(Resize) or spec.interpolation not in get_args(Interpolation):
-        raise ValueError(f"unknown resize rule {spec.resize!r} or interpolation {spec.interpolation!r}")
-    return spec
+def _input(values: dict[str, Any]) -> InputSpec:
+    kind = values.get("kind", "image")
+    try:
+        spec = INPUT_SPECS[_checked(kind, str)]
+    except KeyError:
+        raise ValueError(f"unknown kind of input {kind!r}") from None
+    return spec.from_json(values)
+
+
+def _task(name: Any) -> str:
+    try:
+        return TASKS[_checked(name, str)].name
+    except KeyError:
+        raise ValueError(f"unknown task {name!r}") from None
 
 
 def _outputs(values: dict[str, Any]) -> Outputs:

@@ -14,15 +14,20 @@ from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.int8_arithmetic import Arithmetic, int8_arithmetic, use_exact_sums
 from kdedge_runtime.metadata import MOST_POSITIONS, Metadata
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
 from kdedge_runtime.saliency_methods import NO_MAP
-from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.tasks import TASKS
+from kdedge_runtime.util.arrays import Floats, Integers
 from kdedge_runtime.util.files import utf8_path
 
-__all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
+__all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle"]
 
 MOST_THREADS = 256
 """Maximum number of threads per inference. onnxruntime has no limit of its own and could exhaust the machine."""
+
+_TYPE_NAMES = {"float32": "float", "float64": "double"}
+"""onnxruntime's names of types that differ from numpy's."""
 
 _FIRST_PASS_S = 60.0
 """Time limit of the first pass in seconds, because a graph can contain an endless loop."""
@@ -52,8 +57,8 @@ class Explanation:
 
     logits: Floats
     """Logits `[N, K]`, one column per label."""
-    probabilities: Floats
-    """Probabilities `[N, K]`: softmax of the logits at the calibration temperature. Rows sum to 1."""
+    scores: Floats
+    """Scores `[N, K]` of the task. For classification: probabilities at the calibration temperature; rows sum to 1."""
     explained_class: Integers
     """Class index explained by each map, `[N]`."""
     saliency_map: Floats | None
@@ -83,7 +88,7 @@ class Model:
         spinning: bool = False,
         exact_int8: bool = False,
     ) -> "Model":
-        """Load a model file written by `kdedge export` and run it once on a blank image.
+        """Load a model file written by `kdedge export` and run it once on a blank sample.
 
         Args:
             path: the `.onnx` file.
@@ -185,12 +190,12 @@ class Model:
         shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
         raise UsageError(f"The model has no class {name!r}.{hint} Its {len(labels)} classes are: {shown}")
 
-    def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:
-        """Classify and explain a batch in one forward pass.
+    def predict(self, samples: Sample, class_index: int | None = None, *, explained: bool = True) -> Explanation:
+        """Predict and explain a batch in one forward pass.
 
         Args:
-            images: uint8 RGB `[N, H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess`).
-            class_index: class to explain in every image; None for the top-1 class of each.
+            samples: preprocessed samples `[N, *metadata.input.shape]`; images are uint8 RGB `[N, H, W, 3]`.
+            class_index: class to explain in every sample; None for the top-1 class of each.
             explained: False omits the map. This saves almost no time, because onnxruntime computes the whole graph
                 regardless of the requested outputs (its issue 16483).
 
@@ -198,7 +203,7 @@ class Model:
             UsageError: the shape, dtype or class index does not match the model.
             ModelFileError: onnxruntime cannot run the graph, or an output has an unexpected shape or range.
         """
-        return self._predict(images, class_index, explained=explained)
+        return self._predict(samples, class_index, explained=explained)
 
     def _try(self) -> None:
         spec = self.metadata.input
@@ -207,7 +212,7 @@ class Model:
         limit.daemon = True
         limit.start()
         try:
-            self._predict(np.zeros((1, spec.height, spec.width, 3), np.uint8), None, explained=True, options=options)
+            self._predict(np.zeros((1, *spec.shape), spec.dtype), None, explained=True, options=options)
         except ModelFileError as error:
             if not options.terminate:
                 raise
@@ -219,16 +224,15 @@ class Model:
             limit.cancel()
 
     def _predict(
-        self, images: Pixels, class_index: int | None, *, explained: bool, options: ort.RunOptions | None = None
+        self, samples: Sample, class_index: int | None, *, explained: bool, options: ort.RunOptions | None = None
     ) -> Explanation:
         spec = self.metadata.input
-        expected = (spec.height, spec.width, 3)
-        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
+        if samples.ndim != 1 + len(spec.shape) or samples.shape[1:] != spec.shape or samples.dtype != spec.dtype:
             raise UsageError(
-                f"The model takes uint8 images of shape (N, {', '.join(map(str, expected))}), got {images.dtype} "
-                f"{images.shape}. Resize images with kdedge_runtime.preprocess."
+                f"The model takes {spec.dtype} {spec.kind} samples of shape (N, {', '.join(map(str, spec.shape))}), "
+                f"got {samples.dtype} {samples.shape}. Convert each one with model.metadata.input.preprocess."
             )
-        feed: dict[str, np.ndarray] = {spec.name: images}
+        feed: dict[str, np.ndarray] = {spec.name: samples}
         if class_index is not None:
             if not 0 <= class_index < len(self.metadata.labels):
                 raise UsageError(
@@ -239,20 +243,13 @@ class Model:
         if self.has_map and explained:
             names = ["logits", "saliency_map", "explained_class"]
             logits, saliency_map, classes = run_session(self.session, names, feed, self.path, options)
-            check_outputs(self.path, (len(images), len(self.metadata.labels)), logits, saliency_map, classes)
+            check_outputs(self.path, (len(samples), len(self.metadata.labels)), logits, saliency_map, classes)
         else:
             (logits,), saliency_map = run_session(self.session, ["logits"], feed, self.path, options), None
-            check_outputs(self.path, (len(images), len(self.metadata.labels)), logits)
-            classes = logits.argmax(axis=1) if class_index is None else np.full(len(images), class_index)
-        probabilities, display = softmax(logits / self.metadata.temperature), self.metadata.outputs.display
-        return Explanation(logits, probabilities, classes, saliency_map, display)
-
-
-def softmax(logits: Floats) -> Floats:
-    """Convert logits `[N, K]` to probabilities `[N, K]`."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: Floats = shifted / shifted.sum(axis=1, keepdims=True)
-    return result
+            check_outputs(self.path, (len(samples), len(self.metadata.labels)), logits)
+            classes = logits.argmax(axis=1) if class_index is None else np.full(len(samples), class_index)
+        scores = TASKS[self.metadata.task].scores(logits, self.metadata.temperature)
+        return Explanation(logits, scores, classes, saliency_map, self.metadata.outputs.display)
 
 
 def _check_graph(
@@ -263,7 +260,7 @@ def _check_graph(
     faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]
     if spec.name not in inputs:
         faults.append(f"no input {spec.name}")
-    elif inputs[spec.name].type != "tensor(uint8)" or not _agrees(inputs[spec.name], (spec.height, spec.width, 3)):
+    elif inputs[spec.name].type != _type_name(spec.dtype) or not _agrees(inputs[spec.name], spec.shape):
         faults.append(f"input {spec.name} of {inputs[spec.name].type} {inputs[spec.name].shape}")
     if "logits" in outputs and not _agrees(outputs["logits"], (len(metadata.labels),)):
         faults.append(f"logits {outputs['logits'].shape} for {len(metadata.labels)} labels")
@@ -271,9 +268,14 @@ def _check_graph(
         faults.append(f"saliency_map {outputs['saliency_map'].shape}")
     if faults:
         raise ModelFileError(
-            f"{path} does not match its metadata: it has {', '.join(faults)}. Expected uint8 input {spec.name} [N, "
-            f"{spec.height}, {spec.width}, 3] and {', '.join(sorted(needed))}. Export it again."
+            f"{path} does not match its metadata: it has {', '.join(faults)}. Expected {spec.dtype} input "
+            f"{spec.name} [N, {', '.join(map(str, spec.shape))}] and {', '.join(sorted(needed))}. Export it again."
         )
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    """Return onnxruntime's name of a tensor type."""
+    return f"tensor({_TYPE_NAMES.get(dtype.name, dtype.name)})"
 
 
 def _is_map(shape: list[Any]) -> bool:

@@ -6,26 +6,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay, heat_stats
+from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Explanation, Model
-from kdedge_runtime.preprocessing import visible_box
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.schedule import Reason
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Pixels
 
 __all__ = ["Prediction", "decode_prediction"]
 
-_RANKED = 3
-
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction of a classifier for one frame."""
+    """Prediction of a model for one frame."""
 
     frame: Frame
     ranking: tuple[tuple[str, float], ...]
-    """Up to three most probable labels with their probabilities, best first."""
+    """Labels to display with their scores, best first; for classification the three most probable classes."""
     explained: str
     """Label explained by the saliency map: the top-1 label unless another class was requested."""
     saliency_map: Floats | None
@@ -38,18 +36,30 @@ class Prediction:
     """Reason why the frame was not explained. None if it was explained or no explainer is available."""
     display: MapDisplay = UNMEASURED
     """Position and contrast of the map on the frame."""
+    task: str = "classify"
+    """Task of the model, a key of `kdedge_runtime.tasks.TASKS`."""
     overlay: Pixels | None = None
     """Frame with heat map and caption, uint8 RGB, or None if no sink needs it."""
 
     @property
     def label(self) -> str:
-        """Most probable label."""
+        """First label of the ranking."""
         return self.ranking[0][0]
 
     @property
-    def probability(self) -> float:
-        """Probability of the most probable label, in [0, 1]."""
+    def score(self) -> float:
+        """Score of the first label; for classification its probability, in [0, 1]."""
         return self.ranking[0][1]
+
+    @property
+    def score_text(self) -> str:
+        """Score of the first label for captions, such as `93 %`."""
+        return TASKS[self.task].format_score(self.score)
+
+    @property
+    def share(self) -> float | None:
+        """Score of the first label as a fraction of its range, in [0, 1]; None for an unbounded score."""
+        return TASKS[self.task].share(self.score)
 
 
 def decode_prediction(
@@ -60,23 +70,21 @@ def decode_prediction(
     Raises:
         ModelFileError: an output of the model is not finite.
     """
-    probabilities = explanation.probabilities[0]
+    scores = explanation.scores[0]
     saliency_map = explanation.saliency_map[0] if explanation.saliency_map is not None else None
-    if not np.isfinite(probabilities).all() or (saliency_map is not None and not np.isfinite(saliency_map).all()):
+    if not np.isfinite(scores).all() or (saliency_map is not None and not np.isfinite(saliency_map).all()):
         raise ModelFileError(
             f"{model.path} returned non-finite values for {frame.name}: the model is damaged or its number format "
             "overflows. Expected finite logits and a finite map. Export it again and run `kdedge validate`."
         )
     labels = model.metadata.labels
-    best = np.argsort(-probabilities, kind="stable")[:_RANKED]
-    height, width = frame.rgb.shape[:2]
     heat = None
     if saliency_map is not None:
-        box = visible_box(height, width, model.metadata.input)
-        heat = heat_stats(saliency_map, box, height, width, explanation.display.shift)
+        heat = model.metadata.input.map_stats(saliency_map, frame.sample, explanation.display.shift)
     return Prediction(
         frame=frame,
-        ranking=tuple((labels[index], float(probabilities[index])) for index in best),
+        ranking=TASKS[model.metadata.task].ranking(scores, labels),
+        task=model.metadata.task,
         explained=labels[int(explanation.explained_class[0])],
         saliency_map=saliency_map,
         heat=heat,

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdedge_runtime import Model, preprocess
+from kdedge_runtime import Model
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.explainers.image_grid import enlarge, grid_edges, grid_means
+from kdedge_runtime.modalities.image import require_image
 from kdedge_runtime.saliency_methods import SALIENCY_METHODS, methods_of
 from kdedge_runtime.util.images import image_files, read_image
 
@@ -43,13 +44,13 @@ def main() -> None:
     model = Model.load(options.model, threads=options.threads)
     files = image_files(options.folder)
     pictures = [
-        preprocess(read_image(path), model.metadata.input)
+        model.metadata.input.preprocess(read_image(path))
         for path in files[:: max(1, len(files) // options.images)][: options.images]
     ]
     available = [name for name in methods_of("perturbation") if model.has_map or not SALIENCY_METHODS[name].needs_map]
     methods = options.methods or available
     predictions = [model.predict(picture[None]) for picture in pictures]
-    tops = [int(prediction.probabilities[0].argmax()) for prediction in predictions]
+    tops = [int(prediction.scores[0].argmax()) for prediction in predictions]
     own = [prediction.saliency_map[0] for prediction in predictions if prediction.saliency_map is not None]
     rng = np.random.default_rng(0)
     ready_made = {"random": [rng.random((14, 14)).astype(np.float32) for _ in pictures]}
@@ -91,10 +92,10 @@ def faithfulness(model: Model, picture: np.ndarray, top: int, found: np.ndarray)
     """Compute the class's mean probability while pixels are hidden, and while they are revealed, most salient first."""
     heat = enlarge(found[None], *picture.shape[:2])[0]
     rank = (-heat).ravel().argsort(kind="stable").argsort().reshape(heat.shape) / heat.size
-    hidden = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
+    hidden = np.rint(255 * np.array(require_image(model.metadata.input, model.path).mean)).astype(np.uint8)
     first = [(rank < step / STEPS)[..., None] for step in range(STEPS + 1)]
     deleted, inserted = (
-        model.predict(np.stack([np.where(chosen, *pair) for chosen in first])).probabilities[:, top].mean()
+        model.predict(np.stack([np.where(chosen, *pair) for chosen in first])).scores[:, top].mean()
         for pair in ((hidden, picture), (picture, hidden))
     )
     return float(deleted), float(inserted)

@@ -18,6 +18,7 @@ from kdedge_export.metrics.baseline_maps import upsampled
 from kdedge_export.metrics.localization import localize_all
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_runtime import Model
+from kdedge_runtime.modalities.image import require_image
 
 
 def main(data: str, *files: str) -> None:
@@ -29,8 +30,9 @@ def main(data: str, *files: str) -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for file in files:
         model = Model.load(file)
-        decoded = decode(collection.val, model.metadata.input)
-        masks = object_masks(boxes, decoded.samples, model.metadata.input)
+        spec = require_image(model.metadata.input, file)
+        decoded = decode(collection.val, spec)
+        masks = object_masks(boxes, decoded.samples, spec)
         known = [index for index, mask in enumerate(masks) if mask is not None and mask.any()]
         images = decoded.images[known]
         objects = [mask for mask in masks if mask is not None and mask.any()]
@@ -39,7 +41,7 @@ def main(data: str, *files: str) -> None:
         assert maps is not None
         outputs = model.metadata.outputs
         across, down = outputs.display.shift
-        found = localize_all({"uncorrected": maps, "moved": maps}, images, objects, {"moved": (across, down)})
+        found = localize_all({"uncorrected": maps, "moved": maps}, objects, {"moved": (across, down)}, {})
         before, after = found["uncorrected"], found["moved"]
         height, width = images.shape[1:3]
         raw, moved = (

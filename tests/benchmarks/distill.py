@@ -47,7 +47,7 @@ from kdedge.training.instrumented_model import InstrumentedModel  # noqa: E402
 from kdedge.training.teachers.teacher import NetworkTeacher  # noqa: E402
 from kdedge.training.teachers.teacher_cache import TeacherCache  # noqa: E402
 from kdedge.training.trainer import Trainer  # noqa: E402
-from kdedge_runtime.metadata import ImageInput  # noqa: E402
+from kdedge_runtime.modalities.image import ImageInput  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KD, KD_MAP = {"ce": 0.1, "kd": 0.9}, {"ce": 0.1, "kd": 0.9, "map": 20.0}

@@ -30,18 +30,18 @@ from numpy.typing import NDArray
 from kdedge.models.code_trust import allow_content
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
-from kdedge_export.metrics.baseline_maps import edge_maps, random_maps
+from kdedge_export.metrics.baseline_maps import random_maps
 from kdedge_export.metrics.comparison import maps_pearson
 from kdedge_export.metrics.faithfulness import areas
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.modalities.image import IMAGE, edge_maps
 from kdedge_export.onnx_import.import_model import add_saliency
 from kdedge_export.torch_export import ClassifierOnly, export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocessing import preprocess
+from kdedge_runtime.modalities.image import ImageInput, require_image
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.files import file_sha256
 from kdedge_runtime.util.images import image_files, read_image
@@ -103,7 +103,7 @@ def chosen_images(folder: Path, spec: ImageInput, count: int) -> Pixels:
     folder = folder / "val" if (folder / "val").is_dir() else folder
     files = image_files(folder)
     places = np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))
-    return np.stack([preprocess(read_image(files[place]), spec) for place in places])
+    return np.stack([spec.preprocess(read_image(files[place])) for place in places])
 
 
 def rows(name: str, trained: TrainedModel, images: Pixels) -> Iterator[Row]:
@@ -118,11 +118,13 @@ def rows(name: str, trained: TrainedModel, images: Pixels) -> Iterator[Row]:
         maps |= {
             "occlusion": occluded,
             "random": random_maps(len(images), *size),
-            "edges": edge_maps(images, *size),
+            "edges": area_mean(edge_maps(images), *size),
         }
         base = None
         for method, some in maps.items():
-            pairs = np.array([areas(model, *triple) for triple in zip(images, some, classes, strict=True)])
+            pairs = np.array(
+                [areas(model, *triple, IMAGE.smoothed) for triple in zip(images, some, classes, strict=True)]
+            )
             difference = pairs[:, 1] - pairs[:, 0]
             base = difference if base is None else base
             pearson = maps_pearson(area_mean(occluded, *np.minimum(occluded.shape[1:], size)), some)
@@ -172,8 +174,7 @@ def method_maps(trained: TrainedModel, images: Pixels, classes: Integers, folder
 
 def occlusion_map(model: Model, image: Pixels, wanted: int) -> Floats:
     """Compute the drop of the logit when a square covers the image, float32 `[14, 14]`."""
-    hidden = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
-    probe = MaskedScorer(lambda batch: model.predict(batch).logits[:, wanted], image, hidden)
+    probe = MaskedScorer(lambda batch: model.predict(batch).logits[:, wanted], image, model.metadata.input)
     return occlusion(probe).map
 
 
@@ -181,7 +182,7 @@ def quarter_test(model: Model, images: Pixels, maps: Floats, classes: Integers, 
     """Compare the logit drop without the most salient quarter with its mean over random quarters, bool `[N]`."""
     rng = np.random.default_rng(0)
     positions = maps.shape[1] * maps.shape[2]
-    mean = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
+    mean = np.rint(255 * np.array(require_image(model.metadata.input, model.path).mean)).astype(np.uint8)
     won = []
     for image, saliency_map, wanted, before in zip(images, maps, classes, logits, strict=True):
         orders = [np.argsort(-saliency_map.ravel()), *(rng.permutation(positions) for _ in range(_DRAWS))]

@@ -52,8 +52,7 @@ def main() -> None:
                 while (found := page.evaluate(LATEST)) is None or found["ms"] == last:
                     page.wait_for_timeout(50)
                 last = found["ms"]
-                spec = model.metadata.input
-                pixels = np.array(found["pixels"], np.uint8).reshape(1, spec.height, spec.width, 3)
+                pixels = np.array(found["pixels"], np.uint8).reshape(1, *model.metadata.input.shape)
                 expected = model.predict(pixels)
                 assert expected.saliency_map is not None, f"{options.model} has no map"
                 for name, key, here in (

@@ -24,7 +24,8 @@ from kdedge_export.errors import GraphNotSupported, HeadNotSupported
 from kdedge_export.saliency import AutogradHead, CAMExplainer, ClosedFormHead
 from kdedge_export.torch_export import ExportableModel, export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.metadata import ImageInput, Outputs
+from kdedge_runtime.metadata import Outputs
+from kdedge_runtime.modalities.image import ImageInput, require_image
 
 __all__ = ["LARGEST", "TIMM", "TOLERANCE", "Row", "measure", "read_rows", "table", "torchvision_names"]
 
@@ -94,7 +95,7 @@ def measure(name: str) -> Row:
         AssertionError: The map is the same for every image.
     """
     deployed = _smallest(name)
-    spec = deployed.spec
+    spec = require_image(deployed.spec, name)
     explained = deployed.explained
     assert isinstance(explained, CAMExplainer)
     started = time.perf_counter()
@@ -193,7 +194,7 @@ def prediction_of(model: Model, images: np.ndarray) -> Answer:
 
 def _by_autograd(deployed: ExportableModel, images: np.ndarray, classes: np.ndarray, dtype: torch.dtype) -> Answer:
     """Compute logits and Grad-CAM of the model by autograd, using only the target layer from kdedge."""
-    spec, explained = deployed.spec, deployed.explained
+    spec, explained = require_image(deployed.spec, "the model"), deployed.explained
     assert isinstance(explained, CAMExplainer)
     scaled = (images / 255.0 - spec.mean) / spec.std
     x = torch.from_numpy(scaled.transpose(0, 3, 1, 2)).to(dtype)

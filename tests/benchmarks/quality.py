@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kdedge.data import DecodedImages
     from kdedge_export.metrics.torch_predictions import Predictions
-    from kdedge_runtime.metadata import ImageInput
+    from kdedge_runtime.modalities.image import ImageInput
 
 METHODS = {
     "alone": "ce",
@@ -158,7 +158,9 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     from kdedge_export.metrics import agreement
     from kdedge_export.metrics.comparison import pair_pearson
     from kdedge_export.metrics.localization import localize_all
+    from kdedge_export.metrics.resampling import area_mean
     from kdedge_export.metrics.torch_predictions import predict
+    from kdedge_export.modalities.image import edge_maps
     from kdedge_export.torch_export import wrap_for_export
 
     student = load_trained(run, weights=weights, which="best" if run == teacher else "last")
@@ -189,7 +191,7 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
         images, known = held_out.images[named], [mask for mask in masks if mask is not None]
         maps = predict(train_step, images, held_out.targets[named]).maps
         assert maps is not None
-        found = localize_all({"run": maps}, images, known, {})
+        found = localize_all({"run": maps}, known, {}, {"edges": area_mean(edge_maps(images), *maps.shape[1:])})
         figures["pointing"] = 100 * found["run"].pointing
         figures["pointing_centre"] = 100 * found["centre"].pointing
     return figures

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SIDE, POSITIONS, CHANNELS, CLASSES = 32, 8, 12, 10
 SPEC = ImageInput(SIDE, SIDE, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3))

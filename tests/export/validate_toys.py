@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from kdedge_export.metrics.comparison import Comparison, compare
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime import Model
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput
 
 SIDE, CHANNELS, CLASSES = 32, 6, 4
 LABELS = ("stop", "yield", "priority", "no entry")

@@ -26,7 +26,7 @@ from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, read_run, write_run
 from kdedge_runtime import Model
 from kdedge_runtime.bundle.reader import open_bundle
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.server import AccessPolicy, Address, HttpServer, RequestHandler, StaticFile, shared_static_files
 from kdedge_runtime.util.images import read_image
 from kdedge_runtime.util.printable import printable, printable_json

@@ -12,7 +12,7 @@ from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, METRICS, RunRecord, write_run
 from kdedge.training.checkpoint import save_weights
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SIDE = 32
 MEAN, STD = 0.5, 0.25

@@ -19,7 +19,6 @@ from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocessing import preprocess
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PHOTOS = ("0200_n02097474.jpg", "0782_n04152593.jpg")
@@ -45,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def case(request: pytest.FixtureRequest, model: Model) -> tuple[np.ndarray, int]:
     """Photo at the model's input size, and its top class."""
     with zipfile.ZipFile(DATA / "imagenet-sample-500.zip") as archive, archive.open(request.param) as file:
-        picture = preprocess(np.asarray(Image.open(file).convert("RGB")), model.metadata.input)
+        picture = model.metadata.input.preprocess(np.asarray(Image.open(file).convert("RGB")))
     return picture, int(model.predict(picture[None]).logits.argmax())
 
 
@@ -54,7 +53,7 @@ def hidden_color(model: Model) -> np.ndarray:
 
 
 def score_of(model: Model, class_index: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda pictures: model.predict(pictures).probabilities[:, class_index]
+    return lambda pictures: model.predict(pictures).scores[:, class_index]
 
 
 class Recording(MaskedScorer):
@@ -130,7 +129,7 @@ def test_lime_equals_lime_within_errors(model: Model, case: tuple[np.ndarray, in
     ours = lime(Recording(score_of(model, class_index), picture, hidden), parts)
     explained = lime_image.LimeImageExplainer(random_state=2).explain_instance(
         picture,
-        lambda pictures: model.predict(np.asarray(pictures, np.uint8)).probabilities,
+        lambda pictures: model.predict(np.asarray(pictures, np.uint8)).scores,
         labels=(class_index,),
         top_labels=None,
         hide_color=hidden,

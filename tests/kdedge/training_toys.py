@@ -31,7 +31,7 @@ from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge.training.trainer import Trainer
 from kdedge.training.training_run import RunCallback
 from kdedge_export.scenes import LABELS, render_scene
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SIDE = 32
 CLASSES = LABELS[:3]

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput
 
 __all__ = ["POSITIONS", "LABELS", "SIDE", "write_color_model"]
 

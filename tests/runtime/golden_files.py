@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput
 
 SIDE = 8
 _WEIGHTS = np.random.default_rng(0).choice([-127, 127, 127], size=(SIDE * SIDE * 3, 3)).astype(np.int8)

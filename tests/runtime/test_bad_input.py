@@ -18,9 +18,9 @@ from video_frames import frames_of
 
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.util.images import read_image
 
 COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
@@ -282,7 +282,7 @@ def test_damaged_images_are_decoded_or_rejected(tmp_path: Path) -> None:
         else:
             read += 1
             assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
-            assert preprocess(pixels, spec).shape == (16, 16, 3)
+            assert spec.preprocess(pixels).shape == (16, 16, 3)
     assert read, "some damage leaves a picture"
 
 
@@ -312,7 +312,7 @@ def test_damaged_metadata_is_parsed_or_rejected() -> None:
             continue
         read += 1
         assert metadata.to_props()
-        preprocess(np.zeros((5, 7, 3), np.uint8), metadata.input)
+        metadata.input.preprocess(np.zeros((5, 7, 3), np.uint8))
     assert read, "some damage leaves sound metadata"
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.boxes import box_mask, boxes_at_input
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocessing import preprocess
+from kdedge_runtime.modalities.image import ImageInput
 
 BOXES = np.array([[2.0, 1.0, 5.0, 3.0]], dtype=np.float32)
 
@@ -38,7 +37,7 @@ def test_boxes_follow_preprocessing(rule: dict[str, object]) -> None:
     spec = ImageInput(48, 48, (0.5,) * 3, (0.5,) * 3, **rule)  # type: ignore[arg-type]
     picture = np.zeros((200, 320, 3), dtype=np.uint8)
     picture[50:130, 100:260] = 255
-    seen = preprocess(picture, spec)[:, :, 0] > 127
+    seen = spec.preprocess(picture)[:, :, 0] > 127
     boxes = boxes_at_input(np.array([[100.0, 50.0, 260.0, 130.0]], dtype=np.float32), 200, 320, spec)
     found = box_mask(boxes, 48, 48)[0]
     assert (found != seen).mean() < 0.03 and seen.any()

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.diagnostics.reference_frames import MOST_ROUNDING
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.printable import printable, printable_json, printable_lines
 

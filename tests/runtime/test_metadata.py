@@ -5,7 +5,8 @@ import json
 import pytest
 
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput
 
 FULL = Metadata(
     labels=("Stoppschild", "停", "yield"),

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
-from kdedge_runtime.model import Model, softmax
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.model import Model
+from kdedge_runtime.util.arrays import softmax
 
 
 def test_prediction_and_map_match_reference(model: Model, red_spot: np.ndarray) -> None:
@@ -21,7 +23,7 @@ def test_prediction_and_map_match_reference(model: Model, red_spot: np.ndarray) 
     np.testing.assert_allclose(explanation.logits[0], maps.mean(axis=(0, 1)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(explanation.saliency_map[0], maps[..., 0], rtol=1e-4, atol=1e-5)
     assert explanation.explained_class.tolist() == [0]
-    assert explanation.probabilities.sum() == pytest.approx(1, abs=1e-6)
+    assert explanation.scores.sum() == pytest.approx(1, abs=1e-6)
 
 
 def test_batch_items_are_explained_for_their_top_class(model: Model, red_spot: np.ndarray) -> None:
@@ -65,7 +67,7 @@ def test_class_is_found_by_name_or_index(model: Model) -> None:
     ],
 )
 def test_images_of_wrong_shape_or_dtype_are_rejected(model: Model, images: np.ndarray) -> None:
-    with pytest.raises(UsageError, match=r"uint8 images of shape \(N, 64, 64, 3\)"):
+    with pytest.raises(UsageError, match=r"uint8 image samples of shape \(N, 64, 64, 3\)"):
         model.predict(images)
 
 

@@ -11,14 +11,13 @@ from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, heat_stats
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import decode_prediction
-from kdedge_runtime.preprocessing import visible_box
 from kdedge_runtime.sources.source import Frame
 
 FRAME = Frame(7, np.zeros((90, 160, 3), np.uint8), captured_at=100.25, name="a frame")
 MAP = np.random.default_rng(0).normal(size=(1, 8, 8)).astype(np.float32)
 SAID = Explanation(
     logits=np.zeros((1, 3), np.float32),
-    probabilities=np.array([[0.25, 0.125, 0.625]], np.float32),
+    scores=np.array([[0.25, 0.125, 0.625]], np.float32),
     explained_class=np.array([1]),
     saliency_map=MAP,
     display=MapDisplay(0.5, -0.25, 2.0),
@@ -29,9 +28,9 @@ def test_prediction_contains_ranking_map_and_age(model: Model) -> None:
     prediction = decode_prediction(model, FRAME, SAID, clock=lambda: 100.5)
     assert prediction.frame is FRAME
     assert prediction.ranking == (("blue", 0.625), ("red", 0.25), ("green", 0.125))
-    assert (prediction.label, prediction.probability, prediction.explained) == ("blue", 0.625, "green")
+    assert (prediction.label, prediction.score, prediction.explained) == ("blue", 0.625, "green")
     np.testing.assert_array_equal(prediction.saliency_map, MAP[0])
-    box = visible_box(90, 160, model.metadata.input)
+    box = model.metadata.input.visible_box(90, 160)
     assert prediction.heat == heat_stats(MAP[0], box, 90, 160, (0.5, -0.25))
     assert prediction.display == MapDisplay(0.5, -0.25, 2.0)
     assert prediction.age_ms == 250
@@ -47,17 +46,17 @@ def test_ties_are_ranked_in_label_order(write_model: Callable[..., Path]) -> Non
     labels = tuple(f"{number}" for number in range(64))
     many = replace(many, metadata=replace(many.metadata, labels=labels))
     probabilities = np.tile(np.array([0.0, 1 / 32], np.float32), 32)[None]
-    prediction = decode_prediction(many, FRAME, replace(SAID, logits=probabilities, probabilities=probabilities))
+    prediction = decode_prediction(many, FRAME, replace(SAID, logits=probabilities, scores=probabilities))
     assert [label for label, _ in prediction.ranking] == ["1", "3", "5"]
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 @pytest.mark.parametrize("with_map", [False, True])
 def test_non_finite_outputs_raise(model: Model, broken: float, with_map: bool) -> None:
-    wrong = SAID.probabilities.copy()
+    wrong = SAID.scores.copy()
     wrong[0, 1] = broken
     with pytest.raises(ModelFileError):
-        decode_prediction(model, FRAME, replace(SAID, probabilities=wrong, saliency_map=MAP if with_map else None))
+        decode_prediction(model, FRAME, replace(SAID, scores=wrong, saliency_map=MAP if with_map else None))
     odd = MAP.copy()
     odd[0, 3, 3] = broken
     with pytest.raises(ModelFileError):

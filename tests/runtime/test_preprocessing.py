@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocessing import preprocess, visible_box
+from kdedge_runtime.modalities.image import ImageInput
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
@@ -25,7 +24,7 @@ def _exact_box(height: int, width: int, side: int, crop_fraction: Fraction) -> t
 def test_crop_matches_resize_and_center_crop(shape: tuple[int, int], crop_fraction: Fraction) -> None:
     spec = ImageInput(224, 224, crop_fraction=float(crop_fraction), **PLAIN)
     expected = [float(edge) for edge in _exact_box(*shape, 224, crop_fraction)]
-    assert visible_box(*shape, spec) == pytest.approx(expected)
+    assert spec.visible_box(*shape) == pytest.approx(expected)
 
 
 # Sizes at which a float box would exceed the image, which Pillow rejects.
@@ -34,19 +33,19 @@ def test_crop_matches_resize_and_center_crop(shape: tuple[int, int], crop_fracti
 )
 def test_crop_box_stays_inside_image(shape: tuple[int, int], model: tuple[int, int]) -> None:
     spec = ImageInput(*model, **PLAIN)
-    left, top, right, bottom = visible_box(*shape, spec)
+    left, top, right, bottom = spec.visible_box(*shape)
     assert 0 <= left < right <= shape[1]
     assert 0 <= top < bottom <= shape[0]
-    assert preprocess(np.zeros((*shape, 3), np.uint8), spec).shape == (*model, 3)
+    assert spec.preprocess(np.zeros((*shape, 3), np.uint8)).shape == (*model, 3)
 
 
 def test_crop_box_has_model_aspect_ratio() -> None:
-    left, top, right, bottom = visible_box(400, 400, ImageInput(100, 200, **PLAIN))
+    left, top, right, bottom = ImageInput(100, 200, **PLAIN).visible_box(400, 400)
     assert (left, top, right, bottom) == (0, 100, 400, 300)
 
 
 def test_squash_box_is_whole_image() -> None:
-    assert visible_box(360, 640, ImageInput(64, 64, resize="squash", **PLAIN)) == (0, 0, 640, 360)
+    assert ImageInput(64, 64, resize="squash", **PLAIN).visible_box(360, 640) == (0, 0, 640, 360)
 
 
 class TestLetterbox:
@@ -65,7 +64,7 @@ class TestLetterbox:
         self, shape: tuple[int, int], inner: tuple[int, int, int, int]
     ) -> None:
         spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
-        fitted = preprocess(np.full((*shape, 3), 200, np.uint8), spec)
+        fitted = spec.preprocess(np.full((*shape, 3), 200, np.uint8))
         rows, columns = (np.nonzero(fitted.any((axis, 2)))[0] for axis in (1, 0))
         top, left, height, width = inner
         assert (rows[0], columns[0], len(rows), len(columns)) == (top, left, height, width)
@@ -73,7 +72,7 @@ class TestLetterbox:
 
     def test_pixels_match_pillow(self) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
-        fitted = preprocess(picture, ImageInput(32, 64, resize="letterbox", interpolation="bicubic", **PLAIN))
+        fitted = ImageInput(32, 64, resize="letterbox", interpolation="bicubic", **PLAIN).preprocess(picture)
         expected = np.asarray(Image.fromarray(picture).resize((57, 32), Image.Resampling.BICUBIC))
         np.testing.assert_array_equal(fitted[:, 3:60], expected)
         assert not fitted[:, :3].any() and not fitted[:, 60:].any()
@@ -82,8 +81,8 @@ class TestLetterbox:
     def test_visible_box_includes_borders(self, shape: tuple[int, int]) -> None:
         """Input pixels at the image edge map to that edge."""
         spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
-        left, top, right, bottom = visible_box(*shape, spec)
-        fitted = preprocess(np.full((*shape, 3), 200, np.uint8), spec)
+        left, top, right, bottom = spec.visible_box(*shape)
+        fitted = spec.preprocess(np.full((*shape, 3), 200, np.uint8))
         rows, columns = (np.nonzero(fitted.any((axis, 2)))[0] for axis in (1, 0))
         across, down = (right - left) / 64, (bottom - top) / 64
         assert left + columns[0] * across == pytest.approx(0, abs=1e-9)
@@ -94,14 +93,14 @@ class TestLetterbox:
     def test_odd_border_is_wider_on_the_right(self) -> None:
         spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
         # 37 image columns and 27 black columns, 13 of them on the left.
-        left, top, right, bottom = visible_box(640, 370, spec)
+        left, top, right, bottom = spec.visible_box(640, 370)
         assert (left, right, top, bottom) == pytest.approx((-130, 510, 0, 640))
-        left, top, right, bottom = visible_box(370, 640, spec)
+        left, top, right, bottom = spec.visible_box(370, 640)
         assert (left, right, top, bottom) == pytest.approx((0, 640, -130, 510))
 
     @pytest.mark.parametrize(("shape", "columns"), [((1000, 3), 1), ((3, 1000), 64)])
     def test_sides_have_at_least_one_pixel(self, shape: tuple[int, int], columns: int) -> None:
-        fitted = preprocess(np.full((*shape, 3), 200, np.uint8), ImageInput(64, 64, resize="letterbox", **PLAIN))
+        fitted = ImageInput(64, 64, resize="letterbox", **PLAIN).preprocess(np.full((*shape, 3), 200, np.uint8))
         assert fitted.dtype == np.uint8
         assert fitted.any((0, 2)).sum() == columns and fitted.any((1, 2)).sum() == 65 - columns
 
@@ -121,11 +120,11 @@ def _triangle_resampled(line: np.ndarray, start: float, stop: float, count: int)
 def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str, shape: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     spec = ImageInput(32, 32, resize=resize, **PLAIN)
-    left, top, right, bottom = visible_box(*shape, spec)
+    left, top, right, bottom = spec.visible_box(*shape)
     # The filter extends beyond the crop, as in resizing the whole image before cropping.
     columns = np.apply_along_axis(_triangle_resampled, 1, picture.astype(np.float64), left, right, 32)
     expected = np.apply_along_axis(_triangle_resampled, 0, columns, top, bottom, 32)
-    assert np.abs(preprocess(picture, spec).astype(np.float64) - expected).max() <= 1.0
+    assert np.abs(spec.preprocess(picture).astype(np.float64) - expected).max() <= 1.0
 
 
 @pytest.mark.parametrize("shape", [(278, 19), (261, 35), (90, 160)])
@@ -133,7 +132,7 @@ def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str, 
 def test_result_is_independent_of_pillow_version(shape: tuple[int, int], resize: str) -> None:
     """Horizontal pass first, then vertical, each rounded to 8 bits."""
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    fitted = preprocess(picture, ImageInput(64, 48, resize=resize, interpolation="bicubic", **PLAIN))
+    fitted = ImageInput(64, 48, resize=resize, interpolation="bicubic", **PLAIN).preprocess(picture)
     fitted = fitted[fitted.any((1, 2))][:, fitted.any((0, 2))]
     height, width = fitted.shape[:2]
     across = Image.fromarray(picture).resize((width, shape[0]), Image.Resampling.BICUBIC)
@@ -142,8 +141,8 @@ def test_result_is_independent_of_pillow_version(shape: tuple[int, int], resize:
 
 def test_image_of_input_size_is_unchanged() -> None:
     picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    assert preprocess(picture, ImageInput(32, 32, **PLAIN)) is picture
-    assert not np.array_equal(preprocess(picture, ImageInput(32, 32, crop_fraction=0.5, **PLAIN)), picture)
+    assert ImageInput(32, 32, **PLAIN).preprocess(picture) is picture
+    assert not np.array_equal(ImageInput(32, 32, crop_fraction=0.5, **PLAIN).preprocess(picture), picture)
 
 
 def test_metadata_interpolation_is_used() -> None:
@@ -151,8 +150,8 @@ def test_metadata_interpolation_is_used() -> None:
     picture = np.full((8, 8, 3), 60, np.uint8)
     picture[:, 4:] = 200
     spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3, resize="squash")
-    bilinear = preprocess(picture, spec)
-    bicubic = preprocess(picture, replace(spec, interpolation="bicubic"))
+    bilinear = spec.preprocess(picture)
+    bicubic = replace(spec, interpolation="bicubic").preprocess(picture)
     assert (bilinear.min(), bilinear.max()) == (60, 200)
     assert bicubic.min() < 55
     assert bicubic.max() > 205

@@ -20,5 +20,5 @@ def test_python_example_runs(model_path: Path, tmp_path: Path, monkeypatch: pyte
     variables: dict[str, object] = {}
     exec(code, variables)
     explanation = variables["explanation"]
-    assert explanation.probabilities.sum() == pytest.approx(1)  # type: ignore[attr-defined]
+    assert explanation.scores.sum() == pytest.approx(1)  # type: ignore[attr-defined]
     assert np.isfinite(explanation.saliency_map).all()  # type: ignore[attr-defined]

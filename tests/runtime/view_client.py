@@ -55,7 +55,7 @@ class Run:
         while not self._ended.wait(0.01):
             prediction = a_prediction(self.written)
             if self.view.wants_overlay:
-                prediction = replace(prediction, overlay=prediction.frame.rgb)
+                prediction = replace(prediction, overlay=prediction.frame.sample)
                 self.drawn += 1
             self.progress.count(prediction)
             started = time.monotonic()

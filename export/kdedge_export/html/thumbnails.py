@@ -10,23 +10,13 @@ from kdedge_runtime.drawing.heatmap import normalize_heatmap, peak
 from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["at_display_size", "image_uri", "jpeg_uri", "overlaid", "overlay_uri"]
+__all__ = ["at_display_size", "jpeg_uri", "overlaid"]
 
 SIDE_PX = 224
 """Longer side of an embedded image in pixels."""
 LARGEST_BYTES = 18_000
 """Maximum size of one encoded image: 46 rows of 5 stay below 6 MB as base64."""
 _QUALITIES = (82, 65, 45, 25)
-
-
-def image_uri(image: Pixels) -> str:
-    """Encode an image uint8 RGB `[H, W, 3]` as a `data:` URI."""
-    return jpeg_uri(at_display_size(image))
-
-
-def overlay_uri(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> str:
-    """Encode an image with its overlaid map as a `data:` URI; see `overlaid`."""
-    return jpeg_uri(overlaid(image, saliency_map, shift))
 
 
 def overlaid(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> Pixels:

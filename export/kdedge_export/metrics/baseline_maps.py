@@ -4,40 +4,14 @@ import numpy as np
 from PIL import Image
 
 from kdedge_export.metrics.agreement import is_constant
-from kdedge_export.metrics.resampling import area_mean
-from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["center_maps", "edge_maps", "random_maps", "upsampled"]
-
-_GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""ITU-R BT.601 luma."""
+__all__ = ["center_maps", "random_maps", "upsampled"]
 
 
 def random_maps(n: int, height: int, width: int, seed: int = 0) -> Floats:
     """Return maps of independent uniform noise, float32 `[n, height, width]` in [0, 1)."""
     return np.random.default_rng(seed).random((n, height, width), dtype=np.float32)
-
-
-def edge_maps(images: Pixels, height: int, width: int) -> Floats:
-    """Compute Sobel edge strength, averaged over each spatial position of the map.
-
-    The control of Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018: it resembles an explanation but
-    depends only on the image.
-
-    Args:
-        images: uint8 RGB `[N, H, W, 3]`.
-        height: map height.
-        width: map width.
-
-    Returns:
-        float32 `[N, height, width]`.
-    """
-    gray = np.pad(images.astype(np.float32) @ _GRAY, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    smooth_rows = gray[:, :-2] + 2 * gray[:, 1:-1] + gray[:, 2:]
-    smooth_columns = gray[:, :, :-2] + 2 * gray[:, :, 1:-1] + gray[:, :, 2:]
-    across = smooth_rows[:, :, 2:] - smooth_rows[:, :, :-2]
-    down = smooth_columns[:, 2:] - smooth_columns[:, :-2]
-    return area_mean(np.hypot(across, down), height, width)
 
 
 def center_maps(n: int, height: int, width: int) -> Floats:

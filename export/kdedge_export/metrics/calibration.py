@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import Interval, interval_of, mean_interval
-from kdedge_runtime.model import softmax
-from kdedge_runtime.util.arrays import Floats, Integers
+from kdedge_runtime.util.arrays import Floats, Integers, softmax
 
 __all__ = ["BINS", "HIGHEST", "LOWEST", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
 

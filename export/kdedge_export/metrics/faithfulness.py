@@ -1,9 +1,9 @@
 """Faithfulness of saliency maps: deletion and insertion curves (Petsiuk et al., RISE, BMVC 2018, section 4.2).
 
-Deletion removes pixels in the order of the map, most important first, by painting them in the color that normalizes to
-0. The sooner the probability falls, the smaller the area under its curve, and the better. Insertion starts from a
-blurred image and restores the pixels in the same order; a larger area is better. All maps are evaluated with one model,
-the deployed file, so that areas are comparable.
+Deletion removes positions in the order of the map, most important first, by the value that normalizes to 0: for images
+a color. The sooner the probability falls, the smaller the area under its curve, and the better. Insertion starts from a
+smoothed sample, such as a blurred image, and restores the positions in the same order; a larger area is better. All
+maps are evaluated with one model, the deployed file, so that areas are comparable.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
-from kdedge_export.metrics.baseline_maps import edge_maps, random_maps, upsampled
+from kdedge_export.metrics.baseline_maps import random_maps, upsampled
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import at_once
 from kdedge_runtime import Model
-from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.modalities import Sample
+from kdedge_runtime.util.arrays import Floats, Integers
 
 __all__ = ["FAITH_IMAGES", "FEWEST_FAITH_IMAGES", "MOST_MARGIN", "STEPS", "Faithfulness", "areas", "faithfulness"]
 
@@ -30,9 +30,6 @@ MOST_MARGIN = 0.5
 an uncapped worst score of -2, the check would need hundreds of images."""
 STEPS = 10
 """Number of steps per curve, at fractions 1/10, 2/10, …, 1 of the pixels, besides 0."""
-_BLUR = 0.1
-"""Blur radius as a fraction of the image side, which hides objects at any image size. RISE's 5 px of 224 leaves small
-images recognizable, so all maps would score alike."""
 
 Scores = NDArray[np.float64]
 
@@ -55,29 +52,33 @@ class Faithfulness:
 def faithfulness(
     model: Model,
     maps: Mapping[str, Floats],
-    images: Pixels,
+    samples: Sample,
     classes: Integers,
+    smooth: Callable[[Sample], Sample],
+    references: Mapping[str, Floats],
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Faithfulness]:
-    """Compute insertion and deletion scores of models' maps, of random maps and of edge maps.
+    """Compute insertion and deletion scores of models' maps, random maps and references.
 
-    The baselines have the resolution of the last maps, so that they are equally smooth.
+    Random maps have the resolution of the last maps, so that they are equally smooth.
 
     Args:
         model: model whose probabilities are measured, at its file's temperature.
         maps: raw signed maps `[N, h, w]` by model name.
-        images: uint8 RGB `[N, H, W, 3]` at the model's size.
+        samples: preprocessed samples `[N, …]`.
         classes: int64 `[N]`, the explained class, whose probability is measured.
+        smooth: function that removes the details of a sample, from which insertion starts.
+        references: further baseline maps `[N, h, w]` of the samples.
         progress: called with the number of curves done, two per image and kind of map.
     """
     n, height, width = list(maps.values())[-1].shape
-    baselines = {"random": random_maps(n, height, width), "edges": edge_maps(images, height, width)}
+    baselines = {"random": random_maps(n, height, width), **references}
     curves: dict[str, tuple[Scores, Scores]] = {}
     done = 0
     for name, some in (dict(maps) | baselines).items():
         pairs = []
-        for image, saliency_map, wanted in zip(images, some, classes, strict=True):
-            pairs.append(areas(model, image, saliency_map, int(wanted)))
+        for sample, saliency_map, wanted in zip(samples, some, classes, strict=True):
+            pairs.append(areas(model, sample, saliency_map, int(wanted), smooth))
             done += 2
             progress(done)
         curves[name] = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
@@ -85,26 +86,27 @@ def faithfulness(
     return {name: _summed_up(*pair, chance) for name, pair in curves.items()}
 
 
-def areas(model: Model, image: Pixels, saliency_map: Floats, wanted: int) -> tuple[float, float]:
-    """Compute the areas under the deletion and the insertion curve of one image, by the trapezoidal rule.
+def areas(
+    model: Model, sample: Sample, saliency_map: Floats, wanted: int, smooth: Callable[[Sample], Sample]
+) -> tuple[float, float]:
+    """Compute the areas under the deletion and the insertion curve of one sample, by the trapezoidal rule.
 
     Args:
         model: model whose probability is measured.
-        image: uint8 RGB `[H, W, 3]`.
-        saliency_map: `[h, w]`; pixels of equal importance are ordered at random with a fixed seed.
+        sample: preprocessed sample.
+        saliency_map: `[h, w]`; positions of equal importance are ordered at random with a fixed seed.
         wanted: class index.
+        smooth: see `faithfulness`.
     """
-    height, width = image.shape[:2]
-    importance = upsampled(saliency_map[None], height, width)[0].ravel()
-    shuffled = np.random.default_rng(0).permutation(height * width)
+    spec = model.metadata.input
+    importance = upsampled(saliency_map[None], *spec.mask_size)[0].ravel()
+    shuffled = np.random.default_rng(0).permutation(importance.size)
     order = shuffled[np.argsort(-importance[shuffled], kind="stable")]
-    blank = np.broadcast_to(np.round(np.array(model.metadata.input.mean) * 255).astype(np.uint8), image.shape)
-    radius = _BLUR * max(height, width)
-    blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
-    variants = np.concatenate([_replaced(image, blank, order), _replaced(blurred, image, order)])
+    removed = _removed(order).reshape(-1, *spec.mask_size)
+    variants = np.concatenate([spec.mask(sample, 1 - removed), spec.mask(sample, removed, smooth(sample))])
     size = at_once(model)
     batches = (variants[start : start + size] for start in range(0, len(variants), size))
-    probabilities = np.concatenate([model.predict(batch).probabilities[:, wanted] for batch in batches])
+    probabilities = np.concatenate([model.predict(batch).scores[:, wanted] for batch in batches])
     deletion, insertion = np.split(probabilities, 2)
     return _area(deletion), _area(insertion)
 
@@ -113,14 +115,12 @@ def _area(curve: Floats) -> float:
     return float((curve[1:] + curve[:-1]).mean() / 2)
 
 
-def _replaced(start: Pixels, end: Pixels, order: Integers) -> Pixels:
-    """Return `[STEPS + 1, H, W, 3]`: `start` with growing fractions of its pixels replaced by those of `end`."""
-    stack = np.repeat(start.reshape(1, -1, 3), STEPS + 1, axis=0)
-    source = end.reshape(-1, 3)
+def _removed(order: Integers) -> Floats:
+    """Return masks `[STEPS + 1, positions]` with 1 at growing fractions of the positions, in their order."""
+    masks = np.zeros((STEPS + 1, len(order)), np.float32)
     for step in range(1, STEPS + 1):
-        changed = order[: round(step * len(order) / STEPS)]
-        stack[step, changed] = source[changed]
-    return stack.reshape(STEPS + 1, *start.shape)
+        masks[step, order[: round(step * len(order) / STEPS)]] = 1
+    return masks
 
 
 def _summed_up(deletion: Scores, insertion: Scores, chance: Scores) -> Faithfulness:

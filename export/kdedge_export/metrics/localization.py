@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.metrics import agreement
-from kdedge_export.metrics.baseline_maps import center_maps, edge_maps, random_maps, upsampled
+from kdedge_export.metrics.baseline_maps import center_maps, random_maps, upsampled
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
-from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["Localization", "localize", "localize_all"]
 
@@ -51,25 +51,25 @@ def localize(
 
 def localize_all(
     maps: Mapping[str, Floats],
-    images: Pixels,
     masks: Sequence[Flags],
     shifts: Mapping[str, tuple[float, float]],
+    references: Mapping[str, Floats],
 ) -> dict[str, Localization]:
-    """Compute localization scores of models' maps, the center prior, random maps and edge maps.
+    """Compute localization scores of models' maps, the center prior, random maps and references.
 
-    The baselines have the resolution of the last maps.
+    Random maps have the resolution of the last maps.
 
     Args:
         maps: raw signed maps `[N, h, w]` by model name.
-        images: uint8 RGB `[N, H, W, 3]`.
         masks: bool `[H, W]` of each image, True on the object.
         shifts: displacement of the map content, in map positions, by model name; zero if missing.
+        references: further baseline maps `[N, h, w]` of the samples, see `ExportModality.baseline_maps`.
     """
     n, height, width = list(maps.values())[-1].shape
     baselines = {
-        "centre": center_maps(n, *images.shape[1:3]),
+        "centre": center_maps(n, *masks[0].shape),
         "random": random_maps(n, height, width),
-        "edges": edge_maps(images, height, width),
+        **references,
     }
     return {
         name: _summed_up(*localize(some, masks, shifts.get(name, (0.0, 0.0))))

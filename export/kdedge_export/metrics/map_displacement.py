@@ -1,26 +1,25 @@
 """Measurement of a model file's maps for display: displacement and typical contrast.
 
 Convolutions with odd kernels and even strides, asymmetric padding and learned filters displace features relative to
-their spatial position, by up to half a position. The displacement is measured on the file itself. Mirroring an image
+their spatial position, by up to half a position. The displacement is measured on the file itself. Mirroring a sample
 mirrors the displacement of the map's content. Half the distance between a map and the mirrored map of the mirrored
-image is therefore the displacement. Synthetic scenes serve as images, since no others are available at every export.
-For EfficientNet-Lite0 and SqueezeNet, displacements on photos agree to 0.1 positions.
+image is therefore the displacement.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.metrics.agreement import map_pearson
 from kdedge_export.metrics.file_predictions import gather, run_file
-from kdedge_export.scenes import LABELS, render_scene
 from kdedge_runtime import Model
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, contrast
-from kdedge_runtime.preprocessing import preprocess
-from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.modalities import Sample
+from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["SCENES", "displacement", "measure_display"]
+__all__ = ["displacement", "measure_display"]
 
-SCENES = 48
 _SEARCHED = np.arange(-1.5, 1.501, 0.05)
 """Candidate distances between the two maps, in map positions."""
 _LARGEST = 0.75
@@ -30,31 +29,32 @@ _SPREAD = 0.25
 """Largest accepted difference between the displacements from two halves of the images, in map positions."""
 
 
-def measure_display(model: Model, *, scenes: int = SCENES, at_once: int = 1) -> MapDisplay:
+def measure_display(
+    model: Model, samples: Sample | None, mirrored_axes: Sequence[tuple[int, int]], *, at_once: int = 1
+) -> MapDisplay:
     """Measure the displacement and the typical contrast of a model file's maps.
 
     A displacement that cannot be measured reliably is 0.
 
     Args:
         model: a model file whose map explains a class.
-        scenes: number of synthetic images; each is run three times, and with fewer than 24 the result is often
-            unreliable.
-        at_once: batch size; methods that average over many copies of an image need much memory per image.
+        samples: preprocessed samples `[N, …]`, see `ExportModality.display_samples`; None for unknown.
+        mirrored_axes: axis of `samples` and axis of the maps `[N, h, w]` for each direction that can be mirrored.
+        at_once: batch size; methods that average over many copies of a sample need much memory per sample.
     """
-    if not model.has_map:
+    if not model.has_map or samples is None:
         return UNMEASURED
-    images = _scenes(model, scenes)
-    top = np.full(len(images), -1, dtype=np.int64)
-    upright = gather(run_file(model, images, top, at_once), len(images))
+    top = np.full(len(samples), -1, dtype=np.int64)
+    upright = gather(run_file(model, samples, top, at_once), len(samples))
     assert upright.maps is not None
-    shifts = []
-    for axis in (2, 1):
-        flipped = np.ascontiguousarray(np.flip(images, axis))
-        mirrored = gather(run_file(model, flipped, upright.explained_class, at_once), len(images)).maps
+    shifts = {1: 0.0, 2: 0.0}
+    for sample_axis, axis in mirrored_axes:
+        flipped = np.ascontiguousarray(np.flip(samples, sample_axis))
+        mirrored = gather(run_file(model, flipped, upright.explained_class, at_once), len(samples)).maps
         assert mirrored is not None
-        shifts.append(displacement(upright.maps, np.flip(mirrored, axis), axis))
+        shifts[axis] = displacement(upright.maps, np.flip(mirrored, axis), axis)
     typical = float(np.median([contrast(saliency_map) for saliency_map in upright.maps]))
-    return MapDisplay(shifts[0], shifts[1], typical if typical > 0 else None)
+    return MapDisplay(shifts[2], shifts[1], typical if typical > 0 else None)
 
 
 def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
@@ -79,12 +79,6 @@ def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
         pearson_there >= _LEAST_PEARSON and abs(half) < _LARGEST and abs(halves[0][0] - halves[1][0]) <= _SPREAD
     )
     return round(half, 3) if is_reliable else 0.0
-
-
-def _scenes(model: Model, count: int) -> Pixels:
-    rng, spec = np.random.default_rng(0), model.metadata.input
-    side = max(spec.height, spec.width)
-    return np.stack([preprocess(render_scene(LABELS[at % len(LABELS)], rng, side).image, spec) for at in range(count)])
 
 
 def _agreement(maps: Floats, mirrored: Floats, axis: int, distance: float) -> NDArray[np.float64]:

@@ -1,31 +1,29 @@
-"""Robustness of predictions and saliency maps to image corruptions."""
+"""Robustness of predictions and saliency maps to corruptions of the samples."""
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from kdedge_export.candidates import Role
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
+from kdedge_export.modalities import Corruption
 from kdedge_runtime import Model
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.modalities import Sample
+from kdedge_runtime.util.arrays import Integers
 
-__all__ = ["DISTURBANCES", "Robustness", "disturbed", "robustness"]
+__all__ = ["Robustness", "robustness"]
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """Results of a model file on corrupted images."""
+    """Results of a model file on corrupted samples."""
 
     disturbance: str
-    """Corruption and severity; a key of `DISTURBANCES`."""
+    """Corruption and severity; a key of `ExportModality.corruptions`."""
     role: Role
     top1: float | None
     """Top-1 accuracy in [0, 1]; None without labels."""
@@ -42,74 +40,31 @@ class Robustness:
     """95 % intervals by field name."""
 
 
-def _noise(image: Pixels, number: int, sigma: float) -> Pixels:
-    noise = np.random.default_rng((0, number)).normal(0, sigma, image.shape)
-    return np.asarray(np.clip(np.round(image + noise), 0, 255), dtype=np.uint8)
-
-
-def _blur(image: Pixels, _number: int, share: float) -> Pixels:
-    radius = share * max(image.shape[:2])
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
-
-
-def _jpeg(image: Pixels, _number: int, quality: int) -> Pixels:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
-    with Image.open(buffer, formats=["JPEG"]) as opened:
-        return np.asarray(opened.convert("RGB"))
-
-
-def _brightness(image: Pixels, _number: int, factor: float) -> Pixels:
-    return np.asarray(np.clip(np.round(image * factor), 0, 255), dtype=np.uint8)
-
-
-Disturbance: TypeAlias = Callable[[Pixels, int], Pixels]
-DISTURBANCES: dict[str, Disturbance] = {
-    "noise, σ = 10 of 255": partial(_noise, sigma=10),
-    "noise, σ = 25 of 255": partial(_noise, sigma=25),
-    "blur, radius 1 % of the side": partial(_blur, share=0.01),
-    "blur, radius 2 % of the side": partial(_blur, share=0.02),
-    "JPEG, quality 40": partial(_jpeg, quality=40),
-    "JPEG, quality 10": partial(_jpeg, quality=10),
-    "brightness × 0.6": partial(_brightness, factor=0.6),
-    "brightness × 1.5": partial(_brightness, factor=1.5),
-}
-"""Corruptions in two severities of each kind.
-
-Each is a function of an image uint8 RGB `[H, W, 3]` and its index, which seeds the noise. They apply at the model's
-input size. Gaussian noise is independent per pixel and channel.
-"""
-
-
-def disturbed(images: Pixels, disturbance: str) -> Pixels:
-    """Corrupt images uint8 RGB `[N, H, W, 3]` in one of the ways of `DISTURBANCES`."""
-    change = DISTURBANCES[disturbance]
-    return np.stack([change(image, number) for number, image in enumerate(images)])
-
-
 def robustness(
     origin: TorchModel | Model,
     files: Mapping[Role, Model],
-    images: Pixels,
+    samples: Sample,
     targets: Integers | None,
+    corruptions: Mapping[str, Corruption],
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Robustness, ...]:
-    """Compare model files with their reference, and with their own clean results, on corrupted images.
+    """Compare model files with their reference, and with their own clean results, on corrupted samples.
 
-    All maps of an image explain the reference's prediction for the clean image.
+    All maps of a sample explain the reference's prediction for the clean sample.
 
     Args:
         origin: the PyTorch student, or the fp32 file, which then has no reference.
         files: the fp32 file, and the int8 file if there is one.
-        images: uint8 RGB `[N, H, W, 3]` at the model's size.
-        targets: int64 `[N]`, the target classes; None for unlabeled images.
+        samples: preprocessed samples `[N, …]`.
+        targets: int64 `[N]`, the target classes; None for unlabeled samples.
+        corruptions: corruptions by name, see `ExportModality.corruptions`.
         progress: called with the number of corruptions done.
     """
-    classes = predict(origin, images).explained_class
-    clean = {role: predict(model, images, classes) for role, model in files.items()}
+    classes = predict(origin, samples).explained_class
+    clean = {role: predict(model, samples, classes) for role, model in files.items()}
     rows = []
-    for number, name in enumerate(DISTURBANCES):
-        corrupted = disturbed(images, name)
+    for number, (name, corrupt) in enumerate(corruptions.items()):
+        corrupted = np.stack([corrupt(sample, index) for index, sample in enumerate(samples)])
         predictions = predict(origin, corrupted, classes)
         for role, model in files.items():
             mine, against = (

@@ -128,7 +128,7 @@ def _head_weight(model: ExportableModel, image: Pixels, classes: int) -> Tensor 
         return network.get_parameter(last.weight)
     parameters = {id(weight): weight for weight in network.parameters() if weight.dim() > 1 and len(weight) == classes}
     example = torch.from_numpy(image).to(next(network.parameters()).device)
-    record = trace(network, model.normalize(example))
+    record = trace(network, model.front_end(example))
     used = (id(value) for operation in reversed(record.operations) for value in operation.inputs)
     return next((parameters[number] for number in used if number in parameters), None)
 

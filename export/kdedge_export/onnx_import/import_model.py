@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.metrics.map_displacement import measure_display
+from kdedge_export.modalities.image import IMAGE
 from kdedge_export.onnx_graph.builder import NodeBuilder
 from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
@@ -28,7 +29,8 @@ from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.drawing.heatmap import MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.metadata import TOP_CLASS, ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import TOP_CLASS, Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput, require_image
 from kdedge_runtime.saliency_methods import RECIPROCAM
 from kdedge_runtime.util.files import atomic_path, file_sha256
 
@@ -236,7 +238,9 @@ def _outputs(parts: ClassifierGraph, saliency: SaliencyNodes) -> Outputs:
 def _measured_display(model: Model) -> MapDisplay:
     # ReciproCAM runs the layers after the features once per map position, which is slow.
     is_slow = model.metadata.outputs.method == RECIPROCAM
-    return measure_display(model, scenes=24, at_once=1) if is_slow else measure_display(model, at_once=8)
+    # With fewer than 24 samples the result is often unreliable.
+    samples = IMAGE.display_samples(require_image(model.metadata.input, model.path), 24 if is_slow else 48)
+    return measure_display(model, samples, IMAGE.mirrored_axes, at_once=1 if is_slow else 8)
 
 
 def _runnable_input(

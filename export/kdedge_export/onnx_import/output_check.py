@@ -11,7 +11,7 @@ from kdedge_export.onnx_graph.graph_input import make_example_feed
 from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
 from kdedge_export.onnx_import.preprocessing import PixelInput, is_normalized_input
 from kdedge_runtime.errors import KdedgeError, ModelFileError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 __all__ = ["check_other_size", "check_same_outputs"]
 

@@ -15,7 +15,7 @@ from kdedge_export.onnx_graph.graph_input import GraphInput
 from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.onnx_import.classifier_graph import ClassifierGraph
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.metadata import ImageInput, Resize
+from kdedge_runtime.modalities.image import ImageInput, Resize
 from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["Geometry", "PixelInput", "add_logits", "image_input", "is_normalized_input", "prepend_preprocessing"]

@@ -13,7 +13,7 @@ from kdedge_export.saliency.closed_form_head import (
 )
 from kdedge_export.saliency.tracing import Operation, Trace, trace
 
-__all__ = ["example_input", "find_head"]
+__all__ = ["find_head"]
 
 _RESHAPING = {
     "view",
@@ -140,9 +140,3 @@ def _refusal(model: nn.Module, why: str) -> HeadNotSupported:
 
 def _name(model: nn.Module) -> str:
     return type(model).__name__
-
-
-def example_input(height: int, width: int) -> Tensor:
-    """Return a deterministic float `[1, 3, height, width]` input for tracing a model."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, height, width, generator=generator)

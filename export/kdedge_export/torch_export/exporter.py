@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from kdedge_export.errors import GraphNotSupported
+from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.saliency import CAMExplainer, ClosedFormHead
 from kdedge_export.torch_export.autograd_trace import trace_with_gradients
@@ -49,15 +51,15 @@ class _WithActivations(nn.Module):
         super().__init__()
         self.deployed = deployed
 
-    def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, sample: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logits, saliency_map, explained_class, (activations,) = self.deployed.with_attribution_inputs(
-            image, class_index
+            sample, class_index
         )
         return logits, saliency_map, explained_class, activations
 
 
 def export_graph(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
-    """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, named outputs.
+    """Export a deployed model: the input of its specification with a dynamic batch, and named outputs.
 
     Args:
         module: `ExportableModel` returns `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64
@@ -81,13 +83,12 @@ def export_graph(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
 def _exported(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
     spec = module.spec
     # A batch of one would be exported as a constant.
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (2, spec.height, spec.width, 3), dtype=torch.uint8, generator=generator)
+    samples = torch.from_numpy(modality_of(spec).random_samples(spec, 2, np.random.default_rng(0)))
     batch = {0: torch.export.Dim("batch")}
     if isinstance(module, ClassifierOnly):
-        model = _to_onnx(module, {"image": image}, [OUTPUTS[0]], (batch,))
+        model = _to_onnx(module, {spec.name: samples}, [OUTPUTS[0]], (batch,))
         return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
-    inputs, outputs = {"image": image, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
+    inputs, outputs = {spec.name: samples, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
     explained = module.cpu().eval().explained
     if isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead):
         model = _to_onnx(_WithActivations(module), inputs, [*outputs, _ACTIVATIONS], (batch, None))
@@ -95,7 +96,7 @@ def _exported(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
         del model.graph.output[3]
         return ExportedGraph(model, head_nodes)
     with _MeanForGlobalPooling(), torch.no_grad():
-        graph = trace_with_gradients(module, module, **inputs)
+        graph = trace_with_gradients(module, module, *inputs.values())
     model = _to_onnx(graph, inputs, outputs, (batch, None))
     return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
 

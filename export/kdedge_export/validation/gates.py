@@ -21,7 +21,7 @@ from kdedge_export.validation.check import Check, MeasuredSample, Unit, check_sa
 from kdedge_export.validation.float_tolerance import CEILING
 from kdedge_export.validation.footprint import Footprint
 from kdedge_runtime.devices import Budgets
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.saliency_methods import SALIENCY_METHODS
 
 __all__ = [
@@ -96,10 +96,10 @@ def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[st
     return check_value(key, name, share, ">=", 1.0, "share", odd)
 
 
-def check_input(role: Role, expected: ImageInput | None, stated: ImageInput) -> Check:
-    """Check the input specification in a model file: size, resizing and normalization as in training.
+def check_input(role: Role, expected: InputSpec | None, stated: InputSpec) -> Check:
+    """Check the input specification in a model file, for images size, resizing and normalization: as in training.
 
-    The device preprocesses images as the file specifies. Preprocessing that differs from training lowers accuracy
+    The device preprocesses samples as the file specifies. Preprocessing that differs from training lowers accuracy
     silently.
 
     Args:

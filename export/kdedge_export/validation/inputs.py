@@ -13,7 +13,7 @@ from kdedge_export.validation.report import Data
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Pixels
 
 __all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
@@ -39,7 +39,7 @@ class Models:
     int8: Model | None = None
     teacher: TorchModel | Model | None = None
     """Teacher of the student, if available; it takes the same pixels."""
-    trained_input: ImageInput | None = None
+    trained_input: InputSpec | None = None
     """Input specification from training, which the files must match; None skips the check."""
     origins: Mapping[Role, Origin] = field(default_factory=dict)
 

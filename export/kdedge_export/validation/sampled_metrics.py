@@ -11,12 +11,15 @@ from kdedge_export.candidates import Role, origin
 from kdedge_export.metrics.calibration import Calibration, calibration
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
 from kdedge_export.metrics.localization import Localization, localize_all
-from kdedge_export.metrics.robustness import DISTURBANCES, Robustness, robustness
+from kdedge_export.metrics.resampling import area_mean
+from kdedge_export.metrics.robustness import Robustness, robustness
 from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
+from kdedge_export.modalities import modality_of
 from kdedge_export.validation.exactness import Bounds
 from kdedge_export.validation.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_runtime import Model
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -72,6 +75,11 @@ class MeasuredModel:
     def shipped_file(self) -> Model:
         """Model file for the device."""
         return self.files[self.shipped]
+
+    @property
+    def input(self) -> InputSpec:
+        """Input of the models."""
+        return self.shipped_file.metadata.input
 
     @property
     def shifts(self) -> dict[Role, tuple[float, float]]:
@@ -150,8 +158,9 @@ def measure_localization(
         maps[role] = _maps_of_the_right_class(subject, role, found, chosen)
         told(done)
     known = [mask for mask in masks if mask is not None and mask.any()]
+    edges = _references(subject, chosen, maps)
     shifts = {str(role): shift for role, shift in subject.shifts.items()}
-    return Sampled(len(chosen), localize_all(maps, subject.images[chosen], known, shifts))
+    return Sampled(len(chosen), localize_all(maps, known, shifts, edges))
 
 
 def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulness]] | None:
@@ -167,16 +176,27 @@ def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulne
     told = subject.told("faithfulness", (len(maps) + 2) * 2 * len(chosen))
     classes = subject.predictions[subject.origin].explained_class[chosen]
     some = {str(role): of_all[chosen] for role, of_all in maps.items()}
-    return Sampled(len(chosen), faithfulness(subject.shipped_file, some, subject.images[chosen], classes, told))
+    samples, modality = subject.images[chosen], modality_of(subject.input)
+    references = _references(subject, chosen, some)
+    rows = faithfulness(subject.shipped_file, some, samples, classes, modality.smoothed, references, told)
+    return Sampled(len(chosen), rows)
 
 
 def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]]:
     """Measure predictions and maps on corrupted images."""
     chosen = subject.sample(DISTURBED_IMAGES)
     targets = None if subject.targets is None else subject.targets[chosen]
-    told = subject.told("robustness", len(DISTURBANCES))
-    rows = robustness(subject.models[subject.origin], subject.files, subject.images[chosen], targets, told)
+    corruptions = modality_of(subject.input).corruptions
+    told = subject.told("robustness", len(corruptions))
+    rows = robustness(subject.models[subject.origin], subject.files, subject.images[chosen], targets, corruptions, told)
     return Sampled(len(chosen), rows)
+
+
+def _references(subject: MeasuredModel, chosen: Integers, maps: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return the modality's baseline maps at the resolution of the last maps."""
+    size = list(maps.values())[-1].shape[1:]
+    baselines = modality_of(subject.input).baseline_maps(subject.input, subject.images[chosen])
+    return {name: area_mean(each, *size) for name, each in baselines.items()}
 
 
 def _maps_of_the_right_class(subject: MeasuredModel, role: Role, found: Predictions, chosen: Integers) -> Floats:

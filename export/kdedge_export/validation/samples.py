@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from kdedge_export.candidates import Role, origin, shipped
 from kdedge_export.metrics.torch_predictions import Predictions
-from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_export.modalities import ExportModality
+from kdedge_runtime.modalities import Sample
+from kdedge_runtime.util.arrays import Floats, Integers
 
 __all__ = ["SampleGallery"]
 
@@ -17,8 +19,9 @@ __all__ = ["SampleGallery"]
 class SampleGallery:
     """Images, predictions and saliency maps of one validation."""
 
-    images: Pixels
-    """uint8 RGB `[N, H, W, 3]` at the model's input size."""
+    modality: ExportModality
+    images: Sample
+    """Preprocessed samples `[N, …]`; images are uint8 RGB `[N, H, W, 3]`."""
     targets: Integers | None
     """int64 `[N]`, the target classes; None for unlabeled images."""
     labels: tuple[str, ...]

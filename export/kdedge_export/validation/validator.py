@@ -11,6 +11,7 @@ from kdedge_export.metrics.confidence import SHARE, mean_interval
 from kdedge_export.metrics.per_class import class_rows
 from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
+from kdedge_export.modalities import modality_of
 from kdedge_export.validation.check import Check
 from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
 from kdedge_export.validation.fidelity_checks import (
@@ -46,9 +47,8 @@ from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.default_class import run_without_class
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.model import softmax
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.util.arrays import Integers, Pixels, softmax
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["validate", "write_report"]
@@ -146,6 +146,7 @@ def validate(
         notes=(*notes, *_rounding_notes(ties, aligned, data, models.int8)),
     )
     evidence = SampleGallery(
+        modality=modality_of(fp32.metadata.input),
         images=images,
         targets=targets,
         labels=tuple(labels),
@@ -214,7 +215,7 @@ def _checks(
     subject: MeasuredModel,
     comparisons: Mapping[Role, Comparison],
     labels: Sequence[str],
-    spec: ImageInput | None,
+    spec: InputSpec | None,
     gates: Gates,
     exact: Exactness | None,
     ties: int,

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from kdedge_runtime.bundle.checksums import MODELS, BundleError
 from kdedge_runtime.bundle.manifest import MANIFEST, Manifest, accept_version
 from kdedge_runtime.bundle.reader import open_bundle
@@ -80,6 +78,5 @@ def load_fastest(
 
 
 def _latencies_ms(*models: Model) -> tuple[float, ...]:
-    spec = models[0].metadata.input
-    image = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3), np.uint8)
-    return latencies_ms(*(partial(model.predict, image) for model in models), runs=_RUNS)
+    sample = models[0].metadata.input.reference_sample(0)[None]
+    return latencies_ms(*(partial(model.predict, sample) for model in models), runs=_RUNS)

@@ -19,7 +19,7 @@ from kdedge_runtime.drawing.heatmap import OPACITY
 from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.model_source import open_model
-from kdedge_runtime.sources import Source, open_source
+from kdedge_runtime.sources.source import Source
 from kdedge_runtime.sources.timed_opening import open_with_timeout as opened_source
 from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
 from kdedge_runtime.stream.schedule import ExplainSchedule
@@ -81,7 +81,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             explainer=explainer,
         )
         with ExitStack() as stack:
-            source = open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)
+            source = model.metadata.input.open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)
             if not stack.enter_context(opened_source(source, stop)):
                 _log.info("Stopped before %s opened.", source.name)
                 return RunProgress(source).summary()
@@ -258,7 +258,7 @@ def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
         f"onnxruntime {ort.__version__}",
         f"provider {model.provider.removesuffix('ExecutionProvider')} (requested: {setup.provider or 'none'})",
         "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
-        f"{spec.width}×{spec.height} px",
+        spec.summary,
         f"{len(model.metadata.labels)} classes",
         _number_format(model.metadata.quantization),
         _map(model, method),

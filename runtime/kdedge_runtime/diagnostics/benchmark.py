@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime as ort
 
 from kdedge_runtime.diagnostics.plain_model import keep_output
-from kdedge_runtime.diagnostics.reference_frames import draw_reference_frame
 from kdedge_runtime.diagnostics.system_state import SystemState, Throttling, read_system_state
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.model import Model
@@ -157,7 +156,7 @@ def unsupported_reason(throttling: Sequence[str]) -> KdedgeError:
 
 def _variants(key: str, model: Model) -> dict[str, Callable[[], object]]:
     spec = model.metadata.input
-    feed = {spec.name: draw_reference_frame(0, spec.height, spec.width)[None]}
+    feed = {spec.name: spec.reference_sample(0)[None]}
     calls: dict[str, Callable[[], object]] = {key: lambda: run_session(model.session, None, feed, model.path)}
     if model.has_map:
         try:
@@ -191,7 +190,7 @@ def _timing(name: str, taken_ms: np.ndarray[Any, Any], first_ms: np.ndarray[Any,
 def _layers(model: Model) -> tuple[LayerTime, ...]:
     """Measure the time per node with onnxruntime's profiler, in a separate session because profiling adds overhead."""
     spec = model.metadata.input
-    feed = {spec.name: draw_reference_frame(0, spec.height, spec.width)[None]}
+    feed = {spec.name: spec.reference_sample(0)[None]}
     with tempfile.TemporaryDirectory() as folder:
         session = _like(model, model.path.read_bytes(), Path(folder) / "profile")
         for _ in range(WARM_UPS + _PROFILED_RUNS):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.model import Model
-from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["DefaultClass", "run_without_class"]
 
@@ -30,23 +30,23 @@ class DefaultClass:
     """Description of the first failing image, or None."""
 
 
-def run_without_class(model: Model, images: Pixels) -> DefaultClass:
-    """Run a model without `class_index`, one image at a time, and again with the top-1 class.
+def run_without_class(model: Model, samples: Sample) -> DefaultClass:
+    """Run a model without `class_index`, one sample at a time, and again with the top-1 class.
 
     Args:
         model: model with a saliency map.
-        images: uint8 RGB `[N, H, W, 3]` at the model's input size.
+        samples: preprocessed samples `[N, …]`.
     """
-    faults = [fault for number in range(len(images)) if (fault := _fault(model, images[number][None], number))]
-    return DefaultClass(len(images), len(images) - len(faults), faults[0] if faults else None)
+    faults = [fault for number in range(len(samples)) if (fault := _fault(model, samples[number][None], number))]
+    return DefaultClass(len(samples), len(samples) - len(faults), faults[0] if faults else None)
 
 
-def _fault(model: Model, image: Pixels, number: int) -> str | None:
-    free = model.predict(image)
+def _fault(model: Model, sample: Sample, number: int) -> str | None:
+    free = model.predict(sample)
     top, explained = int(free.logits[0].argmax()), int(free.explained_class[0])
     if explained != top:
         return f"image {number} explains class {explained} by default, but its top class is {top}"
-    named = model.predict(image, top)
+    named = model.predict(sample, top)
     assert free.saliency_map is not None and named.saliency_map is not None
     largest = float(np.ptp(named.saliency_map)) or float(np.abs(named.saliency_map).max()) or 1.0
     error = float(np.abs(free.saliency_map - named.saliency_map).max()) / largest

@@ -73,7 +73,7 @@ def advice(model: Model, checks: list[DeviceCheck], instructions: tuple[str, ...
 
 def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
     said = [
-        model.predict(image[None], int(golden.explained_class[number])) for number, image in enumerate(golden.images)
+        model.predict(image[None], int(golden.explained_class[number])) for number, image in enumerate(golden.samples)
     ]
     logits = np.concatenate([one.logits for one in said])
     logits_tolerance = map_tolerance = _FLOAT_TOLERANCE
@@ -86,13 +86,13 @@ def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
         expected[said.argmax()] >= expected.max() - near * np.ptp(expected)
         for said, expected in zip(logits, golden.logits, strict=True)
     )
-    count = len(golden.images)
+    count = len(golden.samples)
     yield DeviceCheck("answers", f"{same} of {count}", f"{count} of {count}", bool(same == count))
     yield check_bound("logits", mean_error(logits, golden.logits), logits_tolerance, "{:.4f} of the range")
     if golden.saliency_map is None:
         yield DeviceCheck("map", "not evaluated: the file has no map", "", None)
         return
-    free = run_without_class(model, golden.images)
+    free = run_without_class(model, golden.samples)
     kept = free.fault or f"{free.kept} of {free.images}"
     yield DeviceCheck("default class", kept, f"{free.images} of {free.images}", free.fault is None)
     maps = np.concatenate([one.saliency_map for one in said if one.saliency_map is not None])
@@ -107,7 +107,7 @@ def _costs(
     throttling = Throttling(look())
     watch = Stopwatch()
     for number in range(_WARM_UPS + _RUNS):
-        image = golden.images[number % len(golden.images)][None]
+        image = golden.samples[number % len(golden.samples)][None]
         with watch:
             model.predict(image)
     throttling.look(look())

@@ -1,8 +1,8 @@
-"""Reference frames: generated images and their expected outputs, stored in the model file for self-tests.
+"""Reference frames: generated samples and their expected outputs, stored in the model file for self-tests.
 
-The images are generated from seeds with integer arithmetic. They need no space in the file, contain no personal photos,
-and are identical on every machine. Colored squares of three sizes at full contrast drive int8 kernels to their limits.
-Kernels that saturate have much larger errors on them than rounding causes.
+The modality generates the samples from seeds with integer arithmetic (`InputSpec.reference_sample`). They need no space
+in the file, contain no personal data, and are identical on every machine. Images of colored squares at full contrast
+drive int8 kernels to their limits. Kernels that saturate have much larger errors on them than rounding causes.
 
 Expected outputs are computed from the quantized values with exact float sums, also for int8 files. They are correct
 even if the exporting machine saturates. They are computed twice, with two summation orders. Values on the edge between
@@ -21,19 +21,18 @@ import onnxruntime as ort
 
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.int8_arithmetic import use_exact_sums
-from kdedge_runtime.metadata import ImageInput, Metadata
+from kdedge_runtime.metadata import Metadata
+from kdedge_runtime.modalities import InputSpec, Sample
 from kdedge_runtime.model import Model
-from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["MOST_ROUNDING", "ReferenceFrames", "draw_reference_frame", "mean_error", "record_reference_frames"]
+__all__ = ["MOST_ROUNDING", "ReferenceFrames", "mean_error", "record_reference_frames"]
 
 _FRAMES = 4
 _BYTES = 45_000
 """Maximum size before base64 encoding. Models with very many classes get fewer frames."""
 MOST_ROUNDING = 0.1
 """Largest tolerance relative to the output range. A file with a larger value would disable its own self-test."""
-_POSITIONS = (3, 9, 27)
-"""Squares per side in each layer of an image."""
 _LEAST_RANGE = 1e-3
 """Lower bound of the output range relative to the magnitude, because the range of a nearly constant output, such as a
 1×1 map, is only rounding.
@@ -42,10 +41,10 @@ _LEAST_RANGE = 1e-3
 
 @dataclass(frozen=True)
 class ReferenceFrames:
-    """Reference images and their expected outputs."""
+    """Reference samples and their expected outputs."""
 
-    images: Pixels
-    """Reference images, `[G, H, W, 3]`."""
+    samples: Sample
+    """Reference samples, `[G, …]` as the graph takes them."""
     logits: Floats
     """Expected logits, `[G, K]`."""
     explained_class: Integers
@@ -105,8 +104,8 @@ def record_reference_frames(path: Path) -> dict[str, Any]:
     positions = (metadata.outputs.map_height or 0) * (metadata.outputs.map_width or 0)
     count = min(_FRAMES, max(1, _BYTES // (4 * (len(metadata.labels) + positions))))
     images = _draw(count, metadata.input)
-    logits, maps, classes = _say(model, images)
-    other_logits, other_maps, _ = _say(otherwise, images, classes)
+    logits, maps, classes = _outputs(model, images)
+    other_logits, other_maps, _ = _outputs(otherwise, images, classes)
     return {
         "frames": count,
         "images_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
@@ -118,31 +117,21 @@ def record_reference_frames(path: Path) -> dict[str, Any]:
     }
 
 
-def mean_error(said: Floats, expected: Floats) -> float:
+def mean_error(actual: Floats, expected: Floats) -> float:
     """Return the mean over frames of the largest error, relative to the output range of the frame.
 
     The mean is used because rounding affects some frames, but saturation affects all. The range is at least a
     thousandth of the magnitude. The result is NaN if any value is NaN.
 
     Args:
-        said: actual outputs, `[G, …]`.
+        actual: measured outputs, `[G, …]`.
         expected: expected outputs, same shape.
     """
     count = len(expected)
-    differences = np.abs(said - expected).reshape(count, -1).max(axis=1)
+    differences = np.abs(actual - expected).reshape(count, -1).max(axis=1)
     flat = expected.reshape(count, -1)
     ranges = np.maximum(np.ptp(flat, axis=1), _LEAST_RANGE * np.abs(flat).max(axis=1))
     return float((differences / np.maximum(ranges, 1e-12)).mean())
-
-
-def draw_reference_frame(seed: int, height: int, width: int) -> Pixels:
-    """Generate an image of colored squares, uint8 RGB `[height, width, 3]`, identical on every machine."""
-    layers = np.zeros((height, width, 3), dtype=np.uint16)
-    for positions in _POSITIONS:
-        colors = _noise(f"{seed}/{positions}", positions * positions * 3).reshape(positions, positions, 3)
-        rows, columns = np.arange(height) * positions // height, np.arange(width) * positions // width
-        layers += colors[rows][:, columns]
-    return (layers // len(_POSITIONS)).astype(np.uint8)
 
 
 def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
@@ -155,25 +144,19 @@ def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
     return Model(path, Metadata.from_props(session.get_modelmeta().custom_metadata_map), session)
 
 
-def _say(model: Model, images: Pixels, classes: Integers | None = None) -> tuple[Floats, Floats | None, Integers]:
+def _outputs(model: Model, images: Sample, classes: Integers | None = None) -> tuple[Floats, Floats | None, Integers]:
     """Return logits, maps and explained classes of images, computed one by one as on a device."""
-    said = [
+    predictions = [
         model.predict(image[None], None if classes is None else int(classes[number]))
         for number, image in enumerate(images)
     ]
-    maps = [one.saliency_map for one in said if one.saliency_map is not None]
-    logits = np.concatenate([one.logits for one in said])
-    return logits, np.concatenate(maps) if maps else None, np.concatenate([one.explained_class for one in said])
+    maps = [one.saliency_map for one in predictions if one.saliency_map is not None]
+    logits = np.concatenate([one.logits for one in predictions])
+    return logits, np.concatenate(maps) if maps else None, np.concatenate([one.explained_class for one in predictions])
 
 
-def _draw(count: int, spec: ImageInput) -> Pixels:
-    return np.stack([draw_reference_frame(seed, spec.height, spec.width) for seed in range(count)])
-
-
-def _noise(key: str, count: int) -> Pixels:
-    """Return pseudo-random bytes that do not depend on library versions."""
-    blocks = (hashlib.sha256(f"{key}/{number}".encode()).digest() for number in range(-(-count // 32)))
-    return np.frombuffer(b"".join(blocks)[:count], dtype=np.uint8)
+def _draw(count: int, spec: InputSpec) -> Sample:
+    return np.stack([spec.reference_sample(seed) for seed in range(count)])
 
 
 def _pack(values: Floats) -> str:

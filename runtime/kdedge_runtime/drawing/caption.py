@@ -1,4 +1,4 @@
-"""Captions on images: label, probability and details, legible on any background and at any size."""
+"""Captions on images: label, score and details, legible on any background and at any size."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +16,7 @@ _TRACK = (255, 255, 255, 56)
 _FILL = (255, 152, 56, 255)
 _SMALLEST_PX = 9
 _ASCENT = 0.84
-_WIDEST_PERCENT = "   100 %"
+_WIDEST_SCORE = "   100 %"
 _MOST_CHARACTERS = 200
 """Maximum number of characters in a line: longer text does not fit, and layout time grows with its length."""
 
@@ -26,8 +26,10 @@ class Caption:
     """Caption text of an image."""
 
     label: str
-    probability: float
-    """Probability of `label`, in [0, 1]; shown in percent and as a bar."""
+    score: str
+    """Score of `label` with its unit, such as `93 %`; empty for none."""
+    share: float | None = None
+    """Score as a fraction of its range, in [0, 1], shown as a bar; None for no bar."""
     details: tuple[str, ...] = ()
     """Smaller lines below the label."""
 
@@ -63,14 +65,15 @@ class _Block:
     """Caption layout: measured first, then drawn."""
 
     def __init__(self, caption: Caption, size: int, room: int) -> None:
-        self.size, self.label = _fitted(caption.label, _WIDEST_PERCENT, size, room)
+        # The width of 100 % for every probability, so that the plate keeps its size in a video.
+        widest = max(_WIDEST_SCORE, f"   {caption.score}", key=len)
+        self.size, self.label = _fitted(caption.label, widest, size, room)
         self.small = max(_SMALLEST_PX, round(self.size * 0.66))
         self.details = [_fitted(text, "", self.small, room)[1] for text in caption.details]
-        self.bar, self.gap = max(2, self.size // 6), max(2, self.size // 4)
-        self.probability = min(max(caption.probability, 0.0), 1.0)
-        # The width of 100 % for every probability, so that the plate keeps its size in a video.
+        self.score, self.share = caption.score, caption.share
+        self.bar, self.gap = 0 if self.share is None else max(2, self.size // 6), max(2, self.size // 4)
         self.width = max(
-            _width(self.label + _WIDEST_PERCENT, self.size), *[_width(text, self.small) for text in self.details], 1
+            _width(self.label + widest, self.size), *[_width(text, self.small) for text in self.details], 1
         )
         self.height = self.size + self.gap + self.bar + len(self.details) * (self.gap + self.small)
 
@@ -79,11 +82,11 @@ class _Block:
         baseline = y + round(self.size * _ASCENT)
         type_ = load_font(find_font(self.label), self.size)
         draw.text((x, baseline), self.label, _BRIGHT, font=type_, anchor="ls")
-        percent = f"{self.probability * 100:.0f} %"
-        draw.text((x + self.width, baseline), percent, _BRIGHT, font=type_, anchor="rs")
+        draw.text((x + self.width, baseline), self.score, _BRIGHT, font=type_, anchor="rs")
         y += self.size + self.gap
-        draw.rectangle((x, y, x + self.width - 1, y + self.bar - 1), fill=_TRACK)
-        filled = round(self.width * self.probability)
+        filled = round(self.width * (self.share or 0.0))
+        if self.bar:
+            draw.rectangle((x, y, x + self.width - 1, y + self.bar - 1), fill=_TRACK)
         if filled:
             draw.rectangle((x, y, x + filled - 1, y + self.bar - 1), fill=_FILL)
         y += self.bar

@@ -123,7 +123,7 @@ def heat_stats(
 
     Args:
         saliency_map: raw signed map, `[h, w]`.
-        box: visible part of the frame, from `kdedge_runtime.preprocessing.visible_box`.
+        box: visible part of the frame, from `ImageInput.visible_box`.
         height: frame height in pixels.
         width: frame width in pixels.
         shift: offset of the map content in map pixels, see `MapDisplay`.

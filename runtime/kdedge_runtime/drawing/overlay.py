@@ -37,7 +37,7 @@ def draw_overlay(
     Args:
         image: uint8 RGB `[H, W, 3]`; not modified.
         heat: heat map `[h, w]` in [0, 1] (see `kdedge_runtime.drawing.heatmap.normalize_heatmap`), or None.
-        box: visible part of the image, from `kdedge_runtime.preprocessing.visible_box`. Parts outside the image are not
+        box: visible part of the image, from `ImageInput.visible_box`. Parts outside the image are not
         drawn.
         caption: caption, or None.
         opacity: opacity at full heat, in [0, 1]; proportional to the heat elsewhere.

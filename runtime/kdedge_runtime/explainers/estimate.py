@@ -5,7 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.modalities import Sample
+from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["MapEstimate", "Explainer"]
@@ -34,13 +35,13 @@ class MapEstimate:
 
 
 class Explainer(Protocol):
-    """Explainer of one class in one image."""
+    """Explainer of one class in one sample."""
 
-    def __call__(self, image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> MapEstimate:
-        """Explain an image.
+    def __call__(self, sample: Sample, class_index: int, progress: ProgressCallback = no_progress) -> MapEstimate:
+        """Explain a sample.
 
         Args:
-            image: uint8 RGB `[H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess`).
+            sample: preprocessed sample, see `InputSpec.preprocess`.
             class_index: class to explain.
             progress: called after each batch, in evaluations or, with a budget, in milliseconds.
         """

@@ -12,9 +12,9 @@ from kdedge_runtime.drawing.heatmap import UNMEASURED, display_heat, peak
 from kdedge_runtime.drawing.overlay import OPACITY, draw_overlay
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.explainers import Explainer, MapEstimate
+from kdedge_runtime.modalities.image import require_image
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
-from kdedge_runtime.preprocessing import preprocess, visible_box
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable
@@ -63,11 +63,11 @@ def explain_images(
         The written files, in the order of the images.
 
     Raises:
-        UsageError: the model has no such class, or the output would overwrite an input image.
+        UsageError: the model takes no images or has no such class, or the output would overwrite an input image.
         SourceError: no image was found, or some cannot be read. Readable images are written first.
     """
     class_index = None if class_name is None else model.class_index(class_name, by_explainer=explainer is not None)
-    files = list(_files(images))
+    spec, files = require_image(model.metadata.input, model.path), list(_files(images))
     read = {path.resolve() for path in files}
     names = UniqueNames()
     done: list[ExplainedImage] = []
@@ -78,7 +78,7 @@ def explain_images(
         except SourceError as error:
             failures.append(error)
             continue
-        image = preprocess(frame.rgb, model.metadata.input)
+        image = spec.preprocess(frame.sample)
         explanation, estimate = model.predict(image[None], class_index), None
         if explainer is not None:
             explained = int(explanation.explained_class[0]) if class_index is None else class_index
@@ -114,7 +114,7 @@ def explanation_image(
     model: Model, prediction: Prediction, opacity: float = OPACITY, estimate: MapEstimate | None = None
 ) -> Pixels:
     """Return an image next to its overlay with the prediction below, uint8 RGB. Each side is at most 1280 pixels."""
-    pixels = _shrunk(prediction.frame.rgb)
+    pixels = _shrunk(prediction.frame.sample)
     height, width = pixels.shape[:2]
     heat = None
     details: tuple[str, ...] = ("no map in this model",)
@@ -124,13 +124,13 @@ def explanation_image(
         details = (f"heat map: evidence for {prediction.explained}",)
     if estimate is not None:
         details += (_account(estimate),)
-    box = visible_box(height, width, model.metadata.input)
+    box = require_image(model.metadata.input, model.path).visible_box(height, width)
     overlay = draw_overlay(pixels, heat, box, opacity=opacity, shift=prediction.display.shift)
     # The overlay of a small image is enlarged.
     plain = Image.fromarray(pixels).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
     pair = Image.fromarray(np.concatenate([np.asarray(plain), gap, overlay], axis=1))
-    return np.asarray(append_caption(pair, Caption(prediction.label, prediction.probability, details)))
+    return np.asarray(append_caption(pair, Caption(prediction.label, prediction.score_text, prediction.share, details)))
 
 
 def _account(estimate: MapEstimate) -> str:

@@ -1,4 +1,4 @@
-"""Evaluation of partially hidden images within a time budget."""
+"""Evaluation of partially hidden samples within a time budget."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,19 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_runtime.explainers.estimate import MapEstimate
-from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.modalities import InputSpec, Sample
+from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Doubles", "MaskedScorer", "Score", "Truths"]
 
 Doubles: TypeAlias = NDArray[np.float64]
 Truths: TypeAlias = NDArray[np.bool_]
-Score: TypeAlias = Callable[[Pixels], Floats]
-"""Score function from images uint8 `[n, H, W, 3]` to scores `[n]`."""
+Score: TypeAlias = Callable[[Sample], Floats]
+"""Score function from preprocessed samples `[n, …]` to scores `[n]`."""
 _BATCH = 8
-"""Images per forward pass. Larger batches gain little on a CPU and delay the budget check."""
+"""Samples per forward pass. Larger batches gain little on a CPU and delay the budget check."""
 _MOST_EVALUATIONS = 100_000
-_STEP = "explaining the image"
+_STEP = "explaining the sample"
 
 
 class MaskedScorer:
@@ -29,32 +30,31 @@ class MaskedScorer:
     def __init__(
         self,
         score: Score,
-        image: Pixels,
-        hidden: Pixels,
+        sample: Sample,
+        spec: InputSpec,
         *,
         budget_ms: float | None = None,
         seed: int = 0,
         progress: ProgressCallback = no_progress,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create a probe and start its clock.
+        """Start the clock of an explanation.
 
         Args:
             score: score function.
-            image: uint8 RGB `[H, W, 3]`.
-            hidden: fill color of hidden parts, uint8 RGB `[3]`.
+            sample: preprocessed sample.
+            spec: input of the model, which hides parts of the sample.
             budget_ms: time limit in milliseconds; None uses each method's default number of evaluations.
             seed: random seed.
             progress: callback, called after each batch.
             clock: monotonic clock in seconds.
         """
-        self.height, self.width = image.shape[:2]
+        self.height, self.width = spec.mask_size
         self.rng = np.random.default_rng(seed)
         self.budget_ms = budget_ms
         self.evaluations = 0
         self._score = score
-        self._hidden = np.broadcast_to(hidden, image.shape).astype(np.float32)
-        self._shown = image.astype(np.float32) - self._hidden
+        self._sample, self._spec = sample, spec
         self._progress = progress
         self._clock = clock
         self._started = clock()
@@ -65,17 +65,16 @@ class MaskedScorer:
         return (self._clock() - self._started) * 1e3
 
     def score(self, keep: Floats) -> Doubles:
-        """Score the image with parts hidden.
+        """Score the sample with parts hidden.
 
         Args:
-            keep: visibility `[n, H, W]` in [0, 1]; 0 hides a pixel, 1 shows it, values in between blend.
+            keep: visibility `[n, H, W]` in [0, 1]; 0 hides a position, 1 shows it, values in between blend.
 
         Returns:
             Scores `[n]`.
         """
         self.evaluations += len(keep)
-        blended = self._hidden + keep[..., None].astype(np.float32) * self._shown
-        return self._score(np.rint(blended).astype(np.uint8)).astype(np.float64)
+        return self._score(self._spec.mask(self._sample, keep)).astype(np.float64)
 
     def batches(self, total: int, minimum: int, *, endless: bool = False) -> Iterator[int]:
         """Yield batch sizes until all evaluations are done or the budget is used up.

@@ -12,11 +12,11 @@ from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.explainers.rise import rise
 from kdedge_runtime.explainers.score_cam import score_cam
-from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.explainers.target_activations import Activations, target_activations
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.model import Model
 from kdedge_runtime.saliency_methods import methods_of
-from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["PARTS", "make_explainer"]
@@ -60,12 +60,13 @@ def make_explainer(
     if budget_ms is not None and not budget_ms > 0:
         raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
     activations = activations_of(model) if method == "scorecam" else None
+    spec = model.metadata.input
 
-    def explain(image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> MapEstimate:
+    def explain(sample: Sample, class_index: int, progress: ProgressCallback = no_progress) -> MapEstimate:
         scorer = MaskedScorer(
             _Score(model, class_index, of_logit=method == "scorecam"),
-            image,
-            np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8),
+            sample,
+            spec,
             budget_ms=budget_ms,
             seed=seed,
             progress=progress,
@@ -75,14 +76,14 @@ def make_explainer(
         if method == "rise":
             return rise(scorer)
         if activations is not None:
-            return score_cam(scorer, activations(image))
-        return _OF_PARTS[method](scorer, superpixels(image, parts or PARTS))
+            return score_cam(scorer, activations(sample))
+        return _OF_PARTS[method](scorer, spec.segments(sample, parts or PARTS))
 
     return explain
 
 
 class _Score:
-    """Probability or logit of a class."""
+    """Score or logit of a class."""
 
     def __init__(self, model: Model, class_index: int, *, of_logit: bool) -> None:
         self._model = model
@@ -91,9 +92,9 @@ class _Score:
         (batch, *_) = next(item for item in model.session.get_inputs() if item.name == model.metadata.input.name).shape
         self._one_by_one = batch == 1
 
-    def __call__(self, images: Pixels) -> Floats:
-        batches = images[:, None] if self._one_by_one else [images]
+    def __call__(self, samples: Sample) -> Floats:
+        batches = samples[:, None] if self._one_by_one else [samples]
         predictions = [self._model.predict(batch) for batch in batches]
-        given = [prediction.logits if self._of_logit else prediction.probabilities for prediction in predictions]
+        given = [prediction.logits if self._of_logit else prediction.scores for prediction in predictions]
         scores: Floats = np.concatenate(given)[:, self._class_index]
         return scores

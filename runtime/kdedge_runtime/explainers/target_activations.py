@@ -6,10 +6,11 @@ from typing import TypeAlias
 import onnxruntime as ort
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.model import Model
 from kdedge_runtime.onnx_session import run_session
 from kdedge_runtime.util import protobuf
-from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["ACTIVATIONS", "Activations", "target_activations"]
 
@@ -19,7 +20,7 @@ _TENSORS = (f"{ACTIVATIONS}_DequantizeLinear_Output", ACTIVATIONS)
 """Tensor names in int8 and fp32 files. In int8 files the quantization implements the layer's ReLU, so its output is
 used.
 """
-Activations: TypeAlias = Callable[[Pixels], Floats]
+Activations: TypeAlias = Callable[[Sample], Floats]
 """Function from the model input, uint8 `[H, W, 3]`, to activations `[C, h, w]`."""
 
 
@@ -40,8 +41,8 @@ def target_activations(model: Model) -> Activations:
         )
     session, name = opened
 
-    def activations(image: Pixels) -> Floats:
-        (found,) = run_session(session, [name], {model.metadata.input.name: image[None]}, model.path)
+    def activations(sample: Sample) -> Floats:
+        (found,) = run_session(session, [name], {model.metadata.input.name: sample[None]}, model.path)
         result: Floats = found[0]
         return result
 

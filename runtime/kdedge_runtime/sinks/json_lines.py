@@ -35,7 +35,7 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "time": (now - timedelta(seconds=age_now_s)).isoformat(timespec="milliseconds"),
         "age_ms": round(prediction.age_ms, 2),
         "label": prediction.label,
-        "p": round(prediction.probability, 5),
+        "p": round(prediction.score, 5),
         "explained": None if prediction.saliency_map is None else prediction.explained,
         "left_out": prediction.left_out,
         "heat": _heat(prediction),
@@ -133,7 +133,7 @@ class JsonLinesFile:
 
 def _fractions(frame: Frame) -> list[float]:
     assert frame.truth is not None
-    height, width = frame.rgb.shape[:2]
+    height, width = frame.sample.shape[:2]
     return [round(edge / side, 4) for edge, side in zip(frame.truth.box, (width, height, width, height), strict=True)]
 
 

@@ -47,7 +47,7 @@ class StatusLine:
         reconnects = f" · {progress.reconnects:,} reconnects" if progress.reconnects else ""
         self._rewrite(
             f"{counted} · {progress.recent_fps:.1f} fps · {progress.dropped:,} dropped{reconnects} · "
-            f"{prediction.age_ms:.0f} ms old · {printable(prediction.label)} {prediction.probability * 100:.0f} %"
+            f"{prediction.age_ms:.0f} ms old · {printable(prediction.label)} {prediction.score * 100:.0f} %"
         )
 
     def _rewrite(self, text: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.modalities import Sample
 
 __all__ = ["Frame", "Source", "GroundTruth", "is_still_source"]
 
@@ -21,12 +21,12 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Frame:
-    """Image with its capture time."""
+    """Sample with its capture time."""
 
     index: int
     """Position in the source from 0. Dropped and unreadable frames leave gaps."""
-    rgb: Pixels
-    """uint8 RGB `[H, W, 3]`; read-only by convention."""
+    sample: Sample
+    """Raw sample, for images uint8 RGB `[H, W, 3]`; read-only by convention."""
     captured_at: float
     """Capture time in seconds on the `time.monotonic` clock: the sensor timestamp if available (picamera2), else the
     time it was read.

@@ -15,17 +15,16 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
 from kdedge_runtime.errors import SourceError
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
-from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame, Source, is_still_source
 from kdedge_runtime.stream.prefetch import Prefetcher
-from kdedge_runtime.stream.renderer import OverlayRenderer
 from kdedge_runtime.stream.schedule import ALWAYS, ExplainSchedule, ExplainScheduler, FpsBudget, Reason
 from kdedge_runtime.stream.statistics import RunProgress, RunSummary
-from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.tasks import TASKS
 
 __all__ = ["StreamSettings", "run", "stopped_by_signals", "warm_up"]
 
@@ -98,12 +97,12 @@ def run(
     outputs = _InferenceStage(model, source, current, progress, scheduler, stop)
     recorded_fps = None if source.live else source.fps
     watched_at = time.monotonic() if any(sink.wants_overlay for sink in sinks) else -math.inf
-    renderer = OverlayRenderer(model.metadata.input, moving=not is_still_source(source), fps=recorded_fps)
+    renderer = model.metadata.input.renderer(moving=not is_still_source(source), fps=recorded_fps)
     try:
         with outputs.ahead() as ready:
-            for look in ready:
-                prediction = look.prediction(model)
-                renderer.look(prediction)
+            for output in ready:
+                prediction = output.prediction(model)
+                renderer.update(prediction)
                 watched = any(sink.wants_overlay for sink in sinks)
                 if watched:
                     if time.monotonic() - watched_at > _UNWATCHED_S:
@@ -111,7 +110,7 @@ def run(
                     watched_at = time.monotonic()
                 if prediction.left_out is None and watched:
                     with progress.timer.measure("overlay"):
-                        prediction = replace(prediction, overlay=renderer.paint(prediction, current().opacity))
+                        prediction = replace(prediction, overlay=renderer.render(prediction, current().opacity))
                 progress.count(prediction)
                 with progress.timer.measure("output"):
                     for sink in sinks:
@@ -131,10 +130,10 @@ def run(
 
 
 def warm_up(model: Model, class_index: int | None = None) -> None:
-    """Run the model twice on a blank image, because the first passes allocate memory and are slower."""
+    """Run the model twice on a blank sample, because the first passes allocate memory and are slower."""
     spec = model.metadata.input
     for _ in range(_WARM_UPS):
-        model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8), class_index)
+        model.predict(np.zeros((1, *spec.shape), spec.dtype), class_index)
 
 
 @contextmanager
@@ -144,7 +143,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     Ignored signals stay ignored, so that `nohup` keeps a run alive when its terminal closes.
     """
 
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
         signal.signal(number, before[number])
 
@@ -152,7 +151,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {int(number): signal.getsignal(number) for number in numbers}
     for number in [number for number, handler in before.items() if handler != signal.SIG_IGN]:
-        signal.signal(number, ask_to_stop)
+        signal.signal(number, request_stop)
     try:
         yield
     finally:
@@ -193,7 +192,7 @@ class _InferenceStage:
         self._budget_fps = self._settings.budget_fps
         self._progress = progress
         self._timer = progress.timer
-        self._thinning = scheduler
+        self._scheduler = scheduler
         self._stop = stop
         self._over_budget = 0
 
@@ -212,13 +211,13 @@ class _InferenceStage:
             ):
                 yield outputs
 
-    def _outputs(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_FrameOutput]:
+    def _outputs(self, prepared: Iterable[tuple[Frame, Sample]]) -> Iterator[_FrameOutput]:
         # Warm up here, while the first frame is read.
         warm_up(self._model, self._current().class_index)
         self._progress.start()
         yield from map(self._infer, prepared)
 
-    def _prepared(self) -> Iterator[tuple[Frame, Pixels]]:
+    def _prepared(self) -> Iterator[tuple[Frame, Sample]]:
         frames = iter(self._source)
         while True:
             try:
@@ -227,33 +226,33 @@ class _InferenceStage:
             except StopIteration:
                 return
             with self._timer.measure("preprocess"):
-                image = preprocess(frame.rgb, self._model.metadata.input)[None]
-            prepared = [(frame, image)]
+                sample = self._model.metadata.input.preprocess(frame.sample)[None]
+            prepared = [(frame, sample)]
             del frame  # frees a large frame before the next one is read
             yield prepared.pop()
 
-    def _infer(self, prepared: tuple[Frame, Pixels]) -> _FrameOutput:
-        frame, image = prepared
+    def _infer(self, prepared: tuple[Frame, Sample]) -> _FrameOutput:
+        frame, sample = prepared
         started = time.perf_counter()
         settings, before = self._current(), self._settings
         if settings != before:
-            self._thinning.forget()
+            self._scheduler.forget()
         self._settings = settings
         explainer = settings.explainer
         explains = explainer is not None or self._model.has_map
-        left_out = self._thinning.before(frame.index) if explains else None
+        left_out = self._scheduler.before(frame.index) if explains else None
         with self._timer.measure("inference"):
-            asks = explains and left_out is None and explainer is None
-            explanation = self._model.predict(image, settings.class_index, explained=asks)
+            with_map = explains and left_out is None and explainer is None
+            explanation = self._model.predict(sample, settings.class_index, explained=with_map)
         if explains and left_out is None:
-            probabilities = explanation.probabilities[0]
-            best = int(probabilities.argmax())
-            left_out = self._thinning.after(self._model.metadata.labels[best], float(probabilities[best]))
+            metadata = self._model.metadata
+            label, score = TASKS[metadata.task].ranking(explanation.scores[0], metadata.labels)[0]
+            left_out = self._scheduler.after(label, score)
             if left_out is not None:
                 explanation = replace(explanation, saliency_map=None)
             elif explainer is not None:
                 with self._timer.measure("explanation"):
-                    estimate = explainer(image[0], int(explanation.explained_class[0]))
+                    estimate = explainer(sample[0], int(explanation.explained_class[0]))
                 explanation = replace(explanation, saliency_map=estimate.map[None], display=UNMEASURED)
         predicted_at = time.monotonic()
         self._warn(left_out, time.perf_counter() - started)

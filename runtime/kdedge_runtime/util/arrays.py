@@ -1,11 +1,11 @@
-"""Array type aliases shared by all packages, and evenly spaced indices."""
+"""Array type aliases and small array functions shared by all packages."""
 
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Integers", "Pixels", "evenly_spaced"]
+__all__ = ["Floats", "Integers", "Pixels", "evenly_spaced", "softmax"]
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """uint8 RGB in [0, 255]: `[H, W, 3]` for one image, `[N, H, W, 3]` for a batch."""
@@ -17,3 +17,10 @@ def evenly_spaced(total: int, most: int) -> Integers:
     """Return at most `most` indices spread evenly over `total` images, because folders are sorted by class."""
     count = min(total, most)
     return np.arange(count, dtype=np.int64) * total // max(count, 1)
+
+
+def softmax(logits: Floats) -> Floats:
+    """Convert logits `[N, K]` to probabilities `[N, K]`."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return result

@@ -8,13 +8,19 @@ import torch
 from torch import nn
 
 from kdedge_export.metrics.map_displacement import displacement, measure_display
+from kdedge_export.modalities.image import IMAGE
 from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.drawing.heatmap import UNMEASURED, contrast
-from kdedge_runtime.metadata import ImageInput, Outputs
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, contrast
+from kdedge_runtime.metadata import Outputs
+from kdedge_runtime.modalities.image import ImageInput
 
 SPEC = ImageInput(64, 64, (0.5,) * 3, (0.25,) * 3)
 LABELS = tuple("abcd")
+
+
+def measured_display(model: Model) -> MapDisplay:
+    return measure_display(model, IMAGE.display_samples(SPEC, 48), IMAGE.mirrored_axes)
 
 
 def smooth_maps(displaced: float, axis: int, seed: int = 0) -> np.ndarray:
@@ -86,18 +92,18 @@ def test_displacement_is_that_of_receptive_field_arithmetic(
         0,
     ):  # 64 px to 7 cells: cell j is centered at 8 j + 7.5 px, its middle at (j + 1/2) 64/7
         expected = float(np.mean([(8 * j + 7.5) * 7 / 64 - j - 0.5 for j in range(7)]))
-    display = measure_display(exported(blurring_network(kernel, padding), tmp_path / "model.onnx"))
+    display = measured_display(exported(blurring_network(kernel, padding), tmp_path / "model.onnx"))
     assert display.shift == pytest.approx((expected, expected), abs=0.12)
 
 
 def test_typical_contrast_is_that_of_maps_of_drawn_scenes(tmp_path: Path) -> None:
     network = blurring_network(2, 0)
-    display = measure_display(exported(network, tmp_path / "model.onnx"))
+    display = measured_display(exported(network, tmp_path / "model.onnx"))
     assert display.typical_contrast is not None
     with torch.no_grad():
         network[-1].weight *= 3
         network[-1].bias *= 3  # predictions stay
-    tripled = measure_display(exported(network, tmp_path / "tripled.onnx"))
+    tripled = measured_display(exported(network, tmp_path / "tripled.onnx"))
     assert tripled.typical_contrast == pytest.approx(3 * display.typical_contrast, rel=1e-3)
     wall = np.full((1, 64, 64, 3), 128, np.uint8)
     (on_a_wall,) = exported(network, tmp_path / "tripled.onnx").predict(wall).saliency_map
@@ -107,7 +113,7 @@ def test_typical_contrast_is_that_of_maps_of_drawn_scenes(tmp_path: Path) -> Non
 def test_a_file_without_a_map_has_no_display(tmp_path: Path) -> None:
     model = exported(blurring_network(2, 0), tmp_path / "model.onnx")
     bare = Metadata(LABELS, SPEC, Outputs("none"))
-    assert measure_display(Model(model.path, bare, model.session)) == UNMEASURED
+    assert measured_display(Model(model.path, bare, model.session)) == UNMEASURED
 
 
 @pytest.mark.filterwarnings("error")

@@ -16,20 +16,24 @@ from validate_toys import SIDE as TOY_SIDE
 from validate_toys import pictures as toy_pictures
 
 from kdedge_export.metrics import agreement
-from kdedge_export.metrics.baseline_maps import center_maps, edge_maps, random_maps, upsampled
+from kdedge_export.metrics.baseline_maps import center_maps, random_maps, upsampled
 from kdedge_export.metrics.confidence import mean_interval
 from kdedge_export.metrics.faithfulness import STEPS, areas, faithfulness
 from kdedge_export.metrics.localization import localize, localize_all
-from kdedge_export.metrics.robustness import DISTURBANCES, disturbed, robustness
+from kdedge_export.metrics.resampling import area_mean
+from kdedge_export.metrics.robustness import robustness
 from kdedge_export.metrics.sanity import _alike, _head_weight, sanity
 from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.modalities.image import IMAGE, edge_maps
 from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput
 from kdedge_export.torch_export import ExportableModel, wrap_for_export
 from kdedge_export.validation import Gates
 from kdedge_export.validation.gates import check_sanity
 from kdedge_runtime import Model
+from kdedge_runtime.util.arrays import Pixels
 
 IMAGES = toy_pictures(24)
+EDGES = {"edges": area_mean(edge_maps(IMAGES), 8, 8)}
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ class TestBaselines:
             np.hypot(ndimage.sobel(one, 0, mode="nearest"), ndimage.sobel(one, 1, mode="nearest")) for one in gray
         ]
         positions = np.stack(strength).reshape(len(IMAGES), 8, 4, 8, 4).mean(axis=(2, 4))
-        assert edge_maps(IMAGES, 8, 8) == pytest.approx(positions, rel=1e-3)
+        assert area_mean(edge_maps(IMAGES), 8, 8) == pytest.approx(positions, rel=1e-3)
 
     def test_random_maps_are_reproducible_and_distinct(self) -> None:
         maps = random_maps(2, 7, 7)
@@ -96,7 +100,7 @@ class TestLocalisation:
 
     def test_constant_map_scores_chance(self) -> None:
         flat = {"flat": np.full((24, 8, 8), 0.3, dtype=np.float32)}
-        found = localize_all(flat, IMAGES, [self.MASK] * 24, {})
+        found = localize_all(flat, [self.MASK] * 24, {}, EDGES)
         assert found["flat"].pointing == pytest.approx(self.MASK.mean())
         assert found["flat"].energy_inside == pytest.approx(self.MASK.mean())
 
@@ -106,18 +110,18 @@ class TestLocalisation:
         mask = np.zeros((TOY_SIDE, TOY_SIDE), dtype=np.bool_)
         mask[14:17, 14:17] = True  # at the left and upper edge of the map position
         moved = {"moved": (-0.5, -0.5)}
-        found = localize_all({"uncorrected": maps, "moved": maps}, IMAGES, [mask] * 24, moved)
+        found = localize_all({"uncorrected": maps, "moved": maps}, [mask] * 24, moved, EDGES)
         assert found["uncorrected"].pointing == 0.0 and found["moved"].pointing == 1.0
         assert found["moved"].energy_inside > 1.5 * found["uncorrected"].energy_inside
 
     def test_map_without_evidence_scores_zero(self) -> None:
         nothing = {"none": np.full((24, 8, 8), -1.0, dtype=np.float32) * np.arange(1, 65).reshape(8, 8)}
-        assert localize_all(nothing, IMAGES, [self.MASK] * 24, {})["none"].energy_inside == 0.0
+        assert localize_all(nothing, [self.MASK] * 24, {}, EDGES)["none"].energy_inside == 0.0
 
     def test_each_score_has_the_interval_of_a_proportion(self) -> None:
         maps = np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32)
         hits, energies = localize(maps, [self.MASK] * 24)
-        found = localize_all({"fp32": maps}, IMAGES, [self.MASK] * 24, {})["fp32"]
+        found = localize_all({"fp32": maps}, [self.MASK] * 24, {}, EDGES)["fp32"]
         assert (found.pointing, found.energy_inside) == pytest.approx((hits.mean(), energies.mean()))
         assert found.intervals == {
             "pointing": mean_interval(hits, (0.0, 1.0)),
@@ -127,7 +131,7 @@ class TestLocalisation:
     def test_baselines_are_listed_with_the_models(self) -> None:
         on_it = np.zeros((24, 8, 8), dtype=np.float32)
         on_it[:, 1:3, 2:6] = 1
-        found = localize_all({"fp32": on_it}, IMAGES, [self.MASK] * 24, {})
+        found = localize_all({"fp32": on_it}, [self.MASK] * 24, {}, EDGES)
         assert list(found) == ["fp32", "centre", "random", "edges"]
         assert found["fp32"].pointing == 1.0 and found["centre"].pointing == 0.0
         assert 0.0 <= found["random"].pointing < 0.5
@@ -152,9 +156,9 @@ class TestFaithfulness:
                 deleted[divmod(pixel, TOY_SIDE)] = mean
                 inserted[divmod(pixel, TOY_SIDE)] = image[divmod(pixel, TOY_SIDE)]
             for curve, picture in zip(curves, (deleted, inserted), strict=True):
-                curve.append(float(toy_file.predict(picture[None]).probabilities[0, 2]))
+                curve.append(float(toy_file.predict(picture[None]).scores[0, 2]))
         expected = tuple(np.trapezoid(curve, dx=1 / STEPS) for curve in curves)
-        assert areas(toy_file, image, saliency_map, 2) == pytest.approx(expected, abs=1e-6)
+        assert areas(toy_file, image, saliency_map, 2, IMAGE.smoothed) == pytest.approx(expected, abs=1e-6)
 
     def test_true_map_beats_random_maps_and_its_opposite_loses(self, toy_file: Model) -> None:
         """The toy's map is the exact contribution of each position to the logit."""
@@ -163,7 +167,8 @@ class TestFaithfulness:
         assert predictions.maps is not None
         told: list[int] = []
         maps = {"fp32": predictions.maps, "against": -predictions.maps}
-        found = faithfulness(toy_file, maps, images, predictions.explained_class, told.append)
+        edges = {"edges": area_mean(edge_maps(images), 8, 8)}
+        found = faithfulness(toy_file, maps, images, predictions.explained_class, IMAGE.smoothed, edges, told.append)
         assert list(found) == ["fp32", "against", "random", "edges"]
         assert found["fp32"].deletion < found["random"].deletion < found["against"].deletion
         assert found["fp32"].insertion > found["random"].insertion > found["against"].insertion
@@ -174,12 +179,14 @@ class TestFaithfulness:
 
     def test_constant_map_ranks_pixels_at_random(self, toy_file: Model) -> None:
         flat, noise = np.zeros((8, 8), dtype=np.float32), np.random.default_rng(0).normal(size=(TOY_SIDE, TOY_SIDE))
-        own = areas(toy_file, IMAGES[0], flat, 1)
-        by_chance = [areas(toy_file, IMAGES[0], np.roll(noise, i).astype(np.float32), 1) for i in range(30)]
+        own = areas(toy_file, IMAGES[0], flat, 1, IMAGE.smoothed)
+        by_chance = [
+            areas(toy_file, IMAGES[0], np.roll(noise, i).astype(np.float32), 1, IMAGE.smoothed) for i in range(30)
+        ]
         for area, others in zip(own, zip(*by_chance, strict=True), strict=True):
             assert abs(area - np.mean(others)) < 4 * np.std(others)
         from_the_top = np.arange(64, 0, -1).reshape(8, 8).astype(np.float32)
-        assert own != pytest.approx(areas(toy_file, IMAGES[0], from_the_top, 1), abs=1e-4)
+        assert own != pytest.approx(areas(toy_file, IMAGES[0], from_the_top, 1, IMAGE.smoothed), abs=1e-4)
 
 
 MakeMaps = Callable[[Tensor, Tensor], Tensor]
@@ -241,7 +248,7 @@ class TestSanity:
             with torch.no_grad():
                 parameter.copy_(fresh)
             explainer = LayerGradCam(network.requires_grad_(True), network.get_submodule(head.target_layer))
-            x = student.normalize(torch.from_numpy(images)).requires_grad_(True)
+            x = student.front_end(torch.from_numpy(images)).requires_grad_(True)
             maps = explainer.attribute(x, target=torch.from_numpy(before.explained_class), relu_attributions=False)
             after = maps.detach().numpy()[:, 0]
             scores.append([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(before.maps, after, strict=True)])
@@ -304,20 +311,24 @@ class TestSanity:
         assert {row.test for row in rows} == {"class", "image"}
 
 
+def corrupted(images: Pixels, name: str) -> Pixels:
+    return np.stack([IMAGE.corruptions[name](image, number) for number, image in enumerate(images)])
+
+
 class TestRobustness:
-    @pytest.mark.parametrize("name", list(DISTURBANCES))
+    @pytest.mark.parametrize("name", list(IMAGE.corruptions))
     def test_corruptions_are_reproducible(self, name: str) -> None:
-        worse = disturbed(IMAGES, name)
+        worse = corrupted(IMAGES, name)
         assert worse.shape == IMAGES.shape and worse.dtype == np.uint8
-        assert (worse != IMAGES).any() and (worse == disturbed(IMAGES, name)).all()
+        assert (worse != IMAGES).any() and (worse == corrupted(IMAGES, name)).all()
 
     def test_severities_match_their_names(self) -> None:
         gray = np.full((8, 64, 64, 3), 128, dtype=np.uint8)
-        noise = disturbed(gray, "noise, σ = 10 of 255").astype(np.float64) - 128
+        noise = corrupted(gray, "noise, σ = 10 of 255").astype(np.float64) - 128
         assert noise.std() == pytest.approx(10, rel=0.02) and abs(noise.mean()) < 0.2
         assert (noise[0] != noise[1]).any()
-        assert (disturbed(gray, "brightness × 0.6") == 77).all()
-        assert (disturbed(gray, "brightness × 1.5") == 192).all()
+        assert (corrupted(gray, "brightness × 0.6") == 77).all()
+        assert (corrupted(gray, "brightness × 1.5") == 192).all()
 
     def test_files_are_compared_with_the_student_and_their_clean_results(self, tmp_path: Path) -> None:
         toy = Toy()
@@ -326,10 +337,10 @@ class TestRobustness:
             "int8": model_file(toy, tmp_path / "small.onnx", noise=0.2),
         }
         targets = predict(toy, IMAGES).logits.argmax(axis=1)
-        rows = robustness(toy, files, IMAGES, targets)  # type: ignore[arg-type]
-        assert [row.disturbance for row in rows[::2]] == list(DISTURBANCES)
+        rows = robustness(toy, files, IMAGES, targets, IMAGE.corruptions)  # type: ignore[arg-type]
+        assert [row.disturbance for row in rows[::2]] == list(IMAGE.corruptions)
         for row in rows:
-            pictures = disturbed(IMAGES, row.disturbance)
+            pictures = corrupted(IMAGES, row.disturbance)
             model = files[row.role]
             predictions = model.predict(pictures).logits.argmax(axis=1)
             assert row.top1 == pytest.approx((predictions == targets).mean())

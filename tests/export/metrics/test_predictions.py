@@ -11,6 +11,7 @@ from validate_toys import CLASSES, METADATA, Toy, model_file, pictures
 
 from kdedge_export.metrics.faithfulness import areas
 from kdedge_export.metrics.torch_predictions import Predictions, predict, weight_bytes
+from kdedge_export.modalities.image import IMAGE
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_runtime import Explanation, Model
 
@@ -98,7 +99,7 @@ def test_pixel_method_file_runs_one_image_at_a_time(tmp_path: Path, monkeypatch:
     model = model_file(Toy(), tmp_path / "toy.onnx", metadata=metadata)
     same = model_file(Toy(), tmp_path / "same.onnx")
     blank = np.arange(16, dtype=np.float32).reshape(4, 4)
-    expected = predict(same, IMAGES[:3]), areas(same, IMAGES[0], blank, 1)
+    expected = predict(same, IMAGES[:3]), areas(same, IMAGES[0], blank, 1, IMAGE.smoothed)
     seen: list[int] = []
     ask = Model.predict
 
@@ -108,5 +109,5 @@ def test_pixel_method_file_runs_one_image_at_a_time(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Model, "predict", counted)
     assert_close(predict(model, IMAGES[:3]), expected[0])
-    assert areas(model, IMAGES[0], blank, 1) == pytest.approx(expected[1])
+    assert areas(model, IMAGES[0], blank, 1, IMAGE.smoothed) == pytest.approx(expected[1])
     assert set(seen) == {1}

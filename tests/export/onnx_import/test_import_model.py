@@ -130,7 +130,7 @@ class TestKeptContent:
         done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF, side_px=side_px)
         model = Model.load(done.path)
         golden = ReferenceFrames.of(model)
-        said = model.predict(golden.images)
+        said = model.predict(golden.samples)
         assert golden.saliency_map is not None and golden.saliency_map.shape[1:] == (8, 8)
         assert_close(said.logits, golden.logits)
         assert_close(said.saliency_map, golden.saliency_map)
@@ -271,7 +271,7 @@ class TestPreprocessing:
         plain = add_saliency(path, tmp_path / "plain.onnx")
         explanation = model.predict(images)
         assert_close(explanation.saliency_map, predictions(plain.path, feed)["saliency_map"], 1e-4)
-        assert explanation.probabilities.shape == (3, CLASSES)
+        assert explanation.scores.shape == (3, CLASSES)
 
     def test_metadata_describes_the_file(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())

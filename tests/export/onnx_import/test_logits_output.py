@@ -14,7 +14,6 @@ from kdedge.pipelines import model_inspection
 from kdedge_export.onnx_import import Geometry, PixelInput, add_saliency
 from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.preprocessing import preprocess
 
 HALF = PixelInput((0.5,) * 3, (0.5,) * 3)
 RAW = PixelInput((0.0,) * 3, (1 / 255,) * 3)
@@ -268,7 +267,7 @@ class TestGeometry:
         spec = Model.load(done.path).metadata.input
         assert (spec.resize, spec.crop_fraction) == (geometry.resize, geometry.crop_fraction)
         picture = np.asarray(Image.effect_mandelbrot((90, 60), (-2, -1, 1, 1), 20).convert("RGB"))
-        assert preprocess(picture, spec).shape == (SIDE, SIDE, 3)
+        assert spec.preprocess(picture).shape == (SIDE, SIDE, 3)
 
 
 def _front_of(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ from kdedge_export.quantization.prepare import prepare_graph
 from kdedge_export.quantization.qdq import quantizable_nodes
 from kdedge_export.quantization.quantizable_layers import layers_of
 from kdedge_export.torch_export import ClassifierOnly, export_graph, wrap_for_export
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 EVEN = ImageInput(SIDE, SIDE, mean=(102 / 255, 80 / 255, 153 / 255), std=(0.25, 0.2, 0.3))
 """Means that are whole pixel values, so that zero padding is exact."""

@@ -30,12 +30,13 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as T
 
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.modalities.normalization import Normalize
 from kdedge_export.saliency import AutogradHead, CAMExplainer
 from kdedge_export.torch_export import ExportableModel, export_graph, save_model, wrap_for_export
-from kdedge_export.torch_export.normalization import Normalize
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.diagnostics.reference_frames import ReferenceFrames, mean_error
-from kdedge_runtime.metadata import ImageInput, Outputs
+from kdedge_runtime.metadata import Outputs
+from kdedge_runtime.modalities.image import ImageInput
 
 TOLERANCE = 1e-4
 """Tolerance of maps relative to their largest value: ONNX Runtime sums float32 in a different order than PyTorch."""
@@ -164,7 +165,7 @@ def test_metadata_is_preserved(linear: Export, plain: Export) -> None:
 def test_file_contains_passing_golden_frames(linear: Export, plain: Export) -> None:
     for export in (linear, plain):
         golden = ReferenceFrames.of(export.model)
-        said = export.model.predict(golden.images, None)
+        said = export.model.predict(golden.samples, None)
         assert mean_error(said.logits, golden.logits) < 1e-4
     assert (
         ReferenceFrames.of(linear.model).saliency_map is not None
@@ -266,7 +267,7 @@ def test_images_of_another_size_are_resampled() -> None:
     module = wrap_for_export(randomised(HeadNet()), SPEC)
     image = torch.randint(0, 256, (2, 2 * SIDE, 2 * SIDE, 3), dtype=torch.uint8)
     logits, maps, _ = module(image, torch.tensor([-1]))
-    resampled = nn.functional.interpolate(module.normalize(image), (SIDE, SIDE), mode="bilinear", antialias=True)
+    resampled = nn.functional.interpolate(module.front_end(image), (SIDE, SIDE), mode="bilinear", antialias=True)
     torch.testing.assert_close(logits, module.explained.model(resampled))
     assert maps.shape == (2, POSITIONS, POSITIONS)
 

@@ -31,7 +31,7 @@ def at_its_boundaries(image: np.ndarray) -> torch.nn.Module:
     """Return a network in which one unit of some channels is below zero for this image, by less than rounding."""
     torch.manual_seed(0)
     network = randomised(HeadNet())
-    x = wrap_for_export(network, SPEC).normalize(torch.from_numpy(image))
+    x = wrap_for_export(network, SPEC).front_end(torch.from_numpy(image))
     convolution, norm = network.features[0], network.features[1]
     channels = torch.tensor(CHANNELS)  # each at a different position of the image
     with torch.no_grad():

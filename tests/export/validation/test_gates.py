@@ -23,7 +23,7 @@ from kdedge_export.validation.gates import (
     check_unchanged,
 )
 from kdedge_runtime.devices import Budgets
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 GOOD = compared(1000, correlations=[0.999] * 40)
 """Comparison with all predictions preserved and nearly all maps."""

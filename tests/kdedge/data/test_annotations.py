@@ -9,7 +9,7 @@ from PIL import Image
 from kdedge.data import FileSample
 from kdedge.data.annotations import boxes_beside, object_masks, read_boxes
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SPEC = ImageInput(32, 32, (0.5,) * 3, (0.5,) * 3)
 HEAD = "file,x1,y1,x2,y2\n"

@@ -9,8 +9,7 @@ from PIL import Image
 
 from kdedge.data import FileSample, SkippedFile, Split, UnreadableFiles, decode, index_dataset, load, typical_size
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocessing import preprocess
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.images import read_image
 
 SPEC = ImageInput(height=8, width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -71,7 +70,7 @@ def test_images_are_preprocessed_as_on_the_device(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{index}.jpg")
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(paths[-1])
     decoded = decode(Split(files(*paths), (0, 1, 0, 1)), spec)
-    np.testing.assert_array_equal(decoded.images, [preprocess(read_image(path), spec) for path in paths])
+    np.testing.assert_array_equal(decoded.images, [spec.preprocess(read_image(path)) for path in paths])
 
 
 def test_result_is_independent_of_threads(mixed: Split) -> None:

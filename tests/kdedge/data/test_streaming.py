@@ -20,7 +20,7 @@ from PIL import Image
 from kdedge.data import Split, decode, index_dataset
 from kdedge.data.streaming import ImageStream, fits_in_memory
 from kdedge_runtime.errors import DataError, KdedgeError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SPEC = ImageInput(height=16, width=24, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic")
 COUNT = 40
@@ -160,7 +160,7 @@ TRAINING = """
 import sys, threading, time
 from kdedge.data import index_dataset
 from kdedge.data.streaming import ImageStream
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 def name_workers(stream):  # as soon as they are there: the signals come while some have hardly begun
     while stream._loader is None or stream._loader._iterator is None:

@@ -19,7 +19,7 @@ from torchvision import datasets
 
 from kdedge.data import DatasetIndex, Split, decode, index_dataset, load, subset
 from kdedge_runtime.errors import DataError, MissingDependency
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SPEC = ImageInput(height=28, width=28, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

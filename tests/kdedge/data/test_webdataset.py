@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdedge.data import UNLABELED, DatasetIndex, SkippedFile, Split, decode, index_dataset, load, subset
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SPEC = ImageInput(height=8, width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

@@ -21,7 +21,7 @@ from kdedge.training.checkpoint import save_weights
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 NETS = """
 from torch import nn

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.onnx_model import OnnxClassifier
+from kdedge_export.modalities.normalization import Normalize
 from kdedge_export.onnx_import import PixelInput, add_saliency
 from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
-from kdedge_export.torch_export.normalization import Normalize
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.metadata import ImageInput, Metadata
+from kdedge_runtime.metadata import Metadata
+from kdedge_runtime.modalities.image import ImageInput
 
 SIZE, CLASSES = 32, 5
 SPEC = ImageInput(SIZE, SIZE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))

@@ -16,7 +16,7 @@ from kdedge.data.dataset_index import source_name
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, check_folder_free, is_run, lock_run, read_run, write_run
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 RECORD = RunRecord(
     kind="distill",

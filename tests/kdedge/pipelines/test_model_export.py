@@ -38,7 +38,8 @@ from kdedge_export.torch_export import ExportableModel, ExportedGraph, export_gr
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import KdedgeError, UsageError, ValidationFailed
-from kdedge_runtime.metadata import ImageInput, Outputs
+from kdedge_runtime.metadata import Outputs
+from kdedge_runtime.modalities.image import ImageInput
 
 GENERIC = load_profile("generic")
 

@@ -35,7 +35,8 @@ from kdedge_export.validation import Check
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, load_profile
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities.image import ImageInput
 
 REFERENCE_DATA = Path(__file__).parents[3].parent / "shared" / "data"
 PHOTOS = REFERENCE_DATA / "imagenet-sample-500.zip"

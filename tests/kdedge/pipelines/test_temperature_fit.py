@@ -64,7 +64,7 @@ def test_runtime_applies_the_temperature(calibrated_run: Path) -> None:
     spec = model.metadata.input
     prediction = model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8))
     scaled = np.exp(prediction.logits / model.metadata.temperature)
-    np.testing.assert_allclose(prediction.probabilities, scaled / scaled.sum(), rtol=1e-5)
+    np.testing.assert_allclose(prediction.scores, scaled / scaled.sum(), rtol=1e-5)
 
 
 def test_calibration_error_is_measured_on_the_other_half(calibrated_run: Path) -> None:

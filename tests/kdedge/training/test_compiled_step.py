@@ -23,7 +23,7 @@ from kdedge.training.teachers.targets import OnlineTeacher
 from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 LOSS = {"ce": 0.1, "kd": 0.9, "ls": 1.0, "dkd": 1.0, "dist": 1.0, "cat": 1.0, "e2": 1.0, "map": 1.0, "mapall": 20.0}
 RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.01, loss=LOSS)

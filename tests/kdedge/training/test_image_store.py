@@ -18,7 +18,7 @@ from kdedge.training.distributed import ProcessGroup
 from kdedge.training.image_store import DeviceImages, StreamedImages, evaluation_images, training_images
 from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.progress import no_progress
 
 SPEC = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)

@@ -16,7 +16,7 @@ from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge.training.training_run import TrainConfig, start_run
 from kdedge_export.torch_export import wrap_for_export
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SPEC = ImageInput(SIDE, SIDE, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 CPU = choose_device("cpu")

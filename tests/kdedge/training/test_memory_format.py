@@ -9,7 +9,7 @@ from kdedge.models.model_spec import ModelSpec
 from kdedge.training.compute_device import choose_device
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.memory_format import memory_format
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SPEC = ImageInput(56, 56, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -40,7 +40,7 @@ def test_narrow_network_has_correct_gradients() -> None:
     found = {name: parameter.grad for name, parameter in watched.model.named_parameters()}
     exact = build_model(ModelSpec("small:resnet10w8", 8), 56).double().train()
     exact.load_state_dict(watched.model.state_dict())
-    torch.autograd.backward(exact(watched.normalize(images).double()).square().sum())
+    torch.autograd.backward(exact(watched.front_end(images).double()).square().sum())
     for name, parameter in exact.named_parameters():
         single, double = found[name], parameter.grad
         assert single is not None and double is not None

@@ -24,7 +24,7 @@ from kdedge.training.layer_pairs import channels, pair_layers, stages
 from kdedge.training.teachers.teacher import NetworkTeacher, TeacherEnsemble
 from kdedge.training.training_run import TrainConfig, continue_run, start_run
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 
 SMALL = "small:resnet8"
 CPU = choose_device("cpu")

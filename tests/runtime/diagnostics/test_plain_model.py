@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from kdedge_runtime.diagnostics.plain_model import keep_output
-from kdedge_runtime.diagnostics.reference_frames import draw_reference_frame
+from kdedge_runtime.drawing.reference_image import draw_reference_image
 
 
 def test_logits_are_unchanged_without_map(model_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_logits_are_unchanged_without_map(model_path: Path) -> None:
         "MatMul",
     ]
 
-    image = {"image": draw_reference_frame(1, 64, 64)[None]}
+    image = {"image": draw_reference_image(1, 64, 64)[None]}
     whole, less = (
         ort.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (model_path.read_bytes(), content)
     )

@@ -11,10 +11,10 @@ from golden_files import reference_of_saturating_model, saturating_model, wide_m
 
 from kdedge_runtime.diagnostics.reference_frames import (
     ReferenceFrames,
-    draw_reference_frame,
     mean_error,
     record_reference_frames,
 )
+from kdedge_runtime.drawing.reference_image import draw_reference_image
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Model
 
@@ -23,13 +23,13 @@ FIRST_FRAME_SHA256 = "1a12f859405a12941bf21f6488f2ed039f0ac105cbd798ef0e7a5f5fdc
 
 def test_frames_are_reproducible() -> None:
     # A change of these bytes breaks the self-test of every exported file.
-    drawn = draw_reference_frame(0, 64, 48)
+    drawn = draw_reference_image(0, 64, 48)
     assert (drawn.shape, drawn.dtype) == ((64, 48, 3), np.uint8)
     assert hashlib.sha256(drawn.tobytes()).hexdigest() == FIRST_FRAME_SHA256
 
 
 def test_frames_differ_and_use_the_full_range() -> None:
-    frames = np.stack([draw_reference_frame(seed, 96, 96) for seed in range(4)])
+    frames = np.stack([draw_reference_image(seed, 96, 96) for seed in range(4)])
     assert len({frame.tobytes() for frame in frames}) == 4
     assert frames.min() < 20 and frames.max() > 235
     assert np.abs(np.diff(frames[0].astype(int), axis=0)).max() > 60, "hard edges"
@@ -38,8 +38,8 @@ def test_frames_differ_and_use_the_full_range() -> None:
 def test_recorded_outputs_match_the_model(write_model: Callable[..., Path]) -> None:
     model = Model.load(with_golden(write_model()), threads=1)
     golden = ReferenceFrames.of(model)
-    assert golden.images.shape == (4, 64, 64, 3)
-    said = model.predict(golden.images)
+    assert golden.samples.shape == (4, 64, 64, 3)
+    said = model.predict(golden.samples)
     np.testing.assert_allclose(golden.logits, said.logits, rtol=1e-4, atol=1e-5)
     assert said.saliency_map is not None and golden.saliency_map is not None
     np.testing.assert_allclose(golden.saliency_map, said.saliency_map, rtol=1e-4, atol=1e-5)
@@ -68,7 +68,7 @@ def test_int8_frames_record_exact_sums(tmp_path: Path) -> None:
     path = saturating_model(tmp_path / "qdq.onnx")
     golden = record_reference_frames(path)
     model = Model.load(with_golden(path), threads=1)
-    expected = reference_of_saturating_model(ReferenceFrames.of(model).images)
+    expected = reference_of_saturating_model(ReferenceFrames.of(model).samples)
     np.testing.assert_allclose(ReferenceFrames.of(model).logits, expected, rtol=1e-5)
     assert golden["logits_rounding"] < 0.01
 

@@ -50,7 +50,7 @@ def test_non_ascii_name_uses_a_covering_font(label: str, caplog: pytest.LogCaptu
 
 def test_different_names_are_drawn_differently(caplog: pytest.LogCaptureFixture) -> None:
     ground = np.zeros((360, 640, 3), np.uint8)
-    cat, fox = (draw_overlay(ground, None, (0, 0, 640, 360), Caption(label, 0.5)) for label in ("кошка", "лисиц"))
+    cat, fox = (draw_overlay(ground, None, (0, 0, 640, 360), Caption(label, "")) for label in ("кошка", "лисиц"))
     if notes(caplog):
         pytest.skip("no font of this system has Cyrillic")
     assert not np.array_equal(cat, fox)
@@ -66,7 +66,7 @@ def test_ascii_needs_no_system_font(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a font was looked for")
 
     monkeypatch.setattr(fonts, "_typeface_beyond_ascii", refuse)
-    draw_overlay(np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("stop", 0.5, ("12 ms old",)))
+    draw_overlay(np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("stop", "", None, ("12 ms old",)))
 
 
 @pytest.mark.usefixtures("no_system_fonts")
@@ -74,7 +74,7 @@ def test_missing_font_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     ground = np.zeros((360, 640, 3), np.uint8)
     for label in BEYOND_ASCII:
-        overlay = draw_overlay(ground, None, (0, 0, 640, 360), Caption(label, 0.5))
+        overlay = draw_overlay(ground, None, (0, 0, 640, 360), Caption(label, "50 %", 0.5))
         assert overlay.max() > 200, "an overlay with boxes is still drawn"
     (note,) = notes(caplog)
     assert "apt install fonts-noto-cjk" in note

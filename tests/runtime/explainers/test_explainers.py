@@ -20,11 +20,13 @@ from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.explainers.rise import draw_masks, rise
 from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.superpixels import superpixels
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.saliency_methods import methods_of
 
 SIDE = 28
-BLACK = np.zeros(3, np.uint8)
+BLACK = ImageInput(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+"""Input whose hidden parts are black."""
 WHITE = np.full((SIDE, SIDE, 3), 255, np.uint8)
 Score = Callable[[np.ndarray], np.ndarray]
 

@@ -119,7 +119,7 @@ def test_model_without_map_uses_black_box_explainer(
     assert (done.prediction.heat.cx, done.prediction.heat.cy) == pytest.approx((44 / 64, 20 / 64), abs=0.06)
     assert done.estimate is not None
     np.testing.assert_array_equal(done.prediction.saliency_map, done.estimate.map)
-    assert steps[-2:] == [("explaining the image", 144, 144), ("explaining images", 1, 1)]
+    assert steps[-2:] == [("explaining the sample", 144, 144), ("explaining images", 1, 1)]
     (blue,) = explain_images(
         mapless, [tmp_path / "spot.png"], tmp_path / "blue", class_name="blue", explainer=explainer
     )

@@ -120,7 +120,7 @@ def test_snapshot_is_current(view: LiveView, progress: RunProgress) -> None:
 def test_slowly_explained_image_is_shown(view: LiveView, progress: RunProgress) -> None:
     slow = a_prediction(0)
     frame = replace(slow.frame, captured_at=time.monotonic() - 5)
-    slow = replace(slow, frame=frame, overlay=slow.frame.rgb)
+    slow = replace(slow, frame=frame, overlay=slow.frame.sample)
     progress.count(slow)
     view.write(slow, progress)
     assert shown_now(view) == 1
@@ -264,7 +264,7 @@ def test_image_rate_for_viewers_is_limited(view: LiveView, progress: RunProgress
 def test_image_rate_depends_on_sending_cost() -> None:
     now = [0.0]
     board = LatestFrame(clock=lambda: now[0])
-    drawn = replace(a_prediction(0), overlay=a_prediction(0).frame.rgb)
+    drawn = replace(a_prediction(0), overlay=a_prediction(0).frame.sample)
     with board.watching():
         assert board.is_due
         board.note_cost(0.02)

@@ -290,7 +290,7 @@ def test_long_displayed_image_accepts_feedback(
                     return
                 prediction = a_prediction(index)
                 if view.wants_overlay and not drawn:
-                    prediction = replace(prediction, overlay=prediction.frame.rgb)
+                    prediction = replace(prediction, overlay=prediction.frame.sample)
                     drawn.append(prediction.frame.name)
                 progress.count(prediction)
                 view.write(prediction, progress)

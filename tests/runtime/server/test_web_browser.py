@@ -16,9 +16,8 @@ from kdedge_runtime.drawing.colormap import heat_ramp
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, SmoothedScale, display_heat, peak
 from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.errors import MissingDependency
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.model import Model
-from kdedge_runtime.preprocessing import preprocess
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.browser.page_server import WebServer
 from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
@@ -153,7 +152,7 @@ def test_preprocessing_is_bit_exact_with_python(page: Any, height: int, width: i
         ],
     )
     np.testing.assert_array_equal(
-        np.array(fitted, np.uint8).reshape(spec.height, spec.width, 3), preprocess(picture, spec)
+        np.array(fitted, np.uint8).reshape(spec.height, spec.width, 3), spec.preprocess(picture)
     )
 
 
@@ -215,7 +214,7 @@ def test_image_is_explained_with_opacity(page: Any, model: Model, red_spot: np.n
     page.wait_for_selector("#label:has-text('red')")
     latest = _latest(page)
     picture = np.asarray(Image.open(tmp_path / "spot.png"))
-    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), preprocess(picture, model.metadata.input))
+    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), model.metadata.input.preprocess(picture))
     _assert_as_in_python(latest, model)
 
     def green_on_the_spot() -> int:

@@ -57,7 +57,7 @@ def test_terminated_program_is_restarted(tmp_path: Path, monkeypatch: pytest.Mon
     source = open_source("csi:0", "all")
     source._backoff = Backoff(first_s=0.01, longest_s=0.02)
     with source:
-        shades = [int(frame.rgb.mean()) for frame in islice(source, 6)]
+        shades = [int(frame.sample.mean()) for frame in islice(source, 6)]
     # Starts 0 and 3 gave three frames each; incomplete frames are discarded.
     assert shades == [20, 30, 40, 170, 180, 190]
     assert source.reconnects == 1
@@ -69,7 +69,7 @@ def test_former_program_name_is_supported(tmp_path: Path, monkeypatch: pytest.Mo
     _install(tmp_path, monkeypatch, "libcamera-vid")
     with open_source("csi:0", "all") as source:
         frame = next(iter(source))
-    assert frame.rgb.shape == (csi.HEIGHT, csi.WIDTH, 3)
+    assert frame.sample.shape == (csi.HEIGHT, csi.WIDTH, 3)
     assert frame.name == "csi-000000"
 
 
@@ -194,7 +194,7 @@ def test_picamera2_is_preferred_and_provides_sensor_timestamps(monkeypatch: pyte
         for frame in islice(source, 3):
             frames.append(frame)
             assert 0.03 < time.monotonic() - frame.captured_at < 1.0
-    assert frames[0].rgb[0, 0].tolist() == [1, 2, 3]
+    assert frames[0].sample[0, 0].tolist() == [1, 2, 3]
     assert source.reconnects == 1
     assert (_Camera.requests_held, _Camera.are_open) == (0, 0)
     with pytest.raises(SourceError, match="csi:1 did not open"):

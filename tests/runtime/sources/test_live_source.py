@@ -61,7 +61,7 @@ class PluggedCamera:
 
 
 def _read(source: LiveSource, count: int) -> list[int]:
-    return [int(frame.rgb[0, 0, 0]) for frame in islice(source, count)]
+    return [int(frame.sample[0, 0, 0]) for frame in islice(source, count)]
 
 
 def test_disconnected_camera_is_reopened_without_fake_frames(caplog: pytest.LogCaptureFixture) -> None:
@@ -210,15 +210,15 @@ def test_restarted_network_camera_is_reconnected(caplog: pytest.LogCaptureFixtur
         source.__enter__()
         frames = iter(source)
         while not source.reconnects and len(reds) < 8:
-            reds.append(float(next(frames).rgb[..., 0].mean()))
+            reds.append(float(next(frames).sample[..., 0].mean()))
     # After the disconnect, buffered frames arrive, then the source waits for the server.
     done = threading.Event()
     threading.Timer(0.5, _serve_until, (port, done)).start()
     try:
         with caplog.at_level(logging.WARNING):
             while not source.reconnects:
-                reds.append(float(next(frames).rgb[..., 0].mean()))
-            reds.append(float(next(frames).rgb[..., 0].mean()))
+                reds.append(float(next(frames).sample[..., 0].mean()))
+            reds.append(float(next(frames).sample[..., 0].mean()))
     finally:
         done.set()
         source.__exit__(None, None, None)

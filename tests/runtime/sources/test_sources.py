@@ -31,7 +31,7 @@ def test_folder_gives_images_in_order(photos: Path, red_spot: np.ndarray) -> Non
         frames = list(source)
     assert [frame.name for frame in frames] == ["1-red.png", "2-green.png", "3-blue.png"]
     assert [frame.index for frame in frames] == [0, 1, 2]
-    np.testing.assert_array_equal(frames[0].rgb, red_spot)
+    np.testing.assert_array_equal(frames[0].sample, red_spot)
     assert source.expected == 3
     assert (source.live, source.fps, source.dropped, source.unreadable) == (False, None, 0, 0)
 
@@ -91,8 +91,8 @@ def test_video_gives_every_frame_in_rgb(video: Path) -> None:
     assert (source.fps, source.expected, source.unreadable) == (12.0, 24, 0)
     assert [frame.index for frame in frames] == list(range(24))
     for frame in frames:
-        assert frame.rgb.shape == (96, 128, 3)
-        red, _, blue = frame.rgb.reshape(-1, 3).mean(axis=0)
+        assert frame.sample.shape == (96, 128, 3)
+        red, _, blue = frame.sample.reshape(-1, 3).mean(axis=0)
         assert (red > 150 > blue) if frame.index < 12 else (blue > 150 > red)
 
 
@@ -133,7 +133,7 @@ def test_failed_video_reads_are_counted_and_skipped(video: Path, reads: list[boo
         source._capture, source.expected = _FlakyCapture(reads), 4
         frames = list(source)
         assert [frame.index for frame in frames] == given
-        assert [int(frame.rgb[0, 0, 0]) for frame in frames] == given
+        assert [int(frame.sample[0, 0, 0]) for frame in frames] == given
         assert len(frames) + source.unreadable == 4
 
 

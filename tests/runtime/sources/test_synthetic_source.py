@@ -20,7 +20,7 @@ def test_frames_have_index_time_and_requested_size() -> None:
     with small(frames=4) as source:
         frames = list(source)
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
-    assert all(frame.rgb.shape == (60, 80, 3) and frame.rgb.dtype == np.uint8 for frame in frames)
+    assert all(frame.sample.shape == (60, 80, 3) and frame.sample.dtype == np.uint8 for frame in frames)
     stamps = [before, *(frame.captured_at for frame in frames), time.monotonic()]
     assert stamps == sorted(stamps)
     assert frames[2].name == "synthetic: 2"
@@ -51,14 +51,14 @@ def test_frames_depend_only_on_the_seed() -> None:
 def test_frames_do_not_share_their_pixels() -> None:
     with small(frames=2) as source:
         first, second = list(source)
-    assert not np.shares_memory(first.rgb, second.rgb)
+    assert not np.shares_memory(first.sample, second.sample)
 
 
 def test_each_frame_has_ground_truth() -> None:
     with small(frames=3) as source:
         for frame in source:
             scene = source.scene_at(frame.index)
-            np.testing.assert_array_equal(frame.rgb, scene.image)
+            np.testing.assert_array_equal(frame.sample, scene.image)
             assert frame.truth is not None
             assert frame.truth.label == scene.label
             left, top, right, bottom = frame.truth.box

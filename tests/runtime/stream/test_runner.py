@@ -15,7 +15,7 @@ import pytest
 
 from kdedge_runtime.errors import KdedgeError, SourceError
 from kdedge_runtime.explainers import MapEstimate
-from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sources.image_source import ImageSource
@@ -191,7 +191,7 @@ def test_weak_evidence_after_strong_is_displayed_weakly(write_model: Callable[..
 
     def change(prediction: Prediction) -> float:
         here = (slice(100, 125), slice(190, 215))
-        return float(np.abs(prediction.overlay[here].astype(int) - prediction.frame.rgb[here]).mean())
+        return float(np.abs(prediction.overlay[here].astype(int) - prediction.frame.sample[here]).mean())
 
     assert change(moving.predictions[1]) < 0.5 * change(still.predictions[0])
 

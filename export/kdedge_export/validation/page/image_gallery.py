@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge_export.candidates import Role, reference
-from kdedge_export.html.thumbnails import image_uri, overlay_uri
+from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_export.metrics import agreement
 from kdedge_export.validation.page.image_choice import Section
 from kdedge_export.validation.samples import SampleGallery
@@ -85,7 +85,7 @@ def _pair(number: int, evidence: SampleGallery) -> MapPair:
 def _row(number: int, evidence: SampleGallery) -> GalleryRow:
     return GalleryRow(
         name=evidence.names[number],
-        image=image_uri(evidence.images[number]),
+        image=jpeg_uri(evidence.modality.thumbnail(evidence.images[number])),
         target=None if evidence.targets is None else evidence.labels[evidence.targets[number]],
         explained=evidence.labels[evidence.explained_class[number]],
         cells=tuple(_cell(role, number, evidence) for role in evidence.predictions),
@@ -112,4 +112,5 @@ def _overlay(role: Role, number: int, evidence: SampleGallery) -> str | None:
     maps = evidence.predictions[role].maps
     if maps is None:
         return None
-    return overlay_uri(evidence.images[number], maps[number], evidence.shifts.get(role, (0.0, 0.0)))
+    shift = evidence.shifts.get(role, (0.0, 0.0))
+    return jpeg_uri(evidence.modality.overlay(evidence.images[number], maps[number], shift))

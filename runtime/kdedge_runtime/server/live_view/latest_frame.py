@@ -91,7 +91,7 @@ class LatestFrame:
     def publish(self, prediction: Prediction, progress: RunProgress) -> None:
         """Publish the latest prediction and wake waiting clients."""
         now = self._clock()
-        self.history.add(now, prediction.label, prediction.probability)
+        self.history.add(now, prediction.label, prediction.score)
         with self._changed:
             serial = 1 if self._notice is None else self._notice.serial + 1
             self._notice = PublishedFrame(serial, prediction, progress, now)

@@ -18,7 +18,7 @@ def describe_prediction(serial: int, prediction: Prediction) -> dict[str, Any]:
         "name": prediction.frame.name,
         "age_ms": round(prediction.age_ms, 2),
         "label": prediction.label,
-        "p": round(prediction.probability, 5),
+        "p": round(prediction.score, 5),
         "ranking": [{"label": label, "p": round(p, 5)} for label, p in prediction.ranking],
         "explained": prediction.explained,
         "left_out": prediction.left_out,

@@ -26,7 +26,7 @@ class SentFrames:
         with self._lock:
             self._recent[serial] = replace(prediction, overlay=None)
             # All frames of a run have the same size.
-            most = max(_LEAST_FRAMES, _MOST_BYTES // max(prediction.frame.rgb.nbytes, 1))
+            most = max(_LEAST_FRAMES, _MOST_BYTES // max(prediction.frame.sample.nbytes, 1))
             while len(self._recent) > most:
                 self._recent.popitem(last=False)
 

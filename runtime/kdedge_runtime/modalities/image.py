@@ -1,0 +1,211 @@
+"""Images: uint8 RGB, resized to a fixed input size."""
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+import numpy as np
+from PIL import Image
+
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities.input_spec import InputSpec, Renderer
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+
+if TYPE_CHECKING:
+    from kdedge_runtime.drawing.heatmap import HeatStats
+    from kdedge_runtime.sources.source import Source
+
+__all__ = ["ImageInput", "Interpolation", "Resize", "require_image"]
+
+Resize = Literal["crop", "squash", "letterbox"]
+Interpolation = Literal["bilinear", "bicubic"]
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_LONGEST_SIDE = 8192
+
+
+@dataclass(frozen=True)
+class ImageInput(InputSpec):
+    """Image input specification: size, normalization and resizing.
+
+    The graph takes uint8 RGB `[N, height, width, 3]` in [0, 255] and normalizes it. The caller resizes with
+    `preprocess`. `resize="crop"` scales the shorter side to `size / crop_fraction` and crops the center. `"squash"`
+    ignores the aspect ratio. `"letterbox"` scales the longer side and pads with black on both sides.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    """Channel means (RGB) of pixel values scaled to [0, 1]; applied inside the graph."""
+    std: tuple[float, float, float]
+    resize: Resize = "crop"
+    crop_fraction: float = 1.0
+    """Share of the scaled shorter side kept by the center crop, in (0, 1]. Used only by `resize="crop"`."""
+    interpolation: Interpolation = "bilinear"
+    name: str = "image"
+    kind: Literal["image"] = "image"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels."""
+        return self.height, self.width, 3
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of pixels, uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def summary(self) -> str:
+        """Width and height in pixels."""
+        return f"{self.width}×{self.height} px"
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Parse the metadata of a model file; see `InputSpec`."""
+        known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+        spec = cls(**known | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        sizes_are_sound = all(isinstance(side, int) and 0 < side <= _LONGEST_SIDE for side in (spec.height, spec.width))
+        channels_are_sound = len(spec.mean) == len(spec.std) == 3 and all(map(math.isfinite, (*spec.mean, *spec.std)))
+        if not sizes_are_sound or not channels_are_sound or not 0 < spec.crop_fraction <= 1:
+            raise ValueError(f"invalid input {dict(values)}")
+        if not isinstance(spec.name, str):
+            raise TypeError(f"expected str, got {type(spec.name).__name__}")
+        if spec.resize not in get_args(Resize) or spec.interpolation not in get_args(Interpolation):
+            raise ValueError(f"unknown resize rule {spec.resize!r} or interpolation {spec.interpolation!r}")
+        return spec
+
+    def visible_box(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return the visible part of a `height` × `width` image as `(left, top, right, bottom)` in pixels.
+
+        A letterbox extends beyond the image, into its black borders.
+        """
+        if self.resize == "squash":
+            return 0.0, 0.0, float(width), float(height)
+        if self.resize == "letterbox":
+            inner_height, inner_width = self._inner_size(height, width)
+            across, down = width / inner_width, height / inner_height
+            left, top = -((self.width - inner_width) // 2) * across, -((self.height - inner_height) // 2) * down
+            return left, top, left + self.width * across, top + self.height * down
+        scale = min(height / self.height, width / self.width) * self.crop_fraction
+        # Rounding may place the side slightly beyond the edge, which Pillow rejects.
+        seen_height, seen_width = min(self.height * scale, height), min(self.width * scale, width)
+        left, top = (width - seen_width) / 2, (height - seen_height) / 2
+        return left, top, left + seen_width, top + seen_height
+
+    def preprocess(self, sample: Pixels) -> Pixels:
+        """Resize an image to the input size.
+
+        Crop and resize are one antialiased resampling step.
+
+        Args:
+            sample: uint8 RGB `[H, W, 3]` of any size.
+
+        Returns:
+            uint8 RGB `[self.height, self.width, 3]`.
+        """
+        height, width = sample.shape[:2]
+        fits = (height, width) == (self.height, self.width)
+        if fits and (self.resize != "crop" or self.crop_fraction == 1.0):
+            return sample
+        if self.resize == "letterbox":
+            inner_height, inner_width = self._inner_size(height, width)
+            whole = 0.0, 0.0, float(width), float(height)
+            inner = _resampled(sample, inner_height, inner_width, whole, self.interpolation)
+            left, top = (self.width - inner_width) // 2, (self.height - inner_height) // 2
+            boxed = np.zeros(self.shape, dtype=np.uint8)
+            boxed[top : top + inner_height, left : left + inner_width] = inner
+            return boxed
+        return _resampled(sample, self.height, self.width, self.visible_box(height, width), self.interpolation)
+
+    @property
+    def preprocessing_id(self) -> str:
+        """Size and resizing rule; normalization is part of the graph."""
+        return f"{(self.height, self.width)} {self.resize} {self.crop_fraction} {self.interpolation}"
+
+    def reference_sample(self, seed: int) -> Pixels:
+        """Generate an image of colored squares; see `kdedge_runtime.drawing.reference_image`."""
+        from kdedge_runtime.drawing.reference_image import draw_reference_image
+
+        return draw_reference_image(seed, self.height, self.width)
+
+    def map_stats(self, saliency_map: Floats, sample: Pixels, shift: tuple[float, float]) -> "HeatStats":
+        """Compute the statistics of a map in frame coordinates; see `InputSpec`."""
+        from kdedge_runtime.drawing.heatmap import heat_stats
+
+        height, width = sample.shape[:2]
+        return heat_stats(saliency_map, self.visible_box(height, width), height, width, shift)
+
+    def renderer(self, *, moving: bool, fps: float | None) -> Renderer:
+        """Create a renderer of overlays; see `InputSpec`."""
+        from kdedge_runtime.drawing.overlay_renderer import OverlayRenderer
+
+        return OverlayRenderer(self, moving=moving, fps=fps)
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+    def mask(self, sample: Pixels, keep: Floats, fill: Pixels | None = None) -> Pixels:
+        """Paint hidden pixels in the mean color, which normalizes to zero, or as in `fill`; see `InputSpec`."""
+        color = np.rint(255 * np.array(self.mean)).astype(np.uint8) if fill is None else fill
+        hidden = np.broadcast_to(color, sample.shape).astype(np.float32)
+        blended = hidden + keep[..., None].astype(np.float32) * (sample.astype(np.float32) - hidden)
+        return np.rint(blended).astype(np.uint8)
+
+    def segments(self, sample: Pixels, count: int) -> Integers:
+        """Segment an image into superpixels; see `kdedge_runtime.explainers.superpixels`."""
+        from kdedge_runtime.explainers.superpixels import superpixels
+
+        return superpixels(sample, count)
+
+    @classmethod
+    def open_source(
+        cls,
+        uri: str,
+        frames: Literal["all", "latest"] | None = None,
+        stop: threading.Event | None = None,
+        *,
+        loop: bool = False,
+    ) -> "Source":
+        """Create a camera, video or image source; see `kdedge_runtime.sources`."""
+        from kdedge_runtime.sources import open_source
+
+        return open_source(uri, frames, stop, loop=loop)
+
+    def _inner_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of an image inside its letterbox, in pixels."""
+        scale = min(self.height / height, self.width / width)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def require_image(spec: InputSpec, name: object) -> ImageInput:
+    """Return the input of an image model.
+
+    Args:
+        spec: input of a model.
+        name: name of the model in the error.
+
+    Raises:
+        UsageError: the model takes other samples.
+    """
+    if not isinstance(spec, ImageInput):
+        raise UsageError(f"{name} takes no images but {spec.kind} samples. Expected an image model.")
+    return spec
+
+
+def _resampled(
+    image: Pixels, to_height: int, to_width: int, box: tuple[float, float, float, float], interpolation: Interpolation
+) -> Pixels:
+    """Crop a box from an image and resize it, horizontally first and then vertically.
+
+    Each pass rounds to 8 bits. Pillow 13 starts vertically for tall images and earlier versions never do, so both
+    passes are explicit. The browser code uses the same order.
+    """
+    height = image.shape[0]
+    left, top, right, bottom = box
+    kind = _FILTERS[interpolation]
+    across = Image.fromarray(image).resize((to_width, height), kind, box=(left, 0, right, height))
+    return np.asarray(across.resize((to_width, to_height), kind, box=(0, top, to_width, bottom)))

@@ -1,0 +1,155 @@
+"""Interface of a modality at inference: its samples, their preprocessing, perturbation and rendering."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from kdedge_runtime.drawing.heatmap import HeatStats
+    from kdedge_runtime.prediction import Prediction
+    from kdedge_runtime.sources.source import Source
+    from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+
+__all__ = ["InputSpec", "Renderer", "Sample"]
+
+Sample: TypeAlias = NDArray[Any]
+"""Raw sample of a source, such as an image uint8 RGB `[H, W, 3]`; after preprocessing with the shape of the input."""
+
+
+class Renderer(Protocol):
+    """Renders the predictions of one run as images."""
+
+    def update(self, prediction: "Prediction") -> None:
+        """Update the display scale; called for every frame, also for those that are not drawn."""
+
+    def render(self, prediction: "Prediction", opacity: float) -> "Pixels":
+        """Return the frame with saliency map and caption, uint8 RGB `[H, W, 3]`.
+
+        Args:
+            prediction: prediction to draw.
+            opacity: opacity of the map at full heat, in [0, 1].
+        """
+
+
+@dataclass(frozen=True)
+class InputSpec(ABC):
+    """Input specification of a model: a frozen dataclass of JSON values, stored in the model file.
+
+    The fields `kind` and `name` name the modality and the graph input.
+    """
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Name of the modality, its key in `INPUT_SPECS`."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the graph input."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one preprocessed sample, without the batch."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the graph input."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """Short description with units, such as `224×224 px`."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Parse the metadata of a model file. Unknown keys are ignored.
+
+        Raises:
+            KeyError, TypeError, ValueError: a value is missing or invalid.
+        """
+
+    @abstractmethod
+    def preprocess(self, sample: Sample) -> Sample:
+        """Convert a raw sample to the shape and dtype of the input; shared by training, validation and the device."""
+
+    @property
+    @abstractmethod
+    def preprocessing_id(self) -> str:
+        """String that is equal for inputs with the same preprocessing, for caches."""
+
+    @abstractmethod
+    def reference_sample(self, seed: int) -> Sample:
+        """Generate a preprocessed sample for self-tests, identical on every machine."""
+
+    @abstractmethod
+    def map_stats(self, saliency_map: "Floats", sample: Sample, shift: tuple[float, float]) -> "HeatStats":
+        """Compute the location and spread of a map `[h, w]` on a raw sample.
+
+        Args:
+            saliency_map: raw signed map.
+            sample: raw sample of the frame.
+            shift: offset of the map content in map positions, see `MapDisplay`.
+        """
+
+    @abstractmethod
+    def renderer(self, *, moving: bool, fps: float | None) -> Renderer:
+        """Create a renderer.
+
+        Args:
+            moving: True if frames follow one another in time. Their maps then share a smoothed scale.
+            fps: frame rate of a recording that is not played in real time; None uses the capture times.
+        """
+
+    @property
+    @abstractmethod
+    def mask_size(self) -> tuple[int, int]:
+        """Height and width of the masks of black-box explainers."""
+
+    @abstractmethod
+    def mask(self, sample: Sample, keep: "Floats", fill: Sample | None = None) -> Sample:
+        """Hide parts of a preprocessed sample.
+
+        Args:
+            sample: preprocessed sample.
+            keep: visibility `[n, *mask_size]` in [0, 1]; 0 hides a position, values in between blend.
+            fill: preprocessed sample shown at hidden positions; None for the value that normalizes to zero.
+
+        Returns:
+            Preprocessed samples `[n, *shape]`.
+        """
+
+    @abstractmethod
+    def segments(self, sample: Sample, count: int) -> "Integers":
+        """Segment a preprocessed sample into at most `count` parts, int64 `mask_size`, numbered without gaps."""
+
+    @classmethod
+    @abstractmethod
+    def open_source(
+        cls,
+        uri: str,
+        frames: Literal["all", "latest"] | None = None,
+        stop: threading.Event | None = None,
+        *,
+        loop: bool = False,
+    ) -> "Source":
+        """Create the source of a `--source` value; devices and files are opened on entering it.
+
+        Args:
+            uri: source to read.
+            frames: `all` returns every frame in order, `latest` only the newest one. None is `latest` for live sources.
+            stop: event that ends waits for live frames.
+            loop: True restarts at the end of a file or folder.
+
+        Raises:
+            SourceError: the file does not exist.
+            UsageError: the value is invalid.
+        """

@@ -1,0 +1,37 @@
+"""Classification into exactly one of K classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdedge_runtime.util.arrays import Floats, softmax
+
+__all__ = ["CLASSIFICATION", "Classification"]
+
+_RANKED = 3
+
+
+class Classification:
+    """Scores are probabilities: the softmax of the logits at the calibration temperature."""
+
+    name = "classify"
+
+    def scores(self, logits: Floats, temperature: float) -> Floats:
+        """Return probabilities `[N, K]`; rows sum to 1."""
+        return softmax(logits / temperature)
+
+    def ranking(self, scores: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
+        """Return up to three most probable classes with their probabilities."""
+        best = np.argsort(-scores, kind="stable")[:_RANKED]
+        return tuple((labels[index], float(scores[index])) for index in best)
+
+    def share(self, score: float) -> float | None:
+        """Return the probability, clipped to [0, 1]."""
+        return min(max(score, 0.0), 1.0)
+
+    def format_score(self, score: float) -> str:
+        """Format a probability in percent."""
+        return f"{score * 100:.0f} %"
+
+
+CLASSIFICATION = Classification()

@@ -1,0 +1,38 @@
+"""Interface of a task at inference: from logits to a ranking of labels."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from kdedge_runtime.util.arrays import Floats
+
+__all__ = ["Task"]
+
+
+class Task(Protocol):
+    """Interpretation of a model's logits."""
+
+    @property
+    def name(self) -> str:
+        """Name in the metadata of model files."""
+
+    def scores(self, logits: Floats, temperature: float) -> Floats:
+        """Convert logits to scores, both `[N, K]`.
+
+        Args:
+            logits: outputs of the model.
+            temperature: calibration temperature.
+        """
+
+    def ranking(self, scores: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
+        """Return the labels to display with their scores, best first and at least one.
+
+        Args:
+            scores: scores of one sample, `[K]`.
+            labels: name of each score.
+        """
+
+    def share(self, score: float) -> float | None:
+        """Return a score as a fraction of its range, in [0, 1]; None for an unbounded score."""
+
+    def format_score(self, score: float) -> str:
+        """Format a score for captions, such as `93 %`."""
