@@ -51,7 +51,7 @@ class ImageExport(ExportModality):
 
     def front_end(self, spec: ImageInput) -> nn.Module:
         """Return the cast and normalization; see `Normalize`."""
-        from kdedge_export.torch_export.normalization import Normalize
+        from kdedge_export.modalities.normalization import Normalize
 
         return Normalize(spec)
 
