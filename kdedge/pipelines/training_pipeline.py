@@ -9,7 +9,8 @@ from typing import Literal
 from kdedge.config.train_config import TrainConfig
 from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.training.log_callback import LogCallback
-from kdedge.training.training_run import RunCallback, continue_run, start_run
+from kdedge.training.run_callback import RunCallback
+from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime.util.files import Location
 
 __all__ = ["Run", "distill", "train"]
