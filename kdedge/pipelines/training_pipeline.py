@@ -67,7 +67,7 @@ def train(
         recipe: shipped recipe or TOML file; None takes `labels`.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
-        seed: random seed; None takes the recipe's.
+        seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         compile: compile the models and replay training steps as CUDA graphs; GPU only.
         resume: continue an interrupted run exactly.
@@ -80,7 +80,7 @@ def train(
     request = TrainConfig(
         data=os.fspath(data),
         model=model,
-        weights=None if weights is None else str(Path(weights).resolve()),
+        weights=_absolute(weights),
         size=size,
         output_stride=output_stride,
         epochs=epochs,
@@ -141,7 +141,7 @@ def distill(
         recipe: shipped recipe or TOML file; None chooses by the number of images per class.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
-        seed: random seed; None takes the recipe's.
+        seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         compile: compile the models and replay training steps as CUDA graphs; GPU only.
         resume: continue an interrupted run exactly.
@@ -159,7 +159,7 @@ def distill(
         teacher_weights=tuple(os.fspath(one) for one in teacher_weights),
         cache_teacher=cache_teacher,
         init=init,
-        weights=None if weights is None else str(Path(weights).resolve()),
+        weights=_absolute(weights),
         size=size,
         output_stride=output_stride,
         epochs=epochs,
@@ -173,6 +173,11 @@ def distill(
         seed=seed,
     )
     return _run(request, Path(out), device, compile, resume, callback)
+
+
+def _absolute(file: Location | None) -> str | None:
+    """Return an absolute path, so that a run can be resumed from another folder."""
+    return None if file is None else str(Path(file).resolve())
 
 
 def _run(
