@@ -36,7 +36,7 @@ def train(
     data: Location,
     model: str,
     *,
-    out: Location = "runs/teacher",
+    output: Location = "runs/teacher",
     weights: Location | None = None,
     size: int | None = None,
     output_stride: int | None = None,
@@ -57,7 +57,7 @@ def train(
     Args:
         data: folder with one folder of images per class, or with `train/` and `val/` of such folders.
         model: network, such as `resnet18`, `timm:convnext_atto` or `small:resnet56`.
-        out: run folder to write.
+        output: run folder to write.
         weights: initial weights; None starts from random ones.
         size: input size in pixels; None chooses it from the images.
         output_stride: pixels per map position; None chooses it from the input size.
@@ -74,7 +74,7 @@ def train(
         callback: receives the plan, warnings and metrics; None logs them.
 
     Raises:
-        UsageError: an option is out of range, or `out` holds a run.
+        UsageError: an option is out of range, or `output` holds a run.
         DataError: the images cannot train a classifier.
     """
     request = TrainConfig(
@@ -91,7 +91,7 @@ def train(
         images_per_class=images_per_class,
         seed=seed,
     )
-    return _run(request, Path(out), device, compile, resume, callback)
+    return _run(request, Path(output), device, compile, resume, callback)
 
 
 def distill(
@@ -99,7 +99,7 @@ def distill(
     teacher: Location | Sequence[Location],
     student: str,
     *,
-    out: Location = "runs/student",
+    output: Location = "runs/student",
     teacher_weights: Sequence[Location] = (),
     loss: str | None = None,
     temperature: float | None = None,
@@ -126,7 +126,7 @@ def distill(
         data: labeled images, as for `train`.
         teacher: run, run folder, `.onnx` file, or network with `teacher_weights`; several form an ensemble.
         student: network, such as `resnet10w16` or `mobilenet_v3_small`.
-        out: run folder to write.
+        output: run folder to write.
         teacher_weights: weights of the teachers that are names of networks, in their order.
         loss: weighted sum of loss terms, such as `ce:0.1,kd:0.9,mapall:20`; None takes the recipe's.
         temperature: softmax temperature of the distillation loss; None takes the recipe's.
@@ -148,7 +148,7 @@ def distill(
         callback: receives the plan, warnings and metrics; None logs them.
 
     Raises:
-        UsageError: an option is out of range, a teacher is unusable, or `out` holds a run.
+        UsageError: an option is out of range, a teacher is unusable, or `output` holds a run.
         DataError: the images cannot train a classifier, or do not fit the teacher's classes.
     """
     teachers = [teacher] if isinstance(teacher, str | os.PathLike) else teacher
@@ -172,7 +172,7 @@ def distill(
         images_per_class=images_per_class,
         seed=seed,
     )
-    return _run(request, Path(out), device, compile, resume, callback)
+    return _run(request, Path(output), device, compile, resume, callback)
 
 
 def _absolute(file: Location | None) -> str | None:
@@ -181,8 +181,8 @@ def _absolute(file: Location | None) -> str | None:
 
 
 def _run(
-    request: TrainConfig, out: Path, device: str, compiled: bool, resume: bool, callback: RunCallback | None
+    request: TrainConfig, output: Path, device: str, compiled: bool, resume: bool, callback: RunCallback | None
 ) -> Run:
     # A run killed before its record was written starts over.
-    begin = continue_run if resume and is_run(out) else start_run
-    return Run(out, begin(request, out, callback or LogCallback(), device, compiled=compiled))
+    begin = continue_run if resume and is_run(output) else start_run
+    return Run(output, begin(request, output, callback or LogCallback(), device, compiled=compiled))
