@@ -3,8 +3,8 @@
 Results are accepted wherever a path is:
 
 ```
-teacher = kdedge.train("data", "resnet18", out="runs/teacher")
-student = kdedge.distill("data", teacher, "resnet10w16", out="runs/student")
+teacher = kdedge.train("data", "resnet18", output="runs/teacher")
+student = kdedge.distill("data", teacher, "resnet10w16", output="runs/student")
 files = kdedge.export(student, quantize=True)
 kdedge.validate(files).require_passed()
 kdedge.explain(files, ["photo.jpg"])

@@ -45,7 +45,7 @@ def export(
     module: nn.Module,
     input_spec: InputSpec,
     labels: Sequence[str],
-    path: str | Path,
+    output: str | Path,
     *,
     method: str | None = None,
     target_layer: str | None = None,
@@ -62,7 +62,7 @@ def export(
         module: classifier, float32 `[N, C, H, W]` to logits `[N, K]`.
         input_spec: input specification; for images size, resizing rule and normalization.
         labels: K class names in the order of the logits.
-        path: file to write, with suffix `.onnx`.
+        output: file to write, with suffix `.onnx`.
         method: saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None uses the head's default.
         target_layer: module path of the layer whose activations the map uses; None finds it automatically.
         lineage: origin of the weights for the metadata, as JSON values.
@@ -75,9 +75,9 @@ def export(
         UsageError: the suffix is not `.onnx`, or the options are invalid.
         KdedgeError: the exported graph does not match PyTorch, or rounding errors are too large to tell.
     """
-    path = Path(path)
-    if path.suffix != ".onnx":
-        raise UsageError(f"The model file must end in .onnx; got {path}.")
+    output = Path(output)
+    if output.suffix != ".onnx":
+        raise UsageError(f"The model file must end in .onnx; got {output}.")
     wrapped = exportable(module, input_spec, method, target_layer)
     metadata = Metadata(
         labels=tuple(labels),
@@ -87,7 +87,7 @@ def export(
         metrics=dict(metrics or {}),
     )
     graph = export_graph(wrapped)
-    with atomic_path(path) as temporary:  # a file that fails the check must not replace one that passed
+    with atomic_path(output) as temporary:  # a file that fails the check must not replace one that passed
         save_model(graph.model, metadata, temporary)
         model = Model.load(temporary)
         logits_error, map_error = check_against_torch(wrapped, model)
@@ -99,7 +99,7 @@ def export(
             finished = replace(finished, outputs=replace(finished.outputs, display=display))
         if finished is not metadata:
             save_model(graph.model, finished, temporary)
-    return ExportedFile(path, finished, graph, logits_error, map_error)
+    return ExportedFile(output, finished, graph, logits_error, map_error)
 
 
 def exportable(

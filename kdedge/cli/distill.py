@@ -99,7 +99,7 @@ def distill(
             data,
             teacher,
             student,
-            out=out,
+            output=out,
             teacher_weights=of_teachers,
             loss=loss,
             temperature=temperature,

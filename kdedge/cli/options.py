@@ -55,7 +55,7 @@ LearningRate = Annotated[
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="Recipe: cifar, default, few-images, labels, tiny-imagenet, or a .toml file. [default: labels to train; "
+        help="Recipe: default, few-images, labels, or a .toml file. [default: labels to train; "
         "to distill few-images below 100 images per class, else default]"
     ),
 ]

@@ -63,7 +63,7 @@ def train(
         lambda screen: kdedge.train(
             data,
             model,
-            out=out,
+            output=out,
             weights=weights,
             size=size,
             output_stride=output_stride,

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.pipelines.training_pipeline import Run
-from kdedge.training.training_run import RunCallback
+from kdedge.training.run_callback import RunCallback
 
 __all__ = ["Screen", "train_with_progress"]
 

@@ -84,7 +84,7 @@ def validate(
             model=model,
             device=device,
             quick=quick,
-            out=out,
+            output=out,
             progress=progress,
         )
     print_validation(validation)

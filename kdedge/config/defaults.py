@@ -6,6 +6,7 @@ from kdedge_export.saliency.explained_model import MIN_POSITIONS
 from kdedge_runtime.errors import UsageError
 
 __all__ = [
+    "DEFAULT_STEPS",
     "FEW_EPOCHS",
     "SIZES",
     "check_map_size",
@@ -23,6 +24,8 @@ LEAST_MAP_POSITIONS = 7
 """Minimum map resolution along each side for useful localization."""
 FEW_IMAGES = 100
 """Threshold in images per class for the few-images recipe."""
+DEFAULT_STEPS = 4000
+"""Training length of a recipe that sets none, in steps."""
 LEAST_EPOCHS, MOST_EPOCHS = 30.0, 300.0
 FEW_EPOCHS = 10
 """Number of epochs below which a warning is issued."""

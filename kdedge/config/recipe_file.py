@@ -29,13 +29,15 @@ from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.loss_spec import LARGEST, LossSpec, read_loss
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["RecipeSettings", "load_recipe", "recipe_text", "shipped_recipes"]
+__all__ = ["Recipe", "load_recipe", "recipe_text", "shipped_recipes"]
 
 
 @dataclass(frozen=True)
-class RecipeSettings:
+class Recipe:
     """Contents of a recipe file; None means chosen from the data and the device."""
 
+    name: str
+    """Name of a bundled recipe, or path of a recipe file."""
     loss: LossSpec
     steps: int | None = None
     """Training length in steps, if `epochs` is not set."""
@@ -85,7 +87,7 @@ def recipe_text(name: str) -> str:
     )
 
 
-def load_recipe(name: str) -> RecipeSettings:
+def load_recipe(name: str) -> Recipe:
     """Read a recipe by name or path; see `recipe_text`.
 
     Raises:
@@ -96,17 +98,19 @@ def load_recipe(name: str) -> RecipeSettings:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"The recipe {name} is not valid TOML: {error}.") from error
-    return _settings(values, name)
+    return _recipe(values, name)
 
 
-def _settings(values: dict[str, Any], name: str) -> RecipeSettings:
-    _require_known(values, [field.name for field in dataclasses.fields(RecipeSettings)], f"The recipe {name}")
+def _recipe(values: dict[str, Any], name: str) -> Recipe:
+    keys = [field.name for field in dataclasses.fields(Recipe) if field.name != "name"]
+    _require_known(values, keys, f"The recipe {name}")
     if "loss" not in values:
         raise UsageError(f"The recipe {name} has no table [loss]. Expected one, such as ce = 0.1 and kd = 0.9.")
     numbers = {key: _number(values[key], key, kind, name) for key, kind in _KINDS.items() if key in values}
     if "steps" in numbers and "epochs" in numbers:
         raise UsageError(f"The recipe {name} sets both steps and epochs. Expected one of them.")
-    return RecipeSettings(
+    return Recipe(
+        name=name,
         loss=read_loss(values["loss"], f"[loss] of the recipe {name}"),
         layers=_layers(values.get("layers", {}), name),
         augmentation=_augmentation(values.get("augmentation", {}), name),

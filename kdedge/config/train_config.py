@@ -1,19 +1,14 @@
-"""Training options and the plan derived from them."""
+"""Requested training options."""
 
-import dataclasses
 import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from kdedge.config.defaults import choose_batch_size, choose_recipe
-from kdedge.config.loss_spec import LARGEST, LossSpec, parse_loss
-from kdedge.config.recipe_file import RecipeSettings, load_recipe, recipe_text
+from kdedge.config.loss_spec import LARGEST
+from kdedge.config.recipe_file import recipe_text
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["TrainingPlan", "TrainConfig", "plan_training"]
-
-DEFAULT_STEPS = 4000
-"""Training length of a recipe that sets none, in steps."""
+__all__ = ["TrainConfig"]
 
 
 @dataclass(frozen=True)
@@ -79,49 +74,3 @@ class TrainConfig:
         if self.recipe is not None:
             values["recipe_sha256"] = hashlib.sha256(recipe_text(self.recipe).encode()).hexdigest()
         return {name: value for name, value in values.items() if value not in (None, [])}
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Settings resolved before images are read; training length and measured weights may follow."""
-
-    recipe: str
-    """Name or file of the recipe."""
-    settings: RecipeSettings
-    """Settings with the user's options applied."""
-    loss: LossSpec
-    batch_size: int
-    learning_rate: float
-
-    @property
-    def steps(self) -> int:
-        """Training length in steps, if no epochs are set."""
-        return self.settings.steps or DEFAULT_STEPS
-
-
-def plan_training(request: TrainConfig, images: int, classes: int) -> TrainingPlan:
-    """Resolve the settings of a run for the given number of training images and classes.
-
-    Raises:
-        UsageError: the recipe or the loss cannot be read.
-    """
-    name = request.recipe or ("labels" if request.kind == "train" else choose_recipe(images / classes))
-    settings = load_recipe(name)
-    batch_size = min(request.batch_size or settings.batch_size or choose_batch_size(images), images)
-    # Pretrained weights are fine-tuned gently; random ones use the literature's rate, scaled with the batch size.
-    rate = (0.01 if request.weights else 0.1) * batch_size / 128
-    augmentation = settings.augmentation
-    if request.flip is not None:
-        augmentation = dataclasses.replace(augmentation, flip=request.flip)
-    return TrainingPlan(
-        recipe=name,
-        settings=dataclasses.replace(
-            settings,
-            augmentation=augmentation,
-            temperature=settings.temperature if request.temperature is None else request.temperature,
-            epochs=settings.epochs if request.epochs is None else request.epochs,
-        ),
-        loss=settings.loss if request.loss is None else parse_loss(request.loss),
-        batch_size=batch_size,
-        learning_rate=request.lr or settings.learning_rate or rate,
-    )

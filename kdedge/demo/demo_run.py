@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import Validation, validate_model
-from kdedge.training.training_run import RunCallback, TrainConfig, start_run
+from kdedge.training.run_callback import RunCallback
+from kdedge.training.training_run import start_run
 from kdedge_export.candidates import TITLES, Role
 from kdedge_export.metrics import agreement
 from kdedge_export.scenes import LABELS, render_scene

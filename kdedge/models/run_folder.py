@@ -61,7 +61,7 @@ class RunRecord:
     data: dict[str, Any]
     """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
     recipe: dict[str, Any]
-    """Resolved settings, see `kdedge.config.training_recipe.TrainingRecipe`."""
+    """Resolved settings, see `kdedge.config.resolved_config.ResolvedConfig`."""
     request: dict[str, Any]
     """Explicit options of the user; a resumed run must have the same."""
     device: str

@@ -105,7 +105,7 @@ def validate_model(
     model: str | None = None,
     profile: DeviceProfile | None = None,
     quick: bool = False,
-    out: Path | None = None,
+    output: Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
     """Compare the exported files of a run (or one model file) with PyTorch, and write the report.
@@ -121,7 +121,7 @@ def validate_model(
         model: function that builds the model, `FILE.py:FUNCTION`, for a file exported from a Python file.
         profile: device whose budgets are checked; None takes the one that the int8 file was made for, if any.
         quick: True to skip checks with many forward passes per image.
-        out: folder of the report; None takes `report/` in the run, or next to the model file.
+        output: folder of the report; None takes `report/` in the run, or next to the model file.
         progress: called while images are read and models are run.
 
     Raises:
@@ -150,7 +150,7 @@ def validate_model(
         progress=progress,
     )
     beside = files.fp32.path.with_suffix(".report") if artifacts.run is None else artifacts.run / "report"
-    page, document = write_report(report, evidence, out or beside)
+    page, document = write_report(report, evidence, output or beside)
     return Validation(report, evidence, page, document, (files.int8 or files.fp32).path, files.fp32.path)
 
 

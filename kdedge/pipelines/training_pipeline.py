@@ -9,7 +9,8 @@ from typing import Literal
 from kdedge.config.train_config import TrainConfig
 from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.training.log_callback import LogCallback
-from kdedge.training.training_run import RunCallback, continue_run, start_run
+from kdedge.training.run_callback import RunCallback
+from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime.util.files import Location
 
 __all__ = ["Run", "distill", "train"]
@@ -35,7 +36,7 @@ def train(
     data: Location,
     model: str,
     *,
-    out: Location = "runs/teacher",
+    output: Location = "runs/teacher",
     weights: Location | None = None,
     size: int | None = None,
     output_stride: int | None = None,
@@ -56,7 +57,7 @@ def train(
     Args:
         data: folder with one folder of images per class, or with `train/` and `val/` of such folders.
         model: network, such as `resnet18`, `timm:convnext_atto` or `small:resnet56`.
-        out: run folder to write.
+        output: run folder to write.
         weights: initial weights; None starts from random ones.
         size: input size in pixels; None chooses it from the images.
         output_stride: pixels per map position; None chooses it from the input size.
@@ -66,20 +67,20 @@ def train(
         recipe: shipped recipe or TOML file; None takes `labels`.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
-        seed: random seed; None takes the recipe's.
+        seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         compile: compile the models and replay training steps as CUDA graphs; GPU only.
         resume: continue an interrupted run exactly.
         callback: receives the plan, warnings and metrics; None logs them.
 
     Raises:
-        UsageError: an option is out of range, or `out` holds a run.
+        UsageError: an option is out of range, or `output` holds a run.
         DataError: the images cannot train a classifier.
     """
     request = TrainConfig(
         data=os.fspath(data),
         model=model,
-        weights=None if weights is None else str(Path(weights).resolve()),
+        weights=_absolute(weights),
         size=size,
         output_stride=output_stride,
         epochs=epochs,
@@ -90,7 +91,7 @@ def train(
         images_per_class=images_per_class,
         seed=seed,
     )
-    return _run(request, Path(out), device, compile, resume, callback)
+    return _run(request, Path(output), device, compile, resume, callback)
 
 
 def distill(
@@ -98,7 +99,7 @@ def distill(
     teacher: Location | Sequence[Location],
     student: str,
     *,
-    out: Location = "runs/student",
+    output: Location = "runs/student",
     teacher_weights: Sequence[Location] = (),
     loss: str | None = None,
     temperature: float | None = None,
@@ -125,7 +126,7 @@ def distill(
         data: labeled images, as for `train`.
         teacher: run, run folder, `.onnx` file, or network with `teacher_weights`; several form an ensemble.
         student: network, such as `resnet10w16` or `mobilenet_v3_small`.
-        out: run folder to write.
+        output: run folder to write.
         teacher_weights: weights of the teachers that are names of networks, in their order.
         loss: weighted sum of loss terms, such as `ce:0.1,kd:0.9,mapall:20`; None takes the recipe's.
         temperature: softmax temperature of the distillation loss; None takes the recipe's.
@@ -140,14 +141,14 @@ def distill(
         recipe: shipped recipe or TOML file; None chooses by the number of images per class.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
-        seed: random seed; None takes the recipe's.
+        seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         compile: compile the models and replay training steps as CUDA graphs; GPU only.
         resume: continue an interrupted run exactly.
         callback: receives the plan, warnings and metrics; None logs them.
 
     Raises:
-        UsageError: an option is out of range, a teacher is unusable, or `out` holds a run.
+        UsageError: an option is out of range, a teacher is unusable, or `output` holds a run.
         DataError: the images cannot train a classifier, or do not fit the teacher's classes.
     """
     teachers = [teacher] if isinstance(teacher, str | os.PathLike) else teacher
@@ -158,7 +159,7 @@ def distill(
         teacher_weights=tuple(os.fspath(one) for one in teacher_weights),
         cache_teacher=cache_teacher,
         init=init,
-        weights=None if weights is None else str(Path(weights).resolve()),
+        weights=_absolute(weights),
         size=size,
         output_stride=output_stride,
         epochs=epochs,
@@ -171,12 +172,17 @@ def distill(
         images_per_class=images_per_class,
         seed=seed,
     )
-    return _run(request, Path(out), device, compile, resume, callback)
+    return _run(request, Path(output), device, compile, resume, callback)
+
+
+def _absolute(file: Location | None) -> str | None:
+    """Return an absolute path, so that a run can be resumed from another folder."""
+    return None if file is None else str(Path(file).resolve())
 
 
 def _run(
-    request: TrainConfig, out: Path, device: str, compiled: bool, resume: bool, callback: RunCallback | None
+    request: TrainConfig, output: Path, device: str, compiled: bool, resume: bool, callback: RunCallback | None
 ) -> Run:
     # A run killed before its record was written starts over.
-    begin = continue_run if resume and is_run(out) else start_run
-    return Run(out, begin(request, out, callback or LogCallback(), device, compiled=compiled))
+    begin = continue_run if resume and is_run(output) else start_run
+    return Run(output, begin(request, output, callback or LogCallback(), device, compiled=compiled))

@@ -20,7 +20,7 @@ def validate(
     model: str | None = None,
     device: str | None = None,
     quick: bool = False,
-    out: Location | None = None,
+    output: Location | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
     """Compare exported files with their PyTorch model, and write the report.
@@ -33,7 +33,7 @@ def validate(
         model: function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
         device: device profile with budgets; None takes the one that the int8 file was made for.
         quick: skip the faithfulness and robustness checks.
-        out: folder of the report; None takes `report/` in the run folder.
+        output: folder of the report; None takes `report/` in the run folder.
         progress: called during long steps.
 
     Returns:
@@ -51,6 +51,6 @@ def validate(
         model=model,
         profile=None if device is None else load_profile(device),
         quick=quick,
-        out=None if out is None else Path(out),
+        output=None if output is None else Path(output),
         progress=progress,
     )

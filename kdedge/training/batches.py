@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.training.augmentation import Mixing, augment, blend, draw_mixing
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan, seed_of
@@ -45,27 +44,28 @@ class Batches:
         images: ImageStore,
         views: AugmentationPlan,
         teacher_targets: TeacherTargets,
-        recipe: TrainingRecipe,
         classes: int,
         group: ProcessGroup,
+        *,
+        batch_size: int,
     ) -> None:
         """Initialize the batches.
 
         Args:
             images: training images.
-            views: augmentation schedule.
+            views: augmentation schedule; its seed also determines the order and the mixing.
             teacher_targets: source of teacher outputs.
-            recipe: recipe with batch size, seed and mixing.
             classes: number of classes, K.
             group: processes that share every batch.
+            batch_size: images per step, over all processes.
         """
-        self.images, self.classes = images, classes
-        self._views, self._guidance, self._recipe, self._group = views, teacher_targets, recipe, group
+        self.images, self.classes, self.batch_size = images, classes, batch_size
+        self._views, self._guidance, self._group = views, teacher_targets, group
 
     @property
     def per_epoch(self) -> int:
         """Number of full batches per epoch; a smaller last batch is dropped unless it is the only one."""
-        return max(1, len(self.images) // self._recipe.batch_size)
+        return max(1, len(self.images) // self.batch_size)
 
     def of(self, epoch: int, start: int = 0, must_stop: Callable[[], bool] = never_stop) -> Iterator[Batch]:
         """Yield this process's part of every batch of an epoch, starting at a step.
@@ -73,13 +73,13 @@ class Batches:
         Raises:
             StopRequested: `must_stop` returned True before the first batch was ready.
         """
-        recipe, group, device = self._recipe, self._group, self.images.targets.device
-        generator = torch.Generator().manual_seed(seed_of(recipe.seed, epoch, _ORDER))
+        views, group, device = self._views, self._group, self.images.targets.device
+        generator = torch.Generator().manual_seed(seed_of(views.seed, epoch, _ORDER))
         order = torch.randperm(len(self.images), generator=generator).to(device)
-        chosen = torch.split(order[: self.per_epoch * recipe.batch_size], recipe.batch_size)[start:]
-        view = self._views.draw(epoch)
+        chosen = torch.split(order[: self.per_epoch * self.batch_size], self.batch_size)[start:]
+        view = views.draw(epoch)
         self._guidance.begin(epoch, must_stop)
-        mixes = recipe.augmentation.mixes
+        mixes = views.augmentation.mixes
         mine = [_with_partner(batch, group) if mixes else group.shard(batch) for batch in chosen]
         for step, (index, originals) in enumerate(self.images.batches(mine), start):
             images = augment(originals, view.take(index))
@@ -91,8 +91,8 @@ class Batches:
 
     def _mixing(self, step: int, count: int) -> Mixing:
         """Draw the mixing parameters of a batch and return the part of this process."""
-        generator = torch.Generator(self.images.targets.device).manual_seed(seed_of(self._recipe.seed, step, _MIX))
-        drawn = draw_mixing(self._recipe.augmentation, count, *self.images.side, generator)
+        generator = torch.Generator(self.images.targets.device).manual_seed(seed_of(self._views.seed, step, _MIX))
+        drawn = draw_mixing(self._views.augmentation, count, *self.images.side, generator)
         return Mixing(*map(self._group.shard, drawn))
 
 

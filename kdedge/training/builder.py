@@ -1,16 +1,16 @@
-"""Assemble a trainer from settings and data."""
+"""Build the student and the parts of a trainer from settings and data."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.losses import LOSS_TERMS
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
 from kdedge.models.model_registry import build_model, head_tensors
 from kdedge.models.model_spec import ModelSpec
+from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.weight_files import load_state, read_state
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batches
@@ -26,12 +26,11 @@ from kdedge.training.sync_batch_norm import synchronize_batch_norm
 from kdedge.training.teachers.targets import CachedTeacher, NoTeacher, OnlineTeacher, TeacherTargets, classes_to_keep
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache
-from kdedge.training.trainer import Trainer
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["build_trainer", "cache_key", "build_student", "objective_of"]
+__all__ = ["build_student", "build_trainer_parts", "open_teacher_cache"]
 
 CACHE_FORMAT = 1
 """Format version of the teacher cache. Increase it when augmentation changes for the same random numbers."""
@@ -61,137 +60,149 @@ def build_student(
     return InstrumentedModel(model, spec_input, compute), init_summary
 
 
-def build_trainer(
+def build_trainer_parts(
     student: InstrumentedModel,
     teacher: Teacher | None,
     images: ImageStore,
     val: ImageStore,
-    recipe: TrainingRecipe,
+    objective: Objective,
+    views: AugmentationPlan,
     group: ProcessGroup,
     compute: ComputeDevice,
     *,
     classes: int,
+    batch_size: int,
+    temperature: float,
+    weight_decay: float,
+    layers: dict[str, str],
     cache: TeacherCache | None = None,
     progress: ProgressCallback = no_progress,
-) -> Trainer:
-    """Build the trainer of a run.
+) -> tuple[TrainStep, Batches, Evaluator]:
+    """Build the train step, the batches and the evaluator, which do not depend on loss weights and training length.
 
     Args:
         student: student with initial weights.
         teacher: teacher, or None to train on labels only.
         images: training images.
         val: validation images, which select the best epoch.
-        recipe: training settings; see `TrainingRecipe`.
+        objective: loss terms.
+        views: augmentation schedule.
         group: processes that share every batch.
         compute: device and precision.
         classes: number of classes, K.
+        batch_size: images per step, over all processes.
+        temperature: softmax temperature of the distillation terms.
+        weight_decay: weight decay of SGD.
+        layers: compared layers, student module path to teacher module path; empty to find them.
         cache: cache of teacher outputs, or None.
         progress: called while the cache is filled.
 
     Raises:
         UsageError: the student or teacher lacks an output that the loss needs.
     """
-    if recipe.batch_size % group.size:
-        divisible = (
-            recipe.batch_size // group.size * group.size
-        )  # not the next multiple above: there may be no more images
+    if batch_size % group.size:
+        divisible = batch_size // group.size * group.size  # not the next multiple above: there may be no more images
         expected = f"Use a divisible --batch-size such as {divisible}." if divisible else "Start fewer processes."
-        raise UsageError(
-            f"A batch of {recipe.batch_size} images cannot be divided among {group.size} processes. {expected}"
-        )
-    objective = objective_of(recipe)
-    hinted = _watch_layers(student, teacher, recipe, objective)
-    _require_possible(student, teacher, recipe, objective)
-    train_step = TrainStep(student, objective, recipe, compute, group, hinted)
-    views = AugmentationPlan(
-        recipe.augmentation, len(images), images.side, compute.device, seed=recipe.seed, kept=recipe.cached_views
+        raise UsageError(f"A batch of {batch_size} images cannot be divided among {group.size} processes. {expected}")
+    hinted = _watch_layers(student, teacher, objective, views, layers)
+    _require_possible(student, teacher, objective, views)
+    train_step = TrainStep(
+        student, objective, compute, group, temperature=temperature, weight_decay=weight_decay, hinted=hinted
     )
     teacher_targets: TeacherTargets = NoTeacher()
     if teacher is not None and objective.uses_teacher:
         teacher_targets = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)
         if cache is not None:
             teacher_targets = CachedTeacher(teacher, objective.map_classes, images, views, cache, group, progress)
-    return Trainer(
+    return (
         train_step,
-        Batches(images, views, teacher_targets, recipe, classes, group),
+        Batches(images, views, teacher_targets, classes, group, batch_size=batch_size),
         Evaluator(train_step, val, teacher, cache),
-        recipe,
     )
 
 
-def objective_of(recipe: TrainingRecipe) -> Objective:
-    """Return the loss terms of a recipe with their settings."""
-    return Objective({name: recipe.settings.get(name, {}) for name in recipe.loss})
-
-
-def cache_key(
-    record: dict[str, Any],
-    teacher: Teacher,
+def open_teacher_cache(
+    folder: Path,
+    teachers: Sequence[LoadedTeacher],
+    teacher: Teacher | None,
     images: ImageStore,
     val: ImageStore,
-    recipe: TrainingRecipe,
+    objective: Objective,
+    views: AugmentationPlan,
     compute: ComputeDevice,
     classes: int,
-) -> dict[str, Any]:
-    """Return everything that a teacher's outputs depend on, as JSON values.
+) -> TeacherCache | None:
+    """Open the cache of a teacher's outputs, whose key is everything that they depend on.
 
     Args:
-        record: record of the teacher, with the hash of its weights.
-        teacher: the teacher.
+        folder: folder with the caches of all runs.
+        teachers: teachers with the hashes of their weights.
+        teacher: these teachers on the device.
         images: decoded training images.
         val: decoded validation images.
-        recipe: recipe with the augmentation and the number of views.
+        objective: loss terms, which determine the number of maps.
+        views: augmentation and the number of fixed views.
         compute: device and precision; bfloat16 changes the outputs.
         classes: number of classes, K.
+
+    Returns:
+        The cache, or None without a teacher or without fixed views.
     """
-    return {
+    if not views.kept or teacher is None:
+        return None
+    key = {
         "format": CACHE_FORMAT,
-        "teacher": record.get("members", [record]),
+        "teacher": [member.record for member in teachers],
         "train": images.sha256,
         "val": val.sha256,
-        "augmentation": asdict(recipe.augmentation),
-        "views": recipe.cached_views,
-        "map_classes": min(classes_to_keep(teacher, objective_of(recipe).map_classes), classes),
+        "augmentation": asdict(views.augmentation),
+        "views": views.kept,
+        "map_classes": min(classes_to_keep(teacher, objective.map_classes), classes),
         "bf16": compute.bf16,
     }
+    return TeacherCache(folder, key)
 
 
 def _watch_layers(
-    student: InstrumentedModel, teacher: Teacher | None, recipe: TrainingRecipe, objective: Objective
+    student: InstrumentedModel,
+    teacher: Teacher | None,
+    objective: Objective,
+    views: AugmentationPlan,
+    layers: dict[str, str],
 ) -> list[tuple[int, int]]:
     """Capture the features of compared layers, and return the channels of projected ones."""
     if not objective.compares_layers:
-        if recipe.layers:
+        if layers:
             comparing = ", ".join(name for name, term in LOSS_TERMS.items() if term.features)
             raise UsageError(
-                f"[layers] in the recipe sets the layers for {comparing}, but the loss {','.join(recipe.loss)} has "
+                f"[layers] in the recipe sets the layers for {comparing}, but the loss {objective.text} has "
                 "none of these terms. Remove the table, or add one of the terms."
             )
         return []
-    names = " and ".join(name for name in recipe.loss if LOSS_TERMS[name].features)
+    names = " and ".join(name for name in objective.settings if LOSS_TERMS[name].features)
     if not isinstance(teacher, NetworkTeacher):
         raise UsageError(
             f"The loss term {names} compares intermediate layers, so it needs a single PyTorch teacher. "
             "Expected a run folder, a model name with weights, or a loss without this term."
         )
-    if recipe.cached_views:
+    if views.kept:
         raise UsageError(
             f"The loss term {names} compares intermediate layers, which are too large to cache. Remove --cache-teacher."
         )
-    pairs = pair_layers(student, teacher.watched, recipe.layers)
+    pairs = pair_layers(student, teacher.watched, layers)
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     student.watch(ours)
     teacher.watched.watch(theirs)
-    if not any(LOSS_TERMS[name].projects for name in recipe.loss):
+    if not any(LOSS_TERMS[name].projects for name in objective.settings):
         return []
     return list(zip(channels(student, ours), channels(teacher.watched, theirs), strict=True))
 
 
 def _require_possible(
-    student: InstrumentedModel, teacher: Teacher | None, recipe: TrainingRecipe, objective: Objective
+    student: InstrumentedModel, teacher: Teacher | None, objective: Objective, views: AugmentationPlan
 ) -> None:
     if teacher is None and objective.uses_teacher:
-        raise UsageError(f"The loss {','.join(recipe.loss)} needs a teacher. Use kdedge distill, or --loss ce.")
+        raise UsageError(f"The loss {objective.text} needs a teacher. Use kdedge distill, or --loss ce.")
     terms = ", ".join(objective.map_terms)
     for role, model in (("student", student), ("teacher", teacher)):
         if terms and model is not None and model.unexplained is not None:
@@ -204,12 +215,12 @@ def _require_possible(
             f"An .onnx teacher has a map of its top class only, but the loss term {terms} compares maps of several "
             "classes. Use --loss ce:0.1,kd:0.9,map:20."
         )
-    if recipe.cached_views and not objective.uses_teacher:
+    if views.kept and not objective.uses_teacher:
         raise UsageError(
-            f"No term of the loss {','.join(recipe.loss)} uses the teacher, so there are no outputs to cache. Remove "
+            f"No term of the loss {objective.text} uses the teacher, so there are no outputs to cache. Remove "
             "--cache-teacher, or add such a term: --loss ce:0.1,kd:0.9."
         )
-    if recipe.cached_views and recipe.augmentation.mixes:
+    if views.kept and views.augmentation.mixes:
         raise UsageError(
             "Mixed images differ in every batch, so the teacher's outputs cannot be cached. "
             "Remove --cache-teacher, or use a recipe without mixup and cutmix: --recipe default."

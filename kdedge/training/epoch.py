@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.resolved_config import ResolvedConfig
 from kdedge.training.augmentation.augmentation_plan import seed_of
 from kdedge.training.batches import Batches
 from kdedge.training.interruption import StopRequested, never_stop
@@ -42,7 +42,7 @@ class TrainState:
 def train_epoch(
     train_step: TrainStep,
     batches: Batches,
-    recipe: TrainingRecipe,
+    config: ResolvedConfig,
     at: TrainState,
     on_step: Callable[[int, int, int, Tensor], None] = lambda *_: None,
     must_stop: Callable[[], bool] = never_stop,
@@ -52,7 +52,7 @@ def train_epoch(
     Args:
         train_step: student and optimizer.
         batches: training batches.
-        recipe: training settings; see `TrainingRecipe`.
+        config: settings of the run.
         at: progress of the run.
         on_step: called with (epoch, completed steps, steps, loss sums `[terms]` on the device) after every step.
         must_stop: polled after every step.
@@ -66,19 +66,19 @@ def train_epoch(
     steps, epoch, device, group = batches.per_epoch, len(at.history), train_step.compute.device, train_step.group
     started = time.monotonic()
     train_step.student.train()
-    weights = torch.tensor(list(recipe.loss.values()), device=device)
+    weights = torch.tensor(list(config.loss.values()), device=device)
     if at.step:
         sums = at.state["sums"].to(device)
         _set_random_state(at.state, train_step)
     else:
-        sums = torch.zeros(len(recipe.loss), device=device)
+        sums = torch.zeros(len(config.loss), device=device)
         # Dropout and stochastic depth use this generator, which differs between processes.
-        torch.manual_seed(seed_of(recipe.seed, epoch * group.size + group.rank, _MODEL))
+        torch.manual_seed(seed_of(config.seed, epoch * group.size + group.rank, _MODEL))
     rate, step = 0.0, at.step
     try:
         for batch in batches.of(epoch, at.step, must_stop):
             rate = learning_rate(
-                epoch * steps + step, recipe.epochs * steps, recipe.learning_rate, recipe.warmup_fraction
+                epoch * steps + step, config.epochs * steps, config.learning_rate, config.warmup_fraction
             )
             sums += train_step.learn(batch.images, batch.targets, batch.teacher_output, weights, rate)
             step += 1
@@ -86,19 +86,19 @@ def train_epoch(
             if step < steps and (group.size == 1 or step % STOP_EVERY == 0) and group.any(must_stop(), device):
                 raise StopRequested
     except StopRequested:
-        _means(sums, max(step, 1), train_step, recipe, epoch, rate)
+        _means(sums, max(step, 1), train_step, config, epoch, rate)
         seconds = at.seconds + time.monotonic() - started
         return TrainState(at.history, step, seconds, {"sums": sums, **_random_state(train_step)})
-    means = _means(sums, steps, train_step, recipe, epoch, rate)
+    means = _means(sums, steps, train_step, config, epoch, rate)
     return {
-        "loss": sum(weight * mean for weight, mean in zip(recipe.loss.values(), means, strict=True)),
-        **{f"loss_{name}": mean for name, mean in zip(recipe.loss, means, strict=True)},
+        "loss": sum(weight * mean for weight, mean in zip(config.loss.values(), means, strict=True)),
+        **{f"loss_{name}": mean for name, mean in zip(config.loss, means, strict=True)},
         "lr": rate,
     }
 
 
 def _means(
-    sums: Tensor, steps: int, train_step: TrainStep, recipe: TrainingRecipe, epoch: int, rate: float
+    sums: Tensor, steps: int, train_step: TrainStep, config: ResolvedConfig, epoch: int, rate: float
 ) -> list[float]:
     """Compute the mean of each term over all processes; the sums are reduced in place.
 
@@ -111,7 +111,7 @@ def _means(
         raise KdedgeError(
             f"The loss is not finite in epoch {epoch + 1} (learning rate {rate:.3g}). The last good checkpoint is "
             "kept. Start again in another --out with a smaller learning rate, such as "
-            f"--lr {recipe.learning_rate / 4:.3g}."
+            f"--lr {config.learning_rate / 4:.3g}."
         )
     return means
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdedge.training.training_run import RunCallback
+from kdedge.training.run_callback import RunCallback
 
 __all__ = ["LogCallback"]
 

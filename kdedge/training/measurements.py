@@ -8,9 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
-from kdedge.training.batches import Batch
+from kdedge.training.batches import Batch, Batches
 from kdedge.training.step import TrainStep
-from kdedge.training.trainer import Trainer
 
 __all__ = ["balanced_weights", "measure_loss_scales", "seconds_per_epoch"]
 
@@ -18,31 +17,31 @@ _TRIED_ON, _TRIALS = 8, 6
 """Number of batches per tested learning rate, and number of rates, each a quarter of the previous."""
 
 
-def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
+def seconds_per_epoch(train_step: TrainStep, batches: Batches, steps: int = 6) -> float:
     """Estimate the seconds per epoch on a CPU from a few steps, repeating the first epoch if it is shorter."""
     times = []
-    with _without_a_trace(trainer.train_step):
-        batches = itertools.chain.from_iterable(map(trainer.batches.of, itertools.repeat(0)))
+    with _without_a_trace(train_step):
+        repeated = itertools.chain.from_iterable(map(batches.of, itertools.repeat(0)))
         for _ in range(steps):
             started = time.perf_counter()
-            batch = next(batches)  # the teacher's forward pass is part of the step
-            terms = trainer.train_step.terms(batch.images, batch.targets, batch.teacher_output)
+            batch = next(repeated)  # the teacher's forward pass is part of the step
+            terms = train_step.terms(batch.images, batch.targets, batch.teacher_output)
             torch.autograd.backward(terms.sum())
-            trainer.train_step.optimizer.zero_grad(set_to_none=True)
+            train_step.optimizer.zero_grad(set_to_none=True)
             times.append(time.perf_counter() - started)
     # The first step includes setup such as filling the teacher cache, and any step may be delayed: use the median.
-    return statistics.median(times) * trainer.batches.per_epoch
+    return statistics.median(times) * batches.per_epoch
 
 
-def measure_loss_scales(trainer: Trainer, steps: int = 4) -> list[float]:
+def measure_loss_scales(train_step: TrainStep, batches: Batches, steps: int = 4) -> list[float]:
     """Compute the mean of each unweighted term over the first batches, without updating the student."""
-    with _without_a_trace(trainer.train_step), torch.no_grad():
+    with _without_a_trace(train_step), torch.no_grad():
         terms = [
-            trainer.train_step.terms(batch.images, batch.targets, batch.teacher_output)
-            for batch in _first_batches(trainer, steps)
+            train_step.terms(batch.images, batch.targets, batch.teacher_output)
+            for batch in _first_batches(batches, steps)
         ]
     mean = torch.stack(terms).mean(dim=0)
-    trainer.train_step.group.mean(mean)
+    train_step.group.mean(mean)
     values: list[float] = mean.tolist()
     return values
 
@@ -64,9 +63,9 @@ def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[
     }
 
 
-def _first_batches(trainer: Trainer, steps: int) -> Iterator[Batch]:
+def _first_batches(batches: Batches, steps: int) -> Iterator[Batch]:
     """Yield batches from the first epochs, up to the given number."""
-    return itertools.islice(itertools.chain.from_iterable(map(trainer.batches.of, itertools.count())), steps)
+    return itertools.islice(itertools.chain.from_iterable(map(batches.of, itertools.count())), steps)
 
 
 @contextmanager

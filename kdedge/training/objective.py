@@ -1,6 +1,6 @@
 """Weighted sum of loss terms."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,15 +10,20 @@ from kdedge.losses import LOSS_TERMS, LossTerm
 from kdedge.losses.loss_inputs import LossInputs
 from kdedge.training.distributed import ProcessGroup
 
-__all__ = ["Objective"]
+__all__ = ["Objective", "make_objective"]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Loss terms with their settings."""
+    """Loss terms with their settings, without their weights."""
 
     settings: Mapping[str, Mapping[str, float | int]]
     """Mapping from term name to settings; missing settings have their defaults."""
+
+    @property
+    def text(self) -> str:
+        """Names of the terms in the syntax of `--loss`, such as `ce,kd`."""
+        return ",".join(self.settings)
 
     @property
     def _terms(self) -> list[LossTerm]:
@@ -57,6 +62,11 @@ class Objective:
                 else:
                     values.append(term.compute(inputs, **settings))
         return torch.stack(values)
+
+
+def make_objective(terms: Iterable[str], settings: Mapping[str, Mapping[str, float | int]]) -> Objective:
+    """Return loss terms with their settings."""
+    return Objective({name: settings.get(name, {}) for name in terms})
 
 
 def _of_all_processes(inputs: LossInputs, group: ProcessGroup) -> LossInputs:

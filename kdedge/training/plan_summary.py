@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdedge.config.train_config import TrainConfig, TrainingPlan
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.resolved_config import ResolvedConfig
+from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.models.init_from_teacher import InitSummary
 from kdedge.models.model_spec import ModelSpec
@@ -21,11 +21,10 @@ __all__ = ["summarize_plan"]
 
 def summarize_plan(
     request: TrainConfig,
-    plan: TrainingPlan,
+    recipe_name: str,
     trainer: Trainer,
     teachers: Sequence[LoadedTeacher],
     spec: ModelSpec,
-    recipe: TrainingRecipe,
     init_summary: InitSummary | None,
 ) -> list[tuple[str, str]]:
     """Return the resolved plan as (name, value with its reason), printed before training."""
@@ -33,7 +32,7 @@ def summarize_plan(
     def said(option: Any, why: str) -> str:
         return "as requested" if option is not None else why
 
-    train_step, batches, evaluator = trainer.train_step, trainer.batches, trainer.evaluator
+    train_step, batches, evaluator, config = trainer.train_step, trainer.batches, trainer.evaluator, trainer.config
     val = evaluator.val
     parameters = sum(parameter.numel() for parameter in train_step.student.model.parameters())
     lines = [
@@ -61,20 +60,20 @@ def summarize_plan(
         )
     why_recipe = "from the number of images" if teachers else "without a teacher"
     lines += [
-        ("recipe", f"{plan.recipe} ({said(request.recipe, why_recipe)})"),
-        ("loss", _loss(recipe)),
-        ("augment", _augmentation(recipe.augmentation)),
+        ("recipe", f"{recipe_name} ({said(request.recipe, why_recipe)})"),
+        ("loss", _loss(config)),
+        ("augment", _augmentation(config.augmentation)),
     ]
-    if recipe.cached_views:
-        lines.append(("cache", f"teacher outputs are cached for {recipe.cached_views} views of each image"))
+    if config.cached_views:
+        lines.append(("cache", f"teacher outputs are cached for {config.cached_views} views of each image"))
     why_epochs = "as requested" if request.epochs is not None else "from recipe, data and device"
     processes = train_step.group.size
     return [
         *lines,
         (
             "schedule",
-            f"{recipe.epochs} epochs ({why_epochs}), "
-            f"batch size {recipe.batch_size}, learning rate {recipe.learning_rate:g}",
+            f"{config.epochs} epochs ({why_epochs}), "
+            f"batch size {config.batch_size}, learning rate {config.learning_rate:g}",
         ),
         (
             "device",
@@ -115,14 +114,14 @@ def _assumed_input(request: TrainConfig, teachers: Sequence[LoadedTeacher], name
     return None if request.weights is None else assumed_input(published_name(name, Path(request.weights)))
 
 
-def _loss(recipe: TrainingRecipe) -> str:
+def _loss(config: ResolvedConfig) -> str:
     terms = []
-    for name, weight in recipe.loss.items():
-        measured = " (measured)" if name in recipe.measured else ""
-        settings = ", ".join(f"{option} {value:g}" for option, value in recipe.settings.get(name, {}).items())
+    for name, weight in config.loss.items():
+        measured = " (measured)" if name in config.measured else ""
+        settings = ", ".join(f"{option} {value:g}" for option, value in config.settings.get(name, {}).items())
         terms.append(f"{weight:g}·{name}" + (f"({settings})" if settings else "") + measured)
-    softened = any(LOSS_TERMS[name].uses_temperature for name in recipe.loss)
-    return " + ".join(terms) + (f", temperature {recipe.temperature:g}" if softened else "")
+    softened = any(LOSS_TERMS[name].uses_temperature for name in config.loss)
+    return " + ".join(terms) + (f", temperature {config.temperature:g}" if softened else "")
 
 
 def _augmentation(augmentation: Augmentation) -> str:

@@ -5,30 +5,30 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdedge.config.defaults import (
+    DEFAULT_STEPS,
     FEW_EPOCHS,
     choose_epochs,
     choose_size,
     requested_stride_factor,
     stride_factor,
 )
-from kdedge.config.train_config import TrainConfig, TrainingPlan
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.recipe_file import Recipe
+from kdedge.config.resolved_config import ResolvedConfig, resolve_config
+from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, typical_size
-from kdedge.losses import LOSS_TERMS
 from kdedge.models.model_names import canonical_name
 from kdedge.models.model_registry import build_model, make_spec, pretrained_input
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import published_name
 from kdedge.models.stem import output_strides
 from kdedge.models.teacher_source import LoadedTeacher
-from kdedge.training.distributed import ProcessGroup
+from kdedge.training.batches import Batches
 from kdedge.training.measurements import balanced_weights, measure_loss_scales, seconds_per_epoch
+from kdedge.training.step import TrainStep
 from kdedge.training.teachers.teacher_loading import init_source
-from kdedge.training.trainer import Trainer
-from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.image import ImageInput
 
-__all__ = ["choose_network", "draft_recipe", "resolve_recipe"]
+__all__ = ["choose_network", "measure_config"]
 
 
 def choose_network(
@@ -66,49 +66,37 @@ def choose_network(
     return replace(plain, stride_factor=factor), spec_input
 
 
-def draft_recipe(plan: TrainingPlan, request: TrainConfig) -> TrainingRecipe:
-    """Build the recipe, except for its length and the measured weights.
+def measure_config(
+    request: TrainConfig,
+    recipe: Recipe,
+    train_step: TrainStep,
+    batches: Batches,
+    *,
+    on_cpu: bool,
+    warn: Callable[[str], None],
+) -> ResolvedConfig:
+    """Measure the missing loss weights, and on a CPU the time per epoch, and resolve the settings of a run.
 
-    Raises:
-        UsageError: A temperature is given, but no loss term uses it.
+    Args:
+        request: training options.
+        recipe: recipe with the request's options.
+        train_step: untrained student; it is not changed.
+        batches: training batches.
+        on_cpu: True to limit the number of epochs by the measured time.
+        warn: called with a warning about too few epochs.
     """
-    settings, weights = plan.settings, plan.loss.weights
-    softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
-    if request.temperature is not None and not set(softened) & set(weights):
-        raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
-    return TrainingRecipe(
-        epochs=1,
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        loss={name: 1.0 if weight is None else weight for name, weight in weights.items()},
-        settings=plan.loss.settings,
-        measured=tuple(name for name, weight in weights.items() if weight is None),
-        layers=settings.layers,
-        temperature=settings.temperature,
-        weight_decay=settings.weight_decay,
-        warmup_fraction=settings.warmup_fraction,
-        augmentation=settings.augmentation,
-        cached_views=request.cache_teacher or 0,
-        seed=request.seed or 0,
-    )
-
-
-def resolve_recipe(
-    trainer: Trainer, plan: TrainingPlan, group: ProcessGroup, *, on_cpu: bool, warn: Callable[[str], None]
-) -> TrainingRecipe:
-    """Complete the recipe by measurement: loss weights, and on a CPU the number of epochs."""
-    recipe = trainer.recipe
-    if recipe.measured:
-        sizes = group.broadcast(measure_loss_scales(trainer))
-        recipe = replace(recipe, loss=balanced_weights(plan.loss.weights, sizes))
-    if plan.settings.epochs is not None:
-        return replace(recipe, epochs=plan.settings.epochs)
-    (seconds,) = group.broadcast([seconds_per_epoch(trainer) if on_cpu else 0.0])
-    epochs = choose_epochs(plan.steps, trainer.batches.per_epoch, seconds, on_cpu=on_cpu)
-    if epochs < FEW_EPOCHS:
-        warn(
-            f"Only {epochs} epochs fit into the default limit of 15 minutes on this CPU, which is too few to train "
-            "well. Use a GPU, a smaller model such as small:resnet8, or "
-            f"--epochs 30 (about {30 * seconds / 60:.0f} minutes)."
-        )
-    return replace(recipe, epochs=epochs)
+    group, scales = train_step.group, [1.0] * len(recipe.loss.weights)
+    if None in recipe.loss.weights.values():
+        scales = group.broadcast(measure_loss_scales(train_step, batches))
+    epochs = recipe.epochs
+    if epochs is None:
+        (seconds,) = group.broadcast([seconds_per_epoch(train_step, batches) if on_cpu else 0.0])
+        epochs = choose_epochs(recipe.steps or DEFAULT_STEPS, batches.per_epoch, seconds, on_cpu=on_cpu)
+        if epochs < FEW_EPOCHS:
+            warn(
+                f"Only {epochs} epochs fit into the default limit of 15 minutes on this CPU, which is too few to train "
+                "well. Use a GPU, a smaller model such as small:resnet8, or "
+                f"--epochs 30 (about {30 * seconds / 60:.0f} minutes)."
+            )
+    weights = balanced_weights(recipe.loss.weights, scales)
+    return resolve_config(request, recipe, batch_size=batches.batch_size, weights=weights, epochs=epochs)

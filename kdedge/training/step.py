@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.losses.loss_inputs import LossInputs, ModelOutput
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.cuda_graphs import CudaGraphRunner
@@ -25,9 +24,11 @@ class TrainStep:
         self,
         student: InstrumentedModel,
         objective: Objective,
-        recipe: TrainingRecipe,
         compute: ComputeDevice,
         group: ProcessGroup,
+        *,
+        temperature: float,
+        weight_decay: float,
         hinted: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Build the optimizer.
@@ -35,23 +36,24 @@ class TrainStep:
         Args:
             student: student, which captures the features of compared layers.
             objective: loss terms.
-            recipe: temperature and optimizer settings.
             compute: device and precision.
             group: processes that share every batch.
+            temperature: softmax temperature of the distillation terms.
+            weight_decay: weight decay of SGD.
             hinted: student and teacher channels of each projected layer.
         """
         self.student, self.objective, self.compute, self.group = student, objective, compute, group
         self.projections = projections(hinted).to(compute.device)
-        self.temperature = recipe.temperature
+        self.temperature = temperature
         self.parameters = [*student.model.parameters(), *self.projections.parameters()]
-        # A tensor, so that the CUDA graph reads the current learning rate.
-        self._rate = torch.tensor(recipe.learning_rate, device=compute.device)
+        # Every step sets the learning rate. It is a tensor, so that the CUDA graph reads the current one.
+        self._rate = torch.zeros((), device=compute.device)
         self.optimizer = SGD(
             self.parameters,
-            lr=self._rate if compute.compiled else recipe.learning_rate,
+            lr=self._rate if compute.compiled else 0.0,
             momentum=0.9,
             nesterov=True,
-            weight_decay=recipe.weight_decay,
+            weight_decay=weight_decay,
             fused=compute.compiled,
         )
         self._values: Callable[..., Tensor] = self.terms

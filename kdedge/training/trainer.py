@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.resolved_config import ResolvedConfig
 from kdedge.models.run_folder import BEST, LAST, METRICS, merit, writing
 from kdedge.models.weight_files import load_state, read_state
 from kdedge.training.batches import Batches
@@ -35,15 +35,15 @@ class TrainerCallback(Protocol):
 
 
 class Trainer:
-    """Training run: train step, batches, evaluator and recipe."""
+    """Training run: train step, batches, evaluator and settings."""
 
-    def __init__(self, train_step: TrainStep, batches: Batches, evaluator: Evaluator, recipe: TrainingRecipe) -> None:
-        self.train_step, self.batches, self.evaluator, self.recipe = train_step, batches, evaluator, recipe
+    def __init__(self, train_step: TrainStep, batches: Batches, evaluator: Evaluator, config: ResolvedConfig) -> None:
+        self.train_step, self.batches, self.evaluator, self.config = train_step, batches, evaluator, config
 
     def run(
         self, folder: Path, callback: TrainerCallback, *, resume: bool, must_stop: Callable[[], bool] = never_stop
     ) -> dict[str, Any] | None:
-        """Train until the last epoch of the recipe.
+        """Train until the last epoch.
 
         Args:
             folder: run folder; after every epoch it holds everything needed to resume.
@@ -64,9 +64,9 @@ class Trainer:
         if group.is_main:
             with writing(folder / METRICS):
                 atomic_write(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
-        while len(at.history) < self.recipe.epochs:
+        while len(at.history) < self.config.epochs:
             started = time.monotonic()
-            losses = train_epoch(self.train_step, self.batches, self.recipe, at, callback.on_step, must_stop)
+            losses = train_epoch(self.train_step, self.batches, self.config, at, callback.on_step, must_stop)
             if isinstance(losses, TrainState):
                 self._save(folder, losses)
                 return None
@@ -81,7 +81,7 @@ class Trainer:
             # The checkpoint is written last: a run killed before it repeats the epoch and writes the same files again.
             self._save(folder, at)
             callback.on_epoch(metrics)
-            if len(at.history) < self.recipe.epochs and group.any(must_stop(), device):
+            if len(at.history) < self.config.epochs and group.any(must_stop(), device):
                 return None
         seconds = round(sum(line["seconds"] for line in at.history), 1)
         return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}

@@ -34,16 +34,18 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from kdedge.config.training_recipe import TrainingRecipe  # noqa: E402
+from kdedge.config.resolved_config import ResolvedConfig  # noqa: E402
 from kdedge.models.model_registry import build_model  # noqa: E402
 from kdedge.models.model_spec import ModelSpec  # noqa: E402
 from kdedge.training.augmentation import Augmentation  # noqa: E402
-from kdedge.training.builder import build_trainer  # noqa: E402
+from kdedge.training.augmentation.augmentation_plan import AugmentationPlan  # noqa: E402
+from kdedge.training.builder import build_trainer_parts  # noqa: E402
 from kdedge.training.compute_device import ComputeDevice, choose_device  # noqa: E402
 from kdedge.training.distributed import ProcessGroup  # noqa: E402
 from kdedge.training.epoch import TrainState, train_epoch  # noqa: E402
 from kdedge.training.image_store import DeviceImages, ImageStore, StreamedImages  # noqa: E402
 from kdedge.training.instrumented_model import InstrumentedModel  # noqa: E402
+from kdedge.training.objective import make_objective  # noqa: E402
 from kdedge.training.teachers.teacher import NetworkTeacher  # noqa: E402
 from kdedge.training.teachers.teacher_cache import TeacherCache  # noqa: E402
 from kdedge.training.trainer import Trainer  # noqa: E402
@@ -172,27 +174,43 @@ def spec_of(case: Case) -> ImageInput:
 def kdedge_trainer(
     case: Case, teacher: nn.Module, student: nn.Module, images: ImageStore, compute: ComputeDevice, folder: Path
 ) -> Trainer:
-    recipe = TrainingRecipe(
+    config = ResolvedConfig(
         epochs=1000,
         batch_size=case.batch,
         learning_rate=0.05,
         loss=case.loss,
+        settings={},
+        measured=(),
+        layers={},
+        temperature=4.0,
+        weight_decay=5e-4,
+        warmup_fraction=0.1,
         augmentation=Augmentation(),
         cached_views=1 if case.cached else 0,
+        seed=0,
     )
     spec = spec_of(case)
     val = DeviceImages(*random_pictures(replace(case, images=2)), compute.device)
-    return build_trainer(
+    views = AugmentationPlan(
+        config.augmentation, len(images), images.side, compute.device, seed=config.seed, kept=config.cached_views
+    )
+    parts = build_trainer_parts(
         InstrumentedModel(student, spec, compute),
         NetworkTeacher(InstrumentedModel(teacher, spec, compute), compute),
         images,
         val,
-        recipe,
+        make_objective(config.loss, config.settings),
+        views,
         ProcessGroup(),
         compute,
         classes=case.classes,
+        batch_size=config.batch_size,
+        temperature=config.temperature,
+        weight_decay=config.weight_decay,
+        layers=config.layers,
         cache=TeacherCache(folder / "answers", {"case": repr(case)}) if case.cached else None,
     )
+    return Trainer(*parts, config)
 
 
 def epochs_of(trainer: Trainer, compute: ComputeDevice) -> Callable[[], float]:
@@ -203,7 +221,7 @@ def epochs_of(trainer: Trainer, compute: ComputeDevice) -> Callable[[], float]:
         nonlocal epoch
         synchronise(compute)
         started = time.perf_counter()
-        train_epoch(trainer.train_step, trainer.batches, trainer.recipe, TrainState(({},) * epoch))
+        train_epoch(trainer.train_step, trainer.batches, trainer.config, TrainState(({},) * epoch))
         synchronise(compute)
         epoch += 1
         return time.perf_counter() - started

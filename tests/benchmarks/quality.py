@@ -3,7 +3,7 @@
 ```
 python tests/benchmarks/quality.py DATA
 python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-weights W.safetensors \\
-    --students resnet8 resnet20 --regimes all --recipe cifar      # see cifar10.py for the data
+    --students resnet8 resnet20 --regimes all --recipe tests/benchmarks/cifar.toml  # see cifar10.py for the data
 python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-weights W.safetensors \\
     --students resnet8 --regimes few --images-per-class 50 --few-epochs 250 --methods default
 ```

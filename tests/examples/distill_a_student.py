@@ -6,8 +6,8 @@ are a trial: without `epochs` their number is chosen from the data.
 
 import kdedge
 
-teacher = kdedge.train("data", "small:resnet8", out="runs/teacher", epochs=2)
-student = kdedge.distill("data", teacher, "small:resnet8", out="runs/student", epochs=2)
+teacher = kdedge.train("data", "small:resnet8", output="runs/teacher", epochs=2)
+student = kdedge.distill("data", teacher, "small:resnet8", output="runs/student", epochs=2)
 files = kdedge.export(student, quantize=True)
 validation = kdedge.validate(files)
 explained = kdedge.explain(files, ["photo.png"], "explanations")

@@ -21,7 +21,8 @@ from onnx import helper
 from PIL import Image
 
 from kdedge.config.recipe_file import load_recipe
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.resolved_config import ResolvedConfig, resolve_config
+from kdedge.config.train_config import TrainConfig
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, read_run, write_run
 from kdedge_runtime import Model
@@ -90,14 +91,16 @@ def image(work: Path) -> Case:
 
 def run_record(work: Path) -> Case:
     """Insert arbitrary values into run.json and read it."""
+    request = TrainConfig("photos", "small:resnet8")
+    config = resolve_config(request, load_recipe("labels"), batch_size=8, weights={"ce": 1.0}, epochs=3)
     record = RunRecord(
         kind="train",
         model=ModelSpec("small:resnet8", 2),
         input=ImageInput(32, 32, (0.5,) * 3, (0.25,) * 3),
         labels=("a", "b"),
         data={"source": "/photos", "fingerprint": "ab", "train": 8, "val": 2, "images_per_class": None},
-        recipe=asdict(TrainingRecipe(3, 8, 0.05, {"ce": 1.0})) | {"measured": []},
-        request={"data": "photos", "model": "resnet8"},
+        recipe=asdict(config) | {"measured": []},
+        request=request.given,
         device="CPU",
         result={"best": {"epoch": 1}, "last": {"epoch": 3}, "seconds": 1.0},
     )
@@ -106,7 +109,7 @@ def run_record(work: Path) -> Case:
 
     def case(rng: np.random.Generator) -> None:
         (work / "run.json").write_text(json.dumps(with_wild_leaf(sound, rng)))
-        TrainingRecipe.from_record(read_run(work).recipe)
+        ResolvedConfig.from_record(read_run(work).recipe)
 
     return case
 

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from training_toys import tiny_config
 
 from kdedge.data import index_dataset
 from kdedge.models.model_registry import build_model
@@ -56,15 +58,7 @@ def make_run(
             "val": 18,
             "images_per_class": None,
         },
-        recipe={
-            "epochs": 2,
-            "batch_size": 16,
-            "learning_rate": 0.1,
-            "loss": loss or {"ce": 1.0},
-            "measured": measured,
-            "augmentation": {},
-            "seed": seed,
-        },
+        recipe=asdict(tiny_config(learning_rate=0.1, loss=loss or {"ce": 1.0}, measured=measured, seed=seed)),
         request={"data": "data", "model": "resnet8", **(request or {})},
         device="CPU",
         teacher=teacher,

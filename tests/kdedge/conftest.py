@@ -9,8 +9,9 @@ import torch
 from training_toys import Listener, Outcome, write_scenes
 
 from kdedge.cli import main
+from kdedge.config.train_config import TrainConfig
 from kdedge.pipelines.model_export import export_model
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_runtime.devices import load_profile
 
 

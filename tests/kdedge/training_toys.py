@@ -17,19 +17,23 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.recipe_file import load_recipe
+from kdedge.config.resolved_config import ResolvedConfig, resolve_config
+from kdedge.config.train_config import TrainConfig
 from kdedge.data import index_dataset, load
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import METRICS
-from kdedge.training.builder import build_trainer
+from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
+from kdedge.training.builder import build_trainer_parts
 from kdedge.training.compute_device import choose_device
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.image_store import DeviceImages
 from kdedge.training.instrumented_model import InstrumentedModel
+from kdedge.training.objective import make_objective
+from kdedge.training.run_callback import RunCallback
 from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge.training.trainer import Trainer
-from kdedge.training.training_run import RunCallback
 from kdedge_export.scenes import LABELS, render_scene
 from kdedge_runtime.modalities.image import ImageInput
 
@@ -137,9 +141,21 @@ def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, path, metadata=noted)
 
 
+def tiny_config(**changes: Any) -> ResolvedConfig:
+    """Return settings for two epochs of cross-entropy, with the given changes."""
+    config = resolve_config(
+        TrainConfig("photos", "small:resnet8", lr=0.05),
+        load_recipe("labels"),
+        batch_size=16,
+        weights={"ce": 1.0},
+        epochs=2,
+    )
+    return replace(config, **changes)
+
+
 def tiny_trainer(
     root: Path,
-    recipe: TrainingRecipe,
+    config: ResolvedConfig,
     *,
     model: str = "small:resnet8",
     teacher: nn.Module | None = None,
@@ -153,7 +169,30 @@ def tiny_trainer(
     taught = None if teacher is None else NetworkTeacher(InstrumentedModel(teacher, spec, compute), compute)
     data = load(index_dataset(root), spec)
     train, val = (DeviceImages(side.images, side.targets, compute.device) for side in (data.train, data.val))
-    return build_trainer(student, taught, train, val, recipe, ProcessGroup(), compute, classes=len(CLASSES))
+    views = AugmentationPlan(
+        config.augmentation,
+        len(train),
+        train.side,
+        compute.device,
+        seed=config.seed,
+        kept=config.cached_views,
+    )
+    parts = build_trainer_parts(
+        student,
+        taught,
+        train,
+        val,
+        make_objective(config.loss, config.settings),
+        views,
+        ProcessGroup(),
+        compute,
+        classes=len(CLASSES),
+        batch_size=config.batch_size,
+        temperature=config.temperature,
+        weight_decay=config.weight_decay,
+        layers=config.layers,
+    )
+    return Trainer(*parts, config)
 
 
 def write_unexplainable(path: Path, side: int = SIDE) -> str:

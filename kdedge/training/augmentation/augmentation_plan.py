@@ -33,20 +33,19 @@ class AugmentationPlan:
             seed: seed of the run.
             kept: number of fixed views shared by all runs, independent of the seed; 0 for fresh parameters.
         """
-        self._augmentation = augmentation
+        self.augmentation, self.seed, self.kept = augmentation, seed, kept
         self._count, self._side, self._device = count, side, device
-        self._seed, self._kept = seed, kept
 
     def number(self, epoch: int) -> int:
         """Return the index of the fixed view used in an epoch."""
-        return epoch % self._kept
+        return epoch % self.kept
 
     def draw(self, epoch: int) -> AugmentationParams:
         """Draw the augmentation parameters of all images for an epoch."""
-        seed = seed_of(0, self.number(epoch), 2) if self._kept else seed_of(self._seed, epoch, 2)
+        seed = seed_of(0, self.number(epoch), 2) if self.kept else seed_of(self.seed, epoch, 2)
         # Drawn on the CPU: GPU models draw different numbers from the same seed.
         generator = torch.Generator().manual_seed(seed)
-        return draw_augmentation(self._augmentation, self._count, *self._side, generator).to(self._device)
+        return draw_augmentation(self.augmentation, self._count, *self._side, generator).to(self._device)
 
 
 def seed_of(seed: int, epoch: int, use: int) -> int:

@@ -1,4 +1,4 @@
-"""Loss syntax, recipe files, and the resulting plan."""
+"""Loss syntax, recipe files, and resolved settings."""
 
 import json
 import re
@@ -8,18 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from training_toys import tiny_config
 
 from kdedge.cli import options
 from kdedge.config.defaults import FEW_IMAGES
 from kdedge.config.loss_spec import LossSpec, parse_loss
-from kdedge.config.recipe_file import load_recipe, recipe_text, shipped_recipes
-from kdedge.config.train_config import TrainConfig, plan_training
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.recipe_file import Recipe, load_recipe, recipe_text, shipped_recipes
+from kdedge.config.resolved_config import ResolvedConfig, requested_recipe, resolve_batch_size, resolve_config
+from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.training.augmentation import Augmentation
 from kdedge_runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
+BENCHMARK_RECIPES = tuple(str(ROOT / "tests" / "benchmarks" / name) for name in ("cifar.toml", "tiny-imagenet.toml"))
+"""Recipes of benchmarks that have not been run at full length, and are not bundled."""
 
 
 class TestLossText:
@@ -138,49 +141,59 @@ class TestRecipeFile:
         assert "\n" not in str(caught.value)
 
     def test_unknown_recipe_is_rejected(self) -> None:
-        with pytest.raises(UsageError, match=r"no recipe 'imagenet'. Expected cifar, default, few-images, .*\.toml"):
+        with pytest.raises(UsageError, match=r"no recipe 'imagenet'. Expected default, few-images, labels, .*\.toml"):
             load_recipe("imagenet")
         with pytest.raises(UsageError, match=r"Cannot read the recipe none\.toml"):
             load_recipe("none.toml")
 
-    @pytest.mark.parametrize("name", shipped_recipes())
-    def test_bundled_recipes_are_readable(self, name: str) -> None:
+    @pytest.mark.parametrize("name", [*shipped_recipes(), *BENCHMARK_RECIPES])
+    def test_recipes_of_the_repository_are_readable(self, name: str) -> None:
         assert load_recipe(name).loss.weights
 
     def test_bundled_recipes_are_in_the_help(self) -> None:
         (option,) = options.RecipeOption.__metadata__
-        assert ", ".join(shipped_recipes()) + ", or a .toml file" in option.help
+        assert f"Recipe: {', '.join(shipped_recipes())}, or a .toml file" in option.help
 
     def test_unmeasured_recipes_state_their_command(self) -> None:
-        texts = {name: recipe_text(name) for name in shipped_recipes()}
+        texts = {name: recipe_text(name) for name in (*shipped_recipes(), *BENCHMARK_RECIPES)}
         commands = {name: re.findall(r"#   python (\S+) ((?:.*\\\n)*.*)\n", text) for name, text in texts.items()}
-        assert {name for name, found in commands.items() if found} == {"cifar", "few-images", "tiny-imagenet"}
+        assert {name for name, found in commands.items() if found} == {"few-images", *BENCHMARK_RECIPES}
         for name, found in commands.items():
             assert ("has not been run" in texts[name]) == (len(found) == 1)
             for script, arguments in found:
                 benchmark = runpy.run_path(str(ROOT / script))
-                asked = benchmark["read_options"](shlex.split(arguments.replace("\\\n#", "")))
-                assert asked.recipe == name or (asked.recipe is None and asked.images_per_class < FEW_IMAGES)
+                given = benchmark["read_options"](shlex.split(arguments.replace("\\\n#", "")))
+                if name == "few-images":  # chosen by the number of images per class
+                    assert given.recipe is None and given.images_per_class < FEW_IMAGES
+                else:
+                    assert (ROOT / given.recipe).samefile(name)
 
 
-class TestPlan:
+class TestResolution:
     def test_defaults_are_filled_in(self) -> None:
-        plan = plan_training(TrainConfig("photos", "resnet18"), 500, 10)
-        assert (plan.recipe, plan.loss) == ("labels", LossSpec({"ce": 1.0}))
-        assert (plan.batch_size, plan.learning_rate) == (32, 0.1 * 32 / 128)
+        request = TrainConfig("photos", "resnet18")
+        recipe = requested_recipe(request, 500, 10)
+        assert (recipe.name, recipe.loss) == ("labels", LossSpec({"ce": 1.0}))
+        assert resolve_batch_size(recipe, 500) == 32
+        assert resolved(request, recipe, batch_size=32).learning_rate == 0.1 * 32 / 128
 
     @pytest.mark.parametrize(
         ("per_class", "name"), [(1, "few-images"), (FEW_IMAGES - 1, "few-images"), (FEW_IMAGES, "default")]
     )
     def test_recipe_depends_on_images_per_class(self, per_class: int, name: str) -> None:
-        assert plan_training(TrainConfig("photos", "resnet18", teacher=("t",)), 10 * per_class, 10).recipe == name
+        assert requested_recipe(TrainConfig("photos", "resnet18", teacher=("t",)), 10 * per_class, 10).name == name
 
-    def test_requested_values_are_used(self, recipe: Path) -> None:
+    def test_values_of_the_recipe_are_used(self, recipe: Path) -> None:
         recipe.write_text("epochs = 9\nbatch_size = 16\nlearning_rate = 1\ntemperature = 7\n[loss]\nce = 1\n")
-        given = plan_training(TrainConfig("photos", "resnet18", teacher=("t",), recipe=str(recipe)), 500, 10)
-        assert (given.settings.epochs, given.batch_size, given.learning_rate) == (9, 16, 1.0)
-        assert (given.settings.temperature, given.loss) == (7.0, LossSpec({"ce": 1.0}))
-        options = TrainConfig(
+        request = TrainConfig("photos", "resnet18", teacher=("t",), recipe=str(recipe))
+        given = requested_recipe(request, 500, 10)
+        assert (given.epochs, resolve_batch_size(given, 500)) == (9, 16)
+        assert (given.temperature, given.loss) == (7.0, LossSpec({"ce": 1.0}))
+        assert resolved(request, given).learning_rate == 1.0
+
+    def test_options_override_the_recipe(self, recipe: Path) -> None:
+        recipe.write_text("epochs = 9\nbatch_size = 16\nlearning_rate = 1\ntemperature = 7\n[loss]\nce = 1\n")
+        request = TrainConfig(
             "photos",
             "resnet18",
             teacher=("t",),
@@ -192,29 +205,63 @@ class TestPlan:
             temperature=2.0,
             flip=False,
         )
-        asked = plan_training(options, 500, 10)
-        assert (asked.settings.epochs, asked.batch_size, asked.learning_rate) == (3, 8, 0.5)
-        assert (asked.settings.temperature, asked.loss) == (2.0, LossSpec({"kd": 1.0}))
-        assert not asked.settings.augmentation.flip
+        given = requested_recipe(request, 500, 10)
+        assert (given.epochs, resolve_batch_size(given, 500)) == (3, 8)
+        assert (given.temperature, given.loss) == (2.0, LossSpec({"kd": 1.0}))
+        assert not given.augmentation.flip
+        assert resolved(request, given).learning_rate == 0.5
 
     def test_pretrained_weights_use_a_tenth_of_the_rate(self) -> None:
         random, trained = TrainConfig("photos", "resnet18"), TrainConfig("photos", "resnet18", weights="w.pth")
-        assert plan_training(trained, 500, 3).learning_rate == pytest.approx(
-            plan_training(random, 500, 3).learning_rate / 10
-        )
+        rates = [resolved(request, requested_recipe(request, 500, 3)).learning_rate for request in (random, trained)]
+        assert rates[1] == pytest.approx(rates[0] / 10)
 
     def test_batch_size_is_at_most_the_dataset(self) -> None:
-        assert plan_training(TrainConfig("photos", "resnet18", batch_size=64), 10, 3).batch_size == 10
+        recipe = requested_recipe(TrainConfig("photos", "resnet18", batch_size=64), 10, 3)
+        assert resolve_batch_size(recipe, 10) == 10
 
     def test_empty_loss_is_rejected(self) -> None:
         with pytest.raises(UsageError, match="Unknown loss term"):
-            plan_training(TrainConfig("photos", "resnet18", loss=""), 10, 3)
+            requested_recipe(TrainConfig("photos", "resnet18", loss=""), 10, 3)
+
+    def test_resolved_settings_combine_request_recipe_and_measurements(self, recipe: Path) -> None:
+        recipe.write_text(
+            "weight_decay = 0\nwarmup_fraction = 0.2\n[loss]\nkd = 0.9\nat = {}\nmapall = { classes = 3 }\n"
+            '[layers]\na = "b"\n[augmentation]\nmixup = 0.2\n'
+        )
+        request = TrainConfig("p", "m", teacher=("t",), recipe=str(recipe), cache_teacher=2, seed=7, lr=0.5)
+        weights = {"kd": 0.9, "at": 810.0, "mapall": 20.0}
+        given = requested_recipe(request, 500, 10)
+        assert resolve_config(request, given, batch_size=8, weights=weights, epochs=3) == ResolvedConfig(
+            epochs=3,
+            batch_size=8,
+            learning_rate=0.5,
+            loss=weights,
+            settings={"mapall": {"classes": 3}},
+            measured=("at",),
+            layers={"a": "b"},
+            temperature=4.0,
+            weight_decay=0.0,
+            warmup_fraction=0.2,
+            augmentation=Augmentation(mixup=0.2),
+            cached_views=2,
+            seed=7,
+        )
 
 
-def test_recipe_and_request_roundtrip_through_json() -> None:
-    recipe = TrainingRecipe(
-        3, 8, 0.5, {"kd": 1.0}, settings={"mapall": {"classes": 3}}, augmentation=Augmentation(mixup=0.2), seed=7
+def resolved(request: TrainConfig, recipe: Recipe, batch_size: int = 8) -> ResolvedConfig:
+    return resolve_config(request, recipe, batch_size=batch_size, weights={"ce": 1.0}, epochs=3)
+
+
+def test_request_and_resolved_settings_roundtrip_through_json() -> None:
+    config = tiny_config(
+        loss={"kd": 1.0},
+        settings={"mapall": {"classes": 3}},
+        measured=("kd",),
+        layers={"a": "b"},
+        augmentation=Augmentation(mixup=0.2),
+        seed=7,
     )
-    assert TrainingRecipe.from_record(json.loads(json.dumps(asdict(recipe)))) == recipe
+    assert ResolvedConfig.from_record(json.loads(json.dumps(asdict(config)))) == config
     request = TrainConfig("photos", "resnet18", teacher=("a", "b"), teacher_weights=("w",), cache_teacher=4)
     assert TrainConfig.from_record(json.loads(json.dumps(request.given))) == request

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from training_toys import tiny_config
 
-from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.model_names import canonical_name
 from kdedge.models.model_registry import build_model, head_tensors, make_spec, pretrained_input
@@ -266,7 +266,7 @@ class TestRun:
             input=ImageInput(32, 32, (0.5,) * 3, (0.25,) * 3),
             labels=tuple("abcde"),
             data={"source": "/photos", "fingerprint": "ab", "train": 8, "val": 2},
-            recipe=asdict(TrainingRecipe(1, 8, 0.05, {"ce": 1.0})) | {"measured": []},
+            recipe=asdict(tiny_config(epochs=1)) | {"measured": []},
             request={"data": "/photos", "model": spec.name},
             device="CPU",
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training_toys import tiny_config
 
-from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.data.dataset_index import source_name
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, check_folder_free, is_run, lock_run, read_run, write_run
@@ -24,7 +24,7 @@ RECORD = RunRecord(
     input=ImageInput(48, 48, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), interpolation="bicubic"),
     labels=("Käse", "Brot [alt]"),
     data={"source": "/photos", "fingerprint": "ab", "split": "hashed", "train": 8, "val": 2, "images_per_class": None},
-    recipe=asdict(TrainingRecipe(3, 8, 0.05, {"ce": 0.1, "kd": 0.9})) | {"measured": []},
+    recipe=asdict(tiny_config(epochs=3, loss={"ce": 0.1, "kd": 0.9})) | {"measured": []},
     request={"data": "photos", "model": "resnet20", "epochs": 3},
     device="CPU, 1 threads",
     teacher={"source": "runs/teacher", "weights": None, "weights_sha256": "cd" * 32},

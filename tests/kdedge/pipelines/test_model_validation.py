@@ -120,7 +120,7 @@ def test_top1_of_the_report_equals_the_run(run: Path) -> None:
 
 
 def test_int8_is_validated_with_fp32(exported_run: Path, tmp_path: Path) -> None:
-    validation = validate_model(str(exported_run), out=tmp_path / "elsewhere")
+    validation = validate_model(str(exported_run), output=tmp_path / "elsewhere")
     assert {"fp32", "int8"} <= set(validation.report.models)
     assert any(check.key.startswith("int8_") for check in validation.report.checks)
     assert validation.model == exported_run / "model.int8.onnx"

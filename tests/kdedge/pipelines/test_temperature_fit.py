@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from training_toys import CLASSES, Listener, write_scenes
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.data import decode, index_dataset
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
 from kdedge.pipelines.temperature_fit import FEWEST_IMAGES, fit_run, fitting_half
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_export.metrics.calibration import fit_temperature
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_runtime import Model

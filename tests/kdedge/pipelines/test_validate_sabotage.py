@@ -11,9 +11,10 @@ import pytest
 from onnx import helper, numpy_helper
 from training_toys import Listener, write_squares
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_export.torch_export import save_model
 from kdedge_export.validation import ValidationReport
 from kdedge_runtime import Metadata, Model

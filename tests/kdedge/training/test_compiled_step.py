@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from training_toys import CLASSES, SIDE, Listener, tiny_trainer
+from training_toys import CLASSES, SIDE, Listener, tiny_config, tiny_trainer
 
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
@@ -21,12 +21,12 @@ from kdedge.training.objective import Objective
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.targets import OnlineTeacher
 from kdedge.training.teachers.teacher import NetworkTeacher
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.image import ImageInput
 
 LOSS = {"ce": 0.1, "kd": 0.9, "ls": 1.0, "dkd": 1.0, "dist": 1.0, "cat": 1.0, "e2": 1.0, "map": 1.0, "mapall": 20.0}
-RECIPE = TrainingRecipe(epochs=1, batch_size=8, learning_rate=0.01, loss=LOSS)
+RECIPE = tiny_config(epochs=1, batch_size=8, learning_rate=0.01, loss=LOSS)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -85,7 +85,12 @@ def test_captured_step_equals_eager_step() -> None:
         teacher = NetworkTeacher(watched("small:resnet14", "cuda"), compute)
         teacher_targets = OnlineTeacher(teacher, 3, compiled=compiled)
         train_step = TrainStep(
-            watched("small:resnet8", "cuda"), Objective({name: {} for name in LOSS}), RECIPE, compute, ProcessGroup()
+            watched("small:resnet8", "cuda"),
+            Objective({name: {} for name in LOSS}),
+            compute,
+            ProcessGroup(),
+            temperature=RECIPE.temperature,
+            weight_decay=RECIPE.weight_decay,
         )
         train_step.student.train()
         for step in range(8):  # more than before the capture

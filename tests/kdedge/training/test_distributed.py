@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toys import CLASSES, ONE_THREAD, Listener, metrics_of, tiny_trainer
+from training_toys import CLASSES, ONE_THREAD, Listener, metrics_of, tiny_config, tiny_trainer
 
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.train_config import TrainConfig
 from kdedge.models.run_folder import BEST, LAST, read_run
 from kdedge.models.weight_files import read_state
 from kdedge.training.augmentation import Augmentation
@@ -16,7 +16,7 @@ from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batch, Batches
 from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.teachers.targets import NoTeacher
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_runtime.errors import UsageError
 
 EPOCHS, BATCH_SIZE = 2, 16
@@ -85,13 +85,13 @@ def test_run_of_two_processes_is_usable(runs: dict[int, Path]) -> None:
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(mixup=1.0, cutmix=1.0, erase=0.5)])
 def test_parts_of_all_processes_form_the_batches_of_one(scenes: Path, augmentation: Augmentation) -> None:
-    recipe = TrainingRecipe(epochs=2, batch_size=12, learning_rate=0.01, loss={"ce": 1.0}, augmentation=augmentation)
+    recipe = tiny_config(epochs=2, batch_size=12, learning_rate=0.01, loss={"ce": 1.0}, augmentation=augmentation)
     images = tiny_trainer(scenes, recipe).batches.images
     views = AugmentationPlan(augmentation, len(images), images.side, torch.device("cpu"), seed=0, kept=0)
 
     def batches(rank: int, size: int) -> list[Batch]:
         group = ProcessGroup(rank, size)
-        return list(Batches(images, views, NoTeacher(), recipe, len(CLASSES), group).of(1, start=1))
+        return list(Batches(images, views, NoTeacher(), len(CLASSES), group, batch_size=12).of(1, start=1))
 
     for whole, *parts in zip(batches(0, 1), *(batches(rank, 3) for rank in range(3)), strict=True):
         assert len(whole.images) == 12

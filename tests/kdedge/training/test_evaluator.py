@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from training_toys import CLASSES, SIDE, tiny_trainer
+from training_toys import CLASSES, SIDE, tiny_config, tiny_trainer
 
-from kdedge.config.training_recipe import TrainingRecipe
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
@@ -120,7 +119,7 @@ def test_missing_maps_have_no_map_metric() -> None:
 def test_test_metrics_are_of_the_given_images(scenes: Path) -> None:
     torch.manual_seed(5)
     teacher: nn.Module = build_model(ModelSpec("small:resnet14", len(CLASSES)), SIDE)
-    recipe = TrainingRecipe(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0, "kd": 1.0})
+    recipe = tiny_config(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0, "kd": 1.0})
     evaluator = tiny_trainer(scenes, recipe, teacher=teacher).evaluator
     validated = evaluator.validate()
     assert set(validated) == {"val_top1", "val_loss", "val_agreement", "val_map_pearson"}
@@ -133,7 +132,7 @@ def test_test_metrics_are_of_the_given_images(scenes: Path) -> None:
 
 def test_maps_are_compared_for_each_images_class(scenes: Path) -> None:
     """The teacher's top classes differ between images."""
-    trainer = tiny_trainer(scenes, TrainingRecipe(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0}))
+    trainer = tiny_trainer(scenes, tiny_config(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0}))
     images, student = trainer.evaluator.val, trainer.train_step.student.eval()
     assert isinstance(images, DeviceImages)
     classes = torch.arange(len(images)) % len(CLASSES)

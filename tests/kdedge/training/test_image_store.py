@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 from training_toys import CLASSES, SIDE, Listener, metrics_of, write_scenes
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.data import index_dataset
 from kdedge.models.run_folder import LAST, METRICS
 from kdedge.training import image_store as module
 from kdedge.training.compute_device import ComputeDevice, choose_device
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.image_store import DeviceImages, StreamedImages, evaluation_images, training_images
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.progress import no_progress

@@ -8,13 +8,14 @@ import timm
 import torch
 from training_toys import CLASSES, SIDE, Listener, write_flattening
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.training.compute_device import choose_device
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.teachers.teacher import NetworkTeacher
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_runtime.modalities.image import ImageInput
 

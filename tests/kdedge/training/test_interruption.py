@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_toys import ONE_THREAD, Listener, Outcome, kdedge_command, metrics_of
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.models.run_folder import BEST, LAST, METRICS, read_run
 from kdedge.training.interruption import stop_requests
-from kdedge.training.training_run import TrainConfig, continue_run, start_run
+from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime.errors import KdedgeError
 
 

@@ -22,9 +22,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_toys import ONE_THREAD, Listener, Outcome, kdedge_command, metrics_of, without_time, write_scenes
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, lock_run, read_run, write_run
 from kdedge.training import checkpoint
-from kdedge.training.training_run import TrainConfig, continue_run, start_run
+from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.files import atomic_path
 
@@ -220,7 +221,7 @@ def content(folder: Path) -> dict[str, bytes]:
 class TestFinished:
     def test_complete_run_does_nothing(self, plain: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
         before, listener = content(plain.folder), Listener()
-        monkeypatch.setattr("kdedge.training.training_run._TrainingSession", None)
+        monkeypatch.setattr("kdedge.training.training_run.build_trainer_parts", None)
         record = continue_run(plain.request, plain.folder, listener, "cpu")
         assert record == read_run(plain.folder)
         assert content(plain.folder) == before

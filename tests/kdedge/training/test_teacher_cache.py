@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_toys import Listener, metrics_of, write_scenes
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.models.run_folder import LAST
 from kdedge.training.teachers import targets
 from kdedge.training.teachers import teacher_cache as cache_module
 from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
-from kdedge.training.training_run import TrainConfig, continue_run, start_run
+from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime.errors import KdedgeError, UsageError
 
 KEY = {"teacher": "abc", "views": 2}

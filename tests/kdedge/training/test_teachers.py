@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from training_toys import CLASSES, SIDE, Listener, write_foreign_file, write_scenes
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.data import FileSample, index_dataset
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.losses.map_distance import pearson
@@ -22,7 +23,7 @@ from kdedge.training.compute_device import choose_device
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import channels, pair_layers, stages
 from kdedge.training.teachers.teacher import NetworkTeacher, TeacherEnsemble
-from kdedge.training.training_run import TrainConfig, continue_run, start_run
+from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities.image import ImageInput
 

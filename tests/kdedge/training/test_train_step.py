@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training_toys import CLASSES, SIDE, Listener, tiny_trainer, write_scenes
+from training_toys import CLASSES, SIDE, Listener, tiny_config, tiny_trainer, write_scenes
 
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.train_config import TrainConfig
 from kdedge.data import index_dataset, load
 from kdedge.losses import LOSS_TERMS
 from kdedge.losses.loss_inputs import LossInputs, ModelOutput
@@ -28,10 +28,10 @@ from kdedge.training.augmentation.augmentation_plan import seed_of
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.epoch import TrainState, train_epoch
 from kdedge.training.schedule import learning_rate
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_runtime.errors import KdedgeError
 
-RECIPE = TrainingRecipe(epochs=3, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
+RECIPE = tiny_config(epochs=3, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
 MOMENTUM = 0.9
 
 

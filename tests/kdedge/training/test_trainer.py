@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_toys import CLASSES, SIDE, TRAIN, Listener, tiny_trainer
+from training_toys import CLASSES, SIDE, TRAIN, Listener, tiny_config, tiny_trainer
 
-from kdedge.config.training_recipe import TrainingRecipe
+from kdedge.config.resolved_config import ResolvedConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.losses.loss_inputs import LossInputs
 from kdedge.models.model_registry import build_model
@@ -27,10 +27,10 @@ from kdedge_runtime.errors import KdedgeError
 
 STILL = Augmentation(shift=0.0, flip=False)
 MIXED = Augmentation(geometry=0.5, erase=0.5, mixup=1.0, cutmix=1.0)
-RECIPE = TrainingRecipe(epochs=2, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
+RECIPE = tiny_config(epochs=2, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
 
 
-def taught(terms: str = "ce kd mapall", **settings: Any) -> TrainingRecipe:
+def taught(terms: str = "ce kd mapall", **settings: Any) -> ResolvedConfig:
     return replace(RECIPE, loss=dict.fromkeys(terms.split(), 1.0), **settings)
 
 
@@ -232,7 +232,7 @@ class TestMeasurement:
             before = snapshot(trainer.train_step.student.model)
             random_state = torch.get_rng_state()
             if measured:
-                assert measurements.seconds_per_epoch(trainer, steps=2) > 0
+                assert measurements.seconds_per_epoch(trainer.train_step, trainer.batches, steps=2) > 0
                 assert not differing(before, trainer.train_step.student.model.state_dict())
                 assert torch.equal(random_state, torch.get_rng_state())
                 assert all(parameter.grad is None for parameter in trainer.train_step.student.model.parameters())
@@ -248,7 +248,7 @@ class TestMeasurement:
         growing = replace(LOSS_TERMS["kd"], compute=lambda inputs: 0 * inputs.student.logits.sum() + next(sizes))
         monkeypatch.setitem(LOSS_TERMS, "kd", growing)
         trainer = tiny_trainer(scenes, taught("kd", batch_size=8), teacher=a_teacher())
-        assert measurements.measure_loss_scales(trainer) == [4.0]
+        assert measurements.measure_loss_scales(trainer.train_step, trainer.batches) == [4.0]
 
     @pytest.mark.parametrize("batches", [4, 1])
     def test_epoch_time_is_the_median_step_time_times_steps(
@@ -258,7 +258,7 @@ class TestMeasurement:
         trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=48 // batches))
         clock = iter([0.0, 60.0, *(100.0 * step + end for step in range(1, 6) for end in (0.0, 2.0))])
         monkeypatch.setattr(measurements.time, "perf_counter", lambda: next(clock))
-        assert measurements.seconds_per_epoch(trainer) == batches * 2.0
+        assert measurements.seconds_per_epoch(trainer.train_step, trainer.batches) == batches * 2.0
 
 
 class Poison(Listener):

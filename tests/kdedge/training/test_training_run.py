@@ -10,10 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from training_toys import CLASSES, Listener, write_scenes, write_unexplainable
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, METRICS, read_run
-from kdedge.training.training_run import TrainConfig, start_run
+from kdedge.training.training_run import start_run
 from kdedge_runtime.errors import DataError, UsageError
 
 SMALL = "small:resnet8"
@@ -76,7 +77,7 @@ class TestPlan:
         assert dict(listener.plan)["map"] == "8 × 8 (early strides removed, 2 times finer)"
 
     def test_default_epochs_fit_the_machine(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("kdedge.training.resolution.seconds_per_epoch", lambda _: 300.0)
+        monkeypatch.setattr("kdedge.training.resolution.seconds_per_epoch", lambda *_: 300.0)
         listener = Listener()
         record = start_run(TrainConfig(str(tiny), SMALL), tmp_path / "run", listener, "cpu")
         assert record.recipe["epochs"] == 3

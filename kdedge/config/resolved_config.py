@@ -1,0 +1,113 @@
+"""Resolved settings of a training run: the request, its recipe, and what was measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kdedge.config.augmentation_settings import Augmentation
+from kdedge.config.defaults import choose_batch_size, choose_recipe
+from kdedge.config.loss_spec import parse_loss
+from kdedge.config.recipe_file import Recipe, load_recipe
+from kdedge.config.train_config import TrainConfig
+from kdedge.losses import LOSS_TERMS
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["ResolvedConfig", "requested_recipe", "resolve_batch_size", "resolve_config"]
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """All settings that determine the result of a run on its data."""
+
+    epochs: int
+    batch_size: int
+    """Images per step, over all processes."""
+    learning_rate: float
+    """Peak learning rate of SGD with Nesterov momentum 0.9, with linear warmup and cosine decay to zero."""
+    loss: dict[str, float]
+    """Mapping from term name to weight, see `kdedge.losses.LOSS_TERMS`."""
+    settings: dict[str, dict[str, float | int]]
+    """Settings of terms besides their weights."""
+    measured: tuple[str, ...]
+    """Terms whose weights were measured; they vary with the seed."""
+    layers: dict[str, str]
+    """Layers compared by `at` and `hint`, student module path to teacher module path; empty to find them."""
+    temperature: float
+    weight_decay: float
+    warmup_fraction: float
+    """Fraction of all steps with a rising learning rate."""
+    augmentation: Augmentation
+    cached_views: int
+    """Number of cached views per image for the teacher; 0 evaluates the teacher in every epoch."""
+    seed: int
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "ResolvedConfig":
+        """Restore the settings from the JSON values of `dataclasses.asdict`."""
+        augmentation, measured = Augmentation(**record["augmentation"]), tuple(record["measured"])
+        return cls(**record | {"augmentation": augmentation, "measured": measured})
+
+
+def requested_recipe(request: TrainConfig, images: int, classes: int) -> Recipe:
+    """Read the recipe of a run, and override it with the options of the request.
+
+    Args:
+        request: training options; without a recipe, one is chosen from the number of images per class.
+        images: number of training images.
+        classes: number of classes, K.
+
+    Raises:
+        UsageError: the recipe or the loss cannot be read, or a temperature is requested that no loss term uses.
+    """
+    default = "labels" if request.kind == "train" else choose_recipe(images / classes)
+    recipe = load_recipe(request.recipe or default)
+    loss = recipe.loss if request.loss is None else parse_loss(request.loss)
+    softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
+    if request.temperature is not None and not set(softened) & set(loss.weights):
+        raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
+    augmentation = recipe.augmentation
+    return replace(
+        recipe,
+        loss=loss,
+        epochs=recipe.epochs if request.epochs is None else request.epochs,
+        batch_size=request.batch_size or recipe.batch_size,
+        learning_rate=request.lr or recipe.learning_rate,
+        temperature=recipe.temperature if request.temperature is None else request.temperature,
+        augmentation=augmentation if request.flip is None else replace(augmentation, flip=request.flip),
+    )
+
+
+def resolve_batch_size(recipe: Recipe, images: int) -> int:
+    """Return the batch size of a recipe, or the default for a number of training images; at most all images."""
+    return min(recipe.batch_size or choose_batch_size(images), images)
+
+
+def resolve_config(
+    request: TrainConfig, recipe: Recipe, *, batch_size: int, weights: Mapping[str, float], epochs: int
+) -> ResolvedConfig:
+    """Combine a request, its recipe and the measured values.
+
+    Args:
+        request: training options.
+        recipe: recipe with the request's options, see `requested_recipe`.
+        batch_size: images per step, over all processes.
+        weights: weight of each loss term, including the measured ones.
+        epochs: number of epochs.
+    """
+    # Pretrained weights are fine-tuned gently; random ones use the literature's rate, scaled with the batch size.
+    default_rate = (0.01 if request.weights else 0.1) * batch_size / 128
+    return ResolvedConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=recipe.learning_rate or default_rate,
+        loss=dict(weights),
+        settings=recipe.loss.settings,
+        measured=tuple(name for name, weight in recipe.loss.weights.items() if weight is None),
+        layers=recipe.layers,
+        temperature=recipe.temperature,
+        weight_decay=recipe.weight_decay,
+        warmup_fraction=recipe.warmup_fraction,
+        augmentation=recipe.augmentation,
+        cached_views=request.cache_teacher or 0,
+        seed=request.seed or 0,
+    )

@@ -1,0 +1,80 @@
+"""End of a training run: training, evaluation on the test images, and the complete record."""
+
+import signal
+from pathlib import Path
+
+from kdedge.data import Split
+from kdedge.models.run_folder import BEST, LAST, RunRecord, write_run
+from kdedge.training.image_store import evaluation_images
+from kdedge.training.interruption import stop_requests
+from kdedge.training.run_callback import RunCallback
+from kdedge.training.trainer import Trainer
+from kdedge_runtime.errors import DataError
+
+__all__ = ["complete_run"]
+
+
+def complete_run(
+    trainer: Trainer, record: RunRecord, test: Split | None, folder: Path, callback: RunCallback, *, resume: bool
+) -> RunRecord:
+    """Train, evaluate on the test images, and complete the record.
+
+    Args:
+        trainer: trainer; its image stores are closed.
+        record: record of the run without a result.
+        test: test images, or None.
+        folder: run folder.
+        callback: training callback.
+        resume: True to continue from the folder's checkpoint.
+
+    Returns:
+        The record; its `result` is None if SIGTERM ended training before the last epoch.
+
+    Raises:
+        DataError: None of the test images is readable.
+    """
+    try:
+        with stop_requests() as must_stop:
+            result = trainer.run(folder, callback, resume=resume, must_stop=must_stop)
+    finally:
+        trainer.batches.images.close()
+        trainer.evaluator.val.close()
+    if result is None:
+        if must_stop.signal == signal.SIGINT:
+            raise KeyboardInterrupt  # the usual behavior of Ctrl-C, but after writing a checkpoint
+        return record
+    if test is not None:
+        result["test"] = _test(trainer, test, record, folder, callback)
+    record = record.finished(result)
+    if trainer.train_step.group.is_main:
+        write_run(folder, record)
+    return record
+
+
+def _test(
+    trainer: Trainer, test: Split, record: RunRecord, folder: Path, callback: RunCallback
+) -> dict[str, dict[str, float]]:
+    """Compute the metrics of the best and last epoch on test images, which no decision has used.
+
+    Raises:
+        DataError: None of the test images is readable.
+    """
+    test_images, problems = evaluation_images(
+        test,
+        record.input,
+        trainer.train_step.compute,
+        trainer.train_step.group,
+        callback.on_progress,
+        beside=(trainer.batches.images, trainer.evaluator.val),
+    )
+    if not len(test_images):
+        raise DataError(
+            f"No test image in {record.data['source']} is readable ({problems}). All epochs are "
+            "done: restore the files and continue with --resume."
+        )
+    if problems:
+        callback.on_warning(f"Test images: {problems}")
+    try:
+        return trainer.test({"best": folder / BEST, "last": folder / LAST}, test_images)
+    finally:
+        test_images.close()
