@@ -49,6 +49,7 @@ def export(
     *,
     method: str | None = None,
     target_layer: str | None = None,
+    task: str = "classify",
     lineage: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     complete: Completion | None = None,
@@ -65,6 +66,7 @@ def export(
         output: file to write, with suffix `.onnx`.
         method: saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None uses the head's default.
         target_layer: module path of the layer whose activations the map uses; None finds it automatically.
+        task: interpretation of the logits, a key of `kdedge_runtime.tasks.TASKS`.
         lineage: origin of the weights for the metadata, as JSON values.
         metrics: metrics of the model for the metadata, as JSON values.
         complete: adds values measured on the verified file to the metadata; see `Completion`.
@@ -83,6 +85,7 @@ def export(
         labels=tuple(labels),
         input=input_spec,
         outputs=wrapped.outputs,
+        task=task,
         lineage=dict(lineage or {}),
         metrics=dict(metrics or {}),
     )

@@ -10,6 +10,7 @@ from kdedge.config.loss_spec import parse_loss
 from kdedge.config.recipe_file import Recipe, load_recipe
 from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
+from kdedge.tasks import TRAINING_TASKS
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["ResolvedConfig", "requested_recipe", "resolve_batch_size", "resolve_config"]
@@ -48,20 +49,21 @@ class ResolvedConfig:
         return cls(**record | {"augmentation": augmentation, "measured": measured})
 
 
-def requested_recipe(request: TrainConfig, images: int, classes: int) -> Recipe:
+def requested_recipe(request: TrainConfig, images: int, classes: int, task: str = "classify") -> Recipe:
     """Read the recipe of a run, and override it with the options of the request.
 
     Args:
         request: training options; without a recipe, one is chosen from the number of images per class.
         images: number of training images.
         classes: number of classes, K.
+        task: task of the dataset, which may replace the loss of the recipe.
 
     Raises:
         UsageError: the recipe or the loss cannot be read, or a temperature is requested that no loss term uses.
     """
     default = "labels" if request.kind == "train" else choose_recipe(images / classes)
     recipe = load_recipe(request.recipe or default)
-    loss = recipe.loss if request.loss is None else parse_loss(request.loss)
+    loss = TRAINING_TASKS[task].default_loss(recipe.loss) if request.loss is None else parse_loss(request.loss)
     softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
     if request.temperature is not None and not set(softened) & set(loss.weights):
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kdedge.data.samples import Sample
+from kdedge.data.samples import ImageSample, Sample
 from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities.image import ImageInput
@@ -104,6 +104,7 @@ def object_masks(
 def _boxed(boxes: list[tuple[float, float, float, float]] | None, sample: Sample, spec: ImageInput) -> Mask | None:
     if boxes is None:
         return None
+    assert isinstance(sample, ImageSample)
     with sample.open() as image:
         width, height = upright_size(image)
     seen = boxes_at_input(np.array(boxes, dtype=np.float32), height, width, spec)

@@ -6,8 +6,10 @@ from statistics import median
 
 from kdedge.data.dataset_index import DatasetIndex
 from kdedge.data.decoding import DecodedImages, decode, readable
+from kdedge.data.samples import ImageSample
 from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import UnreadableFiles
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.images import UnreadableImage
@@ -88,6 +90,8 @@ def readable_validation(
 def _require_all_classes(
     collection: DatasetIndex, side: str, split: Split, found: Iterable[int], problems: UnreadableFiles
 ) -> None:
+    if not EXPORT_TASKS[collection.task].has_classes:
+        return
     lost = sorted(set(split.targets) - set(found))
     if lost:
         names = ", ".join(repr(collection.labels[target]) if collection.labels else "unknown" for target in lost)
@@ -107,6 +111,7 @@ def typical_size(split: Split, count: int = 200) -> int:
     sides = []
     for sample in split.samples[::step]:
         try:
+            assert isinstance(sample, ImageSample)
             with sample.open() as image:
                 sides.append(min(image.size))
         except UnreadableImage:  # `decode` reports it

@@ -35,6 +35,10 @@ class DatasetIndex:
     split: Divider
     fingerprint: str
     """SHA-256 over properties that identify the dataset without opening images, over all splits, hexadecimal."""
+    modality: str = "image"
+    """Modality of the samples, a key of `kdedge.modalities.TRAINING_MODALITIES`."""
+    task: str = "classify"
+    """Task of the targets, a key of `kdedge.tasks.TRAINING_TASKS`."""
     skipped: tuple[SkippedFile, ...] = ()
     """Files that may be intended as images but are not used."""
 

@@ -10,9 +10,9 @@ import numpy as np
 from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
+from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Pixels
-from kdedge_runtime.util.images import UnreadableImage
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["DecodedImages", "decode", "readable"]
@@ -73,11 +73,11 @@ def _read_all(
         """Return whether the image is grayscale, or the reason for skipping it."""
         sample = split.samples[index]
         try:
-            image = sample.read()
-        except UnreadableImage as error:
+            loaded = sample.read()
+        except UnreadableSample as error:
             return SkippedFile(sample.name, error.fault)
-        use(index, image.pixels)
-        return image.is_gray
+        use(index, loaded.values)
+        return loaded.is_gray
 
     kept: list[int] = []
     gray: list[str] = []

@@ -1,4 +1,4 @@
-"""Image of a dataset, independent of its storage."""
+"""Sample of a dataset, independent of its storage."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,21 +6,49 @@ from pathlib import Path
 
 from PIL import Image
 
+from kdedge_runtime.modalities import Sample as Array
 from kdedge_runtime.util.files import displayable
-from kdedge_runtime.util.images import DecodedImage, decode_image, open_image
+from kdedge_runtime.util.images import decode_image, open_image
 
-__all__ = ["FileSample", "Sample", "file_stamp"]
+__all__ = ["FileSample", "ImageSample", "LoadedSample", "Sample", "file_stamp"]
+
+
+@dataclass(frozen=True)
+class LoadedSample:
+    """Raw sample in memory."""
+
+    values: Array
+    """Raw sample, as `InputSpec.preprocess` takes it; images are uint8 RGB `[H, W, 3]`."""
+    is_gray: bool = False
+    """True for an image with a single gray channel, which reports count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample(ABC):
-    """Image that can be opened repeatedly, from any thread or process."""
+    """Sample that can be read repeatedly, from any thread or process."""
 
     name: str
     """Path within the dataset, such as `train/cat/1.jpg`, unique and equal on every machine.
 
     It determines splits and subsets, and is shown in reports. `str(sample)` is the location on this machine.
     """
+
+    @abstractmethod
+    def read(self) -> LoadedSample:
+        """Decode the sample.
+
+        Raises:
+            UnreadableSample: the sample does not exist or is damaged.
+        """
+
+    @abstractmethod
+    def stamp(self) -> str:
+        """Return a string that changes with the stored sample, as far as possible without reading it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSample(Sample):
+    """Image that can be opened repeatedly."""
 
     @abstractmethod
     def open(self) -> Image.Image:
@@ -30,22 +58,15 @@ class Sample(ABC):
             UnreadableImage: the image does not exist or is not an image.
         """
 
-    @abstractmethod
-    def stamp(self) -> str:
-        """Return a string that changes with the stored image, as far as possible without reading it."""
-
-    def read(self) -> DecodedImage:
-        """Decode the image.
-
-        Raises:
-            UnreadableImage: the image does not exist or is damaged.
-        """
+    def read(self) -> LoadedSample:
+        """Decode the image; see `Sample.read`."""
         with self.open() as opened:
-            return decode_image(opened, str(self))
+            decoded = decode_image(opened, str(self))
+        return LoadedSample(decoded.pixels, decoded.is_gray)
 
 
 @dataclass(frozen=True, slots=True)
-class FileSample(Sample):
+class FileSample(ImageSample):
     """Image stored as a file."""
 
     path: str
@@ -59,7 +80,7 @@ class FileSample(Sample):
         return self.path
 
     def open(self) -> Image.Image:
-        """Open the image; see `Sample.open`."""
+        """Open the image; see `ImageSample.open`."""
         return open_image(self.path)
 
     def stamp(self) -> str:

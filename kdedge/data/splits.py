@@ -18,7 +18,7 @@ class Split:
 
     samples: tuple[Sample, ...] = ()
     targets: tuple[int, ...] = ()
-    """Class indices, or `UNLABELED`."""
+    """Ground truth as the task of the dataset encodes it: for classification class indices, or `UNLABELED`."""
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.targets):

@@ -20,10 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
-from kdedge_runtime.errors import DataError, KdedgeError
+from kdedge_runtime.errors import DataError, KdedgeError, UnreadableSample
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers
-from kdedge_runtime.util.images import UnreadableImage
 
 __all__ = ["ImageStream", "worker_count", "fits_in_memory", "max_images_in_memory"]
 
@@ -59,8 +58,6 @@ class ImageStream:
         """
         self.targets: Integers = np.array(split.targets, dtype=np.int64)
         """Class indices `[N]`."""
-        self.side = spec.shape[0], spec.shape[1]
-        """Height and width in px."""
         self._order = _Order(split)
         self._spec = spec
         self._workers = workers or worker_count()
@@ -162,8 +159,8 @@ class _Decoder(Dataset[Tensor | str]):
         images = np.empty((len(samples), *self.spec.shape), self.spec.dtype)
         for row, sample in enumerate(samples):
             try:
-                images[row] = self.spec.preprocess(sample.read().pixels)
-            except UnreadableImage as error:
+                images[row] = self.spec.preprocess(sample.read().values)
+            except UnreadableSample as error:
                 return str(error)
         return torch.from_numpy(images)
 

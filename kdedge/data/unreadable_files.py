@@ -2,15 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from kdedge_runtime.util.images import Fault
+__all__ = ["UnreadableFiles", "SkippedFile"]
 
-__all__ = ["UnreadableFiles", "Reason", "SkippedFile"]
-
-Reason: TypeAlias = Fault | Literal["of unknown type", "outside a class folder", "without a class"]
-
-_PLURAL: dict[Reason, str] = {"not an image": "not images"}
+_PLURAL: dict[str, str] = {"not an image": "not images"}
 _NAMES_SHOWN = 2
 
 
@@ -19,7 +15,8 @@ class SkippedFile(NamedTuple):
 
     name: str
     """Name as in `Sample.name`."""
-    reason: Reason
+    reason: str
+    """Reason in a few words, such as `UnreadableSample.fault`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class UnreadableFiles:
         """Format as one line: `2 of 90 files: 1 truncated (a.jpg), skipped; 1 grayscale, read as RGB`."""
         if not self:
             return f"{self.checked:,} files, all readable"
-        by_reason: dict[Reason, list[str]] = {}
+        by_reason: dict[str, list[str]] = {}
         for name, reason in self.skipped:
             by_reason.setdefault(reason, []).append(name)
         counts = [

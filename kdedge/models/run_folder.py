@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.modalities import INPUT_SPECS, InputSpec
 from kdedge_runtime.util.files import atomic_write, remove_partial_files
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "RunRecord",
     "is_run",
     "lock_run",
-    "merit",
     "read_run",
     "check_folder_free",
     "weights_file",
@@ -48,6 +47,7 @@ RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "
 TEACHER_CACHE = "teacher-outputs"
 """Folder next to runs, with the cache of teacher outputs shared by all of them; not a run."""
 SCHEMA = 1
+_LONGEST_REASON = 250
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RunRecord:
 
     kind: Literal["train", "distill"]
     model: ModelSpec
-    input: ImageInput
+    input: InputSpec
     labels: tuple[str, ...]
     data: dict[str, Any]
     """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
@@ -65,6 +65,8 @@ class RunRecord:
     request: dict[str, Any]
     """Explicit options of the user; a resumed run must have the same."""
     device: str
+    task: str = "classify"
+    """Task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`."""
     teacher: dict[str, Any] | None = None
     """Teacher record: `source`, `weights` for a named model, and `weights_sha256`; None without a teacher."""
     result: dict[str, Any] | None = None
@@ -186,11 +188,12 @@ def read_run(folder: Path) -> RunRecord:
         del values["schema"]
         spec = values["input"]
         values["model"] = ModelSpec(**values["model"])
-        values["input"] = ImageInput(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
+        values["input"] = INPUT_SPECS[spec.get("kind", "image")].from_json(spec)
         values["labels"] = tuple(values["labels"])
         return RunRecord(**values)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{folder / RECORD} is damaged: {error}. Train the model again.") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = textwrap.shorten(str(error), _LONGEST_REASON)
+        raise UsageError(f"{folder / RECORD} is damaged: {reason}. Train the model again.") from error
 
 
 def _require_schema(values: Any) -> None:
@@ -211,9 +214,3 @@ def _require_schema(values: Any) -> None:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
-
-
-def merit(metrics: dict[str, Any]) -> tuple[float, ...]:
-    """Return the sort key of an epoch: accuracy, then agreement, maps and loss, since small sets often tie."""
-    figures = tuple(metrics.get(name, 0.0) for name in ("val_top1", "val_agreement", "val_map_pearson"))
-    return (*figures, -metrics["val_loss"])

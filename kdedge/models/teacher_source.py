@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel, load_trained
-from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.modalities import InputSpec
 
 if TYPE_CHECKING:
     from kdedge.models.onnx_model import OnnxClassifier
@@ -30,7 +30,7 @@ class LoadedTeacher:
     classes: int
 
     @property
-    def input(self) -> ImageInput:
+    def input(self) -> InputSpec:
         """Input of the teacher."""
         return self.model.input
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.digest import state_sha256
 from kdedge.models.model_registry import (
@@ -22,6 +23,7 @@ from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.run_folder import weights_file
 from kdedge.models.weight_files import load_state, read_state
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.files import Location
 
@@ -30,11 +32,11 @@ __all__ = ["TrainedModel", "load_trained"]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Classifier with weights, ready for teaching, export or validation."""
+    """Model with weights, ready for teaching, export or validation."""
 
     model: nn.Module
     spec: ModelSpec
-    input: ImageInput
+    input: InputSpec
     labels: tuple[str, ...]
     origin: dict[str, Any]
     """Origin for the lineage of model files: `source`, `weights`, `weights_sha256`.
@@ -43,6 +45,9 @@ class TrainedModel:
     """
     assumed_input: str | None = None
     """Assumption about preprocessing, if the weights do not specify it, with advice on changing it; None otherwise."""
+
+    task: str = "classify"
+    """Task of the model, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
 
     @property
     def parameters(self) -> int:
@@ -69,9 +74,10 @@ def load_trained(
     if artifacts.run is not None and record is not None:
         check_own_weights(artifacts.source, weights)
         file = weights_file(artifacts.run, which)
-        model = build_model(record.model, record.input.height)
+        model = TRAINING_MODALITIES[record.input.kind].build_model(record.model, record.input)
         load_state(model, read_state(file), str(file))
-        return TrainedModel(model, record.model, record.input, record.labels, _origin(artifacts.source, file))
+        origin = _origin(artifacts.source, file)
+        return TrainedModel(model, record.model, record.input, record.labels, origin, task=record.task)
     name = published_name(network_name(artifacts.source), weights)
     spec_input = pretrained_input(name)
     state = read_state(weights) if weights is not None else {}

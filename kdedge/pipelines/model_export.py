@@ -24,7 +24,7 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["ExportResult", "export_model"]
 
-_SHARED = ("labels", "input", "lineage", "temperature")
+_SHARED = ("labels", "input", "task", "lineage", "temperature")
 """Metadata fields, besides the outputs, that an fp32 file shares with its int8 file."""
 
 
@@ -118,6 +118,7 @@ def export_model(
         output,
         method=method,
         target_layer=target_layer,
+        task=trained.task,
         lineage=_lineage(artifacts, trained),
         metrics=_run_metrics(artifacts.record),
         complete=with_temperature,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdedge.models.run_folder import METRICS, RunRecord, merit, read_run
+from kdedge.models.run_folder import METRICS, RunRecord, read_run
+from kdedge.tasks import TRAINING_TASKS
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["RunHistory", "TeacherOrigin", "read_epochs", "read_histories", "shortest_unique_suffixes"]
@@ -49,7 +50,7 @@ class RunHistory:
         if self.record.result is not None:
             best: dict[str, Any] = self.record.result["best"]
             return best
-        return max(self.epochs, key=merit, default=None)
+        return max(self.epochs, key=TRAINING_TASKS[self.record.task].merit, default=None)
 
     @property
     def last(self) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
 from kdedge_export.metrics.calibration import HIGHEST, LOWEST, fit_temperature
 from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.util.arrays import evenly_spaced
@@ -53,6 +54,8 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
     """
     if artifacts.record is None:
         return None
+    if not EXPORT_TASKS[model.metadata.task].has_classes:
+        return TemperatureFit(1.0, 0, "temperature scaling applies to classification only")
     try:
         collection = index_dataset(artifacts.record.data["source"])
         return _fit(collection, model)

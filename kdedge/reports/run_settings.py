@@ -60,7 +60,7 @@ def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
         "images": f"all {images:,}" if limit is None else f"{limit} per class",
         "seed": str(record.recipe["seed"]),
         "device": record.device,
-        "input": f"{record.input.width} × {record.input.height} px",
+        "input": record.input.summary,
         "stem": "unchanged" if factor == 1 else f"{factor}× finer",
         "initial weights": str(record.request.get("weights") or record.request.get("init") or "random"),
     }

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import ModelOutput
-from kdedge.training.augmentation import Mixing, augment, blend, draw_mixing
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan, seed_of
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.image_store import ImageStore
@@ -26,9 +25,9 @@ class Batch:
     """Inputs of one training step."""
 
     images: Tensor
-    """Augmented images of this process, uint8 RGB `[n, H, W, 3]`."""
+    """Augmented samples of this process, `[n, …]`; images are uint8 RGB `[n, H, W, 3]`."""
     targets: Tensor
-    """Target distributions, float32 `[n, K]`."""
+    """Targets of the loss, float32 `[n, K]`; for classification distributions."""
     teacher_output: ModelOutput | None
 
 
@@ -48,6 +47,7 @@ class Batches:
         group: ProcessGroup,
         *,
         batch_size: int,
+        task: str = "classify",
     ) -> None:
         """Initialize the batches.
 
@@ -55,11 +55,13 @@ class Batches:
             images: training images.
             views: augmentation schedule; its seed also determines the order and the mixing.
             teacher_targets: source of teacher outputs.
-            classes: number of classes, K.
+            classes: number of outputs, K.
             group: processes that share every batch.
             batch_size: images per step, over all processes.
+            task: task of the dataset, which encodes the targets; a key of `kdedge.tasks.TRAINING_TASKS`.
         """
         self.images, self.classes, self.batch_size = images, classes, batch_size
+        self._task = TRAINING_TASKS[task]
         self._views, self._guidance, self._group = views, teacher_targets, group
 
     @property
@@ -79,21 +81,20 @@ class Batches:
         chosen = torch.split(order[: self.per_epoch * self.batch_size], self.batch_size)[start:]
         view = views.draw(epoch)
         self._guidance.begin(epoch, must_stop)
-        mixes = views.augmentation.mixes
+        mixes = views.augmenter.settings.mixes
         mine = [_with_partner(batch, group) if mixes else group.shard(batch) for batch in chosen]
         for step, (index, originals) in enumerate(self.images.batches(mine), start):
-            images = augment(originals, view.take(index))
-            targets = F.one_hot(self.images.targets[index], self.classes).float()
+            images = views.augmenter.apply(originals, view.take(index))
+            targets = self._task.targets(self.images.targets[index], self.classes)
             if mixes:
                 mixing = self._mixing(epoch * self.per_epoch + step, len(chosen[0]))
-                index, (images, targets) = index[1:], blend(images, targets, mixing)
+                index, (images, targets) = index[1:], views.augmenter.blend(images, targets, mixing)
             yield Batch(images, targets, self._guidance.prediction(index, images))
 
-    def _mixing(self, step: int, count: int) -> Mixing:
+    def _mixing(self, step: int, count: int) -> tuple[Tensor, ...]:
         """Draw the mixing parameters of a batch and return the part of this process."""
         generator = torch.Generator(self.images.targets.device).manual_seed(seed_of(self._views.seed, step, _MIX))
-        drawn = draw_mixing(self._views.augmentation, count, *self.images.side, generator)
-        return Mixing(*map(self._group.shard, drawn))
+        return tuple(map(self._group.shard, self._views.augmenter.draw_mixing(count, generator)))
 
 
 def _with_partner(batch: Tensor, group: ProcessGroup) -> Tensor:

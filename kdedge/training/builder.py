@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from kdedge.losses import LOSS_TERMS
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
-from kdedge.models.model_registry import build_model, head_tensors
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.weight_files import load_state, read_state
@@ -27,7 +27,7 @@ from kdedge.training.teachers.targets import CachedTeacher, NoTeacher, OnlineTea
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["build_student", "build_trainer_parts", "open_teacher_cache"]
@@ -38,7 +38,7 @@ CACHE_FORMAT = 1
 
 def build_student(
     spec: ModelSpec,
-    spec_input: ImageInput,
+    spec_input: InputSpec,
     compute: ComputeDevice,
     group: ProcessGroup,
     *,
@@ -52,9 +52,10 @@ def build_student(
         UsageError: the weights do not fit, or no layer of the teacher does.
     """
     torch.manual_seed(seed)  # initial weights are the same when a run is restarted
-    model = build_model(spec, spec_input.height)
+    modality = TRAINING_MODALITIES[spec_input.kind]
+    model = modality.build_model(spec, spec_input)
     if weights is not None:
-        load_state(model, read_state(Path(weights)), weights, replaced=head_tensors(spec.name, spec_input.height))
+        load_state(model, read_state(Path(weights)), weights, replaced=modality.head_tensors(spec, spec_input))
     init_summary = None if init_from is None else init_from_teacher(model, init_from)
     synchronize_batch_norm(model, group)
     return InstrumentedModel(model, spec_input, compute), init_summary
@@ -75,6 +76,7 @@ def build_trainer_parts(
     temperature: float,
     weight_decay: float,
     layers: dict[str, str],
+    task: str = "classify",
     cache: TeacherCache | None = None,
     progress: ProgressCallback = no_progress,
 ) -> tuple[TrainStep, Batches, Evaluator]:
@@ -89,7 +91,8 @@ def build_trainer_parts(
         views: augmentation schedule.
         group: processes that share every batch.
         compute: device and precision.
-        classes: number of classes, K.
+        classes: number of outputs, K.
+        task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
         batch_size: images per step, over all processes.
         temperature: softmax temperature of the distillation terms.
         weight_decay: weight decay of SGD.
@@ -116,8 +119,8 @@ def build_trainer_parts(
             teacher_targets = CachedTeacher(teacher, objective.map_classes, images, views, cache, group, progress)
     return (
         train_step,
-        Batches(images, views, teacher_targets, classes, group, batch_size=batch_size),
-        Evaluator(train_step, val, teacher, cache),
+        Batches(images, views, teacher_targets, classes, group, batch_size=batch_size, task=task),
+        Evaluator(train_step, val, teacher, cache, task),
     )
 
 
@@ -155,7 +158,7 @@ def open_teacher_cache(
         "teacher": [member.record for member in teachers],
         "train": images.sha256,
         "val": val.sha256,
-        "augmentation": asdict(views.augmentation),
+        "augmentation": asdict(views.augmenter.settings),
         "views": views.kept,
         "map_classes": min(classes_to_keep(teacher, objective.map_classes), classes),
         "bf16": compute.bf16,
@@ -220,7 +223,7 @@ def _require_possible(
             f"No term of the loss {objective.text} uses the teacher, so there are no outputs to cache. Remove "
             "--cache-teacher, or add such a term: --loss ce:0.1,kd:0.9."
         )
-    if views.kept and views.augmentation.mixes:
+    if views.kept and views.augmenter.settings.mixes:
         raise UsageError(
             "Mixed images differ in every batch, so the teacher's outputs cannot be cached. "
             "Remove --cache-teacher, or use a recipe without mixup and cutmix: --recipe default."

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import ModelOutput
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.image_store import ImageStore
 from kdedge.training.step import TrainStep
@@ -17,6 +17,7 @@ from kdedge.training.teachers.teacher import Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
 from kdedge_export.metrics.agreement import mean
 from kdedge_export.metrics.comparison import maps_pearson
+from kdedge_export.tasks import EXPORT_TASKS
 
 __all__ = ["EvalOutputs", "Evaluator", "agreement_metrics", "evaluate"]
 
@@ -59,16 +60,24 @@ def evaluate(
         )
 
 
-def agreement_metrics(student: EvalOutputs, targets: Tensor, teacher: EvalOutputs | None) -> dict[str, float]:
-    """Compute `top1`, `loss` (cross-entropy), and with a teacher `agreement` and `map_pearson`.
+def agreement_metrics(
+    student: EvalOutputs, targets: Tensor, teacher: EvalOutputs | None, task: str = "classify"
+) -> dict[str, float]:
+    """Compute the metrics of the task, and with a teacher `agreement` and `map_pearson`.
 
     The maps of both models must be for the teacher's top class. They are compared as in the report of `kdedge
     validate`. `map_pearson` is omitted if all maps are constant.
+
+    Args:
+        student: outputs of the student.
+        targets: ground truth of the dataset, `[N]`.
+        teacher: outputs of the teacher on the same samples, or None.
+        task: task of the dataset.
     """
-    chosen = student.logits.argmax(dim=1)
-    metrics = {"top1": _share(chosen == targets), "loss": float(F.cross_entropy(student.logits, targets))}
+    metrics = TRAINING_TASKS[task].metrics(student.logits, targets)
     if teacher is not None:
-        metrics["agreement"] = _share(chosen == teacher.logits.argmax(dim=1))
+        theirs, ours = (outputs.logits.cpu().numpy() for outputs in (teacher, student))
+        metrics["agreement"] = float(EXPORT_TASKS[task].agreement(theirs, ours).mean())
         if student.maps is not None and teacher.maps is not None:
             theirs, ours = (maps.cpu().numpy() for maps in (teacher.maps, student.maps))
             alike = mean(maps_pearson(theirs, ours))
@@ -77,15 +86,16 @@ def agreement_metrics(student: EvalOutputs, targets: Tensor, teacher: EvalOutput
     return metrics
 
 
-def _share(hits: Tensor) -> float:
-    return float(hits.float().mean())
-
-
 class Evaluator:
     """Evaluates a student during training against the labels and the teacher."""
 
     def __init__(
-        self, train_step: TrainStep, val: ImageStore, teacher: Teacher | None, cache: TeacherCache | None
+        self,
+        train_step: TrainStep,
+        val: ImageStore,
+        teacher: Teacher | None,
+        cache: TeacherCache | None,
+        task: str = "classify",
     ) -> None:
         """Initialize the evaluator.
 
@@ -94,8 +104,9 @@ class Evaluator:
             val: validation images, which select the best epoch.
             teacher: teacher, or None.
             cache: cache of teacher outputs, or None.
+            task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
         """
-        self.val = val
+        self.val, self.task = val, task
         self._train_step, self._teacher, self._cache = train_step, teacher, cache
 
     @cached_property
@@ -116,10 +127,10 @@ class Evaluator:
         return EvalOutputs(kept.logits.float().to(device), maps)
 
     @property
-    def teacher_top1(self) -> float | None:
-        """Top-1 accuracy of the teacher on the validation images, or None without a teacher."""
+    def teacher_metrics(self) -> dict[str, float]:
+        """Metrics of the teacher on the validation samples; empty without a teacher."""
         outputs = self.teacher_outputs
-        return None if outputs is None else agreement_metrics(outputs, self.val.targets, None)["top1"]
+        return {} if outputs is None else agreement_metrics(outputs, self.val.targets, None, self.task)
 
     def validate(self) -> dict[str, float]:
         """Return the student's metrics on the validation images: `val_top1`, `val_loss` and so on."""
@@ -141,4 +152,4 @@ class Evaluator:
     def _figures(self, store: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
         classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)
         student = evaluate(self._train_step.predict, store, classes, self._train_step.group)
-        return agreement_metrics(student, store.targets, teacher)
+        return agreement_metrics(student, store.targets, teacher, self.task)

@@ -30,8 +30,6 @@ class ImageStore(Protocol):
 
     targets: Tensor
     """Class indices, int64 `[N]` on the device."""
-    side: tuple[int, int]
-    """Height and width in px."""
 
     def __len__(self) -> int: ...
 
@@ -52,7 +50,6 @@ class DeviceImages:
     def __init__(self, images: Pixels, targets: Integers, device: torch.device) -> None:
         self.pixels = torch.from_numpy(images).to(device)
         self.targets = torch.from_numpy(targets).to(device)
-        self.side = (images.shape[1], images.shape[2])
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -77,7 +74,6 @@ class StreamedImages:
     def __init__(self, stream: ImageStream, device: torch.device) -> None:
         self._stream = stream
         self.targets = torch.from_numpy(stream.targets).to(device)
-        self.side = stream.side
 
     def __len__(self) -> int:
         return len(self._stream)

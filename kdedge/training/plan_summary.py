@@ -1,6 +1,6 @@
 """Summary of a resolved training plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def summarize_plan(
             f"{len(batches.images):,} for training, {len(val):,} for validation, {batches.classes} classes",
         ),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
-        *_teachers(teachers, parameters, evaluator.teacher_top1),
+        *_teachers(teachers, parameters, evaluator.teacher_metrics),
     ]
     positions = train_step.student.map_size
     why_size = "as the teacher's" if teachers else "from the image sizes and the device"
@@ -83,10 +83,12 @@ def summarize_plan(
     ]
 
 
-def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, top1: float | None) -> list[tuple[str, str]]:
-    if not teachers or top1 is None:
+def _teachers(
+    teachers: Sequence[LoadedTeacher], parameters: int, metrics: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    if not teachers or not metrics:
         return []
-    right = f"{100 * top1:.1f} % top-1 here"
+    right = f"{100 * metrics['top1']:.1f} % top-1 here" if "top1" in metrics else f"loss {metrics['loss']:.3f} here"
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers

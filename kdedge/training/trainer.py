@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from kdedge.config.resolved_config import ResolvedConfig
-from kdedge.models.run_folder import BEST, LAST, METRICS, merit, writing
+from kdedge.models.run_folder import BEST, LAST, METRICS, writing
 from kdedge.models.weight_files import load_state, read_state
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.batches import Batches
 from kdedge.training.checkpoint import restore, save_checkpoint, save_weights
 from kdedge.training.epoch import TrainState, train_epoch
@@ -60,6 +61,7 @@ class Trainer:
             UsageError: the checkpoint is invalid.
         """
         group, device = self.train_step.group, self.train_step.compute.device
+        merit = TRAINING_TASKS[self.evaluator.task].merit
         at = self._restore(folder) if resume and (folder / LAST).is_file() else TrainState()
         if group.is_main:
             with writing(folder / METRICS):

@@ -9,6 +9,7 @@ from kdedge.config.defaults import check_map_size
 from kdedge.config.resolved_config import ResolvedConfig, requested_recipe, resolve_batch_size
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, index_dataset, subset
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.init_from_teacher import InitSummary
 from kdedge.models.model_spec import ModelSpec
@@ -33,7 +34,7 @@ from kdedge.training.image_store import ImageStore, training_images
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.objective import make_objective
 from kdedge.training.plan_summary import summarize_plan
-from kdedge.training.resolution import choose_network, measure_config
+from kdedge.training.resolution import measure_config
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.run_completion import complete_run
 from kdedge.training.teachers.teacher_loading import (
@@ -45,7 +46,7 @@ from kdedge.training.teachers.teacher_loading import (
 )
 from kdedge.training.trainer import Trainer
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.modalities import InputSpec
 
 __all__ = ["continue_run", "start_run"]
 
@@ -80,16 +81,16 @@ def start_run(
     collection = _collection(request.data, request.images_per_class)
     teachers = load_teachers(request, collection)
     on_cpu = compute.device.type == "cpu"
-    spec, spec_input = choose_network(request, teachers, collection, on_cpu=on_cpu)
-    recipe = requested_recipe(request, len(collection.train), len(collection.labels))
+    modality = TRAINING_MODALITIES[collection.modality]
+    spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
+    recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
     seed, cached_views = request.seed or 0, request.cache_teacher or 0
     images, val = _load_images(collection, spec_input, compute, group, callback)
     student, init_summary = _initial_student(request, spec, spec_input, teachers, compute, group, seed)
     teacher, labels = as_teacher(teachers, compute), collection.labels
     objective = make_objective(recipe.loss.weights, recipe.loss.settings)
-    views = AugmentationPlan(
-        recipe.augmentation, len(images), images.side, compute.device, seed=seed, kept=cached_views
-    )
+    augmenter = modality.augmenter(recipe.augmentation, spec_input)
+    views = AugmentationPlan(augmenter, len(images), compute.device, seed=seed, kept=cached_views)
     train_step, batches, evaluator = build_trainer_parts(
         student,
         teacher,
@@ -100,6 +101,7 @@ def start_run(
         group,
         compute,
         classes=len(labels),
+        task=collection.task,
         batch_size=resolve_batch_size(recipe, len(collection.train)),
         temperature=recipe.temperature,
         weight_decay=recipe.weight_decay,
@@ -110,7 +112,7 @@ def start_run(
         progress=callback.on_progress,
     )
     check_map_size(student.map_size)
-    _warn_about_teachers(teachers, evaluator, labels, callback)
+    _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
     trainer = Trainer(train_step, batches, evaluator, config)
     lines = summarize_plan(request, recipe.name, trainer, teachers, spec, init_summary)
@@ -131,6 +133,7 @@ def start_run(
         recipe=asdict(config),
         request=request.given,
         device=compute.name,
+        task=collection.task,
         teacher=teacher_record(teachers),
     )
     with lock_run(out) if group.is_main else nullcontext():
@@ -179,14 +182,8 @@ def continue_run(
     student, _ = _initial_student(initial, record.model, record.input, teachers, compute, group, config.seed)
     teacher, labels = as_teacher(teachers, compute), record.labels
     objective = make_objective(config.loss, config.settings)
-    views = AugmentationPlan(
-        config.augmentation,
-        len(images),
-        images.side,
-        compute.device,
-        seed=config.seed,
-        kept=config.cached_views,
-    )
+    augmenter = TRAINING_MODALITIES[record.input.kind].augmenter(config.augmentation, record.input)
+    views = AugmentationPlan(augmenter, len(images), compute.device, seed=config.seed, kept=config.cached_views)
     parts = build_trainer_parts(
         student,
         teacher,
@@ -197,6 +194,7 @@ def continue_run(
         group,
         compute,
         classes=len(labels),
+        task=record.task,
         batch_size=config.batch_size,
         temperature=config.temperature,
         weight_decay=config.weight_decay,
@@ -220,7 +218,7 @@ def continue_run(
 
 
 def _load_images(
-    collection: DatasetIndex, spec_input: ImageInput, compute: ComputeDevice, group: ProcessGroup, callback: RunCallback
+    collection: DatasetIndex, spec_input: InputSpec, compute: ComputeDevice, group: ProcessGroup, callback: RunCallback
 ) -> tuple[ImageStore, ImageStore]:
     """Load training and validation images, and warn about unreadable files."""
     images, val, problems = training_images(collection, spec_input, compute, group, callback.on_progress)
@@ -232,7 +230,7 @@ def _load_images(
 def _initial_student(
     request: TrainConfig | None,
     spec: ModelSpec,
-    spec_input: ImageInput,
+    spec_input: InputSpec,
     teachers: Sequence[LoadedTeacher],
     compute: ComputeDevice,
     group: ProcessGroup,
@@ -245,17 +243,18 @@ def _initial_student(
 
 
 def _warn_about_teachers(
-    teachers: Sequence[LoadedTeacher], evaluator: Evaluator, labels: tuple[str, ...], callback: RunCallback
+    teachers: Sequence[LoadedTeacher],
+    spec_input: InputSpec,
+    evaluator: Evaluator,
+    labels: tuple[str, ...],
+    callback: RunCallback,
 ) -> None:
-    """Warn about teachers with a non-square input, and about an accuracy at chance level."""
+    """Warn about teachers with another kind of input, and about an accuracy at chance level."""
     for teacher in teachers:
-        height, width = teacher.input.height, teacher.input.width
-        if height != width:
-            callback.on_warning(
-                f"The teacher {teacher.name} takes images of {width} × {height} px, but students take square "
-                "images: it receives a stretched center crop of each image. Its accuracy on these is printed below."
-            )
-    top1 = evaluator.teacher_top1
+        mismatch = TRAINING_MODALITIES[spec_input.kind].mismatch(teacher.input, spec_input)
+        if mismatch is not None:
+            callback.on_warning(f"The teacher {teacher.name} {mismatch}")
+    top1 = evaluator.teacher_metrics.get("top1")
     if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
         callback.on_warning(
             f"The teacher's top-1 is {100 * top1:.1f} % on the validation images, about chance. "

@@ -7,7 +7,8 @@ KdedgeError            exit 1   base class of all expected errors
 │   └── ModelFileError exit 2   invalid or unsupported model file
 ├── MissingDependency  exit 3   an optional package is not installed
 ├── ValidationFailed   exit 4   a gate failed (the report is still written)
-└── SourceError        exit 5   a camera, video or image could not be read
+└── SourceError        exit 5   a camera, video or sample could not be read
+    └── UnreadableSample exit 5  a sample could not be decoded
 ```
 
 Every message states the problem, the expectation and the command or change that fixes it.
@@ -21,6 +22,7 @@ __all__ = [
     "MissingDependency",
     "ModelFileError",
     "SourceError",
+    "UnreadableSample",
     "UsageError",
     "ValidationFailed",
 ]
@@ -69,3 +71,16 @@ class SourceError(KdedgeError):
     """Camera, video or image that could not be read."""
 
     exit_code = 5
+
+
+class UnreadableSample(SourceError):
+    """Sample that cannot be decoded.
+
+    Args:
+        message: one line.
+        fault: reason in one or two words, which reports count, such as `truncated`.
+    """
+
+    def __init__(self, message: str, fault: str) -> None:
+        super().__init__(message)
+        self.fault = fault

@@ -39,6 +39,7 @@ from kdedge.models.model_registry import build_model  # noqa: E402
 from kdedge.models.model_spec import ModelSpec  # noqa: E402
 from kdedge.training.augmentation import Augmentation  # noqa: E402
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan  # noqa: E402
+from kdedge.training.augmentation.image_augmenter import ImageAugmenter  # noqa: E402
 from kdedge.training.builder import build_trainer_parts  # noqa: E402
 from kdedge.training.compute_device import ComputeDevice, choose_device  # noqa: E402
 from kdedge.training.distributed import ProcessGroup  # noqa: E402
@@ -191,9 +192,8 @@ def kdedge_trainer(
     )
     spec = spec_of(case)
     val = DeviceImages(*random_pictures(replace(case, images=2)), compute.device)
-    views = AugmentationPlan(
-        config.augmentation, len(images), images.side, compute.device, seed=config.seed, kept=config.cached_views
-    )
+    augmenter = ImageAugmenter(config.augmentation, spec.height, spec.width)
+    views = AugmentationPlan(augmenter, len(images), compute.device, seed=config.seed, kept=config.cached_views)
     parts = build_trainer_parts(
         InstrumentedModel(student, spec, compute),
         NetworkTeacher(InstrumentedModel(teacher, spec, compute), compute),

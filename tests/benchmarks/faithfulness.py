@@ -82,7 +82,7 @@ def main() -> None:
     asked = parser.parse_args()
     allow_content(file_sha256(Path(__file__).with_name("heads.py")))
     trained = load_trained(asked.model, weights=asked.weights)
-    images = chosen_images(asked.data, trained.input, asked.images)
+    images = chosen_images(asked.data, require_image(trained.input, asked.model), asked.images)
     print(
         f"{'method':12} {'insertion':>9} {'deletion':>8} {'difference':>22} {'against gradcam':>24} "
         f"{'occlusion r':>22} quarter"

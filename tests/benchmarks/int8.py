@@ -39,6 +39,7 @@ from kdedge_export.metrics.agreement import agreement, map_pearson  # noqa: E402
 from kdedge_export.metrics.torch_predictions import predict  # noqa: E402
 from kdedge_runtime import Model  # noqa: E402
 from kdedge_runtime.devices import load_profile  # noqa: E402
+from kdedge_runtime.modalities.image import require_image  # noqa: E402
 
 MODELS = {
     "resnet18": "torchvision:resnet18",
@@ -131,7 +132,7 @@ def random_weights(source: str, photos: Path, path: Path) -> Path:
     """Write random weights with activations as large as trained ones; otherwise gates neither open nor close."""
     torch.manual_seed(0)
     trained = load_trained(source)
-    spec = trained.input
+    spec = require_image(trained.input, source)
     split = index_dataset(photos, unlabeled_ok=True).train
     images = decode(split.take(range(min(SETTLED_ON, len(split)))), spec).images
     x = (torch.from_numpy(images).float() / 255 - torch.tensor(spec.mean)) / torch.tensor(spec.std)

@@ -162,8 +162,10 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     from kdedge_export.metrics.torch_predictions import predict
     from kdedge_export.modalities.image import edge_maps
     from kdedge_export.torch_export import wrap_for_export
+    from kdedge_runtime.modalities.image import require_image
 
     student = load_trained(run, weights=weights, which="best" if run == teacher else "last")
+    spec = require_image(student.input, run)
     if torch.cuda.is_available():
         student.model.cuda()
     held_out, reference = taught_by(teacher, teacher_weights, data, student.input)
@@ -178,7 +180,7 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
         "map_pearson": float(np.nanmean(pearson)),
         "map_pearson_p5": float(np.nanpercentile(pearson, 5)),
         "parameters": student.parameters,
-        "size": student.input.height,
+        "size": spec.height,
     }
     if weights is None:
         record = read_run(Path(run))
@@ -186,7 +188,7 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
         figures |= {"epochs": record.recipe["epochs"], "seconds": record.result["seconds"], "device": record.device}
     boxes = boxes_beside(str(data))
     if boxes is not None:
-        masks = object_masks(boxes, held_out.samples, student.input)
+        masks = object_masks(boxes, held_out.samples, spec)
         named = [index for index, mask in enumerate(masks) if mask is not None]
         images, known = held_out.images[named], [mask for mask in masks if mask is not None]
         maps = predict(train_step, images, held_out.targets[named]).maps

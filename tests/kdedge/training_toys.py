@@ -25,6 +25,7 @@ from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import METRICS
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
+from kdedge.training.augmentation.image_augmenter import ImageAugmenter
 from kdedge.training.builder import build_trainer_parts
 from kdedge.training.compute_device import choose_device
 from kdedge.training.distributed import ProcessGroup
@@ -170,9 +171,8 @@ def tiny_trainer(
     data = load(index_dataset(root), spec)
     train, val = (DeviceImages(side.images, side.targets, compute.device) for side in (data.train, data.val))
     views = AugmentationPlan(
-        config.augmentation,
+        ImageAugmenter(config.augmentation, spec.height, spec.width),
         len(train),
-        train.side,
         compute.device,
         seed=config.seed,
         kept=config.cached_views,

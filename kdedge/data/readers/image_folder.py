@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.samples import FileSample
 from kdedge.data.splits import UNLABELED, Split
-from kdedge.data.unreadable_files import Reason, SkippedFile
+from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import files_below, is_image_file
@@ -97,7 +97,7 @@ def list_folder(root: Path, *, unlabeled_ok: bool) -> DatasetIndex:
     labels = () if flat else _labels(listings)
     splits = {side: listing.split(labels, root) for side, listing in listings.items()}
     images = (FileSample.below(root, path) for listing in listings.values() for path in listing.images)
-    unused: list[tuple[Path, Reason]] = [(path, "of unknown type") for one in listings.values() for path in one.unknown]
+    unused: list[tuple[Path, str]] = [(path, "of unknown type") for one in listings.values() for path in one.unknown]
     if not flat:
         unused += [(path, "outside a class folder") for one in listings.values() for path in one.loose]
     unused += [(path, "outside a class folder") for path in aside]

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
-from kdedge.data.readers.image_folder import check_image_folder, list_folder
-from kdedge.data.readers.webdataset import is_shards, list_shards
+from kdedge.data.readers.image_folder import check_image_folder
+from kdedge.data.readers.webdataset import is_shards
+from kdedge.modalities import TRAINING_MODALITIES, modality_of_dataset
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["check_data_source", "index_dataset"]
@@ -13,7 +14,7 @@ __all__ = ["check_data_source", "index_dataset"]
 def index_dataset(
     data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabeled_ok: bool = False
 ) -> DatasetIndex:
-    """Index a dataset without opening images.
+    """Index a dataset without opening samples; the first modality that reads it determines the kind of samples.
 
     Without a validation split, a hash of each name assigns images to the splits. Frames of one video then fall into
     both splits, and validation overestimates accuracy: split such data manually.
@@ -33,17 +34,7 @@ def index_dataset(
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"The validation fraction must be between 0 and 1, such as 0.2; got {val_fraction}.")
-    text = str(data)
-    if text.startswith(TORCHVISION):
-        from kdedge.data.readers.torchvision_datasets import (
-            list_torchvision,  # brings torchvision, which takes seconds to import
-        )
-
-        collection = list_torchvision(text)
-    elif is_shards(text):
-        collection = list_shards(text, unlabeled_ok=unlabeled_ok)
-    else:
-        collection = list_folder(Path(data), unlabeled_ok=unlabeled_ok)
+    collection = modality_of_dataset(str(data)).index(str(data), unlabeled_ok=unlabeled_ok)
     if collection.split == "hashed":
         return divided(collection, val_fraction=val_fraction, seed=seed)
     return collection
@@ -55,5 +46,7 @@ def check_data_source(data: str) -> None:
     Raises:
         DataError: the folder does not exist.
     """
+    if modality_of_dataset(data) is not TRAINING_MODALITIES["image"]:
+        return
     if not data.startswith(TORCHVISION) and (Path(data).is_dir() or not is_shards(data)):
         check_image_folder(Path(data))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kdedge.data.samples import Sample, file_stamp
+from kdedge.data.samples import ImageSample, file_stamp
 from kdedge.data.splits import UNLABELED
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.files import displayable
@@ -20,7 +20,7 @@ _KEY_AND_SUFFIX = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class TarSample(Sample):
+class TarSample(ImageSample):
     """Image inside a tar file."""
 
     tar: str
@@ -31,7 +31,7 @@ class TarSample(Sample):
         return f"{self.name} in {self.tar}"
 
     def open(self) -> Image.Image:
-        """Open the image; see `Sample.open`."""
+        """Open the image; see `ImageSample.open`."""
         try:
             with Path(self.tar).open("rb") as file:
                 file.seek(self.offset)

@@ -20,7 +20,7 @@ from PIL import Image
 from torchvision import datasets
 
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, fingerprint_of
-from kdedge.data.samples import Sample
+from kdedge.data.samples import ImageSample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, MissingDependency
 from kdedge_runtime.util.images import UnreadableImage
@@ -50,7 +50,7 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True)
-class TorchvisionSample(Sample):
+class TorchvisionSample(ImageSample):
     """Item of a torchvision dataset."""
 
     side: _Side
@@ -60,7 +60,7 @@ class TorchvisionSample(Sample):
         return f"{self.name} of {self.side.kind.__name__} in {self.side.root}"
 
     def open(self) -> Image.Image:
-        """Open the image; see `Sample.open`."""
+        """Open the image; see `ImageSample.open`."""
         try:
             image: Image.Image = self.side.dataset[self.index][0]
         except Exception as error:  # every class reads its files differently

@@ -1,8 +1,10 @@
 """Schedule of augmentation parameters over epochs."""
 
+from typing import Any
+
 import torch
 
-from kdedge.training.augmentation import Augmentation, AugmentationParams, draw_augmentation
+from kdedge.modalities import Augmenter
 
 __all__ = ["AugmentationPlan", "seed_of"]
 
@@ -15,9 +17,8 @@ class AugmentationPlan:
 
     def __init__(
         self,
-        augmentation: Augmentation,
+        augmenter: Augmenter,
         count: int,
-        side: tuple[int, int],
         device: torch.device,
         *,
         seed: int,
@@ -26,26 +27,25 @@ class AugmentationPlan:
         """Initialize the schedule.
 
         Args:
-            augmentation: augmentation settings.
-            count: number of images.
-            side: image height and width in px.
+            augmenter: augmentation of the modality.
+            count: number of samples.
             device: device for augmentation.
             seed: seed of the run.
             kept: number of fixed views shared by all runs, independent of the seed; 0 for fresh parameters.
         """
-        self.augmentation, self.seed, self.kept = augmentation, seed, kept
-        self._count, self._side, self._device = count, side, device
+        self.augmenter, self.seed, self.kept = augmenter, seed, kept
+        self._count, self._device = count, device
 
     def number(self, epoch: int) -> int:
         """Return the index of the fixed view used in an epoch."""
         return epoch % self.kept
 
-    def draw(self, epoch: int) -> AugmentationParams:
-        """Draw the augmentation parameters of all images for an epoch."""
+    def draw(self, epoch: int) -> Any:
+        """Draw the augmentation parameters of all samples for an epoch."""
         seed = seed_of(0, self.number(epoch), 2) if self.kept else seed_of(self.seed, epoch, 2)
         # Drawn on the CPU: GPU models draw different numbers from the same seed.
         generator = torch.Generator().manual_seed(seed)
-        return draw_augmentation(self.augmentation, self._count, *self._side, generator).to(self._device)
+        return self.augmenter.draw(self._count, generator).to(self._device)
 
 
 def seed_of(seed: int, epoch: int, use: int) -> int:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from kdedge.losses.all_class_maps import MOST_PROBABLE
 from kdedge.losses.loss_inputs import ModelOutput
-from kdedge.training.augmentation import augment
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.cuda_graphs import CudaGraphRunner
 from kdedge.training.distributed import ProcessGroup
@@ -161,7 +160,9 @@ class CachedTeacher:
         for index, images in self._images.batches(torch.split(everything, _BATCH)):
             if must_stop():
                 raise StopRequested
-            predictions.append(to_half_precision(self._teacher(augment(images, view.take(index)), wanted)))
+            predictions.append(
+                to_half_precision(self._teacher(self._views.augmenter.apply(images, view.take(index)), wanted))
+            )
             if len(predictions) == 1:
                 self._cache.require_room(predictions[0], count)
             done += len(index)

@@ -58,8 +58,8 @@ class ImageInput(InputSpec):
 
     @property
     def summary(self) -> str:
-        """Width and height in pixels."""
-        return f"{self.width}×{self.height} px"
+        """Width and height in pixels, such as `224 × 224 px`."""
+        return f"{self.width} × {self.height} px"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

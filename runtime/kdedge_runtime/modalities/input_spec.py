@@ -66,7 +66,7 @@ class InputSpec(ABC):
     @property
     @abstractmethod
     def summary(self) -> str:
-        """Short description with units, such as `224×224 px`."""
+        """Short description with units, such as `224 × 224 px`."""
 
     @classmethod
     @abstractmethod

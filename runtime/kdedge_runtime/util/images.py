@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kdedge_runtime.errors import SourceError
+from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.util.arrays import Pixels
 
 __all__ = [
@@ -68,12 +68,11 @@ _TURNED = {
 """Transpositions that swap width and height."""
 
 
-class UnreadableImage(SourceError):
-    """Image file that cannot be decoded. `fault` classifies the reason."""
+class UnreadableImage(UnreadableSample):
+    """Image file that cannot be decoded."""
 
     def __init__(self, message: str, fault: Fault) -> None:
-        super().__init__(message)
-        self.fault: Fault = fault
+        super().__init__(message, fault)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_box_is_in_the_upright_image_for_any_orientation(tmp_path: Path, orienta
     exif[0x0112] = orientation
     Image.fromarray(stored).save(tmp_path / "1.jpg", exif=exif)
     sample = FileSample.below(tmp_path, tmp_path / "1.jpg")
-    assert sample.read().pixels.shape == (40, 80, 3)
+    assert sample.read().values.shape == (40, 80, 3)
     (tmp_path / "boxes.csv").write_text(HEAD + "1.jpg,20,0,60,10\n")
     (mask,) = object_masks(tmp_path / "boxes.csv", [sample], SPEC)
     assert mask is not None

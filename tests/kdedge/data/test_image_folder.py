@@ -186,7 +186,7 @@ class TestHashedSplit:
         folder = index_dataset(tmp_path)
         assert folder.labels == ("\\xfc", "a")
         assert names(folder.train) == {"train/\\xfc/f\\xfcr.png", "train/a/f\\xfcr.png"}
-        assert all(sample.read().pixels.shape == (8, 8, 3) for sample in folder.val.samples)
+        assert all(sample.read().values.shape == (8, 8, 3) for sample in folder.val.samples)
 
     def test_unicode_names_are_normalized(self, tmp_path: Path) -> None:
         val, labels = [], []

@@ -60,7 +60,6 @@ def shuffled(seed: int, size: int = 6) -> list[list[int]]:
 
 def test_stream_describes_the_split(stream: ImageStream, split: Split) -> None:
     assert len(stream) == COUNT
-    assert stream.side == (16, 24)
     assert stream.names == tuple(sample.name for sample in split.samples)
     assert stream.targets.dtype == np.int64
     assert tuple(stream.targets.tolist()) == split.targets

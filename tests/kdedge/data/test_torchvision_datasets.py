@@ -150,7 +150,7 @@ class TestMnist:
         pickled = pickle.dumps(collection.train.samples)
         assert len(pickled) < 100 * len(collection.train)
         copy = pickle.loads(pickled)[5]
-        np.testing.assert_array_equal(copy.read().pixels, collection.train.samples[5].read().pixels)
+        np.testing.assert_array_equal(copy.read().values, collection.train.samples[5].read().values)
 
     @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
     def test_original_files(self, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ class TestListing:
             for name, content in ((f"dir/{n}.{kind}", picture(9, fmt)), (f"dir/{n}.cls", f"{n % 2}\n".encode()))
         }
         collection = index_dataset(write_tar(tmp_path / "a.tar", members))
-        assert {sample.read().pixels.shape for sample in collection.train.samples} == {(10, 12, 3)}
+        assert {sample.read().values.shape for sample in collection.train.samples} == {(10, 12, 3)}
 
     def test_long_names_are_found_in_all_tar_formats(self, tmp_path: Path) -> None:
         for index, tar_format in enumerate((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
@@ -145,7 +145,7 @@ class TestListing:
                 for end, data in (("png", picture(n)), ("cls", b"%d" % (n % 2)))
             }
             collection = index_dataset(write_tar(tmp_path / f"{index}/a.tar", members, tar_format))
-            pixels = [sample.read().pixels[0, 0, 0] for sample in (*collection.train.samples, *collection.val.samples)]
+            pixels = [sample.read().values[0, 0, 0] for sample in (*collection.train.samples, *collection.val.samples)]
             assert sorted(pixels) == [0, 1, 2, 3]
 
     def test_pairs_are_those_of_webdataset(self, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class TestBuild:
             ("no_module", r"no_module returned str\. Expected a torch\.nn\.Module"),
             ("broken", r"broken failed when called as broken\(\): RuntimeError: out of luck"),
             ("no_logits", r"returns a tensor \(1, 8, 30, 30\) for one image\. Expected logits \[1, K\]"),
-            ("one_size", r"does not accept images of 32 × 32 px: .*pretrained_cfg"),
+            ("one_size", r"does not accept an input of shape .*32, 32.*pretrained_cfg"),
         ],
     )
     def test_invalid_models_are_rejected(self, nets: Path, function: str, complaint: str) -> None:

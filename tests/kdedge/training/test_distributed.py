@@ -13,6 +13,7 @@ from kdedge.models.run_folder import BEST, LAST, read_run
 from kdedge.models.weight_files import read_state
 from kdedge.training.augmentation import Augmentation
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
+from kdedge.training.augmentation.image_augmenter import ImageAugmenter
 from kdedge.training.batches import Batch, Batches
 from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.teachers.targets import NoTeacher
@@ -87,7 +88,7 @@ def test_run_of_two_processes_is_usable(runs: dict[int, Path]) -> None:
 def test_parts_of_all_processes_form_the_batches_of_one(scenes: Path, augmentation: Augmentation) -> None:
     recipe = tiny_config(epochs=2, batch_size=12, learning_rate=0.01, loss={"ce": 1.0}, augmentation=augmentation)
     images = tiny_trainer(scenes, recipe).batches.images
-    views = AugmentationPlan(augmentation, len(images), images.side, torch.device("cpu"), seed=0, kept=0)
+    views = AugmentationPlan(ImageAugmenter(augmentation, 32, 32), len(images), torch.device("cpu"), seed=0, kept=0)
 
     def batches(rank: int, size: int) -> list[Batch]:
         group = ProcessGroup(rank, size)

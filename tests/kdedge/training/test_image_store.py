@@ -65,7 +65,7 @@ def test_streamed_batches_equal_in_memory_batches(scenes: Path, monkeypatch: pyt
     both_kept = training_images(index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[:2]
     for streamed, kept in zip(both_streamed, both_kept, strict=True):
         assert isinstance(streamed, StreamedImages) and isinstance(kept, DeviceImages)
-        assert torch.equal(streamed.targets, kept.targets) and streamed.side == kept.side
+        assert torch.equal(streamed.targets, kept.targets)
         order = torch.split(torch.randperm(len(kept), generator=torch.Generator().manual_seed(0)), 7)
         for ours, theirs in zip(streamed.batches(order), kept.batches(order), strict=True):
             assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))

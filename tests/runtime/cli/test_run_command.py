@@ -36,7 +36,7 @@ def test_images_to_jsonl_and_overlays(model_path: Path, photos: Path, tmp_path: 
     assert captured.out == "", "only data on standard output"
     assert [line["label"] for line in _lines(tmp_path / "a.jsonl")] == ["red", "green", "blue"]
     assert sorted(path.name for path in out.iterdir()) == ["1-red.jpg", "2-green.jpg", "3-blue.jpg"]
-    for word in ("onnxruntime", "CPU", "64×64 px", "fp32", "map 8×8 cam", "3 of 3 frames", "0 dropped"):
+    for word in ("onnxruntime", "CPU", "64 × 64 px", "fp32", "map 8×8 cam", "3 of 3 frames", "0 dropped"):
         assert word in captured.err
 
 

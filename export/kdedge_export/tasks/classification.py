@@ -1,0 +1,28 @@
+"""Classification into exactly one of K classes."""
+
+from kdedge_export.metrics import agreement
+from kdedge_export.tasks.export_task import ExportTask, Scores
+from kdedge_runtime.util.arrays import Floats, Integers
+
+__all__ = ["CLASSIFICATION", "ClassificationExport"]
+
+
+class ClassificationExport(ExportTask):
+    """Accuracy and agreement of top-1 classes; divergence of the softmax at temperature 1."""
+
+    has_classes = True
+
+    def correct(self, logits: Floats, values: Integers) -> Scores:
+        """Return 1 if the top-1 class is the ground truth, else 0."""
+        return agreement.is_right(logits, values)
+
+    def agreement(self, reference: Floats, candidate: Floats) -> Scores:
+        """Return 1 if the top-1 classes are equal, else 0."""
+        return agreement.agrees(reference, candidate)
+
+    def divergence(self, reference: Floats, candidate: Floats) -> Scores:
+        """Return the Kullback-Leibler divergence of the softmax."""
+        return agreement.kl_divergence(reference, candidate)
+
+
+CLASSIFICATION = ClassificationExport()

@@ -1,0 +1,34 @@
+"""Interface of a task at export: accuracy, and the agreement of two models' logits."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_runtime.util.arrays import Floats, Integers
+
+__all__ = ["ExportTask", "Scores"]
+
+Scores = NDArray[np.float64]
+"""One score per sample, float64 `[N]`."""
+
+
+class ExportTask(ABC):
+    """Task at export. Logits are float32 `[N, K]`; the ground truth is int64 `[N]`, as in the dataset."""
+
+    @property
+    def has_classes(self) -> bool:
+        """True if the ground truth is a class index, which allows calibration, class tables and localization."""
+        return False
+
+    @abstractmethod
+    def correct(self, logits: Floats, values: Integers) -> Scores:
+        """Return the correctness of each prediction in [0, 1]; 0 for logits that are not finite."""
+
+    @abstractmethod
+    def agreement(self, reference: Floats, candidate: Floats) -> Scores:
+        """Return the agreement of two predictions for each sample in [0, 1]; 0 if either is not finite."""
+
+    @abstractmethod
+    def divergence(self, reference: Floats, candidate: Floats) -> Scores:
+        """Return the divergence of the candidate's distribution from the reference's, in nats, ≥ 0 up to rounding."""

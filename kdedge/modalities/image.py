@@ -1,0 +1,81 @@
+"""Images at training: readers, networks and augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdedge.modalities.training_modality import Augmenter, TrainingModality
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdedge.config.augmentation_settings import Augmentation
+    from kdedge.config.train_config import TrainConfig
+    from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.models.model_spec import ModelSpec
+    from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge_runtime.modalities.image import ImageInput
+
+__all__ = ["IMAGE", "ImageTraining"]
+
+
+class ImageTraining(TrainingModality):
+    """Images in folders, torchvision datasets or WebDataset shards. Parts are imported on first use."""
+
+    def reads(self, data: str) -> bool:
+        """Return True; images are the modality of every dataset that no other reads."""
+        return True
+
+    def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
+        """List a torchvision dataset (`torchvision:NAME:ROOT`), shards, or a folder; see `kdedge.data.readers`."""
+        from kdedge.data.dataset_index import TORCHVISION
+        from kdedge.data.readers.image_folder import list_folder
+        from kdedge.data.readers.webdataset import is_shards, list_shards
+
+        if data.startswith(TORCHVISION):
+            from kdedge.data.readers.torchvision_datasets import list_torchvision  # torchvision takes seconds
+
+            return list_torchvision(data)
+        if is_shards(data):
+            return list_shards(data, unlabeled_ok=unlabeled_ok)
+        return list_folder(Path(data), unlabeled_ok=unlabeled_ok)
+
+    def choose_network(
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+    ) -> tuple[ModelSpec, ImageInput]:
+        """Choose input size and map resolution; see `choose_image_network`."""
+        from kdedge.training.image_network import choose_image_network
+
+        return choose_image_network(request, teachers, collection, on_cpu=on_cpu)
+
+    def build_model(self, model: ModelSpec, spec: ImageInput) -> nn.Module:
+        """Build a network of torchvision, timm, kdedge or the user; see `build_model`."""
+        from kdedge.models.model_registry import build_model
+
+        return build_model(model, spec.height)
+
+    def head_tensors(self, model: ModelSpec, spec: ImageInput) -> tuple[str, ...]:
+        """Return the tensors of the last layer, found without allocating weights; see `head_tensors`."""
+        from kdedge.models.model_registry import head_tensors
+
+        return head_tensors(model.name, spec.height)
+
+    def augmenter(self, settings: Augmentation, spec: ImageInput) -> Augmenter:
+        """Create the augmentation of images; see `ImageAugmenter`."""
+        from kdedge.training.augmentation.image_augmenter import ImageAugmenter
+
+        return ImageAugmenter(settings, spec.height, spec.width)
+
+    def mismatch(self, teacher: ImageInput, spec: ImageInput) -> str | None:
+        """Return a warning about a teacher with a non-square input."""
+        if teacher.height == teacher.width:
+            return None
+        return (
+            f"takes images of {teacher.width} × {teacher.height} px, but students take square images: it receives a "
+            "stretched center crop of each image. Its accuracy on these is printed below."
+        )
+
+
+IMAGE = ImageTraining()

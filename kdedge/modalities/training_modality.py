@@ -1,0 +1,96 @@
+"""Interface of a modality at training: datasets, networks and augmentation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from kdedge.config.augmentation_settings import Augmentation
+    from kdedge.config.train_config import TrainConfig
+    from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.models.model_spec import ModelSpec
+    from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge_runtime.modalities import InputSpec
+
+__all__ = ["Augmenter", "TrainingModality"]
+
+
+class Augmenter(Protocol):
+    """Augmentation of batches on the training device.
+
+    Parameters are drawn as named tuples of tensors with one row per sample, so that they can be selected, moved and
+    divided among processes.
+    """
+
+    @property
+    def settings(self) -> Augmentation:
+        """Settings of the recipe."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Any:
+        """Draw the parameters of every sample of a dataset; row i depends only on the generator and i.
+
+        Returns:
+            Parameters with methods `to(device)` and `take(index)`, see `AugmentationParams`.
+        """
+
+    def apply(self, samples: Tensor, params: Any) -> Tensor:
+        """Augment each sample `[n, *shape]` with its row of parameters; the input is not modified."""
+
+    def draw_mixing(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw the mixing parameters of a batch; called only if `settings.mixes`."""
+
+    def blend(self, samples: Tensor, targets: Tensor, mixing: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Mix every sample except the first with its predecessor, `[1 + n, …]` to `[n, …]`, and their targets."""
+
+
+class TrainingModality(ABC):
+    """Modality at training. `spec` is always the modality's own `InputSpec` class."""
+
+    @abstractmethod
+    def reads(self, data: str) -> bool:
+        """Return True if a dataset location holds samples of this modality."""
+
+    @abstractmethod
+    def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
+        """Index a dataset without opening samples; see `kdedge.data.index_dataset`."""
+
+    @abstractmethod
+    def choose_network(
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+    ) -> tuple[ModelSpec, InputSpec]:
+        """Choose the network and its input.
+
+        Args:
+            request: training options.
+            teachers: teachers, whose preprocessing the student shares.
+            collection: dataset index.
+            on_cpu: True to choose a smaller default size.
+        """
+
+    @abstractmethod
+    def build_model(self, model: ModelSpec, spec: Any) -> nn.Module:
+        """Build a network with random weights, from features `[N, C, h, w]` to logits `[N, K]`."""
+
+    def head_tensors(self, model: ModelSpec, spec: Any) -> tuple[str, ...]:
+        """Return the tensors whose first dimension is the number of outputs, found by building two networks."""
+        from dataclasses import replace
+
+        few, more = (self.build_model(replace(model, classes=count), spec).state_dict() for count in (2, 3))
+        return tuple(tensor for tensor in few if few[tensor].shape != more[tensor].shape)
+
+    @abstractmethod
+    def augmenter(self, settings: Augmentation, spec: Any) -> Augmenter:
+        """Create the augmentation of preprocessed samples.
+
+        Raises:
+            UsageError: the modality does not support a setting.
+        """
+
+    def mismatch(self, teacher: Any, spec: Any) -> str | None:
+        """Return a warning about a teacher whose input differs from the student's; None by default."""
+        return None

@@ -1,0 +1,54 @@
+"""Choose the network of an image model and its input: size and map resolution."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from kdedge.config.defaults import choose_size, requested_stride_factor, stride_factor
+from kdedge.config.train_config import TrainConfig
+from kdedge.data import DatasetIndex, typical_size
+from kdedge.models.model_names import canonical_name
+from kdedge.models.model_registry import build_model, make_spec, pretrained_input
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.pretrained import published_name
+from kdedge.models.stem import output_strides
+from kdedge.models.teacher_source import LoadedTeacher
+from kdedge.training.teachers.teacher_loading import init_source
+from kdedge_runtime.modalities.image import ImageInput, require_image
+
+__all__ = ["choose_image_network"]
+
+
+def choose_image_network(
+    request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+) -> tuple[ModelSpec, ImageInput]:
+    """Choose the model and its input: size from the teacher or the images, and the map resolution.
+
+    Args:
+        request: training options.
+        teachers: teachers; the first one determines the resizing rule.
+        collection: dataset index.
+        on_cpu: True to choose a smaller default size.
+    """
+    name = canonical_name(request.model)
+    natural = pretrained_input(published_name(name, None if request.weights is None else Path(request.weights)))
+    if teachers:
+        # The teacher needs the images resized as in its own training, so the student uses the same rule.
+        geometry = require_image(teachers[0].input, f"The teacher {teachers[0].name}")
+        size = request.size or geometry.height
+    else:
+        # Pretrained weights expect a center crop; a model trained from scratch uses the whole image.
+        geometry = natural if request.weights else replace(natural, crop_fraction=1.0)
+        size = request.size or choose_size(typical_size(collection.train), on_cpu=on_cpu)
+    spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
+    fresh_stem = request.weights is None
+    if request.init == "teacher":
+        init_summary = init_source(teachers).spec
+        fresh_stem = init_summary.fresh_stem
+    plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
+    strides = output_strides(build_model(plain, size), size)
+    if request.output_stride is None:
+        factor = stride_factor(size, strides)
+    else:
+        factor = requested_stride_factor(request.output_stride, strides)
+    return replace(plain, stride_factor=factor), spec_input
