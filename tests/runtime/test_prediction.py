@@ -16,7 +16,7 @@ from kdedge_runtime.sources.source import Frame
 
 FRAME = Frame(7, np.zeros((90, 160, 3), np.uint8), captured_at=100.25, name="a frame")
 MAP = np.random.default_rng(0).normal(size=(1, 8, 8)).astype(np.float32)
-SAID = Explanation(
+EXPLANATION = Explanation(
     logits=np.zeros((1, 3), np.float32),
     probabilities=np.array([[0.25, 0.125, 0.625]], np.float32),
     explained_class=np.array([1]),
@@ -26,7 +26,7 @@ SAID = Explanation(
 
 
 def test_prediction_contains_ranking_map_and_age(model: Model) -> None:
-    prediction = decode_prediction(model, FRAME, SAID, clock=lambda: 100.5)
+    prediction = decode_prediction(model, FRAME, EXPLANATION, clock=lambda: 100.5)
     assert prediction.frame is FRAME
     assert prediction.ranking == (("blue", 0.625), ("red", 0.25), ("green", 0.125))
     assert (prediction.label, prediction.probability, prediction.explained) == ("blue", 0.625, "green")
@@ -38,7 +38,7 @@ def test_prediction_contains_ranking_map_and_age(model: Model) -> None:
 
 
 def test_prediction_without_map_has_no_heat_stats(model: Model) -> None:
-    prediction = decode_prediction(model, FRAME, replace(SAID, saliency_map=None, display=UNMEASURED))
+    prediction = decode_prediction(model, FRAME, replace(EXPLANATION, saliency_map=None, display=UNMEASURED))
     assert (prediction.saliency_map, prediction.heat, prediction.display) == (None, None, UNMEASURED)
 
 
@@ -47,18 +47,20 @@ def test_ties_are_ranked_in_label_order(write_model: Callable[..., Path]) -> Non
     labels = tuple(f"{number}" for number in range(64))
     many = replace(many, metadata=replace(many.metadata, labels=labels))
     probabilities = np.tile(np.array([0.0, 1 / 32], np.float32), 32)[None]
-    prediction = decode_prediction(many, FRAME, replace(SAID, logits=probabilities, probabilities=probabilities))
+    prediction = decode_prediction(many, FRAME, replace(EXPLANATION, logits=probabilities, probabilities=probabilities))
     assert [label for label, _ in prediction.ranking] == ["1", "3", "5"]
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 @pytest.mark.parametrize("with_map", [False, True])
 def test_non_finite_outputs_raise(model: Model, broken: float, with_map: bool) -> None:
-    wrong = SAID.probabilities.copy()
+    wrong = EXPLANATION.probabilities.copy()
     wrong[0, 1] = broken
     with pytest.raises(ModelFileError):
-        decode_prediction(model, FRAME, replace(SAID, probabilities=wrong, saliency_map=MAP if with_map else None))
+        decode_prediction(
+            model, FRAME, replace(EXPLANATION, probabilities=wrong, saliency_map=MAP if with_map else None)
+        )
     odd = MAP.copy()
     odd[0, 3, 3] = broken
     with pytest.raises(ModelFileError):
-        decode_prediction(model, FRAME, replace(SAID, saliency_map=odd))
+        decode_prediction(model, FRAME, replace(EXPLANATION, saliency_map=odd))

@@ -83,7 +83,7 @@ class MeasuredModel:
         """Return at most `most` evenly spaced image indices."""
         return evenly_spaced(len(self.images), most)
 
-    def told(self, what: str, total: int) -> Callable[[int], None]:
+    def start_step(self, what: str, total: int) -> Callable[[int], None]:
         """Report the start of a step and return its progress callback."""
         self.progress(what, 0, total)
         return lambda done: self.progress(what, done, total)
@@ -114,9 +114,9 @@ def measure_sanity(subject: MeasuredModel) -> Sampled[tuple[Sanity, ...]] | None
     chosen = subject.sample(SANE_IMAGES)
     if subject.predictions[subject.shipped].maps is None:
         return None
-    asked = subject.predictions[subject.origin].explained_class[chosen]
-    told = subject.told("sanity checks", len(models))
-    return Sampled(len(chosen), sanity(models, subject.images[chosen], asked, told))
+    requested = subject.predictions[subject.origin].explained_class[chosen]
+    advance = subject.start_step("sanity checks", len(models))
+    return Sampled(len(chosen), sanity(models, subject.images[chosen], requested, advance))
 
 
 def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
@@ -126,10 +126,10 @@ def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
     if count < 2 or found.maps is None or subject.predictions["fp32"].maps is None:
         return None
     chosen = subject.sample(OTHER_CLASS_IMAGES)
-    told = subject.told("maps of other classes", 1)
+    advance = subject.start_step("maps of other classes", 1)
     top = found.logits[chosen].argmax(axis=1)
     compared = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds)
-    told(1)
+    advance(1)
     return compared
 
 
@@ -144,11 +144,11 @@ def measure_localization(
     with_maps = {role: found for role, found in subject.predictions.items() if found.maps is not None}
     if not len(chosen) or not with_maps:
         return None
-    told = subject.told("localization", len(with_maps))
+    advance = subject.start_step("localization", len(with_maps))
     maps: dict[str, Floats] = {}
     for done, (role, found) in enumerate(with_maps.items(), 1):
         maps[role] = _maps_of_the_right_class(subject, role, found, chosen)
-        told(done)
+        advance(done)
     known = [mask for mask in masks if mask is not None and mask.any()]
     shifts = {str(role): shift for role, shift in subject.shifts.items()}
     return Sampled(len(chosen), localize_all(maps, subject.images[chosen], known, shifts))
@@ -164,18 +164,18 @@ def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulne
     if subject.predictions[subject.shipped].maps is None:
         return None
     chosen = subject.sample(FAITH_IMAGES)
-    told = subject.told("faithfulness", (len(maps) + 2) * 2 * len(chosen))
+    advance = subject.start_step("faithfulness", (len(maps) + 2) * 2 * len(chosen))
     classes = subject.predictions[subject.origin].explained_class[chosen]
     some = {str(role): of_all[chosen] for role, of_all in maps.items()}
-    return Sampled(len(chosen), faithfulness(subject.shipped_file, some, subject.images[chosen], classes, told))
+    return Sampled(len(chosen), faithfulness(subject.shipped_file, some, subject.images[chosen], classes, advance))
 
 
 def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]]:
     """Measure predictions and maps on corrupted images."""
     chosen = subject.sample(DISTURBED_IMAGES)
     targets = None if subject.targets is None else subject.targets[chosen]
-    told = subject.told("robustness", len(DISTURBANCES))
-    rows = robustness(subject.models[subject.origin], subject.files, subject.images[chosen], targets, told)
+    advance = subject.start_step("robustness", len(DISTURBANCES))
+    rows = robustness(subject.models[subject.origin], subject.files, subject.images[chosen], targets, advance)
     return Sampled(len(chosen), rows)
 
 

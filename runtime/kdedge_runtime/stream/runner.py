@@ -101,9 +101,9 @@ def run(
     renderer = OverlayRenderer(model.metadata.input, moving=not is_still_source(source), fps=recorded_fps)
     try:
         with outputs.ahead() as ready:
-            for look in ready:
-                prediction = look.prediction(model)
-                renderer.look(prediction)
+            for result in ready:
+                prediction = result.prediction(model)
+                renderer.update_scale(prediction)
                 watched = any(sink.wants_overlay for sink in sinks)
                 if watched:
                     if time.monotonic() - watched_at > _UNWATCHED_S:
@@ -144,7 +144,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     Ignored signals stay ignored, so that `nohup` keeps a run alive when its terminal closes.
     """
 
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
         signal.signal(number, before[number])
 
@@ -152,7 +152,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {int(number): signal.getsignal(number) for number in numbers}
     for number in [number for number, handler in before.items() if handler != signal.SIG_IGN]:
-        signal.signal(number, ask_to_stop)
+        signal.signal(number, request_stop)
     try:
         yield
     finally:
@@ -243,8 +243,8 @@ class _InferenceStage:
         explains = explainer is not None or self._model.has_map
         left_out = self._thinning.before(frame.index) if explains else None
         with self._timer.measure("inference"):
-            asks = explains and left_out is None and explainer is None
-            explanation = self._model.predict(image, settings.class_index, explained=asks)
+            uses_own_map = explains and left_out is None and explainer is None
+            explanation = self._model.predict(image, settings.class_index, explained=uses_own_map)
         if explains and left_out is None:
             probabilities = explanation.probabilities[0]
             best = int(probabilities.argmax())

@@ -20,8 +20,8 @@ def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("name", ["self-test", "bench", "soak"])
 def test_model_commands_require_a_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(name, "--device", "generic", capsys=capsys)
-    assert told.startswith(f"kdedge-run {name}: error: ") and "required: MODEL" in told
+    printed = refused(name, "--device", "generic", capsys=capsys)
+    assert printed.startswith(f"kdedge-run {name}: error: ") and "required: MODEL" in printed
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_every_subcommand_has_its_own_help(name: str, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"], prog="kdedge run")
     assert stopped.value.code == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"usage: kdedge run {name} ") and "%(prog)s" not in told
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: kdedge run {name} ") and "%(prog)s" not in printed
 
 
 def test_model_named_as_a_subcommand_is_given_with_its_folder(
@@ -99,9 +99,9 @@ def test_device_name_prints_its_profile(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_devices_detect_prints_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["devices", "detect"]) == 0
-    told = capsys.readouterr().out
-    assert "CPU" in told and "onnxruntime" in told
-    assert next(line for line in told.splitlines() if line.startswith("profile")).split()[1] in profile_names()
+    printed = capsys.readouterr().out
+    assert "CPU" in printed and "onnxruntime" in printed
+    assert next(line for line in printed.splitlines() if line.startswith("profile")).split()[1] in profile_names()
 
 
 def test_profile_sets_default_source(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
