@@ -1,5 +1,6 @@
 """Commands of `kdedge-run`: required and rejected options."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.cli.main import SUBCOMMANDS, main
+from kdedge_runtime.cli.main import SUBCOMMANDS, build_parser, main
 from kdedge_runtime.devices import load_profile, profile_names, profile_text
+from kdedge_runtime.errors import KdedgeError
 
 
 def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -70,6 +72,26 @@ def test_every_subcommand_has_its_own_help(name: str, capsys: pytest.CaptureFixt
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: kdedge run {name} ") and "%(prog)s" not in printed
+
+
+@pytest.mark.parametrize("name", [None, *SUBCOMMANDS])
+def test_every_option_states_its_default(name: str | None) -> None:
+    options = [action for action in build_parser(name=name)._actions if action.option_strings and not action.required]
+    silent = [action.option_strings for action in options if "(default: " not in (action.help or "")]
+    assert silent == [["-h", "--help"], *([["--version"]] if name is None else [])]
+
+
+def test_help_lists_every_exit_code() -> None:
+    text = build_parser().format_help().partition("exit codes:")[2]
+    assert {int(code) for code in re.findall(r"\d+", text)} == {0, *(error.exit_code for error in errors()), 130}
+
+
+def errors() -> list[type[KdedgeError]]:
+    """Return the root of all errors and its subclasses in the runtime."""
+    found = [KdedgeError]
+    for error in found:
+        found += [child for child in error.__subclasses__() if child.__module__.startswith("kdedge_runtime")]
+    return found
 
 
 def test_model_named_as_a_subcommand_is_given_with_its_folder(
