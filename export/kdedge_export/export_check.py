@@ -51,7 +51,7 @@ def check_against_torch(module: ExportableModel | ClassifierOnly, model: Model) 
 
     Raises:
         KdedgeError: the graph does not match PyTorch, does not explain its top-1 class by default, or rounding errors
-            are too large to tell.
+            are too large to compare them.
     """
     spec, generator = module.spec, np.random.default_rng(0)
     measured = []
@@ -65,8 +65,8 @@ def check_against_torch(module: ExportableModel | ClassifierOnly, model: Model) 
         top = free.logits.argmax(axis=1)
         measured.append(_measure(module, model, images, top, free))
         if model.has_map and free.logits.shape[1] > 1:
-            asked = other_classes(top, free.logits.shape[1])
-            measured.append(_measure(module, model, images, asked, predict(model, images, asked)))
+            other = other_classes(top, free.logits.shape[1])
+            measured.append(_measure(module, model, images, other, predict(model, images, other)))
     _require_exact([found.exact for found in measured])
     logits_error, map_error = (
         max(getattr(found, name) for found in measured) for name in ("logits_error", "map_error")

@@ -75,7 +75,7 @@ def export(
         HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
         UsageError: the suffix is not `.onnx`, or the options are invalid.
-        KdedgeError: the exported graph does not match PyTorch, or rounding errors are too large to tell.
+        KdedgeError: the exported graph does not match PyTorch, or rounding errors are too large to compare them.
     """
     output = Path(output)
     if output.suffix != ".onnx":

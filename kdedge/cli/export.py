@@ -147,9 +147,9 @@ def export(
         "--resize": resize,
         "--crop-fraction": crop_fraction,
     }
-    for option, told in _given(quantizing).items():
+    for option, setting in _given(quantizing).items():
         if not quantize:
-            raise UsageError(f"{told} needs --quantize. Add --quantize, or remove {option}.")
+            raise UsageError(f"{setting} needs --quantize. Add --quantize, or remove {option}.")
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights}
         for option in _given(not_of_files):

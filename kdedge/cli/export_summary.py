@@ -24,49 +24,49 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
     """Print the files, their agreement with PyTorch, and the next command to stderr."""
     console = stderr_console()
 
-    def say(line: str) -> None:
+    def write(line: str) -> None:
         console.print(line, soft_wrap=True)
 
     if result.problems is not None:
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
     spec, outputs = result.metadata.input, result.metadata.outputs
-    say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.summary}")
+    write(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.summary}")
     if result.assumed_input is not None:
-        say(f"  [-] preprocessing: {result.assumed_input}")
-    say(
+        write(f"  [-] preprocessing: {result.assumed_input}")
+    write(
         f"  [✓] logits equal PyTorch's{_but_for(result.logits_error, 'rounding')} on two inputs "
         f"(relative error {result.logits_error:.0e})"
     )
     if result.map_error is not None:
-        looked_at = outputs.head if outputs.target_layer is None else f"{outputs.head} head at {outputs.target_layer}"
-        positions = f"{outputs.method}, {outputs.map_width} × {outputs.map_height}, {looked_at}"
+        explained = outputs.head if outputs.target_layer is None else f"{outputs.head} head at {outputs.target_layer}"
+        positions = f"{outputs.method}, {outputs.map_width} × {outputs.map_height}, {explained}"
         but = _but_for(result.map_error, "rounding and activations that it flips")
-        say(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {positions}")
+        write(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {positions}")
     if result.fit is not None and result.fit.why_not is None:
         half = f"fitted on {result.fit.images:,} validation images, which kdedge validate excludes"
-        say(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
+        write(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
     elif result.fit is not None:
-        say(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
+        write(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
     if result.int8_note is not None and result.tradeoff is not None:
-        print_int8(result, result.int8_note, result.tradeoff, say)
+        print_int8(result, result.int8_note, result.tradeoff, write)
     if result.removed is not None and result.int8 is None:
         why = "it belongs to a different model" if result.tradeoff is None else "it was made for a different goal"
-        say(f"  {result.removed} from an earlier export was removed: {why}")
+        write(f"  {result.removed} from an earlier export was removed: {why}")
     if result.tradeoff is not None and not result.tradeoff.met:
         return
     if result.metadata.outputs.method == NO_MAP:
-        say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
+        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
     elif result.metadata.lineage["student"]["weights"] is None:
-        say("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")
+        write("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")
     elif artifacts.run is None:
         images = "DIR" if data is None else shlex.quote(data)
         held = shlex.join(["kdedge", "validate", str(result.fp32), "--weights", str(weights)])
-        say(f"\nNext: {held} --data {images}")
+        write(f"\nNext: {held} --data {images}")
     elif result.fp32.resolve().parent == artifacts.run.resolve():
         in_its_place = result.fp32.name == "model.onnx"
-        say(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
+        write(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
     else:
-        say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
+        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
 
 
 def check_goal_reached(result: ExportResult) -> None:
@@ -99,30 +99,30 @@ def _but_for(error: float, what: str) -> str:
     return f" up to {what}" if error > TOLERANCE else ""
 
 
-def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, say: Callable[[str], None]) -> None:
+def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, write: Callable[[str], None]) -> None:
     """Print fidelity and latency of the int8 file, line by line."""
     chosen, latency = tradeoff.chosen, note["latency_ms"]
     if tradeoff.goal != FidelityGoal():
         from kdedge.reports.tradeoff_chart import image_path, write_image  # matplotlib loads when it draws
 
-        say("")
+        write("")
         write_image(tradeoff, image_path(result.fp32))
         stderr_console().print(tradeoff_table(tradeoff))
         one = f"one image is {100 / tradeoff.images:.2g} points"
-        say(
+        write(
             f"  measured on {tradeoff.images} training images that were not used for calibration ({one}): "
             f"{image_path(result.fp32)}"
         )
         if (doubt := _not_shown(tradeoff)) is not None:
-            say(f"  {doubt}")
+            write(f"  {doubt}")
     if result.int8 is None:
         return
     kept = f", {len(chosen.float_layers)} of {tradeoff.layers} layers in fp32" if chosen.float_layers else ""
-    say(f"{result.int8}  {_megabytes(result.int8)}, logits and map in fp32{kept}, calibration: {note['calibration']}")
+    write(f"{result.int8}  {_megabytes(result.int8)}, logits and map in fp32{kept}, calibration: {note['calibration']}")
     fidelity = chosen.fidelity
     maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
     arithmetic = note["held_out"]["arithmetic"]
-    say(
+    write(
         f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images "
         f"({arithmetic})"
     )
@@ -132,12 +132,12 @@ def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, s
         stderr_console().print(flagged("warning", fault), soft_wrap=True)
     ratio = latency["fp32"] / latency["int8"]
     verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
-    say(
+    write(
         f"  measured here, one thread: fp32 {latency['fp32']:.2f} ms, int8 {latency['int8']:.2f} ms; "
         f"int8 is {ratio:.2f} × as fast ({verdict} on this machine)"
     )
     if ratio < 1.05:
-        say("  Use the fp32 file on machines like this one: int8 costs accuracy without a speedup.")
+        write("  Use the fp32 file on machines like this one: int8 costs accuracy without a speedup.")
 
 
 def _not_shown(tradeoff: Tradeoff) -> str | None:

@@ -17,15 +17,15 @@ def print_explained(result: ExplainedOnnx, source: Path) -> None:
     """Print the file, its saliency method, the checks, the cost and the next command to stderr."""
     console, file = stderr_console(), result.file
 
-    def say(line: str) -> None:
+    def write(line: str) -> None:
         console.print(line, soft_wrap=True)
 
     size = f"{file.path.stat().st_size / 1e6:.2f} MB"
     if result.cost is None:
-        say(f"{file.path}  {size}: copied unchanged, since {source} already has a saliency map")
+        write(f"{file.path}  {size}: copied unchanged, since {source} already has a saliency map")
     else:
-        say(f"{file.path}  {size}")
-        _say_method(result, console)
+        write(f"{file.path}  {size}")
+        _write_method(result, console)
     if result.left_out:
         note = f"inputs {', '.join(result.left_out)} are not used in {source} and were removed from the exported file"
         console.print(flagged("note", note), soft_wrap=True)
@@ -34,9 +34,9 @@ def print_explained(result: ExplainedOnnx, source: Path) -> None:
         note = f"the file has no class names, so classes are numbered 0 to {last}. Add names with --labels FILE"
         console.print(flagged("note", note), soft_wrap=True)
     if file.metadata is not None:
-        say(f"\nNext: {shlex.join(['kdedge', 'run', str(file.path)])} --source IMAGE")
+        write(f"\nNext: {shlex.join(['kdedge', 'run', str(file.path)])} --source IMAGE")
     else:
-        say(
+        write(
             "\nThe file takes the same input as the original. kdedge run and explain also need its preprocessing, "
             "(pixel / 255 − mean) / std:\n"
             f"  {shlex.join(['kdedge', 'export', '--from-onnx', str(source)])} --mean MEAN --std STD\n"
@@ -48,40 +48,40 @@ def print_explained(result: ExplainedOnnx, source: Path) -> None:
         )
 
 
-def _say_method(result: ExplainedOnnx, console: Console) -> None:
+def _write_method(result: ExplainedOnnx, console: Console) -> None:
     file, cost = result.file, result.cost
 
-    def say(line: str) -> None:
+    def write(line: str) -> None:
         console.print(line, soft_wrap=True)
 
     outputs = file.outputs
     assert cost is not None
     same = "bit-exact" if file.output_error == 0 else f"relative error {file.output_error:.0e}"
-    say(f"  [✓] original outputs are unchanged ({same})")
+    write(f"  [✓] original outputs are unchanged ({same})")
     name = SALIENCY_METHODS[outputs.method].title
     why = f" ({file.no_derivative_of} is not differentiable here)" if file.no_derivative_of else ""
     if file.map_error is None:
-        say(f"  [✓] map: {name}{why}, as in the original file")
+        write(f"  [✓] map: {name}{why}, as in the original file")
     elif file.is_map_confirmed:
         against = {"reciprocam": "masked forward passes", "eigencam": "its definition"}.get(
             outputs.method, "finite differences of the logits"
         )
-        say(f"  [✓] map: {name}{why}, matches {against} (relative error {file.map_error:.0e})")
+        write(f"  [✓] map: {name}{why}, matches {against} (relative error {file.map_error:.0e})")
     else:
-        say(f"  map: {name}{why}")
+        write(f"  map: {name}{why}")
         note = (
             "the logits are too coarse to confirm the map numerically: relative error "
             f"{file.map_error:.0e}, {CONFIRMED:.0e} is required"
         )
         console.print(flagged("warning", note), soft_wrap=True)
     if outputs.method == "reciprocam":
-        say("      it evaluates the layers after the target layer once per map position, to get each position's logit")
+        write("      it evaluates the layers after the target layer once per map position, for each position's logit")
     positions = f"{outputs.map_width} × {outputs.map_height} map, " if outputs.map_width else ""
-    say(f"      {positions}{outputs.head} head, target layer {outputs.target_layer}")
+    write(f"      {positions}{outputs.head} head, target layer {outputs.target_layer}")
     time = f"{cost.latency:.2f} × the latency" if cost.latency >= 1 else "no measurable latency"
-    say(f"  cost of the map: {cost.macs:.3f} × the MACs and {time} (measured here, one thread)")
+    write(f"  cost of the map: {cost.macs:.3f} × the MACs and {time} (measured here, one thread)")
     if cost.front_latency is not None:
         front = f"{cost.front_latency:.2f} × the latency" if cost.front_latency >= 1 else "no measurable latency"
-        say(f"  cost of uint8 input: {front}, compared with the file's own input")
+        write(f"  cost of uint8 input: {front}, compared with the file's own input")
     if cost.is_busy:
         console.print(flagged("note", BUSY), soft_wrap=True)

@@ -35,10 +35,10 @@ def print_inspected(inspected: ModelInspection, page: Path) -> None:
         typer.echo(f"{left}  {right}".rstrip())
     console = stderr_console()
 
-    def say(line: str) -> None:
+    def write(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    say(
+    write(
         f"{inspected.path}  {inspected.bytes / 1e6:.2f} MB, {large(structure.parameters)} parameters, "
         f"{large(structure.macs)} MACs per image; {times.whole_ms:.2f} ms here on one thread (profiled)"
     )
@@ -47,7 +47,7 @@ def print_inspected(inspected: ModelInspection, page: Path) -> None:
     if inspected.seen is not None:
         decision, labels = inspected.seen.decision, inspected.seen.labels
         predictions = ", ".join(f"{labels[index]} {100 * share:.1f} %" for index, share in decision.ranking[:3])
-        say(f"{inspected.seen.name}: {predictions}; explained: {labels[decision.explained_class]}")
+        write(f"{inspected.seen.name}: {predictions}; explained: {labels[decision.explained_class]}")
         for stage in decision.stages:
             height, width = stage.positions
             evidence = stage.evidence
@@ -56,10 +56,10 @@ def print_inspected(inspected: ModelInspection, page: Path) -> None:
             )
             first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in evidence.channels[:3])
             beside = "" if evidence.beside is None else f"; {100 * evidence.beside:.0f} % in non-patch tokens"
-            say(
+            write(
                 f"  {width} × {height}{reader}  {stage.way}: half of the attribution in {evidence.channels_for(0.5)} "
                 f"of {len(evidence.shares)} channels; {first}{beside}  {stage.tensor}"
             )
     if inspected.why_not_seen is not None:
         console.print(flagged("note", inspected.why_not_seen), soft_wrap=True)
-    say(f"\npage: {page}")
+    write(f"\npage: {page}")

@@ -47,7 +47,7 @@ STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 10
 CAMERA_FRAMES = 240
 _MARKER = "demo.json"
 
-Say = Callable[[str], None]
+PrintHeading = Callable[[str], None]
 Masks = NDArray[np.bool_]
 
 
@@ -83,13 +83,13 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(out: Path, callback: RunCallback, say: Say) -> DemoResult:
+def run_demo(out: Path, callback: RunCallback, print_heading: PrintHeading) -> DemoResult:
     """Render scenes, train a teacher, distill, export, quantize, validate, and run on a synthetic camera.
 
     Args:
         out: output folder; an earlier demo in it is replaced.
         callback: training callback.
-        say: prints a heading.
+        print_heading: prints a heading.
 
     Raises:
         UsageError: `out` holds something other than an earlier demo.
@@ -98,22 +98,22 @@ def run_demo(out: Path, callback: RunCallback, say: Say) -> DemoResult:
     started = time.monotonic()
     _clear(out)
     scenes = TRAIN_SCENES + VAL_SCENES + UNSEEN_SCENES
-    say(f"1/6  Render {len(LABELS) * scenes:,} scenes of {len(LABELS)} classes")
+    print_heading(f"1/6  Render {len(LABELS) * scenes:,} scenes of {len(LABELS)} classes")
     data, unseen = out / "scenes", out / "unseen"
     _render(data, TRAIN_SCENES, VAL_SCENES, seed=0)
     masks = _render(unseen, 1, UNSEEN_SCENES, seed=1)  # a dataset needs a training split
-    say("2/6  Train a teacher")
+    print_heading("2/6  Train a teacher")
     plan = TrainConfig(str(data), TEACHER, size=SIZE_PX, batch_size=64)
     teacher, student = str(out / "teacher"), str(out / "student")
     _train(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), callback)
-    say("3/6  Distill a student with saliency-map supervision")
+    print_heading("3/6  Distill a student with saliency-map supervision")
     plan = replace(plan, model=STUDENT, teacher=(teacher,), epochs=STUDENT_EPOCHS)
     _train(plan, Path(student), callback)
-    say("4/6  Export to ONNX, fp32 and int8")
+    print_heading("4/6  Export to ONNX, fp32 and int8")
     exported = export_model(student, with_int8=True, profile=load_profile("generic"))
-    say("5/6  Validate predictions and maps")
+    print_heading("5/6  Validate predictions and maps")
     validation = validate_model(student, data=str(unseen))
-    say(f"6/6  Run on a synthetic camera for {CAMERA_FRAMES} frames")
+    print_heading(f"6/6  Run on a synthetic camera for {CAMERA_FRAMES} frames")
     right = _watch(validation.model, out)
     assert exported.int8 is not None
     latencies = {"fp32": _file_latency(exported.fp32), "int8": _file_latency(exported.int8)}

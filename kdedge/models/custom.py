@@ -90,7 +90,7 @@ def make(name: str, classes: int | None = None) -> nn.Module:
             model = factory(**arguments)
         except Exception as error:  # user code
             called = ", ".join(f"{key}={value}" for key, value in arguments.items())
-            raise UsageError(f"{name} failed when called as {function}({called}): {_said(error)}") from error
+            raise UsageError(f"{name} failed when called as {function}({called}): {_summary(error)}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"{name} returned {type(model).__name__}. Expected a torch.nn.Module that returns logits.")
     return model
@@ -113,7 +113,7 @@ def count_classes(name: str, model: nn.Module, example: Tensor) -> int:
             logits = model(example.to(device))
     except Exception as error:  # user code
         raise UsageError(
-            f"The model of {name} does not accept an input of shape {tuple(example.shape)}: {_said(error)}. Choose "
+            f"The model of {name} does not accept an input of shape {tuple(example.shape)}: {_summary(error)}. Choose "
             'another size, or set model.pretrained_cfg = {"input_size": (3, HEIGHT, WIDTH)} in the factory.'
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
@@ -147,7 +147,7 @@ class _SourceLoader(SourceFileLoader):
 
 
 def _module(path: Path) -> ModuleType:
-    """Load a file once under a unique module name; compilers look modules up by name."""
+    """Load a file once under a unique module name; compilers find modules by name."""
     content = path.read_bytes()
     name = "kdedge_factory_" + hashlib.sha256(bytes(path) + content).hexdigest()[:16]
     if name in sys.modules:
@@ -164,7 +164,7 @@ def _module(path: Path) -> ModuleType:
             del sys.modules[name]
             if isinstance(error, KeyboardInterrupt):
                 raise
-            raise UsageError(f"{path} cannot be loaded: {_said(error)}") from error
+            raise UsageError(f"{path} cannot be loaded: {_summary(error)}") from error
     return module
 
 
@@ -192,5 +192,5 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.modules.update(hidden)
 
 
-def _said(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(".: ")

@@ -1,4 +1,4 @@
-"""Model names with their libraries. A name is looked up in the library itself, which imports torch."""
+"""Model names with their libraries. Names are searched in the library itself, which imports torch."""
 
 import difflib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ __all__ = ["canonical_name", "import_timm", "networks_of"]
 
 
 def canonical_name(name: str) -> str:
-    """Return a model's name with its library; bare names are looked up among the small networks, then in torchvision.
+    """Return a model's name with its library; bare names are searched among the small networks, then in torchvision.
 
     The file of a factory is made absolute and loaded.
 
@@ -89,15 +89,15 @@ def import_timm() -> Any:
     return timm
 
 
-def _torchvision_names(asked: str) -> list[str]:
+def _torchvision_names(requested: str) -> list[str]:
     """Return model names, with the tags of published weights if a tag is given: `resnet50.IMAGENET1K_V1`."""
     networks = networks_of("torchvision")
-    network, dot, _ = asked.partition(".")
+    network, dot, _ = requested.partition(".")
     tagged = [f"{network}.{tag}" for tag in torchvision_tags(network)] if dot and network in networks else []
     return [*networks, *tagged]
 
 
-def _timm_names(asked: str) -> list[str]:
+def _timm_names(requested: str) -> list[str]:
     """Return model names, with the tags of published weights if a tag is given: `resnet18.a1_in1k`."""
     timm = import_timm()
-    return [*timm.list_models(), *(timm.list_models(include_tags=True) if "." in asked else ())]
+    return [*timm.list_models(), *(timm.list_models(include_tags=True) if "." in requested else ())]

@@ -163,8 +163,8 @@ class OnnxClassifier:
         feed = _feed(images, self.port, self.normalize.to(images.device))
         has_map = self.has_map if class_index is None else self.explains_any
         wanted = [self.logits_output, MAP] if has_map else [self.logits_output]
-        asked = {CLASS: np.array([class_index])} if has_map and class_index is not None else {}
-        predictions = _run(self.path, self._session_for(images.device), wanted, self.port, feed, asked)
+        class_feed = {CLASS: np.array([class_index])} if has_map and class_index is not None else {}
+        predictions = _run(self.path, self._session_for(images.device), wanted, self.port, feed, class_feed)
         logits = torch.from_numpy(predictions[self.logits_output]).to(images.device)
         if self.gives_probabilities:
             logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()

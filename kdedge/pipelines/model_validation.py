@@ -175,7 +175,7 @@ def _validation_set(
 ) -> ValidationSet:
     # Decoded for the trained input, not the file's input, so that a wrong input in the file is detected.
     decoded, part = read_validation_split(collection, files.input, progress)
-    notes += [str(told) for told in (part, decoded.problems) if told]
+    notes += [str(note) for note in (part, decoded.problems) if note]
     labels = _labels(files)
     return ValidationSet(
         images=decoded.images,

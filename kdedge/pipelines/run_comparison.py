@@ -52,7 +52,7 @@ def compare_runs(
     """
     runs = read_histories(folders)
     groups = group_by_seed(runs)
-    questions, notes = PredictionQueries(data, len(runs) + len(_absent_teachers(runs)), progress), _Notes()
+    predictor, notes = PredictionQueries(data, len(runs) + len(_absent_teachers(runs)), progress), _Notes()
     parameters: dict[str, int] = {}
     predictions: list[RunPredictions] = []
     for run in runs:
@@ -62,7 +62,7 @@ def compare_runs(
         try:
             trained = load_trained(str(run.folder))
             parameters[run.name] = trained.parameters
-            prediction = questions.ask(run.name, trained, run)
+            prediction = predictor.evaluate(run.name, trained, run)
         except KdedgeError as error:
             notes.add(f"only recorded metrics are shown, no predictions. {error}", run.name)
             continue
@@ -74,14 +74,14 @@ def compare_runs(
         if prediction.images.part is not None:
             notes.add(f"classes and images cover {prediction.images.part}", run.name)
         predictions.append(prediction)
-    asked = {prediction.title for prediction in predictions}
+    predicted = {prediction.title for prediction in predictions}
     teachers = []
-    for origin, run in _absent_teachers([run for run in runs if run.name in asked]).values():
+    for origin, run in _absent_teachers([run for run in runs if run.name in predicted]).values():
         title = origin.name if "teacher" in origin.name else f"{origin.name} (teacher)"
         try:
             teacher = load_origin(origin.source, origin.weights, origin.sha256).model
             model_of = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)
-            teachers.append(questions.ask(title, model_of, run))
+            teachers.append(predictor.evaluate(title, model_of, run))
         except KdedgeError as error:
             notes.add(f"excluded from the images. {error}", f"teacher {origin.name}")
     return RunComparison(

@@ -62,10 +62,10 @@ class PredictionQueries:
     models: int
     """Number of models to evaluate, for the progress."""
     progress: ProgressCallback
-    _asked: int = field(default=0, init=False)
+    _evaluated: int = field(default=0, init=False)
     _read: dict[tuple[str, InputSpec], EvaluatedImages] = field(default_factory=dict, init=False)
 
-    def ask(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> RunPredictions:
+    def evaluate(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> RunPredictions:
         """Predict the validation images and explain the ground-truth class of each.
 
         Args:
@@ -79,14 +79,14 @@ class PredictionQueries:
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
         images = self._images(self.data or run.data, spec)
         right, total = _right(images, run.record.labels), len(images.names)
-        before, all_models = self._asked * total, self.models * total
+        before, all_models = self._evaluated * total, self.models * total
         predictions = predict(
             trained if isinstance(trained, Model) else _module(trained),
             images.images,
             right,
             progress=lambda done: self.progress("evaluating models", before + done, all_models),
         )
-        self._asked += 1
+        self._evaluated += 1
         return RunPredictions(title, images, run.record.labels, predictions)
 
     def _images(self, source: str, spec: InputSpec) -> EvaluatedImages:

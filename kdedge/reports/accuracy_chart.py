@@ -32,7 +32,7 @@ class AccuracyChart(NamedTuple):
     """Names of runs without that quantity."""
 
 
-def accuracy_chart(groups: Sequence[SeedGroup], looks: Mapping[str, RunStyle]) -> AccuracyChart | None:
+def accuracy_chart(groups: Sequence[SeedGroup], styles: Mapping[str, RunStyle]) -> AccuracyChart | None:
     """Plot top-1 over map Pearson, one point per run.
 
     Agreement replaces map Pearson if fewer than two runs have maps. Returns None if fewer than two have agreement. The
@@ -45,7 +45,7 @@ def accuracy_chart(groups: Sequence[SeedGroup], looks: Mapping[str, RunStyle]) -
             left_out = tuple(run.name for run in runs if run.name not in points)
             words = "map Pearson" if over is _MAPS else "agreement"
             unit = "" if over is _MAPS else ", %"
-            return AccuracyChart(_chart(groups, looks, points, words, unit), words, left_out)
+            return AccuracyChart(_chart(groups, styles, points, words, unit), words, left_out)
     return None
 
 
@@ -56,21 +56,21 @@ def _point(run: RunHistory, over: Column) -> _Point | None:
 
 @chart_style()
 def _chart(
-    groups: Sequence[SeedGroup], looks: Mapping[str, RunStyle], points: Mapping[str, _Point], words: str, unit: str
+    groups: Sequence[SeedGroup], styles: Mapping[str, RunStyle], points: Mapping[str, _Point], words: str, unit: str
 ) -> Markup:
     shown = [(group, names) for group in groups if (names := [run.name for run in group.runs if run.name in points])]
     chart = Chart(_WIDTH, max(_LEAST_HEIGHT, _LEGEND_ROW * len(shown) + 30), f"Top-1 over {words}")
     axes = chart.axes()
     handles = []
     for group, names in shown:
-        color = COLORS[looks[names[0]].color_name]
+        color = COLORS[styles[names[0]].color_name]
         if len(names) > 1:
             xs, ys = zip(*(points[name] for name in names), strict=True)
             axes.errorbar(fmean(xs), fmean(ys), xerr=stdev(xs), yerr=stdev(ys), color=color, elinewidth=1)
         for name in names:
             (mark,) = axes.plot(
                 *points[name],
-                looks[name].marker,
+                styles[name].marker,
                 color=color,
                 markersize=9,
                 label=_clipped(group.name),

@@ -36,7 +36,7 @@ class Leader:
 
 def render_page(comparison: RunComparison) -> str:
     """Render the complete page as HTML, without scripts or external resources."""
-    looks, predictions = styles_of_runs(comparison.groups), comparison.predictions
+    styles, predictions = styles_of_runs(comparison.groups), comparison.predictions
     settings = run_settings(comparison)
     return render(
         "kdedge.reports",
@@ -45,12 +45,12 @@ def render_page(comparison: RunComparison) -> str:
         doubts=comparison.doubts,
         notes=comparison.notes,
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        looks=looks,
+        styles=styles,
         shared=settings.shared,
-        runs_table=runs_table(comparison, settings, looks),
-        groups_table=groups_table(comparison, looks),
-        curves=learning_curves(comparison.runs, looks),
-        accuracy=accuracy_chart(comparison.groups, looks),
+        runs_table=runs_table(comparison, settings, styles),
+        groups_table=groups_table(comparison, styles),
+        curves=learning_curves(comparison.runs, styles),
+        accuracy=accuracy_chart(comparison.groups, styles),
         compared=[one.title for one in predictions],
         classes=class_rows(predictions) if predictions else [],
         smallest_class=min(Counter(predictions[0].images.targets.tolist()).values()) if predictions else 0,

@@ -48,7 +48,7 @@ _QUANTITIES = (
 )
 
 
-def learning_curves(runs: Sequence[RunHistory], looks: Mapping[str, RunStyle]) -> list[LearningCurves]:
+def learning_curves(runs: Sequence[RunHistory], styles: Mapping[str, RunStyle]) -> list[LearningCurves]:
     """Draw one chart per recorded quantity: one line per run over its epochs, with a dot at its best epoch.
 
     The training loss is omitted, because sums of different terms are not comparable.
@@ -57,7 +57,7 @@ def learning_curves(runs: Sequence[RunHistory], looks: Mapping[str, RunStyle]) -
     for quantity in _QUANTITIES:
         lines = {number: points for number, run in enumerate(runs) if (points := _points(run, quantity))}
         if lines:
-            charts.append(LearningCurves(quantity.title, quantity.note, _chart(quantity, lines, runs, looks)))
+            charts.append(LearningCurves(quantity.title, quantity.note, _chart(quantity, lines, runs, styles)))
     return charts
 
 
@@ -72,18 +72,18 @@ def _points(run: RunHistory, quantity: _Quantity) -> _Points:
 
 @chart_style()
 def _chart(
-    quantity: _Quantity, lines: Mapping[int, _Points], runs: Sequence[RunHistory], looks: Mapping[str, RunStyle]
+    quantity: _Quantity, lines: Mapping[int, _Points], runs: Sequence[RunHistory], styles: Mapping[str, RunStyle]
 ) -> Markup:
     chart = Chart(_WIDTH, _HEIGHT, f"{quantity.title} over epochs")
     axes = chart.axes()
     for number, points in lines.items():
-        run, look = runs[number], looks[runs[number].name]
+        run, style = runs[number], styles[runs[number].name]
         best = int((run.best or {}).get("epoch", 0))
         (line,) = axes.plot(
             list(points),
             list(points.values()),
-            color=COLORS[look.color_name],
-            linestyle=(0, look.dashes) if look.dashes else "-",
+            color=COLORS[style.color_name],
+            linestyle=(0, style.dashes) if style.dashes else "-",
             marker="o",
             markevery=[list(points).index(best)] if best in points else [],
             markerfacecolor=COLORS["paper"],

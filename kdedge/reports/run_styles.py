@@ -40,12 +40,12 @@ class RunStyle:
 
 def styles_of_runs(groups: Sequence[SeedGroup]) -> dict[str, RunStyle]:
     """Assign a style to each run, by name; the first 40 are distinct."""
-    looks: dict[str, RunStyle] = {}
+    styles: dict[str, RunStyle] = {}
     for number, group in enumerate(groups):
         for run in group.runs:
             # Any style in the group's color, then any free combination. Combinations repeat after 40 runs.
             wanted = [RunStyle(number % len(RUN_COLORS), style) for style in range(len(_DASHES))]
             others = [RunStyle(color, style) for style, color in product(range(len(_DASHES)), range(len(RUN_COLORS)))]
-            taken = set(looks.values())
-            looks[run.name] = next((look for look in [*wanted, *others] if look not in taken), wanted[0])
-    return looks
+            taken = set(styles.values())
+            styles[run.name] = next((one for one in [*wanted, *others] if one not in taken), wanted[0])
+    return styles

@@ -26,7 +26,7 @@ class RunRow:
     """One run, or one group of runs."""
 
     name: str
-    look: RunStyle
+    style: RunStyle
     cells: tuple[str, ...]
     settings: tuple[str, ...] = ()
     """Values of the settings that differ between runs."""
@@ -44,7 +44,7 @@ class RunTable:
     rows: tuple[RunRow, ...]
 
 
-def runs_table(comparison: RunComparison, settings: RunSettings, looks: Mapping[str, RunStyle]) -> RunTable:
+def runs_table(comparison: RunComparison, settings: RunSettings, styles: Mapping[str, RunStyle]) -> RunTable:
     """Return one row per run: metrics, duration, and the settings that differ between runs."""
     columns = columns_of(comparison.runs)
     rows = []
@@ -52,7 +52,7 @@ def runs_table(comparison: RunComparison, settings: RunSettings, looks: Mapping[
         figures = (format_figure(column.key, figure_of(run, column)) or NONE for column in columns)
         cells = (f"{run.epochs_done} of {run.record.recipe['epochs']}", *figures, duration(run.seconds))
         texts = tuple(values[number] or NONE for values in settings.differing.values())
-        rows.append(RunRow(run.name, looks[run.name], cells, texts))
+        rows.append(RunRow(run.name, styles[run.name], cells, texts))
     return RunTable(
         spans=(("", 2), *_spans(columns), ("", 1 + len(settings.differing))),
         headings=("run", "epochs", *(FIGURES[column.key] for column in columns), "time"),
@@ -61,7 +61,7 @@ def runs_table(comparison: RunComparison, settings: RunSettings, looks: Mapping[
     )
 
 
-def groups_table(comparison: RunComparison, looks: Mapping[str, RunStyle]) -> RunTable | None:
+def groups_table(comparison: RunComparison, styles: Mapping[str, RunStyle]) -> RunTable | None:
     """Return mean and standard deviation per group of seeds; None if every group has one run."""
     if all(len(group.runs) == 1 for group in comparison.groups):
         return None
@@ -69,7 +69,7 @@ def groups_table(comparison: RunComparison, looks: Mapping[str, RunStyle]) -> Ru
     rows = []
     for group in comparison.groups:
         figures = (format_spread(column.key, group_figure(group, column)) or NONE for column in columns)
-        rows.append(RunRow(group.name, looks[group.runs[0].name], (str(len(group.runs)), *figures)))
+        rows.append(RunRow(group.name, styles[group.runs[0].name], (str(len(group.runs)), *figures)))
     headings = ("runs", "n", *(FIGURES[column.key] for column in columns))
     return RunTable((("", 2), *_spans(columns)), headings, (), tuple(rows))
 

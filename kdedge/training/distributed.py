@@ -74,9 +74,9 @@ class ProcessGroup:
         """Broadcast the main process's values, since measurements differ between processes."""
         if self.size == 1:
             return values
-        said: list[object] = [values]
-        dist.broadcast_object_list(said)
-        agreed: list[float] = said[0]  # type: ignore[assignment]
+        shared: list[object] = [values]
+        dist.broadcast_object_list(shared)
+        agreed: list[float] = shared[0]  # type: ignore[assignment]
         return agreed
 
     def stack(self, value: Tensor) -> Tensor:

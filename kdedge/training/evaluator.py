@@ -35,12 +35,12 @@ class EvalOutputs:
 
 
 def evaluate(
-    look: Callable[[Tensor, int | Tensor], ModelOutput], store: ImageStore, wanted: int | Tensor, group: ProcessGroup
+    forward: Callable[[Tensor, int | Tensor], ModelOutput], store: ImageStore, wanted: int | Tensor, group: ProcessGroup
 ) -> EvalOutputs:
     """Evaluate a model on images and gather the outputs of all processes.
 
     Args:
-        look: forward function, see `Teacher`.
+        forward: forward function, see `Teacher`.
         store: N images.
         wanted: classes to explain, int64 `[N, 1]`; 1 explains each image's top class.
         group: processes; each evaluates its share.
@@ -49,7 +49,7 @@ def evaluate(
     # Gathering needs equal counts in all processes: pad with the last image.
     places = torch.arange(-(-count // group.size) * group.size, device=store.targets.device).clamp_max_(count - 1)
     predictions = [
-        look(images, wanted if isinstance(wanted, int) else wanted[index])
+        forward(images, wanted if isinstance(wanted, int) else wanted[index])
         for index, images in store.batches(torch.split(group.shard(places), _BATCH))
     ]
     maps = [prediction.maps[:, 0] for prediction in predictions if prediction.maps is not None]

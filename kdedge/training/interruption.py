@@ -37,11 +37,11 @@ def stop_requests() -> Iterator[StopSignal]:
         yield stop
         return
 
-    def ask(number: int, _: FrameType | None) -> None:
+    def request_stop(number: int, _: FrameType | None) -> None:
         stop.signal = stop.signal or number
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:

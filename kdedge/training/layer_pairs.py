@@ -31,14 +31,14 @@ def pair_layers(
         UsageError: A path is not a layer with an output `[N, C, h, w]`, or there are no layers to compare.
     """
     theirs, ours = _shapes(teacher)[1], _shapes(student)[1]
-    for path, outputs, who in (
+    for path, outputs, role in (
         *((p, ours, "student") for p in given),
         *((p, theirs, "teacher") for p in given.values()),
     ):
         if path not in outputs:
             raise UsageError(
-                f"The {who} has no layer {path!r} with an output of [N, C, h, w]. Its stages end in: "
-                f"{', '.join(stages(student if who == 'student' else teacher))}."
+                f"The {role} has no layer {path!r} with an output of [N, C, h, w]. Its stages end in: "
+                f"{', '.join(stages(student if role == 'student' else teacher))}."
             )
     if given:
         return tuple(given.items())

@@ -29,7 +29,7 @@ def summarize_plan(
 ) -> list[tuple[str, str]]:
     """Return the resolved plan as (name, value with its reason), printed before training."""
 
-    def said(option: Any, why: str) -> str:
+    def reason(option: Any, why: str) -> str:
         return "as requested" if option is not None else why
 
     train_step, batches, evaluator, config = trainer.train_step, trainer.batches, trainer.evaluator, trainer.config
@@ -45,7 +45,7 @@ def summarize_plan(
     ]
     positions = train_step.student.map_size
     why_size = "as the teacher's" if teachers else "from the image sizes and the device"
-    lines.append(("input", f"{train_step.student.spec.summary} ({said(request.size, why_size)})"))
+    lines.append(("input", f"{train_step.student.spec.summary} ({reason(request.size, why_size)})"))
     assumed = _assumed_input(request, teachers, spec.name)
     if assumed is not None:
         lines.append(("prepared", assumed))
@@ -53,14 +53,14 @@ def summarize_plan(
         stem = (
             f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
         )
-        lines.append(("map", f"{positions[0]} × {positions[1]} ({said(request.output_stride, stem)})"))
+        lines.append(("map", f"{positions[0]} × {positions[1]} ({reason(request.output_stride, stem)})"))
     if init_summary is not None:
         lines.append(
             ("start", f"{init_summary.copied} of {init_summary.total} tensors from the teacher, others random")
         )
     why_recipe = "from the number of images" if teachers else "without a teacher"
     lines += [
-        ("recipe", f"{recipe_name} ({said(request.recipe, why_recipe)})"),
+        ("recipe", f"{recipe_name} ({reason(request.recipe, why_recipe)})"),
         ("loss", _loss(config)),
         ("augment", _augmentation(config.augmentation)),
     ]

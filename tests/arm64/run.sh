@@ -24,7 +24,7 @@ command -v debootstrap >/dev/null || skip "needs debootstrap (apt install deboot
 QEMU=$(command -v qemu-aarch64-static || true)
 [ "$(uname -m)" = aarch64 ] || [ -n "$QEMU" ] || skip "needs qemu (apt install qemu-user-static)"
 
-# The kernel hands ARM programs to qemu. Where nobody has told it to, tell it for the time of this run.
+# The kernel hands ARM programs to qemu. Where that is not configured, configure it for the time of this run.
 BINFMT=/proc/sys/fs/binfmt_misc
 if [ "$(uname -m)" != aarch64 ] && ! [ -e "$BINFMT/qemu-aarch64" ]; then
     [ -e "$BINFMT/register" ] || mount -t binfmt_misc binfmt_misc "$BINFMT" || skip "the kernel has no binfmt_misc"

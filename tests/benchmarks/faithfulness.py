@@ -79,22 +79,22 @@ def main() -> None:
     parser.add_argument("--name")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     allow_content(file_sha256(Path(__file__).with_name("heads.py")))
-    trained = load_trained(asked.model, weights=asked.weights)
-    images = chosen_images(asked.data, require_image(trained.input, asked.model), asked.images)
+    trained = load_trained(options.model, weights=options.weights)
+    images = chosen_images(options.data, require_image(trained.input, options.model), options.images)
     print(
         f"{'method':12} {'insertion':>9} {'deletion':>8} {'difference':>22} {'against gradcam':>24} "
         f"{'occlusion r':>22} quarter"
     )
-    for row in rows(asked.name or asked.model, trained, images):
+    for row in rows(options.name or options.model, trained, images):
         print(
             f"{row.method:12} {row.insertion:9.3f} {row.deletion:8.3f} {_interval(row.difference):>22} "
             f"{_interval(row.against_gradcam):>24} {_interval(row.occlusion_pearson):>22} {row.quarter:6.0%}",
             flush=True,
         )
-        if asked.json is not None:
-            with asked.json.open("a", encoding="utf-8") as file:
+        if options.json is not None:
+            with options.json.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(vars(row)) + "\n")
 
 
@@ -109,7 +109,7 @@ def chosen_images(folder: Path, spec: ImageInput, count: int) -> Pixels:
 def rows(name: str, trained: TrainedModel, images: Pixels) -> Iterator[Row]:
     """Measure every method that the model supports, and the baselines."""
     with tempfile.TemporaryDirectory() as folder:
-        model, head = judge(trained, Path(folder) / "judge.onnx")
+        model, head = exported_model(trained, Path(folder) / "judge.onnx")
         logits = predict(model, images).logits
         classes = logits.argmax(axis=1)
         maps = dict(method_maps(trained, images, classes, Path(folder)))
@@ -143,7 +143,7 @@ def rows(name: str, trained: TrainedModel, images: Pixels) -> Iterator[Row]:
             )
 
 
-def judge(trained: TrainedModel, path: Path) -> tuple[Model, str]:
+def exported_model(trained: TrainedModel, path: Path) -> tuple[Model, str]:
     """Export the model with its default map; its probabilities are used to evaluate all maps."""
     deployed = wrap_for_export(trained.model, trained.input)
     save_model(export_graph(deployed).model, Metadata(trained.labels, trained.input, deployed.outputs), path)

@@ -33,14 +33,14 @@ from kdedge.cli.app import app
 RUNNER = CliRunner()
 
 
-def judge(path: Path, folder: Path, *, is_first: bool) -> dict[str, object]:
+def measure(path: Path, folder: Path, *, is_first: bool) -> dict[str, object]:
     """Measure one file; checks that are equal for all files of a network run only for the first."""
     with np.load(path.with_name(".".join(path.name.split(".")[:2]) + ".npz")) as held:
         known = dict(held)
     ours, twice, runs = (folder / name for name in ("ours.onnx", "twice.onnx", "runs.onnx"))
-    code, said = typed("export", "--from-onnx", path, "-o", ours)
+    code, printed = typed("export", "--from-onnx", path, "-o", ours)
     if code:
-        return {"refused": said}
+        return {"refused": printed}
     outputs = json.loads({item.key: item.value for item in onnx.load(ours).metadata_props}["kdedge.outputs"])
     row = {key: outputs[key] for key in ("method", "head", "target_layer", "map_height", "map_width")}
     row |= _against(path, ours, known)
@@ -48,8 +48,8 @@ def judge(path: Path, folder: Path, *, is_first: bool) -> dict[str, object]:
     row["is_idempotent"] = twice.read_bytes() == ours.read_bytes()
     if is_first:
         front = ["--mean", known["mean"], "--std", known["std"], *["--bgr"] * bool(known["bgr"])]
-        code, said = typed("export", "--from-onnx", path, "-o", runs, *front)
-        return row | ({"front_refused": said} if code else _behind_front(runs, known, folder))
+        code, printed = typed("export", "--from-onnx", path, "-o", runs, *front)
+        return row | ({"front_refused": printed} if code else _behind_front(runs, known, folder))
     return row
 
 
@@ -86,7 +86,7 @@ def _behind_front(runs: Path, known: dict[str, Array], folder: Path) -> dict[str
         "explain": (runs, image, "-o", folder / "explained"),
         "run": (runs, "--source", image),
     }
-    failed = {verb: said for verb, given in tried.items() for code, said in [typed(verb, *given)] if code}
+    failed = {verb: printed for verb, given in tried.items() for code, printed in [typed(verb, *given)] if code}
     return {
         "logit_error": error(logits, known["logits"]),
         "map_error_behind_front": error(saliency, known["map"]),
@@ -120,7 +120,7 @@ def rows(folder: Path, done: set[str], only: list[str]) -> Iterator[dict[str, ob
         if path.name in done or (only and not any(part in path.name for part in only)):
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            yield {"file": path.name, **judge(path, Path(scratch), is_first=path == first)}
+            yield {"file": path.name, **measure(path, Path(scratch), is_first=path == first)}
 
 
 def main() -> None:
@@ -128,11 +128,11 @@ def main() -> None:
     parser.add_argument("files", type=Path)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--only", nargs="+", default=[])
-    asked = parser.parse_args()
-    lines = asked.rows.read_text().splitlines() if asked.rows.is_file() else []
+    parsed = parser.parse_args()
+    lines = parsed.rows.read_text().splitlines() if parsed.rows.is_file() else []
     known: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    with asked.rows.open("a") as file:
-        for row in rows(asked.files, {row["file"] for row in known}, asked.only):
+    with parsed.rows.open("a") as file:
+        for row in rows(parsed.files, {row["file"] for row in known}, parsed.only):
             file.write(json.dumps(row) + "\n")
             file.flush()
             print(json.dumps(row), flush=True)

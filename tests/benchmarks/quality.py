@@ -121,9 +121,9 @@ def main() -> None:
         list(pool.map(lambda job: kdedge(*job[2]), jobs))
 
     taught = {"images": "all images", "student": "", "method": "teacher", "seed": 0}
-    results = [taught | judge(teacher, weights, teacher, weights, options.data)]
+    results = [taught | evaluate(teacher, weights, teacher, weights, options.data)]
     for what, out, _ in jobs:
-        results.append(what | judge(str(out), None, teacher, weights, options.data))
+        results.append(what | evaluate(str(out), None, teacher, weights, options.data))
     for result in results:
         print(json.dumps(result), flush=True)
     print(table(results))
@@ -147,7 +147,9 @@ def given(option: str, value: object) -> list[str]:
     return [] if value is None else [option, str(value)]
 
 
-def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | None, data: Path) -> dict[str, object]:
+def evaluate(
+    run: str, weights: Path | None, teacher: str, teacher_weights: Path | None, data: Path
+) -> dict[str, object]:
     """Compare a run with the teacher on the test images, or on the validation images without any."""
     import numpy as np
     import torch

@@ -87,21 +87,34 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--port", type=int, default=18181)
-    asked = parser.parse_args()
-    options = ["--source", asked.film, "--loop", "--threads", "1", "--view", str(asked.port), "--jsonl", os.devnull]
-    run = subprocess.Popen([*RUN, asked.model, *options], stderr=subprocess.DEVNULL)
+    arguments = parser.parse_args()
+    options = [
+        "--source",
+        arguments.film,
+        "--loop",
+        "--threads",
+        "1",
+        "--view",
+        str(arguments.port),
+        "--jsonl",
+        os.devnull,
+    ]
+    run = subprocess.Popen([*RUN, arguments.model, *options], stderr=subprocess.DEVNULL)
     try:
         time.sleep(8)
         rounds = [
-            (measure(asked.port, run.pid, 0, asked.seconds), measure(asked.port, run.pid, asked.viewers, asked.seconds))
-            for _ in range(asked.rounds)
+            (
+                measure(arguments.port, run.pid, 0, arguments.seconds),
+                measure(arguments.port, run.pid, arguments.viewers, arguments.seconds),
+            )
+            for _ in range(arguments.rounds)
         ]
     finally:
         run.terminate()
         run.wait()
     alone, watched = zip(*rounds, strict=True)
     record = {
-        "viewers": asked.viewers,
+        "viewers": arguments.viewers,
         "served": min(each[2] for each in watched),
         "pictures_per_s": round(statistics.median(each[3] for each in watched), 1),
         "fps_alone": round(statistics.median(each[0] for each in alone), 1),

@@ -37,10 +37,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the first case of each target. [default: 0]")
     parser.add_argument("--target", choices=TARGETS)
     parser.add_argument("--cases", type=int, help="Number of cases of the target. [default: as many as fit]")
-    asked = parser.parse_args()
-    if asked.target is not None:
-        return _run_target(asked.target, asked.seed, asked.seconds, asked.cases)
-    failed = [name for name in TARGETS if not _passes(name, asked.seed, asked.seconds / len(TARGETS))]
+    options = parser.parse_args()
+    if options.target is not None:
+        return _run_target(options.target, options.seed, options.seconds, options.cases)
+    failed = [name for name in TARGETS if not _passes(name, options.seed, options.seconds / len(TARGETS))]
     return 1 if failed else 0
 
 

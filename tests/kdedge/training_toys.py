@@ -84,7 +84,7 @@ class Listener(RunCallback):
     warnings: list[str] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
-    asked: int = 0
+    evaluated: int = 0
     """Number of batches on which the teacher was evaluated for the cache."""
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
@@ -94,7 +94,7 @@ class Listener(RunCallback):
         self.warnings.append(warning)
 
     def on_progress(self, step: str, done: int, total: int, /) -> None:
-        self.asked += step == "evaluating the teacher"
+        self.evaluated += step == "evaluating the teacher"
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
         self.steps += 1

@@ -1,7 +1,7 @@
 """Check the names and docstrings of the packages against the rules in CONTRIBUTING.
 
 - At most 1 % of a package's docstrings open with a word that depends on the declaration, such as What or Of.
-- No identifier, module name or sentence contains a retired name.
+- No identifier, module name, sentence, script, style sheet or template contains a retired name.
 - A class, and a module, has a name of its own in its package.
 """
 
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
 MAX_OPENINGS = 0.01
 """Largest share of docstrings with a dependent opening."""
+_PAGE_SUFFIXES = {".css", ".html", ".js"}
 _SHARED_MODULES = {"__init__", "__main__"}
 
 
@@ -34,6 +35,11 @@ class Package:
     def files(self) -> list[Path]:
         """All Python files, sorted."""
         return sorted(self.folder.rglob("*.py"))
+
+    @property
+    def pages(self) -> list[Path]:
+        """All scripts, style sheets and templates of web pages, sorted."""
+        return sorted(path for path in self.folder.rglob("*") if path.suffix in _PAGE_SUFFIXES)
 
 
 def packages() -> list[Package]:
@@ -77,7 +83,7 @@ def _docstrings(package: Package) -> Iterator[tuple[Path, int, str]]:
 def _retired(package: Package) -> Iterator[str]:
     names = re.compile(r"(?<![A-Za-z0-9])(" + "|".join(RULES["identifiers"]) + r")(?![A-Za-z0-9])")
     words = re.compile(r"\b(" + "|".join(RULES["words"]) + r")\b", re.IGNORECASE)
-    for path in package.files:
+    for path in [*package.files, *package.pages]:
         if (stem := names.search(path.stem)) is not None:
             yield f"{_shown(path)}: module name contains {stem[1]}"
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

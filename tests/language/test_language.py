@@ -38,9 +38,27 @@ def test_dependent_docstring_is_reported(text: str, tmp_path: Path) -> None:
     assert len(faults) == 2 and "docstrings" in faults[0]
 
 
-@pytest.mark.parametrize("text", ["class Lesson:\n    pass\n", "picture = 3\n", "# grey images\n", "SteadyScale = 1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class Lesson:\n    pass\n",
+        "picture = 3\n",
+        "# grey images\n",
+        "SteadyScale = 1\n",
+        "user_asked = 3\n",
+        "def _told() -> None: ...\n",
+        "complaint = 2\n",
+        "def look_closer() -> None: ...\n",
+    ],
+)
 def test_retired_name_is_reported(text: str, tmp_path: Path) -> None:
     assert len(language.faults(package(tmp_path, models=text))) == 1
+
+
+@pytest.mark.parametrize("name", ["page.html", "page.js", "page.css"])
+def test_retired_name_in_a_page_is_reported(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("#told {}\n")
+    assert len(language.faults(package(tmp_path, models=SOUND))) == 1
 
 
 def test_module_with_a_retired_name_is_reported(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def exit_codes(folder: Path) -> dict[str, dict[str, int | None]]:
     }
 
 
-def judge(folder: Path, workers: int, again: bool) -> None:
+def run_mutants(folder: Path, workers: int, again: bool) -> None:
     """Run mutmut on all mutants of a group, or again on those that survived the last run."""
     chosen = []
     if again:
@@ -149,7 +149,7 @@ def main() -> None:
     for group in settings["group"]:
         if not options.groups or group["name"] in options.groups:
             folder = stage(group, settings["never"])
-            judge(folder, options.workers, options.again)
+            run_mutants(folder, options.workers, options.again)
             reset_config()
             with contextlib.chdir(folder):
                 rows += report(Path.cwd(), explained)

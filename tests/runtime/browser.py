@@ -33,11 +33,11 @@ def browser(*arguments: str) -> Iterator[Any]:
 
 
 def open_page(opened: Any, url: str, **context: Any) -> Any:
-    """Open a page in a new context; `page.complaints` collects its errors and warnings."""
+    """Open a page in a new context; `page.problems` collects its errors and warnings."""
     page = opened.new_context(**context).new_page()
     page.set_default_timeout(15_000)
-    page.complaints = []
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("console", lambda said: page.complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda entry: page.problems.append(entry.text) if entry.type in ("error", "warning") else None)
     page.goto(url)
     return page

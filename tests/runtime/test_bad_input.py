@@ -56,7 +56,9 @@ def _png_of(width: int, height: int) -> bytes:
     )
 
 
-def _told(model: Path, source: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:
+def _run_to_error(
+    model: Path, source: Path, capsys: pytest.CaptureFixture[str], *options: str
+) -> tuple[int, list[str]]:
     code = main([str(model), "--source", str(source), *options])
     return code, capsys.readouterr().err.splitlines()
 
@@ -65,9 +67,9 @@ def test_oversized_image_is_rejected_before_decoding(
     model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "huge.png").write_bytes(_png_of(60_000, 60_000))
-    code, told = _told(model_path, tmp_path / "huge.png", capsys)
+    code, printed = _run_to_error(model_path, tmp_path / "huge.png", capsys)
     assert code == 5
-    assert "huge.png is too large" in told[-1] and "Scale it down first" in told[-1]
+    assert "huge.png is too large" in printed[-1] and "Scale it down first" in printed[-1]
 
 
 def test_very_wide_image_is_classified(model_path: Path, tmp_path: Path) -> None:
@@ -96,9 +98,9 @@ def test_folder_without_images_is_a_one_line_error(
     model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
-    code, told = _told(model_path, tmp_path, capsys)
+    code, printed = _run_to_error(model_path, tmp_path, capsys)
     assert code == 5
-    assert told[-1].startswith("error: The folder ") and "contains no images" in told[-1]
+    assert printed[-1].startswith("error: The folder ") and "contains no images" in printed[-1]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
@@ -112,7 +114,7 @@ def test_truncated_video_is_read_to_its_last_complete_frame(
     writer.release()
     whole = (tmp_path / "a.avi").read_bytes()
     (tmp_path / "a.avi").write_bytes(whole[: int(len(whole) * share)])
-    code, told = _told(
+    code, printed = _run_to_error(
         model_path, tmp_path / "a.avi", capsys, "--jsonl", str(tmp_path / "a"), "-o", str(tmp_path / "o.mp4")
     )
     *lines, last = map(json.loads, (tmp_path / "a").read_text().splitlines())
@@ -120,7 +122,7 @@ def test_truncated_video_is_read_to_its_last_complete_frame(
     assert code == 0
     assert figures["frames"] == len(lines) < 24
     assert figures["frames"] + figures["unreadable"] == figures["expected"] == 24
-    assert any("declares 24 frames" in line for line in told)
+    assert any("declares 24 frames" in line for line in printed)
     assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(lines)
 
 
@@ -235,9 +237,9 @@ def test_full_disk_for_overlay_images_is_reported(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("kdedge_runtime.sinks.image_folder.atomic_write", full)
-    code, told = _told(model_path, photos, capsys, "-o", str(tmp_path / "out"))
+    code, printed = _run_to_error(model_path, photos, capsys, "-o", str(tmp_path / "out"))
     assert code == 1
-    assert "1-red.jpg cannot be written: No space left on device" in told[-1]
+    assert "1-red.jpg cannot be written: No space left on device" in printed[-1]
 
 
 def _damaged(content: bytes, chance: random.Random) -> bytes:

@@ -165,9 +165,9 @@ def test_container_version_satisfies_all_profiles() -> None:
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for word in ("self-test MODEL", "bench MODEL", "soak MODEL", "doctor", "devices [NAME]", "4 a check failed"):
-        assert f"  {word}" in told or f", {word}" in told
+        assert f"  {word}" in printed or f", {word}" in printed
 
 
 def test_arm64_script_runs_existing_tests() -> None:

@@ -62,11 +62,11 @@ def write_constants(path: Path, **changes: np.ndarray) -> Path:
 def refused(path: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> str:
     """Run a model file and return its one-line error."""
     code = main([str(path), "--source", str(photos), "--jsonl", str(tmp_path / "lines")])
-    told = capfd.readouterr().err
-    assert code == ModelFileError.exit_code, told
-    assert len(re.findall(r"^error: ", told, re.MULTILINE)) == 1 and "Traceback" not in told
-    assert not STEERING.search(told)
-    return told
+    printed = capfd.readouterr().err
+    assert code == ModelFileError.exit_code, printed
+    assert len(re.findall(r"^error: ", printed, re.MULTILINE)) == 1 and "Traceback" not in printed
+    assert not STEERING.search(printed)
+    return printed
 
 
 def test_valid_graph_is_loaded(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_extreme_metadata_is_rejected(
     key: str, old: str, new: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write_color_model(tmp_path / "a.onnx", props=changed(key, old, new))
-    told = refused(path, photos, tmp_path, capfd)
-    assert "damaged" in told and len(told) < 1000
+    printed = refused(path, photos, tmp_path, capfd)
+    assert "damaged" in printed and len(printed) < 1000
 
 
 @pytest.mark.parametrize(

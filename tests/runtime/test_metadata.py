@@ -43,7 +43,7 @@ def test_keys_of_later_versions_are_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         ({"kdedge.schema": "2"}, "schema 2"),
         ({"kdedge.labels": "[1, 2"}, "kdedge.labels is not JSON"),
@@ -69,8 +69,8 @@ def test_keys_of_later_versions_are_ignored() -> None:
         ({"kdedge.input": FULL.to_props()["kdedge.input"].replace("0.875", "0")}, "invalid input"),
     ],
 )
-def test_damaged_metadata_error_names_the_problem(damage: dict[str, str], said: str) -> None:
-    with pytest.raises(ModelFileError, match=said):
+def test_damaged_metadata_error_names_the_problem(damage: dict[str, str], message: str) -> None:
+    with pytest.raises(ModelFileError, match=message):
         Metadata.from_props(FULL.to_props() | damage)
 
 

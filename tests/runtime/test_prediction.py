@@ -15,7 +15,7 @@ from kdedge_runtime.sources.source import Frame
 
 FRAME = Frame(7, np.zeros((90, 160, 3), np.uint8), captured_at=100.25, name="a frame")
 MAP = np.random.default_rng(0).normal(size=(1, 8, 8)).astype(np.float32)
-SAID = Explanation(
+EXPLANATION = Explanation(
     logits=np.zeros((1, 3), np.float32),
     scores=np.array([[0.25, 0.125, 0.625]], np.float32),
     explained_class=np.array([1]),
@@ -25,7 +25,7 @@ SAID = Explanation(
 
 
 def test_prediction_contains_ranking_map_and_age(model: Model) -> None:
-    prediction = decode_prediction(model, FRAME, SAID, clock=lambda: 100.5)
+    prediction = decode_prediction(model, FRAME, EXPLANATION, clock=lambda: 100.5)
     assert prediction.frame is FRAME
     assert prediction.ranking == (("blue", 0.625), ("red", 0.25), ("green", 0.125))
     assert (prediction.label, prediction.score, prediction.explained) == ("blue", 0.625, "green")
@@ -37,7 +37,7 @@ def test_prediction_contains_ranking_map_and_age(model: Model) -> None:
 
 
 def test_prediction_without_map_has_no_heat_stats(model: Model) -> None:
-    prediction = decode_prediction(model, FRAME, replace(SAID, saliency_map=None, display=UNMEASURED))
+    prediction = decode_prediction(model, FRAME, replace(EXPLANATION, saliency_map=None, display=UNMEASURED))
     assert (prediction.saliency_map, prediction.heat, prediction.display) == (None, None, UNMEASURED)
 
 
@@ -46,18 +46,18 @@ def test_ties_are_ranked_in_label_order(write_model: Callable[..., Path]) -> Non
     labels = tuple(f"{number}" for number in range(64))
     many = replace(many, metadata=replace(many.metadata, labels=labels))
     probabilities = np.tile(np.array([0.0, 1 / 32], np.float32), 32)[None]
-    prediction = decode_prediction(many, FRAME, replace(SAID, logits=probabilities, scores=probabilities))
+    prediction = decode_prediction(many, FRAME, replace(EXPLANATION, logits=probabilities, scores=probabilities))
     assert [label for label, _ in prediction.ranking] == ["1", "3", "5"]
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 @pytest.mark.parametrize("with_map", [False, True])
 def test_non_finite_outputs_raise(model: Model, broken: float, with_map: bool) -> None:
-    wrong = SAID.scores.copy()
+    wrong = EXPLANATION.scores.copy()
     wrong[0, 1] = broken
     with pytest.raises(ModelFileError):
-        decode_prediction(model, FRAME, replace(SAID, scores=wrong, saliency_map=MAP if with_map else None))
+        decode_prediction(model, FRAME, replace(EXPLANATION, scores=wrong, saliency_map=MAP if with_map else None))
     odd = MAP.copy()
     odd[0, 3, 3] = broken
     with pytest.raises(ModelFileError):
-        decode_prediction(model, FRAME, replace(SAID, saliency_map=odd))
+        decode_prediction(model, FRAME, replace(EXPLANATION, saliency_map=odd))

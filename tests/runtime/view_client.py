@@ -68,7 +68,7 @@ def authority(view: LiveView) -> str:
     return view.url.removeprefix("http://").partition("/")[0]
 
 
-def ask(
+def send(
     view: LiveView, method: str, path: str, body: str | bytes | None = None, **headers: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
     with closing(http.client.HTTPConnection(authority(view), timeout=15)) as connection:
@@ -78,12 +78,12 @@ def ask(
 
 
 def get(view: LiveView, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
-    return ask(view, "GET", path, **headers)
+    return send(view, "GET", path, **headers)
 
 
 def post(view: LiveView, path: str, value: object, **headers: str) -> tuple[int, dict]:
     headers = {"Content_Type": "application/json"} | headers
-    response, body = ask(view, "POST", path, json.dumps(value), **headers)
+    response, body = send(view, "POST", path, json.dumps(value), **headers)
     kind = response.headers["Content-Type"]
     return response.status, json.loads(body) if kind == "application/json" else {"text": body.decode()}
 

@@ -102,7 +102,7 @@ def attribute_layers(
     explained = int(best[0]) if class_index is None else class_index
     slopes, why = _slopes(run, layers)
     held = {} if slopes is None else slopes.of_class(explained)
-    stages_at = choose_layers(_that_tell(run, layers, held))
+    stages_at = choose_layers(_unblinded(run, layers, held))
     stages = []
     for done, layer in enumerate(stages_at):
         progress("tracing the image", done, len(stages_at))
@@ -148,7 +148,7 @@ def last_layer(model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> 
     layers = spatial_layers(run.view, find_image_input(run.view, name), run.logits, run.path, run.values)
     slopes, _ = _slopes(run, layers)
     held = {} if slopes is None else slopes.of_class(int(run.values[run.logits].argmax()))
-    return _that_tell(run, layers, held)[-1]
+    return _unblinded(run, layers, held)[-1]
 
 
 @dataclass(frozen=True)
@@ -233,15 +233,15 @@ def _slopes(run: _Run, layers: tuple[SpatialLayer, ...]) -> tuple[_Slopes | None
     return None, why
 
 
-def _that_tell(run: _Run, layers: tuple[SpatialLayer, ...], slopes: Mapping[str, Array]) -> tuple[SpatialLayer, ...]:
+def _unblinded(run: _Run, layers: tuple[SpatialLayer, ...], slopes: Mapping[str, Array]) -> tuple[SpatialLayer, ...]:
     """Exclude layers whose evidence is zero by construction."""
-    telling = tuple(
+    usable = tuple(
         layer
         for layer in layers
         if layer.tensor not in slopes or not is_blind(layer.grid, run.values[layer.tensor], slopes[layer.tensor])
     )
-    if telling:
-        return telling
+    if usable:
+        return usable
     raise HeadNotSupported(
         f"the layer attribution of {run.name} cannot be computed: it needs activations with spatial positions, as "
         "planes or patch tokens, on every path to the logits, and its graph has none. Its predictions, its own map "

@@ -44,10 +44,10 @@ def run_file(model: Model, images: Pixels, classes: Integers, size: int) -> Iter
         size: maximum batch size.
     """
     # A model file explains one class per batch, so images are grouped by requested class.
-    for asked in np.unique(classes):
-        of_this_class = np.flatnonzero(classes == asked)
+    for requested in np.unique(classes):
+        of_this_class = np.flatnonzero(classes == requested)
         for batch in batches(of_this_class, batch_size(model, size)):
-            result = model.predict(images[batch], class_index=None if asked < 0 else int(asked))
+            result = model.predict(images[batch], class_index=None if requested < 0 else int(requested))
             yield batch, result.logits, result.saliency_map, result.explained_class
 
 

@@ -82,8 +82,8 @@ def sanity(
             changes["class"] = images, other
         if len(images) > 1:
             changes["image"] = images[agreement.permute_pairs(len(images))], classes
-        for test, (changed_images, asked) in changes.items():
-            rows.append(_row(test, role, [(before.maps, _maps(model, changed_images, asked))]))
+        for test, (changed_images, requested) in changes.items():
+            rows.append(_row(test, role, [(before.maps, _maps(model, changed_images, requested))]))
         if isinstance(model, ExportableModel) and (weight := _head_weight(model, images[:1], count)) is not None:
             pairs = []
             for seed in range(_HEADS):

@@ -44,11 +44,11 @@ def predict(
         classes: int64 `[N]`, the class to explain in each image; None explains each image's top-1 class.
         progress: called with the number of images done so far, after every batch.
     """
-    asked = np.full(len(images), TOP_CLASS, dtype=np.int64) if classes is None else classes
+    requested = np.full(len(images), TOP_CLASS, dtype=np.int64) if classes is None else classes
     if isinstance(model, Model):
-        return gather(run_file(model, images, asked, at_once(model)), len(images), progress)
+        return gather(run_file(model, images, requested, at_once(model)), len(images), progress)
     with evaluating(model), _exact_float32(), torch.no_grad():
-        return gather(_run_module(model, images, asked), len(images), progress)
+        return gather(_run_module(model, images, requested), len(images), progress)
 
 
 def at_once(model: TorchModel | Model) -> int:

@@ -133,13 +133,13 @@ class GraphIndex:
 
     def is_weight(self, tensor: str) -> bool:
         """Return True for constants, including those computed from constants, such as dequantized weights."""
-        return tensor not in self.varying and not self._tells_a_shape(tensor)
+        return tensor not in self.varying and not self._is_from_shape(tensor)
 
-    def _tells_a_shape(self, tensor: str) -> bool:
+    def _is_from_shape(self, tensor: str) -> bool:
         node = self.producer(tensor)
         return node is not None and (
             (node.op_type in _SHAPE_ONLY and node.input[0] in self.varying)
-            or any(self._tells_a_shape(name) for name in node.input if name)
+            or any(self._is_from_shape(name) for name in node.input if name)
         )
 
 
@@ -239,9 +239,9 @@ def shapes_of(
     Raises:
         ModelFileError: onnxruntime cannot load or run the graph.
     """
-    tellers = {tensor: f"kdedge/shape_of/{tensor}" for tensor in wanted}
+    outputs = {tensor: f"kdedge/shape_of/{tensor}" for tensor in wanted}
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
-    probed.graph.node.extend(onnx.helper.make_node("Shape", [tensor], [told]) for tensor, told in tellers.items())
-    told = run_graph(probed, tellers.values(), feed, name)
-    return {tensor: tuple(map(int, told[teller])) for tensor, teller in tellers.items()}
+    probed.graph.node.extend(onnx.helper.make_node("Shape", [tensor], [output]) for tensor, output in outputs.items())
+    shapes = run_graph(probed, outputs.values(), feed, name)
+    return {tensor: tuple(map(int, shapes[output])) for tensor, output in outputs.items()}

@@ -96,10 +96,10 @@ class FidelityEvaluator:
             top1_share, lost = float(right.mean()), kept - right
         pearson = None
         if maps is not None and self._maps is not None:
-            told = ~is_constant(self._maps[numbers])
+            varying = ~is_constant(self._maps[numbers])
             # A map that became constant or non-finite scores 0.
-            scores = np.nan_to_num(map_pearson(self._maps[numbers], maps), nan=0.0)[told]
-            pearson = float(scores.mean()) if told.any() else 1.0
+            scores = np.nan_to_num(map_pearson(self._maps[numbers], maps), nan=0.0)[varying]
+            pearson = float(scores.mean()) if varying.any() else 1.0
         interval = mean_interval(lost, DIFFERENCE, scale=100)
         assert interval is not None, "no images"
         return Fidelity(agreed, top1_share, accuracy_drop(lost), interval.high, _relative_error(exact, logits), pearson)

@@ -31,10 +31,10 @@ def translate_export_errors(model: nn.Module) -> Iterator[None]:
     except (KdedgeError, OSError):
         raise
     except Exception as error:
-        raise GraphNotSupported(_told(model, error)) from error
+        raise GraphNotSupported(_description(model, error)) from error
 
 
-def _told(model: nn.Module, error: Exception) -> str:
+def _description(model: nn.Module, error: Exception) -> str:
     causes = _causes(error)
     reason = next(iter(str(causes[0]).strip().splitlines()), "") or type(causes[0]).__name__
     place = next((found for cause in causes if (found := _place(model, cause)) is not None), "")

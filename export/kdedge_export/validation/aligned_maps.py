@@ -131,13 +131,13 @@ def activation_pattern_float64(module: ExportableModel, images: Pixels, classes:
         def note(call: ActivationCall, exact: list[Tensor] = exact) -> None:
             exact.append(call.shown.clone())
 
-        def look(call: ActivationCall, exact: list[Tensor] = exact, units: list[BoundaryUnit] = units) -> None:
+        def collect(call: ActivationCall, exact: list[Tensor] = exact, units: list[BoundaryUnit] = units) -> None:
             turned = call.turned(call.x, exact[call.number], torch.full_like(call.x, float("inf")))
             units.extend(BoundaryUnit(call.number, index, push) for index, push in turned)
 
         with in_float64(module):
             _run(module, image[None], picked[None], BoundaryRecorder(note))
-        ours = _run(module, image[None], picked[None], BoundaryRecorder(look)).maps
+        ours = _run(module, image[None], picked[None], BoundaryRecorder(collect)).maps
         moved = _run(module, image[None], picked[None], BoundaryRecorder(pushed=units)).maps if units else ours
         assert moved is not None
         rows.append(moved)
@@ -151,7 +151,7 @@ def _on_their_sides(
     single: list[tuple[bool, Tensor]] = []
     units: list[BoundaryUnit] = []
 
-    def look(call: ActivationCall) -> None:
+    def collect(call: ActivationCall) -> None:
         x = single[call.number][1]
         turned = call.turned(x, theirs[call.number][1].to(x.device), NEAR * _rounding(x, call.x))
         units.extend(BoundaryUnit(call.number, index, push) for index, push in turned)
@@ -161,7 +161,7 @@ def _on_their_sides(
     if [(pools, x.shape) for pools, x in single] != [(pools, x.shape) for pools, x in theirs]:
         return ours.maps, 0
     with in_float64(module):
-        exact = _run(module, image, picked, BoundaryRecorder(look))
+        exact = _run(module, image, picked, BoundaryRecorder(collect))
     if not 0 < len(units) <= max(1, MOST_MOVED * sum(x.numel() for _, x in single)):
         return ours.maps, 0
     moved = _run(module, image, picked, BoundaryRecorder(pushed=units))

@@ -50,12 +50,12 @@ def inapplicable_fp32_checks(gates: Gates) -> tuple[Check, ...]:
         gates: the bounds of these checks.
     """
     bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
-    asked: list[tuple[str, str, Relation, float, Unit]] = [(*_AGREEMENT, ">=", gates.fp32_agreement, "share")]
-    asked += [(key, name, "<=", bound, unit) for (key, name, unit), bound in zip(_FP32_NAMES, bounds, strict=True)]
-    asked += [(*_OTHER_CLASSES, "<=", gates.fp32_map_error, "error")]
+    rows: list[tuple[str, str, Relation, float, Unit]] = [(*_AGREEMENT, ">=", gates.fp32_agreement, "share")]
+    rows += [(key, name, "<=", bound, unit) for (key, name, unit), bound in zip(_FP32_NAMES, bounds, strict=True)]
+    rows += [(*_OTHER_CLASSES, "<=", gates.fp32_map_error, "error")]
     return tuple(
         Check(key, name, None, relation, bound, unit, "not applicable", reason=NO_STUDENT)
-        for key, name, relation, bound, unit in asked
+        for key, name, relation, bound, unit in rows
     )
 
 

@@ -59,12 +59,12 @@ def compare_other_classes(
         count: number of classes, 2 or more.
         bounds: bounds on the fp32 file's errors.
     """
-    asked = other_classes(top, count)
-    ours, error = predict(reference, images, asked), None
+    requested = other_classes(top, count)
+    ours, error = predict(reference, images, requested), None
     if not isinstance(reference, Model):
-        theirs = predict(files["fp32"], images, asked)
+        theirs = predict(files["fp32"], images, requested)
         error = measure_exactness(reference, files["fp32"], images, ours, theirs, bounds).maps
     pearson = None
-    if "int8" in files and (scores := pair_pearson(ours, predict(files["int8"], images, asked))) is not None:
+    if "int8" in files and (scores := pair_pearson(ours, predict(files["int8"], images, requested))) is not None:
         pearson = None if np.isnan(scores).all() else agreement.mean(scores)
     return OtherClasses(len(images), error, pearson)

@@ -91,7 +91,7 @@ class MeasuredModel:
         """Return at most `most` evenly spaced image indices."""
         return evenly_spaced(len(self.images), most)
 
-    def told(self, what: str, total: int) -> Callable[[int], None]:
+    def start_step(self, what: str, total: int) -> Callable[[int], None]:
         """Report the start of a step and return its progress callback."""
         self.progress(what, 0, total)
         return lambda done: self.progress(what, done, total)
@@ -122,9 +122,9 @@ def measure_sanity(subject: MeasuredModel) -> Sampled[tuple[Sanity, ...]] | None
     chosen = subject.sample(SANE_IMAGES)
     if subject.predictions[subject.shipped].maps is None:
         return None
-    asked = subject.predictions[subject.origin].explained_class[chosen]
-    told = subject.told("sanity checks", len(models))
-    return Sampled(len(chosen), sanity(models, subject.images[chosen], asked, told))
+    requested = subject.predictions[subject.origin].explained_class[chosen]
+    advance = subject.start_step("sanity checks", len(models))
+    return Sampled(len(chosen), sanity(models, subject.images[chosen], requested, advance))
 
 
 def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
@@ -134,10 +134,10 @@ def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
     if count < 2 or found.maps is None or subject.predictions["fp32"].maps is None:
         return None
     chosen = subject.sample(OTHER_CLASS_IMAGES)
-    told = subject.told("maps of other classes", 1)
+    advance = subject.start_step("maps of other classes", 1)
     top = found.logits[chosen].argmax(axis=1)
     compared = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds)
-    told(1)
+    advance(1)
     return compared
 
 
@@ -152,11 +152,11 @@ def measure_localization(
     with_maps = {role: found for role, found in subject.predictions.items() if found.maps is not None}
     if not len(chosen) or not with_maps:
         return None
-    told = subject.told("localization", len(with_maps))
+    advance = subject.start_step("localization", len(with_maps))
     maps: dict[str, Floats] = {}
     for done, (role, found) in enumerate(with_maps.items(), 1):
         maps[role] = _maps_of_the_right_class(subject, role, found, chosen)
-        told(done)
+        advance(done)
     known = [mask for mask in masks if mask is not None and mask.any()]
     edges = _references(subject, chosen, maps)
     shifts = {str(role): shift for role, shift in subject.shifts.items()}
@@ -173,12 +173,12 @@ def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulne
     if subject.predictions[subject.shipped].maps is None:
         return None
     chosen = subject.sample(FAITH_IMAGES)
-    told = subject.told("faithfulness", (len(maps) + 2) * 2 * len(chosen))
+    advance = subject.start_step("faithfulness", (len(maps) + 2) * 2 * len(chosen))
     classes = subject.predictions[subject.origin].explained_class[chosen]
     some = {str(role): of_all[chosen] for role, of_all in maps.items()}
     samples, modality = subject.images[chosen], modality_of(subject.input)
     references = _references(subject, chosen, some)
-    rows = faithfulness(subject.shipped_file, some, samples, classes, modality.smoothed, references, told)
+    rows = faithfulness(subject.shipped_file, some, samples, classes, modality.smoothed, references, advance)
     return Sampled(len(chosen), rows)
 
 
@@ -187,8 +187,10 @@ def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]
     chosen = subject.sample(DISTURBED_IMAGES)
     targets = None if subject.targets is None else subject.targets[chosen]
     corruptions = modality_of(subject.input).corruptions
-    told = subject.told("robustness", len(corruptions))
-    rows = robustness(subject.models[subject.origin], subject.files, subject.images[chosen], targets, corruptions, told)
+    advance = subject.start_step("robustness", len(corruptions))
+    rows = robustness(
+        subject.models[subject.origin], subject.files, subject.images[chosen], targets, corruptions, advance
+    )
     return Sampled(len(chosen), rows)
 
 

@@ -92,8 +92,8 @@ def validate(
     """
     gates, deployment = gates or Gates(), deployment or Deployment()
     images, targets, labels, fp32 = data.images, data.targets, data.labels, models.fp32
-    asked = models.by_role
-    predictions = _predict_all(asked, images, labels, progress)
+    requested = models.by_role
+    predictions = _predict_all(requested, images, labels, progress)
     pairs = {
         role: (predictions[against], found)
         for role, found in predictions.items()
@@ -108,8 +108,8 @@ def validate(
     aligned = () if exact is None else exact.aligned
     comparisons = {role: compare(against, candidate, targets) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
-    temperatures = {role: _temperature(role, model, fp32) for role, model in asked.items()}
-    subject = MeasuredModel(asked, predictions, images, targets, shipped(asked), progress)
+    temperatures = {role: _temperature(role, model, fp32) for role, model in requested.items()}
+    subject = MeasuredModel(requested, predictions, images, targets, shipped(requested), progress)
     sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
     ships = subject.shipped
     checks = [
@@ -129,7 +129,7 @@ def validate(
         labeled=targets is not None,
         models={
             role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets)
-            for role, model in asked.items()
+            for role, model in requested.items()
         },
         comparisons=comparisons,
         checks=tuple(checks),
@@ -196,7 +196,7 @@ def _predict_all(
 ) -> dict[Role, Predictions]:
     """Predict with every model in the order of `models`, explaining the source model's top-1 classes."""
 
-    def ask(role: Role, classes: Integers | None) -> Predictions:
+    def predict_with(role: Role, classes: Integers | None) -> Predictions:
         progress(TITLES[role], 0, len(images))
         found = predict(models[role], images, classes, progress=lambda done: progress(TITLES[role], done, len(images)))
         if found.logits.shape[1] != len(labels):
@@ -207,8 +207,8 @@ def _predict_all(
         return found
 
     first = origin(models)
-    found = ask(first, None)
-    return {role: found if role == first else ask(role, found.explained_class) for role in models}
+    found = predict_with(first, None)
+    return {role: found if role == first else predict_with(role, found.explained_class) for role in models}
 
 
 def _checks(
@@ -239,10 +239,10 @@ def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[
     checks = []
     chosen = subject.sample(DEFAULT_CLASS_IMAGES)
     with_map = {role: file for role, file in subject.files.items() if subject.predictions[role].maps is not None}
-    told = subject.told("default class", len(with_map))
+    advance = subject.start_step("default class", len(with_map))
     for done, (role, file) in enumerate(with_map.items(), 1):
         checks.append(check_default_class(role, run_without_class(file, subject.images[chosen])))
-        told(done)
+        advance(done)
     found = other_maps(subject, bounds)
     count = len(subject.predictions["fp32"].logits[0])
     why_not = "there is no other class" if count < 2 else "there are no two maps to compare"

@@ -149,8 +149,8 @@ def _without_braces(pattern: str) -> Iterator[str]:
 
 def _side(name: str) -> str:
     """Return the last split named in a shard's path: `train/val-0.tar` is for validation."""
-    said = [match.lastindex for match in _SIDE.finditer(name.lower())]
-    return {1: "train", 2: "val", 3: "test"}[said[-1] or 1] if said else "train"
+    named_sides = [match.lastindex for match in _SIDE.finditer(name.lower())]
+    return {1: "train", 2: "val", 3: "test"}[named_sides[-1] or 1] if named_sides else "train"
 
 
 def _split(pairs: Iterable[tuple[TarSample, int]], *, labeled: bool) -> Split:

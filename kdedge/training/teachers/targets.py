@@ -62,11 +62,11 @@ class OnlineTeacher:
         self._map_classes = map_classes
         self._replayed: Callable[..., tuple[Tensor, ...]] | None = None
         if compiled and isinstance(teacher, NetworkTeacher):
-            look = torch.compile(teacher.predict, fullgraph=True, dynamic=False)
+            forward = torch.compile(teacher.predict, fullgraph=True, dynamic=False)
 
-            def ask(images: Tensor) -> tuple[Tensor, ...]:
+            def run_teacher(images: Tensor) -> tuple[Tensor, ...]:
                 with torch.no_grad():
-                    prediction = look(images, map_classes)
+                    prediction = forward(images, map_classes)
                 maps = (
                     ()
                     if prediction.classes is None or prediction.maps is None
@@ -74,7 +74,7 @@ class OnlineTeacher:
                 )
                 return (prediction.logits, *maps, *prediction.features)
 
-            self._replayed = CudaGraphRunner(ask)
+            self._replayed = CudaGraphRunner(run_teacher)
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """Do nothing; see `TeacherTargets`."""
@@ -125,7 +125,7 @@ class CachedTeacher:
         stopped = False
         if self._cache.read(name) is None and self._group.is_main:
             try:
-                self._cache.write(name, self._ask(epoch, must_stop))
+                self._cache.write(name, self._evaluate(epoch, must_stop))
             except StopRequested:
                 stopped = True
         if self._group.any(stopped, self._images.targets.device):  # the other processes wait here
@@ -152,7 +152,7 @@ class CachedTeacher:
             return ModelOutput(logits)
         return ModelOutput(logits, kept.classes[index].long(), kept.maps[index].float())
 
-    def _ask(self, epoch: int, must_stop: Callable[[], bool]) -> ModelOutput:
+    def _evaluate(self, epoch: int, must_stop: Callable[[], bool]) -> ModelOutput:
         view, count, wanted = self._views.draw(epoch), len(self._images), self._classes_to_keep
         everything = torch.arange(count, device=self._images.targets.device)
         predictions: list[ModelOutput] = []

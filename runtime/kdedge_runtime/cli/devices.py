@@ -33,7 +33,7 @@ def _print_detected() -> None:
     machine = detect_machine()
     profile = profile_for(machine)
     rows = machine.rows() | {
-        "onnxruntime": check_onnxruntime().told(),
+        "onnxruntime": check_onnxruntime().summary(),
         "profile": f"{profile.name} ({profile.description})",
     }
     width = max(len(name) for name in rows)

@@ -36,7 +36,8 @@ examples:
   %(prog)s self-test model.onnx                           compare outputs with those recorded at export
   %(prog)s soak model.onnx --source csi:0 --duration 24h  endurance test
 
-exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 4 a check failed, 5 the source failed"""
+exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 4 a check failed, 5 the source failed,
+130 interrupted by Ctrl-C"""
 
 
 def build_parser(

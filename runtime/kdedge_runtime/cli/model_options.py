@@ -74,14 +74,14 @@ def add_inference_options(parser: argparse._ActionsContainer, device: str | None
     parser.add_argument(
         "--require-signature",
         metavar="PUBLICKEY",
-        help="accept only bundles signed with this Ed25519 key (hexadecimal, or a PEM file)",
+        help="accept only bundles signed with this Ed25519 key (hexadecimal, or a PEM file) (default: accept all)",
     )
     parser.add_argument(
         "--device",
         metavar="NAME",
         default=device,
-        help="use threads, provider and spinning of this device profile (see `kdedge-run devices`); auto: profile of "
-        f"this machine (default: {device or 'none'})",
+        help="use threads, provider and spinning of a device profile, one of those that the command `devices` lists; "
+        f"auto: profile of this machine (default: {device or 'none'})",
     )
     threads, provider = ("chosen by onnxruntime", "cpu") if device is None else ("from the profile", "from the profile")
     parser.add_argument(
@@ -96,4 +96,4 @@ def add_inference_options(parser: argparse._ActionsContainer, device: str | None
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object (default: text)")

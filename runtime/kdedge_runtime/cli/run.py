@@ -27,22 +27,29 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         help="process every frame in order, or only the newest one (default: all for files, latest for cameras and "
         "streams)",
     )
-    parser.add_argument("--loop", action="store_true", help="restart at the end of a file or folder")
+    parser.add_argument(
+        "--loop", action="store_true", help="restart at the end of a file or folder (default: stop there)"
+    )
     where = parser.add_argument_group("outputs (can be combined)")
-    where.add_argument("--jsonl", metavar="FILE", help="write one JSON line per frame; - for standard output")
+    where.add_argument(
+        "--jsonl",
+        metavar="FILE",
+        help="write one JSON line per frame to this file; - for standard output (default: none)",
+    )
     where.add_argument(
         "-o",
         "--output",
         type=nonempty,
         metavar="PATH",
-        help="write the overlay to a video (PATH ends in .mp4) or a folder of images",
+        help="write the overlay to a video (PATH ends in .mp4) or a folder of images (default: none)",
     )
     where.add_argument(
         "--view",
         nargs="?",
         const=_VIEW,
         metavar="[HOST:]PORT",
-        help=f"serve a live view (default: {_VIEW}; use 0.0.0.0:PORT for network access with a token)",
+        help=f"serve a live view at this address, or without one at {_VIEW}; use 0.0.0.0:PORT for network access with "
+        "a token (default: no view)",
     )
     where.add_argument(
         "--token",
@@ -55,16 +62,16 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="PEM",
-        help="serve the view over HTTPS with a PEM file of a private key and its certificate (default: a self-signed "
-        "certificate for this run)",
+        help="serve the view over HTTPS with a PEM file of a private key and its certificate, or without one with a "
+        "self-signed certificate for this run (default: HTTP)",
     )
     where.add_argument(
         "--feedback",
         type=nonempty,
         metavar="FILE",
-        help="store corrections made in the view, with their frames, in this SQLite file",
+        help="store corrections made in the view, with their frames, in this SQLite file (default: no feedback)",
     )
-    where.add_argument("--show", action="store_true", help="show the overlay in a window")
+    where.add_argument("--show", action="store_true", help="show the overlay in a window (default: no window)")
     when = parser.add_argument_group(
         "explanation schedule (every frame is classified; frames without explanation are not drawn)"
     )
@@ -72,8 +79,8 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--cadence",
         default="always",
         metavar="WHEN",
-        help="always (default), every=N, on-change (of the label) or low-confidence[=P] (probability below P; default "
-        "0.5)",
+        help="frames to explain: always, every=N, on-change (of the label) or low-confidence[=P] (probability below P, "
+        "0.5 if omitted) (default: always)",
     )
     when.add_argument(
         "--method",
@@ -81,14 +88,20 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         help="black-box explainer: occlusion, rise, lime, shap or scorecam (default: the map of the model file)",
     )
     when.add_argument(
-        "--budget-ms", type=milliseconds, metavar="MS", help="time limit for --method per frame, in milliseconds"
+        "--budget-ms",
+        type=milliseconds,
+        metavar="MS",
+        help="time limit for --method per frame, in milliseconds (default: its usual number of evaluations)",
     )
     when.add_argument(
-        "--fps", type=rate, metavar="N", help="target frame rate: skip explanations before dropping frames"
+        "--fps",
+        type=rate,
+        metavar="N",
+        help="target frame rate in frames per second: skip explanations before dropping frames (default: skip none)",
     )
     how = parser.add_argument_group("inference")
     how.add_argument("--class", dest="class_name", metavar="NAME", help="class to explain (default: the top-1 class)")
-    how.add_argument("--opacity", type=unit_interval, metavar="0..1", help="opacity of the heat map (default: 0.6)")
+    how.add_argument("--opacity", type=unit_interval, metavar="0..1", help="opacity at full heat (default: 0.6)")
     add_inference_options(how)
 
 
@@ -120,7 +133,9 @@ def run_stream(arguments: argparse.Namespace, soak_s: float | None = None) -> Kd
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stream_options(parser)
-    parser.add_argument("--max-frames", type=positive_integer, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--max-frames", type=positive_integer, metavar="N", help="stop after N frames (default: no limit)"
+    )
 
 
 COMMAND = Command(

@@ -42,8 +42,8 @@ def print_self_test(options: ModelOptions) -> ValidationFailed | None:
         sys.stdout.write(printable_lines(f"{model.path.name} on {profile.name}\n{checklist(checks)}\n"))
     if not failed:
         return None
-    told = advice(model, checks, detect_machine().instructions)
-    return ValidationFailed(f"The self-test failed: {', '.join(failed)}.{f' {told}' if told else ''}")
+    hint = advice(model, checks, detect_machine().instructions)
+    return ValidationFailed(f"The self-test failed: {', '.join(failed)}.{f' {hint}' if hint else ''}")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,11 @@ __all__ = ["COMMAND"]
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stream_options(parser)
     parser.add_argument(
-        "--duration", type=duration_s, required=True, metavar="TIME", help="duration of the test: 30s, 10m, 24h"
+        "--duration",
+        type=duration_s,
+        required=True,
+        metavar="TIME",
+        help="duration in seconds, minutes or hours: 30s, 10m, 24h",
     )
     parser.set_defaults(max_frames=None)
 

@@ -103,7 +103,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
         # Not measured here, because that needs a second session and the memory of a second model.
         _log.info("To measure the latency that the map adds: kdedge-run bench %s", arguments.model)
     if soak is not None:
-        _judge(soak, summary)
+        _check_soak(soak, summary)
     return summary
 
 
@@ -130,7 +130,7 @@ def _soak(duration_s: float, stop: threading.Event) -> "SoakTest":
     return SoakTest(duration_s, stop)
 
 
-def _judge(soak: "SoakTest", summary: RunSummary) -> None:
+def _check_soak(soak: "SoakTest", summary: RunSummary) -> None:
     from kdedge_runtime.diagnostics.checklist import checklist
 
     checks = soak.checks()
@@ -181,12 +181,12 @@ def _explainer(model: Model, arguments: argparse.Namespace) -> "Explainer | None
 
 def _refuse_idle(arguments: argparse.Namespace) -> None:
     """Raise if options about explanations are given but the run produces none."""
-    asked = {
+    idle_options = {
         f"--cadence {arguments.cadence}": arguments.cadence != "always",
         f"--fps {arguments.fps or 0:g}": arguments.fps is not None,
         f"--opacity {arguments.opacity or 0:g}": arguments.opacity is not None,
     }
-    for option, is_idle in asked.items():
+    for option, is_idle in idle_options.items():
         if is_idle:
             raise UsageError(
                 f"{option} needs explanations, but {arguments.model} has no saliency map. Export it without --method "

@@ -63,18 +63,18 @@ class MachineInfo:
         }
 
 
-def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = None) -> MachineInfo:
+def detect_machine(root: Path = _ROOT, read_sysctl: Callable[[str], str] | None = None) -> MachineInfo:
     """Detect the machine.
 
     Args:
         root: folder that contains `proc/` and `sys/`.
-        ask_macos: function that returns the value of a `sysctl` name, or an empty string. None calls `sysctl` on macOS
-        only.
+        read_sysctl: function that returns the value of a `sysctl` name, or an empty string. None calls `sysctl`, on
+            macOS only.
     """
-    if ask_macos is None and platform.system() == "Darwin":
-        ask_macos = _sysctl
-    if ask_macos is not None:
-        return _detect_macos(ask_macos)
+    if read_sysctl is None and platform.system() == "Darwin":
+        read_sysctl = _sysctl
+    if read_sysctl is not None:
+        return _detect_macos(read_sysctl)
     board = _read(root / "sys/firmware/devicetree/base/model") or _read(root / "proc/device-tree/model")
     info = _cpuinfo(root)
     flags = set(info.get("flags", info.get("Features", "")).split())
@@ -151,11 +151,11 @@ def _ordered(found: set[Instruction]) -> tuple[Instruction, ...]:
     return tuple(name for name in get_args(Instruction) if name in found)
 
 
-def _detect_macos(ask: Callable[[str], str]) -> MachineInfo:
+def _detect_macos(read: Callable[[str], str]) -> MachineInfo:
     found = {
-        name for flag, name in _FLAGS.items() if flag.startswith("FEAT_") and ask(f"hw.optional.arm.{flag}") == "1"
+        name for flag, name in _FLAGS.items() if flag.startswith("FEAT_") and read(f"hw.optional.arm.{flag}") == "1"
     }
-    cpu, memory, cores = ask("machdep.cpu.brand_string"), ask("hw.memsize"), ask("hw.physicalcpu")
+    cpu, memory, cores = read("machdep.cpu.brand_string"), read("hw.memsize"), read("hw.physicalcpu")
     return MachineInfo(
         board=cpu if cpu.startswith("Apple ") else None,
         cpu=cpu or None,
@@ -168,7 +168,7 @@ def _detect_macos(ask: Callable[[str], str]) -> MachineInfo:
 
 def _sysctl(name: str) -> str:
     try:
-        told = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KdedgeError(f"`sysctl {name}` failed on macOS ({error}). Name the device: --device NAME.") from error
-    return told.stdout.strip()
+    return done.stdout.strip()

@@ -26,7 +26,7 @@ __all__ = ["BenchmarkResult", "LayerTime", "Timing", "run_benchmark", "find_coun
 _log = logging.getLogger(__name__)
 WARM_UPS = 5
 RUNS = 50
-_LOOK_EVERY_S = 0.5
+_STATE_EVERY_S = 0.5
 _SPINNING = "session.intra_op.allow_spinning"
 _PROFILED_RUNS = 10
 _LAYERS_SHOWN = 12
@@ -105,7 +105,7 @@ def run_benchmark(
     models: Mapping[str, Model],
     *,
     runs: int = RUNS,
-    look: Callable[[], SystemState] = read_system_state,
+    read_state: Callable[[], SystemState] = read_system_state,
     progress: ProgressCallback = no_progress,
 ) -> BenchmarkResult:
     """Measure models in turn, each with its map and, if it has one, without it.
@@ -116,7 +116,7 @@ def run_benchmark(
     Args:
         models: models by display name; the first is the reference.
         runs: number of measured rounds.
-        look: function that reads the board state.
+        read_state: function that reads the board state.
         progress: called after every round.
 
     Returns:
@@ -125,20 +125,20 @@ def run_benchmark(
     variants = {name: call for key, model in models.items() for name, call in _variants(key, model).items()}
     names = list(variants)
     watches = {name: Stopwatch() for name in names}
-    before = look()
+    before = read_state()
     throttling = Throttling(before)
-    next_look_s = 0.0
+    next_state_s = 0.0
     for number in range(WARM_UPS + runs):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             with watches[name]:
                 variants[name]()
-        if time.monotonic() >= next_look_s:  # not every round, because it starts a firmware tool
-            throttling.look(look())
-            next_look_s = time.monotonic() + _LOOK_EVERY_S
+        if time.monotonic() >= next_state_s:  # not every round, because it starts a firmware tool
+            throttling.add(read_state())
+            next_state_s = time.monotonic() + _STATE_EVERY_S
         progress("measuring", number + 1, WARM_UPS + runs)
-    after = look()
-    throttling.look(after)
+    after = read_state()
+    throttling.add(after)
     if throttling.reasons:
         return BenchmarkResult(throttling.reasons, before, after)
     taken = {name: np.array(watch.laps_ms[WARM_UPS:]) for name, watch in watches.items()}

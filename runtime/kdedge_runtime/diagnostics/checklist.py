@@ -14,7 +14,7 @@ class DeviceCheck:
 
     name: str
     found: str
-    asked: str
+    expected: str
     passed: bool | None
     """True if passed, False if failed, None if not evaluated (`found` gives the reason)."""
 
@@ -27,7 +27,7 @@ def checklist(checks: Sequence[DeviceCheck]) -> str:
     )
     return "\n".join(
         f"{_MARKS[check.passed]} {check.name:{name_width}}  {check.found:{found_width}}  "
-        f"{f'({check.asked})' if check.asked else ''}{'  FAILED' if check.passed is False else ''}".rstrip()
+        f"{f'({check.expected})' if check.expected else ''}{'  FAILED' if check.passed is False else ''}".rstrip()
         for check in checks
     )
 

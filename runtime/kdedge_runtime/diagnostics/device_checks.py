@@ -37,14 +37,14 @@ AVX2 without VNNI), Lite0's logits differ by 0.11 of their range and its maps by
 
 
 def self_test(
-    model: Model, profile: DeviceProfile, look: Callable[[], SystemState] = read_system_state
+    model: Model, profile: DeviceProfile, read_state: Callable[[], SystemState] = read_system_state
 ) -> list[DeviceCheck]:
     """Run a model on its reference frames and check outputs and budgets.
 
     Args:
         model: model with its deployment settings.
         profile: device profile.
-        look: function that reads the board state.
+        read_state: function that reads the board state.
 
     Raises:
         ModelFileError: the file contains no reference frames.
@@ -53,7 +53,7 @@ def self_test(
     objection = profile.onnxruntime.objection(ort.__version__)
     checks = [DeviceCheck("onnxruntime", objection or ort.__version__, "as the profile allows", objection is None)]
     checks += _outputs(model, golden)
-    checks += _costs(model, golden, profile, look)
+    checks += _costs(model, golden, profile, read_state)
     return checks
 
 
@@ -72,10 +72,10 @@ def advice(model: Model, checks: list[DeviceCheck], instructions: tuple[str, ...
 
 
 def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
-    said = [
+    outputs = [
         model.predict(image[None], int(golden.explained_class[number])) for number, image in enumerate(golden.samples)
     ]
-    logits = np.concatenate([one.logits for one in said])
+    logits = np.concatenate([one.logits for one in outputs])
     logits_tolerance = map_tolerance = _FLOAT_TOLERANCE
     if model.metadata.quantization is not None:
         logits_tolerance = max(_INT8_LOGITS_TOLERANCE, _ROUNDINGS * golden.logits_rounding)
@@ -83,8 +83,8 @@ def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
     near = 2 * min(logits_tolerance, _NEAR)
     same = sum(
         # Classes closer than the tolerance may swap.
-        expected[said.argmax()] >= expected.max() - near * np.ptp(expected)
-        for said, expected in zip(logits, golden.logits, strict=True)
+        expected[outputs.argmax()] >= expected.max() - near * np.ptp(expected)
+        for outputs, expected in zip(logits, golden.logits, strict=True)
     )
     count = len(golden.samples)
     yield DeviceCheck("answers", f"{same} of {count}", f"{count} of {count}", bool(same == count))
@@ -95,25 +95,25 @@ def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
     free = run_without_class(model, golden.samples)
     kept = free.fault or f"{free.kept} of {free.images}"
     yield DeviceCheck("default class", kept, f"{free.images} of {free.images}", free.fault is None)
-    maps = np.concatenate([one.saliency_map for one in said if one.saliency_map is not None])
+    maps = np.concatenate([one.saliency_map for one in outputs if one.saliency_map is not None])
     yield check_bound("map", mean_error(maps, golden.saliency_map), map_tolerance, "{:.4f} of the range")
 
 
 def _costs(
-    model: Model, golden: ReferenceFrames, profile: DeviceProfile, look: Callable[[], SystemState]
+    model: Model, golden: ReferenceFrames, profile: DeviceProfile, read_state: Callable[[], SystemState]
 ) -> Iterator[DeviceCheck]:
     budgets = profile.budgets
     yield _within_budget("file", model.path.stat().st_size / 1e6, budgets.file_mb, "{:.2f} MB")
-    throttling = Throttling(look())
+    throttling = Throttling(read_state())
     watch = Stopwatch()
     for number in range(_WARM_UPS + _RUNS):
         image = golden.samples[number % len(golden.samples)][None]
         with watch:
             model.predict(image)
-    throttling.look(look())
+    throttling.add(read_state())
     latency = _within_budget("latency", median(watch.laps_ms[_WARM_UPS:]), budgets.latency_ms, "{:.2f} ms")
     if throttling.reasons:  # latency on a throttled board is not representative
-        latency = DeviceCheck("latency", f"not measured: {', '.join(throttling.reasons)}", latency.asked, False)
+        latency = DeviceCheck("latency", f"not measured: {', '.join(throttling.reasons)}", latency.expected, False)
     yield latency
     peak_mb = peak_memory_mb()
     if peak_mb is None:

@@ -54,7 +54,7 @@ class OnnxRuntimeCheck:
     failure: str | None
     """Error description, or None."""
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return a one-line description."""
         return self.failure or f"{self.version} with {', '.join(self.providers)}"
 
@@ -77,7 +77,7 @@ class EnvironmentReport:
             "Python": f"{platform.python_version()} ({platform.python_implementation()})",
             "system": f"{platform.system()} {platform.release()}",
             "packages": ", ".join(f"{name} {version}" for name, version in self.packages.items()) or "none",
-            "onnxruntime": self.onnxruntime.told(),
+            "onnxruntime": self.onnxruntime.summary(),
             **self.machine.rows(),
             "profile": self.profile.name,
             "state": str(self.board),

@@ -104,8 +104,8 @@ def record_reference_frames(path: Path) -> dict[str, Any]:
     positions = (metadata.outputs.map_height or 0) * (metadata.outputs.map_width or 0)
     count = min(_FRAMES, max(1, _BYTES // (4 * (len(metadata.labels) + positions))))
     images = _draw(count, metadata.input)
-    logits, maps, classes = _outputs(model, images)
-    other_logits, other_maps, _ = _outputs(otherwise, images, classes)
+    logits, maps, classes = _run_model(model, images)
+    other_logits, other_maps, _ = _run_model(otherwise, images, classes)
     return {
         "frames": count,
         "images_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
@@ -117,18 +117,18 @@ def record_reference_frames(path: Path) -> dict[str, Any]:
     }
 
 
-def mean_error(actual: Floats, expected: Floats) -> float:
+def mean_error(found: Floats, expected: Floats) -> float:
     """Return the mean over frames of the largest error, relative to the output range of the frame.
 
     The mean is used because rounding affects some frames, but saturation affects all. The range is at least a
     thousandth of the magnitude. The result is NaN if any value is NaN.
 
     Args:
-        actual: measured outputs, `[G, …]`.
+        found: actual outputs, `[G, …]`.
         expected: expected outputs, same shape.
     """
     count = len(expected)
-    differences = np.abs(actual - expected).reshape(count, -1).max(axis=1)
+    differences = np.abs(found - expected).reshape(count, -1).max(axis=1)
     flat = expected.reshape(count, -1)
     ranges = np.maximum(np.ptp(flat, axis=1), _LEAST_RANGE * np.abs(flat).max(axis=1))
     return float((differences / np.maximum(ranges, 1e-12)).mean())
@@ -144,7 +144,7 @@ def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
     return Model(path, Metadata.from_props(session.get_modelmeta().custom_metadata_map), session)
 
 
-def _outputs(model: Model, images: Sample, classes: Integers | None = None) -> tuple[Floats, Floats | None, Integers]:
+def _run_model(model: Model, images: Sample, classes: Integers | None = None) -> tuple[Floats, Floats | None, Integers]:
     """Return logits, maps and explained classes of images, computed one by one as on a device."""
     predictions = [
         model.predict(image[None], None if classes is None else int(classes[number]))

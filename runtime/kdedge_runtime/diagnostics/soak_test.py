@@ -18,7 +18,7 @@ from kdedge_runtime.util.process import memory_mb, open_files
 __all__ = ["SoakSample", "SoakTest", "evaluate_soak", "theil_sen"]
 
 _SAMPLES = 600
-_LOOK_EVERY_S = 1.0
+_STATE_EVERY_S = 1.0
 _SETTLING = 0.25
 """Share of the soak excluded from the checks, during which pools and caches grow."""
 _SETTLING_S = 60.0
@@ -57,7 +57,7 @@ class SoakTest:
         self,
         duration_s: float,
         stop: threading.Event,
-        look: Callable[[], SystemState] = read_system_state,
+        read_state: Callable[[], SystemState] = read_system_state,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a soak test.
@@ -65,19 +65,19 @@ class SoakTest:
         Args:
             duration_s: duration in seconds.
             stop: event that ends the run.
-            look: function that reads the board state.
+            read_state: function that reads the board state.
             clock: monotonic clock in seconds.
         """
         self.samples: list[SoakSample] = []
         self._duration_s = duration_s
-        self._look, self._clock = look, clock
+        self._read_state, self._clock = read_state, clock
         self._timer = threading.Timer(duration_s, stop.set)
         self._timer.daemon = True
-        self._next_s = self._next_look_s = 0.0
+        self._next_s = self._next_state_s = 0.0
 
     def __enter__(self) -> Self:
         self._started_s = self._clock()
-        self._throttling = Throttling(self._look())
+        self._throttling = Throttling(self._read_state())
         self._timer.start()
         return self
 
@@ -92,9 +92,9 @@ class SoakTest:
         if elapsed_s < self._next_s:
             return
         self._next_s = elapsed_s + self._duration_s / _SAMPLES
-        if elapsed_s >= self._next_look_s:
-            self._throttling.look(self._look())
-            self._next_look_s = elapsed_s + _LOOK_EVERY_S
+        if elapsed_s >= self._next_state_s:
+            self._throttling.add(self._read_state())
+            self._next_state_s = elapsed_s + _STATE_EVERY_S
         self.samples.append(
             SoakSample(elapsed_s, memory_mb(), open_files(), progress.frames, progress.dropped, prediction.age_ms)
         )
@@ -122,16 +122,16 @@ def evaluate_soak(samples: Sequence[SoakSample], duration_s: float) -> list[Devi
     full = DeviceCheck("duration", f"{lasted_s:.1f} s", f">= {0.95 * duration_s:.1f} s", lasted_s >= 0.95 * duration_s)
     is_settled = lasted_s >= 3 * _SETTLING_S
     from_s = max(_SETTLING * lasted_s, _SETTLING_S if is_settled else 0.0)
-    judged = [sample for sample in samples if sample.time_s >= from_s]
-    if len(judged) < _FEWEST_SAMPLES:
-        return [full, DeviceCheck("samples", str(len(judged)), f">= {_FEWEST_SAMPLES}", False)]
-    third = len(judged) // 3
-    first, last = judged[:third], judged[-third:]
+    selected = [sample for sample in samples if sample.time_s >= from_s]
+    if len(selected) < _FEWEST_SAMPLES:
+        return [full, DeviceCheck("samples", str(len(selected)), f">= {_FEWEST_SAMPLES}", False)]
+    third = len(selected) // 3
+    first, last = selected[:third], selected[-third:]
     age_ms = float(np.median([sample.age_ms for sample in first]))
     age_drift_ms = float(np.median([sample.age_ms for sample in last])) - age_ms
     return [
         full,
-        _memory(judged, is_settled),
+        _memory(selected, is_settled),
         _files(first, last),
         check_bound("drop rate", _drop_percent(last) - _drop_percent(first), _DROP_POINTS, "{:+.1f} points"),
         check_bound("frame age", age_drift_ms, max(_AGE_MS, _AGE_SHARE * age_ms), "{:+.1f} ms"),
@@ -145,15 +145,15 @@ def theil_sen(times: Sequence[float], values: Sequence[float]) -> float:
     return float(np.median((y[late] - y[early]) / (x[late] - x[early])))
 
 
-def _memory(judged: Sequence[SoakSample], is_settled: bool) -> DeviceCheck:
-    known = [(sample.time_s, sample.memory_mb) for sample in judged if sample.memory_mb is not None]
-    if len(known) < len(judged):
+def _memory(selected: Sequence[SoakSample], is_settled: bool) -> DeviceCheck:
+    known = [(sample.time_s, sample.memory_mb) for sample in selected if sample.memory_mb is not None]
+    if len(known) < len(selected):
         return DeviceCheck("memory", "not evaluated: not available on this system", "", None)
     times, values = zip(*known, strict=True)
     slope = theil_sen(times, values)
     growth_mb = slope * (times[-1] - times[0])
     check = check_bound("memory", growth_mb, _MEMORY_MB if is_settled else _UNSETTLED_SHARE * values[0], "{:+.2f} MB")
-    return DeviceCheck(check.name, f"{check.found} ({slope * 3600:+.1f} MB per hour)", check.asked, check.passed)
+    return DeviceCheck(check.name, f"{check.found} ({slope * 3600:+.1f} MB per hour)", check.expected, check.passed)
 
 
 def _files(first: Sequence[SoakSample], last: Sequence[SoakSample]) -> DeviceCheck:

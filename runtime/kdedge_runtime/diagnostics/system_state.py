@@ -58,7 +58,7 @@ class Throttling:
         self._first = first
         self._reasons = dict.fromkeys(first.throttled)
 
-    def look(self, state: SystemState) -> None:
+    def add(self, state: SystemState) -> None:
         """Add a later reading of the board state."""
         self._reasons |= dict.fromkeys(state.throttled)
         # A since-boot reason that is new occurred during the measurement.
@@ -141,12 +141,12 @@ def _firmware_flags(root: Path) -> int:
         flags |= _hexadecimal(_read(path))
     if root == _ROOT and shutil.which("vcgencmd"):
         try:
-            told = subprocess.run(
+            output = subprocess.run(
                 ["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=2, check=False
             ).stdout
         except (OSError, subprocess.TimeoutExpired):
-            told = ""
-        flags |= _hexadecimal(told.strip().removeprefix("throttled="))
+            output = ""
+        flags |= _hexadecimal(output.strip().removeprefix("throttled="))
     return flags
 
 

@@ -57,7 +57,7 @@ def _typeface_beyond_ascii(text: str) -> str | None:
             best, fewest = typeface, lacking
         if not lacking:
             return best
-    _tell_once()
+    _warn_once()
     return best
 
 
@@ -86,7 +86,7 @@ def _drawn(typeface: str | None, character: str) -> tuple[tuple[int, int], bytes
 
 
 @cache
-def _tell_once() -> None:
+def _warn_once() -> None:
     _log.warning(
         "Some characters of the class names are shown as boxes, because no installed font contains them. Install "
         "one, such as `apt install fonts-noto-cjk` for Chinese, Japanese and Korean, or `fonts-freefont-ttf` for "

@@ -26,7 +26,7 @@ class OverlayRenderer:
         self._steady = SmoothedScale()
         self._scale = self._seen_at = 0.0
 
-    def update(self, prediction: Prediction) -> None:
+    def update_scale(self, prediction: Prediction) -> None:
         """Update the heat scale, also for frames that are not drawn."""
         if prediction.saliency_map is not None:
             strength, frame = peak(prediction.saliency_map), prediction.frame

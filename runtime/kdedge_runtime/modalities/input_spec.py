@@ -24,7 +24,7 @@ Sample: TypeAlias = NDArray[Any]
 class Renderer(Protocol):
     """Renders the predictions of one run as images."""
 
-    def update(self, prediction: "Prediction") -> None:
+    def update_scale(self, prediction: "Prediction") -> None:
         """Update the display scale; called for every frame, also for those that are not drawn."""
 
     def render(self, prediction: "Prediction", opacity: float) -> "Pixels":

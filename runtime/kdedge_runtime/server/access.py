@@ -66,18 +66,18 @@ class AccessPolicy:
         names = "localhost" if self.address.is_loopback else "the address or the name of this machine"
         return Rejection(HTTPStatus.FORBIDDEN, f"This server only accepts requests to {names}.\n")
 
-    def reject_unauthenticated(self, headers: Headers, cookie: str, asked_with: str | None) -> Rejection | None:
+    def reject_unauthenticated(self, headers: Headers, cookie: str, url_token: str | None) -> Rejection | None:
         """Reject requests without the token in the URL, in a cookie, or as `Authorization: Bearer TOKEN`.
 
         Args:
             headers: request headers.
             cookie: name of the cookie.
-            asked_with: token in the URL, if any.
+            url_token: token in the URL, if any.
         """
         if self.token is None:
             return None
         scheme, _, bearer = headers.get("Authorization", "").partition(" ")
-        shown = [asked_with or "", bearer.strip() if scheme.lower() == "bearer" else "", _cookie(headers, cookie)]
+        shown = [url_token or "", bearer.strip() if scheme.lower() == "bearer" else "", _cookie(headers, cookie)]
         # Constant-time comparison of all candidates, to prevent timing attacks.
         matches = [hmac.compare_digest(each.encode(), self.token.encode()) for each in shown]
         if any(matches):

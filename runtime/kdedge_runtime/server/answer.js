@@ -42,12 +42,12 @@ export function become(state, text) {
   at("state").className = state;
 }
 
-let toldAt = 0;
+let shownAt = 0;
 
 /** Show a message, for a time proportional to its length. */
-export function tell(text, kind = "") {
-  at("told").textContent = text;
-  at("told").className = kind;
-  const told = toldAt = performance.now();
-  setTimeout(() => { if (toldAt === told) at("told").textContent = ""; }, 3000 + 60 * text.length);
+export function showMessage(text, kind = "") {
+  at("message").textContent = text;
+  at("message").className = kind;
+  const time = shownAt = performance.now();
+  setTimeout(() => { if (shownAt === time) at("message").textContent = ""; }, 3000 + 60 * text.length);
 }

@@ -25,7 +25,7 @@ _FRAGMENT_S = 2.0
 """Length of a fragment in seconds: the most that is lost on a power failure or `kill -9`, besides unflushed data."""
 _RESERVE_BYTES = 16 * 2**20
 """Free disk space kept in reserve, in bytes."""
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 _MOST_THOUSANDTHS = 65_535
 _LONGEST_GAP_S = 10.0
 """Longest gap in seconds that is kept while a camera delivers no frames. Longer gaps are shortened."""
@@ -68,7 +68,7 @@ class VideoFile:
         self._size = (0, 0)
         self._first_at = 0.0
         self._written = 0
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     def __enter__(self) -> Self:
         self._cv2 = load_opencv("Writing a video")
@@ -167,9 +167,9 @@ class VideoFile:
     def _check_room(self) -> None:
         """Finish the video while there is enough space to do so."""
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_check:
             return
-        self._next_look = now + _LOOK_EVERY_S
+        self._next_check = now + _CHECK_EVERY_S
         free_bytes = shutil.disk_usage(_existing(self._path.parent)).free
         if free_bytes >= _RESERVE_BYTES:
             return

@@ -174,8 +174,8 @@ class RpicamPipe:
     def _last_message(self) -> str:
         self._messages.seek(0)
         lines = self._messages.read().decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1] if said else f"timeout after {_TIMEOUT_S:.0f} s"
+        messages = [line.strip() for line in lines if line.strip()]
+        return messages[-1] if messages else f"timeout after {_TIMEOUT_S:.0f} s"
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> None:

@@ -41,7 +41,7 @@ class ImageSource:
         self._path = path
         self._named = files
         self._files: list[Path] = []
-        self._told: set[Path] = set()
+        self._logged: set[Path] = set()
 
     def __enter__(self) -> Self:
         is_folder = self._path.is_dir()
@@ -71,8 +71,8 @@ class ImageSource:
             if len(self._files) == 1 and not self._path.is_dir():
                 raise
             self.unreadable += 1
-            if file not in self._told:  # log once, not in every round of a loop
-                self._told.add(file)
+            if file not in self._logged:  # log once, not in every round of a loop
+                self._logged.add(file)
                 _log.warning("skipped: %s", error)
             return []
         name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)

@@ -44,7 +44,7 @@ class VideoSource:
         self._stem = Path(self.name).stem
         self._cv2: Any = None
         self._capture: Any = None
-        self._has_told = False
+        self._has_logged = False
 
     def __enter__(self) -> Self:
         self._cv2 = cv2 = load_opencv("Reading a video")
@@ -84,14 +84,14 @@ class VideoSource:
             index += 1
         if self.expected is not None and index < self.expected:
             self.unreadable += self.expected - index
-            if not self._has_told:  # log once, not in every round of a loop
+            if not self._has_logged:  # log once, not in every round of a loop
                 _log.warning(
                     "%s declares %d frames, but %d could be read: the file is damaged, or its count is an estimate",
                     self.name,
                     self.expected,
                     given,
                 )
-            self._has_told = True
+            self._has_logged = True
         if not given:
             raise SourceError(
                 f"No frame of {self.name} can be decoded. Check the file, or convert it: "

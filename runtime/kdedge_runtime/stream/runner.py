@@ -100,9 +100,9 @@ def run(
     renderer = model.metadata.input.renderer(moving=not is_still_source(source), fps=recorded_fps)
     try:
         with outputs.ahead() as ready:
-            for output in ready:
-                prediction = output.prediction(model)
-                renderer.update(prediction)
+            for result in ready:
+                prediction = result.prediction(model)
+                renderer.update_scale(prediction)
                 watched = any(sink.wants_overlay for sink in sinks)
                 if watched:
                     if time.monotonic() - watched_at > _UNWATCHED_S:
@@ -242,8 +242,8 @@ class _InferenceStage:
         explains = explainer is not None or self._model.has_map
         left_out = self._scheduler.before(frame.index) if explains else None
         with self._timer.measure("inference"):
-            with_map = explains and left_out is None and explainer is None
-            explanation = self._model.predict(sample, settings.class_index, explained=with_map)
+            uses_own_map = explains and left_out is None and explainer is None
+            explanation = self._model.predict(sample, settings.class_index, explained=uses_own_map)
         if explains and left_out is None:
             metadata = self._model.metadata
             label, score = TASKS[metadata.task].ranking(explanation.scores[0], metadata.labels)[0]

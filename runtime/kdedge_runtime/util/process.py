@@ -17,8 +17,8 @@ def memory_mb() -> float | None:
         pages = int(_STATM.read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
     if sys.platform == "darwin":
-        told = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=False)
-        return int(told.stdout) * 1024 / 1e6 if told.stdout.strip().isdigit() else None
+        completed = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=False)
+        return int(completed.stdout) * 1024 / 1e6 if completed.stdout.strip().isdigit() else None
     return None
 
 

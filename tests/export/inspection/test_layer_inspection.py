@@ -197,15 +197,15 @@ class TestLayerAttribution:
     def test_given_logits_determine_the_prediction(self, staged: tuple[Staged, Path]) -> None:
         """The evidence is still that of the graph."""
         model, feed = onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}
-        said = np.zeros((1, CLASSES), np.float32)
-        said[0, 4] = 1.0
-        told, alone = (
-            attribute_layers(model, feed, "net", logits=said),
+        one_hot = np.zeros((1, CLASSES), np.float32)
+        one_hot[0, 4] = 1.0
+        given, alone = (
+            attribute_layers(model, feed, "net", logits=one_hot),
             attribute_layers(model, feed, "net", class_index=4),
         )
-        assert told.explained_class == 4 and told.ranking[0] == (4, pytest.approx(np.e / (np.e + CLASSES - 1)))
-        assert alone.ranking[0][1] != told.ranking[0][1]
-        for ours, theirs in zip(told.stages, alone.stages, strict=True):
+        assert given.explained_class == 4 and given.ranking[0] == (4, pytest.approx(np.e / (np.e + CLASSES - 1)))
+        assert alone.ranking[0][1] != given.ranking[0][1]
+        for ours, theirs in zip(given.stages, alone.stages, strict=True):
             np.testing.assert_array_equal(ours.evidence.saliency_map, theirs.evidence.saliency_map)
 
     def test_last_stage_equals_the_map_in_the_file(self, staged: tuple[Staged, Path], tmp_path: Path) -> None:

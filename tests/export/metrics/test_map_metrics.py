@@ -165,17 +165,19 @@ class TestFaithfulness:
         images = toy_pictures(64)
         predictions = predict(toy_file, images)
         assert predictions.maps is not None
-        told: list[int] = []
+        progress: list[int] = []
         maps = {"fp32": predictions.maps, "against": -predictions.maps}
         edges = {"edges": area_mean(edge_maps(images), 8, 8)}
-        found = faithfulness(toy_file, maps, images, predictions.explained_class, IMAGE.smoothed, edges, told.append)
+        found = faithfulness(
+            toy_file, maps, images, predictions.explained_class, IMAGE.smoothed, edges, progress.append
+        )
         assert list(found) == ["fp32", "against", "random", "edges"]
         assert found["fp32"].deletion < found["random"].deletion < found["against"].deletion
         assert found["fp32"].insertion > found["random"].insertion > found["against"].insertion
         ends = found["fp32"].intervals["margin"]
         assert ends is not None and ends.low > 0
         assert found["random"].margin == 0.0
-        assert told == list(range(2, 2 * 4 * len(images) + 1, 2))
+        assert progress == list(range(2, 2 * 4 * len(images) + 1, 2))
 
     def test_constant_map_ranks_pixels_at_random(self, toy_file: Model) -> None:
         flat, noise = np.zeros((8, 8), dtype=np.float32), np.random.default_rng(0).normal(size=(TOY_SIDE, TOY_SIDE))
@@ -209,9 +211,9 @@ class Drawn(ExplainedModel):
         logits = self.model(x)
         return ForwardOutput(logits, (x,), logits)
 
-    def class_maps(self, look: ForwardOutput, classes: Tensor) -> Tensor:
+    def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:
         noise = torch.randn(*classes.shape, 7, 7)
-        return self._maps(look.logits.gather(1, classes)[:, :, None, None], noise) + 0 * noise
+        return self._maps(output.logits.gather(1, classes)[:, :, None, None], noise) + 0 * noise
 
 
 class Pooled(nn.Module):

@@ -101,11 +101,11 @@ def test_pixel_method_file_runs_one_image_at_a_time(tmp_path: Path, monkeypatch:
     blank = np.arange(16, dtype=np.float32).reshape(4, 4)
     expected = predict(same, IMAGES[:3]), areas(same, IMAGES[0], blank, 1, IMAGE.smoothed)
     seen: list[int] = []
-    ask = Model.predict
+    original = Model.predict
 
     def counted(self: Model, images: np.ndarray, class_index: int | None = None) -> Explanation:
         seen.append(len(images))
-        return ask(self, images, class_index)
+        return original(self, images, class_index)
 
     monkeypatch.setattr(Model, "predict", counted)
     assert_close(predict(model, IMAGES[:3]), expected[0])

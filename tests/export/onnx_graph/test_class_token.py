@@ -252,11 +252,11 @@ def assert_explains(
     for seed in (1, 2):
         x = inputs(count, seed, side)
         logits = model(x).detach()
-        for asked in (logits.argmax(1), torch.full((count,), 3)):
-            feed = {} if asked[0] == logits[0].argmax() else {"class_index": np.array([3])}
+        for requested in (logits.argmax(1), torch.full((count,), 3)):
+            feed = {} if requested[0] == logits[0].argmax() else {"class_index": np.array([3])}
             found = run(done.path, x, **feed)
             assert (found["output"] - logits).abs().max() <= 1e-5 * logits.abs().max().clamp_min(1)
-            assert torch.equal(found["explained_class"], logits.argmax(1) if not feed else asked)
+            assert torch.equal(found["explained_class"], logits.argmax(1) if not feed else requested)
             expected = hires_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
             assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
@@ -417,11 +417,12 @@ class TestHiResCam:
         quantize_static(path, tmp_path / "int8.onnx", Images(), per_channel=True, **kinds)
         done = add_saliency(tmp_path / "int8.onnx", tmp_path / "ours.onnx")
         whole = add_saliency(path, tmp_path / "float.onnx")
-        x, asked = inputs(3, 9), np.array([2])
+        x, requested = inputs(3, 9), np.array([2])
         assert done.outputs.method == "hirescam" and done.output_error == 0
         assert torch.equal(run(done.path, x)["output"], run(tmp_path / "int8.onnx", x)["output"])
         maps = (
-            run(item.path, x, exact_int8=True, class_index=asked)["saliency_map"].flatten(1) for item in (done, whole)
+            run(item.path, x, exact_int8=True, class_index=requested)["saliency_map"].flatten(1)
+            for item in (done, whole)
         )
         for ours, expected in zip(*maps, strict=True):
             assert torch.corrcoef(torch.stack([ours, expected]))[0, 1] >= 0.9

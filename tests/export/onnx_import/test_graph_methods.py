@@ -49,9 +49,9 @@ def test_map_matches_the_source_model(tmp_path: Path, net: str, method: str) -> 
         found = run(done.path, x)
         expected = by_torch(model, method, x, found["explained_class"])
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
-        asked = run(done.path, x, class_index=np.array([3]))
+        requested = run(done.path, x, class_index=np.array([3]))
         expected = by_torch(model, method, x, torch.full((3,), 3))
-        assert relative_error(asked["saliency_map"], expected) <= TOLERANCE
+        assert relative_error(requested["saliency_map"], expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("method", POSITION_METHODS)

@@ -130,10 +130,10 @@ class TestKeptContent:
         done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF, side_px=side_px)
         model = Model.load(done.path)
         golden = ReferenceFrames.of(model)
-        said = model.predict(golden.samples)
+        found_outputs = model.predict(golden.samples)
         assert golden.saliency_map is not None and golden.saliency_map.shape[1:] == (8, 8)
-        assert_close(said.logits, golden.logits)
-        assert_close(said.saliency_map, golden.saliency_map)
+        assert_close(found_outputs.logits, golden.logits)
+        assert_close(found_outputs.saliency_map, golden.saliency_map)
 
     def test_failed_check_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from kdedge_export.onnx_graph.autodiff import reverse_mode
@@ -394,12 +394,12 @@ class TestOldOpsets:
 
 class TestErrors:
     @pytest.mark.parametrize(
-        ("content", "complaint"), [(None, "There is no model file"), (b"no protobuf", "is not an ONNX model")]
+        ("content", "message"), [(None, "There is no model file"), (b"no protobuf", "is not an ONNX model")]
     )
-    def test_missing_or_damaged_file_is_rejected(self, tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    def test_missing_or_damaged_file_is_rejected(self, tmp_path: Path, content: bytes | None, message: str) -> None:
         if content is not None:
             (tmp_path / "theirs.onnx").write_bytes(content)
-        with pytest.raises(ModelFileError, match=complaint):
+        with pytest.raises(ModelFileError, match=message):
             add_saliency(tmp_path / "theirs.onnx", tmp_path / "ours.onnx")
 
     def test_output_must_differ_from_the_source(self, tmp_path: Path) -> None:
@@ -459,8 +459,8 @@ class TestErrors:
             node("Gemm", ["flat", "fc", "fc_bias"], "logits", transB=1),
         ]
         path = write(tmp_path / "theirs.onnx", nodes, shape=("N", 3, "height", "width"))
-        told = "derivative of MaxPool over windows, which kdedge does not have. ReciproCAM needs a fixed map size"
-        with pytest.raises(HeadNotSupported, match=told):
+        message = "derivative of MaxPool over windows, which kdedge does not have. ReciproCAM needs a fixed map size"
+        with pytest.raises(HeadNotSupported, match=message):
             add_saliency(path, tmp_path / "ours.onnx", side_px=SIDE)
 
     def test_output_without_classes_is_rejected(self, tmp_path: Path) -> None:

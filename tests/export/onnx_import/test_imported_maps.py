@@ -28,10 +28,10 @@ def assert_explains(done: ExplainedFile, model: nn.Module, target: nn.Module, si
         assert torch.equal(found["explained_class"], logits.argmax(1))
         expected = hires_cam(model, target, x, logits.argmax(1))
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
-        asked = run(done.path, x, class_index=np.array([3]))
-        assert asked["explained_class"].tolist() == [3] * count
+        requested = run(done.path, x, class_index=np.array([3]))
+        assert requested["explained_class"].tolist() == [3] * count
         expected = hires_cam(model, target, x, torch.full((count,), 3))
-        assert relative_error(asked["saliency_map"], expected) <= TOLERANCE
+        assert relative_error(requested["saliency_map"], expected) <= TOLERANCE
 
 
 class Residual(nn.Module):

@@ -140,10 +140,10 @@ class TestMap:
         path = write(tmp_path / "theirs.onnx", body() + head())
         result = explain_onnx(path, output=tmp_path / "ours.onnx")
         print_explained(replace(result, file=replace(result.file, map_error=error)), path)
-        told = capsys.readouterr().err
-        assert ("[✓] map" in told) == is_ticked
-        assert ("too coarse to confirm the map" in told) != is_ticked
-        assert f"relative error {error:.0e}" in told
+        printed = capsys.readouterr().err
+        assert ("[✓] map" in printed) == is_ticked
+        assert ("too coarse to confirm the map" in printed) != is_ticked
+        assert f"relative error {error:.0e}" in printed
 
 
 class TestOutputs:

@@ -73,12 +73,12 @@ def test_quantized_model_reports_its_arithmetic(
 def test_fidelity_uses_exact_sums_and_latency_uses_machine_kernels(
     export: Callable[[str], Export], pictures: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged: list[str] = []
+    kinds: list[str] = []
     timed: list[str] = []
 
     def opened(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> object:
         session = open_session(model, threads, exact_int8=exact_int8)
-        judged.append(int8_arithmetic(session))
+        kinds.append(int8_arithmetic(session))
         return session
 
     def latencies(of: list, image: np.ndarray, runs: int = 30) -> tuple[float, ...]:
@@ -90,7 +90,7 @@ def test_fidelity_uses_exact_sums_and_latency_uses_machine_kernels(
         monkeypatch.setattr(module, "paired_latency_ms", latencies)
     goal = FidelityGoal(min_map_correlation=0.999999)
     found = quantize(export("linear").graph, pictures(8, 1), pictures(8, 2), QuantizationRecipe(False), goal=goal)
-    assert len(judged) > 5 and set(judged) == {"exact sums"}
+    assert len(kinds) > 5 and set(kinds) == {"exact sums"}
     assert len(timed) > 3 and set(timed) == {"machine kernels"}
     assert found.note["held_out"]["arithmetic"] == "exact sums"
 

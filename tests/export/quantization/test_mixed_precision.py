@@ -171,18 +171,18 @@ def test_efficient_points_are_not_dominated(rescued: Quantized) -> None:
 
 
 def test_unreachable_goal_is_reported(broken: ExportedGraph, pictures: Draw) -> None:
-    told = []
+    steps = []
     tradeoff = quantize(
         broken,
         pictures(24, 1),
         pictures(24, 2),
         QuantizationRecipe(False),
         goal=FidelityGoal(min_map_correlation=0.9999999),
-        progress=lambda *step: told.append(step),
+        progress=lambda *step: steps.append(step),
     ).tradeoff
     assert not tradeoff.met and 0 < len(tradeoff.chosen.float_layers) < tradeoff.layers
     assert tradeoff.chosen.fidelity.map_pearson == max(point.fidelity.map_pearson for point in tradeoff.points)
-    assert {("measuring layers", 5, 5), ("keeping layers in fp32", 4, 5)} <= set(told)
+    assert {("measuring layers", 5, 5), ("keeping layers in fp32", 4, 5)} <= set(steps)
 
 
 def test_keep_heatmaps_without_maps_is_rejected(export: Callable[[str], Export], pictures: Draw) -> None:

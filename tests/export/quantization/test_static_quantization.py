@@ -30,7 +30,7 @@ class Pair:
     fp32: Export
     int8: Model
     quantized: Quantized
-    told: list[tuple[str, int, int]]
+    steps: list[tuple[str, int, int]]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,11 @@ def full_range(export: Callable[[str], Export], calibration: np.ndarray, picture
 
 @pytest.fixture(scope="module", params=["linear", "every activation", "pools a function", "hard swish", "swish"])
 def pair(request: pytest.FixtureRequest, export, calibration, pictures, tmp_path_factory) -> Pair:
-    fp32, told = export(request.param), []
+    fp32, steps = export(request.param), []
     quantized = quantize(
-        fp32.graph, calibration, pictures(16, 150), QuantizationRecipe(), progress=lambda *step: told.append(step)
+        fp32.graph, calibration, pictures(16, 150), QuantizationRecipe(), progress=lambda *step: steps.append(step)
     )
-    return Pair(fp32, saved(quantized, fp32, tmp_path_factory.mktemp("int8")), quantized, told)
+    return Pair(fp32, saved(quantized, fp32, tmp_path_factory.mktemp("int8")), quantized, steps)
 
 
 def saved(quantized: Quantized, fp32: Export, folder) -> Model:
@@ -219,7 +219,7 @@ def test_signed_activations(export: Callable[[str], Export], calibration: np.nda
 
 
 def test_progress_counts_both_calibration_passes(pair: Pair, calibration: np.ndarray) -> None:
-    ends = {what: (done, total) for what, done, total in pair.told}
+    ends = {what: (done, total) for what, done, total in pair.steps}
     assert ends == {
         "calibrating": (2 * len(calibration), 2 * len(calibration)),
         "choosing ranges": (len(METHODS), len(METHODS)),

@@ -101,10 +101,10 @@ def test_maps_match_autograd(name: str) -> None:
     for seed in (1, 2):
         x, classes = inputs(4, seed), torch.tensor([0, 3, 7, 9])
         with torch.no_grad():
-            look = explained(x)
-            maps = explained.class_maps(look, classes[:, None])[:, 0]
-            torch.testing.assert_close(look.logits, net(x))
-        assert maps.shape == (4, POSITIONS, POSITIONS) and not maps.requires_grad and not look.logits.requires_grad
+            result = explained(x)
+            maps = explained.class_maps(result, classes[:, None])[:, 0]
+            torch.testing.assert_close(result.logits, net(x))
+        assert maps.shape == (4, POSITIONS, POSITIONS) and not maps.requires_grad and not result.logits.requires_grad
         assert error_of(maps, hires_cam(net, layer, x, classes, planes=layout.channels_first)) <= TOLERANCE
         assert previous is None or error_of(maps, previous) > 0.1, "maps do not depend on the input"
         previous = maps
@@ -131,8 +131,8 @@ def test_map_loss_trains_body_and_head(name: str) -> None:
     net = randomised(TAILS[name]())
     explained = by_tail(net)
     x, classes = inputs(2, 3), torch.tensor([[1, 5], [8, 2]])
-    look = explained(x)
-    explained.class_maps(look, classes).square().sum().backward()
+    result = explained(x)
+    explained.class_maps(result, classes).square().sum().backward()
     measured = {key: parameter.grad for key, parameter in net.named_parameters()}
 
     reference = randomised(TAILS[name]()).double()
@@ -165,8 +165,8 @@ def test_map_in_training_differentiates_only_the_tail() -> None:
         net.get_submodule(path).register_forward_hook(
             lambda _module, _args, output, path=path: output.register_hook(lambda _: touched.append(path)) and None
         )
-    look = explained(inputs(2, 3))
-    explained.class_maps(look, torch.tensor([[1], [5]]))
+    result = explained(inputs(2, 3))
+    explained.class_maps(result, torch.tensor([[1], [5]]))
     assert touched == ["head.0"]
 
 

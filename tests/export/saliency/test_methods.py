@@ -299,13 +299,13 @@ class TestAttention:
         maps, prefix = maps_of(explained, x, classes), net.num_prefix_tokens
         for image in range(2):
             identity = np.eye(64 + prefix)
-            looked = identity
+            accumulated = identity
             for matrix, slope in zip(attention, slopes, strict=True):
                 if method == "attention-rollout":
-                    looked = (matrix[image].mean(axis=0) + identity) / 2 @ looked
+                    accumulated = (matrix[image].mean(axis=0) + identity) / 2 @ accumulated
                 else:
-                    looked = looked + np.maximum(matrix[image] * slope[image], 0).mean(axis=0) @ looked
-            relevance = looked if method == "attention-rollout" else looked - identity
+                    accumulated = accumulated + np.maximum(matrix[image] * slope[image], 0).mean(axis=0) @ accumulated
+            relevance = accumulated if method == "attention-rollout" else accumulated - identity
             expected = relevance[prefix:, prefix:].mean(axis=0).reshape(POSITIONS, POSITIONS)
             np.testing.assert_allclose(maps[image], expected, rtol=0, atol=TOLERANCE * expected.max())
 

@@ -184,9 +184,9 @@ def test_map_sums_to_the_logit() -> None:
     explained = closed_form_of(net)
     x = inputs(3, 6)
     with torch.no_grad():
-        look = explained(x)
-        maps = explained.class_maps(look, torch.arange(CLASSES).expand(3, -1))
-    torch.testing.assert_close(maps.sum(dim=(2, 3)) + net.head[0].bias, look.logits)
+        result = explained(x)
+        maps = explained.class_maps(result, torch.arange(CLASSES).expand(3, -1))
+    torch.testing.assert_close(maps.sum(dim=(2, 3)) + net.head[0].bias, result.logits)
 
 
 def test_several_classes_match_single_classes() -> None:
@@ -218,9 +218,9 @@ def test_maps_are_trainable_and_ignore_head_dropout() -> None:
     explained = closed_form_of(net)
     net.head.train()
     x, classes = inputs(2, 9), torch.tensor([[1], [2]])
-    look, other = explained(x), explained(x)
-    maps = explained.class_maps(look, classes)
-    assert not torch.equal(look.logits, other.logits)
+    result, other = explained(x), explained(x)
+    maps = explained.class_maps(result, classes)
+    assert not torch.equal(result.logits, other.logits)
     torch.testing.assert_close(maps, explained.class_maps(other, classes), rtol=0, atol=0)
     maps.square().sum().backward()
     for name in ("features.0.weight", "head.1.weight", "head.3.weight"):

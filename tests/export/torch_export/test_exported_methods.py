@@ -34,10 +34,12 @@ def test_exported_method_matches_pytorch(method: str, net: str, pictures: Draw, 
     seen = []
     for count, seed in ((1, 1), (3, 2)):
         images = pictures(count, seed)
-        for asked in (None, 0, 7):
-            prediction = model.predict(images, asked)
+        for requested in (None, 0, 7):
+            prediction = model.predict(images, requested)
             with torch.no_grad():
-                logits, maps, classes = module(torch.from_numpy(images), torch.tensor([-1 if asked is None else asked]))
+                logits, maps, classes = module(
+                    torch.from_numpy(images), torch.tensor([-1 if requested is None else requested])
+                )
             np.testing.assert_allclose(prediction.logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
             np.testing.assert_array_equal(prediction.explained_class, classes)
             assert prediction.saliency_map.shape == (count, side, side)

@@ -129,8 +129,8 @@ def test_class_index_is_optional(linear: Export, pictures: Draw) -> None:
     image = pictures(3, 5)
     free = session.run(None, {"image": image})
     top = session.run(None, {"image": image, "class_index": np.array([-1])})
-    for left_out, asked in zip(free, top, strict=True):
-        np.testing.assert_array_equal(left_out, asked)
+    for left_out, requested in zip(free, top, strict=True):
+        np.testing.assert_array_equal(left_out, requested)
     np.testing.assert_array_equal(free[2], free[0].argmax(axis=1))
 
 
@@ -165,8 +165,8 @@ def test_metadata_is_preserved(linear: Export, plain: Export) -> None:
 def test_file_contains_passing_golden_frames(linear: Export, plain: Export) -> None:
     for export in (linear, plain):
         golden = ReferenceFrames.of(export.model)
-        said = export.model.predict(golden.samples, None)
-        assert mean_error(said.logits, golden.logits) < 1e-4
+        found_outputs = export.model.predict(golden.samples, None)
+        assert mean_error(found_outputs.logits, golden.logits) < 1e-4
     assert (
         ReferenceFrames.of(linear.model).saliency_map is not None
         and ReferenceFrames.of(plain.model).saliency_map is None

@@ -65,10 +65,10 @@ def test_reference_of_int8_is_the_fp32_file_without_a_student() -> None:
 def test_comparisons_with_pytorch_do_not_apply_but_others_are_measured(fp32: Model, tmp_path: Path) -> None:
     report, evidence = run(fp32, model_file(TOY, tmp_path / "model.int8.onnx", noise=0.005), quick=False)
     assert report.passed and report.complete
-    unasked = {check.key for check in report.checks if check.outcome == "not applicable"}
-    assert unasked == COMPARED_WITH_PYTORCH
-    assert all("no PyTorch model" in (check.reason or "") for check in report.checks if check.key in unasked)
-    assert all(check.passed for check in report.checks if check.key not in unasked)
+    inapplicable = {check.key for check in report.checks if check.outcome == "not applicable"}
+    assert inapplicable == COMPARED_WITH_PYTORCH
+    assert all("no PyTorch model" in (check.reason or "") for check in report.checks if check.key in inapplicable)
+    assert all(check.passed for check in report.checks if check.key not in inapplicable)
     assert {"int8_top1_drop_points", "int8_kl", "int8_map_pearson_p5", "int8_labels", "int8_input"} <= set(
         by_key(report)
     )
@@ -147,15 +147,15 @@ def test_reports_list_inapplicable_checks_and_no_student(fp32: Model, tmp_path: 
     values, page = json.loads(document.read_text("utf-8")), html.read_text("utf-8")
     faults = [fault.message for fault in Draft202012Validator(json_schema()).iter_errors(values)]
     assert faults == [] and values["passed"] is True
-    unasked = [check for check in values["checks"] if check["outcome"] == "not applicable"]
-    assert {check["key"] for check in unasked} == COMPARED_WITH_PYTORCH
-    assert all(check["passed"] is None and "no PyTorch model" in check["reason"] for check in unasked)
-    applying = len(report.checks) - len(unasked)
+    inapplicable = [check for check in values["checks"] if check["outcome"] == "not applicable"]
+    assert {check["key"] for check in inapplicable} == COMPARED_WITH_PYTORCH
+    assert all(check["passed"] is None and "no PyTorch model" in check["reason"] for check in inapplicable)
+    applying = len(report.checks) - len(inapplicable)
     assert f"Passed all {applying} checks that apply" in page
     assert "PyTorch student" not in page
-    assert page.count("not applicable: there is no PyTorch model") == len(unasked)
+    assert page.count("not applicable: there is no PyTorch model") == len(inapplicable)
     lines = [line for line in checklist(report.checks) if "not applicable" in line]
-    assert len(lines) == len(unasked) and all(line.startswith("[ ] fp32") for line in lines)
+    assert len(lines) == len(inapplicable) and all(line.startswith("[ ] fp32") for line in lines)
     if with_int8:
         assert values["comparisons"]["int8"]["reference"] == "fp32"
         assert "vs. fp32 file" in page and "Worst maps" in page

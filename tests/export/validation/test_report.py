@@ -187,9 +187,9 @@ def test_custom_gates_are_used(tmp_path: Path) -> None:
 
 
 def test_progress_reports_each_step(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    run(tmp_path, progress=lambda *step: told.append(step))
-    last = {title: (total, done) for title, total, done in told}
+    steps: list[tuple[str, int, int]] = []
+    run(tmp_path, progress=lambda *step: steps.append(step))
+    last = {title: (total, done) for title, total, done in steps}
     models, studies = (
         ["Student, PyTorch", "ONNX, fp32", "ONNX, int8"],
         ["sanity checks", "faithfulness", "default class", "maps of other classes", "robustness"],

@@ -186,9 +186,11 @@ def test_metadata_values_are_escaped_in_the_page(
 ) -> None:
     report, evidence = validated
     evil = "<form action=//elsewhere>"
-    told = dict.fromkeys(("weights", "activations", "calibration", "calibration_images", "calibration_sha256"), evil)
+    has_target = dict.fromkeys(
+        ("weights", "activations", "calibration", "calibration_images", "calibration_sha256"), evil
+    )
     kept = NOTE["held_out"] | {"float_layers": evil}
-    note = NOTE | told | {"device": evil, "float_layers": [evil], "held_out": kept | {"images": evil}}
+    note = NOTE | has_target | {"device": evil, "float_layers": [evil], "held_out": kept | {"images": evil}}
     facts = replace(report.models["int8"], quantization=note)
     page = render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)
     assert evil not in page
@@ -199,10 +201,10 @@ def test_page_renders_with_incomplete_quantization_metadata(
     validated: tuple[ValidationReport, SampleGallery],
 ) -> None:
     report, evidence = validated
-    for note, told in (({}, False), ({"device": "a board"}, True)):
+    for note, has_target in (({}, False), ({"device": "a board"}, True)):
         facts = replace(report.models["int8"], quantization=note)
         text = read(render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)).text
-        assert ("Target device" in text) is told
+        assert ("Target device" in text) is has_target
 
 
 def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[ValidationReport, SampleGallery]) -> None:
@@ -232,15 +234,15 @@ def test_headline_asks_for_more_images_only_if_they_would_help(
         assert headline in read(render_page(replace(report, checks=checks), evidence)).text
 
 
-@pytest.mark.parametrize(("labeled", "whose"), [(True, "target class"), (False, "PyTorch student’s prediction")])
+@pytest.mark.parametrize(("labeled", "reference"), [(True, "target class"), (False, "PyTorch student’s prediction")])
 def test_localization_section_names_the_explained_class(
-    validated: tuple[ValidationReport, SampleGallery], labeled: bool, whose: str
+    validated: tuple[ValidationReport, SampleGallery], labeled: bool, reference: str
 ) -> None:
     report, evidence = validated
     place = Localization(0.8, 0.7, {"pointing": None, "energy_inside": None})
     located = replace(report, labeled=labeled, localization=Sampled(40, {"int8": place}))
     text = read(render_page(located, evidence)).text
-    assert f"Maps explain the {whose}." in text
+    assert f"Maps explain the {reference}." in text
 
 
 def test_lowest_and_highest_agreement_are_shown_side_by_side(validated: tuple[ValidationReport, SampleGallery]) -> None:

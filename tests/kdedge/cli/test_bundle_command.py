@@ -150,8 +150,8 @@ def test_explain_accepts_a_bundle(command: Callable[..., Outcome], run_folder: P
     assert {path.name for path in out.iterdir()} == {
         f"picture{end}" for end in (".png", ".html", ".svg", ".decision.png")
     }
-    asked = command("explain", str(bundle), str(picture), "--method", "scorecam", "-o", str(out), "--no-page")
-    assert asked.code == 0 and "64 evaluations" in asked.out, asked.err
+    estimated = command("explain", str(bundle), str(picture), "--method", "scorecam", "-o", str(out), "--no-page")
+    assert estimated.code == 0 and "64 evaluations" in estimated.out, estimated.err
     refused = command("explain", str(run_folder), str(picture), "-o", str(out))
     assert refused.code == 2
     assert f"{run_folder} is a folder" in refused.err

@@ -122,7 +122,7 @@ class TestErrors:
         assert command() == Outcome(codes.get(kind, 2), "", "error: Something happened. Type this.\n")
 
     @pytest.mark.parametrize(
-        ("prepare", "complaint"),
+        ("prepare", "message"),
         [
             (lambda root: None, "There is no folder"),
             (lambda root: root.mkdir(), "has no images"),
@@ -137,12 +137,12 @@ class TestErrors:
         ids=["missing folder", "no images", "one class", "empty class", "different classes", "a file"],
     )
     def test_unusable_datasets(
-        self, command: Callable[..., Outcome], tmp_path: Path, prepare: Callable[[Path], object], complaint: str
+        self, command: Callable[..., Outcome], tmp_path: Path, prepare: Callable[[Path], object], message: str
     ) -> None:
         prepare(tmp_path / "data")
         outcome = command("train", tmp_path / "data", *TRAIN, "--out", tmp_path / "run")
         assert_one_sentence(outcome, 2)
-        assert complaint in outcome.err
+        assert message in outcome.err
         assert not (tmp_path / "run").exists()
 
     def test_unknown_model(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_self_test_and_bench_of_an_exported_model(
     command: Callable[..., Outcome], exported_run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("model.onnx", "model.int8.onnx"):
-        told = same_on_the_device(capfd, "self-test", str(exported_run / name), "--device", "generic")
-        assert told.count("[✓]") == 5 and "[✗]" not in told
+        printed = same_on_the_device(capfd, "self-test", str(exported_run / name), "--device", "generic")
+        assert printed.count("[✓]") == 5 and "[✗]" not in printed
 
     outcome = command("bench", str(exported_run / "model.int8.onnx"), "--threads", "1", "--json")
     assert outcome.code == 0, outcome.err

@@ -24,24 +24,24 @@ def test_map_of_the_file_or_of_a_method(
     command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
 ) -> None:
     own = command("explain", *files, "-o", str(tmp_path / "own"))
-    asked = command("explain", *files, "--method", "shap", "--parts", "4", "-o", str(tmp_path / "asked"))
-    assert (own.code, asked.code) == (0, 0), own.err + asked.err
+    estimated = command("explain", *files, "--method", "shap", "--parts", "4", "-o", str(tmp_path / "estimated"))
+    assert (own.code, estimated.code) == (0, 0), own.err + estimated.err
     assert own.out.startswith(str(tmp_path / "own" / "picture.png"))
-    assert "16 evaluations, " in asked.out
+    assert "16 evaluations, " in estimated.out
     assert "evaluations" not in own.out
     # The page describes the model's own map.
-    assert list((tmp_path / "own").glob("*.html")) and not list((tmp_path / "asked").glob("*.html"))
+    assert list((tmp_path / "own").glob("*.html")) and not list((tmp_path / "estimated").glob("*.html"))
 
 
 def test_exceeded_budget_is_reported(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
-    asked = command("explain", *files, "--method", "lime", "--budget-ms", "0.01", "-o", str(tmp_path / "asked"))
-    assert "(over the budget of 0.01 ms" in asked.out
+    estimated = command("explain", *files, "--method", "lime", "--budget-ms", "0.01", "-o", str(tmp_path / "estimated"))
+    assert "(over the budget of 0.01 ms" in estimated.out
 
 
 def test_score_cam_on_an_exported_file(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
-    asked = command("explain", *files, "--method", "scorecam", "-o", str(tmp_path / "asked"))
-    assert asked.code == 0, asked.err
-    assert "64 evaluations, " in asked.out, "one evaluation per channel"
+    estimated = command("explain", *files, "--method", "scorecam", "-o", str(tmp_path / "estimated"))
+    assert estimated.code == 0, estimated.err
+    assert "64 evaluations, " in estimated.out, "one evaluation per channel"
 
 
 def test_score_cam_finds_the_last_layer_without_metadata(
@@ -96,9 +96,9 @@ def test_page_and_terminal_show_equal_int8_probabilities(
 ) -> None:
     """Attribution disables ONNX Runtime's integer kernels, so its logits are rounded differently."""
     for picture in sorted((scenes / "val").rglob("*.png"))[::6]:
-        told = command("explain", exported_run / "model.int8.onnx", picture, "-o", tmp_path / "out")
-        assert told.code == 0, told.err
-        share = re.search(r"(\d+\.\d) %", told.out.splitlines()[0])
+        explained = command("explain", exported_run / "model.int8.onnx", picture, "-o", tmp_path / "out")
+        assert explained.code == 0, explained.err
+        share = re.search(r"(\d+\.\d) %", explained.out.splitlines()[0])
         assert share is not None
         page = (tmp_path / "out" / f"{picture.stem}.html").read_text(encoding="utf-8")
         assert f"{share[1]} %" in page

@@ -101,9 +101,9 @@ def test_int8_without_speedup_is_reported(
     assert exported.int8_note is not None
     timed = exported.int8_note | {"latency_ms": {"fp32": 4.0, "int8": int8_ms, "machine": "a machine", "threads": 1}}
     print_export(replace(exported, int8_note=timed), Artifacts.open("small:resnet8"), None, None)
-    said = capsys.readouterr().err
-    assert verdict in said
-    assert ("Use the fp32 file on machines like this one" in said) is advice
+    printed = capsys.readouterr().err
+    assert verdict in printed
+    assert ("Use the fp32 file on machines like this one" in printed) is advice
     assert np.isfinite(exported.int8_note["held_out"]["map_pearson"])
 
 
@@ -129,15 +129,15 @@ def test_int8_loss_warns_and_suggests_a_goal(
     fidelity = replace(chosen.fidelity, top1=0.4, drop_points=drop_points, map_pearson=map_pearson)
     lost = replace(exported.tradeoff, chosen=replace(chosen, fidelity=fidelity), images=images)
     print_export(replace(exported, tradeoff=lost), Artifacts.open("small:resnet8"), None, None)
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     if warned is None:
-        assert "warning" not in said
+        assert "warning" not in printed
     else:
-        assert f"warning: {warned}: --keep-heatmaps 0.98 --max-drop 0.5" in said
+        assert f"warning: {warned}: --keep-heatmaps 0.98 --max-drop 0.5" in printed
 
 
 @pytest.mark.parametrize(
-    ("drop_points", "most", "goal", "told"),
+    ("drop_points", "most", "goal", "verdict_text"),
     [
         (
             0.2,
@@ -154,7 +154,7 @@ def test_inconclusive_drop_reports_the_images_needed(
     drop_points: float,
     most: float,
     goal: float | None,
-    told: str | None,
+    verdict_text: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert exported.tradeoff is not None
@@ -163,9 +163,9 @@ def test_inconclusive_drop_reports_the_images_needed(
     chosen = replace(chosen, fidelity=fidelity)
     tradeoff = replace(exported.tradeoff, points=(chosen,), chosen=chosen, images=512, goal=FidelityGoal(max_drop=goal))
     print_export(replace(exported, tradeoff=tradeoff), Artifacts.open("small:resnet8"), None, None)
-    said = " ".join(capsys.readouterr().err.split())
-    if told is None:
-        assert "inconclusive" not in said
+    printed = " ".join(capsys.readouterr().err.split())
+    if verdict_text is None:
+        assert "inconclusive" not in printed
     else:
         needed = images_needed(512, drop_points, most, 0.5, worst=100.0)
-        assert f"{told} at 95 % confidence; about {needed:,} images would show it" in said
+        assert f"{verdict_text} at 95 % confidence; about {needed:,} images would show it" in printed

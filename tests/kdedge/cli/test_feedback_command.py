@@ -105,16 +105,16 @@ def test_labels_cannot_escape_or_hide_the_folder(label: str, tmp_path: Path) -> 
 
 
 def test_colliding_labels_are_rejected_before_writing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'Bolt', 'bolt' would share a folder") as told:
+    with pytest.raises(DataError, match="'Bolt', 'bolt' would share a folder") as raised:
         write_class_folders([verdict(1, "bolt"), verdict(2, judgment="label", correct_label="Bolt")], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with FeedbackStore.open(tmp_path / "said.db", 5) as store:
+    with FeedbackStore.open(tmp_path / "entries.db", 5) as store:
         store.add(verdict(1, "bolt"))
         store.add(verdict(2, judgment="label", correct_label="Bolt"))
-    way_out = str(told.value).split('"')[1].replace("THIS", "bolt").replace("THAT", "Bolt")
-    with closing(sqlite3.connect(tmp_path / "said.db")) as connection, connection:
+    way_out = str(raised.value).split('"')[1].replace("THIS", "bolt").replace("THAT", "Bolt")
+    with closing(sqlite3.connect(tmp_path / "entries.db")) as connection, connection:
         connection.execute(way_out)
-    with FeedbackStore.open_to_read(tmp_path / "said.db") as store:
+    with FeedbackStore.open_to_read(tmp_path / "entries.db") as store:
         assert write_class_folders(store, tmp_path / "out").images == {"bolt": 2}
 
 

@@ -146,11 +146,11 @@ class TestFromOnnx:
         assert Model.load(second).has_map
 
     @pytest.mark.parametrize(
-        ("front", "arguments", "complaint"),
+        ("front", "arguments", "message"),
         [
-            pytest.param(front, arguments, complaint, id=f"{front}, {' '.join(arguments)}")
+            pytest.param(front, arguments, message, id=f"{front}, {' '.join(arguments)}")
             for front in ("with a front", "without")
-            for arguments, complaint in (
+            for arguments, message in (
                 (["--target-layer", "x"], "Omit --target-layer, --method and --head"),
                 (["--method", "gradcam"], "Omit --target-layer, --method and --head"),
                 (["--head", "output"], "Omit --target-layer, --method and --head"),
@@ -172,7 +172,7 @@ class TestFromOnnx:
         theirs: Path,
         front: str,
         arguments: list[str],
-        complaint: str,
+        message: str,
     ) -> None:
         finished, again = runnable, tmp_path / "again.onnx"
         (tmp_path / "three.txt").write_text("a\nb\nc\n")
@@ -181,7 +181,7 @@ class TestFromOnnx:
             assert command("export", "--from-onnx", theirs, "-o", finished).code == 0
         typed = [str(tmp_path / "three.txt") if word == "THREE" else word for word in arguments]
         done = command("export", "--from-onnx", finished, "-o", again, *typed)
-        assert done.code == 2 and complaint in done.err
+        assert done.code == 2 and message in done.err
         assert not again.exists()
 
     def test_target_layer_from_inspect_is_accepted(self, command: Command, tmp_path: Path, theirs: Path) -> None:
@@ -214,7 +214,7 @@ class TestFromOnnx:
         assert Model.load(tmp_path / "o.onnx").metadata.input.std == (1 / 255,) * 3
 
     @pytest.mark.parametrize(
-        ("arguments", "complaint"),
+        ("arguments", "message"),
         [
             (["--mean", "0.5"], "both --mean and --std"),
             (["--bgr"], "both --mean and --std"),
@@ -244,18 +244,18 @@ class TestFromOnnx:
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     def test_invalid_arguments(
-        self, command: Command, tmp_path: Path, theirs: Path, arguments: list[str], complaint: str
+        self, command: Command, tmp_path: Path, theirs: Path, arguments: list[str], message: str
     ) -> None:
         three = tmp_path / "three.txt"
         three.write_text("a\nb\nc\n")
         done = command("export", *(three if word == "THREE" else word for word in arguments), "--from-onnx", theirs)
         assert done.code == 2
         error = done.err.splitlines()[-1]  # after the progress lines of a log
-        assert error.startswith("error: ") and complaint in error
+        assert error.startswith("error: ") and message in error
         assert not theirs.with_suffix(".explained.onnx").exists()
 
     @pytest.mark.parametrize(
-        ("arguments", "complaint"),
+        ("arguments", "message"),
         [
             ([], "nothing to export"),
             (["net.onnx"], "kdedge export --from-onnx net.onnx"),
@@ -265,10 +265,10 @@ class TestFromOnnx:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_missing_arguments(self, command: Command, arguments: list[str], complaint: str) -> None:
+    def test_missing_arguments(self, command: Command, arguments: list[str], message: str) -> None:
         done = command("export", *arguments)
         assert done.code == 2
-        assert complaint in done.err
+        assert message in done.err
 
 
 class TestValidate:
@@ -303,7 +303,7 @@ class TestValidate:
         assert any(check["key"] == "int8_agreement" for check in report["checks"])
 
     @pytest.mark.parametrize(
-        ("options", "complaint"),
+        ("options", "message"),
         [
             ((), "its images are unknown. Give them: --data DIR"),
             (("--data", "SCENES", "--weights", "WEIGHTS"), "not from a PyTorch model. Remove --weights"),
@@ -318,13 +318,13 @@ class TestValidate:
         runnable: Path,
         scenes: Path,
         options: tuple[str, ...],
-        complaint: str,
+        message: str,
     ) -> None:
         weights = tmp_path / "weights.safetensors"
         weights.write_bytes(b"")
         named = {"SCENES": scenes, "WEIGHTS": weights}
         done = command("validate", runnable, *(named.get(word, word) for word in options))
-        assert done.code == 2 and complaint in done.err
+        assert done.code == 2 and message in done.err
 
     def test_unnamed_classes(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
         numbered = tmp_path / "numbered.onnx"
@@ -467,7 +467,7 @@ class TestInspect:
         assert "QuantizeLinear" in done.out
 
     @pytest.mark.parametrize(
-        ("arguments", "complaint"),
+        ("arguments", "message"),
         [
             (["nowhere.onnx"], "There is no model file nowhere.onnx"),
             (["THEIRS", "PHOTO"], "has no preprocessing for images"),
@@ -478,12 +478,12 @@ class TestInspect:
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     def test_invalid_arguments(
-        self, command: Command, theirs: Path, runnable: Path, photo: Path, arguments: list[str], complaint: str
+        self, command: Command, theirs: Path, runnable: Path, photo: Path, arguments: list[str], message: str
     ) -> None:
         places = {"THEIRS": theirs, "OURS": runnable, "PHOTO": photo}
         done = command("inspect", *(places.get(word, word) for word in arguments))
         assert done.code == 2
-        assert complaint in done.err
+        assert message in done.err
 
     def test_folder_without_model(self, command: Command, tmp_path: Path) -> None:
         done = command("inspect", tmp_path)

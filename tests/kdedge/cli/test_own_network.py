@@ -75,12 +75,12 @@ def test_map_equals_hirescam_by_autograd(exported: Path, network: tuple[str, Pat
     net.get_submodule("body").register_forward_hook(lambda _module, _args, output: seen.append(output))
     images = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
     x = torch.from_numpy((images / 255.0 - trained.input.mean) / trained.input.std).permute(0, 3, 1, 2).float()
-    for asked in (None, 2):
+    for requested in (None, 2):
         logits = net(x)
-        score = logits.max(dim=1).values if asked is None else logits[:, asked]
+        score = logits.max(dim=1).values if requested is None else logits[:, requested]
         (gradient,) = torch.autograd.grad(score.sum(), seen[-1])
         expected = (gradient * seen[-1]).sum(1).detach().numpy()
-        found = Model.load(exported).predict(images, asked)
+        found = Model.load(exported).predict(images, requested)
         np.testing.assert_allclose(found.logits, logits.detach().numpy(), atol=1e-5)
         np.testing.assert_allclose(found.saliency_map, expected, atol=1e-5 * float(np.ptp(expected)))
 
@@ -96,8 +96,8 @@ def test_run_and_explain(command: Command, exported: Path, photo: Path, tmp_path
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"noise{end}" for end in (".png", ".html", ".svg", ".decision.png")
     }
-    asked = command("explain", exported, photo, "--method", "occlusion", "--no-page", "-o", tmp_path / "asked")
-    assert asked.code == 0 and "evaluations" in asked.out, asked.err
+    requested = command("explain", exported, photo, "--method", "occlusion", "--no-page", "-o", tmp_path / "requested")
+    assert requested.code == 0 and "evaluations" in requested.out, requested.err
 
 
 def test_methods_that_need_a_closed_form_are_rejected(
@@ -119,7 +119,7 @@ _CAUSAL = """tokens = features.flatten(2).transpose(1, 2)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "words_of_error"),
     [
         ("", _BRANCHES, ("at Peak, nets.py line 14", "depends on values", "torch.where instead of if")),
         ("x = torch.linalg.qr(x)[0]", "", ("aten.linalg_qr", "--method none")),
@@ -129,7 +129,7 @@ _CAUSAL = """tokens = features.flatten(2).transpose(1, 2)
     ids=["branch", "operator", "derivative", "causal attention"],
 )
 def test_unexportable_network_is_a_single_sentence_error(
-    command: Command, tmp_path: Path, before: str, after: str, told: tuple[str, ...]
+    command: Command, tmp_path: Path, before: str, after: str, words_of_error: tuple[str, ...]
 ) -> None:
     body = (
         f"{before}\n        features = self.body(x)\n        {after}\n        return self.last(features.mean((2, 3)))"
@@ -140,7 +140,7 @@ def test_unexportable_network_is_a_single_sentence_error(
     assert done.code == 2 and not (tmp_path / "net.onnx").exists(), done.err
     step, error = done.err.splitlines()  # no traceback and no partially traced graph
     assert step == "exporting …" and error.startswith("error: ")
-    assert done.out == "" and all(words in done.err for words in told), done.err
+    assert done.out == "" and all(words in done.err for words in words_of_error), done.err
 
 
 _TRANSFORMER = f"""
@@ -208,6 +208,6 @@ def test_layers_are_shown_without_attribution(command: Command, photo: Path, tmp
     assert "Gemm" in inspected.out and (tmp_path / "page.html").is_file()
     explained = command("explain", model, photo, "-o", tmp_path / "out")
     assert explained.code == 0 and (tmp_path / "out" / "noise.png").is_file(), explained.err
-    for said in (inspected.err, explained.err):
-        assert "cannot be computed" in said and "spatial positions" in said
-        assert "--target-layer" not in said, "neither command has this option"
+    for printed in (inspected.err, explained.err):
+        assert "cannot be computed" in printed and "spatial positions" in printed
+        assert "--target-layer" not in printed, "neither command has this option"

@@ -87,7 +87,7 @@ class TestTraining:
         assert {path.name: path.read_bytes() for path in teacher_run.iterdir()} == before
 
     @pytest.mark.parametrize(
-        ("asked", "complaint"),
+        ("command_line", "message"),
         [
             (("train", "nowhere", "--model", "resnet8"), "There is no folder nowhere"),
             (("train", "empty", "--model", "resnet8"), "empty has no images"),
@@ -105,8 +105,8 @@ class TestTraining:
         teacher_run: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        asked: tuple[str, ...],
-        complaint: str,
+        command_line: tuple[str, ...],
+        message: str,
     ) -> None:
         """Neither another --out nor --resume would fix these errors."""
         monkeypatch.chdir(tmp_path)
@@ -115,9 +115,9 @@ class TestTraining:
         Path("empty").mkdir()
         Path("flat").mkdir()
         Image.new("RGB", (32, 32)).save("flat/1.png")
-        outcome = command(*asked, "--out", "taken")
+        outcome = command(*command_line, "--out", "taken")
         assert outcome.code != 0
-        assert outcome.err.startswith(f"error: {complaint}"), outcome.err
+        assert outcome.err.startswith(f"error: {message}"), outcome.err
 
     def test_ctrl_c_prints_the_resume_command(self, scenes: Path, tmp_path: Path) -> None:
         command = kdedge_command("train", scenes, *TRAIN, "--epochs", 9999, "--out", tmp_path / "run")
@@ -141,8 +141,8 @@ def test_missing_metric_is_a_dash(
     record = json.loads((run / RECORD).read_text())
     del record["result"]["best"]["val_map_pearson"]
     (run / RECORD).write_text(json.dumps(record))
-    asked = ("distill", scenes, "--teacher", teacher_run, "--student", "small:resnet8", "--out", run, "--resume")
-    done = command(*asked)
+    command_line = ("distill", scenes, "--teacher", teacher_run, "--student", "small:resnet8", "--out", run, "--resume")
+    done = command(*command_line)
     assert done.code == 0
     best, last = (line for line in done.err.splitlines() if "best by validation" in line or "│ last" in line)
     assert "–" in best and f"{record['result']['last']['val_map_pearson']:.3f}" in last

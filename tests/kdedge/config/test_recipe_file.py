@@ -103,7 +103,7 @@ class TestRecipeFile:
         assert (settings.temperature, settings.weight_decay, settings.warmup_fraction) == (2.0, 0.0, 0.05)
 
     @pytest.mark.parametrize(
-        ("text", "complaint"),
+        ("text", "message"),
         [
             ("[los]\nce = 1", r"unknown key 'los'. Did you mean loss\?"),
             ("steps = 5", r"no table \[loss\]"),
@@ -134,9 +134,9 @@ class TestRecipeFile:
             ("[loss", "not valid TOML"),
         ],
     )
-    def test_invalid_recipes_are_rejected(self, recipe: Path, text: str, complaint: str) -> None:
+    def test_invalid_recipes_are_rejected(self, recipe: Path, text: str, message: str) -> None:
         recipe.write_text(text)
-        with pytest.raises(UsageError, match=complaint) as caught:
+        with pytest.raises(UsageError, match=message) as caught:
             load_recipe(str(recipe))
         assert "\n" not in str(caught.value)
 

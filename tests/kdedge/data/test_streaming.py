@@ -118,8 +118,8 @@ def test_missing_or_damaged_file_is_a_single_sentence_error(tmp_path: Path) -> N
     gone.unlink()
     with pytest.raises(DataError) as caught:
         list(stream.batches(order))
-    told = f"{gone} cannot be read: No such file or directory. Restore the file and continue with --resume, or start"
-    assert str(caught.value) == f"{told} again without it."
+    message = f"{gone} cannot be read: No such file or directory. Restore the file and continue with --resume, or start"
+    assert str(caught.value) == f"{message} again without it."
     gone.write_bytes(content)
     damaged.write_bytes(damaged.read_bytes()[:50])
     batches = stream.batches(order)

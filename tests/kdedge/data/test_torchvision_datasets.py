@@ -224,11 +224,11 @@ class TestRefusals:
             index_dataset(f"torchvision:SEMEION:{tmp_path}")
 
     @pytest.mark.parametrize(
-        ("name", "told"),
+        ("name", "pattern"),
         [("cifar10", "Did you mean CIFAR10"), ("Flower102", "Did you mean Flowers102"), ("xyz", "such as")],
     )
-    def test_unknown_name_suggests_the_closest(self, tmp_path: Path, name: str, told: str) -> None:
-        with pytest.raises(DataError, match=told):
+    def test_unknown_name_suggests_the_closest(self, tmp_path: Path, name: str, pattern: str) -> None:
+        with pytest.raises(DataError, match=pattern):
             index_dataset(f"torchvision:{name}:{tmp_path}")
 
     @pytest.mark.parametrize("data", ["torchvision:CIFAR10", "torchvision:", "torchvision:CIFAR10:"])

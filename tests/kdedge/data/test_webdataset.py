@@ -219,7 +219,7 @@ class TestFaults:
         assert index_dataset(shards).fingerprint != before
 
     @pytest.mark.parametrize(
-        ("pattern", "told"),
+        ("pattern", "message"),
         [
             ("train-{0000..0009}.tar", r"no shard .*train-0002\.tar"),
             ("other-*.tar", r"No file matches .*other-\*\.tar"),
@@ -229,8 +229,8 @@ class TestFaults:
             ("{val,test}-0000.tar", "None of the shards .* training shard"),
         ],
     )
-    def test_invalid_patterns(self, shards: Path, pattern: str, told: str) -> None:
-        with pytest.raises(DataError, match=told):
+    def test_invalid_patterns(self, shards: Path, pattern: str, message: str) -> None:
+        with pytest.raises(DataError, match=message):
             index_dataset(f"{shards}/{pattern}")
 
     @pytest.mark.parametrize("content", [b"cat", b"-1", b"", b"1.5"])

@@ -19,8 +19,8 @@ def test_interrupted_demo_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(demo_run, "start_run", stopped)
     monkeypatch.setattr(demo_run, "_render", lambda *_, **__: {})
-    said: list[str] = []
+    headings: list[str] = []
     with pytest.raises(KdedgeError, match="stopped by SIGTERM"):
-        demo_run.run_demo(tmp_path / "demo", Listener(), said.append)
+        demo_run.run_demo(tmp_path / "demo", Listener(), headings.append)
     assert trained == [tmp_path / "demo" / "teacher"]
-    assert said[-1].startswith("2/6")
+    assert headings[-1].startswith("2/6")

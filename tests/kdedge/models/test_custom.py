@@ -31,7 +31,7 @@ def make_model(num_classes=4):
         nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)
     )
 
-def must_be_told(num_classes):
+def needs_argument(num_classes):
     return make_model(num_classes)
 
 def forwards(**options):
@@ -87,18 +87,18 @@ class TestName:
         assert canonical_name("nets.py:make_model") == canonical_name(f"{nets}:make_model") == f"{nets}:make_model"
 
     @pytest.mark.parametrize(
-        ("name", "complaint"),
+        ("name", "message"),
         [
             ("nowhere.py:make_model", r"no file .*nowhere\.py\. Expected a Python file with a function make_model"),
-            ("nets.py:make_modle", r"nets\.py has no function make_modle\. It has make_model, must_be_told"),
+            ("nets.py:make_modle", r"nets\.py has no function make_modle\. It has make_model, needs_argument"),
             ("nets.py:CONSTANT", "has no function CONSTANT"),
             ("nets.py", r"has no function name\. Expected FILE\.py:FUNCTION, such as nets\.py:make_model"),
             ("nets.py:", "has no function name"),
         ],
     )
-    def test_missing_arguments(self, nets: Path, monkeypatch: pytest.MonkeyPatch, name: str, complaint: str) -> None:
+    def test_missing_arguments(self, nets: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
         monkeypatch.chdir(nets.parent)
-        with pytest.raises(UsageError, match=complaint):
+        with pytest.raises(UsageError, match=message):
             canonical_name(name)
 
     @pytest.mark.parametrize("content", ["def make_model(:", "import nothing_of_this_name", "raise SystemExit(3)"])
@@ -111,7 +111,7 @@ class TestName:
 
 
 class TestBuild:
-    @pytest.mark.parametrize("function", ["make_model", "must_be_told", "forwards"])
+    @pytest.mark.parametrize("function", ["make_model", "needs_argument", "forwards"])
     def test_factory_receives_the_number_of_classes(self, nets: Path, function: str) -> None:
         model = build_model(make_spec(f"{nets}:{function}", 6), 32)
         assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
@@ -127,7 +127,7 @@ class TestBuild:
         assert model[0].stride == (1, 1)
 
     @pytest.mark.parametrize(
-        ("function", "complaint"),
+        ("function", "message"),
         [
             ("no_module", r"no_module returned str\. Expected a torch\.nn\.Module"),
             ("broken", r"broken failed when called as broken\(\): RuntimeError: out of luck"),
@@ -135,8 +135,8 @@ class TestBuild:
             ("one_size", r"does not accept an input of shape .*32, 32.*pretrained_cfg"),
         ],
     )
-    def test_invalid_models_are_rejected(self, nets: Path, function: str, complaint: str) -> None:
-        with pytest.raises(UsageError, match=complaint):
+    def test_invalid_models_are_rejected(self, nets: Path, function: str, message: str) -> None:
+        with pytest.raises(UsageError, match=message):
             build_model(make_spec(f"{nets}:{function}", 4), 32)
 
 
@@ -214,7 +214,7 @@ class TestTrained:
         torch.save(model.state_dict(), path)
         return model, path
 
-    @pytest.mark.parametrize(("function", "classes"), [("make_model", 9), ("must_be_told", 9), ("always_seven", 7)])
+    @pytest.mark.parametrize(("function", "classes"), [("make_model", 9), ("needs_argument", 9), ("always_seven", 7)])
     def test_number_of_classes_is_read_from_the_weights(
         self, nets: Path, monkeypatch: pytest.MonkeyPatch, function: str, classes: int
     ) -> None:
@@ -235,7 +235,7 @@ class TestTrained:
     def test_factory_without_weights_needs_a_default(self, nets: Path) -> None:
         assert len(load_trained(f"{nets}:make_model").labels) == 4
         with pytest.raises(UsageError, match=r"requires the number of classes.*--weights FILE"):
-            load_trained(f"{nets}:must_be_told")
+            load_trained(f"{nets}:needs_argument")
 
     def test_weights_of_another_network(self, nets: Path, tmp_path: Path) -> None:
         save_file({"fc.weight": torch.zeros(4, 8)}, tmp_path / "w.safetensors")

@@ -265,7 +265,7 @@ def flatten(*names: str) -> Callable[[], list[onnx.NodeProto]]:
 
 class TestRefused:
     @pytest.mark.parametrize(
-        ("inputs", "outputs", "nodes", "complaint"),
+        ("inputs", "outputs", "nodes", "message"),
         [
             (
                 {"x": (TensorProto.FLOAT, ["n", 80, 3000])},
@@ -315,10 +315,10 @@ class TestRefused:
         inputs: dict[str, tuple[int, list[Any]]],
         outputs: dict[str, list[Any]],
         nodes: Callable[[], list[onnx.NodeProto]],
-        complaint: str,
+        message: str,
     ) -> None:
         onnx.save(graph(inputs, outputs, nodes), tmp_path / "m.onnx")
-        with pytest.raises(ModelFileError, match=complaint):
+        with pytest.raises(ModelFileError, match=message):
             OnnxClassifier.load(tmp_path / "m.onnx", ImageInput(8, 8, (0.0,) * 3, (1.0,) * 3))
 
     def test_failing_graph_is_rejected(self, tmp_path: Path) -> None:

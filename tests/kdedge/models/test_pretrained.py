@@ -101,9 +101,9 @@ class TestUnknownWeights:
         monkeypatch.chdir(tmp_path)
         save_file(build_model(ModelSpec("torchvision:mobilenet_v2", 3), 224).state_dict(), tmp_path / "w.safetensors")
 
-        told = command("export", "mobilenet_v2", "--weights", "w.safetensors", "--method", "none", "-o", "m.onnx")
-        assert told.code == 0, told.err
-        assert "preprocessing: assumed as for IMAGENET1K_V2, 224 of 232 px, bilinear" in told.err
+        outcome = command("export", "mobilenet_v2", "--weights", "w.safetensors", "--method", "none", "-o", "m.onnx")
+        assert outcome.code == 0, outcome.err
+        assert "preprocessing: assumed as for IMAGENET1K_V2, 224 of 232 px, bilinear" in outcome.err
         assert Model.load("m.onnx").metadata.input.crop_fraction == pytest.approx(224 / 232)
         stated = load_trained("torchvision:mobilenet_v2.IMAGENET1K_V1", weights=tmp_path / "w.safetensors")
         (tmp_path / "w.safetensors").rename(tmp_path / "mobilenet_v2-b0353104.safetensors")

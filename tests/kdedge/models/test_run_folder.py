@@ -47,7 +47,7 @@ def test_record_roundtrip(tmp_path: Path) -> None:
 class TestARunThatIsInTheWay:
     """Errors for existing runs suggest --resume if possible, and otherwise a free folder."""
 
-    def told(self, folder: Path) -> str:
+    def message(self, folder: Path) -> str:
         with pytest.raises(UsageError) as refused:
             check_folder_free(folder)
         return str(refused.value)
@@ -56,7 +56,7 @@ class TestARunThatIsInTheWay:
         run = tmp_path / "run"
         check_folder_free(run)
         write_run(run, RECORD)
-        assert self.told(run) == (
+        assert self.message(run) == (
             f"{run} already holds a run. Add --resume to continue it, or choose another folder, such as --out {run}-2."
         )
 
@@ -64,18 +64,18 @@ class TestARunThatIsInTheWay:
         run = tmp_path / "my run"
         write_run(run, RECORD.finished({"best": EPOCH | {"epoch": 2}, "last": EPOCH, "seconds": 1.5}))
         (tmp_path / "my run-2").mkdir()
-        assert self.told(run) == (
+        assert self.message(run) == (
             f"{run} already holds a run, which is complete. Choose another folder, such as --out '{run}-3'."
         )
 
     def test_damaged_run_suggests_another_folder(self, tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text("{")
-        assert "which cannot be read. Choose another folder" in self.told(tmp_path)
+        assert "which cannot be read. Choose another folder" in self.message(tmp_path)
 
     def test_working_directory_as_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         write_run(Path(), RECORD)
-        assert self.told(Path()).endswith("such as --out run-2.")
+        assert self.message(Path()).endswith("such as --out run-2.")
 
 
 def test_non_utf8_folder_name_roundtrip(tmp_path: Path) -> None:

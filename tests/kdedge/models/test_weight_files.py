@@ -82,12 +82,12 @@ class TestRead:
     def test_torch_load_uses_weights_only(
         self, tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked: list[dict[str, Any]] = []
+        calls: list[dict[str, Any]] = []
         load = torch.load
-        monkeypatch.setattr(torch, "load", lambda *args, **options: asked.append(options) or load(*args, **options))
+        monkeypatch.setattr(torch, "load", lambda *args, **options: calls.append(options) or load(*args, **options))
         torch.save(state, tmp_path / "w.pth")
         read_state(tmp_path / "w.pth")
-        assert [options["weights_only"] for options in asked] == [True]
+        assert [options["weights_only"] for options in calls] == [True]
 
     @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
     @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ class TestLoad:
         assert equal(model.state_dict(), state)
 
     @pytest.mark.parametrize(
-        ("change", "complaint"),
+        ("change", "message"),
         [
             ({"bias": None}, r"1 missing \(bias\)"),
             ({"gain": torch.ones(2)}, r"1 unknown \(gain\)"),
@@ -147,12 +147,12 @@ class TestLoad:
         ids=["missing", "unknown", "shape"],
     )
     def test_mismatches_are_counted_and_named(
-        self, state: dict[str, torch.Tensor], change: dict[str, Any], complaint: str
+        self, state: dict[str, torch.Tensor], change: dict[str, Any], message: str
     ) -> None:
         model = nn.Linear(3, 2)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         changed = {name: value for name, value in (state | change).items() if value is not None}
-        with pytest.raises(UsageError, match=rf"w\.pth do not fit Linear: tensors {complaint}\. .*--weights"):
+        with pytest.raises(UsageError, match=rf"w\.pth do not fit Linear: tensors {message}\. .*--weights"):
             load_state(model, changed, "w.pth")
         assert equal(model.state_dict(), before)
 

@@ -143,14 +143,14 @@ def test_profile_determines_quantization(
     weights: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported_run: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     result = export_model(
         "small:resnet8",
         weights=weights,
         with_int8=True,
         data=str(scenes),
         profile=load_profile("raspberry-pi-5"),
-        progress=lambda *step: told.append(step),
+        progress=lambda *step: steps.append(step),
     )
     assert (result.fp32, result.int8) == (Path("resnet8.onnx"), Path("resnet8.int8.onnx"))
     assert result.int8 is not None and result.fp32.is_file()
@@ -166,7 +166,7 @@ def test_profile_determines_quantization(
     latency = int8.metadata.quantization["latency_ms"]
     assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
     assert max(result.logits_error, result.map_error or 0) <= TOLERANCE
-    assert {what: (done, total) for what, done, total in told} == {
+    assert {what: (done, total) for what, done, total in steps} == {
         "reading images": (48, 48),
         "exporting": (1, 1),
         "calibrating": (64, 64),

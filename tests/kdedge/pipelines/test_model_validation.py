@@ -91,8 +91,8 @@ def shift(weights: Path, by: float) -> None:
 
 
 def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    validation = validate_model(str(run), progress=lambda *step: told.append(step))
+    steps: list[tuple[str, int, int]] = []
+    validation = validate_model(str(run), progress=lambda *step: steps.append(step))
     report = validation.report
     assert report.passed
     assert report.images == 3 * VAL and report.labeled
@@ -108,8 +108,8 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
     page = validation.page.read_text(encoding="utf-8")
     assert "<html" in page and "small:resnet8" in page
     timing = "measuring latency and memory"
-    assert told[:3] == [(timing, 0, 1), (timing, 1, 1), ("reading images", 1, 3 * VAL)]
-    assert all(done <= total for _, done, total in told)
+    assert steps[:3] == [(timing, 0, 1), (timing, 1, 1), ("reading images", 1, 3 * VAL)]
+    assert all(done <= total for _, done, total in steps)
 
 
 def test_top1_of_the_report_equals_the_run(run: Path) -> None:
@@ -226,14 +226,14 @@ def test_weights_option_of_a_named_model(
     elsewhere = tmp_path / "elsewhere" / "other name.safetensors"
     elsewhere.parent.mkdir()
     (tmp_path / "weights.safetensors").rename(elsewhere)
-    asked = ("validate", named_file, "--data", scenes, "--quick")
-    lost = command(*asked)
+    required = ("validate", named_file, "--data", scenes, "--quick")
+    lost = command(*required)
     assert lost.code == 2 and "the weights weights.safetensors, which are neither" in lost.err
     assert "--weights FILE" in lost.err
-    found = command(*asked, "--weights", elsewhere)
+    found = command(*required, "--weights", elsewhere)
     assert found.code == 0, found.err
     shift(elsewhere, 1e-3)
-    changed = command(*asked, "--weights", elsewhere)
+    changed = command(*required, "--weights", elsewhere)
     assert changed.code == 2 and f"other weights than those in {elsewhere}" in changed.err
 
 
@@ -467,10 +467,10 @@ class TestBudgets:
     def test_file_within_budget_passes_with_a_note(self, run: Path) -> None:
         profile = load_profile("raspberry-pi-5")
         report = validate_model(str(run), profile=profile, quick=True).report
-        asked = {check.key: check for check in report.checks if check.key.startswith("fp32_")}
-        assert {"fp32_file_mb", "fp32_parameters", "fp32_latency_ms", "fp32_peak_memory_mb"} <= asked.keys()
-        assert asked["fp32_parameters"].measured == load_trained(str(run)).parameters
-        assert asked["fp32_file_mb"].measured == (run / "model.onnx").stat().st_size / 1e6
+        required = {check.key: check for check in report.checks if check.key.startswith("fp32_")}
+        assert {"fp32_file_mb", "fp32_parameters", "fp32_latency_ms", "fp32_peak_memory_mb"} <= required.keys()
+        assert required["fp32_parameters"].measured == load_trained(str(run)).parameters
+        assert required["fp32_file_mb"].measured == (run / "model.onnx").stat().st_size / 1e6
         assert report.device == "raspberry-pi-5"
         assert report.footprints["fp32"].threads == profile.threads
         assert "were measured on this machine" in report.notes[0]

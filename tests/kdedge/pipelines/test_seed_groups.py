@@ -98,27 +98,27 @@ class TestGroups:
 
 
 class TestDoubts:
-    def told(self, folder: Path, settings: dict[str, dict[str, Any]]) -> list[str]:
+    def warnings(self, folder: Path, settings: dict[str, dict[str, Any]]) -> list[str]:
         runs = runs_of(folder, settings)
         return comparability_warnings(runs, group_by_seed(runs))
 
     def test_seeds_of_one_setting_have_no_warning(self, tmp_path: Path) -> None:
-        assert self.told(tmp_path, {"a": {}, "b": {"seed": 1}, "c": {"loss": KD}}) == []
+        assert self.warnings(tmp_path, {"a": {}, "b": {"seed": 1}, "c": {"loss": KD}}) == []
 
     def test_different_validation_images_are_a_warning(self, tmp_path: Path) -> None:
-        (told,) = self.told(tmp_path, {"a": {}, "b": {"fingerprint": "e" * 64, "data": Path("/else")}})
-        assert "different images, so figures are not comparable" in told
-        assert "18 images of /else: b" in told
+        (warnings,) = self.warnings(tmp_path, {"a": {}, "b": {"fingerprint": "e" * 64, "data": Path("/else")}})
+        assert "different images, so figures are not comparable" in warnings
+        assert "18 images of /else: b" in warnings
 
     def test_different_teachers_are_a_warning(self, tmp_path: Path) -> None:
         one, two = (
             {"source": f"/{name}", "weights": None, "weights_sha256": sha256(name.encode()).hexdigest()}
             for name in ("t", "u")
         )
-        assert self.told(tmp_path / "fine", {"teacher": {}, "a": {"teacher": one}}) == []
-        (told,) = self.told(tmp_path / "odd", {"a": {"teacher": one}, "b": {"teacher": two}})
-        assert "different teachers. Agreement and map Pearson" in told and "t: a; u: b" in told
+        assert self.warnings(tmp_path / "fine", {"teacher": {}, "a": {"teacher": one}}) == []
+        (warnings,) = self.warnings(tmp_path / "odd", {"a": {"teacher": one}, "b": {"teacher": two}})
+        assert "different teachers. Agreement and map Pearson" in warnings and "t: a; u: b" in warnings
 
     def test_repeated_seed_is_a_warning(self, tmp_path: Path) -> None:
-        (told,) = self.told(tmp_path, {"a": {}, "b": {}})
-        assert "the same settings and the same seed" in told
+        (warnings,) = self.warnings(tmp_path, {"a": {}, "b": {}})
+        assert "the same settings and the same seed" in warnings

@@ -113,8 +113,8 @@ def test_missing_temperature_is_explained(
     model = Model.load(calibrated_run / "model.onnx")
     half = fitting_half(index_dataset(calibrated_run.parent / "scenes").val)
     targets = decode(half, model.metadata.input).targets
-    said = Predictions(logits(targets).astype(np.float32), None, targets)
-    monkeypatch.setattr("kdedge.pipelines.temperature_fit.predict", lambda *_: said)
+    predictions = Predictions(logits(targets).astype(np.float32), None, targets)
+    monkeypatch.setattr("kdedge.pipelines.temperature_fit.predict", lambda *_: predictions)
     fit = fit_run(Artifacts.open(calibrated_run), model)
     assert fit is not None and (fit.temperature, fit.images) == (1.0, 0)
     assert fit.why_not is not None and re.match(why, fit.why_not.replace("the optimum is ", "")), fit.why_not

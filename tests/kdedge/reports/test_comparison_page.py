@@ -167,9 +167,9 @@ class TestLooks:
 
     def test_seeds_share_a_color_and_styles_are_unique(self, tmp_path: Path) -> None:
         groups = [self.group(name, runs, tmp_path) for name, runs in (("a", 3), ("b", 2), ("c", 7))]
-        looks = styles_of_runs(groups)
-        assert len(set(looks.values())) == len(looks) == 12
-        assert [{looks[run.name].color for run in group.runs} for group in groups[:2]] == [{0}, {1}]
+        styles = styles_of_runs(groups)
+        assert len(set(styles.values())) == len(styles) == 12
+        assert [{styles[run.name].color for run in group.runs} for group in groups[:2]] == [{0}, {1}]
 
     def test_forty_runs_have_unique_styles(self, tmp_path: Path) -> None:
         groups = [self.group(f"g{number}", 1, tmp_path) for number in range(40)]

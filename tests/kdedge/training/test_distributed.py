@@ -111,7 +111,7 @@ class Unmet(ProcessGroup):
 
 
 @pytest.mark.parametrize(
-    ("asked", "processes", "told"),
+    ("batch", "processes", "message"),
     [
         (15, 2, r"A batch of 15 images cannot be divided among 2 processes\. .*--batch-size such as 14\."),
         (64, 5, r"A batch of 48 images cannot be divided among 5 processes\. .*--batch-size such as 45\."),
@@ -124,13 +124,13 @@ def test_indivisible_batch_is_rejected(
     teacher_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    asked: int,
+    batch: int,
     processes: int,
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr("kdedge.training.training_run.join_process_group", lambda _device: Unmet(0, processes))
-    request = TrainConfig(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=asked)
-    with pytest.raises(UsageError, match=told):
+    request = TrainConfig(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=batch)
+    with pytest.raises(UsageError, match=message):
         start_run(request, tmp_path / "run", Listener(), "cpu")
     assert not (tmp_path / "run").exists()
 

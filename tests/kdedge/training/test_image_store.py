@@ -53,8 +53,8 @@ def test_test_images_count_images_already_in_memory(scenes: Path, monkeypatch: p
     train, val, _ = training_images(collection, SPEC, compute, ProcessGroup(), no_progress)
     for pictures, expected in ((84, DeviceImages), (83, StreamedImages)):
         monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * pictures * BYTES)
-        asked = (collection.val, SPEC, compute, ProcessGroup(), no_progress)
-        test, problems = evaluation_images(*asked, beside=(train, val))
+        arguments = (collection.val, SPEC, compute, ProcessGroup(), no_progress)
+        test, problems = evaluation_images(*arguments, beside=(train, val))
         assert isinstance(test, expected) and len(test) == 18 and not problems
 
 

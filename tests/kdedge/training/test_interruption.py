@@ -22,7 +22,7 @@ from kdedge_runtime.errors import KdedgeError
 class Terminator(Listener):
     """Listener that sends SIGTERM to its own process after a step, given as (epoch, step)."""
 
-    asks = signal.SIGTERM
+    signal_number = signal.SIGTERM
 
     def __init__(self, when: tuple[int, int]) -> None:
         super().__init__()
@@ -31,13 +31,13 @@ class Terminator(Listener):
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
         super().on_step(epoch, step, steps, parts)
         if (epoch, step) == self.when:
-            os.kill(os.getpid(), self.asks)
+            os.kill(os.getpid(), self.signal_number)
 
 
 class Interrupter(Terminator):
     """Listener that sends SIGINT instead."""
 
-    asks = signal.SIGINT
+    signal_number = signal.SIGINT
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +119,15 @@ def test_non_finite_loss_is_not_saved_when_stopping(scenes: Path, tmp_path: Path
 def test_sigterm_prints_the_resume_command_and_exits_with_0(scenes: Path, tmp_path: Path) -> None:
     command = ["train", scenes, "--model", "small:resnet8", "--epochs", "400", "--batch-size", "16", "--seed", "3"]
     command += ["--out", tmp_path / "a run", "--device", "cpu"]
-    said = []
+    lines = []
     with subprocess.Popen(kdedge_command(*command), env=ONE_THREAD, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if line.startswith("epoch   2/"):
                 process.terminate()
         assert process.wait(60) == 0
-    text = "".join(said)
+    text = "".join(lines)
     assert "Stopped by SIGTERM" in text
     assert f"--out '{tmp_path / 'a run'}' --device cpu --resume\n" in text
     assert "Next:" not in text

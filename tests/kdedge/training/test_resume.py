@@ -237,7 +237,7 @@ class TestFinished:
 
 class TestRefused:
     @pytest.mark.parametrize(
-        ("change", "complaint"),
+        ("change", "message"),
         [
             ({"epochs": 9}, "started with epochs 5, not 9"),
             ({"lr": 0.1}, r"started with lr 0\.05, not 0\.1"),
@@ -248,9 +248,9 @@ class TestRefused:
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
-    def test_different_options(self, plain: Reference, half_done: Path, change: dict[str, Any], complaint: str) -> None:
+    def test_different_options(self, plain: Reference, half_done: Path, change: dict[str, Any], message: str) -> None:
         before = content(half_done)
-        with pytest.raises(UsageError, match=rf"{complaint}\. .*--out"):
+        with pytest.raises(UsageError, match=rf"{message}\. .*--out"):
             continue_run(replace(plain.request, **change), half_done, Listener(), "cpu")
         assert content(half_done) == before
 

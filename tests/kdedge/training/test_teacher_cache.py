@@ -130,14 +130,14 @@ class TestRun:
     def test_teacher_is_evaluated_once_for_all_seeds_and_losses(
         self, request_with_cache: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert self.start(request_with_cache, tmp_path / "first").asked == 2, "one batch per view"
+        assert self.start(request_with_cache, tmp_path / "first").evaluated == 2, "one batch per view"
 
         def never(*_: Any) -> ModelOutput:
             raise AssertionError("the teacher was evaluated again")
 
         monkeypatch.setattr(NetworkTeacher, "__call__", never)
         for index, change in enumerate([{"seed": 1}, {"loss": "ce,kd"}, {"loss": "kd,map,cat:10"}, {"lr": 0.02}]):
-            assert self.start(replace(request_with_cache, **change), tmp_path / str(index)).asked == 0
+            assert self.start(replace(request_with_cache, **change), tmp_path / str(index)).evaluated == 0
         (folder,) = (tmp_path / "teacher-outputs").iterdir()
         assert sorted(path.name for path in folder.iterdir()) == [
             "key.json", "val.safetensors", "view-0.safetensors", "view-1.safetensors",
@@ -151,8 +151,8 @@ class TestRun:
         still.write_text("[loss]\nce = 0.1\nkd = 0.9\nmapall = 5\n[augmentation]\nshift = 0\nflip = false\n")
         request = replace(request_with_cache, recipe=str(still), epochs=1, lr=1e-3)
         self.start(replace(request, cache_teacher=1), tmp_path / "kept")
-        self.start(replace(request, cache_teacher=None), tmp_path / "asked")
-        (ours,), (theirs,) = metrics_of(tmp_path / "kept"), metrics_of(tmp_path / "asked")
+        self.start(replace(request, cache_teacher=None), tmp_path / "evaluated")
+        (ours,), (theirs,) = metrics_of(tmp_path / "kept"), metrics_of(tmp_path / "evaluated")
         for name in ("loss_ce", "loss_kd", "loss_mapall"):
             assert ours[name] == pytest.approx(theirs[name], rel=2e-3)
 
@@ -164,7 +164,7 @@ class TestRun:
     ) -> None:
         short = replace(request_with_cache, epochs=1)
         self.start(short, tmp_path / "first")
-        assert self.start(replace(short, **change), tmp_path / "second").asked == 1
+        assert self.start(replace(short, **change), tmp_path / "second").evaluated == 1
 
     def test_replaced_images_are_recomputed(self, request_with_cache: TrainConfig, tmp_path: Path) -> None:
         """Includes changes that keep names and sizes, since outputs belong to pixels."""
@@ -173,10 +173,10 @@ class TestRun:
             Image.open(picture).save(picture.with_suffix(".bmp"))
             picture.unlink()
         request = replace(request_with_cache, data=str(data), epochs=1, batch_size=8)
-        assert self.start(request, tmp_path / "first").asked == 1
+        assert self.start(request, tmp_path / "first").evaluated == 1
         picture = next((data / "train").rglob("*.bmp"))
         ImageOps.invert(Image.open(picture)).save(picture)
-        assert self.start(request, tmp_path / "second").asked == 1
+        assert self.start(request, tmp_path / "second").evaluated == 1
 
     def test_unreadable_image_does_not_shift_outputs(self, request_with_cache: TrainConfig, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", train=8, val=2)
@@ -184,7 +184,7 @@ class TestRun:
         self.start(request, tmp_path / "first")
         picture = next((data / "train").rglob("*.png"))
         picture.write_bytes(b"x" * picture.stat().st_size)
-        assert self.start(request, tmp_path / "kept").asked == 1
+        assert self.start(request, tmp_path / "kept").evaluated == 1
 
     def test_cache_computation_can_be_stopped(
         self, request_with_cache: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -192,7 +192,7 @@ class TestRun:
         monkeypatch.setattr(targets, "_BATCH", 16)
         listener = StopsAsking()
         assert start_run(request_with_cache, tmp_path / "run", listener, "cpu").result is None
-        assert (listener.asked, listener.epochs) == (1, [])
+        assert (listener.evaluated, listener.epochs) == (1, [])
         listener = Listener()
         assert continue_run(request_with_cache, tmp_path / "run", listener, "cpu").result is not None
         self.start(request_with_cache, tmp_path / "straight")
@@ -205,12 +205,12 @@ class TestRun:
         assert start_run(request_with_cache, tmp_path / "run", stopping, "cpu").result is None
         listener = Listener()
         continue_run(request_with_cache, tmp_path / "run", listener, "cpu")
-        assert listener.asked == 0
+        assert listener.evaluated == 0
         ours, theirs = load_file(tmp_path / "run" / LAST), load_file(tmp_path / "straight" / LAST)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
     @pytest.mark.parametrize(
-        ("recipe", "complaint"),
+        ("recipe", "message"),
         [
             (
                 "[loss]\nce = 1",
@@ -224,10 +224,10 @@ class TestRun:
         ],
     )
     def test_uncacheable_recipes_are_rejected(
-        self, request_with_cache: TrainConfig, tmp_path: Path, recipe: str, complaint: str
+        self, request_with_cache: TrainConfig, tmp_path: Path, recipe: str, message: str
     ) -> None:
         (tmp_path / "mine.toml").write_text(recipe)
-        with pytest.raises(UsageError, match=complaint):
+        with pytest.raises(UsageError, match=message):
             self.start(replace(request_with_cache, recipe=str(tmp_path / "mine.toml")), tmp_path / "run")
 
 

@@ -58,9 +58,9 @@ class TestNetwork:
         assert prediction.classes is not None and prediction.maps is not None
         assert torch.equal(prediction.classes, prediction.logits.argsort(dim=1, descending=True)[:, :3])
         for rank in range(3):
-            asked = teacher(pictures(), prediction.classes[:, [rank]])
-            assert asked.maps is not None
-            assert torch.allclose(asked.maps[:, 0], prediction.maps[:, rank], atol=1e-6)
+            single = teacher(pictures(), prediction.classes[:, [rank]])
+            assert single.maps is not None
+            assert torch.allclose(single.maps[:, 0], prediction.maps[:, rank], atol=1e-6)
 
     def test_number_of_maps_is_limited_by_classes(self) -> None:
         prediction = NetworkTeacher(watched(SMALL), CPU)(pictures(), 99)
@@ -151,14 +151,14 @@ class TestLayers:
         assert channels(student, ["layer2.0"]) == [32] and channels(teacher, ["layer3.1.conv1"]) == [64]
 
     @pytest.mark.parametrize(
-        ("given", "complaint"),
+        ("given", "message"),
         [
             ({"layer9": "layer3"}, r"student has no layer 'layer9' .* end in: layer1, layer2, layer3\."),
             ({"layer3": "linear"}, r"teacher has no layer 'linear' with an output of \[N, C, h, w\]"),
         ],
     )
-    def test_missing_layer_is_an_error(self, given: dict[str, str], complaint: str) -> None:
-        with pytest.raises(UsageError, match=complaint):
+    def test_missing_layer_is_an_error(self, given: dict[str, str], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
             pair_layers(watched("small:resnet8"), watched("small:resnet20"), given)
 
     def test_features_are_in_the_requested_order_and_the_model_is_unchanged(self) -> None:
@@ -215,11 +215,11 @@ class TestRun:
         file = tmp_path / "plain.onnx"
         onnx.utils.extract_model(str(exported_run / "model.onnx"), str(file), ["image"], ["logits"])
         request = TrainConfig(str(tiny), SMALL, teacher=(str(file),), loss="ce,kd,map", epochs=1)
-        complaint = (
+        message = (
             r"term map compares saliency maps, but the teacher has none: plain\.onnx has no output saliency_map\. "
             r"To add one: kdedge export --from-onnx .*plain\.onnx -o .*--loss ce:0\.1,kd:0\.9"
         )
-        with pytest.raises(UsageError, match=complaint):
+        with pytest.raises(UsageError, match=message):
             start_run(request, tmp_path / "refused", Listener(), "cpu")
         record = start_run(replace(request, loss="ce,kd"), tmp_path / "run", Listener(), "cpu")
         assert record.result is not None and "val_map_pearson" not in record.result["last"]
@@ -229,12 +229,14 @@ class TestRun:
         model = onnx.load(wide)
         model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 2 * SIDE
         onnx.save(model, wide)
-        for teacher, told in ((wide, True), (write_foreign_file(tmp_path / "square.onnx", SIDE), False)):
+        for teacher, is_stretched in ((wide, True), (write_foreign_file(tmp_path / "square.onnx", SIDE), False)):
             listener = Listener()
             request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher),), loss="ce,kd", epochs=1)
             start_run(request, tmp_path / teacher.stem, listener, "cpu")
             stretched = [warning for warning in listener.warnings if "stretched" in warning]
-            assert bool(stretched) == told and all("wide.onnx takes images of 64 × 32 px" in one for one in stretched)
+            assert bool(stretched) == is_stretched and all(
+                "wide.onnx takes images of 64 × 32 px" in one for one in stretched
+            )
 
     def test_student_initialized_from_its_teacher_is_close_to_it(
         self, scenes: Path, teacher_run: Path, tmp_path: Path
@@ -312,19 +314,19 @@ class TestRun:
     ) -> None:
         data = write_scenes(tmp_path / "data", train=8, val=4)
         (data / "val").rename(data / "test")
-        listener, opened, looks = Listener(), [], []
-        open_file, ask = FileSample.open, NetworkTeacher.__call__
+        listener, opened, calls = Listener(), [], []
+        open_file, evaluate = FileSample.open, NetworkTeacher.__call__
 
         def opening(sample: FileSample) -> Image.Image:
             opened.append((sample.name.split("/")[0], len(listener.epochs)))
             return open_file(sample)
 
-        def asking(teacher: NetworkTeacher, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
-            looks.append((len(images), len(listener.epochs)))
-            return ask(teacher, images, wanted)
+        def recording(teacher: NetworkTeacher, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
+            calls.append((len(images), len(listener.epochs)))
+            return evaluate(teacher, images, wanted)
 
         monkeypatch.setattr(FileSample, "open", opening)
-        monkeypatch.setattr(NetworkTeacher, "__call__", asking)
+        monkeypatch.setattr(NetworkTeacher, "__call__", recording)
         request = TrainConfig(str(data), SMALL, teacher=(str(teacher_run),), epochs=2, batch_size=8)
         record = start_run(request, tmp_path / "run", listener, "cpu")
         assert record.data["train"] + record.data["val"] == 8 * len(CLASSES)
@@ -336,6 +338,6 @@ class TestRun:
         assert not any(name.startswith("test_") for line in (record.result["best"],) for name in line)
         tested = [epochs for side, epochs in opened if side == "test"]
         assert tested == [2] * 4 * len(CLASSES), "each image once, after the last epoch"
-        assert [count for count, epochs in looks if epochs == 2] == [4 * len(CLASSES)], (
+        assert [count for count, epochs in calls if epochs == 2] == [4 * len(CLASSES)], (
             "the teacher is evaluated on them once"
         )

@@ -96,10 +96,10 @@ class TestPlan:
         name, weights, listener = "torchvision:mobilenet_v2", tmp_path / "w.safetensors", Listener()
         save_file(build_model(ModelSpec(name, 3), 32).state_dict(), weights)
         if as_teacher:
-            asked = {"model": SMALL, "teacher": (name,), "teacher_weights": (str(weights),), "loss": "ce:0.1,kd:0.9"}
+            given = {"model": SMALL, "teacher": (name,), "teacher_weights": (str(weights),), "loss": "ce:0.1,kd:0.9"}
         else:
-            asked = {"model": name, "weights": str(weights)}
-        record = start_run(TrainConfig(str(tiny), size=32, epochs=1, **asked), tmp_path / "run", listener, "cpu")
+            given = {"model": name, "weights": str(weights)}
+        record = start_run(TrainConfig(str(tiny), size=32, epochs=1, **given), tmp_path / "run", listener, "cpu")
         assert record.input.crop_fraction == pytest.approx(224 / 232)
         assert dict(listener.plan)["prepared"].startswith("assumed as for IMAGENET1K_V2, 224 of 232 px, bilinear")
 
@@ -123,8 +123,8 @@ class TestWeights:
             start_run(request, tmp_path / "run", Listener(), "cpu")
 
 
-def refused(tmp_path: Path, request: TrainConfig, complaint: str, error: type[Exception] = UsageError) -> None:
-    with pytest.raises(error, match=complaint) as caught:
+def refused(tmp_path: Path, request: TrainConfig, message: str, error: type[Exception] = UsageError) -> None:
+    with pytest.raises(error, match=message) as caught:
         start_run(request, tmp_path / "refused", Listener(), "cpu")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "refused").exists(), "nothing is written"
@@ -183,7 +183,7 @@ class TestRefused:
         refused(tmp_path, request, r"Unknown loss term 'mapal'.*Did you mean mapall\?")
 
     @pytest.mark.parametrize(
-        ("options", "told"),
+        ("options", "message"),
         [
             ({"lr": float("nan")}, r"--lr is nan\. Expected a number above zero and below 1e\+09, such as 0\.05\."),
             ({"lr": 1e308}, r"--lr is 1e\+308\. Expected a number above zero and below 1e\+09"),
@@ -195,8 +195,8 @@ class TestRefused:
         ],
         ids=["nan", "1e308", "inf", "two initializations"],
     )
-    def test_invalid_or_contradictory_options(self, options: dict[str, Any], told: str) -> None:
-        with pytest.raises(UsageError, match=told):
+    def test_invalid_or_contradictory_options(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
             TrainConfig("photos", SMALL, teacher=("runs/teacher",), **options)
 
     @pytest.mark.parametrize("stride", [3, 64])
@@ -221,8 +221,8 @@ class TestRefused:
 
     def test_missing_cuda_device(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        for device, complaint in (("cuda", "no CUDA device"), ("gpu", "Unknown device 'gpu'")):
-            with pytest.raises(UsageError, match=complaint):
+        for device, message in (("cuda", "no CUDA device"), ("gpu", "Unknown device 'gpu'")):
+            with pytest.raises(UsageError, match=message):
                 start_run(TrainConfig(str(tiny), SMALL, epochs=1), tmp_path / "refused", Listener(), device)
 
     def test_folder_with_a_run(self, tiny: Path, teacher_run: Path) -> None:

@@ -40,9 +40,9 @@ def bundle(tmp_path: Path, model_path: Path) -> Path:
 
 def test_self_test_uses_the_fastest_model(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["self-test", str(bundle), "--device", "generic"]) == 0
-    told = capsys.readouterr()
-    assert told.out.splitlines()[0] in ("model.onnx on generic", "model.int8.onnx on generic")
-    assert "checksums verified" in told.err
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] in ("model.onnx on generic", "model.int8.onnx on generic")
+    assert "checksums verified" in printed.err
 
 
 def test_bench_measures_both_models(
@@ -60,8 +60,8 @@ def test_unsigned_bundle_is_rejected(
 ) -> None:
     for path in (bundle, model_path):
         assert main([verb, str(path), "--require-signature", KEY]) != 0
-        told = capsys.readouterr()
-        assert told.out == "" and "signature" in told.err
+        printed = capsys.readouterr()
+        assert printed.out == "" and "signature" in printed.err
 
 
 def test_required_signature_without_cryptography_is_a_missing_dependency(
@@ -69,5 +69,5 @@ def test_required_signature_without_cryptography_is_a_missing_dependency(
 ) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
     assert main([str(bundle), "--source", "synthetic:", "--require-signature", KEY]) == MissingDependency.exit_code
-    told = capsys.readouterr()
-    assert told.out == "" and "pip install cryptography" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == "" and "pip install cryptography" in printed.err

@@ -1,5 +1,6 @@
 """Commands of `kdedge-run`: required and rejected options."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.cli.main import SUBCOMMANDS, main
+from kdedge_runtime.cli.main import SUBCOMMANDS, build_parser, main
 from kdedge_runtime.devices import load_profile, profile_names, profile_text
+from kdedge_runtime.errors import KdedgeError
 
 
 def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -20,8 +22,8 @@ def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("name", ["self-test", "bench", "soak"])
 def test_model_commands_require_a_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(name, "--device", "generic", capsys=capsys)
-    assert told.startswith(f"kdedge-run {name}: error: ") and "required: MODEL" in told
+    printed = refused(name, "--device", "generic", capsys=capsys)
+    assert printed.startswith(f"kdedge-run {name}: error: ") and "required: MODEL" in printed
 
 
 @pytest.mark.parametrize(
@@ -68,8 +70,28 @@ def test_every_subcommand_has_its_own_help(name: str, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"], prog="kdedge run")
     assert stopped.value.code == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"usage: kdedge run {name} ") and "%(prog)s" not in told
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: kdedge run {name} ") and "%(prog)s" not in printed
+
+
+@pytest.mark.parametrize("name", [None, *SUBCOMMANDS])
+def test_every_option_states_its_default(name: str | None) -> None:
+    options = [action for action in build_parser(name=name)._actions if action.option_strings and not action.required]
+    silent = [action.option_strings for action in options if "(default: " not in (action.help or "")]
+    assert silent == [["-h", "--help"], *([["--version"]] if name is None else [])]
+
+
+def test_help_lists_every_exit_code() -> None:
+    text = build_parser().format_help().partition("exit codes:")[2]
+    assert {int(code) for code in re.findall(r"\d+", text)} == {0, *(error.exit_code for error in errors()), 130}
+
+
+def errors() -> list[type[KdedgeError]]:
+    """Return the root of all errors and its subclasses in the runtime."""
+    found = [KdedgeError]
+    for error in found:
+        found += [child for child in error.__subclasses__() if child.__module__.startswith("kdedge_runtime")]
+    return found
 
 
 def test_model_named_as_a_subcommand_is_given_with_its_folder(
@@ -99,9 +121,9 @@ def test_device_name_prints_its_profile(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_devices_detect_prints_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["devices", "detect"]) == 0
-    told = capsys.readouterr().out
-    assert "CPU" in told and "onnxruntime" in told
-    assert next(line for line in told.splitlines() if line.startswith("profile")).split()[1] in profile_names()
+    printed = capsys.readouterr().out
+    assert "CPU" in printed and "onnxruntime" in printed
+    assert next(line for line in printed.splitlines() if line.startswith("profile")).split()[1] in profile_names()
 
 
 def test_profile_sets_default_source(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,9 +85,9 @@ def test_signal_completes_files_and_summary(number: int, model_path: Path, video
         assert not (tmp_path / "a.mp4").exists()
         process.send_signal(number)
         assert process.wait(20) == 0
-        told = process.stderr.read()
-    assert "frames in" in told
-    assert "p95" in told
+        printed = process.stderr.read()
+    assert "frames in" in printed
+    assert "p95" in printed
     assert len(_lines(lines)) > 3
     import cv2
 
@@ -177,10 +177,10 @@ def test_input_video_is_not_overwritten(model_path: Path, video: Path, capsys) -
 def test_unreadable_images_are_named_and_skipped(model_path: Path, photos: Path, tmp_path: Path, capfd) -> None:
     (photos / "2-green.png").write_bytes(b"broken")
     assert main([str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a.jsonl")]) == 0
-    told = capfd.readouterr().err
-    assert "2-green.png" in told
-    assert "2 of 3 frames" in told
-    assert "1 unreadable" in told
+    printed = capfd.readouterr().err
+    assert "2-green.png" in printed
+    assert "2 of 3 frames" in printed
+    assert "1 unreadable" in printed
     assert [line["name"] for line in _lines(tmp_path / "a.jsonl")] == ["1-red.png", "3-blue.png"]
 
 
@@ -199,16 +199,16 @@ def test_failed_source_keeps_results_and_exits_5(
 
     monkeypatch.setattr(VideoSource, "__iter__", breaks)
     assert main([str(model_path), "--source", str(video), "-o", str(tmp_path / "o.mp4")]) == 5
-    told = capfd.readouterr().err
-    assert "5 of 24 frames" in told
-    assert told.splitlines()[-1] == "error: the disk is gone"
+    printed = capfd.readouterr().err
+    assert "5 of 24 frames" in printed
+    assert printed.splitlines()[-1] == "error: the disk is gone"
     assert (tmp_path / "o.mp4").stat().st_size > 0
     assert main(["soak", str(model_path), "--source", str(video), "--duration", "10s"]) == 5, (
         "the cause of the early end is reported"
     )
-    told = capfd.readouterr().err
-    assert "[✗] duration" in told
-    assert told.splitlines()[-1] == "error: the disk is gone"
+    printed = capfd.readouterr().err
+    assert "[✗] duration" in printed
+    assert printed.splitlines()[-1] == "error: the disk is gone"
 
 
 def _camera_program(folder: Path, monkeypatch: pytest.MonkeyPatch, starts_that_fail: set[int]) -> None:
@@ -241,11 +241,11 @@ def test_reconnected_camera_continues_and_is_logged(
     _camera_program(tmp_path, monkeypatch, starts_that_fail={1})
     lines = tmp_path / "a.jsonl"
     assert main([str(model_path), "--source", "csi:0", "--max-frames", "13", "--jsonl", str(lines)]) == 0
-    told = capfd.readouterr().err
+    printed = capfd.readouterr().err
     assert [line["label"] for line in _lines(lines)] == ["red"] * 13, "no fake frames while disconnected"
     assert json.loads(lines.read_text().splitlines()[-1])["summary"]["reconnects"] >= 1
     for words in ("returns no more frames", "is back after", "reconnects"):
-        assert words in told
+        assert words in printed
 
 
 @pytest.mark.skipif(os.name != "posix", reason="fake programs are POSIX scripts")
@@ -287,9 +287,9 @@ def test_method_explains_model_without_map(
     plain = write_model(method="none")
     arguments = [str(plain), "--source", str(photos), "--jsonl", str(tmp_path / "a"), "--class", "red"]
     assert main([*arguments, "--method", "occlusion"]) == 0
-    told = capfd.readouterr().err
-    assert "map by occlusion" in told
-    assert "explanation " in told, "separate row in the table"
+    printed = capfd.readouterr().err
+    assert "map by occlusion" in printed
+    assert "explanation " in printed, "separate row in the table"
     first = _lines(tmp_path / "a")[0]
     assert (first["label"], first["explained"]) == ("red", "red")
     # Center of the red square.
@@ -367,5 +367,5 @@ def test_expanded_pattern_error_suggests_quotes(tmp_path: Path, capsys: pytest.C
         picture.touch()
     with pytest.raises(SystemExit, match="2"):
         main(["model.onnx", "--source", *map(str, pictures)])
-    told = capsys.readouterr().err
-    assert "Quote a pattern" in told and len(told.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert "Quote a pattern" in printed and len(printed.splitlines()) == 1

@@ -78,22 +78,22 @@ def test_pc_is_detected_from_instruction_sets(
 
 @pytest.mark.parametrize(("chip", "has_i8mm"), [("Apple M1", False), ("Apple M4 Pro", True)])
 def test_mac_is_detected_with_sysctl(chip: str, has_i8mm: bool) -> None:
-    told = {
+    values = {
         "machdep.cpu.brand_string": chip,
         "hw.memsize": "17179869184",
         "hw.physicalcpu": "8",
         "hw.optional.arm.FEAT_DotProd": "1",
         "hw.optional.arm.FEAT_I8MM": str(int(has_i8mm)),
     }
-    machine = detect_machine(ask_macos=lambda name: told.get(name, ""))
+    machine = detect_machine(read_sysctl=lambda name: values.get(name, ""))
     assert (machine.cpu, machine.cores, machine.ram_mb) == (chip, 8, 17180)
     assert machine.instructions == (("dotprod", "i8mm") if has_i8mm else ("dotprod",))
     assert profile_for(machine).name == "apple-silicon"
 
 
 def test_intel_mac_is_not_apple_silicon() -> None:
-    told = {"machdep.cpu.brand_string": "Intel(R) Core(TM) i5-8210Y CPU @ 1.60GHz"}
-    machine = detect_machine(ask_macos=lambda name: told.get(name, ""))
+    values = {"machdep.cpu.brand_string": "Intel(R) Core(TM) i5-8210Y CPU @ 1.60GHz"}
+    machine = detect_machine(read_sysctl=lambda name: values.get(name, ""))
     assert machine.cores
     assert profile_for(machine).name == "generic"
 

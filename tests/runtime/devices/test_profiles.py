@@ -111,8 +111,8 @@ def test_budgets_fit_the_board(name: str) -> None:
     ],
 )
 def test_unsupported_onnxruntime_versions_are_reported(version: str, objection: str | None) -> None:
-    told = load_profile("raspberry-pi-4").onnxruntime.objection(version)
-    assert told is None if objection is None else objection in (told or "")
+    printed = load_profile("raspberry-pi-4").onnxruntime.objection(version)
+    assert printed is None if objection is None else objection in (printed or "")
 
 
 def test_exact_forbidden_version_does_not_exclude_its_series() -> None:
@@ -138,8 +138,8 @@ def test_profile_name_is_not_a_path(name: str) -> None:
 
 def test_installed_package_contains_profiles(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.toml").write_text("")
-    told = in_installed_copy(tmp_path, "print(*profile_names()); print(load_profile('generic'))")
-    assert told.stdout.splitlines() == [" ".join(profile_names()), str(load_profile("generic"))], told.stderr
+    printed = in_installed_copy(tmp_path, "print(*profile_names()); print(load_profile('generic'))")
+    assert printed.stdout.splitlines() == [" ".join(profile_names()), str(load_profile("generic"))], printed.stderr
 
 
 @pytest.mark.parametrize(

@@ -21,20 +21,20 @@ CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
 
 
 def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
-    told: list[tuple[str, int, int]] = []
+    printed: list[tuple[str, int, int]] = []
     measured = run_benchmark(
-        {"fp32": model, "int8": model}, runs=4, look=lambda: CALM, progress=lambda *of: told.append(of)
+        {"fp32": model, "int8": model}, runs=4, read_state=lambda: CALM, progress=lambda *of: printed.append(of)
     )
     assert [timing.name for timing in measured.timings] == ["fp32", "fp32 without map", "int8", "int8 without map"]
     for timing in measured.timings:
         assert 0 < timing.p25_ms <= timing.p50_ms <= timing.p75_ms
         assert 0 < timing.ratio_p25 <= timing.ratio <= timing.ratio_p75
     assert measured.timings[0].ratio == measured.timings[0].ratio_p25 == 1
-    assert told[-1] == ("measuring", 9, 9), "five warm-up rounds"
+    assert printed[-1] == ("measuring", 9, 9), "five warm-up rounds"
 
 
 def test_model_without_map_has_one_variant(write_model: Callable[..., Path]) -> None:
-    measured = run_benchmark({"fp32": Model.load(write_model(method="none"))}, runs=2, look=lambda: CALM)
+    measured = run_benchmark({"fp32": Model.load(write_model(method="none"))}, runs=2, read_state=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
 
 
@@ -45,13 +45,13 @@ def test_unprunable_graph_is_measured_only_with_map(
         raise ValueError("a node contains a subgraph")
 
     monkeypatch.setattr("kdedge_runtime.diagnostics.benchmark.keep_output", refuse)
-    measured = run_benchmark({"fp32": model}, runs=2, look=lambda: CALM)
+    measured = run_benchmark({"fp32": model}, runs=2, read_state=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
     assert "cannot be measured without its map: a node contains a subgraph" in caplog.text
 
 
 def test_layer_shares_sum_to_one(model: Model) -> None:
-    layers = run_benchmark({"fp32": model}, runs=2, look=lambda: CALM).layers
+    layers = run_benchmark({"fp32": model}, runs=2, read_state=lambda: CALM).layers
     assert {"Conv", "MatMul", "ArgMax"} <= {layer.operator for layer in layers}
     assert sum(layer.share for layer in layers) == pytest.approx(1)
     assert [layer.mean_ms for layer in layers] == sorted((layer.mean_ms for layer in layers), reverse=True)
@@ -66,20 +66,20 @@ def test_layer_shares_sum_to_one(model: Model) -> None:
     ],
 )
 def test_throttling_during_measurement_discards_timings(model: Model, later: SystemState) -> None:
-    looks = iter([CALM, CALM, later])
-    measured = run_benchmark({"fp32": model}, runs=3, look=lambda: next(looks, CALM))
+    states = iter([CALM, CALM, later])
+    measured = run_benchmark({"fp32": model}, runs=3, read_state=lambda: next(states, CALM))
     assert measured.throttling and not measured.timings and not measured.layers
 
 
 def test_earlier_throttling_is_ignored(model: Model) -> None:
     before = replace(CALM, throttled_since_boot=("under-voltage",), throttle_events=7)
-    measured = run_benchmark({"fp32": model}, runs=2, look=lambda: before)
+    measured = run_benchmark({"fp32": model}, runs=2, read_state=lambda: before)
     assert measured.timings and not measured.throttling
     assert "since boot: under-voltage" in measured.table()
 
 
 def test_json_and_table_agree(model: Model) -> None:
-    measured = run_benchmark({"fp32": model}, runs=2, look=lambda: CALM)
+    measured = run_benchmark({"fp32": model}, runs=2, read_state=lambda: CALM)
     record = json.loads(measured.to_json())
     assert record["before"]["temperature_c"] == 50 and record["throttling"] == []
     assert record["timings"][1]["name"] == "fp32 without map"
@@ -131,8 +131,8 @@ def test_bench_prints_table_or_json(
     shutil.copy(model_path, tmp_path / "model.onnx")
     monkeypatch.setattr(benchmark, "run_benchmark", partial(run_benchmark, runs=2))
     assert main(["bench", str(tmp_path / "model.onnx"), "--threads", "1", "--device", "generic"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, batch size 1" in told
+    printed = capsys.readouterr().out
+    assert printed.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, batch size 1" in printed
     assert main(["bench", str(tmp_path / "model.onnx"), "--json"]) == 0
     assert {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]} == {"fp32", "fp32 without map"}
 
@@ -145,10 +145,10 @@ def test_bench_fails_on_throttled_board(
     flags.write_text("50005\n")
 
     def on_the_fake_board(models: dict[str, Model], **settings: object) -> BenchmarkResult:
-        return run_benchmark(models, runs=2, look=lambda: read_system_state(tmp_path))
+        return run_benchmark(models, runs=2, read_state=lambda: read_system_state(tmp_path))
 
     monkeypatch.setattr(benchmark, "run_benchmark", on_the_fake_board)
     assert main(["bench", str(model_path)]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "was throttled during the measurement (under-voltage, throttled)" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "was throttled during the measurement (under-voltage, throttled)" in printed.err

@@ -151,8 +151,8 @@ def test_advice_mentions_saturation_only_if_possible(write_model: Callable[..., 
     path = with_metadata(write_model(), quantization={"weights": "int8", "reduce_range": False})
     model = Model.load(path)
     broken = [DeviceCheck("logits", "0.24", "<= 0.02", False)]
-    told = advice(model, broken, ("avx2",))
-    assert told is not None and "16 bits" in told and "--device laptop-x86-avx2" in told
+    printed = advice(model, broken, ("avx2",))
+    assert printed is not None and "16 bits" in printed and "--device laptop-x86-avx2" in printed
     assert advice(model, broken, ("vnni", "avx2")) is None
     assert advice(model, [DeviceCheck("latency", "50 ms", "<= 33 ms", False)], ("avx2",)) is None
     assert advice(Model.load(with_metadata(path, quantization={"reduce_range": True})), broken, ("avx2",)) is None
@@ -176,16 +176,16 @@ def test_self_test_result_is_the_exit_code(
 ) -> None:
     good = with_golden(write_model("good.onnx"))
     assert main(["self-test", str(good), "--device", "generic"]) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith("good.onnx on generic\n[✓] onnxruntime") and told.err == ""
+    printed = capsys.readouterr()
+    assert printed.out.startswith("good.onnx on generic\n[✓] onnxruntime") and printed.err == ""
 
     bad = off_by(write_model("bad.onnx"), "saliency_map", 0.3)
     assert main(["self-test", str(bad), "--device", "generic", "--json"]) == 4
-    told = capsys.readouterr()
-    record_ = json.loads(told.out)
+    printed = capsys.readouterr()
+    record_ = json.loads(printed.out)
     assert record_["passed"] is False and record_["device"] == "generic"
     assert [check["name"] for check in record_["checks"] if check["passed"] is False] == ["map"]
-    assert "error: The self-test failed: map." in told.err
+    assert "error: The self-test failed: map." in printed.err
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or QEMU is None, reason="needs qemu-x86_64 on an x86-64 machine")

@@ -57,14 +57,14 @@ def test_report_contains_relevant_facts() -> None:
 
 def test_report_contains_no_names_or_paths(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
-    told = capsys.readouterr().out
-    assert f"Python          {'.'.join(map(str, sys.version_info[:3]))}" in told
+    printed = capsys.readouterr().out
+    assert f"Python          {'.'.join(map(str, sys.version_info[:3]))}" in printed
     secrets = {str(Path.home()), str(Path.cwd()), sys.prefix, os.uname().nodename, getpass.getuser()} - {
         "/",
         "vm",
         "root",
     }
-    assert not [secret for secret in secrets if secret in told]
+    assert not [secret for secret in secrets if secret in printed]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_report_contains_no_names_or_paths(capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_each_problem_has_advice(diagnosis: EnvironmentReport, advice: str) -> None:
-    (told,) = diagnosis.advice()
-    assert advice in told
+    (printed,) = diagnosis.advice()
+    assert advice in printed
 
 
 @pytest.mark.parametrize(
@@ -136,5 +136,5 @@ def test_advice_is_printed_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: py
     ill = replace(SOUND, board=replace(CALM, throttled=("throttled",)))
     monkeypatch.setattr("kdedge_runtime.diagnostics.environment.collect_environment", lambda: ill)
     assert main(["doctor"]) == 0
-    told = capsys.readouterr()
-    assert "advice" not in told.out and told.err.startswith("advice: The board is throttled")
+    printed = capsys.readouterr()
+    assert "advice" not in printed.out and printed.err.startswith("advice: The board is throttled")

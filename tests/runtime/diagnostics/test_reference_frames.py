@@ -39,11 +39,11 @@ def test_recorded_outputs_match_the_model(write_model: Callable[..., Path]) -> N
     model = Model.load(with_golden(write_model()), threads=1)
     golden = ReferenceFrames.of(model)
     assert golden.samples.shape == (4, 64, 64, 3)
-    said = model.predict(golden.samples)
-    np.testing.assert_allclose(golden.logits, said.logits, rtol=1e-4, atol=1e-5)
-    assert said.saliency_map is not None and golden.saliency_map is not None
-    np.testing.assert_allclose(golden.saliency_map, said.saliency_map, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(golden.explained_class, said.explained_class)
+    outputs = model.predict(golden.samples)
+    np.testing.assert_allclose(golden.logits, outputs.logits, rtol=1e-4, atol=1e-5)
+    assert outputs.saliency_map is not None and golden.saliency_map is not None
+    np.testing.assert_allclose(golden.saliency_map, outputs.saliency_map, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(golden.explained_class, outputs.explained_class)
     assert golden.logits_rounding < 1e-5 and golden.map_rounding < 1e-5
 
 
@@ -103,12 +103,12 @@ def test_frames_of_wrong_type_are_damaged_metadata(write_model: Callable[..., Pa
 
 def test_mean_error_is_relative_and_propagates_nan() -> None:
     expected = np.array([[0.0, 10.0], [0.0, 1.0]], dtype=np.float32)
-    said = np.array([[0.0, 11.0], [0.3, 1.0]], dtype=np.float32)
-    assert mean_error(said, expected) == pytest.approx((0.1 + 0.3) / 2)
+    outputs = np.array([[0.0, 11.0], [0.3, 1.0]], dtype=np.float32)
+    assert mean_error(outputs, expected) == pytest.approx((0.1 + 0.3) / 2)
     one_position = np.full((2, 1, 1), 5.0, dtype=np.float32)
     assert mean_error(one_position + 1e-6, one_position) < 1e-3, (
         "constant outputs are compared relative to their magnitude"
     )
     assert mean_error(one_position * 1.1, one_position) > 1
-    said[0, 0] = np.nan
-    assert np.isnan(mean_error(said, expected))
+    outputs[0, 0] = np.nan
+    assert np.isnan(mean_error(outputs, expected))

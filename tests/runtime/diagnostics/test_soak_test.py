@@ -59,8 +59,8 @@ def test_steady_samples_pass() -> None:
 def test_slow_leak_fails_with_hourly_rate() -> None:
     checks = evaluate_soak(hour(lambda s, share: replace(s, memory_mb=s.memory_mb + 6 * share)), HOUR_S)  # type: ignore[operator]
     assert failed(checks) == ["memory"]
-    told = next(check.found for check in checks if check.name == "memory")
-    assert re.search(r"\(\+6\.\d MB per hour\)", told), told
+    printed = next(check.found for check in checks if check.name == "memory")
+    assert re.search(r"\(\+6\.\d MB per hour\)", printed), printed
 
 
 def test_spike_is_not_a_leak() -> None:
@@ -135,7 +135,7 @@ def soaked(model: Model, *sinks: Leak, duration_s: float = 4.0) -> list[DeviceCh
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source("synthetic:", None, stop))
-        soak = stack.enter_context(SoakTest(duration_s, stop, look=lambda: CALM))
+        soak = stack.enter_context(SoakTest(duration_s, stop, read_state=lambda: CALM))
         run(model, source, [soak, *(stack.enter_context(sink) for sink in sinks)], None, stop)
     return soak.checks()
 
@@ -155,9 +155,9 @@ def test_leaking_run_fails(model: Model, monkeypatch: pytest.MonkeyPatch, of: st
 
 
 def test_throttling_fails(model: Model) -> None:
-    looks = iter([CALM] * 2)
+    states = iter([CALM] * 2)
     stop = threading.Event()
-    soak = SoakTest(2.0, stop, look=lambda: next(looks, replace(CALM, throttled=("under-voltage",))))
+    soak = SoakTest(2.0, stop, read_state=lambda: next(states, replace(CALM, throttled=("under-voltage",))))
     with open_source("synthetic:", None, stop) as source, soak:
         run(model, source, [soak], None, stop)
     assert soak.checks()[-1] == DeviceCheck("board", "under-voltage", "not throttled", False)
@@ -167,9 +167,9 @@ def test_soak_runs_for_its_duration_and_fails_on_early_end(
     model_path: Path, photos: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["soak", str(model_path), "--source", str(photos), "--duration", "10s"]) == 4
-    told = capfd.readouterr().err
-    assert "[✗] duration" in told
-    assert told.splitlines()[-1].startswith("error: The soak failed: duration")
+    printed = capfd.readouterr().err
+    assert "[✗] duration" in printed
+    assert printed.splitlines()[-1].startswith("error: The soak failed: duration")
 
 
 @pytest.mark.parametrize("text", ["10", "0s", "1d", "-1s", "1h30m", ""])

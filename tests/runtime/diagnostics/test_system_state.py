@@ -105,12 +105,12 @@ def test_this_machine_has_a_state() -> None:
 def test_throttling_includes_new_and_ongoing_reasons(tmp_path: Path) -> None:
     # Earlier throttling (bit 18) has ended.
     throttling = Throttling(read_system_state(raspberry_pi(tmp_path, "40000")))
-    throttling.look(read_system_state(raspberry_pi(tmp_path, "40000")))
+    throttling.add(read_system_state(raspberry_pi(tmp_path, "40000")))
     assert throttling.reasons == ()
-    throttling.look(read_system_state(raspberry_pi(tmp_path, "50000")))
+    throttling.add(read_system_state(raspberry_pi(tmp_path, "50000")))
     assert throttling.reasons == ("under-voltage",), "event between two readings"
-    throttling.look(read_system_state(raspberry_pi(tmp_path, "70002")))
-    throttling.look(read_system_state(raspberry_pi(tmp_path, "70000")))
+    throttling.add(read_system_state(raspberry_pi(tmp_path, "70002")))
+    throttling.add(read_system_state(raspberry_pi(tmp_path, "70000")))
     assert throttling.reasons == ("under-voltage", "frequency capped")
 
 
@@ -120,7 +120,7 @@ def test_initial_throttling_is_included(tmp_path: Path) -> None:
 
 def test_rising_event_count_is_throttling(tmp_path: Path) -> None:
     throttling = Throttling(read_system_state(laptop(tmp_path, events=4)))
-    throttling.look(read_system_state(laptop(tmp_path, events=4)))
+    throttling.add(read_system_state(laptop(tmp_path, events=4)))
     assert throttling.reasons == ()
-    throttling.look(read_system_state(laptop(tmp_path, events=6)))
+    throttling.add(read_system_state(laptop(tmp_path, events=6)))
     assert throttling.reasons == ("throttled",)

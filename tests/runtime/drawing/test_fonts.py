@@ -12,7 +12,7 @@ from kdedge_runtime.drawing.fonts import find_font, load_font
 from kdedge_runtime.drawing.overlay import draw_overlay
 
 BEYOND_ASCII = ["Größe", "кошка", "猫"]
-CACHES = (fonts._typeface_beyond_ascii, fonts._is_usable, fonts._tell_once)
+CACHES = (fonts._typeface_beyond_ascii, fonts._is_usable, fonts._warn_once)
 
 
 @pytest.fixture(autouse=True)

@@ -258,16 +258,16 @@ class TestErrors:
     ) -> None:
         runs = [method(scorer(tangled(4), seed=seed, budget_ms=budget_ms)) for seed in range(self.RUNS)]
         scatter = np.stack([run.map for run in runs]).std(axis=0, ddof=1)
-        told = np.sqrt(np.mean([run.standard_error**2 for run in runs], axis=0))
-        assert np.median(scatter / told) == pytest.approx(1, abs=0.2)
+        estimated = np.sqrt(np.mean([run.standard_error**2 for run in runs], axis=0))
+        assert np.median(scatter / estimated) == pytest.approx(1, abs=0.2)
 
     def test_occlusion_error_has_the_right_magnitude(self) -> None:
         """Check the order of magnitude only, because the first squares are not random."""
         truth = occlusion(scorer(tangled(4))).map
         runs = [occlusion(scorer(tangled(4), seed=seed, budget_ms=70)) for seed in range(20)]
         off = np.sqrt(np.mean([(run.map - truth) ** 2 for run in runs]))
-        told = np.sqrt(np.mean([run.standard_error**2 for run in runs]))
-        assert 0.5 < off / told < 2
+        estimated = np.sqrt(np.mean([run.standard_error**2 for run in runs]))
+        assert 0.5 < off / estimated < 2
 
     @pytest.mark.parametrize("method", [rise, lambda scorer: lime(scorer, TestErrors.PARTS)], ids=["rise", "lime"])
     def test_error_scales_with_inverse_square_root_of_budget(

@@ -130,8 +130,10 @@ def test_model_without_map_uses_black_box_explainer(
 
 def test_explainer_replaces_the_map_of_the_file(model: Model, photos: Path, tmp_path: Path) -> None:
     own = explain_images(model, [photos], tmp_path / "own")
-    asked = explain_images(model, [photos], tmp_path / "asked", explainer=make_explainer(model, "lime", parts=16))
-    for first, second in zip(own, asked, strict=True):
+    estimated = explain_images(
+        model, [photos], tmp_path / "estimated", explainer=make_explainer(model, "lime", parts=16)
+    )
+    for first, second in zip(own, estimated, strict=True):
         assert first.prediction.ranking == second.prediction.ranking
         assert first.prediction.saliency_map is not None and second.prediction.saliency_map is not None
         assert (first.prediction.saliency_map.shape, second.prediction.saliency_map.shape) == ((8, 8), (64, 64))

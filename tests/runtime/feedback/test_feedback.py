@@ -52,13 +52,13 @@ class TestVerdict:
     def test_entry_contains_plain_frame_and_raw_map(self, model: Model, red_spot: np.ndarray) -> None:
         explanation = model.predict(red_spot[None])
         prediction = decode_prediction(model, Frame(3, red_spot, 0.0, "camera 3"), explanation)
-        judged = Verdict.of(prediction, "label", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0))
-        frame = decode_image(open_image("frame", judged.frame_jpeg), "frame").pixels
+        stored = Verdict.of(prediction, "label", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0))
+        frame = decode_image(open_image("frame", stored.frame_jpeg), "frame").pixels
         assert np.abs(frame.astype(int) - red_spot).mean() < 3
-        assert judged.saliency_map is not None and explanation.saliency_map is not None
-        np.testing.assert_array_equal(judged.saliency_map, explanation.saliency_map[0])
-        assert (judged.label, judged.correct_label, judged.true_label) == ("red", "blue", "blue")
-        assert (datetime.now(UTC) - judged.at).total_seconds() < 60
+        assert stored.saliency_map is not None and explanation.saliency_map is not None
+        np.testing.assert_array_equal(stored.saliency_map, explanation.saliency_map[0])
+        assert (stored.label, stored.correct_label, stored.true_label) == ("red", "blue", "blue")
+        assert (datetime.now(UTC) - stored.at).total_seconds() < 60
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -203,8 +203,8 @@ class TestFailures:
                 first = process.stdout.readline()
                 time.sleep(wait_s)
                 os.kill(process.pid, signal.SIGKILL)
-                told = [int(line) for line in [first, *process.stdout]]
-            last = told[-1]
+                counts = [int(line) for line in [first, *process.stdout]]
+            last = counts[-1]
             with FeedbackStore.open(path, 1) as store:
                 kept = numbers(store)
                 # The entry being added may be complete but not yet reported.

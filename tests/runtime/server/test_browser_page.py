@@ -88,12 +88,16 @@ def test_large_file_is_compressed_if_accepted(server: WebServer) -> None:
 
 
 def test_model_json_matches_metadata(server: WebServer, model: Model) -> None:
-    told = json.loads(_get(server, "/model.json")[1])
-    assert told["labels"] == ["red", "green", "blue"]
-    assert (told["input"]["height"], told["input"]["resize"], told["temperature"]) == (64, "crop", 1.0)
-    assert (told["has_map"], told["is_quantized"]) == (True, False)
-    assert len(told["ramp"]) == 256
-    assert told == json.loads(json.dumps(describe_model(model)))
+    description = json.loads(_get(server, "/model.json")[1])
+    assert description["labels"] == ["red", "green", "blue"]
+    assert (description["input"]["height"], description["input"]["resize"], description["temperature"]) == (
+        64,
+        "crop",
+        1.0,
+    )
+    assert (description["has_map"], description["is_quantized"]) == (True, False)
+    assert len(description["ramp"]) == 256
+    assert description == json.loads(json.dumps(describe_model(model)))
 
 
 def test_optional_input_becomes_required(model_path: Path, red_spot: np.ndarray, model: Model) -> None:

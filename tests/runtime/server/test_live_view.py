@@ -293,7 +293,7 @@ def test_health_is_served(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> No
 def test_internal_errors_are_logged_but_disconnects_are_not(
     view: LiveView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for fault, told in ((BrokenPipeError("gone"), False), (ValueError("a fault"), True)):
+    for fault, is_logged in ((BrokenPipeError("gone"), False), (ValueError("a fault"), True)):
 
         def fail(*_: object, fault: Exception = fault) -> None:
             raise fault
@@ -301,7 +301,7 @@ def test_internal_errors_are_logged_but_disconnects_are_not(
         monkeypatch.setattr("kdedge_runtime.server.live_view.view_server._Site.metrics", fail)
         with pytest.raises(http.client.RemoteDisconnected):
             get(view, "/metrics.json")
-        assert ("A request failed" in caplog.text and "a fault" in caplog.text) == told
+        assert ("A request failed" in caplog.text and "a fault" in caplog.text) == is_logged
 
 
 def test_other_paths_are_not_found(view: LiveView) -> None:
@@ -312,8 +312,8 @@ def test_other_paths_are_not_found(view: LiveView) -> None:
 
 
 def test_settings_change_atomically(view: LiveView, controls: Controls) -> None:
-    said = post(view, "/controls", {"class": "blue", "opacity": 0.25})
-    assert said == (200, {"class": "blue", "method": "cam", "opacity": 0.25})
+    reply = post(view, "/controls", {"class": "blue", "opacity": 0.25})
+    assert reply == (200, {"class": "blue", "method": "cam", "opacity": 0.25})
     assert controls() == StreamSettings(class_index=2, opacity=0.25)
     for wrong in (
         {"opacity": 0.9, "class": "violet"},

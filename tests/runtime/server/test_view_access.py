@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from view_client import ABOUT, ask, authority, get, post
+from view_client import ABOUT, authority, get, post, send
 
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.server import AccessPolicy, Address
@@ -54,14 +54,14 @@ def test_cross_site_changes_are_rejected(view: LiveView, controls: Controls) -> 
 
 def test_oversized_or_invalid_bodies_are_rejected(view: LiveView) -> None:
     kind = {"Content_Type": "application/json"}
-    assert ask(view, "POST", "/controls", b"{}", Content_Length="1000000", **kind)[0].status == 413
-    assert ask(view, "POST", "/controls", b"{}", Content_Length="9" * 5000, **kind)[0].status == 413
-    assert ask(view, "POST", "/controls", b"{}", Content_Length="-1", **kind)[0].status == 411
-    assert ask(view, "POST", "/controls", b"0\r\n\r\n", Transfer_Encoding="chunked", **kind)[0].status == 411
+    assert send(view, "POST", "/controls", b"{}", Content_Length="1000000", **kind)[0].status == 413
+    assert send(view, "POST", "/controls", b"{}", Content_Length="9" * 5000, **kind)[0].status == 413
+    assert send(view, "POST", "/controls", b"{}", Content_Length="-1", **kind)[0].status == 411
+    assert send(view, "POST", "/controls", b"0\r\n\r\n", Transfer_Encoding="chunked", **kind)[0].status == 411
     for body in (b"[]", b"nonsense", b"[" * 60_000, b"\xff"):
-        assert ask(view, "POST", "/controls", body, **kind)[0].status == 400
+        assert send(view, "POST", "/controls", body, **kind)[0].status == 400
     assert get(view, "/" + "x" * 70_000)[0].status == 414
-    assert ask(view, "DELETE", "/")[0].status == 501
+    assert send(view, "DELETE", "/")[0].status == 501
 
 
 def test_body_of_get_request_is_not_parsed_as_request(view: LiveView) -> None:
@@ -183,13 +183,13 @@ def test_https_view_uses_secure_cookie(
     monkeypatch.setattr(LiveView, "write", visit)
     arguments = [str(model_path), "--source", "synthetic:", "--max-frames", "2", "--view", "127.0.0.1:0", "--tls"]
     assert main([*arguments, "--token", "t" * 24]) == 0
-    told = capfd.readouterr().err
+    printed = capfd.readouterr().err
     ((status, cookie, fingerprint),) = shown
     assert status == 303
     assert "; Secure" in cookie
-    assert "view: https://" in told
-    assert fingerprint in told.replace(":", "")
-    assert "unencrypted" not in told
+    assert "view: https://" in printed
+    assert fingerprint in printed.replace(":", "")
+    assert "unencrypted" not in printed
 
 
 def test_tls_requires_view_and_valid_file(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

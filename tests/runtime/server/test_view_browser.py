@@ -102,7 +102,7 @@ def test_page_shows_the_run(chromium: Any, watched: LiveView) -> None:
     _until(lambda: page.query_selector_all("#history path[style]"))
     first = _picture(page)
     _until(lambda: (_picture(page) != first).any())
-    assert page.complaints == []
+    assert page.problems == []
 
 
 def test_opacity_and_class_affect_the_stream(chromium: Any, watched: LiveView, controls: Controls) -> None:
@@ -128,7 +128,7 @@ def test_opacity_and_class_affect_the_stream(chromium: Any, watched: LiveView, c
     page.click("dialog .choices button:text-is('top-1 class')")
     _until(lambda: heat() > 180)
     assert controls.class_name is None
-    assert page.complaints == []
+    assert page.problems == []
 
 
 def test_method_can_be_selected(chromium: Any, watched: LiveView, controls: Controls) -> None:
@@ -136,7 +136,7 @@ def test_method_can_be_selected(chromium: Any, watched: LiveView, controls: Cont
     page.select_option("#method", "occlusion")
     _until(lambda: controls.method == "occlusion")
     page.wait_for_selector("#stages td:has-text('explanation')")
-    assert page.complaints == []
+    assert page.problems == []
 
 
 def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
@@ -147,9 +147,9 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
     time.sleep(0.5)
     assert (_picture(page) == before).all(), "the image is on hold"
     page.click("[data-judgment=right]")
-    page.wait_for_selector("#told.good:has-text('red is correct')")
+    page.wait_for_selector("#message.good:has-text('red is correct')")
     page.click("[data-judgment=wrong]")
-    page.wait_for_selector("#told.good:has-text('red is wrong')")
+    page.wait_for_selector("#message.good:has-text('red is wrong')")
     right, wrong = store
     assert (right.judgment, wrong.judgment) == ("right", "wrong")
     assert right.frame_name == wrong.frame_name
@@ -160,7 +160,7 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
     page.click("#hold")
     page.wait_for_selector("#state.live")
     _until(lambda: (_picture(page) != before).any())
-    assert page.complaints == []
+    assert page.problems == []
 
 
 def test_correct_class_can_be_searched_or_typed(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
@@ -170,17 +170,17 @@ def test_correct_class_can_be_searched_or_typed(chromium: Any, watched: LiveView
     assert page.get_attribute("#hold", "aria-pressed") == "true", "the image is on hold during the dialog"
     page.keyboard.type("BLU")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#told:has-text('red should be blue')")
+    page.wait_for_selector("#message:has-text('red should be blue')")
     page.wait_for_selector("#state.live")
     page.click("[data-judgment=label]")
     page.fill("dialog input", "<i>violet</i>")
     page.click("dialog .choices button")
-    page.wait_for_selector("#told:has-text('<i>violet</i>')")
+    page.wait_for_selector("#message:has-text('<i>violet</i>')")
     page.click("[data-judgment=label]")
     page.click("dialog button:text-is('Cancel')")
     page.wait_for_selector("#state.live")
     assert [verdict.true_label for verdict in store] == ["blue", "<i>violet</i>"]
-    assert page.complaints == []
+    assert page.problems == []
 
 
 @pytest.mark.parametrize("context", [DESK, PHONE], ids=["desk", "phone"])
@@ -189,7 +189,7 @@ def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore
     page.click("[data-judgment=place]")
     page.wait_for_selector("#drawing:visible")
     assert page.is_disabled("#box-store"), "disabled without a box"
-    frame = page.locator("#picture").bounding_box()
+    frame = page.locator("#image").bounding_box()
 
     def to(x: float, y: float) -> None:
         page.mouse.move(frame["x"] + x * frame["width"], frame["y"] + y * frame["height"])
@@ -200,7 +200,7 @@ def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore
     to(0.25, 0.3)
     page.mouse.up()
     page.click("#box-store")
-    page.wait_for_selector("#told.good:has-text('wrong region for red')")
+    page.wait_for_selector("#message.good:has-text('wrong region for red')")
     page.wait_for_selector("#state.live")
     (verdict,) = store
     assert verdict.judgment == "place"
@@ -210,7 +210,7 @@ def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore
     page.click("#box-cancel")
     page.wait_for_selector("#state.live")
     assert len(store) == 1
-    assert page.complaints == []
+    assert page.problems == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -220,7 +220,7 @@ def test_page_fits_a_phone(chromium: Any, watched: LiveView, scheme: str) -> Non
     for button in page.query_selector_all("button:visible"):
         assert button.bounding_box()["height"] >= 44, "large enough for touch"
     page.tap("[data-judgment=right]")
-    page.wait_for_selector("#told.good")
+    page.wait_for_selector("#message.good")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(246, 245, 248)", "dark": "rgb(18, 17, 23)"}[scheme]
 
@@ -301,7 +301,7 @@ def test_long_displayed_image_accepts_feedback(
             page = _live(chromium, view.url, **DESK)
             page.wait_for_timeout(1500)
             page.click("[data-judgment=right]:enabled")
-            page.wait_for_selector("#told.good")
+            page.wait_for_selector("#message.good")
         finally:
             ended.set()
             thread.join()

@@ -33,7 +33,7 @@ def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: RunPro
 
 
 @pytest.mark.parametrize(
-    ("said", "judgment", "label", "box"),
+    ("entry", "judgment", "label", "box"),
     [
         ({"judgment": "wrong"}, "wrong", None, None),
         ({"judgment": "label", "label": " a <new> class "}, "label", "a <new> class", None),
@@ -44,19 +44,19 @@ def test_every_judgment_is_stored(
     view: LiveView,
     progress: RunProgress,
     store: FeedbackStore,
-    said: dict,
+    entry: dict,
     judgment: str,
     label: str | None,
     box: object,
 ) -> None:
     with Run(view, progress):
-        assert post(view, "/feedback", {"serial": shown_now(view)} | said)[0] == 200
+        assert post(view, "/feedback", {"serial": shown_now(view)} | entry)[0] == 200
     (verdict,) = store
     assert (verdict.judgment, verdict.true_label, verdict.box) == (judgment, label, box)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "entry",
     [
         {"judgment": "maybe"},
         {"judgment": ["right"]},
@@ -73,9 +73,9 @@ def test_every_judgment_is_stored(
         {"judgment": "right", "serial": 10**9},
     ],
 )
-def test_invalid_feedback_is_rejected(view: LiveView, progress: RunProgress, store: FeedbackStore, said: dict) -> None:
+def test_invalid_feedback_is_rejected(view: LiveView, progress: RunProgress, store: FeedbackStore, entry: dict) -> None:
     with Run(view, progress):
-        status, prediction = post(view, "/feedback", {"serial": shown_now(view)} | said)
+        status, prediction = post(view, "/feedback", {"serial": shown_now(view)} | entry)
     assert status == 400
     assert prediction["error"]
     assert len(store) == 0

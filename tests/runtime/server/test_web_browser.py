@@ -157,18 +157,18 @@ def test_preprocessing_is_bit_exact_with_python(page: Any, height: int, width: i
 
 
 def test_camera_results_match_python_without_network_requests(page: Any, model: Model) -> None:
-    asked: list[str] = []
+    requests: list[str] = []
     assert page.evaluate("crossOriginIsolated"), "required for threads"
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requests.append(request.url))
     page.click("#camera")
     page.wait_for_selector("#heat:visible")
     page.wait_for_selector("#state.live")
     page.wait_for_timeout(500)
-    assert asked == [], "no upload"
+    assert requests == [], "no upload"
     _assert_as_in_python(_latest(page), model)
     assert page.text_content("#label") in model.metadata.labels
     page.click("text=Stop")
-    assert page.complaints == []
+    assert page.problems == []
 
 
 def test_unused_cameras_are_stopped(page: Any) -> None:
@@ -191,7 +191,7 @@ def test_unused_cameras_are_stopped(page: Any) -> None:
     assert page.evaluate(on) == 1
     page.click("text=Stop")
     assert page.evaluate(on) == 0
-    assert page.complaints == []
+    assert page.problems == []
 
 
 def test_selected_class_is_explained(page: Any, model: Model) -> None:
@@ -203,7 +203,7 @@ def test_selected_class_is_explained(page: Any, model: Model) -> None:
     latest = _latest(page)
     assert latest["explained"] == 2
     _assert_as_in_python(latest, model, 2)
-    assert page.complaints == []
+    assert page.problems == []
 
 
 def test_image_is_explained_with_opacity(page: Any, model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
@@ -218,14 +218,14 @@ def test_image_is_explained_with_opacity(page: Any, model: Model, red_spot: np.n
     _assert_as_in_python(latest, model)
 
     def green_on_the_spot() -> int:
-        return page.evaluate("document.getElementById('picture').getContext('2d').getImageData(176, 80, 1, 1).data[1]")
+        return page.evaluate("document.getElementById('image').getContext('2d').getImageData(176, 80, 1, 1).data[1]")
 
     assert green_on_the_spot() > 60
     page.fill("#opacity", "0")
     page.wait_for_selector("#opacity-value:has-text('0 %')")
     page.wait_for_timeout(300)
     assert green_on_the_spot() == 0
-    assert [said for said in page.complaints if "willReadFrequently" not in said] == [], "caused by this test"
+    assert [problem for problem in page.problems if "willReadFrequently" not in problem] == [], "caused by this test"
 
 
 def test_transparency_matches_python(page: Any, model: Model, tmp_path: Path) -> None:
@@ -284,8 +284,8 @@ def test_heat_scale_matches_python(page: Any) -> None:
     python = SmoothedScale()
     shown = page.evaluate(
         """async (peaks) => {
-            const { SteadyScale } = await import("/heat.js");
-            const steady = new SteadyScale();
+            const { SmoothedScale } = await import("/heat.js");
+            const steady = new SmoothedScale();
             return peaks.map(([peak, elapsed]) => steady.update(peak, elapsed));
         }""",
         peaks,
@@ -305,5 +305,5 @@ def test_denied_camera_and_int8_are_reported(
         "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')) }"
     )
     page.click("#camera")
-    page.wait_for_selector("#told.bad:has-text('denied')")
-    assert page.complaints == []
+    page.wait_for_selector("#message.bad:has-text('denied')")
+    assert page.problems == []

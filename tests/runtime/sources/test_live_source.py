@@ -71,10 +71,10 @@ def test_disconnected_camera_is_reopened_without_fake_frames(caplog: pytest.LogC
     assert shades == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert source.reconnects == 3
     assert (plug.open, plug.most_open) == (0, 1), "one connection at a time, and all are closed"
-    told = [record.message for record in caplog.records]
-    assert len(told) == 6, "one message per loss and one per recovery"
-    assert "returns no more frames" in told[0]
-    assert "is back after" in told[1] and "attempt 3" in told[1]
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 6, "one message per loss and one per recovery"
+    assert "returns no more frames" in messages[0]
+    assert "is back after" in messages[1] and "attempt 3" in messages[1]
 
 
 def test_frame_indices_continue_after_reconnect() -> None:

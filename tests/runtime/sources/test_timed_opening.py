@@ -37,10 +37,10 @@ def test_sigterm_ends_run_while_source_opens(kind: str, model_path: Path, tmp_pa
         assert running.poll() is None
         started = time.monotonic()
         running.send_signal(signal.SIGTERM)
-        _, told = running.communicate(timeout=30)
+        _, printed = running.communicate(timeout=30)
         assert time.monotonic() - started < 5
         assert running.returncode == 0
-        assert "Traceback" not in told
+        assert "Traceback" not in printed
 
 
 class Scripted:

@@ -200,11 +200,11 @@ class Guess:
     """Explainer with a known map and duration."""
 
     def __init__(self, cost_s: float = 0.0) -> None:
-        self.asked: list[tuple[tuple[int, ...], int]] = []
+        self.requests: list[tuple[tuple[int, ...], int]] = []
         self._cost_s = cost_s
 
     def __call__(self, image: np.ndarray, class_index: int, progress: object = None) -> MapEstimate:
-        self.asked.append((image.shape, class_index))
+        self.requests.append((image.shape, class_index))
         time.sleep(self._cost_s)
         positions = np.zeros((4, 4), np.float32)
         positions[0, 3] = 1.0
@@ -214,7 +214,7 @@ class Guess:
 def test_explainer_replaces_the_map_of_the_graph(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess()
     summary = run(model, Frames(red_spot), [sink], StreamSettings(explainer=guess))
-    assert guess.asked == [((64, 64, 3), 0)]
+    assert guess.requests == [((64, 64, 3), 0)]
     assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.cy) == (0.875, 0.125)
     assert summary.stages["explanation"].count == 1
 
@@ -226,7 +226,7 @@ def test_explainer_supports_models_without_map_and_fixed_class(
     run(
         Model.load(write_model(method="none")), Frames(red_spot), [sink], StreamSettings(class_index=2, explainer=guess)
     )
-    assert guess.asked == [((64, 64, 3), 2)]
+    assert guess.requests == [((64, 64, 3), 2)]
     assert (sink.predictions[0].label, sink.predictions[0].explained) == ("red", "blue")
 
 
@@ -244,7 +244,7 @@ def test_cadence_limits_explanations_not_predictions(
     assert {prediction.label for prediction in sink.predictions} == {"red"}
     assert (summary.explained, summary.left_out) == (3, {"cadence": 4})
     assert "3 frames explained, 4 skipped by cadence" in summary.table()
-    assert explainer is None or len(explainer.asked) == 3, "skipped explanations cost nothing"
+    assert explainer is None or len(explainer.requests) == 3, "skipped explanations cost nothing"
 
 
 def test_on_change_explains_new_labels(model: Model, red_spot: np.ndarray) -> None:
@@ -253,7 +253,7 @@ def test_on_change_explains_new_labels(model: Model, red_spot: np.ndarray) -> No
     settings = StreamSettings(cadence=ExplainSchedule("on-change"), explainer=guess)
     run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings)
     assert [prediction.left_out is None for prediction in sink.predictions] == [True, False, True, False, True]
-    assert [asked for _, asked in guess.asked] == [0, 2, 0]
+    assert [requests for _, requests in guess.requests] == [0, 2, 0]
 
 
 def test_new_viewer_gets_an_explained_frame(model: Model, red_spot: np.ndarray) -> None:
@@ -319,18 +319,18 @@ def test_slow_sink_does_not_age_frames(model: Model) -> None:
 
 
 def test_settings_can_change_per_frame(model: Model, red_spot: np.ndarray) -> None:
-    asked = itertools.count()
+    requests = itertools.count()
     sink = Collector()
-    run(model, Frames(*[red_spot] * 40), [sink], lambda: StreamSettings(class_index=2 if next(asked) > 10 else None))
+    run(model, Frames(*[red_spot] * 40), [sink], lambda: StreamSettings(class_index=2 if next(requests) > 10 else None))
     explained = [prediction.explained for prediction in sink.predictions]
     assert (explained[0], explained[-1]) == ("red", "blue")
 
 
 def test_settings_change_triggers_explanation(model: Model, red_spot: np.ndarray) -> None:
-    asked = itertools.count()
+    requests = itertools.count()
     sink, before = Collector(), StreamSettings(cadence=ExplainSchedule("on-change"))
     after = replace(before, class_index=2)
-    run(model, Frames(*[red_spot] * 40), [sink], lambda: after if next(asked) > 10 else before)
+    run(model, Frames(*[red_spot] * 40), [sink], lambda: after if next(requests) > 10 else before)
     explained = [prediction.explained for prediction in sink.predictions if prediction.left_out is None]
     assert explained == ["red", "blue"]
 

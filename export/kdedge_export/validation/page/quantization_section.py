@@ -86,8 +86,8 @@ def _facts(note: Mapping[str, Any]) -> Iterator[_Fact]:
         layers = note["float_layers"]
         words = "the map and small dense layers" + (f", and {len(layers)} layers" if layers else "")
         yield "In fp32", words, tuple(str(name) for name in layers)
-    if asked := _goal(note.get("goal") or {}):
-        yield "Target", asked, ()
+    if goals := _goal(note.get("goal") or {}):
+        yield "Target", goals, ()
     if "device" in note:
         yield "Target device", str(note["device"]), ()
 
@@ -105,12 +105,12 @@ def _arithmetic(found: Arithmetic | None) -> Iterator[_Fact]:
 
 
 def _goal(goal: Mapping[str, Any]) -> str:
-    asked = []
+    goals = []
     if goal.get("min_map_correlation") is not None:
-        asked.append(f"map correlation of {goal['min_map_correlation']:g} or more")
+        goals.append(f"map correlation of {goal['min_map_correlation']:g} or more")
     if goal.get("max_drop") is not None:
-        asked.append(f"top-1 drop of at most {goal['max_drop']:g} points")
-    return " and ".join(asked)
+        goals.append(f"top-1 drop of at most {goal['max_drop']:g} points")
+    return " and ".join(goals)
 
 
 def _results(note: Mapping[str, Any], held_out: Mapping[str, Any]) -> Iterator[HeldOutResult]:

@@ -28,7 +28,7 @@ _OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "failed": ("failed", "✕"),
     "inconclusive": ("unknown", "?"),
     "not measured": ("unknown", "–"),
-    "not applicable": ("unasked", ""),
+    "not applicable": ("inapplicable", ""),
 }
 _BASELINES = {"centre": "Center prior", "random": "Random maps", "edges": "Edge maps (Sobel)"}
 _SANITY_TESTS: dict[Test, str] = {"class": "Another class", "image": "Another image", "head": "A random head"}
@@ -158,7 +158,7 @@ _WORDING: dict[str, object] = {
     "marks": _OUTCOMES,
     "found": lambda check: _minus(found(check)),
     "spread": lambda check: _minus(spread(check)),
-    "asked_for": bound_text,
+    "bound_text": bound_text,
     "reference": reference,
     "TITLES": TITLES,
     "WORDS": WORDS,

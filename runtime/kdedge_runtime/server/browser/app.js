@@ -1,8 +1,8 @@
 // Page logic: classifies and explains camera frames or an image. Images never leave the browser.
 
-import { at, become, make, showAnswer, tell, write } from "/answer.js";
+import { at, become, make, showAnswer, showMessage, write } from "/answer.js";
 import { choose } from "/chooser.js";
-import { draw, peak, SteadyScale } from "/heat.js";
+import { draw, peak, SmoothedScale } from "/heat.js";
 
 const BEST = "top-1 class";
 const RANKED = 3;
@@ -15,13 +15,13 @@ let classIndex = null;
 let opacity = 0.6;
 let source = 0;         // incremented per camera or image, to discard results of earlier ones
 let facing = "environment";
-let steady = new SteadyScale();
+let steady = new SmoothedScale();
 let endedAt = [];
 
 /** Latest prediction: input `pixels`, `logits`, `map`, `explained` and the `frame`. */
 export let latest = null;
 
-function ask(message, transfer = []) {
+function request(message, transfer = []) {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => (data.kind === "failed" ? reject(new Error(data.message)) : resolve(data));
     worker.onerror = () => reject(new Error("The browser could not start the worker that runs the model."));
@@ -32,7 +32,7 @@ function ask(message, transfer = []) {
 // Requests are queued, because the worker handles one at a time.
 let queue = Promise.resolve();
 function answerTo(frame) {
-  queue = queue.catch(() => {}).then(() => ask({ frame, classIndex }, [frame]));
+  queue = queue.catch(() => {}).then(() => request({ frame, classIndex }, [frame]));
   return queue;
 }
 
@@ -41,9 +41,9 @@ function answerTo(frame) {
 function show(answer, scale) {
   latest?.frame.close();
   latest = answer;
-  draw(at("picture"), answer.frame, answer.map, scale, about, opacity);
+  draw(at("image"), answer.frame, answer.map, scale, about, opacity);
   at("figure").style.setProperty("--aspect", answer.frame.width / answer.frame.height);
-  at("picture").hidden = false;
+  at("image").hidden = false;
   at("empty").hidden = true;
   const ranking = answer.probabilities.map((p, index) => ({ label: about.labels[index], p }))
     .sort((a, b) => b.p - a.p).slice(0, RANKED);
@@ -82,7 +82,7 @@ async function startCamera() {
     if (mine === source) throw error;
   }
   if (mine !== source) return;
-  steady = new SteadyScale();
+  steady = new SmoothedScale();
   endedAt = [];
   become("live", "live");
   at("camera").textContent = "Stop";
@@ -137,7 +137,7 @@ async function attempt(deed) {
     await deed();
   } catch (error) {
     stopCamera();
-    tell(error.name === "NotAllowedError" ? "Camera access was denied. Allow it in the browser's address bar." : error.message, "bad");
+    showMessage(error.name === "NotAllowedError" ? "Camera access was denied. Allow it in the browser's address bar." : error.message, "bad");
   }
 }
 
@@ -156,7 +156,7 @@ async function start() {
   at("about").textContent = about.name;
   at("quantized").hidden = !about.is_quantized;
   at("controls").hidden = !about.has_map;
-  const { threads } = await ask({ about });
+  const { threads } = await request({ about });
   write("threads", threads);
   for (const id of ["camera", "file"]) at(id).disabled = false;
   become("", "ready");

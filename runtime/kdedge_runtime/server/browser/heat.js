@@ -3,7 +3,7 @@
 import { drawOnWhite, resample, visibleBox } from "/fit.js";
 
 /** Display scale that rises immediately and decays slowly, to avoid flicker. */
-export class SteadyScale {
+export class SmoothedScale {
   constructor(halfLifeS = 1) {
     Object.assign(this, { halfLifeS, scale: 0 });
   }

@@ -17,11 +17,11 @@ async function answer({ frame, classIndex }) {
   const started = performance.now();
   const pixels = fit(pixelsOf(frame), frame.width, frame.height, engine.about.input);
   const fitted = performance.now();
-  const said = await engine.run(pixels, classIndex);
+  const outputs = await engine.run(pixels, classIndex);
   const ms = { preprocess: fitted - started, inference: performance.now() - fitted };
-  const probabilities = softmax(said.logits, engine.about.temperature);
+  const probabilities = softmax(outputs.logits, engine.about.temperature);
   // The frame is returned, so that its heat map is drawn on the same frame.
-  postMessage({ kind: "answer", frame, pixels, ms, probabilities, ...said }, [frame, pixels.buffer]);
+  postMessage({ kind: "answer", frame, pixels, ms, probabilities, ...outputs }, [frame, pixels.buffer]);
 }
 
 onmessage = async ({ data }) => {

@@ -7,10 +7,10 @@ const clamp = (value) => Math.min(1, Math.max(0, value));
 
 function lay() {
   // Align with the image, which may not fill its frame.
-  const picture = at("picture");
+  const image = at("image");
   Object.assign(at("drawing").style, {
-    left: picture.offsetLeft + "px", top: picture.offsetTop + "px",
-    width: picture.offsetWidth + "px", height: picture.offsetHeight + "px",
+    left: image.offsetLeft + "px", top: image.offsetTop + "px",
+    width: image.offsetWidth + "px", height: image.offsetHeight + "px",
   });
 }
 
@@ -53,7 +53,7 @@ export function drawBox() {
   drawing.removeAttribute("hidden");
   lay();
   const resized = new ResizeObserver(lay);
-  resized.observe(at("picture"));
+  resized.observe(at("image"));
 
   return new Promise((resolve) => {
     const end = (result) => {

@@ -26,9 +26,9 @@ class MachineMonitor:
     """Reads the machine state at most every two seconds, because a firmware query starts a process."""
 
     def __init__(
-        self, look: Callable[[], SystemState] = read_system_state, clock: Callable[[], float] = time.monotonic
+        self, read_state: Callable[[], SystemState] = read_system_state, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._look = look
+        self._read_state = read_state
         self._clock = clock
         self._lock = threading.Lock()
         self._state: MachineState | None = None
@@ -38,5 +38,5 @@ class MachineMonitor:
         """Return the machine state, at most two seconds old."""
         with self._lock:
             if self._state is None or self._clock() - self._seen_at >= _KEPT_S:
-                self._state, self._seen_at = MachineState(self._look(), memory_mb()), self._clock()
+                self._state, self._seen_at = MachineState(self._read_state(), memory_mb()), self._clock()
             return self._state

@@ -1,6 +1,6 @@
 // Live view. Images have serial numbers, so that feedback refers to the frame on the screen.
 
-import { at, become, count, make, showAnswer, tell, write } from "/answer.js";
+import { at, become, count, make, showAnswer, showMessage, write } from "/answer.js";
 import { drawBox } from "/box.js";
 import { choose } from "/chooser.js";
 import { showHistory } from "/history.js";
@@ -13,35 +13,35 @@ const STATES = { live: "live", waiting: "waiting for frames", stalled: "no new f
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 let shown = 0;        // serial number of the frame on the screen
-let picture = null;   // its JPEG
+let image = null;   // its JPEG
 let held = false;     // true while the image is on hold
 let answer = null;    // latest metrics of the frame on the screen
 let choices = null;   // available classes and methods
 let lastFrames = 0, lastChange = Date.now();
 let settledAt = 0;    // polled settings are ignored until this time
 
-async function ask(path, body) {
+async function request(path, body) {
   const response = await fetch(path, body && {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   });
   if (response.status === 401) location.reload();
-  const said = await response.json();
-  if (said.error) throw new Error(said.error);
-  return said;
+  const reply = await response.json();
+  if (reply.error) throw new Error(reply.error);
+  return reply;
 }
 
 // ---- image
 
 /** The JPEG on the screen. */
-export const newest = () => picture;
+export const newest = () => image;
 
 async function show(blob) {
-  picture = blob;
+  image = blob;
   const url = URL.createObjectURL(blob);
-  const before = at("picture").src;
-  at("picture").src = url;
-  await at("picture").decode().catch(() => {});
-  at("figure").style.setProperty("--aspect", at("picture").naturalWidth / at("picture").naturalHeight);
+  const before = at("image").src;
+  at("image").src = url;
+  await at("image").decode().catch(() => {});
+  at("figure").style.setProperty("--aspect", at("image").naturalWidth / at("image").naturalHeight);
   if (before) URL.revokeObjectURL(before);
   at("empty").hidden = true;
 }
@@ -74,7 +74,7 @@ async function hold() {
   held = true;
   mark();
   try {
-    answer = await ask("/hold", { serial: shown });
+    answer = await request("/hold", { serial: shown });
     showFigures(answer);
   } catch (error) {
     release();
@@ -93,11 +93,11 @@ function mark() {
   if (held) become("held", STATES.held);
 }
 
-async function judge(judgment, more = {}) {
-  const { label, kept } = await ask("/feedback", { serial: shown, judgment, ...more });
+async function storeFeedback(judgment, more = {}) {
+  const { label, kept } = await request("/feedback", { serial: shown, judgment, ...more });
   const words = { right: `${label} is correct`, wrong: `${label} is wrong`, label: `${label} should be ${more.label}`,
                   place: `wrong region for ${label}` };
-  tell(`Stored: ${words[judgment]}. ${count(kept)} ${kept === 1 ? "entry" : "entries"} in total.`, "good");
+  showMessage(`Stored: ${words[judgment]}. ${count(kept)} ${kept === 1 ? "entry" : "entries"} in total.`, "good");
 }
 
 /** Hold the image during a dialog, and resume afterwards unless it was on hold before. */
@@ -112,19 +112,19 @@ async function standing(question) {
 }
 
 const JUDGING = {
-  right: () => judge("right"),
-  wrong: () => judge("wrong"),
+  right: () => storeFeedback("right"),
+  wrong: () => storeFeedback("wrong"),
   label: () => standing(async () => {
     const first = answer.ranking.slice(1).map(({ label }) => label);
     const label = await choose("Correct class", (await allChoices()).labels, { first, free: true });
-    if (label) await judge("label", { label });
+    if (label) await storeFeedback("label", { label });
   }),
   place: () => standing(async () => {
-    const overlay = picture;
+    const overlay = image;
     await show(await (await fetch(`/frame.jpg?serial=${shown}`)).blob());
     const box = await drawBox();
     await show(overlay);
-    if (box) await judge("place", { box });
+    if (box) await storeFeedback("place", { box });
   }),
 };
 
@@ -132,13 +132,13 @@ async function attempt(deed) {
   try {
     await deed();
   } catch (error) {
-    tell(error.message, "bad");
+    showMessage(error.message, "bad");
   }
 }
 
 async function allChoices() {
   if (!choices) {
-    choices = await ask("/choices.json");
+    choices = await request("/choices.json");
     at("method").replaceChildren(...choices.methods.map((name) => make("option", { value: name, textContent: name })));
   }
   return choices;
@@ -148,7 +148,7 @@ async function allChoices() {
 
 async function set(change) {
   settledAt = Date.now() + 1000;
-  showSettings(await ask("/controls", change));
+  showSettings(await request("/controls", change));
 }
 
 function showSettings({ class: name, method, opacity }) {
@@ -172,7 +172,7 @@ async function sendOpacity() {
     while (wantedOpacity !== null) {
       const opacity = wantedOpacity;
       wantedOpacity = null;
-      await ask("/controls", { opacity });
+      await request("/controls", { opacity });
     }
   } finally {
     isSending = false;
@@ -235,7 +235,7 @@ function showMachine({ temperature_c, clock_mhz, max_clock_mhz, throttled, throt
 async function poll() {
   for (;;) {
     try {
-      const m = await ask(`/metrics.json?serial=${shown}`);
+      const m = await request(`/metrics.json?serial=${shown}`);
       const source = m.about.source.includes("://") ? m.about.source : m.about.source.split("/").at(-1);
       at("about").textContent = `${m.about.model} on ${source}`;
       at("about").title = m.about.runtime;

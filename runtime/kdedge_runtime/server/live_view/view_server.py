@@ -200,7 +200,7 @@ class _ViewHandler(RequestHandler):
         }
 
     def posts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
-        return {"/controls": self._control, "/hold": self._hold, "/feedback": self._judge}
+        return {"/controls": self._control, "/hold": self._hold, "/feedback": self._store_feedback}
 
     def _metrics(self) -> None:
         serial = self._serial("serial", missing=0)
@@ -288,19 +288,19 @@ class _ViewHandler(RequestHandler):
             raise UsageError(_PASSED)
         return describe_prediction(serial, prediction)
 
-    def _judge(self, said: dict[str, Any]) -> object:
+    def _store_feedback(self, body: dict[str, Any]) -> object:
         feedback = self.server.site.feedback
         if feedback is None:
             raise UsageError("This run does not store feedback. Start it with --feedback FILE.")
-        prediction = self.server.site.board.shown.find(_whole_number(said.get("serial")))
+        prediction = self.server.site.board.shown.find(_whole_number(body.get("serial")))
         if prediction is None:
             raise UsageError(_PASSED)
         verdict = Verdict.of(
             prediction,
-            said.get("judgment"),  # type: ignore[arg-type]  # checked by the verdict
+            body.get("judgment"),  # type: ignore[arg-type]  # checked by the verdict
             model_sha256=feedback.model_sha256,
-            correct_label=_optional_text(said.get("label")),
-            box=_optional_box(said.get("box")),
+            correct_label=_optional_text(body.get("label")),
+            box=_optional_box(body.get("box")),
         )
         feedback.store.add(verdict)
         _log.info("feedback: %s, predicted %s: %s", prediction.frame.name, prediction.label, verdict.judgment)
