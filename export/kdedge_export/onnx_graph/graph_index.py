@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = ["FLOATS", "Array", "GraphIndex", "TensorProbe", "run_graph", "session
 Array: TypeAlias = NDArray[Any]
 FLOATS = ("float32", "float16")
 """Floating-point types of networks."""
+_CPU = "CPUExecutionProvider"
 _SHAPE_ONLY = {"Shape", "Size"}
 """Operators that depend only on a tensor's shape; nothing can be explained through them."""
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -131,6 +133,13 @@ class GraphIndex:
                     return np.asarray(given[name], dtype=kind)
         return self.value(node.input[0]) if node.op_type == "Identity" else None
 
+    def shape(self, tensor: str) -> tuple[int, ...] | None:
+        """Return the shape of a constant, even if its external data is not loaded; None for a computed tensor."""
+        if tensor in self._initializers:
+            return tuple(self._initializers[tensor].dims)
+        value = self.value(tensor)
+        return None if value is None else value.shape
+
     def is_weight(self, tensor: str) -> bool:
         """Return True for constants, including those computed from constants, such as dequantized weights."""
         return tensor not in self.varying and not self._tells_a_shape(tensor)
@@ -149,13 +158,22 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return single + [graph for item in node.attribute for graph in item.graphs]
 
 
-def session_of(model: onnx.ModelProto, name: str, threads: int | None = None) -> ort.InferenceSession:
-    """Open a session on the CPU.
+def session_of(
+    model: onnx.ModelProto,
+    name: str,
+    threads: int | None = None,
+    *,
+    folder: Path | None = None,
+    provider: str = _CPU,
+) -> ort.InferenceSession:
+    """Open a session.
 
     Args:
         model: model to run.
         name: name used in messages.
         threads: threads per inference; None for all cores.
+        folder: folder of external weights, if they are not loaded.
+        provider: onnxruntime's execution provider; the CPU computes operators that it does not support.
 
     Raises:
         ModelFileError: onnxruntime cannot load the model.
@@ -165,8 +183,11 @@ def session_of(model: onnx.ModelProto, name: str, threads: int | None = None) ->
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = list(dict.fromkeys([provider, _CPU]))
     try:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common public base
         raise ModelFileError(
             f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} Export it again for this version."
@@ -194,18 +215,27 @@ def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
 
 
 class TensorProbe:
-    """Callable that returns any tensors of a graph, including inner ones."""
+    """Callable that returns any tensors of a graph, including inner ones; arguments as of `session_of`."""
 
-    def __init__(self, model: onnx.ModelProto, wanted: Iterable[str], name: str) -> None:
-        self._names, self._title = list(dict.fromkeys(wanted)), name
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        wanted: Iterable[str],
+        name: str,
+        threads: int | None = None,
+        *,
+        folder: Path | None = None,
+        provider: str = _CPU,
+    ) -> None:
+        self.names, self._title = list(dict.fromkeys(wanted)), name
         probed = onnx.ModelProto()
         probed.CopyFrom(model)
         known = {value.name: value for value in probed.graph.output}
-        kept = [known.get(item, onnx.ValueInfoProto(name=item)) for item in self._names]
+        kept = [known.get(item, onnx.ValueInfoProto(name=item)) for item in self.names]
         del probed.graph.output[:]
         probed.graph.output.extend(kept)
-        _prune(probed, self._names)
-        self._session = session_of(probed, name)
+        _prune(probed, self.names)
+        self.session = session_of(probed, name, threads, folder=folder, provider=provider)
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the tensors by name for one feed.
@@ -214,11 +244,11 @@ class TensorProbe:
             ModelFileError: onnxruntime cannot run the graph on it.
         """
         try:
-            values = self._session.run(self._names, dict(feed))
+            values = self.session.run(self.names, dict(feed))
         except Exception as error:  # see above
             shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in feed.items())
             raise ModelFileError(f"{self._title} fails on {shapes}: {first_line(error)}") from error
-        return dict(zip(self._names, values, strict=True))
+        return dict(zip(self.names, values, strict=True))
 
 
 def run_graph(model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, Array], name: str) -> dict[str, Array]:
