@@ -82,7 +82,7 @@ def _is_row(node: ir.Node, weight: ir.Value) -> bool:
 
 
 def _is_way_back(node: ir.Node, weight: ir.Value) -> bool:
-    return node.op_type == "MatMul" and node.inputs.index(weight) == 1
+    return bool(node.op_type == "MatMul" and node.inputs.index(weight) == 1)
 
 
 class _Layer:

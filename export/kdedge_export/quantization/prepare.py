@@ -14,6 +14,7 @@ from kdedge_export.onnx_graph.edits import infer_shapes, make_node, replace_node
 from kdedge_export.quantization.squeeze_excite import flatten_squeeze_excite
 from kdedge_export.quantization.uint8_stem import quantize_stem
 from kdedge_export.torch_export.exporter import ExportedGraph
+from kdedge_runtime.errors import ModelFileError
 
 __all__ = ["PreparedGraph", "prepare_graph"]
 
@@ -44,7 +45,15 @@ def prepare_graph(graph: ExportedGraph, *, bytes_in: bool) -> PreparedGraph:
     Args:
         graph: result of `export_graph`; it is not modified.
         bytes_in: let the first convolution read the image bytes, which requires uint8 activations.
+
+    Raises:
+        ModelFileError: the graph has sparse weights.
     """
+    if sparse := graph.model.graph.sparse_initializer:  # not supported by onnx_ir
+        raise ModelFileError(
+            f"The graph has {len(sparse)} sparse weights, such as {sparse[0].values.name}, which cannot be quantized. "
+            "Export the model again with dense weights."
+        )
     model = ir.from_proto(graph.model)
     zero = quantize_stem(model.graph) if bytes_in else None
     infer_shapes(model)
