@@ -1,7 +1,6 @@
 """Index of an ONNX graph: producers and consumers of its tensors, and their values in an example run."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,16 +25,11 @@ _SHAPE_ONLY = {"Shape", "Size"}
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
 
-@dataclass(frozen=True)
-class _Link:
-    """Node with its index in the topologically sorted graph."""
-
-    index: int
-    node: onnx.NodeProto
-
-
 class GraphIndex:
-    """Read-only index of a model's main graph."""
+    """Read-only index of a model's main graph, which nodes added later do not change.
+
+    The links of `onnx_ir` change with every node that reads a value, including discarded ones.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -44,7 +38,7 @@ class GraphIndex:
             value.name for value in model.graph.input if value.name not in {i.name for i in model.graph.initializer}
         )
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._maker = {name: _Link(at, node) for at, node in enumerate(self.nodes) for name in node.output if name}
+        self._maker = {name: at for at, node in enumerate(self.nodes) for name in node.output if name}
         self.consumers: dict[str, list[int]] = {}
         self.varying: set[str] = set(self.inputs)
         """Tensors that depend on an input's values; all others are constants or shapes."""
@@ -63,13 +57,12 @@ class GraphIndex:
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that produces a tensor; None for inputs and initializers."""
-        link = self._maker.get(tensor)
-        return None if link is None else link.node
+        at = self._maker.get(tensor)
+        return None if at is None else self.nodes[at]
 
     def place(self, tensor: str) -> int:
         """Return the index of the node that produces a tensor; -1 for inputs and initializers."""
-        link = self._maker.get(tensor)
-        return -1 if link is None else link.index
+        return self._maker.get(tensor, -1)
 
     def inputs_of(self, node: onnx.NodeProto) -> list[str]:
         """Return all tensors that a node reads, including those captured by subgraphs."""
