@@ -27,7 +27,7 @@ class OnnxTeacherFile(Model):
         if metadata is None:
             numbers = tuple(str(index) for index in range(teacher.classes))
             metadata = Metadata(numbers, replace(teacher.input, name=teacher.port.name), Outputs("none"))
-        return cls(teacher.path, metadata, teacher.sessions["CPUExecutionProvider"], teacher)
+        return cls(teacher.path, metadata, teacher.probes["CPUExecutionProvider"].session, teacher)
 
     def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:
         """Predict as `Model.predict`; images of another size are resampled, and maps may be missing for a given class.

@@ -1,1 +1,1 @@
-"""ONNX graphs in memory: index, edits, sessions, spatial coordinates and reverse-mode differentiation."""
+"""ONNX graphs in memory: index, edits on `onnx_ir`, sessions, spatial coordinates and reverse-mode differentiation."""

@@ -1,7 +1,7 @@
 """Index of an ONNX graph: producers and consumers of its tensors, and their values in an example run."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,21 +19,17 @@ __all__ = ["FLOATS", "Array", "GraphIndex", "TensorProbe", "run_graph", "session
 Array: TypeAlias = NDArray[Any]
 FLOATS = ("float32", "float16")
 """Floating-point types of networks."""
+_CPU = "CPUExecutionProvider"
 _SHAPE_ONLY = {"Shape", "Size"}
 """Operators that depend only on a tensor's shape; nothing can be explained through them."""
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
 
-@dataclass(frozen=True)
-class _Link:
-    """Node with its index in the topologically sorted graph."""
-
-    index: int
-    node: onnx.NodeProto
-
-
 class GraphIndex:
-    """Read-only index of a model's main graph."""
+    """Read-only index of a model's main graph, which nodes added later do not change.
+
+    The links of `onnx_ir` change with every node that reads a value, including discarded ones.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -42,7 +38,7 @@ class GraphIndex:
             value.name for value in model.graph.input if value.name not in {i.name for i in model.graph.initializer}
         )
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._maker = {name: _Link(at, node) for at, node in enumerate(self.nodes) for name in node.output if name}
+        self._maker = {name: at for at, node in enumerate(self.nodes) for name in node.output if name}
         self.consumers: dict[str, list[int]] = {}
         self.varying: set[str] = set(self.inputs)
         """Tensors that depend on an input's values; all others are constants or shapes."""
@@ -61,13 +57,12 @@ class GraphIndex:
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that produces a tensor; None for inputs and initializers."""
-        link = self._maker.get(tensor)
-        return None if link is None else link.node
+        at = self._maker.get(tensor)
+        return None if at is None else self.nodes[at]
 
     def place(self, tensor: str) -> int:
         """Return the index of the node that produces a tensor; -1 for inputs and initializers."""
-        link = self._maker.get(tensor)
-        return -1 if link is None else link.index
+        return self._maker.get(tensor, -1)
 
     def inputs_of(self, node: onnx.NodeProto) -> list[str]:
         """Return all tensors that a node reads, including those captured by subgraphs."""
@@ -131,6 +126,13 @@ class GraphIndex:
                     return np.asarray(given[name], dtype=kind)
         return self.value(node.input[0]) if node.op_type == "Identity" else None
 
+    def shape(self, tensor: str) -> tuple[int, ...] | None:
+        """Return the shape of a constant, even if its external data is not loaded; None for a computed tensor."""
+        if tensor in self._initializers:
+            return tuple(self._initializers[tensor].dims)
+        value = self.value(tensor)
+        return None if value is None else value.shape
+
     def is_weight(self, tensor: str) -> bool:
         """Return True for constants, including those computed from constants, such as dequantized weights."""
         return tensor not in self.varying and not self._is_from_shape(tensor)
@@ -149,13 +151,22 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return single + [graph for item in node.attribute for graph in item.graphs]
 
 
-def session_of(model: onnx.ModelProto, name: str, threads: int | None = None) -> ort.InferenceSession:
-    """Open a session on the CPU.
+def session_of(
+    model: onnx.ModelProto,
+    name: str,
+    threads: int | None = None,
+    *,
+    folder: Path | None = None,
+    provider: str = _CPU,
+) -> ort.InferenceSession:
+    """Open a session.
 
     Args:
         model: model to run.
         name: name used in messages.
         threads: threads per inference; None for all cores.
+        folder: folder of external weights, if they are not loaded.
+        provider: onnxruntime's execution provider; the CPU computes operators that it does not support.
 
     Raises:
         ModelFileError: onnxruntime cannot load the model.
@@ -165,8 +176,11 @@ def session_of(model: onnx.ModelProto, name: str, threads: int | None = None) ->
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = list(dict.fromkeys([provider, _CPU]))
     try:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common public base
         raise ModelFileError(
             f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} Export it again for this version."
@@ -194,18 +208,27 @@ def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
 
 
 class TensorProbe:
-    """Callable that returns any tensors of a graph, including inner ones."""
+    """Callable that returns any tensors of a graph, including inner ones; arguments as of `session_of`."""
 
-    def __init__(self, model: onnx.ModelProto, wanted: Iterable[str], name: str) -> None:
-        self._names, self._title = list(dict.fromkeys(wanted)), name
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        wanted: Iterable[str],
+        name: str,
+        threads: int | None = None,
+        *,
+        folder: Path | None = None,
+        provider: str = _CPU,
+    ) -> None:
+        self.names, self._title = list(dict.fromkeys(wanted)), name
         probed = onnx.ModelProto()
         probed.CopyFrom(model)
         known = {value.name: value for value in probed.graph.output}
-        kept = [known.get(item, onnx.ValueInfoProto(name=item)) for item in self._names]
+        kept = [known.get(item, onnx.ValueInfoProto(name=item)) for item in self.names]
         del probed.graph.output[:]
         probed.graph.output.extend(kept)
-        _prune(probed, self._names)
-        self._session = session_of(probed, name)
+        _prune(probed, self.names)
+        self.session = session_of(probed, name, threads, folder=folder, provider=provider)
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the tensors by name for one feed.
@@ -214,11 +237,11 @@ class TensorProbe:
             ModelFileError: onnxruntime cannot run the graph on it.
         """
         try:
-            values = self._session.run(self._names, dict(feed))
+            values = self.session.run(self.names, dict(feed))
         except Exception as error:  # see above
             shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in feed.items())
             raise ModelFileError(f"{self._title} fails on {shapes}: {first_line(error)}") from error
-        return dict(zip(self._names, values, strict=True))
+        return dict(zip(self.names, values, strict=True))
 
 
 def run_graph(model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, Array], name: str) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Image input of a graph, and random images for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -49,6 +49,11 @@ class GraphInput:
         """True if the graph fixes its input's height and width."""
         return None not in self.size
 
+    def with_size(self, height: int, width: int) -> "GraphInput":
+        """Return the input with a fixed height and width in px."""
+        rows = 1 if self.layout == "NHWC" else 2
+        return replace(self, shape=(*self.shape[:rows], height, width, *self.shape[rows + 2 :]))
+
 
 def find_image_input(view: GraphIndex, name: str) -> GraphInput:
     """Return the single image input of a graph.
@@ -68,7 +73,7 @@ def find_image_input(view: GraphIndex, name: str) -> GraphInput:
     shown = ", ".join(f"{port.name} {port.dtype} {[size or '?' for size in port.shape]}" for port in ports)
     if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in (*FLOATS, "uint8"):
         raise ModelFileError(
-            f"{name} is not an image classifier that can be explained: its inputs are {shown}. Expected one input, "
+            f"{name} is not an image classifier: its inputs are {shown}. Expected one input, "
             f"float32, float16 or uint8, [N, C, H, W] or [N, H, W, C].{_constants(ports)}"
         )
     return ports[0]
@@ -85,8 +90,8 @@ def _constants(ports: list[GraphInput]) -> str:
 def _channels_taken(view: GraphIndex, name: str) -> int | None:
     """Return the channels a convolution takes from an image with a dynamic channel axis, as in Hugging Face files."""
     takers = [view.nodes[at] for at in view.consumers.get(name, [])]
-    weights = (view.value(node.input[1]) for node in takers if node.op_type == "Conv" and node.input[0] == name)
-    counts = [int(weight.shape[1]) for weight in weights if weight is not None]
+    shapes = (view.shape(node.input[1]) for node in takers if node.op_type == "Conv" and node.input[0] == name)
+    counts = [shape[1] for shape in shapes if shape is not None]
     return next((count for count in counts if count in (1, 3)), None)
 
 

@@ -16,6 +16,7 @@ from kdedge_export.onnx_graph.builder import NodeBuilder
 from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_export.onnx_import.classifier_graph import ClassifierGraph, analyze_classifier
+from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_export.onnx_import.graph_methods import check_method
 from kdedge_export.onnx_import.label_names import labels_of_props
 from kdedge_export.onnx_import.logits_output import find_logits, with_two_classes
@@ -32,7 +33,7 @@ from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import TOP_CLASS, Metadata, Outputs
 from kdedge_runtime.modalities.image import ImageInput, require_image
 from kdedge_runtime.saliency_methods import RECIPROCAM
-from kdedge_runtime.util.files import atomic_path, file_sha256
+from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["ExplainedFile", "add_saliency"]
 
@@ -140,7 +141,7 @@ def add_saliency(
         names = labels or labels_of_props(props) or _numbers(parts.classes)
         check_input_fits(names, parts.classes, str(source))
         metadata = Metadata(
-            names, spec, outputs, lineage={"file": {"name": source.name, "sha256": file_sha256(source)}}
+            names, spec, outputs, lineage={"file": {"name": source.name, "sha256": ForeignFile.open(source).sha256}}
         )
     elif labels is not None or geometry is not None:
         option = "--labels" if geometry is None else "--resize"
@@ -181,7 +182,7 @@ def _with_logits(
             raise ModelFileError(f"{name} has a map that kdedge did not write. Explain the file it was made from.")
         return model, logits
     feed = make_example_feed(find_image_input(view, name), side_px)
-    return with_two_classes(model, find_logits(view, feed, name, head), feed)
+    return with_two_classes(model, find_logits(view, feed, name, head))
 
 
 def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:

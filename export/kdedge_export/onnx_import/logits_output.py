@@ -7,12 +7,13 @@ negative of the second's, and neither is empty.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphIndex, run_graph
+from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphIndex, TensorProbe
 from kdedge_runtime.errors import ModelFileError, UsageError
 
 __all__ = ["RESHAPING", "ROUNDING", "LogitsOutput", "count_classes", "find_logits", "with_two_classes"]
@@ -38,7 +39,9 @@ class LogitsOutput:
     """Number of classes; 1 for a single sigmoid."""
 
 
-def find_logits(view: GraphIndex, feed: Mapping[str, Array], name: str, head: str | None = None) -> LogitsOutput:
+def find_logits(
+    view: GraphIndex, feed: Mapping[str, Array], name: str, head: str | None = None, *, folder: Path | None = None
+) -> LogitsOutput:
     """Find the classification output of a graph.
 
     Args:
@@ -46,12 +49,13 @@ def find_logits(view: GraphIndex, feed: Mapping[str, Array], name: str, head: st
         feed: example images.
         name: name used in messages.
         head: the output to use; None uses the only one, or the one named `logits`.
+        folder: folder of external weights, if they are not loaded.
 
     Raises:
         ModelFileError: the graph is not an image classifier, or has several classification outputs and `head` is None.
         UsageError: `head` is not a classification output.
     """
-    outputs, predictions = _predictions(view, feed, name)
+    outputs, predictions = _predictions(view, feed, name, folder)
     if head is not None:
         chosen = [prediction for prediction in predictions if prediction.output == head]
         if not chosen:
@@ -68,8 +72,8 @@ def find_logits(view: GraphIndex, feed: Mapping[str, Array], name: str, head: st
         return named[0]
     names = ", ".join(prediction.output for prediction in several)
     raise ModelFileError(
-        f"{name} has several heads: its outputs are {_shown(outputs)}. Choose one of {names}: --head "
-        f"{several[0].output}."
+        f"{name} has several heads: its outputs are {_shown(outputs)}. Choose one of {names}: kdedge "
+        f"export --from-onnx {name} --head {several[0].output}."
     )
 
 
@@ -90,33 +94,30 @@ def count_classes(view: GraphIndex, feed: Mapping[str, Array], name: str) -> int
     return max((named or several or predictions)[0].classes, 2)
 
 
-def with_two_classes(
-    model: onnx.ModelProto, prediction: LogitsOutput, feed: Mapping[str, Array]
-) -> tuple[onnx.ModelProto, str]:
-    """Add logits of two classes if a graph has a single sigmoid.
+def with_two_classes(model: onnx.ModelProto, prediction: LogitsOutput) -> tuple[onnx.ModelProto, str]:
+    """Add float32 logits of two classes if a graph has a single sigmoid.
 
     Args:
         model: the model, which is not modified.
         prediction: classification output of the graph.
-        feed: example images.
 
     Returns:
         The graph, and its logits tensor `[N, K]` with K ≥ 2.
     """
     if prediction.classes > 1:
         return model, prediction.logits
-    dtype = run_graph(model, [prediction.logits], feed, "the graph")[prediction.logits].dtype
     wider = onnx.ModelProto()
     wider.CopyFrom(model)
     shape, half = f"{_TWO_CLASSES}/shape", f"{_TWO_CLASSES}/half"
     wider.graph.initializer.append(numpy_helper.from_array(np.array([-1, 1], dtype=np.int64), shape))
-    wider.graph.initializer.append(numpy_helper.from_array(np.array(0.5, dtype=dtype), half))
-    first, second, column = (f"{_TWO_CLASSES}/{part}" for part in ("first", "second", "column"))
+    wider.graph.initializer.append(numpy_helper.from_array(np.array(0.5, dtype=np.float32), half))
+    first, second, column, wide = (f"{_TWO_CLASSES}/{part}" for part in ("first", "second", "column", "float32"))
     wider.graph.node.extend(
         helper.make_node(op_type, inputs, [output], name=f"{output}/node", **given)
         for op_type, inputs, output, given in (
             ("Reshape", [prediction.logits, shape], column, {}),
-            ("Mul", [column, half], second, {}),
+            ("Cast", [column], wide, {"to": TensorProto.FLOAT}),
+            ("Mul", [wide, half], second, {}),
             ("Neg", [second], first, {}),
             ("Concat", [first, second], _TWO_CLASSES, {"axis": 1}),
         )
@@ -124,8 +125,15 @@ def with_two_classes(
     return wider, _TWO_CLASSES
 
 
-def _predictions(view: GraphIndex, feed: Mapping[str, Array], name: str) -> tuple[dict[str, Array], list[LogitsOutput]]:
-    outputs = run_graph(view.model, [value.name for value in view.model.graph.output], feed, name)
+def _predictions(
+    view: GraphIndex, feed: Mapping[str, Array], name: str, folder: Path | None = None
+) -> tuple[dict[str, Array], list[LogitsOutput]]:
+    tensors = [value.name for value in view.model.graph.output if value.type.HasField("tensor_type")]
+    probe = TensorProbe(view.model, tensors, name, folder=folder)
+    try:
+        outputs = probe(feed)
+    except ModelFileError as error:
+        raise ModelFileError(f"{error} Export it for that batch and size, preferably with a dynamic batch.") from error
     (images,) = {len(value) for value in feed.values()}
     predictions = [
         prediction
@@ -140,7 +148,7 @@ def _predictions(view: GraphIndex, feed: Mapping[str, Array], name: str) -> tupl
             "explains classifiers of whole images. Export a classifier, such as yolo11n-cls instead of yolo11n."
         )
     raise ModelFileError(
-        f"{name} is not a classifier that can be explained: for {images} images it returns {_shown(outputs)}. "
+        f"{name} is not a classifier: for {images} images it returns {_shown(outputs)}. "
         f"Expected a float output [{images}, classes] of two or more classes, or [{images}, 1] after a Sigmoid."
     )
 

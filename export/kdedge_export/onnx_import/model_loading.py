@@ -8,11 +8,11 @@ from onnx import inliner, version_converter
 
 from kdedge_export.onnx_graph.graph_index import GraphIndex, run_graph
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
+from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.model import refuse_bundle
 from kdedge_runtime.onnx_session import first_line
 
-__all__ = ["load_foreign_model", "unused_inputs"]
+__all__ = ["load_foreign_model", "simplify_model", "unused_inputs"]
 
 _OLDEST_OPSET = 7
 """First opset supported by onnxruntime."""
@@ -34,25 +34,21 @@ def load_foreign_model(path: Path) -> onnx.ModelProto:
     Raises:
         ModelFileError: the file is missing, damaged, too old or too large, or its external weights are missing.
     """
-    if not path.is_file():
-        raise ModelFileError(f"There is no model file {path}. Expected an .onnx file with a classifier.")
-    refuse_bundle(path)
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's errors have no common base
-        raise ModelFileError(f"{path} is not an ONNX model: {error}. Export or copy it again.") from error
-    outside = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    missing = sorted(name for name in outside if not (path.parent / name).is_file())
-    if missing:
-        raise ModelFileError(
-            f"{path} stores its weights in {', '.join(missing)}, which is not in the same folder. Copy that file too."
-        )
-    if path.stat().st_size + sum((path.parent / name).stat().st_size for name in outside) > _LARGEST_BYTES:
+    file = ForeignFile.open(path)
+    if file.size_bytes > _LARGEST_BYTES:
         raise ModelFileError(f"{path} has more than 2 GB of weights, which exceeds the limit of a single .onnx file.")
-    model = onnx.load(path)
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    onnx.load_external_data_for_model(file.model, str(path.parent))
+    model = simplify_model(file)
+    return model if _opset(model) >= _OPSET_OF_MAPS else _converted(model, path)
+
+
+def simplify_model(file: ForeignFile) -> onnx.ModelProto:
+    """Return a file's model with its functions inlined and unused inputs removed; the file's own may be modified.
+
+    Raises:
+        ModelFileError: the graph is empty or too old.
+    """
+    path, model, opset = file.path, file.model, _opset(file.model)
     if not model.graph.node:
         raise ModelFileError(f"{path} has no operators. Expected an .onnx file with a classifier.")
     if opset < _OLDEST_OPSET:
@@ -68,11 +64,16 @@ def load_foreign_model(path: Path) -> onnx.ModelProto:
     kept = [value for value in model.graph.input if value.name not in useless]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    return model if opset >= _OPSET_OF_MAPS else _converted(model, path, opset)
+    return model
 
 
-def _converted(model: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
+def _opset(model: onnx.ModelProto) -> int:
+    return next((int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+
+
+def _converted(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """Convert a graph to the first opset that supports maps, and compare both on images."""
+    opset = _opset(model)
     try:
         newer = version_converter.convert_version(model, _OPSET_OF_MAPS)
     except Exception as error:  # the converter raises RuntimeError and its own types

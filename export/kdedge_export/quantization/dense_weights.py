@@ -13,12 +13,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import helper
 
-from kdedge_export.onnx_graph.editor import GraphEditor
-from kdedge_export.onnx_graph.node_attributes import attributes
+from kdedge_export.onnx_graph.edits import initializer, make_node, replace_node
 from kdedge_export.quantization.calibration_ranges import Range
 from kdedge_export.quantization.recipe import QuantizationRecipe
 
@@ -30,21 +28,21 @@ _LARGEST_BIAS = float(1 << 30)
 """Largest bias in steps of the product's 32-bit sums."""
 
 
-def dense_layers(graph: GraphEditor, left_alone: Collection[str]) -> list[str]:
+def dense_layers(graph: ir.Graph, left_alone: Collection[str]) -> list[str]:
     """Return the names of large dense layers excluded from the quantizer, or whose weight an excluded node reads.
 
     They are `Gemm`s whose `[out, in]` weight is read only in supported ways.
     """
     return [
         node.name
-        for node in graph.graph.node
+        for node in graph
         if node.op_type == "Gemm"
-        and any(reader.name in left_alone for reader in graph.consumers(node.input[1]))
-        and _weight(graph, node) is not None
+        and any(reader.name in left_alone for reader in node.inputs[1].consumers())
+        and _weight(node) is not None
     ]
 
 
-def quantize_dense(graph: GraphEditor, layers: Mapping[str, Range], recipe: QuantizationRecipe) -> None:
+def quantize_dense(graph: ir.Graph, layers: Mapping[str, Range], recipe: QuantizationRecipe) -> None:
     """Quantize the weights of dense layers to int8.
 
     Args:
@@ -52,36 +50,39 @@ def quantize_dense(graph: GraphEditor, layers: Mapping[str, Range], recipe: Quan
         layers: names of some of `dense_layers`, with the ranges of their inputs.
         recipe: quantization recipe.
     """
-    for node in [node for node in graph.graph.node if node.name in layers]:
-        weight = _weight(graph, node)
+    for node in [node for node in graph if node.name in layers]:
+        weight = _weight(node)
         assert weight is not None
         _Layer(graph, node, weight, layers[node.name], recipe).quantize()
 
 
-def _weight(graph: GraphEditor, node: onnx.NodeProto) -> NDArray[np.float32] | None:
-    settings = attributes(node)
-    if node.op_type != "Gemm" or not settings.get("transB", 0) or settings.get("transA", 0):
+def _weight(node: ir.Node) -> NDArray[np.float32] | None:
+    given = node.attributes
+    if node.op_type != "Gemm" or not given.get_int("transB", 0) or given.get_int("transA", 0):
         return None
-    if settings.get("alpha", 1.0) != 1 or settings.get("beta", 1.0) != 1:
+    if given.get_float("alpha", 1.0) != 1 or given.get_float("beta", 1.0) != 1:
         return None
-    weight = graph.constant(node.input[1])
-    if weight is None or weight.size < _LEAST_WEIGHTS or _bias(graph, node, len(weight)) is None:
+    weight = node.inputs[1].const_value
+    if weight is None or weight.size < _LEAST_WEIGHTS or _bias(node, weight.shape[0]) is None:
         return None
-    readers = [reader for reader in graph.consumers(node.input[1]) if reader.name != node.name]
-    known = all(_is_row(reader, node.input[1]) or _is_way_back(reader, node.input[1]) for reader in readers)
-    return weight if known else None
+    readers = [reader for reader in node.inputs[1].consumers() if reader is not node]
+    known = all(_is_row(reader, node.inputs[1]) or _is_way_back(reader, node.inputs[1]) for reader in readers)
+    return weight.numpy() if known else None
 
 
-def _bias(graph: GraphEditor, node: onnx.NodeProto, outputs: int) -> NDArray[np.float32] | None:
-    return graph.constant(node.input[2]) if len(node.input) == 3 else np.zeros(outputs, np.float32)
+def _bias(node: ir.Node, outputs: int) -> NDArray[np.float32] | None:
+    if len(node.inputs) < 3:
+        return np.zeros(outputs, np.float32)
+    bias = node.inputs[2].const_value
+    return None if bias is None else bias.numpy()
 
 
-def _is_row(node: onnx.NodeProto, weight: str) -> bool:
-    return node.op_type == "Gather" and node.input[0] == weight and not attributes(node).get("axis", 0)
+def _is_row(node: ir.Node, weight: ir.Value) -> bool:
+    return node.op_type == "Gather" and node.inputs[0] is weight and not node.attributes.get_int("axis", 0)
 
 
-def _is_way_back(node: onnx.NodeProto, weight: str) -> bool:
-    return node.op_type == "MatMul" and list(node.input).index(weight) == 1
+def _is_way_back(node: ir.Node, weight: ir.Value) -> bool:
+    return bool(node.op_type == "MatMul" and node.inputs.index(weight) == 1)
 
 
 class _Layer:
@@ -89,19 +90,19 @@ class _Layer:
 
     def __init__(
         self,
-        graph: GraphEditor,
-        node: onnx.NodeProto,
+        graph: ir.Graph,
+        node: ir.Node,
         weight: NDArray[np.float32],
         reach: Range,
         recipe: QuantizationRecipe,
     ) -> None:
-        self.graph, self.node, self.name = graph, node, node.input[1]
+        self.graph, self.node, self.name = graph, node, node.inputs[1].name
         self.kind: type[np.integer[Any]] = np.uint8 if recipe.activations == "uint8" else np.int8
         self.least = int(np.iinfo(self.kind).min)
         low, high = min(reach[0], 0.0), max(reach[1], 0.0)
         self.step = np.float32(max(high - low, 1e-6) / 255)
         self.zero = round(-low / float(self.step)) + self.least
-        bias = _bias(graph, node, len(weight))
+        bias = _bias(node, len(weight))
         assert bias is not None
         self.bias: NDArray[np.float32] = bias
         scale = np.abs(weight).max(axis=1) / recipe.largest
@@ -111,9 +112,8 @@ class _Layer:
         self.bytes = np.clip(np.rint(weight / self.scale[:, None]), -recipe.largest, recipe.largest).astype(np.int8)
 
     def quantize(self) -> None:
-        weight, graph = self.name, self.graph
-        readers = [reader for reader in graph.consumers(weight) if reader.name != self.node.name]
-        self.stored = graph.add_constant(f"{weight}_quantized", self.bytes)
+        readers = [reader for reader in self.node.inputs[1].consumers() if reader is not self.node]
+        self.stored = self._constant("quantized", self.bytes)
         self._product()
         for reader in readers:
             if reader.op_type == "Gather":
@@ -121,66 +121,66 @@ class _Layer:
             else:
                 self._way_back(reader)
 
+    def _constant(self, name: str, array: NDArray[Any]) -> ir.Value:
+        return initializer(self.graph, f"{self.name}_{name}", array)
+
     def _product(self) -> None:
-        node, name, graph = self.node, self.node.output[0], self.graph
-        step = graph.add_constant(f"{name}_input_scale", np.array(self.step))
-        zero = graph.add_constant(f"{name}_input_zero_point", np.array(self.zero, self.kind))
-        scale = graph.add_constant(f"{self.name}_scale", self.scale)
+        node, name, graph = self.node, self.node.outputs[0].name, self.graph
+        step = initializer(graph, f"{name}_input_scale", np.array(self.step))
+        zero = initializer(graph, f"{name}_input_zero_point", np.array(self.zero, self.kind))
+        scale = self._constant("scale", self.scale)
         # onnxruntime selects its integer kernel only if zero points are present, even if they are 0.
-        none = graph.add_constant(f"{self.name}_zero_point", np.zeros(len(self.bytes), np.int8))
-        none32 = graph.add_constant(f"{name}_bias_zero_point", np.zeros(len(self.bytes), np.int32))
+        none = self._constant("zero_point", np.zeros(len(self.bytes), np.int8))
+        none32 = initializer(graph, f"{name}_bias_zero_point", np.zeros(len(self.bytes), np.int32))
         steps = self.scale.astype(np.float64) * self.step
-        bias = graph.add_constant(f"{name}_bias", np.rint(self.bias / steps).astype(np.int32))
-        bias_scale = graph.add_constant(f"{name}_bias_scale", steps.astype(np.float32))
-        parts = [
-            ("QuantizeLinear", [node.input[0], step, zero], f"{name}_input_quantized", {}),
-            ("DequantizeLinear", [f"{name}_input_quantized", step, zero], f"{name}_input", {}),
-            ("DequantizeLinear", [self.stored, scale, none], f"{self.name}_dequantized", {"axis": 0}),
-            ("DequantizeLinear", [bias, bias_scale, none32], f"{name}_bias_dequantized", {"axis": 0}),
-            ("Gemm", [f"{name}_input", f"{self.name}_dequantized", f"{name}_bias_dequantized"], name, {"transB": 1}),
-        ]
-        self._replace(node, parts)
+        bias = initializer(graph, f"{name}_bias", np.rint(self.bias / steps).astype(np.int32))
+        bias_scale = initializer(graph, f"{name}_bias_scale", steps.astype(np.float32))
+        parts = _Nodes(node)
+        x = parts.add("QuantizeLinear", f"{name}_input_quantized", node.inputs[0], step, zero)
+        x = parts.add("DequantizeLinear", f"{name}_input", x, step, zero)
+        weight = parts.add("DequantizeLinear", f"{self.name}_dequantized", self.stored, scale, none, axis=0)
+        bias = parts.add("DequantizeLinear", f"{name}_bias_dequantized", bias, bias_scale, none32, axis=0)
+        parts.replace("Gemm", x, weight, bias, transB=1)
 
-    def _row(self, gather: onnx.NodeProto) -> None:
+    def _row(self, gather: ir.Node) -> None:
         """Rewrite `W[c]` as `bytes[c] · scale[c]`."""
-        name = gather.output[0]
-        scales = self.graph.add_constant(f"{self.name}_row_scale", self.scale[:, None])
-        parts = [
-            ("Gather", [self.stored, gather.input[1]], f"{name}_bytes", {"axis": 0}),
-            ("Cast", [f"{name}_bytes"], f"{name}_steps", {"to": onnx.TensorProto.FLOAT}),
-            ("Gather", [scales, gather.input[1]], f"{name}_scale", {"axis": 0}),
-            ("Mul", [f"{name}_steps", f"{name}_scale"], name, {}),
-        ]
-        self._replace(gather, parts)
+        name, index, parts = gather.outputs[0].name, gather.inputs[1], _Nodes(gather)
+        row = parts.add("Gather", f"{name}_bytes", self.stored, index, axis=0)
+        row = parts.add("Cast", f"{name}_steps", row, to=ir.DataType.FLOAT.value)
+        scale = parts.add("Gather", f"{name}_scale", self._constant("row_scale", self.scale[:, None]), index, axis=0)
+        parts.replace("Mul", row, scale)
 
-    def _way_back(self, product: onnx.NodeProto) -> None:
+    def _way_back(self, product: ir.Node) -> None:
         """Rewrite `v · W` as `(v · scale) · bytes`, with `v · scale` quantized by its own largest value."""
-        name, graph = product.output[0], self.graph
-        scale = graph.add_constant(f"{self.name}_scale", self.scale)
-        zero = graph.add_constant(f"{name}_zero_point", np.array(self.least + 128, self.kind))
-        step = graph.add_constant(f"{name}_step", np.array(1 / 127, np.float32))
-        one = graph.add_constant(f"{name}_one", np.array(1, np.float32))
-        tiny = graph.add_constant(f"{name}_tiny", np.array(np.finfo(np.float32).tiny, np.float32))
-        last = graph.add_constant(f"{name}_last_axis", np.array([-1]))
-        parts = [
-            ("Mul", [product.input[0], scale], f"{name}_scaled", {}),
-            ("Abs", [f"{name}_scaled"], f"{name}_magnitude", {}),
-            ("ReduceMax", [f"{name}_magnitude", last], f"{name}_reach", {"keepdims": 1}),
-            ("Max", [f"{name}_reach", tiny], f"{name}_range", {}),
-            ("Div", [f"{name}_scaled", f"{name}_range"], f"{name}_share", {}),
-            ("QuantizeLinear", [f"{name}_share", step, zero], f"{name}_share_quantized", {}),
-            ("DequantizeLinear", [f"{name}_share_quantized", step, zero], f"{name}_share_steps", {}),
-            ("DequantizeLinear", [self.stored, one], f"{name}_weight_steps", {}),
-            ("MatMul", [f"{name}_share_steps", f"{name}_weight_steps"], f"{name}_product", {}),
-            ("Mul", [f"{name}_product", f"{name}_range"], name, {}),
-        ]
-        self._replace(product, parts)
+        name, graph, parts = product.outputs[0].name, self.graph, _Nodes(product)
+        zero = initializer(graph, f"{name}_zero_point", np.array(self.least + 128, self.kind))
+        step = initializer(graph, f"{name}_step", np.array(1 / 127, np.float32))
+        one = initializer(graph, f"{name}_one", np.array(1, np.float32))
+        tiny = initializer(graph, f"{name}_tiny", np.array(np.finfo(np.float32).tiny, np.float32))
+        last = initializer(graph, f"{name}_last_axis", np.array([-1]))
+        scaled = parts.add("Mul", f"{name}_scaled", product.inputs[0], self._constant("scale", self.scale))
+        reach = parts.add("Abs", f"{name}_magnitude", scaled)
+        reach = parts.add("ReduceMax", f"{name}_reach", reach, last, keepdims=1)
+        reach = parts.add("Max", f"{name}_range", reach, tiny)
+        share = parts.add("Div", f"{name}_share", scaled, reach)
+        share = parts.add("QuantizeLinear", f"{name}_share_quantized", share, step, zero)
+        share = parts.add("DequantizeLinear", f"{name}_share_steps", share, step, zero)
+        weight = parts.add("DequantizeLinear", f"{name}_weight_steps", self.stored, one)
+        whole = parts.add("MatMul", f"{name}_product", share, weight)
+        parts.replace("Mul", whole, reach)
 
-    def _replace(self, node: onnx.NodeProto, parts: list[tuple[str, list[str], str, dict[str, int]]]) -> None:
-        made = [
-            helper.make_node(
-                kind, inputs, [output], node.name if output == node.output[0] else f"node_{output}", **settings
-            )
-            for kind, inputs, output, settings in parts
-        ]
-        self.graph.replace({node.name}, made)
+
+class _Nodes:
+    """Nodes that replace another one."""
+
+    def __init__(self, node: ir.Node) -> None:
+        self._node = node
+        self._nodes: list[ir.Node] = []
+
+    def add(self, op_type: str, output: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        self._nodes.append(make_node(op_type, inputs, output, **attributes))
+        return self._nodes[-1].outputs[0]
+
+    def replace(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> None:
+        last = make_node(op_type, inputs, self._node.outputs[0].name, self._node.name, **attributes)
+        replace_node(self._node, [*self._nodes, last])

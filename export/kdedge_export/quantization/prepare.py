@@ -6,14 +6,15 @@ need a conversion to float and back. The computed functions stay the same, excep
 
 from dataclasses import dataclass
 
-import onnx
-from onnx import helper
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from kdedge_export.onnx_graph.editor import GraphEditor
-from kdedge_export.onnx_graph.node_attributes import attributes
+from kdedge_export.onnx_graph.edits import infer_shapes, make_node, replace_node
 from kdedge_export.quantization.squeeze_excite import flatten_squeeze_excite
 from kdedge_export.quantization.uint8_stem import quantize_stem
 from kdedge_export.torch_export.exporter import ExportedGraph
+from kdedge_runtime.errors import ModelFileError
 
 __all__ = ["PreparedGraph", "prepare_graph"]
 
@@ -24,7 +25,7 @@ _GATES = {"Sigmoid", "HardSigmoid"}
 class PreparedGraph:
     """Prepared fp32 graph with the shapes of its tensors."""
 
-    model: onnx.ModelProto
+    model: ir.Model
     head_nodes: frozenset[str]
     always_float: frozenset[str]
     """Nodes left in fp32 because quantizing them saves no time: those on pooled values, and the body's last
@@ -44,57 +45,61 @@ def prepare_graph(graph: ExportedGraph, *, bytes_in: bool) -> PreparedGraph:
     Args:
         graph: result of `export_graph`; it is not modified.
         bytes_in: let the first convolution read the image bytes, which requires uint8 activations.
+
+    Raises:
+        ModelFileError: the graph has sparse weights.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    editor = GraphEditor(model)
-    zero = quantize_stem(editor) if bytes_in else None
-    editor.infer_shapes()
-    for node in list(model.graph.node):
+    if sparse := graph.model.graph.sparse_initializer:  # not supported by onnx_ir
+        raise ModelFileError(
+            f"The graph has {len(sparse)} sparse weights, such as {sparse[0].values.name}, which cannot be quantized. "
+            "Export the model again with dense weights."
+        )
+    model = ir.from_proto(graph.model)
+    zero = quantize_stem(model.graph) if bytes_in else None
+    infer_shapes(model)
+    for node in model.graph:
         if node.name in graph.head_nodes:
             continue
         if node.op_type == "HardSwish":
-            _split_hard_swish(editor, node)
+            _split_hard_swish(node)
         elif node.op_type == "ReduceMean":
-            _pool(editor, node)
-    editor.drop_unused()
-    editor.infer_shapes()
+            _pool(node)
+    infer_shapes(model)
     # Squeeze-and-excitation: a few values per image, whose quantization loses much and gains nothing unless it is
     # large.
-    pooled = flatten_squeeze_excite(editor, graph.head_nodes)
-    editor.infer_shapes()
-    return PreparedGraph(model, graph.head_nodes, pooled | _last_product(editor, graph.head_nodes), zero)
+    pooled = flatten_squeeze_excite(model.graph, graph.head_nodes)
+    RemoveUnusedNodesPass()(model)
+    infer_shapes(model)
+    return PreparedGraph(model, graph.head_nodes, pooled | _last_product(model.graph, graph.head_nodes), zero)
 
 
-def _split_hard_swish(graph: GraphEditor, node: onnx.NodeProto) -> None:
+def _split_hard_swish(node: ir.Node) -> None:
     """Split HardSwish into `x · hardsigmoid(x)`, its definition."""
-    gate = f"{node.output[0]}_gate"
-    parts = [
-        helper.make_node("HardSigmoid", [node.input[0]], [gate], f"{node.name}_gate", alpha=1 / 6, beta=0.5),
-        helper.make_node("Mul", [node.input[0], gate], list(node.output), f"{node.name}_product"),
-    ]
-    graph.replace({node.name}, parts)
+    x, output = node.inputs[0], node.outputs[0].name
+    gate = make_node(
+        "HardSigmoid", [x], f"{output}_gate", f"{node.name}_gate", alpha=float(np.float32(1 / 6)), beta=0.5
+    )
+    replace_node(node, [gate, make_node("Mul", [x, *gate.outputs], output, f"{node.name}_product")])
 
 
-def _pool(graph: GraphEditor, node: onnx.NodeProto) -> None:
+def _pool(node: ir.Node) -> None:
     """Replace a mean over rows and columns that keeps them by pooling."""
-    axes, shape = graph.constant(node.input[1]) if len(node.input) > 1 else None, graph.shape(node.input[0])
+    axes, shape = node.inputs[1].const_value if len(node.inputs) > 1 else None, node.inputs[0].shape
     if axes is None or shape is None or len(shape) != 4:
         return
-    if attributes(node).get("keepdims", 1) != 1 or sorted(axes % 4) != [2, 3]:
+    if node.attributes.get_int("keepdims", 1) != 1 or sorted(axes.numpy() % 4) != [2, 3]:
         return
-    graph.replace(
-        {node.name}, [helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), f"{node.name}_pool")]
-    )
+    pool = make_node("GlobalAveragePool", node.inputs[:1], node.outputs[0].name, f"{node.name}_pool")
+    replace_node(node, [pool])
 
 
-def _last_product(graph: GraphEditor, head: frozenset[str]) -> frozenset[str]:
+def _last_product(graph: ir.Graph, head: frozenset[str]) -> frozenset[str]:
     """Return the gated activation used by the map; quantizing its output would degrade the map and gain little."""
     names = set()
-    for node in graph.graph.node:
-        readers = graph.consumers(node.output[0])
+    for node in graph:
+        readers = node.outputs[0].consumers()
         if node.op_type == "Mul" and node.name not in head and readers and all(r.name in head for r in readers):
             names.add(node.name)
-            factors = [graph.producer(name) for name in node.input]
+            factors = [value.producer() for value in node.inputs]
             names.update(factor.name for factor in factors if factor is not None and factor.op_type in _GATES)
     return frozenset(names)

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from kdedge_export.onnx_graph.editor import GraphEditor, gated_product
-from kdedge_export.onnx_graph.node_attributes import WEIGHTED, attributes
+from kdedge_export.onnx_graph.edits import gated_product, initializer, make_node, replace_node, to_proto
+from kdedge_export.onnx_graph.node_attributes import WEIGHTED
 from kdedge_export.quantization.calibration_ranges import Range
 from kdedge_export.quantization.dense_weights import dense_layers, quantize_dense
 from kdedge_export.quantization.prepare import PreparedGraph
@@ -47,10 +48,9 @@ _COARSEST = 1.5
 
 def quantizable_nodes(rewritten: PreparedGraph) -> list[str]:
     """Return the names of quantizable nodes, in graph order."""
-    nodes = rewritten.model.graph.node
+    graph, left_alone = rewritten.model.graph, rewritten.left_alone
+    nodes = tuple(graph)
     first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
-    graph = GraphEditor(rewritten.model)
-    left_alone = rewritten.left_alone
     dense = dense_layers(graph, left_alone)
     excluded = left_alone | _between_weights(graph, [name for name in dense if name not in left_alone])
     names = [
@@ -58,35 +58,36 @@ def quantizable_nodes(rewritten: PreparedGraph) -> list[str]:
         for node in nodes[first:]
         if node.op_type in _OP_TYPES
         and node.name not in excluded
-        and (node.op_type != "HardSigmoid" or gated_product(graph, node) is not None)
+        and (node.op_type != "HardSigmoid" or gated_product(node) is not None)
     ]
     # Nodes that convert pixel groups back to positions operate on bytes.
-    moved = [node.name for node in nodes if node.output[0] in {"grouped_positions", "positions", "ungrouped"}]
+    moved = [node.name for node in nodes if node.outputs[0].name in {"grouped_positions", "positions", "ungrouped"}]
     return [*names, *moved, *dense]
 
 
-def _between_weights(graph: GraphEditor, dense: Collection[str]) -> set[str]:
+def _between_weights(graph: ir.Graph, dense: Collection[str]) -> set[str]:
     """Return the dense layers, whose outputs are float, and the nodes after them up to the next layer."""
-    names, tensors = set[str](), set[str]()
-    for node in graph.graph.node:
-        if node.name in dense or (tensors.intersection(node.input) and node.op_type not in WEIGHTED):
-            tensors.update(node.output)
+    names, tensors = set[str](), set[ir.Value]()
+    for node in graph:
+        if node.name in dense or (tensors.intersection(node.inputs) and node.op_type not in WEIGHTED):
+            tensors.update(node.outputs)
             names.add(node.name)
     return names
 
 
 def observed_tensors(rewritten: PreparedGraph) -> list[str]:
     """Return the names of the tensors whose ranges are needed."""
-    graph, names = GraphEditor(rewritten.model), set(quantizable_nodes(rewritten))
-    constants = {tensor.name for tensor in graph.graph.initializer}
-    types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
-    tensors = dict.fromkeys(
-        tensor for node in graph.graph.node if node.name in names for tensor in (*node.input, *node.output)
-    )
+    names, graph = set(quantizable_nodes(rewritten)), rewritten.model.graph
+    values = dict.fromkeys(value for node in graph if node.name in names for value in (*node.inputs, *node.outputs))
     return [
-        name
-        for name in tensors
-        if name and name not in constants and types.get(name) == onnx.TensorProto.FLOAT and name != CENTERED
+        value.name
+        for value in values
+        if value is not None
+        and value.const_value is None
+        and not value.is_graph_input()
+        and not value.is_graph_output()
+        and value.dtype == ir.DataType.FLOAT
+        and value.name != CENTERED
     ]
 
 
@@ -101,41 +102,38 @@ def insert_quantization(
         recipe: quantization recipe.
         float_nodes: names of nodes to keep in fp32.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(rewritten.model)
-    graph = GraphEditor(model)
+    graph = rewritten.model.graph
     left = set(float_nodes) | _gates_that_never_close(graph, ranges)
     chosen = [name for name in quantizable_nodes(rewritten) if name not in left]
     large = set(dense_layers(graph, rewritten.left_alone))
     body = [name for name in chosen if name not in large]
-    dense = {node.name: ranges[node.input[0]] for node in model.graph.node if node.name in large.intersection(chosen)}
+    dense = {node.name: ranges[node.inputs[0].name] for node in graph if node.name in large.intersection(chosen)}
+    prepared = to_proto(rewritten.model)
     if not chosen:
-        return model
+        return prepared
     narrowed, fixed = dict(ranges), dict[str, list[dict[str, Any]]]()
     kind, least = (QuantType.QUInt8, 0) if recipe.activations == "uint8" else (QuantType.QInt8, -128)
     whole = np.uint8 if recipe.activations == "uint8" else np.int8
-    gates = [node for node in model.graph.node if node.name in body and node.op_type in {"HardSigmoid", "Sigmoid"}]
+    gates = [node for node in graph if node.name in body and node.op_type in {"HardSigmoid", "Sigmoid"}]
     for gate in gates:
-        tensor = gate.input[0]
+        tensor = gate.inputs[0].name
         if gate.op_type == "HardSigmoid":
             scale, steps = _gate_steps(gate, ranges[tensor][1])
             fixed[tensor] = [_parameters(scale, least + steps, whole)]
-        elif (product := gated_product(graph, gate)) is not None and tensor in ranges:
-            narrowed[tensor] = _without_tail(ranges[tensor], ranges.get(product.output[0], ranges[tensor]))
+        elif (product := gated_product(gate)) is not None and tensor in ranges:
+            narrowed[tensor] = _without_tail(ranges[tensor], ranges.get(product.outputs[0].name, ranges[tensor]))
     if rewritten.pixel_zero is not None:
         narrowed[CENTERED] = (-float(rewritten.pixel_zero), 255.0 - rewritten.pixel_zero)
         fixed[CENTERED] = [_parameters(1.0, rewritten.pixel_zero, np.uint8)]
     # The quantizer treats an empty list as all nodes.
-    if body:
-        model = _quantize(model, body, narrowed, fixed, kind, recipe)
-    graph = GraphEditor(model)
-    _take_bytes(graph)
-    for node in list(model.graph.node):
+    model = ir.from_proto(_quantize(prepared, body, narrowed, fixed, kind, recipe) if body else prepared)
+    _take_bytes(model.graph)
+    for node in model.graph:
         if node.op_type == "HardSigmoid" and node.name in body:
-            _clip_bytes(graph, node, least)
-    quantize_dense(graph, dense, recipe)
-    graph.drop_unused()
-    return model
+            _clip_bytes(node, least)
+    quantize_dense(model.graph, dense, recipe)
+    RemoveUnusedNodesPass()(model)
+    return to_proto(model)
 
 
 def _quantize(
@@ -165,27 +163,26 @@ def _quantize(
     return quantized
 
 
-def _gates_that_never_close(graph: GraphEditor, ranges: Mapping[str, Range]) -> set[str]:
+def _gates_that_never_close(graph: ir.Graph, ranges: Mapping[str, Range]) -> set[str]:
     """Return HardSwish gates and products whose inputs are too small for a range down to the closing point."""
     names = set[str]()
-    for node in graph.graph.node:
-        product = gated_product(graph, node) if node.op_type == "HardSigmoid" else None
-        if product is not None and node.input[0] in ranges:
-            low, high = ranges[node.input[0]]
+    for node in graph:
+        product = gated_product(node) if node.op_type == "HardSigmoid" else None
+        if product is not None and node.inputs[0].name in ranges:
+            low, high = ranges[node.inputs[0].name]
             scale, _ = _gate_steps(node, high)
             if 255 * scale > _COARSEST * (high - low):
                 names.update((node.name, product.name))
     return names
 
 
-def _gate_steps(gate: onnx.NodeProto, high: float) -> tuple[float, int]:
+def _gate_steps(gate: ir.Node, high: float) -> tuple[float, int]:
     """Return the scale of a HardSwish input, and the number of steps its lowest value lies below 0.
 
     The lowest value is -3, where the gate closes, since all values below give 0 as well. It must be a whole number of
     steps, so that the gate can use the same bytes.
     """
-    settings = attributes(gate)
-    closed = settings.get("beta", 0.5) / settings.get("alpha", 0.2)
+    closed = gate.attributes.get_float("beta", 0.5) / gate.attributes.get_float("alpha", 0.2)
     steps = max(1, min(254, int(255 * closed / (max(high, 1e-6) + closed))))
     return closed / steps, steps
 
@@ -198,43 +195,34 @@ def _without_tail(span: Range, product: Range) -> Range:
     return max(span[0], float(small.max()) if len(small) else -20.0), span[1]
 
 
-def _take_bytes(graph: GraphEditor) -> None:
+def _take_bytes(graph: ir.Graph) -> None:
     """Use the pixels directly, which equal the result of centering and quantizing them."""
-    quantize = next((node for node in graph.consumers(CENTERED) if node.op_type == "QuantizeLinear"), None)
-    if quantize is not None:
-        graph.redirect(quantize.output[0], "pixels")
+    for node in graph:
+        if node.op_type == "QuantizeLinear" and node.inputs[0].name == CENTERED:
+            cast = node.inputs[0].producer().inputs[0].producer()
+            node.outputs[0].replace_all_uses_with(cast.inputs[0])
 
 
-def _clip_bytes(graph: GraphEditor, node: onnx.NodeProto, least: int) -> None:
+def _clip_bytes(node: ir.Node, least: int) -> None:
     """Compute a hard sigmoid of quantized values by clipping the bytes, with another scale and zero point.
 
     `clip(αx + β, 0, 1)` is `α · (x - closed)` between its closing and opening point. `_gate_steps` assigns the smallest
     byte to the closing point. Bytes are therefore clipped at the opening point, and scaled by α.
     """
-    settings = attributes(node)
-    alpha = settings.get("alpha", 0.2)
-    (quantize,) = graph.consumers(node.output[0])
-    (dequantize,) = graph.consumers(quantize.output[0])
-    source = graph.producer(node.input[0])
+    graph, prefix, alpha = node.graph, node.outputs[0].name, node.attributes.get_float("alpha", 0.2)
+    (quantize,) = node.outputs[0].consumers()
+    (dequantize,) = quantize.outputs[0].consumers()
+    source = node.inputs[0].producer()
     assert source is not None and source.op_type == "DequantizeLinear" and dequantize.op_type == "DequantizeLinear"
-    scale = graph.constant(source.input[1])
-    assert scale is not None
+    scale = source.inputs[1].const_value.numpy()
     kind = np.uint8 if least == 0 else np.int8
     open_at = min(least + round(1 / (alpha * float(scale))), least + 255)
-    prefix = node.output[0]
-    clipped = helper.make_node(
-        "Clip",
-        [
-            source.input[0],
-            graph.add_constant(f"{prefix}_closed", np.array(least, kind)),
-            graph.add_constant(f"{prefix}_open", np.array(open_at, kind)),
-        ],
-        list(quantize.output),
-        f"{node.name}_clip",
-    )
-    dequantize.input[1] = graph.add_constant(f"{prefix}_step", np.array(alpha * scale, np.float32))
-    dequantize.input[2] = graph.add_constant(f"{prefix}_zero", np.array(least, kind))
-    graph.replace({node.name, quantize.name}, [clipped])
+    closed = initializer(graph, f"{prefix}_closed", np.array(least, kind))
+    opened = initializer(graph, f"{prefix}_open", np.array(open_at, kind))
+    dequantize.replace_input_with(1, initializer(graph, f"{prefix}_step", np.array(alpha * scale, np.float32)))
+    dequantize.replace_input_with(2, initializer(graph, f"{prefix}_zero", np.array(least, kind)))
+    inputs = [source.inputs[0], closed, opened]
+    replace_node(quantize, [make_node("Clip", inputs, quantize.outputs[0].name, f"{node.name}_clip")])
 
 
 def _parameters(scale: float, zero: int, kind: type) -> dict[str, Any]:

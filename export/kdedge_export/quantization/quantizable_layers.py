@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED
 from kdedge_export.quantization.prepare import PreparedGraph
 from kdedge_export.quantization.qdq import quantizable_nodes
@@ -22,17 +24,17 @@ def layers_of(rewritten: PreparedGraph) -> tuple[QuantizableLayer, ...]:
     """Return the layers in graph order; every quantizable node belongs to one."""
     quantizable = set(quantizable_nodes(rewritten))
     layers: dict[str, set[str]] = {}
-    made_by: dict[str, str] = {}
-    for node in rewritten.model.graph.node:
-        before = [made_by[tensor] for tensor in node.input if tensor in made_by]
+    made_by: dict[ir.Value, str] = {}
+    for node in rewritten.model.graph:
+        before = [made_by[value] for value in node.inputs if value in made_by]
         if node.name in quantizable and node.op_type in WEIGHTED:
-            name = _module(node.input[1])
+            name = _module(node.inputs[1].name)
             layers.setdefault(name, set())
             before = [name]
         if not before:
             continue
         latest = max(before, key=list(layers).index)
-        made_by.update(dict.fromkeys(node.output, latest))
+        made_by.update(dict.fromkeys(node.outputs, latest))
         if node.name in quantizable:
             layers[latest].add(node.name)
     return tuple(QuantizableLayer(name, frozenset(members)) for name, members in layers.items())

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import helper
 
-from kdedge_export.onnx_graph.editor import GraphEditor, gated_product
-from kdedge_export.onnx_graph.node_attributes import attributes
+from kdedge_export.onnx_graph.edits import gated_product, initializer, make_node, replace_node
 
 __all__ = ["CENTERED", "quantize_stem"]
 
@@ -34,16 +32,16 @@ _ROUNDING = 0.5
 
 @dataclass(frozen=True)
 class _Front:
-    """Nodes between the image and the result of the first convolution."""
+    """Preprocessing and first convolution."""
 
-    nodes: tuple[onnx.NodeProto, ...]
+    image: ir.Value
     mean: NDArray[np.float64]
     """Mean in pixel values, `[3]`."""
     scale: NDArray[np.float64]
-    conv: onnx.NodeProto
+    conv: ir.Node
 
 
-def quantize_stem(graph: GraphEditor) -> int | None:
+def quantize_stem(graph: ir.Graph) -> int | None:
     """Rewrite a graph so that its first convolution takes pixels minus a zero point.
 
     The border was padded with the mean color. One zero point cannot represent three different means. If they differ,
@@ -57,101 +55,102 @@ def quantize_stem(graph: GraphEditor) -> int | None:
     if front is None:
         return None
     zero = round(float(front.mean.mean()))
-    conv = front.conv
-    weight, bias = graph.constant(conv.input[1]), graph.constant(conv.input[2]) if len(conv.input) > 2 else None
-    shape = graph.shape("image")
-    assert weight is not None and shape is not None
-    height, width = int(shape[1]), int(shape[2])
-    kernel = weight.astype(np.float64) * front.scale[:, None, None]
+    conv, tensor, group = front.conv, front.image, 1
+    weight, bias = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
+    _, height, width, _ = tensor.shape
+    kernel = weight.const_value.numpy().astype(np.float64) * front.scale[:, None, None]
     offset = (kernel * (zero - front.mean)[:, None, None]).sum(axis=(1, 2, 3))
-    shift = offset if bias is None else offset + bias
-    settings = attributes(conv)
-    nodes: list[onnx.NodeProto] = []
-    tensor, group = "image", 1
+    shift = offset if bias is None else offset + bias.const_value.numpy()
+    settings = {name: attribute.value for name, attribute in conv.attributes.items()}
+    nodes: list[ir.Node] = []
     grouped = _grouped(kernel, settings, width)
     if grouped is not None:
+        filters = len(kernel)
         kernel, settings, outputs = grouped
         group = _GROUP
-        size = graph.add_constant("pixel_groups", np.array([0, height, width // group, 3 * group]))
-        nodes.append(helper.make_node("Reshape", [tensor, size], ["grouped_pixels"]))
-        tensor = "grouped_pixels"
+        size = initializer(graph, "pixel_groups", np.array([0, height, width // group, 3 * group]))
+        nodes.append(make_node("Reshape", [tensor, size], "grouped_pixels"))
+        tensor = nodes[-1].outputs[0]
         shift = np.tile(shift, outputs)
         (above, _, below, _), (reach, _), (step, _) = (settings[name] for name in ("pads", "kernel_shape", "strides"))
         rows = (height + above + below - reach) // step + 1
-        _ungroup(graph, conv, len(weight), (rows, width // group * outputs))
+        _ungroup(graph, conv, filters, (rows, width // group * outputs))
     if np.abs(front.mean - zero).max() > _ROUNDING and any(settings.get("pads", [0])):
         color = np.tile(np.rint(front.mean), group).astype(np.uint8)
-        frame, tensor = _frame(graph, tensor, (height, width // group), color, settings)
+        frame, tensor = _frame(graph, front.image, tensor, (height, width // group), color, settings)
         nodes += frame
         settings = settings | {"pads": [0, 0, 0, 0]}
-    graph.add_constant("pixel_zero", np.array(zero, np.float32))
-    nodes += [
-        helper.make_node("Transpose", [tensor], ["pixels"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["pixels"], ["float_pixels"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Sub", ["float_pixels", "pixel_zero"], [CENTERED]),
-    ]
-    for node in nodes:
-        node.name = f"node_{node.output[0]}"
+    pixels = make_node("Transpose", [tensor], "pixels", perm=[0, 3, 1, 2])
+    cast = make_node("Cast", pixels.outputs, "float_pixels", to=ir.DataType.FLOAT.value)
+    zero_point = initializer(graph, "pixel_zero", np.array(zero, np.float32))
+    centered = make_node("Sub", [*cast.outputs, zero_point], CENTERED)
     inputs = [
-        CENTERED,
-        graph.add_constant(conv.input[1], kernel.astype(np.float32)),
-        graph.add_constant(f"{conv.input[1]}_bias", shift.astype(np.float32)),
+        *centered.outputs,
+        initializer(graph, weight.name, kernel.astype(np.float32)),
+        initializer(graph, f"{weight.name}_bias", shift.astype(np.float32)),
     ]
-    nodes.append(helper.make_node("Conv", inputs, list(conv.output), conv.name, **settings))
-    graph.replace({node.name for node in (*front.nodes, conv)}, nodes)
+    first = make_node("Conv", inputs, conv.outputs[0].name, conv.name, **settings)
+    replace_node(conv, [*nodes, pixels, cast, centered, first])
     return zero
 
 
 def _frame(
-    graph: GraphEditor, tensor: str, size: tuple[int, int], color: NDArray[np.uint8], settings: dict[str, Any]
-) -> tuple[list[onnx.NodeProto], str]:
+    graph: ir.Graph,
+    image: ir.Value,
+    tensor: ir.Value,
+    size: tuple[int, int],
+    color: NDArray[np.uint8],
+    settings: dict[str, Any],
+) -> tuple[list[ir.Node], ir.Value]:
     """Add a border of one color around `tensor`, uint8 `[N, *size, len(color)]`, as wide as a convolution needs."""
-    nodes = [helper.make_node("Shape", ["image"], ["batch"], start=0, end=1)]
+    batch = make_node("Shape", [image], "batch", start=0, end=1)
+    nodes = [batch]
     for axis, side in ((2, "columns"), (1, "rows")):
         before, after = settings["pads"][axis - 1], settings["pads"][axis + 1]
         step, reach = settings["strides"][axis - 1], settings["kernel_shape"][axis - 1]
         steps = (size[axis - 1] + before + after - reach) // step
-        parts, wides = [], 0
+        parts, wides = {"": tensor}, 0
         for place, wide in (("before", before), ("after", max(0, steps * step + reach - size[axis - 1] - before))):
             if wide == 0:
                 continue
             shape = [*size, len(color)]
             shape[axis - 1] = wide
             name = f"{side}_{place}"
-            border = np.broadcast_to(color, (1, *shape))
-            rest = graph.add_constant(f"{name}_shape", np.array(shape))
-            nodes += [
-                helper.make_node("Concat", ["batch", rest], [f"{name}_size"], axis=0),
-                helper.make_node("Expand", [graph.add_constant(f"{name}_colour", border), f"{name}_size"], [name]),
-            ]
-            parts.append((place, name))
+            rest = initializer(graph, f"{name}_shape", np.array(shape))
+            border = initializer(graph, f"{name}_colour", np.broadcast_to(color, (1, *shape)))
+            whole = make_node("Concat", [*batch.outputs, rest], f"{name}_size", axis=0)
+            expanded = make_node("Expand", [border, *whole.outputs], name)
+            nodes += [whole, expanded]
+            parts[place] = expanded.outputs[0]
             wides += wide
-        if parts:
-            inputs = [name for place, name in parts if place == "before"]
-            inputs += [tensor, *(name for place, name in parts if place == "after")]
-            tensor = f"framed_{side}"
-            nodes.append(helper.make_node("Concat", inputs, [tensor], axis=axis))
+        if wides:
+            inputs = [parts[place] for place in ("before", "", "after") if place in parts]
+            nodes.append(make_node("Concat", inputs, f"framed_{side}", axis=axis))
+            tensor = nodes[-1].outputs[0]
             if axis == 2:
                 size = size[0], size[1] + wides
     return nodes, tensor
 
 
-def _front(graph: GraphEditor) -> _Front | None:
+def _front(graph: ir.Graph) -> _Front | None:
     """Match `image` → Transpose → Cast → Sub(mean) → Mul(scale) → Conv without other readers, else None."""
-    tensor, nodes = "image", []
+    image = next(value for value in graph.inputs if value.name == "image")
+    tensor, nodes = image, []
     for operation in ("Transpose", "Cast", "Sub", "Mul", "Conv"):
-        readers = graph.consumers(tensor)
-        if len(readers) != 1 or readers[0].op_type != operation or readers[0].input[0] != tensor:
+        readers = tensor.consumers()
+        if len(readers) != 1 or readers[0].op_type != operation or readers[0].inputs[0] is not tensor:
             return None
         nodes.append(readers[0])
-        tensor = readers[0].output[0]
-    mean, scale = (graph.constant(node.input[1]) for node in nodes[2:4])
-    settings = attributes(nodes[4])
-    if mean is None or scale is None or mean.size != 3 or scale.size != 3 or settings.get("group", 1) != 1:
+        tensor = readers[0].outputs[0]
+    mean, scale = (node.inputs[1].const_value for node in nodes[2:4])
+    conv = nodes[4]
+    if any(value.const_value is None for value in conv.inputs[1:]):
         return None
-    if "pads" not in settings and settings.get("auto_pad", b"NOTSET") != b"NOTSET":
+    if mean is None or scale is None or mean.size != 3 or scale.size != 3 or conv.attributes.get_int("group", 1) != 1:
         return None
-    return _Front(tuple(nodes[:4]), mean.reshape(3).astype(float), scale.reshape(3).astype(float), nodes[4])
+    if "pads" not in conv.attributes and conv.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    return _Front(image, mean.numpy().reshape(3).astype(float), scale.numpy().reshape(3).astype(float), conv)
 
 
 def _grouped(
@@ -165,7 +164,7 @@ def _grouped(
     strides, pads = settings.get("strides", [1, 1]), settings.get("pads", [0, 0, 0, 0])
     stride, left, right = strides[1], pads[1], pads[3]
     out_width = (width + left + right - columns) // stride + 1
-    if settings.get("dilations", [1, 1]) != [1, 1] or width % _GROUP or stride not in (2, 4):
+    if set(settings.get("dilations", [1])) != {1} or width % _GROUP or stride not in (2, 4):
         return None
     if out_width * stride != width:
         return None
@@ -189,32 +188,24 @@ def _grouped(
     return wide.reshape(outputs * filters, _GROUP * channels, rows, last - first + 1), changed, outputs
 
 
-def _ungroup(graph: GraphEditor, conv: onnx.NodeProto, filters: int, size: tuple[int, int]) -> None:
+def _ungroup(graph: ir.Graph, conv: ir.Node, filters: int, size: tuple[int, int]) -> None:
     """Convert grouped outputs back to positions after the convolution and its activation."""
-    tensor = _after_activation(graph, conv.output[0])
-    readers = graph.consumers(tensor)
-    shape = graph.add_constant("pixel_positions", np.array([0, *size, filters]))
-    nodes = [
-        helper.make_node("Transpose", [tensor], ["grouped_positions"], perm=[0, 2, 3, 1]),
-        helper.make_node("Reshape", ["grouped_positions", shape], ["positions"]),
-        helper.make_node("Transpose", ["positions"], ["ungrouped"], perm=[0, 3, 1, 2]),
-    ]
-    for node in nodes:
-        node.name = f"node_{node.output[0]}"
-    graph.redirect(tensor, "ungrouped", readers)
-    last = graph.producer(tensor)
-    assert last is not None
-    graph.insert_after(last.name, nodes)
+    grouped = _after_activation(conv.outputs[0])
+    shape = initializer(graph, "pixel_positions", np.array([0, *size, filters]))
+    turned = make_node("Transpose", [grouped], "grouped_positions", perm=[0, 2, 3, 1])
+    positions = make_node("Reshape", [*turned.outputs, shape], "positions")
+    ungrouped = make_node("Transpose", positions.outputs, "ungrouped", perm=[0, 3, 1, 2])
+    for reader, index in grouped.uses():
+        if reader is not turned:
+            reader.replace_input_with(index, ungrouped.outputs[0])
+    graph.insert_after(grouped.producer(), [turned, positions, ungrouped])
 
 
-def _after_activation(graph: GraphEditor, tensor: str) -> str:
+def _after_activation(tensor: ir.Value) -> ir.Value:
     """Return the result of the elementwise function that is a tensor's only reader, if any, including SiLU."""
-    readers = graph.consumers(tensor)
-    kinds = sorted(node.op_type for node in readers)
+    readers = sorted(tensor.consumers(), key=lambda node: node.op_type)
+    kinds = [node.op_type for node in readers]
     if kinds in (["Relu"], ["Clip"], ["HardSwish"], ["LeakyRelu"], ["Sigmoid"]):
-        return str(readers[0].output[0])
-    if kinds == ["Mul", "Sigmoid"]:
-        product = gated_product(graph, next(node for node in readers if node.op_type == "Sigmoid"))
-        if product is not None:
-            return str(product.output[0])
-    return tensor
+        return readers[0].outputs[0]
+    product = gated_product(readers[1]) if kinds == ["Mul", "Sigmoid"] else None
+    return tensor if product is None else product.outputs[0]

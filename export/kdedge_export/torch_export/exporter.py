@@ -11,13 +11,16 @@ from typing import Any, TextIO
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from kdedge_export.errors import GraphNotSupported
 from kdedge_export.modalities import modality_of
+from kdedge_export.onnx_graph.edits import to_proto
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.saliency import CAMExplainer, ClosedFormHead
 from kdedge_export.torch_export.autograd_trace import trace_with_gradients
@@ -116,9 +119,8 @@ def _to_onnx(
             verbose=False,
         )
     assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    _strip(model)
-    return model
+    _strip(program.model)
+    return to_proto(program.model)
 
 
 class _MeanForGlobalPooling(TorchFunctionMode):
@@ -131,21 +133,13 @@ class _MeanForGlobalPooling(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _strip(model: onnx.ModelProto) -> None:
+def _strip(model: ir.Model) -> None:
     """Remove the exporter's annotations, which contain source lines and local paths."""
-    graph = model.graph
-    for part in (
-        model,
-        graph,
-        *graph.node,
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-    ):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    graph.name = "kdedge"
+    ClearMetadataAndDocStringPass()(model)
+    model.graph.name = "kdedge"
+    for part in (model, *ir.convenience.create_value_mapping(model.graph).values()):
+        part.metadata_props.clear()
+        part.doc_string = None
 
 
 class _Unwritten:

@@ -191,6 +191,10 @@ class TestFileFormats:
         done = add_saliency(path, tmp_path / "elsewhere" / "ours.onnx")
         feed = {"x": pictures(2, 1)}
         assert_close(predictions(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
+        runnable = add_saliency(path, tmp_path / "runnable.onnx", pixels=PixelInput((0.5,) * 3, (0.5,) * 3))
+        content = path.read_bytes() + (tmp_path / "theirs.data").read_bytes()
+        assert runnable.metadata is not None and runnable.metadata.lineage is not None
+        assert runnable.metadata.lineage["file"]["sha256"] == hashlib.sha256(content).hexdigest()
         (tmp_path / "theirs.data").unlink()
         with pytest.raises(ModelFileError, match=r"theirs\.data, which is not in the same folder"):
             add_saliency(path, tmp_path / "ours.onnx")
@@ -466,7 +470,7 @@ class TestErrors:
     def test_output_without_classes_is_rejected(self, tmp_path: Path) -> None:
         values = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 12, 8, 8])]
         path = write(tmp_path / "theirs.onnx", body(), outputs=values)
-        with pytest.raises(ModelFileError, match="not a classifier that can be explained"):
+        with pytest.raises(ModelFileError, match="is not a classifier"):
             add_saliency(path, tmp_path / "ours.onnx")
 
     def test_graph_without_spatial_features_is_rejected(self, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def two_heads(path: Path) -> Path:
 class TestHeads:
     def test_one_of_several_heads_must_be_named(self, tmp_path: Path) -> None:
         path = two_heads(tmp_path / "theirs.onnx")
-        with pytest.raises(ModelFileError, match=r"several heads: .* Choose one of own, more: --head own\."):
+        with pytest.raises(ModelFileError, match=r"several heads: .* Choose one of own, more: .* --head own\."):
             add_saliency(path, tmp_path / "ours.onnx")
         with pytest.raises(UsageError, match=r"no classification head 'less'. Its heads are: own, more, single\."):
             add_saliency(path, tmp_path / "ours.onnx", head="less")

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_export.onnx_graph.editor import GraphEditor
+from kdedge_export.onnx_graph.edits import to_proto
 from kdedge_export.onnx_graph.session import open_session
 from kdedge_export.quantization import QuantizationRecipe
 from kdedge_export.quantization.dense_weights import dense_layers, quantize_dense
@@ -28,7 +29,7 @@ REACH = (-0.75, 2.5)
 
 def layer(
     *extra: onnx.NodeProto, weight: np.ndarray | None = WEIGHT, bias: str | None = "bias", **settings: Any
-) -> GraphEditor:
+) -> ir.Model:
     """Return a dense layer whose weight is also read by a row lookup and a backward product, and further nodes."""
     inputs = ["x", "weight", *([] if bias is None else [bias])]
     nodes = [
@@ -48,7 +49,7 @@ def layer(
     results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "dense", given, results, stored)
-    return GraphEditor(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
 
 
 ODD = {
@@ -65,15 +66,15 @@ ODD = {
 class TestEligibleLayers:
     @pytest.mark.parametrize("left_alone", [{"dense"}, {"row"}, {"back", "others"}])
     def test_excluded_layers_and_shared_weights_are_eligible(self, left_alone: set[str]) -> None:
-        assert dense_layers(layer(), left_alone) == ["dense"]
-        assert dense_layers(layer(alpha=1.0, beta=1.0, transA=0, transB=1, bias=None), left_alone) == ["dense"]
+        assert dense_layers(layer().graph, left_alone) == ["dense"]
+        assert dense_layers(layer(alpha=1.0, beta=1.0, transA=0, transB=1, bias=None).graph, left_alone) == ["dense"]
 
     def test_layers_for_the_default_quantizer_are_not_eligible(self) -> None:
-        assert dense_layers(layer(), {"others"}) == []
+        assert dense_layers(layer().graph, {"others"}) == []
 
     @pytest.mark.parametrize("odd", list(ODD))
     def test_other_product_forms_are_not_eligible(self, odd: str) -> None:
-        assert dense_layers(layer(**ODD[odd]), {"dense"}) == []
+        assert dense_layers(layer(**ODD[odd]).graph, {"dense"}) == []
 
     @pytest.mark.parametrize(
         "reader",
@@ -86,19 +87,19 @@ class TestEligibleLayers:
         ids=["negated", "columns", "indices", "first factor"],
     )
     def test_weights_with_other_readers_are_not_eligible(self, reader: onnx.NodeProto) -> None:
-        assert dense_layers(layer(reader), {"dense"}) == []
+        assert dense_layers(layer(reader).graph, {"dense"}) == []
 
     def test_row_lookup_on_the_default_axis_is_eligible(self) -> None:
         reader = helper.make_node("Gather", ["weight", "picked"], ["odd"], name="odd")
-        assert dense_layers(layer(reader), {"dense"}) == ["dense"]
+        assert dense_layers(layer(reader).graph, {"dense"}) == ["dense"]
 
     @pytest.mark.parametrize(("rows", "found"), [(256, ["dense"]), (255, [])])
     def test_layers_of_at_least_65536_weights_are_eligible(self, rows: int, found: list[str]) -> None:
-        assert dense_layers(layer(weight=WEIGHT[:rows].copy()), {"dense"}) == found
+        assert dense_layers(layer(weight=WEIGHT[:rows].copy()).graph, {"dense"}) == found
 
 
-def constants_of(graph: GraphEditor) -> dict[str, np.ndarray]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+def constants_of(model: ir.Model) -> dict[str, np.ndarray]:
+    return {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
 
 
 @pytest.mark.parametrize(
@@ -115,10 +116,10 @@ def constants_of(graph: GraphEditor) -> dict[str, np.ndarray]:
 def test_quantized_layer_matches_numpy(
     recipe: QuantizationRecipe, largest: int, least: int, reach: tuple[float, float], bias: str | None
 ) -> None:
-    graph = layer(bias=bias)
-    quantize_dense(graph, {"dense": reach}, recipe)
-    onnx.checker.check_model(graph.model)
-    session = open_session(graph.model, exact_int8=True)
+    model = layer(bias=bias)
+    quantize_dense(model.graph, {"dense": reach}, recipe)
+    onnx.checker.check_model(to_proto(model))
+    session = open_session(to_proto(model), exact_int8=True)
     picked = np.array([7, ZEROS, BIASED, OUTPUTS - 1])
     logits, row, back = session.run(["logits", "row", "back"], {"x": X, "v": V, "picked": picked})
 
@@ -131,7 +132,7 @@ def test_quantized_layer_matches_numpy(
     steps = np.rint(WEIGHT / scale[:, None])
     assert np.abs(steps).max() == largest
 
-    stored = constants_of(graph)
+    stored = constants_of(model)
     assert stored["weight_quantized"].dtype == np.int8
     np.testing.assert_array_equal(stored["weight_quantized"], steps)
     np.testing.assert_allclose(stored["weight_scale"], scale, rtol=1e-5)
@@ -160,9 +161,9 @@ def test_quantized_layer_matches_numpy(
 
 
 def test_zero_gradient_stays_zero() -> None:
-    graph = layer()
-    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
-    session = open_session(graph.model, exact_int8=True)
+    model = layer()
+    quantize_dense(model.graph, {"dense": REACH}, QuantizationRecipe(False))
+    session = open_session(to_proto(model), exact_int8=True)
     (back,) = session.run(["back"], {"x": X, "v": np.zeros_like(V), "picked": np.array([0])})
     np.testing.assert_array_equal(back, 0)
 
@@ -170,9 +171,9 @@ def test_zero_gradient_stays_zero() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_gradient_of_one_output_is_its_weight_row(sign: int) -> None:
     """The only nonzero value is the largest one, so it maps to a whole step of either sign."""
-    graph = layer()
-    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
-    session = open_session(graph.model, exact_int8=True)
+    model = layer()
+    quantize_dense(model.graph, {"dense": REACH}, QuantizationRecipe(False))
+    session = open_session(to_proto(model), exact_int8=True)
     v = np.zeros_like(V)
     picked = np.array([0, 7, 9, 11, OUTPUTS - 1])
     v[np.arange(IMAGES), picked] = sign * 2.5
@@ -182,33 +183,34 @@ def test_gradient_of_one_output_is_its_weight_row(sign: int) -> None:
 
 def test_gradients_are_quantized_per_class() -> None:
     """The range of `[N, k, out]` is along the last axis, since each class of each image has its own."""
-    graph = layer()
-    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
-    (alone,) = open_session(graph.model, exact_int8=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
-    for value in (*graph.graph.input, *graph.graph.output):
+    model = layer()
+    quantize_dense(model.graph, {"dense": REACH}, QuantizationRecipe(False))
+    (alone,) = open_session(to_proto(model), exact_int8=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
+    for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name in ("v", "back"):
-            value.type.tensor_type.shape.dim.insert(1, onnx.TensorShapeProto.Dimension(dim_param="k"))
-    session = open_session(graph.model, exact_int8=True)
+            value.shape = ir.Shape([value.shape[0], "k", *value.shape[1:]])
+    session = open_session(to_proto(model), exact_int8=True)
     (together,) = session.run(["back"], {"x": X, "v": V[None], "picked": np.array([0])})
     np.testing.assert_allclose(together[0], alone, rtol=1e-5)
 
 
 def test_smallest_range_is_positive() -> None:
-    graph = layer()
-    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
-    assert constants_of(graph)["back_tiny"] == np.finfo(np.float32).tiny
+    model = layer()
+    quantize_dense(model.graph, {"dense": REACH}, QuantizationRecipe(False))
+    assert constants_of(model)["back_tiny"] == np.finfo(np.float32).tiny
 
 
 def test_other_layers_are_unchanged() -> None:
-    graph = layer()
-    before = graph.model.SerializeToString()
-    quantize_dense(graph, {"another": REACH}, QuantizationRecipe(False))
-    assert graph.model.SerializeToString() == before
+    model = layer()
+    before = to_proto(model)
+    quantize_dense(model.graph, {"another": REACH}, QuantizationRecipe(False))
+    assert to_proto(model) == before
 
 
 def test_replacing_nodes_keep_their_names() -> None:
-    graph = layer()
-    quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
-    assert {graph.producer(output).name for output in ("logits", "row", "back")} == {"dense", "row", "back"}
-    names = [node.name for node in graph.graph.node]
+    model = layer()
+    quantize_dense(model.graph, {"dense": REACH}, QuantizationRecipe(False))
+    assert [output.producer().name for output in model.graph.outputs] == ["dense", "row", "back"]
+    assert [output.name for output in model.graph.outputs] == ["logits", "row", "back"]
+    names = [node.name for node in model.graph]
     assert all(names) and len(set(names)) == len(names)

@@ -14,7 +14,6 @@ from torchvision.ops import SqueezeExcitation
 
 from kdedge_export.inspection.class_weights import class_weights
 from kdedge_export.metrics.agreement import agreement, map_pearson, scale_error
-from kdedge_export.onnx_graph.editor import GraphEditor
 from kdedge_export.quantization import QuantizationRecipe, Quantized, quantize
 from kdedge_export.quantization.dense_weights import dense_layers
 from kdedge_export.quantization.mixed_precision import FidelityGoal
@@ -178,7 +177,7 @@ def test_small_layers_stay_fp32() -> None:
     rewritten = prepare_graph(
         export_graph(wrap_for_export(randomised(HeadNet(nn.Linear(CHANNELS, 5000))), SPEC)), bytes_in=True
     )
-    assert dense_layers(GraphEditor(rewritten.model), rewritten.head_nodes) == []
+    assert dense_layers(rewritten.model.graph, rewritten.head_nodes) == []
 
 
 def test_class_weights_are_read_from_int8(pair: Pair) -> None:

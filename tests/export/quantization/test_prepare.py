@@ -10,6 +10,7 @@ import torch
 from small_nets import CLASSES, NETS, SIDE, SPEC, randomised
 from torch import nn
 
+from kdedge_export.onnx_graph.edits import to_proto
 from kdedge_export.onnx_graph.session import make_feed, open_session
 from kdedge_export.quantization import QuantizationRecipe, quantize
 from kdedge_export.quantization.prepare import prepare_graph
@@ -40,9 +41,11 @@ def test_bytes_in_graph_computes_the_same(name: str, pictures) -> None:
     graph = export_graph(wrap_for_export(randomised(NETS[name]()), EVEN))
     rewritten = prepare_graph(graph, bytes_in=True)
     assert rewritten.pixel_zero == round((102 + 80 + 153) / 3)
-    assert "HardSwish" not in {node.op_type for node in rewritten.model.graph.node}
+    assert "HardSwish" not in {node.op_type for node in rewritten.model.graph}
     images = pictures(4, 7)
-    for exact, found in zip(predictions(graph.model, images), predictions(rewritten.model, images), strict=True):
+    for exact, found in zip(
+        predictions(graph.model, images), predictions(to_proto(rewritten.model), images), strict=True
+    ):
         np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()) + 1e-6)
 
 
@@ -67,7 +70,7 @@ def test_first_convolution_reads_bytes(settings: dict, pictures) -> None:
     rewritten = prepare_graph(graph, bytes_in=True)
     assert rewritten.pixel_zero is not None
     images = pictures(3, 8)
-    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.model, images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(to_proto(rewritten.model), images)
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
 
 
@@ -85,9 +88,9 @@ def test_first_convolution_reads_bytes_at_any_size(settings: dict, height: int, 
     spec = replace(spec, height=height, width=width)
     graph = export_graph(ClassifierOnly(first_convolution(settings, spec).eval(), spec))
     rewritten = prepare_graph(graph, bytes_in=True)
-    assert any(node.output[0] == "ungrouped" for node in rewritten.model.graph.node)
+    assert any(node.outputs[0].name == "ungrouped" for node in rewritten.model.graph)
     images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
-    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.model, images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(to_proto(rewritten.model), images)
     atol = 1e-5 if spec.mean == EVEN.mean else 0.02  # padding is rounded to whole pixel values
     np.testing.assert_allclose(found, exact, atol=atol * float(np.abs(exact).max()))
 
@@ -97,13 +100,13 @@ def test_padding_of_fractional_mean_is_off_by_less_than_half_a_pixel_value(pictu
     graph = export_graph(ClassifierOnly(first_convolution({"kernel_size": 3, "padding": 1}, spec), spec))
     rewritten = prepare_graph(graph, bytes_in=True)
     images = pictures(8, 9)
-    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.model, images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(to_proto(rewritten.model), images)
     assert np.abs(found - exact).max() < 5e-3 * np.ptp(exact)
     center = ClassifierOnly(first_convolution({"kernel_size": 3}, spec), spec)  # without padding nothing is rounded
     graph = export_graph(center)
     (exact,), (found,) = (
         predictions(graph.model, images),
-        predictions(prepare_graph(graph, bytes_in=True).model, images),
+        predictions(to_proto(prepare_graph(graph, bytes_in=True).model), images),
     )
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
 
@@ -112,7 +115,7 @@ def test_unknown_input_layers_are_unchanged() -> None:
     graph = export_graph(ClassifierOnly(nn.Sequential(nn.ReLU(), *first_convolution({"kernel_size": 3}, SPEC)), SPEC))
     rewritten = prepare_graph(graph, bytes_in=True)
     assert rewritten.pixel_zero is None
-    assert [node.op_type for node in rewritten.model.graph.node][:4] == ["Transpose", "Cast", "Sub", "Mul"]
+    assert [node.op_type for node in rewritten.model.graph][:4] == ["Transpose", "Cast", "Sub", "Mul"]
 
 
 @pytest.mark.parametrize("name", ["hard swish", "swish"])
@@ -172,7 +175,7 @@ def test_reused_convolution_is_one_layer() -> None:
     rewritten = prepare_graph(export_graph(wrap_for_export(Reusing().eval(), SPEC)), bytes_in=True)
     layers = layers_of(rewritten)
     assert [layer.name for layer in layers] == ["first", "again", "between"]
-    convolutions = {node.name for node in rewritten.model.graph.node if node.op_type == "Conv"}
+    convolutions = {node.name for node in rewritten.model.graph if node.op_type == "Conv"}
     assert [len(layer.nodes & convolutions) for layer in layers] == [1, 2, 1]
     assert sorted(node for layer in layers for node in layer.nodes) == sorted(quantizable_nodes(rewritten))
 
@@ -195,6 +198,8 @@ def test_mean_over_other_axes_is_unchanged(pictures) -> None:
     graph = export_graph(wrap_for_export(randomised(MeansOfSides()), EVEN))
     images = pictures(4, 7)
     for exact, found in zip(
-        predictions(graph.model, images), predictions(prepare_graph(graph, bytes_in=True).model, images), strict=True
+        predictions(graph.model, images),
+        predictions(to_proto(prepare_graph(graph, bytes_in=True).model), images),
+        strict=True,
     ):
         np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()) + 1e-6)

@@ -1,5 +1,6 @@
 """ONNX teachers return the outputs of the original PyTorch model for every layout."""
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Callable
@@ -180,10 +181,42 @@ class TestForeignFile:
         path = plain_export(nn.Sequential(network, nn.Softmax(dim=1)), tmp_path / "m.onnx", (2, 3, SIZE, SIZE))
         logits, _ = OnnxClassifier.load(path, SPEC)(images)
         expected = network(Normalize(SPEC)(images))
-        assert close(logits, expected.log_softmax(dim=1))
+        assert close(logits, expected)
         for temperature in (1.0, 4.0):
             softened = (logits / temperature).softmax(dim=1)
             assert close(softened, (expected / temperature).softmax(dim=1)), "the temperature has its usual effect"
+
+    def test_softmax_of_several_nodes_is_inverted(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+        class Shared(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                powers = network(x).exp()
+                return powers / powers.sum(dim=1, keepdim=True)
+
+        logits, _ = OnnxClassifier.load(plain_export(Shared(), tmp_path / "m.onnx", (2, 3, SIZE, SIZE)), SPEC)(images)
+        assert close(logits, network(Normalize(SPEC)(images)).log_softmax(dim=1))
+
+    def test_single_sigmoid_gives_two_logits(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+        class Binary(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return network(x)[:, :1].sigmoid()
+
+        teacher = OnnxClassifier.load(plain_export(Binary(), tmp_path / "m.onnx", (2, 3, SIZE, SIZE)), SPEC)
+        logits, second = teacher(images)[0], network(Normalize(SPEC)(images))[:, 0].sigmoid()
+        assert teacher.classes == 2
+        assert close(logits.softmax(dim=1), torch.stack([1 - second, second], dim=1))
+
+    def test_float16_input_and_logits_with_further_axes(
+        self, network: nn.Module, images: Tensor, tmp_path: Path
+    ) -> None:
+        model = nn.Sequential(copy.deepcopy(network), nn.Unflatten(1, (CLASSES, 1, 1))).half()
+        path = tmp_path / "m.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, (torch.zeros(2, 3, SIZE, SIZE, dtype=torch.float16),), path, dynamo=False)
+        logits, _ = OnnxClassifier.load(path, SPEC)(images)
+        expected = network(Normalize(SPEC)(images))
+        assert logits.dtype == torch.float32
+        assert torch.allclose(logits, expected, atol=0.02 * float(expected.abs().max()))
 
     def test_saturated_softmax_gives_finite_logits(self, tmp_path: Path, images: Tensor) -> None:
         class Certain(nn.Module):
@@ -226,7 +259,7 @@ class TestForeignFile:
         beside.write_bytes(content)
         assert OnnxClassifier.load(path, SPEC).sha256 != first.sha256, "the hash includes the weights"
         beside.unlink()
-        with pytest.raises(ModelFileError, match=r"external weights in m\.onnx\.data"):
+        with pytest.raises(ModelFileError, match=r"m\.onnx\.data, which is not in the same folder"):
             OnnxClassifier.load(path)
 
     def test_map_of_the_file_is_used(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
@@ -271,18 +304,18 @@ class TestRefused:
                 {"x": (TensorProto.FLOAT, ["n", 80, 3000])},
                 {"y": ["n", 80, 3000]},
                 identity("y"),
-                r"its inputs are x tensor\(float\) \['n', 80, 3000\]\. Expected one input",
+                r"its inputs are x float32 \['\?', 80, 3000\]\. Expected one input",
             ),
             (
                 {"x": (TensorProto.FLOAT, ["n", 1, 28, 28])},
                 {"y": ["n", 784]},
                 flatten("y"),
-                r"not an image classifier .*\['n', 1, 28, 28\]",
+                r"not usable as a teacher: it takes x \['\?', 1, 28, 28\]\. Expected color images",
             ),
             (
                 {"x": (TensorProto.FLOAT, ["n", 3, 8, 8]), "mask": (TensorProto.FLOAT, ["n"])},
-                {"y": ["n", 192]},
-                flatten("y"),
+                {"y": ["n", 192], "kept": ["n"]},
+                lambda: [helper.make_node("Flatten", ["x"], ["y"]), helper.make_node("Identity", ["mask"], ["kept"])],
                 r"its inputs are x .*, mask",
             ),
             (
@@ -292,19 +325,19 @@ class TestRefused:
                     helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
                     helper.make_node("Flatten", ["f"], ["y"]),
                 ],
-                r"tensor\(double\)",
+                r"its inputs are x float64",
             ),
             (
                 {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])},
                 {"y": ["n", 3, 8, 8]},
                 identity("y"),
-                r"not a classifier usable as a teacher: for 2 images it returns y float32 \[2, 3, 8, 8\]",
+                r"is not a classifier: for 2 images it returns y float32 \[2, 3, 8, 8\]",
             ),
             (
                 {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])},
                 {"a": ["n", 192], "b": ["n", 192]},
                 flatten("a", "b"),
-                r"returns a float32 \[2, 192\], b float32 \[2, 192\]\. Expected one output .* named logits",
+                r"outputs are a float32 \[2, 192\], b float32 \[2, 192\]\. Choose one of a, b: .* --head a",
             ),
         ],
         ids=["sound", "grey", "two inputs", "double", "segmentation", "two answers"],
@@ -330,7 +363,7 @@ class TestRefused:
             ]
 
         onnx.save(graph({"x": (TensorProto.FLOAT, ["n", 3, 8, 8])}, {"y": [1, 192]}, reshape), tmp_path / "m.onnx")
-        with pytest.raises(ModelFileError, match=r"fails on images \(2, 3, 8, 8\): .*dynamic batch"):
+        with pytest.raises(ModelFileError, match=r"fails on x \[2, 3, 8, 8\]: .*dynamic batch"):
             OnnxClassifier.load(tmp_path / "m.onnx")
 
     def test_missing_file(self, tmp_path: Path) -> None:
