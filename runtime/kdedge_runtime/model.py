@@ -15,6 +15,7 @@ from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.int8_arithmetic import Arithmetic, int8_arithmetic, use_exact_sums
 from kdedge_runtime.metadata import MOST_POSITIONS, Metadata
 from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
+from kdedge_runtime.precision import PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.files import utf8_path
@@ -42,7 +43,7 @@ def refuse_bundle(path: Path) -> None:
     if is_bundle(path):
         raise ModelFileError(
             f"{path} is a bundle, but a single model file is needed. Unpack it (`python3 -m zipfile -e {path} .`) "
-            "and pass its model.onnx or model.int8.onnx."
+            "and pass one of the .onnx files in it."
         )
 
 
@@ -152,8 +153,9 @@ class Model:
 
     @property
     def arithmetic(self) -> Arithmetic | None:
-        """Arithmetic of the quantized operations; None for an fp32 file."""
-        return None if self.metadata.quantization is None else int8_arithmetic(self.session)
+        """Arithmetic of the quantized operations; None for a file without integers."""
+        precision = PRECISIONS.get(self.metadata.precision)
+        return int8_arithmetic(self.session) if precision is not None and precision.is_integer else None
 
     @property
     def has_map(self) -> bool:

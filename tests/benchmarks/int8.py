@@ -81,13 +81,14 @@ def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path
         source,
         weights=weights,
         output=folder / f"{model}.onnx",
-        with_int8=True,
+        precisions=["int8"],
         data=str(photos),
         profile=load_profile(options.device),
     )
     seconds = time.monotonic() - started
-    assert result.int8 is not None and result.int8_note is not None
-    fp32, int8 = (Model.load(path, threads=1) for path in (result.fp32, result.int8))
+    path, note = result.quantized["int8"].path, result.quantized["int8"].note
+    assert path is not None
+    fp32, int8 = (Model.load(file, threads=1) for file in (result.fp32, path))
     images = decode(index_dataset(photos, unlabeled_ok=True).val, fp32.metadata.input).images
     times = np.array([timed(images[:1], fp32, int8) for _ in range(options.runs + 5)])[5:]
     line: dict[str, Any] = {
@@ -97,14 +98,14 @@ def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path
         "int8_ms": round(float(np.median(times[:, 1])), 3),
         "ratio": round(float(np.median(times[:, 0] / times[:, 1])), 3),
         "fp32_mb": round(result.fp32.stat().st_size / 1e6, 2),
-        "int8_mb": round(result.int8.stat().st_size / 1e6, 2),
+        "int8_mb": round(path.stat().st_size / 1e6, 2),
         "agreement": None,
         "map_pearson": None,
         "map_pearson_p5": None,
         "images": len(images),
-        "calibration": result.int8_note["calibration"],
+        "calibration": note["calibration"],
         "export_s": round(seconds, 1),
-        "machine": result.int8_note["latency_ms"]["machine"],
+        "machine": note["latency_ms"]["machine"],
     }
     if known:
         exact = predict(fp32, images)

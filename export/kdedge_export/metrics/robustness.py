@@ -9,7 +9,6 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageFilter
 
-from kdedge_export.candidates import Role
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
@@ -26,7 +25,7 @@ class Robustness:
 
     disturbance: str
     """Corruption and severity; a key of `DISTURBANCES`."""
-    role: Role
+    role: str
     top1: float | None
     """Top-1 accuracy in [0, 1]; None without labels."""
     agreement: float | None
@@ -89,7 +88,7 @@ def disturbed(images: Pixels, disturbance: str) -> Pixels:
 
 def robustness(
     origin: TorchModel | Model,
-    files: Mapping[Role, Model],
+    files: Mapping[str, Model],
     images: Pixels,
     targets: Integers | None,
     progress: Callable[[int], None] = lambda _: None,
@@ -100,7 +99,7 @@ def robustness(
 
     Args:
         origin: the PyTorch student, or the fp32 file, which then has no reference.
-        files: the fp32 file, and the int8 file if there is one.
+        files: model files by name.
         images: uint8 RGB `[N, H, W, 3]` at the model's size.
         targets: int64 `[N]`, the target classes; None for unlabeled images.
         progress: called with the number of corruptions done.
@@ -122,7 +121,7 @@ def robustness(
 
 def _row(
     name: str,
-    role: Role,
+    role: str,
     reference: Predictions | None,
     predictions: Predictions,
     clean: Predictions,

@@ -40,14 +40,13 @@ def make_feed(
     """Return the inputs of a session: images, and the class to explain if it has that input.
 
     Args:
-        session: session with the input `image`.
+        session: session with an image input.
         images: uint8 RGB `[N, H, W, 3]` at the graph's size.
         class_index: class for all images; -1 explains each image's top-1 class.
     """
-    values: dict[str, NDArray[Any]] = {"image": images}
-    if any(item.name == "class_index" for item in session.get_inputs()):
-        values["class_index"] = np.array([class_index])
-    return values
+    return {
+        item.name: np.array([class_index]) if item.name == "class_index" else images for item in session.get_inputs()
+    }
 
 
 def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, runs: int = 30) -> tuple[float, ...]:

@@ -29,7 +29,7 @@ def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sabotage")
     data = write_squares(root / "squares", train=60, val=160)
     start_run(TrainConfig(str(data), "small:resnet8", epochs=8, batch_size=16), root / "run", Listener(), "cpu")
-    export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
+    export_model(str(root / "run"), precisions=["int8"], profile=load_profile("generic"))
     return root / "run"
 
 
