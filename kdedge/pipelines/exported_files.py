@@ -60,7 +60,7 @@ def open_files(artifacts: Artifacts, weights: Path | None = None, model: str | N
     if fp32.metadata.precision != FP32.name:
         raise UsageError(f"{fp32_path} is quantized. Give the fp32 file; the files next to it are validated too.")
     converted = {
-        name: Model.load(path, exact_int8=True)
+        name: Model.load(path, exact_sums=True)
         for name, precision in PRECISIONS.items()
         if name != FP32.name and (path := variant_path(fp32_path, precision)).is_file()
     }

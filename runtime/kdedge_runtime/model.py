@@ -82,7 +82,7 @@ class Model:
         threads: int | None = None,
         provider: str = "cpu",
         spinning: bool = False,
-        exact_int8: bool = False,
+        exact_sums: bool = False,
     ) -> "Model":
         """Load a model file written by `kdedge export` and run it once on a blank image.
 
@@ -92,7 +92,7 @@ class Model:
             provider: short name of the onnxruntime execution provider (`cpu`, `cuda`, `coreml`, …). There is no silent
                 fallback.
             spinning: True lets idle threads busy-wait, which takes a core from the camera and heats small boards.
-            exact_int8: True computes quantized operations with exact float sums. This is slower than the machine's
+            exact_sums: True computes quantized operations with exact float sums. This is slower than the machine's
                 integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
 
         Raises:
@@ -118,7 +118,7 @@ class Model:
         if threads is not None:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        if exact_int8:
+        if exact_sums:
             use_exact_sums(options)
         wanted, name = _provider(provider), utf8_path(path, "onnxruntime")
         try:

@@ -76,7 +76,7 @@ def _convert(inputs: ConversionInputs) -> ConvertedGraph:
     _store_as_half(model.graph)
     _require_finite(model, images)
     fp32_ms, fp16_ms = paired_latency_ms(
-        [open_session(each, exact_int8=False) for each in (inputs.graph.model, model)], images[:1]
+        [open_session(each, exact_sums=False) for each in (inputs.graph.model, model)], images[:1]
     )
     inputs.progress("converting to fp16", 1, 1)
     note = {
@@ -120,7 +120,13 @@ def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with its constants as initializers; the converter does not convert every kind of node."""
     lifted = ir.from_proto(model)
     ir_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(lifted)
-    return ir.to_proto(lifted)
+    graph = ir.to_proto(lifted)
+    # The converter would take the declared types of initializers for those of float16 values.
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    declared = [value for value in graph.graph.value_info if value.name not in constants]
+    del graph.graph.value_info[:]
+    graph.graph.value_info.extend(declared)
+    return graph
 
 
 def _overflowing(model: onnx.ModelProto, head: Collection[str], images: Pixels) -> frozenset[str]:
@@ -175,7 +181,7 @@ def _store_as_half(graph: onnx.GraphProto) -> None:
 def _require_finite(model: onnx.ModelProto, images: Pixels) -> None:
     """Raise unless the graph runs on two batch sizes, with finite outputs."""
     try:
-        session = open_session(model, exact_int8=True)
+        session = open_session(model, exact_sums=True)
         outputs = [session.run(None, make_feed(session, batch)) for batch in (images[:1], images)]
     except Exception as error:  # onnxruntime's exceptions have no common public base class
         raise ModelFileError(

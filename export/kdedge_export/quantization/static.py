@@ -97,7 +97,7 @@ def quantize(
     tradeoff = search(graph.model, build, layers, evaluator, calibration[:1], goal or FidelityGoal(), progress)
     kept = set(tradeoff.chosen.float_layers)
     model = build([name for layer in layers if layer.name in kept for name in layer.nodes])
-    timed = [open_session(each, exact_int8=False) for each in (graph.model, model)]
+    timed = [open_session(each, exact_sums=False) for each in (graph.model, model)]
     fp32_ms, int8_ms = paired_latency_ms(timed, calibration[:1], runs=_TIMED_RUNS)
     found = tradeoff.chosen.fidelity
     note = {

@@ -118,7 +118,7 @@ def test_quantized_layer_matches_numpy(
     graph = layer(bias=bias)
     quantize_dense(graph, {"dense": reach}, recipe)
     onnx.checker.check_model(graph.model)
-    session = open_session(graph.model, exact_int8=True)
+    session = open_session(graph.model, exact_sums=True)
     picked = np.array([7, ZEROS, BIASED, OUTPUTS - 1])
     logits, row, back = session.run(["logits", "row", "back"], {"x": X, "v": V, "picked": picked})
 
@@ -162,7 +162,7 @@ def test_quantized_layer_matches_numpy(
 def test_zero_gradient_stays_zero() -> None:
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
-    session = open_session(graph.model, exact_int8=True)
+    session = open_session(graph.model, exact_sums=True)
     (back,) = session.run(["back"], {"x": X, "v": np.zeros_like(V), "picked": np.array([0])})
     np.testing.assert_array_equal(back, 0)
 
@@ -172,7 +172,7 @@ def test_gradient_of_one_output_is_its_weight_row(sign: int) -> None:
     """The only nonzero value is the largest one, so it maps to a whole step of either sign."""
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
-    session = open_session(graph.model, exact_int8=True)
+    session = open_session(graph.model, exact_sums=True)
     v = np.zeros_like(V)
     picked = np.array([0, 7, 9, 11, OUTPUTS - 1])
     v[np.arange(IMAGES), picked] = sign * 2.5
@@ -184,11 +184,11 @@ def test_gradients_are_quantized_per_class() -> None:
     """The range of `[N, k, out]` is along the last axis, since each class of each image has its own."""
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, QuantizationRecipe(False))
-    (alone,) = open_session(graph.model, exact_int8=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
+    (alone,) = open_session(graph.model, exact_sums=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
     for value in (*graph.graph.input, *graph.graph.output):
         if value.name in ("v", "back"):
             value.type.tensor_type.shape.dim.insert(1, onnx.TensorShapeProto.Dimension(dim_param="k"))
-    session = open_session(graph.model, exact_int8=True)
+    session = open_session(graph.model, exact_sums=True)
     (together,) = session.run(["back"], {"x": X, "v": V[None], "picked": np.array([0])})
     np.testing.assert_allclose(together[0], alone, rtol=1e-5)
 
