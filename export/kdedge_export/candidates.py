@@ -1,47 +1,49 @@
-"""Roles of the models in a validation, and the reference of each."""
+"""Order and references of the models in a validation: teacher, student, and the files by precision."""
 
-from collections.abc import Container
-from typing import Literal
+from collections.abc import Collection
 
-__all__ = ["TITLES", "WORDS", "Role", "origin", "reference", "shipped"]
+from kdedge_runtime.candidate import Candidate
+from kdedge_runtime.precision import FP32, PRECISIONS
 
-Role = Literal["teacher", "student", "fp32", "int8"]
+__all__ = ["STUDENT", "TEACHER", "file_candidates", "origin", "reference", "shipped"]
 
-TITLES: dict[Role, str] = {
-    "teacher": "Teacher",
-    "student": "Student, PyTorch",
-    "fp32": "ONNX, fp32",
-    "int8": "ONNX, int8",
-}
-"""Display names, from teacher to int8."""
-
-WORDS: dict[Role, str] = {"teacher": "teacher", "student": "PyTorch student", "fp32": "fp32 file", "int8": "int8 file"}
-"""Names for use within sentences."""
+TEACHER = Candidate("teacher")
+STUDENT = Candidate("student")
 
 
-def origin(roles: Container[Role]) -> Role:
+def file_candidates(candidates: Collection[Candidate]) -> list[Candidate]:
+    """Return the model files, from the most to the least exact."""
+    order = list(PRECISIONS.values())
+    files = [candidate for candidate in candidates if candidate.precision is not None]
+    return sorted(files, key=lambda candidate: order.index(candidate.precision or FP32))
+
+
+def origin(candidates: Collection[Candidate]) -> Candidate:
     """Return the first model in the chain: the PyTorch student, or the fp32 file without one.
 
     All maps explain its predictions.
     """
-    return "student" if "student" in roles else "fp32"
+    return STUDENT if STUDENT in candidates else file_candidates(candidates)[0]
 
 
-def reference(role: Role, roles: Container[Role]) -> Role | None:
-    """Return the reference of a role; None if it has none.
+def reference(candidate: Candidate, candidates: Collection[Candidate]) -> Candidate | None:
+    """Return the reference of a candidate; None if it has none.
 
-    Both files are compared with the PyTorch student, so that errors cannot accumulate unnoticed. A model file from
-    another framework has no student, and its int8 file is compared with the fp32 file.
+    All files are compared with the PyTorch student, so that errors cannot accumulate unnoticed. A model file from
+    another framework has no student, and its other precisions are compared with the fp32 file.
 
     Args:
-        role: role of the candidate.
-        roles: roles of all models in the validation.
+        candidate: model to compare.
+        candidates: all models in the validation.
     """
-    first = origin(roles)
-    wanted: Role = "teacher" if role == first else first
-    return wanted if role != "teacher" and wanted in roles else None
+    if candidate == TEACHER:
+        return None
+    first = origin(candidates)
+    if candidate == first:
+        return TEACHER if TEACHER in candidates else None
+    return first
 
 
-def shipped(roles: Container[Role]) -> Role:
-    """Return the role of the deployed file: int8 if present, else fp32."""
-    return "int8" if "int8" in roles else "fp32"
+def shipped(candidates: Collection[Candidate]) -> Candidate:
+    """Return the deployed file: the one with the least exact precision."""
+    return file_candidates(candidates)[-1]

@@ -1,5 +1,6 @@
-"""Quantization of a model file to an int8 file next to it."""
+"""Conversion of a model file to other precisions, each a file next to it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,23 @@ from onnx import version_converter
 
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.onnx_graph.model_file import save_model
-from kdedge_export.quantization.mixed_precision import FidelityGoal, Tradeoff
-from kdedge_export.quantization.recipe import QuantizationRecipe
-from kdedge_export.quantization.static import quantize as quantize_graph
+from kdedge_export.quantization import (
+    CalibrationSet,
+    ConversionInputs,
+    FidelityGoal,
+    QuantizationRecipe,
+    Tradeoff,
+    recipe_named,
+)
 from kdedge_export.torch_export.exporter import ExportedGraph
-from kdedge_runtime import Model
+from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.onnx_session import first_line
+from kdedge_runtime.precision import FP32, precision_named, variant_path
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["QuantizedFile", "quantize"]
+__all__ = ["QuantizedFile", "quantize", "write_precision"]
 
 _MIN_OPSET = 13
 """First opset with per-channel scales in DequantizeLinear."""
@@ -27,23 +34,24 @@ _MIN_OPSET = 13
 
 @dataclass(frozen=True)
 class QuantizedFile:
-    """Result of quantizing a model file."""
+    """Result of converting a model file to another precision."""
 
     path: Path | None
-    """Int8 file; None if the goal is not reached."""
-    note: dict[str, Any]
+    """Written file; None if the goal is not reached."""
+    note: Mapping[str, Any]
     """Quantization entry of the file's metadata."""
-    tradeoff: Tradeoff
-    """Evaluated candidates and the chosen one."""
+    tradeoff: Tradeoff | None
+    """Evaluated candidates and the chosen one; None for a recipe without a search."""
     removed: Path | None = None
-    """Int8 file of an earlier export that was removed, because the new one does not reach the goal."""
+    """File of an earlier export that was removed, because the new one does not reach the goal."""
 
 
 def quantize(
     path: str | Path,
-    calibration: Pixels,
+    calibration: Pixels | None = None,
     held_out: Pixels | None = None,
     *,
+    precision: str = "int8",
     targets: Integers | None = None,
     recipe: QuantizationRecipe | None = None,
     goal: FidelityGoal | None = None,
@@ -51,48 +59,96 @@ def quantize(
     output: str | Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> QuantizedFile:
-    """Quantize a model file to int8, with the last layer and the map in fp32.
+    """Convert a model file to another precision, with the last layer and the map in fp32.
 
     Args:
         path: fp32 model file with preprocessing in its metadata.
-        calibration: images at the model's input size, uint8 RGB `[N, H, W, 3]`, from the training split.
+        calibration: images at the model's input size, uint8 RGB `[N, H, W, 3]`, from the training split. int8 needs
+            them; fp16 also measures its largest values on them.
         held_out: other images of the training split, to measure the loss; None splits off every third calibration
             image.
+        precision: name of the recipe, a key of `kdedge_export.quantization.RECIPES`.
         targets: ground-truth class indices of the held-out images, int64 `[M]`, or None without labels.
-        recipe: quantization settings; None uses the defaults.
+        recipe: settings of integer kernels; None uses the defaults.
         goal: agreement and map correlation to keep; None accepts any loss.
         device: device name for the metadata.
-        output: file to write; None replaces the suffix of `path` by `.int8.onnx`.
+        output: file to write; None replaces the suffix of `path` by that of the precision, such as `.int8.onnx`.
         progress: called with the step, the completed count and the total.
 
     Raises:
-        UsageError: there are no images, or targets without held-out images.
-        ModelFileError: the file is already quantized, or cannot be converted to an opset with int8.
+        UsageError: there is no such recipe, it needs images and there are none, or there are targets without held-out
+            images.
+        ModelFileError: the file is already quantized, or cannot be converted.
     """
     path = Path(path)
     model = Model.load(path)
-    metadata = model.metadata
-    if held_out is None:
-        if targets is not None:
-            raise UsageError("Targets belong to held-out images, but no held-out images were given.")
-        calibration, held_out = (calibration, calibration) if len(calibration) < 3 else _split(calibration)
-    output = path.with_suffix(".int8.onnx") if output is None else Path(output)
-    quantized = quantize_graph(
-        _graph_of(path, metadata.outputs.target_layer),
-        calibration,
-        held_out,
-        recipe or QuantizationRecipe(),
-        targets=targets,
+    if model.metadata.precision != FP32.name:
+        raise ModelFileError(f"{path} is already quantized. Quantize the fp32 file it was made from.")
+    if held_out is None and targets is not None:
+        raise UsageError("Targets belong to held-out images, but no held-out images were given.")
+    images = None
+    if calibration is not None:
+        if held_out is None:
+            calibration, held_out = (calibration, calibration) if len(calibration) < 3 else _split(calibration)
+        images = CalibrationSet(calibration, held_out, targets)
+    return write_precision(
+        _graph_of(path, model.metadata.outputs.target_layer),
+        model.metadata,
+        variant_path(path, precision_named(precision)) if output is None else Path(output),
+        precision,
+        images,
+        settings=recipe,
         goal=goal,
+        device=device,
         progress=progress,
     )
-    note = quantized.note | {"device": device}
-    if not quantized.tradeoff.met:
+
+
+def write_precision(
+    graph: ExportedGraph,
+    metadata: Metadata,
+    output: Path,
+    precision: str,
+    images: CalibrationSet | None,
+    *,
+    settings: QuantizationRecipe | None = None,
+    goal: FidelityGoal | None = None,
+    device: str = "generic",
+    progress: ProgressCallback = no_progress,
+) -> QuantizedFile:
+    """Convert the graph of an fp32 file by a recipe, and write the result.
+
+    Args:
+        graph: graph of the fp32 file.
+        metadata: metadata of the fp32 file.
+        output: file to write. If the goal is missed, an earlier file of this name is removed.
+        precision: name of the recipe.
+        images: calibration images; None for a recipe that needs none.
+        settings: settings of integer kernels; None uses the defaults.
+        goal: fidelity to keep; None accepts any loss.
+        device: device name for the metadata.
+        progress: called during long steps.
+
+    Raises:
+        UsageError: there is no such recipe, it needs images and there are none, or it cannot meet a goal.
+        ModelFileError: the graph cannot be converted.
+    """
+    recipe, goal = recipe_named(precision), goal or FidelityGoal()
+    if recipe.needs_images and images is None:
+        raise UsageError(
+            f"{precision} needs calibration images, but none were given. Pass images of the training split."
+        )
+    if not recipe.needs_images and goal != FidelityGoal():
+        raise UsageError(f"{precision} has no layers to choose for a goal. Omit the goal, or use int8.")
+    inputs = ConversionInputs(graph, metadata.input, images, settings or QuantizationRecipe(), goal, progress)
+    converted = recipe.convert(inputs)
+    note = {**converted.note, "precision": precision, "device": device}
+    if converted.tradeoff is not None and not converted.tradeoff.met:
         removed = output if output.is_file() else None  # an earlier file was not made for this goal
         output.unlink(missing_ok=True)
-        return QuantizedFile(None, note, quantized.tradeoff, removed)
-    save_model(quantized.model, replace(metadata, quantization=note, golden=None), output)
-    return QuantizedFile(output, note, quantized.tradeoff)
+        return QuantizedFile(None, note, converted.tradeoff, removed)
+    save_model(converted.model, replace(metadata, quantization=note, golden=None), output)
+    return QuantizedFile(output, note, converted.tradeoff)
 
 
 def _split(images: Pixels) -> tuple[Pixels, Pixels]:
@@ -116,7 +172,7 @@ def _graph_of(path: Path, target_layer: str | None) -> ExportedGraph:
             model = version_converter.convert_version(model, _MIN_OPSET)
         except Exception as error:  # the converter raises RuntimeError and types of its own
             raise ModelFileError(
-                f"{path} has opset {opset}; int8 needs {_MIN_OPSET}, and the conversion fails: "
+                f"{path} has opset {opset}; quantization needs {_MIN_OPSET}, and the conversion fails: "
                 f"{first_line(error)} Export the model in a later opset."
             ) from error
     names: set[str] = set()

@@ -11,9 +11,7 @@ __all__ = ["bench"]
 def bench(
     model: Annotated[
         Path,
-        typer.Argument(
-            metavar="MODEL", help="Model file (with its fp32 or int8 counterpart in the same folder) or bundle."
-        ),
+        typer.Argument(metavar="MODEL", help="Model file (with its other precisions in the same folder) or bundle."),
     ],
     device: Annotated[str, typer.Option(help="Device profile to use; auto detects this machine.")] = "auto",
     threads: Annotated[
@@ -28,7 +26,7 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Benchmark a model on this machine. Compares with and without map, fp32 and int8, and single layers."""
+    """Benchmark a model on this machine. Compares with and without map, precisions, and single layers."""
     from kdedge_runtime.cli.bench import print_bench
     from kdedge_runtime.cli.model_options import ModelOptions
 

@@ -8,18 +8,30 @@ from typing import Annotated
 import typer
 
 from kdedge.cli.options import TrustCode
+from kdedge_runtime.precision import FP32, PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP, RECIPROCAM, methods_of
 
 __all__ = ["export"]
 
 _METHODS = (*methods_of("torch"), RECIPROCAM, NO_MAP)
 """Saliency methods of exported graphs; `reciprocam` needs --from-onnx."""
+_CONVERTED = tuple(name for name in PRECISIONS if name != FP32.name)
+"""Precisions besides fp32, which is always written."""
+_QUANTIZE = "int8"
+"""Precision of --quantize."""
 
 
 def _method(name: str) -> str:
     """Return a method name, or raise a usage error with the available ones."""
     if name not in _METHODS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(_METHODS)}.")
+    return name
+
+
+def _precision(name: str) -> str:
+    """Return the name of a precision, or raise a usage error with the available ones."""
+    if name not in _CONVERTED:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(_CONVERTED)}.")
     return name
 
 
@@ -36,13 +48,21 @@ def export(
         str | None,
         typer.Argument(metavar="SOURCE", help="Run folder, or model name such as torchvision:resnet18."),
     ] = None,
-    quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file next to the fp32 file.")] = False,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PRECISION",
+            parser=_precision,
+            help=f"Also write a file in this precision: {', '.join(_CONVERTED)}. May be repeated.",
+        ),
+    ] = None,
+    quantize: Annotated[bool, typer.Option("--quantize", help=f"Same as --precision {_QUANTIZE}.")] = False,
     min_map_correlation: Annotated[
         float | None,
         typer.Option(
             "--keep-heatmaps",
             metavar="PEARSON",
-            help="Keep layers in fp32 until int8 maps correlate with the fp32 maps by at least this much, -1 to 1 "
+            help="Keep layers in fp32 until quantized maps correlate with the fp32 maps by at least this much, -1 to 1 "
             "(needs --quantize).",
         ),
     ] = None,
@@ -50,7 +70,7 @@ def export(
         float | None,
         typer.Option(
             metavar="POINTS",
-            help="Keep layers in fp32 until int8 loses at most this many percentage points of top-1 (needs "
+            help="Keep layers in fp32 until quantization loses at most this many percentage points of top-1 (needs "
             "--quantize).",
         ),
     ] = None,
@@ -84,11 +104,11 @@ def export(
     weights: Annotated[Path | None, typer.Option(help="Trained weights of a model given by name.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Images to calibrate int8 on (needs --quantize). [default: the run's training split]"),
+        typer.Option(help="Images to calibrate on (needs --quantize). [default: the run's training split]"),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Device profile the int8 file is optimized for (needs --quantize). [default: generic]"),
+        typer.Option(help="Device profile to quantize for (needs --quantize). [default: generic]"),
     ] = None,
     from_onnx: Annotated[
         Path | None,
@@ -137,6 +157,7 @@ def export(
     from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
     from kdedge_runtime.errors import UsageError
 
+    precisions = tuple(dict.fromkeys([*(precision or ()), *([_QUANTIZE] if quantize else ())]))
     quantizing = {
         "--keep-heatmaps": min_map_correlation,
         "--max-drop": max_drop,
@@ -148,7 +169,7 @@ def export(
         "--crop-fraction": crop_fraction,
     }
     for option, setting in _given(quantizing).items():
-        if not quantize:
+        if _QUANTIZE not in precisions:
             raise UsageError(f"{setting} needs --quantize. Add --quantize, or remove {option}.")
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights}
@@ -168,7 +189,7 @@ def export(
                 head=head,
                 resize=None if resize is None else resize.value,
                 crop_fraction=crop_fraction,
-                quantize=quantize,
+                precisions=precisions,
                 min_map_correlation=min_map_correlation,
                 max_drop=max_drop,
                 data=data,
@@ -182,7 +203,7 @@ def export(
         raise UsageError("There is nothing to export. Give a run folder or a model name, or --from-onnx MODEL.onnx.")
     export_model_file(
         ModelExport(
-            source, output, method, target_layer, weights, quantize, min_map_correlation, max_drop, data, device
+            source, output, method, target_layer, weights, precisions, min_map_correlation, max_drop, data, device
         )
     )
 

@@ -1,7 +1,7 @@
 """Summary of `kdedge export`."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import tradeoff_table
 from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.confidence import images_needed
-from kdedge_export.quantization import FidelityGoal, Tradeoff
-from kdedge_export.validation.gates import Gates
+from kdedge_export.quantization import RECIPES, FidelityGoal, Tradeoff
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
 from kdedge_runtime.saliency_methods import NO_MAP
 
-__all__ = ["print_export", "print_int8", "check_goal_reached"]
+__all__ = ["print_export", "print_precision", "check_goal_reached"]
 
 
 def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, weights: Path | None) -> None:
@@ -47,12 +46,11 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         write(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
     elif result.fit is not None:
         write(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
-    if result.int8_note is not None and result.tradeoff is not None:
-        print_int8(result, result.int8_note, result.tradeoff, write)
-    if result.removed is not None and result.int8 is None:
-        why = "it belongs to a different model" if result.tradeoff is None else "it was made for a different goal"
-        write(f"  {result.removed} from an earlier export was removed: {why}")
-    if result.tradeoff is not None and not result.tradeoff.met:
+    for name in result.quantized:
+        print_precision(result, name, write)
+    for path in result.removed:
+        write(f"  {path} from an earlier export was removed: it belongs to a different model")
+    if any(file.path is None for file in result.quantized.values()):
         return
     if result.metadata.outputs.method == NO_MAP:
         write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
@@ -75,9 +73,12 @@ def check_goal_reached(result: ExportResult) -> None:
     Raises:
         ValidationFailed: the goal is missed. The message has the shortfall and possible remedies.
     """
-    tradeoff = result.tradeoff
-    if tradeoff is None or tradeoff.met:
-        return
+    for name, file in result.quantized.items():
+        if file.tradeoff is not None and not file.tradeoff.met:
+            raise ValidationFailed(_shortfall(name, file.tradeoff))
+
+
+def _shortfall(name: str, tradeoff: Tradeoff) -> str:
     found, goal = tradeoff.chosen.fidelity, tradeoff.goal
     missed = []
     if (
@@ -88,8 +89,8 @@ def check_goal_reached(result: ExportResult) -> None:
         missed.append(f"map Pearson {found.map_pearson:.6f} instead of {goal.min_map_correlation:g}")
     if goal.max_drop is not None and found.drop_points > goal.max_drop:
         missed.append(f"a drop of {found.drop_points:.2f} points instead of {goal.max_drop:g}")
-    raise ValidationFailed(
-        f"No int8 file was written. The best candidate has {len(tradeoff.chosen.float_layers)} of {tradeoff.layers} "
+    return (
+        f"No {name} file was written. The best candidate has {len(tradeoff.chosen.float_layers)} of {tradeoff.layers} "
         f"layers in fp32, with {' and '.join(missed)}. Loosen the goal, calibrate on more images like those of the "
         "device (--data), or use the fp32 file."
     )
@@ -99,9 +100,27 @@ def _but_for(error: float, what: str) -> str:
     return f" up to {what}" if error > TOLERANCE else ""
 
 
-def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, write: Callable[[str], None]) -> None:
-    """Print fidelity and latency of the int8 file, line by line."""
-    chosen, latency = tradeoff.chosen, note["latency_ms"]
+def print_precision(result: ExportResult, name: str, write: Callable[[str], None]) -> None:
+    """Print fidelity and latency of a file in another precision, line by line."""
+    file = result.quantized[name]
+    if file.tradeoff is not None:
+        _print_goal(result, file.tradeoff, write)
+    if file.removed is not None:
+        write(f"  {file.removed} from an earlier export was removed: it was made for a different goal")
+    if file.path is None:
+        return
+    floats = len(file.note.get("float_layers", ()))
+    layers = "" if file.tradeoff is None else f" of {file.tradeoff.layers}"
+    kept = f", {floats}{layers} layers in fp32" if floats else ""
+    ranges = f", calibration: {file.note['calibration']}" if "calibration" in file.note else ""
+    write(f"{file.path}  {_megabytes(file.path)}, logits and map in fp32{kept}{ranges}")
+    if file.tradeoff is not None:
+        _print_fidelity(name, file.note, file.tradeoff, write)
+    if "latency_ms" in file.note:
+        _print_latency(name, file.note["latency_ms"], write)
+
+
+def _print_goal(result: ExportResult, tradeoff: Tradeoff, write: Callable[[str], None]) -> None:
     if tradeoff.goal != FidelityGoal():
         from kdedge.reports.tradeoff_chart import image_path, write_image  # matplotlib loads when it draws
 
@@ -115,11 +134,10 @@ def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, w
         )
         if (doubt := _not_shown(tradeoff)) is not None:
             write(f"  {doubt}")
-    if result.int8 is None:
-        return
-    kept = f", {len(chosen.float_layers)} of {tradeoff.layers} layers in fp32" if chosen.float_layers else ""
-    write(f"{result.int8}  {_megabytes(result.int8)}, logits and map in fp32{kept}, calibration: {note['calibration']}")
-    fidelity = chosen.fidelity
+
+
+def _print_fidelity(name: str, note: Mapping[str, Any], tradeoff: Tradeoff, write: Callable[[str], None]) -> None:
+    fidelity = tradeoff.chosen.fidelity
     maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
     arithmetic = note["held_out"]["arithmetic"]
     write(
@@ -128,16 +146,19 @@ def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, w
     )
     if (saturated := saturation_note(note)) is not None:
         stderr_console().print(flagged("warning", saturated), soft_wrap=True)
-    for fault in _broken_bounds(tradeoff):
+    for fault in _broken_bounds(name, tradeoff):
         stderr_console().print(flagged("warning", fault), soft_wrap=True)
-    ratio = latency["fp32"] / latency["int8"]
+
+
+def _print_latency(name: str, latency: Mapping[str, Any], write: Callable[[str], None]) -> None:
+    ratio = latency["fp32"] / latency[name]
     verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
     write(
-        f"  measured here, one thread: fp32 {latency['fp32']:.2f} ms, int8 {latency['int8']:.2f} ms; "
-        f"int8 is {ratio:.2f} × as fast ({verdict} on this machine)"
+        f"  measured here, one thread: fp32 {latency['fp32']:.2f} ms, {name} {latency[name]:.2f} ms; "
+        f"{name} is {ratio:.2f} × as fast ({verdict} on this machine)"
     )
     if ratio < 1.05:
-        write("  Use the fp32 file on machines like this one: int8 costs accuracy without a speedup.")
+        write(f"  Use the fp32 file on machines like this one: {name} costs accuracy without a speedup.")
 
 
 def _not_shown(tradeoff: Tradeoff) -> str | None:
@@ -154,20 +175,20 @@ def _not_shown(tradeoff: Tradeoff) -> str | None:
     )
 
 
-def _broken_bounds(tradeoff: Tradeoff) -> list[str]:
-    """Return the `kdedge validate` bounds that the int8 file misses on held-out images.
+def _broken_bounds(name: str, tradeoff: Tradeoff) -> list[str]:
+    """Return the `kdedge validate` bounds that a file misses on held-out images.
 
     A single image is never reported, even if it exceeds the bound.
     """
-    found, bounds = tradeoff.chosen.fidelity, Gates()
+    found, bounds = tradeoff.chosen.fidelity, RECIPES[name].bounds
     faults = []
-    allowed = bounds.int8_top1_drop_points if found.top1 is not None else 100 * (1 - bounds.int8_agreement)
+    allowed = bounds.top1_drop_points if found.top1 is not None else 100 * (1 - bounds.agreement)
     if found.drop_points > max(allowed, 1.5 * 100 / tradeoff.images):
         what = "points of accuracy" if found.top1 is not None else "% of the predictions"
-        faults.append(f"int8 loses {found.drop_points:.1f} {what}, kdedge validate allows {allowed:g}")
-    if found.map_pearson is not None and found.map_pearson < bounds.int8_map_pearson_mean:
+        faults.append(f"{name} loses {found.drop_points:.1f} {what}, kdedge validate allows {allowed:g}")
+    if found.map_pearson is not None and found.map_pearson < bounds.map_pearson_mean:
         faults.append(
-            f"maps correlate at {found.map_pearson:.3f}, kdedge validate requires {bounds.int8_map_pearson_mean:g}"
+            f"maps correlate at {found.map_pearson:.3f}, kdedge validate requires {bounds.map_pearson_mean:g}"
         )
     advice = "" if tradeoff.goal != FidelityGoal() else ". To keep layers in fp32: --keep-heatmaps 0.98 --max-drop 0.5"
     return [f"{' and '.join(faults)}{advice}"] if faults else []

@@ -19,7 +19,7 @@ class ModelExport:
     method: str | None
     target_layer: str | None
     weights: Path | None
-    quantize: bool
+    precisions: tuple[str, ...]
     min_map_correlation: float | None
     max_drop: float | None
     data: str | None
@@ -89,7 +89,7 @@ def export_model_file(options: ModelExport) -> None:
             weights=options.weights,
             method=options.method,
             target_layer=options.target_layer,
-            quantize=options.quantize,
+            precisions=options.precisions,
             min_map_correlation=options.min_map_correlation,
             max_drop=options.max_drop,
             data=options.data,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdedge.cli.from_model import check_goal_possible
 from kdedge_runtime.devices import DeviceProfile, load_profile
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.precision import PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class OnnxExport:
     head: str | None
     resize: "Resize | None"
     crop_fraction: float | None
-    quantize: bool
+    precisions: tuple[str, ...]
     min_map_correlation: float | None
     max_drop: float | None
     data: str | None
@@ -52,7 +53,7 @@ class OnnxExport:
             )
         if (self.mean is None) != (self.std is None) or (self.bgr and self.mean is None):
             raise UsageError("Preprocessing needs both --mean and --std.")
-        if self.quantize and self.data is None:
+        if self.data is None and any(PRECISIONS[name].is_integer for name in self.precisions):
             raise UsageError(
                 "Quantization needs images to calibrate on. Give a folder of images similar to those seen "
                 "in use: --data DIR."
@@ -116,25 +117,27 @@ def export_onnx_file(options: OnnxExport) -> None:
             progress=progress,
         )
     print_explained(result, options.source)
-    if options.quantize:
-        _quantize(options, result.file, profile)
+    if options.precisions:
+        _convert(options, result.file, profile)
 
 
-def _quantize(options: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
+def _convert(options: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
     from kdedge.cli.console import flagged, stderr_console
-    from kdedge.cli.export_summary import check_goal_reached, print_int8
+    from kdedge.cli.export_summary import check_goal_reached, print_precision
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.onnx_quantization import quantize_onnx
     from kdedge_export.quantization import FidelityGoal
 
     goal = FidelityGoal(options.min_map_correlation, options.max_drop)
     with step_progress() as progress:
-        result = quantize_onnx(file, data=options.data, goal=goal, profile=profile, progress=progress)
+        result = quantize_onnx(
+            file, precisions=options.precisions, data=options.data, goal=goal, profile=profile, progress=progress
+        )
     console = stderr_console()
     if result.problems is not None:
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
-    if result.int8_note is not None and result.tradeoff is not None:
-        print_int8(result, result.int8_note, result.tradeoff, lambda line: console.print(line, soft_wrap=True))
+    for name in result.quantized:
+        print_precision(result, name, lambda line: console.print(line, soft_wrap=True))
     check_goal_reached(result)
 
 

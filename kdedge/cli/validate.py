@@ -39,8 +39,8 @@ def validate(
     device: Annotated[
         str | None,
         typer.Option(
-            help="Device profile with the latency and memory budgets to check. [default: the profile int8 was "
-            "exported for]"
+            help="Device profile with the latency and memory budgets to check. [default: the profile the "
+            "files were quantized for]"
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Skip the faithfulness and robustness checks.")] = False,
@@ -54,8 +54,8 @@ def validate(
 ) -> None:
     """Check that accuracy and saliency maps were kept through export. Exits with 4 unless every bound is shown to hold.
 
-    A file from `kdedge export --from-onnx` has no PyTorch reference. It is validated alone, and its int8 file against
-    it.
+    A file from `kdedge export --from-onnx` has no PyTorch reference. It is validated alone, and its other precisions
+    against it.
     """
     from kdedge.data.readers.reader_choice import check_data_source
     from kdedge.models.artifacts import Artifacts

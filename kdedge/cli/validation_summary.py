@@ -9,16 +9,17 @@ from rich.table import Table
 
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.pipelines.model_validation import Validation
-from kdedge_export.candidates import TITLES
 from kdedge_export.html.text import correlation
 from kdedge_export.metrics.calibration import Calibration
 from kdedge_export.metrics.confidence import Interval, unseen_share
 from kdedge_export.validation import ValidationReport, checklist
+from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.printable import printable
 
 __all__ = ["print_validation"]
 
 WORST_CLASSES = 5
+_BASELINES = {"centre": "guess at the center", "random": "random maps", "edges": "edges (Sobel)"}
 
 
 def print_validation(validation: Validation) -> None:
@@ -35,10 +36,10 @@ def print_validation(validation: Validation) -> None:
     _print_meaning(console, report)
     console.print(f"\nreport: {validation.page}", soft_wrap=True)
     if report.passed:
-        fp32, int8 = (report.footprints.get(role) for role in ("fp32", "int8"))
-        slower = fp32 is not None and int8 is not None and int8.latency_ms > fp32.latency_ms
+        fp32, deployed = (report.footprints.get(name) for name in (FP32.name, report.shipped.name))
+        slower = fp32 is not None and deployed is not None and deployed.latency_ms > fp32.latency_ms
         command = ["kdedge", "run", str(validation.fp32 if slower else validation.model)]
-        why = "  (int8 is slower on this machine; the device may differ)" if slower else ""
+        why = f"  ({report.shipped.name} is slower on this machine; the device may differ)" if slower else ""
         console.print(f"Next: {shlex.join([*command, '--source', '0', '--view', '8080'])}{why}", soft_wrap=True)
 
 
@@ -46,12 +47,13 @@ def _models(report: ValidationReport) -> Table:
     table = _table(f"{report.images:,} images: {report.data.description}", "size", "top-1", "agreement", "KL")
     for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
         table.add_column(title, justify="right")
-    for role, facts in report.models.items():
+    for candidate in report.candidates:
+        role, facts = candidate.name, report.models[candidate.name]
         compared, calibrated = report.comparisons.get(role), report.calibration.get(role)
         footprint = report.footprints.get(role)
         maps = compared.maps if compared is not None else None
         table.add_row(
-            TITLES[role],
+            candidate.title,
             f"{facts.bytes / 1e6:.2f} MB",
             "–" if facts.top1 is None else f"{100 * facts.top1:.2f} %",
             "" if compared is None else f"{100 * compared.agreement:.2f} %",
@@ -73,11 +75,12 @@ def _maps(report: ValidationReport) -> Table | None:
     sampled = [f"objects in {places.images:,} images"] if places is not None else []
     sampled += [f"deletion and insertion on {faith.images:,}"] if faith is not None else []
     table = _table(f"Maps: {', '.join(sampled)}", "on the object", "energy inside", "deletion", "insertion")
+    titles = _BASELINES | {candidate.name: candidate.title for candidate in report.candidates}
     for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
         place = places.rows.get(name) if places else None
         curves = faith.rows.get(name) if faith else None
         table.add_row(
-            _title(name),
+            titles[name],
             "" if place is None else _share(place.pointing, place.intervals["pointing"]),
             "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
             "" if curves is None else f"{curves.deletion:.3f}",
@@ -90,7 +93,7 @@ def _robustness(report: ValidationReport) -> Table | None:
     if report.robustness is None:
         return None
     table = _table(
-        f"{TITLES[report.shipped]}, robustness on {report.robustness.images} images",
+        f"{report.shipped.title}, robustness on {report.robustness.images} images",
         "top-1",
         "agreement",
         "map Pearson",
@@ -98,7 +101,7 @@ def _robustness(report: ValidationReport) -> Table | None:
     for title in ("prediction unchanged", "map Pearson with clean"):
         table.add_column(title, justify="right")
     for row in report.robustness.rows:
-        if row.role == report.shipped:
+        if row.role == report.shipped.name:
             table.add_row(
                 row.disturbance,
                 "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
@@ -113,9 +116,9 @@ def _robustness(report: ValidationReport) -> Table | None:
 def _classes(report: ValidationReport) -> Table | None:
     if len(report.classes) < 2:
         return None
-    role = report.shipped
+    role = report.shipped.name
     shown = report.classes[:WORST_CLASSES]
-    table = _table(f"{TITLES[role]}, worst of {len(report.classes)} classes", "images", "top-1", "agreement")
+    table = _table(f"{report.shipped.title}, worst of {len(report.classes)} classes", "images", "top-1", "agreement")
     table.add_column("map Pearson", justify="right")
     for row in shown:
         pearson = row.map_pearson.get(role)
@@ -141,15 +144,15 @@ def _print_meaning(console: Console, report: ValidationReport) -> None:
             "The checks compare the exported files with the student, whose accuracy is "
             f"{100 * right['student']:.1f} %{beside}."
         )
-    int8 = report.models.get("int8")
-    if int8 is not None and int8.arithmetic is not None:
-        console.print(f"int8 is evaluated with {int8.arithmetic}, and timed with the kernels of this machine.")
+    for name, facts in report.models.items():
+        if facts.arithmetic is not None:
+            console.print(f"{name} is evaluated with {facts.arithmetic}, and timed with the kernels of this machine.")
     if report.quick:
         console.print("--quick: faithfulness and robustness were skipped.")
-    if report.origin == "fp32":
-        held = ", and the int8 file is compared with it" if "int8" in report.models else ""
+    if report.origin.name == FP32.name:
+        held = ", and the other files are compared with it" if len(report.models) > 1 else ""
         console.print(f"There is no PyTorch model: the fp32 file is validated alone{held}.")
-    compared = report.comparisons.get(report.shipped)
+    compared = report.comparisons.get(report.shipped.name)
     if compared is not None and compared.agreement == 1.0:
         share = 100 * unseen_share(report.images)
         console.print(
@@ -173,12 +176,6 @@ def _table(title: str, *columns: str) -> Table:
 
 def _in_order(*of_names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for names in of_names for name in names))
-
-
-def _title(name: str) -> str:
-    titles: dict[str, str] = {"centre": "guess at the center", "random": "random maps", "edges": "edges (Sobel)"}
-    roles: dict[str, str] = {str(role): title for role, title in TITLES.items()}
-    return titles.get(name) or roles[name]
 
 
 def _share(value: float, interval: Interval | None) -> str:

@@ -33,6 +33,7 @@ def web(
     import threading
 
     from kdedge_runtime.model import Model
+    from kdedge_runtime.precision import FP32
     from kdedge_runtime.server import AccessPolicy, Address
     from kdedge_runtime.server.browser.page_server import WebServer
     from kdedge_runtime.server.tls import self_signed_context, tls_context
@@ -42,8 +43,11 @@ def web(
     policy = AccessPolicy.at(
         Address.parse(listen, "--listen"), token, is_printed=token != os.environ.get("KDEDGE_TOKEN")
     )
-    if loaded.metadata.quantization is not None:
-        typer.echo("This model is int8. Browsers run fp32 faster: serve the fp32 file instead.", err=True)
+    if loaded.metadata.precision != FP32.name:
+        typer.echo(
+            f"This model is {loaded.metadata.precision}. Browsers run fp32 faster: serve the fp32 file instead.",
+            err=True,
+        )
     tls, fingerprint = None, None
     if cert is not None:
         tls = tls_context(cert, "--cert")

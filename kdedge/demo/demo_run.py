@@ -19,11 +19,11 @@ from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.training_run import start_run
-from kdedge_export.candidates import TITLES, Role
 from kdedge_export.metrics import agreement
 from kdedge_export.scenes import LABELS, render_scene
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_runtime import Model
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.sinks.json_lines import JsonLinesFile
@@ -40,7 +40,7 @@ SIZE_PX = 56
 TRAIN_SCENES, VAL_SCENES, UNSEEN_SCENES = 300, 40, 400
 """Scenes per class for training, epoch selection and validation.
 
-With 3,200 validation images a one-point bound is significant even if int8 changes a few dozen predictions.
+With 3,200 validation images a one-point bound is significant even if quantization changes a few dozen predictions.
 """
 TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 10
 STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 10
@@ -110,16 +110,16 @@ def run_demo(out: Path, callback: RunCallback, print_heading: PrintHeading) -> D
     plan = replace(plan, model=STUDENT, teacher=(teacher,), epochs=STUDENT_EPOCHS)
     _train(plan, Path(student), callback)
     print_heading("4/6  Export to ONNX, fp32 and int8")
-    exported = export_model(student, with_int8=True, profile=load_profile("generic"))
+    export_model(student, precisions=["int8"], profile=load_profile("generic"))
     print_heading("5/6  Validate predictions and maps")
     validation = validate_model(student, data=str(unseen))
     print_heading(f"6/6  Run on a synthetic camera for {CAMERA_FRAMES} frames")
     right = _watch(validation.model, out)
-    assert exported.int8 is not None
-    latencies = {"fp32": _file_latency(exported.fp32), "int8": _file_latency(exported.int8)}
+    candidates = validation.report.candidates
+    latencies = {each.name: _file_latency(each.path) for each in candidates if each.path is not None}
     latencies |= {role: _torch_latency(run) for role, run in (("teacher", teacher), ("student", student))}
     return DemoResult(
-        rows=tuple(_row(role, validation, masks, latencies[role]) for role in validation.report.models),
+        rows=tuple(_row(candidate, validation, masks, latencies[candidate.name]) for candidate in candidates),
         object_share=float(np.mean([mask.mean() for mask in masks.values()])),
         validation=validation,
         camera_right=right,
@@ -170,14 +170,14 @@ def _watch(model_path: Path, out: Path) -> float:
     return float(np.mean([prediction["label"] == prediction["truth"]["label"] for prediction in predictions]))
 
 
-def _row(role: Role, validation: Validation, masks: dict[str, Masks], latency_ms: float) -> DemoRow:
-    report, evidence = validation.report, validation.evidence
+def _row(candidate: Candidate, validation: Validation, masks: dict[str, Masks], latency_ms: float) -> DemoRow:
+    report, evidence, role = validation.report, validation.evidence, candidate.name
     facts, compared = report.models[role], report.comparisons.get(role)
     maps = evidence.predictions[role].maps
     assert maps is not None and facts.top1 is not None
     inside = agreement.energy_inside(_upsampled(maps), np.stack([masks[name] for name in evidence.names]))
     return DemoRow(
-        title=TITLES[role],
+        title=candidate.title,
         megabytes=facts.bytes / 1e6,
         top1=facts.top1,
         agreement=None if compared is None else compared.agreement,

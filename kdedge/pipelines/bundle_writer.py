@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge_runtime import Model
-from kdedge_runtime.bundle import MANIFEST, MODELS, SIGNATURE, SUMS, Manifest, format_checksums
+from kdedge_runtime.bundle import MANIFEST, SIGNATURE, SUMS, Manifest, format_checksums, model_names
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import MissingDependency, UsageError
 from kdedge_runtime.model import is_bundle
+from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["BundleSummary", "write_bundle"]
@@ -38,7 +40,7 @@ def write_bundle(
     version: int = 1,
     device: str | None = None,
 ) -> BundleSummary:
-    """Bundle `model.onnx` and `model.int8.onnx` of a folder, or one model file.
+    """Bundle `model.onnx` of a folder with its other precisions, or one model file.
 
     Args:
         source: run folder or other folder with exported files, or a model file.
@@ -86,16 +88,22 @@ def _replaces_bundle(target: Path) -> bool:
 
 
 def _models(source: Path) -> dict[str, Path]:
+    """Return the path of each model by its name in the bundle."""
+    names = model_names()
     if source.is_file():
-        model = Model.load(source, threads=1)
-        return {MODELS[model.metadata.quantization is not None]: source}
-    found = {name: source / name for name in MODELS if (source / name).is_file()}
+        return {names[Candidate.of(Model.load(source, threads=1)).name]: source}
+    found = {name: source / file for name, file in names.items() if (source / file).is_file()}
     if not found:
-        raise UsageError(f"{source} has no {MODELS[0]}. Export it first: `kdedge export {source} --quantize`.")
-    labels = {Model.load(path, threads=1).metadata.labels for path in found.values()}
-    if len(labels) > 1:
+        raise UsageError(f"{source} has no {names[FP32.name]}. Export it first: `kdedge export {source} --quantize`.")
+    models = {name: Model.load(path, threads=1) for name, path in found.items()}
+    for name, model in models.items():
+        if (candidate := Candidate.of(model)).name != name:
+            raise UsageError(
+                f"{candidate.path} is not {name}, but {candidate.name}. Export it again: `kdedge export {source}`."
+            )
+    if len({model.metadata.labels for model in models.values()}) > 1:
         raise UsageError(f"The models in {source} have different classes. Export them again: `kdedge export {source}`.")
-    return found
+    return {names[name]: path for name, path in found.items()}
 
 
 def _signed(message: bytes, private_key: Path) -> tuple[bytes, str]:

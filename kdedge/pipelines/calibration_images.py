@@ -1,4 +1,4 @@
-"""Images for int8 calibration, and held-out images to measure the quantization loss."""
+"""Images for calibration, and held-out images to measure the quantization loss."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,9 +8,10 @@ import numpy as np
 from kdedge.data import decode, index_dataset
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
+from kdedge_export.quantization import CalibrationSet
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.util.arrays import Integers, Pixels, evenly_spaced
+from kdedge_runtime.util.arrays import Integers, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["CalibrationImages", "calibration_images"]
@@ -29,12 +30,8 @@ so the validation split stays untouched.
 class CalibrationImages:
     """Training images at the model's input size."""
 
-    calibration: Pixels
-    """Calibration images, uint8 RGB `[N, H, W, 3]`."""
-    held_out: Pixels
-    """Held-out images, uint8 RGB `[M, H, W, 3]`."""
-    targets: Integers | None
-    """Ground-truth class indices of the held-out images in the model's order, or None if unknown."""
+    sets: CalibrationSet
+    """Images to calibrate on, and held-out images with their targets in the model's order."""
     problems: str | None
     """Description of unreadable files, or None."""
 
@@ -82,12 +79,8 @@ def calibration_images(
     calibration = decoded.images[~aside] if not aside.all() else decoded.images
     targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
     problems = str(decoded.problems) if decoded.problems else None
-    return CalibrationImages(
-        calibration,
-        decoded.images[aside],
-        None if targets is None else targets[aside],
-        problems,
-    )
+    sets = CalibrationSet(calibration, decoded.images[aside], None if targets is None else targets[aside])
+    return CalibrationImages(sets, problems)
 
 
 def _known_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:

@@ -1,6 +1,7 @@
 """Export of a run, or of a network with its weights, in one call."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdedge.pipelines.model_export import ExportResult, export_model
@@ -19,7 +20,7 @@ def export(
     weights: Location | None = None,
     method: str | None = None,
     target_layer: str | None = None,
-    quantize: bool = False,
+    precisions: Sequence[str] = (),
     min_map_correlation: float | None = None,
     max_drop: float | None = None,
     data: Location | None = None,
@@ -34,11 +35,12 @@ def export(
         weights: weights of a named network.
         method: saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
         target_layer: module path of the layer whose activations the map uses; None finds it.
-        quantize: write an int8 file next to the fp32 file.
-        min_map_correlation: minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
+        precisions: other precisions to write next to the fp32 file, such as `["int8"]`: keys of
+            `kdedge_export.quantization.RECIPES`.
+        min_map_correlation: minimum correlation of quantized maps with fp32 maps; layers stay in fp32 to reach it.
         max_drop: maximum loss of top-1 accuracy, in percentage points.
         data: images for calibration; None takes the run's training split.
-        device: device profile of the int8 file.
+        device: device profile that quantized files are optimized for.
         progress: called during long steps.
 
     Raises:
@@ -52,7 +54,7 @@ def export(
         output=None if output is None else Path(output),
         method=method,
         target_layer=target_layer,
-        with_int8=quantize,
+        precisions=precisions,
         goal=FidelityGoal(min_map_correlation, max_drop),
         data=None if data is None else os.fspath(data),
         profile=load_profile(device),

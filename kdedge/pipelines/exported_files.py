@@ -1,5 +1,6 @@
 """Files under validation and the PyTorch model they were exported from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.precision import FP32, PRECISIONS, variant_path
 
 __all__ = ["ExportedFiles", "open_files"]
 
@@ -22,7 +24,8 @@ class ExportedFiles:
     """Exported files of one model, with the model itself."""
 
     fp32: Model
-    int8: Model | None
+    converted: Mapping[str, Model]
+    """Files in other precisions, by the name of the precision."""
     student: TrainedModel | None
     """PyTorch model with the exported weights; None for a file of another framework."""
     run: Artifacts | None
@@ -40,7 +43,7 @@ class ExportedFiles:
 
 
 def open_files(artifacts: Artifacts, weights: Path | None = None, model: str | None = None) -> ExportedFiles:
-    """Open the exported files of a run, or a model file with the int8 file next to it.
+    """Open the exported files of a run, or a model file with its other precisions next to it.
 
     Args:
         artifacts: run with exported files, a file in one, or an `.onnx` file of a named model or another framework.
@@ -50,28 +53,39 @@ def open_files(artifacts: Artifacts, weights: Path | None = None, model: str | N
             never loaded.
 
     Raises:
-        UsageError: no file with a map exists, the two files differ, or the weights are missing or different.
+        UsageError: no file with a map exists, the files differ, or the weights are missing or different.
     """
     fp32_path = artifacts.fp32_file()
     fp32 = Model.load(fp32_path)
-    if fp32.metadata.quantization is not None:
-        raise UsageError(f"{fp32_path} is quantized. Give the fp32 file; the int8 file next to it is validated too.")
-    int8_path = fp32_path.with_suffix(".int8.onnx")
-    int8 = Model.load(int8_path, exact_int8=True) if int8_path.is_file() else None
+    if fp32.metadata.precision != FP32.name:
+        raise UsageError(f"{fp32_path} is quantized. Give the fp32 file; the files next to it are validated too.")
+    converted = {
+        name: Model.load(path, exact_sums=True)
+        for name, precision in PRECISIONS.items()
+        if name != FP32.name and (path := variant_path(fp32_path, precision)).is_file()
+    }
     lineage = fp32.metadata.lineage
     run = _run_of(artifacts, fp32_path) if "model" in lineage else None
     student = _same_weights(run, fp32_path, lineage, weights, model)
     spec = fp32.metadata.input if student is None else student.input
-    if int8 is not None and int8.metadata.lineage != lineage:
-        raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
-    if int8 is not None and not int8.metadata.outputs.explains_like(fp32.metadata.outputs):
-        raise UsageError(
-            f"{int8_path} was exported with another --method or --target-layer than {fp32_path}. Export both again."
-        )
+    for name, file in converted.items():
+        _require_same_model(name, file, fp32)
     if not fp32.has_map:
         raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
-    _require_one_size(spec, fp32, int8)
-    return ExportedFiles(fp32, int8, student, run)
+    _require_one_size(spec, fp32, *converted.values())
+    return ExportedFiles(fp32, converted, student, run)
+
+
+def _require_same_model(name: str, file: Model, fp32: Model) -> None:
+    found = file.metadata
+    if found.precision != name:
+        raise UsageError(f"{file.path} has the precision {found.precision}, not {name}. Export both files again.")
+    if found.lineage != fp32.metadata.lineage:
+        raise UsageError(f"{file.path} was exported from another model than {fp32.path}. Export both again.")
+    if not found.outputs.explains_like(fp32.metadata.outputs):
+        raise UsageError(
+            f"{file.path} was exported with another --method or --target-layer than {fp32.path}. Export both again."
+        )
 
 
 def _run_of(artifacts: Artifacts, path: Path) -> Artifacts | None:
@@ -160,9 +174,9 @@ def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
     return nearby[0]
 
 
-def _require_one_size(spec: InputSpec, *files: Model | None) -> None:
+def _require_one_size(spec: InputSpec, *files: Model) -> None:
     for file in files:
-        if file is not None and file.metadata.input.shape != spec.shape:
+        if file.metadata.input.shape != spec.shape:
             raise UsageError(
                 f"{file.path} takes {file.metadata.input.summary}, but its model takes {spec.summary}. Export it again."
             )

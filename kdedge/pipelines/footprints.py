@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdedge_export.candidates import Role
 from kdedge_export.validation import Footprint
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
@@ -32,7 +31,7 @@ else:
 """
 
 
-def measure_footprints(files: Mapping[Role, Model], parameters: int, threads: int = 1) -> dict[Role, Footprint]:
+def measure_footprints(files: Mapping[str, Model], parameters: int, threads: int = 1) -> dict[str, Footprint]:
     """Measure size, latency and memory of model files; latencies are measured alternately.
 
     Args:

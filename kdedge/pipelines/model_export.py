@@ -1,6 +1,7 @@
 """Export a run or a named model to model files."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
-from kdedge_export.onnx_graph.model_file import save_model
-from kdedge_export.quantization import FidelityGoal, Tradeoff, quantize
+from kdedge_export.file_quantization import QuantizedFile, write_precision
+from kdedge_export.quantization import FidelityGoal, recipe_named
 from kdedge_export.verified_export import export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
-from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.precision import find_variants, precision_named, variant_path
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -25,7 +27,7 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 __all__ = ["ExportResult", "export_model"]
 
 _SHARED = ("labels", "input", "task", "lineage", "temperature")
-"""Metadata fields, besides the outputs, that an fp32 file shares with its int8 file."""
+"""Metadata fields, besides the outputs, that an fp32 file shares with its other precisions."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,10 @@ class ExportResult:
     """Assumption about preprocessing, if the weights do not specify it; None otherwise."""
     fit: TemperatureFit | None = None
     """Temperature scaling; None for a model without a run."""
-    int8: Path | None = None
-    """int8 file; None if it was not requested or the goal was missed."""
-    removed: Path | None = None
-    """Removed int8 file of an earlier export, if it belonged to another model or the goal was missed."""
-    int8_note: dict[str, Any] | None = None
-    """Quantization note in the metadata of the int8 file."""
-    tradeoff: Tradeoff | None = None
-    """Candidates evaluated for the quantization goal."""
+    quantized: Mapping[str, QuantizedFile] = field(default_factory=dict)
+    """Requested files in other precisions, by the name of the precision."""
+    removed: tuple[Path, ...] = ()
+    """Removed files of an earlier export, if they belonged to another model."""
     problems: str | None = None
     """Description of unreadable calibration images, or None."""
 
@@ -64,16 +62,16 @@ def export_model(
     output: Path | None = None,
     method: str | None = None,
     target_layer: str | None = None,
-    with_int8: bool = False,
+    precisions: Sequence[str] = (),
     goal: FidelityGoal | None = None,
     data: str | None = None,
     profile: DeviceProfile,
     progress: ProgressCallback = no_progress,
 ) -> ExportResult:
-    """Write the fp32 model file and optionally its int8 file (`model.onnx`, `model.int8.onnx`).
+    """Write the fp32 model file and optionally files in other precisions (`model.onnx`, `model.int8.onnx`).
 
-    The int8 file of an earlier export is removed if it belongs to another model than the new fp32 file, or if the new
-    one misses the goal. Otherwise a file that was never checked against the goal would stay next to the model.
+    A file of an earlier export is removed if it belongs to another model than the new fp32 file, or if the new one
+    misses the goal. Otherwise a file that was never checked against the goal would stay next to the model.
 
     Args:
         source: run folder or model name.
@@ -81,24 +79,29 @@ def export_model(
         output: the fp32 file; None writes into the run folder, or names the file after the model.
         method: saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of the head.
         target_layer: module path of the target layer; None finds it automatically.
-        with_int8: True to quantize.
-        goal: quantization goal; None accepts plain int8.
+        precisions: names of the recipes, keys of `kdedge_export.quantization.RECIPES`.
+        goal: fidelity to keep by precisions that are calibrated; None accepts any loss.
         data: images to calibrate on; None takes the run's training split.
-        profile: device profile of the int8 file.
+        profile: device profile that quantized files are optimized for.
         progress: called during long steps.
 
     Raises:
         HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
-        UsageError: calibration images are missing, the source is unusable, or a run folder is required.
+        UsageError: calibration images are missing, the source is unusable, a run folder is required, there is no such
+            precision, or none of them can meet a goal.
         KdedgeError: the exported graph does not match PyTorch, or the match is hidden by rounding.
     """
+    calibrated = [name for name in precisions if recipe_named(name).needs_images]
+    if goal not in (None, FidelityGoal()) and not calibrated:
+        raise UsageError(
+            "Only precisions that are calibrated, such as int8, can meet a goal. Add int8, or omit the goal."
+        )
     artifacts = Artifacts.open(source)
     allow_typed(artifacts.source)
     trained = load_trained(artifacts, weights=weights)
     output = output or _default_output(artifacts, trained, explained=method != NO_MAP)
-    if with_int8:
-        images = calibration_images(artifacts, trained, data, progress)
+    images = calibration_images(artifacts, trained, data, progress) if calibrated else None
     progress("exporting", 0, 1)
     fit: TemperatureFit | None = None
 
@@ -125,42 +128,39 @@ def export_model(
     )
     metadata, graph = exported.metadata, exported.graph
     progress("exporting", 1, 1)
-    int8_path = output.with_suffix(".int8.onnx")
-    removed = _removed(int8_path) if _is_of_another_model(int8_path, metadata) else None
-    result = ExportResult(
+    stale = [path for path in find_variants(output) if _is_of_another_model(path, metadata)]
+    for path in stale:
+        path.unlink()
+    quantized = {
+        name: write_precision(
+            graph,
+            metadata,
+            variant_path(output, precision_named(name)),
+            name,
+            images.sets if images is not None and name in calibrated else None,
+            settings=recipe_of(profile),
+            goal=goal if name in calibrated else None,
+            device=profile.name,
+            progress=progress,
+        )
+        for name in dict.fromkeys(precisions)
+    }
+    written = {file.path for file in quantized.values()}
+    return ExportResult(
         output,
         metadata,
         exported.logits_error,
         exported.map_error,
         assumed_input=trained.assumed_input,
         fit=fit,
-        removed=removed,
+        quantized=quantized,
+        removed=tuple(path for path in stale if path not in written),
+        problems=None if images is None else images.problems,
     )
-    if not with_int8:
-        return result
-    recipe = recipe_of(profile)
-
-    quantized = quantize(
-        graph,
-        images.calibration,
-        images.held_out,
-        recipe,
-        targets=images.targets,
-        goal=goal,
-        progress=progress,
-    )
-    note = quantized.note | {"device": profile.name}
-    result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=images.problems)
-    if not quantized.tradeoff.met:
-        return replace(result, removed=removed or _removed(int8_path))
-    save_model(quantized.model, replace(metadata, quantization=note), int8_path)
-    return replace(result, int8=int8_path)
 
 
 def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
-    """Return True if the int8 file exists but belongs to another model or uses another explanation."""
-    if not path.is_file():
-        return False
+    """Return True if a file belongs to another model or uses another explanation."""
     try:
         found = Model.load(path).metadata
     except KdedgeError:
@@ -168,14 +168,6 @@ def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
     written = Metadata.from_props(metadata.to_props())  # with lists instead of tuples, as read from a file
     is_alike = all(getattr(found, name) == getattr(written, name) for name in _SHARED)
     return not (is_alike and found.outputs.explains_like(written.outputs))
-
-
-def _removed(path: Path) -> Path | None:
-    """Remove a file and return its path; None if it does not exist."""
-    if not path.is_file():
-        return None
-    path.unlink()
-    return path
 
 
 def _default_output(artifacts: Artifacts, trained: TrainedModel, *, explained: bool) -> Path:

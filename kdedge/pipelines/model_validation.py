@@ -18,7 +18,6 @@ from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_teacher import load_run_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
 from kdedge.pipelines.validation_images import read_validation_split
-from kdedge_export.candidates import Role
 from kdedge_export.inspection.structure import structure_of
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_export.validation import (
@@ -33,12 +32,12 @@ from kdedge_export.validation import (
     write_report,
 )
 from kdedge_export.validation.check import applicable, inconclusive
-from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.modalities.image import require_image
+from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -65,7 +64,7 @@ class Validation:
     page: Path
     document: Path
     model: Path
-    """Recommended file: int8 if it exists, otherwise fp32."""
+    """Model file to deploy, that of the least exact precision."""
     fp32: Path
 
     def require_passed(self) -> None:
@@ -110,7 +109,7 @@ def validate_model(
 ) -> Validation:
     """Compare the exported files of a run (or one model file) with PyTorch, and write the report.
 
-    A file of another framework has no PyTorch model. It is validated alone, and its int8 file against it.
+    A file of another framework has no PyTorch model. It is validated alone, and its other precisions against it.
 
     Args:
         source: run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
@@ -119,7 +118,7 @@ def validate_model(
         weights: weights that the file of a named model was exported from. None searches by name, next to the file and
             in the current folder.
         model: function that builds the model, `FILE.py:FUNCTION`, for a file exported from a Python file.
-        profile: device whose budgets are checked; None takes the one that the int8 file was made for, if any.
+        profile: device whose budgets are checked; None takes the one that the quantized files were made for, if any.
         quick: True to skip checks with many forward passes per image.
         output: folder of the report; None takes `report/` in the run, or next to the model file.
         progress: called while images are read and models are run.
@@ -138,7 +137,7 @@ def validate_model(
     collection = index_dataset(root, unlabeled_ok=True)
     notes: list[str] = []
     progress("measuring latency and memory", 0, 1)
-    deployment = _deployment(files, profile or _made_for(files.int8, notes), notes)
+    deployment = _deployment(files, profile or _made_for(files, notes), notes)
     progress("measuring latency and memory", 1, 1)
     validation_set = _validation_set(files, collection, boxes, notes, progress)
     report, evidence = validate(
@@ -151,19 +150,20 @@ def validate_model(
     )
     beside = files.fp32.path.with_suffix(".report") if artifacts.run is None else artifacts.run / "report"
     page, document = write_report(report, evidence, output or beside)
-    return Validation(report, evidence, page, document, (files.int8 or files.fp32).path, files.fp32.path)
+    deployed = files.converted.get(report.shipped.name, files.fp32)
+    return Validation(report, evidence, page, document, deployed.path, files.fp32.path)
 
 
 def _models(files: ExportedFiles, validation_set: ValidationSet, notes: list[str]) -> Models:
     student, outputs = files.student, files.fp32.metadata.outputs
     if student is None:
-        return Models(student=None, fp32=files.fp32, int8=files.int8, trained_input=files.input)
+        return Models(student=None, fp32=files.fp32, converted=files.converted, trained_input=files.input)
     taught_by = None if files.record is None else files.record.teacher
     teacher, origin = load_run_teacher(taught_by, outputs.method, validation_set, notes)
     return Models(
         student=wrap_for_export(student.model, student.input, outputs.method, outputs.target_layer),
         fp32=files.fp32,
-        int8=files.int8,
+        converted=files.converted,
         teacher=teacher,
         trained_input=student.input,
         origins={"teacher": origin, "student": Origin(student.spec.name, student.origin["weights_sha256"])},
@@ -193,9 +193,7 @@ def _validation_set(
 
 
 def _deployment(files: ExportedFiles, profile: DeviceProfile | None, notes: list[str]) -> Deployment:
-    measured: dict[Role, Model] = {"fp32": files.fp32}
-    if files.int8 is not None:
-        measured["int8"] = files.int8
+    measured = {FP32.name: files.fp32} | dict(files.converted)
     threads = 1 if profile is None or profile.threads is None else profile.threads
     footprints = measure_footprints(measured, _parameters(files), threads)
     if profile is None:
@@ -209,9 +207,12 @@ def _parameters(files: ExportedFiles) -> int:
     return structure_of(onnx.load(files.fp32.path)).parameters if files.student is None else files.student.parameters
 
 
-def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
-    """Return the device profile of an int8 file, or None without a file or budgets."""
-    name = (int8.metadata.quantization or {}).get("device") if int8 is not None else None
+def _made_for(files: ExportedFiles, notes: list[str]) -> DeviceProfile | None:
+    """Return the device profile of the least exact file, or None without a profile or budgets."""
+    if not files.converted:
+        return None
+    precision, file = list(files.converted.items())[-1]
+    name = (file.metadata.quantization or {}).get("device")
     if name is None:
         return None
     try:
@@ -221,7 +222,9 @@ def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
         return None
     if profile.budgets == Budgets():
         return None
-    notes.append(f"the budgets are those of {name}, which the int8 file was made for; to use others: --device NAME")
+    notes.append(
+        f"the budgets are those of {name}, which the {precision} file was made for; to use others: --device NAME"
+    )
     return profile
 
 

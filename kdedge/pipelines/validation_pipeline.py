@@ -31,7 +31,7 @@ def validate(
         boxes: object annotations: a table or a folder of masks; None takes `boxes.csv` of the data.
         weights: weights of a file from a named network; None searches next to the file and in the current folder.
         model: function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
-        device: device profile with budgets; None takes the one that the int8 file was made for.
+        device: device profile with budgets; None takes the one that the quantized files were made for.
         quick: skip the faithfulness and robustness checks.
         output: folder of the report; None takes `report/` in the run folder.
         progress: called during long steps.

@@ -75,6 +75,12 @@ class Metadata:
     task: str = "classify"
     """Interpretation of the logits, a key of `kdedge_runtime.tasks.TASKS`."""
 
+    @property
+    def precision(self) -> str:
+        """Name of the precision, a key of `kdedge_runtime.precision.PRECISIONS`."""
+        # The entry of the shipped model has no name.
+        return "fp32" if self.quantization is None else str(self.quantization.get("precision", "int8"))
+
     def to_props(self) -> dict[str, str]:
         """Return the metadata as `metadata_props` entries: namespaced keys, JSON values."""
         values = {"schema": SCHEMA} | {item.name: getattr(self, item.name) for item in fields(self)}

@@ -16,6 +16,7 @@ from kdedge_runtime.int8_arithmetic import Arithmetic, int8_arithmetic, use_exac
 from kdedge_runtime.metadata import MOST_POSITIONS, Metadata
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
+from kdedge_runtime.precision import PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers
@@ -47,7 +48,7 @@ def refuse_bundle(path: Path) -> None:
     if is_bundle(path):
         raise ModelFileError(
             f"{path} is a bundle, but a single model file is needed. Unpack it (`python3 -m zipfile -e {path} .`) "
-            "and pass its model.onnx or model.int8.onnx."
+            "and pass one of the .onnx files in it."
         )
 
 
@@ -86,7 +87,7 @@ class Model:
         threads: int | None = None,
         provider: str = "cpu",
         spinning: bool = False,
-        exact_int8: bool = False,
+        exact_sums: bool = False,
     ) -> "Model":
         """Load a model file written by `kdedge export` and run it once on a blank sample.
 
@@ -96,7 +97,7 @@ class Model:
             provider: short name of the onnxruntime execution provider (`cpu`, `cuda`, `coreml`, …). There is no silent
                 fallback.
             spinning: True lets idle threads busy-wait, which takes a core from the camera and heats small boards.
-            exact_int8: True computes quantized operations with exact float sums. This is slower than the machine's
+            exact_sums: True computes quantized operations with exact float sums. This is slower than the machine's
                 integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
 
         Raises:
@@ -122,7 +123,7 @@ class Model:
         if threads is not None:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        if exact_int8:
+        if exact_sums:
             use_exact_sums(options)
         wanted, name = _provider(provider), utf8_path(path, "onnxruntime")
         try:
@@ -157,8 +158,9 @@ class Model:
 
     @property
     def arithmetic(self) -> Arithmetic | None:
-        """Arithmetic of the quantized operations; None for an fp32 file."""
-        return None if self.metadata.quantization is None else int8_arithmetic(self.session)
+        """Arithmetic of the quantized operations; None for a file without integers."""
+        precision = PRECISIONS.get(self.metadata.precision)
+        return int8_arithmetic(self.session) if precision is not None and precision.is_integer else None
 
     @property
     def has_map(self) -> bool:

@@ -1,13 +1,14 @@
-"""Measure speedup and fidelity of int8 with map: one thread of this machine, against the fp32 file of the same model.
+"""Measure speedup and fidelity of a precision with map: one thread, against the fp32 file of the same model.
 
 ```
 python tests/benchmarks/int8.py PHOTOS                      # a folder of photos, or a zip of one
 python tests/benchmarks/int8.py PHOTOS --weights WEIGHTS --models tf_efficientnet_lite0 resnet50
+python tests/benchmarks/int8.py PHOTOS --precisions int8 fp16
 ```
 
-Prints one JSON line per model: `fp32_ms` and `int8_ms`, medians of alternating runs; `ratio`, the median of their
-quotients; `agreement` and `map_pearson` of int8 with fp32 on the validation split of the photos, which is not used for
-quantization.
+Prints one JSON line per model and precision: `fp32_ms` and `own_ms`, medians of alternating runs; `ratio`, the median
+of their quotients; `agreement` and `map_pearson` of the file with fp32 on the validation split of the photos, which is
+not used for quantization.
 
 WEIGHTS holds `NAME.safetensors` (or `NAME_torchvision.safetensors`). Other models get random weights with normalization
 statistics of photos: their latencies are valid, and their other figures are null. The profile is an x86 core with VNNI
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,10 @@ from torch import nn  # noqa: E402
 from kdedge.data import decode, index_dataset  # noqa: E402
 from kdedge.models.trained_model import load_trained  # noqa: E402
 from kdedge.pipelines.model_export import export_model  # noqa: E402
+from kdedge_export.file_quantization import QuantizedFile  # noqa: E402
 from kdedge_export.metrics.agreement import agreement, map_pearson  # noqa: E402
 from kdedge_export.metrics.torch_predictions import predict  # noqa: E402
+from kdedge_export.quantization import RECIPES  # noqa: E402
 from kdedge_runtime import Model  # noqa: E402
 from kdedge_runtime.devices import load_profile  # noqa: E402
 from kdedge_runtime.modalities.image import require_image  # noqa: E402
@@ -58,6 +62,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--weights", type=Path, default=ROOT / "weights")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--precisions", nargs="+", choices=RECIPES, default=["int8"])
     parser.add_argument("--device", default="laptop-x86-vnni")
     parser.add_argument("--runs", type=int, default=60)
     options = parser.parse_args()
@@ -68,10 +73,11 @@ def main() -> None:
                 archive.extractall(folder / "photos")
             photos = folder / "photos"
         for model in options.models:
-            print(json.dumps(measured(model, photos, options, folder)), flush=True)
+            for line in measured(model, photos, options, folder):
+                print(json.dumps(line), flush=True)
 
 
-def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     source = MODELS[model]
     candidates = (options.weights / f"{model}.safetensors", options.weights / f"{model}_torchvision.safetensors")
     weights = next((path for path in candidates if path.is_file()), None)
@@ -82,34 +88,41 @@ def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path
         source,
         weights=weights,
         output=folder / f"{model}.onnx",
-        with_int8=True,
+        precisions=options.precisions,
         data=str(photos),
         profile=load_profile(options.device),
     )
     seconds = time.monotonic() - started
-    assert result.int8 is not None and result.int8_note is not None
-    fp32, int8 = (Model.load(path, threads=1) for path in (result.fp32, result.int8))
+    fp32 = Model.load(result.fp32, threads=1)
     images = decode(index_dataset(photos, unlabeled_ok=True).val, fp32.metadata.input).images
-    times = np.array([timed(images[:1], fp32, int8) for _ in range(options.runs + 5)])[5:]
+    for name, file in result.quantized.items():
+        assert file.path is not None
+        line = {"model": model, "precision": name} | compared(fp32, file, images, known, options.runs)
+        yield line | {"export_s": round(seconds, 1)}
+
+
+def compared(fp32: Model, file: QuantizedFile, images: np.ndarray, known: bool, runs: int) -> dict[str, Any]:
+    """Return size, latency and, with known weights, fidelity of a file."""
+    assert file.path is not None
+    own = Model.load(file.path, threads=1)
+    times = np.array([timed(images[:1], fp32, own) for _ in range(runs + 5)])[5:]
     line: dict[str, Any] = {
-        "model": model,
         "weights": known,
         "fp32_ms": round(float(np.median(times[:, 0])), 3),
-        "int8_ms": round(float(np.median(times[:, 1])), 3),
+        "own_ms": round(float(np.median(times[:, 1])), 3),
         "ratio": round(float(np.median(times[:, 0] / times[:, 1])), 3),
-        "fp32_mb": round(result.fp32.stat().st_size / 1e6, 2),
-        "int8_mb": round(result.int8.stat().st_size / 1e6, 2),
+        "fp32_mb": round(fp32.path.stat().st_size / 1e6, 2),
+        "own_mb": round(own.path.stat().st_size / 1e6, 2),
         "agreement": None,
         "map_pearson": None,
         "map_pearson_p5": None,
         "images": len(images),
-        "calibration": result.int8_note["calibration"],
-        "export_s": round(seconds, 1),
-        "machine": result.int8_note["latency_ms"]["machine"],
+        "calibration": file.note.get("calibration"),
+        "machine": file.note["latency_ms"]["machine"],
     }
     if known:
         exact = predict(fp32, images)
-        coarse = predict(int8, images, exact.explained_class)
+        coarse = predict(own, images, exact.explained_class)
         assert exact.maps is not None and coarse.maps is not None
         scores = map_pearson(exact.maps, coarse.maps)
         line["agreement"] = round(agreement(exact.logits, coarse.logits), 4)

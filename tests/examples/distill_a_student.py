@@ -8,7 +8,7 @@ import kdedge
 
 teacher = kdedge.train("data", "small:resnet8", output="runs/teacher", epochs=2)
 student = kdedge.distill("data", teacher, "small:resnet8", output="runs/student", epochs=2)
-files = kdedge.export(student, quantize=True)
+files = kdedge.export(student, precisions=["int8"])
 validation = kdedge.validate(files)
 explained = kdedge.explain(files, ["photo.png"], "explanations")
 

@@ -28,7 +28,7 @@ assert quantized.path is not None  # None only if a goal is given and cannot be 
 models = kdedge_export.Models(
     student=kdedge_export.exportable(module, spec),
     fp32=Model.load(exported.path),
-    int8=Model.load(quantized.path, exact_int8=True),
+    converted={"int8": Model.load(quantized.path, exact_sums=True)},
 )
 report, _ = kdedge_export.validate(models, kdedge_export.ValidationSet(images, labels, targets), quick=True)
 maps = report.comparisons["int8"].maps

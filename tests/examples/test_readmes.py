@@ -39,7 +39,7 @@ def test_overview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workstation, device = code("README.md")
     names: dict[str, Any] = {}
     exec(workstation, names)
-    shutil.copy(names["files"].int8, "model.onnx")
+    shutil.copy(names["files"].quantized["int8"].path, "model.onnx")
     exec(device, names)
     assert names["explanation"].saliency_map.ndim == 3
     (runtime,) = code("runtime/README.md")

@@ -40,10 +40,10 @@ def to_onnx(
     return path
 
 
-def run(path: Path, x: Tensor, *, exact_int8: bool = False, **feeds: np.ndarray) -> dict[str, Tensor]:
+def run(path: Path, x: Tensor, *, exact_sums: bool = False, **feeds: np.ndarray) -> dict[str, Tensor]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    if exact_int8:
+    if exact_sums:
         use_exact_sums(options)
     session = ort.InferenceSession(path, options)
     names = [item.name for item in session.get_outputs()]

@@ -14,7 +14,7 @@ STUDENT = Toy()
 
 
 def run(folder: Path, **changes: object) -> tuple[ValidationReport, SampleGallery]:
-    """Validate an intact toy model, or with changed arguments."""
+    """Validate an intact toy model, or with changed arguments; `int8` is the quantized file."""
     settings: dict[str, object] = {
         "student": STUDENT,
         "fp32": model_file(STUDENT, folder / "model.onnx"),
@@ -23,6 +23,8 @@ def run(folder: Path, **changes: object) -> tuple[ValidationReport, SampleGaller
         "targets": right_predictions(),
         "labels": LABELS,
     } | changes
+    int8 = settings.pop("int8")
+    settings["converted"] = {} if int8 is None else {"int8": int8}
 
     def taken(kind: type) -> object:
         return kind(**{field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings})

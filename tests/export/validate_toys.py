@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from kdedge_export.metrics.comparison import Comparison, compare
 from kdedge_export.metrics.torch_predictions import Predictions
+from kdedge_export.quantization import RECIPES
+from kdedge_export.validation import Gates
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import Metadata, Outputs
 from kdedge_runtime.modalities.image import ImageInput
@@ -207,3 +209,8 @@ def compared(
         maps = [a, b]
     sides = [Predictions(logits, m, targets) for logits, m in zip((reference, candidate), maps, strict=True)]
     return compare(*sides, targets if labeled else None)
+
+
+def int8_gates(**bounds: float) -> Gates:
+    """Return the default bounds with some bounds of int8 changed."""
+    return Gates(precisions={"int8": replace(RECIPES["int8"].bounds, **bounds)})

@@ -46,7 +46,7 @@ def exported_run(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempP
     out = tmp_path_factory.mktemp("exported") / "student"
     request = TrainConfig(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=2, batch_size=16)
     start_run(request, out, Listener(), "cpu")
-    export_model(str(out), with_int8=True, profile=load_profile("generic"))
+    export_model(str(out), precisions=["int8"], profile=load_profile("generic"))
     return out
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.candidates import Role, origin
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import Predictions
@@ -22,23 +21,25 @@ class ClassRow:
     label: str
     n: int
     """Number of images of the class."""
-    top1: Mapping[Role, float]
+    top1: Mapping[str, float]
     """Accuracy in [0, 1] by role; empty without labels."""
-    agreement: Mapping[Role, float]
+    agreement: Mapping[str, float]
     """Fraction of images in [0, 1] with the reference's prediction, by role."""
-    map_pearson: Mapping[Role, float]
+    map_pearson: Mapping[str, float]
     """Mean map correlation with the reference by role; NaN if all maps are constant."""
-    intervals: Mapping[str, Mapping[Role, Interval | None]]
+    intervals: Mapping[str, Mapping[str, Interval | None]]
     """95 % intervals by field name and role."""
 
 
 def class_rows(
-    predictions: Mapping[Role, Predictions],
-    pairs: Mapping[Role, tuple[Predictions, Predictions]],
-    pearson: Mapping[Role, NDArray[np.float64]],
+    predictions: Mapping[str, Predictions],
+    pairs: Mapping[str, tuple[Predictions, Predictions]],
+    pearson: Mapping[str, NDArray[np.float64]],
     targets: Integers | None,
     labels: Sequence[str],
-    shipped: Role,
+    *,
+    origin: str,
+    shipped: str,
 ) -> tuple[ClassRow, ...]:
     """Return one row per class with images, worst first: by the deployed file's accuracy, then by its maps.
 
@@ -46,14 +47,15 @@ def class_rows(
         predictions: predictions of every model.
         pairs: reference and candidate predictions, by candidate.
         pearson: map correlations of the candidates, `[N]`.
-        targets: int64 `[N]`, the target classes; None uses the predictions of the student or fp32 file.
+        targets: int64 `[N]`, the target classes; None uses the predictions of `origin`.
         labels: class names.
-        shipped: role of the deployed file.
+        origin: name of the model whose predictions all maps explain.
+        shipped: name of the deployed file.
     """
-    classes = agreement.top1(predictions[origin(predictions)].logits) if targets is None else targets
+    classes = agreement.top1(predictions[origin].logits) if targets is None else targets
     right = {} if targets is None else {role: agreement.top1(p.logits) == targets for role, p in predictions.items()}
     agrees = {role: agreement.agrees(a.logits, b.logits) for role, (a, b) in pairs.items()}
-    scores: dict[str, Mapping[Role, NDArray[np.float64]]] = {
+    scores: dict[str, Mapping[str, NDArray[np.float64]]] = {
         "top1": {role: hits.astype(np.float64) for role, hits in right.items()},
         "agreement": agrees,
         "map_pearson": pearson,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.candidates import Role
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
@@ -24,7 +23,7 @@ class Robustness:
 
     disturbance: str
     """Corruption and severity; a key of `ExportModality.corruptions`."""
-    role: Role
+    role: str
     top1: float | None
     """Top-1 accuracy in [0, 1]; None without labels."""
     agreement: float | None
@@ -42,7 +41,7 @@ class Robustness:
 
 def robustness(
     origin: TorchModel | Model,
-    files: Mapping[Role, Model],
+    files: Mapping[str, Model],
     samples: Sample,
     targets: Integers | None,
     corruptions: Mapping[str, Corruption],
@@ -54,7 +53,7 @@ def robustness(
 
     Args:
         origin: the PyTorch student, or the fp32 file, which then has no reference.
-        files: the fp32 file, and the int8 file if there is one.
+        files: model files by name.
         samples: preprocessed samples `[N, …]`.
         targets: int64 `[N]`, the target classes; None for unlabeled samples.
         corruptions: corruptions by name, see `ExportModality.corruptions`.
@@ -77,7 +76,7 @@ def robustness(
 
 def _row(
     name: str,
-    role: Role,
+    role: str,
     reference: Predictions | None,
     predictions: Predictions,
     clean: Predictions,

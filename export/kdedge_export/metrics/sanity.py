@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdedge_export.candidates import Role
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
@@ -42,7 +41,7 @@ class Sanity:
     """Effect of one change on the maps of one model."""
 
     test: Test
-    role: Role
+    role: str
     alike: float
     """Mean over images of the map similarity in [0, 1]: the correlation of the maps before and after, with negative
     values as 0, or the absolute value for another image. It is 1 if both maps are constant or the second is not finite,
@@ -54,7 +53,7 @@ class Sanity:
 
 
 def sanity(
-    models: Mapping[Role, TorchModel | Model],
+    models: Mapping[str, TorchModel | Model],
     images: Pixels,
     classes: Integers,
     progress: Callable[[int], None] = lambda _: None,
@@ -100,7 +99,7 @@ def _maps(model: TorchModel | Model, images: Pixels, classes: Integers) -> Float
     return maps
 
 
-def _row(test: Test, role: Role, pairs: list[tuple[Floats, Floats]]) -> Sanity:
+def _row(test: Test, role: str, pairs: list[tuple[Floats, Floats]]) -> Sanity:
     alike = np.mean([_alike(test, *pair) for pair in pairs], axis=0)
     pearson = np.mean([agreement.map_pearson(*pair) for pair in pairs], axis=0)
     intervals = {"alike": mean_interval(alike, SHARE), "pearson": mean_interval(pearson)}

@@ -17,19 +17,19 @@ from kdedge_runtime.util.timing import latencies_ms
 __all__ = ["make_feed", "open_session", "paired_latency_ms"]
 
 
-def open_session(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> ort.InferenceSession:
+def open_session(model: onnx.ModelProto, threads: int = 1, *, exact_sums: bool) -> ort.InferenceSession:
     """Open a graph on the CPU.
 
     Args:
         model: model of less than 2 GB.
         threads: number of intra-op threads.
-        exact_int8: True computes quantized operations with exact sums, for evaluation; False uses the machine's integer
+        exact_sums: True computes quantized operations with exact sums, for evaluation; False uses the machine's integer
             kernels, for timing.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
-    if exact_int8:
+    if exact_sums:
         use_exact_sums(options)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
@@ -40,14 +40,13 @@ def make_feed(
     """Return the inputs of a session: images, and the class to explain if it has that input.
 
     Args:
-        session: session with the input `image`.
+        session: session with an image input.
         images: uint8 RGB `[N, H, W, 3]` at the graph's size.
         class_index: class for all images; -1 explains each image's top-1 class.
     """
-    values: dict[str, NDArray[Any]] = {"image": images}
-    if any(item.name == "class_index" for item in session.get_inputs()):
-        values["class_index"] = np.array([class_index])
-    return values
+    return {
+        item.name: np.array([class_index]) if item.name == "class_index" else images for item in session.get_inputs()
+    }
 
 
 def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, runs: int = 30) -> tuple[float, ...]:

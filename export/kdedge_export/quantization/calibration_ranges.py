@@ -129,7 +129,7 @@ def values_of(
         images: uint8 RGB `[N, H, W, 3]`.
         progress: called with 1 after each image.
     """
-    session = open_session(_with_outputs(model, tensors), exact_int8=True)
+    session = open_session(_with_outputs(model, tensors), exact_sums=True)
     for image in images:
         yield dict(zip(tensors, session.run(tensors, make_feed(session, image[None])), strict=True))
         progress(1)

@@ -77,7 +77,7 @@ class FidelityEvaluator:
         return self._compare(*self._run(model, numbers), numbers)
 
     def _run(self, model: onnx.ModelProto, numbers: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
-        session = open_session(model, exact_int8=True)
+        session = open_session(model, exact_sums=True)
         has_map = any(item.name == "saliency_map" for item in session.get_outputs())
         wanted = ["logits", "saliency_map"] if has_map else ["logits"]
         predictions = [

@@ -126,11 +126,11 @@ def search(
         raise UsageError(
             "The model has no map, so there are no heatmaps to keep. Export it with a map, or omit --keep-heatmaps."
         )
-    reference = open_session(fp32, exact_int8=False)
+    reference = open_session(fp32, exact_sums=False)
 
     def measure(chosen: Collection[QuantizableLayer]) -> TradeoffPoint:
         model = build([name for layer in chosen for name in layer.nodes])
-        fp32_ms, latency_ms = paired_latency_ms([reference, open_session(model, exact_int8=False)], image)
+        fp32_ms, latency_ms = paired_latency_ms([reference, open_session(model, exact_sums=False)], image)
         names = tuple(layer.name for layer in layers if layer in chosen)
         return TradeoffPoint(names, model.ByteSize(), latency_ms, fp32_ms, evaluator.evaluate(model))
 

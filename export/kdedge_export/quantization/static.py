@@ -13,6 +13,12 @@ from kdedge_export.onnx_graph.session import open_session, paired_latency_ms
 from kdedge_export.quantization.calibration_ranges import METHODS, Range, clipped_range, observe
 from kdedge_export.quantization.fidelity import FidelityEvaluator
 from kdedge_export.quantization.mixed_precision import FidelityGoal, Tradeoff, search
+from kdedge_export.quantization.precision_recipe import (
+    ConversionInputs,
+    ConvertedGraph,
+    FidelityBounds,
+    PrecisionRecipe,
+)
 from kdedge_export.quantization.prepare import PreparedGraph, prepare_graph
 from kdedge_export.quantization.qdq import insert_quantization, observed_tensors
 from kdedge_export.quantization.quantizable_layers import layers_of
@@ -23,7 +29,7 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Quantized", "quantize"]
+__all__ = ["INT8", "Quantized", "quantize"]
 
 _TIMED_RUNS = 50
 _RANGES_CHOSEN_ON = 128
@@ -92,7 +98,7 @@ def quantize(
     tradeoff = search(graph.model, build, layers, evaluator, calibration[:1], goal or FidelityGoal(), progress)
     kept = set(tradeoff.chosen.float_layers)
     model = build([name for layer in layers if layer.name in kept for name in layer.nodes])
-    timed = [open_session(each, exact_int8=False) for each in (graph.model, model)]
+    timed = [open_session(each, exact_sums=False) for each in (graph.model, model)]
     fp32_ms, int8_ms = paired_latency_ms(timed, calibration[:1], runs=_TIMED_RUNS)
     found = tradeoff.chosen.fidelity
     note = {
@@ -110,6 +116,38 @@ def quantize(
     }
     int8_layers = tuple(layer.name for layer in layers if layer.name not in kept)
     return Quantized(model, note | asdict(recipe), tradeoff, int8_layers, ranges)
+
+
+def _convert(inputs: ConversionInputs) -> ConvertedGraph:
+    images = inputs.images
+    assert images is not None, "INT8 needs images"
+    quantized = quantize(
+        inputs.graph,
+        images.calibration,
+        images.held_out,
+        inputs.settings,
+        targets=images.targets,
+        goal=inputs.goal,
+        progress=inputs.progress,
+    )
+    return ConvertedGraph(quantized.model, quantized.note, quantized.tradeoff)
+
+
+INT8 = PrecisionRecipe(
+    "int8",
+    _convert,
+    FidelityBounds(
+        top1_drop_points=1.0,
+        agreement=0.90,
+        kl=0.1,
+        logits_distance=0.15,
+        map_pearson_mean=0.98,
+        map_pearson_p5=0.90,
+        map_scale_error=0.1,
+        other_map_pearson=0.9,
+    ),
+    needs_images=True,
+)
 
 
 def _choose_ranges(

@@ -1,7 +1,7 @@
 """Validation that an exported model keeps the student's predictions and saliency maps.
 
 ```python
-models = Models(student=deployed, fp32=model, int8=small)
+models = Models(student=deployed, fp32=model, converted={"int8": small})
 report, evidence = validate(models, ValidationSet(images, labels, targets))
 for line in checklist(report.checks):
     print(line)

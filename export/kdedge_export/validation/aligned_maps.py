@@ -102,7 +102,7 @@ class _Shown:
         present = {value.name for value in shown.graph.output}
         more = [name for name in dict.fromkeys(self._names) if name not in present]
         shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
-        self._session = open_session(shown, exact_int8=True)
+        self._session = open_session(shown, exact_sums=True)
 
     def values(self, image: Pixels, picked: int) -> list[tuple[bool, Tensor]]:
         """Return, for each such function in graph order, True for a pool, and its tensor."""

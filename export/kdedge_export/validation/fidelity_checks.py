@@ -1,14 +1,15 @@
 """Checks of a model file against the student: predictions, probabilities, and saliency maps of every class."""
 
-from kdedge_export.candidates import Role
 from kdedge_export.metrics.comparison import Comparison, MapComparison
 from kdedge_export.metrics.confidence import fewest_for_percentile
+from kdedge_export.quantization import FidelityBounds
 from kdedge_export.validation.check import Check, MeasuredSample, Outcome, Relation, Unit, check_sample, check_value
 from kdedge_export.validation.exactness import Exactness
 from kdedge_export.validation.float_tolerance import WorstCase
 from kdedge_export.validation.gates import NO_STUDENT, Gates
 from kdedge_export.validation.other_classes import OtherClasses
 from kdedge_runtime.diagnostics.default_class import DefaultClass
+from kdedge_runtime.precision import FP32
 
 __all__ = ["check_comparison", "check_default_class", "check_other_classes", "inapplicable_fp32_checks"]
 
@@ -21,25 +22,24 @@ _FP32_NAMES: tuple[tuple[str, str, Unit], ...] = (
 )
 _AGREEMENT = "fp32_agreement", "fp32 top-1 agreement"
 _OTHER_CLASSES = "fp32_other_map_error", "fp32 map error, other classes"
-_MAP_UNITS: tuple[tuple[Relation, Unit], ...] = ((">=", "correlation"), (">=", "correlation"), ("<=", "share"))
 
 
 def check_comparison(
-    role: Role, comparison: Comparison, gates: Gates, exact: Exactness | None = None, ties: int = 0
+    role: str, comparison: Comparison, gates: Gates, exact: Exactness | None = None, ties: int = 0
 ) -> tuple[Check, ...]:
     """Check a model file by its comparison with its reference.
 
     Args:
-        role: `fp32` or `int8`; other models have no checks.
+        role: name of the file's precision; other models have no checks.
         comparison: comparison of the file with its reference.
         gates: the bounds.
         exact: decisive images of the fp32 file, if the rounding error was measured; None checks the comparison alone.
         ties: number of images on which the fp32 prediction differs by rounding alone, which count as agreement.
     """
-    if role == "fp32":
+    if role == FP32.name:
         return _check_fp32(comparison, gates, exact, ties)
-    if role == "int8":
-        return (*_check_int8_predictions(comparison, gates), *_check_int8_maps(comparison, gates))
+    if (bounds := gates.precisions.get(role)) is not None:
+        return (*_check_predictions(role, comparison, bounds), *_check_maps(role, comparison, bounds))
     return ()
 
 
@@ -59,7 +59,7 @@ def inapplicable_fp32_checks(gates: Gates) -> tuple[Check, ...]:
     )
 
 
-def check_default_class(role: Role, found: DefaultClass | None) -> Check:
+def check_default_class(role: str, found: DefaultClass | None) -> Check:
     """Check the map returned when no class is requested, the default on a device.
 
     Args:
@@ -72,25 +72,25 @@ def check_default_class(role: Role, found: DefaultClass | None) -> Check:
     return check_value(key, name, found.kept / found.images, ">=", 1.0, "share", found.fault)
 
 
-def check_other_classes(role: Role, found: OtherClasses | None, gates: Gates, why_not: str) -> Check:
+def check_other_classes(role: str, found: OtherClasses | None, gates: Gates, why_not: str) -> Check:
     """Check a file's maps of classes other than the top-1 class.
 
     This tests the graph and not the rounding error on unseen images, so the value is checked without an interval.
 
     Args:
-        role: `fp32` or `int8`.
+        role: name of the file's precision.
         found: the comparison; None if there is none.
         gates: the bounds.
         why_not: reason why there is none.
     """
-    if role == "fp32":
+    if role == FP32.name:
         key, name = _OTHER_CLASSES
         if found is None or found.fp32_error is None:
             return check_value(key, name, None, "<=", gates.fp32_map_error, "error", why_not)
         return _check_hardest(key, name, found.fp32_error)
-    key, name = "int8_other_map_pearson", "int8 map Pearson, other classes"
-    measured = None if found is None else found.int8_pearson
-    return check_value(key, name, measured, ">=", gates.int8_other_map_pearson, "correlation", why_not)
+    measured, bound = None if found is None else found.pearson.get(role), gates.precisions[role].other_map_pearson
+    name = f"{role} map Pearson, other classes"
+    return check_value(f"{role}_other_map_pearson", name, measured, ">=", bound, "correlation", why_not)
 
 
 def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, ties: int) -> tuple[Check, ...]:
@@ -130,45 +130,42 @@ def _check_hardest(key: str, name: str, decisive: WorstCase, unit: Unit = "error
     return Check(key, name, decisive.error, "<=", decisive.bound, unit, decisive.outcome, reason=reason)
 
 
-def _check_int8_predictions(comparison: Comparison, gates: Gates) -> list[Check]:
+def _check_predictions(role: str, comparison: Comparison, bounds: FidelityBounds) -> list[Check]:
     n, intervals = comparison.n, comparison.intervals
     drop = MeasuredSample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
-    key, bound = "int8_top1_drop_points", gates.int8_top1_drop_points
+    key, bound = f"{role}_top1_drop_points", bounds.top1_drop_points
     unlabeled = "the images have no labels" if drop.measured is None else None
-    checks = [check_sample(key, "int8 top-1 drop", drop, "<=", bound, "points", unlabeled)]
+    checks = [check_sample(key, f"{role} top-1 drop", drop, "<=", bound, "points", unlabeled)]
     if drop.measured is None:
         kept = MeasuredSample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
-        bound = gates.int8_agreement
-        checks.append(check_sample("int8_agreement", "int8 top-1 agreement", kept, ">=", bound, "share"))
+        bound = bounds.agreement
+        checks.append(check_sample(f"{role}_agreement", f"{role} top-1 agreement", kept, ">=", bound, "share"))
     kl = MeasuredSample(comparison.kl_capped, intervals["kl_capped"], n, n, worst=1.0)
-    checks.append(check_sample("int8_kl", "int8 KL divergence, mean", kl, "<=", gates.int8_kl, "nats"))
+    checks.append(check_sample(f"{role}_kl", f"{role} KL divergence, mean", kl, "<=", bounds.kl, "nats"))
     away = MeasuredSample(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
-    key, bound = "int8_logits_distance", gates.int8_logits_distance
-    checks.append(check_sample(key, "int8 logits distance, mean", away, "<=", bound, "share"))
+    key, bound = f"{role}_logits_distance", bounds.logits_distance
+    checks.append(check_sample(key, f"{role} logits distance, mean", away, "<=", bound, "share"))
     return checks
 
 
-def _check_int8_maps(comparison: Comparison, gates: Gates) -> list[Check]:
+def _check_maps(role: str, comparison: Comparison, bounds: FidelityBounds) -> list[Check]:
     maps, n = comparison.maps, comparison.n
-    named = (
-        ("int8_map_pearson_mean", "int8 map Pearson, mean"),
-        ("int8_map_pearson_p5", "int8 map Pearson, 5th percentile"),
-        ("int8_map_scale_error", "int8 map scale error, mean"),
+    named: tuple[tuple[str, str, float, Relation, Unit], ...] = (
+        (f"{role}_map_pearson_mean", f"{role} map Pearson, mean", bounds.map_pearson_mean, ">=", "correlation"),
+        (f"{role}_map_pearson_p5", f"{role} map Pearson, 5th percentile", bounds.map_pearson_p5, ">=", "correlation"),
+        (f"{role}_map_scale_error", f"{role} map scale error, mean", bounds.map_scale_error, "<=", "share"),
     )
-    bounds = gates.int8_map_pearson_mean, gates.int8_map_pearson_p5, gates.int8_map_scale_error
     if maps is None:
         reason = _LOST_MAP if comparison.lost_map else _NO_MAP
         outcome: Outcome = "failed" if comparison.lost_map else "not measured"
         return [
             Check(key, name, None, relation, bound, unit, outcome, reason=reason)
-            for (key, name), bound, (relation, unit) in zip(named, bounds, _MAP_UNITS, strict=True)
+            for key, name, bound, relation, unit in named
         ]
     constant = None if maps.defined else "every map is constant"
     return [
         check_sample(key, name, sample, relation, bound, unit, constant)
-        for (key, name), bound, (relation, unit), sample in zip(
-            named, bounds, _MAP_UNITS, _map_samples(maps, n), strict=True
-        )
+        for (key, name, bound, relation, unit), sample in zip(named, _map_samples(maps, n), strict=True)
     ]
 
 

@@ -9,14 +9,14 @@ interval.
 Checks of predictions and maps against the student are in `fidelity_checks`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Literal
 
-from kdedge_export.candidates import Role
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
 from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, Test
+from kdedge_export.quantization import RECIPES, FidelityBounds
 from kdedge_export.validation.check import Check, MeasuredSample, Unit, check_sample, check_value
 from kdedge_export.validation.float_tolerance import CEILING
 from kdedge_export.validation.footprint import Footprint
@@ -55,23 +55,10 @@ class Gates:
     """Largest KL divergence of any image's softmax from the student's, in nats."""
     fp32_rounding: float = CEILING
     """Largest error of an image's logits or map that float32 rounding may explain."""
-    int8_top1_drop_points: float = 1.0
-    """Largest accuracy drop of int8, in percentage points."""
-    int8_agreement: float = 0.90
-    """Minimum fraction of images in [0, 1] with the student's prediction; checked only without labels."""
-    int8_kl: float = 0.1
-    """Largest mean KL divergence of the softmax from the student's, in nats, each image capped at 1."""
-    int8_logits_distance: float = 0.15
-    """Largest mean distance of the logits from the student's (`agreement.distance`); 0.15 is an error of 35 % of their
-    norm."""
-    int8_map_pearson_mean: float = 0.98
-    int8_map_pearson_p5: float = 0.90
-    """Minimum 5th percentile of the map correlation, since a good mean may hide a bad tail."""
-    int8_map_scale_error: float = 0.1
-    """Largest mean scale error of the maps, in [0, 1] (`agreement.scale_error`)."""
-    int8_other_map_pearson: float = 0.9
-    """Minimum mean correlation of maps of classes other than the top-1 class; a graph that mixes up classes scores far
-    lower."""
+    precisions: Mapping[str, FidelityBounds] = field(
+        default_factory=lambda: {name: recipe.bounds for name, recipe in RECIPES.items()}
+    )
+    """Bounds of the other files by precision; the default takes those of the recipes."""
     map_margin: float = 0.0
     """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
     map_stays: float = 0.98
@@ -79,7 +66,7 @@ class Gates:
     reach up to 0.91 (Grad-CAM++ and LayerCAM with random heads); a fixed spot with 2 % noise scores 0.995."""
 
 
-def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[str]) -> Check:
+def check_labels(role: str, expected: Sequence[str] | None, labels: Sequence[str]) -> Check:
     """Check the order of class names in a model file; wrong order gives correct predictions wrong names.
 
     Args:
@@ -96,7 +83,7 @@ def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[st
     return check_value(key, name, share, ">=", 1.0, "share", odd)
 
 
-def check_input(role: Role, expected: InputSpec | None, stated: InputSpec) -> Check:
+def check_input(role: str, expected: InputSpec | None, stated: InputSpec) -> Check:
     """Check the input specification in a model file, for images size, resizing and normalization: as in training.
 
     The device preprocesses samples as the file specifies. Preprocessing that differs from training lowers accuracy
@@ -134,7 +121,7 @@ def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
     return check_sample(key, name, alike, "<=", gates.map_stays, "correlation")
 
 
-def check_unchanged(role: Role, test: Literal["class", "image"], gates: Gates) -> Check:
+def check_unchanged(role: str, test: Literal["class", "image"], gates: Gates) -> Check:
     """Return the check of a change that is impossible with a single class or a single image."""
     key, name = _named(role, test)
     if test == "class":
@@ -143,7 +130,7 @@ def check_unchanged(role: Role, test: Literal["class", "image"], gates: Gates) -
     return Check(key, name, None, "<=", gates.map_stays, "correlation", "inconclusive", images_needed=2, reason=reason)
 
 
-def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gates) -> tuple[Check, ...]:
+def check_faithfulness(role: str, margin: Faithfulness, images: int, gates: Gates) -> tuple[Check, ...]:
     """Check that the deployed file's maps are more faithful than random maps; empty with too few images.
 
     An export preserves a wrong map, so that every comparison with the student passes. This check does not depend on the
@@ -163,7 +150,7 @@ def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gat
     return (check_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
 
 
-def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
+def check_budgets(role: str, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
     """Check a model file against its device's budgets; unlimited quantities give no check.
 
     Args:
@@ -184,5 +171,5 @@ def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[C
     )
 
 
-def _named(role: Role, test: Test) -> tuple[str, str]:
+def _named(role: str, test: Test) -> tuple[str, str]:
     return f"{role}_map_follows_{test}", f"{role} map similarity to {_TESTS[test]}"

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.candidates import Role
+from kdedge_export.candidates import STUDENT, TEACHER, file_candidates
 from kdedge_export.metrics.torch_predictions import TorchModel
 from kdedge_export.validation.footprint import Footprint
 from kdedge_export.validation.report import Data
 from kdedge_runtime import Model
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.precision import FP32, precision_named
 from kdedge_runtime.util.arrays import Integers, Pixels
 
 __all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
@@ -36,23 +38,28 @@ class Models:
     student: TorchModel | None
     """Exported PyTorch module, from `wrap_for_export`; None for a file of another framework."""
     fp32: Model
-    int8: Model | None = None
+    converted: Mapping[str, Model] = field(default_factory=dict)
+    """Files in other precisions, by the name of the precision."""
     teacher: TorchModel | Model | None = None
     """Teacher of the student, if available; it takes the same pixels."""
     trained_input: InputSpec | None = None
     """Input specification from training, which the files must match; None skips the check."""
-    origins: Mapping[Role, Origin] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
-    def by_role(self) -> dict[Role, TorchModel | Model]:
-        """Models that are present, from teacher to int8."""
-        roles: dict[Role, TorchModel | Model | None] = {
-            "teacher": self.teacher,
-            "student": self.student,
-            "fp32": self.fp32,
-            "int8": self.int8,
+    def by_candidate(self) -> dict[Candidate, TorchModel | Model]:
+        """Models that are present: teacher, student, and the files from the most to the least exact.
+
+        Raises:
+            UsageError: there is no precision of that name.
+        """
+        modules = {TEACHER: self.teacher, STUDENT: self.student}
+        files = {
+            Candidate(name, precision_named(name), file.path): file
+            for name, file in ({FP32.name: self.fp32} | dict(self.converted)).items()
         }
-        return {role: model for role, model in roles.items() if model is not None}
+        present = {candidate: model for candidate, model in modules.items() if model is not None}
+        return present | {candidate: files[candidate] for candidate in file_candidates(files)}
 
 
 @dataclass(frozen=True)
@@ -101,5 +108,5 @@ class Deployment:
     device: str | None = None
     budgets: Budgets = field(default_factory=Budgets)
     """Limits of the device."""
-    footprints: Mapping[Role, Footprint] = field(default_factory=dict)
+    footprints: Mapping[str, Footprint] = field(default_factory=dict)
     """Measured size and cost of the files."""

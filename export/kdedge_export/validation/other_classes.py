@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.candidates import Role
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
 from kdedge_export.validation.exactness import Bounds, measure_exactness
 from kdedge_export.validation.float_tolerance import WorstCase
 from kdedge_runtime import Model
+from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.arrays import Integers, Pixels
 
 __all__ = ["OTHER_CLASS_IMAGES", "OtherClasses", "compare_other_classes", "other_classes"]
@@ -27,8 +27,8 @@ class OtherClasses:
     images: int
     fp32_error: WorstCase | None
     """Map error of the fp32 file; None if the maps cannot be compared or the fp32 file is the reference."""
-    int8_pearson: float | None
-    """Mean map correlation of the int8 file; None without an int8 file or a map."""
+    pearson: Mapping[str, float]
+    """Mean map correlation of the other files by name; files without a map are missing."""
 
 
 def other_classes(top: Integers, count: int) -> Integers:
@@ -43,7 +43,7 @@ def other_classes(top: Integers, count: int) -> Integers:
 
 def compare_other_classes(
     reference: TorchModel | Model,
-    files: Mapping[Role, Model],
+    files: Mapping[str, Model],
     images: Pixels,
     top: Integers,
     count: int,
@@ -53,7 +53,7 @@ def compare_other_classes(
 
     Args:
         reference: the exported module, with a map; or the fp32 file itself.
-        files: the fp32 file, and the int8 file if there is one.
+        files: model files by name.
         images: uint8 RGB `[N, H, W, 3]`.
         top: int64 `[N]`, the reference's predictions.
         count: number of classes, 2 or more.
@@ -62,9 +62,12 @@ def compare_other_classes(
     requested = other_classes(top, count)
     ours, error = predict(reference, images, requested), None
     if not isinstance(reference, Model):
-        theirs = predict(files["fp32"], images, requested)
-        error = measure_exactness(reference, files["fp32"], images, ours, theirs, bounds).maps
-    pearson = None
-    if "int8" in files and (scores := pair_pearson(ours, predict(files["int8"], images, requested))) is not None:
-        pearson = None if np.isnan(scores).all() else agreement.mean(scores)
+        theirs = predict(files[FP32.name], images, requested)
+        error = measure_exactness(reference, files[FP32.name], images, ours, theirs, bounds).maps
+    pearson = {}
+    for name, file in files.items():
+        if name == FP32.name or (scores := pair_pearson(ours, predict(file, images, requested))) is None:
+            continue
+        if not np.isnan(scores).all():
+            pearson[name] = agreement.mean(scores)
     return OtherClasses(len(images), error, pearson)

@@ -21,7 +21,7 @@ from typing import Any
 import onnxruntime
 
 import kdedge_export
-from kdedge_export.candidates import Role, origin, reference, shipped
+from kdedge_export.candidates import origin, reference, shipped
 from kdedge_export.metrics.calibration import Calibration
 from kdedge_export.metrics.comparison import Comparison
 from kdedge_export.metrics.confidence import Interval
@@ -34,6 +34,7 @@ from kdedge_export.validation.check import Check, applicable, verdict
 from kdedge_export.validation.exactness import AlignedImage
 from kdedge_export.validation.footprint import Footprint
 from kdedge_export.validation.sampled_metrics import Sampled
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.int8_arithmetic import Arithmetic
 from kdedge_runtime.util.files import atomic_write, file_sha256
@@ -95,15 +96,18 @@ class ValidationReport:
     data: Data
     images: int
     labeled: bool
-    models: Mapping[Role, ModelFacts]
-    comparisons: Mapping[Role, Comparison]
-    """Comparisons by candidate, each with `kdedge_export.candidates.reference`."""
+    candidates: tuple[Candidate, ...]
+    """Models: teacher, student, and the files from the most to the least exact, as far as present."""
+    models: Mapping[str, ModelFacts]
+    """Description of each candidate, by name."""
+    comparisons: Mapping[str, Comparison]
+    """Comparisons by name of the candidate, each with `kdedge_export.candidates.reference`."""
     checks: tuple[Check, ...]
     aligned: tuple[AlignedImage, ...] = ()
     """Images whose fp32 map error was computed with moved units; `comparisons` use the unmodified maps."""
     classes: tuple[ClassRow, ...] = ()
     """Per-class results, worst first."""
-    calibration: Mapping[Role, Calibration] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
     """Calibration by role; empty without labels."""
     sanity: Sampled[tuple[Sanity, ...]] | None = None
     localization: Sampled[dict[str, Localization]] | None = None
@@ -112,7 +116,7 @@ class ValidationReport:
     """Faithfulness by role or baseline; None if skipped or without maps."""
     robustness: Sampled[tuple[Robustness, ...]] | None = None
     """Robustness; None if skipped."""
-    footprints: Mapping[Role, Footprint] = field(default_factory=dict)
+    footprints: Mapping[str, Footprint] = field(default_factory=dict)
     device: str | None = None
     """Name of the device profile whose budgets were checked."""
     quick: bool = False
@@ -133,21 +137,29 @@ class ValidationReport:
         return all(check.passed is not None for check in applicable(self.checks))
 
     @property
-    def origin(self) -> Role:
-        """Role whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
-        return origin(self.models)
+    def origin(self) -> Candidate:
+        """Model whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
+        return origin(self.candidates)
 
     @property
-    def shipped(self) -> Role:
-        """Role of the deployed file: int8 if present, else fp32."""
-        return shipped(self.models)
+    def shipped(self) -> Candidate:
+        """Model file to deploy, that of the least exact precision."""
+        return shipped(self.candidates)
+
+    @property
+    def references(self) -> dict[str, Candidate | None]:
+        """Reference of each candidate, by name; None if it has none."""
+        return {candidate.name: reference(candidate, self.candidates) for candidate in self.candidates}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values, as described by `report.schema.json`."""
         values = {"schema": SCHEMA, "passed": self.passed} | asdict(self)
+        for candidate in values.pop("candidates"):
+            precision = candidate["precision"]
+            values["models"][candidate["name"]]["precision"] = None if precision is None else precision["name"]
+        references = {name: None if found is None else found.name for name, found in self.references.items()}
         values["comparisons"] = {
-            role: {"reference": reference(role, self.models)} | asdict(compared)
-            for role, compared in self.comparisons.items()
+            name: {"reference": references[name]} | asdict(compared) for name, compared in self.comparisons.items()
         }
         values["checks"] = [{"passed": check.passed} | asdict(check) for check in self.checks]
         finite: dict[str, Any] = _finite(values)

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.candidates import Role, origin
+from kdedge_export.candidates import STUDENT, TEACHER, origin, shipped
 from kdedge_export.metrics.calibration import Calibration, calibration
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
 from kdedge_export.metrics.localization import Localization, localize_all
@@ -19,7 +19,9 @@ from kdedge_export.modalities import modality_of
 from kdedge_export.validation.exactness import Bounds
 from kdedge_export.validation.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_runtime import Model
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -54,22 +56,36 @@ class Sampled(Generic[Rows]):
 class MeasuredModel:
     """Models and images under validation, with the models' predictions for all images."""
 
-    models: Mapping[Role, TorchModel | Model]
-    predictions: Mapping[Role, Predictions]
+    models: Mapping[Candidate, TorchModel | Model]
+    predictions: Mapping[str, Predictions]
+    """Predictions by name."""
     images: Pixels
     targets: Integers | None
-    shipped: Role
     progress: ProgressCallback
 
     @property
-    def files(self) -> dict[Role, Model]:
-        """Models that are files."""
-        return {role: model for role, model in self.models.items() if role != "teacher" and isinstance(model, Model)}
+    def by_name(self) -> dict[str, TorchModel | Model]:
+        """Models by name."""
+        return {candidate.name: model for candidate, model in self.models.items()}
 
     @property
-    def origin(self) -> Role:
-        """Role whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
-        return origin(self.models)
+    def files(self) -> dict[str, Model]:
+        """Exported files by name."""
+        return {
+            candidate.name: model
+            for candidate, model in self.models.items()
+            if candidate.precision is not None and isinstance(model, Model)
+        }
+
+    @property
+    def origin(self) -> str:
+        """Name of the model whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
+        return origin(self.models).name
+
+    @property
+    def shipped(self) -> str:
+        """Name of the deployed file, that of the least exact precision."""
+        return shipped(self.models).name
 
     @property
     def shipped_file(self) -> Model:
@@ -82,10 +98,11 @@ class MeasuredModel:
         return self.shipped_file.metadata.input
 
     @property
-    def shifts(self) -> dict[Role, tuple[float, float]]:
+    def shifts(self) -> dict[str, tuple[float, float]]:
         """Displacement of each model's maps from its file's metadata, in map positions; unknown for a teacher."""
         of_files = {role: file.metadata.outputs.display.shift for role, file in self.files.items()}
-        return {role: of_files.get(role, of_files["fp32"]) for role in self.models if role != "teacher"}
+        fp32 = of_files[FP32.name]
+        return {each.name: of_files.get(each.name, fp32) for each in self.models if each != TEACHER}
 
     def sample(self, most: int) -> Integers:
         """Return at most `most` evenly spaced image indices."""
@@ -98,8 +115,8 @@ class MeasuredModel:
 
 
 def measure_calibration(
-    subject: MeasuredModel, held_out: Flags | None, temperatures: Mapping[Role, float]
-) -> dict[Role, Calibration]:
+    subject: MeasuredModel, held_out: Flags | None, temperatures: Mapping[str, float]
+) -> dict[str, Calibration]:
     """Compute every model's calibration on images not used to fit the temperature; empty without labels."""
     if subject.targets is None:
         return {}
@@ -114,10 +131,10 @@ def measure_calibration(
 
 def measure_sanity(subject: MeasuredModel) -> Sampled[tuple[Sanity, ...]] | None:
     """Run the sanity checks on the student's and the files' maps; None if the deployed file has none."""
-    models: dict[Role, TorchModel | Model] = {
+    models = {
         role: model
-        for role, model in subject.models.items()
-        if role != "teacher" and subject.predictions[role].maps is not None
+        for role, model in subject.by_name.items()
+        if role != TEACHER.name and subject.predictions[role].maps is not None
     }
     chosen = subject.sample(SANE_IMAGES)
     if subject.predictions[subject.shipped].maps is None:
@@ -129,9 +146,9 @@ def measure_sanity(subject: MeasuredModel) -> Sampled[tuple[Sanity, ...]] | None
 
 def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
     """Compare the files' maps of another class with the reference; None without another class or a map."""
-    reference, found = subject.models[subject.origin], subject.predictions[subject.origin]
+    reference, found = subject.by_name[subject.origin], subject.predictions[subject.origin]
     count = found.logits.shape[1]
-    if count < 2 or found.maps is None or subject.predictions["fp32"].maps is None:
+    if count < 2 or found.maps is None or subject.predictions[FP32.name].maps is None:
         return None
     chosen = subject.sample(OTHER_CLASS_IMAGES)
     advance = subject.start_step("maps of other classes", 1)
@@ -168,7 +185,7 @@ def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulne
     maps = {
         role: found.maps
         for role, found in subject.predictions.items()
-        if role != "student" and found.maps is not None  # the fp32 file's maps are the same
+        if role != STUDENT.name and found.maps is not None  # the fp32 file's maps are the same
     }
     if subject.predictions[subject.shipped].maps is None:
         return None
@@ -189,7 +206,7 @@ def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]
     corruptions = modality_of(subject.input).corruptions
     advance = subject.start_step("robustness", len(corruptions))
     rows = robustness(
-        subject.models[subject.origin], subject.files, subject.images[chosen], targets, corruptions, advance
+        subject.by_name[subject.origin], subject.files, subject.images[chosen], targets, corruptions, advance
     )
     return Sampled(len(chosen), rows)
 
@@ -201,7 +218,7 @@ def _references(subject: MeasuredModel, chosen: Integers, maps: Mapping[str, Flo
     return {name: area_mean(each, *size) for name, each in baselines.items()}
 
 
-def _maps_of_the_right_class(subject: MeasuredModel, role: Role, found: Predictions, chosen: Integers) -> Floats:
+def _maps_of_the_right_class(subject: MeasuredModel, role: str, found: Predictions, chosen: Integers) -> Floats:
     assert found.maps is not None
     maps = found.maps[chosen].copy()
     if subject.targets is None:
@@ -209,7 +226,7 @@ def _maps_of_the_right_class(subject: MeasuredModel, role: Role, found: Predicti
     # Most maps already explain the target class.
     wrong = np.flatnonzero(found.explained_class[chosen] != subject.targets[chosen])
     if len(wrong):
-        again = predict(subject.models[role], subject.images[chosen[wrong]], subject.targets[chosen[wrong]]).maps
+        again = predict(subject.by_name[role], subject.images[chosen[wrong]], subject.targets[chosen[wrong]]).maps
         assert again is not None
         maps[wrong] = again
     return maps

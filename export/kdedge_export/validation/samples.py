@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.candidates import Role, origin, shipped
+from kdedge_export.candidates import origin, shipped
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_export.modalities import ExportModality
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.util.arrays import Floats, Integers
 
@@ -27,28 +28,30 @@ class SampleGallery:
     labels: tuple[str, ...]
     names: tuple[str, ...]
     """Name of each image: a path relative to the dataset."""
-    predictions: Mapping[Role, Predictions]
-    """Predictions by role, in the order teacher, student, fp32, int8, as far as present."""
-    probabilities: Mapping[Role, Floats]
+    candidates: tuple[Candidate, ...]
+    """Models: teacher, student, and the files from the most to the least exact, as far as present."""
+    predictions: Mapping[str, Predictions]
+    """Predictions by name, in the order of the candidates."""
+    probabilities: Mapping[str, Floats]
     """Probabilities `[N, K]` of each model, at the temperature stored in its file."""
-    pearson: Mapping[Role, NDArray[np.float64]]
+    pearson: Mapping[str, NDArray[np.float64]]
     """Correlation of each candidate's maps with its reference's, `[N]` (see
     `kdedge_export.metrics.comparison.pair_pearson`). Candidates without a map are missing."""
 
-    shifts: Mapping[Role, tuple[float, float]]
+    shifts: Mapping[str, tuple[float, float]]
     """Displacement of each model's maps, in map positions (`MapDisplay.shift`); missing if unknown."""
 
     @property
     def explained_class(self) -> Integers:
         """`[N]`, the class that all maps explain: the top-1 class of `origin`."""
-        return self.predictions[self.origin].explained_class
+        return self.predictions[self.origin.name].explained_class
 
     @property
-    def origin(self) -> Role:
-        """Role whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
-        return origin(self.predictions)
+    def origin(self) -> Candidate:
+        """Model whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
+        return origin(self.candidates)
 
     @property
-    def shipped(self) -> Role:
-        """Role of the deployed file: int8 if present, else fp32."""
-        return shipped(self.predictions)
+    def shipped(self) -> Candidate:
+        """Model file to deploy, that of the least exact precision."""
+        return shipped(self.candidates)

@@ -63,14 +63,14 @@ def outcome_words(check: Check) -> str:
     return f"INCONCLUSIVE {check.reason}" if check.outcome == "inconclusive" else ""
 
 
-def plain_speed(fp32_ms: float, int8_ms: float, where: str) -> str:
-    """Describe the int8 speedup, such as `int8 is 1.50 times as fast as fp32 here (2.00 vs 3.00 ms)`."""
-    ratio, figures = fp32_ms / int8_ms, f"({int8_ms:.2f} vs {fp32_ms:.2f} ms)"
+def plain_speed(name: str, fp32_ms: float, own_ms: float, where: str) -> str:
+    """Describe the speedup of a precision, such as `int8 is 1.50 times as fast as fp32 here (2.00 vs 3.00 ms)`."""
+    ratio, figures = fp32_ms / own_ms, f"({own_ms:.2f} vs {fp32_ms:.2f} ms)"
     if ratio >= 1.05:
-        return f"int8 is {ratio:.2f} times as fast as fp32 {where} {figures}."
+        return f"{name} is {ratio:.2f} times as fast as fp32 {where} {figures}."
     if ratio > 0.95:
-        return f"int8 is not faster than fp32 {where} {figures}: it saves space, not time."
-    return f"int8 is slower than fp32 {where} {figures}: run the fp32 file there."
+        return f"{name} is not faster than fp32 {where} {figures}: it saves space, not time."
+    return f"{name} is slower than fp32 {where} {figures}: run the fp32 file there."
 
 
 _FEWEST_DIGITS: dict[Unit, int] = {

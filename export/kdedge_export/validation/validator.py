@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from kdedge_export.candidates import TITLES, Role, origin, reference, shipped
+from kdedge_export.candidates import STUDENT, TEACHER, origin, reference
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import Comparison, compare, pair_pearson
 from kdedge_export.metrics.confidence import SHARE, mean_interval
@@ -45,9 +45,11 @@ from kdedge_export.validation.sampled_metrics import (
 from kdedge_export.validation.samples import SampleGallery
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime import Model
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.diagnostics.default_class import run_without_class
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.arrays import Integers, Pixels, softmax
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -73,7 +75,7 @@ def validate(
 
     Every model sees the same pixels and explains the same class of each image, the PyTorch student's top-1 class; the
     raw maps are compared. Without a student, as for a model file from another framework, it is the fp32 file's top-1
-    class. The int8 file is then compared with the fp32 file, and comparisons with PyTorch do not apply.
+    class. The other files are then compared with the fp32 file, and comparisons with PyTorch do not apply.
 
     Args:
         models: models to validate.
@@ -92,24 +94,24 @@ def validate(
     """
     gates, deployment = gates or Gates(), deployment or Deployment()
     images, targets, labels, fp32 = data.images, data.targets, data.labels, models.fp32
-    requested = models.by_role
+    requested = models.by_candidate
     predictions = _predict_all(requested, images, labels, progress)
     pairs = {
-        role: (predictions[against], found)
-        for role, found in predictions.items()
-        if (against := reference(role, predictions)) is not None
+        candidate.name: (predictions[against.name], predictions[candidate.name])
+        for candidate in requested
+        if (against := reference(candidate, requested)) is not None
     }
     bounds = Bounds(gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error, gates.fp32_rounding)
     exact, ties = None, 0
     if models.student is not None:
-        ours, theirs = pairs["fp32"]
+        ours, theirs = pairs[FP32.name]
         exact = measure_exactness(models.student, fp32, images, ours, theirs, bounds)
         ties = is_tied(models.student, images, ours, theirs, gates.fp32_rounding)
     aligned = () if exact is None else exact.aligned
     comparisons = {role: compare(against, candidate, targets) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
-    temperatures = {role: _temperature(role, model, fp32) for role, model in requested.items()}
-    subject = MeasuredModel(requested, predictions, images, targets, shipped(requested), progress)
+    temperatures = {each.name: _temperature(each, model, fp32) for each, model in requested.items()}
+    subject = MeasuredModel(requested, predictions, images, targets, progress)
     sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
     ships = subject.shipped
     checks = [
@@ -127,13 +129,14 @@ def validate(
         data=data.source,
         images=len(images),
         labeled=targets is not None,
+        candidates=tuple(requested),
         models={
             role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets)
-            for role, model in requested.items()
+            for role, model in subject.by_name.items()
         },
         comparisons=comparisons,
         checks=tuple(checks),
-        classes=class_rows(predictions, pairs, pearson, targets, labels, ships),
+        classes=class_rows(predictions, pairs, pearson, targets, labels, origin=subject.origin, shipped=ships),
         calibration=measure_calibration(subject, data.held_out, temperatures),
         sanity=sound,
         localization=None if data.masks is None else measure_localization(subject, data.masks),
@@ -143,13 +146,14 @@ def validate(
         device=deployment.device,
         quick=quick,
         aligned=aligned,
-        notes=(*notes, *_rounding_notes(ties, aligned, data, models.int8)),
+        notes=(*notes, *_rounding_notes(ties, aligned, data, subject.files)),
     )
     evidence = SampleGallery(
         modality=modality_of(fp32.metadata.input),
         images=images,
         targets=targets,
         labels=tuple(labels),
+        candidates=tuple(requested),
         names=tuple(data.names or (f"image {number}" for number in range(len(images)))),
         predictions=predictions,
         probabilities={role: softmax(found.logits / temperatures[role]) for role, found in predictions.items()},
@@ -169,7 +173,9 @@ def write_report(report: ValidationReport, evidence: SampleGallery, folder: Path
     return page, document
 
 
-def _rounding_notes(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8: Model | None) -> list[str]:
+def _rounding_notes(
+    ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, files: Mapping[str, Model]
+) -> list[str]:
     """Return notes on differences caused only by rounding, and on kernels that saturate."""
     notes = []
     if ties:
@@ -186,34 +192,34 @@ def _rounding_notes(ties: int, aligned: Sequence[AlignedImage], data: Validation
             f"by up to {worst.raw_error:.1e} of their range (Pearson {worst.raw_pearson:.6f}); with moved units by "
             f"{worst.error:.1e} ({worst.pearson:.6f})"
         )
-    if int8 is not None and (saturated := saturation_note(int8.metadata.quantization)):
-        notes.append(saturated)
-    return notes
+    saturated = (saturation_note(file.metadata.quantization) for file in files.values())
+    return notes + [note for note in saturated if note is not None]
 
 
 def _predict_all(
-    models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: ProgressCallback
-) -> dict[Role, Predictions]:
+    models: Mapping[Candidate, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: ProgressCallback
+) -> dict[str, Predictions]:
     """Predict with every model in the order of `models`, explaining the source model's top-1 classes."""
 
-    def predict_with(role: Role, classes: Integers | None) -> Predictions:
-        progress(TITLES[role], 0, len(images))
-        found = predict(models[role], images, classes, progress=lambda done: progress(TITLES[role], done, len(images)))
+    def predict_with(candidate: Candidate, classes: Integers | None) -> Predictions:
+        title, model = candidate.title, models[candidate]
+        progress(title, 0, len(images))
+        found = predict(model, images, classes, progress=lambda done: progress(title, done, len(images)))
         if found.logits.shape[1] != len(labels):
             raise DataError(
-                f"{TITLES[role]} has {found.logits.shape[1]} classes but the data has {len(labels)} labels. "
+                f"{title} has {found.logits.shape[1]} classes but the data has {len(labels)} labels. "
                 "Validate on data with the classes that the model was trained on: `kdedge validate RUN --data DATA`."
             )
         return found
 
     first = origin(models)
     found = predict_with(first, None)
-    return {role: found if role == first else predict_with(role, found.explained_class) for role in models}
+    return {each.name: found if each == first else predict_with(each, found.explained_class) for each in models}
 
 
 def _checks(
     subject: MeasuredModel,
-    comparisons: Mapping[Role, Comparison],
+    comparisons: Mapping[str, Comparison],
     labels: Sequence[str],
     spec: InputSpec | None,
     gates: Gates,
@@ -244,14 +250,14 @@ def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[
         checks.append(check_default_class(role, run_without_class(file, subject.images[chosen])))
         advance(done)
     found = other_maps(subject, bounds)
-    count = len(subject.predictions["fp32"].logits[0])
+    count = len(subject.predictions[FP32.name].logits[0])
     why_not = "there is no other class" if count < 2 else "there are no two maps to compare"
     compared = [role for role in with_map if role != subject.origin]
     return checks + [check_other_classes(role, found, gates, why_not) for role in compared]
 
 
 def _sanity_checks(
-    sound: Sampled[tuple[Sanity, ...]], predictions: Mapping[Role, Predictions], method: str, gates: Gates
+    sound: Sampled[tuple[Sanity, ...]], predictions: Mapping[str, Predictions], method: str, gates: Gates
 ) -> list[Check]:
     """Return checks of every change that was made, and of those that were impossible."""
     made = {(row.role, row.test) for row in sound.rows}
@@ -260,7 +266,7 @@ def _sanity_checks(
         check_unchanged(role, test, gates)
         for role, found in predictions.items()
         for test in tests
-        if role != "teacher" and found.maps is not None and (role, test) not in made
+        if role != TEACHER.name and found.maps is not None and (role, test) not in made
     ]
 
 
@@ -279,8 +285,8 @@ def _facts(model: TorchModel | Model, origin: Origin, found: Predictions, target
     return ModelFacts(origin.name, weight_bytes(model), origin.sha256, top1, interval)
 
 
-def _temperature(role: Role, model: TorchModel | Model, fp32: Model) -> float:
+def _temperature(candidate: Candidate, model: TorchModel | Model, fp32: Model) -> float:
     if isinstance(model, Model):
         return model.metadata.temperature
     # A module stores no temperature; the student's is stored in its file.
-    return fp32.metadata.temperature if role == "student" else 1.0
+    return fp32.metadata.temperature if candidate == STUDENT else 1.0

@@ -2,7 +2,7 @@
 
 ```
 model.onnx            model
-model.int8.onnx       quantized model; optional
+model.PRECISION.onnx  the same model in another precision, such as int8; optional
 bundle.json           {"version": 3, "device": "raspberry-pi-5"}; optional
 SHA256SUMS            checksums of the files above, in the format of `sha256sum`
 SHA256SUMS.ed25519    signature of SHA256SUMS (64 bytes, RFC 8032); optional
@@ -12,7 +12,7 @@ Checksums need only the standard library; a required signature also needs the pa
 the development machine (`kdedge bundle --sign`).
 """
 
-from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, format_checksums
+from kdedge_runtime.bundle.checksums import SIGNATURE, SUMS, BundleError, format_checksums, model_names
 from kdedge_runtime.bundle.manifest import MANIFEST, Manifest
 from kdedge_runtime.bundle.model_choice import load_fastest, verified_model_files
 from kdedge_runtime.bundle.reader import open_bundle
@@ -20,13 +20,13 @@ from kdedge_runtime.bundle.signature import read_public_key
 
 __all__ = [
     "MANIFEST",
-    "MODELS",
     "SIGNATURE",
     "SUMS",
     "BundleError",
     "Manifest",
     "format_checksums",
     "load_fastest",
+    "model_names",
     "open_bundle",
     "read_public_key",
     "verified_model_files",

@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.precision import PRECISIONS
 
-__all__ = ["MODELS", "SIGNATURE", "SUMS", "BundleError", "format_checksums", "parse_checksums"]
+__all__ = ["SIGNATURE", "SUMS", "BundleError", "format_checksums", "model_names", "parse_checksums"]
 
-MODELS = ("model.onnx", "model.int8.onnx")
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.ed25519"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -17,6 +17,11 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 class BundleError(ModelFileError):
     """Invalid or modified bundle."""
+
+
+def model_names() -> dict[str, str]:
+    """Return the file name of each precision in a bundle, from the most to the least exact."""
+    return {name: f"model{precision.suffix}" for name, precision in PRECISIONS.items()}
 
 
 def is_plain_name(name: str) -> bool:
@@ -53,8 +58,9 @@ def parse_checksums(content: bytes, bundle: str) -> dict[str, str]:
         if name in digests:
             raise BundleError(f"{SUMS} of {bundle} lists {name} twice. Pack the bundle again.")
         digests[name] = digest
-    if digests.keys().isdisjoint(MODELS):
+    names = model_names().values()
+    if digests.keys().isdisjoint(names):
         raise BundleError(
-            f"{bundle} lists no model. Expected {' or '.join(MODELS)}; create a bundle with `kdedge bundle RUN`."
+            f"{bundle} lists no model. Expected {' or '.join(names)}; create a bundle with `kdedge bundle RUN`."
         )
     return digests

@@ -6,21 +6,18 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from kdedge_runtime.bundle.checksums import MODELS, BundleError
+from kdedge_runtime.bundle.checksums import BundleError, model_names
 from kdedge_runtime.bundle.manifest import MANIFEST, Manifest, accept_version
 from kdedge_runtime.bundle.reader import open_bundle
 from kdedge_runtime.bundle.signature import read_public_key
 from kdedge_runtime.model import Model, is_bundle
+from kdedge_runtime.precision import fastest
 from kdedge_runtime.util.timing import latencies_ms
 
 __all__ = ["load_fastest", "verified_model_files"]
 
 _log = logging.getLogger(__name__)
 _RUNS = 5
-_WORTH = 0.95
-"""Largest latency ratio to the fp32 model at which the quantized model is used; a smaller gain does not justify the
-rounding.
-"""
 
 
 @contextmanager
@@ -57,23 +54,23 @@ def load_fastest(
     load: Callable[[Path], Model],
     measure: Callable[..., tuple[float, ...]] | None = None,
 ) -> Model:
-    """Load the models of a bundle and return the faster one, because int8 is slower on some machines.
+    """Load the models of a bundle and return the one to run here (`kdedge_runtime.precision.fastest`).
+
+    They are measured with the provider and the threads of the device, since a less exact precision is slower on some.
 
     Args:
         files: files from `open_bundle`.
         load: function that loads a model file.
         measure: function that returns the latency of each given model in ms; None for a short measurement.
     """
-    present = [files[name] for name in MODELS if name in files]
-    if len(present) == 1:
-        return load(present[0])
-    plain, quantized = map(load, present)
-    plain_ms, quantized_ms = (measure or _latencies_ms)(plain, quantized)
-    chosen = quantized if quantized_ms < _WORTH * plain_ms else plain
-    _log.info(
-        "bundle: %s takes %.1f ms here, %s %.1f ms; running %s",
-        *(plain.path.name, plain_ms, quantized.path.name, quantized_ms, chosen.path.name),
-    )
+    present = {name: files[file] for name, file in model_names().items() if file in files}
+    models = {name: load(path) for name, path in present.items()}
+    if len(models) == 1:
+        return next(iter(models.values()))
+    latencies = dict(zip(models, (measure or _latencies_ms)(*models.values()), strict=True))
+    chosen = models[fastest(latencies)]
+    taken = ", ".join(f"{models[name].path.name} {ms:.1f} ms" for name, ms in latencies.items())
+    _log.info("bundle: latency here: %s; running %s", taken, chosen.path.name)
     return chosen
 
 

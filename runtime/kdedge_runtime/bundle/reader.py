@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, is_plain_name, parse_checksums
+from kdedge_runtime.bundle.checksums import SIGNATURE, SUMS, BundleError, is_plain_name, model_names, parse_checksums
 from kdedge_runtime.bundle.signature import SIGNATURE_BYTES, verify_signature
 from kdedge_runtime.util.temporary_files import scratch_folder
 
@@ -56,7 +56,7 @@ def _unpack(path: Path, archive: zipfile.ZipFile, target: Path, public_key: byte
         _check_signature(path, sums, _read_small(archive, SIGNATURE, SIGNATURE_BYTES), public_key)
     digests = parse_checksums(sums, str(path))
     members = archive.namelist()
-    for name in MODELS:
+    for name in model_names().values():
         if name not in digests and name in members:
             raise BundleError(
                 f"{path} contains {name}, which is not listed in its {SUMS}. Remove it, or pack the bundle again."

@@ -18,22 +18,19 @@ from kdedge_runtime.cli.model_options import (
 if TYPE_CHECKING:
     from kdedge_runtime.devices import DeviceProfile
     from kdedge_runtime.diagnostics.benchmark import BenchmarkResult
-    from kdedge_runtime.model import Model
 
-__all__ = ["COMMAND", "int8_verdict", "print_bench"]
-
-_PAYS_BELOW = 0.95
-"""Latency ratio to fp32 below which int8 is recommended; a smaller gain does not justify the rounding."""
+__all__ = ["COMMAND", "precision_verdict", "print_bench"]
 
 
 def print_bench(options: ModelOptions) -> None:
-    """Benchmark a model and its fp32 or int8 counterpart, or both models of a bundle, and print the result to stdout.
+    """Benchmark a model in each precision beside it or in a bundle, and print the result to stdout.
 
     Raises:
         KdedgeError: the board was throttled, or the model, bundle or device cannot be used.
     """
     import onnxruntime as ort
 
+    from kdedge_runtime.candidate import Candidate
     from kdedge_runtime.devices.detection import find_profile
     from kdedge_runtime.diagnostics.benchmark import run_benchmark, unsupported_reason
     from kdedge_runtime.util.printable import printable_lines
@@ -41,7 +38,7 @@ def print_bench(options: ModelOptions) -> None:
     profile = find_profile(options.device)
     load = options.loader(profile)
     with _model_files(options) as paths:
-        models = {_format(model): model for model in map(load, paths)}
+        models = {Candidate.of(model): model for model in map(load, paths)}
         measured = run_benchmark(models, progress=_progress)
     if measured.throttling:
         raise unsupported_reason(measured.throttling)
@@ -54,41 +51,44 @@ def print_bench(options: ModelOptions) -> None:
     setup = f"{profile.name}, onnxruntime {ort.__version__}, {provider}, {used}, batch size 1"
     names = ", ".join(model.path.name for model in models.values())
     sys.stdout.write(printable_lines(f"{names}\n{setup}\n{measured.table()}\n"))
-    if verdict := int8_verdict(measured, profile):
+    if verdict := precision_verdict(measured, profile):
         sys.stdout.write(f"\n{verdict}\n")
 
 
-def int8_verdict(measured: "BenchmarkResult", profile: "DeviceProfile") -> str | None:
-    """Return the recommended model file, compared with the profile's expectation; None unless both were measured."""
-    ratios = {timing.name: timing.ratio for timing in measured.timings}
-    if "fp32" not in ratios or "int8" not in ratios:
+def precision_verdict(measured: "BenchmarkResult", profile: "DeviceProfile") -> str | None:
+    """Return the recommended model file, compared with the profile's expectation; None unless two were measured."""
+    from kdedge_runtime.precision import FP32, PRECISIONS, fastest
+
+    ratios = {timing.name: timing.ratio for timing in measured.timings if timing.name in PRECISIONS}
+    others = [PRECISIONS[name] for name in PRECISIONS if name in ratios and name != FP32.name]
+    if FP32.name not in ratios or not others:
         return None
-    share = ratios["int8"] / ratios["fp32"]
-    pays, expected = share < _PAYS_BELOW, profile.quantization.int8_pays
-    found = f"int8 takes {share:.2f} of fp32's time here"
-    if expected is None:
-        return f"{found}: use the {'int8' if pays else 'fp32'} file."
-    agreement = "as" if pays == expected else "unlike"
-    return f"{found}, {agreement} the profile {profile.name} expects: use the {'int8' if pays else 'fp32'} file."
+    chosen, found = fastest(ratios), []
+    for precision in others:
+        share = ratios[precision.name] / ratios[FP32.name]
+        pays, expected = (
+            fastest({FP32.name: 1.0, precision.name: share}) != FP32.name,
+            profile.quantization.pays(precision),
+        )
+        agreement = (
+            "" if expected is None else f", {'as' if pays == expected else 'unlike'} the profile {profile.name} expects"
+        )
+        found.append(f"{precision.name} takes {share:.2f} of fp32's time here{agreement}")
+    return f"{'; '.join(found)}: use the {chosen} file."
 
 
 @contextmanager
 def _model_files(options: ModelOptions) -> Iterator[list[Path]]:
-    """Yield a model file and its counterpart, if it exists, or the verified models of a bundle."""
+    """Yield a model file and its other precisions beside it, or the verified models of a bundle."""
     from kdedge_runtime.bundle import verified_model_files
-    from kdedge_runtime.diagnostics.benchmark import find_counterpart
     from kdedge_runtime.model import is_bundle
+    from kdedge_runtime.precision import find_variants
 
     if options.signer is None and not is_bundle(options.path):
-        counterpart = find_counterpart(options.path)
-        yield [options.path] if counterpart is None else [options.path, counterpart]
+        yield [options.path, *find_variants(options.path)]
         return
     with verified_model_files(options.path, options.signer, options.device) as files:
         yield [file for name, file in files.items() if name.endswith(".onnx")]
-
-
-def _format(model: "Model") -> str:
-    return "fp32" if model.metadata.quantization is None else str(model.metadata.quantization.get("weights", "int8"))
 
 
 def _progress(step: str, done: int, total: int, /) -> None:
@@ -109,7 +109,7 @@ def _execute(arguments: argparse.Namespace) -> None:
 COMMAND = Command(
     "bench",
     "MODEL",
-    "measure the latency with and without map, and of the fp32 or int8 counterpart",
+    "measure the latency with and without map, and in each precision",
     _execute,
     _add_arguments,
 )

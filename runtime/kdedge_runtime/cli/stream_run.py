@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 
@@ -260,7 +260,7 @@ def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
         "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
         spec.summary,
         f"{len(model.metadata.labels)} classes",
-        _number_format(model.metadata.quantization),
+        _number_format(model),
         _map(model, method),
     ]
     return printable(" · ".join(parts))
@@ -273,7 +273,6 @@ def _map(model: Model, method: str | None) -> str:
     return f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map"
 
 
-def _number_format(quantization: dict[str, Any] | None) -> str:
-    if quantization is None:
-        return "fp32"
-    return " ".join(str(quantization[key]) for key in ("weights", "format") if key in quantization) or "quantized"
+def _number_format(model: Model) -> str:
+    note = model.metadata.quantization or {}
+    return f"{model.metadata.precision} {note['format']}" if "format" in note else model.metadata.precision

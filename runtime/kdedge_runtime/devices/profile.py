@@ -11,6 +11,7 @@ from typing import Literal
 
 from kdedge_runtime.devices.toml_schema import build
 from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.precision import Precision
 
 __all__ = [
     "Budgets",
@@ -64,6 +65,10 @@ class Quantization:
     """True quantizes weights to 7 bits, to avoid saturation on cores without VNNI."""
     int8_pays: bool | None = None
     """True if int8 is expected to be faster than fp32; None if it must be measured."""
+
+    def pays(self, precision: Precision) -> bool | None:
+        """Return True if a precision is expected to be faster than fp32; None if it must be measured."""
+        return self.int8_pays if precision.is_integer else None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Latency of a model on this machine: with and without its map, fp32 and int8, and per layer."""
+"""Latency of a model on this machine: with and without its map, in each precision, and per layer."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.diagnostics.plain_model import keep_output
 from kdedge_runtime.diagnostics.system_state import SystemState, Throttling, read_system_state
 from kdedge_runtime.errors import KdedgeError
@@ -21,7 +22,7 @@ from kdedge_runtime.onnx_session import run_session
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 from kdedge_runtime.util.timing import Stopwatch
 
-__all__ = ["BenchmarkResult", "LayerTime", "Timing", "run_benchmark", "find_counterpart", "unsupported_reason"]
+__all__ = ["BenchmarkResult", "LayerTime", "Timing", "run_benchmark", "unsupported_reason"]
 
 _log = logging.getLogger(__name__)
 WARM_UPS = 5
@@ -94,15 +95,8 @@ class BenchmarkResult:
         return "\n".join(lines)
 
 
-def find_counterpart(path: Path) -> Path | None:
-    """Return the int8 counterpart of an fp32 file, or the reverse, as named by `kdedge export`; None if missing."""
-    stem = path.name.removesuffix(".onnx")
-    other = path.with_name(f"{stem.removesuffix('.int8')}.onnx" if stem.endswith(".int8") else f"{stem}.int8.onnx")
-    return other if other.is_file() else None
-
-
 def run_benchmark(
-    models: Mapping[str, Model],
+    models: Mapping[Candidate, Model],
     *,
     runs: int = RUNS,
     read_state: Callable[[], SystemState] = read_system_state,
@@ -114,7 +108,7 @@ def run_benchmark(
     of the same round. The first rounds are warm-up. The board state is read twice a second.
 
     Args:
-        models: models by display name; the first is the reference.
+        models: models of the candidates; the first is the reference.
         runs: number of measured rounds.
         read_state: function that reads the board state.
         progress: called after every round.
@@ -122,7 +116,7 @@ def run_benchmark(
     Returns:
         Timings; none if the board was throttled during the measurement.
     """
-    variants = {name: call for key, model in models.items() for name, call in _variants(key, model).items()}
+    variants = {name: call for key, model in models.items() for name, call in _variants(key.name, model).items()}
     names = list(variants)
     watches = {name: Stopwatch() for name in names}
     before = read_state()

@@ -21,8 +21,8 @@ __all__ = ["advice", "self_test"]
 _WARM_UPS = 3
 _RUNS = 21
 _FLOAT_TOLERANCE = 0.01
-"""Tolerance of fp32 outputs relative to their range, mean over frames. A different summation order causes 1e-6 to 1e-4
-and reduced precision (TF32, half precision) less than this. A faulty kernel causes more.
+"""Tolerance of fp32 and fp16 outputs relative to their range, mean over frames. A different summation order causes 1e-6
+to 1e-4 and reduced precision (TF32, half precision) less than this. A faulty kernel causes more.
 """
 _INT8_LOGITS_TOLERANCE, _INT8_MAP_TOLERANCE = 0.02, 0.05
 _NEAR = 0.05
@@ -77,7 +77,7 @@ def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
     ]
     logits = np.concatenate([one.logits for one in outputs])
     logits_tolerance = map_tolerance = _FLOAT_TOLERANCE
-    if model.metadata.quantization is not None:
+    if model.arithmetic is not None:
         logits_tolerance = max(_INT8_LOGITS_TOLERANCE, _ROUNDINGS * golden.logits_rounding)
         map_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * golden.map_rounding)
     near = 2 * min(logits_tolerance, _NEAR)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
 import onnxruntime as ort
 
 from kdedge_runtime.errors import UsageError
@@ -17,8 +18,8 @@ __all__ = ["ACTIVATIONS", "Activations", "target_activations"]
 ACTIVATIONS = "target_activations"
 """Name of the tensor, float32 `[N, C, h, w]`, in graphs that `kdedge export` writes with a map."""
 _TENSORS = (f"{ACTIVATIONS}_DequantizeLinear_Output", ACTIVATIONS)
-"""Tensor names in int8 and fp32 files. In int8 files the quantization implements the layer's ReLU, so its output is
-used.
+"""Tensor names in quantized and float files. In quantized files the quantization implements the layer's ReLU, so its
+output is used.
 """
 Activations: TypeAlias = Callable[[Sample], Floats]
 """Function from the model input, uint8 `[H, W, 3]`, to activations `[C, h, w]`."""
@@ -43,7 +44,7 @@ def target_activations(model: Model) -> Activations:
 
     def activations(sample: Sample) -> Floats:
         (found,) = run_session(session, [name], {model.metadata.input.name: sample[None]}, model.path)
-        result: Floats = found[0]
+        result: Floats = found[0].astype(np.float32, copy=False)  # float16 in an fp16 file
         return result
 
     return activations

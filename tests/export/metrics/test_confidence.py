@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy import stats
-from validate_toys import compared
+from validate_toys import compared, int8_gates
 
 from kdedge_export.metrics.comparison import Comparison
 from kdedge_export.metrics.confidence import (
@@ -227,7 +227,7 @@ class TestFalsePassRate:
     @pytest.mark.parametrize("n", [30, 60, 100, 200, 300])
     @pytest.mark.parametrize("loss", [0.005, 0.01, 0.02, 0.03])
     def test_lost_predictions(self, n: int, loss: float) -> None:
-        gates = Gates(int8_top1_drop_points=100 * loss - 1e-6)
+        gates = int8_gates(top1_drop_points=100 * loss - 1e-6)
         chance = self.shown(
             lambda count: compared(n, lost=range(count), correlations=None), n, loss, "int8_top1_drop_points", gates
         )
@@ -236,7 +236,7 @@ class TestFalsePassRate:
     @pytest.mark.parametrize("n", [30, 60, 100, 200, 300])
     @pytest.mark.parametrize("loss", [0.02, 0.1])
     def test_changed_predictions_without_labels(self, n: int, loss: float) -> None:
-        gates = Gates(int8_agreement=1 - loss + 1e-8)
+        gates = int8_gates(agreement=1 - loss + 1e-8)
         chance = self.shown(
             lambda count: compared(n, lost=range(count), labeled=False, correlations=None),
             n,
@@ -253,7 +253,7 @@ class TestFalsePassRate:
                 check = check_comparison(
                     "int8",
                     compared(n, lost=range(minus), gained=range(n - plus, n), correlations=None),
-                    Gates(int8_top1_drop_points=0.9999),
+                    int8_gates(top1_drop_points=0.9999),
                 )[0]
                 if check.outcome == "passed":
                     terms = [minus, plus, n - minus - plus]

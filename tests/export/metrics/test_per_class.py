@@ -30,7 +30,8 @@ def rows(targets: np.ndarray | None = TARGETS, maps: np.ndarray | None = MAPS) -
         {} if pearson is None else {"fp32": pearson},
         targets,
         ("a", "b", "c"),
-        "fp32",
+        origin="student",
+        shipped="fp32",
     )
 
 

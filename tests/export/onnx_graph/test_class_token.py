@@ -421,7 +421,7 @@ class TestHiResCam:
         assert done.outputs.method == "hirescam" and done.output_error == 0
         assert torch.equal(run(done.path, x)["output"], run(tmp_path / "int8.onnx", x)["output"])
         maps = (
-            run(item.path, x, exact_int8=True, class_index=requested)["saliency_map"].flatten(1)
+            run(item.path, x, exact_sums=True, class_index=requested)["saliency_map"].flatten(1)
             for item in (done, whole)
         )
         for ours, expected in zip(*maps, strict=True):

@@ -119,7 +119,7 @@ def test_quantized_layer_matches_numpy(
     model = layer(bias=bias)
     quantize_dense(model.graph, {"dense": reach}, recipe)
     onnx.checker.check_model(to_proto(model))
-    session = open_session(to_proto(model), exact_int8=True)
+    session = open_session(to_proto(model), exact_sums=True)
     picked = np.array([7, ZEROS, BIASED, OUTPUTS - 1])
     logits, row, back = session.run(["logits", "row", "back"], {"x": X, "v": V, "picked": picked})
 
@@ -163,7 +163,7 @@ def test_quantized_layer_matches_numpy(
 def test_zero_gradient_stays_zero() -> None:
     model = layer()
     quantize_dense(model.graph, {"dense": REACH}, QuantizationRecipe(False))
-    session = open_session(to_proto(model), exact_int8=True)
+    session = open_session(to_proto(model), exact_sums=True)
     (back,) = session.run(["back"], {"x": X, "v": np.zeros_like(V), "picked": np.array([0])})
     np.testing.assert_array_equal(back, 0)
 
@@ -173,7 +173,7 @@ def test_gradient_of_one_output_is_its_weight_row(sign: int) -> None:
     """The only nonzero value is the largest one, so it maps to a whole step of either sign."""
     model = layer()
     quantize_dense(model.graph, {"dense": REACH}, QuantizationRecipe(False))
-    session = open_session(to_proto(model), exact_int8=True)
+    session = open_session(to_proto(model), exact_sums=True)
     v = np.zeros_like(V)
     picked = np.array([0, 7, 9, 11, OUTPUTS - 1])
     v[np.arange(IMAGES), picked] = sign * 2.5
@@ -185,11 +185,11 @@ def test_gradients_are_quantized_per_class() -> None:
     """The range of `[N, k, out]` is along the last axis, since each class of each image has its own."""
     model = layer()
     quantize_dense(model.graph, {"dense": REACH}, QuantizationRecipe(False))
-    (alone,) = open_session(to_proto(model), exact_int8=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
+    (alone,) = open_session(to_proto(model), exact_sums=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name in ("v", "back"):
             value.shape = ir.Shape([value.shape[0], "k", *value.shape[1:]])
-    session = open_session(to_proto(model), exact_int8=True)
+    session = open_session(to_proto(model), exact_sums=True)
     (together,) = session.run(["back"], {"x": X, "v": V[None], "picked": np.array([0])})
     np.testing.assert_allclose(together[0], alone, rtol=1e-5)
 

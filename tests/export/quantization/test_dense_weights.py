@@ -68,7 +68,7 @@ class Flat(nn.Module):
 def saved(model: onnx.ModelProto, module: ExportableModel | ClassifierOnly, path) -> Model:
     labels = tuple(str(index) for index in range(CLASSES))
     save_model(model, Metadata(labels, SPEC, module.outputs, lineage={}), path)
-    return Model.load(path, threads=1, exact_int8=True)
+    return Model.load(path, threads=1, exact_sums=True)
 
 
 def pair_of(module: ExportableModel | ClassifierOnly, recipe: QuantizationRecipe, pictures: Draw, folder) -> Pair:

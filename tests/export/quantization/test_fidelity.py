@@ -176,8 +176,8 @@ def test_constant_logits_use_a_minimum_variance() -> None:
 def test_fidelity_and_calibration_use_exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
-    def noted(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> ort.InferenceSession:
-        session = open_session(model, threads, exact_int8=exact_int8)
+    def noted(model: onnx.ModelProto, threads: int = 1, *, exact_sums: bool) -> ort.InferenceSession:
+        session = open_session(model, threads, exact_sums=exact_sums)
         opened.append(int8_arithmetic(session))
         return session
 

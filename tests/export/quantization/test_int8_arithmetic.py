@@ -48,13 +48,13 @@ def overflowing() -> onnx.ModelProto:
 
 def test_exact_sums_do_not_saturate() -> None:
     images = np.full((3, 64), 255, np.uint8)
-    (found,) = open_session(overflowing(), exact_int8=True).run(None, {"image": images})
+    (found,) = open_session(overflowing(), exact_sums=True).run(None, {"image": images})
     np.testing.assert_allclose(found, 64 * 255, rtol=1e-6)
 
 
 def test_session_reports_its_arithmetic() -> None:
-    assert int8_arithmetic(open_session(overflowing(), exact_int8=True)) == "exact sums"
-    assert int8_arithmetic(open_session(overflowing(), exact_int8=False)) == "machine kernels"
+    assert int8_arithmetic(open_session(overflowing(), exact_sums=True)) == "exact sums"
+    assert int8_arithmetic(open_session(overflowing(), exact_sums=False)) == "machine kernels"
 
 
 def test_quantized_model_reports_its_arithmetic(
@@ -67,7 +67,7 @@ def test_quantized_model_reports_its_arithmetic(
     exact = saved(quantized, fp32, tmp_path)
     assert exact.arithmetic == "exact sums"
     assert Model.load(exact.path).arithmetic == "machine kernels"
-    assert Model.load(fp32.model.path, exact_int8=True).arithmetic is None
+    assert Model.load(fp32.model.path, exact_sums=True).arithmetic is None
 
 
 def test_fidelity_uses_exact_sums_and_latency_uses_machine_kernels(
@@ -76,8 +76,8 @@ def test_fidelity_uses_exact_sums_and_latency_uses_machine_kernels(
     kinds: list[str] = []
     timed: list[str] = []
 
-    def opened(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> object:
-        session = open_session(model, threads, exact_int8=exact_int8)
+    def opened(model: onnx.ModelProto, threads: int = 1, *, exact_sums: bool) -> object:
+        session = open_session(model, threads, exact_sums=exact_sums)
         kinds.append(int8_arithmetic(session))
         return session
 

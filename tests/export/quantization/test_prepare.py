@@ -24,7 +24,7 @@ EVEN = ImageInput(SIDE, SIDE, mean=(102 / 255, 80 / 255, 153 / 255), std=(0.25, 
 
 
 def predictions(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
-    session = open_session(model, exact_int8=True)
+    session = open_session(model, exact_sums=True)
     return session.run(None, make_feed(session, images))
 
 

@@ -63,7 +63,7 @@ def saved(quantized: Quantized, fp32: Export, folder) -> Model:
         temperature=1.5,
     )
     save_model(quantized.model, metadata, path)
-    return Model.load(path, threads=1, exact_int8=True)
+    return Model.load(path, threads=1, exact_sums=True)
 
 
 def float_region(model: onnx.ModelProto) -> list[onnx.NodeProto]:

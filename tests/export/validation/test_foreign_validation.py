@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
-from kdedge_export.candidates import reference
+from kdedge_export.candidates import STUDENT, TEACHER, origin, reference, shipped
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.validation import (
     Check,
@@ -23,6 +23,8 @@ from kdedge_export.validation import (
     write_report,
 )
 from kdedge_runtime import Model
+from kdedge_runtime.candidate import Candidate
+from kdedge_runtime.precision import PRECISIONS
 
 IMAGES = pictures(400)
 TOY = Toy()
@@ -37,7 +39,9 @@ def run(
     fp32: Model, int8: Model | None = None, targets: np.ndarray | None = PREDICTIONS, quick: bool = True
 ) -> tuple[ValidationReport, SampleGallery]:
     """Validate files without a student, as `kdedge validate` does after `export --from-onnx`."""
-    models = Models(student=None, fp32=fp32, int8=int8, trained_input=fp32.metadata.input)
+    models = Models(
+        student=None, fp32=fp32, converted={} if int8 is None else {"int8": int8}, trained_input=fp32.metadata.input
+    )
     return validate(models, ValidationSet(IMAGES, fp32.metadata.labels, targets), quick=quick)
 
 
@@ -55,11 +59,22 @@ def fp32(tmp_path: Path) -> Model:
 
 
 def test_reference_of_int8_is_the_fp32_file_without_a_student() -> None:
-    assert reference("int8", ["fp32", "int8"]) == "fp32"
-    assert reference("int8", ["student", "fp32", "int8"]) == "student"
-    assert reference("fp32", ["fp32", "int8"]) is None
-    assert reference("student", ["student", "fp32"]) is None
-    assert reference("student", ["teacher", "student", "fp32"]) == "teacher"
+    fp32, fp16, int8 = (Candidate(name, PRECISIONS[name]) for name in ("fp32", "fp16", "int8"))
+    assert reference(int8, [fp32, int8]) == fp32
+    assert reference(fp16, [int8, fp16, fp32]) == fp32
+    assert reference(int8, [STUDENT, fp32, int8]) == STUDENT
+    assert reference(fp32, [fp32, int8]) is None
+    assert reference(STUDENT, [STUDENT, fp32]) is None
+    assert reference(STUDENT, [TEACHER, STUDENT, fp32]) == TEACHER
+    assert reference(TEACHER, [TEACHER, STUDENT, fp32]) is None
+
+
+def test_least_exact_file_is_shipped() -> None:
+    fp32, fp16, int8 = (Candidate(name, PRECISIONS[name]) for name in ("fp32", "fp16", "int8"))
+    assert shipped([TEACHER, int8, STUDENT, fp16, fp32]) == int8
+    assert shipped([STUDENT, fp16, fp32]) == fp16
+    assert shipped([fp32]) == origin([fp32]) == origin([fp32, int8]) == fp32
+    assert [each.title for each in (TEACHER, fp16)] == ["Teacher", "ONNX, fp16"]
 
 
 def test_comparisons_with_pytorch_do_not_apply_but_others_are_measured(fp32: Model, tmp_path: Path) -> None:

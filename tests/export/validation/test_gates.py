@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from validate_toys import compared
+from validate_toys import compared, int8_gates
 
 from kdedge_export.metrics.comparison import Comparison
 from kdedge_export.metrics.confidence import Interval
@@ -66,7 +66,7 @@ def test_each_gate_fails_alone(role: str, broken: Comparison, key: str) -> None:
 def test_bounds_are_configurable() -> None:
     lossy = compared(lost=range(15))
     assert outcomes("int8", lossy)["int8_top1_drop_points"] is False
-    assert outcomes("int8", lossy, Gates(int8_top1_drop_points=3.0))["int8_top1_drop_points"]
+    assert outcomes("int8", lossy, int8_gates(top1_drop_points=3.0))["int8_top1_drop_points"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -14,13 +14,12 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 from toy_validation import IMAGES, STUDENT, failed, run
-from validate_toys import LABELS, METADATA, SIDE, Toy, model_file
+from validate_toys import LABELS, METADATA, SIDE, Toy, int8_gates, model_file
 
 from kdedge_export.torch_export import ClassifierOnly, export_graph, save_model, wrap_for_export
 from kdedge_export.validation import (
     Data,
     Footprint,
-    Gates,
     Models,
     Origin,
     ValidationSet,
@@ -182,7 +181,7 @@ def test_export_without_a_map_is_compared_with_its_plain_module(tmp_path: Path) 
 
 
 def test_custom_gates_are_used(tmp_path: Path) -> None:
-    report, _ = run(tmp_path, gates=Gates(int8_map_pearson_mean=1.0))
+    report, _ = run(tmp_path, gates=int8_gates(map_pearson_mean=1.0))
     assert failed(report) == {"int8_map_pearson_mean"}
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
-from kdedge_export.candidates import Role
 from kdedge_export.html.text import correlation
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.localization import Localization
@@ -42,7 +41,7 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationRepor
         Models(
             student=STUDENT,
             fp32=model_file(STUDENT, folder / "model.onnx"),
-            int8=model_file(STUDENT, folder / "model.int8.onnx", noise=0.2),
+            converted={"int8": model_file(STUDENT, folder / "model.int8.onnx", noise=0.2)},
             teacher=Toy(seed=7, stride=2),
         ),
         ValidationSet(
@@ -121,7 +120,7 @@ def test_page_marks_accuracy_on_images_that_selected_the_epoch(
 
 def test_page_shows_every_section_and_the_notes(validated: tuple[ValidationReport, SampleGallery]) -> None:
     report, evidence = validated
-    footprints: dict[Role, Footprint] = {
+    footprints: dict[str, Footprint] = {
         "fp32": Footprint(parameters=76_070, file_mb=0.3, latency_ms=2.0, threads=1, peak_memory_mb=70.0),
         "int8": Footprint(parameters=76_070, file_mb=0.1, latency_ms=3.0, threads=1, peak_memory_mb=None),
     }
@@ -252,7 +251,7 @@ def test_lowest_and_highest_agreement_are_shown_side_by_side(validated: tuple[Va
     ranked = np.sort(scores)
     assert [pair.score for pair in lowest] == list(ranked[:3])
     assert [pair.score for pair in highest] == list(ranked[: -3 - 1 : -1])
-    assert all(list(pair.maps) == ["student", "int8"] for pair in (*lowest, *highest))
+    assert all([each.name for each in pair.maps] == ["student", "int8"] for pair in (*lowest, *highest))
     text = read(render_page(*validated)).text
     assert all(f"{pair.name} · r = {correlation(pair.score)}" in text for pair in (*lowest, *highest))
     assert lowest_and_highest(replace(evidence, pearson={})) == {}

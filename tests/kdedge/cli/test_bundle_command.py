@@ -5,14 +5,18 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 from PIL import Image
 from training_toys import Outcome
 
 from kdedge.cli.app import app
+from kdedge_runtime import Model
 from kdedge_runtime.diagnostics import benchmark
 
 
@@ -25,12 +29,22 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_folder(model_file: Path, tmp_path: Path) -> Path:
-    """Run folder as written by `kdedge export --quantize`, with an unquantized second file."""
+    """Run folder as written by `kdedge export --quantize`, with a second file that only states to be int8."""
     folder = tmp_path / "student"
     folder.mkdir()
-    for name in ("model.onnx", "model.int8.onnx"):
-        shutil.copy(model_file, folder / name)
+    shutil.copy(model_file, folder / "model.onnx")
+    model = onnx.load(model_file)
+    metadata = replace(Model.load(model_file).metadata, quantization={"precision": "int8"})
+    helper.set_model_props(model, metadata.to_props())
+    onnx.save_model(model, folder / "model.int8.onnx")
     return folder
+
+
+def test_file_of_another_precision_is_rejected(command: Callable[..., Outcome], run_folder: Path) -> None:
+    shutil.copy(run_folder / "model.int8.onnx", run_folder / "model.fp16.onnx")
+    packed = command("bundle", run_folder)
+    assert packed.code == 2 and "model.fp16.onnx is not fp16, but int8" in packed.err
+    assert not (run_folder / "bundle.zip").exists()
 
 
 @pytest.fixture

@@ -88,7 +88,13 @@ def test_met_goal_marks_the_chosen_candidate(command: Command, exported_run: Pat
 @pytest.fixture(scope="module")
 def exported(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     output = tmp_path_factory.mktemp("file") / "m.onnx"
-    return export_model(str(exported_run), output=output, with_int8=True, profile=load_profile("generic"))
+    return export_model(str(exported_run), output=output, precisions=["int8"], profile=load_profile("generic"))
+
+
+def with_int8(exported: ExportResult, **changes: object) -> ExportResult:
+    """Return the result with changed facts of its int8 file."""
+    changed = replace(exported.quantized["int8"], **changes)  # type: ignore[arg-type]
+    return replace(exported, quantized={"int8": changed})
 
 
 @pytest.mark.parametrize(
@@ -98,13 +104,13 @@ def exported(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Ex
 def test_int8_without_speedup_is_reported(
     exported: ExportResult, int8_ms: float, verdict: str, advice: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exported.int8_note is not None
-    timed = exported.int8_note | {"latency_ms": {"fp32": 4.0, "int8": int8_ms, "machine": "a machine", "threads": 1}}
-    print_export(replace(exported, int8_note=timed), Artifacts.open("small:resnet8"), None, None)
+    note = exported.quantized["int8"].note
+    timed = {**note, "latency_ms": {"fp32": 4.0, "int8": int8_ms, "machine": "a machine", "threads": 1}}
+    print_export(with_int8(exported, note=timed), Artifacts.open("small:resnet8"), None, None)
     printed = capsys.readouterr().err
     assert verdict in printed
     assert ("Use the fp32 file on machines like this one" in printed) is advice
-    assert np.isfinite(exported.int8_note["held_out"]["map_pearson"])
+    assert np.isfinite(note["held_out"]["map_pearson"])
 
 
 @pytest.mark.parametrize(
@@ -124,11 +130,12 @@ def test_int8_loss_warns_and_suggests_a_goal(
     warned: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert exported.tradeoff is not None
-    chosen = exported.tradeoff.chosen
+    found = exported.quantized["int8"].tradeoff
+    assert found is not None
+    chosen = found.chosen
     fidelity = replace(chosen.fidelity, top1=0.4, drop_points=drop_points, map_pearson=map_pearson)
-    lost = replace(exported.tradeoff, chosen=replace(chosen, fidelity=fidelity), images=images)
-    print_export(replace(exported, tradeoff=lost), Artifacts.open("small:resnet8"), None, None)
+    lost = replace(found, chosen=replace(chosen, fidelity=fidelity), images=images)
+    print_export(with_int8(exported, tradeoff=lost), Artifacts.open("small:resnet8"), None, None)
     printed = capsys.readouterr().err
     if warned is None:
         assert "warning" not in printed
@@ -157,12 +164,13 @@ def test_inconclusive_drop_reports_the_images_needed(
     verdict_text: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert exported.tradeoff is not None
-    chosen = exported.tradeoff.chosen
+    found = exported.quantized["int8"].tradeoff
+    assert found is not None
+    chosen = found.chosen
     fidelity = replace(chosen.fidelity, top1=0.9, drop_points=drop_points, most_drop_points=most)
     chosen = replace(chosen, fidelity=fidelity)
-    tradeoff = replace(exported.tradeoff, points=(chosen,), chosen=chosen, images=512, goal=FidelityGoal(max_drop=goal))
-    print_export(replace(exported, tradeoff=tradeoff), Artifacts.open("small:resnet8"), None, None)
+    tradeoff = replace(found, points=(chosen,), chosen=chosen, images=512, goal=FidelityGoal(max_drop=goal))
+    print_export(with_int8(exported, tradeoff=tradeoff), Artifacts.open("small:resnet8"), None, None)
     printed = " ".join(capsys.readouterr().err.split())
     if verdict_text is None:
         assert "inconclusive" not in printed

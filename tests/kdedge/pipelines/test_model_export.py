@@ -147,20 +147,21 @@ def test_profile_determines_quantization(
     result = export_model(
         "small:resnet8",
         weights=weights,
-        with_int8=True,
+        precisions=["int8"],
         data=str(scenes),
         profile=load_profile("raspberry-pi-5"),
         progress=lambda *step: steps.append(step),
     )
-    assert (result.fp32, result.int8) == (Path("resnet8.onnx"), Path("resnet8.int8.onnx"))
-    assert result.int8 is not None and result.fp32.is_file()
-    assert largest_weight(result.int8) == 127
+    written = result.quantized["int8"].path
+    assert (result.fp32, written) == (Path("resnet8.onnx"), Path("resnet8.int8.onnx"))
+    assert written is not None and result.fp32.is_file()
+    assert largest_weight(written) == 127
     assert largest_weight(exported_run / "model.int8.onnx") == 64
-    int8 = Model.load(result.int8)
+    int8 = Model.load(written)
     assert int8.metadata.quantization is not None
     assert int8.metadata.quantization["device"] == "raspberry-pi-5"
     assert int8.metadata.lineage["student"]["weights"] == weights.name
-    for path in (result.fp32, result.int8):
+    for path in (result.fp32, written):
         assert str(weights.parent).encode() not in path.read_bytes(), "paths are not exported"
     assert int8.metadata.labels == ("0", "1", "2")
     latency = int8.metadata.quantization["latency_ms"]
@@ -176,7 +177,7 @@ def test_profile_determines_quantization(
 
 def test_method_none_writes_a_plain_graph(exported_run: Path, scenes: Path, tmp_path: Path) -> None:
     result = export_model(str(exported_run), output=tmp_path / "deep" / "plain.onnx", method="none", profile=GENERIC)
-    assert (result.map_error, result.int8, result.int8_note) == (None, None, None)
+    assert (result.map_error, result.quantized) == (None, {})
     plain = Model.load(tmp_path / "deep" / "plain.onnx")
     assert not plain.has_map
     images = decode(index_dataset(scenes).val, plain.metadata.input).images
@@ -205,7 +206,7 @@ def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
     spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
     labels = ("class 0", "class 1", "class 2", "class 3")
     trained = TrainedModel(ModelSpec("small:resnet8", 4), torch.nn.Identity(), spec, labels, {})
-    pictures = calibration_images(Artifacts.open("small:resnet8"), trained, str(tmp_path), lambda *_: None)
+    pictures = calibration_images(Artifacts.open("small:resnet8"), trained, str(tmp_path), lambda *_: None).sets
     assert (len(pictures.calibration), len(pictures.held_out)) == (256, 160)
     assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation images"
     assert np.bincount(pictures.held_out[:, 0, 0, 0]).tolist() == [40, 40, 40, 40]
@@ -216,7 +217,7 @@ def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
 
 def test_images_of_other_classes_have_no_labels(weights: Path, scenes: Path) -> None:
     trained = load_trained("small:resnet8", weights=weights)  # its classes are named 0, 1, 2
-    pictures = calibration_images(Artifacts.open("small:resnet8"), trained, str(scenes), lambda *_: None)
+    pictures = calibration_images(Artifacts.open("small:resnet8"), trained, str(scenes), lambda *_: None).sets
     assert pictures.targets is None and len(pictures.held_out) == 16
 
 
@@ -227,33 +228,49 @@ def test_single_calibration_image(weights: Path, tmp_path: Path) -> None:
         "small:resnet8",
         weights=weights,
         output=tmp_path / "m.onnx",
-        with_int8=True,
+        precisions=["int8"],
         data=str(tmp_path),
         profile=GENERIC,
     )
-    assert result.int8 is not None and result.int8_note is not None and result.int8_note["calibration_images"] == 1
+    assert result.quantized["int8"].path is not None
+    assert result.quantized["int8"].note["calibration_images"] == 1
 
 
 def test_goal_keeps_fp32_layers_and_missed_goal_leaves_no_file(exported_run: Path, tmp_path: Path) -> None:
     kept = export_model(
-        str(exported_run), output=tmp_path / "kept.onnx", with_int8=True, goal=FidelityGoal(0.98, 5.0), profile=GENERIC
+        str(exported_run),
+        output=tmp_path / "kept.onnx",
+        precisions=["int8"],
+        goal=FidelityGoal(0.98, 5.0),
+        profile=GENERIC,
     )
-    assert kept.tradeoff is not None and kept.tradeoff.met and kept.int8 is not None
-    note = Model.load(kept.int8).metadata.quantization
+    found = kept.quantized["int8"]
+    assert found.tradeoff is not None and found.tradeoff.met and found.path is not None
+    note = Model.load(found.path).metadata.quantization
     assert note is not None and note["goal"] == {"min_map_correlation": 0.98, "max_drop": 5.0}
     check_goal_reached(kept)
     missed = export_model(
-        str(exported_run), output=tmp_path / "missed.onnx", with_int8=True, goal=FidelityGoal(1 - 1e-9), profile=GENERIC
+        str(exported_run),
+        output=tmp_path / "missed.onnx",
+        precisions=["int8"],
+        goal=FidelityGoal(1 - 1e-9),
+        profile=GENERIC,
     )
-    assert missed.int8 is None and not (tmp_path / "missed.int8.onnx").exists() and missed.fp32.is_file()
+    tradeoff = missed.quantized["int8"].tradeoff
+    assert (
+        tradeoff is not None
+        and missed.quantized["int8"].path is None
+        and not (tmp_path / "missed.int8.onnx").exists()
+        and missed.fp32.is_file()
+    )
     with pytest.raises(ValidationFailed, match=r"No int8 file.*map Pearson \d\.\d{6} instead of 1\. Loosen the goal"):
         check_goal_reached(missed)
-    table = tradeoff_table(missed.tradeoff)
+    table = tradeoff_table(tradeoff)
     assert table.row_count >= 3
-    write_image(missed.tradeoff, image_path(missed.fp32))
+    write_image(tradeoff, image_path(missed.fp32))
     drawn = ElementTree.parse(tmp_path / "missed.tradeoff.svg").getroot()
     titles = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}title")]
-    assert len(titles) >= 2 * len(missed.tradeoff.points) and any("layer" in (title or "") for title in titles)
+    assert len(titles) >= 2 * len(tradeoff.points) and any("layer" in (title or "") for title in titles)
 
 
 def test_unreadable_calibration_image_is_named(weights: Path, scenes: Path, tmp_path: Path) -> None:
@@ -264,7 +281,7 @@ def test_unreadable_calibration_image_is_named(weights: Path, scenes: Path, tmp_
         "small:resnet8",
         weights=weights,
         output=tmp_path / "m.onnx",
-        with_int8=True,
+        precisions=["int8"],
         data=str(pictures),
         profile=GENERIC,
     )
@@ -274,7 +291,7 @@ def test_unreadable_calibration_image_is_named(weights: Path, scenes: Path, tmp_
 def test_quantizing_a_named_model_needs_images(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.onnx"
     with pytest.raises(UsageError, match=r"images to calibrate on.*--data DIR"):
-        export_model("small:resnet8", weights=weights, output=output, with_int8=True, profile=GENERIC)
+        export_model("small:resnet8", weights=weights, output=output, precisions=["int8"], profile=GENERIC)
     assert not output.exists(), "the missing images were detected only after the export"
 
 

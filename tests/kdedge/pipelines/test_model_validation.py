@@ -585,7 +585,7 @@ def test_pretrained_model_keeps_predictions_and_maps_in_int8(tmp_path: Path) -> 
     data, output = str(tmp_path / "photos"), tmp_path / "lite0.onnx"
     profile = load_profile("generic")
     result = export_model(
-        "timm:tf_efficientnet_lite0", weights=LITE0, output=output, with_int8=True, data=data, profile=profile
+        "timm:tf_efficientnet_lite0", weights=LITE0, output=output, precisions=["int8"], data=data, profile=profile
     )
     display = result.metadata.outputs.display
     assert result.metadata.outputs == Outputs("hirescam", "bn2", "GAP+Linear", 7, 7, display)

@@ -32,7 +32,7 @@ def calibrated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("calibrate")
     data = write_scenes(root / "scenes", train=8, val=PER_CLASS)
     start_run(TrainConfig(str(data), "small:resnet8", epochs=2, batch_size=16), root / "run", Listener(), "cpu")
-    export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
+    export_model(str(root / "run"), precisions=["int8"], profile=load_profile("generic"))
     return root / "run"
 
 

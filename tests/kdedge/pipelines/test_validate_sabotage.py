@@ -30,8 +30,22 @@ def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sabotage")
     data = write_squares(root / "squares", train=60, val=160)
     start_run(TrainConfig(str(data), "small:resnet8", epochs=8, batch_size=16), root / "run", Listener(), "cpu")
-    export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
+    export_model(str(root / "run"), precisions=["int8"], profile=load_profile("generic"))
     return root / "run"
+
+
+@pytest.fixture(scope="module")
+def sound_half_run(sound_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with its fp32 and fp16 files; read-only."""
+    run = tmp_path_factory.mktemp("half") / "run"
+    shutil.copytree(sound_run, run, ignore=shutil.ignore_patterns("*.onnx"))
+    export_model(str(run), precisions=["fp16"], profile=load_profile("generic"))
+    return run
+
+
+@pytest.fixture
+def half_run(sound_half_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound_half_run, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -264,6 +278,60 @@ def test_broken_int8_graph_fails(run: Path, surgery: Surgery, key: str) -> None:
     _, broken = verdict(run)
     assert key in broken
     assert {key.split("_")[0] for key in broken} == {"int8"}
+
+
+def test_intact_fp16_file_passes(half_run: Path) -> None:
+    report, broken = verdict(half_run)
+    assert report.passed and broken == set() and report.shipped.name == "fp16"
+    compared = report.comparisons["fp16"]
+    assert compared.agreement > 0.99 and compared.maps is not None and compared.maps.pearson_p5 > 0.999
+
+
+def infinite(graph: onnx.GraphProto) -> None:
+    """Multiply the activations of a float16 layer beyond the largest float16."""
+    layer = next(node for node in graph.node if node.op_type == "Relu")
+    (inside,) = layer.output
+    layer.output[0] = "small"
+    factor = add_constant(graph, "factor", np.float16(60_000))
+    place = list(graph.node).index(layer)
+    graph.node.insert(place + 1, helper.make_node("Mul", ["small", factor], ["large"]))
+    graph.node.insert(place + 2, helper.make_node("Mul", ["large", factor], [inside]))
+
+
+@pytest.mark.parametrize(
+    ("surgery", "key"),
+    [
+        (swap_channels, "fp16_map_pearson_p5"),
+        (lambda graph: explain(graph, 1), "fp16_map_pearson_mean"),
+        (give_constant_map, "fp16_map_pearson_mean"),
+        (lambda graph: scale_output(graph, "logits", 1.3), "fp16_logits_distance"),
+        (lambda graph: scale_output(graph, "logits", 0.1), "fp16_kl"),
+        (explain_the_least_class, "fp16_default_class"),
+        (mix_up_other_classes, "fp16_other_map_pearson"),
+        (lambda graph: scale_output(graph, "saliency_map", 1.1), "fp16_map_scale_error"),
+    ],
+    ids=[
+        "channels",
+        "wrong class",
+        "constant map",
+        "logits x 1.3",
+        "logits x 0.1",
+        "least class by default",
+        "maps of other classes",
+        "map x 1.1",
+    ],
+)
+def test_broken_fp16_graph_fails(half_run: Path, surgery: Surgery, key: str) -> None:
+    alter(half_run / "model.fp16.onnx", surgery)
+    _, broken = verdict(half_run)
+    assert key in broken
+    assert {key.split("_")[0] for key in broken} == {"fp16"}
+
+
+def test_overflowing_fp16_graph_fails(half_run: Path) -> None:
+    alter(half_run / "model.fp16.onnx", infinite)
+    _, broken = verdict(half_run)
+    assert {"fp16_top1_drop_points", "fp16_map_pearson_mean"} <= broken
 
 
 @pytest.mark.parametrize("file", ["fp32", "int8"])

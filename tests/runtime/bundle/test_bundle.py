@@ -285,7 +285,7 @@ class TestOpening:
         sums.unlink()
         refuse(zipped(folder), None, "is not a bundle: it has no SHA256SUMS")
         sums.write_bytes(b"")
-        refuse(zipped(folder), None, r"lists no model\. Expected model\.onnx or model\.int8\.onnx")
+        refuse(zipped(folder), None, r"lists no model\. Expected model\.onnx or model\.fp16\.onnx or model\.int8\.onnx")
         sums.write_bytes(bytes(200_000))
         refuse(zipped(folder), None, "exceeds 100,000 bytes")
 

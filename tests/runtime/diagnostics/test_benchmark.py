@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.cli.bench import int8_verdict
+from kdedge_runtime.candidate import Candidate
+from kdedge_runtime.cli.bench import precision_verdict
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.diagnostics import benchmark
-from kdedge_runtime.diagnostics.benchmark import BenchmarkResult, Timing, find_counterpart, run_benchmark
+from kdedge_runtime.diagnostics.benchmark import BenchmarkResult, Timing, run_benchmark
 from kdedge_runtime.diagnostics.system_state import SystemState, read_system_state
 from kdedge_runtime.model import Model
+from kdedge_runtime.precision import find_variants
 
 CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
 
@@ -23,7 +25,10 @@ CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
 def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
     printed: list[tuple[str, int, int]] = []
     measured = run_benchmark(
-        {"fp32": model, "int8": model}, runs=4, read_state=lambda: CALM, progress=lambda *of: printed.append(of)
+        {Candidate("fp32"): model, Candidate("int8"): model},
+        runs=4,
+        read_state=lambda: CALM,
+        progress=lambda *of: printed.append(of),
     )
     assert [timing.name for timing in measured.timings] == ["fp32", "fp32 without map", "int8", "int8 without map"]
     for timing in measured.timings:
@@ -34,7 +39,9 @@ def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
 
 
 def test_model_without_map_has_one_variant(write_model: Callable[..., Path]) -> None:
-    measured = run_benchmark({"fp32": Model.load(write_model(method="none"))}, runs=2, read_state=lambda: CALM)
+    measured = run_benchmark(
+        {Candidate("fp32"): Model.load(write_model(method="none"))}, runs=2, read_state=lambda: CALM
+    )
     assert [timing.name for timing in measured.timings] == ["fp32"]
 
 
@@ -45,13 +52,13 @@ def test_unprunable_graph_is_measured_only_with_map(
         raise ValueError("a node contains a subgraph")
 
     monkeypatch.setattr("kdedge_runtime.diagnostics.benchmark.keep_output", refuse)
-    measured = run_benchmark({"fp32": model}, runs=2, read_state=lambda: CALM)
+    measured = run_benchmark({Candidate.of(model): model}, runs=2, read_state=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
     assert "cannot be measured without its map: a node contains a subgraph" in caplog.text
 
 
 def test_layer_shares_sum_to_one(model: Model) -> None:
-    layers = run_benchmark({"fp32": model}, runs=2, read_state=lambda: CALM).layers
+    layers = run_benchmark({Candidate.of(model): model}, runs=2, read_state=lambda: CALM).layers
     assert {"Conv", "MatMul", "ArgMax"} <= {layer.operator for layer in layers}
     assert sum(layer.share for layer in layers) == pytest.approx(1)
     assert [layer.mean_ms for layer in layers] == sorted((layer.mean_ms for layer in layers), reverse=True)
@@ -66,20 +73,20 @@ def test_layer_shares_sum_to_one(model: Model) -> None:
     ],
 )
 def test_throttling_during_measurement_discards_timings(model: Model, later: SystemState) -> None:
-    states = iter([CALM, CALM, later])
-    measured = run_benchmark({"fp32": model}, runs=3, read_state=lambda: next(states, CALM))
+    looks = iter([CALM, CALM, later])
+    measured = run_benchmark({Candidate.of(model): model}, runs=3, read_state=lambda: next(looks, CALM))
     assert measured.throttling and not measured.timings and not measured.layers
 
 
 def test_earlier_throttling_is_ignored(model: Model) -> None:
     before = replace(CALM, throttled_since_boot=("under-voltage",), throttle_events=7)
-    measured = run_benchmark({"fp32": model}, runs=2, read_state=lambda: before)
+    measured = run_benchmark({Candidate.of(model): model}, runs=2, read_state=lambda: before)
     assert measured.timings and not measured.throttling
     assert "since boot: under-voltage" in measured.table()
 
 
 def test_json_and_table_agree(model: Model) -> None:
-    measured = run_benchmark({"fp32": model}, runs=2, read_state=lambda: CALM)
+    measured = run_benchmark({Candidate.of(model): model}, runs=2, read_state=lambda: CALM)
     record = json.loads(measured.to_json())
     assert record["before"]["temperature_c"] == 50 and record["throttling"] == []
     assert record["timings"][1]["name"] == "fp32 without map"
@@ -98,16 +105,16 @@ def test_json_and_table_agree(model: Model) -> None:
         ("generic", 0.5, "0.50 of fp32's time here: use the int8 file."),
     ],
 )
-def test_int8_verdict_compares_with_profile(device: str, ratio: float, verdict: str) -> None:
+def test_precision_verdict_compares_with_profile(device: str, ratio: float, verdict: str) -> None:
     def timing(name: str, ratio: float) -> Timing:
         return Timing(name, 10 * ratio, 9 * ratio, 11 * ratio, ratio, ratio, ratio)
 
     profile = load_profile(device)
     both = BenchmarkResult((), CALM, CALM, (timing("fp32", 1.0), timing("int8", ratio)))
-    assert (int8_verdict(both, profile) or "").endswith(verdict)
+    assert (precision_verdict(both, profile) or "").endswith(verdict)
     other_way_round = BenchmarkResult((), CALM, CALM, (timing("int8", 1.0), timing("fp32", 1 / ratio)))
-    assert int8_verdict(other_way_round, profile) == int8_verdict(both, profile)
-    assert int8_verdict(BenchmarkResult((), CALM, CALM, (timing("fp32", 1.0),)), profile) is None
+    assert precision_verdict(other_way_round, profile) == precision_verdict(both, profile)
+    assert precision_verdict(BenchmarkResult((), CALM, CALM, (timing("fp32", 1.0),)), profile) is None
 
 
 @pytest.mark.parametrize(
@@ -120,9 +127,9 @@ def test_int8_verdict_compares_with_profile(device: str, ratio: float, verdict: 
 )
 def test_companion_file_is_found(tmp_path: Path, name: str, other: str) -> None:
     (tmp_path / name).touch()
-    assert find_counterpart(tmp_path / name) is None
+    assert find_variants(tmp_path / name) == ()
     (tmp_path / other).touch()
-    assert find_counterpart(tmp_path / name) == tmp_path / other
+    assert find_variants(tmp_path / name) == (tmp_path / other,)
 
 
 def test_bench_prints_table_or_json(
@@ -144,7 +151,7 @@ def test_bench_fails_on_throttled_board(
     flags.parent.mkdir(parents=True)
     flags.write_text("50005\n")
 
-    def on_the_fake_board(models: dict[str, Model], **settings: object) -> BenchmarkResult:
+    def on_the_fake_board(models: dict[Candidate, Model], **settings: object) -> BenchmarkResult:
         return run_benchmark(models, runs=2, read_state=lambda: read_system_state(tmp_path))
 
     monkeypatch.setattr(benchmark, "run_benchmark", on_the_fake_board)

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.candidates import WORDS, Role, reference
+from kdedge_export.candidates import STUDENT, reference
 from kdedge_export.metrics import agreement
 from kdedge_export.validation.samples import SampleGallery
+from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
 
 __all__ = ["Section", "choose"]
@@ -37,41 +38,41 @@ def choose(evidence: SampleGallery) -> list[Section]:
     median. A file without a reference has its most confident wrong predictions, and evenly spaced images.
     """
     shipped = evidence.shipped
-    if reference(shipped, evidence.predictions) is None:
+    if reference(shipped, evidence.candidates) is None:
         return _of_one_file(evidence, shipped)
-    first, seen = WORDS[evidence.origin], set[int]()
+    first, seen = evidence.origin.words, set[int]()
     sections = [
         Section(
             "Worst maps",
-            f"Lowest agreement between the maps of the {WORDS[shipped]} and the {first}, worst first.",
+            f"Lowest agreement between the maps of the {shipped.words} and the {first}, worst first.",
             _take(_by_pearson(evidence, shipped), WORST_ROWS, seen),
         ),
         Section(
             "Changed predictions",
-            f"Images on which the {WORDS[shipped]} and the {first} predict different classes, not listed above. The "
+            f"Images on which the {shipped.words} and the {first} predict different classes, not listed above. The "
             f"{first}’s most confident predictions come first.",
             _take(_changed(evidence, shipped), CHANGED_ROWS, seen),
         ),
         Section(
             "Farthest from the teacher",
             "Lowest agreement between the maps of student and teacher, worst first.",
-            _take(_by_pearson(evidence, "student"), FARTHEST_ROWS, seen),
+            _take(_by_pearson(evidence, STUDENT), FARTHEST_ROWS, seen),
         ),
         Section(
             "Typical images",
-            f"Images around the median agreement of the {WORDS[shipped]} with the {first}.",
+            f"Images around the median agreement of the {shipped.words} with the {first}.",
             _take(_around_median(evidence, shipped), TYPICAL_ROWS, seen),
         ),
     ]
     return [section for section in sections if section.rows]
 
 
-def _of_one_file(evidence: SampleGallery, role: Role) -> list[Section]:
-    predictions, seen = agreement.top1(evidence.predictions[role].logits), set[int]()
+def _of_one_file(evidence: SampleGallery, file: Candidate) -> list[Section]:
+    predictions, seen = agreement.top1(evidence.predictions[file.name].logits), set[int]()
     sections = []
     if evidence.targets is not None:
-        wrong = _surest(evidence, role, np.flatnonzero(predictions != evidence.targets))
-        note = f"The {WORDS[role]}’s most confident wrong predictions first."
+        wrong = _surest(evidence, file, np.flatnonzero(predictions != evidence.targets))
+        note = f"The {file.words}’s most confident wrong predictions first."
         sections.append(Section("Wrong predictions", note, _take(wrong, WRONG_ROWS, seen)))
     spaced = evenly_spaced(len(predictions), TYPICAL_ROWS).tolist()
     sections.append(Section("Sample images", "Evenly spaced among all images.", _take(spaced, TYPICAL_ROWS, seen)))
@@ -84,26 +85,26 @@ def _take(ranked: list[int], most: int, seen: set[int]) -> tuple[int, ...]:
     return tuple(fresh)
 
 
-def _changed(evidence: SampleGallery, shipped: Role) -> list[int]:
-    predictions = agreement.top1(evidence.predictions[evidence.origin].logits)
-    changed = np.flatnonzero(predictions != agreement.top1(evidence.predictions[shipped].logits))
+def _changed(evidence: SampleGallery, shipped: Candidate) -> list[int]:
+    predictions = agreement.top1(evidence.predictions[evidence.origin.name].logits)
+    changed = np.flatnonzero(predictions != agreement.top1(evidence.predictions[shipped.name].logits))
     return _surest(evidence, evidence.origin, changed)
 
 
-def _surest(evidence: SampleGallery, role: Role, rows: Integers) -> list[int]:
-    surest = evidence.probabilities[role][rows].max(axis=1)
+def _surest(evidence: SampleGallery, candidate: Candidate, rows: Integers) -> list[int]:
+    surest = evidence.probabilities[candidate.name][rows].max(axis=1)
     return [int(row) for row in rows[np.argsort(-surest, kind="stable")]]
 
 
-def _by_pearson(evidence: SampleGallery, candidate: Role) -> list[int]:
-    if candidate not in evidence.pearson:
+def _by_pearson(evidence: SampleGallery, candidate: Candidate) -> list[int]:
+    if candidate.name not in evidence.pearson:
         return []
-    scores = evidence.pearson[candidate]
+    scores = evidence.pearson[candidate.name]
     ranked = np.argsort(scores, kind="stable")
     return [int(row) for row in ranked if not np.isnan(scores[row])]
 
 
-def _around_median(evidence: SampleGallery, candidate: Role) -> list[int]:
+def _around_median(evidence: SampleGallery, candidate: Candidate) -> list[int]:
     ranked = _by_pearson(evidence, candidate)
     if not ranked:
         return list(range(len(evidence.images)))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.candidates import Role, reference
+from kdedge_export.candidates import reference
 from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_export.metrics import agreement
 from kdedge_export.validation.page.image_choice import Section
 from kdedge_export.validation.samples import SampleGallery
+from kdedge_runtime.candidate import Candidate
 
 __all__ = ["GalleryRow", "MapPair", "ModelCell", "gallery_rows", "lowest_and_highest"]
 
@@ -21,7 +22,7 @@ _PAIRS = 3
 class ModelCell:
     """Prediction and map of one model for one image."""
 
-    role: Role
+    candidate: Candidate
     label: str
     probability: float | None
     """Probability of the prediction, in [0, 1]; None without a prediction."""
@@ -30,7 +31,7 @@ class ModelCell:
     is_wrong: bool
     map: str | None
     """Overlay as a data URI; None without a map."""
-    against: Role | None
+    against: Candidate | None
     """Model with which the map is compared; None without one."""
     score: float | None
     """Correlation with its map; None if both maps are constant."""
@@ -55,7 +56,7 @@ class MapPair:
 
     name: str
     score: float
-    maps: Mapping[Role, str]
+    maps: Mapping[Candidate, str]
     """Overlay of each model as a data URI."""
 
 
@@ -66,7 +67,7 @@ def gallery_rows(section: Section, evidence: SampleGallery) -> list[GalleryRow]:
 
 def lowest_and_highest(evidence: SampleGallery) -> dict[str, list[MapPair]]:
     """Collect the images with the lowest and highest map agreement with the source model; empty without maps."""
-    scores = evidence.pearson.get(evidence.shipped, np.array([]))
+    scores = evidence.pearson.get(evidence.shipped.name, np.array([]))
     ranked = [int(row) for row in np.argsort(scores, kind="stable") if not np.isnan(scores[row])]
     if len(ranked) < 2 * _PAIRS:
         return {}
@@ -77,9 +78,9 @@ def lowest_and_highest(evidence: SampleGallery) -> dict[str, list[MapPair]]:
 
 
 def _pair(number: int, evidence: SampleGallery) -> MapPair:
-    sides: tuple[Role, Role] = (evidence.origin, evidence.shipped)
-    maps = {role: uri for role in sides if (uri := _overlay(role, number, evidence)) is not None}
-    return MapPair(evidence.names[number], float(evidence.pearson[evidence.shipped][number]), maps)
+    sides = (evidence.origin, evidence.shipped)
+    maps = {each: uri for each in sides if (uri := _overlay(each, number, evidence)) is not None}
+    return MapPair(evidence.names[number], float(evidence.pearson[evidence.shipped.name][number]), maps)
 
 
 def _row(number: int, evidence: SampleGallery) -> GalleryRow:
@@ -88,29 +89,30 @@ def _row(number: int, evidence: SampleGallery) -> GalleryRow:
         image=jpeg_uri(evidence.modality.thumbnail(evidence.images[number])),
         target=None if evidence.targets is None else evidence.labels[evidence.targets[number]],
         explained=evidence.labels[evidence.explained_class[number]],
-        cells=tuple(_cell(role, number, evidence) for role in evidence.predictions),
+        cells=tuple(_cell(candidate, number, evidence) for candidate in evidence.candidates),
     )
 
 
-def _cell(role: Role, number: int, evidence: SampleGallery) -> ModelCell:
+def _cell(candidate: Candidate, number: int, evidence: SampleGallery) -> ModelCell:
+    role = candidate.name
     prediction = int(agreement.top1(evidence.predictions[role].logits[number : number + 1])[0])
-    against = reference(role, evidence.predictions) if role in evidence.pearson else None
+    against = reference(candidate, evidence.candidates) if role in evidence.pearson else None
     score = math.nan if against is None else float(evidence.pearson[role][number])
     return ModelCell(
-        role=role,
+        candidate=candidate,
         label="no prediction" if prediction < 0 else evidence.labels[prediction],
         probability=None if prediction < 0 else float(evidence.probabilities[role][number][prediction]),
         is_changed=prediction != evidence.explained_class[number],
         is_wrong=evidence.targets is not None and prediction != evidence.targets[number],
-        map=_overlay(role, number, evidence),
+        map=_overlay(candidate, number, evidence),
         against=against,
         score=None if math.isnan(score) else score,
     )
 
 
-def _overlay(role: Role, number: int, evidence: SampleGallery) -> str | None:
-    maps = evidence.predictions[role].maps
+def _overlay(candidate: Candidate, number: int, evidence: SampleGallery) -> str | None:
+    maps = evidence.predictions[candidate.name].maps
     if maps is None:
         return None
-    shift = evidence.shifts.get(role, (0.0, 0.0))
+    shift = evidence.shifts.get(candidate.name, (0.0, 0.0))
     return jpeg_uri(evidence.modality.overlay(evidence.images[number], maps[number], shift))

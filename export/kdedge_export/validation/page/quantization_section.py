@@ -1,14 +1,14 @@
-"""Description of how the int8 file was quantized and what it preserved, from its metadata."""
+"""Description of how each file was converted and what it preserved, from its metadata."""
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from kdedge_export.validation.report import ValidationReport
+from kdedge_export.validation.report import ModelFacts, ValidationReport
 from kdedge_runtime.int8_arithmetic import Arithmetic
 
-__all__ = ["HeldOutResult", "QuantizationSection", "quantization_section"]
+__all__ = ["HeldOutResult", "QuantizationSection", "quantization_sections"]
 
 _WAYS = {
     "minmax": "from the smallest to the largest observed value",
@@ -38,25 +38,32 @@ class HeldOutResult:
 
 @dataclass(frozen=True)
 class QuantizationSection:
-    """Contents of the section on the int8 file."""
+    """Contents of the section on one file."""
 
+    title: str
+    """Heading, such as `Quantization: ONNX, int8`."""
     facts: tuple[_Fact, ...]
     """Name, description and layer names of each metadata entry."""
     losses: tuple[tuple[str, float, bool], ...]
-    """Description and loss of each calibration method with all layers in int8, best first, and True if chosen."""
+    """Description and loss of each calibration method with all layers quantized, best first, and True if chosen."""
     results: tuple[HeldOutResult, ...]
     images: str
     """Heading of the results, with the number of held-out images."""
 
 
-def quantization_section(report: ValidationReport) -> QuantizationSection | None:
-    """Collect the contents from the metadata of the int8 file; None without one or without metadata."""
-    facts = report.models.get("int8")
-    if facts is None or not facts.quantization:
-        return None
-    note = facts.quantization
+def quantization_sections(report: ValidationReport) -> list[QuantizationSection]:
+    """Collect the contents from the metadata of every file that has a quantization entry."""
+    return [
+        _section(candidate.title, facts, facts.quantization)
+        for candidate in report.candidates
+        if (facts := report.models[candidate.name]).quantization
+    ]
+
+
+def _section(title: str, facts: ModelFacts, note: Mapping[str, Any]) -> QuantizationSection:
     held_out = note.get("held_out") or {}
     return QuantizationSection(
+        title=f"Quantization: {title}",
         facts=(*_facts(note), *_arithmetic(facts.arithmetic)),
         losses=tuple(
             (_WAYS.get(way, way), float(loss), way == note.get("calibration"))
@@ -78,13 +85,14 @@ def _facts(note: Mapping[str, Any]) -> Iterator[_Fact]:
             else "8 bits, for processors whose integer kernels do not saturate"
         )
         each = "one scale per output channel" if note.get("per_channel") else "one scale per layer"
-        yield "Weights", f"{note.get('weights', 'int8')} of {bits}; {each}", ()
+        yield "Weights", f"{note.get('weights', 'integers')} of {bits}; {each}", ()
     if "calibration" in note:
         way, images = str(note["calibration"]), str(note.get("calibration_images", "?"))
         yield "Ranges", f"{_WAYS.get(way, way)}, on {images} training images", ()
     if "float_layers" in note:
         layers = note["float_layers"]
-        words = "the map and small dense layers" + (f", and {len(layers)} layers" if layers else "")
+        small = "small dense layers" if "calibration" in note else "the last layer"
+        words = f"the map and {small}" + (f", and {len(layers)} layers" if layers else "")
         yield "In fp32", words, tuple(str(name) for name in layers)
     if goals := _goal(note.get("goal") or {}):
         yield "Target", goals, ()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from kdedge_export.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.html.page import render
 from kdedge_export.html.text import NONE
 from kdedge_export.metrics import agreement
@@ -15,10 +14,12 @@ from kdedge_export.validation.check import Check, Outcome, applicable, inconclus
 from kdedge_export.validation.page.histogram import histogram, lower_end
 from kdedge_export.validation.page.image_choice import choose
 from kdedge_export.validation.page.image_gallery import gallery_rows, lowest_and_highest
-from kdedge_export.validation.page.quantization_section import quantization_section
+from kdedge_export.validation.page.quantization_section import quantization_sections
 from kdedge_export.validation.report import ValidationReport
 from kdedge_export.validation.samples import SampleGallery
 from kdedge_export.validation.text_report import bound_text, found, plain_speed, spread
+from kdedge_runtime.candidate import Candidate
+from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["render_page", "write_page"]
@@ -52,7 +53,9 @@ def render_page(report: ValidationReport, evidence: SampleGallery) -> str:
         map_sources=list(dict.fromkeys([*(places.rows if places else {}), *(faith.rows if faith else {})])),
         sanity=_sanity(report),
         speeds=_speeds(report),
-        quantization=quantization_section(report),
+        quantizations=quantization_sections(report),
+        TITLES={candidate.name: candidate.title for candidate in report.candidates},
+        WORDS={candidate.name: candidate.words for candidate in report.candidates},
         histograms=_histograms(report, evidence),
         pairs=lowest_and_highest(evidence),
         gallery=[(section, gallery_rows(section, evidence)) for section in choose(evidence)],
@@ -96,7 +99,7 @@ def _notes(report: ValidationReport) -> list[str]:
     notes = list(report.notes)
     if report.quick:
         notes.append("faithfulness and robustness were skipped (--quick)")
-    compared = report.comparisons.get(report.shipped)
+    compared = report.comparisons.get(report.shipped.name)
     if compared is not None and compared.agreement == 1.0:
         unseen = f"changes on up to {100 * unseen_share(report.images):.3g} % of unseen images cannot be excluded"
         notes.append(f"no prediction changed on {report.images:,} images: {unseen}")
@@ -113,19 +116,20 @@ def _minus(figures: str) -> str:
     return re.sub(r"-(?=\d)", "−", figures)
 
 
-def _histograms(report: ValidationReport, evidence: SampleGallery) -> list[tuple[Role, Role, Markup | None]]:
+def _histograms(report: ValidationReport, evidence: SampleGallery) -> list[tuple[Candidate, Candidate, Markup | None]]:
     """Return each candidate with maps, its reference, and the histogram of their agreement."""
     shown = [
-        (role, against, scores, comparison.maps.floor_pearson)
-        for role, scores in evidence.pearson.items()
-        if (comparison := report.comparisons[role]).maps is not None
-        and (against := reference(role, report.models)) is not None
+        (candidate, against, evidence.pearson[candidate.name], comparison.maps.floor_pearson)
+        for candidate in report.candidates
+        if (against := report.references[candidate.name]) is not None
+        and candidate.name in evidence.pearson
+        and (comparison := report.comparisons[candidate.name]).maps is not None
     ]
     low = lower_end([value for *_, scores, floor in shown for value in (*scores, floor)])
-    return [(role, against, histogram(scores, floor, low)) for role, against, scores, floor in shown]
+    return [(candidate, against, histogram(scores, floor, low)) for candidate, against, scores, floor in shown]
 
 
-def _constant_maps(role: Role, evidence: SampleGallery) -> str:
+def _constant_maps(role: str, evidence: SampleGallery) -> str:
     maps = evidence.predictions[role].maps
     return NONE if maps is None else str(int(agreement.is_constant(maps).sum()))
 
@@ -134,7 +138,7 @@ def _sanity(report: ValidationReport) -> dict[str, object] | None:
     """Arrange the sanity checks as one row per model and one column per test."""
     if report.sanity is None:
         return None
-    rows: dict[Role, dict[Test, Sanity]] = {}
+    rows: dict[str, dict[Test, Sanity]] = {}
     for row in report.sanity.rows:
         rows.setdefault(row.role, {})[row.test] = row
     tests = [test for test in _SANITY_TESTS if any(test in found for found in rows.values())]
@@ -142,15 +146,18 @@ def _sanity(report: ValidationReport) -> dict[str, object] | None:
 
 
 def _speeds(report: ValidationReport) -> list[str]:
-    """Describe the int8 speedup on this machine, and at export if the file records it."""
-    if not {"fp32", "int8"} <= report.footprints.keys():
+    """Describe the speedup over fp32 on this machine, and at export if a file records it."""
+    if (fp32 := report.footprints.get(FP32.name)) is None:
         return []
-    fp32, int8 = report.footprints["fp32"], report.footprints["int8"]
-    described = [plain_speed(fp32.latency_ms, int8.latency_ms, "here")]
-    noted = (report.models["int8"].quantization or {}).get("latency_ms")
-    if isinstance(noted, dict) and {"fp32", "int8"} <= noted.keys():
-        where = f"at export, on {noted['machine']}" if "machine" in noted else "at export"
-        described.append(plain_speed(float(noted["fp32"]), float(noted["int8"]), where))
+    described = []
+    for name, footprint in report.footprints.items():
+        if name == FP32.name:
+            continue
+        described.append(plain_speed(name, fp32.latency_ms, footprint.latency_ms, "here"))
+        noted = (report.models[name].quantization or {}).get("latency_ms")
+        if isinstance(noted, dict) and {FP32.name, name} <= noted.keys():
+            where = f"at export, on {noted['machine']}" if "machine" in noted else "at export"
+            described.append(plain_speed(name, float(noted[FP32.name]), float(noted[name]), where))
     return described
 
 
@@ -159,9 +166,6 @@ _WORDING: dict[str, object] = {
     "found": lambda check: _minus(found(check)),
     "spread": lambda check: _minus(spread(check)),
     "bound_text": bound_text,
-    "reference": reference,
-    "TITLES": TITLES,
-    "WORDS": WORDS,
     "BASELINES": _BASELINES,
     "SANITY_TESTS": _SANITY_TESTS,
 }

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from kdedge_runtime.drawing.colormap import heat_ramp
 from kdedge_runtime.model import Model
+from kdedge_runtime.precision import FP32
 from kdedge_runtime.server import (
     AccessPolicy,
     HttpServer,
@@ -62,7 +63,7 @@ def describe_model(model: Model) -> dict[str, object]:
         "temperature": metadata.temperature,
         "display": asdict(metadata.outputs.display),
         "has_map": model.has_map,
-        "is_quantized": metadata.quantization is not None,
+        "is_quantized": metadata.precision != FP32.name,
         "ramp": heat_ramp().tolist(),
     }
 
