@@ -48,7 +48,7 @@ _SUMS = (
     "GroupNormalization",
 )
 """Operators that sum many values or square them. Some kernels sum in float16, which overflows although the result fits.
-PyTorch's autocast keeps the same ones in float32."""
+PyTorch's autocast keeps sums, softmax and normalization in float32, too."""
 _STORED_AS_HALF = 65_536
 """Minimum number of weights for storing a layer as float16 although it is computed in float32."""
 _NARROWED = "_cast_to_fp16_node"
@@ -119,6 +119,7 @@ def _samples(inputs: ConversionInputs) -> Sample:
 def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with its constants as initializers; the converter does not convert every kind of node."""
     lifted = ir.from_proto(model)
+    ir_passes.RemoveInitializersFromInputsPass()(lifted)
     ir_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(lifted)
     graph = ir.to_proto(lifted)
     # The converter would take the declared types of initializers for those of float16 values.

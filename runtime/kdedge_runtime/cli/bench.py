@@ -66,14 +66,12 @@ def precision_verdict(measured: "BenchmarkResult", profile: "DeviceProfile") -> 
     chosen, found = fastest(ratios), []
     for precision in others:
         share = ratios[precision.name] / ratios[FP32.name]
-        pays, expected = (
-            fastest({FP32.name: 1.0, precision.name: share}) != FP32.name,
-            profile.quantization.pays(precision),
-        )
-        agreement = (
-            "" if expected is None else f", {'as' if pays == expected else 'unlike'} the profile {profile.name} expects"
-        )
-        found.append(f"{precision.name} takes {share:.2f} of fp32's time here{agreement}")
+        expected = profile.quantization.pays(precision)
+        compared = ""
+        if expected is not None:
+            pays = fastest({FP32.name: 1.0, precision.name: share}) == precision.name
+            compared = f", {'as' if pays == expected else 'unlike'} the profile {profile.name} expects"
+        found.append(f"{precision.name} takes {share:.2f} of fp32's time here{compared}")
     return f"{'; '.join(found)}: use the {chosen} file."
 
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper, shape_inference
-from small_nets import CHANNELS, CLASSES, NETS, SPEC, TAILS, Export, HeadNet, randomised
+from small_nets import CHANNELS, CLASSES, NETS, SPEC, TAILS, Export, HeadNet, class_token, randomised
 from torch import nn
 
 from kdedge_export.file_quantization import quantize
@@ -23,8 +23,8 @@ Draw = Callable[[int, int], np.ndarray]
 Names = Callable[[str], Export]
 
 
-def exported(net: nn.Module, path: Path) -> Path:
-    module = wrap_for_export(net, SPEC, "hirescam")
+def exported(net: nn.Module, path: Path, method: str = "hirescam") -> Path:
+    module = wrap_for_export(net, SPEC, method)
     labels = tuple(f"class {index}" for index in range(CLASSES))
     save_model(export_graph(module).model, Metadata(labels, SPEC, module.outputs), path)
     return path
@@ -74,6 +74,28 @@ def test_predictions_and_maps_match_fp32_on_different_inputs(
     assert fp16.metadata.precision == "fp16" and fp16.arithmetic is None
     assert (fp16.metadata.labels, fp16.metadata.outputs) == (fp32.metadata.labels, fp32.metadata.outputs)
     assert fp16.metadata.golden is not None and fp16.metadata.golden != fp32.metadata.golden
+
+
+@pytest.mark.parametrize(
+    ("net", "method"),
+    [
+        (NETS["linear"], "gradcam++"),
+        (NETS["linear"], "eigencam"),
+        (NETS["swish"], "smoothgrad"),
+        (class_token, "gradient-attention"),
+        (class_token, "attention-rollout"),
+    ],
+)
+def test_maps_of_every_kind_of_method_match_fp32(
+    net: Callable[[], nn.Module], method: str, tmp_path: Path, pictures: Draw
+) -> None:
+    torch.manual_seed(0)
+    path = exported(randomised(net()), tmp_path / "model.onnx", method)
+    fp32, fp16 = Model.load(path, threads=1), half(path)
+    for seed in (1, 2):
+        exact, rounded = (model.predict(pictures(2, seed), 1).saliency_map for model in (fp32, fp16))
+        assert exact is not None and rounded is not None and np.ptp(exact) > 0
+        assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.99
 
 
 def test_body_is_float16_and_last_layer_and_map_are_float32(export: Names, tmp_path: Path) -> None:

@@ -187,7 +187,8 @@ def test_foreign_file_is_converted_without_images_and_validated(command: Command
         dynamic = {"x": {0: "batch"}, "y": {0: "batch"}}
         example = (torch.randn(2, 3, 32, 32),)
         names = {"input_names": ["x"], "output_names": ["y"]}
-        torch.onnx.export(Small().eval(), example, theirs, dynamo=False, dynamic_axes=dynamic, **names)
+        options = {"dynamo": False, "dynamic_axes": dynamic, "keep_initializers_as_inputs": True}
+        torch.onnx.export(Small().eval(), example, theirs, **options, **names)  # type: ignore[arg-type]
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(sorted(path.name for path in (scenes / "val").iterdir())))
     front = ("--mean", "0.5", "--std", "0.5", "--labels", labels)

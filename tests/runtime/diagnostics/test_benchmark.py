@@ -118,6 +118,17 @@ def test_precision_verdict_compares_with_profile(device: str, ratio: float, verd
 
 
 @pytest.mark.parametrize(
+    ("fp16", "int8", "chosen"), [(1.2, 0.5, "int8"), (0.6, 0.58, "fp16"), (0.6, 1.1, "fp16"), (0.97, 0.97, "fp32")]
+)
+def test_verdict_names_every_precision(fp16: float, int8: float, chosen: str) -> None:
+    timings = (Timing(name, *(ratio,) * 6) for name, ratio in (("fp32", 1.0), ("fp16", fp16), ("int8", int8)))
+    verdict = precision_verdict(BenchmarkResult((), CALM, CALM, tuple(timings)), load_profile("raspberry-pi-5")) or ""
+    assert verdict.endswith(f"use the {chosen} file.")
+    assert f"fp16 takes {fp16:.2f} of fp32's time here; int8 takes {int8:.2f} of" in verdict
+    assert verdict.count("the profile raspberry-pi-5 expects") == 1, "it says nothing about fp16"
+
+
+@pytest.mark.parametrize(
     ("name", "other"),
     [
         ("model.onnx", "model.int8.onnx"),
