@@ -140,7 +140,9 @@ def write_precision(
         )
     if not recipe.needs_images and goal != FidelityGoal():
         raise UsageError(f"{precision} has no layers to choose for a goal. Omit the goal, or use int8.")
-    inputs = ConversionInputs(graph, metadata.input, images, settings or QuantizationRecipe(), goal, progress)
+    inputs = ConversionInputs(
+        graph, metadata.input, images, settings or QuantizationRecipe(), goal, progress, metadata.task
+    )
     converted = recipe.convert(inputs)
     note = {**converted.note, "precision": precision, "device": device}
     if converted.tradeoff is not None and not converted.tradeoff.met:

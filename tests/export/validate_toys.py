@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdedge_export.metrics.comparison import Comparison, compare
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_export.quantization import RECIPES
+from kdedge_export.tasks.classification import CLASSIFICATION
 from kdedge_export.validation import Gates
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import Metadata, Outputs
@@ -208,7 +209,7 @@ def compared(
         a[n - constant :], b[n - constant :] = 0.0, 0.0
         maps = [a, b]
     sides = [Predictions(logits, m, targets) for logits, m in zip((reference, candidate), maps, strict=True)]
-    return compare(*sides, targets if labeled else None)
+    return compare(*sides, targets if labeled else None, CLASSIFICATION)
 
 
 def int8_gates(**bounds: float) -> Gates:

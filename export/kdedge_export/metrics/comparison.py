@@ -16,6 +16,7 @@ from kdedge_export.metrics.confidence import (
     percentile_interval,
 )
 from kdedge_export.metrics.resampling import to_common_size
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime.util.arrays import Floats, Integers
 
@@ -86,16 +87,17 @@ class Comparison:
     the logits distance."""
 
 
-def compare(reference: Predictions, candidate: Predictions, targets: Integers | None) -> Comparison:
+def compare(reference: Predictions, candidate: Predictions, targets: Integers | None, task: TaskMetrics) -> Comparison:
     """Compare a candidate's predictions and saliency maps with a reference's.
 
     Args:
         reference: predictions to preserve.
         candidate: predictions for the same images and the same explained classes.
-        targets: int64 `[N]`, the target classes; None for unlabeled images.
+        targets: int64 `[N]`, the ground truth; None for unlabeled images.
+        task: metrics of the models' task.
     """
-    agrees = agreement.agrees(reference.logits, candidate.logits)
-    kl = agreement.kl_divergence(reference.logits, candidate.logits)
+    agrees = task.agreement(reference.logits, candidate.logits)
+    kl = task.divergence(reference.logits, candidate.logits)
     kl_capped = np.nan_to_num(np.clip(kl, 0, 1), nan=1.0)
     distance = agreement.distance(reference.logits, candidate.logits)
     intervals = {
@@ -106,7 +108,7 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
     }
     top1_reference = top1_candidate = drop = None
     if targets is not None:
-        kept, right = (agreement.is_right(model.logits, targets) for model in (reference, candidate))
+        kept, right = (task.correct(model.logits, targets) for model in (reference, candidate))
         top1_reference, top1_candidate = float(kept.mean()), float(right.mean())
         drop = agreement.accuracy_drop(kept - right)
         intervals["top1_reference"] = mean_interval(kept, SHARE)

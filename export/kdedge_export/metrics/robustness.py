@@ -8,6 +8,7 @@ import numpy as np
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.modalities import Corruption
 from kdedge_runtime import Model
@@ -45,6 +46,7 @@ def robustness(
     samples: Sample,
     targets: Integers | None,
     corruptions: Mapping[str, Corruption],
+    task: TaskMetrics,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Robustness, ...]:
     """Compare model files with their reference, and with their own clean results, on corrupted samples.
@@ -55,8 +57,9 @@ def robustness(
         origin: the PyTorch student, or the fp32 file, which then has no reference.
         files: model files by name.
         samples: preprocessed samples `[N, …]`.
-        targets: int64 `[N]`, the target classes; None for unlabeled samples.
+        targets: int64 `[N]`, the ground truth; None for unlabeled samples.
         corruptions: corruptions by name, see `ExportModality.corruptions`.
+        task: metrics of the models' task.
         progress: called with the number of corruptions done.
     """
     classes = predict(origin, samples).explained_class
@@ -69,7 +72,7 @@ def robustness(
             mine, against = (
                 (predictions, None) if model is origin else (predict(model, corrupted, classes), predictions)
             )
-            rows.append(_row(name, role, against, mine, clean[role], targets))
+            rows.append(_row(name, role, against, mine, clean[role], targets, task))
         progress(number + 1)
     return tuple(rows)
 
@@ -81,13 +84,13 @@ def _row(
     predictions: Predictions,
     clean: Predictions,
     targets: Integers | None,
+    task: TaskMetrics,
 ) -> Robustness:
-    chosen = agreement.top1(predictions.logits)
     scores = {
-        "top1": None if targets is None else (chosen == targets).astype(np.float64),
-        "agreement": None if reference is None else agreement.agrees(reference.logits, predictions.logits),
+        "top1": None if targets is None else task.correct(predictions.logits, targets),
+        "agreement": None if reference is None else task.agreement(reference.logits, predictions.logits),
         "map_pearson": None if reference is None else pair_pearson(reference, predictions),
-        "prediction_kept": agreement.agrees(clean.logits, predictions.logits),
+        "prediction_kept": task.agreement(clean.logits, predictions.logits),
         "map_kept": pair_pearson(clean, predictions),
     }
     figures = {key: None if some is None else agreement.mean(some) for key, some in scores.items()}

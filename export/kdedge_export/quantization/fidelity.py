@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.metrics.agreement import accuracy_drop, agreement, agrees, is_constant, is_right, map_pearson
+from kdedge_export.metrics.agreement import accuracy_drop, is_constant, map_pearson
 from kdedge_export.metrics.confidence import DIFFERENCE, mean_interval
 from kdedge_export.onnx_graph.session import make_feed, open_session
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.int8_arithmetic import Arithmetic
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
 
@@ -49,15 +50,18 @@ class Fidelity:
 class FidelityEvaluator:
     """Evaluator of graphs against the fp32 graph's results on fixed images."""
 
-    def __init__(self, model: onnx.ModelProto, images: Pixels, targets: Integers | None = None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, images: Pixels, targets: Integers | None = None, task: str = "classify"
+    ) -> None:
         """Run the fp32 graph.
 
         Args:
             model: the fp32 graph.
             images: uint8 RGB `[N, H, W, 3]`, N ≥ 1; used neither for calibration nor for validation.
-            targets: int64 `[N]`, the target classes; None for unlabeled images.
+            targets: int64 `[N]`, the ground truth; None for unlabeled images.
+            task: task of the model, a key of `kdedge_export.tasks.EXPORT_TASKS`.
         """
-        self._images, self._targets = images, targets
+        self._images, self._targets, self._task = images, targets, EXPORT_TASKS[task]
         self._classes: NDArray[np.int64] = np.full(len(images), -1)
         self._every = np.arange(len(images))
         self._logits, self._maps = self._run(model, self._every)
@@ -89,10 +93,10 @@ class FidelityEvaluator:
 
     def _compare(self, logits: Floats, maps: Floats | None, numbers: NDArray[np.int64]) -> Fidelity:
         exact = self._logits[numbers]
-        agreed = agreement(exact, logits)
-        top1_share, lost = None, 1 - agrees(exact, logits)
+        agreed = self._task.agreement(exact, logits)
+        top1_share, lost = None, 1 - agreed
         if self._targets is not None:
-            kept, right = (is_right(prediction, self._targets[numbers]) for prediction in (exact, logits))
+            kept, right = (self._task.correct(prediction, self._targets[numbers]) for prediction in (exact, logits))
             top1_share, lost = float(right.mean()), kept - right
         pearson = None
         if maps is not None and self._maps is not None:
@@ -102,7 +106,14 @@ class FidelityEvaluator:
             pearson = float(scores.mean()) if varying.any() else 1.0
         interval = mean_interval(lost, DIFFERENCE, scale=100)
         assert interval is not None, "no images"
-        return Fidelity(agreed, top1_share, accuracy_drop(lost), interval.high, _relative_error(exact, logits), pearson)
+        return Fidelity(
+            float(agreed.mean()),
+            top1_share,
+            accuracy_drop(lost),
+            interval.high,
+            _relative_error(exact, logits),
+            pearson,
+        )
 
 
 def _relative_error(exact: Floats, logits: Floats) -> float:

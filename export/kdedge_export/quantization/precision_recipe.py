@@ -49,7 +49,7 @@ class CalibrationSet:
     held_out: Pixels
     """Other images, uint8 RGB `[M, H, W, 3]`, to measure the loss."""
     targets: Integers | None = None
-    """Target classes of the held-out images, int64 `[M]`; None without labels."""
+    """Ground truth of the held-out images, int64 `[M]`; None without labels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class ConversionInputs:
     goal: FidelityGoal
     """Fidelity to keep; an empty goal accepts any loss."""
     progress: ProgressCallback
+    task: str = "classify"
+    """Task of the model, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
 
 
 @dataclass(frozen=True)

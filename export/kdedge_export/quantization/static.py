@@ -64,6 +64,7 @@ def quantize(
     recipe: QuantizationRecipe,
     *,
     targets: Integers | None = None,
+    task: str = "classify",
     goal: FidelityGoal | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Quantized:
@@ -79,7 +80,8 @@ def quantize(
         calibration: uint8 RGB `[N, H, W, 3]` at the model's size, from the training split.
         held_out: other images of the training split.
         recipe: the device's settings.
-        targets: int64, the target classes of the held-out images; None without labels.
+        targets: int64, the ground truth of the held-out images; None without labels.
+        task: task of the model, a key of `kdedge_export.tasks.EXPORT_TASKS`.
         goal: target to meet; None keeps no layer in fp32.
         progress: called during long steps.
 
@@ -91,7 +93,7 @@ def quantize(
             "Quantization needs calibration images, but there are none. Name a folder with images: --data DIR."
         )
     rewritten = prepare_graph(graph, bytes_in=recipe.activations == "uint8")
-    evaluator = FidelityEvaluator(graph.model, held_out, targets)
+    evaluator = FidelityEvaluator(graph.model, held_out, targets, task)
     method, losses, ranges = _choose_ranges(rewritten, calibration, evaluator, recipe, progress)
     build = partial(insert_quantization, rewritten, ranges, recipe)
     layers = layers_of(rewritten)
@@ -127,6 +129,7 @@ def _convert(inputs: ConversionInputs) -> ConvertedGraph:
         images.held_out,
         inputs.settings,
         targets=images.targets,
+        task=inputs.task,
         goal=inputs.goal,
         progress=inputs.progress,
     )

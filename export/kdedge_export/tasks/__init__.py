@@ -1,15 +1,15 @@
 """Tasks at export: agreement of two models, and accuracy.
 
-`EXPORT_TASKS` maps the task of a model file to its `ExportTask`; other packages add tasks with an entry point of the
+`EXPORT_TASKS` maps the task of a model file to its `TaskMetrics`; other packages add tasks with an entry point of the
 group `kdedge_export.tasks`.
 """
 
-from kdedge_export.tasks.export_task import ExportTask
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_runtime.util.plugin_registry import Registry
 
-__all__ = ["EXPORT_TASKS", "ExportTask"]
+__all__ = ["EXPORT_TASKS", "TaskMetrics"]
 
-EXPORT_TASKS: Registry[ExportTask] = Registry(
+EXPORT_TASKS: Registry[TaskMetrics] = Registry(
     "kdedge_export.tasks", {"classify": "kdedge_export.tasks.classification:CLASSIFICATION"}
 )
 """Tasks by name."""

@@ -1,13 +1,13 @@
 """Classification into exactly one of K classes."""
 
 from kdedge_export.metrics import agreement
-from kdedge_export.tasks.export_task import ExportTask, Scores
+from kdedge_export.metrics.task_metrics import Scores, TaskMetrics
 from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["CLASSIFICATION", "ClassificationExport"]
+__all__ = ["CLASSIFICATION", "ClassificationMetrics"]
 
 
-class ClassificationExport(ExportTask):
+class ClassificationMetrics(TaskMetrics):
     """Accuracy and agreement of top-1 classes; divergence of the softmax at temperature 1."""
 
     has_classes = True
@@ -25,4 +25,4 @@ class ClassificationExport(ExportTask):
         return agreement.kl_divergence(reference, candidate)
 
 
-CLASSIFICATION = ClassificationExport()
+CLASSIFICATION = ClassificationMetrics()

@@ -14,8 +14,10 @@ from kdedge_export.metrics.localization import Localization, localize_all
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_export.metrics.robustness import Robustness, robustness
 from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, sanity
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.modalities import modality_of
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.exactness import Bounds
 from kdedge_export.validation.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_runtime import Model
@@ -93,6 +95,16 @@ class MeasuredModel:
         return self.files[self.shipped]
 
     @property
+    def task(self) -> TaskMetrics:
+        """Metrics of the models' task."""
+        return EXPORT_TASKS[self.shipped_file.metadata.task]
+
+    @property
+    def class_targets(self) -> Integers | None:
+        """Target classes; None without labels, or for a task without classes."""
+        return self.targets if self.task.has_classes else None
+
+    @property
     def input(self) -> InputSpec:
         """Input of the models."""
         return self.shipped_file.metadata.input
@@ -118,13 +130,14 @@ def measure_calibration(
     subject: MeasuredModel, held_out: Flags | None, temperatures: Mapping[str, float]
 ) -> dict[str, Calibration]:
     """Compute every model's calibration on images not used to fit the temperature; empty without labels."""
-    if subject.targets is None:
+    targets = subject.class_targets
+    if targets is None:
         return {}
     chosen = np.flatnonzero(np.ones(len(subject.images), dtype=np.bool_) if held_out is None else held_out)
     if not len(chosen):
         return {}
     return {
-        role: calibration(found.logits[chosen], subject.targets[chosen], temperatures[role])
+        role: calibration(found.logits[chosen], targets[chosen], temperatures[role])
         for role, found in subject.predictions.items()
     }
 
@@ -206,7 +219,13 @@ def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]
     corruptions = modality_of(subject.input).corruptions
     advance = subject.start_step("robustness", len(corruptions))
     rows = robustness(
-        subject.by_name[subject.origin], subject.files, subject.images[chosen], targets, corruptions, advance
+        subject.by_name[subject.origin],
+        subject.files,
+        subject.images[chosen],
+        targets,
+        corruptions,
+        subject.task,
+        advance,
     )
     return Sampled(len(chosen), rows)
 
@@ -221,12 +240,13 @@ def _references(subject: MeasuredModel, chosen: Integers, maps: Mapping[str, Flo
 def _maps_of_the_right_class(subject: MeasuredModel, role: str, found: Predictions, chosen: Integers) -> Floats:
     assert found.maps is not None
     maps = found.maps[chosen].copy()
-    if subject.targets is None:
+    targets = subject.class_targets
+    if targets is None:
         return maps
     # Most maps already explain the target class.
-    wrong = np.flatnonzero(found.explained_class[chosen] != subject.targets[chosen])
+    wrong = np.flatnonzero(found.explained_class[chosen] != targets[chosen])
     if len(wrong):
-        again = predict(subject.by_name[role], subject.images[chosen[wrong]], subject.targets[chosen[wrong]]).maps
+        again = predict(subject.by_name[role], subject.images[chosen[wrong]], targets[chosen[wrong]]).maps
         assert again is not None
         maps[wrong] = again
     return maps

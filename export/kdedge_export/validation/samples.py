@@ -21,6 +21,8 @@ class SampleGallery:
     """Images, predictions and saliency maps of one validation."""
 
     modality: ExportModality
+    task: str
+    """Task of the models, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
     images: Sample
     """Preprocessed samples `[N, …]`; images are uint8 RGB `[N, H, W, 3]`."""
     targets: Integers | None
@@ -32,8 +34,8 @@ class SampleGallery:
     """Models: teacher, student, and the files from the most to the least exact, as far as present."""
     predictions: Mapping[str, Predictions]
     """Predictions by name, in the order of the candidates."""
-    probabilities: Mapping[str, Floats]
-    """Probabilities `[N, K]` of each model, at the temperature stored in its file."""
+    scores: Mapping[str, Floats]
+    """Scores `[N, K]` of each model, at the temperature stored in its file; for classification probabilities."""
     pearson: Mapping[str, NDArray[np.float64]]
     """Correlation of each candidate's maps with its reference's, `[N]` (see
     `kdedge_export.metrics.comparison.pair_pearson`). Candidates without a map are missing."""

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from kdedge_export.candidates import STUDENT, TEACHER, origin, reference
-from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import Comparison, compare, pair_pearson
 from kdedge_export.metrics.confidence import SHARE, mean_interval
 from kdedge_export.metrics.per_class import class_rows
 from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.modalities import modality_of
+from kdedge_export.tasks import EXPORT_TASKS, TaskMetrics
 from kdedge_export.validation.check import Check
 from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
 from kdedge_export.validation.fidelity_checks import (
@@ -50,7 +50,8 @@ from kdedge_runtime.diagnostics.default_class import run_without_class
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32
-from kdedge_runtime.util.arrays import Integers, Pixels, softmax
+from kdedge_runtime.tasks import TASKS
+from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["validate", "write_report"]
@@ -101,14 +102,15 @@ def validate(
         for candidate in requested
         if (against := reference(candidate, requested)) is not None
     }
+    task = EXPORT_TASKS[fp32.metadata.task]
     bounds = Bounds(gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error, gates.fp32_rounding)
     exact, ties = None, 0
     if models.student is not None:
         ours, theirs = pairs[FP32.name]
         exact = measure_exactness(models.student, fp32, images, ours, theirs, bounds)
-        ties = is_tied(models.student, images, ours, theirs, gates.fp32_rounding)
+        ties = 0 if not task.has_classes else is_tied(models.student, images, ours, theirs, gates.fp32_rounding)
     aligned = () if exact is None else exact.aligned
-    comparisons = {role: compare(against, candidate, targets) for role, (against, candidate) in pairs.items()}
+    comparisons = {role: compare(against, candidate, targets, task) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {each.name: _temperature(each, model, fp32) for each, model in requested.items()}
     subject = MeasuredModel(requested, predictions, images, targets, progress)
@@ -131,12 +133,14 @@ def validate(
         labeled=targets is not None,
         candidates=tuple(requested),
         models={
-            role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets)
+            role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets, task)
             for role, model in subject.by_name.items()
         },
         comparisons=comparisons,
         checks=tuple(checks),
-        classes=class_rows(predictions, pairs, pearson, targets, labels, origin=subject.origin, shipped=ships),
+        classes=()
+        if not task.has_classes
+        else class_rows(predictions, pairs, pearson, targets, labels, origin=subject.origin, shipped=ships),
         calibration=measure_calibration(subject, data.held_out, temperatures),
         sanity=sound,
         localization=None if data.masks is None else measure_localization(subject, data.masks),
@@ -150,13 +154,17 @@ def validate(
     )
     evidence = SampleGallery(
         modality=modality_of(fp32.metadata.input),
+        task=fp32.metadata.task,
         images=images,
         targets=targets,
         labels=tuple(labels),
         candidates=tuple(requested),
         names=tuple(data.names or (f"image {number}" for number in range(len(images)))),
         predictions=predictions,
-        probabilities={role: softmax(found.logits / temperatures[role]) for role, found in predictions.items()},
+        scores={
+            role: TASKS[fp32.metadata.task].scores(found.logits, temperatures[role])
+            for role, found in predictions.items()
+        },
         pearson=pearson,
         shifts=subject.shifts,
     )
@@ -270,8 +278,10 @@ def _sanity_checks(
     ]
 
 
-def _facts(model: TorchModel | Model, origin: Origin, found: Predictions, targets: Integers | None) -> ModelFacts:
-    right = None if targets is None else agreement.is_right(found.logits, targets)
+def _facts(
+    model: TorchModel | Model, origin: Origin, found: Predictions, targets: Integers | None, task: TaskMetrics
+) -> ModelFacts:
+    right = None if targets is None else task.correct(found.logits, targets)
     top1 = None if right is None else float(right.mean())
     interval = None if right is None else mean_interval(right, SHARE)
     if isinstance(model, Model):

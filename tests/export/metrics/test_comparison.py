@@ -7,6 +7,7 @@ import pytest
 
 from kdedge_export.metrics.comparison import compare, pair_pearson
 from kdedge_export.metrics.torch_predictions import Predictions
+from kdedge_export.tasks.classification import CLASSIFICATION
 
 N = 100
 RNG = np.random.default_rng(0)
@@ -17,7 +18,7 @@ REFERENCE = Predictions(LOGITS, MAPS, TOP)
 
 
 def test_identical_models_agree_fully() -> None:
-    same = compare(REFERENCE, REFERENCE, TOP)
+    same = compare(REFERENCE, REFERENCE, TOP, CLASSIFICATION)
     assert (same.n, same.top1_reference, same.top1_candidate, same.top1_drop_points) == (N, 1.0, 1.0, 0.0)
     assert (same.agreement, same.kl) == (1.0, 0.0)
     assert same.maps is not None
@@ -29,7 +30,7 @@ def test_identical_models_agree_fully() -> None:
 def test_maps_with_a_center_bias_have_a_high_floor() -> None:
     centered = MAPS * 0.3 + np.outer(np.hanning(7), np.hanning(7)).astype(np.float32)
     predictions = Predictions(LOGITS, centered, TOP)
-    maps = compare(predictions, predictions, None).maps
+    maps = compare(predictions, predictions, None, CLASSIFICATION).maps
     assert maps is not None
     assert maps.floor_pearson > 0.4
 
@@ -38,7 +39,7 @@ def test_percentiles_are_over_images() -> None:
     noise = RNG.normal(size=MAPS.shape).astype(np.float32) * np.linspace(0, 1, N, dtype=np.float32)[:, None, None]
     candidate = Predictions(LOGITS, MAPS + noise, TOP)
     scores = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(MAPS, MAPS + noise, strict=True)]
-    maps = compare(REFERENCE, candidate, None).maps
+    maps = compare(REFERENCE, candidate, None, CLASSIFICATION).maps
     assert maps is not None
     measured = maps.pearson_mean, maps.pearson_p5, maps.pearson_p1
     assert measured == pytest.approx((np.mean(scores), np.percentile(scores, 5), np.percentile(scores, 1)))
@@ -49,24 +50,24 @@ def test_drop_of_exactly_one_point_is_exact() -> None:
     worse[0] = -worse[0]
     targets = TOP.copy()
     targets[1:11] = (targets[1:11] + 1) % 5  # 90 correct vs. 89
-    comparison = compare(REFERENCE, Predictions(worse, MAPS, TOP), targets)
+    comparison = compare(REFERENCE, Predictions(worse, MAPS, TOP), targets, CLASSIFICATION)
     assert comparison.top1_drop_points == 1.0
 
 
 def test_accuracy_is_none_without_labels() -> None:
-    comparison = compare(REFERENCE, REFERENCE, None)
+    comparison = compare(REFERENCE, REFERENCE, None, CLASSIFICATION)
     assert comparison.top1_reference is comparison.top1_candidate is comparison.top1_drop_points is None
 
 
 def test_map_comparison_is_none_without_maps() -> None:
-    assert compare(REFERENCE, Predictions(LOGITS, None, TOP), None).maps is None
+    assert compare(REFERENCE, Predictions(LOGITS, None, TOP), None, CLASSIFICATION).maps is None
 
 
 def test_lost_maps_count_as_zero() -> None:
     lossy = MAPS.copy()
     lossy[:20] = 0
     lossy[20:30] = np.nan
-    maps = compare(REFERENCE, Predictions(LOGITS, lossy, TOP), None).maps
+    maps = compare(REFERENCE, Predictions(LOGITS, lossy, TOP), None, CLASSIFICATION).maps
     assert maps is not None
     assert maps.pearson_mean == pytest.approx(0.7)
     assert maps.top20_iou_mean == pytest.approx(0.7)
@@ -78,12 +79,12 @@ def test_pairs_of_constant_maps_are_counted_and_left_out() -> None:
     flat = MAPS.copy()
     flat[:10] = 3.0
     predictions = Predictions(LOGITS, flat, TOP)
-    maps = compare(predictions, predictions, None).maps
+    maps = compare(predictions, predictions, None, CLASSIFICATION).maps
     assert maps is not None
     assert (maps.constant_reference, maps.constant_candidate) == (10, 10)
     assert maps.pearson_mean == pytest.approx(1.0)
     all_flat = Predictions(LOGITS, np.zeros_like(MAPS), TOP)
-    nothing_left = compare(all_flat, all_flat, None).maps
+    nothing_left = compare(all_flat, all_flat, None, CLASSIFICATION).maps
     assert nothing_left is not None
     assert math.isnan(nothing_left.pearson_mean)
 
@@ -92,7 +93,7 @@ def test_map_for_another_class_counts_as_lost() -> None:
     explained = TOP.copy()
     explained[0] = (explained[0] + 1) % 5
     candidate = Predictions(LOGITS, MAPS, explained)
-    maps = compare(REFERENCE, candidate, None).maps
+    maps = compare(REFERENCE, candidate, None, CLASSIFICATION).maps
     assert maps is not None
     assert (maps.wrong_class, maps.error_relative) == (1, math.inf)
     scores = pair_pearson(REFERENCE, candidate)
@@ -102,13 +103,13 @@ def test_map_for_another_class_counts_as_lost() -> None:
 
 def test_finer_teacher_map_is_compared_at_the_students_resolution() -> None:
     finer = MAPS.repeat(2, axis=1).repeat(2, axis=2)
-    maps = compare(Predictions(LOGITS, finer, TOP), REFERENCE, None).maps
+    maps = compare(Predictions(LOGITS, finer, TOP), REFERENCE, None, CLASSIFICATION).maps
     assert maps is not None
     assert maps.pearson_mean == pytest.approx(1.0)
 
 
 def test_single_image_has_no_shuffled_floor() -> None:
     one = Predictions(LOGITS[:1], MAPS[:1], TOP[:1])
-    maps = compare(one, one, None).maps
+    maps = compare(one, one, None, CLASSIFICATION).maps
     assert maps is not None
     assert math.isnan(maps.floor_pearson)

@@ -26,6 +26,7 @@ from kdedge_export.metrics.sanity import _alike, _head_weight, sanity
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.modalities.image import IMAGE, edge_maps
 from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput
+from kdedge_export.tasks.classification import CLASSIFICATION
 from kdedge_export.torch_export import ExportableModel, wrap_for_export
 from kdedge_export.validation import Gates
 from kdedge_export.validation.gates import check_sanity
@@ -339,7 +340,7 @@ class TestRobustness:
             "int8": model_file(toy, tmp_path / "small.onnx", noise=0.2),
         }
         targets = predict(toy, IMAGES).logits.argmax(axis=1)
-        rows = robustness(toy, files, IMAGES, targets, IMAGE.corruptions)  # type: ignore[arg-type]
+        rows = robustness(toy, files, IMAGES, targets, IMAGE.corruptions, CLASSIFICATION)  # type: ignore[arg-type]
         assert [row.disturbance for row in rows[::2]] == list(IMAGE.corruptions)
         for row in rows:
             pictures = corrupted(IMAGES, row.disturbance)

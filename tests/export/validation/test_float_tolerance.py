@@ -13,6 +13,7 @@ from small_nets import CLASSES, SPEC, HeadNet, randomised
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import compare
 from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.tasks.classification import CLASSIFICATION
 from kdedge_export.torch_export import ExportableModel, export_graph, save_model, wrap_for_export
 from kdedge_export.validation import Gates
 from kdedge_export.validation.fidelity_checks import check_comparison
@@ -79,7 +80,7 @@ def test_classes_tied_by_rounding_count_as_agreement(by: float, ties: int, pictu
     other[0, [first, second]] = other[0, [second, first]]
     theirs = replace(ours, logits=other)
     assert is_tied(module, images, ours, theirs) == ties
-    compared = compare(ours, theirs, None)
+    compared = compare(ours, theirs, None, CLASSIFICATION)
     agreement, *_ = check_comparison("fp32", compared, Gates(), ties=ties)
     assert compared.agreement < 1.0 and agreement.passed is bool(ties)
 

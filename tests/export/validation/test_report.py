@@ -61,7 +61,7 @@ def test_probabilities_use_the_temperature_of_the_file(tmp_path: Path) -> None:
     scaled = np.exp(evidence.predictions["student"].logits / METADATA.temperature)
     expected = scaled / scaled.sum(axis=1, keepdims=True)
     for role in ("student", "fp32"):
-        assert evidence.probabilities[role] == pytest.approx(expected, abs=1e-4)
+        assert evidence.scores[role] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("file", ["fp32", "int8"])

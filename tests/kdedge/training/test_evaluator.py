@@ -17,6 +17,7 @@ from kdedge.training.evaluator import EvalOutputs, agreement_metrics, evaluate
 from kdedge.training.image_store import DeviceImages
 from kdedge_export.metrics.comparison import compare
 from kdedge_export.metrics.torch_predictions import Predictions
+from kdedge_export.tasks.classification import CLASSIFICATION
 
 TARGETS = torch.arange(12) % 4
 
@@ -38,7 +39,7 @@ def test_metrics_equal_the_report(side: int) -> None:
     student.maps[:3] = teacher.maps[:3].mean(dim=(1, 2), keepdim=True)  # different maps
     student.maps[3], teacher.maps[3] = 1000.1, 0.7  # constant maps in both
     found = agreement_metrics(student, TARGETS, teacher)
-    expected = compare(as_report(teacher), as_report(student), TARGETS.numpy())
+    expected = compare(as_report(teacher), as_report(student), TARGETS.numpy(), CLASSIFICATION)
     assert expected.maps is not None
     assert found["map_pearson"] == pytest.approx(expected.maps.pearson_mean, abs=1e-6)
     assert found["agreement"] == pytest.approx(expected.agreement)

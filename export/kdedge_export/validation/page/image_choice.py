@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge_export.candidates import STUDENT, reference
-from kdedge_export.metrics import agreement
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.samples import SampleGallery
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
@@ -68,13 +68,15 @@ def choose(evidence: SampleGallery) -> list[Section]:
 
 
 def _of_one_file(evidence: SampleGallery, file: Candidate) -> list[Section]:
-    predictions, seen = agreement.top1(evidence.predictions[file.name].logits), set[int]()
+    logits, seen = evidence.predictions[file.name].logits, set[int]()
     sections = []
     if evidence.targets is not None:
-        wrong = _surest(evidence, file, np.flatnonzero(predictions != evidence.targets))
+        wrong = _surest(
+            evidence, file, np.flatnonzero(EXPORT_TASKS[evidence.task].correct(logits, evidence.targets) < 1)
+        )
         note = f"The {file.words}’s most confident wrong predictions first."
         sections.append(Section("Wrong predictions", note, _take(wrong, WRONG_ROWS, seen)))
-    spaced = evenly_spaced(len(predictions), TYPICAL_ROWS).tolist()
+    spaced = evenly_spaced(len(logits), TYPICAL_ROWS).tolist()
     sections.append(Section("Sample images", "Evenly spaced among all images.", _take(spaced, TYPICAL_ROWS, seen)))
     return [section for section in sections if section.rows]
 
@@ -86,13 +88,13 @@ def _take(ranked: list[int], most: int, seen: set[int]) -> tuple[int, ...]:
 
 
 def _changed(evidence: SampleGallery, shipped: Candidate) -> list[int]:
-    predictions = agreement.top1(evidence.predictions[evidence.origin.name].logits)
-    changed = np.flatnonzero(predictions != agreement.top1(evidence.predictions[shipped.name].logits))
+    before, after = (evidence.predictions[each.name].logits for each in (evidence.origin, shipped))
+    changed = np.flatnonzero(EXPORT_TASKS[evidence.task].agreement(before, after) < 1)
     return _surest(evidence, evidence.origin, changed)
 
 
 def _surest(evidence: SampleGallery, candidate: Candidate, rows: Integers) -> list[int]:
-    surest = evidence.probabilities[candidate.name][rows].max(axis=1)
+    surest = evidence.scores[candidate.name][rows].max(axis=1)
     return [int(row) for row in rows[np.argsort(-surest, kind="stable")]]
 
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from kdedge_export.candidates import reference
 from kdedge_export.html.thumbnails import jpeg_uri
-from kdedge_export.metrics import agreement
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.page.image_choice import Section
 from kdedge_export.validation.samples import SampleGallery
 from kdedge_runtime.candidate import Candidate
+from kdedge_runtime.tasks import TASKS
 
 __all__ = ["GalleryRow", "MapPair", "ModelCell", "gallery_rows", "lowest_and_highest"]
 
@@ -24,10 +25,10 @@ class ModelCell:
 
     candidate: Candidate
     label: str
-    probability: float | None
-    """Probability of the prediction, in [0, 1]; None without a prediction."""
+    value: str
+    """Score of the prediction, such as `93 %`; empty without a prediction."""
     is_changed: bool
-    """True if the prediction differs from the explained class."""
+    """True if the prediction differs from that of the source model."""
     is_wrong: bool
     map: str | None
     """Overlay as a data URI; None without a map."""
@@ -87,23 +88,33 @@ def _row(number: int, evidence: SampleGallery) -> GalleryRow:
     return GalleryRow(
         name=evidence.names[number],
         image=jpeg_uri(evidence.modality.thumbnail(evidence.images[number])),
-        target=None if evidence.targets is None else evidence.labels[evidence.targets[number]],
+        target=_target(number, evidence),
         explained=evidence.labels[evidence.explained_class[number]],
         cells=tuple(_cell(candidate, number, evidence) for candidate in evidence.candidates),
     )
 
 
+def _target(number: int, evidence: SampleGallery) -> str | None:
+    if evidence.targets is None or not EXPORT_TASKS[evidence.task].has_classes:
+        return None
+    label: str = evidence.labels[int(evidence.targets[number])]
+    return label
+
+
 def _cell(candidate: Candidate, number: int, evidence: SampleGallery) -> ModelCell:
     role = candidate.name
-    prediction = int(agreement.top1(evidence.predictions[role].logits[number : number + 1])[0])
+    row, task = slice(number, number + 1), EXPORT_TASKS[evidence.task]
+    before, after = (evidence.predictions[name].logits[row] for name in (evidence.origin.name, role))
+    is_valid = bool(np.isfinite(after).all())
+    label, value = TASKS[evidence.task].ranking(evidence.scores[role][number], evidence.labels)[0]
     against = reference(candidate, evidence.candidates) if role in evidence.pearson else None
     score = math.nan if against is None else float(evidence.pearson[role][number])
     return ModelCell(
         candidate=candidate,
-        label="no prediction" if prediction < 0 else evidence.labels[prediction],
-        probability=None if prediction < 0 else float(evidence.probabilities[role][number][prediction]),
-        is_changed=prediction != evidence.explained_class[number],
-        is_wrong=evidence.targets is not None and prediction != evidence.targets[number],
+        label=label if is_valid else "no prediction",
+        value=TASKS[evidence.task].format_score(value) if is_valid else "",
+        is_changed=bool(task.agreement(before, after)[0] < 1),
+        is_wrong=evidence.targets is not None and bool(task.correct(after, evidence.targets[row])[0] < 1),
         map=_overlay(candidate, number, evidence),
         against=against,
         score=None if math.isnan(score) else score,

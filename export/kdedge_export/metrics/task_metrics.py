@@ -1,4 +1,4 @@
-"""Interface of a task at export: accuracy, and the agreement of two models' logits."""
+"""Interface of a task in metrics: accuracy, and the agreement of two models' logits."""
 
 from abc import ABC, abstractmethod
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["ExportTask", "Scores"]
+__all__ = ["Scores", "TaskMetrics"]
 
 Scores = NDArray[np.float64]
 """One score per sample, float64 `[N]`."""
 
 
-class ExportTask(ABC):
-    """Task at export. Logits are float32 `[N, K]`; the ground truth is int64 `[N]`, as in the dataset."""
+class TaskMetrics(ABC):
+    """Metrics of a task. Logits are float32 `[N, K]`; the ground truth is int64 `[N]`, as in the dataset."""
 
     @property
     def has_classes(self) -> bool:
