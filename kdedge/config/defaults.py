@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kdedge_export.saliency.explained_model import MIN_POSITIONS
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities import InputSpec
 
 __all__ = [
     "DEFAULT_STEPS",
@@ -96,13 +97,13 @@ def choose_epochs(steps: int, steps_per_epoch: int, seconds_per_epoch: float, *,
     return max(2, int(wanted))
 
 
-def check_map_size(size: tuple[int, int] | None) -> None:
+def check_map_size(size: tuple[int, int] | None, spec: InputSpec) -> None:
     """Raise if the map resolution is too low to be meaningful.
 
     Raises:
         UsageError: A side has fewer than `MIN_POSITIONS` positions.
     """
-    if size is not None and min(size) < MIN_POSITIONS:
+    if size is not None and spec.positions(size) < MIN_POSITIONS:
         raise UsageError(
             f"The saliency map would be only {size[0]}×{size[1]}; at least {MIN_POSITIONS}×{MIN_POSITIONS} is "
             "needed for localization. Use a larger --size or a smaller --output-stride."

@@ -181,6 +181,7 @@ def _validation_set(
         images=decoded.images,
         labels=labels,
         targets=_targets(collection, decoded.targets, labels),
+        task=collection.task,
         names=[sample.name for sample in decoded.samples],
         held_out=_held_out(collection, decoded, files),
         masks=_masks(boxes, collection, decoded, files.input, notes, progress),

@@ -111,7 +111,7 @@ def start_run(
         ),
         progress=callback.on_progress,
     )
-    check_map_size(student.map_size)
+    check_map_size(student.map_size, spec_input)
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
     trainer = Trainer(train_step, batches, evaluator, config)

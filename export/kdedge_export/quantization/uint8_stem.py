@@ -133,8 +133,10 @@ def _frame(
 
 
 def _front(graph: ir.Graph) -> _Front | None:
-    """Match `image` → Transpose → Cast → Sub(mean) → Mul(scale) → Conv without other readers, else None."""
-    image = next(value for value in graph.inputs if value.name == "image")
+    """Match uint8 input → Transpose → Cast → Sub(mean) → Mul(scale) → Conv without other readers, else None."""
+    image = next((value for value in graph.inputs if value.dtype == ir.DataType.UINT8), None)
+    if image is None:
+        return None
     tensor, nodes = image, []
     for operation in ("Transpose", "Cast", "Sub", "Mul", "Conv"):
         readers = tensor.consumers()

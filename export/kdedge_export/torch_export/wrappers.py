@@ -101,8 +101,7 @@ def wrap_for_export(
         explained = make_explained(model, modality_of(spec).example(spec).to(device), method, target_layer)
         deployed = ExportableModel(explained, spec).to(device).eval()
         height, width = deployed.map_size
-    sides = [side for side, full in zip((height, width), spec.mask_size, strict=True) if full > 1]
-    if min(sides, default=1) < MIN_POSITIONS:
+    if spec.positions((height, width)) < MIN_POSITIONS:
         raise HeadNotSupported(
             f"The saliency map of {type(model).__name__} has a resolution of only {height}×{width} at "
             f"{spec.summary}. Expected at least {MIN_POSITIONS} positions a side. Train with a finer "

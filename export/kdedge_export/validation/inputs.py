@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.candidates import STUDENT, TEACHER, file_candidates
 from kdedge_export.metrics.torch_predictions import TorchModel
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.footprint import Footprint
 from kdedge_export.validation.report import Data
 from kdedge_runtime import Model
@@ -75,7 +76,9 @@ class ValidationSet:
     labels: Sequence[str]
     """Class names in the order of the student's logits."""
     targets: Integers | None = None
-    """int64 `[N]`, the target classes; None for unlabeled images."""
+    """int64 `[N]`, the ground truth as the task encodes it: for classification classes; None for unlabeled images."""
+    task: str = "classify"
+    """Task of the targets, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
     names: Sequence[str] | None = None
     """Name of each image, such as its path; numbers if None."""
     held_out: NDArray[np.bool_] | None = None
@@ -93,7 +96,8 @@ class ValidationSet:
         for what, values in per_image.items():
             if values is not None and len(values) != n:
                 raise DataError(f"Found {n} images but {len(values)} {what}. Expected one per image.")
-        if self.targets is not None and not ((self.targets >= 0) & (self.targets < len(self.labels))).all():
+        is_class = EXPORT_TASKS[self.task].has_classes
+        if is_class and self.targets is not None and not _are_indices(self.targets, len(self.labels)):
             raise DataError(
                 f"A target is outside the {len(self.labels)} labels (found {self.targets.min()} to "
                 f"{self.targets.max()}). Expected indices into the model's labels. Validate on the classes that the "
@@ -110,3 +114,7 @@ class Deployment:
     """Limits of the device."""
     footprints: Mapping[str, Footprint] = field(default_factory=dict)
     """Measured size and cost of the files."""
+
+
+def _are_indices(targets: Integers, count: int) -> bool:
+    return bool(((targets >= 0) & (targets < count)).all())

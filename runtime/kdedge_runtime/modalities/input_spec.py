@@ -114,6 +114,10 @@ class InputSpec(ABC):
     def mask_size(self) -> tuple[int, int]:
         """Height and width of the masks of black-box explainers."""
 
+    def positions(self, map_size: tuple[int, int]) -> int:
+        """Return the number of positions of a map `(h, w)` along its shorter axis; axes without extent are ignored."""
+        return min((side for side, full in zip(map_size, self.mask_size, strict=True) if full > 1), default=1)
+
     @abstractmethod
     def mask(self, sample: Sample, keep: "Floats", fill: Sample | None = None) -> Sample:
         """Hide parts of a preprocessed sample.

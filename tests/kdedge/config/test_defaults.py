@@ -16,6 +16,9 @@ from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.stem import output_strides
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities.image import ImageInput
+
+SPEC = ImageInput(64, 64, (0.5,) * 3, (0.25,) * 3)
 
 
 class TestSize:
@@ -75,10 +78,10 @@ class TestStride:
             requested_stride_factor(16, strides)
 
     def test_too_coarse_map_is_rejected(self) -> None:
-        check_map_size((4, 4))
-        check_map_size(None)
+        check_map_size((4, 4), SPEC)
+        check_map_size(None, SPEC)
         with pytest.raises(UsageError, match=r"only 3×4.*--size"):
-            check_map_size((3, 4))
+            check_map_size((3, 4), SPEC)
 
 
 class TestEpochs:

@@ -1,0 +1,158 @@
+"""A modality and a task that are defined here alone go through every step of the product."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from toy_export import SIGNAL
+from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
+from toy_training import LOSS_TERMS as BINARY_TERMS
+
+import kdedge
+from kdedge.losses import LOSS_TERMS
+from kdedge.pipelines.training_pipeline import Run
+from kdedge_runtime import Model
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.explainers import make_explainer
+
+ENTRY_POINTS = """
+[kdedge_runtime.modalities]
+signal = toy_runtime:SignalInput
+[kdedge_runtime.tasks]
+multilabel = toy_runtime:MULTILABEL
+[kdedge_export.modalities]
+signal = toy_export:SIGNAL
+[kdedge_export.tasks]
+multilabel = toy_export:MULTILABEL
+[kdedge.modalities]
+signal = toy_training:SIGNAL
+[kdedge.tasks]
+multilabel = toy_training:MULTILABEL
+"""
+
+
+@pytest.fixture(scope="module")
+def seams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Install the toys as a package with entry points, also for child processes."""
+    site = tmp_path_factory.mktemp("site")
+    package = site / "toys-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(ENTRY_POINTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        for name, term in BINARY_TERMS.items():
+            patch.setitem(LOSS_TERMS, name, term)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_signals(tmp_path_factory.mktemp("signals"), {"train": 320, "val": 160})
+
+
+@pytest.fixture(scope="module")
+def teacher(seams: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    output = tmp_path_factory.mktemp("runs") / "teacher"
+    return kdedge.train(data, "signal:wide", output=output, epochs=12, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Run, data: Path) -> Run:
+    output = teacher.folder.parent / "student"
+    return kdedge.distill(data, teacher, "signal:narrow", output=output, epochs=12, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def files(student: Run) -> Path:
+    kdedge.export(student, precisions=["int8"])
+    return student.folder
+
+
+def test_teacher_learns(teacher: Run) -> None:
+    assert teacher.record.task == TASK and isinstance(teacher.record.input, SignalInput)
+    assert teacher.record.result is not None
+    assert teacher.record.result["best"]["val_labels"] > 0.9
+
+
+def test_student_is_distilled_with_maps(student: Run) -> None:
+    assert set(student.record.recipe["loss"]) == {"bce", "bkd", "mapall"}
+    assert student.record.result is not None
+    best = student.record.result["best"]
+    assert best["val_labels"] > 0.85 and best["val_agreement"] > 0.85 and best["val_map_pearson"] > 0.5
+
+
+def test_file_predicts_labels_and_explains_them(files: Path, data: Path) -> None:
+    model = Model.load(files / "model.onnx")
+    assert model.metadata.task == TASK and model.metadata.labels == LABELS
+    names = sorted((data / "val").glob("*.npy"))
+    explanation = model.predict(np.stack([np.load(name) for name in names]))
+    values = np.array([int(name.name.partition("-")[0]) for name in names])
+    assert ((explanation.scores > 0.5) == bits_of(values, len(LABELS))).mean() > 0.85
+    assert explanation.saliency_map is not None and explanation.saliency_map.shape == (len(names), 1, 16)
+
+
+def test_spike_is_explained_at_its_time(files: Path) -> None:
+    signal = np.zeros((64, 2), np.float32)
+    signal[44] = 4
+    explanation = Model.load(files / "model.onnx").predict(signal[None], class_index=LABELS.index("spike"))
+    assert explanation.saliency_map is not None
+    assert abs(int(explanation.saliency_map[0, 0].argmax()) - 44 // 4) <= 1
+
+
+def test_validation_compares_all_files(files: Path) -> None:
+    validation = kdedge.validate(files)
+    report = json.loads(validation.document.read_text(encoding="utf-8"))
+    assert set(report["models"]) == {"teacher", "student", "fp32", "int8"}
+    failed = [check.key for check in validation.report.checks if check.outcome == "failed"]
+    assert not failed
+    assert validation.report.comparisons["fp32"].agreement == 1.0
+    assert validation.report.comparisons["int8"].agreement > 0.95
+    assert {row.disturbance for row in validation.report.robustness.rows} == set(SIGNAL.corruptions)  # type: ignore[union-attr]
+    assert validation.report.classes == () and validation.report.calibration == {}
+    assert "data:image/jpeg" in validation.page.read_text(encoding="utf-8")
+
+
+def test_changed_weights_fail_validation(files: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(files, tmp_path / "run")
+    graph = onnx.load(run / "model.onnx")
+    weights = next(item for item in graph.graph.initializer if item.dims[:] == [8, 2, 1, 5])
+    values = onnx.numpy_helper.to_array(weights)
+    weights.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(0.9), weights.name))
+    onnx.save(graph, run / "model.onnx")
+    (run / "model.int8.onnx").unlink()
+    report = kdedge.validate(run, quick=True).report
+    assert "fp32_logits_error" in {check.key for check in report.checks if check.outcome == "failed"}
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_device_runs_both_files(files: Path, data: Path, name: str, tmp_path: Path) -> None:
+    lines = tmp_path / "predictions.jsonl"
+    overlays = tmp_path / "overlays"
+    options = ["--source", str(data / "val"), "--jsonl", str(lines), "-o", str(overlays)]
+    assert main([str(files / name), *options]) == 0
+    *predictions, summary = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+    assert summary["summary"]["frames"] == len(predictions) == 160
+    assert {line["label"] for line in predictions} == {*LABELS, "none"}
+    assert all(line["heat"]["cx"] is None or 0 <= line["heat"]["cx"] <= 1 for line in predictions)
+    assert len(list(overlays.iterdir())) == 160
+
+
+def test_self_test_passes(files: Path) -> None:
+    assert main(["self-test", str(files / "model.int8.onnx")]) == 0
+
+
+@pytest.mark.parametrize("method", ["occlusion", "rise", "lime", "shap"])
+def test_black_box_explainers_find_the_spike(files: Path, method: str) -> None:
+    model = Model.load(files / "model.onnx")
+    signal = np.zeros((64, 2), np.float32)
+    signal[44] = 4
+    estimate = make_explainer(model, method, parts=8 if method in ("lime", "shap") else None)(
+        signal, LABELS.index("spike")
+    )
+    place = estimate.map.mean(axis=0).argmax() / estimate.map.shape[1]
+    assert abs(place - 44 / 64) <= 0.15
