@@ -17,7 +17,8 @@ from PIL import Image
 from kdedge.data.samples import ImageSample, Sample
 from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.modalities.image import ImageInput, require_image
 from kdedge_runtime.util.images import IMAGE_SUFFIXES, open_image, upright_size
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -71,7 +72,7 @@ def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]
 
 
 def object_masks(
-    where: Path, samples: Sequence[Sample], spec: ImageInput, progress: ProgressCallback = no_progress
+    where: Path, samples: Sequence[Sample], spec: InputSpec, progress: ProgressCallback = no_progress
 ) -> list[Mask | None]:
     """Return the object mask of each image at the model's input size, bool `[H, W]`, or None if unknown.
 
@@ -82,8 +83,10 @@ def object_masks(
         progress: called after every image.
 
     Raises:
+        UsageError: the model takes no images.
         DataError: the table is damaged, or none of the images is annotated.
     """
+    image = require_image(spec, "The model")
     if not where.exists():
         raise DataError(
             f"{where} does not exist. Expected a table {','.join(_COLUMNS)} or a folder of masks: --boxes FILE."
@@ -91,7 +94,9 @@ def object_masks(
     masks: list[Mask | None] = []
     boxes = {} if where.is_dir() else read_boxes(where)
     for done, sample in enumerate(samples, 1):
-        masks.append(_painted(where, sample, spec) if where.is_dir() else _boxed(boxes.get(sample.name), sample, spec))
+        masks.append(
+            _painted(where, sample, image) if where.is_dir() else _boxed(boxes.get(sample.name), sample, image)
+        )
         progress("reading annotations", done, len(samples))
     if all(mask is None for mask in masks):
         raise DataError(

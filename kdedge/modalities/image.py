@@ -46,7 +46,7 @@ class ImageTraining(TrainingModality):
         self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, ImageInput]:
         """Choose input size and map resolution; see `choose_image_network`."""
-        from kdedge.training.image_network import choose_image_network
+        from kdedge.modalities.image_network import choose_image_network
 
         return choose_image_network(request, teachers, collection, on_cpu=on_cpu)
 

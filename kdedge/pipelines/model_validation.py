@@ -36,7 +36,6 @@ from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.modalities.image import require_image
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
 from kdedge_runtime.util.files import Location
@@ -268,7 +267,7 @@ def _masks(
     chosen = evenly_spaced(len(decoded), LOCATED_IMAGES).tolist()
     samples = [decoded.samples[index] for index in chosen]
     try:
-        found = object_masks(where, samples, require_image(spec, "the model"), progress)
+        found = object_masks(where, samples, spec, progress)
     except DataError as error:
         if boxes is not None:
             raise
