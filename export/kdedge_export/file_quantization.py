@@ -22,7 +22,7 @@ from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.onnx_session import first_line
-from kdedge_runtime.precision import FP32, precision_named, variant_path
+from kdedge_runtime.precision import FP32, check_fp32_name, precision_named, variant_path
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -84,6 +84,7 @@ def quantize(
     model = Model.load(path)
     if model.metadata.precision != FP32.name:
         raise ModelFileError(f"{path} is already quantized. Quantize the fp32 file it was made from.")
+    check_fp32_name(path)
     if held_out is None and targets is not None:
         raise UsageError("Targets belong to held-out images, but no held-out images were given.")
     images = None

@@ -19,7 +19,7 @@ from kdedge_export.verified_export import export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.precision import find_variants, precision_named, variant_path
+from kdedge_runtime.precision import check_fp32_name, find_variants, precision_named, variant_path
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -101,6 +101,7 @@ def export_model(
     allow_typed(artifacts.source)
     trained = load_trained(artifacts, weights=weights)
     output = output or _default_output(artifacts, trained, explained=method != NO_MAP)
+    check_fp32_name(output)
     images = calibration_images(artifacts, trained, data, progress) if calibrated else None
     progress("exporting", 0, 1)
     fit: TemperatureFit | None = None

@@ -18,6 +18,7 @@ __all__ = [
     "FP32",
     "PRECISIONS",
     "Precision",
+    "check_fp32_name",
     "fastest",
     "find_variants",
     "precision_named",
@@ -109,7 +110,26 @@ def fastest(latencies: Mapping[str, float]) -> str:
     return first
 
 
+def check_fp32_name(path: Path) -> None:
+    """Raise if an fp32 file has the name of another precision, whose file would replace it or be removed.
+
+    Raises:
+        UsageError: the name ends in the suffix of another precision.
+    """
+    named = _precision_in(path)
+    if named is not FP32:
+        raise UsageError(
+            f"{path} has the name of an {named.name} file, but is the fp32 file. Name it {_stem(path)}{FP32.suffix}; "
+            "the other precisions are named after it."
+        )
+
+
+def _precision_in(path: Path) -> Precision:
+    """Return the precision with the longest suffix of a file name."""
+    found = [each for each in PRECISIONS.values() if path.name.endswith(each.suffix)]
+    return max(found, key=lambda each: len(each.suffix), default=FP32)
+
+
 def _stem(path: Path) -> str:
-    """Return the file name without the longest suffix of a precision."""
-    suffixes = [each.suffix for each in PRECISIONS.values() if path.name.endswith(each.suffix)]
-    return path.name.removesuffix(max(suffixes, key=len)) if suffixes else path.stem
+    """Return the file name without the suffix of its precision."""
+    return path.name.removesuffix(_precision_in(path).suffix)

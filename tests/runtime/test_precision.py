@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.precision import PRECISIONS, fastest, find_variants, precision_named, variant_path
+from kdedge_runtime.precision import PRECISIONS, check_fp32_name, fastest, find_variants, precision_named, variant_path
 
 
 @pytest.mark.parametrize("stem", ["model", "a.b", "resnet18.explained"])
@@ -43,6 +43,13 @@ def test_variants_are_the_existing_files_of_the_same_model(tmp_path: Path) -> No
 )
 def test_less_exact_precision_must_be_faster(latencies: dict[str, float], chosen: str) -> None:
     assert fastest(latencies) == chosen
+
+
+@pytest.mark.parametrize("name", ["model.int8.onnx", "a.b.fp16.onnx"])
+def test_fp32_file_must_not_have_the_name_of_another_precision(name: str) -> None:
+    with pytest.raises(UsageError, match=r"Name it (model|a\.b)\.onnx"):
+        check_fp32_name(Path("folder") / name)
+    check_fp32_name(Path("folder.int8.onnx") / "int8.onnx")
 
 
 def test_unknown_precision_is_an_error() -> None:

@@ -5,12 +5,14 @@ need a conversion to float and back. The computed functions stay the same, excep
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from kdedge_export.onnx_graph.edits import infer_shapes, make_node, replace_node
+from kdedge_export.onnx_graph.edits import infer_shapes, make_node, replace_node, to_proto
 from kdedge_export.quantization.squeeze_excite import flatten_squeeze_excite
 from kdedge_export.quantization.uint8_stem import quantize_stem
 from kdedge_export.torch_export.exporter import ExportedGraph
@@ -32,6 +34,11 @@ class PreparedGraph:
     activation."""
     pixel_zero: int | None
     """Zero point of the image bytes if the first convolution reads them; None if they are normalized before."""
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The model in the form of files, which must not be modified."""
+        return to_proto(self.model)
 
     @property
     def left_alone(self) -> frozenset[str]:

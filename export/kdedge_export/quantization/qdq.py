@@ -108,7 +108,8 @@ def insert_quantization(
     large = set(dense_layers(graph, rewritten.left_alone))
     body = [name for name in chosen if name not in large]
     dense = {node.name: ranges[node.inputs[0].name] for node in graph if node.name in large.intersection(chosen)}
-    prepared = to_proto(rewritten.model)
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(rewritten.proto)
     if not chosen:
         return prepared
     narrowed, fixed = dict(ranges), dict[str, list[dict[str, Any]]]()

@@ -8,7 +8,6 @@ from typing import Any
 
 import onnx
 
-from kdedge_export.onnx_graph.edits import to_proto
 from kdedge_export.onnx_graph.session import open_session, paired_latency_ms
 from kdedge_export.quantization.calibration_ranges import METHODS, Range, clipped_range, observe
 from kdedge_export.quantization.fidelity import FidelityEvaluator
@@ -169,7 +168,7 @@ def _choose_ranges(
         progress("calibrating", done, 2 * len(calibration))
 
     count(0)
-    histograms = observe(to_proto(rewritten.model), observed_tensors(rewritten), calibration, count)
+    histograms = observe(rewritten.proto, observed_tensors(rewritten), calibration, count)
     ways: dict[str, Mapping[str, Range]] = {
         method: {name: clipped_range(histogram, method) for name, histogram in histograms.items()} for method in METHODS
     }

@@ -122,8 +122,8 @@ def test_gated_product_is_read_only_once(extra: list[onnx.NodeProto], found: boo
 def test_prepared_graph_keeps_what_branches_read() -> None:
     prepared = prepare_graph(ExportedGraph(foreign(), frozenset()), bytes_in=False)
     assert set(prepared.model.graph.initializers) == {"captured", "zero", "most"}
-    np.testing.assert_array_equal(logits(to_proto(prepared.model)), logits(foreign()))
-    assert to_proto(prepared.model).metadata_props == foreign().metadata_props
+    np.testing.assert_array_equal(logits(prepared.proto), logits(foreign()))
+    assert prepared.proto.metadata_props == foreign().metadata_props
 
 
 def test_sparse_weights_are_rejected() -> None:

@@ -156,9 +156,11 @@ def test_regular_network_needs_no_fp32_layers(pictures: Draw) -> None:
     assert tradeoff.met and tradeoff.chosen.float_layers == () and len(tradeoff.points) == 1
 
 
-def test_size_grows_with_fp32_layers(rescued: Quantized) -> None:
+def test_size_grows_with_fp32_layers(rescued: Quantized, broken: ExportedGraph) -> None:
     tradeoff = rescued.tradeoff
-    assert tradeoff.points[0].bytes < tradeoff.chosen.bytes < tradeoff.fp32.bytes
+    # In so small a network, nodes that convert to int8 and back outweigh the weights they save.
+    assert tradeoff.points[0].bytes < min(tradeoff.chosen.bytes, tradeoff.fp32.bytes)
+    assert tradeoff.chosen.bytes == rescued.model.ByteSize() and tradeoff.fp32.bytes == broken.model.ByteSize()
     assert tradeoff.layers == 5 and tradeoff.images == 48
     assert all(point.latency_ms > 0 and point.fp32_latency_ms > 0 for point in tradeoff.points)
 

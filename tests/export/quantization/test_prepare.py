@@ -10,7 +10,6 @@ import torch
 from small_nets import CLASSES, NETS, SIDE, SPEC, randomised
 from torch import nn
 
-from kdedge_export.onnx_graph.edits import to_proto
 from kdedge_export.onnx_graph.session import make_feed, open_session
 from kdedge_export.quantization import QuantizationRecipe, quantize
 from kdedge_export.quantization.prepare import prepare_graph
@@ -43,9 +42,7 @@ def test_bytes_in_graph_computes_the_same(name: str, pictures) -> None:
     assert rewritten.pixel_zero == round((102 + 80 + 153) / 3)
     assert "HardSwish" not in {node.op_type for node in rewritten.model.graph}
     images = pictures(4, 7)
-    for exact, found in zip(
-        predictions(graph.model, images), predictions(to_proto(rewritten.model), images), strict=True
-    ):
+    for exact, found in zip(predictions(graph.model, images), predictions(rewritten.proto, images), strict=True):
         np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()) + 1e-6)
 
 
@@ -70,7 +67,7 @@ def test_first_convolution_reads_bytes(settings: dict, pictures) -> None:
     rewritten = prepare_graph(graph, bytes_in=True)
     assert rewritten.pixel_zero is not None
     images = pictures(3, 8)
-    (exact,), (found,) = predictions(graph.model, images), predictions(to_proto(rewritten.model), images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.proto, images)
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
 
 
@@ -90,7 +87,7 @@ def test_first_convolution_reads_bytes_at_any_size(settings: dict, height: int, 
     rewritten = prepare_graph(graph, bytes_in=True)
     assert any(node.outputs[0].name == "ungrouped" for node in rewritten.model.graph)
     images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
-    (exact,), (found,) = predictions(graph.model, images), predictions(to_proto(rewritten.model), images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.proto, images)
     atol = 1e-5 if spec.mean == EVEN.mean else 0.02  # padding is rounded to whole pixel values
     np.testing.assert_allclose(found, exact, atol=atol * float(np.abs(exact).max()))
 
@@ -100,13 +97,13 @@ def test_padding_of_fractional_mean_is_off_by_less_than_half_a_pixel_value(pictu
     graph = export_graph(ClassifierOnly(first_convolution({"kernel_size": 3, "padding": 1}, spec), spec))
     rewritten = prepare_graph(graph, bytes_in=True)
     images = pictures(8, 9)
-    (exact,), (found,) = predictions(graph.model, images), predictions(to_proto(rewritten.model), images)
+    (exact,), (found,) = predictions(graph.model, images), predictions(rewritten.proto, images)
     assert np.abs(found - exact).max() < 5e-3 * np.ptp(exact)
     center = ClassifierOnly(first_convolution({"kernel_size": 3}, spec), spec)  # without padding nothing is rounded
     graph = export_graph(center)
     (exact,), (found,) = (
         predictions(graph.model, images),
-        predictions(to_proto(prepare_graph(graph, bytes_in=True).model), images),
+        predictions(prepare_graph(graph, bytes_in=True).proto, images),
     )
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
 
@@ -199,7 +196,7 @@ def test_mean_over_other_axes_is_unchanged(pictures) -> None:
     images = pictures(4, 7)
     for exact, found in zip(
         predictions(graph.model, images),
-        predictions(to_proto(prepare_graph(graph, bytes_in=True).model), images),
+        predictions(prepare_graph(graph, bytes_in=True).proto, images),
         strict=True,
     ):
         np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()) + 1e-6)

@@ -163,6 +163,11 @@ def test_command_writes_the_named_precisions(command: Command, exported_run: Pat
     ):
         done = command("export", exported_run, "-o", tmp_path / "n.onnx", *options)
         assert done.code == 2 and complaint in done.err
+    (tmp_path / "other.onnx").write_bytes(b"of another model")
+    for options in ((), ("--quantize",)):
+        done = command("export", exported_run, "-o", tmp_path / "other.int8.onnx", *options)
+        assert done.code == 2 and "Name it other.onnx" in done.err
+    assert (tmp_path / "other.onnx").read_bytes() == b"of another model"
     with pytest.raises(UsageError, match="can meet a goal"):
         export_model(str(exported_run), precisions=["fp16"], goal=FidelityGoal(max_drop=1.0), profile=GENERIC)
 
