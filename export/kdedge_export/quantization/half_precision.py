@@ -51,8 +51,6 @@ _SUMS = (
 PyTorch's autocast keeps sums, softmax and normalization in float32, too."""
 _STORED_AS_HALF = 65_536
 """Minimum number of weights for storing a layer as float16 although it is computed in float32."""
-_NARROWED = "_cast_to_fp16_node"
-"""Ending of the name that the converter gives to a cast after a float32 node."""
 
 
 def _convert(inputs: ConversionInputs) -> ConvertedGraph:
@@ -149,13 +147,15 @@ def _reaches(values: NDArray[Any], limit: float) -> bool:
 
 def _converted(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto:
     """Convert all nodes except some, without round trips of float32 values through float16."""
+    own = {node.name for node in model.graph.node}
     half = convert_float_to_float16(
         model, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_SUMS], node_block_list=list(kept)
     )
     del half.graph.value_info[:]  # the converter leaves outdated types
-    exact = {node.output[0]: node.input[0] for node in half.graph.node if node.name.endswith(_NARROWED)}
-    for node in half.graph.node:
-        if node.op_type == "Cast" and node.input[0] in exact and attributes(node)["to"] == TensorProto.FLOAT:
+    casts = [node for node in half.graph.node if node.op_type == "Cast" and node.name not in own]
+    exact = {node.output[0]: node.input[0] for node in casts if attributes(node)["to"] == TensorProto.FLOAT16}
+    for node in casts:
+        if node.input[0] in exact and attributes(node)["to"] == TensorProto.FLOAT:
             node.op_type, node.input[0] = "Identity", exact[node.input[0]]
             del node.attribute[:]
     cleaned = ir.from_proto(half)
