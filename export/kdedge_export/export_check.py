@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import agreement, map_similarity
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.modalities import modality_of
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel
@@ -80,7 +80,7 @@ def _measure(
     ours = predict(module, images, classes)
     errors = [agreement.logits_error(ours.logits, theirs.logits), np.zeros(len(images))]
     if ours.maps is not None and theirs.maps is not None:
-        errors[1] = agreement.map_error(ours.maps, theirs.maps)
+        errors[1] = map_similarity.map_error(ours.maps, theirs.maps)
     exact = measure_exactness(module, model, images, ours, theirs, _BOUNDS)
     return _Measured(exact, *(float(each.max()) for each in errors))
 

@@ -19,7 +19,7 @@ from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.training_run import start_run
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import map_similarity
 from kdedge_export.scenes import LABELS, render_scene
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_runtime import Model
@@ -175,7 +175,7 @@ def _row(candidate: Candidate, validation: Validation, masks: dict[str, Masks], 
     facts, compared = report.models[role], report.comparisons.get(role)
     maps = evidence.predictions[role].maps
     assert maps is not None and facts.top1 is not None
-    inside = agreement.energy_inside(_upsampled(maps), np.stack([masks[name] for name in evidence.names]))
+    inside = map_similarity.energy_inside(_upsampled(maps), np.stack([masks[name] for name in evidence.names]))
     return DemoRow(
         title=candidate.title,
         megabytes=facts.bytes / 1e6,

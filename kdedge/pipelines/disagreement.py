@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_runtime.util.arrays import Floats, Integers
 
@@ -32,7 +32,7 @@ def disagreement(predictions: Sequence[Integers], maps: Sequence[Floats]) -> Sco
     """Compute the disagreement of models on each image, `[N]` in [0, 2].
 
     It is the fraction of model pairs with different predictions, plus the mean of `(1 - r) / 2` over pairs of maps (see
-    `agreement.map_pearson`; r is 0 for a constant map).
+    `map_similarity.map_pearson`; r is 0 for a constant map).
 
     Args:
         predictions: int64 `[N]` predictions of each of two or more models.
@@ -70,7 +70,7 @@ def _mean_correlation(maps: Sequence[Floats]) -> Scores:
         positions = np.nan_to_num(stack.reshape(len(stack), -1).astype(np.float64), posinf=0.0, neginf=0.0)
         positions -= positions.mean(axis=1, keepdims=True)
         norm = np.linalg.norm(positions, axis=1, keepdims=True)
-        flat = agreement.is_constant(stack)[:, None] | (norm == 0)
+        flat = map_similarity.is_constant(stack)[:, None] | (norm == 0)
         unit = np.divide(positions, norm, out=np.zeros_like(positions), where=~flat)
         total += unit
         lengths += (unit * unit).sum(axis=1)

@@ -15,8 +15,8 @@ from kdedge.training.image_store import ImageStore
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.teacher import Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
-from kdedge_export.metrics.agreement import mean
 from kdedge_export.metrics.comparison import maps_pearson
+from kdedge_export.metrics.scores import mean
 from kdedge_export.tasks import EXPORT_TASKS
 
 __all__ = ["EvalOutputs", "Evaluator", "agreement_metrics", "evaluate"]

@@ -38,7 +38,8 @@ from kdedge.data import decode, index_dataset  # noqa: E402
 from kdedge.models.trained_model import load_trained  # noqa: E402
 from kdedge.pipelines.model_export import export_model  # noqa: E402
 from kdedge_export.file_quantization import QuantizedFile  # noqa: E402
-from kdedge_export.metrics.agreement import agreement, map_pearson  # noqa: E402
+from kdedge_export.metrics.agreement import agreement  # noqa: E402
+from kdedge_export.metrics.map_similarity import map_pearson  # noqa: E402
 from kdedge_export.metrics.torch_predictions import predict  # noqa: E402
 from kdedge_export.quantization import RECIPES  # noqa: E402
 from kdedge_runtime import Model  # noqa: E402

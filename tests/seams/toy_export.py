@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from toy_runtime import SignalInput, bits_of, draw, make_signal
 
-from kdedge_export.metrics.task_metrics import Scores, TaskMetrics
+from kdedge_export.metrics.scores import Scores
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.modalities import Corruption, ExportModality
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels

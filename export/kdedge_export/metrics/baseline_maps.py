@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from kdedge_export.metrics.agreement import is_constant
+from kdedge_export.metrics.map_similarity import is_constant
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["center_maps", "random_maps", "upsampled"]

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import Interval, interval_of, mean_interval
+from kdedge_export.metrics.scores import Scores
 from kdedge_runtime.util.arrays import Floats, Integers, softmax
 
 __all__ = ["BINS", "HIGHEST", "LOWEST", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
@@ -21,8 +21,6 @@ BINS, IMAGES_A_BIN = 15, 25
 _SIMULATIONS = 200
 LOWEST, HIGHEST = 0.05, 20.0
 _STEPS = 60
-
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import agreement, map_similarity
 from kdedge_export.metrics.confidence import (
     CORRELATION,
     DIFFERENCE,
@@ -16,6 +16,7 @@ from kdedge_export.metrics.confidence import (
     percentile_interval,
 )
 from kdedge_export.metrics.resampling import to_common_size
+from kdedge_export.metrics.scores import mean, percentile
 from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime.util.arrays import Floats, Integers
@@ -149,7 +150,7 @@ def maps_pearson(reference: Floats, candidate: Floats, wrong: NDArray[np.bool_] 
         wrong: bool `[N]`, True for candidate maps that explain another class, which count as lost.
     """
     a, b = to_common_size(reference, candidate)
-    return _lost_as_zero(agreement.map_pearson(a, b), a, b, np.zeros(len(a), np.bool_) if wrong is None else wrong)
+    return _lost_as_zero(map_similarity.map_pearson(a, b), a, b, np.zeros(len(a), np.bool_) if wrong is None else wrong)
 
 
 def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparison | None:
@@ -158,20 +159,20 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
         return None
     a, b = to_common_size(reference.maps, candidate.maps)
     wrong = _wrong_class(reference, candidate)
-    iou = _lost_as_zero(agreement.topk_iou(a, b), a, b, wrong)
-    scale = np.where(wrong, 1.0, agreement.scale_error(a, b))
-    floor = agreement.map_pearson(a, b[agreement.permute_pairs(len(b))]) if len(b) > 1 else np.array([np.nan])
+    iou = _lost_as_zero(map_similarity.topk_iou(a, b), a, b, wrong)
+    scale = np.where(wrong, 1.0, map_similarity.scale_error(a, b))
+    floor = map_similarity.map_pearson(a, b[map_similarity.permute_pairs(len(b))]) if len(b) > 1 else np.array([np.nan])
     return MapComparison(
         defined=int((~np.isnan(pearson)).sum()),
-        pearson_mean=agreement.mean(pearson),
-        pearson_p5=agreement.percentile(pearson, 5),
-        pearson_p1=agreement.percentile(pearson, 1),
-        top20_iou_mean=agreement.mean(iou),
-        error_relative=float(np.where(wrong, np.inf, agreement.map_error(a, b)).max()),
+        pearson_mean=mean(pearson),
+        pearson_p5=percentile(pearson, 5),
+        pearson_p1=percentile(pearson, 1),
+        top20_iou_mean=mean(iou),
+        error_relative=float(np.where(wrong, np.inf, map_similarity.map_error(a, b)).max()),
         scale_error=float(scale.mean()),
-        floor_pearson=agreement.mean(floor),
-        constant_reference=int(agreement.is_constant(reference.maps).sum()),
-        constant_candidate=int(agreement.is_constant(candidate.maps).sum()),
+        floor_pearson=mean(floor),
+        constant_reference=int(map_similarity.is_constant(reference.maps).sum()),
+        constant_candidate=int(map_similarity.is_constant(candidate.maps).sum()),
         wrong_class=int(wrong.sum()),
         intervals={
             "pearson_mean": mean_interval(pearson, CORRELATION),
@@ -189,5 +190,5 @@ def _wrong_class(reference: Predictions, candidate: Predictions) -> NDArray[np.b
 
 
 def _lost_as_zero(scores: NDArray[np.float64], a: Floats, b: Floats, wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
-    nothing_to_lose = agreement.is_constant(a) & agreement.is_constant(b)
+    nothing_to_lose = map_similarity.is_constant(a) & map_similarity.is_constant(b)
     return np.where(wrong | (np.isnan(scores) & ~nothing_to_lose), 0.0, scores)

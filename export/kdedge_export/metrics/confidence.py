@@ -22,6 +22,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.metrics.scores import Scores
+
 __all__ = [
     "CORRELATION",
     "DIFFERENCE",
@@ -49,8 +51,6 @@ _RESAMPLES, _MOST_RESAMPLES = 2000, 50_000
 _SEED = 0
 _CHUNK = 2**22
 """Maximum number of resampled images held in memory at once."""
-
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdedge_export.metrics.baseline_maps import random_maps, upsampled
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
+from kdedge_export.metrics.scores import Scores
 from kdedge_export.metrics.torch_predictions import at_once
 from kdedge_runtime import Model
 from kdedge_runtime.modalities import Sample
@@ -30,8 +30,6 @@ MOST_MARGIN = 0.5
 an uncapped worst score of -2, the check would need hundreds of images."""
 STEPS = 10
 """Number of steps per curve, at fractions 1/10, 2/10, …, 1 of the pixels, besides 0."""
-
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.baseline_maps import center_maps, random_maps, upsampled
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_runtime.util.arrays import Floats
@@ -23,7 +23,7 @@ class Localization:
     """Localization scores of one kind of map."""
 
     pointing: float
-    """Fraction of images in [0, 1] whose map maximum lies on the object (see `agreement.pointing_game`)."""
+    """Fraction of images in [0, 1] whose map maximum lies on the object (see `map_similarity.pointing_game`)."""
     energy_inside: float
     """Mean fraction of the map's positive part on the object, in [0, 1]; 0 for a map without a positive part."""
     intervals: Mapping[str, Interval | None]
@@ -33,7 +33,7 @@ class Localization:
 def localize(
     maps: Floats, masks: Sequence[Flags], shift: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the pointing game and the energy inside per image, `[N]` each (see `kdedge_export.metrics.agreement`).
+    """Compute the pointing game and the energy inside per image, `[N]` each (see `map_similarity`).
 
     Args:
         maps: raw signed maps `[N, h, w]` at any resolution.
@@ -44,8 +44,8 @@ def localize(
     for start in range(0, len(maps), _CHUNK):
         some = np.stack(masks[start : start + _CHUNK])
         large = upsampled(maps[start : start + _CHUNK], some.shape[1], some.shape[2], shift)
-        hits.append(agreement.pointing_game(large, some))
-        energies.append(agreement.energy_inside(large, some))
+        hits.append(map_similarity.pointing_game(large, some))
+        energies.append(map_similarity.energy_inside(large, some))
     return np.concatenate(hits), np.concatenate(energies)
 
 

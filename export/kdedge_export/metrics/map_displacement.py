@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.metrics.agreement import map_pearson
 from kdedge_export.metrics.file_predictions import gather, run_file
+from kdedge_export.metrics.map_similarity import map_pearson
 from kdedge_runtime import Model
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, contrast
 from kdedge_runtime.modalities import Sample

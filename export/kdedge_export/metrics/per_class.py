@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
+from kdedge_export.metrics.scores import mean
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime.util.arrays import Integers
 
@@ -64,8 +65,7 @@ def class_rows(
     for number in np.unique(classes[classes >= 0]):
         members = np.flatnonzero(classes == number)
         figures = {
-            key: {role: agreement.mean(some[members]) for role, some in by_role.items()}
-            for key, by_role in scores.items()
+            key: {role: mean(some[members]) for role, some in by_role.items()} for key, by_role in scores.items()
         }
         intervals = {
             key: {

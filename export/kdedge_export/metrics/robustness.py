@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
+from kdedge_export.metrics.scores import mean
 from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.modalities import Corruption
@@ -93,7 +93,7 @@ def _row(
         "prediction_kept": task.agreement(clean.logits, predictions.logits),
         "map_kept": pair_pearson(clean, predictions),
     }
-    figures = {key: None if some is None else agreement.mean(some) for key, some in scores.items()}
+    figures = {key: None if some is None else mean(some) for key, some in scores.items()}
     correlations = {"map_pearson", "map_kept"}
     intervals = {
         key: mean_interval(some, CORRELATION if key in correlations else SHARE)

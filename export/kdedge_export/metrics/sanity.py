@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
+from kdedge_export.metrics.scores import mean
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
 from kdedge_export.saliency import CAMExplainer, ClosedFormHead, DenseHeadLayer
 from kdedge_export.saliency.tracing import trace
@@ -80,7 +81,7 @@ def sanity(
             other = (classes + np.random.default_rng(0).integers(1, count, len(classes))) % count
             changes["class"] = images, other
         if len(images) > 1:
-            changes["image"] = images[agreement.permute_pairs(len(images))], classes
+            changes["image"] = images[map_similarity.permute_pairs(len(images))], classes
         for test, (changed_images, requested) in changes.items():
             rows.append(_row(test, role, [(before.maps, _maps(model, changed_images, requested))]))
         if isinstance(model, ExportableModel) and (weight := _head_weight(model, images[:1], count)) is not None:
@@ -101,16 +102,16 @@ def _maps(model: TorchModel | Model, images: Pixels, classes: Integers) -> Float
 
 def _row(test: Test, role: str, pairs: list[tuple[Floats, Floats]]) -> Sanity:
     alike = np.mean([_alike(test, *pair) for pair in pairs], axis=0)
-    pearson = np.mean([agreement.map_pearson(*pair) for pair in pairs], axis=0)
+    pearson = np.mean([map_similarity.map_pearson(*pair) for pair in pairs], axis=0)
     intervals = {"alike": mean_interval(alike, SHARE), "pearson": mean_interval(pearson)}
-    return Sanity(test, role, agreement.mean(alike), agreement.mean(pearson), intervals)
+    return Sanity(test, role, mean(alike), mean(pearson), intervals)
 
 
 def _alike(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
     """Compute the similarity of each map before and after, `[N]` in [0, 1] (see `Sanity.alike`)."""
-    pearson = agreement.map_pearson(before, after)
+    pearson = map_similarity.map_pearson(before, after)
     stays = np.abs(pearson) if test == "image" else np.maximum(pearson, 0.0)
-    only_one_is_constant = agreement.is_constant(before) != agreement.is_constant(after)
+    only_one_is_constant = map_similarity.is_constant(before) != map_similarity.is_constant(after)
     finite = np.isfinite(after).all(axis=(1, 2))
     return np.where(np.isnan(pearson), np.where(only_one_is_constant & finite, 0.0, 1.0), stays)
 

@@ -2,15 +2,10 @@
 
 from abc import ABC, abstractmethod
 
-import numpy as np
-from numpy.typing import NDArray
-
+from kdedge_export.metrics.scores import Scores
 from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["Scores", "TaskMetrics"]
-
-Scores = NDArray[np.float64]
-"""One score per sample, float64 `[N]`."""
+__all__ = ["TaskMetrics"]
 
 
 class TaskMetrics(ABC):

@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.metrics.agreement import accuracy_drop, is_constant, map_pearson
+from kdedge_export.metrics.agreement import accuracy_drop
 from kdedge_export.metrics.confidence import DIFFERENCE, mean_interval
+from kdedge_export.metrics.map_similarity import is_constant, map_pearson
 from kdedge_export.onnx_graph.session import make_feed, open_session
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.int8_arithmetic import Arithmetic

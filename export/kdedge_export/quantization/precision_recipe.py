@@ -34,7 +34,7 @@ class FidelityBounds:
     map_pearson_p5: float
     """Minimum 5th percentile of the map correlation, since a good mean may hide a bad tail."""
     map_scale_error: float
-    """Largest mean scale error of the maps, in [0, 1] (`agreement.scale_error`)."""
+    """Largest mean scale error of the maps, in [0, 1] (`map_similarity.scale_error`)."""
     other_map_pearson: float
     """Minimum mean correlation of maps of classes other than the top-1 class; a graph that mixes up classes scores far
     lower."""

@@ -1,7 +1,8 @@
 """Classification into exactly one of K classes."""
 
 from kdedge_export.metrics import agreement
-from kdedge_export.metrics.task_metrics import Scores, TaskMetrics
+from kdedge_export.metrics.scores import Scores
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_runtime.util.arrays import Floats, Integers
 
 __all__ = ["CLASSIFICATION", "ClassificationMetrics"]

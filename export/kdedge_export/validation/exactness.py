@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import agreement, map_similarity
+from kdedge_export.metrics.scores import Scores
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel
 from kdedge_export.validation.aligned_maps import align_activations, has_boundaries
 from kdedge_export.validation.float_tolerance import FloatTolerance, WorstCase, measure_float_tolerance, worst_case
@@ -17,7 +17,6 @@ __all__ = ["AlignedImage", "Bounds", "Exactness", "measure_exactness"]
 
 DOUBTED_IMAGES = 16
 """Batch size for measuring PyTorch's rounding error, repeated until an error exceeds it."""
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def measure_exactness(
     maps = None
     if reference.maps is not None and theirs.maps is not None and reference.maps.shape == theirs.maps.shape:
         wrong = ours.explained_class != theirs.explained_class
-        errors = np.where(wrong, np.inf, agreement.map_error(reference.maps, theirs.maps))
+        errors = np.where(wrong, np.inf, map_similarity.map_error(reference.maps, theirs.maps))
         maps = decide(errors, bounds.maps, lambda found: found.maps)
     return Exactness(logits, kl, maps, aligned)
 
@@ -131,15 +130,15 @@ def _at_the_same_boundaries(
     """Return the student's predictions, with units of differing maps moved to the file's sides of their kinks."""
     if not has_boundaries(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
         return ours, ()
-    errors = agreement.map_error(ours.maps, theirs.maps)
+    errors = map_similarity.map_error(ours.maps, theirs.maps)
     differing = np.flatnonzero(errors > tolerance)
     if not len(differing):
         return ours, ()
     found = align_activations(student, fp32, images[differing], ours.explained_class[differing])
     maps = ours.maps.copy()
     maps[differing] = found.maps
-    after, before = (agreement.map_pearson(some, theirs.maps) for some in (maps, ours.maps))
-    now = agreement.map_error(maps, theirs.maps)
+    after, before = (map_similarity.map_pearson(some, theirs.maps) for some in (maps, ours.maps))
+    now = map_similarity.map_error(maps, theirs.maps)
     aligned = tuple(
         AlignedImage(int(image), int(moved), *(float(some[image]) for some in (errors, now, before, after)))
         for image, moved in zip(differing, found.moved, strict=True)

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import agreement, map_similarity
+from kdedge_export.metrics.scores import Scores
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.validation.aligned_maps import activation_pattern_float64, has_boundaries, in_float64
 from kdedge_runtime.util.arrays import Integers, Pixels
@@ -26,9 +27,6 @@ _TIMES = 4
 """Safety factor: a file may lose two bits more than PyTorch; the worse of two unfavorable sums costs about one."""
 _AT_A_TIME = 16
 """Batch size; the search continues while the last batch contained ties."""
-
-
-Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def measure_float_tolerance(module: TorchModel, images: Pixels, classes: Integer
         return FloatTolerance(logits, kl, np.zeros_like(logits))
     # A unit that crosses its kink by rounding does not reflect the rounding error elsewhere (see `aligned_maps`).
     maps = activation_pattern_float64(module, images, classes) if has_boundaries(module) else single.maps
-    return FloatTolerance(logits, kl, _TIMES * agreement.map_error(double.maps, maps))
+    return FloatTolerance(logits, kl, _TIMES * map_similarity.map_error(double.maps, maps))
 
 
 def is_tied(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
+from kdedge_export.metrics.scores import mean
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
 from kdedge_export.validation.exactness import Bounds, measure_exactness
 from kdedge_export.validation.float_tolerance import WorstCase
@@ -69,5 +69,5 @@ def compare_other_classes(
         if name == FP32.name or (scores := pair_pearson(ours, predict(file, images, requested))) is None:
             continue
         if not np.isnan(scores).all():
-            pearson[name] = agreement.mean(scores)
+            pearson[name] = mean(scores)
     return OtherClasses(len(images), error, pearson)

@@ -15,7 +15,7 @@ from validate_toys import CLASSES, Toy, model_file
 from validate_toys import SIDE as TOY_SIDE
 from validate_toys import pictures as toy_pictures
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.baseline_maps import center_maps, random_maps, upsampled
 from kdedge_export.metrics.confidence import mean_interval
 from kdedge_export.metrics.faithfulness import STEPS, areas, faithfulness
@@ -96,8 +96,8 @@ class TestLocalisation:
             [np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC)) for one in maps]
         )
         hits, energies = localize(maps, masks)
-        np.testing.assert_array_equal(hits, agreement.pointing_game(large, np.stack(masks)))
-        np.testing.assert_allclose(energies, agreement.energy_inside(large, np.stack(masks)), rtol=1e-5)
+        np.testing.assert_array_equal(hits, map_similarity.pointing_game(large, np.stack(masks)))
+        np.testing.assert_allclose(energies, map_similarity.energy_inside(large, np.stack(masks)), rtol=1e-5)
 
     def test_constant_map_scores_chance(self) -> None:
         flat = {"flat": np.full((24, 8, 8), 0.3, dtype=np.float32)}
@@ -140,7 +140,7 @@ class TestLocalisation:
     def test_center_map_points_at_the_middle(self) -> None:
         middle = np.zeros((1, 31, 31), dtype=np.bool_)
         middle[0, 15, 15] = True
-        assert agreement.pointing_game(center_maps(1, 31, 31), middle) == 1.0
+        assert map_similarity.pointing_game(center_maps(1, 31, 31), middle) == 1.0
 
 
 class TestFaithfulness:

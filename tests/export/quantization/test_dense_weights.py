@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from kdedge_export.inspection.class_weights import class_weights
-from kdedge_export.metrics.agreement import agreement, map_pearson, scale_error
+from kdedge_export.metrics.agreement import agreement
+from kdedge_export.metrics.map_similarity import map_pearson, scale_error
 from kdedge_export.quantization import QuantizationRecipe, Quantized, quantize
 from kdedge_export.quantization.dense_weights import dense_layers
 from kdedge_export.quantization.mixed_precision import FidelityGoal

@@ -10,7 +10,8 @@ import pytest
 from onnx import numpy_helper
 from small_nets import CHANNELS, CLASSES, Export
 
-from kdedge_export.metrics.agreement import agreement, map_pearson
+from kdedge_export.metrics.agreement import agreement
+from kdedge_export.metrics.map_similarity import map_pearson
 from kdedge_export.quantization import QuantizationRecipe, Quantized, quantize
 from kdedge_export.quantization.calibration_ranges import METHODS
 from kdedge_export.torch_export import save_model

@@ -12,7 +12,7 @@ from small_nets import CLASSES, SPEC, HeadNet, randomised
 from torch import nn
 from torch.nn import functional as F
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.torch_export import ExportableModel, export_graph, save_model, wrap_for_export
 from kdedge_export.validation import Models, ValidationSet, validate
@@ -62,10 +62,10 @@ def test_graph_units_may_fall_on_other_sides_of_their_boundaries(method: str, pi
     ours = predict(module, image)
     theirs = model.predict(image).saliency_map
     if method == "input-gradient":
-        raw = agreement.map_error(ours.maps, theirs).max()
+        raw = map_similarity.map_error(ours.maps, theirs).max()
         assert raw > 10 * TOLERANCE, "the network does not reproduce the effect"
     alike = align_activations(module, model, image, ours.explained_class)
-    assert agreement.map_error(alike.maps, theirs).max() <= TOLERANCE
+    assert map_similarity.map_error(alike.maps, theirs).max() <= TOLERANCE
     check = map_check(module, model, image)
     assert check.passed and check.bound == TOLERANCE
 
@@ -132,7 +132,7 @@ def test_channel_of_large_scale_does_not_excuse_other_channels(
         bias.CopyFrom(numpy_helper.from_array(wrong, bias.name))
 
     wrong, ours = changed(sound, move_biases, tmp_path), predict(module, image)
-    true_error = agreement.map_error(ours.maps, predict(wrong, image, ours.explained_class).maps).max()
+    true_error = map_similarity.map_error(ours.maps, predict(wrong, image, ours.explained_class).maps).max()
     check = map_check(module, wrong, image)
     if true_error > TOLERANCE:
         assert check.outcome == "failed" and check.measured >= 0.5 * true_error

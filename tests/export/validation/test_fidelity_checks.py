@@ -7,7 +7,7 @@ import pytest
 from toy_validation import failed, run
 from validate_toys import LABELS, Toy, model_file, pictures
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import agreement, map_similarity
 from kdedge_export.validation.other_classes import other_classes
 from kdedge_runtime.diagnostics.default_class import run_without_class
 
@@ -67,5 +67,5 @@ def test_logits_distance_depends_on_scale_but_not_offset() -> None:
 def test_scale_error_is_the_relative_difference_of_norms() -> None:
     maps = np.random.default_rng(0).normal(size=(5, 4, 4))
     for factor, expected in ((1.0, 0.0), (2.0, 0.5), (0.5, 0.5), (-1.0, 0.0), (0.0, 1.0), (np.nan, 1.0)):
-        assert agreement.scale_error(maps, factor * maps) == pytest.approx(expected)
-    assert agreement.scale_error(np.zeros((1, 2, 2)), np.zeros((1, 2, 2))) == pytest.approx(0)
+        assert map_similarity.scale_error(maps, factor * maps) == pytest.approx(expected)
+    assert map_similarity.scale_error(np.zeros((1, 2, 2)), np.zeros((1, 2, 2))) == pytest.approx(0)

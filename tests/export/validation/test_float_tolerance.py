@@ -10,7 +10,7 @@ from map_checks import Draw, changed, map_check
 from onnx import helper, numpy_helper
 from small_nets import CLASSES, SPEC, HeadNet, randomised
 
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.comparison import compare
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.tasks.classification import CLASSIFICATION
@@ -46,13 +46,13 @@ def test_file_may_differ_by_the_float32_error(method: str, pictures: Draw, tmp_p
     with torch.no_grad():
         logits, maps, classes = module(torch.from_numpy(images), torch.tensor([-1]))
         _, others, _ = module(torch.from_numpy(images), (classes + 1) % CLASSES)
-    errors = agreement.map_error(maps.numpy(), prediction.saliency_map)
+    errors = map_similarity.map_error(maps.numpy(), prediction.saliency_map)
     assert errors.max() > 1e-4, "the network does not reproduce the effect"
     rounding = measure_float_tolerance(module, images, classes.numpy())
     of_logits, of_maps = rounding.logits, rounding.maps
     assert (errors <= of_maps).all()
     assert (np.abs(prediction.logits - logits.numpy()).max(axis=1) / np.ptp(logits.numpy(), axis=1) <= of_logits).all()
-    assert (agreement.map_error(maps.numpy(), others.numpy()) > 10 * of_maps).all()
+    assert (map_similarity.map_error(maps.numpy(), others.numpy()) > 10 * of_maps).all()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert map_check(module, model, images).passed
 
@@ -138,7 +138,7 @@ def test_rounding_error_of_one_image_does_not_excuse_another(tmp_path) -> None:
     sound = Model.load(tmp_path / "model.onnx", threads=1)
     wrong = changed(sound, explain_the_next_class, tmp_path)
     ours = predict(module, images)
-    wrong_errors = agreement.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
+    wrong_errors = map_similarity.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
     of_maps = measure_float_tolerance(module, images, ours.explained_class).maps
     assert of_maps.max() > wrong_errors[:40].max(), "the network does not reproduce the effect"
     assert map_check(module, wrong, images).outcome == "failed"

@@ -32,7 +32,7 @@ from kdedge.reports.tradeoff_chart import image_path, write_image
 from kdedge_export import verified_export
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.export_check import TOLERANCE
-from kdedge_export.metrics.agreement import map_pearson
+from kdedge_export.metrics.map_similarity import map_pearson
 from kdedge_export.quantization import FidelityGoal
 from kdedge_export.torch_export import ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Model

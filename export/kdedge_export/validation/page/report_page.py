@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from kdedge_export.html.page import render
 from kdedge_export.html.text import NONE
-from kdedge_export.metrics import agreement
+from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.confidence import unseen_share
 from kdedge_export.metrics.sanity import Sanity, Test
 from kdedge_export.validation.check import Check, Outcome, applicable, inconclusive
@@ -131,7 +131,7 @@ def _histograms(report: ValidationReport, evidence: SampleGallery) -> list[tuple
 
 def _constant_maps(role: str, evidence: SampleGallery) -> str:
     maps = evidence.predictions[role].maps
-    return NONE if maps is None else str(int(agreement.is_constant(maps).sum()))
+    return NONE if maps is None else str(int(map_similarity.is_constant(maps).sum()))
 
 
 def _sanity(report: ValidationReport) -> dict[str, object] | None:
