@@ -1,9 +1,13 @@
 """The `kdedge bundle` command."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from kdedge.pipelines.bundle_writer import BundleSummary
 
 __all__ = ["bundle"]
 
@@ -33,7 +37,19 @@ def bundle(
     device: Annotated[str | None, typer.Option(help="Device profile of the target device. [default: any]")] = None,
 ) -> None:
     """Bundle model files for a device, with checksums. The bundle can be signed."""
-    from kdedge.cli.bundle_summary import print_bundle
     from kdedge.pipelines.bundle_writer import write_bundle
 
-    print_bundle(write_bundle(source, output, sign, version=version, device=device))
+    _print_bundle(write_bundle(source, output, sign, version=version, device=device))
+
+
+def _print_bundle(packed: "BundleSummary") -> None:
+    """Print the bundle path, its contents, and the command to run it."""
+    from kdedge.cli.console import stderr_console
+
+    console = stderr_console()
+    signed = "not signed" if packed.public_key is None else f"signed, public key {packed.public_key}"
+    place = ", replacing an earlier bundle" if packed.replaced else ""
+    console.print(f"{packed.path}  {', '.join(packed.models)}; {signed}{place}", soft_wrap=True)
+    required = [] if packed.public_key is None else ["--require-signature", packed.public_key]
+    command = shlex.join(["kdedge-run", str(packed.path), *required])
+    console.print(f"\nNext, on the device: {command} --source 0 --view 8080", soft_wrap=True)

@@ -1,9 +1,15 @@
 """The `kdedge demo` command."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kdedge.demo.demo_run import DemoResult
 
 __all__ = ["demo"]
 
@@ -13,12 +19,53 @@ def demo(
 ) -> None:
     """Run the whole pipeline on rendered images. No download, 3 to 11 minutes of CPU time."""
     from kdedge.cli.console import stderr_console
-    from kdedge.cli.demo_summary import print_demo
     from kdedge.cli.training_screen import Screen
     from kdedge.demo.demo_run import run_demo
 
     console = stderr_console()
     with Screen(console) as screen:
         result = run_demo(out, screen, lambda heading: console.print(f"\n{heading}", style="bold"))
-    print_demo(console, result)
+    _print_demo(console, result)
     result.validation.require_passed()
+
+
+def _print_demo(console: "Console", result: "DemoResult") -> None:
+    """Print the checklist, the results table and the next command."""
+    from rich.table import Table
+
+    from kdedge_export.html.text import correlation
+    from kdedge_export.validation import checklist
+
+    console.print()
+    for line in checklist(result.validation.report.checks):
+        console.print(line, soft_wrap=True)
+    table = Table(title=f"\nkdedge demo, {result.seconds / 60:.1f} minutes", title_justify="left")
+    for title in ("", "size", "top-1", "agreement", "map Pearson", "map on object", "latency"):
+        table.add_column(title, justify="right" if title else "left")
+    for row in result.rows:
+        table.add_row(
+            row.title,
+            f"{row.megabytes:.2f} MB",
+            f"{100 * row.top1:.1f} %",
+            "" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+            "" if row.map_pearson is None else correlation(row.map_pearson),
+            f"{100 * row.energy_inside:.0f} %",
+            f"{row.latency_ms:.2f} ms",
+        )
+    console.print(table)
+    console.print(
+        (
+            "Agreement and map Pearson compare the student with its teacher, and the exported files with the PyTorch "
+            "student. Map on object is the share of the map inside the exact object mask; a uniform map has "
+            f"{100 * result.object_share:.0f} %. Latency is per image on one thread, in PyTorch or onnxruntime."
+        ),
+    )
+    console.print(
+        f"camera   {result.camera_frames} frames of a synthetic camera, {100 * result.camera_right:.0f} % "
+        "classified correctly",
+    )
+    console.print(f"video    {result.validation.model.parent.parent / 'camera.mp4'}", soft_wrap=True)
+    console.print(f"report   {result.validation.page}", soft_wrap=True)
+    command = ["kdedge", "run", str(result.validation.model), "--source", "synthetic:", "--view", "8080"]
+    console.print(f"\nNext: {shlex.join(command)}", soft_wrap=True)
+    console.print("With your own images: kdedge train DATA --model resnet18", soft_wrap=True)

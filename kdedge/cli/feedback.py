@@ -1,9 +1,13 @@
 """The `kdedge feedback` command: export user corrections collected on the device."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from kdedge_runtime.feedback import FolderSummary
 
 __all__ = ["feedback"]
 
@@ -22,9 +26,32 @@ def export(
 ) -> None:
     """Export reviewed images as class folders, with the labels that users gave."""
     from kdedge.cli.console import stderr_console
-    from kdedge.cli.feedback_summary import print_feedback
     from kdedge_runtime.feedback import FeedbackStore, write_class_folders
 
     with FeedbackStore.open_to_read(database) as store, stderr_console().status("writing images"):
         written = write_class_folders(store, output)
-    print_feedback(written, output)
+    _print_feedback(written, output)
+
+
+def _print_feedback(written: "FolderSummary", folder: Path) -> None:
+    """Print the images per class, the excluded entries, and the next step."""
+    from kdedge.cli.console import stderr_console
+
+    console = stderr_console()
+    count = sum(written.images.values())
+    console.print(f"{folder}: {count:,} images of {len(written.images):,} classes, {written.boxes:,} with a box")
+    for label, images in written.images.items():
+        console.print(f"  {images:6,}  {label}")
+    if written.unlabeled:
+        console.print(f"excluded: {written.unlabeled:,} marked as wrong without a correct label")
+    if written.superseded:
+        console.print(f"excluded: {written.superseded:,} reviews replaced by a later review of the same image")
+    if written.images:
+        added = shlex.join(["cp", "-rn", f"{folder}/.", "DATA/train"])
+        console.print(
+            (
+                f"\nNext: add them to the training images of the model ({added}; DATA if it has no train/) "
+                "and distill again."
+            ),
+            soft_wrap=True,
+        )

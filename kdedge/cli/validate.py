@@ -1,13 +1,29 @@
 """The `kdedge validate` command."""
 
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdedge.cli.options import TrustCode
+from kdedge_runtime.precision import FP32
+from kdedge_runtime.util.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from kdedge.pipelines.model_validation import Validation
+    from kdedge_export.metrics.calibration import Calibration
+    from kdedge_export.metrics.confidence import Interval
+    from kdedge_export.validation import ValidationReport
 
 __all__ = ["validate"]
+
+_WORST_CLASSES = 5
+_BASELINES = {"centre": "guess at the center", "random": "random maps", "edges": "edges (Sobel)"}
 
 
 def validate(
@@ -73,7 +89,6 @@ def validate(
         load_profile(device)
     import kdedge
     from kdedge.cli.progress_bar import step_progress
-    from kdedge.cli.validation_summary import print_validation
 
     with step_progress() as progress:
         validation = kdedge.validate(
@@ -87,5 +102,176 @@ def validate(
             output=out,
             progress=progress,
         )
-    print_validation(validation)
+    _print_validation(validation)
     validation.require_passed()
+
+
+def _print_validation(validation: "Validation") -> None:
+    """Print the checklist to stdout; print tables and the report path to stderr."""
+    from kdedge.cli.console import flagged, stderr_console
+    from kdedge_export.validation import checklist
+
+    console = stderr_console()
+    report = validation.report
+    for note in report.notes:
+        console.print(flagged("note", note), soft_wrap=True)
+    for table in (_models(report), _maps(report), _robustness(report), _classes(report)):
+        if table is not None and table.row_count:
+            console.print(table)
+    for line in checklist(report.checks):
+        typer.echo(printable(line))
+    _print_meaning(console, report)
+    console.print(f"\nreport: {validation.page}", soft_wrap=True)
+    if report.passed:
+        fp32, deployed = (report.footprints.get(name) for name in (FP32.name, report.shipped.name))
+        slower = fp32 is not None and deployed is not None and deployed.latency_ms > fp32.latency_ms
+        command = ["kdedge", "run", str(validation.fp32 if slower else validation.model)]
+        why = f"  ({report.shipped.name} is slower on this machine; the device may differ)" if slower else ""
+        console.print(f"Next: {shlex.join([*command, '--source', '0', '--view', '8080'])}{why}", soft_wrap=True)
+
+
+def _models(report: "ValidationReport") -> "Table":
+    table = _table(f"{report.images:,} images: {report.data.description}", "size", "top-1", "agreement", "KL")
+    for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
+        table.add_column(title, justify="right")
+    for candidate in report.candidates:
+        role, facts = candidate.name, report.models[candidate.name]
+        compared, calibrated = report.comparisons.get(role), report.calibration.get(role)
+        footprint = report.footprints.get(role)
+        maps = compared.maps if compared is not None else None
+        table.add_row(
+            candidate.title,
+            f"{facts.bytes / 1e6:.2f} MB",
+            "–" if facts.top1 is None else f"{100 * facts.top1:.2f} %",
+            "" if compared is None else f"{100 * compared.agreement:.2f} %",
+            "" if compared is None else f"{compared.kl:.4f}",
+            "" if maps is None else f"{maps.pearson_mean:.4f}",
+            "" if maps is None else f"{maps.pearson_p5:.4f}",
+            "" if maps is None else f"{maps.top20_iou_mean:.3f}",
+            "" if calibrated is None else _calibrated(calibrated),
+            "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
+        )
+    return table
+
+
+def _maps(report: "ValidationReport") -> "Table | None":
+    """Build a table of the maps' localization and faithfulness, next to model-independent baselines."""
+    places, faith = report.localization, report.faithfulness
+    if places is None and faith is None:
+        return None
+    sampled = [f"objects in {places.images:,} images"] if places is not None else []
+    sampled += [f"deletion and insertion on {faith.images:,}"] if faith is not None else []
+    table = _table(f"Maps: {', '.join(sampled)}", "on the object", "energy inside", "deletion", "insertion")
+    titles = _BASELINES | {candidate.name: candidate.title for candidate in report.candidates}
+    for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
+        place = places.rows.get(name) if places else None
+        curves = faith.rows.get(name) if faith else None
+        table.add_row(
+            titles[name],
+            "" if place is None else _share(place.pointing, place.intervals["pointing"]),
+            "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
+            "" if curves is None else f"{curves.deletion:.3f}",
+            "" if curves is None else f"{curves.insertion:.3f}",
+        )
+    return table
+
+
+def _robustness(report: "ValidationReport") -> "Table | None":
+    from kdedge_export.html.text import correlation
+
+    if report.robustness is None:
+        return None
+    table = _table(
+        f"{report.shipped.title}, robustness on {report.robustness.images} images",
+        "top-1",
+        "agreement",
+        "map Pearson",
+    )
+    for title in ("prediction unchanged", "map Pearson with clean"):
+        table.add_column(title, justify="right")
+    for row in report.robustness.rows:
+        if row.role == report.shipped.name:
+            table.add_row(
+                row.disturbance,
+                "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
+                "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+                "" if row.map_pearson is None else correlation(row.map_pearson),
+                f"{100 * row.prediction_kept:.1f} %",
+                "" if row.map_kept is None else correlation(row.map_kept),
+            )
+    return table
+
+
+def _classes(report: "ValidationReport") -> "Table | None":
+    from kdedge_export.html.text import correlation
+
+    if len(report.classes) < 2:
+        return None
+    role = report.shipped.name
+    shown = report.classes[:_WORST_CLASSES]
+    table = _table(f"{report.shipped.title}, worst of {len(report.classes)} classes", "images", "top-1", "agreement")
+    table.add_column("map Pearson", justify="right")
+    for row in shown:
+        pearson = row.map_pearson.get(role)
+        table.add_row(
+            row.label,
+            str(row.n),
+            f"{100 * row.top1[role]:.1f} %" if role in row.top1 else "–",
+            f"{100 * row.agreement[role]:.1f} %" if role in row.agreement else "–",
+            "" if pearson is None else correlation(pearson),
+        )
+    return table
+
+
+def _print_meaning(console: "Console", report: "ValidationReport") -> None:
+    """Print notes on how to interpret the figures."""
+    from kdedge_export.metrics.confidence import unseen_share
+
+    console.print(
+        "[…]: 95 % confidence interval over images. A bound holds if the unfavorable end of the interval keeps it."
+    )
+    right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
+    if "student" in right:
+        beside = f", its teacher {100 * right['teacher']:.1f} %" if "teacher" in right else ""
+        console.print(
+            "The checks compare the exported files with the student, whose accuracy is "
+            f"{100 * right['student']:.1f} %{beside}."
+        )
+    for name, facts in report.models.items():
+        if facts.arithmetic is not None:
+            console.print(f"{name} is evaluated with {facts.arithmetic}, and timed with the kernels of this machine.")
+    if report.quick:
+        console.print("--quick: faithfulness and robustness were skipped.")
+    if report.origin.name == FP32.name:
+        held = ", and the other files are compared with it" if len(report.models) > 1 else ""
+        console.print(f"There is no PyTorch model: the fp32 file is validated alone{held}.")
+    compared = report.comparisons.get(report.shipped.name)
+    if compared is not None and compared.agreement == 1.0:
+        share = 100 * unseen_share(report.images)
+        console.print(
+            f"No prediction changed on {report.images:,} images. Changes on up to {share:.3g} % of images "
+            "may go unseen (95 %)."
+        )
+
+
+def _calibrated(found: "Calibration") -> str:
+    """Format the calibration error before and after temperature scaling."""
+    before = "" if found.temperature == 1.0 else f"{100 * found.ece_before:.1f}→"
+    return f"{before}{100 * found.ece:.1f} %"
+
+
+def _table(title: str, *columns: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in ("", *columns):
+        table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+def _in_order(*of_names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name for names in of_names for name in names))
+
+
+def _share(value: float, interval: "Interval | None") -> str:
+    return f"{100 * value:.1f} %" + ("" if interval is None else f" ± {50 * (interval.high - interval.low):.1f}")

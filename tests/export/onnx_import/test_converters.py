@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from kdedge.cli.import_summary import print_explained
+from kdedge.cli.from_onnx import print_explained
 from kdedge.pipelines.onnx_explanation import explain_onnx
 from kdedge_export.onnx_import import PixelInput, add_saliency
 from kdedge_runtime import Model

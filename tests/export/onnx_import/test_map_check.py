@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx_toys import CLASSES, body, head, node, tensorflow_like, write
 
-from kdedge.cli.import_summary import print_explained
+from kdedge.cli.from_onnx import print_explained
 from kdedge.pipelines.onnx_explanation import explain_onnx
 from kdedge_export.onnx_graph.builder import NodeBuilder
 from kdedge_export.onnx_graph.graph_input import GraphInput

@@ -122,6 +122,7 @@ def test_structure_has_a_bar_per_layer_and_names_the_resolution() -> None:
 
 
 def test_export_summary_loads_no_drawing_library() -> None:
-    code = "import sys, kdedge.cli.export_summary, kdedge.cli.validation_summary; print('matplotlib' in sys.modules)"
+    modules = "kdedge.cli.export_summary, kdedge.pipelines.model_validation"
+    code = f"import sys, {modules}; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
