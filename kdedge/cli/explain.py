@@ -71,13 +71,15 @@ def explain(
 
 
 def _print_prediction(explained: "ExplainedImage", budget_ms: float | None) -> None:
+    from kdedge_runtime.tasks import TASKS
     from kdedge_runtime.util.printable import printable
 
     prediction, estimate = explained.prediction, explained.estimate
     account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
     if estimate is not None and budget_ms is not None and estimate.elapsed_ms > 1.1 * budget_ms:
         account += f" (over the budget of {budget_ms:g} ms: a map needs at least these evaluations)"
-    typer.echo(printable(f"{explained.written}  {prediction.label} {prediction.score_text}{account}"))
+    score = TASKS[prediction.task].format_score(prediction.score, 1)
+    typer.echo(printable(f"{explained.written}  {prediction.label} {score}{account}"))
 
 
 def _write_pages(source: Path, drawn: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:

@@ -18,6 +18,7 @@ from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.superpixels import superpixels
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.model import Model
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -95,7 +96,7 @@ def test_occlusion_equals_captum(model: Model, case: tuple[np.ndarray, int]) -> 
         baselines=torch.from_numpy(hidden.astype(np.float32))[None, :, None, None].expand(1, 3, 224, 224),
         perturbations_per_eval=8,
     )
-    ours = occlusion(MaskedScorer(score, picture, hidden))
+    ours = occlusion(MaskedScorer(score, picture, model.metadata.input))
     pixels = theirs[0, 0].numpy()
     assert np.abs(pixels).max() > 0.02
     np.testing.assert_allclose(np.kron(ours.map, np.ones((16, 16))), pixels, atol=1e-5)
@@ -106,7 +107,7 @@ def test_lime_equals_lime_on_equal_samples(model: Model, case: tuple[np.ndarray,
     metrics = pytest.importorskip("sklearn.metrics")
     picture, class_index = case
     parts = superpixels(picture, 30)
-    scorer = Recording(score_of(model, class_index), picture, hidden_color(model))
+    scorer = Recording(score_of(model, class_index), picture, model.metadata.input)
     ours = lime(scorer, parts)
     first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(int(parts.max()) + 1)]
     shown = np.stack(scorer.kept).reshape(-1, parts.size)[:, first]
@@ -126,7 +127,7 @@ def test_lime_equals_lime_within_errors(model: Model, case: tuple[np.ndarray, in
     picture, class_index = case
     parts = superpixels(picture, 30)
     hidden = hidden_color(model)
-    ours = lime(Recording(score_of(model, class_index), picture, hidden), parts)
+    ours = lime(Recording(score_of(model, class_index), picture, model.metadata.input), parts)
     explained = lime_image.LimeImageExplainer(random_state=2).explain_instance(
         picture,
         lambda pictures: model.predict(np.asarray(pictures, np.uint8)).scores,
@@ -146,7 +147,7 @@ class TestShap:
     def value(model: Model, case: tuple[np.ndarray, int], parts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Return the value function that `shap` expects: rows of zeros and ones, one column per part."""
         picture, class_index = case
-        scorer = MaskedScorer(score_of(model, class_index), picture, hidden_color(model))
+        scorer = MaskedScorer(score_of(model, class_index), picture, model.metadata.input)
 
         def of(rows: np.ndarray) -> np.ndarray:
             shown = np.asarray(rows, bool)[:, parts].astype(np.float32)
@@ -159,7 +160,7 @@ class TestShap:
         picture, class_index = case
         parts = superpixels(picture, 6)
         count = int(parts.max()) + 1
-        ours = kernel_shap(MaskedScorer(score_of(model, class_index), picture, hidden_color(model)), parts)
+        ours = kernel_shap(MaskedScorer(score_of(model, class_index), picture, model.metadata.input), parts)
         explainer = shap.explainers.Exact(self.value(model, case, parts), np.zeros((1, count)))
         theirs = explainer(np.ones((1, count))).values[0]
         np.testing.assert_allclose(ours.map, theirs[parts], atol=1e-6)
@@ -188,7 +189,7 @@ class TestShap:
         picture, class_index = case
         parts = superpixels(picture, 20)
         count = int(parts.max()) + 1
-        ours = kernel_shap(Recording(score_of(model, class_index), picture, hidden_color(model)), parts)
+        ours = kernel_shap(Recording(score_of(model, class_index), picture, model.metadata.input), parts)
         explainer = shap.KernelExplainer(self.value(model, case, parts), np.zeros((1, count)))
         np.random.seed(0)  # shap draws coalitions from the global generator
         theirs = explainer.shap_values(np.ones((1, count)), nsamples=1000, l1_reg=False, silent=True)[0]
@@ -237,7 +238,9 @@ def test_score_cam_equals_pytorch_grad_cam(case: tuple[np.ndarray, int], monkeyp
             tensor = torch.from_numpy(pictures.astype(np.float32) - 128).permute(0, 3, 1, 2)
             return net(tensor)[:, 3].numpy()
 
-    ours = score_cam(MaskedScorer(logit, small, np.full(3, 128, np.uint8)), activations)
+    ours = score_cam(
+        MaskedScorer(logit, small, ImageInput(*small.shape[:2], (128 / 255,) * 3, (1.0,) * 3)), activations
+    )
     # A mask that differs in its last bit may round a pixel to the next level.
     np.testing.assert_allclose(ours.map, maps[0].reshape(ours.map.shape), rtol=0.015)
     assert np.ptp(ours.map) > 0.01

@@ -161,8 +161,8 @@ class MultilabelInference:
     def share(self, score: float) -> float | None:
         return score
 
-    def format_score(self, score: float) -> str:
-        return f"{score:.2f}"
+    def format_score(self, score: float, digits: int = 0) -> str:
+        return f"{score:.{digits + 2}f}"
 
 
 MULTILABEL = MultilabelInference()

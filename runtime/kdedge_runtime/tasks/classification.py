@@ -29,9 +29,9 @@ class Classification:
         """Return the probability, clipped to [0, 1]."""
         return min(max(score, 0.0), 1.0)
 
-    def format_score(self, score: float) -> str:
+    def format_score(self, score: float, digits: int = 0) -> str:
         """Format a probability in percent."""
-        return f"{score * 100:.0f} %"
+        return f"{score * 100:.{digits}f} %"
 
 
 CLASSIFICATION = Classification()

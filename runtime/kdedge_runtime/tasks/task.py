@@ -34,5 +34,5 @@ class Task(Protocol):
     def share(self, score: float) -> float | None:
         """Return a score as a fraction of its range, in [0, 1]; None for an unbounded score."""
 
-    def format_score(self, score: float) -> str:
-        """Format a score for captions, such as `93 %`."""
+    def format_score(self, score: float, digits: int = 0) -> str:
+        """Format a score with its unit, such as `93 %`; `digits` is the number of decimals for a share."""

@@ -1,4 +1,4 @@
-"""Named implementations of an interface: built-in ones, imported on first use, and registered ones."""
+"""Named implementations of an interface: built-in ones, imported on first use, and those of other packages."""
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 class Registry(Generic[Item]):
     """Mapping from names to implementations of one interface.
 
-    Packages add implementations with an entry point of the registry's group, and tests with `register`.
+    Packages add implementations with an entry point of the registry's group.
     """
 
     def __init__(self, group: str, built_in: Mapping[str, str]) -> None:
@@ -26,10 +26,6 @@ class Registry(Generic[Item]):
         self._built_in = dict(built_in)
         self._loaded: dict[str, Item] = {}
 
-    def register(self, name: str, item: Item) -> None:
-        """Add an implementation, or replace the one of this name."""
-        self._loaded[name] = item
-
     def __getitem__(self, name: str) -> Item:
         """Return an implementation, and import it if necessary.
 
@@ -41,8 +37,8 @@ class Registry(Generic[Item]):
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of built-in and registered implementations, and of installed packages."""
-        return iter(dict.fromkeys((*self._built_in, *self._loaded, *(entry.name for entry in self._installed()))))
+        """Iterate over the names of built-in implementations and of those of installed packages."""
+        return iter(dict.fromkeys((*self._built_in, *(entry.name for entry in self._installed()))))
 
     def _load(self, name: str) -> Item:
         if name in self._built_in:

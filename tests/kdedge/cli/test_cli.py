@@ -113,10 +113,17 @@ class TestErrors:
     def test_exit_code_of_each_error_type(
         self, command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
-        codes = {"KdedgeError": 1, "MissingDependency": 3, "ValidationFailed": 4, "SourceError": 5}
+        codes = {
+            "KdedgeError": 1,
+            "MissingDependency": 3,
+            "ValidationFailed": 4,
+            "SourceError": 5,
+            "UnreadableSample": 5,
+        }
 
         def fail(**_: object) -> None:
-            raise getattr(errors, kind)("Something happened. Type this.")
+            fault = ("damaged",) if kind == "UnreadableSample" else ()
+            raise getattr(errors, kind)("Something happened. Type this.", *fault)
 
         monkeypatch.setattr(module, "app", fail)
         assert command() == Outcome(codes.get(kind, 2), "", "error: Something happened. Type this.\n")

@@ -1,4 +1,4 @@
-// Resizing of images to the model input, bit-exact with the Python runtime (preprocessing.py).
+// Resizing of images to the model input, bit-exact with the Python runtime (modalities/image.py).
 //
 // Canvas scaling differs and changes logits by up to 0.8. This is Pillow's resampling instead: separable, antialiased,
 // weights in 22-bit fixed point, 8 bits between the passes.
