@@ -26,8 +26,6 @@ class SaliencyMethod:
     backends: frozenset[Backend]
     is_class_specific: bool = True
     """False if the map is the same for every class."""
-    needs_map: bool = False
-    """True if a perturbation method needs the activations of a file's target layer."""
 
 
 _BOTH: frozenset[Backend] = frozenset({"torch", "onnx"})
@@ -55,7 +53,7 @@ SALIENCY_METHODS: Mapping[str, SaliencyMethod] = {
         SaliencyMethod("rise", "RISE", "perturbation", _PERTURBATION),
         SaliencyMethod("lime", "LIME", "perturbation", _PERTURBATION),
         SaliencyMethod("shap", "KernelSHAP", "perturbation", _PERTURBATION),
-        SaliencyMethod("scorecam", "Score-CAM", "perturbation", _PERTURBATION, needs_map=True),
+        SaliencyMethod("scorecam", "Score-CAM", "perturbation", _PERTURBATION),
     )
 }
 """Saliency methods by name."""

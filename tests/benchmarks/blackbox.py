@@ -1,7 +1,7 @@
 """Benchmark black-box explainers: cost, and agreement with the model's own map.
 
 ```
-python tests/benchmarks/blackbox.py MODEL.onnx PICTURES [--budget-ms MS] [--pictures 10]
+python tests/benchmarks/blackbox.py MODEL.onnx PICTURES [--budget-ms MS] [--images 10]
 ```
 
 Explains the top class of each image with every method. Prints one JSON line per method: evaluations and milliseconds
@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from kdedge_runtime import Model
-from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.explainers import make_explainer, methods_for
 from kdedge_runtime.explainers.image_grid import enlarge, grid_edges, grid_means
+from kdedge_runtime.explainers.registry import EXPLAINERS
 from kdedge_runtime.modalities.image import require_image
-from kdedge_runtime.saliency_methods import SALIENCY_METHODS, methods_of
 from kdedge_runtime.util.images import image_files, read_image
 
 STEPS = 10
@@ -35,8 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--methods", nargs="+", choices=methods_of("perturbation"))
-    parser.add_argument("--pictures", type=int, default=10, help="number of images, evenly spread over the folder")
+    parser.add_argument("--methods", nargs="+", choices=EXPLAINERS)
+    parser.add_argument("--images", type=int, default=10, help="number of images, evenly spread over the folder")
     parser.add_argument("--budget-ms", type=float)
     parser.add_argument("--parts", type=int)
     parser.add_argument("--threads", type=int, default=1)
@@ -47,8 +47,7 @@ def main() -> None:
         model.metadata.input.preprocess(read_image(path))
         for path in files[:: max(1, len(files) // options.images)][: options.images]
     ]
-    available = [name for name in methods_of("perturbation") if model.has_map or not SALIENCY_METHODS[name].needs_map]
-    methods = options.methods or available
+    methods = options.methods or methods_for(model)
     predictions = [model.predict(picture[None]) for picture in pictures]
     tops = [int(prediction.scores[0].argmax()) for prediction in predictions]
     own = [prediction.saliency_map[0] for prediction in predictions if prediction.saliency_map is not None]
@@ -60,7 +59,7 @@ def main() -> None:
         areas = [faithfulness(model, *case) for case in zip(pictures, tops, maps, strict=True)]
         print(json.dumps({"method": name, "pictures": len(pictures), **means(areas)}), flush=True)
     for method in methods:
-        parts = options.parts if method in ("lime", "shap") else None
+        parts = options.parts if EXPLAINERS[method].takes == "segments" else None
         explain = make_explainer(model, method, budget_ms=options.budget_ms, parts=parts)
         estimates = [explain(picture, top) for picture, top in zip(pictures, tops, strict=True)]
         maps = [estimate.map for estimate in estimates]

@@ -14,6 +14,6 @@ those of the graph: positive values support the class.
 """
 
 from kdedge_runtime.explainers.estimate import Explainer, MapEstimate
-from kdedge_runtime.explainers.registry import make_explainer
+from kdedge_runtime.explainers.registry import make_explainer, methods_for
 
-__all__ = ["MapEstimate", "Explainer", "make_explainer"]
+__all__ = ["MapEstimate", "Explainer", "make_explainer", "methods_for"]

@@ -1,6 +1,8 @@
-"""Factory of black-box explainers."""
+"""Registry of black-box explainers, and their factory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -15,16 +17,41 @@ from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.target_activations import Activations, target_activations
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.model import Model
-from kdedge_runtime.saliency_methods import methods_of
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["PARTS", "make_explainer"]
+__all__ = ["EXPLAINERS", "PARTS", "BlackBoxMethod", "make_explainer", "methods_for"]
 
 PARTS = 40
 """Default number of superpixels for LIME and KernelSHAP."""
 _MOST_PARTS = 200
-_OF_PARTS = {"lime": lime, "shap": kernel_shap}
+
+
+@dataclass(frozen=True)
+class BlackBoxMethod:
+    """Function of a black-box method, and its inputs."""
+
+    compute: Callable[..., MapEstimate]
+    """Function from a `MaskedScorer`, followed by what `takes` names, to a map."""
+    takes: Literal["segments", "activations"] | None = None
+    """Second argument: segments of the sample, int64 `[H, W]`, or activations of the target layer, `[C, h, w]`."""
+    of_logit: bool = False
+    """True if the score is the class logit; False for the task's score, such as a probability."""
+
+
+EXPLAINERS: Mapping[str, BlackBoxMethod] = {
+    "occlusion": BlackBoxMethod(occlusion),
+    "rise": BlackBoxMethod(rise),
+    "lime": BlackBoxMethod(lime, "segments"),
+    "shap": BlackBoxMethod(kernel_shap, "segments"),
+    "scorecam": BlackBoxMethod(score_cam, "activations", of_logit=True),
+}
+"""Black-box methods by name."""
+
+
+def methods_for(model: Model) -> tuple[str, ...]:
+    """Return the names of the black-box methods for a model. Activations need a file with a map."""
+    return tuple(name for name, method in EXPLAINERS.items() if model.has_map or method.takes != "activations")
 
 
 def make_explainer(
@@ -40,7 +67,7 @@ def make_explainer(
 
     Args:
         model: the model.
-        method: perturbation method, see `kdedge_runtime.saliency_methods`.
+        method: name of a method of `EXPLAINERS`.
         budget_ms: time limit per image in milliseconds. It may be exceeded by one batch, or by the minimum evaluations
         of the method. None uses the method's default number of evaluations.
         parts: number of superpixels for LIME and KernelSHAP, 2 to 200; None for 40. KernelSHAP is exact up to 10.
@@ -50,34 +77,27 @@ def make_explainer(
     Raises:
         UsageError: the method does not exist or has no superpixels, or the model file lacks what it needs.
     """
-    if method not in methods_of("perturbation"):
-        expected = ", ".join(methods_of("perturbation"))
-        raise UsageError(f"The method {method!r} does not exist. Expected one of {expected}.")
-    if parts is not None and method not in _OF_PARTS:
-        raise UsageError(f"The method {method} has no superpixels. Use lime or shap, or omit the number of parts.")
+    chosen = EXPLAINERS.get(method)
+    if chosen is None:
+        raise UsageError(f"The method {method!r} does not exist. Expected one of {', '.join(EXPLAINERS)}.")
+    if parts is not None and chosen.takes != "segments":
+        segmented = " or ".join(name for name, other in EXPLAINERS.items() if other.takes == "segments")
+        raise UsageError(f"The method {method} has no superpixels. Use {segmented}, or omit the number of parts.")
     if parts is not None and not 2 <= parts <= _MOST_PARTS:
         raise UsageError(f"{parts} superpixels are not supported. Expected 2 to {_MOST_PARTS}.")
     if budget_ms is not None and not budget_ms > 0:
         raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
-    activations = activations_of(model) if method == "scorecam" else None
+    activations = activations_of(model) if chosen.takes == "activations" else None
     spec = model.metadata.input
 
     def explain(sample: Sample, class_index: int, progress: ProgressCallback = no_progress) -> MapEstimate:
-        scorer = MaskedScorer(
-            _Score(model, class_index, of_logit=method == "scorecam"),
-            sample,
-            spec,
-            budget_ms=budget_ms,
-            seed=seed,
-            progress=progress,
-        )
-        if method == "occlusion":
-            return occlusion(scorer)
-        if method == "rise":
-            return rise(scorer)
+        score = _Score(model, class_index, of_logit=chosen.of_logit)
+        scorer = MaskedScorer(score, sample, spec, budget_ms=budget_ms, seed=seed, progress=progress)
+        if chosen.takes == "segments":
+            return chosen.compute(scorer, spec.segments(sample, parts or PARTS))
         if activations is not None:
-            return score_cam(scorer, activations(sample))
-        return _OF_PARTS[method](scorer, spec.segments(sample, parts or PARTS))
+            return chosen.compute(scorer, activations(sample))
+        return chosen.compute(scorer)
 
     return explain
 

@@ -11,12 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.explainers import MapEstimate, make_explainer
+from kdedge_runtime.explainers import MapEstimate, make_explainer, methods_for
 from kdedge_runtime.explainers.image_grid import enlarge, grid_edges, grid_means
 from kdedge_runtime.explainers.kernel_shap import kernel_shap
 from kdedge_runtime.explainers.lime import lime
 from kdedge_runtime.explainers.masked_scorer import MaskedScorer
 from kdedge_runtime.explainers.occlusion import occlusion
+from kdedge_runtime.explainers.registry import EXPLAINERS
 from kdedge_runtime.explainers.rise import draw_masks, rise
 from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.superpixels import superpixels
@@ -283,6 +284,16 @@ class TestErrors:
         from kdedge_runtime.explainers.lime import local_model
 
         assert np.isinf(local_model(shown, scores)[1]).all()
+
+
+def test_black_box_methods_are_the_listed_ones() -> None:
+    assert tuple(EXPLAINERS) == methods_of("perturbation")
+
+
+def test_file_without_a_map_has_no_method_that_takes_activations(write_model: Callable[..., Path]) -> None:
+    with_map, mapless = (Model.load(write_model(method=method), threads=1) for method in ("cam", "none"))
+    assert methods_for(with_map) == tuple(EXPLAINERS)
+    assert set(EXPLAINERS) - set(methods_for(mapless)) == {"scorecam"}
 
 
 class TestExplainer:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.explainers import make_explainer, methods_for
 from kdedge_runtime.model import Model
-from kdedge_runtime.saliency_methods import SALIENCY_METHODS, methods_of
 from kdedge_runtime.stream.runner import StreamSettings
 
 __all__ = ["Controls", "is_share"]
@@ -52,10 +52,7 @@ class Controls:
     @property
     def methods(self) -> list[str]:
         """Available methods for this model, starting with the map of the file (`none` if it has no map)."""
-        available = [
-            name for name in methods_of("perturbation") if self.model.has_map or not SALIENCY_METHODS[name].needs_map
-        ]
-        return [self.model.metadata.outputs.method, *available]
+        return [self.model.metadata.outputs.method, *methods_for(self.model)]
 
     def figures(self) -> dict[str, Any]:
         """Return the settings as a JSON-compatible dictionary."""
@@ -96,8 +93,6 @@ class Controls:
     def _explainer(self, method: str) -> Any:
         if method == self.model.metadata.outputs.method:
             return None
-        from kdedge_runtime.explainers import make_explainer
-
         return make_explainer(self.model, method, budget_ms=self._budget_ms)
 
 
