@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 
 from kdedge_export.inspection.structure import structure_of
-from kdedge_export.onnx_graph.graph_index import GraphIndex, session_of
+from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
+from kdedge_export.onnx_graph.session import open_session
 from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, add_saliency, read_labels
 from kdedge_export.onnx_import.model_loading import load_foreign_model, unused_inputs
 from kdedge_runtime.errors import UsageError
@@ -105,7 +106,7 @@ def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
     calls: list[Callable[[], object]] = []
     for graph in graphs:
         feed = make_example_feed(find_image_input(GraphIndex(graph), str(output)), side_px, images=1)
-        calls.append(partial(session_of(graph, str(output), threads=1).run, None, feed))
+        calls.append(partial(open_session(graph, exact_sums=False).run, None, feed))
     with CpuShare() as share:
         with_map_ms, without_map_ms, *own_ms = fastest_ms(*calls)
     side = {} if side_px is None else {"side_px": side_px}

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from kdedge_export.onnx_graph.node_attributes import attributes
+from kdedge_export.onnx_graph.session import CPU, open_session
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.onnx_session import first_line
 
-__all__ = ["FLOATS", "Array", "GraphIndex", "TensorProbe", "run_graph", "session_of", "shapes_of", "subgraphs"]
+__all__ = ["FLOATS", "Array", "GraphIndex", "TensorProbe", "run_graph", "shapes_of", "subgraphs"]
 
 Array: TypeAlias = NDArray[Any]
 FLOATS = ("float32", "float16")
 """Floating-point types of networks."""
-_CPU = "CPUExecutionProvider"
 _SHAPE_ONLY = {"Shape", "Size"}
 """Operators that depend only on a tensor's shape; nothing can be explained through them."""
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -151,42 +151,6 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return single + [graph for item in node.attribute for graph in item.graphs]
 
 
-def session_of(
-    model: onnx.ModelProto,
-    name: str,
-    threads: int | None = None,
-    *,
-    folder: Path | None = None,
-    provider: str = _CPU,
-) -> ort.InferenceSession:
-    """Open a session.
-
-    Args:
-        model: model to run.
-        name: name used in messages.
-        threads: threads per inference; None for all cores.
-        folder: folder of external weights, if they are not loaded.
-        provider: onnxruntime's execution provider; the CPU computes operators that it does not support.
-
-    Raises:
-        ModelFileError: onnxruntime cannot load the model.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = list(dict.fromkeys([provider, _CPU]))
-    try:
-        if folder is not None:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
-    except Exception as error:  # onnxruntime's errors have no common public base
-        raise ModelFileError(
-            f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} Export it again for this version."
-        ) from error
-
-
 def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
     """Remove all nodes and constants that do not lead to the wanted tensors, which onnxruntime would run.
 
@@ -208,7 +172,7 @@ def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
 
 
 class TensorProbe:
-    """Callable that returns any tensors of a graph, including inner ones; arguments as of `session_of`."""
+    """Callable that returns any tensors of a graph, including inner ones."""
 
     def __init__(
         self,
@@ -218,8 +182,21 @@ class TensorProbe:
         threads: int | None = None,
         *,
         folder: Path | None = None,
-        provider: str = _CPU,
+        provider: str = CPU,
     ) -> None:
+        """Open a session for the wanted tensors.
+
+        Args:
+            model: model of less than 2 GB.
+            wanted: names of the tensors.
+            name: name used in messages.
+            threads: number of intra-op threads; None for all cores.
+            folder: folder of external weights, if they are not loaded.
+            provider: onnxruntime's execution provider.
+
+        Raises:
+            ModelFileError: onnxruntime cannot load the model.
+        """
         self.names, self._title = list(dict.fromkeys(wanted)), name
         probed = onnx.ModelProto()
         probed.CopyFrom(model)
@@ -228,7 +205,13 @@ class TensorProbe:
         del probed.graph.output[:]
         probed.graph.output.extend(kept)
         _prune(probed, self.names)
-        self.session = session_of(probed, name, threads, folder=folder, provider=provider)
+        try:
+            self.session = open_session(probed, threads, exact_sums=False, folder=folder, provider=provider)
+        except Exception as error:  # onnxruntime's errors have no common public base
+            raise ModelFileError(
+                f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} Export it again for this "
+                "version."
+            ) from error
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Return the tensors by name for one feed.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,24 +15,40 @@ from kdedge_runtime.metadata import TOP_CLASS
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.timing import latencies_ms
 
-__all__ = ["make_feed", "open_session", "paired_latency_ms"]
+__all__ = ["CPU", "make_feed", "open_session", "paired_latency_ms"]
+
+CPU = "CPUExecutionProvider"
 
 
-def open_session(model: onnx.ModelProto, threads: int = 1, *, exact_sums: bool) -> ort.InferenceSession:
-    """Open a graph on the CPU.
+def open_session(
+    model: onnx.ModelProto,
+    threads: int | None = 1,
+    *,
+    exact_sums: bool,
+    folder: Path | None = None,
+    provider: str = CPU,
+) -> ort.InferenceSession:
+    """Open a graph in memory.
 
     Args:
         model: model of less than 2 GB.
-        threads: number of intra-op threads.
+        threads: number of intra-op threads; None for all cores.
         exact_sums: True computes quantized operations with exact sums, for evaluation; False uses the machine's integer
             kernels, for timing.
+        folder: folder of external weights, if they are not loaded.
+        provider: onnxruntime's execution provider; the CPU computes operators that it does not support.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors are raised
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if exact_sums:
         use_exact_sums(options)
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = list(dict.fromkeys([provider, CPU]))
+    return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
 
 
 def make_feed(
