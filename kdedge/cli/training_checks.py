@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdedge.data.readers.reader_choice import check_data_source, index_dataset
+from kdedge.modalities import modality_of_dataset
 from kdedge.models.artifacts import Artifacts
-from kdedge.models.custom_path import factory_parts, is_factory
-from kdedge.models.model_names import canonical_name
+from kdedge.models.custom_path import is_factory
 from kdedge.models.model_source import check_weights
 from kdedge.models.run_folder import check_folder_free, is_run, read_run
 
@@ -47,14 +47,15 @@ def check_training_options(
         check_weights(Path(file))
     if is_run(out):
         index_dataset(data)
+    modality = modality_of_dataset(data)
     if is_factory(model):
-        factory_parts(model)
+        modality.check_model(model)
     opened = [Artifacts.open(teacher) for teacher in teachers]
     for artifacts in sorted(opened, key=lambda one: one.run is None):  # names last: they import torch
         if artifacts.run is not None or not artifacts.source.endswith(".onnx"):
             artifacts.check_trainable()
     if not is_factory(model):
-        canonical_name(model)
+        modality.check_model(model)
     check_folder_free(out)  # last: another --out would not fix the errors above
 
 

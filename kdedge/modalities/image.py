@@ -42,6 +42,16 @@ class ImageTraining(TrainingModality):
             return list_shards(data, unlabeled_ok=unlabeled_ok)
         return list_folder(Path(data), unlabeled_ok=unlabeled_ok)
 
+    def check_model(self, name: str) -> None:
+        """Raise if torchvision, timm or kdedge has no such network, or there is no such Python file."""
+        from kdedge.models.custom_path import factory_parts, is_factory
+        from kdedge.models.model_names import canonical_name
+
+        if is_factory(name):
+            factory_parts(name)
+        else:
+            canonical_name(name)
+
     def choose_network(
         self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, ImageInput]:

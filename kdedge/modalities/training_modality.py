@@ -59,6 +59,14 @@ class TrainingModality(ABC):
     def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
         """Index a dataset without opening samples; see `kdedge.data.index_dataset`."""
 
+    def check_model(self, name: str) -> None:
+        """Raise if a network does not exist, without building it; no check by default.
+
+        Raises:
+            UsageError: there is no network of this name.
+        """
+        return
+
     @abstractmethod
     def choose_network(
         self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool

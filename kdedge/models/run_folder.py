@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.modalities import INPUT_SPECS, InputSpec
+from kdedge_runtime.modalities import InputSpec, parse_input
 from kdedge_runtime.util.files import atomic_write, remove_partial_files
 
 __all__ = [
@@ -188,7 +188,7 @@ def read_run(folder: Path) -> RunRecord:
         del values["schema"]
         spec = values["input"]
         values["model"] = ModelSpec(**values["model"])
-        values["input"] = INPUT_SPECS[spec.get("kind", "image")].from_json(spec)
+        values["input"] = parse_input(spec)
         values["labels"] = tuple(values["labels"])
         return RunRecord(**values)
     except (KeyError, TypeError, ValueError, RecursionError) as error:

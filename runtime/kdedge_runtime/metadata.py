@@ -13,7 +13,7 @@ from typing import Any
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.modalities import INPUT_SPECS, InputSpec
+from kdedge_runtime.modalities import InputSpec, parse_input
 from kdedge_runtime.tasks import TASKS
 
 __all__ = ["MOST_POSITIONS", "SCHEMA", "TOP_CLASS", "Metadata", "Outputs"]
@@ -110,7 +110,7 @@ class Metadata:
         values = {keys[key]: _parse(key, text) for key, text in props.items() if key in keys}
         try:
             values["labels"] = _labels(_checked(values["labels"], list))
-            values["input"] = _input(_checked(values["input"], dict))
+            values["input"] = parse_input(_checked(values["input"], dict))
             values["outputs"] = _outputs(_checked(values["outputs"], dict))
             values["task"] = _task(values.get("task", "classify"))
             metadata = cls(**values)
@@ -160,20 +160,14 @@ def _labels(values: list[Any]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _input(values: dict[str, Any]) -> InputSpec:
-    kind = values.get("kind", "image")
-    try:
-        spec = INPUT_SPECS[_checked(kind, str)]
-    except KeyError:
-        raise ValueError(f"unknown kind of input {kind!r}") from None
-    return spec.from_json(values)
-
-
 def _task(name: Any) -> str:
     try:
         return TASKS[_checked(name, str)].name
     except KeyError:
-        raise ValueError(f"unknown task {name!r}") from None
+        raise ModelFileError(
+            f"The model file has the task {name[:100]!r}, which no installed package provides. Install the package of "
+            "that task here."
+        ) from None
 
 
 def _outputs(values: dict[str, Any]) -> Outputs:

@@ -53,7 +53,7 @@ def test_keys_of_later_versions_are_ignored() -> None:
         ({"kdedge.labels": '["a", "\\ud800"]'}, "surrogates"),
         ({"kdedge.lineage": "[" * 100_000}, "kdedge.lineage is not JSON"),
         ({"kdedge.quantization": "8"}, "expected dict"),
-        ({"kdedge.task": '"detect"'}, "unknown task 'detect'"),
+        ({"kdedge.task": '"detect"'}, "the task 'detect'"),
         ({"kdedge.temperature": "Infinity"}, "invalid temperature"),
         ({"kdedge.input": FULL.to_props()["kdedge.input"].replace('"kind": "image"', '"kind": "sound"')}, "'sound'"),
         ({"kdedge.input": "{}"}, "damaged"),
