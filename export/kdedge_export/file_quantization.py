@@ -124,7 +124,7 @@ def write_precision(
         metadata: metadata of the fp32 file.
         output: file to write. If the goal is missed, an earlier file of this name is removed.
         precision: name of the recipe.
-        images: calibration images; None for a recipe that needs none.
+        images: calibration images; None only for a recipe that needs none, which may use them if there are any.
         settings: settings of integer kernels; None uses the defaults.
         goal: fidelity to keep; None accepts any loss.
         device: device name for the metadata.

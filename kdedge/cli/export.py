@@ -104,7 +104,10 @@ def export(
     weights: Annotated[Path | None, typer.Option(help="Trained weights of a model given by name.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Images to calibrate on (needs --quantize). [default: the run's training split]"),
+        typer.Option(
+            help="Images to calibrate on (needs --quantize or --precision). [default: the run's training split with "
+            "int8, else none]"
+        ),
     ] = None,
     device: Annotated[
         str | None,
@@ -159,12 +162,7 @@ def export(
     from kdedge_runtime.precision import precision_named
 
     precisions = tuple(dict.fromkeys([*(precision or ()), *([_QUANTIZE] if quantize else ())]))
-    quantizing = {
-        "--keep-heatmaps": min_map_correlation,
-        "--max-drop": max_drop,
-        "--data": data,
-        "--device": device,
-    }
+    quantizing = {"--keep-heatmaps": min_map_correlation, "--max-drop": max_drop, "--device": device}
     of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size, "--head": head} | {
         "--resize": resize,
         "--crop-fraction": crop_fraction,
@@ -172,6 +170,8 @@ def export(
     for option, setting in _given(quantizing).items():
         if not any(precision_named(name).is_calibrated for name in precisions):
             raise UsageError(f"{setting} needs --quantize. Add --quantize, or remove {option}.")
+    if data is not None and not precisions:
+        raise UsageError(f"--data {data} needs --quantize or --precision. Add --quantize, or remove --data.")
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights}
         for option in _given(not_of_files):

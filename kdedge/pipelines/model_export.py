@@ -81,7 +81,7 @@ def export_model(
         target_layer: module path of the target layer; None finds it automatically.
         precisions: names of the recipes, keys of `kdedge_export.quantization.RECIPES`.
         goal: fidelity to keep by precisions that are calibrated; None accepts any loss.
-        data: images to calibrate on; None takes the run's training split.
+        data: images to calibrate on; None takes the run's training split if a precision needs images.
         profile: device profile that quantized files are optimized for.
         progress: called during long steps.
 
@@ -102,7 +102,8 @@ def export_model(
     trained = load_trained(artifacts, weights=weights)
     output = output or _default_output(artifacts, trained, explained=method != NO_MAP)
     check_fp32_name(output)
-    images = calibration_images(artifacts, trained, data, progress) if calibrated else None
+    needs_images = bool(calibrated) or (bool(precisions) and data is not None)
+    images = calibration_images(artifacts, trained, data, progress) if needs_images else None
     progress("exporting", 0, 1)
     fit: TemperatureFit | None = None
 
@@ -138,7 +139,7 @@ def export_model(
             metadata,
             variant_path(output, precision_named(name)),
             name,
-            images.sets if images is not None and name in calibrated else None,
+            None if images is None else images.sets,
             settings=recipe_of(profile),
             goal=goal if name in calibrated else None,
             device=profile.name,

@@ -31,7 +31,7 @@ def quantize_onnx(
     Args:
         file: result of `explain_onnx`, with preprocessing.
         precisions: names of the recipes.
-        data: images to calibrate on; None if no recipe needs them.
+        data: images to calibrate on, also used by recipes that need none; None if no recipe needs them.
         goal: quantization goal relative to the file's own predictions and maps.
         profile: device profile that quantized files are optimized for.
         progress: called during long steps.
@@ -50,10 +50,11 @@ def quantize_onnx(
             "remove --quantize and --precision."
         )
     calibrated = [name for name in precisions if precision_named(name).is_calibrated]
-    images = calibration_images(Artifacts.open(file.path), metadata, data, progress) if calibrated else None
+    needs_images = bool(calibrated) or data is not None
+    images = calibration_images(Artifacts.open(file.path), metadata, data, progress) if needs_images else None
+    sets = None if images is None else images.sets
     quantized = {}
     for name in dict.fromkeys(precisions):
-        sets = images.sets if images is not None and name in calibrated else None
         quantized[name] = quantize(
             file.path,
             None if sets is None else sets.calibration,

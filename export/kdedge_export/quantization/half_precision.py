@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_ir.passes import common as ir_passes
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
+from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED, attributes
 from kdedge_export.onnx_graph.session import make_feed, open_session, paired_latency_ms
 from kdedge_export.quantization.calibration_ranges import values_of
@@ -35,6 +36,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 _HEADROOM = 4
 """Nodes stay in float32 if a value exceeds 1 / 4 of the largest float16, since other images may have larger values."""
 _FRAMES = 4
+"""Number of reference samples, and of random ones."""
 _SUMS = (
     "ReduceMean",
     "ReduceSum",
@@ -79,6 +81,7 @@ def _convert(inputs: ConversionInputs) -> ConvertedGraph:
     note = {
         "format": "float16",
         "weights": "fp16",
+        "calibration_images": 0 if inputs.images is None else len(inputs.images.calibration),
         "float_layers": [node.name for node in graph.graph.node if node.name in overflowing],
         "latency_ms": {"fp32": fp32_ms, "fp16": fp16_ms, "machine": machine_name(), "threads": 1},
     }
@@ -105,12 +108,11 @@ FP16 = PrecisionRecipe(
 
 
 def _samples(inputs: ConversionInputs) -> Sample:
-    """Return samples that reach large values: reference and extreme ones, and the calibration samples if given."""
+    """Return reference samples, samples that cover the range of the input, and the calibration samples if given."""
     spec = inputs.spec
-    drawn = [spec.reference_sample(seed) for seed in range(_FRAMES)]
-    extremes = (0, np.iinfo(spec.dtype).max) if np.issubdtype(spec.dtype, np.integer) else (0,)
-    drawn += [np.full(spec.shape, value, spec.dtype) for value in extremes]
-    return np.stack(drawn) if inputs.images is None else np.concatenate([np.stack(drawn), inputs.images.calibration])
+    reference = np.stack([spec.reference_sample(seed) for seed in range(_FRAMES)])
+    drawn = modality_of(spec).random_samples(spec, _FRAMES, np.random.default_rng(0))
+    return np.concatenate([reference, drawn, *([] if inputs.images is None else [inputs.images.calibration])])
 
 
 def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:

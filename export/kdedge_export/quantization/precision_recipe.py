@@ -61,7 +61,7 @@ class ConversionInputs:
     spec: InputSpec
     """Input specification of the file."""
     images: CalibrationSet | None
-    """Images; None only for a recipe that needs none."""
+    """Images; None only for a recipe that needs none, which may use them if there are any."""
     settings: QuantizationRecipe
     """Integer kernels of the device."""
     goal: FidelityGoal

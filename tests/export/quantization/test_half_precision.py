@@ -12,6 +12,7 @@ from small_nets import CHANNELS, CLASSES, NETS, SPEC, TAILS, Export, HeadNet, cl
 from torch import nn
 
 from kdedge_export.file_quantization import quantize
+from kdedge_export.modalities.image import ImageExport
 from kdedge_export.onnx_graph.head_nodes import last_layer_and_map
 from kdedge_export.quantization import FidelityGoal
 from kdedge_export.quantization.half_precision import _converted
@@ -191,6 +192,28 @@ def test_layers_whose_values_overflow_stay_in_float32(size: float, kept: bool, t
     assert TensorProto.FLOAT16 in weights
     logits, maps = errors(Model.load(path, threads=1), fp16, pictures(4, 1), None)
     assert logits < 0.01 and maps < 0.05
+
+
+class Bright(HeadNet):
+    """Network with a value that exceeds float16 on bright images only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        excess = (nn.functional.avg_pool2d(x, SPEC.height) - 1).relu() * 3e4
+        return self.head((self.features(x) + excess.mean(1, keepdim=True) / 3e4).mean((2, 3)))
+
+
+@pytest.mark.parametrize("source", ["none", "calibration", "modality"])
+def test_largest_values_are_measured_on_calibration_and_random_samples(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    path = exported(randomised(Bright()), tmp_path / "model.onnx")
+    bright = np.full((4, *SPEC.shape), 250, np.uint8)
+    if source == "modality":
+        monkeypatch.setattr(ImageExport, "random_samples", lambda *_: bright)
+    note = quantize(path, bright if source == "calibration" else None, precision="fp16").note
+    assert bool(note["float_layers"]) is (source != "none")
+    assert (note["calibration_images"] > 0) is (source == "calibration")
 
 
 def test_network_without_a_layer_that_fits_is_an_error(tmp_path: Path) -> None:

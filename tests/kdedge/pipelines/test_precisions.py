@@ -17,9 +17,13 @@ from onnx import numpy_helper
 from torch import nn
 from training_toys import Outcome
 
+from kdedge.models.artifacts import Artifacts
+from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.bundle_writer import write_bundle
+from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
+from kdedge_export.file_quantization import quantize
 from kdedge_export.quantization import RECIPES, ConversionInputs, ConvertedGraph, FidelityGoal, PrecisionRecipe
 from kdedge_export.validation import json_schema
 from kdedge_runtime import Model
@@ -151,6 +155,23 @@ def test_file_with_a_wrong_precision_is_rejected(half_run: Path, tmp_path: Path)
         validate_model(str(run))
 
 
+@pytest.mark.parametrize("precisions", [["fp16", "int8"], ["fp16"]])
+def test_fp16_takes_the_calibration_images_of_the_command(
+    exported_run: Path, scenes: Path, tmp_path: Path, precisions: list[str]
+) -> None:
+    data = str(scenes) if precisions == ["fp16"] else None
+    output = tmp_path / "m.onnx"
+    result = export_model(str(exported_run), output=output, precisions=precisions, data=data, profile=GENERIC)
+    trained = load_trained(Artifacts.open(str(exported_run)))
+    sets = calibration_images(Artifacts.open(str(exported_run)), trained, str(scenes), lambda *_: None).sets
+    path = tmp_path / "api.fp16.onnx"
+    called = quantize(output, sets.calibration, sets.held_out, precision="fp16", output=path)
+    notes = [dict(file.note) for file in (result.quantized["fp16"], called)]
+    assert notes[0].pop("latency_ms").keys() == notes[1].pop("latency_ms").keys()
+    assert notes[0] == notes[1] and notes[0]["calibration_images"] == len(sets.calibration)
+    assert onnx.load(tmp_path / "m.fp16.onnx").graph == onnx.load(path).graph
+
+
 def test_command_writes_the_named_precisions(command: Command, exported_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.onnx"
     done = command("export", exported_run, "-o", output, "--precision", "fp16", "--quantize", "--precision", "fp16")
@@ -206,6 +227,11 @@ def test_foreign_file_is_converted_without_images_and_validated(command: Command
         assert np.abs(exact.logits - rounded.logits).max() < 0.01 * np.ptp(exact.logits)
         assert np.corrcoef(exact.saliency_map.ravel(), rounded.saliency_map.ravel())[0, 1] > 0.9999
         assert exact.explained_class.tolist() == rounded.explained_class.tolist() == [1] * count
+    again = tmp_path / "again.onnx"
+    done = command("export", "--from-onnx", theirs, "-o", again, *front, "--precision", "fp16", "--data", scenes)
+    assert done.code == 0, done.err
+    notes = [Model.load(path).metadata.quantization for path in (fp16.path, tmp_path / "again.fp16.onnx")]
+    assert [note and note["calibration_images"] > 0 for note in notes] == [False, True]
     done = command("validate", ours, "--data", scenes, "--quick", "--out", tmp_path / "report")
     assert done.code in (0, 4), done.err
     document = json.loads((tmp_path / "report/report.json").read_text("utf-8"))
