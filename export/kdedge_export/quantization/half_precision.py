@@ -66,7 +66,13 @@ def _convert(inputs: ConversionInputs) -> ConvertedGraph:
     graph = _without_constant_nodes(inputs.graph.model)
     overflowing = _overflowing(graph, inputs.graph.head_nodes, images)
     kept = inputs.graph.head_nodes | overflowing
-    if not any(node.op_type in WEIGHTED and node.name not in kept for node in graph.graph.node):
+    layers = [node.name for node in graph.graph.node if node.op_type in WEIGHTED]
+    if inputs.graph.head_nodes.issuperset(layers):
+        raise ModelFileError(
+            "No layer can be converted to fp16: there is none before the last layer, which stays in fp32. Use the fp32 "
+            "file."
+        )
+    if kept.issuperset(layers):
         raise ModelFileError(
             f"No layer can be converted to fp16: the values of {len(overflowing)} nodes exceed "
             f"{_LARGEST / _HEADROOM:g}. Use the fp32 file, or --quantize."

@@ -16,7 +16,7 @@ from kdedge_export.modalities.image import ImageExport
 from kdedge_export.onnx_graph.head_nodes import last_layer_and_map
 from kdedge_export.quantization import FidelityGoal
 from kdedge_export.quantization.half_precision import _converted
-from kdedge_export.torch_export import export_graph, save_model, wrap_for_export
+from kdedge_export.torch_export import ClassifierOnly, export_graph, save_model, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import ModelFileError, UsageError
 
@@ -223,9 +223,19 @@ def test_network_without_a_layer_that_fits_is_an_error(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     path = exported(randomised(Huge()), tmp_path / "model.onnx")
-    with pytest.raises(ModelFileError, match="No layer can be converted to fp16"):
+    with pytest.raises(ModelFileError, match=r"No layer can be converted to fp16: the values of [1-9]\d* nodes exceed"):
         quantize(path, precision="fp16")
     assert not (tmp_path / "model.fp16.onnx").exists()
+
+
+def test_network_with_only_a_last_layer_is_an_error(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = ClassifierOnly(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, CLASSES)), SPEC)
+    path = tmp_path / "model.onnx"
+    labels = tuple(map(str, range(CLASSES)))
+    save_model(export_graph(module).model, Metadata(labels, SPEC, module.outputs), path)
+    with pytest.raises(ModelFileError, match="there is none before the last layer"):
+        quantize(path, precision="fp16")
 
 
 def test_large_last_layer_is_stored_in_half_the_size(tmp_path: Path, pictures: Draw) -> None:
