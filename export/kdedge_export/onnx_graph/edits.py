@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import ShapeInferencePass
+
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.onnx_session import first_line
 
 __all__ = [
     "constant_input",
@@ -57,11 +59,31 @@ def replace_node(node: ir.Node, nodes: Sequence[ir.Node]) -> None:
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Infer types and shapes again after changes."""
+    """Infer types and shapes of the nodes' outputs again after changes.
+
+    onnx_ir's own pass is not used, since it only logs that the inference failed.
+
+    Raises:
+        ModelFileError: the inference failed.
+    """
     for node in model.graph:
         for value in node.outputs:
             value.shape = value.shape if value.is_graph_output() else None
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(ir.to_proto(model)).graph
+    except Exception as error:  # onnx's InferenceError has no public base class
+        raise ModelFileError(
+            f"The shapes in the graph cannot be inferred: {first_line(error)}. Export the model again."
+        ) from error
+    found = {info.name: info.type for info in (*inferred.value_info, *inferred.output)}
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name not in found:
+                continue
+            shape = ir.serde.deserialize_type_proto_for_shape(found[value.name])
+            kind = ir.serde.deserialize_type_proto_for_type(found[value.name])
+            value.shape = value.shape if shape is None else shape
+            value.type = value.type if kind is None else kind
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:

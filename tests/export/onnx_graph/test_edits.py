@@ -109,12 +109,22 @@ def test_shapes_are_those_after_the_edit() -> None:
     infer_shapes(model)
     clip = named(model.graph, "clipped")
     assert clip.outputs[0].shape == ir.Shape(["n", 4])
+    assert named(model.graph, "sum").outputs[0].shape == ir.Shape([])
     shape = initializer(model.graph, "shape", np.array([0, 2, 2]))
     replace_node(clip, [make_node("Reshape", [clip.inputs[0], shape], "pairs")])
     infer_shapes(model)
     assert named(model.graph, "clipped").outputs[0].shape == ir.Shape(["n", 2, 2])
     assert {value.name for value in to_proto(model).graph.value_info} >= {"clipped", "chosen"}
     assert "shape" not in {value.name for value in to_proto(model).graph.value_info}
+
+
+def test_failed_shape_inference_is_an_error() -> None:
+    """Without shapes, preparation and quantization would leave parts of the graph in fp32 unnoticed."""
+    model = foreign()
+    del model.opset_import[1]  # of the contrib operator; onnxruntime does not need it
+    assert logits(model).shape == X.shape
+    with pytest.raises(ModelFileError, match=r"cannot be inferred: .*com\.microsoft"):
+        prepare_graph(ExportedGraph(model, frozenset()), bytes_in=False)
 
 
 @pytest.mark.parametrize(
