@@ -135,12 +135,14 @@ def write_precision(
         ModelFileError: the graph cannot be converted.
     """
     recipe, goal = recipe_named(precision), goal or FidelityGoal()
-    if recipe.needs_images and images is None:
+    if precision_named(precision).is_calibrated and images is None:
         raise UsageError(
             f"{precision} needs calibration images, but none were given. Pass images of the training split."
         )
-    if not recipe.needs_images and goal != FidelityGoal():
-        raise UsageError(f"{precision} has no layers to choose for a goal. Omit the goal, or use int8.")
+    if not precision_named(precision).is_calibrated and goal != FidelityGoal():
+        raise UsageError(
+            f"{precision} has no layers to choose for a goal. Omit the goal, or use a calibrated precision such as int8."
+        )
     inputs = ConversionInputs(
         graph, metadata.input, images, settings or QuantizationRecipe(), goal, progress, metadata.task
     )

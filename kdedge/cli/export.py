@@ -156,6 +156,7 @@ def export(
     from kdedge.cli.from_model import ModelExport, export_model_file
     from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
     from kdedge_runtime.errors import UsageError
+    from kdedge_runtime.precision import precision_named
 
     precisions = tuple(dict.fromkeys([*(precision or ()), *([_QUANTIZE] if quantize else ())]))
     quantizing = {
@@ -169,7 +170,7 @@ def export(
         "--crop-fraction": crop_fraction,
     }
     for option, setting in _given(quantizing).items():
-        if _QUANTIZE not in precisions:
+        if not any(precision_named(name).is_calibrated for name in precisions):
             raise UsageError(f"{setting} needs --quantize. Add --quantize, or remove {option}.")
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights}

@@ -57,7 +57,7 @@ class OnnxExport:
             )
         if (self.mean is None) != (self.std is None) or (self.bgr and self.mean is None):
             raise UsageError("Preprocessing needs both --mean and --std.")
-        if self.data is None and any(PRECISIONS[name].is_integer for name in self.precisions):
+        if self.data is None and any(PRECISIONS[name].is_calibrated for name in self.precisions):
             raise UsageError(
                 "Quantization needs images to calibrate on. Give a folder of images similar to those seen "
                 "in use: --data DIR."

@@ -17,6 +17,7 @@ from kdedge.losses.fitnets import fitnet_loss
 from kdedge.losses.kd import kd_loss
 from kdedge.losses.logit_standardization import logit_standardization_loss
 from kdedge.losses.top_class_map import top_class_map_loss
+from kdedge_runtime.util.plugin_registry import Registry
 
 __all__ = ["ALL_CLASSES", "LOSS_TERMS", "LossTerm"]
 
@@ -55,17 +56,20 @@ class LossTerm:
         return {parameter.name: parameter.default for parameter in parameters}
 
 
-LOSS_TERMS: dict[str, LossTerm] = {
-    "ce": LossTerm(cross_entropy_loss, 1.0, needs_teacher=False),
-    "kd": LossTerm(kd_loss, 0.9, uses_temperature=True),
-    "ls": LossTerm(logit_standardization_loss, 9.0),
-    "dkd": LossTerm(dkd_loss, 1.0, uses_temperature=True),
-    "dist": LossTerm(dist_loss, 2.0, uses_temperature=True, whole_batch=True),
-    "at": LossTerm(attention_transfer_loss, None, features=True),
-    "hint": LossTerm(fitnet_loss, None, features=True, projects=True),
-    "cat": LossTerm(cat_kd_loss, None, map_classes=ALL_CLASSES),
-    "e2": LossTerm(e2kd_loss, 5.0, map_classes=1),
-    "map": LossTerm(top_class_map_loss, 20.0, map_classes=1),
-    "mapall": LossTerm(all_class_maps_loss, 20.0, uses_temperature=True, map_classes=MOST_PROBABLE),
-}
-"""Mapping from term names of `--loss` to terms."""
+LOSS_TERMS: Registry[LossTerm] = Registry(
+    "kdedge.losses",
+    loaded={
+        "ce": LossTerm(cross_entropy_loss, 1.0, needs_teacher=False),
+        "kd": LossTerm(kd_loss, 0.9, uses_temperature=True),
+        "ls": LossTerm(logit_standardization_loss, 9.0),
+        "dkd": LossTerm(dkd_loss, 1.0, uses_temperature=True),
+        "dist": LossTerm(dist_loss, 2.0, uses_temperature=True, whole_batch=True),
+        "at": LossTerm(attention_transfer_loss, None, features=True),
+        "hint": LossTerm(fitnet_loss, None, features=True, projects=True),
+        "cat": LossTerm(cat_kd_loss, None, map_classes=ALL_CLASSES),
+        "e2": LossTerm(e2kd_loss, 5.0, map_classes=1),
+        "map": LossTerm(top_class_map_loss, 20.0, map_classes=1),
+        "mapall": LossTerm(all_class_maps_loss, 20.0, uses_temperature=True, map_classes=MOST_PROBABLE),
+    },
+)
+"""Terms of `--loss` by name; other packages add terms with an entry point of the group `kdedge.losses`."""

@@ -14,7 +14,7 @@ from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
 from kdedge_export.file_quantization import QuantizedFile, write_precision
-from kdedge_export.quantization import FidelityGoal, recipe_named
+from kdedge_export.quantization import FidelityGoal
 from kdedge_export.verified_export import export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
@@ -92,7 +92,7 @@ def export_model(
             precision, or none of them can meet a goal.
         KdedgeError: the exported graph does not match PyTorch, or the match is hidden by rounding.
     """
-    calibrated = [name for name in precisions if recipe_named(name).needs_images]
+    calibrated = [name for name in precisions if precision_named(name).is_calibrated]
     if goal not in (None, FidelityGoal()) and not calibrated:
         raise UsageError(
             "Only precisions that are calibrated, such as int8, can meet a goal. Add int8, or omit the goal."

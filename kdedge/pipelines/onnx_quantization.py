@@ -8,9 +8,10 @@ from kdedge.pipelines.model_export import ExportResult
 from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge_export.file_quantization import quantize
 from kdedge_export.onnx_import import ExplainedFile
-from kdedge_export.quantization import FidelityGoal, recipe_named
+from kdedge_export.quantization import FidelityGoal
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.precision import precision_named
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["quantize_onnx"]
@@ -48,7 +49,7 @@ def quantize_onnx(
             f"Quantization needs images, but {file.path} has no preprocessing for them. Add --mean MEAN --std STD, or "
             "remove --quantize and --precision."
         )
-    calibrated = [name for name in precisions if recipe_named(name).needs_images]
+    calibrated = [name for name in precisions if precision_named(name).is_calibrated]
     images = calibration_images(Artifacts.open(file.path), metadata, data, progress) if calibrated else None
     quantized = {}
     for name in dict.fromkeys(precisions):

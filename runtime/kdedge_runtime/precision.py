@@ -40,6 +40,8 @@ class Precision:
     """Ending of the file name, such as `.int8.onnx`."""
     title: str
     """Name in tables."""
+    is_calibrated: bool = False
+    """True if the conversion needs images, and can keep layers in fp32 to meet a goal. Default False."""
     is_integer: bool = False
     """True if its layers may run in integer kernels; results are then evaluated with exact sums. Default False."""
 
@@ -51,7 +53,7 @@ PRECISIONS: dict[str, Precision] = {
     for precision in (
         FP32,
         Precision("fp16", ".fp16.onnx", "ONNX, fp16"),
-        Precision("int8", ".int8.onnx", "ONNX, int8", is_integer=True),
+        Precision("int8", ".int8.onnx", "ONNX, int8", is_calibrated=True, is_integer=True),
     )
 }
 """Precisions by name, from the most to the least exact."""

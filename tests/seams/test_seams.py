@@ -10,10 +10,8 @@ import onnx
 import pytest
 from toy_export import SIGNAL
 from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
-from toy_training import LOSS_TERMS as BINARY_TERMS
 
 import kdedge
-from kdedge.losses import LOSS_TERMS
 from kdedge.pipelines.training_pipeline import Run
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
@@ -32,6 +30,9 @@ multilabel = toy_export:MULTILABEL
 signal = toy_training:SIGNAL
 [kdedge.tasks]
 multilabel = toy_training:MULTILABEL
+[kdedge.losses]
+bce = toy_training:BCE
+bkd = toy_training:BKD
 """
 
 
@@ -45,8 +46,6 @@ def seams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (package / "entry_points.txt").write_text(ENTRY_POINTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(site)
-        for name, term in BINARY_TERMS.items():
-            patch.setitem(LOSS_TERMS, name, term)
         yield
 
 

@@ -128,6 +128,7 @@ class SignalFiles:
 
     def __init__(self, uri: str) -> None:
         self.name = uri
+        self.paths = (Path(uri),)
         self._files = sorted(Path(uri).glob("*.npy"))
         self.expected = len(self._files)
 

@@ -150,10 +150,7 @@ def binary_distillation(inputs: LossInputs) -> Tensor:
     return F.binary_cross_entropy_with_logits(inputs.student.logits, inputs.teacher_output.logits.sigmoid())
 
 
-LOSS_TERMS = {
-    "bce": LossTerm(binary_cross_entropy, 1.0, needs_teacher=False),
-    "bkd": LossTerm(binary_distillation, 0.9),
-}
-
+BCE = LossTerm(binary_cross_entropy, 1.0, needs_teacher=False)
+BKD = LossTerm(binary_distillation, 0.9)
 SIGNAL = SignalTraining()
 MULTILABEL = MultilabelTraining()

@@ -101,7 +101,6 @@ FP16 = PrecisionRecipe(
         map_scale_error=0.02,
         other_map_pearson=0.99,
     ),
-    needs_images=False,
 )
 
 

@@ -92,5 +92,3 @@ class PrecisionRecipe:
     """Function that converts a graph; inputs, outputs, last layer and map keep their types."""
     bounds: FidelityBounds
     """Bounds of `kdedge validate`."""
-    needs_images: bool
-    """True if it is calibrated on images, and can keep layers in fp32 to meet a goal."""

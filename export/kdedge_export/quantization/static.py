@@ -148,7 +148,6 @@ INT8 = PrecisionRecipe(
         map_scale_error=0.1,
         other_map_pearson=0.9,
     ),
-    needs_images=True,
 )
 
 

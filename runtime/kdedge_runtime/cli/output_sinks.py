@@ -9,9 +9,7 @@ from pathlib import Path
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source
-from kdedge_runtime.sources.grammar import SourceSpec, parse_source
 from kdedge_runtime.sources.source import is_still_source
-from kdedge_runtime.util.images import is_image_file
 
 __all__ = ["make_sinks"]
 
@@ -34,7 +32,7 @@ def make_sinks(arguments: argparse.Namespace, source: Source, stop: threading.Ev
 
         sinks.append(JsonLinesFile(arguments.jsonl, stop))
     if arguments.output is not None:
-        _check_apart(Path(arguments.output), parse_source(arguments.source))
+        _check_apart(Path(arguments.output), source)
         sinks.append(_output(Path(arguments.output), source))
     if arguments.show:
         from kdedge_runtime.sinks.window import Window
@@ -52,13 +50,10 @@ def make_sinks(arguments: argparse.Namespace, source: Source, stop: threading.Ev
     return sinks
 
 
-def _check_apart(output: Path, read: SourceSpec) -> None:
+def _check_apart(output: Path, source: Source) -> None:
     """Raise if the output overlaps the source. Overlays have the names of their images and would overwrite them."""
-    if read.kind not in ("images", "video"):
-        return
-    named = read.files or (Path(read.address),)
-    taken = {path.resolve() for path in named}
-    beside = {path.parent.resolve() for path in named if is_image_file(path)}
+    taken = {path.resolve() for path in source.paths}
+    beside = {path.parent.resolve() for path in source.paths if is_still_source(source) and path.is_file()}
     place = output.resolve()
     if place in taken | beside or not taken.isdisjoint(place.parents):
         raise UsageError(

@@ -38,6 +38,7 @@ class ImageSource:
         self.name = displayable(str(path))
         self.unreadable = 0
         self.expected: int | None = None
+        self.paths = files or (path,)
         self._path = path
         self._named = files
         self._files: list[Path] = []

@@ -30,6 +30,7 @@ class LatestFrames:
             stop: event that ends the iteration, also during a wait.
         """
         self.name = source.name
+        self.paths = source.paths
         self.live = True
         self.fps: float | None = None
         self.expected: int | None = None

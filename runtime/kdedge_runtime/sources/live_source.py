@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -56,6 +57,7 @@ class LiveSource:
     """
 
     live = True
+    paths: tuple[Path, ...] = ()
     expected: int | None = None
     dropped = 0
     unreadable = 0

@@ -22,6 +22,7 @@ class LoopedSource:
     def __init__(self, source: Source) -> None:
         """Wrap a source that is not live. It is entered once per round."""
         self.name = source.name
+        self.paths = source.paths
         self.fps: float | None = None
         self._source = source
 

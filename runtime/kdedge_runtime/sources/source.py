@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -59,6 +60,10 @@ class Source(Protocol):
     @property
     def expected(self) -> int | None:
         """Number of frames in the source; None if unbounded."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Files and folders that the source reads; empty for cameras and streams."""
 
     @property
     def dropped(self) -> int:

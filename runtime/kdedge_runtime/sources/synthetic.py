@@ -58,6 +58,7 @@ class SyntheticSource:
     dropped = 0
     reconnects = 0
     unreadable = 0
+    paths: tuple[Path, ...] = ()
 
     def __init__(
         self, kind: str | None = None, *, height: int = 360, width: int = 640, frames: int | None = None, seed: int = 0

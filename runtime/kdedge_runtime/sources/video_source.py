@@ -41,6 +41,7 @@ class VideoSource:
         self.expected: int | None = None
         self.unreadable = 0
         self._address = str(path)
+        self.paths = () if "://" in self._address else (Path(path),)
         self._stem = Path(self.name).stem
         self._cv2: Any = None
         self._capture: Any = None

@@ -231,7 +231,7 @@ def test_precision_defined_by_a_test_is_exported_and_validated(
 ) -> None:
     monkeypatch.setitem(PRECISIONS, "bf16", Precision("bf16", ".bf16.onnx", "ONNX, bf16"))
     bounds = replace(RECIPES["fp16"].bounds, map_pearson_p5=0.975)
-    monkeypatch.setitem(RECIPES, "bf16", PrecisionRecipe("bf16", round_to_bfloat16, bounds, needs_images=False))
+    monkeypatch.setitem(RECIPES, "bf16", PrecisionRecipe("bf16", round_to_bfloat16, bounds))
     run = Path(shutil.copytree(exported_run, tmp_path / "student"))
     result = export_model(str(run), precisions=["bf16"], profile=GENERIC)
     assert result.quantized["bf16"].path == run / "model.bf16.onnx"

@@ -138,7 +138,7 @@ class TestEpochs:
             constant = replace(
                 LOSS_TERMS[name], compute=lambda inputs, value=value: 0 * inputs.student.logits.sum() + value
             )
-            monkeypatch.setitem(LOSS_TERMS, name, constant)
+            monkeypatch.setitem(LOSS_TERMS._loaded, name, constant)
         recipe = replace(RECIPE, epochs=1, loss={"kd": 0.5, "ce": 4.0})
         (line,) = [tiny_trainer(scenes, recipe, teacher=a_teacher()).run(tmp_path, Listener(), resume=False)["last"]]
         assert (line["loss_ce"], line["loss_kd"], line["loss"]) == (3, 5, 0.5 * 5 + 4.0 * 3)
@@ -189,7 +189,7 @@ def test_terms_receive_float32_under_bfloat16(name: str, scenes: Path, monkeypat
         seen.append(({tensor.dtype for tensor in given}, torch.is_autocast_enabled("cpu")))
         return compute(inputs, **settings)
 
-    monkeypatch.setitem(LOSS_TERMS, name, replace(LOSS_TERMS[name], compute=spy))
+    monkeypatch.setitem(LOSS_TERMS._loaded, name, replace(LOSS_TERMS[name], compute=spy))
     values = {}
     for bf16 in (False, True):
         trainer = tiny_trainer(scenes, taught(name), teacher=a_teacher(), bf16=bf16)
@@ -246,7 +246,7 @@ class TestMeasurement:
     ) -> None:
         sizes = iter([1.0, 2.0, 6.0, 7.0, 100.0])
         growing = replace(LOSS_TERMS["kd"], compute=lambda inputs: 0 * inputs.student.logits.sum() + next(sizes))
-        monkeypatch.setitem(LOSS_TERMS, "kd", growing)
+        monkeypatch.setitem(LOSS_TERMS._loaded, "kd", growing)
         trainer = tiny_trainer(scenes, taught("kd", batch_size=8), teacher=a_teacher())
         assert measurements.measure_loss_scales(trainer.train_step, trainer.batches) == [4.0]
 
