@@ -47,10 +47,10 @@ def test_images_needed_for_sanity_assume_one_unchanged_map() -> None:
 )
 def test_impossible_change_is_reported_with_its_reason(test: str, outcome: str, needed: int | None, token: str) -> None:
     found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
-    bound = (found.key, found.name, found.measured, found.relation, found.bound, found.unit)
-    assert bound == (
-        f"fp32_map_follows_{test}", found.name, None, "<=", 0.7, "correlation",
-    )  # fmt: skip
+    bound = (found.key, found.measured, found.relation, found.bound, found.unit)
+    assert bound == (f"fp32_map_follows_{test}", None, "<=", 0.7, "correlation")
+    changed = Sanity(test, "fp32", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})  # type: ignore[arg-type]
+    assert found.name == check_sanity(changed, 12, "gradcam", Gates()).name
     assert (found.outcome, found.images_needed) == (outcome, needed)
     assert token in (found.reason or "")
 

@@ -180,6 +180,10 @@ class TestDistance:
         varying = torch.linspace(-1, 1, 49)
         assert pearson(varying, 100 + 0.1 * varying).item() == pytest.approx(1.0, abs=1e-4)
 
+    def test_small_values_correlate(self) -> None:
+        small = 1e-5 * torch.linspace(-1, 1, 49)
+        assert pearson(small, small).item() == pytest.approx(1.0, abs=1e-4)
+
     def test_constant_row_has_a_finite_gradient(self) -> None:
         constant = torch.full((2, 49), 1000.1, requires_grad=True)
         pearson(constant, torch.randn(2, 49)).sum().backward()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.training.distributed import ProcessGroup
-from kdedge.training.objective import Objective
+from kdedge.training.objective import Objective, make_objective
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class TestObjective:
         expected = [term(name, inputs, **settings).item() for name, settings in self.SETTINGS.items()]
         assert values.tolist() == pytest.approx(expected, rel=1e-6)
         assert values.dtype == torch.float32
+
+    def test_terms_without_settings_have_their_defaults(self) -> None:
+        objective = make_objective(("ce", "dkd"), {"dkd": {"others": 2.0}, "cat": {"positions": 3}})
+        assert objective == Objective({"ce": {}, "dkd": {"others": 2.0}})
+        assert objective.text == "ce,dkd"
 
     def test_only_whole_batch_terms_gather_logits(self) -> None:
         whole = random_inputs(6, batch=8)
