@@ -9,7 +9,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
-__all__ = ["gated_product", "infer_shapes", "initializer", "make_node", "replace_node", "to_proto"]
+__all__ = [
+    "constant_input",
+    "gated_product",
+    "has_input",
+    "infer_shapes",
+    "initializer",
+    "make_node",
+    "replace_node",
+    "to_proto",
+]
 
 
 def make_node(
@@ -17,6 +26,17 @@ def make_node(
 ) -> ir.Node:
     """Create a node with one output, named after it by default."""
     return ir.node(op_type, inputs, attributes, outputs=[ir.Value(name=output)], name=name or f"node_{output}")
+
+
+def has_input(node: ir.Node, index: int) -> bool:
+    """Return True if a node has this input; an optional one may be missing, or omitted by an empty name."""
+    return len(node.inputs) > index and node.inputs[index] is not None
+
+
+def constant_input(node: ir.Node, index: int) -> NDArray[Any] | None:
+    """Return the value of a node's input; None if it is missing, omitted or computed."""
+    value = node.inputs[index].const_value if has_input(node, index) else None
+    return None if value is None else value.numpy()
 
 
 def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:

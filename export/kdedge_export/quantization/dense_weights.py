@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kdedge_export.onnx_graph.edits import initializer, make_node, replace_node
+from kdedge_export.onnx_graph.edits import constant_input, has_input, initializer, make_node, replace_node
 from kdedge_export.quantization.calibration_ranges import Range
 from kdedge_export.quantization.recipe import QuantizationRecipe
 
@@ -62,19 +62,16 @@ def _weight(node: ir.Node) -> NDArray[np.float32] | None:
         return None
     if given.get_float("alpha", 1.0) != 1 or given.get_float("beta", 1.0) != 1:
         return None
-    weight = node.inputs[1].const_value
+    weight = constant_input(node, 1)
     if weight is None or weight.size < _LEAST_WEIGHTS or _bias(node, weight.shape[0]) is None:
         return None
     readers = [reader for reader in node.inputs[1].consumers() if reader is not node]
     known = all(_is_row(reader, node.inputs[1]) or _is_way_back(reader, node.inputs[1]) for reader in readers)
-    return weight.numpy() if known else None
+    return weight if known else None
 
 
 def _bias(node: ir.Node, outputs: int) -> NDArray[np.float32] | None:
-    if len(node.inputs) < 3:
-        return np.zeros(outputs, np.float32)
-    bias = node.inputs[2].const_value
-    return None if bias is None else bias.numpy()
+    return constant_input(node, 2) if has_input(node, 2) else np.zeros(outputs, np.float32)
 
 
 def _is_row(node: ir.Node, weight: ir.Value) -> bool:

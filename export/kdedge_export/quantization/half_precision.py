@@ -179,15 +179,21 @@ def _store_as_half(graph: onnx.GraphProto) -> None:
 
 
 def _require_finite(model: onnx.ModelProto, images: Sample) -> None:
-    """Raise unless the graph runs on two batch sizes, with finite outputs."""
+    """Raise unless the graph runs on each image, and on two at once if its batch is dynamic, with finite outputs."""
     try:
         session = open_session(model, exact_sums=True)
-        outputs = [session.run(None, make_feed(session, batch)) for batch in (images[:1], images)]
+        (size,) = (each.shape[0] for each in session.get_inputs() if each.name != "class_index")
+        batches = [images[number : number + 1] for number in range(len(images))]
+        if not isinstance(size, int):
+            batches.append(images[:2])
+        is_finite = all(
+            np.isfinite(values).all() for batch in batches for values in session.run(None, make_feed(session, batch))
+        )
     except Exception as error:  # onnxruntime's exceptions have no common public base class
         raise ModelFileError(
             f"The graph cannot be run in fp16: {first_line(error)} Use the fp32 file, or --quantize."
         ) from error
-    if not all(np.isfinite(values).all() for batch in outputs for values in batch):
+    if not is_finite:
         raise ModelFileError(
             f"The graph overflows in fp16: an output is not finite, although no value between the layers reaches "
             f"{_LARGEST:g}. Use the fp32 file, or --quantize."

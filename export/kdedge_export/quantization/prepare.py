@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from kdedge_export.onnx_graph.edits import infer_shapes, make_node, replace_node, to_proto
+from kdedge_export.onnx_graph.edits import constant_input, infer_shapes, make_node, replace_node, to_proto
 from kdedge_export.quantization.squeeze_excite import flatten_squeeze_excite
 from kdedge_export.quantization.uint8_stem import quantize_stem
 from kdedge_export.torch_export.exporter import ExportedGraph
@@ -91,10 +91,10 @@ def _split_hard_swish(node: ir.Node) -> None:
 
 def _pool(node: ir.Node) -> None:
     """Replace a mean over rows and columns that keeps them by pooling."""
-    axes, shape = node.inputs[1].const_value if len(node.inputs) > 1 else None, node.inputs[0].shape
+    axes, shape = constant_input(node, 1), node.inputs[0].shape
     if axes is None or shape is None or len(shape) != 4:
         return
-    if node.attributes.get_int("keepdims", 1) != 1 or sorted(axes.numpy() % 4) != [2, 3]:
+    if node.attributes.get_int("keepdims", 1) != 1 or sorted(axes % 4) != [2, 3]:
         return
     pool = make_node("GlobalAveragePool", node.inputs[:1], node.outputs[0].name, f"{node.name}_pool")
     replace_node(node, [pool])

@@ -14,7 +14,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from kdedge_export.onnx_graph.edits import gated_product, initializer, make_node, replace_node, to_proto
+from kdedge_export.onnx_graph.edits import constant_input, gated_product, initializer, make_node, replace_node, to_proto
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED
 from kdedge_export.quantization.calibration_ranges import Range
 from kdedge_export.quantization.dense_weights import dense_layers, quantize_dense
@@ -215,7 +215,8 @@ def _clip_bytes(node: ir.Node, least: int) -> None:
     (dequantize,) = quantize.outputs[0].consumers()
     source = node.inputs[0].producer()
     assert source is not None and source.op_type == "DequantizeLinear" and dequantize.op_type == "DequantizeLinear"
-    scale = source.inputs[1].const_value.numpy()
+    scale = constant_input(source, 1)
+    assert scale is not None
     kind = np.uint8 if least == 0 else np.int8
     open_at = min(least + round(1 / (alpha * float(scale))), least + 255)
     closed = initializer(graph, f"{prefix}_closed", np.array(least, kind))

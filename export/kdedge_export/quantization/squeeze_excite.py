@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from kdedge_export.onnx_graph.edits import initializer, make_node, replace_node
+from kdedge_export.onnx_graph.edits import constant_input, initializer, make_node, replace_node
 
 __all__ = ["flatten_squeeze_excite"]
 
@@ -34,8 +34,9 @@ def flatten_squeeze_excite(graph: ir.Graph, head: frozenset[str]) -> frozenset[s
             before.append(value if value is None else flat.get(value.name, value))
         output = node.outputs[0].name
         if node.op_type == "Conv":
-            weight = node.inputs[1]
-            before[1] = initializer(graph, f"{weight.name}_matrix", weight.const_value.numpy()[:, :, 0, 0])
+            weight = constant_input(node, 1)
+            assert weight is not None
+            before[1] = initializer(graph, f"{node.inputs[1].name}_matrix", weight[:, :, 0, 0])
             new = make_node("Gemm", before, f"{output}_flat", node.name, transB=1)
         else:
             new = make_node(node.op_type, before, f"{output}_flat", node.name)
@@ -49,9 +50,9 @@ def flatten_squeeze_excite(graph: ir.Graph, head: frozenset[str]) -> frozenset[s
 def _is_flat(node: ir.Node) -> bool:
     """Return True if a node computes the same on a matrix: a 1 × 1 convolution, or an elementwise function."""
     if node.op_type == "Conv":
-        weight, given = node.inputs[1].const_value, node.attributes
+        weight, given = constant_input(node, 1), node.attributes
         plain = given.get_int("group", 1) == 1 and not any(given.get_ints("pads", [0]))
-        return weight is not None and tuple(weight.shape[2:]) == (1, 1) and plain and _is_pooled(node.inputs[0])
+        return weight is not None and weight.shape[2:] == (1, 1) and plain and _is_pooled(node.inputs[0])
     if node.op_type not in _POINTWISE:
         return False
     inputs = [value for value in node.inputs if value is not None]

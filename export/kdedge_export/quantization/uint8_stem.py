@@ -16,7 +16,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kdedge_export.onnx_graph.edits import gated_product, initializer, make_node, replace_node
+from kdedge_export.onnx_graph.edits import (
+    constant_input,
+    gated_product,
+    has_input,
+    initializer,
+    make_node,
+    replace_node,
+)
 
 __all__ = ["CENTERED", "quantize_stem"]
 
@@ -39,6 +46,9 @@ class _Front:
     """Mean in pixel values, `[3]`."""
     scale: NDArray[np.float64]
     conv: ir.Node
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    """Bias of the convolution; 0 without one."""
 
 
 def quantize_stem(graph: ir.Graph) -> int | None:
@@ -55,12 +65,10 @@ def quantize_stem(graph: ir.Graph) -> int | None:
     if front is None:
         return None
     zero = round(float(front.mean.mean()))
-    conv, tensor, group = front.conv, front.image, 1
-    weight, bias = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
+    conv, tensor, group, weight_name = front.conv, front.image, 1, front.conv.inputs[1].name
     _, height, width, _ = tensor.shape
-    kernel = weight.const_value.numpy().astype(np.float64) * front.scale[:, None, None]
-    offset = (kernel * (zero - front.mean)[:, None, None]).sum(axis=(1, 2, 3))
-    shift = offset if bias is None else offset + bias.const_value.numpy()
+    kernel = front.weight * front.scale[:, None, None]
+    shift = front.bias + (kernel * (zero - front.mean)[:, None, None]).sum(axis=(1, 2, 3))
     settings = {name: attribute.value for name, attribute in conv.attributes.items()}
     nodes: list[ir.Node] = []
     grouped = _grouped(kernel, settings, width)
@@ -86,8 +94,8 @@ def quantize_stem(graph: ir.Graph) -> int | None:
     centered = make_node("Sub", [*cast.outputs, zero_point], CENTERED)
     inputs = [
         *centered.outputs,
-        initializer(graph, weight.name, kernel.astype(np.float32)),
-        initializer(graph, f"{weight.name}_bias", shift.astype(np.float32)),
+        initializer(graph, weight_name, kernel.astype(np.float32)),
+        initializer(graph, f"{weight_name}_bias", shift.astype(np.float32)),
     ]
     first = make_node("Conv", inputs, conv.outputs[0].name, conv.name, **settings)
     replace_node(conv, [*nodes, pixels, cast, centered, first])
@@ -144,15 +152,17 @@ def _front(graph: ir.Graph) -> _Front | None:
             return None
         nodes.append(readers[0])
         tensor = readers[0].outputs[0]
-    mean, scale = (node.inputs[1].const_value for node in nodes[2:4])
+    mean, scale, weight = (constant_input(node, 1) for node in nodes[2:])
     conv = nodes[4]
-    if any(value.const_value is None for value in conv.inputs[1:]):
+    bias = constant_input(conv, 2) if has_input(conv, 2) else np.zeros(1)
+    if mean is None or scale is None or weight is None or bias is None:
         return None
-    if mean is None or scale is None or mean.size != 3 or scale.size != 3 or conv.attributes.get_int("group", 1) != 1:
+    if mean.size != 3 or scale.size != 3 or conv.attributes.get_int("group", 1) != 1:
         return None
     if "pads" not in conv.attributes and conv.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
-    return _Front(image, mean.numpy().reshape(3).astype(float), scale.numpy().reshape(3).astype(float), conv)
+    mean, scale = mean.reshape(3).astype(float), scale.reshape(3).astype(float)
+    return _Front(image, mean, scale, conv, weight.astype(float), bias.astype(float))
 
 
 def _grouped(

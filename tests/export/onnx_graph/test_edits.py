@@ -6,7 +6,16 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_export.onnx_graph.edits import gated_product, infer_shapes, initializer, make_node, replace_node, to_proto
+from kdedge_export.onnx_graph.edits import (
+    constant_input,
+    gated_product,
+    has_input,
+    infer_shapes,
+    initializer,
+    make_node,
+    replace_node,
+    to_proto,
+)
 from kdedge_export.onnx_graph.session import open_session
 from kdedge_export.quantization.prepare import prepare_graph
 from kdedge_export.torch_export.exporter import ExportedGraph
@@ -86,6 +95,13 @@ def test_initializer_of_the_same_name_is_replaced() -> None:
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in to_proto(model).graph.initializer}
     assert stored["most"] == 0.25 and stored["bytes"].tolist() == [2, 1, 0]
     assert not np.allclose(logits(to_proto(model)), logits(foreign()))
+
+
+def test_constant_input_is_none_for_missing_omitted_and_computed_inputs() -> None:
+    clip = named(ir.from_proto(foreign()).graph, "clipped")  # ["chosen", "", "most"]
+    assert [has_input(clip, index) for index in range(4)] == [True, False, True, False]
+    assert constant_input(clip, 2) == 2.5
+    assert [constant_input(clip, index) for index in (0, 1, 3)] == [None] * 3
 
 
 def test_shapes_are_those_after_the_edit() -> None:

@@ -68,6 +68,7 @@ class TestEligibleLayers:
     def test_excluded_layers_and_shared_weights_are_eligible(self, left_alone: set[str]) -> None:
         assert dense_layers(layer().graph, left_alone) == ["dense"]
         assert dense_layers(layer(alpha=1.0, beta=1.0, transA=0, transB=1, bias=None).graph, left_alone) == ["dense"]
+        assert dense_layers(layer(bias="").graph, left_alone) == ["dense"]
 
     def test_layers_for_the_default_quantizer_are_not_eligible(self) -> None:
         assert dense_layers(layer().graph, {"others"}) == []

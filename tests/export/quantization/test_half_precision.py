@@ -76,6 +76,20 @@ def test_predictions_and_maps_match_fp32_on_different_inputs(
     assert fp16.metadata.golden is not None and fp16.metadata.golden != fp32.metadata.golden
 
 
+def test_graph_with_a_fixed_batch_of_one_is_converted(export: Names, pictures: Draw, tmp_path: Path) -> None:
+    model = onnx.load(export("linear").model.path)
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name != "class_index":
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+    del model.graph.value_info[:]
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    fp16 = half(path)
+    for seed in (1, 2):
+        logits, maps = errors(Model.load(path, threads=1), fp16, pictures(1, seed), None)
+        assert 0 < logits < 0.01 and maps < 0.05
+
+
 @pytest.mark.parametrize(
     ("net", "method"),
     [

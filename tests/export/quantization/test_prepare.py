@@ -108,6 +108,46 @@ def test_padding_of_fractional_mean_is_off_by_less_than_half_a_pixel_value(pictu
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
 
 
+def without_bias(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph whose layers without a bias omit it by an empty name, as some exporters do."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for node in changed.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            node.input[:] = [*node.input[:2], ""]
+    return changed
+
+
+def test_bias_omitted_by_an_empty_name_is_zero(pictures) -> None:
+    """The layers are a stem, the 1 x 1 convolutions of a squeeze-and-excitation, and dense layers."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 64, 3, 2, 1)
+            self.gate = nn.Sequential(nn.Conv2d(64, 8, 1), nn.ReLU(), nn.Conv2d(8, 64, 1), nn.Sigmoid())
+            self.large = nn.Linear(64 * 8**2, 64)
+            self.last = nn.Linear(64, CLASSES)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x).relu()
+            x = x * self.gate(x.mean((2, 3), keepdim=True))
+            x = nn.functional.adaptive_avg_pool2d(x, 8).flatten(1)
+            return self.last(self.large(x).relu())
+
+    torch.manual_seed(0)
+    graph = export_graph(ClassifierOnly(randomised(Net()), EVEN))
+    graph = replace(graph, model=without_bias(graph.model))
+    images = pictures(8, 8)
+    exact = predictions(graph.model, images)[0]
+    prepared = prepare_graph(graph, bytes_in=True)
+    assert prepared.pixel_zero is not None and [node.op_type for node in prepared.model.graph].count("Gemm") == 4
+    np.testing.assert_allclose(predictions(prepared.proto, images)[0], exact, atol=2e-5 * float(np.abs(exact).max()))
+    quantized = quantize(graph, pictures(24, 1), pictures(8, 2), QuantizationRecipe())
+    found = predictions(quantized.model, images)[0]
+    assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.99
+
+
 def test_unknown_input_layers_are_unchanged() -> None:
     graph = export_graph(ClassifierOnly(nn.Sequential(nn.ReLU(), *first_convolution({"kernel_size": 3}, SPEC)), SPEC))
     rewritten = prepare_graph(graph, bytes_in=True)

@@ -215,6 +215,21 @@ def test_foreign_file_is_converted_without_images_and_validated(command: Command
     assert done.code == 2 and "Add --mean MEAN --std STD" in done.err
 
 
+def test_foreign_file_with_a_fixed_batch_is_converted(command: Command, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs, ours = tmp_path / "theirs.onnx", tmp_path / "ours.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Small().eval(), (torch.randn(1, 3, 32, 32),), theirs, dynamo=False)
+    front = ("--mean", "0.5", "--std", "0.5")
+    done = command("export", "--from-onnx", theirs, "-o", ours, *front, "--precision", "fp16")
+    assert done.code == 0, done.err
+    fp32, fp16 = Model.load(ours), Model.load(tmp_path / "ours.fp16.onnx")
+    for seed in (1, 2):
+        exact, rounded = (model.predict(images(1, seed, model)).logits for model in (fp32, fp16))
+        assert 0 < np.abs(exact - rounded).max() < 0.01 * np.ptp(exact)
+
+
 def round_to_bfloat16(inputs: ConversionInputs) -> ConvertedGraph:
     """Round the weights to eight bits of significand, but keep them in float32."""
     model = onnx.ModelProto()
