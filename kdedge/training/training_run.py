@@ -82,12 +82,12 @@ def start_run(
     modality = TRAINING_MODALITIES[collection.modality]
     spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
     recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
+    augmenter = modality.augmenter(recipe.augmentation, spec_input)  # before images are read: it may be an error
     seed, cached_views = request.seed or 0, request.cache_teacher or 0
     images, val = _load_images(collection, spec_input, compute, group, callback)
     student, init_summary = _initial_student(request, spec, spec_input, teachers, compute, group, seed)
     teacher, labels = as_teacher(teachers, compute), collection.labels
     objective = make_objective(recipe.loss.weights, recipe.loss.settings)
-    augmenter = modality.augmenter(recipe.augmentation, spec_input)
     views = AugmentationPlan(augmenter, len(images), compute.device, seed=seed, kept=cached_views)
     train_step, batches, evaluator = build_trainer_parts(
         student,
