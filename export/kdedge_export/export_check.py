@@ -7,6 +7,7 @@ import numpy as np
 from kdedge_export.metrics import agreement, map_similarity
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.modalities import modality_of
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel
 from kdedge_export.validation.exactness import Bounds, Exactness, measure_exactness
 from kdedge_export.validation.float_tolerance import CEILING, WorstCase
@@ -81,7 +82,8 @@ def _measure(
     errors = [agreement.logits_error(ours.logits, theirs.logits), np.zeros(len(images))]
     if ours.maps is not None and theirs.maps is not None:
         errors[1] = map_similarity.map_error(ours.maps, theirs.maps)
-    exact = measure_exactness(module, model, images, ours, theirs, _BOUNDS)
+    task = EXPORT_TASKS[model.metadata.task]
+    exact = measure_exactness(module, model, images, ours, theirs, _BOUNDS, task)
     return _Measured(exact, *(float(each.max()) for each in errors))
 
 

@@ -23,7 +23,7 @@ from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.onnx_session import first_line
 from kdedge_runtime.precision import FP32, check_fp32_name, precision_named, variant_path
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["QuantizedFile", "quantize", "write_precision"]
@@ -52,7 +52,7 @@ def quantize(
     held_out: Pixels | None = None,
     *,
     precision: str = "int8",
-    targets: Integers | None = None,
+    targets: Targets | None = None,
     recipe: QuantizationRecipe | None = None,
     goal: FidelityGoal | None = None,
     device: str = "generic",

@@ -1,6 +1,7 @@
 """Syntax of losses: `ce:0.1,kd:0.9,mapall:20` on the command line, a table in a recipe file."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,11 @@ class LossSpec:
     """Mapping from term name to weight; None for a weight that is measured before training."""
     settings: dict[str, dict[str, float | int]] = field(default_factory=dict)
     """Settings of terms besides their weights."""
+
+    def renamed(self, names: Mapping[str, str]) -> "LossSpec":
+        """Replace terms, with the same weights and settings; terms that are not in `names` stay."""
+        weights = {names.get(name, name): weight for name, weight in self.weights.items()}
+        return LossSpec(weights, {names.get(name, name): options for name, options in self.settings.items()})
 
 
 def parse_loss(text: str) -> LossSpec:

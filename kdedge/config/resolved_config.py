@@ -63,7 +63,9 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str 
     """
     default = "labels" if request.kind == "train" else choose_recipe(images / classes)
     recipe = load_recipe(request.recipe or default)
-    loss = TRAINING_TASKS[task].default_loss(recipe.loss) if request.loss is None else parse_loss(request.loss)
+    loss = recipe.loss if request.loss is None else parse_loss(request.loss)
+    if request.loss is None and request.recipe is None:
+        loss = TRAINING_TASKS[task].default_loss(recipe.loss)
     softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
     if request.temperature is not None and not set(softened) & set(loss.weights):
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")

@@ -88,13 +88,13 @@ def readable_validation(
 
 
 def _require_all_classes(
-    collection: DatasetIndex, side: str, split: Split, found: Iterable[int], problems: UnreadableFiles
+    collection: DatasetIndex, side: str, split: Split, found: Iterable[float], problems: UnreadableFiles
 ) -> None:
     if not EXPORT_TASKS[collection.task].has_classes:
         return
     lost = sorted(set(split.targets) - set(found))
     if lost:
-        names = ", ".join(repr(collection.labels[target]) if collection.labels else "unknown" for target in lost)
+        names = ", ".join(repr(collection.labels[int(target)]) if collection.labels else "unknown" for target in lost)
         raise DataError(
             f"No {side} image of class {names} in {collection.source} can be read ({problems}). "
             "Replace the damaged files."

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from kdedge.data.splits import Split, hashed_halves, lowest_ranked
 from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.files import displayable
 
 __all__ = ["TORCHVISION", "DatasetIndex", "Divider", "divided", "fingerprint_of", "source_name", "subset"]
@@ -41,6 +42,23 @@ class DatasetIndex:
     """Task of the targets, a key of `kdedge.tasks.TRAINING_TASKS`."""
     skipped: tuple[SkippedFile, ...] = ()
     """Files that may be intended as images but are not used."""
+
+    def require(self, spec: InputSpec, task: str, name: str) -> None:
+        """Raise unless a model takes these samples and has their task.
+
+        Args:
+            spec: input of the model.
+            task: task of the model.
+            name: name of the model in the error, such as `The teacher runs/a`.
+
+        Raises:
+            UsageError: modality or task differ.
+        """
+        if (spec.kind, task) != (self.modality, self.task):
+            raise UsageError(
+                f"{name} takes {spec.kind} samples for the task {task}, but {self.source} has {self.modality} samples "
+                f"for the task {self.task}. Expected a model and data of the same kind."
+            )
 
     @property
     def name(self) -> str:

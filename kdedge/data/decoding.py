@@ -12,7 +12,7 @@ from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["DecodedImages", "decode", "readable"]
@@ -24,7 +24,7 @@ class DecodedImages:
 
     images: Pixels
     """Images, uint8 RGB `[N, H, W, 3]` at the model's input size."""
-    targets: Integers
+    targets: Targets
     """Class indices `[N]`; -1 for an unknown class."""
     samples: tuple[Sample, ...]
     problems: UnreadableFiles
@@ -54,7 +54,7 @@ def decode(
         if row != index:  # close the gap in place: copying would need twice the memory
             images[row] = images[index]
     sound = split.take(kept)
-    targets = np.array(sound.targets, dtype=np.int64)
+    targets = sound.target_array
     return DecodedImages(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
 
 

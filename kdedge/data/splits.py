@@ -4,7 +4,10 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kdedge.data.samples import Sample
+from kdedge_runtime.util.arrays import Targets
 
 __all__ = ["UNLABELED", "Split", "hashed_halves", "lowest_ranked"]
 
@@ -17,17 +20,23 @@ class Split:
     """Images with their classes."""
 
     samples: tuple[Sample, ...] = ()
-    targets: tuple[int, ...] = ()
+    targets: tuple[int, ...] | tuple[float, ...] = ()
     """Ground truth as the task of the dataset encodes it: for classification class indices, or `UNLABELED`."""
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.targets):
             raise ValueError(f"{len(self.samples)} samples but {len(self.targets)} targets")
 
+    @property
+    def target_array(self) -> Targets:
+        """Ground truth as an array: int64 `[N]` for whole numbers, else float32 `[N]`."""
+        is_whole = all(isinstance(target, int) for target in self.targets)
+        return np.array(self.targets, dtype=np.int64 if is_whole else np.float32)
+
     def __len__(self) -> int:
         return len(self.samples)
 
-    def pairs(self) -> Iterator[tuple[Sample, int]]:
+    def pairs(self) -> Iterator[tuple[Sample, float]]:
         """Iterate over pairs of image and class."""
         return zip(self.samples, self.targets, strict=True)
 
@@ -70,9 +79,10 @@ def lowest_ranked(split: Split, *, per_class: int, seed: int) -> Split:
 
 
 def _by_target(split: Split) -> Iterable[list[int]]:
+    """Return the indices of each class; targets that are not whole numbers form one class."""
     members: dict[int, list[int]] = {}
     for index, target in enumerate(split.targets):
-        members.setdefault(target, []).append(index)
+        members.setdefault(target if isinstance(target, int) else 0, []).append(index)
     return members.values()
 
 

@@ -22,7 +22,7 @@ from kdedge.data.samples import Sample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, KdedgeError, UnreadableSample
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.util.arrays import Integers
+from kdedge_runtime.util.arrays import Targets
 
 __all__ = ["ImageStream", "worker_count", "fits_in_memory", "max_images_in_memory"]
 
@@ -56,7 +56,7 @@ class ImageStream:
             spec: input of the model.
             workers: number of decoding processes; None takes one per available core.
         """
-        self.targets: Integers = np.array(split.targets, dtype=np.int64)
+        self.targets: Targets = split.target_array
         """Class indices `[N]`."""
         self._order = _Order(split)
         self._spec = spec

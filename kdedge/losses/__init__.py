@@ -57,6 +57,7 @@ class LossTerm:
 
 
 LOSS_TERMS: Registry[LossTerm] = Registry(
+    "loss term",
     "kdedge.losses",
     loaded={
         "ce": LossTerm(cross_entropy_loss, 1.0, needs_teacher=False),

@@ -5,17 +5,24 @@ point of the group `kdedge.modalities`.
 """
 
 from kdedge.modalities.training_modality import Augmenter, TrainingModality
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.plugin_registry import Registry
 
 __all__ = ["TRAINING_MODALITIES", "Augmenter", "TrainingModality", "modality_of_dataset"]
 
 TRAINING_MODALITIES: Registry[TrainingModality] = Registry(
-    "kdedge.modalities", {"image": "kdedge.modalities.image:IMAGE"}
+    "modality at training", "kdedge.modalities", {"image": "kdedge.modalities.image:IMAGE"}
 )
 """Modalities by kind."""
 
 
 def modality_of_dataset(data: str) -> TrainingModality:
-    """Return the modality that reads a dataset; images if no other does."""
-    others = (TRAINING_MODALITIES[kind] for kind in TRAINING_MODALITIES if kind != "image")
-    return next((modality for modality in others if modality.reads(data)), TRAINING_MODALITIES["image"])
+    """Return the modality that reads a dataset; images if no other does.
+
+    Raises:
+        UsageError: several modalities read it.
+    """
+    readers = [kind for kind in TRAINING_MODALITIES if TRAINING_MODALITIES[kind].reads(data)]
+    if len(readers) > 1:
+        raise UsageError(f"{data} is read as {' and as '.join(readers)}. Expected samples of one kind in a folder.")
+    return TRAINING_MODALITIES[readers[0] if readers else "image"]

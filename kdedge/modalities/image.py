@@ -25,8 +25,8 @@ class ImageTraining(TrainingModality):
     """Images in folders, torchvision datasets or WebDataset shards. Parts are imported on first use."""
 
     def reads(self, data: str) -> bool:
-        """Return True; images are the modality of every dataset that no other reads."""
-        return True
+        """Return False: images are the modality of every dataset that no other reads."""
+        return False
 
     def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
         """List a torchvision dataset (`torchvision:NAME:ROOT`), shards, or a folder; see `kdedge.data.readers`."""

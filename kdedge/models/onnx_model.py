@@ -137,6 +137,11 @@ class OnnxClassifier:
         )
 
     @property
+    def task(self) -> str:
+        """Task of the file; classification without metadata."""
+        return "classify" if self.metadata is None else self.metadata.task
+
+    @property
     def labels(self) -> tuple[str, ...] | None:
         """Class names, or None if the file has none."""
         return None if self.metadata is None else self.metadata.labels

@@ -26,7 +26,9 @@ from safetensors import SafetensorError
 from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.modalities import InputSpec, parse_input
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import atomic_write, remove_partial_files
+from kdedge_runtime.util.plugin_registry import MissingPlugin
 
 __all__ = [
     "TEACHER_CACHE",
@@ -95,7 +97,7 @@ def check_folder_free(folder: Path) -> None:
     elsewhere = f"another folder, such as --out {shlex.quote(str(free))}"
     try:
         finished = read_run(folder).result is not None
-    except UsageError as error:
+    except KdedgeError as error:
         raise UsageError(f"{folder} already holds a run, which cannot be read. Choose {elsewhere}.") from error
     if finished:
         raise UsageError(f"{folder} already holds a run, which is complete. Choose {elsewhere}.")
@@ -175,6 +177,7 @@ def read_run(folder: Path) -> RunRecord:
 
     Raises:
         UsageError: the folder has no run, or one that this version cannot read.
+        MissingPlugin: no installed package provides the modality or the task of the run.
     """
     if not is_run(folder):
         raise UsageError(f"{folder} is not a run folder (it has no {RECORD}). Create one with kdedge train or distill.")
@@ -190,7 +193,10 @@ def read_run(folder: Path) -> RunRecord:
         values["model"] = ModelSpec(**values["model"])
         values["input"] = parse_input(spec)
         values["labels"] = tuple(values["labels"])
+        TASKS[values.get("task", "classify")]  # raises MissingPlugin
         return RunRecord(**values)
+    except MissingPlugin:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON)
         raise UsageError(f"{folder / RECORD} is damaged: {reason}. Train the model again.") from error

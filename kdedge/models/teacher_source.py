@@ -30,6 +30,11 @@ class LoadedTeacher:
     classes: int
 
     @property
+    def task(self) -> str:
+        """Task of the teacher."""
+        return self.model.task
+
+    @property
     def input(self) -> InputSpec:
         """Input of the teacher."""
         return self.model.input

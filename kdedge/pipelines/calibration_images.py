@@ -11,7 +11,7 @@ from kdedge.pipelines.origins import as_model_classes
 from kdedge_export.quantization import CalibrationSet
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.util.arrays import Integers, evenly_spaced
+from kdedge_runtime.util.arrays import Integers, Targets, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["CalibrationImages", "calibration_images"]
@@ -44,6 +44,10 @@ class ImageTarget(Protocol):
         """Input size, resizing rule and normalization."""
 
     @property
+    def task(self) -> str:
+        """Task of the model."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
 
@@ -68,6 +72,7 @@ def calibration_images(
             "a folder of images similar to those seen in use: --data DIR."
         )
     collection = index_dataset(data or artifacts.dataset() or "", unlabeled_ok=True)
+    collection.require(trained.input, trained.task, artifacts.source)
     split = collection.train
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
     chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES + held_out).tolist())
@@ -83,7 +88,7 @@ def calibration_images(
     return CalibrationImages(sets, problems)
 
 
-def _known_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
+def _known_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
     """Map targets to the model's classes; None if the images have no class folders or the classes do not match."""
     try:
         return as_model_classes(targets, labels, known, source) if labels else None

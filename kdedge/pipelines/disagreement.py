@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.resampling import area_mean
-from kdedge_runtime.util.arrays import Floats, Integers
+from kdedge_runtime.util.arrays import Floats, Integers, Targets
 
 __all__ = ["class_accuracy", "disagreement", "most_informative"]
 
@@ -15,7 +15,7 @@ Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
-def class_accuracy(right: Flags, targets: Integers, classes: int) -> Scores:
+def class_accuracy(right: Flags, targets: Targets, classes: int) -> Scores:
     """Compute the accuracy per class, `[classes]` in [0, 1]; NaN for a class without images.
 
     Args:
@@ -46,7 +46,7 @@ def disagreement(predictions: Sequence[Integers], maps: Sequence[Floats]) -> Sco
     return np.asarray(differing + (1 - _mean_correlation(maps)) / 2 if len(maps) > 1 else differing)
 
 
-def most_informative(scores: Scores, targets: Integers, count: int) -> list[int]:
+def most_informative(scores: Scores, targets: Targets, count: int) -> list[int]:
     """Return the indices of at most `count` images with the highest scores, spread evenly over the classes."""
     classes = len(np.unique(targets))
     each = -(-count // classes)

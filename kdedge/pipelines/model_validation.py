@@ -37,7 +37,7 @@ from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32
-from kdedge_runtime.util.arrays import Integers, evenly_spaced
+from kdedge_runtime.util.arrays import Integers, Targets, evenly_spaced
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -134,6 +134,7 @@ def validate_model(
             f"{files.fp32.path} does not belong to a run, so its images are unknown. Give them: --data DIR."
         )
     collection = index_dataset(root, unlabeled_ok=True)
+    collection.require(files.input, files.fp32.metadata.task, str(files.fp32.path))
     notes: list[str] = []
     progress("measuring latency and memory", 0, 1)
     deployment = _deployment(files, profile or _made_for(files, notes), notes)
@@ -180,7 +181,7 @@ def _validation_set(
         images=decoded.images,
         labels=labels,
         targets=_targets(collection, decoded.targets, labels),
-        task=collection.task,
+        task=files.fp32.metadata.task,
         names=[sample.name for sample in decoded.samples],
         held_out=_held_out(collection, decoded, files),
         masks=_masks(boxes, collection, decoded, files.input, notes, progress),
@@ -279,7 +280,7 @@ def _masks(
     return masks
 
 
-def _targets(collection: DatasetIndex, targets: Integers, labels: tuple[str, ...]) -> Integers | None:
+def _targets(collection: DatasetIndex, targets: Targets, labels: tuple[str, ...]) -> Integers | None:
     """Map the dataset's classes to the model's labels; None for images without classes."""
     if not collection.labels:
         return None

@@ -4,7 +4,7 @@ import numpy as np
 
 from kdedge.models.teacher_source import LoadedTeacher, load_teacher
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.util.arrays import Integers
+from kdedge_runtime.util.arrays import Integers, Targets
 
 __all__ = ["as_model_classes", "load_origin"]
 
@@ -26,7 +26,7 @@ def load_origin(source: str, weights: str | None, weights_sha256: str | None) ->
     return teacher
 
 
-def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers:
+def as_model_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers:
     """Map class indices of a dataset to those of a model.
 
     Args:

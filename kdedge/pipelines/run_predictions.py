@@ -13,7 +13,7 @@ from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel,
 from kdedge_runtime import Model
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Integers, Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["RunPredictions", "EvaluatedImages", "PredictionQueries"]
@@ -28,7 +28,7 @@ class EvaluatedImages:
     fingerprint: str
     images: Pixels
     """Images, uint8 RGB `[N, H, W, 3]`."""
-    targets: Integers
+    targets: Targets
     """Ground-truth classes, int64 `[N]`, as indices into the labels."""
     names: tuple[str, ...]
     """Name of each image, unique in the dataset."""

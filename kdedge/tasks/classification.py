@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdedge.tasks.training_task import TrainingTask
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["CLASSIFICATION", "ClassificationTraining"]
+
+_ABOUT_CHANCE = 1.5
+"""Factor of chance accuracy below which a teacher's classes may be in another order."""
 
 
 class ClassificationTraining(TrainingTask):
@@ -28,6 +31,28 @@ class ClassificationTraining(TrainingTask):
 
         top1 = float((logits.argmax(dim=1) == values).float().mean())
         return {"top1": top1, "loss": float(F.cross_entropy(logits, values))}
+
+    def mean(self, logits: Sequence[Tensor]) -> Tensor:
+        """Return logits whose softmax is the mean of the softmaxes."""
+        import torch
+        from torch.nn import functional as F
+
+        together = torch.stack([F.log_softmax(one, dim=1) for one in logits])
+        return together.logsumexp(dim=0) - torch.log(torch.tensor(float(len(logits)), device=together.device))
+
+    def summary(self, metrics: Mapping[str, float]) -> str:
+        """Return the accuracy in percent."""
+        return f"{100 * metrics['top1']:.1f} % top-1"
+
+    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str | None:
+        """Return a warning about an accuracy at chance level."""
+        top1 = metrics["top1"]
+        if top1 >= _ABOUT_CHANCE / len(labels):
+            return None
+        return (
+            f"The teacher's top-1 is {100 * top1:.1f} % on the validation images, about chance. "
+            f"Check that its classes are in the order of the folders ({', '.join(labels[:3])}, …)."
+        )
 
     def merit(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Return accuracy, then agreement, maps and loss, since small sets often tie."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class TrainingTask(ABC):
         """Convert the ground truth of a dataset `[n]` to targets of the loss, float32 `[n, outputs]`."""
 
     def default_loss(self, recipe: LossSpec) -> LossSpec:
-        """Return the loss of a run that requests none; that of its recipe by default."""
+        """Return the loss of a run that requests neither a loss nor a recipe; that of the shipped recipe by default."""
         return recipe
 
     @abstractmethod
@@ -33,6 +33,20 @@ class TrainingTask(ABC):
             logits: float32 `[N, K]`.
             values: ground truth of the dataset, `[N]`.
         """
+
+    def mean(self, logits: Sequence[Tensor]) -> Tensor:
+        """Average the logits `[N, K]` of an ensemble; their mean by default."""
+        import torch
+
+        return torch.stack(list(logits)).mean(dim=0)
+
+    def summary(self, metrics: Mapping[str, float]) -> str:
+        """Describe the metrics of a teacher in the plan; its loss by default."""
+        return f"loss {metrics['loss']:.3f}"
+
+    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str | None:
+        """Return a warning about a teacher that seems wrong for the data; None by default."""
+        return None
 
     @abstractmethod
     def merit(self, metrics: Mapping[str, float]) -> tuple[float, ...]:

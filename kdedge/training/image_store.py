@@ -16,7 +16,7 @@ from kdedge.data.streaming import ImageStream, fits_in_memory, worker_count
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.distributed import ProcessGroup
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["ImageStore", "DeviceImages", "StreamedImages", "evaluation_images", "training_images"]
@@ -47,7 +47,7 @@ class ImageStore(Protocol):
 class DeviceImages:
     """Images held in device memory."""
 
-    def __init__(self, images: Pixels, targets: Integers, device: torch.device) -> None:
+    def __init__(self, images: Pixels, targets: Targets, device: torch.device) -> None:
         self.pixels = torch.from_numpy(images).to(device)
         self.targets = torch.from_numpy(targets).to(device)
 

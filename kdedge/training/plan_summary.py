@@ -1,6 +1,6 @@
 """Summary of a resolved training plan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from kdedge.models.model_spec import ModelSpec
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.trained_model import TrainedModel
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation import Augmentation
+from kdedge.training.evaluator import Evaluator
 from kdedge.training.trainer import Trainer
 
 __all__ = ["summarize_plan"]
@@ -41,7 +43,7 @@ def summarize_plan(
             f"{len(batches.images):,} for training, {len(val):,} for validation, {batches.classes} classes",
         ),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
-        *_teachers(teachers, parameters, evaluator.teacher_metrics),
+        *_teachers(teachers, parameters, evaluator),
     ]
     positions = train_step.student.map_size
     why_size = "as the teacher's" if teachers else "from the image sizes and the device"
@@ -83,12 +85,10 @@ def summarize_plan(
     ]
 
 
-def _teachers(
-    teachers: Sequence[LoadedTeacher], parameters: int, metrics: Mapping[str, float]
-) -> list[tuple[str, str]]:
-    if not teachers or not metrics:
+def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Evaluator) -> list[tuple[str, str]]:
+    if not teachers:
         return []
-    right = f"{100 * metrics['top1']:.1f} % top-1 here" if "top1" in metrics else f"loss {metrics['loss']:.3f} here"
+    right = f"{TRAINING_TASKS[evaluator.task].summary(evaluator.teacher_metrics)} here"
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers

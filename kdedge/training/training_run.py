@@ -25,6 +25,7 @@ from kdedge.models.run_folder import (
     write_run,
 )
 from kdedge.models.teacher_source import LoadedTeacher
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.builder import build_student, build_trainer_parts, open_teacher_cache
 from kdedge.training.compute_device import ComputeDevice, choose_device
@@ -49,9 +50,6 @@ from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
 
 __all__ = ["continue_run", "start_run"]
-
-ABOUT_CHANCE = 1.5
-"""Factor of chance accuracy below which a teacher's classes may be in another order."""
 
 
 def start_run(
@@ -84,12 +82,12 @@ def start_run(
     modality = TRAINING_MODALITIES[collection.modality]
     spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
     recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
+    augmenter = modality.augmenter(recipe.augmentation, spec_input)  # before images are read: it may be an error
     seed, cached_views = request.seed or 0, request.cache_teacher or 0
     images, val = _load_images(collection, spec_input, compute, group, callback)
     student, init_summary = _initial_student(request, spec, spec_input, teachers, compute, group, seed)
     teacher, labels = as_teacher(teachers, compute), collection.labels
     objective = make_objective(recipe.loss.weights, recipe.loss.settings)
-    augmenter = modality.augmenter(recipe.augmentation, spec_input)
     views = AugmentationPlan(augmenter, len(images), compute.device, seed=seed, kept=cached_views)
     train_step, batches, evaluator = build_trainer_parts(
         student,
@@ -249,17 +247,15 @@ def _warn_about_teachers(
     labels: tuple[str, ...],
     callback: RunCallback,
 ) -> None:
-    """Warn about teachers with another kind of input, and about an accuracy at chance level."""
+    """Warn about teachers with another kind of input, and about metrics that seem wrong."""
     for teacher in teachers:
         mismatch = TRAINING_MODALITIES[spec_input.kind].mismatch(teacher.input, spec_input)
         if mismatch is not None:
             callback.on_warning(f"The teacher {teacher.name} {mismatch}")
-    top1 = evaluator.teacher_metrics.get("top1")
-    if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
-        callback.on_warning(
-            f"The teacher's top-1 is {100 * top1:.1f} % on the validation images, about chance. "
-            f"Check that its classes are in the order of the folders ({', '.join(labels[:3])}, …)."
-        )
+    if teachers:
+        warning = TRAINING_TASKS[evaluator.task].teacher_warning(evaluator.teacher_metrics, labels)
+        if warning is not None:
+            callback.on_warning(warning)
 
 
 def _allow_own_code(request: TrainConfig) -> None:

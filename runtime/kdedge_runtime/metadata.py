@@ -15,6 +15,7 @@ from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.modalities import InputSpec, parse_input
 from kdedge_runtime.tasks import TASKS
+from kdedge_runtime.util.plugin_registry import MissingPlugin
 
 __all__ = ["MOST_POSITIONS", "SCHEMA", "TOP_CLASS", "Metadata", "Outputs"]
 
@@ -93,6 +94,7 @@ class Metadata:
 
         Raises:
             ModelFileError: the file was not exported by kdedge, has another schema, or contains an invalid value.
+            MissingPlugin: no installed package provides its modality or its task.
         """
         if PREFIX + "schema" not in props:
             raise ModelFileError(
@@ -119,6 +121,8 @@ class Metadata:
             for value in (metadata.quantization, metadata.golden):
                 if value is not None:
                     _checked(value, dict)
+        except MissingPlugin:
+            raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise _damaged(error) from error
         return metadata
@@ -161,13 +165,8 @@ def _labels(values: list[Any]) -> tuple[str, ...]:
 
 
 def _task(name: Any) -> str:
-    try:
-        return TASKS[_checked(name, str)].name
-    except KeyError:
-        raise ModelFileError(
-            f"The model file has the task {name[:100]!r}, which no installed package provides. Install the package of "
-            "that task here."
-        ) from None
+    TASKS[_checked(name, str)]  # raises MissingPlugin
+    return str(name)
 
 
 def _outputs(values: dict[str, Any]) -> Outputs:

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.schedule import Reason
@@ -38,6 +39,8 @@ class Prediction:
     """Position and contrast of the map on the frame."""
     task: str = "classify"
     """Task of the model, a key of `kdedge_runtime.tasks.TASKS`."""
+    input: InputSpec | None = None
+    """Input of the model, which draws the frame; None for images."""
     overlay: Pixels | None = None
     """Frame with heat map and caption, uint8 RGB, or None if no sink needs it."""
 
@@ -50,6 +53,11 @@ class Prediction:
     def score(self) -> float:
         """Score of the first label; for classification its probability, in [0, 1]."""
         return self.ranking[0][1]
+
+    @property
+    def picture(self) -> Pixels:
+        """Frame without its map, uint8 RGB."""
+        return self.frame.sample if self.input is None else self.input.picture(self.frame.sample)
 
     @property
     def score_text(self) -> str:
@@ -85,6 +93,7 @@ def decode_prediction(
         frame=frame,
         ranking=TASKS[model.metadata.task].ranking(scores, labels),
         task=model.metadata.task,
+        input=model.metadata.input,
         explained=labels[int(explanation.explained_class[0])],
         saliency_map=saliency_map,
         heat=heat,

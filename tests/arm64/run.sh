@@ -79,14 +79,16 @@ done
 
 # Not those that play at the pace of a camera: emulation is tens of times slower than the clock that they go by.
 tests=(
-    test_{deployment,metadata,model,preprocessing,runtime_imports}.py
+    test_{deployment,metadata,model,runtime_imports}.py
     bundle/test_bundle.py
     cli/test_commands.py
     devices/test_{detection,profiles}.py
     diagnostics/test_{benchmark,device_checks,environment,plain_model,reference_frames,system_state}.py
     drawing/test_{heatmap,overlay}.py
     explainers/test_image_files.py
-    util/test_{images,process,timing}.py
+    modalities/test_image_input.py
+    tasks/test_classification.py
+    util/test_{images,plugin_registry,process,timing}.py
 )
 echo "== the tests of the runtime on a Cortex-A72, as in a Raspberry Pi 4"
 inside cortex-a72 python3 -m pytest -q -p no:cacheprovider -m "not slow" "$@" "${tests[@]/#/tests/runtime/}"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.errors import MissingDependency, ModelFileError
 from kdedge_runtime.metadata import Metadata, Outputs
 from kdedge_runtime.modalities.image import ImageInput
 
@@ -53,9 +53,7 @@ def test_keys_of_later_versions_are_ignored() -> None:
         ({"kdedge.labels": '["a", "\\ud800"]'}, "surrogates"),
         ({"kdedge.lineage": "[" * 100_000}, "kdedge.lineage is not JSON"),
         ({"kdedge.quantization": "8"}, "expected dict"),
-        ({"kdedge.task": '"detect"'}, "the task 'detect'"),
         ({"kdedge.temperature": "Infinity"}, "invalid temperature"),
-        ({"kdedge.input": FULL.to_props()["kdedge.input"].replace('"kind": "image"', '"kind": "sound"')}, "'sound'"),
         ({"kdedge.input": "{}"}, "damaged"),
         ({"kdedge.outputs": '{"methode": "cam"}'}, "'method'"),
         ({"kdedge.outputs": '{"method": ["cam"]}'}, "expected str"),
@@ -71,6 +69,19 @@ def test_keys_of_later_versions_are_ignored() -> None:
 )
 def test_damaged_metadata_error_names_the_problem(damage: dict[str, str], message: str) -> None:
     with pytest.raises(ModelFileError, match=message):
+        Metadata.from_props(FULL.to_props() | damage)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"kdedge.task": '"detect"'}, "task 'detect'"),
+        ({"kdedge.input": FULL.to_props()["kdedge.input"].replace('"kind": "image"', '"kind": "sound"')}, "'sound'"),
+    ],
+    ids=["task", "modality"],
+)
+def test_missing_package_of_a_task_or_modality_is_named(damage: dict[str, str], message: str) -> None:
+    with pytest.raises(MissingDependency, match=message):
         Metadata.from_props(FULL.to_props() | damage)
 
 

@@ -1,5 +1,6 @@
 """A modality and a task that are defined here alone go through every step of the product."""
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from toy_export import SIGNAL
 from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
 
@@ -16,6 +18,9 @@ from kdedge.pipelines.training_pipeline import Run
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.feedback.verdict import Verdict
+from kdedge_runtime.prediction import decode_prediction
+from kdedge_runtime.sources.source import Frame
 
 ENTRY_POINTS = """
 [kdedge_runtime.modalities]
@@ -141,8 +146,16 @@ def test_device_runs_both_files(files: Path, data: Path, name: str, tmp_path: Pa
     assert len(list(overlays.iterdir())) == 160
 
 
+def test_feedback_stores_a_picture_of_the_signal(files: Path) -> None:
+    model, signal = Model.load(files / "model.onnx"), np.zeros((64, 2), np.float32)
+    prediction = decode_prediction(model, Frame(0, signal, 0.0, "signal"), model.predict(signal[None]))
+    verdict = Verdict.of(prediction, "wrong", model_sha256="0" * 64)
+    with Image.open(io.BytesIO(verdict.frame_jpeg), formats=["JPEG"]) as picture:
+        assert picture.size == (64, 24)
+
+
 def test_self_test_passes(files: Path) -> None:
-    assert main(["self-test", str(files / "model.int8.onnx")]) == 0
+    assert main(["self-test", str(files / "model.int8.onnx"), "--device", "generic"]) == 0
 
 
 @pytest.mark.parametrize("method", ["occlusion", "rise", "lime", "shap"])

@@ -75,6 +75,9 @@ class SignalInput(InputSpec):
     def renderer(self, *, moving: bool, fps: float | None) -> "SignalRenderer":
         return SignalRenderer()
 
+    def picture(self, sample: Sample) -> Pixels:
+        return draw(sample)
+
     @property
     def mask_size(self) -> tuple[int, int]:
         return 1, self.length

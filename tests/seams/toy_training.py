@@ -131,7 +131,7 @@ class MultilabelTraining(TrainingTask):
 
     def default_loss(self, recipe: LossSpec) -> LossSpec:
         """Replace softmax terms by their binary counterparts; terms of maps stay."""
-        return LossSpec({{"ce": "bce", "kd": "bkd"}.get(name, name): weight for name, weight in recipe.weights.items()})
+        return recipe.renamed({"ce": "bce", "kd": "bkd"})
 
     def metrics(self, logits: Tensor, values: Tensor) -> dict[str, float]:
         targets = self.targets(values, logits.shape[1])

@@ -7,12 +7,13 @@ import numpy as np
 
 from kdedge_export.metrics.map_similarity import map_error
 from kdedge_export.metrics.scores import Scores
-from kdedge_runtime.util.arrays import Floats, Integers
+from kdedge_runtime.util.arrays import Floats, Integers, Targets
 
 __all__ = [
     "accuracy_drop",
     "agreement",
     "agrees",
+    "centered",
     "distance",
     "is_right",
     "kl_divergence",
@@ -28,7 +29,7 @@ def top1(logits: Floats) -> Integers:
     return np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)
 
 
-def is_right(logits: Floats, targets: Integers) -> Scores:
+def is_right(logits: Floats, targets: Targets) -> Scores:
     """Return the correctness of each prediction, `[N]`, 1.0 or 0.0.
 
     Args:
@@ -46,7 +47,7 @@ def accuracy_drop(lost: Scores) -> float:
     return 100 * float(lost.sum()) / len(lost)
 
 
-def top1_accuracy(logits: Floats, targets: Integers) -> float:
+def top1_accuracy(logits: Floats, targets: Targets) -> float:
     """Compute the top-1 accuracy in [0, 1].
 
     Args:
@@ -98,17 +99,22 @@ def logits_error(reference: Floats, candidate: Floats) -> Scores:
     return map_error(reference[:, None], candidate[:, None])
 
 
-def distance(reference: Floats, candidate: Floats) -> Scores:
-    """Compute the distance of centered logits relative to the sum of their norms, `[N]` in [0, 1].
+def centered(logits: Floats) -> Scores:
+    """Subtract the mean of each row, which the softmax ignores, float64 `[N, K]`."""
+    return np.asarray(logits.astype(np.float64) - logits.mean(axis=1, keepdims=True))
 
-    The mean is subtracted, since the softmax ignores it. Logits scaled by 3 score 0.5 and those scaled by 1/10 score
-    0.82. An error of 20 % of the norm scores 0.1. Logits that are not finite score 1.
+
+def distance(reference: Floats | Scores, candidate: Floats | Scores) -> Scores:
+    """Compute the distance of logits relative to the sum of their norms, `[N]` in [0, 1].
+
+    Logits scaled by 3 score 0.5 and those scaled by 1/10 score 0.82. An error of 20 % of the norm scores 0.1. Logits
+    that are not finite score 1.
 
     Args:
-        reference: logits, float `[N, K]`.
-        candidate: logits of the same images.
+        reference: logits, float `[N, K]`, without what the task ignores (`TaskMetrics.centered`).
+        candidate: such logits of the same images.
     """
-    a, b = (some.astype(np.float64) - some.mean(axis=1, keepdims=True) for some in (reference, candidate))
+    a, b = (some.astype(np.float64) for some in (reference, candidate))
     sizes = np.linalg.norm(a, axis=1) + np.linalg.norm(b, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(sizes == 0, 0.0, np.linalg.norm(b - a, axis=1) / sizes)

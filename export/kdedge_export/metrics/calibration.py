@@ -12,7 +12,7 @@ import numpy as np
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import Interval, interval_of, mean_interval
 from kdedge_export.metrics.scores import Scores
-from kdedge_runtime.util.arrays import Floats, Integers, softmax
+from kdedge_runtime.util.arrays import Floats, Targets, softmax
 
 __all__ = ["BINS", "HIGHEST", "LOWEST", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
 
@@ -46,7 +46,7 @@ class Calibration:
     to the distance."""
 
 
-def calibration(logits: Floats, targets: Integers, temperature: float) -> Calibration:
+def calibration(logits: Floats, targets: Targets, temperature: float) -> Calibration:
     """Compute the calibration of logits `[N, K]` given target classes int64 `[N]`."""
     right = agreement.is_right(logits, targets)
     sure_before, sure = (_confidence(logits, value) for value in (1.0, temperature))
@@ -97,7 +97,7 @@ def expected_calibration_error(confidence: Scores, right: Scores, bins: int | No
     return float(np.clip((sizes * debiased).sum() / len(order), 0.0, 1.0))
 
 
-def fit_temperature(logits: Floats, targets: Integers) -> float:
+def fit_temperature(logits: Floats, targets: Targets) -> float:
     """Fit the softmax temperature by maximum likelihood (Guo et al., ICML 2017, section 4.2).
 
     Args:
@@ -134,7 +134,7 @@ def _confidence(logits: Floats, temperature: float) -> Scores:
     return np.asarray(softmax(logits / temperature).max(axis=1), dtype=np.float64)
 
 
-def _nll(logits: Floats, targets: Integers, temperature: float) -> Scores:
+def _nll(logits: Floats, targets: Targets, temperature: float) -> Scores:
     """Compute the negative log-likelihood of each image's target class, `[N]`, in nats."""
     scaled = logits.astype(np.float64) / temperature
     shifted = scaled - scaled.max(axis=1, keepdims=True)

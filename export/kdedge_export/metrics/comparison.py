@@ -19,7 +19,7 @@ from kdedge_export.metrics.resampling import to_common_size
 from kdedge_export.metrics.scores import mean, percentile
 from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions
-from kdedge_runtime.util.arrays import Floats, Integers
+from kdedge_runtime.util.arrays import Floats, Targets
 
 __all__ = ["Comparison", "MapComparison", "compare", "maps_pearson", "pair_pearson"]
 
@@ -88,7 +88,7 @@ class Comparison:
     the logits distance."""
 
 
-def compare(reference: Predictions, candidate: Predictions, targets: Integers | None, task: TaskMetrics) -> Comparison:
+def compare(reference: Predictions, candidate: Predictions, targets: Targets | None, task: TaskMetrics) -> Comparison:
     """Compare a candidate's predictions and saliency maps with a reference's.
 
     Args:
@@ -100,7 +100,7 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
     agrees = task.agreement(reference.logits, candidate.logits)
     kl = task.divergence(reference.logits, candidate.logits)
     kl_capped = np.nan_to_num(np.clip(kl, 0, 1), nan=1.0)
-    distance = agreement.distance(reference.logits, candidate.logits)
+    distance = agreement.distance(task.centered(reference.logits), task.centered(candidate.logits))
     intervals = {
         "agreement": mean_interval(agrees, SHARE),
         "kl": mean_interval(kl),

@@ -10,7 +10,7 @@ from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
 from kdedge_export.metrics.scores import mean
 from kdedge_export.metrics.torch_predictions import Predictions
-from kdedge_runtime.util.arrays import Integers
+from kdedge_runtime.util.arrays import Targets
 
 __all__ = ["ClassRow", "class_rows"]
 
@@ -36,7 +36,7 @@ def class_rows(
     predictions: Mapping[str, Predictions],
     pairs: Mapping[str, tuple[Predictions, Predictions]],
     pearson: Mapping[str, NDArray[np.float64]],
-    targets: Integers | None,
+    targets: Targets | None,
     labels: Sequence[str],
     *,
     origin: str,

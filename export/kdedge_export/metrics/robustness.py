@@ -13,7 +13,7 @@ from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, pre
 from kdedge_export.modalities import Corruption
 from kdedge_runtime import Model
 from kdedge_runtime.modalities import Sample
-from kdedge_runtime.util.arrays import Integers
+from kdedge_runtime.util.arrays import Targets
 
 __all__ = ["Robustness", "robustness"]
 
@@ -44,7 +44,7 @@ def robustness(
     origin: TorchModel | Model,
     files: Mapping[str, Model],
     samples: Sample,
-    targets: Integers | None,
+    targets: Targets | None,
     corruptions: Mapping[str, Corruption],
     task: TaskMetrics,
     progress: Callable[[int], None] = lambda _: None,
@@ -83,7 +83,7 @@ def _row(
     reference: Predictions | None,
     predictions: Predictions,
     clean: Predictions,
-    targets: Integers | None,
+    targets: Targets | None,
     task: TaskMetrics,
 ) -> Robustness:
     scores = {

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+
 from kdedge_export.metrics.scores import Scores
 from kdedge_runtime.util.arrays import Floats, Integers
 
@@ -23,6 +25,10 @@ class TaskMetrics(ABC):
     @abstractmethod
     def agreement(self, reference: Floats, candidate: Floats) -> Scores:
         """Return the agreement of two predictions for each sample in [0, 1]; 0 if either is not finite."""
+
+    def centered(self, logits: Floats) -> Scores:
+        """Remove the part of logits that predictions ignore, float64 `[N, K]`; nothing by default."""
+        return logits.astype(np.float64)
 
     @abstractmethod
     def divergence(self, reference: Floats, candidate: Floats) -> Scores:

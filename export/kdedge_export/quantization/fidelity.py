@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from kdedge_export.metrics.agreement import accuracy_drop
 from kdedge_export.metrics.confidence import DIFFERENCE, mean_interval
 from kdedge_export.metrics.map_similarity import is_constant, map_pearson
+from kdedge_export.metrics.scores import Scores
 from kdedge_export.onnx_graph.session import make_feed, open_session
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.int8_arithmetic import Arithmetic
-from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
+from kdedge_runtime.util.arrays import Floats, Pixels, Targets, evenly_spaced
 
 __all__ = ["Fidelity", "FidelityEvaluator"]
 
@@ -52,7 +53,7 @@ class FidelityEvaluator:
     """Evaluator of graphs against the fp32 graph's results on fixed images."""
 
     def __init__(
-        self, model: onnx.ModelProto, images: Pixels, targets: Integers | None = None, task: str = "classify"
+        self, model: onnx.ModelProto, images: Pixels, targets: Targets | None = None, task: str = "classify"
     ) -> None:
         """Run the fp32 graph.
 
@@ -112,14 +113,12 @@ class FidelityEvaluator:
             top1_share,
             accuracy_drop(lost),
             interval.high,
-            _relative_error(exact, logits),
+            _relative_error(self._task.centered(exact), self._task.centered(logits)),
             pearson,
         )
 
 
-def _relative_error(exact: Floats, logits: Floats) -> float:
-    centered = exact - exact.mean(axis=1, keepdims=True)
-    error = logits - logits.mean(axis=1, keepdims=True) - centered
-    spread = np.maximum((centered**2).mean(axis=1), 1e-12)
-    relative = np.nan_to_num((error**2).mean(axis=1) / spread, nan=np.inf)
+def _relative_error(exact: Scores, logits: Scores) -> float:
+    spread = np.maximum((exact**2).mean(axis=1), 1e-12)
+    relative = np.nan_to_num(((logits - exact) ** 2).mean(axis=1) / spread, nan=np.inf)
     return float(np.minimum(relative, 1e6).mean())

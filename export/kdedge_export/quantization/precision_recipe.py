@@ -10,7 +10,7 @@ from kdedge_export.quantization.mixed_precision import FidelityGoal, Tradeoff
 from kdedge_export.quantization.recipe import QuantizationRecipe
 from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["CalibrationSet", "ConversionInputs", "ConvertedGraph", "FidelityBounds", "PrecisionRecipe"]
@@ -48,7 +48,7 @@ class CalibrationSet:
     """Images to calibrate on, uint8 RGB `[N, H, W, 3]`."""
     held_out: Pixels
     """Other images, uint8 RGB `[M, H, W, 3]`, to measure the loss."""
-    targets: Integers | None = None
+    targets: Targets | None = None
     """Ground truth of the held-out images, int64 `[M]`; None without labels."""
 
 

@@ -25,7 +25,7 @@ from kdedge_export.quantization.recipe import QuantizationRecipe
 from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["INT8", "Quantized", "quantize"]
@@ -62,7 +62,7 @@ def quantize(
     held_out: Pixels,
     recipe: QuantizationRecipe,
     *,
-    targets: Integers | None = None,
+    targets: Targets | None = None,
     task: str = "classify",
     goal: FidelityGoal | None = None,
     progress: ProgressCallback = no_progress,

@@ -10,6 +10,6 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["EXPORT_TASKS", "TaskMetrics"]
 
 EXPORT_TASKS: Registry[TaskMetrics] = Registry(
-    "kdedge_export.tasks", {"classify": "kdedge_export.tasks.classification:CLASSIFICATION"}
+    "task at export", "kdedge_export.tasks", {"classify": "kdedge_export.tasks.classification:CLASSIFICATION"}
 )
 """Tasks by name."""

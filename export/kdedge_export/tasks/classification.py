@@ -21,6 +21,10 @@ class ClassificationMetrics(TaskMetrics):
         """Return 1 if the top-1 classes are equal, else 0."""
         return agreement.agrees(reference, candidate)
 
+    def centered(self, logits: Floats) -> Scores:
+        """Subtract the mean over classes, which the softmax ignores."""
+        return agreement.centered(logits)
+
     def divergence(self, reference: Floats, candidate: Floats) -> Scores:
         """Return the Kullback-Leibler divergence of the softmax."""
         return agreement.kl_divergence(reference, candidate)

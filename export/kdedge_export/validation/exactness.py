@@ -7,11 +7,13 @@ import numpy as np
 
 from kdedge_export.metrics import agreement, map_similarity
 from kdedge_export.metrics.scores import Scores
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel
 from kdedge_export.validation.aligned_maps import align_activations, has_boundaries
 from kdedge_export.validation.float_tolerance import FloatTolerance, WorstCase, measure_float_tolerance, worst_case
 from kdedge_runtime import Model
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.modalities import Sample
+from kdedge_runtime.util.arrays import Integers
 
 __all__ = ["AlignedImage", "Bounds", "Exactness", "measure_exactness"]
 
@@ -63,7 +65,13 @@ class Exactness:
 
 
 def measure_exactness(
-    student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, bounds: Bounds
+    student: TorchModel,
+    fp32: Model,
+    images: Sample,
+    ours: Predictions,
+    theirs: Predictions,
+    bounds: Bounds,
+    task: TaskMetrics,
 ) -> Exactness:
     """Compare the fp32 file's logits and maps with PyTorch's.
 
@@ -74,15 +82,16 @@ def measure_exactness(
         ours: the student's predictions.
         theirs: the file's predictions for the same classes.
         bounds: bounds on the errors.
+        task: metrics of the model's task.
     """
-    rounding = _Roundings(student, images, ours.explained_class)
+    rounding = _Roundings(student, images, ours.explained_class, task)
     reference, aligned = _at_the_same_boundaries(student, fp32, images, ours, theirs, bounds.maps)
 
     def decide(errors: Scores, bound: float, kind: Callable[[FloatTolerance], Scores]) -> WorstCase:
         return _decide(errors, bound, bounds.ceiling, lambda numbers: kind(rounding.of(numbers)))
 
     logits = decide(agreement.logits_error(ours.logits, theirs.logits), bounds.logits, lambda found: found.logits)
-    kl = decide(agreement.kl_divergence(ours.logits, theirs.logits), bounds.kl, lambda found: found.kl)
+    kl = decide(task.divergence(ours.logits, theirs.logits), bounds.kl, lambda found: found.kl)
     maps = None
     if reference.maps is not None and theirs.maps is not None and reference.maps.shape == theirs.maps.shape:
         wrong = ours.explained_class != theirs.explained_class
@@ -94,8 +103,8 @@ def measure_exactness(
 class _Roundings:
     """Cache of PyTorch's rounding error per image."""
 
-    def __init__(self, student: TorchModel, images: Pixels, classes: Integers) -> None:
-        self._student, self._images, self._classes = student, images, classes
+    def __init__(self, student: TorchModel, images: Sample, classes: Integers, task: TaskMetrics) -> None:
+        self._student, self._images, self._classes, self._task = student, images, classes, task
         blank = np.full(len(images), np.nan)
         self._found = FloatTolerance(blank.copy(), blank.copy(), blank.copy())
         self._known = np.zeros(len(images), np.bool_)
@@ -104,7 +113,7 @@ class _Roundings:
         """Return the rounding errors of images by index."""
         missing = numbers[~self._known[numbers]]
         if len(missing):
-            found = measure_float_tolerance(self._student, self._images[missing], self._classes[missing])
+            found = measure_float_tolerance(self._student, self._images[missing], self._classes[missing], self._task)
             for name, values in vars(found).items():
                 getattr(self._found, name)[missing] = values
             self._known[missing] = True
@@ -125,7 +134,7 @@ def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[
 
 
 def _at_the_same_boundaries(
-    student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, tolerance: float
+    student: TorchModel, fp32: Model, images: Sample, ours: Predictions, theirs: Predictions, tolerance: float
 ) -> tuple[Predictions, tuple[AlignedImage, ...]]:
     """Return the student's predictions, with units of differing maps moved to the file's sides of their kinks."""
     if not has_boundaries(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from kdedge_export.metrics import agreement, map_similarity
 from kdedge_export.metrics.scores import Scores
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.validation.aligned_maps import activation_pattern_float64, has_boundaries, in_float64
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.modalities import Sample
+from kdedge_runtime.util.arrays import Integers
 
 __all__ = ["CEILING", "WorstCase", "FloatTolerance", "worst_case", "measure_float_tolerance", "is_tied"]
 
@@ -79,7 +81,7 @@ class FloatTolerance:
     """Largest map error, relative to the map's range; 0 without maps."""
 
 
-def measure_float_tolerance(module: TorchModel, images: Pixels, classes: Integers) -> FloatTolerance:
+def measure_float_tolerance(module: TorchModel, images: Sample, classes: Integers, task: TaskMetrics) -> FloatTolerance:
     """Measure how far rounding alone may move a file's logits and maps from PyTorch's.
 
     In a well-conditioned network this is about 1e-6, so other errors stay visible.
@@ -88,6 +90,7 @@ def measure_float_tolerance(module: TorchModel, images: Pixels, classes: Integer
         module: float32 module: `ExportableModel`, or `ClassifierOnly` without maps.
         images: uint8 RGB `[N, H, W, 3]`.
         classes: int64 `[N]`, the explained classes.
+        task: metrics of the model's task.
 
     Returns:
         Four times the largest float32 error relative to float64, and 16 times the divergence, which grows
@@ -97,7 +100,7 @@ def measure_float_tolerance(module: TorchModel, images: Pixels, classes: Integer
     with in_float64(module):
         double = predict(module, images, classes)
     logits = _TIMES * agreement.logits_error(double.logits, single.logits)
-    kl = _TIMES**2 * agreement.kl_divergence(double.logits, single.logits)
+    kl = _TIMES**2 * task.divergence(double.logits, single.logits)
     if single.maps is None or double.maps is None:
         return FloatTolerance(logits, kl, np.zeros_like(logits))
     # A unit that crosses its kink by rounding does not reflect the rounding error elsewhere (see `aligned_maps`).
@@ -106,7 +109,12 @@ def measure_float_tolerance(module: TorchModel, images: Pixels, classes: Integer
 
 
 def is_tied(
-    module: TorchModel, images: Pixels, ours: Predictions, theirs: Predictions, ceiling: float = CEILING
+    module: TorchModel,
+    images: Sample,
+    ours: Predictions,
+    theirs: Predictions,
+    task: TaskMetrics,
+    ceiling: float = CEILING,
 ) -> int:
     """Count images whose prediction differs only because two logits are tied within rounding error.
 
@@ -115,6 +123,7 @@ def is_tied(
         images: uint8 RGB `[N, H, W, 3]`.
         ours: the module's predictions.
         theirs: the file's predictions.
+        task: metrics of the model's task, which has classes.
         ceiling: largest error, relative to the logits' range, that rounding may explain.
     """
     first, other = agreement.top1(ours.logits), agreement.top1(theirs.logits)
@@ -127,7 +136,7 @@ def is_tied(
     for start in range(0, len(order), _AT_A_TIME):
         chosen = order[start : start + _AT_A_TIME]
         doubted = differing[chosen]
-        rounding = measure_float_tolerance(module, images[doubted], ours.explained_class[doubted]).logits
+        rounding = measure_float_tolerance(module, images[doubted], ours.explained_class[doubted], task).logits
         # Each of the two logits may be off by that much.
         tied = int((gaps[chosen] <= 2 * np.minimum(np.nan_to_num(rounding), ceiling)).sum())
         if not tied:

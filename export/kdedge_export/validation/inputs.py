@@ -17,7 +17,7 @@ from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32, precision_named
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Pixels, Targets
 
 __all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
 
@@ -75,7 +75,7 @@ class ValidationSet:
     """uint8 RGB `[N, H, W, 3]` at the model's size, preprocessed as in training."""
     labels: Sequence[str]
     """Class names in the order of the student's logits."""
-    targets: Integers | None = None
+    targets: Targets | None = None
     """int64 `[N]`, the ground truth as the task encodes it: for classification classes; None for unlabeled images."""
     task: str = "classify"
     """Task of the targets, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
@@ -116,5 +116,5 @@ class Deployment:
     """Measured size and cost of the files."""
 
 
-def _are_indices(targets: Integers, count: int) -> bool:
+def _are_indices(targets: Targets, count: int) -> bool:
     return bool(((targets >= 0) & (targets < count)).all())

@@ -7,6 +7,7 @@ import numpy as np
 
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.scores import mean
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
 from kdedge_export.validation.exactness import Bounds, measure_exactness
 from kdedge_export.validation.float_tolerance import WorstCase
@@ -48,6 +49,7 @@ def compare_other_classes(
     top: Integers,
     count: int,
     bounds: Bounds,
+    task: TaskMetrics,
 ) -> OtherClasses:
     """Compare maps of classes other than the top-1 class.
 
@@ -58,12 +60,13 @@ def compare_other_classes(
         top: int64 `[N]`, the reference's predictions.
         count: number of classes, 2 or more.
         bounds: bounds on the fp32 file's errors.
+        task: metrics of the models' task.
     """
     requested = other_classes(top, count)
     ours, error = predict(reference, images, requested), None
     if not isinstance(reference, Model):
         theirs = predict(files[FP32.name], images, requested)
-        error = measure_exactness(reference, files[FP32.name], images, ours, theirs, bounds).maps
+        error = measure_exactness(reference, files[FP32.name], images, ours, theirs, bounds, task).maps
     pearson = {}
     for name, file in files.items():
         if name == FP32.name or (scores := pair_pearson(ours, predict(file, images, requested))) is None:

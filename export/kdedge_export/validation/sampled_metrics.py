@@ -24,7 +24,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32
-from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels, Targets, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = [
@@ -62,7 +62,7 @@ class MeasuredModel:
     predictions: Mapping[str, Predictions]
     """Predictions by name."""
     images: Pixels
-    targets: Integers | None
+    targets: Targets | None
     progress: ProgressCallback
 
     @property
@@ -166,7 +166,7 @@ def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
     chosen = subject.sample(OTHER_CLASS_IMAGES)
     advance = subject.start_step("maps of other classes", 1)
     top = found.logits[chosen].argmax(axis=1)
-    compared = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds)
+    compared = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds, subject.task)
     advance(1)
     return compared
 

@@ -11,7 +11,7 @@ from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_export.modalities import ExportModality
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.modalities import Sample
-from kdedge_runtime.util.arrays import Floats, Integers
+from kdedge_runtime.util.arrays import Floats, Integers, Targets
 
 __all__ = ["SampleGallery"]
 
@@ -25,7 +25,7 @@ class SampleGallery:
     """Task of the models, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
     images: Sample
     """Preprocessed samples `[N, …]`; images are uint8 RGB `[N, H, W, 3]`."""
-    targets: Integers | None
+    targets: Targets | None
     """int64 `[N]`, the target classes; None for unlabeled images."""
     labels: tuple[str, ...]
     names: tuple[str, ...]

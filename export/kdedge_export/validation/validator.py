@@ -51,7 +51,7 @@ from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.tasks import TASKS
-from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Integers, Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["validate", "write_report"]
@@ -107,8 +107,8 @@ def validate(
     exact, ties = None, 0
     if models.student is not None:
         ours, theirs = pairs[FP32.name]
-        exact = measure_exactness(models.student, fp32, images, ours, theirs, bounds)
-        ties = 0 if not task.has_classes else is_tied(models.student, images, ours, theirs, gates.fp32_rounding)
+        exact = measure_exactness(models.student, fp32, images, ours, theirs, bounds, task)
+        ties = 0 if not task.has_classes else is_tied(models.student, images, ours, theirs, task, gates.fp32_rounding)
     aligned = () if exact is None else exact.aligned
     comparisons = {role: compare(against, candidate, targets, task) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
@@ -279,7 +279,7 @@ def _sanity_checks(
 
 
 def _facts(
-    model: TorchModel | Model, origin: Origin, found: Predictions, targets: Integers | None, task: TaskMetrics
+    model: TorchModel | Model, origin: Origin, found: Predictions, targets: Targets | None, task: TaskMetrics
 ) -> ModelFacts:
     right = None if targets is None else task.correct(found.logits, targets)
     top1 = None if right is None else float(right.mean())

@@ -92,7 +92,7 @@ def list_torchvision(data: str) -> DatasetIndex:
         raise DataError(
             f"torchvision's {name} is not for classification: its items are not pairs of an image and a class index."
         )
-    largest = max(target for split in splits.values() for target in split.targets)
+    largest = max(int(target) for split in splits.values() for target in split.targets)
     return DatasetIndex(
         source=f"{TORCHVISION}{name}:{root}",
         labels=_labels(sides["train"].dataset, largest),

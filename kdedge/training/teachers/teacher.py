@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.losses.map_distance import match_spatial_size
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.instrumented_model import InstrumentedModel
 
@@ -78,13 +79,13 @@ class OnnxTeacher:
 
 
 class TeacherEnsemble:
-    """Ensemble of teachers with the mean of their probabilities and maps.
+    """Ensemble of teachers with the mean of their predictions and maps.
 
     Each map is first divided by its L2 norm, since models differ in activation magnitude.
     """
 
-    def __init__(self, teachers: Sequence[Teacher]) -> None:
-        self._teachers = teachers
+    def __init__(self, teachers: Sequence[Teacher], task: str = "classify") -> None:
+        self._teachers, self._task = teachers, TRAINING_TASKS[task]
         self.unexplained = next((teacher.unexplained for teacher in teachers if teacher.unexplained), None)
         if self.unexplained is None and any(teacher.most_maps is not None for teacher in teachers):
             self.unexplained = "An .onnx file in an ensemble cannot compute maps of the classes chosen by the ensemble."
@@ -93,12 +94,12 @@ class TeacherEnsemble:
     def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run all teachers; see `Teacher`."""
         if isinstance(wanted, int):
-            logits = _mean_of_probabilities([teacher(images).logits for teacher in self._teachers])
+            logits = self._task.mean([teacher(images).logits for teacher in self._teachers])
             if wanted == 0 or self.unexplained is not None:
                 return ModelOutput(logits)
             wanted = logits.topk(min(wanted, logits.shape[1]), dim=1).indices
         predictions = [teacher(images, wanted) for teacher in self._teachers]
-        logits = _mean_of_probabilities([prediction.logits for prediction in predictions])
+        logits = self._task.mean([prediction.logits for prediction in predictions])
         total: Tensor | None = None
         for prediction in predictions:
             assert prediction.maps is not None
@@ -106,9 +107,3 @@ class TeacherEnsemble:
             total = unit if total is None else torch.add(*match_spatial_size(total, unit))
         assert total is not None
         return ModelOutput(logits, wanted, total / len(predictions))
-
-
-def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """Return logits `[N, K]` whose softmax is the mean of the softmaxes."""
-    together = torch.stack([F.log_softmax(one, dim=1) for one in logits])
-    return together.logsumexp(dim=0) - torch.log(torch.tensor(float(len(logits)), device=together.device))

@@ -42,6 +42,7 @@ def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeache
             "Expected one --teacher-weights for each --teacher given by model name."
         )
     for teacher in teachers:
+        data.require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
         _require_same_classes(teacher, data)
     return teachers
 
@@ -86,7 +87,7 @@ def as_teacher(teachers: Sequence[LoadedTeacher], compute: ComputeDevice) -> Tea
             ready.append(OnnxTeacher(teacher.model, teacher.name))
     if not ready:
         return None
-    return ready[0] if len(ready) == 1 else TeacherEnsemble(ready)
+    return ready[0] if len(ready) == 1 else TeacherEnsemble(ready, teachers[0].task)
 
 
 def init_source(teachers: Sequence[LoadedTeacher]) -> TrainedModel:

@@ -87,10 +87,10 @@ class Verdict:
         """
         return cls(
             judgment=judgment,
-            frame_jpeg=encode_jpeg(prediction.frame.sample, _JPEG_QUALITY),
+            frame_jpeg=encode_jpeg(prediction.picture, _JPEG_QUALITY),
             saliency_map=prediction.saliency_map,
             label=prediction.label,
-            probability=prediction.score,
+            probability=1.0 if prediction.share is None else prediction.share,
             explained=prediction.explained,
             frame_name=prediction.frame.name,
             model_sha256=model_sha256,

@@ -143,6 +143,10 @@ class ImageInput(InputSpec):
 
         return OverlayRenderer(self, moving=moving, fps=fps)
 
+    def picture(self, sample: Pixels) -> Pixels:
+        """Return the image itself."""
+        return sample
+
     @property
     def mask_size(self) -> tuple[int, int]:
         """Height and width in pixels."""

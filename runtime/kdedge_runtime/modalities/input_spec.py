@@ -109,6 +109,10 @@ class InputSpec(ABC):
             fps: frame rate of a recording that is not played in real time; None uses the capture times.
         """
 
+    @abstractmethod
+    def picture(self, sample: Sample) -> "Pixels":
+        """Draw a raw sample without its map, uint8 RGB, for the live view and for feedback."""
+
     @property
     @abstractmethod
     def mask_size(self) -> tuple[int, int]:

@@ -246,8 +246,10 @@ class _InferenceStage:
             explanation = self._model.predict(sample, settings.class_index, explained=uses_own_map)
         if explains and left_out is None:
             metadata = self._model.metadata
-            label, score = TASKS[metadata.task].ranking(explanation.scores[0], metadata.labels)[0]
-            left_out = self._scheduler.after(label, score)
+            task = TASKS[metadata.task]
+            label, score = task.ranking(explanation.scores[0], metadata.labels)[0]
+            share = task.share(score)
+            left_out = self._scheduler.after(label, 1.0 if share is None else share)
             if left_out is not None:
                 explanation = replace(explanation, saliency_map=None)
             elif explainer is not None:

@@ -10,6 +10,6 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["TASKS", "Task"]
 
 TASKS: Registry[Task] = Registry(
-    "kdedge_runtime.tasks", {"classify": "kdedge_runtime.tasks.classification:CLASSIFICATION"}
+    "task", "kdedge_runtime.tasks", {"classify": "kdedge_runtime.tasks.classification:CLASSIFICATION"}
 )
 """Tasks by name."""

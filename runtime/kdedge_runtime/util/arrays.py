@@ -1,16 +1,18 @@
 """Array type aliases and small array functions shared by all packages."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Integers", "Pixels", "evenly_spaced", "softmax"]
+__all__ = ["Floats", "Integers", "Pixels", "Targets", "evenly_spaced", "softmax"]
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """uint8 RGB in [0, 255]: `[H, W, 3]` for one image, `[N, H, W, 3]` for a batch."""
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
+Targets: TypeAlias = NDArray[Any]
+"""Ground truth of `N` samples as their task encodes it: int64 `[N]`, such as class indices, or float32 `[N]`."""
 
 
 def evenly_spaced(total: int, most: int) -> Integers:

@@ -9,6 +9,11 @@ from toy_maps import Score, check_each_image_alone, random_maps
 from kdedge_export.metrics import agreement
 
 
+def distance(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Compute the distance of logits without their mean, as for classification."""
+    return agreement.distance(agreement.centered(reference), agreement.centered(candidate))
+
+
 def test_drop_of_exactly_one_point_is_exact() -> None:
     lost = np.zeros(700)
     lost[:10], lost[-3:] = 1.0, -1.0
@@ -20,7 +25,7 @@ def test_drop_of_exactly_one_point_is_exact() -> None:
     "score",
     [
         lambda a, b: agreement.logits_error(a[:, 0], b[:, 0]),
-        lambda a, b: agreement.distance(a[:, 0], b[:, 0]),
+        lambda a, b: distance(a[:, 0], b[:, 0]),
         lambda a, b: agreement.kl_divergence(a[:, 0], b[:, 0] / 100),
         lambda a, b: agreement.top1(b[:, 0]),
         lambda a, b: agreement.agrees(a[:, 0], b[:, 0]),
@@ -82,20 +87,20 @@ class TestDistance:
         # After subtracting the mean: (-3, 3) and (-1, 1); (2, -2, 0) and (2, 0, -2).
         reference = np.array([[1, 7, 4], [3, -1, 1]], dtype=np.float32)
         candidate = np.array([[11, 13, 12], [2, 0, -2]], dtype=np.float32)
-        assert agreement.distance(reference, candidate) == pytest.approx([2 / 4, 0.5], rel=1e-6)
+        assert distance(reference, candidate) == pytest.approx([2 / 4, 0.5], rel=1e-6)
 
     @pytest.mark.parametrize(("factor", "expected"), [(1, 0), (3, 0.5), (0.1, 0.9 / 1.1), (-1, 1)])
     def test_distance_depends_on_the_scale(self, factor: float, expected: float) -> None:
         logits = random_maps(6, 14, 1, 5)[:, 0].astype(np.float64)
-        assert agreement.distance(logits, factor * logits + 5) == pytest.approx(np.full(6, expected), abs=1e-9)
+        assert distance(logits, factor * logits + 5) == pytest.approx(np.full(6, expected), abs=1e-9)
 
     def test_distance_of_constant_logits_is_zero(self) -> None:
         flat = np.full((1, 3), 2.0, dtype=np.float32)
-        assert agreement.distance(flat, flat) == 0
-        assert agreement.distance(flat, np.array([[1.0, 2.0, 3.0]], dtype=np.float32)) == 1
+        assert distance(flat, flat) == 0
+        assert distance(flat, np.array([[1.0, 2.0, 3.0]], dtype=np.float32)) == 1
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_non_finite_logits_have_the_largest_distance(self, value: float) -> None:
         broken = np.array([[1.0, value, 0.0]])
         with np.errstate(invalid="ignore"):
-            assert agreement.distance(broken, np.array([[1.0, 2.0, 0.0]])) == 1
+            assert distance(broken, np.array([[1.0, 2.0, 0.0]])) == 1

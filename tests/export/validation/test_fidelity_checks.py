@@ -56,11 +56,11 @@ def test_other_classes_differ_from_the_top_class_and_cover_all(count: int) -> No
 
 def test_logits_distance_depends_on_scale_but_not_offset() -> None:
     logits = np.random.default_rng(0).normal(size=(5, len(LABELS)))
-    centered = logits - logits.mean(axis=1, keepdims=True)
-    assert agreement.distance(logits, logits + 3) == pytest.approx(0, abs=1e-12)
-    assert agreement.distance(logits, 3 * centered) == pytest.approx(0.5)
-    assert agreement.distance(logits, 0.1 * centered) == pytest.approx(0.9 / 1.1)
-    assert agreement.distance(logits, np.full_like(logits, np.nan)) == pytest.approx(1)
+    centered = agreement.centered(logits)
+    assert agreement.distance(centered, agreement.centered(logits + 3)) == pytest.approx(0, abs=1e-12)
+    assert agreement.distance(centered, 3 * centered) == pytest.approx(0.5)
+    assert agreement.distance(centered, 0.1 * centered) == pytest.approx(0.9 / 1.1)
+    assert agreement.distance(centered, np.full_like(logits, np.nan)) == pytest.approx(1)
     assert agreement.distance(np.zeros((1, 3)), np.zeros((1, 3))) == pytest.approx(0)
 
 

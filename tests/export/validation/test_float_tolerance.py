@@ -48,7 +48,7 @@ def test_file_may_differ_by_the_float32_error(method: str, pictures: Draw, tmp_p
         _, others, _ = module(torch.from_numpy(images), (classes + 1) % CLASSES)
     errors = map_similarity.map_error(maps.numpy(), prediction.saliency_map)
     assert errors.max() > 1e-4, "the network does not reproduce the effect"
-    rounding = measure_float_tolerance(module, images, classes.numpy())
+    rounding = measure_float_tolerance(module, images, classes.numpy(), CLASSIFICATION)
     of_logits, of_maps = rounding.logits, rounding.maps
     assert (errors <= of_maps).all()
     assert (np.abs(prediction.logits - logits.numpy()).max(axis=1) / np.ptp(logits.numpy(), axis=1) <= of_logits).all()
@@ -79,7 +79,7 @@ def test_classes_tied_by_rounding_count_as_agreement(by: float, ties: int, pictu
     other = ours.logits.copy()
     other[0, [first, second]] = other[0, [second, first]]
     theirs = replace(ours, logits=other)
-    assert is_tied(module, images, ours, theirs) == ties
+    assert is_tied(module, images, ours, theirs, CLASSIFICATION) == ties
     compared = compare(ours, theirs, None, CLASSIFICATION)
     agreement, *_ = check_comparison("fp32", compared, Gates(), ties=ties)
     assert compared.agreement < 1.0 and agreement.passed is bool(ties)
@@ -90,7 +90,7 @@ def test_non_finite_prediction_is_no_tie(pictures: Draw) -> None:
     module = tied(images[:1], 1e-7)
     ours = predict(module, images)
     theirs = replace(ours, logits=np.full_like(ours.logits, np.nan))
-    assert is_tied(module, images, ours, theirs) == 0
+    assert is_tied(module, images, ours, theirs, CLASSIFICATION) == 0
 
 
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient"])
@@ -98,7 +98,7 @@ def test_rounding_error_of_a_sound_network_is_below_the_bound(method: str, pictu
     images = pictures(2, 1)
     torch.manual_seed(0)
     module = wrap_for_export(randomised(HeadNet()), SPEC, method)
-    rounding = measure_float_tolerance(module, images, np.array([3, 4]))
+    rounding = measure_float_tolerance(module, images, np.array([3, 4]), CLASSIFICATION)
     of_logits, of_maps = rounding.logits, rounding.maps
     assert (np.abs(rounding.kl) <= 1e-8).all()
     assert of_logits.shape == of_maps.shape == (2,)
@@ -139,7 +139,7 @@ def test_rounding_error_of_one_image_does_not_excuse_another(tmp_path) -> None:
     wrong = changed(sound, explain_the_next_class, tmp_path)
     ours = predict(module, images)
     wrong_errors = map_similarity.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
-    of_maps = measure_float_tolerance(module, images, ours.explained_class).maps
+    of_maps = measure_float_tolerance(module, images, ours.explained_class, CLASSIFICATION).maps
     assert of_maps.max() > wrong_errors[:40].max(), "the network does not reproduce the effect"
     assert map_check(module, wrong, images).outcome == "failed"
 

@@ -1,4 +1,4 @@
-"""Gates: each check passes, fails, is inconclusive or is not measured."""
+"""Gates of predictions, labels, input and budgets: each passes, fails, is inconclusive or is not measured."""
 
 import math
 from dataclasses import replace
@@ -7,20 +7,14 @@ import pytest
 from validate_toys import compared, int8_gates
 
 from kdedge_export.metrics.comparison import Comparison
-from kdedge_export.metrics.confidence import Interval
-from kdedge_export.metrics.faithfulness import Faithfulness
-from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.validation import Check, Footprint, Gates, checklist
 from kdedge_export.validation.check import verdict
 from kdedge_export.validation.fidelity_checks import check_comparison
 from kdedge_export.validation.gates import (
     NO_STUDENT,
     check_budgets,
-    check_faithfulness,
     check_input,
     check_labels,
-    check_sanity,
-    check_unchanged,
 )
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.modalities.image import ImageInput
@@ -231,92 +225,6 @@ def test_empty_labels_score_zero() -> None:
     assert check_labels("fp32", (), ()).measured == 0
 
 
-@pytest.mark.parametrize("test", ["class", "image", "head"])
-@pytest.mark.parametrize("method", ["gradcam", "eigencam"])
-def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> None:
-    ends = Interval(0.2, 0.5)
-    row = Sanity(test, "int8", 0.3, 0.3, {"alike": ends, "pearson": None})  # type: ignore[arg-type]
-    found = check_sanity(row, 12, method, Gates(map_stays=0.7))
-    assert (found.key, found.relation, found.bound, found.unit) == (
-        f"int8_map_follows_{test}", "<=", 0.7, "correlation",
-    )  # fmt: skip
-    words = {"class": "another class", "image": "another image", "head": "a random head"}
-    assert found.name.startswith("int8 map") and found.name.endswith(words[test])
-    if method == "eigencam" and test != "image":
-        assert (found.outcome, found.measured, found.interval) == ("not measured", None, None)
-    else:
-        assert (found.outcome, found.measured, found.interval) == ("passed", 0.3, ends)
-
-
-def test_images_needed_for_sanity_assume_one_unchanged_map() -> None:
-    unsure = Sanity("class", "int8", 0.9, 0.9, {"alike": Interval(0.8, 1.0), "pearson": None})
-    found = check_sanity(unsure, 12, "gradcam", Gates())
-    # See `confidence.images_needed`: an unseen image scores 1.
-    unseen = -math.log(0.025) * 0.1
-    assert found.images_needed == math.ceil(unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2)
-
-
-@pytest.mark.parametrize(
-    ("test", "outcome", "needed", "token"),
-    [("class", "not measured", None, "no other class"), ("image", "inconclusive", 2, "1 image")],
-)
-def test_impossible_change_is_reported_with_its_reason(test: str, outcome: str, needed: int | None, token: str) -> None:
-    found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
-    bound = (found.key, found.name, found.measured, found.relation, found.bound, found.unit)
-    assert bound == (
-        f"fp32_map_follows_{test}", found.name, None, "<=", 0.7, "correlation",
-    )  # fmt: skip
-    assert (found.outcome, found.images_needed) == (outcome, needed)
-    assert token in (found.reason or "")
-
-
-def test_maps_that_do_not_change_fail_the_sanity_check() -> None:
-    follows = Sanity("class", "int8", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})
-    assert check_sanity(follows, 12, "gradcam", Gates()).passed
-    assert check_sanity(replace(follows, alike=0.99), 12, "gradcam", Gates()).outcome == "failed"
-
-
-def test_sanity_check_uses_the_interval() -> None:
-    unsure = Sanity("image", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
-    few = check_sanity(unsure, 3, "gradcam", Gates())
-    assert (few.outcome, few.images_needed) == ("inconclusive", 4)
-    # The check never uses more images than this.
-    most = check_sanity(unsure, 64, "gradcam", Gates())
-    assert (most.outcome, most.images_needed) == ("inconclusive", None)
-    assert most.reason == "with 64 images, the maximum for this check"
-
-
-def test_class_agnostic_method_is_checked_with_images_only() -> None:
-    still = Sanity("class", "int8", 1.0, 1.0, {"alike": Interval(0.9, 1.0), "pearson": None})
-    unmeasured = check_sanity(still, 64, "eigencam", Gates())
-    assert unmeasured.outcome == "not measured"
-    assert unmeasured.reason == "eigencam is class-agnostic"
-    assert check_sanity(replace(still, test="image"), 64, "eigencam", Gates()).outcome == "failed"
-
-
-class TestFaithfulness:
-    def check(self, images: int, margin: float, low: float) -> tuple[Check, ...]:
-        found = Faithfulness(0.2, 0.5, margin, {"margin": Interval(low, margin + 0.1)})
-        return check_faithfulness("int8", found, images, Gates())
-
-    def test_faithfulness_must_significantly_exceed_random_maps(self) -> None:
-        (shown,), (broken,) = self.check(32, 0.07, 0.03), self.check(32, -0.01, -0.1)
-        assert (shown.key, shown.outcome, broken.outcome) == ("int8_map_margin", "passed", "failed")
-        assert checklist([shown]) == ["[✓] int8 map more faithful than a random map  0.070  [0.030, 0.170]  (>= 0)"]
-
-    def test_inconclusive_margin_at_the_maximum_number_of_images(self) -> None:
-        (unsure,) = self.check(64, 0.07, -0.01)
-        assert (unsure.outcome, unsure.images_needed) == ("inconclusive", None)
-        (fewer,) = self.check(30, 0.07, -0.01)
-        # See `confidence.images_needed`: an unseen image has the worst margin, -0.5, since there are few images.
-        unseen = -math.log(0.025) * 0.57
-        assert fewer.outcome == "inconclusive"
-        assert fewer.images_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
-
-    def test_too_few_images_give_no_check(self) -> None:
-        assert self.check(29, 0.07, 0.03) == ()
-
-
 class TestBudgets:
     FOOTPRINT = Footprint(parameters=1_000_000, file_mb=4.0, latency_ms=10.0, threads=1, peak_memory_mb=100.0)
 
@@ -347,60 +255,3 @@ class TestBudgets:
         unknown = replace(self.FOOTPRINT, peak_memory_mb=None)
         (check,) = check_budgets("int8", unknown, Budgets(peak_memory_mb=128))
         assert check.outcome == "not measured"
-
-
-def check(measured: float | None, bound: float, passed: bool | None, **changes: object) -> Check:
-    outcome = "not measured" if passed is None else "passed" if passed else "failed"
-    made = Check("key", "some check", measured, ">=", bound, "correlation", outcome)  # type: ignore[arg-type]
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def test_verdict_needs_a_passed_check_and_no_failure() -> None:
-    good, bad, unknown = check(1.0, 0.9, True), check(0.1, 0.9, False), check(None, 0.9, None)
-    assert verdict([good]) and verdict([good, unknown])
-    assert not verdict([good, bad]) and not verdict([unknown]) and not verdict([])
-
-
-class TestChecklist:
-    def test_lines_are_aligned_with_marks(self) -> None:
-        unlabeled = check_comparison("int8", compared(100, labeled=False, lost=range(50)), Gates())
-        wanted = {"int8_top1_drop_points", "int8_agreement", "int8_map_pearson_mean", "int8_map_pearson_p5"}
-        checks = [
-            *check_comparison("fp32", compared(), Gates())[1:3],
-            *(check for check in unlabeled if check.key in wanted),
-        ]
-        assert checklist(checks) == [
-            "[✓] fp32 logits error                 0.0e+00                      (<= 0.0001)",
-            "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
-            "[-] int8 top-1 drop                   not measured: the images have no labels",
-            "[✗] int8 top-1 agreement              50.00 %      [39.79, 60.12]  (>= 90 %)  FAILED",
-            "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  "
-            "INCONCLUSIVE with 100 images; "
-            "about 370 would show it",
-            "[✓] int8 map Pearson, 5th percentile  1.000        [1.000, 1.000]  (>= 0.9)",
-        ]
-
-    @pytest.mark.parametrize(
-        ("failed", "shown"),
-        [
-            (check(0.97996, 0.98, False), "0.97996"),
-            (check(0.99999, 1.0, False, unit="share"), "99.999 %"),
-            (check(1.004, 1.0, False, unit="points", relation="<="), "1.004 points"),
-            (check(1.0004e-4, 1e-4, False, unit="error", relation="<="), "1.0004e-04"),
-            (check(0.99972, 0.98, True), "0.9997"),
-            (check(0.9999999, 0.98, True), "1.000"),
-            (check(math.nan, 0.98, False), "not a number"),
-            (check(math.inf, 1e-4, False, unit="error", relation="<="), "infinite"),
-        ],
-    )
-    def test_rounding_never_contradicts_the_outcome(self, failed: Check, shown: str) -> None:
-        assert f"  {shown}  (" in checklist([failed])[0]
-
-    def test_inconclusive_line_states_its_reason(self) -> None:
-        ends = Interval(0.9799, 1.0)
-        unshown = check(0.99, 0.98, True, outcome="inconclusive", interval=ends, reason="with 9 images; …")
-        (line,) = checklist([unshown])
-        assert line == "[?] some check  0.990  [0.9799, 1.000]  (>= 0.98)  INCONCLUSIVE with 9 images; …"
-
-    def test_no_checks_give_no_lines(self) -> None:
-        assert checklist([]) == []

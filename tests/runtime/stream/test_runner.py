@@ -1,9 +1,5 @@
 """Main loop: predictions for every frame, overlays on request, and failures without data loss."""
 
-import itertools
-import logging
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_streams import Collector, Frames
 
 from kdedge_runtime.errors import KdedgeError, SourceError
-from kdedge_runtime.explainers import MapEstimate
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
@@ -23,52 +19,8 @@ from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.synthetic import SyntheticSource
 from kdedge_runtime.sources.video_source import VideoSource
-from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
-from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.runner import StreamSettings, run
 from kdedge_runtime.stream.statistics import RunProgress
-
-
-class Collector:
-    """Sink that stores everything."""
-
-    def __init__(self, *, wants_overlay: bool = False, stop: threading.Event | None = None) -> None:
-        self.wants_overlay = wants_overlay
-        self.predictions: list[Prediction] = []
-        self._stop = stop
-
-    def __enter__(self) -> "Collector":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def write(self, prediction: Prediction, progress: RunProgress) -> None:
-        assert progress.frames == len(self.predictions) + 1
-        self.predictions.append(prediction)
-        if self._stop is not None:
-            self._stop.set()
-
-
-class Frames:
-    """Source of given images that may fail after the last."""
-
-    name, live, fps, dropped, unreadable, reconnects = "test", False, 30.0, 0, 0, 0
-
-    def __init__(self, *pictures: np.ndarray, breaks: bool = False) -> None:
-        self.expected = len(pictures)
-        self._images, self._breaks = pictures, breaks
-
-    def __enter__(self) -> "Frames":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, picture in enumerate(self._images):
-            yield Frame(index, picture, time.monotonic(), f"test-{index}")
-        if self._breaks:
-            raise SourceError("the cable is out")
 
 
 def test_every_image_gets_a_prediction_and_location(model: Model, photos: Path) -> None:
@@ -196,114 +148,6 @@ def test_weak_evidence_after_strong_is_displayed_weakly(write_model: Callable[..
     assert change(moving.predictions[1]) < 0.5 * change(still.predictions[0])
 
 
-class Guess:
-    """Explainer with a known map and duration."""
-
-    def __init__(self, cost_s: float = 0.0) -> None:
-        self.requests: list[tuple[tuple[int, ...], int]] = []
-        self._cost_s = cost_s
-
-    def __call__(self, image: np.ndarray, class_index: int, progress: object = None) -> MapEstimate:
-        self.requests.append((image.shape, class_index))
-        time.sleep(self._cost_s)
-        positions = np.zeros((4, 4), np.float32)
-        positions[0, 3] = 1.0
-        return MapEstimate(positions, np.zeros_like(positions), 1, 1e3 * self._cost_s)
-
-
-def test_explainer_replaces_the_map_of_the_graph(model: Model, red_spot: np.ndarray) -> None:
-    sink, guess = Collector(), Guess()
-    summary = run(model, Frames(red_spot), [sink], StreamSettings(explainer=guess))
-    assert guess.requests == [((64, 64, 3), 0)]
-    assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.cy) == (0.875, 0.125)
-    assert summary.stages["explanation"].count == 1
-
-
-def test_explainer_supports_models_without_map_and_fixed_class(
-    write_model: Callable[..., Path], red_spot: np.ndarray
-) -> None:
-    sink, guess = Collector(), Guess()
-    run(
-        Model.load(write_model(method="none")), Frames(red_spot), [sink], StreamSettings(class_index=2, explainer=guess)
-    )
-    assert guess.requests == [((64, 64, 3), 2)]
-    assert (sink.predictions[0].label, sink.predictions[0].explained) == ("red", "blue")
-
-
-@pytest.mark.parametrize("explainer", [None, Guess()])
-def test_cadence_limits_explanations_not_predictions(
-    model: Model, red_spot: np.ndarray, explainer: Guess | None
-) -> None:
-    sink = Collector(wants_overlay=True)
-    settings = StreamSettings(cadence=ExplainSchedule("every", every=3), explainer=explainer)
-    summary = run(model, Frames(*[red_spot] * 7), [sink], settings)
-    explained = [prediction.saliency_map is not None for prediction in sink.predictions]
-    assert explained == [True, False, False, True, False, False, True]
-    assert [prediction.overlay is not None for prediction in sink.predictions] == explained
-    assert [prediction.left_out for prediction in sink.predictions[:3]] == [None, "cadence", "cadence"]
-    assert {prediction.label for prediction in sink.predictions} == {"red"}
-    assert (summary.explained, summary.left_out) == (3, {"cadence": 4})
-    assert "3 frames explained, 4 skipped by cadence" in summary.table()
-    assert explainer is None or len(explainer.requests) == 3, "skipped explanations cost nothing"
-
-
-def test_on_change_explains_new_labels(model: Model, red_spot: np.ndarray) -> None:
-    blue = np.roll(red_spot, 2, axis=2)
-    sink, guess = Collector(), Guess()
-    settings = StreamSettings(cadence=ExplainSchedule("on-change"), explainer=guess)
-    run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings)
-    assert [prediction.left_out is None for prediction in sink.predictions] == [True, False, True, False, True]
-    assert [requests for _, requests in guess.requests] == [0, 2, 0]
-
-
-def test_new_viewer_gets_an_explained_frame(model: Model, red_spot: np.ndarray) -> None:
-    class Late(Collector):
-        def write(self, prediction: Prediction, progress: RunProgress) -> None:
-            super().write(prediction, progress)
-            self.wants_overlay = progress.frames >= 10
-
-    sink = Late()
-    run(model, Frames(*[red_spot] * 20), [sink], StreamSettings(cadence=ExplainSchedule("on-change")))
-    assert [prediction.overlay is not None for prediction in sink.predictions].count(True) == 1
-    assert sum(prediction.left_out is None for prediction in sink.predictions) == 2, (
-        "the first frame, and the first watched one"
-    )
-
-
-def test_over_budget_skips_explanations_not_frames(model: Model, red_spot: np.ndarray) -> None:
-    sink, guess = Collector(), Guess(cost_s=0.1)
-    settings = StreamSettings(budget_fps=50, explainer=guess)
-    summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
-    assert [prediction.frame.index for prediction in sink.predictions] == list(range(30))
-    assert sink.predictions[0].left_out is None
-    assert sink.predictions[1].left_out == "budget"
-    # 0.1 s equals five frames, so about one in five can be explained.
-    assert 1 <= summary.explained <= 8
-    assert summary.left_out["budget"] == 30 - summary.explained
-
-
-def test_slow_sink_skips_explanations(model: Model, red_spot: np.ndarray) -> None:
-    class Slow(Collector):
-        def write(self, prediction: Prediction, progress: RunProgress) -> None:
-            super().write(prediction, progress)
-            time.sleep(0.05 if prediction.overlay is not None else 0.0)
-
-    sink = Slow(wants_overlay=True)
-    summary = run(model, Frames(*[red_spot] * 30), [sink], StreamSettings(budget_fps=50))
-    assert 1 <= summary.explained <= 15
-    assert summary.left_out["budget"] == 30 - summary.explained
-
-
-def test_unreachable_budget_is_logged_once(
-    model: Model, red_spot: np.ndarray, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        run(model, Frames(*[red_spot] * 80), [], StreamSettings(budget_fps=1e6))
-    assert [record.message.split(":")[0] for record in caplog.records] == [
-        "--fps 1e+06 cannot be reached even without explanations"
-    ]
-
-
 def test_slow_sink_does_not_age_frames(model: Model) -> None:
     class Slow(Collector):
         def write(self, prediction: Prediction, progress: RunProgress) -> None:
@@ -318,23 +162,6 @@ def test_slow_sink_does_not_age_frames(model: Model) -> None:
     assert np.median(ages_ms[-10:]) < 60, "the latest frame is taken when the sink is ready"
 
 
-def test_settings_can_change_per_frame(model: Model, red_spot: np.ndarray) -> None:
-    requests = itertools.count()
-    sink = Collector()
-    run(model, Frames(*[red_spot] * 40), [sink], lambda: StreamSettings(class_index=2 if next(requests) > 10 else None))
-    explained = [prediction.explained for prediction in sink.predictions]
-    assert (explained[0], explained[-1]) == ("red", "blue")
-
-
-def test_settings_change_triggers_explanation(model: Model, red_spot: np.ndarray) -> None:
-    requests = itertools.count()
-    sink, before = Collector(), StreamSettings(cadence=ExplainSchedule("on-change"))
-    after = replace(before, class_index=2)
-    run(model, Frames(*[red_spot] * 40), [sink], lambda: after if next(requests) > 10 else before)
-    explained = [prediction.explained for prediction in sink.predictions if prediction.left_out is None]
-    assert explained == ["red", "blue"]
-
-
 def test_summary_compares_with_reachable_rate(model: Model, red_spot: np.ndarray) -> None:
     summary = run(model, Frames(*[red_spot] * 5), [])
     assert summary.model_fps == pytest.approx(1e3 / summary.stages["inference"].mean_ms)
@@ -344,28 +171,6 @@ def test_summary_compares_with_reachable_rate(model: Model, red_spot: np.ndarray
     assert summary.source_fps == 30
     assert "of the 30.0 fps of the source" in summary.table()
     assert summary.age.p50_ms <= summary.age.p95_ms <= summary.age.p99_ms
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_set_stop_and_handlers_are_restored(number: int) -> None:
-    before, stop = signal.getsignal(number), threading.Event()
-    with stopped_by_signals(stop):
-        os.kill(os.getpid(), number)
-        assert stop.wait(1)
-        assert signal.getsignal(number) == before, "a second signal has its original effect"
-    assert signal.getsignal(number) == before
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="SIGHUP needs POSIX")
-def test_ignored_sighup_stays_ignored() -> None:
-    stop, before = threading.Event(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stopped_by_signals(stop):
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.wait(0.2)
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 class Sensed(Frames):

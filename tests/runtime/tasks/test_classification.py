@@ -1,7 +1,6 @@
-"""Classification at inference, compared with scipy."""
+"""Classification at inference, compared with the softmax in double precision."""
 
 import numpy as np
-from scipy.special import softmax
 
 from kdedge_runtime.tasks import TASKS
 
@@ -10,7 +9,8 @@ LOGITS = np.random.default_rng(0).normal(0, 20, (6, 5)).astype(np.float32)
 
 def test_scores_are_the_softmax_at_the_temperature() -> None:
     scores = TASKS["classify"].scores(LOGITS, 2.5)
-    np.testing.assert_allclose(scores, softmax(LOGITS / 2.5, axis=1), rtol=1e-5)
+    exact = np.exp(LOGITS.astype(np.float64) / 2.5)
+    np.testing.assert_allclose(scores, exact / exact.sum(axis=1, keepdims=True), rtol=1e-5)
     assert TASKS["classify"].scores(1e4 * LOGITS, 1.0).max() == 1.0
 
 

@@ -70,7 +70,7 @@ def _prediction(prediction: Prediction, progress: RunProgress) -> str:
             "kdedge_answer_probability",
             "gauge",
             "Probability of the latest prediction.",
-            [("", {"label": prediction.label}, prediction.score)],
+            [] if prediction.share is None else [("", {"label": prediction.label}, prediction.share)],
         ),
     ]
     if prediction.heat is not None:

@@ -1,0 +1,39 @@
+"""Status line on the terminal."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from toy_predictions import toy_prediction
+
+from kdedge_runtime.sinks.status_line import StatusLine
+from kdedge_runtime.sources.image_source import ImageSource
+from kdedge_runtime.stream.statistics import RunProgress
+
+
+def test_status_line_shows_progress_and_is_cleared(tmp_path: Path, red_spot: np.ndarray) -> None:
+    for index in range(4):
+        Image.fromarray(red_spot).save(tmp_path / f"{index}.png")
+    terminal = io.StringIO()
+    with ImageSource(tmp_path) as source:
+        progress = RunProgress(source)
+        with StatusLine(terminal) as sink:
+            sink.write(toy_prediction(1), progress)
+            sink.write(toy_prediction(2), progress)
+    shown = terminal.getvalue().split("\r\x1b[2K")
+    assert shown[1].startswith("frame 2/4 (50 %)")
+    assert "91 %" in shown[1]
+    assert shown[2:] == [""], "at most five updates per second, and cleared at the end"
+
+
+def test_untrusted_labels_are_escaped_on_the_terminal(progress: RunProgress) -> None:
+    prediction = replace(toy_prediction(), ranking=(("stop\x1b[2J\nsign\x9b1m", 0.9),))
+    progress.count(prediction)
+    terminal = io.StringIO()
+    with StatusLine(terminal) as sink:
+        sink.write(prediction, progress)
+    shown = terminal.getvalue().split("\r\x1b[2K")[1]
+    assert r"stop\x1b[2J\nsign\x9b1m 90 %" in shown
+    assert progress.summary().table().splitlines()[-1] == r"predictions: stop\x1b[2J\nsign\x9b1m 1"

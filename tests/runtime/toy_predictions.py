@@ -1,0 +1,26 @@
+"""Predictions without a model."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from kdedge_runtime.drawing.heatmap import HeatStats
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.sources.source import Frame
+
+
+def toy_prediction(index: int = 0, name: str = "frame", shade: int = 0, captured_at: float = 0.0) -> Prediction:
+    picture = np.full((48, 64, 3), shade, np.uint8)
+    return Prediction(
+        frame=Frame(index, picture, captured_at, name),
+        ranking=(("sign, “stop”", 0.912345), ("tree", 0.05)),
+        explained="tree",
+        saliency_map=np.ones((2, 2), np.float32),
+        heat=HeatStats(0.51234567, 0.25, 0.125, 0.5),
+        age_ms=12.3456,
+        overlay=picture,
+    )
+
+
+def undrawn_prediction(index: int) -> Prediction:
+    return replace(toy_prediction(index), saliency_map=None, heat=None, left_out="cadence", overlay=None)
