@@ -6,6 +6,7 @@ from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspection.layer_attribution import last_layer
 from kdedge_export.onnx_graph.graph_index import GraphIndex, TensorProbe
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
+from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
@@ -28,7 +29,7 @@ def layer_activations(model: Model) -> Activations:
     try:
         return target_activations(model)
     except UsageError as error:
-        graph, name = load_foreign_model(model.path), str(model.path)
+        graph, name = load_foreign_model(ForeignFile.open(model.path)), str(model.path)
         feed = make_example_feed(find_image_input(GraphIndex(graph), name), None, images=1)
         try:
             layer = last_layer(graph, feed, name)

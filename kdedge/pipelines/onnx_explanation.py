@@ -12,6 +12,7 @@ from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_export.onnx_graph.session import open_session
 from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, add_saliency, read_labels
+from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_export.onnx_import.model_loading import load_foreign_model, unused_inputs
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -99,7 +100,7 @@ def explain_onnx(
 
 
 def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
-    before, after = load_foreign_model(source), load_foreign_model(output)
+    before, after = (load_foreign_model(ForeignFile.open(path)) for path in (source, output))
     without_map = _without_map(after)
     has_front = find_image_input(GraphIndex(after), str(output)) != find_image_input(GraphIndex(before), str(source))
     graphs = [after, without_map, *([before] if has_front else [])]

@@ -6,6 +6,7 @@ from pathlib import Path
 from kdedge.pipelines.model_inspection import inspect_image
 from kdedge.reports.decision_figure import decision_figure
 from kdedge.reports.inspection_page import decision_page
+from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
 from kdedge_runtime.util.files import atomic_write
@@ -32,7 +33,7 @@ def write_decisions(
     Raises:
         HeadNotSupported: the model has no spatial feature maps.
     """
-    graph = load_foreign_model(model.path)
+    graph = load_foreign_model(ForeignFile.open(model.path))
     for image, written in images:
         seen = inspect_image(graph, model, image, class_name=class_name, progress=progress)
         figure = decision_figure(seen)

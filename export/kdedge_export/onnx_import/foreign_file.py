@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -55,7 +56,7 @@ class ForeignFile:
         """Size of the file and its external weights."""
         return sum(part.stat().st_size for part in (self.path, *self.external))
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file followed by its external weights, hexadecimal."""
         digest = hashlib.sha256()

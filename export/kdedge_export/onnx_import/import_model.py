@@ -103,7 +103,8 @@ def add_saliency(
         check_method(method)
     if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the file to explain and would be overwritten. Name another one: -o FILE.")
-    original = load_foreign_model(source)
+    file = ForeignFile.open(source)
+    original = load_foreign_model(file)
     props = {item.key: item.value for item in original.metadata_props}
     had_map = has_map(original, props, source)
     check_options_used(source, props, had_map, target or method or head, pixels, geometry, labels, side_px)
@@ -140,9 +141,8 @@ def add_saliency(
         outputs = replace(outputs, map_height=height, map_width=width)
         names = labels or labels_of_props(props) or _numbers(parts.classes)
         check_input_fits(names, parts.classes, str(source))
-        metadata = Metadata(
-            names, spec, outputs, lineage={"file": {"name": source.name, "sha256": ForeignFile.open(source).sha256}}
-        )
+        lineage = {"file": {"name": source.name, "sha256": file.sha256}}
+        metadata = Metadata(names, spec, outputs, lineage=lineage)
     elif labels is not None or geometry is not None:
         option = "--labels" if geometry is None else "--resize"
         raise UsageError(f"{option} needs a file that kdedge can run. Specify the preprocessing: --mean, --std.")

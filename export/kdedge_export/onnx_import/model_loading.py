@@ -26,15 +26,16 @@ _LARGEST_BYTES = 2_000_000_000
 """Maximum size of a file including its weights; protobuf is limited to 2 GiB."""
 
 
-def load_foreign_model(path: Path) -> onnx.ModelProto:
-    """Load a model with its weights embedded, its functions inlined, and unused inputs removed.
+def load_foreign_model(file: ForeignFile) -> onnx.ModelProto:
+    """Return a file's model with its weights embedded, its functions inlined, and unused inputs removed.
 
-    Opsets 7 and 8 are converted to 9, and both graphs are compared on random images.
+    Opsets 7 and 8 are converted to 9, and both graphs are compared on random images. The file's own model may be
+    modified.
 
     Raises:
-        ModelFileError: the file is missing, damaged, too old or too large, or its external weights are missing.
+        ModelFileError: the file is too old or too large.
     """
-    file = ForeignFile.open(path)
+    path = file.path
     if file.size_bytes > _LARGEST_BYTES:
         raise ModelFileError(f"{path} has more than 2 GB of weights, which exceeds the limit of a single .onnx file.")
     onnx.load_external_data_for_model(file.model, str(path.parent))

@@ -13,6 +13,7 @@ from onnx_toys import CLASSES, SIDE, body, head, node, tensorflow_like, weights,
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.onnx_import import PixelInput, add_saliency
+from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_runtime.errors import ModelFileError
 
 
@@ -69,6 +70,18 @@ class TestFileFormats:
         (tmp_path / "theirs.data").unlink()
         with pytest.raises(ModelFileError, match=r"theirs\.data, which is not in the same folder"):
             add_saliency(path, tmp_path / "ours.onnx")
+
+    def test_file_is_parsed_and_hashed_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write(tmp_path / "theirs.onnx", body() + head())
+        parsed, load = [], onnx.load
+        monkeypatch.setattr(onnx, "load", lambda source, **options: parsed.append(source) or load(source, **options))
+        done = add_saliency(path, tmp_path / "ours.onnx", pixels=PixelInput((0.5,) * 3, (0.5,) * 3))
+        assert parsed.count(path) == 1
+        file = ForeignFile.open(path)
+        assert done.metadata is not None and done.metadata.lineage is not None
+        assert done.metadata.lineage["file"]["sha256"] == file.sha256
+        path.write_bytes(b"another file")
+        assert done.metadata.lineage["file"]["sha256"] == file.sha256
 
     def test_half_precision_is_supported(self, tmp_path: Path) -> None:
         halves = {name: value.astype(np.float16) for name, value in weights().items()}
