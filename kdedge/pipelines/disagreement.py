@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.resampling import area_mean
+from kdedge_export.metrics.scores import Scores
 from kdedge_runtime.util.arrays import Floats, Integers, Targets
 
 __all__ = ["class_accuracy", "disagreement", "most_informative"]
 
-Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 

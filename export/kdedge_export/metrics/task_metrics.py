@@ -1,4 +1,7 @@
-"""Interface of a task in metrics: accuracy, and the agreement of two models' logits."""
+"""Interface of a task in metrics: accuracy, and the agreement of two models' logits.
+
+It is not in `kdedge_export.tasks`, since metrics take a task as an argument and the tasks there are made of metrics.
+"""
 
 from abc import ABC, abstractmethod
 
