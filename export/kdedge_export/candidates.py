@@ -7,8 +7,8 @@ from kdedge_runtime.precision import FP32, PRECISIONS
 
 __all__ = ["STUDENT", "TEACHER", "file_candidates", "origin", "reference", "shipped"]
 
-TEACHER = Candidate("teacher")
-STUDENT = Candidate("student")
+TEACHER = Candidate("teacher", "Teacher", "teacher")
+STUDENT = Candidate("student", "Student, PyTorch", "PyTorch student")
 
 
 def file_candidates(candidates: Collection[Candidate]) -> list[Candidate]:

@@ -8,9 +8,6 @@ from kdedge_runtime.precision import Precision, precision_of
 
 __all__ = ["Candidate"]
 
-_MODULES = {"teacher": ("Teacher", "teacher"), "student": ("Student, PyTorch", "PyTorch student")}
-"""Title and words of the models that are PyTorch modules, not files."""
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -18,6 +15,10 @@ class Candidate:
 
     name: str
     """Name in reports: that of its precision, or `teacher` or `student`."""
+    title: str
+    """Name in tables."""
+    words: str
+    """Name within sentences."""
     precision: Precision | None = None
     """Precision of a model file; None for a teacher or student in PyTorch."""
     path: Path | None = None
@@ -30,15 +31,9 @@ class Candidate:
         Raises:
             UsageError: the file has a precision that this version does not know.
         """
-        precision = precision_of(model.metadata)
-        return cls(precision.name, precision, model.path)
+        return cls.of_file(precision_of(model.metadata), model.path)
 
-    @property
-    def title(self) -> str:
-        """Name in tables."""
-        return _MODULES[self.name][0] if self.precision is None else self.precision.title
-
-    @property
-    def words(self) -> str:
-        """Name within sentences."""
-        return _MODULES[self.name][1] if self.precision is None else f"{self.name} file"
+    @classmethod
+    def of_file(cls, precision: Precision, path: Path) -> "Candidate":
+        """Describe a model file by its precision."""
+        return cls(precision.name, precision.title, f"{precision.name} file", precision, path)

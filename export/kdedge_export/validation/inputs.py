@@ -56,7 +56,7 @@ class Models:
         """
         modules = {TEACHER: self.teacher, STUDENT: self.student}
         files = {
-            Candidate(name, precision_named(name), file.path): file
+            Candidate.of_file(precision_named(name), file.path): file
             for name, file in ({FP32.name: self.fp32} | dict(self.converted)).items()
         }
         present = {candidate: model for candidate, model in modules.items() if model is not None}

@@ -59,7 +59,7 @@ def fp32(tmp_path: Path) -> Model:
 
 
 def test_reference_of_int8_is_the_fp32_file_without_a_student() -> None:
-    fp32, fp16, int8 = (Candidate(name, PRECISIONS[name]) for name in ("fp32", "fp16", "int8"))
+    fp32, fp16, int8 = (Candidate.of_file(PRECISIONS[name], Path(name)) for name in ("fp32", "fp16", "int8"))
     assert reference(int8, [fp32, int8]) == fp32
     assert reference(fp16, [int8, fp16, fp32]) == fp32
     assert reference(int8, [STUDENT, fp32, int8]) == STUDENT
@@ -70,11 +70,13 @@ def test_reference_of_int8_is_the_fp32_file_without_a_student() -> None:
 
 
 def test_least_exact_file_is_shipped() -> None:
-    fp32, fp16, int8 = (Candidate(name, PRECISIONS[name]) for name in ("fp32", "fp16", "int8"))
+    fp32, fp16, int8 = (Candidate.of_file(PRECISIONS[name], Path(name)) for name in ("fp32", "fp16", "int8"))
     assert shipped([TEACHER, int8, STUDENT, fp16, fp32]) == int8
     assert shipped([STUDENT, fp16, fp32]) == fp16
     assert shipped([fp32]) == origin([fp32]) == origin([fp32, int8]) == fp32
     assert [each.title for each in (TEACHER, fp16)] == ["Teacher", "ONNX, fp16"]
+    assert [each.words for each in (TEACHER, STUDENT, fp16)] == ["teacher", "PyTorch student", "fp16 file"]
+    assert Candidate("pruned", "Pruned", "pruned student").title == "Pruned", "a model that is neither file nor role"
 
 
 def test_comparisons_with_pytorch_do_not_apply_but_others_are_measured(fp32: Model, tmp_path: Path) -> None:

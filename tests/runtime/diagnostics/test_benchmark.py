@@ -17,7 +17,7 @@ from kdedge_runtime.diagnostics import benchmark
 from kdedge_runtime.diagnostics.benchmark import BenchmarkResult, Timing, run_benchmark
 from kdedge_runtime.diagnostics.system_state import SystemState, read_system_state
 from kdedge_runtime.model import Model
-from kdedge_runtime.precision import find_variants
+from kdedge_runtime.precision import PRECISIONS, find_variants
 
 CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
 
@@ -25,7 +25,7 @@ CALM = SystemState(50.0, 1500.0, 1500.0, (), (), None)
 def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
     printed: list[tuple[str, int, int]] = []
     measured = run_benchmark(
-        {Candidate("fp32"): model, Candidate("int8"): model},
+        {Candidate.of_file(PRECISIONS[name], model.path): model for name in ("fp32", "int8")},
         runs=4,
         read_state=lambda: CALM,
         progress=lambda *of: printed.append(of),
@@ -39,9 +39,8 @@ def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
 
 
 def test_model_without_map_has_one_variant(write_model: Callable[..., Path]) -> None:
-    measured = run_benchmark(
-        {Candidate("fp32"): Model.load(write_model(method="none"))}, runs=2, read_state=lambda: CALM
-    )
+    plain = Model.load(write_model(method="none"))
+    measured = run_benchmark({Candidate.of(plain): plain}, runs=2, read_state=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
 
 
