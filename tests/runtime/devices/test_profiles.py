@@ -38,16 +38,7 @@ def as_toml(value: Any) -> Any:
 
 def test_profiles_are_the_files_in_devices() -> None:
     assert profile_names() == sorted(path.stem for path in (CHECKOUT / "devices").glob("*.toml"))
-    assert set(profile_names()) == {
-        "apple-silicon",
-        "generic",
-        "jetson-orin-nano",
-        "laptop-x86-avx2",
-        "laptop-x86-vnni",
-        "raspberry-pi-4",
-        "raspberry-pi-5",
-        "raspberry-pi-zero-2w",
-    }
+    assert "generic" in profile_names(), "the default"
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -73,9 +64,11 @@ def test_every_value_has_a_comment(name: str) -> None:
             assert section_has_reason, f"{name}.toml:{number + 1}: {line}"
 
 
-def test_reduce_range_only_for_x86_without_vnni() -> None:
-    reduced = {name for name in profile_names() if load_profile(name).quantization.reduce_range}
-    assert reduced == {"generic", "laptop-x86-avx2"}
+@pytest.mark.parametrize("name", profile_names())
+def test_reduce_range_only_for_x86_without_vnni(name: str) -> None:
+    profile = load_profile(name)
+    is_x86_without_vnni = "avx2" in profile.instructions and "vnni" not in profile.instructions
+    assert profile.quantization.reduce_range is (name == "generic" or is_x86_without_vnni)
 
 
 def test_int8_pays_only_with_int8_instructions() -> None:
@@ -126,7 +119,7 @@ def test_unknown_profile_error_lists_closest_and_all() -> None:
     ) as error:
         load_profile("raspberrypi5")
     assert ", ".join(profile_names()) in str(error.value)
-    with pytest.raises(UsageError, match=r"'zzz' does not exist\. Available profiles: apple-silicon, "):
+    with pytest.raises(UsageError, match=rf"'zzz' does not exist\. Available profiles: {', '.join(profile_names())}"):
         load_profile("zzz")
 
 

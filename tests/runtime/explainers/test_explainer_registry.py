@@ -114,14 +114,14 @@ class TestExplainer:
         [
             (
                 {"method": "gradcam"},
-                "method 'gradcam' does not exist.*Expected one of occlusion, rise, lime, shap, scorecam",
+                f"method 'gradcam' does not exist.*Expected one of {', '.join(EXPLAINERS)}",
             ),
             ({"method": "rise", "parts": 9}, "rise has no superpixels.*lime or shap"),
             ({"method": "shap", "parts": 1}, "1 superpixels .*Expected 2 to 200"),
             ({"method": "lime", "budget_ms": 0.0}, "budget of 0 ms"),
             (
                 {"method": "scorecam"},
-                "no tensor target_activations.* Use another --method: occlusion",
+                "no tensor target_activations.* Use another --method, such as occlusion",
             ),
         ],
     )

@@ -21,6 +21,7 @@ from view_client import ABOUT, HERE, Run, a_prediction, authority, get, post, sh
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.saliency_methods import methods_of
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import Controls, LiveView
 from kdedge_runtime.server.live_view.history import ConfidenceHistory
@@ -334,10 +335,10 @@ def test_settings_change_atomically(view: LiveView, controls: Controls) -> None:
 def test_method_can_replace_the_map_of_the_file(view: LiveView, controls: Controls) -> None:
     choices = json.loads(get(view, "/choices.json")[1])
     assert choices["labels"] == ["red", "green", "blue"]
-    assert choices["methods"] == ["cam", "occlusion", "rise", "lime", "shap", "scorecam"]
+    assert choices["methods"] == ["cam", *methods_of("perturbation")]
     status, prediction = post(view, "/controls", {"method": "scorecam"})
     assert (status, controls.method) == (400, "cam"), "this graph has no named activations"
-    assert "occlusion, rise, lime or shap" in prediction["error"]
+    assert "target_activations" in prediction["error"] and "occlusion" in prediction["error"]
     assert post(view, "/controls", {"method": "occlusion"})[1]["method"] == "occlusion"
     assert controls().explainer is not None
     assert post(view, "/controls", {"method": "cam"})[1]["method"] == "cam"
