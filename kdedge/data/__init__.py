@@ -1,9 +1,9 @@
-"""Datasets of labeled images in any storage, loaded as arrays.
+"""Datasets in any storage, loaded as arrays.
 
 ```
-scan(DATA)  index of a folder, a torchvision dataset, or shards                Collection of Samples
-load        the whole dataset in memory, if it fits                            Dataset
-Stream      batches in any order from worker processes otherwise               Iterator[Tensor]
+index_dataset   classes and splits of a dataset, before samples are read     DatasetIndex of Samples
+load            all samples in memory, if they fit                           Dataset
+ImageStream     batches in any order from worker processes otherwise         Iterator[Tensor]
 ```
 """
 

@@ -36,7 +36,7 @@ class LossInputs:
     temperature: float
     """Softmax temperature for student and teacher distributions."""
     projected: tuple[Tensor, ...] = ()
-    """Student features after the learned projections, `[N, C_teacher, h, w]` each; for `hint` only."""
+    """Student features after the learned projections, `[N, C_teacher, h, w]` each; for terms with `projects`."""
 
     @property
     def teacher_output(self) -> ModelOutput:

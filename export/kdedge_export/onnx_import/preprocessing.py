@@ -41,7 +41,7 @@ class Geometry:
     """Resizing of images to the size of the graph's input."""
 
     resize: Resize = "crop"
-    """Resizing mode, see `kdedge_runtime.metadata.ImageInput`."""
+    """Resizing mode, see `kdedge_runtime.modalities.image.ImageInput`."""
     crop_fraction: float = 1.0
     """Fraction of the resized shorter side that a crop keeps, in (0, 1]."""
 

@@ -5,6 +5,7 @@ import argparse
 from kdedge_runtime.cli.command import Command, milliseconds, nonempty, positive_integer, rate, unit_interval
 from kdedge_runtime.cli.model_options import add_inference_options, add_model_argument
 from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.saliency_methods import methods_of
 
 __all__ = ["COMMAND", "add_stream_options", "run_stream"]
 
@@ -85,7 +86,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     when.add_argument(
         "--method",
         metavar="NAME",
-        help="black-box explainer: occlusion, rise, lime, shap or scorecam (default: the map of the model file)",
+        help=f"black-box explainer: {', '.join(methods_of('perturbation'))} (default: the map of the model file)",
     )
     when.add_argument(
         "--budget-ms",

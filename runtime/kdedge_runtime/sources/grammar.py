@@ -89,7 +89,9 @@ def _path(text: str) -> SourceSpec:
         near = near or _nearest(f"{scheme}://", _WORDS)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"--source {text} is not a known source.{hint} Expected {GRAMMAR}.")
-    if colon and (near := _nearest(f"{scheme}:", ("usb:", "csi:", "synthetic:"))):
+    if colon and (
+        near := _nearest(f"{scheme}:", [f"{word.partition(':')[0]}:" for word in _WORDS if "//" not in word])
+    ):
         raise UsageError(f"--source {text} is not a known source. Did you mean {near[0]}? Expected {GRAMMAR}.")
     raise SourceError(f"The file or folder {path} does not exist.{_nearest_file(path)} Expected {GRAMMAR}.")
 
