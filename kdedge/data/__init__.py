@@ -3,13 +3,13 @@
 ```
 index_dataset   classes and splits of a dataset, before samples are read     DatasetIndex of Samples
 load            all samples in memory, if they fit                           Dataset
-ImageStream     batches in any order from worker processes otherwise         Iterator[Tensor]
+SampleStream    batches in any order from worker processes otherwise         Iterator[Tensor]
 ```
 """
 
 from kdedge.data.dataset import Dataset, load, load_validation, typical_size
 from kdedge.data.dataset_index import DatasetIndex, subset
-from kdedge.data.decoding import DecodedImages, decode
+from kdedge.data.decoding import DecodedSamples, decode
 from kdedge.data.readers.reader_choice import index_dataset
 from kdedge.data.samples import FileSample, Sample
 from kdedge.data.splits import UNLABELED, Split
@@ -19,7 +19,7 @@ __all__ = [
     "UNLABELED",
     "DatasetIndex",
     "Dataset",
-    "DecodedImages",
+    "DecodedSamples",
     "FileSample",
     "UnreadableFiles",
     "Sample",

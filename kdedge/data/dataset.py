@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from kdedge.data.dataset_index import DatasetIndex
-from kdedge.data.decoding import DecodedImages, decode, readable
+from kdedge.data.decoding import DecodedSamples, decode, readable
 from kdedge.data.samples import ImageSample
 from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import UnreadableFiles
@@ -23,8 +23,8 @@ class Dataset:
     """Decoded training and validation images."""
 
     labels: tuple[str, ...]
-    train: DecodedImages
-    val: DecodedImages
+    train: DecodedSamples
+    val: DecodedSamples
     fingerprint: str
     """Fingerprint, see `DatasetIndex.fingerprint`."""
     problems: UnreadableFiles
@@ -59,7 +59,7 @@ def load(
 
 def load_validation(
     collection: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
-) -> DecodedImages:
+) -> DecodedSamples:
     """Decode the validation images.
 
     Raises:

@@ -15,11 +15,11 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["DecodedImages", "decode", "readable"]
+__all__ = ["DecodedSamples", "decode", "readable"]
 
 
 @dataclass(frozen=True)
-class DecodedImages:
+class DecodedSamples:
     """Readable images, aligned with their classes."""
 
     images: Pixels
@@ -35,7 +35,7 @@ class DecodedImages:
 
 def decode(
     split: Split, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
-) -> DecodedImages:
+) -> DecodedSamples:
     """Decode every image at the model's input size; unreadable images are dropped with their targets.
 
     Args:
@@ -55,7 +55,7 @@ def decode(
             images[row] = images[index]
     sound = split.take(kept)
     targets = sound.target_array
-    return DecodedImages(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
+    return DecodedSamples(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
 
 
 def readable(split: Split, *, progress: ProgressCallback = no_progress) -> tuple[Split, UnreadableFiles]:

@@ -24,7 +24,7 @@ from kdedge_runtime.errors import DataError, KdedgeError, UnreadableSample
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Targets
 
-__all__ = ["ImageStream", "worker_count", "fits_in_memory", "max_images_in_memory"]
+__all__ = ["SampleStream", "worker_count", "fits_in_memory", "max_images_in_memory"]
 
 _SHARE_OF_MEMORY = 0.5
 """Fraction of the memory for images; the rest is for the model, its activations and other processes."""
@@ -42,7 +42,7 @@ def fits_in_memory(count: int, spec: InputSpec, memory_bytes: int) -> bool:
     return count <= max_images_in_memory(spec, memory_bytes)
 
 
-class ImageStream:
+class SampleStream:
     """Images of a split, decoded on every access exactly as by `kdedge.data.decoding`.
 
     Worker processes start with the first batch and persist over epochs, until the stream is closed or the program ends.
@@ -178,7 +178,7 @@ def _end_with(main: Any) -> None:
     os._exit(1)
 
 
-def _close(stream: Callable[[], ImageStream | None]) -> None:
+def _close(stream: Callable[[], SampleStream | None]) -> None:
     if (used := stream()) is not None:
         used.close()
 

@@ -36,8 +36,8 @@ class CalibrationImages:
     """Description of unreadable files, or None."""
 
 
-class ImageTarget(Protocol):
-    """Protocol of a model or file metadata with an image input."""
+class CalibrationTarget(Protocol):
+    """Protocol of a model or file metadata that selects calibration images."""
 
     @property
     def input(self) -> InputSpec:
@@ -53,7 +53,7 @@ class ImageTarget(Protocol):
 
 
 def calibration_images(
-    artifacts: Artifacts, trained: ImageTarget, data: str | None, progress: ProgressCallback
+    artifacts: Artifacts, trained: CalibrationTarget, data: str | None, progress: ProgressCallback
 ) -> CalibrationImages:
     """Select evenly spaced training images; validation images are never used.
 

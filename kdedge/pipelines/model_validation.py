@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge.data import DatasetIndex, DecodedImages, index_dataset
+from kdedge.data import DatasetIndex, DecodedSamples, index_dataset
 from kdedge.data.annotations import boxes_beside, object_masks
 from kdedge.data.dataset_index import Divider
 from kdedge.models.artifacts import Artifacts
@@ -245,7 +245,7 @@ def _is_training_data(collection: DatasetIndex, record: RunRecord | None) -> boo
     return bool(collection.source == record.data["source"] or collection.fingerprint == record.data["fingerprint"])
 
 
-def _held_out(collection: DatasetIndex, decoded: DecodedImages, files: ExportedFiles) -> Flags | None:
+def _held_out(collection: DatasetIndex, decoded: DecodedSamples, files: ExportedFiles) -> Flags | None:
     """Return a mask of images not used to fit the temperature, or None if none were used."""
     if not _is_training_data(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
         return None
@@ -256,7 +256,7 @@ def _held_out(collection: DatasetIndex, decoded: DecodedImages, files: ExportedF
 def _masks(
     boxes: Path | None,
     collection: DatasetIndex,
-    decoded: DecodedImages,
+    decoded: DecodedSamples,
     spec: InputSpec,
     notes: list[str],
     progress: ProgressCallback,

@@ -1,6 +1,6 @@
 """Validation images, limited to the available memory."""
 
-from kdedge.data import DatasetIndex, DecodedImages, decode
+from kdedge.data import DatasetIndex, DecodedSamples, decode
 from kdedge.data.streaming import max_images_in_memory
 from kdedge.training.compute_device import choose_device
 from kdedge_runtime.modalities import InputSpec
@@ -12,7 +12,7 @@ __all__ = ["read_validation_split"]
 
 def read_validation_split(
     collection: DatasetIndex, spec: InputSpec, progress: ProgressCallback
-) -> tuple[DecodedImages, str | None]:
+) -> tuple[DecodedSamples, str | None]:
     """Read the validation images, or an evenly spaced subset if they exceed half of the memory.
 
     Args:

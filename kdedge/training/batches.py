@@ -10,8 +10,8 @@ from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan, seed_of
 from kdedge.training.distributed import ProcessGroup
-from kdedge.training.image_store import ImageStore
 from kdedge.training.interruption import never_stop
+from kdedge.training.sample_store import SampleStore
 from kdedge.training.teachers.targets import TeacherTargets
 
 __all__ = ["Batch", "Batches"]
@@ -40,7 +40,7 @@ class Batches:
 
     def __init__(
         self,
-        images: ImageStore,
+        images: SampleStore,
         views: AugmentationPlan,
         teacher_targets: TeacherTargets,
         classes: int,

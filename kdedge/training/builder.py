@@ -17,10 +17,10 @@ from kdedge.training.batches import Batches
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.evaluator import Evaluator
-from kdedge.training.image_store import ImageStore
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import channels, pair_layers
 from kdedge.training.objective import Objective
+from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
 from kdedge.training.sync_batch_norm import synchronize_batch_norm
 from kdedge.training.teachers.targets import CachedTeacher, NoTeacher, OnlineTeacher, TeacherTargets, classes_to_keep
@@ -64,8 +64,8 @@ def build_student(
 def build_trainer_parts(
     student: InstrumentedModel,
     teacher: Teacher | None,
-    images: ImageStore,
-    val: ImageStore,
+    images: SampleStore,
+    val: SampleStore,
     objective: Objective,
     views: AugmentationPlan,
     group: ProcessGroup,
@@ -128,8 +128,8 @@ def open_teacher_cache(
     folder: Path,
     teachers: Sequence[LoadedTeacher],
     teacher: Teacher | None,
-    images: ImageStore,
-    val: ImageStore,
+    images: SampleStore,
+    val: SampleStore,
     objective: Objective,
     views: AugmentationPlan,
     compute: ComputeDevice,

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.distributed import ProcessGroup
-from kdedge.training.image_store import ImageStore
+from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.teacher import Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
@@ -35,7 +35,10 @@ class EvalOutputs:
 
 
 def evaluate(
-    forward: Callable[[Tensor, int | Tensor], ModelOutput], store: ImageStore, wanted: int | Tensor, group: ProcessGroup
+    forward: Callable[[Tensor, int | Tensor], ModelOutput],
+    store: SampleStore,
+    wanted: int | Tensor,
+    group: ProcessGroup,
 ) -> EvalOutputs:
     """Evaluate a model on images and gather the outputs of all processes.
 
@@ -92,7 +95,7 @@ class Evaluator:
     def __init__(
         self,
         train_step: TrainStep,
-        val: ImageStore,
+        val: SampleStore,
         teacher: Teacher | None,
         cache: TeacherCache | None,
         task: str = "classify",
@@ -136,7 +139,7 @@ class Evaluator:
         """Return the student's metrics on the validation images: `val_top1`, `val_loss` and so on."""
         return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_outputs).items()}
 
-    def test(self, store: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
+    def test(self, store: SampleStore, teacher: EvalOutputs | None) -> dict[str, float]:
         """Return the student's metrics on test images: `test_top1`, `test_loss` and so on.
 
         Args:
@@ -145,11 +148,11 @@ class Evaluator:
         """
         return {f"test_{name}": value for name, value in self._figures(store, teacher).items()}
 
-    def evaluate_teacher(self, store: ImageStore) -> EvalOutputs | None:
+    def evaluate_teacher(self, store: SampleStore) -> EvalOutputs | None:
         """Evaluate the teacher on images; None without a teacher."""
         return None if self._teacher is None else evaluate(self._teacher, store, 1, self._train_step.group)
 
-    def _figures(self, store: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
+    def _figures(self, store: SampleStore, teacher: EvalOutputs | None) -> dict[str, float]:
         classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)
         student = evaluate(self._train_step.predict, store, classes, self._train_step.group)
         return agreement_metrics(student, store.targets, teacher, self.task)

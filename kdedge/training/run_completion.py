@@ -5,9 +5,9 @@ from pathlib import Path
 
 from kdedge.data import Split
 from kdedge.models.run_folder import BEST, LAST, RunRecord, write_run
-from kdedge.training.image_store import evaluation_images
 from kdedge.training.interruption import stop_requests
 from kdedge.training.run_callback import RunCallback
+from kdedge.training.sample_store import load_evaluation_samples
 from kdedge.training.trainer import Trainer
 from kdedge_runtime.errors import DataError
 
@@ -59,7 +59,7 @@ def _test(
     Raises:
         DataError: None of the test images is readable.
     """
-    test_images, problems = evaluation_images(
+    test_images, problems = load_evaluation_samples(
         test,
         record.input,
         trainer.train_step.compute,

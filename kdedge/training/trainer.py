@@ -16,8 +16,8 @@ from kdedge.training.batches import Batches
 from kdedge.training.checkpoint import restore, save_checkpoint, save_weights
 from kdedge.training.epoch import TrainState, train_epoch
 from kdedge.training.evaluator import Evaluator
-from kdedge.training.image_store import ImageStore
 from kdedge.training.interruption import never_stop
+from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.files import atomic_write
@@ -88,7 +88,7 @@ class Trainer:
         seconds = round(sum(line["seconds"] for line in at.history), 1)
         return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
 
-    def test(self, weights: Mapping[str, Path], images: ImageStore) -> dict[str, dict[str, float]]:
+    def test(self, weights: Mapping[str, Path], images: SampleStore) -> dict[str, dict[str, float]]:
         """Evaluate saved weights on the test images; the teacher is evaluated once.
 
         Args:

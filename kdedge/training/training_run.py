@@ -31,13 +31,13 @@ from kdedge.training.builder import build_student, build_trainer_parts, open_tea
 from kdedge.training.compute_device import ComputeDevice, choose_device
 from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.evaluator import Evaluator
-from kdedge.training.image_store import ImageStore, training_images
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.objective import make_objective
 from kdedge.training.plan_summary import summarize_plan
 from kdedge.training.resolution import measure_config
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.run_completion import complete_run
+from kdedge.training.sample_store import SampleStore, load_training_samples
 from kdedge.training.teachers.teacher_loading import (
     as_teacher,
     init_source,
@@ -217,9 +217,9 @@ def continue_run(
 
 def _load_images(
     collection: DatasetIndex, spec_input: InputSpec, compute: ComputeDevice, group: ProcessGroup, callback: RunCallback
-) -> tuple[ImageStore, ImageStore]:
+) -> tuple[SampleStore, SampleStore]:
     """Load training and validation images, and warn about unreadable files."""
-    images, val, problems = training_images(collection, spec_input, compute, group, callback.on_progress)
+    images, val, problems = load_training_samples(collection, spec_input, compute, group, callback.on_progress)
     if problems:
         callback.on_warning(str(problems))
     return images, val

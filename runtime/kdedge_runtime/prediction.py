@@ -55,9 +55,9 @@ class Prediction:
         return self.ranking[0][1]
 
     @property
-    def picture(self) -> Pixels:
+    def image(self) -> Pixels:
         """Frame without its map, uint8 RGB."""
-        return self.frame.sample if self.input is None else self.input.picture(self.frame.sample)
+        return self.frame.sample if self.input is None else self.input.draw_sample(self.frame.sample)
 
     @property
     def score_text(self) -> str:

@@ -44,9 +44,9 @@ from kdedge.training.builder import build_trainer_parts  # noqa: E402
 from kdedge.training.compute_device import ComputeDevice, choose_device  # noqa: E402
 from kdedge.training.distributed import ProcessGroup  # noqa: E402
 from kdedge.training.epoch import TrainState, train_epoch  # noqa: E402
-from kdedge.training.image_store import DeviceImages, ImageStore, StreamedImages  # noqa: E402
 from kdedge.training.instrumented_model import InstrumentedModel  # noqa: E402
 from kdedge.training.objective import make_objective  # noqa: E402
+from kdedge.training.sample_store import DeviceSamples, SampleStore, StreamedSamples  # noqa: E402
 from kdedge.training.teachers.teacher import NetworkTeacher  # noqa: E402
 from kdedge.training.teachers.teacher_cache import TeacherCache  # noqa: E402
 from kdedge.training.trainer import Trainer  # noqa: E402
@@ -115,12 +115,12 @@ def measure(case: Case, compute: ComputeDevice, peak: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pictures = random_pictures(case)
-        images: ImageStore = DeviceImages(*pictures, compute.device)
+        images: SampleStore = DeviceSamples(*pictures, compute.device)
         if case.streamed:
             images = streamed(pictures, case, compute, folder)
         trainer = kdedge_trainer(case, teacher, student, images, compute, folder)
         ours = epochs_of(trainer, compute)
-        bare = bare_loop(case, teacher, bare_student, DeviceImages(*pictures, compute.device), compute)
+        bare = bare_loop(case, teacher, bare_student, DeviceSamples(*pictures, compute.device), compute)
         for _ in range(2):  # the first epochs compile, fill caches and select algorithms
             ours()
             bare()
@@ -151,20 +151,20 @@ def random_pictures(case: Case) -> tuple[Any, Any]:
     return pixels, rng.integers(0, case.classes, case.images)
 
 
-def streamed(pictures: tuple[Any, Any], case: Case, compute: ComputeDevice, folder: Path) -> ImageStore:
+def streamed(pictures: tuple[Any, Any], case: Case, compute: ComputeDevice, folder: Path) -> SampleStore:
     """Write the same images as JPEG files of a typical size, and stream them."""
     from PIL import Image
 
     from kdedge.data import FileSample, Split
-    from kdedge.data.streaming import ImageStream
+    from kdedge.data.streaming import SampleStream
 
     samples = []
     for index, pixels in enumerate(pictures[0]):
         path = folder / f"{index:06}.jpg"
         Image.fromarray(pixels).resize((case.size * 2, case.size * 2)).save(path, quality=90)
         samples.append(FileSample.below(folder, path))
-    return StreamedImages(
-        ImageStream(Split(tuple(samples), tuple(pictures[1].tolist())), spec_of(case)), compute.device
+    return StreamedSamples(
+        SampleStream(Split(tuple(samples), tuple(pictures[1].tolist())), spec_of(case)), compute.device
     )
 
 
@@ -173,7 +173,7 @@ def spec_of(case: Case) -> ImageInput:
 
 
 def kdedge_trainer(
-    case: Case, teacher: nn.Module, student: nn.Module, images: ImageStore, compute: ComputeDevice, folder: Path
+    case: Case, teacher: nn.Module, student: nn.Module, images: SampleStore, compute: ComputeDevice, folder: Path
 ) -> Trainer:
     config = ResolvedConfig(
         epochs=1000,
@@ -191,7 +191,7 @@ def kdedge_trainer(
         seed=0,
     )
     spec = spec_of(case)
-    val = DeviceImages(*random_pictures(replace(case, images=2)), compute.device)
+    val = DeviceSamples(*random_pictures(replace(case, images=2)), compute.device)
     augmenter = ImageAugmenter(config.augmentation, spec.height, spec.width)
     views = AugmentationPlan(augmenter, len(images), compute.device, seed=config.seed, kept=config.cached_views)
     parts = build_trainer_parts(
@@ -230,7 +230,7 @@ def epochs_of(trainer: Trainer, compute: ComputeDevice) -> Callable[[], float]:
 
 
 def bare_loop(
-    case: Case, teacher: nn.Module, student: nn.Module, data: DeviceImages, compute: ComputeDevice
+    case: Case, teacher: nn.Module, student: nn.Module, data: DeviceSamples, compute: ComputeDevice
 ) -> Callable[[], float]:
     """Return a typical manual KD loop: images on the device with crop and flip, teacher, student, SGD."""
     device = compute.device

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdedge.data import DecodedImages
+    from kdedge.data import DecodedSamples
     from kdedge_export.metrics.torch_predictions import Predictions
     from kdedge_runtime.modalities.image import ImageInput
 
@@ -204,7 +204,7 @@ def evaluate(
 @functools.cache
 def taught_by(
     teacher: str, weights: Path | None, data: Path, spec: "ImageInput"
-) -> tuple["DecodedImages", "Predictions"]:
+) -> tuple["DecodedSamples", "Predictions"]:
     """Decode the held-out images at a student's size and evaluate the teacher on them, once for all its students."""
     import torch
 

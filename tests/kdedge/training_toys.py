@@ -29,10 +29,10 @@ from kdedge.training.augmentation.image_augmenter import ImageAugmenter
 from kdedge.training.builder import build_trainer_parts
 from kdedge.training.compute_device import choose_device
 from kdedge.training.distributed import ProcessGroup
-from kdedge.training.image_store import DeviceImages
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.objective import make_objective
 from kdedge.training.run_callback import RunCallback
+from kdedge.training.sample_store import DeviceSamples
 from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge.training.trainer import Trainer
 from kdedge_export.scenes import LABELS, render_scene
@@ -169,7 +169,7 @@ def tiny_trainer(
     student = InstrumentedModel(build_model(ModelSpec(model, len(CLASSES)), SIDE), spec, compute)
     taught = None if teacher is None else NetworkTeacher(InstrumentedModel(teacher, spec, compute), compute)
     data = load(index_dataset(root), spec)
-    train, val = (DeviceImages(side.images, side.targets, compute.device) for side in (data.train, data.val))
+    train, val = (DeviceSamples(side.images, side.targets, compute.device) for side in (data.train, data.val))
     views = AugmentationPlan(
         ImageAugmenter(config.augmentation, spec.height, spec.width),
         len(train),

@@ -75,7 +75,7 @@ class SignalInput(InputSpec):
     def renderer(self, *, moving: bool, fps: float | None) -> "SignalRenderer":
         return SignalRenderer()
 
-    def picture(self, sample: Sample) -> Pixels:
+    def draw_sample(self, sample: Sample) -> Pixels:
         return draw(sample)
 
     @property

@@ -11,8 +11,8 @@ from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.cuda_graphs import CudaGraphRunner
 from kdedge.training.distributed import ProcessGroup
-from kdedge.training.image_store import ImageStore
 from kdedge.training.interruption import StopRequested
+from kdedge.training.sample_store import SampleStore
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
 from kdedge_runtime.util.progress import ProgressCallback
@@ -96,7 +96,7 @@ class CachedTeacher:
         self,
         teacher: Teacher,
         map_classes: int,
-        images: ImageStore,
+        images: SampleStore,
         views: AugmentationPlan,
         cache: TeacherCache,
         group: ProcessGroup,

@@ -87,7 +87,7 @@ class Verdict:
         """
         return cls(
             judgment=judgment,
-            frame_jpeg=encode_jpeg(prediction.picture, _JPEG_QUALITY),
+            frame_jpeg=encode_jpeg(prediction.image, _JPEG_QUALITY),
             saliency_map=prediction.saliency_map,
             label=prediction.label,
             probability=1.0 if prediction.share is None else prediction.share,

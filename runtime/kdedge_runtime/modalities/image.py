@@ -143,7 +143,7 @@ class ImageInput(InputSpec):
 
         return OverlayRenderer(self, moving=moving, fps=fps)
 
-    def picture(self, sample: Pixels) -> Pixels:
+    def draw_sample(self, sample: Pixels) -> Pixels:
         """Return the image itself."""
         return sample
 

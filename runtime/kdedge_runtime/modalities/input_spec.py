@@ -110,7 +110,7 @@ class InputSpec(ABC):
         """
 
     @abstractmethod
-    def picture(self, sample: Sample) -> "Pixels":
+    def draw_sample(self, sample: Sample) -> "Pixels":
         """Draw a raw sample without its map, uint8 RGB, for the live view and for feedback."""
 
     @property

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from kdedge.data import Split, decode, index_dataset
-from kdedge.data.streaming import ImageStream, fits_in_memory
+from kdedge.data.streaming import SampleStream, fits_in_memory
 from kdedge_runtime.errors import DataError, KdedgeError
 from kdedge_runtime.modalities.image import ImageInput
 
@@ -46,9 +46,9 @@ def split(photos: Path) -> Split:
 
 
 @pytest.fixture(scope="module")
-def stream(split: Split) -> Iterator[ImageStream]:
+def stream(split: Split) -> Iterator[SampleStream]:
     """Shared stream, so that its workers start once."""
-    stream = ImageStream(split, SPEC, workers=2)
+    stream = SampleStream(split, SPEC, workers=2)
     yield stream
     stream.close()
 
@@ -58,14 +58,14 @@ def shuffled(seed: int, size: int = 6) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, COUNT, size)]
 
 
-def test_stream_describes_the_split(stream: ImageStream, split: Split) -> None:
+def test_stream_describes_the_split(stream: SampleStream, split: Split) -> None:
     assert len(stream) == COUNT
     assert stream.names == tuple(sample.name for sample in split.samples)
     assert stream.targets.dtype == np.int64
     assert tuple(stream.targets.tolist()) == split.targets
 
 
-def test_pixels_equal_decode_in_the_requested_order(stream: ImageStream, split: Split) -> None:
+def test_pixels_equal_decode_in_the_requested_order(stream: SampleStream, split: Split) -> None:
     images = decode(split, SPEC).images
     for order in (shuffled(1), shuffled(2), [[3, 3, 0], [39], [0]], []):
         batches = list(stream.batches(order))
@@ -75,14 +75,14 @@ def test_pixels_equal_decode_in_the_requested_order(stream: ImageStream, split: 
             np.testing.assert_array_equal(batch.numpy(), images[indices])
 
 
-def test_aborted_epoch_does_not_affect_the_next(stream: ImageStream, split: Split) -> None:
+def test_aborted_epoch_does_not_affect_the_next(stream: SampleStream, split: Split) -> None:
     images = decode(split, SPEC).images
     next(stream.batches(shuffled(3)))
     for batch, indices in zip(stream.batches(shuffled(4)), shuffled(4), strict=True):
         np.testing.assert_array_equal(batch.numpy(), images[indices])
 
 
-def test_global_random_state_is_unchanged(stream: ImageStream) -> None:
+def test_global_random_state_is_unchanged(stream: SampleStream) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -92,7 +92,7 @@ def test_global_random_state_is_unchanged(stream: ImageStream) -> None:
 
 def test_workers_persist_until_the_stream_is_closed(split: Split) -> None:
     others = set(multiprocessing.active_children())
-    stream = ImageStream(split, SPEC, workers=2)
+    stream = SampleStream(split, SPEC, workers=2)
     list(stream.batches(shuffled(6)))
     workers = set(multiprocessing.active_children()) - others
     assert len(workers) == 2
@@ -110,7 +110,7 @@ def test_missing_or_damaged_file_is_a_single_sentence_error(tmp_path: Path) -> N
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (9, 9), (index, 0, 0)).save(path)
     train = index_dataset(tmp_path, val_fraction=0.01).train
-    stream = ImageStream(train, SPEC, workers=1)
+    stream = SampleStream(train, SPEC, workers=1)
     order = [[index] for index in range(len(train))]
     assert len(list(stream.batches(order))) == len(train)
     gone, damaged = (Path(str(train.samples[index])) for index in (1, 3))
@@ -138,7 +138,7 @@ def test_shards_can_be_streamed(tmp_path: Path) -> None:
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
     train = index_dataset(tmp_path).train
-    stream = ImageStream(train, SPEC, workers=1)
+    stream = SampleStream(train, SPEC, workers=1)
     (batch,) = stream.batches([range(len(train))])
     stream.close()
     assert [f"train.tar/{red}.png" for red in batch[:, 0, 0, 0].tolist()] == [s.name for s in train.samples]
@@ -146,7 +146,7 @@ def test_shards_can_be_streamed(tmp_path: Path) -> None:
 
 def test_killed_worker_is_a_single_sentence_error(split: Split) -> None:
     before = set(multiprocessing.active_children())
-    batches = ImageStream(split, SPEC, workers=1).batches([[0, 1]] * 500)
+    batches = SampleStream(split, SPEC, workers=1).batches([[0, 1]] * 500)
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - before
     assert worker.pid is not None
@@ -158,7 +158,7 @@ def test_killed_worker_is_a_single_sentence_error(split: Split) -> None:
 TRAINING = """
 import sys, threading, time
 from kdedge.data import index_dataset
-from kdedge.data.streaming import ImageStream
+from kdedge.data.streaming import SampleStream
 from kdedge_runtime.modalities.image import ImageInput
 
 def name_workers(stream):  # as soon as they are there: the signals come while some have hardly begun
@@ -167,7 +167,7 @@ def name_workers(stream):  # as soon as they are there: the signals come while s
     print(*[worker.pid for worker in stream._loader._iterator._workers], flush=True)
 
 def main():
-    stream = ImageStream(index_dataset(sys.argv[1]).test, ImageInput(16, 16, (0.5,) * 3, (0.5,) * 3), workers=2)
+    stream = SampleStream(index_dataset(sys.argv[1]).test, ImageInput(16, 16, (0.5,) * 3, (0.5,) * 3), workers=2)
     threading.Thread(target=name_workers, args=(stream,)).start()
     while True:
         for _ in stream.batches([[0, 1, 2]] * 100):

@@ -14,7 +14,7 @@ from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.evaluator import EvalOutputs, agreement_metrics, evaluate
-from kdedge.training.image_store import DeviceImages
+from kdedge.training.sample_store import DeviceSamples
 from kdedge_export.metrics.comparison import compare
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_export.tasks.classification import CLASSIFICATION
@@ -54,11 +54,11 @@ def test_constant_maps_have_no_metric() -> None:
     )
 
 
-def numbered(count: int) -> DeviceImages:
+def numbered(count: int) -> DeviceSamples:
     """Images of one pixel that encode their own index in two bytes."""
     pixels = np.zeros((count, 1, 1, 3), np.uint8)
     pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = np.arange(count) // 256, np.arange(count) % 256
-    return DeviceImages(pixels, np.zeros(count, np.int64), torch.device("cpu"))
+    return DeviceSamples(pixels, np.zeros(count, np.int64), torch.device("cpu"))
 
 
 def prediction_numbers(images: Tensor, wanted: int | Tensor) -> ModelOutput:
@@ -135,7 +135,7 @@ def test_maps_are_compared_for_each_images_class(scenes: Path) -> None:
     """The teacher's top classes differ between images."""
     trainer = tiny_trainer(scenes, tiny_config(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0}))
     images, student = trainer.evaluator.val, trainer.train_step.student.eval()
-    assert isinstance(images, DeviceImages)
+    assert isinstance(images, DeviceSamples)
     classes = torch.arange(len(images)) % len(CLASSES)
     with torch.no_grad():
         every = student(images.pixels, torch.arange(len(CLASSES)).expand(len(images), -1)).maps

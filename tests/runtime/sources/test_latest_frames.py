@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ class Camera:
     """Live source of `count` frames at intervals of `period_s` that then ends, fails or hangs."""
 
     name, live, expected, dropped, unreadable, reconnects = "test camera", True, None, 0, 0, 0
+    paths: tuple[Path, ...] = ()
 
     def __init__(self, count: int, period_s: float, end: str = "ends") -> None:
         self.fps = 1 / period_s

@@ -264,7 +264,7 @@ class _ViewHandler(RequestHandler):
         if serial is not None and prediction is None:
             self.send_text(HTTPStatus.GONE, _PASSED + "\n")
         elif prediction is not None:
-            self.send_body(HTTPStatus.OK, "image/jpeg", encode_jpeg(prediction.picture, _JPEG_QUALITY))
+            self.send_body(HTTPStatus.OK, "image/jpeg", encode_jpeg(prediction.image, _JPEG_QUALITY))
 
     def _serial(self, name: str, missing: int | None) -> int | None:
         """Return a serial number from the URL; None after sending an error if it is invalid."""

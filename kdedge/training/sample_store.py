@@ -1,4 +1,4 @@
-"""Image storage during training: in device memory, or streamed to it."""
+"""Storage of samples during training: in device memory, or streamed to it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -8,25 +8,25 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdedge.data import DatasetIndex, DecodedImages, Split, UnreadableFiles, decode, load, load_validation
+from kdedge.data import DatasetIndex, DecodedSamples, Split, UnreadableFiles, decode, load, load_validation
 from kdedge.data.dataset import readable_validation
 from kdedge.data.decoding import readable
 from kdedge.data.splits import lowest_ranked
-from kdedge.data.streaming import ImageStream, fits_in_memory, worker_count
+from kdedge.data.streaming import SampleStream, fits_in_memory, worker_count
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.distributed import ProcessGroup
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["ImageStore", "DeviceImages", "StreamedImages", "evaluation_images", "training_images"]
+__all__ = ["SampleStore", "DeviceSamples", "StreamedSamples", "load_evaluation_samples", "load_training_samples"]
 
 LEAST_VAL = 2000
-"""Minimum number of validation images to use, if available."""
+"""Minimum number of validation samples to use, if available."""
 
 
-class ImageStore(Protocol):
-    """Labeled images, served in batches."""
+class SampleStore(Protocol):
+    """Labeled samples, served in batches."""
 
     targets: Tensor
     """Class indices, int64 `[N]` on the device."""
@@ -35,17 +35,17 @@ class ImageStore(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Hash that identifies the images and their order."""
+        """Hash that identifies the samples and their order."""
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield each batch of indices int64 `[n]` as (indices, uint8 RGB `[n, H, W, 3]`) on the device."""
+        """Yield each batch of indices, int64 `[n]` as (indices, samples)."""
 
     def close(self) -> None:
         """Stop background workers."""
 
 
-class DeviceImages:
-    """Images held in device memory."""
+class DeviceSamples:
+    """Samples held in device memory."""
 
     def __init__(self, images: Pixels, targets: Targets, device: torch.device) -> None:
         self.pixels = torch.from_numpy(images).to(device)
@@ -56,22 +56,22 @@ class DeviceImages:
 
     @property
     def sha256(self) -> str:
-        """Hash of the pixels; see `ImageStore`."""
+        """Hash of the pixels; see `SampleStore`."""
         return hashlib.sha256(self.pixels.cpu().numpy().data).hexdigest()
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches; see `ImageStore`."""
+        """Yield batches; see `SampleStore`."""
         for index in order:
             yield index, self.pixels[index]
 
     def close(self) -> None:
-        """Do nothing; see `ImageStore`."""
+        """Do nothing; see `SampleStore`."""
 
 
-class StreamedImages:
-    """Images read from files by background workers during training."""
+class StreamedSamples:
+    """Samples read from files by background workers during training."""
 
-    def __init__(self, stream: ImageStream, device: torch.device) -> None:
+    def __init__(self, stream: SampleStream, device: torch.device) -> None:
         self._stream = stream
         self.targets = torch.from_numpy(stream.targets).to(device)
 
@@ -80,32 +80,32 @@ class StreamedImages:
 
     @property
     def sha256(self) -> str:
-        """Hash of names, file sizes, modification times and decoding settings; see `ImageStore`."""
+        """Hash of names, file sizes, modification times and decoding settings; see `SampleStore`."""
         return self._stream.sha256
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches; see `ImageStore`."""
+        """Yield batches; see `SampleStore`."""
         batches = self._stream.batches([index.tolist() for index in order])
         for index, images in zip(order, batches, strict=True):
             yield index, images.to(self.targets.device, non_blocking=True)
 
     def close(self) -> None:
-        """Stop background workers; see `ImageStore`."""
+        """Stop background workers; see `SampleStore`."""
         self._stream.close()
 
 
-def training_images(
+def load_training_samples(
     collection: DatasetIndex, spec: InputSpec, compute: ComputeDevice, group: ProcessGroup, progress: ProgressCallback
-) -> tuple[ImageStore, ImageStore, UnreadableFiles]:
-    """Load training and validation images into memory if they fit, otherwise stream them.
+) -> tuple[SampleStore, SampleStore, UnreadableFiles]:
+    """Load training and validation samples into memory if they fit, otherwise stream them.
 
     If the validation split is much larger than the training split, a part of each class is used, to limit its cost.
 
     Returns:
-        Training images, validation images, and a report of unreadable files.
+        Training samples, validation samples, and a report of unreadable files.
 
     Raises:
-        DataError: A class has no readable images, or the validation split has none.
+        DataError: A class has no readable samples, or the validation split has none.
     """
     per_class = max(1, max(LEAST_VAL, len(collection.train)) // max(1, len(collection.labels)))
     if len(collection.val) > per_class * len(collection.labels):
@@ -122,26 +122,26 @@ def training_images(
     return images, _on_device(val, compute), problems + val.problems
 
 
-def evaluation_images(
+def load_evaluation_samples(
     split: Split,
     spec: InputSpec,
     compute: ComputeDevice,
     group: ProcessGroup,
     progress: ProgressCallback,
     *,
-    beside: Sequence[ImageStore],
-) -> tuple[ImageStore, UnreadableFiles]:
-    """Load test images into memory if they fit, otherwise stream them.
+    beside: Sequence[SampleStore],
+) -> tuple[SampleStore, UnreadableFiles]:
+    """Load test samples into memory if they fit, otherwise stream them.
 
     Args:
-        split: images and their classes.
+        split: samples and their targets.
         spec: input of the model.
         compute: device with its memory limit.
         group: processes that test together.
-        progress: called after every image.
-        beside: image sets that may already be in memory.
+        progress: called after every sample.
+        beside: stores that may already be in memory.
     """
-    held = sum(len(images) for images in beside if isinstance(images, DeviceImages))
+    held = sum(len(images) for images in beside if isinstance(images, DeviceSamples))
     if not _all_fit(held + len(split), spec, compute, group):
         sound, problems = readable(split, progress=progress)  # a damaged file must not end a run after training
         return _streamed(sound, spec, compute), problems
@@ -150,14 +150,14 @@ def evaluation_images(
 
 
 def _all_fit(count: int, spec: InputSpec, compute: ComputeDevice, group: ProcessGroup) -> bool:
-    """Return whether the images fit in memory; all processes agree, as only in-memory loading drops damaged files."""
+    """Return whether the samples fit in memory; all processes agree, as only in-memory loading drops damaged files."""
     (fit,) = group.broadcast([float(fits_in_memory(count, spec, compute.memory_bytes))])
     return bool(fit)
 
 
-def _on_device(decoded: DecodedImages, compute: ComputeDevice) -> DeviceImages:
-    return DeviceImages(decoded.images, decoded.targets, compute.device)
+def _on_device(decoded: DecodedSamples, compute: ComputeDevice) -> DeviceSamples:
+    return DeviceSamples(decoded.images, decoded.targets, compute.device)
 
 
-def _streamed(split: Split, spec: InputSpec, compute: ComputeDevice) -> StreamedImages:
-    return StreamedImages(ImageStream(split, spec, workers=max(1, worker_count() // compute.sharers)), compute.device)
+def _streamed(split: Split, spec: InputSpec, compute: ComputeDevice) -> StreamedSamples:
+    return StreamedSamples(SampleStream(split, spec, workers=max(1, worker_count() // compute.sharers)), compute.device)

@@ -13,10 +13,10 @@ from training_toys import CLASSES, SIDE, Listener, metrics_of, write_scenes
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import index_dataset
 from kdedge.models.run_folder import LAST, METRICS
-from kdedge.training import image_store as module
+from kdedge.training import sample_store as module
 from kdedge.training.compute_device import ComputeDevice, choose_device
 from kdedge.training.distributed import ProcessGroup
-from kdedge.training.image_store import DeviceImages, StreamedImages, evaluation_images, training_images
+from kdedge.training.sample_store import DeviceSamples, StreamedSamples, load_evaluation_samples, load_training_samples
 from kdedge.training.training_run import start_run
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities.image import ImageInput
@@ -43,28 +43,34 @@ def test_images_that_fit_in_half_of_the_memory_are_kept(
     scenes: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, kept: set[str]
 ) -> None:
     monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * pictures * BYTES)
-    train, val, _ = training_images(index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)
-    assert {side for side, images in {"train": train, "val": val}.items() if isinstance(images, DeviceImages)} == kept
+    train, val, _ = load_training_samples(
+        index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress
+    )
+    assert {side for side, images in {"train": train, "val": val}.items() if isinstance(images, DeviceSamples)} == kept
     assert (len(train), len(val)) == (48, 18)
 
 
 def test_test_images_count_images_already_in_memory(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collection, compute = index_dataset(scenes), choose_device("cpu")
-    train, val, _ = training_images(collection, SPEC, compute, ProcessGroup(), no_progress)
-    for pictures, expected in ((84, DeviceImages), (83, StreamedImages)):
+    train, val, _ = load_training_samples(collection, SPEC, compute, ProcessGroup(), no_progress)
+    for pictures, expected in ((84, DeviceSamples), (83, StreamedSamples)):
         monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * pictures * BYTES)
         arguments = (collection.val, SPEC, compute, ProcessGroup(), no_progress)
-        test, problems = evaluation_images(*arguments, beside=(train, val))
+        test, problems = load_evaluation_samples(*arguments, beside=(train, val))
         assert isinstance(test, expected) and len(test) == 18 and not problems
 
 
 @pytest.mark.usefixtures("nothing_fits")
 def test_streamed_batches_equal_in_memory_batches(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both_streamed = training_images(index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[:2]
+    both_streamed = load_training_samples(
+        index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress
+    )[:2]
     monkeypatch.undo()
-    both_kept = training_images(index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[:2]
+    both_kept = load_training_samples(index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[
+        :2
+    ]
     for streamed, kept in zip(both_streamed, both_kept, strict=True):
-        assert isinstance(streamed, StreamedImages) and isinstance(kept, DeviceImages)
+        assert isinstance(streamed, StreamedSamples) and isinstance(kept, DeviceSamples)
         assert torch.equal(streamed.targets, kept.targets)
         order = torch.split(torch.randperm(len(kept), generator=torch.Generator().manual_seed(0)), 7)
         for ours, theirs in zip(streamed.batches(order), kept.batches(order), strict=True):
@@ -76,7 +82,7 @@ def test_streamed_batches_equal_in_memory_batches(scenes: Path, monkeypatch: pyt
 def test_hash_depends_on_the_resizing_rule(scenes: Path) -> None:
     specs = [SPEC, replace(SPEC, height=16, width=16), replace(SPEC, crop_fraction=0.875)]
     found = [
-        training_images(index_dataset(scenes), spec, choose_device("cpu"), ProcessGroup(), no_progress)[0]
+        load_training_samples(index_dataset(scenes), spec, choose_device("cpu"), ProcessGroup(), no_progress)[0]
         for spec in specs
     ]
     assert len({images.sha256 for images in found}) == 3
@@ -140,7 +146,7 @@ def test_large_validation_splits_are_subsampled(tmp_path: Path, monkeypatch: pyt
     data = write_scenes(tmp_path / "data", train=4, val=9)
 
     def validated() -> list[int]:
-        val = training_images(index_dataset(data), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[1]
+        val = load_training_samples(index_dataset(data), SPEC, choose_device("cpu"), ProcessGroup(), no_progress)[1]
         return val.targets.bincount().tolist()
 
     assert validated() == [9] * len(CLASSES), "few enough to use all"
