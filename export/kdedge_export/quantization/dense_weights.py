@@ -71,7 +71,9 @@ def _weight(node: ir.Node) -> NDArray[np.float32] | None:
 
 
 def _bias(node: ir.Node, outputs: int) -> NDArray[np.float32] | None:
-    return constant_input(node, 2) if has_input(node, 2) else np.zeros(outputs, np.float32)
+    if not has_input(node, 2):
+        return np.zeros(outputs, np.float32)
+    return constant_input(node, 2)
 
 
 def _is_row(node: ir.Node, weight: ir.Value) -> bool:

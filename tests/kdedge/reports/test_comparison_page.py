@@ -106,7 +106,7 @@ class TestPage:
         page = render_page(comparison(tmp_path, settings | {"teacher": {}}))
         curves = [attributes for tag, attributes in Reader(page).tags if (attributes.get("class")) == "curve"]
         drawn = [int(attributes["data-run"] or -1) for attributes in curves]
-        assert [drawn.count(number) for number in range(13)] == [4] * 12 + [1]
+        assert [drawn.count(number) for number in range(13)] == [4] * 12 + [2]
         lines = re.findall(r'<g class="curve" data-run="(\d+)">.*?<path [^>]*style="([^"]*)"', page, re.DOTALL)
         assert len(lines) == len(curves)
         assert len({style for _, style in lines}) == 13, "no two runs have the same style"
