@@ -5,16 +5,22 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from toy_export import SIGNAL
 from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
 
 import kdedge
+from kdedge.models.run_folder import BEST
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.training.compute_device import ComputeDevice
+from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.explainers import make_explainer
@@ -73,7 +79,7 @@ def student(teacher: Run, data: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def files(student: Run) -> Path:
-    kdedge.export(student, precisions=["int8"])
+    kdedge.export(student, precisions=["fp16", "int8"])
     return student.folder
 
 
@@ -88,6 +94,31 @@ def test_student_is_distilled_with_maps(student: Run) -> None:
     assert student.record.result is not None
     best = student.record.result["best"]
     assert best["val_labels"] > 0.85 and best["val_agreement"] > 0.85 and best["val_map_pearson"] > 0.5
+
+
+class _Interrupt(RunCallback):
+    """Callback that interrupts training after an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch(self, metrics: dict[str, float]) -> None:
+        if metrics["epoch"] == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("seams")
+def test_streamed_run_that_is_resumed_equals_an_uninterrupted_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"epochs": 3, "device": "cpu", "seed": 1}
+    kept = kdedge.train(data, "signal:narrow", output=tmp_path / "kept", **options)
+    monkeypatch.setattr(ComputeDevice, "memory_bytes", 0)
+    with pytest.raises(KeyboardInterrupt):
+        kdedge.train(data, "signal:narrow", output=tmp_path / "streamed", callback=_Interrupt(2), **options)
+    streamed = kdedge.train(data, "signal:narrow", output=tmp_path / "streamed", resume=True, **options)
+    ours, theirs = (load_file(run.folder / BEST) for run in (streamed, kept))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_file_predicts_labels_and_explains_them(files: Path, data: Path) -> None:
@@ -111,10 +142,11 @@ def test_spike_is_explained_at_its_time(files: Path) -> None:
 def test_validation_compares_all_files(files: Path) -> None:
     validation = kdedge.validate(files)
     report = json.loads(validation.document.read_text(encoding="utf-8"))
-    assert set(report["models"]) == {"teacher", "student", "fp32", "int8"}
+    assert set(report["models"]) == {"teacher", "student", "fp32", "fp16", "int8"}
     failed = [check.key for check in validation.report.checks if check.outcome == "failed"]
     assert not failed
     assert validation.report.comparisons["fp32"].agreement == 1.0
+    assert validation.report.comparisons["fp16"].agreement == 1.0
     assert validation.report.comparisons["int8"].agreement > 0.95
     assert {row.disturbance for row in validation.report.robustness.rows} == set(SIGNAL.corruptions)  # type: ignore[union-attr]
     assert validation.report.classes == () and validation.report.calibration == {}
@@ -129,12 +161,13 @@ def test_changed_weights_fail_validation(files: Path, tmp_path: Path) -> None:
     weights.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(0.9), weights.name))
     onnx.save(graph, run / "model.onnx")
     (run / "model.int8.onnx").unlink()
+    (run / "model.fp16.onnx").unlink()
     report = kdedge.validate(run, quick=True).report
     assert "fp32_logits_error" in {check.key for check in report.checks if check.outcome == "failed"}
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
-def test_device_runs_both_files(files: Path, data: Path, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.onnx", "model.fp16.onnx", "model.int8.onnx"])
+def test_device_runs_all_files(files: Path, data: Path, name: str, tmp_path: Path) -> None:
     lines = tmp_path / "predictions.jsonl"
     overlays = tmp_path / "overlays"
     options = ["--source", str(data / "val"), "--jsonl", str(lines), "-o", str(overlays)]
