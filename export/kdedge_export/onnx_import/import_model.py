@@ -25,7 +25,7 @@ from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_export.onnx_import.output_check import check_other_size, check_same_outputs
 from kdedge_export.onnx_import.preprocessing import Geometry, PixelInput, add_logits, image_input, prepend_preprocessing
 from kdedge_export.onnx_import.saliency_nodes import SaliencyNodes, add_saliency_nodes, explained_logits
-from kdedge_export.onnx_import.usage_checks import OUTPUTS, check_input_fits, check_options_used, has_map
+from kdedge_export.onnx_import.usage_checks import OUTPUTS, check_batch, check_input_fits, check_options_used, has_map
 from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.drawing.heatmap import MapDisplay
@@ -181,7 +181,9 @@ def _with_logits(
         if logits is None:
             raise ModelFileError(f"{name} has a map that kdedge did not write. Explain the file it was made from.")
         return model, logits
-    feed = make_example_feed(find_image_input(view, name), side_px)
+    port = find_image_input(view, name)
+    check_batch(port, name)
+    feed = make_example_feed(port, side_px)
     return with_two_classes(model, find_logits(view, feed, name, head))
 
 

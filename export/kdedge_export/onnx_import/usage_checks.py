@@ -4,10 +4,12 @@ from pathlib import Path
 
 import onnx
 
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.onnx_graph.graph_input import GraphInput
 from kdedge_export.onnx_import.preprocessing import Geometry, PixelInput
 from kdedge_runtime.errors import ModelFileError, UsageError
 
-__all__ = ["OUTPUTS", "has_map", "check_input_fits", "check_options_used"]
+__all__ = ["OUTPUTS", "has_map", "check_batch", "check_input_fits", "check_options_used"]
 
 OUTPUTS = "kdedge.outputs"
 """Key of `metadata_props` that describes the map; the only one in files without preprocessing."""
@@ -37,6 +39,20 @@ def check_options_used(
         raise UsageError(
             f"{source} already has a map and would be copied unchanged. Omit {useless}, or specify the preprocessing "
             "too: --mean, --std."
+        )
+
+
+def check_batch(port: GraphInput, name: str) -> None:
+    """Reject a graph whose input has a fixed batch of several images.
+
+    Raises:
+        HeadNotSupported: the batch is fixed, and larger than 1.
+    """
+    batch = port.shape[0]
+    if batch is not None and batch > 1:
+        raise HeadNotSupported(
+            f"{name} takes a fixed batch of {batch} images. Expected a batch of 1, or a dynamic one. Export the model "
+            "again with such a batch, as torch.onnx.export does for an example of one image."
         )
 
 

@@ -92,6 +92,12 @@ class TestHiResCam:
         done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
         assert_explains(done, model, model.get_submodule("features"), count=1)
 
+    def test_fixed_batch_of_several_images_is_rejected(self, tmp_path: Path) -> None:
+        path = to_onnx(randomised(FlattensItsMap()), tmp_path / "theirs.onnx", batch=4)
+        with pytest.raises(HeadNotSupported, match="batch of 4 images"):
+            add_saliency(path, tmp_path / "ours.onnx")
+        assert not (tmp_path / "ours.onnx").exists()
+
     def test_another_target_tensor_can_be_named(self, tmp_path: Path) -> None:
         model = randomised(NETS["linear"]())
         path = to_onnx(model, tmp_path / "theirs.onnx")
