@@ -1,7 +1,7 @@
 """Datasets in any storage, loaded as arrays.
 
 ```
-index_dataset   classes and splits of a dataset, before samples are read     DatasetIndex of Samples
+index_dataset   classes and splits of a dataset, before samples are read     DatasetIndex of StoredSamples
 load            all samples in memory, if they fit                           Dataset
 SampleStream    batches in any order from worker processes otherwise         Iterator[Tensor]
 ```
@@ -11,7 +11,7 @@ from kdedge.data.dataset import Dataset, load, load_validation, typical_size
 from kdedge.data.dataset_index import DatasetIndex, subset
 from kdedge.data.decoding import DecodedSamples, decode
 from kdedge.data.readers.reader_choice import index_dataset
-from kdedge.data.samples import FileSample, Sample
+from kdedge.data.samples import FileSample, StoredSample
 from kdedge.data.splits import UNLABELED, Split
 from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 
@@ -22,7 +22,7 @@ __all__ = [
     "DecodedSamples",
     "FileSample",
     "UnreadableFiles",
-    "Sample",
+    "StoredSample",
     "SkippedFile",
     "Split",
     "decode",

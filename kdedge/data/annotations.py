@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kdedge.data.samples import ImageSample, Sample
+from kdedge.data.samples import ImageSample, StoredSample
 from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
@@ -72,7 +72,7 @@ def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]
 
 
 def object_masks(
-    where: Path, samples: Sequence[Sample], spec: InputSpec, progress: ProgressCallback = no_progress
+    where: Path, samples: Sequence[StoredSample], spec: InputSpec, progress: ProgressCallback = no_progress
 ) -> list[Mask | None]:
     """Return the object mask of each image at the model's input size, bool `[H, W]`, or None if unknown.
 
@@ -106,7 +106,9 @@ def object_masks(
     return masks
 
 
-def _boxed(boxes: list[tuple[float, float, float, float]] | None, sample: Sample, spec: ImageInput) -> Mask | None:
+def _boxed(
+    boxes: list[tuple[float, float, float, float]] | None, sample: StoredSample, spec: ImageInput
+) -> Mask | None:
     if boxes is None:
         return None
     assert isinstance(sample, ImageSample)
@@ -116,7 +118,7 @@ def _boxed(boxes: list[tuple[float, float, float, float]] | None, sample: Sample
     return np.asarray(box_mask(seen, spec.height, spec.width).any(axis=0))
 
 
-def _painted(folder: Path, sample: Sample, spec: ImageInput) -> Mask | None:
+def _painted(folder: Path, sample: StoredSample, spec: ImageInput) -> Mask | None:
     image = folder / sample.name
     named = (image.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)
     path = next((path for path in named if path.is_file()), None)

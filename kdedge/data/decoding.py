@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge.data.samples import Sample
+from kdedge.data.samples import StoredSample
 from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 from kdedge_runtime.errors import UnreadableSample
@@ -26,7 +26,7 @@ class DecodedSamples:
     """Images, uint8 RGB `[N, H, W, 3]` at the model's input size."""
     targets: Targets
     """Class indices `[N]`; -1 for an unknown class."""
-    samples: tuple[Sample, ...]
+    samples: tuple[StoredSample, ...]
     problems: UnreadableFiles
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Sample of a dataset, independent of its storage."""
+"""Samples of a dataset, independent of its storage."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,25 +6,25 @@ from pathlib import Path
 
 from PIL import Image
 
-from kdedge_runtime.modalities import Sample as Array
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import decode_image, open_image
 
-__all__ = ["FileSample", "ImageSample", "LoadedSample", "Sample", "file_stamp"]
+__all__ = ["FileSample", "ImageSample", "LoadedSample", "StoredSample", "file_stamp"]
 
 
 @dataclass(frozen=True)
 class LoadedSample:
     """Raw sample in memory."""
 
-    values: Array
+    values: Sample
     """Raw sample, as `InputSpec.preprocess` takes it; images are uint8 RGB `[H, W, 3]`."""
     is_gray: bool = False
     """True for an image with a single gray channel, which reports count."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample(ABC):
+class StoredSample(ABC):
     """Sample that can be read repeatedly, from any thread or process."""
 
     name: str
@@ -47,7 +47,7 @@ class Sample(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSample(Sample):
+class ImageSample(StoredSample):
     """Image that can be opened repeatedly."""
 
     @abstractmethod
@@ -59,7 +59,7 @@ class ImageSample(Sample):
         """
 
     def read(self) -> LoadedSample:
-        """Decode the image; see `Sample.read`."""
+        """Decode the image; see `StoredSample.read`."""
         with self.open() as opened:
             decoded = decode_image(opened, str(self))
         return LoadedSample(decoded.pixels, decoded.is_gray)
@@ -84,7 +84,7 @@ class FileSample(ImageSample):
         return open_image(self.path)
 
     def stamp(self) -> str:
-        """Return size and modification time; see `Sample.stamp`."""
+        """Return size and modification time; see `StoredSample.stamp`."""
         return file_stamp(self.path)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge.data.samples import Sample
+from kdedge.data.samples import StoredSample
 from kdedge_runtime.util.arrays import Targets
 
 __all__ = ["UNLABELED", "Split", "hashed_halves", "lowest_ranked"]
@@ -19,7 +19,7 @@ UNLABELED = -1
 class Split:
     """Images with their classes."""
 
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[StoredSample, ...] = ()
     targets: tuple[int, ...] | tuple[float, ...] = ()
     """Ground truth as the task of the dataset encodes it: for classification class indices, or `UNLABELED`."""
 
@@ -36,7 +36,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def pairs(self) -> Iterator[tuple[Sample, float]]:
+    def pairs(self) -> Iterator[tuple[StoredSample, float]]:
         """Iterate over pairs of image and class."""
         return zip(self.samples, self.targets, strict=True)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kdedge.data.samples import Sample
+from kdedge.data.samples import StoredSample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, KdedgeError, UnreadableSample
 from kdedge_runtime.modalities import InputSpec
@@ -143,7 +143,7 @@ class _Order:
         self.split = split
         self.batches: Sequence[Sequence[int]] = ()
 
-    def __iter__(self) -> Iterator[list[Sample]]:
+    def __iter__(self) -> Iterator[list[StoredSample]]:
         for batch in self.batches:
             yield [self.split.samples[index] for index in batch]
 
@@ -154,7 +154,7 @@ class _Decoder(Dataset[Tensor | str]):
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
 
-    def __getitem__(self, samples: Sequence[Sample]) -> Tensor | str:
+    def __getitem__(self, samples: Sequence[StoredSample]) -> Tensor | str:
         """Return a batch, or an error message: for an exception torch would print the worker's traceback."""
         images = np.empty((len(samples), *self.spec.shape), self.spec.dtype)
         for row, sample in enumerate(samples):

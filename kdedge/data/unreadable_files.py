@@ -14,7 +14,7 @@ class SkippedFile(NamedTuple):
     """Skipped file with the reason."""
 
     name: str
-    """Name as in `Sample.name`."""
+    """Name as in `StoredSample.name`."""
     reason: str
     """Reason in a few words, such as `UnreadableSample.fault`."""
 

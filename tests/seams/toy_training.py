@@ -16,7 +16,7 @@ from kdedge.config.loss_spec import LossSpec
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, Split
 from kdedge.data.dataset_index import fingerprint_of
-from kdedge.data.samples import LoadedSample, Sample, file_stamp
+from kdedge.data.samples import LoadedSample, StoredSample, file_stamp
 from kdedge.losses import LossTerm
 from kdedge.losses.loss_inputs import LossInputs
 from kdedge.modalities import TrainingModality
@@ -27,7 +27,7 @@ from kdedge_runtime.errors import UnreadableSample
 
 
 @dataclass(frozen=True, slots=True)
-class SignalSample(Sample):
+class SignalSample(StoredSample):
     """Signal in a `.npy` file."""
 
     path: str

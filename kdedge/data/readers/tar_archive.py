@@ -41,7 +41,7 @@ class TarSample(ImageSample):
         return open_image(str(self), content)
 
     def stamp(self) -> str:
-        """Return the stamp of the tar file with offset and size; see `Sample.stamp`."""
+        """Return the stamp of the tar file with offset and size; see `StoredSample.stamp`."""
         return f"{file_stamp(self.tar)} {self.offset} {self.size_bytes}"
 
 

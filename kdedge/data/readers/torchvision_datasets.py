@@ -68,7 +68,7 @@ class TorchvisionSample(ImageSample):
         return image
 
     def stamp(self) -> str:
-        """Return an empty stamp, since published data does not change; see `Sample.stamp`."""
+        """Return an empty stamp, since published data does not change; see `StoredSample.stamp`."""
         return ""
 
 
