@@ -49,7 +49,7 @@ class ResolvedConfig:
         return cls(**record | {"augmentation": augmentation, "measured": measured})
 
 
-def requested_recipe(request: TrainConfig, images: int, classes: int, task: str = "classify") -> Recipe:
+def requested_recipe(request: TrainConfig, images: int, classes: int, task: str) -> Recipe:
     """Read the recipe of a run, and override it with the options of the request.
 
     Args:

@@ -47,7 +47,7 @@ class Batches:
         group: ProcessGroup,
         *,
         batch_size: int,
-        task: str = "classify",
+        task: str,
     ) -> None:
         """Initialize the batches.
 

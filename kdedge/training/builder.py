@@ -76,7 +76,7 @@ def build_trainer_parts(
     temperature: float,
     weight_decay: float,
     layers: dict[str, str],
-    task: str = "classify",
+    task: str,
     cache: TeacherCache | None = None,
     progress: ProgressCallback = no_progress,
 ) -> tuple[TrainStep, Batches, Evaluator]:

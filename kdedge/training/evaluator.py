@@ -64,7 +64,7 @@ def evaluate(
 
 
 def agreement_metrics(
-    student: EvalOutputs, targets: Tensor, teacher: EvalOutputs | None, task: str = "classify"
+    student: EvalOutputs, targets: Tensor, teacher: EvalOutputs | None, task: str
 ) -> dict[str, float]:
     """Compute the metrics of the task, and with a teacher `agreement` and `map_pearson`.
 
@@ -98,7 +98,7 @@ class Evaluator:
         val: SampleStore,
         teacher: Teacher | None,
         cache: TeacherCache | None,
-        task: str = "classify",
+        task: str,
     ) -> None:
         """Initialize the evaluator.
 

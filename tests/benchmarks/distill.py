@@ -204,6 +204,7 @@ def kdedge_trainer(
         ProcessGroup(),
         compute,
         classes=case.classes,
+        task="classify",
         batch_size=config.batch_size,
         temperature=config.temperature,
         weight_decay=config.weight_decay,

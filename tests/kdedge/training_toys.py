@@ -187,6 +187,7 @@ def tiny_trainer(
         ProcessGroup(),
         compute,
         classes=len(CLASSES),
+        task="classify",
         batch_size=config.batch_size,
         temperature=config.temperature,
         weight_decay=config.weight_decay,

@@ -27,6 +27,7 @@ EXPLANATION = Explanation(
 def test_prediction_contains_ranking_map_and_age(model: Model) -> None:
     prediction = decode_prediction(model, FRAME, EXPLANATION, clock=lambda: 100.5)
     assert prediction.frame is FRAME
+    assert (prediction.task, prediction.input) == (model.metadata.task, model.metadata.input)
     assert prediction.ranking == (("blue", 0.625), ("red", 0.25), ("green", 0.125))
     assert (prediction.label, prediction.score, prediction.explained) == ("blue", 0.625, "green")
     np.testing.assert_array_equal(prediction.saliency_map, MAP[0])

@@ -113,6 +113,7 @@ class _Layer:
     def quantize(self) -> None:
         readers = [reader for reader in self.node.inputs[1].consumers() if reader is not self.node]
         self.stored = self._constant("quantized", self.bytes)
+        self.scales = self._constant("scale", self.scale)
         self._product()
         for reader in readers:
             if reader.op_type == "Gather":
@@ -127,7 +128,6 @@ class _Layer:
         node, name, graph = self.node, self.node.outputs[0].name, self.graph
         step = initializer(graph, f"{name}_input_scale", np.array(self.step))
         zero = initializer(graph, f"{name}_input_zero_point", np.array(self.zero, self.kind))
-        scale = self._constant("scale", self.scale)
         # onnxruntime selects its integer kernel only if zero points are present, even if they are 0.
         none = self._constant("zero_point", np.zeros(len(self.bytes), np.int8))
         none32 = initializer(graph, f"{name}_bias_zero_point", np.zeros(len(self.bytes), np.int32))
@@ -137,7 +137,7 @@ class _Layer:
         parts = _Nodes(node)
         x = parts.add("QuantizeLinear", f"{name}_input_quantized", node.inputs[0], step, zero)
         x = parts.add("DequantizeLinear", f"{name}_input", x, step, zero)
-        weight = parts.add("DequantizeLinear", f"{self.name}_dequantized", self.stored, scale, none, axis=0)
+        weight = parts.add("DequantizeLinear", f"{self.name}_dequantized", self.stored, self.scales, none, axis=0)
         bias = parts.add("DequantizeLinear", f"{name}_bias_dequantized", bias, bias_scale, none32, axis=0)
         parts.replace("Gemm", x, weight, bias, transB=1)
 
@@ -157,7 +157,7 @@ class _Layer:
         one = initializer(graph, f"{name}_one", np.array(1, np.float32))
         tiny = initializer(graph, f"{name}_tiny", np.array(np.finfo(np.float32).tiny, np.float32))
         last = initializer(graph, f"{name}_last_axis", np.array([-1]))
-        scaled = parts.add("Mul", f"{name}_scaled", product.inputs[0], self._constant("scale", self.scale))
+        scaled = parts.add("Mul", f"{name}_scaled", product.inputs[0], self.scales)
         reach = parts.add("Abs", f"{name}_magnitude", scaled)
         reach = parts.add("ReduceMax", f"{name}_reach", reach, last, keepdims=1)
         reach = parts.add("Max", f"{name}_range", reach, tiny)

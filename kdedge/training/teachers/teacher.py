@@ -84,7 +84,7 @@ class TeacherEnsemble:
     Each map is first divided by its L2 norm, since models differ in activation magnitude.
     """
 
-    def __init__(self, teachers: Sequence[Teacher], task: str = "classify") -> None:
+    def __init__(self, teachers: Sequence[Teacher], task: str) -> None:
         self._teachers, self._task = teachers, TRAINING_TASKS[task]
         self.unexplained = next((teacher.unexplained for teacher in teachers if teacher.unexplained), None)
         if self.unexplained is None and any(teacher.most_maps is not None for teacher in teachers):

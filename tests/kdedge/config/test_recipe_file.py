@@ -172,7 +172,7 @@ class TestRecipeFile:
 class TestResolution:
     def test_defaults_are_filled_in(self) -> None:
         request = TrainConfig("photos", "resnet18")
-        recipe = requested_recipe(request, 500, 10)
+        recipe = requested_recipe(request, 500, 10, "classify")
         assert (recipe.name, recipe.loss) == ("labels", LossSpec({"ce": 1.0}))
         assert resolve_batch_size(recipe, 500) == 32
         assert resolved(request, recipe, batch_size=32).learning_rate == 0.1 * 32 / 128
@@ -181,12 +181,15 @@ class TestResolution:
         ("per_class", "name"), [(1, "few-images"), (FEW_IMAGES - 1, "few-images"), (FEW_IMAGES, "default")]
     )
     def test_recipe_depends_on_images_per_class(self, per_class: int, name: str) -> None:
-        assert requested_recipe(TrainConfig("photos", "resnet18", teacher=("t",)), 10 * per_class, 10).name == name
+        assert (
+            requested_recipe(TrainConfig("photos", "resnet18", teacher=("t",)), 10 * per_class, 10, "classify").name
+            == name
+        )
 
     def test_values_of_the_recipe_are_used(self, recipe: Path) -> None:
         recipe.write_text("epochs = 9\nbatch_size = 16\nlearning_rate = 1\ntemperature = 7\n[loss]\nce = 1\n")
         request = TrainConfig("photos", "resnet18", teacher=("t",), recipe=str(recipe))
-        given = requested_recipe(request, 500, 10)
+        given = requested_recipe(request, 500, 10, "classify")
         assert (given.epochs, resolve_batch_size(given, 500)) == (9, 16)
         assert (given.temperature, given.loss) == (7.0, LossSpec({"ce": 1.0}))
         assert resolved(request, given).learning_rate == 1.0
@@ -205,7 +208,7 @@ class TestResolution:
             temperature=2.0,
             flip=False,
         )
-        given = requested_recipe(request, 500, 10)
+        given = requested_recipe(request, 500, 10, "classify")
         assert (given.epochs, resolve_batch_size(given, 500)) == (3, 8)
         assert (given.temperature, given.loss) == (2.0, LossSpec({"kd": 1.0}))
         assert not given.augmentation.flip
@@ -213,16 +216,19 @@ class TestResolution:
 
     def test_pretrained_weights_use_a_tenth_of_the_rate(self) -> None:
         random, trained = TrainConfig("photos", "resnet18"), TrainConfig("photos", "resnet18", weights="w.pth")
-        rates = [resolved(request, requested_recipe(request, 500, 3)).learning_rate for request in (random, trained)]
+        rates = [
+            resolved(request, requested_recipe(request, 500, 3, "classify")).learning_rate
+            for request in (random, trained)
+        ]
         assert rates[1] == pytest.approx(rates[0] / 10)
 
     def test_batch_size_is_at_most_the_dataset(self) -> None:
-        recipe = requested_recipe(TrainConfig("photos", "resnet18", batch_size=64), 10, 3)
+        recipe = requested_recipe(TrainConfig("photos", "resnet18", batch_size=64), 10, 3, "classify")
         assert resolve_batch_size(recipe, 10) == 10
 
     def test_empty_loss_is_rejected(self) -> None:
         with pytest.raises(UsageError, match="Unknown loss term"):
-            requested_recipe(TrainConfig("photos", "resnet18", loss=""), 10, 3)
+            requested_recipe(TrainConfig("photos", "resnet18", loss=""), 10, 3, "classify")
 
     def test_resolved_settings_combine_request_recipe_and_measurements(self, recipe: Path) -> None:
         recipe.write_text(
@@ -231,7 +237,7 @@ class TestResolution:
         )
         request = TrainConfig("p", "m", teacher=("t",), recipe=str(recipe), cache_teacher=2, seed=7, lr=0.5)
         weights = {"kd": 0.9, "at": 810.0, "mapall": 20.0}
-        given = requested_recipe(request, 500, 10)
+        given = requested_recipe(request, 500, 10, "classify")
         assert resolve_config(request, given, batch_size=8, weights=weights, epochs=3) == ResolvedConfig(
             epochs=3,
             batch_size=8,

@@ -92,7 +92,9 @@ def test_parts_of_all_processes_form_the_batches_of_one(scenes: Path, augmentati
 
     def batches(rank: int, size: int) -> list[Batch]:
         group = ProcessGroup(rank, size)
-        return list(Batches(images, views, NoTeacher(), len(CLASSES), group, batch_size=12).of(1, start=1))
+        return list(
+            Batches(images, views, NoTeacher(), len(CLASSES), group, batch_size=12, task="classify").of(1, start=1)
+        )
 
     for whole, *parts in zip(batches(0, 1), *(batches(rank, 3) for rank in range(3)), strict=True):
         assert len(whole.images) == 12

@@ -38,7 +38,7 @@ def test_metrics_equal_the_report(side: int) -> None:
     assert student.maps is not None and teacher.maps is not None
     student.maps[:3] = teacher.maps[:3].mean(dim=(1, 2), keepdim=True)  # different maps
     student.maps[3], teacher.maps[3] = 1000.1, 0.7  # constant maps in both
-    found = agreement_metrics(student, TARGETS, teacher)
+    found = agreement_metrics(student, TARGETS, teacher, "classify")
     expected = compare(as_report(teacher), as_report(student), TARGETS.numpy(), CLASSIFICATION)
     assert expected.maps is not None
     assert found["map_pearson"] == pytest.approx(expected.maps.pearson_mean, abs=1e-6)
@@ -50,7 +50,7 @@ def test_constant_maps_have_no_metric() -> None:
     student, teacher = outputs(0, 7), outputs(1, 7)
     flat = torch.ones(12, 7, 7)
     assert "map_pearson" not in agreement_metrics(
-        EvalOutputs(student.logits, flat), TARGETS, EvalOutputs(teacher.logits, flat)
+        EvalOutputs(student.logits, flat), TARGETS, EvalOutputs(teacher.logits, flat), "classify"
     )
 
 
@@ -106,7 +106,7 @@ def test_processes_share_images_evenly_with_padding(rank: int, seen: list[int]) 
 
 def test_metrics_without_teacher() -> None:
     student = EvalOutputs(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), None)
-    found = agreement_metrics(student, torch.tensor([0, 1, 1]), None)
+    found = agreement_metrics(student, torch.tensor([0, 1, 1]), None, "classify")
     losses = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(2))]
     assert found == pytest.approx({"top1": 2 / 3, "loss": sum(losses) / 3})
 
@@ -114,7 +114,7 @@ def test_metrics_without_teacher() -> None:
 def test_missing_maps_have_no_map_metric() -> None:
     student, teacher = outputs(0, 7), outputs(1, 7)
     for one, other in ((student, EvalOutputs(teacher.logits, None)), (EvalOutputs(student.logits, None), teacher)):
-        assert set(agreement_metrics(one, TARGETS, other)) == {"top1", "loss", "agreement"}
+        assert set(agreement_metrics(one, TARGETS, other, "classify")) == {"top1", "loss", "agreement"}
 
 
 def test_test_metrics_are_of_the_given_images(scenes: Path) -> None:

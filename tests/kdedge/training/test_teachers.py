@@ -78,25 +78,27 @@ class TestSeveral:
     def test_ensemble_is_the_mean_of_probabilities(self) -> None:
         members = self.members()
         expected = torch.stack([member(pictures()).logits.softmax(dim=1) for member in members]).mean(dim=0)
-        assert torch.allclose(TeacherEnsemble(members)(pictures()).logits.softmax(dim=1), expected, atol=1e-6)
+        assert torch.allclose(
+            TeacherEnsemble(members, "classify")(pictures()).logits.softmax(dim=1), expected, atol=1e-6
+        )
 
     def test_ensemble_of_equal_teachers_equals_one(self) -> None:
         alone = NetworkTeacher(watched(SMALL), CPU)
-        one, two = alone(pictures(), 2), TeacherEnsemble([alone, alone])(pictures(), 2)
+        one, two = alone(pictures(), 2), TeacherEnsemble([alone, alone], "classify")(pictures(), 2)
         assert one.maps is not None and two.maps is not None and one.classes is not None and two.classes is not None
         assert torch.equal(one.classes, two.classes)
         assert pearson(one.maps.flatten(2), two.maps.flatten(2)).min() > 0.9999
 
     def test_maps_are_normalized_before_averaging(self) -> None:
         quiet, loud = self.members()
-        both = TeacherEnsemble([quiet, Louder(loud)])(pictures(), 2)
-        plain = TeacherEnsemble([quiet, loud])(pictures(), both.classes if both.classes is not None else 2)
+        both = TeacherEnsemble([quiet, Louder(loud)], "classify")(pictures(), 2)
+        plain = TeacherEnsemble([quiet, loud], "classify")(pictures(), both.classes if both.classes is not None else 2)
         assert both.maps is not None and plain.maps is not None
         assert torch.allclose(both.maps, plain.maps, atol=1e-5)
 
     def test_maps_of_different_sizes_are_pooled(self) -> None:
         members = [NetworkTeacher(watched(SMALL), CPU), NetworkTeacher(watched("torchvision:resnet18", size=64), CPU)]
-        maps = TeacherEnsemble(members)(pictures(), 1).maps
+        maps = TeacherEnsemble(members, "classify")(pictures(), 1).maps
         assert maps is not None and maps.shape[2:] == members[1](pictures(), 1).maps.shape[2:]  # type: ignore[union-attr]
 
 

@@ -1,13 +1,17 @@
 """Preprocessing geometry, compared with torchvision's Resize and CenterCrop in exact arithmetic."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.drawing.overlay_renderer import OverlayRenderer
+from kdedge_runtime.drawing.reference_image import draw_reference_image
+from kdedge_runtime.explainers.superpixels import superpixels
+from kdedge_runtime.modalities.image import ImageInput, require_image
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
@@ -155,3 +159,79 @@ def test_metadata_interpolation_is_used() -> None:
     assert (bilinear.min(), bilinear.max()) == (60, 200)
     assert bicubic.min() < 55
     assert bicubic.max() > 205
+
+
+class TestMask:
+    SAMPLE = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+    def test_hidden_pixels_take_the_mean_color(self) -> None:
+        spec = ImageInput(5, 7, (0.2, 0.4, 0.6), (1.0, 1.0, 1.0))
+        keep = np.random.default_rng(1).integers(0, 2, (5, 7)).astype(np.float32)
+        expected = np.where(keep[..., None] == 1, self.SAMPLE, np.array([51, 102, 153], np.uint8))
+        masked = spec.mask(self.SAMPLE, keep)
+        assert masked.dtype == np.uint8
+        np.testing.assert_array_equal(masked, expected)
+
+    def test_partly_hidden_pixels_are_blended_with_the_fill(self) -> None:
+        fill = np.full((5, 7, 3), 200, np.uint8)
+        masked = ImageInput(5, 7, **PLAIN).mask(self.SAMPLE, np.full((5, 7), 0.25, np.float32), fill)
+        np.testing.assert_array_equal(masked, np.rint(0.25 * self.SAMPLE.astype(float) + 150).astype(np.uint8))
+
+
+def test_reference_sample_is_the_drawn_image() -> None:
+    sample = ImageInput(24, 40, **PLAIN).reference_sample(3)
+    np.testing.assert_array_equal(sample, draw_reference_image(3, 24, 40))
+    assert sample.shape == (24, 40, 3)
+
+
+def test_segments_are_superpixels(red_spot: np.ndarray) -> None:
+    parts = ImageInput(64, 64, **PLAIN).segments(red_spot, 12)
+    np.testing.assert_array_equal(parts, superpixels(red_spot, 12))
+
+
+def test_renderer_draws_overlays() -> None:
+    spec = ImageInput(64, 64, **PLAIN)
+    renderer = spec.renderer(moving=True, fps=12.0)
+    assert isinstance(renderer, OverlayRenderer)
+    assert (renderer._spec, renderer._moving, renderer._fps) == (spec, True, 12.0)
+
+
+def test_source_of_a_folder_is_opened(photos: Path) -> None:
+    with ImageInput.open_source(str(photos)) as source:
+        assert [Path(frame.name).name for frame in source] == ["1-red.png", "2-green.png", "3-blue.png"]
+    with ImageInput.open_source(str(photos), loop=True) as source:
+        assert len([frame for _, frame in zip(range(7), source, strict=False)]) == 7
+
+
+def test_image_input_is_required() -> None:
+    spec = ImageInput(64, 64, **PLAIN)
+    assert require_image(spec, "a model") is spec
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"height": 0},
+        {"width": 8193},
+        {"height": 64.0},
+        {"mean": (0.0, 0.0)},
+        {"std": (1.0, 1.0)},
+        {"mean": (0.0, float("nan"), 0.0)},
+        {"crop_fraction": 0},
+        {"crop_fraction": 1.01},
+        {"resize": "stretch"},
+        {"interpolation": "nearest"},
+    ],
+    ids=str,
+)
+def test_invalid_metadata_is_rejected(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"invalid input|unknown resize rule"):
+        ImageInput.from_json(asdict(ImageInput(64, 64, **PLAIN)) | change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"height": 1}, {"width": 8192}, {"crop_fraction": 0.01}, {"crop_fraction": 1}], ids=str
+)
+def test_limits_of_the_metadata_are_valid(change: dict[str, object]) -> None:
+    spec = ImageInput.from_json(asdict(ImageInput(64, 64, **PLAIN)) | change)
+    assert {name: getattr(spec, name) for name in change} == change
