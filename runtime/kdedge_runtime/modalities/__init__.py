@@ -32,7 +32,10 @@ def parse_input(values: Mapping[str, Any]) -> InputSpec:
     kind = values.get("kind", "image")
     if not isinstance(kind, str):
         raise TypeError(f"expected str, got {type(kind).__name__}")
-    spec = INPUT_SPECS[kind].from_json(values)
+    try:
+        spec = INPUT_SPECS[kind].from_json(values)
+    except OverflowError as error:  # an integer beyond the range of floats
+        raise ValueError(str(error)) from error
     if spec.kind != kind:
         raise ValueError(f"{type(spec).__name__} has the kind {spec.kind!r}, not {kind!r}")
     return spec

@@ -11,6 +11,7 @@ from PIL import Image
 from kdedge_runtime.drawing.overlay_renderer import OverlayRenderer
 from kdedge_runtime.drawing.reference_image import draw_reference_image
 from kdedge_runtime.explainers.superpixels import superpixels
+from kdedge_runtime.modalities import parse_input
 from kdedge_runtime.modalities.image import ImageInput, require_image
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -227,6 +228,11 @@ def test_image_input_is_required() -> None:
 def test_invalid_metadata_is_rejected(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"invalid input|unknown resize rule"):
         ImageInput.from_json(asdict(ImageInput(64, 64, **PLAIN)) | change)
+
+
+def test_integer_beyond_floats_is_invalid() -> None:
+    with pytest.raises(ValueError, match="too large"):
+        parse_input(asdict(ImageInput(64, 64, **PLAIN)) | {"mean": (10**400, 0, 0)})
 
 
 @pytest.mark.parametrize(
