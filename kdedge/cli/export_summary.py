@@ -158,7 +158,8 @@ def _print_latency(name: str, latency: Mapping[str, Any], write: Callable[[str],
         f"{name} is {ratio:.2f} × as fast ({verdict} on this machine)"
     )
     if ratio < 1.05:
-        write(f"  Use the fp32 file on machines like this one: {name} costs accuracy without a speedup.")
+        advice = "Use the fp32 file on machines like this one unless size matters"
+        write(f"  {advice}: {name} costs accuracy without a speedup.")
 
 
 def _not_shown(tradeoff: Tradeoff) -> str | None:
