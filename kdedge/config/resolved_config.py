@@ -6,7 +6,7 @@ from typing import Any
 
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.defaults import choose_batch_size, choose_recipe
-from kdedge.config.loss_spec import parse_loss
+from kdedge.config.loss_spec import LossSpec, parse_loss
 from kdedge.config.recipe_file import Recipe, load_recipe
 from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
@@ -48,6 +48,22 @@ class ResolvedConfig:
         augmentation, measured = Augmentation(**record["augmentation"]), tuple(record["measured"])
         return cls(**record | {"augmentation": augmentation, "measured": measured})
 
+    @property
+    def recipe(self) -> Recipe:
+        """Recipe that leaves nothing open, from which a resumed run builds the same student, batches and loss."""
+        return Recipe(
+            name="resolved",
+            loss=LossSpec(dict(self.loss), self.settings),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            temperature=self.temperature,
+            weight_decay=self.weight_decay,
+            warmup_fraction=self.warmup_fraction,
+            layers=self.layers,
+            augmentation=self.augmentation,
+        )
+
 
 def requested_recipe(request: TrainConfig, images: int, classes: int, task: str) -> Recipe:
     """Read the recipe of a run, and override it with the options of the request.
@@ -66,8 +82,8 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str)
     loss = recipe.loss if request.loss is None else parse_loss(request.loss)
     if request.loss is None and request.recipe is None:
         loss = TRAINING_TASKS[task].default_loss(recipe.loss)
-    softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
-    if request.temperature is not None and not set(softened) & set(loss.weights):
+    if request.temperature is not None and not any(LOSS_TERMS[name].uses_temperature for name in loss.weights):
+        softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
     augmentation = recipe.augmentation
     return replace(

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdedge.config.defaults import check_map_size
+from kdedge.config.recipe_file import Recipe
 from kdedge.config.resolved_config import ResolvedConfig, requested_recipe, resolve_batch_size
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, index_dataset, subset
@@ -27,17 +28,18 @@ from kdedge.models.run_folder import (
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
+from kdedge.training.batches import Batches
 from kdedge.training.builder import build_student, build_trainer_parts, open_teacher_cache
 from kdedge.training.compute_device import ComputeDevice, choose_device
 from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.evaluator import Evaluator
-from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.objective import make_objective
 from kdedge.training.plan_summary import summarize_plan
 from kdedge.training.resolution import measure_config
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.run_completion import complete_run
-from kdedge.training.sample_store import SampleStore, load_training_samples
+from kdedge.training.sample_store import load_training_samples
+from kdedge.training.step import TrainStep
 from kdedge.training.teachers.teacher_loading import (
     as_teacher,
     init_source,
@@ -82,34 +84,22 @@ def start_run(
     modality = TRAINING_MODALITIES[collection.modality]
     spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
     recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
-    augmenter = modality.augmenter(recipe.augmentation, spec_input)  # before images are read: it may be an error
-    seed, cached_views = request.seed or 0, request.cache_teacher or 0
-    images, val = _load_images(collection, spec_input, compute, group, callback)
-    student, init_summary = _initial_student(request, spec, spec_input, teachers, compute, group, seed)
-    teacher, labels = as_teacher(teachers, compute), collection.labels
-    objective = make_objective(recipe.loss.weights, recipe.loss.settings)
-    views = AugmentationPlan(augmenter, len(images), compute.device, seed=seed, kept=cached_views)
-    train_step, batches, evaluator = build_trainer_parts(
-        student,
-        teacher,
-        images,
-        val,
-        objective,
-        views,
-        group,
+    train_step, batches, evaluator, init_summary = _build_parts(
+        collection,
+        spec,
+        spec_input,
+        recipe,
+        teachers,
         compute,
-        classes=len(labels),
-        task=collection.task,
-        batch_size=resolve_batch_size(recipe, len(collection.train)),
-        temperature=recipe.temperature,
-        weight_decay=recipe.weight_decay,
-        layers=recipe.layers,
-        cache=open_teacher_cache(
-            out.parent / TEACHER_CACHE, teachers, teacher, images, val, objective, views, compute, len(labels)
-        ),
-        progress=callback.on_progress,
+        group,
+        out.parent / TEACHER_CACHE,
+        callback,
+        seed=request.seed or 0,
+        cached_views=request.cache_teacher or 0,
+        initial=request,
     )
-    check_map_size(student.map_size, spec_input)
+    images, val, labels = batches.images, evaluator.val, collection.labels
+    check_map_size(train_step.student.map_size, spec_input)
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
     trainer = Trainer(train_step, batches, evaluator, config)
@@ -175,33 +165,21 @@ def continue_run(
     compute = choose_device(device, compiled=compiled)
     teachers = reload_teachers(record.teacher, out)
     group = join_process_group(compute.device)
-    images, val = _load_images(collection, record.input, compute, group, callback)
-    initial = None if (out / LAST).is_file() else TrainConfig.from_record(record.request)
-    student, _ = _initial_student(initial, record.model, record.input, teachers, compute, group, config.seed)
-    teacher, labels = as_teacher(teachers, compute), record.labels
-    objective = make_objective(config.loss, config.settings)
-    augmenter = TRAINING_MODALITIES[record.input.kind].augmenter(config.augmentation, record.input)
-    views = AugmentationPlan(augmenter, len(images), compute.device, seed=config.seed, kept=config.cached_views)
-    parts = build_trainer_parts(
-        student,
-        teacher,
-        images,
-        val,
-        objective,
-        views,
-        group,
+    train_step, batches, evaluator, _ = _build_parts(
+        collection,
+        record.model,
+        record.input,
+        config.recipe,
+        teachers,
         compute,
-        classes=len(labels),
-        task=record.task,
-        batch_size=config.batch_size,
-        temperature=config.temperature,
-        weight_decay=config.weight_decay,
-        layers=config.layers,
-        cache=open_teacher_cache(
-            out.parent / TEACHER_CACHE, teachers, teacher, images, val, objective, views, compute, len(labels)
-        ),
-        progress=callback.on_progress,
+        group,
+        out.parent / TEACHER_CACHE,
+        callback,
+        seed=config.seed,
+        cached_views=config.cached_views,
+        initial=None if (out / LAST).is_file() else TrainConfig.from_record(record.request),
     )
+    images, val = batches.images, evaluator.val
     counts = {"train": len(images), "val": len(val)}
     if any(record.data[side] != count for side, count in counts.items()):
         raise DataError(
@@ -211,33 +189,63 @@ def continue_run(
         )
     plan = [("resume", f"{out}, {config.epochs} epochs in total"), ("device", compute.name)]
     callback.on_plan(plan, list(config.loss), config.epochs)
+    trainer = Trainer(train_step, batches, evaluator, config)
     with lock_run(out) if group.is_main else nullcontext():
-        return complete_run(Trainer(*parts, config), record, collection.test, out, callback, resume=True)
+        return complete_run(trainer, record, collection.test, out, callback, resume=True)
 
 
-def _load_images(
-    collection: DatasetIndex, spec_input: InputSpec, compute: ComputeDevice, group: ProcessGroup, callback: RunCallback
-) -> tuple[SampleStore, SampleStore]:
-    """Load training and validation images, and warn about unreadable files."""
-    images, val, problems = load_training_samples(collection, spec_input, compute, group, callback.on_progress)
-    if problems:
-        callback.on_warning(str(problems))
-    return images, val
-
-
-def _initial_student(
-    request: TrainConfig | None,
+def _build_parts(
+    collection: DatasetIndex,
     spec: ModelSpec,
     spec_input: InputSpec,
+    recipe: Recipe,
     teachers: Sequence[LoadedTeacher],
     compute: ComputeDevice,
     group: ProcessGroup,
+    caches: Path,
+    callback: RunCallback,
+    *,
     seed: int,
-) -> tuple[InstrumentedModel, InitSummary | None]:
-    """Build a student with the requested initial weights, or with random ones if a checkpoint will replace them."""
-    weights = None if request is None else request.weights
-    init_from = init_source(teachers).model if request is not None and request.init == "teacher" else None
-    return build_student(spec, spec_input, compute, group, seed=seed, weights=weights, init_from=init_from)
+    cached_views: int,
+    initial: TrainConfig | None,
+) -> tuple[TrainStep, Batches, Evaluator, InitSummary | None]:
+    """Load the images and build the parts of a trainer, and warn about unreadable files.
+
+    `caches` is the folder with the teacher caches of all runs. `initial` is the request for the initial weights; None
+    for random ones, which a checkpoint will replace.
+    """
+    # The augmenter is created before images are read, since it may be an error.
+    augmenter = TRAINING_MODALITIES[spec_input.kind].augmenter(recipe.augmentation, spec_input)
+    images, val, problems = load_training_samples(collection, spec_input, compute, group, callback.on_progress)
+    if problems:
+        callback.on_warning(str(problems))
+    weights = None if initial is None else initial.weights
+    init_from = init_source(teachers).model if initial is not None and initial.init == "teacher" else None
+    student, init_summary = build_student(
+        spec, spec_input, compute, group, seed=seed, weights=weights, init_from=init_from
+    )
+    teacher, classes = as_teacher(teachers, compute), len(collection.labels)
+    objective = make_objective(recipe.loss.weights, recipe.loss.settings)
+    views = AugmentationPlan(augmenter, len(images), compute.device, seed=seed, kept=cached_views)
+    train_step, batches, evaluator = build_trainer_parts(
+        student,
+        teacher,
+        images,
+        val,
+        objective,
+        views,
+        group,
+        compute,
+        classes=classes,
+        task=collection.task,
+        batch_size=resolve_batch_size(recipe, len(collection.train)),
+        temperature=recipe.temperature,
+        weight_decay=recipe.weight_decay,
+        layers=recipe.layers,
+        cache=open_teacher_cache(caches, teachers, teacher, images, val, objective, views, compute, classes),
+        progress=callback.on_progress,
+    )
+    return train_step, batches, evaluator, init_summary
 
 
 def _warn_about_teachers(
