@@ -31,16 +31,16 @@ class Prediction:
     """Raw signed map `[h, w]`, or None if the model has no map or the frame was not explained."""
     heat: HeatStats | None
     """Statistics of the map, or None if there is no map."""
+    task: str
+    """Task of the model, a key of `kdedge_runtime.tasks.TASKS`."""
+    input: InputSpec
+    """Input of the model, which draws the frame."""
     age_ms: float
     """Time from frame capture to prediction, in milliseconds."""
     left_out: Reason | None = None
     """Reason why the frame was not explained. None if it was explained or no explainer is available."""
     display: MapDisplay = UNMEASURED
     """Position and contrast of the map on the frame."""
-    task: str = "classify"
-    """Task of the model, a key of `kdedge_runtime.tasks.TASKS`."""
-    input: InputSpec | None = None
-    """Input of the model, which draws the frame; None for images."""
     overlay: Pixels | None = None
     """Frame with heat map and caption, uint8 RGB, or None if no sink needs it."""
 
@@ -57,7 +57,7 @@ class Prediction:
     @property
     def image(self) -> Pixels:
         """Frame without its map, uint8 RGB."""
-        return self.frame.sample if self.input is None else self.input.draw_sample(self.frame.sample)
+        return self.input.draw_sample(self.frame.sample)
 
     @property
     def score_text(self) -> str:

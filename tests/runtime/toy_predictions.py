@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from kdedge_runtime.drawing.heatmap import HeatStats
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Frame
 
@@ -17,6 +18,8 @@ def toy_prediction(index: int = 0, name: str = "frame", shade: int = 0, captured
         explained="tree",
         saliency_map=np.ones((2, 2), np.float32),
         heat=HeatStats(0.51234567, 0.25, 0.125, 0.5),
+        task="classify",
+        input=ImageInput(48, 64, (0.5,) * 3, (0.5,) * 3),
         age_ms=12.3456,
         overlay=picture,
     )

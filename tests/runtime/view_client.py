@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from kdedge_runtime.drawing.heatmap import HeatStats
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import LiveView
@@ -29,6 +30,8 @@ def a_prediction(index: int, shade: int = 128) -> Prediction:
         explained="tree",
         saliency_map=MAP,
         heat=HeatStats(0.5, 0.25, 0.1, 0.5),
+        task="classify",
+        input=ImageInput(48, 64, (0.5,) * 3, (0.5,) * 3),
         age_ms=12.0,
     )
 

@@ -10,12 +10,13 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.int8_arithmetic import use_exact_sums
 from kdedge_runtime.metadata import TOP_CLASS
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.timing import latencies_ms
 
-__all__ = ["CPU", "make_feed", "open_session", "paired_latency_ms"]
+__all__ = ["CPU", "latency_note", "make_feed", "open_session", "paired_latency_ms"]
 
 CPU = "CPUExecutionProvider"
 
@@ -77,3 +78,19 @@ def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, r
     feeds = [make_feed(session, image) for session in sessions]
     calls = [partial(session.run, None, values) for session, values in zip(sessions, feeds, strict=True)]
     return latencies_ms(*calls, runs=runs)
+
+
+def latency_note(models: Mapping[str, onnx.ModelProto], image: Pixels, runs: int = 30) -> dict[str, Any]:
+    """Measure graphs on one thread of this machine, for the metadata of a model file.
+
+    Args:
+        models: graphs by the name of their precision.
+        image: uint8 `[1, H, W, 3]`.
+        runs: measured runs of each, see `paired_latency_ms`.
+
+    Returns:
+        The latency of each graph in ms by name, `machine` and `threads`.
+    """
+    sessions = [open_session(model, exact_sums=False) for model in models.values()]
+    latencies = paired_latency_ms(sessions, image, runs)
+    return dict(zip(models, latencies, strict=True)) | {"machine": machine_name(), "threads": 1}

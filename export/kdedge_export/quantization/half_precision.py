@@ -16,8 +16,9 @@ from onnx_ir.passes import common as ir_passes
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from kdedge_export.modalities import modality_of
+from kdedge_export.onnx_graph.edits import to_proto
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED, attributes
-from kdedge_export.onnx_graph.session import make_feed, open_session, paired_latency_ms
+from kdedge_export.onnx_graph.session import latency_note, make_feed, open_session
 from kdedge_export.quantization.calibration_ranges import values_of
 from kdedge_export.quantization.precision_recipe import (
     ConversionInputs,
@@ -25,7 +26,6 @@ from kdedge_export.quantization.precision_recipe import (
     FidelityBounds,
     PrecisionRecipe,
 )
-from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.onnx_session import first_line
@@ -80,16 +80,14 @@ def _convert(inputs: ConversionInputs) -> ConvertedGraph:
     model = _converted(graph, kept)
     _store_as_half(model.graph)
     _require_finite(model, images)
-    fp32_ms, fp16_ms = paired_latency_ms(
-        [open_session(each, exact_sums=False) for each in (inputs.graph.model, model)], images[:1]
-    )
+    latency_ms = latency_note({"fp32": inputs.graph.model, "fp16": model}, images[:1])
     inputs.progress("converting to fp16", 1, 1)
     note = {
         "format": "float16",
         "weights": "fp16",
         "calibration_images": 0 if inputs.images is None else len(inputs.images.calibration),
         "float_layers": [node.name for node in graph.graph.node if node.name in overflowing],
-        "latency_ms": {"fp32": fp32_ms, "fp16": fp16_ms, "machine": machine_name(), "threads": 1},
+        "latency_ms": latency_ms,
     }
     return ConvertedGraph(model, note)
 
@@ -126,13 +124,8 @@ def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     lifted = ir.from_proto(model)
     ir_passes.RemoveInitializersFromInputsPass()(lifted)
     ir_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(lifted)
-    graph = ir.to_proto(lifted)
-    # The converter would take the declared types of initializers for those of float16 values.
-    constants = {tensor.name for tensor in graph.graph.initializer}
-    declared = [value for value in graph.graph.value_info if value.name not in constants]
-    del graph.graph.value_info[:]
-    graph.graph.value_info.extend(declared)
-    return graph
+    # The converter would take declared types of initializers, which to_proto omits, for those of float16 values.
+    return to_proto(lifted)
 
 
 def _overflowing(model: onnx.ModelProto, head: Collection[str], images: Sample) -> frozenset[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from kdedge_export.onnx_graph.session import open_session, paired_latency_ms
+from kdedge_export.onnx_graph.session import latency_note
 from kdedge_export.quantization.calibration_ranges import METHODS, Range, clipped_range, observe
 from kdedge_export.quantization.fidelity import FidelityEvaluator
 from kdedge_export.quantization.mixed_precision import FidelityGoal, Tradeoff, search
@@ -23,7 +23,6 @@ from kdedge_export.quantization.qdq import insert_quantization, observed_tensors
 from kdedge_export.quantization.quantizable_layers import layers_of
 from kdedge_export.quantization.recipe import QuantizationRecipe
 from kdedge_export.torch_export.exporter import ExportedGraph
-from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -99,8 +98,7 @@ def quantize(
     tradeoff = search(graph.model, build, layers, evaluator, calibration[:1], goal or FidelityGoal(), progress)
     kept = set(tradeoff.chosen.float_layers)
     model = build([name for layer in layers if layer.name in kept for name in layer.nodes])
-    timed = [open_session(each, exact_sums=False) for each in (graph.model, model)]
-    fp32_ms, int8_ms = paired_latency_ms(timed, calibration[:1], runs=_TIMED_RUNS)
+    latency_ms = latency_note({"fp32": graph.model, "int8": model}, calibration[:1], runs=_TIMED_RUNS)
     found = tradeoff.chosen.fidelity
     note = {
         "format": "qdq",
@@ -113,7 +111,7 @@ def quantize(
         "float_layers": list(tradeoff.chosen.float_layers),
         "goal": asdict(tradeoff.goal),
         "held_out": {"images": len(held_out)} | found.to_dict(),
-        "latency_ms": {"fp32": fp32_ms, "int8": int8_ms, "machine": machine_name(), "threads": 1},
+        "latency_ms": latency_ms,
     }
     int8_layers = tuple(layer.name for layer in layers if layer.name not in kept)
     return Quantized(model, note | asdict(recipe), tradeoff, int8_layers, ranges)

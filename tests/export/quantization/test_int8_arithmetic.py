@@ -11,7 +11,7 @@ from small_nets import Export
 
 from kdedge_export.onnx_graph import session as sessions
 from kdedge_export.onnx_graph.session import open_session
-from kdedge_export.quantization import FidelityGoal, QuantizationRecipe, fidelity, mixed_precision, quantize, static
+from kdedge_export.quantization import FidelityGoal, QuantizationRecipe, fidelity, mixed_precision, quantize
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime import Model
 from kdedge_runtime.devices.detection import MachineInfo
@@ -75,6 +75,7 @@ def test_fidelity_uses_exact_sums_and_latency_uses_machine_kernels(
 ) -> None:
     kinds: list[str] = []
     timed: list[str] = []
+    measure = sessions.paired_latency_ms
 
     def opened(model: onnx.ModelProto, threads: int = 1, *, exact_sums: bool) -> object:
         session = open_session(model, threads, exact_sums=exact_sums)
@@ -83,10 +84,10 @@ def test_fidelity_uses_exact_sums_and_latency_uses_machine_kernels(
 
     def latencies(of: list, image: np.ndarray, runs: int = 30) -> tuple[float, ...]:
         timed.extend(map(int8_arithmetic, of))
-        return sessions.paired_latency_ms(of, image, 1)
+        return measure(of, image, 1)
 
     monkeypatch.setattr(fidelity, "open_session", opened)
-    for module in (mixed_precision, static):
+    for module in (mixed_precision, sessions):
         monkeypatch.setattr(module, "paired_latency_ms", latencies)
     goal = FidelityGoal(min_map_correlation=0.999999)
     found = quantize(export("linear").graph, pictures(8, 1), pictures(8, 2), QuantizationRecipe(False), goal=goal)
