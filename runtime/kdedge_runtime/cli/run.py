@@ -31,6 +31,14 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loop", action="store_true", help="restart at the end of a file or folder (default: stop there)"
     )
+    parser.add_argument(
+        "--crop",
+        action="append",
+        type=nonempty,
+        metavar="[NAME=]X1,Y1,X2,Y2",
+        help="predict this region (left, top, right, bottom) instead of the whole frame, in pixels or as fractions "
+        "from 0 to 1; repeat for several regions (default: the whole frame)",
+    )
     where = parser.add_argument_group("outputs (can be combined)")
     where.add_argument(
         "--jsonl",
@@ -92,7 +100,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--budget-ms",
         type=milliseconds,
         metavar="MS",
-        help="time limit for --method per frame, in milliseconds (default: its usual number of evaluations)",
+        help="time limit for --method per frame and region, in milliseconds (default: its usual number of evaluations)",
     )
     when.add_argument(
         "--fps",

@@ -70,6 +70,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
         class_index = None
         if arguments.class_name is not None:
             class_index = model.class_index(arguments.class_name, by_explainer=explainer is not None)
+        regions = model.metadata.input.parse_regions(arguments.crop) if arguments.crop else ()
         start_line = _start_line(model, setup, arguments.method)
         _log.info(start_line)
         settings = StreamSettings(
@@ -79,6 +80,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             cadence=cadence,
             budget_fps=arguments.fps,
             explainer=explainer,
+            regions=regions,
         )
         with ExitStack() as stack:
             source = model.metadata.input.open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities.image_region import ImageRegion, parse_image_regions
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
@@ -164,6 +165,11 @@ class ImageInput(InputSpec):
         from kdedge_runtime.explainers.superpixels import superpixels
 
         return superpixels(sample, count)
+
+    @classmethod
+    def parse_regions(cls, texts: Sequence[str]) -> tuple[ImageRegion, ...]:
+        """Parse rectangles; see `kdedge_runtime.modalities.image_region`."""
+        return parse_image_regions(texts)
 
     @classmethod
     def open_source(
