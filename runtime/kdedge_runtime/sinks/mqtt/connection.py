@@ -79,6 +79,8 @@ class BrokerConnection:
         self._is_connected = self._was_connected = self._is_reported = False
         self._is_outdated = False
         self._receipt: Any = None
+        self._farewell = ""
+        """Reason for which the broker ended the connection."""
         self._thread = threading.Thread(target=self._run, name="kdedge-mqtt", daemon=True)
         self._client = self._new_client()
 
@@ -120,6 +122,7 @@ class BrokerConnection:
         client = Client(CallbackAPIVersion.VERSION2, client_id=self._client_id, protocol=protocol)
         client.on_connect = self._on_connect
         client.on_publish = self._on_publish
+        client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         topic, payload = self._will
         client.will_set(topic, payload, qos=1, retain=True)
@@ -138,6 +141,9 @@ class BrokerConnection:
                 self._serve()
             except OSError as error:
                 self._report(error)
+            except Exception as error:  # such as of a damaged packet or image; the thread must not end
+                self._report(ConnectionError(f"{type(error).__name__}: {error}"))
+                self._client = self._new_client()
             finally:
                 self._is_connected = False
                 self._answered.set()
@@ -151,7 +157,7 @@ class BrokerConnection:
             OSError: the broker cannot be reached, or refuses the connection.
         """
         was_outdated = self._is_outdated
-        self._refusal = None
+        self._refusal, self._farewell = None, ""
         self._client.connect(self._address.host, self._address.port, _KEEPALIVE_S)
         try:
             self._await(lambda: self._is_connected)
@@ -174,26 +180,36 @@ class BrokerConnection:
         """
         deadline = time.monotonic() + _ANSWER_S
         while not true():
-            problem = self._client.loop(_TICK_S)
-            if self._refusal is not None:
-                raise ConnectionRefusedError(self._refusal)
-            if problem:
-                raise ConnectionError("the connection was closed")
+            self._process()
             if time.monotonic() > deadline:
                 raise TimeoutError("there is no answer of an MQTT broker")
+
+    def _process(self) -> None:
+        """Process incoming and outgoing packets for a moment.
+
+        Raises:
+            OSError: the broker refuses something or closes the connection.
+        """
+        problem = self._client.loop(_TICK_S)
+        if self._refusal is not None:
+            raise ConnectionRefusedError(self._refusal)
+        if self._farewell == "Session taken over":
+            raise ConnectionError(
+                f"another program publishes to {self._address.topic}; each camera needs a topic of its own"
+            )
+        if problem:
+            raise ConnectionError("the connection was closed")
 
     def _serve(self) -> None:
         """Publish until the connection is lost or closed."""
         while not self._closing.is_set():
             self._tick()
             self._flush()
-            if problem := self._client.loop(_TICK_S):
-                raise ConnectionError(f"the connection was lost ({problem})")
+            self._process()
         deadline = time.monotonic() + _FAREWELL_S
         # A socket that is closed before the broker has answered would be reset, and the broker would lose its content.
         while (self._flush() or not self._receipt.is_published()) and time.monotonic() < deadline:
-            if problem := self._client.loop(_TICK_S):
-                raise ConnectionError(f"the connection was lost ({problem})")
+            self._process()
         self._client.disconnect()
         self._client.loop(_TICK_S)
 
@@ -228,8 +244,8 @@ class BrokerConnection:
         if not self._is_reported and not is_fatal:
             port = "with TLS" if self._address.tls is not None else "without TLS"
             reason = self._refusal or (
-                f"The MQTT broker {self._address} cannot be reached: {error.strerror or error}. Expected a "
-                f"broker {port} at this port."
+                f"The MQTT broker {self._address} cannot be used: {error.strerror or error}. Expected a broker "
+                f"{port} at this port."
             )
             _log.warning("mqtt: %s The run continues, and the connection is retried.", reason)
         self._is_reported = True
@@ -248,6 +264,9 @@ class BrokerConnection:
     def _on_publish(self, client: Any, userdata: Any, message: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self._refuse(f"what is published to {self._address.topic}/#", reason)
+
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._farewell = str(reason)
 
     def _refuse(self, what: str, reason: Any) -> None:
         self._refusal = (

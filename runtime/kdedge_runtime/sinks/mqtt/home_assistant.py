@@ -76,6 +76,11 @@ class DeviceTopics:
         return f"kdedge_{_slug(self.prefix)}_{_digest(self.prefix)}"
 
     @property
+    def client_id(self) -> str:
+        """Identifier of the client, short enough for every broker: at most 23 bytes."""
+        return f"kdedge_{_digest(self.prefix)}"
+
+    @property
     def discovery_pattern(self) -> str:
         """Pattern of the discovery topics of this device, also of regions that earlier runs had."""
         return f"{_DISCOVERY}/+/{self.node}/+/config"

@@ -74,7 +74,7 @@ class MqttPublisher:
         self._clock = clock
         self._connection = BrokerConnection(
             address,
-            self._topics.node,
+            self._topics.client_id,
             will=(self._topics.status, OFFLINE),
             first=self._topics.announcements(model),
             owned=self._topics.discovery_pattern,

@@ -3,6 +3,7 @@
 import json
 import logging
 import select
+import shutil
 import socket
 import ssl
 import subprocess
@@ -81,18 +82,18 @@ def test_everything_is_retained_and_offline_at_the_end(broker: Broker, progress:
 def test_only_changes_are_published_and_rate_is_limited(broker: Broker, progress: RunProgress, clock: Clock) -> None:
     with Subscriber(broker) as live:
         with MqttPublisher(_address(broker), "a.onnx", clock=clock) as sink:
-            for label, share, after_s in (
-                ("open", 0.90, 0),
-                ("open", 0.90, 5),  # nothing new
-                ("open", 0.86, 5),  # less than 5 points
-                ("open", 0.84, 5),  # 6 points in sum
-                ("shut", 0.84, 0.5),  # too soon
-                ("shut", 0.80, 0.6),  # late enough, with the newest value
-                ("open", 0.80, 0.1),  # too soon, but the last one
+            for label, share, after_s, published in (
+                ("open", 0.90, 0, 1),
+                ("open", 0.90, 5, 1),  # nothing new
+                ("open", 0.86, 5, 1),  # less than 5 points
+                ("open", 0.84, 5, 2),  # 6 points in sum
+                ("shut", 0.84, 0.5, 2),  # too soon
+                ("shut", 0.80, 0.6, 3),  # late enough, with the newest value
+                ("open", 0.80, 0.1, 3),  # too soon, but the last one
             ):
                 clock.now_s += after_s
                 sink.write(_says(label, share), progress)
-                time.sleep(0.25)  # the connection takes only the newest value
+                until(lambda count=published: len(_labels(live)) >= count)  # only the newest value is kept
         until(lambda: b"offline" in live.of("home/porch/status"))
     assert _labels(live) == [("open", 0.9), ("open", 0.84), ("shut", 0.8), ("open", 0.8)]
 
@@ -174,7 +175,7 @@ def test_broker_that_is_killed_and_restarted_gets_the_newest(
             if started > ended:
                 break
             time.sleep(0.005)
-        assert slowest_s < 0.2, "the run does not wait for the broker"
+        assert slowest_s < 1, "the run does not wait for the broker"
         assert len(sink._connection._newest) == 7, "one value per topic"
         newest = sink._published[None].label
         broker.start()
@@ -190,7 +191,7 @@ def test_broker_may_start_later(tmp_path: Path, progress: RunProgress) -> None:
     late = Broker(tmp_path)
     started = time.monotonic()
     with MqttPublisher(_address(late), "a.onnx") as sink:
-        assert time.monotonic() - started < 3, "a closed port answers at once"
+        assert time.monotonic() - started < 5, "a closed port answers at once"
         sink.write(_says("open", 0.9), progress)
         with late, Subscriber(late) as live:
             until(lambda: live.retained.get("home/porch/status") == b"online")
@@ -259,6 +260,8 @@ def test_run_reports_refusal_before_the_camera_opens(
 def authority(tmp_path: Path) -> Path:
     """Self-made CA `ca.pem`, with a certificate of 127.0.0.1 in `server.pem` and `server.key`."""
     mosquitto()
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
     for command in (
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=kdedge-test-ca",
         "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=127.0.0.1",
@@ -292,7 +295,32 @@ def test_wrong_port_is_logged_and_retried(broker: Broker, caplog: pytest.LogCapt
     address = BrokerAddress.parse(f"mqtts://127.0.0.1:{broker.port}/home/porch", environment={})
     with MqttPublisher(address, "a.onnx") as sink:
         assert not sink.wants_overlay
-    assert "cannot be reached" in caplog.text and "with TLS" in caplog.text
+    assert "cannot be used" in caplog.text and "with TLS" in caplog.text
+
+
+def test_second_run_with_the_same_topic_is_named(
+    broker: Broker, progress: RunProgress, caplog: pytest.LogCaptureFixture
+) -> None:
+    with MqttPublisher(_address(broker), "a.onnx"), MqttPublisher(_address(broker), "b.onnx"):
+        until(lambda: "another program publishes to home/porch" in caplog.text)
+
+
+def test_unexpected_error_does_not_end_the_connection(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    connection = BrokerConnection(_address(broker), "flaky", ("home/porch/status", b"offline"), {}, "none/#")
+    attempts: list[int] = []
+
+    def flaky() -> bytes:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ValueError("an image that cannot be encoded")
+        return b"second"
+
+    with Subscriber(broker) as live:
+        connection.start()
+        connection.put("a", flaky)
+        until(lambda: live.of("a") == [b"second"])
+        connection.close()
+    assert "ValueError: an image that cannot be encoded" in caplog.text
 
 
 def test_broker_without_mqtt_5_is_supported(broker: Broker, progress: RunProgress) -> None:
