@@ -33,7 +33,7 @@ def state_payload(prediction: Prediction, at: datetime) -> bytes:
 
     Args:
         prediction: prediction for the frame or region.
-        at: time of the prediction, with time zone.
+        at: capture time of the frame, with time zone.
     """
     share = prediction.share
     state = {

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -125,7 +125,7 @@ class MqttPublisher:
 
     def _publish(self, prediction: Prediction) -> None:
         now_s = self._clock()
-        at = datetime.fromtimestamp(time.time() - (now_s - prediction.frame.captured_at), UTC)
+        at = datetime.now(UTC) - timedelta(seconds=now_s - prediction.frame.captured_at)
         self._connection.put(self._topics.state(prediction.region_name), state_payload(prediction, at))
         self._published[prediction.region_name] = _Published(prediction.label, prediction.share, now_s)
 
