@@ -165,6 +165,15 @@ class InputSpec(ABC):
         """
         raise UsageError(f"--crop needs images, but the model takes other samples ({cls.__name__}). Remove --crop.")
 
+    def region_warnings(self, regions: Sequence[Region], sample: Sample) -> tuple[str, ...]:
+        """Return a sentence for each region that the model receives only in part.
+
+        Args:
+            regions: regions of a run, from `parse_regions`.
+            sample: first raw sample of the run.
+        """
+        return ()
+
     @classmethod
     @abstractmethod
     def open_source(

@@ -228,12 +228,17 @@ class _InferenceStage:
 
     def _prepared(self) -> Iterator[tuple[Frame, Sample]]:
         frames = iter(self._source)
+        is_checked = not self._regions
         while True:
             try:
                 with self._timer.measure("capture"):
                     frame = next(frames)
             except StopIteration:
                 return
+            if not is_checked:
+                for warning in self._model.metadata.input.region_warnings(self._regions, frame.sample):
+                    _log.warning("%s", warning)
+                is_checked = True
             with self._timer.measure("preprocess"):
                 samples = self._preprocess(frame.sample)
             prepared = [(frame, samples)]

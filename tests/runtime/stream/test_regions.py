@@ -16,6 +16,7 @@ from toy_streams import Collector, Frames
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers import MapEstimate
 from kdedge_runtime.feedback import Verdict
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.modalities.image_region import parse_image_regions
 from kdedge_runtime.model import Model
 from kdedge_runtime.stream.runner import StreamSettings, run
@@ -159,6 +160,24 @@ def test_region_in_pixels_beyond_the_frame_ends_the_run(model: Model) -> None:
     settings = StreamSettings(regions=parse_image_regions(["door=0,0,129,64"]))
     with pytest.raises(UsageError, match="128 × 64"):
         run(model, Frames(halves("red", "blue")), [Collector()], settings)
+
+
+def test_region_that_is_mostly_cropped_is_named_once(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    regions = parse_image_regions(["wide=0,0,1,0.4", "tall=0,0,0.2,1", "square=0,0,0.5,1", "nearly=0,0,0.9,1"])
+    run(model, Frames(*[halves("red", "blue")] * 3), [Collector()], StreamSettings(regions=regions))
+    (wide, tall) = (record.getMessage() for record in caplog.records)
+    assert "wide (128 × 26 px)" in wide and "26 × 26 px" in wide
+    assert "tall (26 × 64 px)" in tall and "26 × 26 px" in tall
+
+
+@pytest.mark.parametrize("resize", ["squash", "letterbox"])
+def test_region_that_is_seen_whole_is_not_warned_of(
+    write_model: Callable[..., Path], resize: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = ImageInput(64, 64, mean=(0.0,) * 3, std=(1.0,) * 3, resize=resize)
+    regions = parse_image_regions(["wide=0,0,1,0.3"])
+    run(Model.load(write_model(spec=spec)), Frames(halves("red", "blue")), [], StreamSettings(regions=regions))
+    assert not caplog.records
 
 
 def test_feedback_stores_the_region(model: Model) -> None:
