@@ -16,7 +16,7 @@ from kdedge_runtime import __version__
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.util.printable import printable_json
 
-__all__ = ["OFFLINE", "ONLINE", "DeviceTopics", "state_payload"]
+__all__ = ["OFFLINE", "ONLINE", "DeviceTopics", "RegionState", "state_payload"]
 
 ONLINE, OFFLINE = b"online", b"offline"
 """Payloads of the availability topic, Home Assistant's defaults."""
@@ -28,6 +28,30 @@ _PROBABILITY = "{{ (100 * value_json.p) | round(1) if value_json.p is number els
 _UNKNOWN = "{{ 'ON' if value_json.unknown else 'OFF' }}"
 
 
+@dataclass(frozen=True)
+class RegionState:
+    """Values of a frame or region whose change is published."""
+
+    label: str
+    share: float | None
+    """Probability of the label, in [0, 1]; None for an unbounded score."""
+    unknown: bool
+    """True if the image is unlike the training images."""
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> "RegionState":
+        """Return the state of a frame or region."""
+        return cls(prediction.label, prediction.share, unknown=False)
+
+    def has_other_answer(self, other: "RegionState") -> bool:
+        """Return True if label or `unknown` differ."""
+        return (self.label, self.unknown) != (other.label, other.unknown)
+
+    def differs(self, other: "RegionState", step: float) -> bool:
+        """Return True if the answer differs, or the probability by at least `step`."""
+        return self.has_other_answer(other) or abs((self.share or 0.0) - (other.share or 0.0)) >= step
+
+
 def state_payload(prediction: Prediction, at: datetime) -> bytes:
     """Return the state of a frame or region as JSON.
 
@@ -35,16 +59,16 @@ def state_payload(prediction: Prediction, at: datetime) -> bytes:
         prediction: prediction for the frame or region.
         at: capture time of the frame, with time zone.
     """
-    share = prediction.share
-    state = {
-        "label": prediction.label,
-        "p": None if share is None else round(share, 4),
-        "unknown": False,
+    state = RegionState.of(prediction)
+    content = {
+        "label": state.label,
+        "p": None if state.share is None else round(state.share, 4),
+        "unknown": state.unknown,
         "ranking": [{"label": label, "p": round(score, 4)} for label, score in prediction.ranking],
         "explained": None if prediction.saliency_map is None else prediction.explained,
         "time": at.isoformat(timespec="milliseconds"),
     }
-    return printable_json(state).encode()
+    return printable_json(content).encode()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import Self
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sinks.mqtt.broker_address import BrokerAddress
 from kdedge_runtime.sinks.mqtt.connection import BrokerConnection
-from kdedge_runtime.sinks.mqtt.home_assistant import OFFLINE, ONLINE, DeviceTopics, state_payload
+from kdedge_runtime.sinks.mqtt.home_assistant import OFFLINE, ONLINE, DeviceTopics, RegionState, state_payload
 from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.images import encode_jpeg
 
@@ -28,19 +27,6 @@ _SNAPSHOT_REFRESH_S = 60.0
 _STALE_S = 30.0
 """Time without a prediction in seconds, after which the device is reported as unavailable."""
 _JPEG_QUALITY = 80
-
-
-@dataclass(frozen=True)
-class _Published:
-    """State that was published last for a region."""
-
-    label: str
-    share: float | None
-    at_s: float
-
-    def differs(self, prediction: Prediction) -> bool:
-        """Return True if a prediction is to be published."""
-        return self.label != prediction.label or abs((self.share or 0.0) - (prediction.share or 0.0)) >= _STEP
 
 
 class MqttPublisher:
@@ -80,7 +66,8 @@ class MqttPublisher:
             owned=self._topics.discovery_pattern,
             tick=self._check_stale,
         )
-        self._published: dict[str | None, _Published] = {}
+        self._published: dict[str | None, tuple[RegionState, float]] = {}
+        """State that was published last for each region, and its time in seconds."""
         self._latest: tuple[Prediction, ...] = ()
         self._is_online = False
         self._predicted_at_s = clock()
@@ -102,7 +89,8 @@ class MqttPublisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         for prediction in self._latest:
-            if self._published[prediction.region_name].differs(prediction):
+            before, _ = self._published[prediction.region_name]
+            if before.differs(RegionState.of(prediction), _STEP):
                 self._publish(prediction)
         self._connection.close()
 
@@ -111,9 +99,10 @@ class MqttPublisher:
         now_s = self._clock()
         self._latest = prediction.by_region
         for each in self._latest:
-            before = self._published.get(each.region_name)
-            if before is None or (now_s - before.at_s >= _SHORTEST_S and before.differs(each)):
-                self._needs_snapshot |= before is None or before.label != each.label
+            state = RegionState.of(each)
+            before, before_s = self._published.get(each.region_name, (None, 0.0))
+            if before is None or (now_s - before_s >= _SHORTEST_S and before.differs(state, _STEP)):
+                self._needs_snapshot |= before is None or before.has_other_answer(state)
                 self._publish(each)
         if self.wants_overlay and prediction.overlay is not None:
             self._connection.put(self._topics.snapshot, partial(encode_jpeg, prediction.overlay, _JPEG_QUALITY))
@@ -127,7 +116,7 @@ class MqttPublisher:
         now_s = self._clock()
         at = datetime.now(UTC) - timedelta(seconds=now_s - prediction.frame.captured_at)
         self._connection.put(self._topics.state(prediction.region_name), state_payload(prediction, at))
-        self._published[prediction.region_name] = _Published(prediction.label, prediction.share, now_s)
+        self._published[prediction.region_name] = RegionState.of(prediction), now_s
 
     def _check_stale(self) -> None:
         """Report the device as unavailable if the camera delivers nothing; called in the connection's thread."""

@@ -9,7 +9,7 @@ import pytest
 from toy_predictions import toy_prediction
 
 from kdedge_runtime.prediction import Prediction
-from kdedge_runtime.sinks.mqtt.home_assistant import DeviceTopics, state_payload
+from kdedge_runtime.sinks.mqtt.home_assistant import DeviceTopics, RegionState, state_payload
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, 250_000, UTC)
 STATE_KEYS = {"name", "state_topic", "value_template", "icon", "unique_id", "availability_topic", "device", "origin"}
@@ -113,3 +113,13 @@ def test_templates_read_the_state() -> None:
     assert rendered("sensor/probability", prediction, p=None) == "None", "Home Assistant's word for unknown"
     assert rendered("binary_sensor/unknown", prediction) == "OFF"
     assert rendered("binary_sensor/unknown", prediction, unknown=True) == "ON"
+
+
+def test_answer_is_label_and_unknown() -> None:
+    state = RegionState("open", 0.9, unknown=False)
+    assert not state.differs(RegionState("open", 0.86, unknown=False), 0.05)
+    assert state.differs(RegionState("open", 0.84, unknown=False), 0.05)
+    assert not state.has_other_answer(RegionState("open", 0.1, unknown=False))
+    for other in (RegionState("shut", 0.9, unknown=False), RegionState("open", 0.9, unknown=True)):
+        assert state.has_other_answer(other) and state.differs(other, 0.05)
+    assert not RegionState("open", None, unknown=False).differs(RegionState("open", None, unknown=False), 0.05)

@@ -177,7 +177,7 @@ def test_broker_that_is_killed_and_restarted_gets_the_newest(
             time.sleep(0.005)
         assert slowest_s < 1, "the run does not wait for the broker"
         assert len(sink._connection._newest) == 7, "one value per topic"
-        newest = sink._published[None].label
+        newest = sink._published[None][0].label
         broker.start()
         with Subscriber(broker) as live:
             until(lambda: live.retained.get("home/porch/status") == b"online")
