@@ -71,8 +71,8 @@ class Explanation:
     display: MapDisplay = UNMEASURED
     """Position and contrast of the maps on the images."""
 
-    def __getitem__(self, index: int) -> "Explanation":
-        """Return one sample as a batch of one."""
+    def of_sample(self, index: int) -> "Explanation":
+        """Return the outputs for one sample, as a batch of one."""
         return replace(self, **{name: values[index : index + 1] for name, values in self._arrays().items()})
 
     @classmethod

@@ -265,7 +265,7 @@ class _InferenceStage:
         with self._timer.measure("inference"):
             uses_own_map = explains and left_out is None and explainer is None
             explanation = self._model.predict(samples, settings.class_index, explained=uses_own_map)
-        rows = [explanation] if len(samples) == 1 else [explanation[index] for index in range(len(samples))]
+        rows = [explanation] if len(samples) == 1 else [explanation.of_sample(index) for index in range(len(samples))]
         outputs: list[tuple[Region | None, Explanation, Reason | None]] = []
         for region, row, sample in zip(self._regions or (None,), rows, samples, strict=True):
             explained, reason = row, left_out

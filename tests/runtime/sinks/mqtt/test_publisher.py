@@ -4,6 +4,7 @@ import json
 import logging
 import select
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -394,3 +395,26 @@ def test_missing_package_names_the_extra(model_path: Path) -> None:
 def test_authority_without_broker_is_a_usage_error(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(model_path), "--source", "synthetic:", "--mqtt-ca", "ca.pem"]) == 2
     assert "--mqtt" in capfd.readouterr().err
+
+
+def test_run_survives_its_broker(broker: Broker, model_path: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "seen.jsonl"
+    url = f"mqtt://127.0.0.1:{broker.port}/home/porch"
+    command = [*COMMAND, str(model_path), "--source", "synthetic:", "--crop", "door=0,0,0.5,1", "--mqtt", url]
+    with subprocess.Popen([*command, "--jsonl", str(lines)], stderr=subprocess.PIPE, text=True) as process:
+        with Subscriber(broker) as live:
+            until(lambda: live.retained.get("home/porch/status") == b"online")
+        broker.kill()
+        size_bytes = lines.stat().st_size
+        until(lambda: lines.stat().st_size > size_bytes + 10_000)
+        broker.start()
+        with Subscriber(broker) as live:
+            until(lambda: live.retained.get("home/porch/status") == b"online")
+            until(lambda: {"home/porch/door/state", "home/porch/snapshot"} <= live.retained.keys())
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            until(lambda: live.retained["home/porch/status"] == b"offline")
+        errors = process.stderr.read()
+    assert errors.count("mqtt: connected") == 2 and errors.count("mqtt: The MQTT broker") == 1, errors
+    *_, newest, _ = (json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines())
+    assert newest["region"] == "door"
