@@ -50,14 +50,15 @@ def _print_demo(console: "Console", result: "DemoResult") -> None:
             "" if row.agreement is None else f"{100 * row.agreement:.1f} %",
             "" if row.map_pearson is None else correlation(row.map_pearson),
             f"{100 * row.energy_inside:.0f} %",
-            f"{row.latency_ms:.2f} ms",
+            f"{row.latency_ms:.2f} ms{' ✓' if row.is_fastest else ''}",
         )
     console.print(table)
     console.print(
         (
             "Agreement and map Pearson compare the student with its teacher, and the exported files with the PyTorch "
             "student. Map on object is the share of the map inside the exact object mask; a uniform map has "
-            f"{100 * result.object_share:.0f} %. Latency is per image on one thread, in PyTorch or onnxruntime."
+            f"{100 * result.object_share:.0f} %. Latency is per image on one thread, in PyTorch or onnxruntime. ✓ "
+            "marks the file to run on machines like this one."
         ),
     )
     console.print(
@@ -66,6 +67,6 @@ def _print_demo(console: "Console", result: "DemoResult") -> None:
     )
     console.print(f"video    {result.validation.model.parent.parent / 'camera.mp4'}", soft_wrap=True)
     console.print(f"report   {result.validation.page}", soft_wrap=True)
-    command = ["kdedge", "run", str(result.validation.model), "--source", "synthetic:", "--view", "8080"]
+    command = ["kdedge", "run", str(result.fastest), "--source", "synthetic:", "--view", "8080"]
     console.print(f"\nNext: {shlex.join(command)}", soft_wrap=True)
     console.print("With your own images: kdedge train DATA --model resnet18", soft_wrap=True)

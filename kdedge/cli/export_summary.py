@@ -14,6 +14,7 @@ from kdedge_export.metrics.confidence import images_needed
 from kdedge_export.quantization import RECIPES, FidelityGoal, Tradeoff
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
+from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.saliency_methods import NO_MAP
 
 __all__ = ["print_export", "print_precision", "check_goal_reached"]
@@ -48,12 +49,14 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         write(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
     for name in result.quantized:
         print_precision(result, name, write)
+    if any(file.path is not None for file in result.quantized.values()):
+        write(f"recommended on machines like this one: {result.fastest}{_reason(result)}")
     for path in result.removed:
         write(f"  {path} from an earlier export was removed: it belongs to a different model")
     if any(file.path is None for file in result.quantized.values()):
         return
     if result.metadata.outputs.method == NO_MAP:
-        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
+        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fastest)])} --source IMAGE")
     elif result.metadata.lineage["student"]["weights"] is None:
         write("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")
     elif artifacts.run is None:
@@ -64,7 +67,12 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         in_its_place = result.fp32.name == "model.onnx"
         write(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
     else:
-        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
+        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fastest)])} --source 0 --view 8080")
+
+
+def _reason(result: ExportResult) -> str:
+    """Return why the fp32 file is recommended although there are others; empty if it is not."""
+    return "; the others cost accuracy without a speedup, but save space" if result.fastest == result.fp32 else ""
 
 
 def check_goal_reached(result: ExportResult) -> None:
@@ -152,14 +160,12 @@ def _print_fidelity(name: str, note: Mapping[str, Any], tradeoff: Tradeoff, writ
 
 def _print_latency(name: str, latency: Mapping[str, Any], write: Callable[[str], None]) -> None:
     ratio = latency["fp32"] / latency[name]
-    verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
+    pays = fastest({FP32.name: latency["fp32"], name: latency[name]}) == name
+    verdict = "faster" if pays else "SLOWER" if ratio < 0.95 else "no gain"
     write(
         f"  measured here, one thread: fp32 {latency['fp32']:.2f} ms, {name} {latency[name]:.2f} ms; "
         f"{name} is {ratio:.2f} × as fast ({verdict} on this machine)"
     )
-    if ratio < 1.05:
-        advice = "Use the fp32 file on machines like this one unless size matters"
-        write(f"  {advice}: {name} costs accuracy without a speedup.")
 
 
 def _not_shown(tradeoff: Tradeoff) -> str | None:

@@ -123,10 +123,10 @@ def _print_validation(validation: "Validation") -> None:
     _print_meaning(console, report)
     console.print(f"\nreport: {validation.page}", soft_wrap=True)
     if report.passed:
-        fp32, deployed = (report.footprints.get(name) for name in (FP32.name, report.shipped.name))
-        slower = fp32 is not None and deployed is not None and deployed.latency_ms > fp32.latency_ms
-        command = ["kdedge", "run", str(validation.fp32 if slower else validation.model)]
-        why = f"  ({report.shipped.name} is slower on this machine; the device may differ)" if slower else ""
+        chosen, shipped = validation.fastest, report.shipped.name
+        command = ["kdedge", "run", str(chosen)]
+        slower = chosen != validation.model
+        why = f"  ({shipped} is not faster on this machine; the device may differ)" if slower else ""
         console.print(f"Next: {shlex.join([*command, '--source', '0', '--view', '8080'])}{why}", soft_wrap=True)
 
 

@@ -36,7 +36,7 @@ from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.precision import FP32
+from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.util.arrays import Integers, Targets, evenly_spaced
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -65,6 +65,13 @@ class Validation:
     model: Path
     """Model file to deploy, that of the least exact precision."""
     fp32: Path
+
+    @property
+    def fastest(self) -> Path:
+        """Path of the file to run on machines like this one; a less exact one only if it is at least 5 % faster."""
+        paths = {each.name: each.path for each in self.report.candidates if each.path is not None}
+        latencies = {name: footprint.latency_ms for name, footprint in self.report.footprints.items() if name in paths}
+        return paths[fastest(latencies)] if latencies else self.model
 
     def require_passed(self) -> None:
         """Raise unless every gate is passed.

@@ -98,18 +98,31 @@ def with_int8(exported: ExportResult, **changes: object) -> ExportResult:
 
 
 @pytest.mark.parametrize(
-    ("int8_ms", "verdict", "advice"),
-    [(2.0, "int8 is 2.00 × as fast (faster", False), (4.1, "(no gain", True), (8.0, "0.50 × as fast (SLOWER", True)],
+    ("int8_ms", "verdict", "recommended"),
+    [
+        (2.0, "int8 is 2.00 × as fast (faster", "m.int8.onnx"),
+        (3.9, "(no gain", "m.onnx"),
+        (4.1, "(no gain", "m.onnx"),
+        (8.0, "0.50 × as fast (SLOWER", "m.onnx"),
+    ],
 )
-def test_int8_without_speedup_is_reported(
-    exported: ExportResult, int8_ms: float, verdict: str, advice: bool, capsys: pytest.CaptureFixture[str]
+def test_faster_file_is_recommended(
+    exported: ExportResult,
+    exported_run: Path,
+    int8_ms: float,
+    verdict: str,
+    recommended: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     note = exported.quantized["int8"].note
     timed = {**note, "latency_ms": {"fp32": 4.0, "int8": int8_ms, "machine": "a machine", "threads": 1}}
-    print_export(with_int8(exported, note=timed), Artifacts.open("small:resnet8"), None, None)
+    result = with_int8(exported, note=timed)
+    print_export(result, Artifacts.open(str(exported_run)), None, None)
     printed = capsys.readouterr().err
     assert verdict in printed
-    assert ("Use the fp32 file on machines like this one" in printed) is advice
+    assert result.fastest == exported.fp32.with_name(recommended)
+    assert f"recommended on machines like this one: {result.fastest}" in printed
+    assert f"Next: kdedge run {result.fastest} --source" in printed
     assert np.isfinite(note["held_out"]["map_pearson"])
 
 

@@ -17,12 +17,13 @@ from onnx import numpy_helper
 from torch import nn
 from training_toys import Outcome
 
+from kdedge.cli.validate import _print_validation
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.bundle_writer import write_bundle
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.model_export import export_model
-from kdedge.pipelines.model_validation import validate_model
+from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge_export.file_quantization import quantize
 from kdedge_export.quantization import RECIPES, ConversionInputs, ConvertedGraph, FidelityGoal, PrecisionRecipe
 from kdedge_export.validation import json_schema
@@ -31,7 +32,7 @@ from kdedge_runtime.bundle import load_fastest, open_bundle
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers import make_explainer
-from kdedge_runtime.precision import PRECISIONS, Precision
+from kdedge_runtime.precision import PRECISIONS, Precision, variant_path
 
 Command = Callable[..., Outcome]
 GENERIC = load_profile("generic")
@@ -52,14 +53,19 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def half_run(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`exported_run` with an fp16 file besides fp32 and int8, and its report; read-only."""
+def validation(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Validation:
+    """Report of `exported_run` with an fp16 file besides fp32 and int8; read-only."""
     folder = tmp_path_factory.mktemp("precisions") / "student"
     shutil.copytree(exported_run, folder)
     result = export_model(str(folder), precisions=["fp16"], profile=GENERIC)
     assert result.quantized["fp16"].path == folder / "model.fp16.onnx" and result.removed == ()
-    validate_model(str(folder), quick=True)
-    return folder
+    return validate_model(str(folder), quick=True)
+
+
+@pytest.fixture(scope="module")
+def half_run(validation: Validation) -> Path:
+    """Run folder of `validation`; read-only."""
+    return validation.fp32.parent
 
 
 def images(n: int, seed: int, model: Model) -> np.ndarray:
@@ -114,6 +120,25 @@ def test_bench_and_self_test_take_every_precision(command: Command, half_run: Pa
     assert names == [f"{name}{variant}" for name in ("fp16", "fp32", "int8") for variant in ("", " without map")]
     done = command("run", "self-test", half_run / "model.fp16.onnx", "--device", "generic")
     assert done.code == 0 and done.out.count("[✓]") == 5, done.out
+
+
+@pytest.mark.parametrize(
+    ("latencies", "name"),
+    [((9.0, 5.0, 8.0), "fp16"), ((9.0, 9.0, 8.0), "int8"), ((9.0, 9.5, 8.9), "fp32"), ((9.0, 5.0, 4.9), "fp16")],
+)
+def test_validation_ends_with_the_file_to_run_here(
+    validation: Validation, latencies: tuple[float, ...], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = validation.report
+    footprints = {
+        role: replace(footprint, latency_ms=latency)
+        for (role, footprint), latency in zip(report.footprints.items(), latencies, strict=True)
+    }
+    checks = tuple(check for check in report.checks if check.passed)
+    passed = replace(validation, report=replace(report, checks=checks, footprints=footprints))
+    _print_validation(passed)
+    assert passed.fastest == variant_path(validation.fp32, PRECISIONS[name])
+    assert f"Next: kdedge run {passed.fastest} --source" in capsys.readouterr().err
 
 
 def test_bundle_carries_every_precision_and_runs_the_fastest(half_run: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kdedge_runtime.bundle import (
     BundleError,
     format_checksums,
     load_fastest,
+    model_choice,
     open_bundle,
     read_public_key,
 )
@@ -328,6 +329,26 @@ class TestChoice:
     def test_choice_can_be_measured(self, folder: Path) -> None:
         with open_bundle(zipped(folder)) as files:
             assert load_fastest(files, Model.load).path.name in files
+
+    @pytest.mark.parametrize(
+        ("first_ms", "runs"),
+        [((0.2, 0.3), [5, 50]), ((20.0, 30.0), [5, 20]), ((300.0, 200.0), [5])],
+    )
+    def test_short_passes_are_measured_more_often(
+        self, folder: Path, first_ms: tuple[float, float], runs: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken: list[int] = []
+
+        def timed(*calls: Callable[[], object], runs: int) -> tuple[float, ...]:
+            assert [call() for call in calls] and len(calls) == 2
+            taken.append(runs)
+            return first_ms if len(taken) == 1 else (1.0, 0.5)
+
+        monkeypatch.setattr(model_choice, "latencies_ms", timed)
+        with open_bundle(zipped(folder)) as files:
+            chosen = load_fastest(files, Model.load).path.name
+        assert taken == runs
+        assert chosen == ("model.int8.onnx" if len(runs) == 2 or first_ms[1] < first_ms[0] else "model.onnx")
 
     def test_single_model_is_not_measured(self, folder: Path) -> None:
         (folder / "model.onnx").unlink()
