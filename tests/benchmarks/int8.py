@@ -3,7 +3,7 @@
 ```
 python tests/benchmarks/int8.py PHOTOS                      # a folder of photos, or a zip of one
 python tests/benchmarks/int8.py PHOTOS --weights WEIGHTS --models tf_efficientnet_lite0 resnet50
-python tests/benchmarks/int8.py PHOTOS --precisions int8 fp16
+python tests/benchmarks/int8.py PHOTOS --precisions int8 fp16 --keep FILES   # writes the model files to FILES
 ```
 
 Prints one JSON line per model and precision: `fp32_ms` and `own_ms`, medians of alternating runs; `ratio`, the median
@@ -54,6 +54,7 @@ MODELS = {
     "mobilenet_v3_small": "torchvision:mobilenet_v3_small",
     "efficientnet_b0": "torchvision:efficientnet_b0",
 }
+STUDENTS = {"resnet10w16": "small:resnet10w16", "resnet8": "small:resnet8"}
 SETTLED_ON = 24
 """Number of photos for normalization statistics with random weights."""
 
@@ -62,24 +63,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--weights", type=Path, default=ROOT / "weights")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS | STUDENTS, default=list(MODELS))
     parser.add_argument("--precisions", nargs="+", choices=RECIPES, default=["int8"])
     parser.add_argument("--device", default="laptop-x86-vnni")
     parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--keep", type=Path, metavar="FILES", help="folder for the model files [default: temporary]")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder, photos = Path(name), options.photos
+        folder, photos = options.keep or Path(name), options.photos
+        folder.mkdir(parents=True, exist_ok=True)
         if photos.suffix == ".zip":
             with zipfile.ZipFile(photos) as archive:
-                archive.extractall(folder / "photos")
-            photos = folder / "photos"
+                archive.extractall(Path(name, "photos"))
+            photos = Path(name, "photos")
         for model in options.models:
             for line in measured(model, photos, options, folder):
                 print(json.dumps(line), flush=True)
 
 
 def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    source = MODELS[model]
+    source = (MODELS | STUDENTS)[model]
     candidates = (options.weights / f"{model}.safetensors", options.weights / f"{model}_torchvision.safetensors")
     weights = next((path for path in candidates if path.is_file()), None)
     known = weights is not None
