@@ -55,8 +55,8 @@ LearningRate = Annotated[
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="Recipe: default, few-images, labels, or a .toml file. [default: labels to train; "
-        "to distill few-images below 100 images per class, else default]"
+        help="Recipe: default, few-images, fine-tune, labels, or a .toml file. [default: fine-tune from trained "
+        "weights; else labels to train; to distill few-images below 100 images per class, else default]"
     ),
 ]
 Flip = Annotated[

@@ -131,7 +131,8 @@ class Screen(RunCallback):
     def on_epoch(self, metrics: dict[str, Any]) -> None:
         """Print the summary line of the epoch."""
         self._validation = _figures(metrics)
-        losses = "  ".join(f"{term} {metrics[f'loss_{term}']:.3f}" for term in self._terms)
+        measured = [(term, metrics.get(f"loss_{term}")) for term in self._terms]  # fitting the head uses logits alone
+        losses = "  ".join(f"{term} {value:.3f}" for term, value in measured if value is not None)
         self._console.print(
             f"epoch {metrics['epoch']:>3}/{self._epochs}  {losses}  {self._validation}  {metrics['seconds']:.1f} s",
             soft_wrap=True,

@@ -39,6 +39,7 @@ class TrainConfig:
     flip: bool | None = None
     images_per_class: int | None = None
     cache_teacher: int | None = None
+    freeze: bool | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +53,13 @@ class TrainConfig:
                 f"The student cannot be initialized from both {self.weights} and its teacher. Remove --weights "
                 "or --init."
             )
+        if self.freeze and not self.is_pretrained:
+            raise UsageError(
+                f"--freeze trains only the last layer of {self.model}, but its other layers have random weights. "
+                "Expected trained weights: --weights FILE. To train all layers, remove --freeze."
+            )
+        if self.freeze and self.epochs not in (None, 1):
+            raise UsageError(f"--freeze fits the last layer in one epoch, not {self.epochs}. Remove --epochs.")
 
     @classmethod
     def from_record(cls, given: dict[str, Any]) -> "TrainConfig":
@@ -64,6 +72,11 @@ class TrainConfig:
     def kind(self) -> Literal["train", "distill"]:
         """Name of the command."""
         return "distill" if self.teacher else "train"
+
+    @property
+    def is_pretrained(self) -> bool:
+        """True if the network starts from trained weights."""
+        return self.weights is not None
 
     @property
     def given(self) -> dict[str, Any]:

@@ -38,15 +38,16 @@ def choose_image_network(
         size = request.size or geometry.height
     else:
         # Pretrained weights expect a center crop; a model trained from scratch uses the whole image.
-        geometry = natural if request.weights else replace(natural, crop_fraction=1.0)
-        size = request.size or choose_size(typical_size(collection.train), on_cpu=on_cpu)
+        geometry = natural if request.is_pretrained else replace(natural, crop_fraction=1.0)
+        from_images = choose_size(typical_size(collection.train), on_cpu=on_cpu)
+        size = request.size or (natural.height if request.is_pretrained else from_images)
     spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
-    fresh_stem = request.weights is None
+    fresh_stem = not request.is_pretrained
     if request.init == "teacher":
         init_summary = init_source(teachers).spec
         fresh_stem = init_summary.fresh_stem
     plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
-    strides = output_strides(build_model(plain, size), size)
+    strides = output_strides(build_model(plain, size), size, fresh=fresh_stem)
     if request.output_stride is None:
         factor = stride_factor(size, strides)
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from kdedge.config.recipe_file import Recipe
 from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
@@ -32,7 +33,7 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["build_student", "build_trainer_parts", "open_teacher_cache"]
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Format version of the teacher cache. Increase it when augmentation changes for the same random numbers."""
 
 
@@ -73,9 +74,7 @@ def build_trainer_parts(
     *,
     classes: int,
     batch_size: int,
-    temperature: float,
-    weight_decay: float,
-    layers: dict[str, str],
+    recipe: Recipe,
     task: str,
     cache: TeacherCache | None = None,
     progress: ProgressCallback = no_progress,
@@ -94,9 +93,7 @@ def build_trainer_parts(
         classes: number of outputs, K.
         task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
         batch_size: images per step, over all processes.
-        temperature: softmax temperature of the distillation terms.
-        weight_decay: weight decay of SGD.
-        layers: compared layers, student module path to teacher module path; empty to find them.
+        recipe: settings of the optimizer and the loss, and the compared layers.
         cache: cache of teacher outputs, or None.
         progress: called while the cache is filled.
 
@@ -107,11 +104,9 @@ def build_trainer_parts(
         divisible = batch_size // group.size * group.size  # not the next multiple above: there may be no more images
         expected = f"Use a divisible --batch-size such as {divisible}." if divisible else "Start fewer processes."
         raise UsageError(f"A batch of {batch_size} images cannot be divided among {group.size} processes. {expected}")
-    hinted = _watch_layers(student, teacher, objective, views, layers)
+    hinted = _watch_layers(student, teacher, objective, views, recipe.layers)
     _require_possible(student, teacher, objective, views)
-    train_step = TrainStep(
-        student, objective, compute, group, temperature=temperature, weight_decay=weight_decay, hinted=hinted
-    )
+    train_step = TrainStep(student, objective, compute, group, recipe=recipe, hinted=hinted)
     teacher_targets: TeacherTargets = NoTeacher()
     if teacher is not None and objective.uses_teacher:
         teacher_targets = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)

@@ -51,9 +51,9 @@ class TestStride:
     @pytest.mark.parametrize("name", ["small:resnet8x4", "small:resnet10w16", "torchvision:convnext_tiny"])
     def test_real_networks_reach_the_stride(self, name: str, size: int) -> None:
         with torch.device("meta"):  # shapes without data
-            strides = output_strides(build_model(ModelSpec(name, 5), size), size)
+            strides = output_strides(build_model(ModelSpec(name, 5), size), size, fresh=True)
             factor = stride_factor(size, strides)
-            (reached, *_) = output_strides(build_model(ModelSpec(name, 5, factor), size), size)
+            (reached, *_) = output_strides(build_model(ModelSpec(name, 5, factor), size), size, fresh=True)
         assert size // reached >= 7
         assert reached == strides[0] // factor
 
@@ -71,7 +71,7 @@ class TestStride:
 
     def test_unsupported_stride_of_a_patch_network_is_rejected(self) -> None:
         with torch.device("meta"):
-            strides = output_strides(build_model(ModelSpec("torchvision:convnext_tiny", 5), 224), 224)
+            strides = output_strides(build_model(ModelSpec("torchvision:convnext_tiny", 5), 224), 224, fresh=True)
         with pytest.raises(
             UsageError, match=r"cannot be changed to 16\. Expected an --output-stride of 32, 8, 4, 2, 1\."
         ):
