@@ -16,6 +16,7 @@ __all__ = [
     "LearningRate",
     "Out",
     "OutputStride",
+    "Pretrained",
     "RecipeOption",
     "Resume",
     "SeedOption",
@@ -34,7 +35,16 @@ DataOption = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Weights = Annotated[
-    str | None, typer.Option(help="Pretrained weights to start from (.safetensors or .pth). [default: random weights]")
+    str | None,
+    typer.Option(help="Weights file to start from (.safetensors or .pth). [default: published weights, if any]"),
+]
+Pretrained = Annotated[
+    bool | None,
+    typer.Option(
+        "--pretrained/--no-pretrained",
+        help="Start from the network's published weights of torchvision or timm, downloaded once; or from random "
+        "ones. [default: published, if there are any and no others are given]",
+    ),
 ]
 Size = Annotated[
     int | None, typer.Option(min=16, max=1024, help="Input size in pixels. [default: from the image sizes]")

@@ -115,7 +115,7 @@ def resolve_config(
         epochs: number of epochs.
     """
     # Pretrained weights are fine-tuned gently; random ones use the literature's rate, scaled with the batch size.
-    default_rate = (0.01 if request.weights else 0.1) * batch_size / 128
+    default_rate = (0.01 if request.is_pretrained else 0.1) * batch_size / 128
     return ResolvedConfig(
         epochs=epochs,
         batch_size=batch_size,

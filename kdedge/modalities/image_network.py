@@ -38,10 +38,10 @@ def choose_image_network(
         size = request.size or geometry.height
     else:
         # Pretrained weights expect a center crop; a model trained from scratch uses the whole image.
-        geometry = natural if request.weights else replace(natural, crop_fraction=1.0)
+        geometry = natural if request.is_pretrained else replace(natural, crop_fraction=1.0)
         size = request.size or choose_size(typical_size(collection.train), on_cpu=on_cpu)
     spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
-    fresh_stem = request.weights is None
+    fresh_stem = not request.is_pretrained
     if request.init == "teacher":
         init_summary = init_source(teachers).spec
         fresh_stem = init_summary.fresh_stem

@@ -10,8 +10,9 @@ from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
 from kdedge.models.model_spec import ModelSpec
+from kdedge.models.network_state import read_network_state
 from kdedge.models.teacher_source import LoadedTeacher
-from kdedge.models.weight_files import load_state, read_state
+from kdedge.models.weight_files import load_state
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batches
 from kdedge.training.compute_device import ComputeDevice
@@ -55,7 +56,8 @@ def build_student(
     modality = TRAINING_MODALITIES[spec_input.kind]
     model = modality.build_model(spec, spec_input)
     if weights is not None:
-        load_state(model, read_state(Path(weights)), weights, replaced=modality.head_tensors(spec, spec_input))
+        state = read_network_state(spec.name, Path(weights))
+        load_state(model, state, weights, replaced=modality.head_tensors(spec, spec_input))
     init_summary = None if init_from is None else init_from_teacher(model, init_from)
     synchronize_batch_norm(model, group)
     return InstrumentedModel(model, spec_input, compute), init_summary

@@ -33,6 +33,7 @@ from kdedge.training.builder import build_student, build_trainer_parts, open_tea
 from kdedge.training.compute_device import ComputeDevice, choose_device
 from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.evaluator import Evaluator
+from kdedge.training.initial_weights import find_initial_weights, initial_request
 from kdedge.training.objective import make_objective
 from kdedge.training.plan_summary import summarize_plan
 from kdedge.training.resolution import measure_config
@@ -79,9 +80,12 @@ def start_run(
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
     collection = _collection(request.data, request.images_per_class)
-    teachers = load_teachers(request, collection)
-    on_cpu = compute.device.type == "cpu"
     modality = TRAINING_MODALITIES[collection.modality]
+    start = group.main_first(lambda: find_initial_weights(request, modality))
+    options = request.given
+    request = request if start is None else request.with_file(start.file)
+    teachers = group.main_first(lambda: load_teachers(request, collection))
+    on_cpu = compute.device.type == "cpu"
     spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
     recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
     train_step, batches, evaluator, init_summary = _build_parts(
@@ -103,7 +107,7 @@ def start_run(
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
     trainer = Trainer(train_step, batches, evaluator, config)
-    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, init_summary)
+    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, start, init_summary)
     callback.on_plan(lines, list(config.loss), config.epochs)
     record = RunRecord(
         kind=request.kind,
@@ -119,10 +123,11 @@ def start_run(
             "images_per_class": request.images_per_class,
         },
         recipe=asdict(config),
-        request=request.given,
+        request=options,
         device=compute.name,
         task=collection.task,
         teacher=teacher_record(teachers),
+        start=None if start is None else start.record,
     )
     with lock_run(out) if group.is_main else nullcontext():
         if group.is_main:
@@ -163,8 +168,11 @@ def continue_run(
             "Start a new run with another --out."
         )
     compute = choose_device(device, compiled=compiled)
-    teachers = reload_teachers(record.teacher, out)
     group = join_process_group(compute.device)
+    modality = TRAINING_MODALITIES[collection.modality]
+    has_checkpoint = (out / LAST).is_file()
+    initial = None if has_checkpoint else group.main_first(lambda: initial_request(record, out, modality))
+    teachers = group.main_first(lambda: reload_teachers(record.teacher, out))
     train_step, batches, evaluator, _ = _build_parts(
         collection,
         record.model,
@@ -177,7 +185,7 @@ def continue_run(
         callback,
         seed=config.seed,
         cached_views=config.cached_views,
-        initial=None if (out / LAST).is_file() else TrainConfig.from_record(record.request),
+        initial=initial,
     )
     images, val = batches.images, evaluator.val
     counts = {"train": len(images), "val": len(val)}

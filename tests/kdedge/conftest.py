@@ -1,6 +1,8 @@
 """Fixtures: a folder of tiny images and a teacher trained on it, shared by all tests of kdedge."""
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from kdedge.config.train_config import TrainConfig
 from kdedge.pipelines.model_export import export_model
 from kdedge.training.training_run import start_run
 from kdedge_runtime.devices import load_profile
+
+# No test may use the network, or the weights that a user has downloaded. Subprocesses inherit these.
+os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+os.environ["TORCH_HOME"] = os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="pytest-weights-")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex
-from kdedge.models.model_source import network_name
 from kdedge.models.run_folder import is_run
 from kdedge.models.teacher_source import LoadedTeacher, load_teacher
 from kdedge.models.trained_model import TrainedModel
@@ -31,11 +30,8 @@ def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeache
         path = Path(source)
         if is_run(path) or path.suffix == ".onnx":
             teachers.append(load_teacher(source, None))
-        elif weights:
-            teachers.append(load_teacher(source, weights.pop(0)))
         else:
-            name = network_name(source)
-            raise UsageError(f"The teacher {name} has random weights. Give trained ones: --teacher-weights FILE.")
+            teachers.append(load_teacher(source, weights.pop(0) if weights else None))
     if weights:
         raise UsageError(
             f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
