@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 
 from kdedge.models.digest import state_sha256
 from kdedge.models.weight_files import read_state
@@ -46,6 +47,8 @@ def fetch_from_url(network: str, url: str) -> Path:
         with _timeout():
             torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
     except Exception as error:  # of the network, the server, the disk, or a wrong hash
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         raise _unavailable(network, path.name, path.parent, url, error, damaged=is_cached) from error
     if prefix is None:
         _require_readable(path)

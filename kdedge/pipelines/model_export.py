@@ -104,9 +104,9 @@ def export_model(
         )
     artifacts = Artifacts.open(source)
     allow_typed(artifacts.source)
-    trained = load_trained(artifacts, weights=weights, pretrained=pretrained)
     output = output or _default_output(artifacts, explained=method != NO_MAP)
     check_fp32_name(output)
+    trained = load_trained(artifacts, weights=weights, pretrained=pretrained)
     needs_images = bool(calibrated) or (bool(precisions) and data is not None)
     images = calibration_images(artifacts, trained, data, progress) if needs_images else None
     progress("exporting", 0, 1)

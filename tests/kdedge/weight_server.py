@@ -1,12 +1,20 @@
 """Loopback server with the protocol of a file server and of the Hugging Face Hub, and tiny published weights."""
 
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from torchvision.models import get_model_weights
 
 COMMIT = "c0ffee" + "0" * 34
 """Revision of every repository."""
@@ -75,3 +83,26 @@ def serving() -> Iterator[WeightServer]:
             yield server
         finally:
             http.shutdown()
+
+
+def publish_timm(server: WeightServer, network: str, *, classes: int | None = None, seed: int = 0) -> bytes:
+    """Publish random weights of a timm network in the layout of timm's repositories, and return the file's content."""
+    torch.manual_seed(seed)
+    config = timm.get_pretrained_cfg(network)
+    options = {} if classes is None else {"num_classes": classes}
+    content: bytes = save(timm.create_model(network, **options).state_dict())
+    server.publish(config.hf_hub_id, "model.safetensors", content)
+    return content
+
+
+def publish_torchvision(
+    server: WeightServer, monkeypatch: pytest.MonkeyPatch, network: str, tag: str, state: dict[str, Tensor]
+) -> bytes:
+    """Publish weights of a torchvision network under a name with their hash, and return the file's content."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    path = f"/models/{network}-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    server.files[path] = content
+    monkeypatch.setattr(get_model_weights(network)[tag].value, "url", server.address + path)
+    return content

@@ -297,7 +297,13 @@ def test_quantizing_a_named_model_needs_images(weights: Path, tmp_path: Path) ->
 
 def test_unsupported_method_is_rejected_before_writing(tmp_path: Path) -> None:
     with pytest.raises(HeadNotSupported, match=r"SqueezeNet has no class activation map.*conv\+relu\+mean"):
-        export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", method="cam", profile=GENERIC)
+        export_model(
+            "torchvision:squeezenet1_0",
+            pretrained=False,
+            output=tmp_path / "model.onnx",
+            method="cam",
+            profile=GENERIC,
+        )
     assert not list(tmp_path.iterdir())
 
 
