@@ -41,6 +41,7 @@ class TrainedModel:
     spec: ModelSpec
     input: InputSpec
     labels: tuple[str, ...]
+    """Class names; empty for an encoder, which returns pooled features."""
     origin: dict[str, Any]
     """Origin for the lineage of model files: `source`, `weights`, `weights_sha256`.
 
@@ -113,9 +114,11 @@ def load_trained(
 
 
 def _classes(name: str, spec: ImageInput, state: Mapping[str, Tensor]) -> int:
-    """Return the number of classes that a model's weights were trained for."""
+    """Return the number of classes that a model's weights were trained for; 0 for an encoder of timm."""
     rows = [state[tensor].shape[0] for tensor in head_tensors(name, spec.height) if tensor in state]
-    return rows[0] if rows else own_classes(name, spec)
+    if rows:
+        return rows[0]
+    return 0 if state and name.startswith("timm:") else own_classes(name, spec)
 
 
 def _origin(source: str, weights: Path | None) -> dict[str, Any]:

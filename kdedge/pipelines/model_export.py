@@ -107,6 +107,11 @@ def export_model(
     output = output or _default_output(artifacts, explained=method != NO_MAP)
     check_fp32_name(output)
     trained = load_trained(artifacts, weights=weights, pretrained=pretrained)
+    if not trained.labels:
+        raise UsageError(
+            f"{trained.spec.name} is an encoder without classes, so it has no predictions to export. Train a "
+            f"classifier from it: kdedge train DATA --model {artifacts.source}"
+        )
     needs_images = bool(calibrated) or (bool(precisions) and data is not None)
     images = calibration_images(artifacts, trained, data, progress) if needs_images else None
     progress("exporting", 0, 1)

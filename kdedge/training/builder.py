@@ -21,6 +21,7 @@ from kdedge.training.evaluator import Evaluator
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import channels, pair_layers
 from kdedge.training.objective import Objective
+from kdedge.training.pooled_features import POOLED
 from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
 from kdedge.training.sync_batch_norm import synchronize_batch_norm
@@ -74,6 +75,7 @@ def build_trainer_parts(
     compute: ComputeDevice,
     *,
     classes: int,
+    same_classes: bool = True,
     batch_size: int,
     temperature: float,
     weight_decay: float,
@@ -94,6 +96,7 @@ def build_trainer_parts(
         group: processes that share every batch.
         compute: device and precision.
         classes: number of outputs, K.
+        same_classes: False for a teacher with other classes, or none, whose predictions are not evaluated.
         task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
         batch_size: images per step, over all processes.
         temperature: softmax temperature of the distillation terms.
@@ -122,7 +125,7 @@ def build_trainer_parts(
     return (
         train_step,
         Batches(images, views, teacher_targets, classes, group, batch_size=batch_size, task=task),
-        Evaluator(train_step, val, teacher, cache, task),
+        Evaluator(train_step, val, teacher if same_classes else None, cache, task),
     )
 
 
@@ -195,6 +198,12 @@ def _watch_layers(
             f"The loss term {names} compares intermediate layers, which are too large to cache. Remove --cache-teacher."
         )
     pairs = pair_layers(student, teacher.watched, layers)
+    spatial = [name for name in objective.settings if LOSS_TERMS[name].features and not LOSS_TERMS[name].projects]
+    if spatial and any(POOLED in pair for pair in pairs):
+        raise UsageError(
+            f"The loss term {' and '.join(spatial)} compares spatial features, but pooled features have no positions. "
+            "Use --loss ce,hint."
+        )
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     student.watch(ours)
     teacher.watched.watch(theirs)

@@ -86,7 +86,8 @@ def summarize_plan(
 def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Evaluator) -> list[tuple[str, str]]:
     if not teachers:
         return []
-    right = f"{TRAINING_TASKS[evaluator.task].summary(evaluator.teacher_metrics)} here"
+    metrics = evaluator.teacher_metrics
+    right = f"{TRAINING_TASKS[evaluator.task].summary(metrics)} here" if metrics else "only its features are compared"
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers

@@ -84,10 +84,10 @@ def start_run(
     start = group.main_first(lambda: find_initial_weights(request, modality))
     options = request.given
     request = request if start is None else request.with_file(start.file)
-    teachers = group.main_first(lambda: load_teachers(request, collection))
+    recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
+    teachers = group.main_first(lambda: load_teachers(request, collection, recipe.loss.weights))
     on_cpu = compute.device.type == "cpu"
     spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
-    recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
     train_step, batches, evaluator, init_summary = _build_parts(
         collection,
         spec,
@@ -245,6 +245,7 @@ def _build_parts(
         group,
         compute,
         classes=classes,
+        same_classes=all(teacher.classes == classes for teacher in teachers),
         task=collection.task,
         batch_size=resolve_batch_size(recipe, len(collection.train)),
         temperature=recipe.temperature,
@@ -268,7 +269,7 @@ def _warn_about_teachers(
         mismatch = TRAINING_MODALITIES[spec_input.kind].mismatch(teacher.input, spec_input)
         if mismatch is not None:
             callback.on_warning(f"The teacher {teacher.name} {mismatch}")
-    if teachers:
+    if evaluator.teacher_metrics:
         warning = TRAINING_TASKS[evaluator.task].teacher_warning(evaluator.teacher_metrics, labels)
         if warning is not None:
             callback.on_warning(warning)
