@@ -12,10 +12,12 @@ __all__ = [
     "Device",
     "Epochs",
     "Flip",
+    "Freeze",
     "ImagesPerClass",
     "LearningRate",
     "Out",
     "OutputStride",
+    "Pretrained",
     "RecipeOption",
     "Resume",
     "SeedOption",
@@ -34,7 +36,16 @@ DataOption = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Weights = Annotated[
-    str | None, typer.Option(help="Pretrained weights to start from (.safetensors or .pth). [default: random weights]")
+    str | None,
+    typer.Option(help="Weights file to start from (.safetensors or .pth). [default: published weights, if any]"),
+]
+Pretrained = Annotated[
+    bool | None,
+    typer.Option(
+        "--pretrained/--no-pretrained",
+        help="Start from the network's published weights of torchvision or timm, downloaded once; or from random "
+        "ones. [default: published, if there are any and no others are given]",
+    ),
 ]
 Size = Annotated[
     int | None, typer.Option(min=16, max=1024, help="Input size in pixels. [default: from the image sizes]")
@@ -66,6 +77,10 @@ Flip = Annotated[
         help="Flip training images horizontally. Disable it if left and right differ in meaning. [default: from the "
         "recipe, else flip]",
     ),
+]
+Freeze = Annotated[
+    bool | None,
+    typer.Option("--freeze", help="Fit only the last layer, on the features of the trained layers below."),
 ]
 ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Number of training images per class. [default: all]")]
 SeedOption = Annotated[

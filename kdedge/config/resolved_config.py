@@ -86,7 +86,8 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str)
         task: task of the dataset, which may replace the loss of the recipe.
 
     Raises:
-        UsageError: the recipe or the loss cannot be read, or a temperature is requested that no loss term uses.
+        UsageError: the recipe or the loss cannot be read, a temperature is requested that no loss term uses, or only
+            the head of random layers.
     """
     default = choose_recipe(request.kind, images / classes)
     recipe = load_recipe(request.recipe or (FINE_TUNE if request.is_pretrained else default))
@@ -100,6 +101,11 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str)
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
     augmentation = recipe.augmentation
     if request.freeze:
+        if not request.is_pretrained:
+            raise UsageError(
+                f"--freeze fits only the last layer of {request.model}, but its other layers have random weights. "
+                "Expected trained weights: --weights FILE. To train all layers, remove --freeze."
+            )
         recipe = replace(recipe, fit_head=True, steps=None, epochs=1)
     return replace(
         recipe,

@@ -1,7 +1,8 @@
 """Requested training options."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from kdedge.config.loss_spec import LARGEST
@@ -27,6 +28,8 @@ class TrainConfig:
     teacher_weights: tuple[str, ...] = ()
     """Weights files of the teachers given by model name, in their order."""
     weights: str | None = None
+    pretrained: bool | None = None
+    """True requires the network's published weights, False forbids them; None takes them if nothing else is given."""
     init: Literal["teacher"] | None = None
     recipe: str | None = None
     size: int | None = None
@@ -53,13 +56,22 @@ class TrainConfig:
                 f"The student cannot be initialized from both {self.weights} and its teacher. Remove --weights "
                 "or --init."
             )
-        if self.freeze and not self.is_pretrained:
-            raise UsageError(
-                f"--freeze trains only the last layer of {self.model}, but its other layers have random weights. "
-                "Expected trained weights: --weights FILE. To train all layers, remove --freeze."
-            )
         if self.freeze and self.epochs not in (None, 1):
             raise UsageError(f"--freeze fits the last layer in one epoch, not {self.epochs}. Remove --epochs.")
+        if self.pretrained and self.init is not None:
+            raise UsageError(
+                "The student cannot be initialized from both published weights and its teacher. Remove --pretrained "
+                "or --init."
+            )
+
+    @property
+    def is_pretrained(self) -> bool:
+        """True if the network starts from trained weights; published ones count after `with_file`."""
+        return self.weights is not None
+
+    def with_file(self, weights: Path) -> "TrainConfig":
+        """Return the same request with the weights file that the network starts from."""
+        return replace(self, weights=str(weights), pretrained=None)
 
     @classmethod
     def from_record(cls, given: dict[str, Any]) -> "TrainConfig":
@@ -72,11 +84,6 @@ class TrainConfig:
     def kind(self) -> Literal["train", "distill"]:
         """Name of the command."""
         return "distill" if self.teacher else "train"
-
-    @property
-    def is_pretrained(self) -> bool:
-        """True if the network starts from trained weights."""
-        return self.weights is not None
 
     @property
     def given(self) -> dict[str, Any]:

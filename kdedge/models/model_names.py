@@ -29,8 +29,8 @@ def canonical_name(name: str) -> str:
         return factory_name(name)
     if "hf-hub:" in name or "hf_hub:" in name:
         raise UsageError(
-            f"{name} is on the Hugging Face hub, but kdedge does not download models. Download its weights, and use "
-            "timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
+            f"{name} is a repository of the Hugging Face Hub, but kdedge only downloads weights that timm lists, as in "
+            "timm:NAME.TAG. Download others, and use timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
         )
     library, _, bare = name.rpartition(":")
     libraries: dict[str, Callable[[str], list[str]]] = {

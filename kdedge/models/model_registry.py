@@ -62,9 +62,10 @@ def build_model(spec: ModelSpec, size: int) -> nn.Module:
     else:
         from torchvision.models import get_model
 
-        # The auxiliary classifiers of GoogLeNet and Inception return more than logits.
+        # The auxiliary classifiers of GoogLeNet and Inception return more than logits. Both warn without init_weights.
         network, _, tag = bare.partition(".")
-        extra: dict[str, Any] = {"aux_logits": False} if network in {"googlenet", "inception_v3"} else {}
+        inception = {"aux_logits": False, "init_weights": True}
+        extra: dict[str, Any] = inception if network in {"googlenet", "inception_v3"} else {}
         if tag and network.startswith("vit_"):  # position embeddings are specific to one image size
             extra["image_size"] = torchvision_input(bare).height
         model = cast(nn.Module, get_model(network, weights=None, num_classes=spec.classes, **extra))

@@ -27,14 +27,17 @@ def network_name(source: str) -> str:
     return canonical_name(source)
 
 
-def check_own_weights(run: str, weights: Path | None) -> None:
-    """Raise if weights are given for a run.
+def check_own_weights(run: str, weights: Path | None, pretrained: bool | None = None) -> None:
+    """Raise if weights are chosen for a run.
 
     Raises:
-        UsageError: weights are given.
+        UsageError: weights are given, or published or random ones are requested.
     """
     if weights is not None:
         raise UsageError(f"{run} is a run folder with its own weights. Remove the weights {weights}.")
+    if pretrained is not None:
+        option = "--pretrained" if pretrained else "--no-pretrained"
+        raise UsageError(f"{run} is a run folder with its own weights. Remove {option}.")
 
 
 def check_weights(path: Path) -> None:

@@ -23,7 +23,7 @@ class LoadedTeacher:
     record: dict[str, str | None]
     """`source` and `weights` to reload it from any folder, with hashes to verify it.
 
-    The hashes are `weights_sha256`, and `code_sha256` for a factory.
+    The hashes are `weights_sha256`, and `code_sha256` for a factory. Published weights have `url` and `license`.
     """
     labels: tuple[str, ...] | None
     """Class names, or None if they are not known for certain."""
@@ -45,7 +45,7 @@ def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
 
     Args:
         source: run folder, `.onnx` file of any framework, or model name.
-        weights: weights file of a named model.
+        weights: weights file of a named model; None takes its published weights.
 
     Raises:
         UsageError: the run or model does not exist, or the weights do not fit.
@@ -60,10 +60,12 @@ def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
         return LoadedTeacher(path.name, file, record, file.labels, file.classes)
     trained = load_trained(artifacts, weights=None if weights is None else Path(weights))
     record = {
-        "source": str(path.resolve()) if artifacts.run is not None else trained.spec.name,
-        "weights": None if weights is None else str(Path(weights).resolve()),
+        "source": str(path.resolve()),
+        "weights": None,
         "weights_sha256": trained.origin["weights_sha256"],
     }
+    if trained.weights is not None:
+        record = trained.weights.record
     if trained.spec.code_sha256 is not None:
         record["code_sha256"] = trained.spec.code_sha256
     known = trained.labels if artifacts.run is not None else None

@@ -18,6 +18,7 @@ def export(
     *,
     output: Location | None = None,
     weights: Location | None = None,
+    pretrained: bool | None = None,
     method: str | None = None,
     target_layer: str | None = None,
     precisions: Sequence[str] = (),
@@ -32,7 +33,8 @@ def export(
     Args:
         source: run, run folder, or name of a network.
         output: fp32 file; None writes `model.onnx` into the run folder, or names the file after the network.
-        weights: weights of a named network.
+        weights: weights file of a named network; None takes its published weights.
+        pretrained: True requires published weights of a named network, and False exports random ones.
         method: saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
         target_layer: module path of the layer whose activations the map uses; None finds it.
         precisions: other precisions to write next to the fp32 file, such as `["int8"]`: keys of
@@ -51,6 +53,7 @@ def export(
     return export_model(
         source,
         weights=None if weights is None else Path(weights),
+        pretrained=pretrained,
         output=None if output is None else Path(output),
         method=method,
         target_layer=target_layer,

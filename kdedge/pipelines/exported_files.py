@@ -110,7 +110,7 @@ def _same_weights(
     if origin.get("weights") is None:
         raise UsageError(
             f"{path} was exported with random weights, which cannot be reproduced for comparison. "
-            "Export it with --weights FILE, or from a run."
+            "Export it with trained weights, or from a run."
         )
     if weights is not None and "model" in lineage:
         raise UsageError(f"{path} was exported from a run, which has its own weights. Remove --weights {weights}.")
@@ -123,7 +123,7 @@ def _same_weights(
         )
     else:
         name = _network(path, origin, model)
-        trained = load_trained(name, weights=_weights_file(path, origin["weights"], weights))
+        trained = load_trained(name, weights=_weights_file(path, origin, weights))
     if trained.origin["weights_sha256"] != origin["weights_sha256"]:
         or_named = "" if run is not None else ", or give the original weights: --weights FILE"
         raise UsageError(
@@ -161,10 +161,14 @@ def _network(path: Path, origin: dict[str, Any], model: str | None) -> str:
     return model
 
 
-def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
-    """Return the weights a model file was exported from: the given file, or one with the recorded name nearby."""
-    if weights is not None:
+def _weights_file(path: Path, origin: dict[str, Any], weights: Path | None) -> Path | None:
+    """Return the weights a model file was exported from: the given file, or one with the recorded name nearby.
+
+    None stands for the published weights of the recorded network.
+    """
+    if weights is not None or "url" in origin:
         return weights
+    name = origin["weights"]
     nearby = [file for file in (path.parent / name, Path(name)) if file.is_file()]
     if not nearby:
         raise UsageError(

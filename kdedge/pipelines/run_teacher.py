@@ -41,6 +41,10 @@ def load_run_teacher(
     except KdedgeError as error:
         notes.append(f"the teacher is excluded, it cannot be loaded: {error}")
         return None, Origin()
+    if isinstance(loaded, TrainedModel) and len(loaded.labels) != len(images.labels):
+        classes = f"{len(loaded.labels)} classes" if loaded.labels else "no classes"
+        notes.append(f"the teacher is excluded, it has {classes} and taught only features")
+        return None, Origin()
     teacher: ExportableModel | ClassifierOnly | OnnxTeacherFile
     if isinstance(loaded, TrainedModel):
         origin = Origin(loaded.spec.name, loaded.origin["weights_sha256"])

@@ -11,8 +11,9 @@ from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
 from kdedge.models.model_spec import ModelSpec
+from kdedge.models.network_state import read_network_state
 from kdedge.models.teacher_source import LoadedTeacher
-from kdedge.models.weight_files import load_state, read_state
+from kdedge.models.weight_files import load_state
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batches
 from kdedge.training.compute_device import ComputeDevice
@@ -21,6 +22,7 @@ from kdedge.training.evaluator import Evaluator
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import channels, pair_layers
 from kdedge.training.objective import Objective
+from kdedge.training.pooled_features import POOLED
 from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
 from kdedge.training.sync_batch_norm import synchronize_batch_norm
@@ -56,7 +58,8 @@ def build_student(
     modality = TRAINING_MODALITIES[spec_input.kind]
     model = modality.build_model(spec, spec_input)
     if weights is not None:
-        load_state(model, read_state(Path(weights)), weights, replaced=modality.head_tensors(spec, spec_input))
+        state = read_network_state(spec.name, Path(weights))
+        load_state(model, state, weights, replaced=modality.head_tensors(spec, spec_input))
     init_summary = None if init_from is None else init_from_teacher(model, init_from)
     synchronize_batch_norm(model, group)
     return InstrumentedModel(model, spec_input, compute), init_summary
@@ -73,6 +76,7 @@ def build_trainer_parts(
     compute: ComputeDevice,
     *,
     classes: int,
+    same_classes: bool = True,
     batch_size: int,
     recipe: Recipe,
     task: str,
@@ -91,6 +95,7 @@ def build_trainer_parts(
         group: processes that share every batch.
         compute: device and precision.
         classes: number of outputs, K.
+        same_classes: False for a teacher with other classes, or none, whose predictions are not evaluated.
         task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
         batch_size: images per step, over all processes.
         recipe: settings of the optimizer and the loss, and the compared layers.
@@ -115,7 +120,7 @@ def build_trainer_parts(
     return (
         train_step,
         Batches(images, views, teacher_targets, classes, group, batch_size=batch_size, task=task),
-        Evaluator(train_step, val, teacher, cache, task),
+        Evaluator(train_step, val, teacher if same_classes else None, cache, task),
     )
 
 
@@ -188,6 +193,12 @@ def _watch_layers(
             f"The loss term {names} compares intermediate layers, which are too large to cache. Remove --cache-teacher."
         )
     pairs = pair_layers(student, teacher.watched, layers)
+    spatial = [name for name in objective.settings if LOSS_TERMS[name].features and not LOSS_TERMS[name].projects]
+    if spatial and any(POOLED in pair for pair in pairs):
+        raise UsageError(
+            f"The loss term {' and '.join(spatial)} compares spatial features, but pooled features have no positions. "
+            "Use --loss ce,hint."
+        )
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     student.watch(ours)
     teacher.watched.watch(theirs)

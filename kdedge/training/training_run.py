@@ -36,6 +36,7 @@ from kdedge.training.compute_device import ComputeDevice, choose_device
 from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.evaluator import Evaluator
 from kdedge.training.head_fit import LastLayer, find_last_layer
+from kdedge.training.initial_weights import find_initial_weights, initial_request
 from kdedge.training.objective import make_objective
 from kdedge.training.plan_summary import summarize_plan
 from kdedge.training.resolution import measure_config
@@ -82,11 +83,14 @@ def start_run(
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
     collection = _collection(request.data, request.images_per_class)
-    teachers = load_teachers(request, collection)
-    on_cpu = compute.device.type == "cpu"
     modality = TRAINING_MODALITIES[collection.modality]
-    spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
+    start = group.main_first(lambda: find_initial_weights(request, modality))
+    options = request.given
+    request = request if start is None else request.with_file(start.file)
     recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
+    teachers = group.main_first(lambda: load_teachers(request, collection, recipe.loss.weights))
+    on_cpu = compute.device.type == "cpu"
+    spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
     train_step, batches, evaluator, init_summary, last_layer = _build_parts(
         collection,
         spec,
@@ -108,7 +112,7 @@ def start_run(
         recipe = replace(recipe, fit_head=False)
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
     trainer = Trainer(train_step, batches, evaluator, config, last_layer)
-    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, init_summary)
+    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, start, init_summary)
     callback.on_plan(lines, list(config.loss), config.epochs)
     record = RunRecord(
         kind=request.kind,
@@ -124,10 +128,11 @@ def start_run(
             "images_per_class": request.images_per_class,
         },
         recipe=asdict(config),
-        request=request.given,
+        request=options,
         device=compute.name,
         task=collection.task,
         teacher=teacher_record(teachers),
+        start=None if start is None else start.record,
     )
     with lock_run(out) if group.is_main else nullcontext():
         if group.is_main:
@@ -168,8 +173,11 @@ def continue_run(
             "Start a new run with another --out."
         )
     compute = choose_device(device, compiled=compiled)
-    teachers = reload_teachers(record.teacher, out)
     group = join_process_group(compute.device)
+    modality = TRAINING_MODALITIES[collection.modality]
+    has_checkpoint = (out / LAST).is_file()
+    initial = None if has_checkpoint else group.main_first(lambda: initial_request(record, out, modality))
+    teachers = group.main_first(lambda: reload_teachers(record.teacher, out))
     train_step, batches, evaluator, _, last_layer = _build_parts(
         collection,
         record.model,
@@ -182,7 +190,7 @@ def continue_run(
         callback,
         seed=config.seed,
         cached_views=config.cached_views,
-        initial=None if (out / LAST).is_file() else TrainConfig.from_record(record.request),
+        initial=initial,
     )
     images, val = batches.images, evaluator.val
     counts = {"train": len(images), "val": len(val)}
@@ -255,6 +263,7 @@ def _build_parts(
         group,
         compute,
         classes=classes,
+        same_classes=all(teacher.classes == classes for teacher in teachers),
         task=collection.task,
         batch_size=resolve_batch_size(recipe, len(collection.train)),
         recipe=recipe,
@@ -276,7 +285,7 @@ def _warn_about_teachers(
         mismatch = TRAINING_MODALITIES[spec_input.kind].mismatch(teacher.input, spec_input)
         if mismatch is not None:
             callback.on_warning(f"The teacher {teacher.name} {mismatch}")
-    if teachers:
+    if evaluator.teacher_metrics:
         warning = TRAINING_TASKS[evaluator.task].teacher_warning(evaluator.teacher_metrics, labels)
         if warning is not None:
             callback.on_warning(warning)

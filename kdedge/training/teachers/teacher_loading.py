@@ -1,26 +1,31 @@
 """Teachers named by the user: loaded, checked against the data, and reloaded on resume."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex
-from kdedge.models.model_source import network_name
 from kdedge.models.run_folder import is_run
 from kdedge.models.teacher_source import LoadedTeacher, load_teacher
 from kdedge.models.trained_model import TrainedModel
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.instrumented_model import InstrumentedModel
+from kdedge.training.objective import uses_predictions
 from kdedge.training.teachers.teacher import NetworkTeacher, OnnxTeacher, Teacher, TeacherEnsemble
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["as_teacher", "init_source", "load_teachers", "reload_teachers", "teacher_record"]
 
 
-def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeacher]:
+def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[str]) -> list[LoadedTeacher]:
     """Load the teachers of a request.
+
+    Args:
+        request: training options.
+        data: dataset index.
+        terms: names of the loss terms. Teachers may have other classes than the data if only features are compared.
 
     Raises:
         UsageError: A teacher does not exist, is untrained, or has other classes than the data.
@@ -31,11 +36,8 @@ def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeache
         path = Path(source)
         if is_run(path) or path.suffix == ".onnx":
             teachers.append(load_teacher(source, None))
-        elif weights:
-            teachers.append(load_teacher(source, weights.pop(0)))
         else:
-            name = network_name(source)
-            raise UsageError(f"The teacher {name} has random weights. Give trained ones: --teacher-weights FILE.")
+            teachers.append(load_teacher(source, weights.pop(0) if weights else None))
     if weights:
         raise UsageError(
             f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
@@ -43,7 +45,8 @@ def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeache
         )
     for teacher in teachers:
         data.require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
-        _require_same_classes(teacher, data)
+        if uses_predictions(terms):
+            _require_same_classes(teacher, data)
     return teachers
 
 
@@ -82,7 +85,9 @@ def as_teacher(teachers: Sequence[LoadedTeacher], compute: ComputeDevice) -> Tea
     ready: list[Teacher] = []
     for teacher in teachers:
         if isinstance(teacher.model, TrainedModel):
-            ready.append(NetworkTeacher(InstrumentedModel(teacher.model.model, teacher.model.input, compute), compute))
+            model, is_headless = teacher.model, teacher.classes == 0
+            watched = InstrumentedModel(model.model, model.input, compute, is_headless=is_headless)
+            ready.append(NetworkTeacher(watched, compute))
         else:
             ready.append(OnnxTeacher(teacher.model, teacher.name))
     if not ready:
@@ -105,14 +110,23 @@ def _trained_on(teacher: LoadedTeacher, data: DatasetIndex) -> str:
     """Return the command that trains such a teacher, from the given weights if possible."""
     name, weights = teacher.record["source"], teacher.record["weights"]
     command = shlex.join(["kdedge", "train", data.source, "--model"])
+    if "url" in teacher.record:
+        return f": {command} {name}"
     return f": {command} " + ("MODEL" if weights is None else shlex.join([str(name), "--weights", weights]))
 
 
 def _require_same_classes(teacher: LoadedTeacher, data: DatasetIndex) -> None:
+    if teacher.classes == 0:
+        raise UsageError(
+            f"The teacher {teacher.record['source']} is an encoder without classes, so it has neither predictions nor "
+            f"maps. Compare its pooled features with --loss ce,hint, or train a teacher from it"
+            f"{_trained_on(teacher, data)}."
+        )
     if teacher.classes != len(data.labels):
         raise UsageError(
             f"The teacher {teacher.record['source']} has {teacher.classes} classes, but {data.source} has "
-            f"{len(data.labels)}. Expected a teacher trained on these classes{_trained_on(teacher, data)}."
+            f"{len(data.labels)}. Expected a teacher trained on these classes{_trained_on(teacher, data)}. "
+            "A loss of features only accepts any classes: --loss ce,hint."
         )
     if teacher.labels is not None and teacher.labels != data.labels:
         odd = sorted(set(teacher.labels) ^ set(data.labels))

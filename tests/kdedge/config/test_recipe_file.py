@@ -251,7 +251,9 @@ class TestResolution:
         self, weights: str | None, epochs: int | None, advice: str
     ) -> None:
         with pytest.raises(UsageError, match=f"--freeze .*{advice}"):
-            TrainConfig("photos", "resnet18", weights=weights, epochs=epochs, freeze=True)
+            requested_recipe(
+                TrainConfig("photos", "resnet18", weights=weights, epochs=epochs, freeze=True), 500, 10, "classify"
+            )
 
     def test_trained_weights_use_a_tenth_of_the_rate_of_sgd(self) -> None:
         random, trained = (

@@ -154,7 +154,14 @@ def test_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
 def test_batch_norm_with_activation_is_synchronized(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
     """timm's models have their own batch normalization class."""
     for processes in (1, 2):
-        options = ["--student", "timm:mobilenetv3_small_050", *SIZES, "--out", tmp_path / str(processes)]
+        options = [
+            "--student",
+            "timm:mobilenetv3_small_050",
+            "--no-pretrained",
+            *SIZES,
+            "--out",
+            tmp_path / str(processes),
+        ]
         done = torchrun(processes, "distill", scenes, "--teacher", teacher_run, *options, "--loss", "ce:0.1,kd:0.1")
         assert done.returncode == 0, done.stderr
     alone, together = (read_state(tmp_path / str(processes) / LAST) for processes in (1, 2))
