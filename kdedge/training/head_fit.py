@@ -21,10 +21,12 @@ from kdedge.training.objective import make_objective
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.teacher import Teacher
 
-__all__ = ["LastLayer", "find_last_layer", "fit_head"]
+__all__ = ["LastLayer", "find_last_layer", "fit_head", "minimize"]
 
-_STRENGTH = 500.0
-"""Inverse strength of the L2 penalty for features of unit length: scikit-learn's C at that scale."""
+_STRENGTHS = (25.0, 250.0, 2500.0)
+"""Compared inverse strengths of the L2 penalty for features of unit length: scikit-learn's C at that scale."""
+_HELD_OUT = 5
+"""Every fifth image compares the strengths; the chosen one is then fitted on all images."""
 _MOST_ITERATIONS = 500
 _BATCH = 64
 MOST_IMAGES = 20_000
@@ -42,6 +44,11 @@ class LastLayer:
     weight: Tensor
     """Parameter: matrix `[K, D]`, or kernel `[K, D, 1, 1]`."""
     bias: Tensor | None
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Weight and bias."""
+        return [self.weight, *([] if self.bias is None else [self.bias])]
 
     def logits(self, features: Tensor) -> Tensor:
         """Compute logits `[N, K]` from features `[N, D]`."""
@@ -104,44 +111,63 @@ def fit_head(
         return {}
     asked = teacher if any(LOSS_TERMS[name].needs_teacher for name in names) else None
     features, index, taught = _collect(train_step, batches, asked, last, must_stop)
-    scale = features.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
-    features /= scale
+    squared_norm = float(features.square().sum(dim=1).mean())
     terms = make_objective(names, train_step.objective.settings)
-    strengths = torch.tensor([weights[name] for name in names], device=features.device)
-    strengths /= strengths.sum()
+    shares = torch.tensor([weights[name] for name in names], device=features.device)
+    shares /= shares.sum()
     targets, temperature = batches.targets(index), train_step.temperature
-    parameters = [last.weight, *([] if last.bias is None else [last.bias])]
-    with torch.no_grad():
-        last.weight.zero_()
-        if last.bias is not None:
-            last.bias.zero_()
 
-    def losses() -> Tensor:
-        prediction = ModelOutput(last.logits(features))
-        # Every process holds all features, so there is nothing to gather.
-        return terms.values(LossInputs(prediction, taught, targets, temperature), ProcessGroup())
+    def on(rows: Tensor | slice) -> Callable[[], Tensor]:
+        """Return a function that computes the terms on some images."""
+        inputs, answers = features[rows], targets[rows]
+        teacher_output = None if taught is None else ModelOutput(taught[rows])
+
+        def losses() -> Tensor:
+            prediction = ModelOutput(last.logits(inputs))
+            # Every process holds all features, so there is nothing to gather.
+            return terms.values(LossInputs(prediction, teacher_output, answers, temperature), ProcessGroup())
+
+        return losses
+
+    def fit(losses: Callable[[], Tensor], strength: float, count: int) -> None:
+        minimize(last, lambda: (losses() * shares).sum(), penalty=squared_norm / (strength * count))
+
+    held_out = torch.arange(len(features), device=features.device) % _HELD_OUT == 0
+    fitted, compared, everything = on(~held_out), on(held_out), on(slice(None))
+    errors = {}
+    for strength in _STRENGTHS if len(features) > _HELD_OUT else ():
+        fit(fitted, strength, int((~held_out).sum()))
+        with torch.no_grad():
+            errors[strength] = float((compared() * shares).sum())
+    fit(everything, min(errors, key=errors.__getitem__, default=_STRENGTHS[1]), len(features))
+    with torch.no_grad():
+        values: list[float] = everything().tolist()
+        for parameter in last.parameters:  # processes on different machines may differ in the last digit
+            train_step.group.mean(parameter)
+    return dict(zip(names, values, strict=True))
+
+
+def minimize(last: LastLayer, loss: Callable[[], Tensor], penalty: float) -> None:
+    """Minimize `loss + penalty / 2 · ‖W‖²` over the layer's weight W and its bias by L-BFGS, starting from zero."""
+    with torch.no_grad():
+        for parameter in last.parameters:
+            parameter.zero_()
+    optimizer = LBFGS(last.parameters, max_iter=_MOST_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        total = (losses() * strengths).sum() + last.weight.square().sum() / (2 * _STRENGTH * len(features))
+        total = loss() + 0.5 * penalty * last.weight.square().sum()
         torch.autograd.backward(total)
         return total
 
-    optimizer = LBFGS(parameters, max_iter=_MOST_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     optimizer.zero_grad()
-    with torch.no_grad():
-        values: list[float] = losses().tolist()
-        last.weight.div_(scale)
-        for parameter in parameters:  # processes on different machines may differ in the last digit
-            train_step.group.mean(parameter.data)
-    return dict(zip(names, values, strict=True))
 
 
 def _collect(
     train_step: TrainStep, batches: Batches, teacher: Teacher | None, last: LastLayer, must_stop: Callable[[], bool]
-) -> tuple[Tensor, Tensor, ModelOutput | None]:
-    """Compute the features `[N, D]` of training images, their indices, and the teacher's logits."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Compute the features `[N, D]` of training images, their indices, and the teacher's logits `[N, K]`."""
     group, store = train_step.group, batches.images
     count = min(len(store), MOST_IMAGES)
     index = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:count].to(store.targets.device)
@@ -156,7 +182,7 @@ def _collect(
                 features.append(_features(train_step.student, last.path, images)[0].float())
             if teacher is not None:
                 logits.append(teacher(images).logits)
-        taught = ModelOutput(group.gather(torch.cat(logits))[:count]) if logits else None
+        taught = group.gather(torch.cat(logits))[:count] if logits else None
         return group.gather(torch.cat(features))[:count], index, taught
 
 

@@ -65,19 +65,18 @@ def summarize_plan(
         ("loss", _loss(config)),
         ("augment", _augmentation(config.augmentation)),
     ]
+    only_head = config.fit_head and config.epochs == 1
     if config.fit_head:
-        lines.append(("head", f"fitted on frozen features in epoch 1{'; other layers stay' * (config.epochs == 1)}"))
+        lines.append(("head", f"fitted on frozen features in epoch 1{'; other layers stay' * only_head}"))
     if config.cached_views:
         lines.append(("cache", f"teacher outputs are cached for {config.cached_views} views of each image"))
     why_epochs = "as requested" if request.epochs is not None else "from recipe, data and device"
     processes, optimizer = train_step.group.size, {"sgd": "SGD", "adamw": "AdamW"}[config.optimizer]
+    steps = f"batch size {config.batch_size}, {optimizer} with learning rate {config.learning_rate:g}"
+    schedule = [] if only_head else [("schedule", f"{config.epochs} epochs ({why_epochs}), {steps}")]
     return [
         *lines,
-        (
-            "schedule",
-            f"{config.epochs} epochs ({why_epochs}), "
-            f"batch size {config.batch_size}, {optimizer} with learning rate {config.learning_rate:g}",
-        ),
+        *schedule,
         (
             "device",
             f"{train_step.compute.name}, {'bfloat16' if train_step.compute.bf16 else 'float32'}"
