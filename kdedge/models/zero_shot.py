@@ -32,7 +32,7 @@ class ZeroShot:
         empty = [name for name in self.classes if not name.strip()]
         if len(self.classes) < 2 or empty or len(set(self.classes)) < len(self.classes):
             raise UsageError(
-                f"The classes {', '.join(map(repr, self.classes))} cannot be told apart. Expected two or more "
+                f"The classes {', '.join(map(repr, self.classes))} are too few or repeated. Expected two or more "
                 'different names, such as --classes "cat,dog,empty bowl".'
             )
         for prompt in self.prompts:
