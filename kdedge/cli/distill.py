@@ -8,6 +8,7 @@ import typer
 
 from kdedge.cli.options import (
     BatchSize,
+    Classes,
     Compile,
     DataOption,
     Device,
@@ -19,6 +20,7 @@ from kdedge.cli.options import (
     Out,
     OutputStride,
     Pretrained,
+    Prompts,
     RecipeOption,
     Resume,
     SeedOption,
@@ -58,6 +60,8 @@ def distill(
         list[str] | None,
         typer.Option(help="Weights file of a teacher given by model name. [default: published weights]"),
     ] = None,
+    classes: Classes = None,
+    prompt: Prompts = None,
     cache_teacher: Annotated[
         int | None,
         typer.Option(
@@ -104,6 +108,8 @@ def distill(
             student,
             output=out,
             teacher_weights=of_teachers,
+            classes=() if classes is None else classes.split(","),
+            prompts=prompt or (),
             loss=loss,
             temperature=temperature,
             cache_teacher=cache_teacher,

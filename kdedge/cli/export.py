@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdedge.cli.options import TrustCode
+from kdedge.cli.options import Classes, Prompts, TrustCode
 from kdedge_runtime.precision import FP32, PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP, RECIPROCAM, methods_of
 
@@ -112,6 +112,8 @@ def export(
             "published]",
         ),
     ] = None,
+    classes: Classes = None,
+    prompt: Prompts = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -184,7 +186,9 @@ def export(
         raise UsageError(f"--data {data} needs --quantize or --precision. Add --quantize, or remove --data.")
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights, "--pretrained": pretrained is True} | {
-            "--no-pretrained": pretrained is False
+            "--no-pretrained": pretrained is False,
+            "--classes": classes,
+            "--prompt": prompt,
         }
         for option in _given(not_of_files):
             raise UsageError(f"{option} applies to runs and PyTorch models, not to --from-onnx. Remove {option}.")
@@ -222,6 +226,8 @@ def export(
             target_layer,
             weights,
             pretrained,
+            () if classes is None else tuple(classes.split(",")),
+            tuple(prompt or ()),
             precisions,
             min_map_correlation,
             max_drop,

@@ -20,6 +20,8 @@ class ModelExport:
     target_layer: str | None
     weights: Path | None
     pretrained: bool | None
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
     precisions: tuple[str, ...]
     min_map_correlation: float | None
     max_drop: float | None
@@ -89,6 +91,8 @@ def export_model_file(options: ModelExport) -> None:
             output=options.output,
             weights=options.weights,
             pretrained=options.pretrained,
+            classes=options.classes,
+            prompts=options.prompts,
             method=options.method,
             target_layer=options.target_layer,
             precisions=options.precisions,

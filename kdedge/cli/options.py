@@ -7,6 +7,7 @@ import typer
 
 __all__ = [
     "BatchSize",
+    "Classes",
     "Compile",
     "DataOption",
     "Device",
@@ -18,6 +19,7 @@ __all__ = [
     "Out",
     "OutputStride",
     "Pretrained",
+    "Prompts",
     "RecipeOption",
     "Resume",
     "SeedOption",
@@ -45,6 +47,20 @@ Pretrained = Annotated[
         "--pretrained/--no-pretrained",
         help="Start from the network's published weights of torchvision or timm, downloaded once; or from random "
         "ones. [default: published, if there are any and no others are given]",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Class names of a zero-shot model named clip:MODEL/TAG, separated by commas. [default: those of the data]",
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        help="Sentence with {} for the class, for a zero-shot model. Repeat it to average. [default: a photo of a {}]",
     ),
 ]
 Size = Annotated[

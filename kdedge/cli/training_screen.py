@@ -85,7 +85,6 @@ class Screen(RunCallback):
         self._validation = ""
 
     def __enter__(self) -> "Screen":
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,6 +96,7 @@ class Screen(RunCallback):
 
     def on_progress(self, step: str, done: int, total: int, /) -> None:
         """Update the progress bar of a preparation, such as decoding."""
+        self._progress.start()  # not before: downloads draw bars of their own
         if step not in self._preparations:
             self._preparations[step] = self._progress.add_task(step, total=total, note="")
         self._progress.update(self._preparations[step], completed=done)
@@ -105,6 +105,7 @@ class Screen(RunCallback):
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         """Print the resolved plan, one line per setting."""
+        self._progress.start()
         if self._training is not None:  # the demo trains twice
             self._progress.remove_task(self._training)
         self._training, self._validation = None, ""

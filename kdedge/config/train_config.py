@@ -27,6 +27,10 @@ class TrainConfig:
     """Run folders, `.onnx` files, or model names with weights; several form an ensemble."""
     teacher_weights: tuple[str, ...] = ()
     """Weights files of the teachers given by model name, in their order."""
+    classes: tuple[str, ...] = ()
+    """Class names of a zero-shot teacher, in the order of the data's classes."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of a zero-shot teacher, with `{}` for the class."""
     weights: str | None = None
     pretrained: bool | None = None
     """True requires the network's published weights, False forbids them; None takes them if nothing else is given."""

@@ -36,6 +36,7 @@ class NetworkWeights:
             return str(self.file)
         library, _, bare = self.network.partition(":")
         tag = bare.partition(".")[2] or bare
+        library = {"clip": "OpenCLIP"}.get(library, library)
         terms = f"license {self.license}" if self.license else f"license not stated by {library}"
         return f"{tag} of {library}, {self.url}, {terms}"
 

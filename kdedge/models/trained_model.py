@@ -25,6 +25,7 @@ from kdedge.models.network_weights import NetworkWeights, find_weights
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.run_folder import weights_file
 from kdedge.models.weight_files import load_state, read_state
+from kdedge.models.zero_shot import ZeroShot, is_clip
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.modalities.image import ImageInput
@@ -52,6 +53,8 @@ class TrainedModel:
 
     weights: NetworkWeights | None = None
     """Weights of a named network; None for a run, or for random weights."""
+    zero_shot: ZeroShot | None = None
+    """Classes and prompts of a zero-shot classifier; None for other models."""
     task: str = "classify"
     """Task of the model, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
 
@@ -67,6 +70,7 @@ def load_trained(
     weights: Path | None = None,
     pretrained: bool | None = None,
     which: Literal["best", "last"] = "best",
+    zero_shot: ZeroShot | None = None,
 ) -> TrainedModel:
     """Load a run folder, or a named model with weights from a file, or with its published weights.
 
@@ -76,6 +80,7 @@ def load_trained(
         weights: `.safetensors` or `.pth` file for a named model; None takes its published weights.
         pretrained: False gives a named model random weights; see `find_weights`.
         which: epoch of a run.
+        zero_shot: classes of a zero-shot classifier, named `clip:MODEL/TAG`.
 
     Raises:
         UsageError: the run or model does not exist, it has no weights, or they do not fit.
@@ -89,6 +94,10 @@ def load_trained(
         load_state(model, read_state(file), str(file))
         origin = _origin(artifacts.source, file)
         return TrainedModel(model, record.model, record.input, record.labels, origin, task=record.task)
+    if is_clip(artifacts.source):
+        return _load_clip(network_name(artifacts.source), weights, pretrained, zero_shot)
+    if zero_shot is not None:
+        raise UsageError(f"{artifacts.source} has its own classes. Remove --classes and --prompt.")
     name = published_name(network_name(artifacts.source), weights)
     found = find_weights(name, weights, pretrained=pretrained)
     if found is None and pretrained is None:
@@ -111,6 +120,25 @@ def load_trained(
         origin |= {"source": artifacts.source, "code_sha256": spec.code_sha256}
     assumed = None if found is None else assumed_input(name)
     return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), origin, assumed, found)
+
+
+def _load_clip(name: str, file: Path | None, pretrained: bool | None, zero_shot: ZeroShot | None) -> TrainedModel:
+    from kdedge.models.clip import build_clip, find_published_clip
+
+    if zero_shot is None:
+        raise UsageError(f'{name} has no classes of its own. Name them: --classes "cat,dog,empty bowl".')
+    weights = find_weights(name, file, pretrained=pretrained, published=find_published_clip)
+    if weights is None:
+        raise UsageError(
+            f"{name} needs trained weights. Add a tag, such as clip:ViT-B-32/laion2b_s34b_b79k, or use --weights FILE "
+            "(--teacher-weights FILE for a teacher)."
+        )
+    model, spec_input = build_clip(weights, zero_shot)
+    origin = _origin(name, weights.file) | {"prompts": list(zero_shot.prompts)}
+    if weights.url is not None:
+        origin |= {"url": weights.url, "license": weights.license}
+    spec = ModelSpec(name, len(zero_shot.classes), fresh_stem=False)
+    return TrainedModel(model, spec, spec_input, zero_shot.classes, origin, weights=weights, zero_shot=zero_shot)
 
 
 def _classes(name: str, spec: ImageInput, state: Mapping[str, Tensor]) -> int:

@@ -11,6 +11,7 @@ from kdedge.models.code_trust import allow_typed
 from kdedge.models.network_weights import NetworkWeights
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.models.zero_shot import ZeroShot
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
@@ -63,6 +64,7 @@ def export_model(
     *,
     weights: Path | None = None,
     pretrained: bool | None = None,
+    zero_shot: ZeroShot | None = None,
     output: Path | None = None,
     method: str | None = None,
     target_layer: str | None = None,
@@ -81,6 +83,7 @@ def export_model(
         source: run folder or model name.
         weights: trained weights of a model given by name; None takes its published weights.
         pretrained: False exports random weights of a model given by name; see `find_weights`.
+        zero_shot: classes of a zero-shot classifier, named `clip:MODEL/TAG`.
         output: the fp32 file; None writes into the run folder, or names the file after the model.
         method: saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of the head.
         target_layer: module path of the target layer; None finds it automatically.
@@ -106,7 +109,7 @@ def export_model(
     allow_typed(artifacts.source)
     output = output or _default_output(artifacts, explained=method != NO_MAP)
     check_fp32_name(output)
-    trained = load_trained(artifacts, weights=weights, pretrained=pretrained)
+    trained = load_trained(artifacts, weights=weights, pretrained=pretrained, zero_shot=zero_shot)
     if not trained.labels:
         raise UsageError(
             f"{trained.spec.name} is an encoder without classes, so it has no predictions to export. Train a "
@@ -187,7 +190,7 @@ def _default_output(artifacts: Artifacts, *, explained: bool) -> Path:
     stem = "model" if explained else "model.plain"
     if artifacts.run is not None:
         return artifacts.run / f"{stem}.onnx"
-    return Path(artifacts.source.rpartition(":")[2] + (".onnx" if explained else ".plain.onnx"))
+    return Path(artifacts.source.rpartition(":")[2].replace("/", ".") + (".onnx" if explained else ".plain.onnx"))
 
 
 def _lineage(artifacts: Artifacts, trained: TrainedModel) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def compare_runs(
     for origin, run in _absent_teachers([run for run in runs if run.name in predicted]).values():
         title = origin.name if "teacher" in origin.name else f"{origin.name} (teacher)"
         try:
-            teacher = load_origin(origin.source, origin.weights, origin.sha256).model
+            teacher = load_origin(origin.record).model
             model_of = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)
             teachers.append(predictor.evaluate(title, model_of, run))
         except KdedgeError as error:

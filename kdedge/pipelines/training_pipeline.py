@@ -107,6 +107,8 @@ def distill(
     *,
     output: Location = "runs/student",
     teacher_weights: Sequence[Location] = (),
+    classes: Sequence[str] = (),
+    prompts: Sequence[str] = (),
     loss: str | None = None,
     temperature: float | None = None,
     cache_teacher: int | None = None,
@@ -138,6 +140,9 @@ def distill(
         output: run folder to write.
         teacher_weights: weights of the teachers that are names of networks, in their order. The others use
             published weights.
+        classes: class names of a zero-shot teacher such as `clip:ViT-B-32/laion2b_s34b_b79k`, in the order of the
+            data's classes; empty takes the names of the data.
+        prompts: sentences with `{}` for the class, whose embeddings are averaged; empty takes `a photo of a {}`.
         loss: weighted sum of loss terms, such as `ce:0.1,kd:0.9,mapall:20`; None takes the recipe's.
         temperature: softmax temperature of the distillation loss; None takes the recipe's.
         cache_teacher: number of augmented views per image whose teacher outputs are cached; None computes all online.
@@ -171,6 +176,8 @@ def distill(
         model=student,
         teacher=tuple(os.fspath(one) for one in teachers),
         teacher_weights=tuple(os.fspath(one) for one in teacher_weights),
+        classes=tuple(classes),
+        prompts=tuple(prompts),
         cache_teacher=cache_teacher,
         init=init,
         weights=_absolute(weights),

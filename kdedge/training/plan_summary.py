@@ -103,6 +103,8 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Eva
             f"{teacher.name}, {count / 1e6:.2f} M parameters ({_times(count / parameters)} the student's), {right}",
         )
     ]
+    if teacher.model.zero_shot is not None:
+        lines.append(("classes", teacher.model.zero_shot.summary))
     weights = teacher.model.weights
     return [*lines, ("weights", f"of the teacher: {weights.summary}")] if weights is not None else lines
 

@@ -8,8 +8,9 @@ from typing import Any
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex
 from kdedge.models.run_folder import is_run
-from kdedge.models.teacher_source import LoadedTeacher, load_teacher
+from kdedge.models.teacher_source import LoadedTeacher, load_teacher, reload_teacher
 from kdedge.models.trained_model import TrainedModel
+from kdedge.models.zero_shot import ZeroShot, is_clip
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.objective import uses_predictions
@@ -34,10 +35,16 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
     teachers = []
     for source in request.teacher:
         path = Path(source)
+        zero_shot = _zero_shot(request, data) if is_clip(source) else None
         if is_run(path) or path.suffix == ".onnx":
             teachers.append(load_teacher(source, None))
         else:
-            teachers.append(load_teacher(source, weights.pop(0) if weights else None))
+            teachers.append(load_teacher(source, weights.pop(0) if weights else None, zero_shot))
+    if (request.classes or request.prompts) and not any(map(is_clip, request.teacher)):
+        raise UsageError(
+            "--classes and --prompt name the classes of a zero-shot teacher, but no teacher is one. Remove them, or "
+            "use --teacher clip:MODEL/TAG."
+        )
     if weights:
         raise UsageError(
             f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
@@ -58,7 +65,7 @@ def reload_teachers(record: dict[str, Any] | None, run: Path) -> list[LoadedTeac
     """
     teachers = []
     for member in () if record is None else record.get("members", [record]):
-        teacher = load_teacher(member["source"], member["weights"])
+        teacher = reload_teacher(member)
         # Names are not compared: weights unknown by hash when recorded may have a more specific name now.
         if any(teacher.record.get(what) != member.get(what) for what in ("weights_sha256", "code_sha256")):
             raise UsageError(
@@ -104,6 +111,21 @@ def init_source(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
     if not teachers or not isinstance(teachers[0].model, TrainedModel):
         raise UsageError("--init teacher needs a first teacher that is a PyTorch model: a run folder, or a model name.")
     return teachers[0].model
+
+
+def _zero_shot(request: TrainConfig, data: DatasetIndex) -> ZeroShot:
+    """Return the classes of a zero-shot teacher: those of the request, or the names of the data's classes.
+
+    Raises:
+        UsageError: their number differs from the data's.
+    """
+    classes = request.classes or tuple(label.replace("_", " ") for label in data.labels)
+    if len(classes) != len(data.labels):
+        raise UsageError(
+            f"--classes names {len(classes)} classes, but {data.source} has {len(data.labels)}. Expected one name for "
+            f"each, in this order: {','.join(data.labels)}."
+        )
+    return ZeroShot.of(classes, request.prompts)
 
 
 def _trained_on(teacher: LoadedTeacher, data: DatasetIndex) -> str:
