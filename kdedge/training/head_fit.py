@@ -109,8 +109,8 @@ def fit_head(
     names = [name for name in weights if not LOSS_TERMS[name].map_classes and not LOSS_TERMS[name].features]
     if not names:
         return {}
-    asked = teacher if any(LOSS_TERMS[name].needs_teacher for name in names) else None
-    features, index, taught = _collect(train_step, batches, asked, last, must_stop)
+    source = teacher if any(LOSS_TERMS[name].needs_teacher for name in names) else None
+    features, index, taught = _collect(train_step, batches, source, last, must_stop)
     squared_norm = float(features.square().sum(dim=1).mean())
     terms = make_objective(names, train_step.objective.settings)
     shares = torch.tensor([weights[name] for name in names], device=features.device)
