@@ -6,14 +6,15 @@ python tests/benchmarks/fine_tuning.py tiny-imagenet-20 --weights tf_efficientne
 ```
 
 Each row is a number of training images per class, or all. Logistic regression is scikit-learn's, with its defaults, on
-the pooled features that timm computes from the same pixels; it shares no code with kdedge's head. The others are runs of
-`kdedge train` with the defaults of the device. Figures are of the last epoch on the validation split, on which nothing is
-selected, and seconds contain decoding and features. Prints one JSON line per result and a table: mean and standard
-deviation over the seeds, which change the order, the augmentation and the random weights, not the chosen images. Complete
-runs in --out are not repeated.
+the pooled features that timm computes from the same pixels; it shares no code with kdedge's head. The others are runs
+of `kdedge train` with the defaults of the device. Figures are of the last epoch on the validation split, on which
+nothing is selected. Seconds contain decoding and features. Prints one JSON line per result and a table: mean and
+standard deviation over the seeds. They change the order, the augmentation and the random weights, not the chosen
+images. Complete runs in --out are not repeated.
 """
 
 import argparse
+import importlib
 import itertools
 import json
 import statistics
@@ -85,10 +86,11 @@ def regress(data: Path, name: str, weights: Path, images: int, kept: Path) -> di
     import timm
     import torch
     from safetensors.torch import load_file
-    from sklearn.linear_model import LogisticRegression
 
     from kdedge.data import decode, index_dataset, subset
     from kdedge.models.model_registry import pretrained_input
+
+    linear_model: Any = importlib.import_module("sklearn.linear_model")  # without type stubs
 
     started = time.monotonic()
     model = timm.create_model(name.removeprefix("timm:"), num_classes=1000)
@@ -110,7 +112,7 @@ def regress(data: Path, name: str, weights: Path, images: int, kept: Path) -> di
 
     train_split = decode((subset(collection, images) if images else collection).train, spec)
     assert train_split.targets is not None
-    fitted = LogisticRegression(max_iter=1000).fit(features(train_split.images), train_split.targets)
+    fitted = linear_model.LogisticRegression(max_iter=1000).fit(features(train_split.images), train_split.targets)
     seconds = time.monotonic() - started
     val = decode(collection.val, spec)
     result = {"top1": 100 * float(fitted.score(features(val.images), val.targets)), "seconds": round(seconds, 1)}
