@@ -42,6 +42,8 @@ class DatasetIndex:
     """Task of the targets, a key of `kdedge.tasks.TRAINING_TASKS`."""
     skipped: tuple[SkippedFile, ...] = ()
     """Files that may be intended as images but are not used."""
+    unfamiliar: tuple[str, ...] = ()
+    """Folders of images that belong to no class, with absolute paths."""
 
     def require(self, spec: InputSpec, task: str, name: str) -> None:
         """Raise unless a model takes these samples and has their task.
@@ -70,7 +72,9 @@ def source_name(source: str) -> str:
     """Return the short name of a dataset: of its folder, its shards, or the published dataset."""
     if source.startswith(TORCHVISION):
         return source.split(":")[1]
-    return displayable(PurePath(source.partition("::")[0]).name)
+    path = PurePath(source.partition("::")[0])
+    # Frigate's folder of classes: the model is the folder above.
+    return displayable(path.parent.name if path.name == "dataset" and path.parent.name else path.name)
 
 
 def divided(collection: DatasetIndex, *, val_fraction: float, seed: int) -> DatasetIndex:

@@ -32,6 +32,7 @@ class ImageTraining(TrainingModality):
     def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
         """List a torchvision dataset (`torchvision:NAME:ROOT`), shards, or a folder; see `kdedge.data.readers`."""
         from kdedge.data.dataset_index import TORCHVISION
+        from kdedge.data.readers.frigate import find_frigate_dataset, list_frigate_dataset
         from kdedge.data.readers.image_folder import list_folder
         from kdedge.data.readers.webdataset import is_shards, list_shards
 
@@ -41,6 +42,8 @@ class ImageTraining(TrainingModality):
             return list_torchvision(data)
         if is_shards(data):
             return list_shards(data, unlabeled_ok=unlabeled_ok)
+        if (frigate := find_frigate_dataset(Path(data))) is not None:
+            return list_frigate_dataset(frigate)
         return list_folder(Path(data), unlabeled_ok=unlabeled_ok)
 
     def check_model(self, name: str) -> None:

@@ -3,7 +3,8 @@
 import difflib
 import math
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,22 @@ class Explanation:
     """
     display: MapDisplay = UNMEASURED
     """Position and contrast of the maps on the images."""
+
+    def of_sample(self, index: int) -> "Explanation":
+        """Return the outputs for one sample, as a batch of one."""
+        return replace(self, **{name: values[index : index + 1] for name, values in self._arrays().items()})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Explanation"]) -> "Explanation":
+        """Join batches of the same model."""
+        arrays = [part._arrays() for part in parts]
+        joined: dict[str, Any] = {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
+        return replace(parts[0], **joined)
+
+    def _arrays(self) -> dict[str, Any]:
+        """Return the outputs, whose first axis is the batch."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
 @dataclass(frozen=True)
@@ -193,7 +210,7 @@ class Model:
         raise UsageError(f"The model has no class {name!r}.{hint} Its {len(labels)} classes are: {shown}")
 
     def predict(self, samples: Sample, class_index: int | None = None, *, explained: bool = True) -> Explanation:
-        """Predict and explain a batch in one forward pass.
+        """Predict and explain a batch in one forward pass, or in one per sample if the file has a fixed batch of 1.
 
         Args:
             samples: preprocessed samples `[N, *metadata.input.shape]`; images are uint8 RGB `[N, H, W, 3]`.
@@ -205,7 +222,17 @@ class Model:
             UsageError: the shape, dtype or class index does not match the model.
             ModelFileError: onnxruntime cannot run the graph, or an output has an unexpected shape or range.
         """
+        if len(samples) > 1 and self._batch == 1:
+            parts = [self._predict(sample[None], class_index, explained=explained) for sample in samples]
+            return Explanation.concatenate(parts)
         return self._predict(samples, class_index, explained=explained)
+
+    @property
+    def _batch(self) -> int | str | None:
+        """Fixed batch size of the graph, or the name of a dynamic one."""
+        inputs = {item.name: item for item in self.session.get_inputs()}
+        batch: int | str | None = inputs[self.metadata.input.name].shape[0]
+        return batch
 
     def _try(self) -> None:
         spec = self.metadata.input

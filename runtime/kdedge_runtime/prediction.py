@@ -8,7 +8,7 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.modalities import InputSpec, Region, Sample
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.schedule import Reason
@@ -43,6 +43,37 @@ class Prediction:
     """Position and contrast of the map on the frame."""
     overlay: Pixels | None = None
     """Frame with heat map and caption, uint8 RGB, or None if no sink needs it."""
+    region: Region | None = None
+    """Region of the frame that was predicted; None for the whole frame."""
+    further: tuple["Prediction", ...] = ()
+    """Predictions for the further regions of the frame; see `by_region`."""
+
+    @property
+    def by_region(self) -> tuple["Prediction", ...]:
+        """Predictions for all regions of the frame in their order; only this one for a run without regions."""
+        return (self, *self.further)
+
+    def of_region(self, name: str | None) -> "Prediction | None":
+        """Return the prediction for a region of the frame, or for the first one if the name is None.
+
+        None if there is no such region.
+        """
+        return next((each for each in self.by_region if name in (None, each.region_name)), None)
+
+    @property
+    def frame_left_out(self) -> Reason | None:
+        """Reason why no region of the frame was explained; None if at least one was."""
+        return None if any(each.left_out is None for each in self.by_region) else self.left_out
+
+    @property
+    def region_name(self) -> str | None:
+        """Name of the region; None for the whole frame."""
+        return None if self.region is None else self.region.name
+
+    @property
+    def sample(self) -> Sample:
+        """Raw sample that was predicted: the frame, or its region."""
+        return self.frame.sample if self.region is None else self.region.cut(self.frame.sample)
 
     @property
     def label(self) -> str:
@@ -56,8 +87,8 @@ class Prediction:
 
     @property
     def image(self) -> Pixels:
-        """Frame without its map, uint8 RGB."""
-        return self.input.draw_sample(self.frame.sample)
+        """Frame or region without its map, uint8 RGB."""
+        return self.input.draw_sample(self.sample)
 
     @property
     def score_text(self) -> str:
@@ -71,9 +102,20 @@ class Prediction:
 
 
 def decode_prediction(
-    model: Model, frame: Frame, explanation: Explanation, clock: Callable[[], float] = time.monotonic
+    model: Model,
+    frame: Frame,
+    explanation: Explanation,
+    clock: Callable[[], float] = time.monotonic,
+    region: Region | None = None,
 ) -> Prediction:
     """Convert the model outputs for a batch of one into a `Prediction`.
+
+    Args:
+        model: the model.
+        frame: frame that was predicted.
+        explanation: outputs for the frame or its region.
+        clock: monotonic clock in seconds.
+        region: region of the frame; None for the whole frame.
 
     Raises:
         ModelFileError: an output of the model is not finite.
@@ -88,7 +130,8 @@ def decode_prediction(
     labels = model.metadata.labels
     heat = None
     if saliency_map is not None:
-        heat = model.metadata.input.map_stats(saliency_map, frame.sample, explanation.display.shift)
+        sample = frame.sample if region is None else region.cut(frame.sample)
+        heat = model.metadata.input.map_stats(saliency_map, sample, explanation.display.shift)
     return Prediction(
         frame=frame,
         ranking=TASKS[model.metadata.task].ranking(scores, labels),
@@ -99,4 +142,5 @@ def decode_prediction(
         heat=heat,
         display=explanation.display,
         age_ms=(clock() - frame.captured_at) * 1e3,
+        region=region,
     )

@@ -84,7 +84,10 @@ def test_unit_has_no_network_access_and_stops_cleanly() -> None:
     assert unit_lines("IPAddressAllow") == ["localhost"]
     assert unit_lines("WatchdogSignal") == ["SIGTERM"], "SIGABRT would truncate a video"
     assert "ORT_DISABLE_TELEMETRY=1" in unit_lines("Environment")
-    assert unit_lines("#LoadCredential") == ["kdedge-token:/etc/kdedge/token"]
+    assert unit_lines("#LoadCredential") == [
+        "kdedge-token:/etc/kdedge/token",
+        "kdedge-mqtt-password:/etc/kdedge/mqtt-password",
+    ]
 
 
 def test_lock_file_has_hashes_and_satisfies_runtime_bounds() -> None:
@@ -100,8 +103,8 @@ def test_lock_file_has_hashes_and_satisfies_runtime_bounds() -> None:
     if pyproject.exists():
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
         extras = project["optional-dependencies"]
-        wanted = [*project["dependencies"], *extras["camera"], *extras["verify"]]
-        assert {Requirement(each).name for each in wanted} == set(compiled)
+        wanted = [*project["dependencies"], *extras["camera"], *extras["mqtt"], *extras["verify"]]
+        assert {Requirement(each).name for each in wanted} == {*compiled, "paho-mqtt"}
         assert all(Requirement(each).specifier.contains(versions[Requirement(each).name]) for each in wanted)
     assert any("--require-hashes" in rest for _, rest in instructions())
 

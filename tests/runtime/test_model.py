@@ -11,7 +11,7 @@ import pytest
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import Metadata, Outputs
 from kdedge_runtime.modalities.image import ImageInput
-from kdedge_runtime.model import Model
+from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.util.arrays import softmax
 
 
@@ -130,3 +130,19 @@ def test_failed_provider_has_no_fallback(model_path: Path, monkeypatch: pytest.M
         warnings.simplefilter("ignore")
         with pytest.raises(UsageError, match="would use the CPU instead"):
             Model.load(model_path, provider="tensorrt")
+
+
+def test_batches_can_be_split_and_joined(model: Model) -> None:
+    samples = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    whole = model.predict(samples)
+    parts = [whole.of_sample(index) for index in range(3)]
+    for sample, part in zip(samples, parts, strict=True):
+        alone = model.predict(sample[None])
+        np.testing.assert_allclose(part.scores, alone.scores, rtol=1e-5)
+        np.testing.assert_allclose(part.saliency_map, alone.saliency_map, rtol=1e-4, atol=1e-6)
+        assert part.display == whole.display
+    joined = Explanation.concatenate(parts)
+    for name in ("logits", "scores", "explained_class", "saliency_map"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    bare = model.predict(samples, explained=False)
+    assert Explanation.concatenate([bare.of_sample(2), bare.of_sample(0)]).saliency_map is None

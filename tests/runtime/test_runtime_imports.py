@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-FORBIDDEN = ["torch", "torchvision", "onnx", "cv2", "cryptography", "rich", "typer", "kdedge", "kdedge_export"]
+FORBIDDEN = ["torch", "torchvision", "onnx", "cv2", "cryptography", "paho", "rich", "typer", "kdedge", "kdedge_export"]
 
 
 def _loaded_after(code: str) -> set[str]:

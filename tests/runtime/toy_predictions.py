@@ -6,6 +6,7 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import HeatStats
 from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.modalities.image_region import ImageRegion
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Frame
 
@@ -27,3 +28,16 @@ def toy_prediction(index: int = 0, name: str = "frame", shade: int = 0, captured
 
 def undrawn_prediction(index: int) -> Prediction:
     return replace(toy_prediction(index), saliency_map=None, heat=None, left_out="cadence", overlay=None)
+
+
+def in_regions(prediction: Prediction, **labels: str) -> Prediction:
+    """Return the prediction of a frame with one region per label, side by side from left to right."""
+    first, *further = (
+        replace(
+            prediction,
+            region=ImageRegion(name, (index / len(labels), 0.0, (index + 1) / len(labels), 1.0)),
+            ranking=((label, 0.75 - index / 4), *prediction.ranking[1:]),
+        )
+        for index, (name, label) in enumerate(labels.items())
+    )
+    return replace(first, further=tuple(further))

@@ -166,6 +166,11 @@ def test_changed_weights_fail_validation(files: Path, tmp_path: Path) -> None:
     assert "fp32_logits_error" in {check.key for check in report.checks if check.outcome == "failed"}
 
 
+def test_modality_without_regions_rejects_them(files: Path, data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(files / "model.onnx"), "--source", str(data / "val"), "--crop", "0,0,1,1"]) == 2
+    assert "--crop needs images" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.fp16.onnx", "model.int8.onnx"])
 def test_device_runs_all_files(files: Path, data: Path, name: str, tmp_path: Path) -> None:
     lines = tmp_path / "predictions.jsonl"

@@ -1,1 +1,1 @@
-"""Readers of dataset layouts: class folders, torchvision datasets, WebDataset shards."""
+"""Readers of dataset layouts: class folders, Frigate, torchvision datasets, WebDataset shards."""

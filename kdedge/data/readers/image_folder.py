@@ -12,7 +12,7 @@ DATA/*.jpg                                                            no classes
 ignored.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -70,7 +70,7 @@ class _Listing:
         )
 
 
-def list_folder(root: Path, *, unlabeled_ok: bool) -> DatasetIndex:
+def list_folder(root: Path, *, unlabeled_ok: bool, no_class: Collection[str] = ()) -> DatasetIndex:
     """Index a folder; `val` is empty if the user has not set images aside.
 
     A `test/` folder with none of the classes has no labels to test against, as in many competitions. Its images are
@@ -79,12 +79,14 @@ def list_folder(root: Path, *, unlabeled_ok: bool) -> DatasetIndex:
     Args:
         root: folder in one of the layouts above.
         unlabeled_ok: True to accept images without class folders; their targets are `UNLABELED`.
+        no_class: names of folders whose images belong to no class; they are reported as skipped.
 
     Raises:
         DataError: the folder does not exist, has no images, or its classes cannot train a classifier.
     """
     check_image_folder(root)
     listings = {side: _list(folder) for side, folder in _side_folders(root).items()}
+    outside = {name: listing.classes.pop(name, []) for listing in listings.values() for name in no_class}
     aside: list[Path] = []
     if "test" in listings and not _is_labeled_alike(listings["test"], listings["train"]):
         aside = listings.pop("test").images
@@ -101,6 +103,7 @@ def list_folder(root: Path, *, unlabeled_ok: bool) -> DatasetIndex:
     if not flat:
         unused += [(path, "outside a class folder") for one in listings.values() for path in one.loose]
     unused += [(path, "outside a class folder") for path in aside]
+    unused += [(path, f"of no class, in {name}/") for name, paths in outside.items() for path in paths]
     return DatasetIndex(
         source=str(root.resolve()),
         labels=labels,

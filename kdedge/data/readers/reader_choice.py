@@ -20,7 +20,7 @@ def index_dataset(
     both splits, and validation overestimates accuracy: split such data manually.
 
     Args:
-        data: folder (see `kdedge.data.readers.image_folder` for layouts), torchvision dataset on disk
+        data: folder (see `kdedge.data.readers.image_folder` and `frigate` for layouts), torchvision dataset on disk
             (`torchvision:NAME:ROOT`, see `kdedge.data.readers.torchvision_datasets`), or WebDataset shards
             (`kdedge.data.readers.webdataset`).
         val_fraction: fraction of each class used for validation by the hash, in (0, 1).

@@ -31,6 +31,14 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loop", action="store_true", help="restart at the end of a file or folder (default: stop there)"
     )
+    parser.add_argument(
+        "--crop",
+        action="append",
+        type=nonempty,
+        metavar="[NAME=]X1,Y1,X2,Y2",
+        help="predict this region (left, top, right, bottom) instead of the whole frame, in pixels or as fractions "
+        "from 0 to 1; repeat for several regions (default: the whole frame)",
+    )
     where = parser.add_argument_group("outputs (can be combined)")
     where.add_argument(
         "--jsonl",
@@ -72,6 +80,19 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="store corrections made in the view, with their frames, in this SQLite file (default: no feedback)",
     )
+    where.add_argument(
+        "--mqtt",
+        type=nonempty,
+        metavar="URL",
+        help="publish changes to this broker and topic, mqtt://[HOST[:PORT]]/TOPIC or mqtts://…, announced to Home "
+        "Assistant; credentials from $KDEDGE_MQTT_USERNAME and $KDEDGE_MQTT_PASSWORD (default: none)",
+    )
+    where.add_argument(
+        "--mqtt-ca",
+        type=nonempty,
+        metavar="PEM",
+        help="authority that signed the broker's certificate (default: $KDEDGE_MQTT_CA, or those of the system)",
+    )
     where.add_argument("--show", action="store_true", help="show the overlay in a window (default: no window)")
     when = parser.add_argument_group(
         "explanation schedule (every frame is classified; frames without explanation are not drawn)"
@@ -92,7 +113,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--budget-ms",
         type=milliseconds,
         metavar="MS",
-        help="time limit for --method per frame, in milliseconds (default: its usual number of evaluations)",
+        help="time limit for --method per frame and region, in milliseconds (default: its usual number of evaluations)",
     )
     when.add_argument(
         "--fps",
@@ -126,6 +147,8 @@ def run_stream(arguments: argparse.Namespace, soak_s: float | None = None) -> Kd
         for option in ("token", "tls", "feedback"):
             if getattr(arguments, option) is not None:
                 raise UsageError(f"--{option} needs a live view. Add --view, or remove --{option}.")
+    if arguments.mqtt_ca is not None and arguments.mqtt is None:
+        raise UsageError("--mqtt-ca needs a broker. Add --mqtt URL, or remove --mqtt-ca.")
     # Imported after argument parsing, because onnxruntime and numpy load slowly.
     from kdedge_runtime.cli.stream_run import execute
 

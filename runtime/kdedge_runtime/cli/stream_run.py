@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import onnxruntime as ort
 from kdedge_runtime.cli.output_sinks import make_sinks
 from kdedge_runtime.drawing.heatmap import OPACITY
 from kdedge_runtime.errors import UsageError, ValidationFailed
+from kdedge_runtime.modalities import Region
 from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.model_source import open_model
 from kdedge_runtime.sources.source import Source
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from kdedge_runtime.explainers import Explainer
     from kdedge_runtime.server import AccessPolicy
     from kdedge_runtime.server.live_view import Controls, LiveView
+    from kdedge_runtime.sinks.mqtt import MqttPublisher
 
 __all__ = ["execute"]
 
@@ -70,6 +72,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
         class_index = None
         if arguments.class_name is not None:
             class_index = model.class_index(arguments.class_name, by_explainer=explainer is not None)
+        regions = model.metadata.input.parse_regions(arguments.crop) if arguments.crop else ()
         start_line = _start_line(model, setup, arguments.method)
         _log.info(start_line)
         settings = StreamSettings(
@@ -79,13 +82,16 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             cadence=cadence,
             budget_fps=arguments.fps,
             explainer=explainer,
+            regions=regions,
         )
         with ExitStack() as stack:
+            # Before the camera, because wrong credentials are found at once.
+            broker = [] if arguments.mqtt is None else [stack.enter_context(_broker(arguments, model, regions))]
             source = model.metadata.input.open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)
             if not stack.enter_context(opened_source(source, stop)):
                 _log.info("Stopped before %s opened.", source.name)
                 return RunProgress(source).summary()
-            sinks = [stack.enter_context(sink) for sink in make_sinks(arguments, source, stop)]
+            sinks = [stack.enter_context(sink) for sink in make_sinks(arguments, source, stop)] + broker
             current: StreamSettings | Callable[[], StreamSettings] = settings
             if arguments.view is not None:
                 current = controls = _controls(arguments, model, settings)
@@ -192,6 +198,13 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
                 f"{option} needs explanations, but {arguments.model} has no saliency map. Export it without --method "
                 f"none, use a --method that needs no map in the file, or remove {option.split()[0]}."
             )
+
+
+def _broker(arguments: argparse.Namespace, model: Model, regions: Sequence[Region]) -> "MqttPublisher":
+    from kdedge_runtime.sinks.mqtt import BrokerAddress, MqttPublisher
+
+    address = BrokerAddress.parse(arguments.mqtt, arguments.mqtt_ca)
+    return MqttPublisher(address, model.path.name, [region.name for region in regions])
 
 
 def _controls(arguments: argparse.Namespace, model: Model, settings: StreamSettings) -> "Controls":

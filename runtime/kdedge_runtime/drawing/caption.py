@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from kdedge_runtime.drawing.fonts import find_font, load_font
 
-__all__ = ["Caption", "draw_caption", "append_caption"]
+__all__ = ["Caption", "append_caption", "draw_caption", "draw_region_caption"]
 
 _PLATE = (12, 12, 18, 184)
 _BRIGHT = (255, 255, 255, 255)
@@ -17,6 +17,8 @@ _FILL = (255, 152, 56, 255)
 _SMALLEST_PX = 9
 _ASCENT = 0.84
 _WIDEST_SCORE = "   100 %"
+_REGION_SCALE = 0.75
+"""Font size of the caption of a region, relative to that of the image."""
 _MOST_CHARACTERS = 200
 """Maximum number of characters in a line: longer text does not fit, and layout time grows with its length."""
 
@@ -44,8 +46,37 @@ def draw_caption(image: Image.Image, caption: Caption) -> None:
     margin = max(2, size // 2)
     block = _Block(caption, size, image.width - 4 * margin)
     left, top = margin, image.height - 3 * margin - block.height
+    _draw_plate(image, block, left, top, size, margin)
+
+
+def draw_region_caption(image: Image.Image, caption: Caption, region: tuple[int, int, int, int]) -> None:
+    """Draw the caption of a region of an RGB image, in place.
+
+    A region with room has its caption in its lower left corner. Others have it below, or else above. The font is
+    smaller than that of `draw_caption`.
+
+    Args:
+        image: the image.
+        caption: caption of the region.
+        region: left, top, right and bottom in pixels.
+    """
+    size = max(_SMALLEST_PX, round(_type_size(image) * _REGION_SCALE))
+    margin = max(2, size // 3)
+    block = _Block(caption, size, image.width - 2 * margin)
+    width, height = block.width + 2 * margin, block.height + 2 * margin
+    left, top, right, bottom = region
+    if right - left >= width + 2 * margin and bottom - top >= 2 * height:
+        x, y = left + margin, bottom - margin - height
+    elif bottom + height <= image.height:
+        x, y = left, bottom
+    else:
+        x, y = left, max(0, top - height if top >= height else image.height - height)
+    _draw_plate(image, block, max(0, min(x, image.width - width)), y, size, margin)
+
+
+def _draw_plate(image: Image.Image, block: "_Block", left: int, top: int, size: int, margin: int) -> None:
     draw = ImageDraw.Draw(image, "RGBA")
-    corner = (left + block.width + 2 * margin, image.height - margin)
+    corner = (left + block.width + 2 * margin, top + block.height + 2 * margin)
     draw.rounded_rectangle((left, top, *corner), size // 3, fill=_PLATE)
     block.draw(draw, left + margin, top + margin)
 

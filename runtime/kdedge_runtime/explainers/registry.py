@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers.estimate import Explainer, MapEstimate
 from kdedge_runtime.explainers.kernel_shap import kernel_shap
@@ -109,12 +107,8 @@ class _Score:
         self._model = model
         self._class_index = class_index
         self._of_logit = of_logit
-        (batch, *_) = next(item for item in model.session.get_inputs() if item.name == model.metadata.input.name).shape
-        self._one_by_one = batch == 1
 
     def __call__(self, samples: Sample) -> Floats:
-        batches = samples[:, None] if self._one_by_one else [samples]
-        predictions = [self._model.predict(batch) for batch in batches]
-        given = [prediction.logits if self._of_logit else prediction.scores for prediction in predictions]
-        scores: Floats = np.concatenate(given)[:, self._class_index]
-        return scores
+        explanation = self._model.predict(samples)
+        given = explanation.logits if self._of_logit else explanation.scores
+        return given[:, self._class_index]

@@ -32,7 +32,7 @@ class Verdict:
 
     judgment: Judgment
     frame_jpeg: bytes
-    """Complete frame as JPEG, without heat map."""
+    """Complete frame or region as JPEG, without heat map."""
     saliency_map: Floats | None
     """Raw signed map `[h, w]`, or None if the model has no map. Stored in half precision."""
     label: str
@@ -49,7 +49,7 @@ class Verdict:
     correct_label: str | None = None
     """Correct label; only for the judgment `label`."""
     box: Box | None = None
-    """Bounding box of the object: left, top, right, bottom as fractions of the frame, in [0, 1]."""
+    """Bounding box of the object: left, top, right, bottom as fractions of the frame or region, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if self.judgment not in get_args(Judgment):
@@ -92,7 +92,7 @@ class Verdict:
             label=prediction.label,
             probability=1.0 if prediction.share is None else prediction.share,
             explained=prediction.explained,
-            frame_name=prediction.frame.name,
+            frame_name=" ".join(filter(None, (prediction.frame.name, prediction.region_name))),
             model_sha256=model_sha256,
             at=datetime.now(UTC),
             correct_label=correct_label.strip() if correct_label is not None else None,

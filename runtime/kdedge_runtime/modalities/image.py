@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.input_spec import InputSpec, Renderer
+from kdedge_runtime.modalities.image_region import ImageRegion, parse_image_regions
+from kdedge_runtime.modalities.input_spec import InputSpec, Region, Renderer
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _LONGEST_SIDE = 8192
+_LEAST_VISIBLE = 0.5
+"""Share of a region below which a warning names it."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,23 @@ class ImageInput(InputSpec):
         from kdedge_runtime.explainers.superpixels import superpixels
 
         return superpixels(sample, count)
+
+    @classmethod
+    def parse_regions(cls, texts: Sequence[str]) -> tuple[ImageRegion, ...]:
+        """Parse rectangles; see `kdedge_runtime.modalities.image_region`."""
+        return parse_image_regions(texts)
+
+    def region_warnings(self, regions: Sequence[Region], sample: Pixels) -> tuple[str, ...]:
+        """Name regions that lose more than half to the center crop; see `InputSpec`."""
+        return tuple(
+            f"The model receives only the center {round(right - left)} × {round(bottom - top)} px of the region "
+            f"{region.name} ({part.shape[1]} × {part.shape[0]} px), as with images in training. Choose a region whose "
+            f"sides are as {self.width} to {self.height}."
+            for region in regions
+            for part in [region.cut(sample)]
+            for left, top, right, bottom in [self.visible_box(*part.shape[:2])]
+            if (right - left) * (bottom - top) < _LEAST_VISIBLE * part.shape[0] * part.shape[1]
+        )
 
     @classmethod
     def open_source(

@@ -2,12 +2,14 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdedge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
@@ -15,10 +17,25 @@ if TYPE_CHECKING:
     from kdedge_runtime.sources.source import Source
     from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["InputSpec", "Renderer", "Sample"]
+__all__ = ["InputSpec", "Region", "Renderer", "Sample"]
 
 Sample: TypeAlias = NDArray[Any]
 """Raw sample of a source, such as an image uint8 RGB `[H, W, 3]`; after preprocessing with the shape of the input."""
+
+
+class Region(Protocol):
+    """Named part of every raw sample of a run, such as a rectangle of an image. Each part is predicted by itself."""
+
+    @property
+    def name(self) -> str:
+        """Name in outputs, unique within a run."""
+
+    def cut(self, sample: Sample) -> Sample:
+        """Return the part of a raw sample.
+
+        Raises:
+            UsageError: the part exceeds the sample.
+        """
 
 
 class Renderer(Protocol):
@@ -28,10 +45,10 @@ class Renderer(Protocol):
         """Update the display scale; called for every frame, also for those that are not drawn."""
 
     def render(self, prediction: "Prediction", opacity: float) -> "Pixels":
-        """Return the frame with saliency map and caption, uint8 RGB `[H, W, 3]`.
+        """Return the frame with the saliency map and the caption of every region, uint8 RGB `[H, W, 3]`.
 
         Args:
-            prediction: prediction to draw.
+            prediction: prediction to draw, with those of the further regions.
             opacity: opacity of the map at full heat, in [0, 1].
         """
 
@@ -138,6 +155,24 @@ class InputSpec(ABC):
     @abstractmethod
     def segments(self, sample: Sample, count: int) -> "Integers":
         """Segment a preprocessed sample into at most `count` parts, int64 `mask_size`, numbered without gaps."""
+
+    @classmethod
+    def parse_regions(cls, texts: Sequence[str]) -> tuple[Region, ...]:
+        """Parse the values of `--crop`, at least one.
+
+        Raises:
+            UsageError: a value is invalid, or samples of this modality have no regions.
+        """
+        raise UsageError(f"--crop needs images, but the model takes other samples ({cls.__name__}). Remove --crop.")
+
+    def region_warnings(self, regions: Sequence[Region], sample: Sample) -> tuple[str, ...]:
+        """Return a sentence for each region that the model receives only in part.
+
+        Args:
+            regions: regions of a run, from `parse_regions`.
+            sample: first raw sample of the run.
+        """
+        return ()
 
     @classmethod
     @abstractmethod

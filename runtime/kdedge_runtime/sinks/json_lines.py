@@ -29,9 +29,10 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         age_now_s: seconds since the frame was captured.
         now: current time in UTC.
     """
-    line = {
+    line: dict[str, Any] = {
         "frame": prediction.frame.index,
         "name": prediction.frame.name,
+        **({} if prediction.region is None else {"region": prediction.region.name}),
         "time": (now - timedelta(seconds=age_now_s)).isoformat(timespec="milliseconds"),
         "age_ms": round(prediction.age_ms, 2),
         "label": prediction.label,
@@ -48,12 +49,14 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
 class JsonLinesFile:
     """Writes records to a file, or to standard output for `-`. Each line is flushed.
 
+    There is one line per frame, or one per region of it with the name of the `region`.
+
     `time` is the capture time and `age_ms` the frame's age at prediction. `explained` is the class that the map
     explains. If the frame was not explained it is null, and `left_out` gives the reason: `cadence` or `budget`. `heat`
-    contains `cx` and `cy` (center of mass as fractions of the frame, from its upper left corner), `area` (share of the
-    map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without a map; its
-    values are null if no evidence is positive. Synthetic frames have `truth`: `label` and `box` (left, top, right,
-    bottom as fractions of the frame).
+    contains `cx` and `cy` (center of mass as fractions of the frame or region, from its upper left corner), `area`
+    (share of the map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without
+    a map; its values are null if no evidence is positive. Synthetic frames have `truth`: `label` and `box` (left,
+    top, right, bottom as fractions of the frame).
 
     The last line contains only `summary`, the summary of the run.
     """
@@ -99,10 +102,11 @@ class JsonLinesFile:
                 self._file.close()
 
     def write(self, prediction: Prediction, progress: RunProgress) -> None:
-        """Write one line."""
+        """Write one line for each region."""
         age_now_s = self._clock() - prediction.frame.captured_at
         self._progress = progress
-        self._put(record(prediction, age_now_s, datetime.now(UTC)))
+        for each in prediction.by_region:
+            self._put(record(each, age_now_s, datetime.now(UTC)))
 
     def _put(self, line: dict[str, Any]) -> None:
         text = printable_json(line) + "\n"

@@ -44,13 +44,21 @@ class StatusLine:
         if progress.expected:
             share = 100 * (prediction.frame.index + 1) / progress.expected
             counted += f"/{progress.expected:,} ({share:.0f} %)"
-        reconnects = f" · {progress.reconnects:,} reconnects" if progress.reconnects else ""
-        self._rewrite(
-            f"{counted} · {progress.recent_fps:.1f} fps · {progress.dropped:,} dropped{reconnects} · "
-            f"{prediction.age_ms:.0f} ms old · {printable(prediction.label)} {prediction.score * 100:.0f} %"
-        )
+        rates = [f"{progress.recent_fps:.1f} fps", f"{progress.dropped:,} dropped"]
+        if progress.reconnects:
+            rates.append(f"{progress.reconnects:,} reconnects")
+        rates.append(f"{prediction.age_ms:.0f} ms old")
+        answers = [_answer(each) for each in prediction.by_region]
+        # A narrow terminal truncates the line at its end, where the answers of several regions would be lost.
+        parts = [counted, *rates, *answers] if prediction.region is None else [counted, *answers, *rates]
+        self._rewrite(" · ".join(parts))
 
     def _rewrite(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
         self._stream.write("\r\x1b[2K" + text[:width])
         self._stream.flush()
+
+
+def _answer(prediction: Prediction) -> str:
+    region = "" if prediction.region is None else f"{prediction.region.name}: "
+    return f"{printable(region + prediction.label)} {prediction.score * 100:.0f} %"

@@ -15,7 +15,7 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.modalities import Sample
+from kdedge_runtime.modalities import Region, Sample
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sinks.sink import Sink
@@ -57,6 +57,8 @@ class StreamSettings:
     """Target frame rate: explanations are skipped before frames are dropped. None for no target."""
     explainer: "Explainer | None" = None
     """Black-box explainer (see `kdedge_runtime.explainers`); None uses the map of the graph."""
+    regions: tuple[Region, ...] = ()
+    """Regions of every frame, predicted in one batch and fixed during a run; empty for the whole frame."""
 
 
 def run(
@@ -85,6 +87,7 @@ def run(
 
     Raises:
         SourceError: the source returned no frame.
+        UsageError: a region exceeds a frame.
         KdedgeError: an output of the model is not finite, or a sink cannot write.
     """
     given = settings or StreamSettings()
@@ -108,7 +111,7 @@ def run(
                     if time.monotonic() - watched_at > _UNWATCHED_S:
                         scheduler.forget()
                     watched_at = time.monotonic()
-                if prediction.left_out is None and watched:
+                if prediction.frame_left_out is None and watched:
                     with progress.timer.measure("overlay"):
                         prediction = replace(prediction, overlay=renderer.render(prediction, current().opacity))
                 progress.count(prediction)
@@ -129,11 +132,11 @@ def run(
     return progress.summary()
 
 
-def warm_up(model: Model, class_index: int | None = None) -> None:
-    """Run the model twice on a blank sample, because the first passes allocate memory and are slower."""
+def warm_up(model: Model, class_index: int | None = None, batch: int = 1) -> None:
+    """Run the model twice on blank samples, because the first passes allocate memory and are slower."""
     spec = model.metadata.input
     for _ in range(_WARM_UPS):
-        model.predict(np.zeros((1, *spec.shape), spec.dtype), class_index)
+        model.predict(np.zeros((batch, *spec.shape), spec.dtype), class_index)
 
 
 @contextmanager
@@ -161,16 +164,21 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _FrameOutput:
-    """Model output for one frame, with its time."""
+    """Model outputs for one frame or its regions, with their time."""
 
     frame: Frame
-    explanation: Explanation
-    left_out: Reason | None
+    outputs: list[tuple[Region | None, Explanation, Reason | None]]
+    """Region, output and reason why it was not explained, in the order of the regions."""
     predicted_at: float
 
     def prediction(self, model: Model) -> Prediction:
-        prediction = decode_prediction(model, self.frame, self.explanation, clock=lambda: self.predicted_at)
-        return replace(prediction, left_out=self.left_out)
+        first, *further = (
+            replace(
+                decode_prediction(model, self.frame, explanation, lambda: self.predicted_at, region), left_out=left_out
+            )
+            for region, explanation, left_out in self.outputs
+        )
+        return replace(first, further=tuple(further))
 
 
 class _InferenceStage:
@@ -190,6 +198,7 @@ class _InferenceStage:
         self._current = current
         self._settings = current()
         self._budget_fps = self._settings.budget_fps
+        self._regions = self._settings.regions
         self._progress = progress
         self._timer = progress.timer
         self._scheduler = scheduler
@@ -213,26 +222,38 @@ class _InferenceStage:
 
     def _outputs(self, prepared: Iterable[tuple[Frame, Sample]]) -> Iterator[_FrameOutput]:
         # Warm up here, while the first frame is read.
-        warm_up(self._model, self._current().class_index)
+        warm_up(self._model, self._current().class_index, max(1, len(self._regions)))
         self._progress.start()
         yield from map(self._infer, prepared)
 
     def _prepared(self) -> Iterator[tuple[Frame, Sample]]:
         frames = iter(self._source)
+        is_checked = not self._regions
         while True:
             try:
                 with self._timer.measure("capture"):
                     frame = next(frames)
             except StopIteration:
                 return
+            if not is_checked:
+                for warning in self._model.metadata.input.region_warnings(self._regions, frame.sample):
+                    _log.warning("%s", warning)
+                is_checked = True
             with self._timer.measure("preprocess"):
-                sample = self._model.metadata.input.preprocess(frame.sample)[None]
-            prepared = [(frame, sample)]
+                samples = self._preprocess(frame.sample)
+            prepared = [(frame, samples)]
             del frame  # frees a large frame before the next one is read
             yield prepared.pop()
 
+    def _preprocess(self, sample: Sample) -> Sample:
+        """Return the model input: a batch of the regions, or of the whole sample."""
+        spec = self._model.metadata.input
+        if not self._regions:
+            return spec.preprocess(sample)[None]
+        return np.stack([spec.preprocess(region.cut(sample)) for region in self._regions])
+
     def _infer(self, prepared: tuple[Frame, Sample]) -> _FrameOutput:
-        frame, sample = prepared
+        frame, samples = prepared
         started = time.perf_counter()
         settings, before = self._current(), self._settings
         if settings != before:
@@ -243,26 +264,40 @@ class _InferenceStage:
         left_out = self._scheduler.before(frame.index) if explains else None
         with self._timer.measure("inference"):
             uses_own_map = explains and left_out is None and explainer is None
-            explanation = self._model.predict(sample, settings.class_index, explained=uses_own_map)
-        if explains and left_out is None:
-            metadata = self._model.metadata
-            task = TASKS[metadata.task]
-            label, score = task.ranking(explanation.scores[0], metadata.labels)[0]
-            share = task.share(score)
-            left_out = self._scheduler.after(label, 1.0 if share is None else share)
-            if left_out is not None:
-                explanation = replace(explanation, saliency_map=None)
-            elif explainer is not None:
-                with self._timer.measure("explanation"):
-                    estimate = explainer(sample[0], int(explanation.explained_class[0]))
-                explanation = replace(explanation, saliency_map=estimate.map[None], display=UNMEASURED)
+            explanation = self._model.predict(samples, settings.class_index, explained=uses_own_map)
+        rows = [explanation] if len(samples) == 1 else [explanation.of_sample(index) for index in range(len(samples))]
+        outputs: list[tuple[Region | None, Explanation, Reason | None]] = []
+        for region, row, sample in zip(self._regions or (None,), rows, samples, strict=True):
+            explained, reason = row, left_out
+            if explains and left_out is None:
+                explained, reason = self._explain(row, sample, region, explainer)
+            outputs.append((region, explained, reason))
         predicted_at = time.monotonic()
-        self._warn(left_out, time.perf_counter() - started)
-        return _FrameOutput(frame, explanation, left_out, predicted_at)
+        is_explained = any(reason is None for _, _, reason in outputs)
+        self._warn(is_explained, time.perf_counter() - started)
+        return _FrameOutput(frame, outputs, predicted_at)
 
-    def _warn(self, left_out: Reason | None, busy_s: float) -> None:
+    def _explain(
+        self, explanation: Explanation, sample: Sample, region: Region | None, explainer: "Explainer | None"
+    ) -> tuple[Explanation, Reason | None]:
+        """Add the map of a black-box explainer, or remove the map that the schedule leaves out."""
+        metadata = self._model.metadata
+        task = TASKS[metadata.task]
+        label, score = task.ranking(explanation.scores[0], metadata.labels)[0]
+        share = task.share(score)
+        name = None if region is None else region.name
+        left_out = self._scheduler.after(label, 1.0 if share is None else share, name)
+        if left_out is not None:
+            explanation = replace(explanation, saliency_map=None)
+        elif explainer is not None:
+            with self._timer.measure("explanation"):
+                estimate = explainer(sample, int(explanation.explained_class[0]))
+            explanation = replace(explanation, saliency_map=estimate.map[None], display=UNMEASURED)
+        return explanation, left_out
+
+    def _warn(self, is_explained: bool, busy_s: float) -> None:
         """Log a warning once if the target is missed even without explanations."""
-        if self._budget_fps is None or left_out is None:
+        if self._budget_fps is None or is_explained:
             return
         self._over_budget = self._over_budget + 1 if busy_s * self._budget_fps > 1 else 0
         if self._over_budget == _FRAMES_OVER_BUDGET:

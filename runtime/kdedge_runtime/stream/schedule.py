@@ -104,7 +104,7 @@ class ExplainScheduler:
         self._cadence = cadence
         self._budget = budget
         self._frames = 0
-        self._explained: str | None = None
+        self._explained: dict[str | None, str] = {}
 
     def before(self, index: int) -> Reason | None:
         """Return the reason not to explain a frame that is known before inference, or None."""
@@ -115,16 +115,16 @@ class ExplainScheduler:
             return "cadence"
         return None if self._budget is None or self._budget.kept else "budget"
 
-    def after(self, label: str, probability: float) -> Reason | None:
-        """Return the reason not to explain a frame that is known after inference, or None to explain it."""
+    def after(self, label: str, probability: float, region: str | None = None) -> Reason | None:
+        """Return the reason not to explain a frame or region that is known after inference, or None to explain it."""
         when = self._cadence.when
-        if when == "on-change" and label == self._explained:
+        if when == "on-change" and label == self._explained.get(region):
             return "cadence"
         if when == "low-confidence" and probability >= self._cadence.below:
             return "cadence"
-        self._explained = label
+        self._explained[region] = label
         return None
 
     def forget(self) -> None:
         """Treat the next prediction as a change, because a viewer connected or requested another explanation."""
-        self._explained = None
+        self._explained.clear()

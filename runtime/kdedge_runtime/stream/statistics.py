@@ -25,7 +25,8 @@ class RunProgress:
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
         self.frames = 0
-        self.labels: Counter[str] = Counter()
+        self.labels: Counter[tuple[str | None, str]] = Counter()
+        """Number of predictions by region and label. The region is None for the whole frame."""
         self.left_out: Counter[Reason] = Counter()
         self.explained = 0
         self.failure: SourceError | None = None
@@ -43,12 +44,12 @@ class RunProgress:
         self._ended_at.append(self._started)
 
     def count(self, prediction: Prediction) -> None:
-        """Count a prediction."""
+        """Count a frame with the predictions for all of its regions."""
         self.frames += 1
-        self.labels[prediction.label] += 1
-        self.explained += prediction.saliency_map is not None
-        if prediction.left_out is not None:
-            self.left_out[prediction.left_out] += 1
+        self.labels.update((each.region_name, each.label) for each in prediction.by_region)
+        self.explained += any(each.saliency_map is not None for each in prediction.by_region)
+        if prediction.frame_left_out is not None:
+            self.left_out[prediction.frame_left_out] += 1
         self._ages.add(prediction.age_ms)
         self._ended_at.append(self._clock())
 
@@ -95,7 +96,7 @@ class RunProgress:
             source_fps=self._source.fps if self._source.live else None,
             stages=self.timer.stages(),
             age=self._ages.stage(),
-            labels=tuple(self.labels.most_common(5)),
+            labels=tuple((_named(*key), count) for key, count in self.labels.most_common(5)),
             failure=self.failure,
         )
 
@@ -113,7 +114,7 @@ class RunSummary:
     reconnects: int
     """Number of times that the source failed and recovered."""
     explained: int
-    """Number of frames with a map."""
+    """Number of frames with a map, of any region."""
     left_out: dict[Reason, int]
     """Number of frames that were not explained, by reason."""
     elapsed_s: float
@@ -125,7 +126,7 @@ class RunSummary:
     age: StageName | None
     """Time from capture to prediction; None without frames."""
     labels: tuple[tuple[str, int], ...]
-    """Most frequent labels with their counts."""
+    """Most frequent labels with their counts; `REGION: LABEL` for regions."""
     failure: SourceError | None = None
     """Error that ended the source early; earlier predictions are complete."""
 
@@ -194,3 +195,7 @@ class RunSummary:
             return []
         reasons = ", ".join(f"{count:,} skipped by {reason}" for reason, count in sorted(self.left_out.items()))
         return [f"{self.explained:,} frames explained, {reasons}"]
+
+
+def _named(region: str | None, label: str) -> str:
+    return label if region is None else f"{region}: {label}"

@@ -369,3 +369,32 @@ def test_expanded_pattern_error_suggests_quotes(tmp_path: Path, capsys: pytest.C
         main(["model.onnx", "--source", *map(str, pictures)])
     printed = capsys.readouterr().err
     assert "Quote a pattern" in printed and len(printed.splitlines()) == 1
+
+
+def test_regions_to_jsonl_and_one_overlay_per_frame(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    regions = ["--crop", "spot=0.5,0,1,0.5", "--crop", "0,32,32,64"]
+    outputs = ["--jsonl", str(tmp_path / "a.jsonl"), "-o", str(tmp_path / "out")]
+    assert main([str(model_path), "--source", str(photos), *regions, *outputs]) == 0
+    *lines, last = (json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines())
+    assert [line["region"] for line in lines] == ["spot", "region-2"] * 3
+    assert [line["label"] for line in lines if line["region"] == "spot"] == ["red", "green", "blue"]
+    assert last["summary"]["frames"] == 3
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+@pytest.mark.parametrize("regions", [["0.5,0,0.4,1"], ["nan,0,1,1"], ["a=0,0,1,1", "a=0,0,1,1"]])
+def test_invalid_region_is_reported_before_the_camera_opens(
+    model_path: Path, regions: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = [word for region in regions for word in ("--crop", region)]
+    assert main([str(model_path), "--source", "/dev/video99", *options]) == 2
+    error = capfd.readouterr().err
+    assert "--crop" in error or "regions" in error
+    assert "video99" not in error
+
+
+def test_region_beyond_the_frame_names_its_size(
+    model_path: Path, photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(model_path), "--source", str(photos), "--crop", "0,0,640,360"]) == 2
+    assert "64 × 64 px" in capfd.readouterr().err

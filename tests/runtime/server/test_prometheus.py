@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from toy_predictions import in_regions
 from view_client import Run, a_prediction, get
 
 from kdedge_runtime.diagnostics.system_state import SystemState
@@ -70,3 +71,15 @@ def test_metrics_are_served_in_format_0_0_4(view: LiveView, progress: RunProgres
             counts.append(_samples(body.decode()).get(("kdedge_frames_total", ()), 0))
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert counts == sorted(counts)
+
+
+def test_regions_are_a_label(progress: RunProgress) -> None:
+    prediction = in_regions(a_prediction(0), door="open", window="shut")
+    for _ in range(2):
+        progress.count(prediction)
+    samples = _samples(exposition({}, prediction, progress, SILENT, 0.25, 0))
+    door, window = (("label", "open"), ("region", "door")), (("label", "shut"), ("region", "window"))
+    assert samples["kdedge_frames_total", ()] == 2
+    assert (samples["kdedge_predictions_total", door], samples["kdedge_predictions_total", window]) == (2, 2)
+    assert (samples["kdedge_answer_probability", door], samples["kdedge_answer_probability", window]) == (0.75, 0.5)
+    assert samples["kdedge_heat_area_ratio", (("explained", "tree"), ("region", "door"))] == 0.1

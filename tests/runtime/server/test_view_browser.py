@@ -16,6 +16,7 @@ from PIL import Image
 from view_client import ABOUT, HERE, a_prediction
 
 from kdedge_runtime.feedback import FeedbackStore
+from kdedge_runtime.modalities.image_region import parse_image_regions
 from kdedge_runtime.model import Model
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
@@ -306,3 +307,35 @@ def test_long_displayed_image_accepts_feedback(
             ended.set()
             thread.join()
     assert [verdict.frame_name for verdict in store] == drawn
+
+
+def test_region_can_be_selected(
+    chromium: Any, model: Model, controls: Controls, store: FeedbackStore, tmp_path: Path
+) -> None:
+    controls.settings = replace(controls.settings, regions=parse_image_regions(["left=0,0,0.3,1", "spot=0.3,0,0.9,1"]))
+    ended = threading.Event()
+    with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread.start()
+        try:
+            page = _live(chromium, view.url, **DESK)
+            page.wait_for_selector("#regions button[aria-pressed=true]")
+            assert [button.get_attribute("data-region") for button in page.query_selector_all("#regions button")] == [
+                "left",
+                "spot",
+            ]
+            before = page.text_content("#p")
+            page.click("#regions button:has-text('spot')")
+            _until(lambda: page.text_content("#p") != before)
+            assert page.get_attribute("#regions button:has-text('spot')", "aria-pressed") == "true"
+            page.click("#verdicts [data-judgment=right]")
+            _until(lambda: len(store) == 1)
+            page.click("#verdicts [data-judgment=place]")
+            page.wait_for_selector("#box-bar:visible")
+            assert _picture(page).shape == (180, 192, 3), "the region without its map"
+            assert page.problems == []
+        finally:
+            ended.set()
+            thread.join()
+    (verdict,) = store
+    assert (verdict.label, verdict.frame_name.split()[-1]) == ("red", "spot")

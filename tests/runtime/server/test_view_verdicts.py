@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_predictions import in_regions
 from view_client import ABOUT, HERE, MAP, Run, a_prediction, get, post, shown_now
 
 from kdedge_runtime.feedback import FeedbackStore
@@ -122,3 +123,40 @@ def test_unusable_store_is_reported_and_view_continues(
         before = run.written
         time.sleep(0.2)
         assert run.written > before
+
+
+def test_regions_have_their_own_figures_frames_and_feedback(
+    view: LiveView, progress: RunProgress, store: FeedbackStore
+) -> None:
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[:, 32:] = 200
+    plain = replace(a_prediction(0), frame=Frame(0, frame, time.monotonic(), "#0"), overlay=frame)
+    prediction = in_regions(plain, door="open", window="shut")
+    progress.count(prediction)
+    view.write(prediction, progress)
+    serial = shown_now(view)
+    first = json.loads(get(view, f"/metrics.json?serial={serial}")[1])
+    second = json.loads(get(view, f"/metrics.json?serial={serial}&region=window")[1])
+    unknown = json.loads(get(view, f"/metrics.json?serial={serial}&region=attic")[1])
+    assert (first["region"], first["label"], second["region"], second["label"]) == ("door", "open", "window", "shut")
+    assert (unknown["region"], unknown["regions"]) == ("door", first["regions"])
+    assert first["regions"] == [
+        {"name": "door", "label": "open", "p": 0.75},
+        {"name": "window", "label": "shut", "p": 0.5},
+    ]
+    assert ({point[1] for point in first["history"]}, {point[1] for point in second["history"]}) == (
+        {"open"},
+        {"shut"},
+    )
+    response, body = get(view, f"/frame.jpg?serial={serial}&region=window")
+    crop = np.asarray(Image.open(BytesIO(body)))
+    assert (response.status, crop.shape) == (200, (48, 32, 3))
+    assert crop.mean() == pytest.approx(200, abs=2)
+    assert get(view, f"/frame.jpg?serial={serial}&region=attic")[0].status == 400
+    assert post(view, "/hold", {"serial": serial, "region": "window"})[1]["label"] == "shut"
+    entry = {"serial": serial, "judgment": "right"}
+    assert post(view, "/feedback", entry | {"region": "attic"})[0] == 400
+    assert post(view, "/feedback", entry | {"region": 1})[0] == 400
+    assert post(view, "/feedback", entry | {"region": "window"})[1]["label"] == "shut"
+    (verdict,) = store
+    assert (verdict.label, verdict.frame_name) == ("shut", "#0 window")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from toy_predictions import toy_prediction, undrawn_prediction
+from toy_predictions import in_regions, toy_prediction, undrawn_prediction
 
 from kdedge_runtime.drawing.heatmap import HeatStats
 from kdedge_runtime.errors import UsageError
@@ -33,6 +33,21 @@ def test_record_contains_prediction_and_capture_time() -> None:
         "left_out": None,
         "heat": {"cx": 0.5123, "cy": 0.25, "area": 0.125, "entropy": 0.5},
     }
+
+
+def test_each_region_has_its_line(tmp_path: Path, progress: RunProgress) -> None:
+    target = tmp_path / "out.jsonl"
+    prediction = in_regions(toy_prediction(3), door="open", window="shut")
+    progress.count(prediction)
+    with JsonLinesFile(str(target), threading.Event()) as sink:
+        sink.write(prediction, progress)
+    *lines, last = (json.loads(line) for line in target.read_text(encoding="utf-8").splitlines())
+    assert [(line["frame"], line["region"], line["label"], line["p"]) for line in lines] == [
+        (3, "door", "open", 0.75),
+        (3, "window", "shut", 0.5),
+    ]
+    assert last["summary"]["frames"] == 1
+    assert "region" not in record(toy_prediction(), 0, NOW)
 
 
 def test_missing_map_and_evidence_are_null() -> None:

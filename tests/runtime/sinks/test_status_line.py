@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from toy_predictions import toy_prediction
+from toy_predictions import in_regions, toy_prediction
 
 from kdedge_runtime.sinks.status_line import StatusLine
 from kdedge_runtime.sources.image_source import ImageSource
@@ -37,3 +37,13 @@ def test_untrusted_labels_are_escaped_on_the_terminal(progress: RunProgress) -> 
     shown = terminal.getvalue().split("\r\x1b[2K")[1]
     assert r"stop\x1b[2J\nsign\x9b1m 90 %" in shown
     assert progress.summary().table().splitlines()[-1] == r"predictions: stop\x1b[2J\nsign\x9b1m 1"
+
+
+def test_every_region_is_shown(progress: RunProgress) -> None:
+    terminal = io.StringIO()
+    prediction = in_regions(toy_prediction(), door="open", window="shut")
+    progress.count(prediction)
+    with StatusLine(terminal) as sink:
+        sink.write(prediction, progress)
+    assert "door: open 75 % · window: shut 50 %" in terminal.getvalue().split("\r\x1b[2K")[1]
+    assert progress.summary().table().splitlines()[-1] == "predictions: door: open 1, window: shut 1"

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ class LatestFrame:
             clock: monotonic clock in seconds.
         """
         self.shown = SentFrames()
-        self.history = ConfidenceHistory()
+        self.histories: defaultdict[str | None, ConfidenceHistory] = defaultdict(ConfidenceHistory)
+        """Confidence by region; None is the whole frame."""
         self.viewers = 0
         self._clock = clock
         self._changed = threading.Condition()
@@ -91,7 +93,8 @@ class LatestFrame:
     def publish(self, prediction: Prediction, progress: RunProgress) -> None:
         """Publish the latest prediction and wake waiting clients."""
         now = self._clock()
-        self.history.add(now, prediction.label, prediction.score)
+        for each in prediction.by_region:
+            self.histories[each.region_name].add(now, each.label, each.score)
         with self._changed:
             serial = 1 if self._notice is None else self._notice.serial + 1
             self._notice = PublishedFrame(serial, prediction, progress, now)

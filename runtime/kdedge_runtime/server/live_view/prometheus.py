@@ -45,7 +45,9 @@ def exposition(
 
 
 def _counters(progress: RunProgress) -> str:
-    predictions: list[MetricSample] = [("", {"label": label}, count) for label, count in progress.labels.copy().items()]
+    predictions: list[MetricSample] = [
+        ("", _region(region) | {"label": label}, count) for (region, label), count in progress.labels.copy().items()
+    ]
     return "".join(
         [
             _counter("kdedge_frames", "Frames predicted.", progress.frames),
@@ -70,13 +72,26 @@ def _prediction(prediction: Prediction, progress: RunProgress) -> str:
             "kdedge_answer_probability",
             "gauge",
             "Probability of the latest prediction.",
-            [] if prediction.share is None else [("", {"label": prediction.label}, prediction.share)],
+            [
+                ("", _region(each.region_name) | {"label": each.label}, each.share)
+                for each in prediction.by_region
+                if each.share is not None
+            ],
         ),
     ]
-    if prediction.heat is not None:
-        area = [("", {"explained": prediction.explained}, prediction.heat.area_frac)]
+    area: list[MetricSample] = [
+        ("", _region(each.region_name) | {"explained": each.explained}, each.heat.area_frac)
+        for each in prediction.by_region
+        if each.heat is not None
+    ]
+    if area:
         families.append(_family("kdedge_heat_area_ratio", "gauge", "Share of the map above half of its maximum.", area))
     return "".join(families)
+
+
+def _region(name: str | None) -> dict[str, str]:
+    """Return the label of a region; none for the whole frame."""
+    return {} if name is None else {"region": name}
 
 
 def _stages(progress: RunProgress) -> str:

@@ -10,12 +10,25 @@ from kdedge_runtime.stream.statistics import RunProgress
 __all__ = ["describe_prediction", "describe_machine", "describe_run"]
 
 
-def describe_prediction(serial: int, prediction: Prediction) -> dict[str, Any]:
-    """Return one prediction."""
+def describe_prediction(serial: int, prediction: Prediction, region: str | None = None) -> dict[str, Any]:
+    """Return the prediction for one region of a frame, and the labels of all regions.
+
+    Args:
+        serial: serial number of the frame.
+        prediction: prediction for the frame.
+        region: name of the region; None or an unknown name for the first one.
+    """
+    regions = [
+        {"name": each.region_name, "label": each.label, "p": round(each.score, 5)} for each in prediction.by_region
+    ]
+    named = [] if prediction.region is None else regions
+    prediction = prediction.of_region(region) or prediction
     return {
         "serial": serial,
         "frame": prediction.frame.index,
         "name": prediction.frame.name,
+        "region": prediction.region_name,
+        "regions": named,
         "age_ms": round(prediction.age_ms, 2),
         "label": prediction.label,
         "p": round(prediction.score, 5),

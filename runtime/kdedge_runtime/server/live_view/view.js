@@ -1,6 +1,6 @@
 // Live view. Images have serial numbers, so that feedback refers to the frame on the screen.
 
-import { at, become, count, make, showAnswer, showMessage, write } from "/answer.js";
+import { at, become, count, make, percent, showAnswer, showMessage, write } from "/answer.js";
 import { drawBox } from "/box.js";
 import { choose } from "/chooser.js";
 import { showHistory } from "/history.js";
@@ -16,6 +16,7 @@ let shown = 0;        // serial number of the frame on the screen
 let image = null;   // its JPEG
 let held = false;     // true while the image is on hold
 let answer = null;    // latest metrics of the frame on the screen
+let region = null;    // name of the selected region; null for the first one or a run without regions
 let choices = null;   // available classes and methods
 let lastFrames = 0, lastChange = Date.now();
 let settledAt = 0;    // polled settings are ignored until this time
@@ -74,7 +75,7 @@ async function hold() {
   held = true;
   mark();
   try {
-    answer = await request("/hold", { serial: shown });
+    answer = await request("/hold", { serial: shown, region });
     showFigures(answer);
   } catch (error) {
     release();
@@ -94,7 +95,7 @@ function mark() {
 }
 
 async function storeFeedback(judgment, more = {}) {
-  const { label, kept } = await request("/feedback", { serial: shown, judgment, ...more });
+  const { label, kept } = await request("/feedback", { serial: shown, region, judgment, ...more });
   const words = { right: `${label} is correct`, wrong: `${label} is wrong`, label: `${label} should be ${more.label}`,
                   place: `wrong region for ${label}` };
   showMessage(`Stored: ${words[judgment]}. ${count(kept)} ${kept === 1 ? "entry" : "entries"} in total.`, "good");
@@ -121,7 +122,7 @@ const JUDGING = {
   }),
   place: () => standing(async () => {
     const overlay = image;
-    await show(await (await fetch(`/frame.jpg?serial=${shown}`)).blob());
+    await show(await (await fetch(`/frame.jpg?serial=${shown}${regionQuery()}`)).blob());
     const box = await drawBox();
     await show(overlay);
     if (box) await storeFeedback("place", { box });
@@ -186,9 +187,44 @@ async function chooseClass() {
   if (name !== undefined) await set({ class: name });
 }
 
+// ---- regions
+
+const regionQuery = () => region === null ? "" : `&region=${encodeURIComponent(region)}`;
+
+/** Show the label of every region, as buttons that select the region of the card and of feedback. */
+function showRegions(regions) {
+  const list = at("regions");
+  list.hidden = regions.length === 0;
+  const names = [...list.children].map((button) => button.dataset.region);
+  if (names.length !== regions.length || regions.some(({ name }, index) => name !== names[index])) {
+    list.replaceChildren(...regions.map(({ name }) => {
+      const parts = ["name", "answer", "number"].map((className) => make("span", { className }));
+      parts[0].textContent = parts[0].title = name;
+      const button = make("button", {}, ...parts);
+      button.dataset.region = name;
+      return button;
+    }));
+  }
+  regions.forEach(({ name, label, p }, index) => {
+    const button = list.children[index];
+    button.setAttribute("aria-pressed", name === region);
+    button.children[1].textContent = button.children[1].title = label;
+    button.children[2].textContent = percent(p);
+  });
+}
+
+async function selectRegion(name) {
+  region = name;
+  showRegions(answer.regions);
+  if (held) await hold();
+}
+
 // ---- metrics
 
 function showFigures(m) {
+  // Another selection may have been made since the request, or the run may have other regions than the one before.
+  if (!m.regions.some(({ name }) => name === region)) region = m.region;
+  showRegions(m.regions);
   showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.cx != null });
   write("age", m.age_ms.toFixed(m.age_ms < 10 ? 1 : 0), "ms");
 }
@@ -235,7 +271,7 @@ function showMachine({ temperature_c, clock_mhz, max_clock_mhz, throttled, throt
 async function poll() {
   for (;;) {
     try {
-      const m = await request(`/metrics.json?serial=${shown}`);
+      const m = await request(`/metrics.json?serial=${shown}${regionQuery()}`);
       const source = m.about.source.includes("://") ? m.about.source : m.about.source.split("/").at(-1);
       at("about").textContent = `${m.about.model} on ${source}`;
       at("about").title = m.about.runtime;
@@ -271,6 +307,10 @@ at("hold").onclick = () => attempt(async () => { if (held) release(); else await
 at("verdicts").onclick = ({ target }) => {
   const judgment = target.closest("button")?.dataset.judgment;
   if (judgment) attempt(JUDGING[judgment]);
+};
+at("regions").onclick = ({ target }) => {
+  const name = target.closest("button")?.dataset.region;
+  if (name !== undefined) attempt(() => selectRegion(name));
 };
 at("explain").onclick = () => attempt(chooseClass);
 at("method").onchange = () => attempt(() => set({ method: at("method").value }));

@@ -69,8 +69,8 @@ class LiveView:
     | `/`                   | page                                                                  |
     | `/snapshot.jpg`       | next overlay; `?after=SERIAL` waits for a newer one                   |
     | `/stream.mjpg`        | overlays for other programs, `multipart/x-mixed-replace`              |
-    | `/frame.jpg?serial=`  | frame of a shown prediction, without heat map                         |
-    | `/metrics.json`       | prediction (`?serial=` for a shown one), history, rates, timings, board |
+    | `/frame.jpg?serial=`  | frame of a shown prediction, without heat map; `&region=NAME`      |
+    | `/metrics.json`       | prediction (`?serial=` for a shown one, `&region=`), history, rates, timings, board |
     | `/metrics`            | metrics in Prometheus format                                          |
     | `/choices.json`       | classes and methods                                                   |
     | `/health`             | 200 if predictions are recent, 503 after ten seconds without one      |
@@ -152,8 +152,13 @@ class _Site:
     def __post_init__(self) -> None:
         self.broadcast = Broadcast(self.board)
 
-    def metrics(self, serial: int = 0) -> dict[str, Any]:
-        """Return all statistics, JSON-compatible, for the prediction with this number or else the latest."""
+    def metrics(self, serial: int = 0, region: str | None = None) -> dict[str, Any]:
+        """Return all statistics, JSON-compatible.
+
+        Args:
+            serial: serial number of the prediction; the latest if it is no longer available.
+            region: name of the region; None or an unknown name for the first one.
+        """
         board = self.board
         figures: dict[str, Any] = {
             "about": self.about,
@@ -162,15 +167,17 @@ class _Site:
             "controls": self.controls.figures(),
             "feedback": None if self.feedback is None else {"kept": self.feedback.kept},
             "machine": describe_machine(self.machine.state()),
-            "history": [(round(ago, 1), label, round(p, 3)) for ago, label, p in board.history.until(time.monotonic())],
+            "history": [],
         }
         if (notice := board.newest) is not None:
             shown = board.shown.find(serial)
             figures |= (
-                describe_prediction(notice.serial, notice.prediction)
+                describe_prediction(notice.serial, notice.prediction, region)
                 if shown is None
-                else describe_prediction(serial, shown)
+                else describe_prediction(serial, shown, region)
             )
+            points = board.histories[figures["region"]].until(time.monotonic())
+            figures["history"] = [(round(ago, 1), label, round(p, 3)) for ago, label, p in points]
             figures |= describe_run(notice.progress)
         return figures
 
@@ -205,7 +212,7 @@ class _ViewHandler(RequestHandler):
     def _metrics(self) -> None:
         serial = self._serial("serial", missing=0)
         if serial is not None:
-            self.send_json(HTTPStatus.OK, self.server.site.metrics(serial))
+            self.send_json(HTTPStatus.OK, self.server.site.metrics(serial, self.query.get("region")))
 
     def _choices(self) -> None:
         controls = self.server.site.controls
@@ -260,11 +267,17 @@ class _ViewHandler(RequestHandler):
 
     def _frame(self) -> None:
         serial = self._serial("serial", missing=None)
-        prediction = None if serial is None else self.server.site.board.shown.find(serial)
-        if serial is not None and prediction is None:
+        if serial is None:
+            return
+        prediction = self.server.site.board.shown.find(serial)
+        if prediction is None:
             self.send_text(HTTPStatus.GONE, _PASSED + "\n")
-        elif prediction is not None:
-            self.send_body(HTTPStatus.OK, "image/jpeg", encode_jpeg(prediction.image, _JPEG_QUALITY))
+            return
+        region = prediction.of_region(self.query.get("region"))
+        if region is None:
+            self.send_text(HTTPStatus.BAD_REQUEST, "Expected region=NAME of a region of the run.\n")
+            return
+        self.send_body(HTTPStatus.OK, "image/jpeg", encode_jpeg(region.image, _JPEG_QUALITY))
 
     def _serial(self, name: str, missing: int | None) -> int | None:
         """Return a serial number from the URL; None after sending an error if it is invalid."""
@@ -286,7 +299,7 @@ class _ViewHandler(RequestHandler):
         prediction = self.server.site.board.shown.hold(serial)
         if prediction is None:
             raise UsageError(_PASSED)
-        return describe_prediction(serial, prediction)
+        return describe_prediction(serial, prediction, _optional_text("region", wanted.get("region")))
 
     def _store_feedback(self, body: dict[str, Any]) -> object:
         feedback = self.server.site.feedback
@@ -295,11 +308,14 @@ class _ViewHandler(RequestHandler):
         prediction = self.server.site.board.shown.find(_whole_number(body.get("serial")))
         if prediction is None:
             raise UsageError(_PASSED)
+        prediction = prediction.of_region(_optional_text("region", body.get("region")))
+        if prediction is None:
+            raise UsageError("Expected region: NAME of a region of the run.")
         verdict = Verdict.of(
             prediction,
             body.get("judgment"),  # type: ignore[arg-type]  # checked by the verdict
             model_sha256=feedback.model_sha256,
-            correct_label=_optional_text(body.get("label")),
+            correct_label=_optional_text("label", body.get("label")),
             box=_optional_box(body.get("box")),
         )
         feedback.store.add(verdict)
@@ -313,10 +329,10 @@ def _whole_number(value: object) -> int:
     return value
 
 
-def _optional_text(value: object) -> str | None:
+def _optional_text(key: str, value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise UsageError("Expected label: TEXT.")
+    raise UsageError(f"Expected {key}: TEXT.")
 
 
 def _optional_box(value: object) -> Box | None:

@@ -1,0 +1,104 @@
+"""Address of an MQTT broker, the topic below which a run publishes, and credentials."""
+
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["BrokerAddress"]
+
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_LONGEST_TOPIC = 200
+_FORM = "mqtt://[HOST[:PORT]]/TOPIC, or mqtts:// for TLS, such as mqtt://homeassistant.local/kdedge/porch"
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Broker of a run."""
+
+    host: str
+    port: int
+    topic: str
+    """Topic below which everything is published, without a slash at its ends."""
+    tls: ssl.SSLContext | None = None
+    """TLS settings; None for an unencrypted connection."""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str, ca_file: str | None = None, environment: Mapping[str, str] = os.environ) -> Self:
+        """Parse the value of `--mqtt`.
+
+        Args:
+            url: `mqtt://[HOST[:PORT]]/TOPIC` or `mqtts://…`. Defaults: this machine, port 1883 or 8883.
+            ca_file: PEM file of the authority that signed the broker's certificate; None for `$KDEDGE_MQTT_CA` or else
+            the authorities of the system.
+            environment: variables with `KDEDGE_MQTT_USERNAME`, `KDEDGE_MQTT_PASSWORD` and `KDEDGE_MQTT_CA`. A file
+            `kdedge-mqtt-password` in `$CREDENTIALS_DIRECTORY` (systemd) also gives the password.
+
+        Raises:
+            UsageError: the address or topic is invalid, contains credentials, or the CA file cannot be used.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise UsageError(f"--mqtt has an invalid address ({error}). Expected {_FORM}.") from error
+        if "@" in parts.netloc:
+            # Neither repeated in the message nor accepted: command lines are visible to all users and end up in logs.
+            raise UsageError(
+                "--mqtt takes no user name or password. Set KDEDGE_MQTT_USERNAME and KDEDGE_MQTT_PASSWORD in the "
+                f"environment. Expected {_FORM}."
+            )
+        if parts.scheme not in _PORTS or port == 0:
+            raise UsageError(f"--mqtt {url} is not a broker address. Expected {_FORM}.")
+        topic = unquote(parts.path).removeprefix("/").removesuffix("/")
+        _check_topic(url, topic)
+        username, password = environment.get("KDEDGE_MQTT_USERNAME") or None, _password(environment)
+        if password is not None and username is None:
+            raise UsageError("KDEDGE_MQTT_PASSWORD is set without KDEDGE_MQTT_USERNAME. Set both, or neither.")
+        ca_file = ca_file or environment.get("KDEDGE_MQTT_CA") or None
+        if ca_file is not None and parts.scheme == "mqtt":
+            raise UsageError("A CA file needs TLS. Use mqtts:// in --mqtt, or remove --mqtt-ca and KDEDGE_MQTT_CA.")
+        tls = _tls(ca_file) if parts.scheme == "mqtts" else None
+        return cls(parts.hostname or "localhost", port or _PORTS[parts.scheme], topic, tls, username, password)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def _check_topic(url: str, topic: str) -> None:
+    if "#" in url or {"#", "+"} & set(topic):
+        raise UsageError(f"--mqtt {url} has a wildcard in its topic. Expected a topic without # and +: {_FORM}.")
+    if not topic or "" in topic.split("/") or "?" in url or len(topic.encode()) > _LONGEST_TOPIC:
+        raise UsageError(
+            f"--mqtt {url} has no valid topic. Expected 1 to {_LONGEST_TOPIC} bytes without empty levels: {_FORM}."
+        )
+    if not topic.isprintable() or topic.startswith("$"):
+        raise UsageError(f"--mqtt {url} has a topic with control characters or a leading $. Expected {_FORM}.")
+
+
+def _password(environment: Mapping[str, str]) -> str | None:
+    if password := environment.get("KDEDGE_MQTT_PASSWORD"):
+        return password
+    if folder := environment.get("CREDENTIALS_DIRECTORY"):
+        file = Path(folder) / "kdedge-mqtt-password"
+        if file.is_file():
+            return file.read_text(encoding="utf-8").strip()
+    return None
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"The CA file {ca_file} cannot be used: {reason}. Expected a PEM file of the authority that signed the "
+            "broker's certificate."
+        ) from error

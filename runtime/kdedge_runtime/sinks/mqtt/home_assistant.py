@@ -1,0 +1,178 @@
+"""Topics and payloads for Home Assistant's MQTT discovery.
+
+https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kdedge_runtime import __version__
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.util.printable import printable_json
+
+__all__ = ["OFFLINE", "ONLINE", "DeviceTopics", "RegionState", "state_payload"]
+
+ONLINE, OFFLINE = b"online", b"offline"
+"""Payloads of the availability topic, Home Assistant's defaults."""
+_DISCOVERY = "homeassistant"
+_LONGEST_STATE = 255
+"""Maximum length of a state in Home Assistant, in characters."""
+_LABEL = f"{{{{ value_json.label[:{_LONGEST_STATE}] }}}}"
+_PROBABILITY = "{{ (100 * value_json.p) | round(1) if value_json.p is number else none }}"
+_UNKNOWN = "{{ 'ON' if value_json.unknown else 'OFF' }}"
+
+
+@dataclass(frozen=True)
+class RegionState:
+    """Values of a frame or region whose change is published."""
+
+    label: str
+    share: float | None
+    """Probability of the label, in [0, 1]; None for an unbounded score."""
+    unknown: bool
+    """True if the image is unlike the training images."""
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> "RegionState":
+        """Return the state of a frame or region."""
+        return cls(prediction.label, prediction.share, unknown=False)
+
+    def has_other_answer(self, other: "RegionState") -> bool:
+        """Return True if label or `unknown` differ."""
+        return (self.label, self.unknown) != (other.label, other.unknown)
+
+    def differs(self, other: "RegionState", step: float) -> bool:
+        """Return True if the answer differs, or the probability by at least `step`."""
+        return self.has_other_answer(other) or abs((self.share or 0.0) - (other.share or 0.0)) >= step
+
+
+def state_payload(prediction: Prediction, at: datetime) -> bytes:
+    """Return the state of a frame or region as JSON.
+
+    Args:
+        prediction: prediction for the frame or region.
+        at: capture time of the frame, with time zone.
+    """
+    state = RegionState.of(prediction)
+    content = {
+        "label": state.label,
+        "p": None if state.share is None else round(state.share, 4),
+        "unknown": state.unknown,
+        "ranking": [{"label": label, "p": round(score, 4)} for label, score in prediction.ranking],
+        "explained": None if prediction.saliency_map is None else prediction.explained,
+        "time": at.isoformat(timespec="milliseconds"),
+    }
+    return printable_json(content).encode()
+
+
+@dataclass(frozen=True)
+class DeviceTopics:
+    """Topics of one run: a device in Home Assistant, with a set of entities for each region."""
+
+    prefix: str
+    """Topic below which states and snapshots are published."""
+    regions: Sequence[str | None]
+    """Names of the regions; None for the whole frame."""
+
+    @property
+    def status(self) -> str:
+        """Topic of the availability: `online` or `offline`."""
+        return f"{self.prefix}/status"
+
+    @property
+    def snapshot(self) -> str:
+        """Topic of the latest overlay, a JPEG."""
+        return f"{self.prefix}/snapshot"
+
+    def state(self, region: str | None) -> str:
+        """Return the topic of a region's state, JSON."""
+        return f"{self.prefix}/state" if region is None else f"{self.prefix}/{self._ids[region]}/state"
+
+    @property
+    def node(self) -> str:
+        """Identifier of the device, different for every prefix."""
+        return f"kdedge_{_slug(self.prefix)}_{_digest(self.prefix)}"
+
+    @property
+    def client_id(self) -> str:
+        """Identifier of the client, short enough for every broker: at most 23 bytes."""
+        return f"kdedge_{_digest(self.prefix)}"
+
+    @property
+    def discovery_pattern(self) -> str:
+        """Pattern of the discovery topics of this device, also of regions that earlier runs had."""
+        return f"{_DISCOVERY}/+/{self.node}/+/config"
+
+    def announcements(self, model: str) -> dict[str, bytes]:
+        """Return the discovery payloads by topic.
+
+        Args:
+            model: name of the model file.
+        """
+        device = {
+            "identifiers": [self.node],
+            "name": self.prefix.rpartition("/")[2],
+            "manufacturer": "kdedge",
+            "model": model,
+            "sw_version": __version__,
+        }
+        shared = {
+            "availability_topic": self.status,
+            "device": device,
+            "origin": {"name": "kdedge", "sw_version": __version__},
+        }
+        found = {}
+        for kind, identifier, entity in self._entities():
+            payload = {"unique_id": f"{self.node}_{identifier}", **entity, **shared}
+            text = json.dumps(payload, ensure_ascii=False, sort_keys=True)
+            found[f"{_DISCOVERY}/{kind}/{self.node}/{identifier}/config"] = text.encode()
+        return found
+
+    def _entities(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Return kind, identifier and settings of every entity."""
+        snapshot = {"name": "Snapshot", "topic": self.snapshot, "icon": "mdi:image-search"}
+        entities: list[tuple[str, str, dict[str, Any]]] = [("camera", "snapshot", snapshot)]
+        for region in self.regions:
+            topic = self.state(region)
+            before, title = (
+                ("", str.capitalize) if region is None else (f"{self._ids[region]}_", f"{region} {{}}".format)
+            )
+            label = {"icon": "mdi:tag", "json_attributes_topic": topic, "value_template": _LABEL}
+            probability = {
+                "icon": "mdi:percent",
+                "state_class": "measurement",
+                "suggested_display_precision": 0,
+                "unit_of_measurement": "%",
+                "value_template": _PROBABILITY,
+            }
+            unknown = {"icon": "mdi:help-circle-outline", "value_template": _UNKNOWN}
+            for kind, name, settings in (
+                ("sensor", "label", label),
+                ("sensor", "probability", probability),
+                ("binary_sensor", "unknown", unknown),
+            ):
+                entities.append((kind, before + name, {"name": title(name), "state_topic": topic, **settings}))
+        return entities
+
+    @property
+    def _ids(self) -> dict[str, str]:
+        """Identifiers of the regions in topics, from names that may contain any character."""
+        names = [region for region in self.regions if region is not None]
+        slugs = {name: _slug(name) for name in names}
+        taken = Counter(slugs.values()) + Counter(("state", "status", "snapshot"))
+        return {name: slug if taken[slug] == 1 and slug else f"{slug}_{_digest(name)}" for name, slug in slugs.items()}
+
+
+def _slug(text: str) -> str:
+    """Replace characters that discovery topics cannot hold."""
+    return re.sub(r"[^a-zA-Z0-9]+", "_", text).strip("_").lower()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
