@@ -79,7 +79,11 @@ def find_published_clip(name: str) -> PublishedWeights | None:
     from huggingface_hub import constants  # required by OpenCLIP
 
     return PublishedWeights(
-        name, f"{constants.ENDPOINT}/{repository}", None, repository, _file_names(file) if file else _HUB_FILES
+        name,
+        f"{constants.ENDPOINT}/{repository}",
+        license=None,
+        repository=repository,
+        names=_file_names(file) if file else _HUB_FILES,
     )
 
 

@@ -23,6 +23,8 @@ class NetworkWeights:
     """Address of published weights; None for a file of the user."""
     license: str | None = None
     """License of published weights, as stated by the library."""
+    recipe: str | None = None
+    """Address of the training recipe of published weights, as stated by the library."""
 
     @property
     def sha256(self) -> str:
@@ -38,7 +40,7 @@ class NetworkWeights:
         tag = bare.partition(".")[2] or bare
         library = {"clip": "OpenCLIP"}.get(library, library)
         terms = f"license {self.license}" if self.license else f"license not stated by {library}"
-        return f"{tag} of {library}, {self.url}, {terms}"
+        return f"{tag} of {library}, {self.url}, {terms}" + (f", recipe {self.recipe}" if self.recipe else "")
 
     @property
     def record(self) -> dict[str, str | None]:
@@ -82,7 +84,7 @@ def find_weights(
         return NetworkWeights(name, file)
     found = None if pretrained is False else published(name)
     if found is not None:
-        return NetworkWeights(found.network, found.fetch(), found.url, found.license)
+        return NetworkWeights(found.network, found.fetch(), found.url, found.license, found.recipe)
     if pretrained:
         raise UsageError(f"{name} has no published weights. Give a file with --weights FILE, or remove --pretrained.")
     return None

@@ -23,6 +23,8 @@ class PublishedWeights:
     """Address of the file, or of its repository on the Hugging Face Hub."""
     license: str | None
     """License of the weights, as stated by the library; None if it states none."""
+    recipe: str | None = None
+    """Address of the training recipe, as stated by torchvision."""
     repository: str | None = None
     """Repository on the Hugging Face Hub; None for a file."""
     names: tuple[str, ...] = _HUB_FILES
@@ -67,7 +69,8 @@ def _of_torchvision(bare: str) -> PublishedWeights | None:
         return None
     tag = tag or default_tag(network)
     weights = published[tag]
-    return PublishedWeights(f"torchvision:{network}.{tag}", weights.url, weights.meta.get("license"))
+    meta = weights.meta
+    return PublishedWeights(f"torchvision:{network}.{tag}", weights.url, meta.get("license"), meta.get("recipe"))
 
 
 def _of_timm(bare: str) -> PublishedWeights | None:
@@ -80,4 +83,10 @@ def _of_timm(bare: str) -> PublishedWeights | None:
     from huggingface_hub import constants  # required by timm
 
     names = (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES
-    return PublishedWeights(name, f"{constants.ENDPOINT}/{config.hf_hub_id}", config.license, config.hf_hub_id, names)
+    return PublishedWeights(
+        name,
+        f"{constants.ENDPOINT}/{config.hf_hub_id}",
+        config.license,
+        repository=config.hf_hub_id,
+        names=names,
+    )

@@ -157,6 +157,7 @@ class TestTorchHub:
         assert found.file.parent == tmp_path / "torch" / "hub" / "checkpoints"
         assert found.file.read_bytes() == content
         assert "license not stated by torchvision" in found.summary and weight_server.address in found.summary
+        assert "recipe https://github.com/pytorch/vision" in found.summary
         weight_server.requests.clear()
         assert find_weights("squeezenet1_1") == found
         assert weight_server.requests == []

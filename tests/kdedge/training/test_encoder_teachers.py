@@ -176,7 +176,9 @@ class TestEncoder:
         export_model(str(tmp_path / "run"), profile=load_profile("generic"))
         notes = validate_model(str(tmp_path / "run"), quick=True).report.notes
         assert any("taught only features" in note for note in notes)
-        assert compare_runs([tmp_path / "run"]).predictions
+        comparison = compare_runs([tmp_path / "run"])
+        assert comparison.predictions and not comparison.teachers
+        assert any("taught only features" in note for note in comparison.notes)
 
 
 def test_command_accepts_an_encoder(tiny: Path, encoder: Path, tmp_path: Path) -> None:
