@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdedge.models.model_names import import_timm
+from kdedge.models.model_registry import create_timm
 from kdedge.models.weight_files import read_state
 
 __all__ = ["read_network_state"]
@@ -19,12 +19,13 @@ _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
-def read_network_state(name: str, file: Path) -> dict[str, Tensor]:
+def read_network_state(name: str, file: Path, size: int) -> dict[str, Tensor]:
     """Read a weights file for a network.
 
     Args:
         name: network with its library.
         file: weights file, see `read_state`.
+        size: size of the network's square input in px, for position embeddings.
 
     Returns:
         Tensors by name. A file of another network is returned unchanged, so that loading it reports the difference.
@@ -36,7 +37,7 @@ def read_network_state(name: str, file: Path) -> dict[str, Tensor]:
     library, _, bare = name.partition(":")
     if library == "torchvision":
         return _of_torchvision(bare.partition(".")[0], state)
-    return _of_timm(bare, state) if library == "timm" else state
+    return _of_timm(bare, state, size) if library == "timm" else state
 
 
 def _of_torchvision(network: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -47,15 +48,14 @@ def _of_torchvision(network: str, state: dict[str, Tensor]) -> dict[str, Tensor]
     return kept
 
 
-def _of_timm(bare: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _of_timm(bare: str, state: dict[str, Tensor], size: int) -> dict[str, Tensor]:
     """Convert weights with timm's own filter, if they have other names or shapes than the network."""
-    timm = import_timm()
     with torch.device("meta"):
-        expected = {key: value.shape for key, value in timm.create_model(bare).state_dict().items()}
+        expected = {key: value.shape for key, value in create_timm(bare, size).state_dict().items()}
     if all(key in state and state[key].shape == shape for key, shape in expected.items()):
         return state
     try:
-        model = timm.create_model(bare, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
+        model = create_timm(bare, size, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
     except (RuntimeError, KeyError):  # weights of another network, or of one with other classes
         return state
     converted: dict[str, Tensor] = model.state_dict()

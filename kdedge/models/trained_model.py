@@ -1,7 +1,7 @@
 """Models with their weights, from run folders or by name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,10 @@ from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.files import Location
 
 __all__ = ["TrainedModel", "load_trained"]
+
+
+_LARGEST_ENCODER = 224
+"""Input size of encoders in px, if their own is larger: DINOv2 has 1369 patches at 518 px, and 256 at this size."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,11 @@ def load_trained(
         )
     name = name if found is None else found.network
     spec_input = pretrained_input(name)
-    state = {} if found is None else read_network_state(name, found.file)
+    state = {} if found is None else read_network_state(name, found.file, spec_input.height)
     classes = _classes(name, spec_input, state)
+    if found is not None and classes == 0 and spec_input.height > _LARGEST_ENCODER:
+        spec_input = replace(spec_input, height=_LARGEST_ENCODER, width=_LARGEST_ENCODER)
+        state = read_network_state(name, found.file, spec_input.height)
     spec = make_spec(name, classes, fresh_stem=False)
     model = build_model(spec, spec_input.height)
     if found is not None:

@@ -150,5 +150,5 @@ def _unavailable(
     return UsageError(
         f"The weights {name} of {network} {state}, and cannot be downloaded from {url}: {why.strip(' .')}. Download "
         "them where there is a connection, and use --weights FILE (--teacher-weights FILE for a teacher). "
-        "For random weights: --no-pretrained."
+        "To train or export random weights: --no-pretrained."
     )

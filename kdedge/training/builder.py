@@ -58,7 +58,7 @@ def build_student(
     modality = TRAINING_MODALITIES[spec_input.kind]
     model = modality.build_model(spec, spec_input)
     if weights is not None:
-        state = read_network_state(spec.name, Path(weights))
+        state = read_network_state(spec.name, Path(weights), spec_input.shape[0])
         load_state(model, state, weights, replaced=modality.head_tensors(spec, spec_input))
     init_summary = None if init_from is None else init_from_teacher(model, init_from)
     synchronize_batch_norm(model, group)

@@ -48,8 +48,9 @@ def summarize_plan(
         *_teachers(teachers, parameters, evaluator),
     ]
     positions = train_step.student.map_size
+    as_teacher = teachers and teachers[0].classes > 0
     why_size = "from the image sizes and the device" if start is None else "as the weights expect"
-    why_size = "as the teacher's" if teachers else why_size
+    why_size = "as the teacher's" if as_teacher else why_size
     lines.append(("input", f"{train_step.student.spec.summary} ({reason(request.size, why_size)})"))
     assumed = _assumed_input(teachers, start, spec.name)
     if assumed is not None:
@@ -89,7 +90,7 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Eva
     if not teachers:
         return []
     metrics = evaluator.teacher_metrics
-    right = f"{TRAINING_TASKS[evaluator.task].summary(metrics)} here" if metrics else "only its features are compared"
+    right = f"{TRAINING_TASKS[evaluator.task].summary(metrics)} here" if metrics else _features_only(teachers)
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers
@@ -107,6 +108,10 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Eva
         lines.append(("classes", teacher.model.zero_shot.summary))
     weights = teacher.model.weights
     return [*lines, ("weights", f"of the teacher: {weights.summary}")] if weights is not None else lines
+
+
+def _features_only(teachers: Sequence[LoadedTeacher]) -> str:
+    return f"only its features at {teachers[0].input.summary} are compared"
 
 
 def _times(ratio: float) -> str:

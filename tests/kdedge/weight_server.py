@@ -10,11 +10,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import timm
 import torch
-from safetensors.torch import save
 from torch import Tensor
-from torchvision.models import get_model_weights
 
 COMMIT = "c0ffee" + "0" * 34
 """Revision of every repository."""
@@ -87,6 +84,9 @@ def serving() -> Iterator[WeightServer]:
 
 def publish_timm(server: WeightServer, network: str, *, classes: int | None = None, seed: int = 0) -> bytes:
     """Publish random weights of a timm network in the layout of timm's repositories, and return the file's content."""
+    import timm
+    from safetensors.torch import save
+
     torch.manual_seed(seed)
     config = timm.get_pretrained_cfg(network)
     options = {} if classes is None else {"num_classes": classes}
@@ -99,6 +99,8 @@ def publish_torchvision(
     server: WeightServer, monkeypatch: pytest.MonkeyPatch, network: str, tag: str, state: dict[str, Tensor]
 ) -> bytes:
     """Publish weights of a torchvision network under a name with their hash, and return the file's content."""
+    from torchvision.models import get_model_weights
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()

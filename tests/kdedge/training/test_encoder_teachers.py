@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 from training_toys import Listener, write_scenes
 from weight_server import WeightServer, publish_timm
 
@@ -14,8 +15,10 @@ from kdedge.cli.training_checks import check_training_options
 from kdedge.config.train_config import TrainConfig
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
+from kdedge.models.network_state import read_network_state
 from kdedge.models.run_folder import BEST, LAST, write_run
 from kdedge.models.trained_model import load_trained
+from kdedge.models.weight_files import load_state
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
 from kdedge.pipelines.run_comparison import compare_runs
@@ -154,8 +157,20 @@ class TestEncoder:
         assert timm.get_pretrained_cfg(name).num_classes == 0
         publish_timm(weight_server, name)
         trained = load_trained(f"timm:{name}")
-        assert trained.labels == () and trained.input.height == 518
+        assert trained.labels == () and trained.input.height == 224, "not 518"
+        assert trained.model(torch.zeros(1, 3, 224, 224)).shape == (1, 384)
         assert trained.origin["source"] == f"timm:{name}.lvd142m"
+
+    def test_position_embeddings_are_interpolated(self, encoder: Path) -> None:
+        state = read_network_state("timm:vit_tiny_patch16_224", _vit_tiny(encoder.parent / "tiny.safetensors"), 96)
+        model = build_model(ModelSpec("timm:vit_tiny_patch16_224", 1000), 96)
+        load_state(model, state, "tiny")
+        native = load_file(encoder.parent / "tiny.safetensors")["pos_embed"]
+        grid = native[:, 1:].reshape(1, 14, 14, -1).permute(0, 3, 1, 2)
+        expected = F.interpolate(grid, (6, 6), mode="bicubic", antialias=True).flatten(2).mT
+        assert torch.allclose(model.pos_embed[:, 1:], expected, atol=1e-5)
+        with pytest.raises(UsageError, match=r"cannot take images of 90 × 90 px.*--size \(such as 224\)"):
+            build_model(ModelSpec("timm:xcit_nano_12_p16_224", 3), 90)
 
     def test_encoder_starts_a_classifier(self, tiny: Path, encoder: Path, tmp_path: Path) -> None:
         request = TrainConfig(str(tiny), "timm:test_vit", weights=str(encoder), size=160, epochs=1, lr=1e-8)
@@ -179,6 +194,12 @@ class TestEncoder:
         comparison = compare_runs([tmp_path / "run"])
         assert comparison.predictions and not comparison.teachers
         assert any("taught only features" in note for note in comparison.notes)
+
+
+def _vit_tiny(path: Path) -> Path:
+    torch.manual_seed(0)
+    save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), path)
+    return path
 
 
 def test_command_accepts_an_encoder(tiny: Path, encoder: Path, tmp_path: Path) -> None:
