@@ -32,16 +32,17 @@ def choose_image_network(
     """
     name = canonical_name(request.model)
     natural = pretrained_input(published_name(name, None if request.weights is None else Path(request.weights)))
+    from_images = choose_size(typical_size(collection.train), on_cpu=on_cpu)
+    own_size = natural.height if request.is_pretrained else from_images
     if teachers:
         # The teacher needs the images resized as in its own training, so the student uses the same rule.
         geometry = require_image(teachers[0].input, f"The teacher {teachers[0].name}")
         # An encoder has no accuracy at its own size that a student of the same size could keep.
-        is_encoder = teachers[0].classes == 0
-        size = request.size or (_size_of_images(collection, on_cpu=on_cpu) if is_encoder else geometry.height)
+        size = request.size or (own_size if teachers[0].classes == 0 else geometry.height)
     else:
         # Pretrained weights expect a center crop; a model trained from scratch uses the whole image.
         geometry = natural if request.is_pretrained else replace(natural, crop_fraction=1.0)
-        size = request.size or (natural.height if request.is_pretrained else _size_of_images(collection, on_cpu=on_cpu))
+        size = request.size or own_size
     spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
     fresh_stem = not request.is_pretrained
     if request.init == "teacher":
@@ -54,7 +55,3 @@ def choose_image_network(
     else:
         factor = requested_stride_factor(request.output_stride, strides)
     return replace(plain, stride_factor=factor), spec_input
-
-
-def _size_of_images(collection: DatasetIndex, *, on_cpu: bool) -> int:
-    return choose_size(typical_size(collection.train), on_cpu=on_cpu)
