@@ -113,13 +113,17 @@ def measured(file: Path, folder: Path, options: argparse.Namespace) -> Iterator[
 
 
 def timed(engines: list[Engine], image: Array, seconds: float) -> Array:
-    """Return wall-clock time and CPU time of each engine in s, `[rounds, engines, 2]`, in rotating order."""
+    """Return wall-clock time and CPU time of each engine in s, `[rounds, engines, 2]`.
+
+    The order is random, and each timed pass follows one of the same engine, so that the caches hold its own weights.
+    """
     rounds: list[Array] = []
+    generator = np.random.default_rng(0)
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or len(rounds) <= WARM_UPS:
         laps = np.zeros((len(engines), 2))
-        for turn in range(len(engines)):
-            index = (turn + len(rounds)) % len(engines)
+        for index in generator.permutation(len(engines)):
+            engines[index].run(image)
             wall, cpu = time.perf_counter(), time.process_time()
             engines[index].run(image)
             laps[index] = time.perf_counter() - wall, time.process_time() - cpu

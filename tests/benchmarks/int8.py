@@ -148,7 +148,7 @@ def timed(image: np.ndarray, *models: Model) -> list[float]:
 def random_weights(source: str, photos: Path, path: Path) -> Path:
     """Write random weights with activations as large as trained ones; otherwise gates neither open nor close."""
     torch.manual_seed(0)
-    trained = load_trained(source)
+    trained = load_trained(source, pretrained=False)
     spec = require_image(trained.input, source)
     split = index_dataset(photos, unlabeled_ok=True).train
     images = decode(split.take(range(min(SETTLED_ON, len(split)))), spec).images

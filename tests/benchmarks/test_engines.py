@@ -1,0 +1,40 @@
+"""The form of a file that engines without Gather and ArgMax run, checked in onnxruntime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from engines import INPUTS, errors, onnxruntime_engine, portable
+
+from kdedge.pipelines.model_export import export_model
+from kdedge_runtime import Model
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.modalities.image import require_image
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "has_product"), [("small:resnet8", True), ("torchvision:mobilenet_v3_small", False)])
+def test_portable_form_has_the_map_as_one_product(name: str, has_product: bool, tmp_path: Path) -> None:
+    file = export_model(name, pretrained=False, output=tmp_path / "m.onnx", profile=load_profile("generic")).fp32
+    weight = portable(file, tmp_path / "portable.onnx")
+    assert not {"ArgMax", "Gather"} & {node.op_type for node in onnx.load(tmp_path / "portable.onnx").graph.node}
+    assert (weight is not None) is has_product
+    spec = require_image(Model.load(file).metadata.input, name)
+    session = ort.InferenceSession(tmp_path / "portable.onnx", providers=["CPUExecutionProvider"])
+    expected, actual = [], []
+    for seed in range(INPUTS):
+        image = spec.reference_sample(seed)[None]
+        pixels = (image.astype(np.float32) / 255 - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+        logits, activations = session.run(None, {session.get_inputs()[0].name: pixels.transpose(0, 3, 1, 2)})
+        saliency_map = None
+        if weight is not None:
+            cells = activations.shape[2] * activations.shape[3]
+            saliency_map = np.einsum("c,nchw->nhw", weight[logits[0].argmax()] / cells, activations)
+        expected.append(onnxruntime_engine(file).run(image))
+        actual.append((logits, saliency_map))
+    found = errors(expected, actual)
+    assert found["same_class"] == INPUTS and found["logits"] < 1e-5
+    assert found["map"] < 1e-5 if has_product else found["map"] is None
+    assert np.abs(actual[0][0] - actual[1][0]).max() > 0
