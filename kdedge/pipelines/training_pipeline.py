@@ -46,6 +46,7 @@ def train(
     recipe: str | None = None,
     flip: bool | None = None,
     images_per_class: int | None = None,
+    leave_out: Sequence[str] = (),
     seed: int | None = None,
     device: str = "auto",
     compile: bool = False,
@@ -67,6 +68,7 @@ def train(
         recipe: shipped recipe or TOML file; None takes `labels`.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
+        leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         compile: compile the models and replay training steps as CUDA graphs; GPU only.
@@ -89,6 +91,7 @@ def train(
         recipe=recipe,
         flip=flip,
         images_per_class=images_per_class,
+        leave_out=tuple(leave_out),
         seed=seed,
     )
     return _run(request, Path(output), device, compile, resume, callback)
@@ -114,6 +117,7 @@ def distill(
     recipe: str | None = None,
     flip: bool | None = None,
     images_per_class: int | None = None,
+    leave_out: Sequence[str] = (),
     seed: int | None = None,
     device: str = "auto",
     compile: bool = False,
@@ -141,6 +145,7 @@ def distill(
         recipe: shipped recipe or TOML file; None chooses by the number of images per class.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
+        leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         compile: compile the models and replay training steps as CUDA graphs; GPU only.
@@ -170,6 +175,7 @@ def distill(
         recipe=recipe,
         flip=flip,
         images_per_class=images_per_class,
+        leave_out=tuple(leave_out),
         seed=seed,
     )
     return _run(request, Path(output), device, compile, resume, callback)

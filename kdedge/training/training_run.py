@@ -10,6 +10,7 @@ from kdedge.config.recipe_file import Recipe
 from kdedge.config.resolved_config import ResolvedConfig, requested_recipe, resolve_batch_size
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, index_dataset, subset
+from kdedge.data.left_out import check_left_out, leave_out
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.init_from_teacher import InitSummary
@@ -78,7 +79,7 @@ def start_run(
     compute = choose_device(device, compiled=compiled)
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
-    collection = _collection(request.data, request.images_per_class)
+    collection = _collection(request.data, request.images_per_class, request.leave_out)
     teachers = load_teachers(request, collection)
     on_cpu = compute.device.type == "cpu"
     modality = TRAINING_MODALITIES[collection.modality]
@@ -117,6 +118,7 @@ def start_run(
             "train": len(images),
             "val": len(val),
             "images_per_class": request.images_per_class,
+            "leave_out": list(request.leave_out),
         },
         recipe=asdict(config),
         request=request.given,
@@ -156,7 +158,7 @@ def continue_run(
     if record.result is not None:
         callback.on_plan([("resume", f"{out} is complete: all {config.epochs} epochs are done")], [], config.epochs)
         return record
-    collection = _collection(record.data["source"], record.data["images_per_class"])
+    collection = _collection(record.data["source"], record.data["images_per_class"], record.left_out)
     if collection.fingerprint != record.data["fingerprint"]:
         raise DataError(
             f"The images in {collection.source} have changed since {out} was started, so it cannot be resumed exactly. "
@@ -272,8 +274,11 @@ def _allow_own_code(request: TrainConfig) -> None:
         allow_typed(name)
 
 
-def _collection(data: str, images_per_class: int | None) -> DatasetIndex:
+def _collection(data: str, images_per_class: int | None, left_out: Sequence[str]) -> DatasetIndex:
     collection = index_dataset(data)
+    if left_out:
+        check_left_out(collection, left_out)
+        collection = leave_out(collection, left_out)
     return collection if images_per_class is None else subset(collection, images_per_class)
 
 
