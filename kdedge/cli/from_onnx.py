@@ -124,6 +124,13 @@ def export_onnx_file(options: OnnxExport) -> None:
 
             result = with_known_samples(result, options.data, progress)
     print_explained(result, options.source)
+    if options.data is not None and result.file.metadata is None and not options.precisions:
+        from kdedge.cli.console import flagged, stderr_console
+
+        note = (
+            f"--data {options.data} is not used, since the preprocessing of its images is unknown: add --mean and --std"
+        )
+        stderr_console().print(flagged("warning", note), soft_wrap=True)
     if options.precisions:
         _convert(options, result.file, profile)
 

@@ -20,6 +20,7 @@ from kdedge.pipelines.run_teacher import load_run_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
 from kdedge.pipelines.unfamiliar_samples import unfamiliar_samples
 from kdedge.pipelines.validation_images import read_validation_split
+from kdedge_export.familiarity.file_familiarity import without_familiarity
 from kdedge_export.inspection.structure import structure_of
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_export.validation import (
@@ -212,7 +213,9 @@ def _deployment(files: ExportedFiles, profile: DeviceProfile | None, notes: list
 
 
 def _parameters(files: ExportedFiles) -> int:
-    return structure_of(onnx.load(files.fp32.path)).parameters if files.student is None else files.student.parameters
+    if files.student is not None:
+        return files.student.parameters
+    return structure_of(without_familiarity(onnx.load(files.fp32.path))).parameters
 
 
 def _made_for(files: ExportedFiles, notes: list[str]) -> DeviceProfile | None:
