@@ -8,16 +8,20 @@ import typer
 
 from kdedge.cli.options import (
     BatchSize,
+    Classes,
     Compile,
     DataOption,
     Device,
     Epochs,
     Flip,
+    Freeze,
     ImagesPerClass,
     LearningRate,
     LeaveOut,
     Out,
     OutputStride,
+    Pretrained,
+    Prompts,
     RecipeOption,
     Resume,
     SeedOption,
@@ -39,9 +43,7 @@ def distill(
     data: DataOption,
     teacher: Annotated[
         list[str],
-        typer.Option(
-            help="Run folder, .onnx file, or model name with --teacher-weights. Repeat the option for an ensemble."
-        ),
+        typer.Option(help="Run folder, .onnx file, or model name. Repeat the option for an ensemble."),
     ],
     student: Annotated[str, typer.Option(help="Student architecture, such as resnet10w16 or mobilenet_v3_small.")],
     out: Out = Path("runs/student"),
@@ -56,8 +58,11 @@ def distill(
         float | None, typer.Option(min=0.1, help="Softmax temperature for the distillation loss. [default: 4]")
     ] = None,
     teacher_weights: Annotated[
-        list[str] | None, typer.Option(help="Weights file of a teacher given by model name.")
+        list[str] | None,
+        typer.Option(help="Weights file of a teacher given by model name. [default: published weights]"),
     ] = None,
+    classes: Classes = None,
+    prompt: Prompts = None,
     cache_teacher: Annotated[
         int | None,
         typer.Option(
@@ -71,8 +76,10 @@ def distill(
         Start | None, typer.Option(help="Initialize the student with a selection of the teacher's weights.")
     ] = None,
     weights: Weights = None,
+    pretrained: Pretrained = None,
     size: Size = None,
     output_stride: OutputStride = None,
+    freeze: Freeze = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
@@ -103,13 +110,17 @@ def distill(
             student,
             output=out,
             teacher_weights=of_teachers,
+            classes=() if classes is None else classes.split(","),
+            prompts=prompt or (),
             loss=loss,
             temperature=temperature,
             cache_teacher=cache_teacher,
             init="teacher" if init is Start.TEACHER else None,
             weights=weights,
+            pretrained=pretrained,
             size=size,
             output_stride=output_stride,
+            freeze=freeze,
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,

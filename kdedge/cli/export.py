@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdedge.cli.options import TrustCode
+from kdedge.cli.options import Classes, Prompts, TrustCode
 from kdedge_runtime.precision import FP32, PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP, RECIPROCAM, methods_of
 
@@ -101,7 +101,19 @@ def export(
             "MODEL.explained.onnx with --from-onnx]",
         ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Trained weights of a model given by name.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights file of a model given by name. [default: published weights]")
+    ] = None,
+    pretrained: Annotated[
+        bool | None,
+        typer.Option(
+            "--pretrained/--no-pretrained",
+            help="Export the published weights of a model given by name, or random ones for benchmarks. [default: "
+            "published]",
+        ),
+    ] = None,
+    classes: Classes = None,
+    prompt: Prompts = None,
     data: Annotated[
         str | None,
         typer.Option(help="Images to calibrate on, and for the familiarity threshold. [default: the run's]"),
@@ -168,7 +180,11 @@ def export(
         if not any(precision_named(name).is_calibrated for name in precisions):
             raise UsageError(f"{setting} needs --quantize. Add --quantize, or remove {option}.")
     if from_onnx is not None:
-        not_of_files = {"SOURCE": source, "--weights": weights}
+        not_of_files = {"SOURCE": source, "--weights": weights, "--pretrained": pretrained is True} | {
+            "--no-pretrained": pretrained is False,
+            "--classes": classes,
+            "--prompt": prompt,
+        }
         for option in _given(not_of_files):
             raise UsageError(f"{option} applies to runs and PyTorch models, not to --from-onnx. Remove {option}.")
         export_onnx_file(
@@ -199,7 +215,19 @@ def export(
         raise UsageError("There is nothing to export. Give a run folder or a model name, or --from-onnx MODEL.onnx.")
     export_model_file(
         ModelExport(
-            source, output, method, target_layer, weights, precisions, min_map_correlation, max_drop, data, device
+            source,
+            output,
+            method,
+            target_layer,
+            weights,
+            pretrained,
+            () if classes is None else tuple(classes.split(",")),
+            tuple(prompt or ()),
+            precisions,
+            min_map_correlation,
+            max_drop,
+            data,
+            device,
         )
     )
 

@@ -31,6 +31,8 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
     spec, outputs = result.metadata.input, result.metadata.outputs
     write(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.summary}")
+    if result.weights is not None:
+        write(f"  [-] weights: {result.weights.summary}")
     if result.assumed_input is not None:
         write(f"  [-] preprocessing: {result.assumed_input}")
     write(
@@ -58,10 +60,11 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
     if result.metadata.outputs.method == NO_MAP:
         write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
     elif result.metadata.lineage["student"]["weights"] is None:
-        write("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")
+        write("\nThe weights are random: use this file for benchmarks only.")
     elif artifacts.run is None:
         images = "DIR" if data is None else shlex.quote(data)
-        held = shlex.join(["kdedge", "validate", str(result.fp32), "--weights", str(weights)])
+        given = [] if weights is None else ["--weights", str(weights)]
+        held = shlex.join(["kdedge", "validate", str(result.fp32), *given])
         write(f"\nNext: {held} --data {images}")
     elif result.fp32.resolve().parent == artifacts.run.resolve():
         in_its_place = result.fp32.name == "model.onnx"

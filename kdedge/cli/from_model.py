@@ -19,6 +19,9 @@ class ModelExport:
     method: str | None
     target_layer: str | None
     weights: Path | None
+    pretrained: bool | None
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
     precisions: tuple[str, ...]
     min_map_correlation: float | None
     max_drop: float | None
@@ -75,7 +78,7 @@ def export_model_file(options: ModelExport) -> None:
     device = options.device or "generic"
     load_profile(device)
     artifacts = Artifacts.open(options.source)
-    artifacts.check_trainable(options.weights)
+    artifacts.check_trainable(options.weights, options.pretrained)
     if options.data is not None:
         check_data_source(options.data)
     import kdedge
@@ -87,6 +90,9 @@ def export_model_file(options: ModelExport) -> None:
             artifacts,
             output=options.output,
             weights=options.weights,
+            pretrained=options.pretrained,
+            classes=options.classes,
+            prompts=options.prompts,
             method=options.method,
             target_layer=options.target_layer,
             precisions=options.precisions,

@@ -7,16 +7,20 @@ import typer
 
 __all__ = [
     "BatchSize",
+    "Classes",
     "Compile",
     "DataOption",
     "Device",
     "Epochs",
     "Flip",
+    "Freeze",
     "ImagesPerClass",
     "LearningRate",
     "LeaveOut",
     "Out",
     "OutputStride",
+    "Pretrained",
+    "Prompts",
     "RecipeOption",
     "Resume",
     "SeedOption",
@@ -35,7 +39,30 @@ DataOption = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Weights = Annotated[
-    str | None, typer.Option(help="Pretrained weights to start from (.safetensors or .pth). [default: random weights]")
+    str | None,
+    typer.Option(help="Weights file to start from (.safetensors or .pth). [default: published weights, if any]"),
+]
+Pretrained = Annotated[
+    bool | None,
+    typer.Option(
+        "--pretrained/--no-pretrained",
+        help="Start from the network's published weights of torchvision or timm, downloaded once; or from random "
+        "ones. [default: published, if there are any and no others are given]",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Class names of a zero-shot model named clip:MODEL/TAG, separated by commas. [default: those of the data]",
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        help="Sentence with {} for the class, for a zero-shot model. Repeat it to average. [default: a photo of a {}]",
+    ),
 ]
 Size = Annotated[
     int | None, typer.Option(min=16, max=1024, help="Input size in pixels. [default: from the image sizes]")
@@ -56,8 +83,8 @@ LearningRate = Annotated[
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="Recipe: default, few-images, labels, or a .toml file. [default: labels to train; "
-        "to distill few-images below 100 images per class, else default]"
+        help="Recipe: default, few-images, fine-tune, labels, or a .toml file. [default: fine-tune from trained "
+        "weights; else labels to train; to distill few-images below 100 images per class, else default]"
     ),
 ]
 Flip = Annotated[
@@ -67,6 +94,10 @@ Flip = Annotated[
         help="Flip training images horizontally. Disable it if left and right differ in meaning. [default: from the "
         "recipe, else flip]",
     ),
+]
+Freeze = Annotated[
+    bool | None,
+    typer.Option("--freeze", help="Fit only the last layer, on the features of the trained layers below."),
 ]
 ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Number of training images per class. [default: all]")]
 LeaveOut = Annotated[

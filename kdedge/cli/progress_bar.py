@@ -21,10 +21,12 @@ def step_progress() -> Iterator[ProgressCallback]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
     current: str | None = None
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    try:
 
         def show(what: str, done: int, total: int) -> None:
             nonlocal current
+            bars.start()  # not before: downloads draw bars of their own
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             if what != current and not console.is_terminal:
@@ -33,3 +35,5 @@ def step_progress() -> Iterator[ProgressCallback]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield show
+    finally:
+        bars.stop()

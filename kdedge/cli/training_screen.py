@@ -85,7 +85,6 @@ class Screen(RunCallback):
         self._validation = ""
 
     def __enter__(self) -> "Screen":
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,6 +96,7 @@ class Screen(RunCallback):
 
     def on_progress(self, step: str, done: int, total: int, /) -> None:
         """Update the progress bar of a preparation, such as decoding."""
+        self._progress.start()  # not before: downloads draw bars of their own
         if step not in self._preparations:
             self._preparations[step] = self._progress.add_task(step, total=total, note="")
         self._progress.update(self._preparations[step], completed=done)
@@ -105,6 +105,7 @@ class Screen(RunCallback):
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         """Print the resolved plan, one line per setting."""
+        self._progress.start()
         if self._training is not None:  # the demo trains twice
             self._progress.remove_task(self._training)
         self._training, self._validation = None, ""
@@ -131,7 +132,8 @@ class Screen(RunCallback):
     def on_epoch(self, metrics: dict[str, Any]) -> None:
         """Print the summary line of the epoch."""
         self._validation = _figures(metrics)
-        losses = "  ".join(f"{term} {metrics[f'loss_{term}']:.3f}" for term in self._terms)
+        measured = [(term, metrics.get(f"loss_{term}")) for term in self._terms]  # fitting the head uses logits alone
+        losses = "  ".join(f"{term} {value:.3f}" for term, value in measured if value is not None)
         self._console.print(
             f"epoch {metrics['epoch']:>3}/{self._epochs}  {losses}  {self._validation}  {metrics['seconds']:.1f} s",
             soft_wrap=True,

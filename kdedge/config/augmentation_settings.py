@@ -23,6 +23,11 @@ class Augmentation:
     """Flip images horizontally with probability 0.5; disable it if left and right differ, as on traffic signs."""
     geometry: float = 0.0
     """Strength of rotation, shear or zoom, 0 to 1; at 1 up to 30°, 0.3, or a factor of 1.3."""
+    photometric: float = 0.5
+    """Strength of changes of brightness, contrast and color, and of blur, noise and JPEG, 0 to 1.
+
+    At 1 brightness varies by a factor of 3.
+    """
     erase: float = 0.0
     """Probability of Random Erasing, 0 to 1; typically 0.25."""
     mixup: float = 0.0
@@ -33,6 +38,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         _require("shift", self.shift, 0.5, "a fraction of the image side from 0 to 0.5", usual=0.125)
         _require("geometry", self.geometry, 1.0, "a strength from 0 to 1", usual=0.5)
+        _require("photometric", self.photometric, 1.0, "a strength from 0 to 1", usual=0.5)
         _require("erase", self.erase, 1.0, "a probability from 0 to 1", usual=0.25)
         alpha = f"a Beta distribution's alpha from 0 to {_LARGEST_ALPHA}"
         _require("mixup", self.mixup, _LARGEST_ALPHA, alpha, usual=0.2)

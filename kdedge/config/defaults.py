@@ -9,6 +9,7 @@ from kdedge_runtime.modalities import InputSpec
 __all__ = [
     "DEFAULT_STEPS",
     "FEW_EPOCHS",
+    "FEW_FINE_TUNING_EPOCHS",
     "SIZES",
     "check_map_size",
     "choose_batch_size",
@@ -27,8 +28,8 @@ FEW_IMAGES = 100
 """Threshold in images per class for the few-images recipe."""
 DEFAULT_STEPS = 4000
 """Training length of a recipe that sets none, in steps."""
-LEAST_EPOCHS, MOST_EPOCHS = 30.0, 300.0
-FEW_EPOCHS = 10
+LEAST_EPOCHS, LEAST_FINE_TUNING_EPOCHS, MOST_EPOCHS = 30.0, 5.0, 300.0
+FEW_EPOCHS, FEW_FINE_TUNING_EPOCHS = 10, 3
 """Number of epochs below which a warning is issued."""
 CPU_BUDGET_S = 15 * 60
 
@@ -78,17 +79,22 @@ def choose_batch_size(images: int) -> int:
     return 128 if images >= 8000 else 64 if images >= 1000 else 32
 
 
-def choose_recipe(images_per_class: float) -> str:
-    """Return the default distillation recipe for a number of training images per class."""
+def choose_recipe(kind: str, images_per_class: float) -> str:
+    """Return the default recipe for random weights, for the command and a number of training images per class."""
+    if kind == "train":
+        return "labels"
     return "few-images" if images_per_class < FEW_IMAGES else "default"
 
 
-def choose_epochs(steps: int, steps_per_epoch: int, seconds_per_epoch: float, *, on_cpu: bool) -> int:
+def choose_epochs(
+    steps: int, steps_per_epoch: int, seconds_per_epoch: float, *, on_cpu: bool, fine_tuning: bool
+) -> int:
     """Return the number of epochs: the recipe's steps on a GPU, or what fits into 15 minutes on a CPU.
 
     The result is rounded down to one or two significant digits, so that measurement noise rarely changes it.
     """
-    wanted = min(MOST_EPOCHS, max(LEAST_EPOCHS, steps / steps_per_epoch))
+    least = LEAST_FINE_TUNING_EPOCHS if fine_tuning else LEAST_EPOCHS
+    wanted = min(MOST_EPOCHS, max(least, steps / steps_per_epoch))
     if on_cpu:
         wanted = min(wanted, CPU_BUDGET_S / seconds_per_epoch)
     for step in (50, 20, 10, 5, 2):

@@ -4,6 +4,9 @@
 steps = 4000            # or epochs = 240
 batch_size = 64
 temperature = 4
+optimizer = "adamw"     # or "sgd", the default
+layer_decay = 0.3       # learning rate of the first layer relative to the last
+fit_head = true         # fit the last layer on frozen features in the first epoch
 
 [loss]
 ce = 0.1
@@ -23,13 +26,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.loss_spec import LARGEST, LossSpec, read_loss
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Recipe", "load_recipe", "recipe_text", "shipped_recipes"]
+__all__ = ["Optimizer", "Recipe", "load_recipe", "recipe_text", "shipped_recipes"]
+
+Optimizer = Literal["sgd", "adamw"]
+"""SGD with Nesterov momentum 0.9, or AdamW."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +44,21 @@ class Recipe:
 
     name: str
     """Name of a bundled recipe, or path of a recipe file."""
-    loss: LossSpec
+    loss: LossSpec = field(default_factory=lambda: LossSpec({}))
+    """Loss; without terms that of the default recipe for random weights."""
     steps: int | None = None
     """Training length in steps, if `epochs` is not set."""
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     temperature: float = 4.0
+    optimizer: Optimizer = "sgd"
     weight_decay: float = 5e-4
     warmup_fraction: float = 0.1
+    layer_decay: float = 1.0
+    """Learning rate of the first layer relative to the last; geometric in between."""
+    fit_head: bool = False
+    """True to fit the last layer on frozen features in the first epoch."""
     layers: dict[str, str] = field(default_factory=dict)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -59,8 +71,10 @@ _KINDS: Mapping[str, type] = {
     "temperature": float,
     "weight_decay": float,
     "warmup_fraction": float,
+    "layer_decay": float,
 }
 _MAY_BE_ZERO = ("weight_decay", "warmup_fraction")
+_FRACTIONS = ("warmup_fraction", "layer_decay")
 
 
 def shipped_recipes() -> list[str]:
@@ -104,16 +118,17 @@ def load_recipe(name: str) -> Recipe:
 def _recipe(values: dict[str, Any], name: str) -> Recipe:
     keys = [field.name for field in dataclasses.fields(Recipe) if field.name != "name"]
     _require_known(values, keys, f"The recipe {name}")
-    if "loss" not in values:
-        raise UsageError(f"The recipe {name} has no table [loss]. Expected one, such as ce = 0.1 and kd = 0.9.")
     numbers = {key: _number(values[key], key, kind, name) for key, kind in _KINDS.items() if key in values}
     if "steps" in numbers and "epochs" in numbers:
         raise UsageError(f"The recipe {name} sets both steps and epochs. Expected one of them.")
+    if "loss" in values:
+        numbers["loss"] = read_loss(values["loss"], f"[loss] of the recipe {name}")
     return Recipe(
         name=name,
-        loss=read_loss(values["loss"], f"[loss] of the recipe {name}"),
         layers=_layers(values.get("layers", {}), name),
         augmentation=_augmentation(values.get("augmentation", {}), name),
+        optimizer=_optimizer(values.get("optimizer", "sgd"), name),
+        fit_head=_switch(values.get("fit_head", False), "fit_head", name),
         **numbers,
     )
 
@@ -136,15 +151,29 @@ def _layers(table: Any, name: str) -> dict[str, str]:
     return dict(table)
 
 
+def _optimizer(value: Any, name: str) -> Optimizer:
+    if value not in get_args(Optimizer):
+        raise UsageError(f"The recipe {name} has optimizer = {value!r}. Expected {' or '.join(get_args(Optimizer))}.")
+    optimizer: Optimizer = value
+    return optimizer
+
+
+def _switch(value: Any, key: str, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"The recipe {name} has {key} = {value!r}. Expected true or false.")
+    return value
+
+
 def _number(value: Any, key: str, kind: type, name: str) -> Any:
-    most = 1.0 if key == "warmup_fraction" else LARGEST
+    most = 1.0 if key in _FRACTIONS else LARGEST
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number and 0 <= value < most and kind(value) == value and (value > 0 or key in _MAY_BE_ZERO)
+    in_range = is_number and (0 <= value < most or value == most == 1.0)
+    fits = in_range and kind(value) == value and (value > 0 or key in _MAY_BE_ZERO)
     if not fits:
         above = "of zero or more" if key in _MAY_BE_ZERO else "above zero"
         raise UsageError(
             f"The recipe {name} has {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number "
-            f"{above} and below {most:g}."
+            f"{above} and {'at most' if most == 1.0 else 'below'} {most:g}."
         )
     return kind(value)
 

@@ -7,13 +7,16 @@ from typing import Any
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.defaults import choose_batch_size, choose_recipe
 from kdedge.config.loss_spec import LossSpec, parse_loss
-from kdedge.config.recipe_file import Recipe, load_recipe
+from kdedge.config.recipe_file import Optimizer, Recipe, load_recipe
 from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.tasks import TRAINING_TASKS
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["ResolvedConfig", "requested_recipe", "resolve_batch_size", "resolve_config"]
+FINE_TUNE = "fine-tune"
+"""Default recipe for networks that start from trained weights."""
+
+__all__ = ["FINE_TUNE", "ResolvedConfig", "requested_recipe", "resolve_batch_size", "resolve_config"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class ResolvedConfig:
     batch_size: int
     """Images per step, over all processes."""
     learning_rate: float
-    """Peak learning rate of SGD with Nesterov momentum 0.9, with linear warmup and cosine decay to zero."""
+    """Peak learning rate of the last layer, with linear warmup and cosine decay to zero."""
     loss: dict[str, float]
     """Mapping from term name to weight, see `kdedge.losses.LOSS_TERMS`."""
     settings: dict[str, dict[str, float | int]]
@@ -34,9 +37,14 @@ class ResolvedConfig:
     layers: dict[str, str]
     """Layers compared by `at` and `hint`, student module path to teacher module path; empty to find them."""
     temperature: float
+    optimizer: Optimizer
     weight_decay: float
     warmup_fraction: float
     """Fraction of all steps with a rising learning rate."""
+    layer_decay: float
+    """Learning rate of the first layer relative to the last; geometric in between."""
+    fit_head: bool
+    """True if the first epoch fits the last layer on frozen features."""
     augmentation: Augmentation
     cached_views: int
     """Number of cached views per image for the teacher; 0 evaluates the teacher in every epoch."""
@@ -58,8 +66,11 @@ class ResolvedConfig:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             temperature=self.temperature,
+            optimizer=self.optimizer,
             weight_decay=self.weight_decay,
             warmup_fraction=self.warmup_fraction,
+            layer_decay=self.layer_decay,
+            fit_head=self.fit_head,
             layers=self.layers,
             augmentation=self.augmentation,
         )
@@ -75,17 +86,27 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str)
         task: task of the dataset, which may replace the loss of the recipe.
 
     Raises:
-        UsageError: the recipe or the loss cannot be read, or a temperature is requested that no loss term uses.
+        UsageError: the recipe or the loss cannot be read, a temperature is requested that no loss term uses, or only
+            the head of random layers.
     """
-    default = "labels" if request.kind == "train" else choose_recipe(images / classes)
-    recipe = load_recipe(request.recipe or default)
-    loss = recipe.loss if request.loss is None else parse_loss(request.loss)
+    default = choose_recipe(request.kind, images / classes)
+    recipe = load_recipe(request.recipe or (FINE_TUNE if request.is_pretrained else default))
+    loss = recipe.loss if recipe.loss.weights else load_recipe(default).loss
+    if request.loss is not None:
+        loss = parse_loss(request.loss)
     if request.loss is None and request.recipe is None:
-        loss = TRAINING_TASKS[task].default_loss(recipe.loss)
+        loss = TRAINING_TASKS[task].default_loss(loss)
     if request.temperature is not None and not any(LOSS_TERMS[name].uses_temperature for name in loss.weights):
         softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
     augmentation = recipe.augmentation
+    if request.freeze:
+        if not request.is_pretrained:
+            raise UsageError(
+                f"--freeze fits only the last layer of {request.model}, but its other layers have random weights. "
+                "Expected trained weights: --weights FILE. To train all layers, remove --freeze."
+            )
+        recipe = replace(recipe, fit_head=True, steps=None, epochs=1)
     return replace(
         recipe,
         loss=loss,
@@ -114,8 +135,8 @@ def resolve_config(
         weights: weight of each loss term, including the measured ones.
         epochs: number of epochs.
     """
-    # Pretrained weights are fine-tuned gently; random ones use the literature's rate, scaled with the batch size.
-    default_rate = (0.01 if request.weights else 0.1) * batch_size / 128
+    # Trained weights are fine-tuned gently; random ones use the literature's rate, scaled with the batch size.
+    default_rate = 0.001 if recipe.optimizer == "adamw" else (0.01 if request.is_pretrained else 0.1) * batch_size / 128
     return ResolvedConfig(
         epochs=epochs,
         batch_size=batch_size,
@@ -125,8 +146,11 @@ def resolve_config(
         measured=tuple(name for name, weight in recipe.loss.weights.items() if weight is None),
         layers=recipe.layers,
         temperature=recipe.temperature,
+        optimizer=recipe.optimizer,
         weight_decay=recipe.weight_decay,
         warmup_fraction=recipe.warmup_fraction,
+        layer_decay=recipe.layer_decay,
+        fit_head=recipe.fit_head,
         augmentation=recipe.augmentation,
         cached_views=request.cache_teacher or 0,
         seed=request.seed or 0,

@@ -1,7 +1,8 @@
 """Requested training options."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from kdedge.config.loss_spec import LARGEST
@@ -26,7 +27,13 @@ class TrainConfig:
     """Run folders, `.onnx` files, or model names with weights; several form an ensemble."""
     teacher_weights: tuple[str, ...] = ()
     """Weights files of the teachers given by model name, in their order."""
+    classes: tuple[str, ...] = ()
+    """Class names of a zero-shot teacher, in the order of the data's classes."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of a zero-shot teacher, with `{}` for the class."""
     weights: str | None = None
+    pretrained: bool | None = None
+    """True requires the network's published weights, False forbids them; None takes them if nothing else is given."""
     init: Literal["teacher"] | None = None
     recipe: str | None = None
     size: int | None = None
@@ -41,6 +48,7 @@ class TrainConfig:
     leave_out: tuple[str, ...] = ()
     """Classes of the dataset to train without; validation shows how the model treats their samples."""
     cache_teacher: int | None = None
+    freeze: bool | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,6 +62,22 @@ class TrainConfig:
                 f"The student cannot be initialized from both {self.weights} and its teacher. Remove --weights "
                 "or --init."
             )
+        if self.freeze and self.epochs not in (None, 1):
+            raise UsageError(f"--freeze fits the last layer in one epoch, not {self.epochs}. Remove --epochs.")
+        if self.pretrained and self.init is not None:
+            raise UsageError(
+                "The student cannot be initialized from both published weights and its teacher. Remove --pretrained "
+                "or --init."
+            )
+
+    @property
+    def is_pretrained(self) -> bool:
+        """True if the network starts from trained weights; published ones count after `with_file`."""
+        return self.weights is not None
+
+    def with_file(self, weights: Path) -> "TrainConfig":
+        """Return the same request with the weights file that the network starts from."""
+        return replace(self, weights=str(weights), pretrained=None)
 
     @classmethod
     def from_record(cls, given: dict[str, Any]) -> "TrainConfig":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.models.model_spec import ModelSpec
+    from kdedge.models.published_weights import PublishedWeights
     from kdedge.models.teacher_source import LoadedTeacher
     from kdedge_runtime.modalities.image import ImageInput
 
@@ -54,6 +55,12 @@ class ImageTraining(TrainingModality):
             factory_parts(name)
         else:
             canonical_name(name)
+
+    def find_published(self, name: str) -> PublishedWeights | None:
+        """Describe the published weights of torchvision or timm; see `find_published`."""
+        from kdedge.models.published_weights import find_published
+
+        return find_published(name)
 
     def choose_network(
         self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool

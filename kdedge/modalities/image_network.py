@@ -32,21 +32,24 @@ def choose_image_network(
     """
     name = canonical_name(request.model)
     natural = pretrained_input(published_name(name, None if request.weights is None else Path(request.weights)))
+    from_images = choose_size(typical_size(collection.train), on_cpu=on_cpu)
+    own_size = natural.height if request.is_pretrained else from_images
     if teachers:
         # The teacher needs the images resized as in its own training, so the student uses the same rule.
         geometry = require_image(teachers[0].input, f"The teacher {teachers[0].name}")
-        size = request.size or geometry.height
+        # An encoder has no accuracy at its own size that a student of the same size could keep.
+        size = request.size or (own_size if teachers[0].classes == 0 else geometry.height)
     else:
         # Pretrained weights expect a center crop; a model trained from scratch uses the whole image.
-        geometry = natural if request.weights else replace(natural, crop_fraction=1.0)
-        size = request.size or choose_size(typical_size(collection.train), on_cpu=on_cpu)
+        geometry = natural if request.is_pretrained else replace(natural, crop_fraction=1.0)
+        size = request.size or own_size
     spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
-    fresh_stem = request.weights is None
+    fresh_stem = not request.is_pretrained
     if request.init == "teacher":
         init_summary = init_source(teachers).spec
         fresh_stem = init_summary.fresh_stem
     plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
-    strides = output_strides(build_model(plain, size), size)
+    strides = output_strides(build_model(plain, size), size, fresh=fresh_stem)
     if request.output_stride is None:
         factor = stride_factor(size, strides)
     else:

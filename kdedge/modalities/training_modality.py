@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.models.model_spec import ModelSpec
+    from kdedge.models.published_weights import PublishedWeights
     from kdedge.models.teacher_source import LoadedTeacher
     from kdedge_runtime.modalities import InputSpec
 
@@ -66,6 +67,14 @@ class TrainingModality(ABC):
             UsageError: there is no network of this name.
         """
         return
+
+    def find_published(self, name: str) -> PublishedWeights | None:
+        """Describe the published weights of a network, without a connection; None by default.
+
+        Raises:
+            UsageError: there is no such network.
+        """
+        return None
 
     @abstractmethod
     def choose_network(

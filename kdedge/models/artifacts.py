@@ -45,18 +45,19 @@ class Artifacts:
     def __fspath__(self) -> str:
         return self.source
 
-    def check_trainable(self, weights: Path | None = None) -> None:
+    def check_trainable(self, weights: Path | None = None, pretrained: bool | None = None) -> None:
         """Raise unless these are a run, or a model name with existing weights.
 
         Args:
             weights: weights file of a named model.
+            pretrained: True requires published weights of a named model, and False random ones.
 
         Raises:
             UsageError: the run, model or file does not exist.
             MissingDependency: A timm name is given without timm.
         """
         if self.run is not None:
-            check_own_weights(self.source, weights)
+            check_own_weights(self.source, weights, pretrained)
             weights_file(self.run)
             return
         if is_factory(self.source):

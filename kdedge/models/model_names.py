@@ -9,6 +9,7 @@ from kdedge.models.custom_path import is_factory
 from kdedge.models.pretrained import torchvision_tags
 from kdedge.models.resnet_layouts import RESNETS
 from kdedge.models.run_folder import BEST, is_run
+from kdedge.models.zero_shot import is_clip
 from kdedge_runtime.errors import MissingDependency, UsageError
 
 __all__ = ["canonical_name", "import_timm", "networks_of"]
@@ -27,10 +28,15 @@ def canonical_name(name: str) -> str:
         from kdedge.models.custom import factory_name  # executes the file, which needs torch
 
         return factory_name(name)
+    if is_clip(name):
+        raise UsageError(
+            f"{name} is a zero-shot classifier, which is not trained. Use it as a teacher with --teacher {name}, or "
+            f'export it: kdedge export {name} --classes "cat,dog,empty bowl".'
+        )
     if "hf-hub:" in name or "hf_hub:" in name:
         raise UsageError(
-            f"{name} is on the Hugging Face hub, but kdedge does not download models. Download its weights, and use "
-            "timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
+            f"{name} is a repository of the Hugging Face Hub, but kdedge only downloads weights that timm lists, as in "
+            "timm:NAME.TAG. Download others, and use timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
         )
     library, _, bare = name.rpartition(":")
     libraries: dict[str, Callable[[str], list[str]]] = {

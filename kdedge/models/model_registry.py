@@ -23,6 +23,7 @@ __all__ = [
     "IMAGENET_SIZE",
     "IMAGENET_STD",
     "build_model",
+    "create_timm",
     "head_tensors",
     "own_classes",
     "pretrained_input",
@@ -58,18 +59,43 @@ def build_model(spec: ModelSpec, size: int) -> nn.Module:
     if library == "small":
         model: nn.Module = SmallResNet(RESNETS[bare], spec.classes)
     elif library == "timm":
-        model = cast(nn.Module, import_timm().create_model(bare, num_classes=spec.classes))
+        model = create_timm(bare, size, num_classes=spec.classes)
     else:
         from torchvision.models import get_model
 
-        # The auxiliary classifiers of GoogLeNet and Inception return more than logits.
+        # The auxiliary classifiers of GoogLeNet and Inception return more than logits. Both warn without init_weights.
         network, _, tag = bare.partition(".")
-        extra: dict[str, Any] = {"aux_logits": False} if network in {"googlenet", "inception_v3"} else {}
+        inception = {"aux_logits": False, "init_weights": True}
+        extra: dict[str, Any] = inception if network in {"googlenet", "inception_v3"} else {}
         if tag and network.startswith("vit_"):  # position embeddings are specific to one image size
             extra["image_size"] = torchvision_input(bare).height
         model = cast(nn.Module, get_model(network, weights=None, num_classes=spec.classes, **extra))
     reduce_stride(model, spec.stride_factor, size, fresh=spec.fresh_stem)
     return model
+
+
+def create_timm(bare: str, size: int, **options: Any) -> nn.Module:
+    """Create a network of timm; one with position embeddings for a fixed size is created for `size` instead.
+
+    Args:
+        bare: name without library.
+        size: size of its square input in px.
+        options: further arguments of `timm.create_model`; weights are converted to the size.
+
+    Raises:
+        UsageError: the network does not support the size.
+    """
+    timm = import_timm()
+    config = timm.get_pretrained_cfg(bare)
+    if not config.fixed_input_size or config.input_size[-1] == size:
+        return cast(nn.Module, timm.create_model(bare, **options))
+    try:
+        return cast(nn.Module, timm.create_model(bare, img_size=size, **options))
+    except (AssertionError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"timm:{bare} cannot take images of {size} × {size} px: {error}. Choose another --size (such as "
+            f"{config.input_size[-1]}) or another model."
+        ) from error
 
 
 def _build_own(spec: ModelSpec, size: int) -> nn.Module:

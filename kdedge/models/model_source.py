@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdedge.models.custom_path import is_factory
 from kdedge.models.model_names import canonical_name
+from kdedge.models.zero_shot import is_clip
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["check_own_weights", "check_weights", "network_name"]
@@ -20,6 +21,10 @@ def network_name(source: str) -> str:
         MissingDependency: A timm name is given without timm.
     """
     folder = Path(source)
+    if is_clip(source):
+        from kdedge.models.clip import clip_name  # imports torch
+
+        return clip_name(source)
     named = is_factory(source) or source.startswith("timm:")  # its slashes are not those of a path
     if not named and (folder.exists() or len(folder.parts) > 1 or source.endswith("/")):
         found = "is not a run folder" if folder.exists() else "does not exist"
@@ -27,14 +32,17 @@ def network_name(source: str) -> str:
     return canonical_name(source)
 
 
-def check_own_weights(run: str, weights: Path | None) -> None:
-    """Raise if weights are given for a run.
+def check_own_weights(run: str, weights: Path | None, pretrained: bool | None = None) -> None:
+    """Raise if weights are chosen for a run.
 
     Raises:
-        UsageError: weights are given.
+        UsageError: weights are given, or published or random ones are requested.
     """
     if weights is not None:
         raise UsageError(f"{run} is a run folder with its own weights. Remove the weights {weights}.")
+    if pretrained is not None:
+        option = "--pretrained" if pretrained else "--no-pretrained"
+        raise UsageError(f"{run} is a run folder with its own weights. Remove {option}.")
 
 
 def check_weights(path: Path) -> None:

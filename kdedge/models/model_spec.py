@@ -18,6 +18,6 @@ class ModelSpec:
     stride_factor: int = 1
     """Factor by which the output stride is reduced, see `kdedge.models.stem.reduce_stride`."""
     fresh_stem: bool = True
-    """True if the stem was adapted as for an untrained model."""
+    """True if the output stride was reduced as for an untrained model; see `kdedge.models.stem.reduce_stride`."""
     code_sha256: str | None = None
     """Hash of a factory's file, which must be unchanged when the model is built; None for library models."""

@@ -12,20 +12,27 @@ from typing import Any
 from kdedge.models.digest import state_sha256
 from kdedge_runtime.modalities.image import ImageInput, Interpolation
 
-__all__ = ["assumed_input", "published_name", "torchvision_input", "torchvision_tags"]
+__all__ = [
+    "assumed_input",
+    "default_tag",
+    "published_name",
+    "torchvision_input",
+    "torchvision_tags",
+    "torchvision_weights",
+]
 
 _LIBRARY = "torchvision:"
 
 
 def torchvision_tags(network: str) -> list[str]:
     """Return the tags of a model's published weights, such as `IMAGENET1K_V1`."""
-    return list(_published(network))
+    return list(torchvision_weights(network))
 
 
 def torchvision_input(name: str) -> ImageInput:
-    """Return the input of a model's published weights: of the tag, or of `_likeliest` without one."""
+    """Return the input of a model's published weights: of the tag, or of `default_tag` without one."""
     network, _, tag = name.partition(".")
-    return _input(_published(network)[tag or _likeliest(network)])
+    return _input(torchvision_weights(network)[tag or default_tag(network)])
 
 
 def published_name(name: str, weights: Path | None) -> str:
@@ -38,7 +45,7 @@ def published_name(name: str, weights: Path | None) -> str:
     if weights is None or not name.startswith(_LIBRARY) or "." in name or not weights.is_file():
         return name
     sha256 = state_sha256(weights)
-    for tag, published in _published(name.removeprefix(_LIBRARY)).items():
+    for tag, published in torchvision_weights(name.removeprefix(_LIBRARY)).items():
         found = re.search(r"-([0-9a-f]{8,})\.pth$", published.url)
         if found is not None and (sha256.startswith(found[1]) or found[1] in weights.stem):
             return f"{name}.{tag}"
@@ -57,8 +64,8 @@ def assumed_input(name: str) -> str | None:
     network = name.removeprefix(_LIBRARY)
     if not name.startswith(_LIBRARY) or "." in network:
         return None
-    rules = {tag: _input(weights) for tag, weights in _published(network).items()}
-    assumed = _likeliest(network)
+    rules = {tag: _input(weights) for tag, weights in torchvision_weights(network).items()}
+    assumed = default_tag(network)
     others = [f"{name}.{tag} for {_rule(rule)}" for tag, rule in rules.items() if rule != rules[assumed]]
     if not others:
         return None
@@ -68,20 +75,21 @@ def assumed_input(name: str) -> str | None:
     )
 
 
-def _published(network: str) -> dict[str, Any]:
+def torchvision_weights(network: str) -> dict[str, Any]:
+    """Return a network's published weights, members of `torchvision.models.WeightsEnum`, by tag."""
     from torchvision.models import get_model_weights
 
     return {weights.name: weights for weights in get_model_weights(network)}
 
 
-def _likeliest(network: str) -> str:
+def default_tag(network: str) -> str:
     """Return the tag of torchvision's default, or of the last weights, among those with the smallest input.
 
     Larger inputs belong to fine-tuned weights, and to a vision transformer with a different architecture.
     """
     from torchvision.models import get_model_weights
 
-    published = _published(network)
+    published = torchvision_weights(network)
     smallest = min(_input(weights).height for weights in published.values())
     small = [tag for tag, weights in published.items() if _input(weights).height == smallest]
     default = get_model_weights(network).DEFAULT.name

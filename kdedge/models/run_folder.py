@@ -70,7 +70,15 @@ class RunRecord:
     task: str = "classify"
     """Task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`."""
     teacher: dict[str, Any] | None = None
-    """Teacher record: `source`, `weights` for a named model, and `weights_sha256`; None without a teacher."""
+    """Teacher record: `source`, `weights` for a file of a named model, and `weights_sha256`; None without a teacher.
+
+    Published weights add `url` and `license`.
+    """
+    start: dict[str, Any] | None = None
+    """Record of the trained weights that the run started from, see `NetworkWeights.record`.
+
+    None for random weights, and for weights selected from the teacher.
+    """
     result: dict[str, Any] | None = None
     """Metrics of the `best` and `last` epoch as in `metrics.jsonl`, and total `seconds`; None until complete."""
 

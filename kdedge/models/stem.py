@@ -1,7 +1,9 @@
-"""Stem adaptation of models for large photos to small images.
+"""Reduction of a model's output stride for small images.
 
-A model with output stride 32 leaves 2×2 positions for a 64 px image, too coarse for a useful map. Removing strides from
-the first layers keeps the resolution. It increases latency, and for small images also accuracy.
+A model with output stride 32 leaves 2×2 positions for a 64 px image, too coarse for a useful map. An untrained model
+loses its first strides, which increases latency, and for small images also accuracy. The filters of a trained model
+would then see other scales, so it loses its last strides instead, and later kernels are dilated, as in DeepLab (Chen et
+al., TPAMI 2018): the features at the original positions stay the same.
 """
 
 import math
@@ -15,18 +17,39 @@ from kdedge_runtime.errors import UsageError
 
 __all__ = ["output_strides", "reduce_stride"]
 
-_Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
+
+class _WindowMean(nn.Module):
+    """Mean over a square window at every position, with a replicated border on the right and below."""
+
+    stride = 1
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side, self.dilation = side, 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Average float `[N, C, h, w]` without changing its size."""
+        height, width = x.shape[2:]
+        border = (0, (self.side - 1) * self.dilation) * 2
+        padded = nn.functional.pad(x, border, mode="replicate")
+        offsets = range(0, self.side * self.dilation, self.dilation)
+        parts = [padded[:, :, row : row + height, column : column + width] for row in offsets for column in offsets]
+        return torch.stack(parts).mean(dim=0)
+
+
+_Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | _WindowMean
 
 
 def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> int:
-    """Remove early strides from a model in place, until its output stride is reduced by `factor`.
+    """Remove strides from a model in place, until its output stride is reduced by `factor`.
 
     Args:
         model: any convolutional classifier.
         factor: power of two; 1 changes nothing.
         size: size of the square input in px.
-        fresh: True for an untrained model. A stem kernel wider than 3×3 then becomes 3×3, as it would cover too much of
-            a small image, and a pooling layer without stride is removed.
+        fresh: True for an untrained model, which loses its first strides. A stem kernel wider than 3×3 then becomes
+            3×3, as it would cover too much of a small image, and a pooling layer without stride is removed. A trained
+            model loses its last strides.
 
     Returns:
         The factor reached; smaller than requested if the model has too few strided layers.
@@ -39,47 +62,58 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
         levels = _strided_levels(model, size)
         if not levels:
             break
-        first = levels[max(levels)]
-        for path in first.paths:
-            _take_stride(model, path, fresh)
-        reached *= first.stride
+        if fresh:
+            level = levels[max(levels)]
+            for path in level.paths:
+                _take_first_stride(model, path)
+        else:
+            level = levels[min(levels)]
+            _take_last_stride(model, level)
+        reached *= level.stride
     return reached
 
 
-def output_strides(model: nn.Module, size: int) -> tuple[int, ...]:
+def output_strides(model: nn.Module, size: int, *, fresh: bool) -> tuple[int, ...]:
     """Return the output stride of the model and the smaller ones it can be reduced to.
 
+    Args:
+        model: any convolutional classifier.
+        size: size of the square input in px.
+        fresh: as for `reduce_stride`.
+
     Returns:
-        Output strides in descending order as early strides are removed level by level: 32, 16, … for most models,
-            but 32, 8, 4, … for a model with 4 px patches.
+        Output strides in descending order as strides are removed level by level: 32, 16, … for most models, but 32, 8,
+            4, … for an untrained model with 4 px patches.
 
     Raises:
         UsageError: the model does not accept an input of this size.
     """
     levels = _strided_levels(model, size)
-    early_first = [levels[side].stride for side in sorted(levels, reverse=True)]
-    return tuple(math.prod(early_first[taken:]) for taken in range(len(early_first) + 1))
+    in_order = [levels[side].stride for side in sorted(levels, reverse=fresh)]
+    return tuple(math.prod(in_order[taken:]) for taken in range(len(in_order) + 1))
 
 
 @dataclass
 class _Level:
-    """Strided layers at one resolution: one on the main path, possibly others on shortcuts."""
+    """Strided layers at one resolution, one on the main path, possibly others on shortcuts, and all later layers."""
 
     stride: int
     paths: list[str] = field(default_factory=list)
+    later: list[str] = field(default_factory=list)
+    """Convolutions and pooling layers at smaller resolutions."""
 
 
 def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
     """Return the strided layers by the side of their input."""
-    levels: dict[int, _Level] = {}
+    sides: dict[str, int] = {}
 
-    def note(path: str, layer: _Strided, inputs: tuple[Tensor, ...]) -> None:
-        levels.setdefault(inputs[0].shape[-1], _Level(_stride(layer))).paths.append(path)
+    def note(path: str, inputs: tuple[Tensor, ...]) -> None:
+        sides[path] = inputs[0].shape[-1]
 
     handles = [
-        module.register_forward_pre_hook(lambda layer, inputs, path=path: note(path, layer, inputs))
+        module.register_forward_pre_hook(lambda _, inputs, path=path: note(path, inputs))
         for path, module in model.named_modules()
-        if isinstance(module, _Strided) and _stride(module) > 1
+        if isinstance(module, _Windowed)
     ]
     device = next(model.parameters()).device
     try:
@@ -93,25 +127,62 @@ def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
     finally:
         for handle in handles:
             handle.remove()
+    levels: dict[int, _Level] = {}
+    for path, side in sides.items():
+        stride = _stride(model.get_submodule(path))
+        if stride > 1:
+            levels.setdefault(side, _Level(stride)).paths.append(path)
+    for side, level in levels.items():
+        level.later = [path for path, other in sides.items() if other < side]
     return levels
 
 
-def _stride(layer: _Strided) -> int:
+def _stride(layer: nn.Module) -> int:
     stride = layer.stride
-    return stride[0] if isinstance(stride, tuple) else stride
+    return int(stride[0]) if isinstance(stride, tuple) else int(stride)  # type: ignore[arg-type]
 
 
-def _take_stride(model: nn.Module, path: str, fresh: bool) -> None:
+def _take_first_stride(model: nn.Module, path: str) -> None:
     layer = model.get_submodule(path)
     if isinstance(layer, nn.Conv2d):
         layer.stride = (1, 1)
-        if fresh and layer.kernel_size[0] > 3:
+        if layer.kernel_size[0] > 3:
             narrow = nn.Conv2d(
                 layer.in_channels, layer.out_channels, 3, padding=1, groups=layer.groups, bias=layer.bias is not None
             )
             nn.init.kaiming_normal_(narrow.weight, mode="fan_out", nonlinearity="relu")
             model.set_submodule(path, narrow)
-    elif fresh:
+    else:
         model.set_submodule(path, nn.Identity())
-    elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
-        layer.stride = 1
+
+
+def _take_last_stride(model: nn.Module, level: _Level) -> None:
+    for path in level.paths:
+        layer = model.get_submodule(path)
+        # Adjacent windows, as of the patches of ConvNeXt and the shortcuts of ResNet-D, had no border.
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+            if layer.padding == (0, 0) and layer.kernel_size == (level.stride, level.stride):
+                layer.padding_mode, layer._reversed_padding_repeated_twice = "replicate", [0, level.stride - 1] * 2
+        elif isinstance(layer, nn.AvgPool2d) and layer.padding in (0, (0, 0)):
+            model.set_submodule(path, _WindowMean(level.stride))
+        elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+            layer.stride = 1
+    for path in level.later:
+        _dilate(model.get_submodule(path), level.stride)
+
+
+def _dilate(layer: nn.Module, factor: int) -> None:
+    """Widen the spacing of a kernel; padding grows with it, so that the size of the output stays."""
+    if isinstance(layer, _WindowMean):
+        layer.dilation *= factor
+    elif isinstance(layer, nn.Conv2d | nn.MaxPool2d) and set(_pair(layer.kernel_size)) != {1}:
+        layer.dilation = tuple(factor * side for side in _pair(layer.dilation))
+        if not isinstance(layer.padding, str):
+            layer.padding = tuple(factor * side for side in _pair(layer.padding))
+        if isinstance(layer, nn.Conv2d):
+            layer._reversed_padding_repeated_twice = [factor * side for side in layer._reversed_padding_repeated_twice]
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value, value)

@@ -1,17 +1,19 @@
 """Loading of teachers: a run folder, a named model with weights, or an `.onnx` file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.models.zero_shot import ZeroShot
 from kdedge_runtime.modalities import InputSpec
 
 if TYPE_CHECKING:
     from kdedge.models.onnx_model import OnnxClassifier
 
-__all__ = ["LoadedTeacher", "load_teacher"]
+__all__ = ["LoadedTeacher", "load_teacher", "reload_teacher"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,11 @@ class LoadedTeacher:
 
     name: str
     model: "TrainedModel | OnnxClassifier"
-    record: dict[str, str | None]
+    record: dict[str, Any]
     """`source` and `weights` to reload it from any folder, with hashes to verify it.
 
-    The hashes are `weights_sha256`, and `code_sha256` for a factory.
+    The hashes are `weights_sha256`, and `code_sha256` for a factory. Published weights have `url` and `license`, and
+    zero-shot classifiers `classes` and `prompts`.
     """
     labels: tuple[str, ...] | None
     """Class names, or None if they are not known for certain."""
@@ -40,12 +43,13 @@ class LoadedTeacher:
         return self.model.input
 
 
-def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
+def load_teacher(source: str, weights: str | None, zero_shot: ZeroShot | None = None) -> LoadedTeacher:
     """Load a teacher.
 
     Args:
         source: run folder, `.onnx` file of any framework, or model name.
-        weights: weights file of a named model.
+        weights: weights file of a named model; None takes its published weights.
+        zero_shot: classes of a zero-shot classifier, named `clip:MODEL/TAG`.
 
     Raises:
         UsageError: the run or model does not exist, or the weights do not fit.
@@ -56,15 +60,30 @@ def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
         from kdedge.models.onnx_model import OnnxClassifier  # training does not need onnxruntime otherwise
 
         file = OnnxClassifier.load(path)
-        record = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}
-        return LoadedTeacher(path.name, file, record, file.labels, file.classes)
-    trained = load_trained(artifacts, weights=None if weights is None else Path(weights))
-    record = {
-        "source": str(path.resolve()) if artifacts.run is not None else trained.spec.name,
-        "weights": None if weights is None else str(Path(weights).resolve()),
+        of_file = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}
+        return LoadedTeacher(path.name, file, of_file, file.labels, file.classes)
+    trained = load_trained(artifacts, weights=None if weights is None else Path(weights), zero_shot=zero_shot)
+    record: dict[str, Any] = {
+        "source": str(path.resolve()),
+        "weights": None,
         "weights_sha256": trained.origin["weights_sha256"],
     }
+    if trained.weights is not None:
+        record = trained.weights.record
     if trained.spec.code_sha256 is not None:
         record["code_sha256"] = trained.spec.code_sha256
+    if zero_shot is not None:
+        record |= {"classes": list(zero_shot.classes), "prompts": list(zero_shot.prompts)}
     known = trained.labels if artifacts.run is not None else None
     return LoadedTeacher(trained.spec.name, trained, record, known, len(trained.labels))
+
+
+def reload_teacher(record: Mapping[str, Any]) -> LoadedTeacher:
+    """Load a teacher again from its record; see `LoadedTeacher.record`.
+
+    Raises:
+        UsageError: the teacher no longer exists, or its weights do not fit.
+        ModelFileError: the file is missing, damaged, or not an image classifier.
+    """
+    zero_shot = ZeroShot.of(record["classes"], record["prompts"]) if "classes" in record else None
+    return load_teacher(record["source"], record["weights"], zero_shot)

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, re
         model: model.
         state: tensors by name.
         source: location for error messages.
-        replaced: names of classifier tensors that keep their values if the shape differs.
+        replaced: names of classifier tensors that keep their values if they are missing or their shape differs.
 
     Raises:
         UsageError: names or shapes do not fit.
@@ -93,7 +94,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, re
     own = model.state_dict()
     differing = [name for name in own if name in state and own[name].shape != state[name].shape]
     odd = [name for name in differing if name not in replaced]
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    optional = {*replaced, *(name for name in own if name.endswith("num_batches_tracked"))}
+    missing = [name for name in own if name not in state and name not in optional]
     unknown = [name for name in state if name not in own]
     if missing or unknown or odd:
         parts = [
@@ -105,4 +107,6 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, re
             f"The weights in {source} do not fit {type(model).__name__}: tensors {'; '.join(parts)}. "
             "Expected the weights of exactly this model; check --model and --weights."
         )
-    model.load_state_dict({name: value for name, value in state.items() if name not in differing}, strict=False)
+    values = OrderedDict((name, value) for name, value in state.items() if name not in differing)
+    values._metadata = own._metadata  # type: ignore[attr-defined]  # some modules require their version
+    model.load_state_dict(values, strict=False)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdedge.models.zero_shot import ZeroShot
 from kdedge.pipelines.model_export import ExportResult, export_model
 from kdedge_export.quantization import FidelityGoal
 from kdedge_runtime.devices import load_profile
@@ -18,6 +19,9 @@ def export(
     *,
     output: Location | None = None,
     weights: Location | None = None,
+    pretrained: bool | None = None,
+    classes: Sequence[str] = (),
+    prompts: Sequence[str] = (),
     method: str | None = None,
     target_layer: str | None = None,
     precisions: Sequence[str] = (),
@@ -32,7 +36,10 @@ def export(
     Args:
         source: run, run folder, or name of a network.
         output: fp32 file; None writes `model.onnx` into the run folder, or names the file after the network.
-        weights: weights of a named network.
+        weights: weights file of a named network; None takes its published weights.
+        pretrained: True requires published weights of a named network, and False exports random ones.
+        classes: class names of a zero-shot classifier such as `clip:ViT-B-32/laion2b_s34b_b79k`.
+        prompts: its sentences with `{}` for the class; empty takes `a photo of a {}`.
         method: saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
         target_layer: module path of the layer whose activations the map uses; None finds it.
         precisions: other precisions to write next to the fp32 file, such as `["int8"]`: keys of
@@ -51,7 +58,9 @@ def export(
     return export_model(
         source,
         weights=None if weights is None else Path(weights),
+        pretrained=pretrained,
         output=None if output is None else Path(output),
+        zero_shot=ZeroShot.of(classes, prompts) if classes or prompts else None,
         method=method,
         target_layer=target_layer,
         precisions=precisions,

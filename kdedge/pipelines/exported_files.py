@@ -11,7 +11,8 @@ from kdedge.models.custom import code_sha256
 from kdedge.models.custom_path import is_factory
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
-from kdedge_runtime import Model
+from kdedge.models.zero_shot import ZeroShot
+from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32, PRECISIONS, variant_path
@@ -71,7 +72,7 @@ def open_files(artifacts: Artifacts, weights: Path | None = None, model: str | N
     }
     lineage = fp32.metadata.lineage
     run = _run_of(artifacts, fp32_path) if "model" in lineage else None
-    student = _same_weights(run, fp32_path, lineage, weights, model)
+    student = _same_weights(run, fp32_path, fp32.metadata, weights, model)
     spec = fp32.metadata.input if student is None else student.input
     for name, file in converted.items():
         _require_same_model(name, file, fp32)
@@ -102,9 +103,10 @@ def _run_of(artifacts: Artifacts, path: Path) -> Artifacts | None:
 
 
 def _same_weights(
-    run: Artifacts | None, path: Path, lineage: dict[str, Any], weights: Path | None, model: str | None
+    run: Artifacts | None, path: Path, metadata: Metadata, weights: Path | None, model: str | None
 ) -> TrainedModel | None:
     """Load the PyTorch model that a file was exported from; None for a file of another framework."""
+    lineage, labels = metadata.lineage, metadata.labels
     if "file" in lineage:
         for option, value in (("--weights", weights), ("--model", model)):
             if value is not None:
@@ -115,7 +117,7 @@ def _same_weights(
     if origin.get("weights") is None:
         raise UsageError(
             f"{path} was exported with random weights, which cannot be reproduced for comparison. "
-            "Export it with --weights FILE, or from a run."
+            "Export it with trained weights, or from a run."
         )
     if weights is not None and "model" in lineage:
         raise UsageError(f"{path} was exported from a run, which has its own weights. Remove --weights {weights}.")
@@ -128,7 +130,8 @@ def _same_weights(
         )
     else:
         name = _network(path, origin, model)
-        trained = load_trained(name, weights=_weights_file(path, origin["weights"], weights))
+        zero_shot = ZeroShot.of(labels, origin["prompts"]) if "prompts" in origin else None
+        trained = load_trained(name, weights=_weights_file(path, origin, weights), zero_shot=zero_shot)
     if trained.origin["weights_sha256"] != origin["weights_sha256"]:
         or_named = "" if run is not None else ", or give the original weights: --weights FILE"
         raise UsageError(
@@ -166,10 +169,14 @@ def _network(path: Path, origin: dict[str, Any], model: str | None) -> str:
     return model
 
 
-def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
-    """Return the weights a model file was exported from: the given file, or one with the recorded name nearby."""
-    if weights is not None:
+def _weights_file(path: Path, origin: dict[str, Any], weights: Path | None) -> Path | None:
+    """Return the weights a model file was exported from: the given file, or one with the recorded name nearby.
+
+    None stands for the published weights of the recorded network.
+    """
+    if weights is not None or "url" in origin:
         return weights
+    name = origin["weights"]
     nearby = [file for file in (path.parent / name, Path(name)) if file.is_file()]
     if not nearby:
         raise UsageError(

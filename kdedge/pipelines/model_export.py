@@ -8,8 +8,10 @@ from typing import Any
 from kdedge.data.dataset_index import source_name
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.code_trust import allow_typed
+from kdedge.models.network_weights import NetworkWeights
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.models.zero_shot import ZeroShot
 from kdedge.pipelines.calibration_images import calibration_images
 from kdedge.pipelines.familiarity_samples import familiarity_samples
 from kdedge.pipelines.quantization_settings import recipe_of
@@ -40,6 +42,8 @@ class ExportResult:
     logits_error: float
     """Maximum error of the logits against PyTorch over two inputs, relative to their range."""
     map_error: float | None
+    weights: NetworkWeights | None = None
+    """Weights of a model given by name; None for a run, or for random weights."""
     assumed_input: str | None = None
     """Assumption about preprocessing, if the weights do not specify it; None otherwise."""
     fit: TemperatureFit | None = None
@@ -60,6 +64,8 @@ def export_model(
     source: Location,
     *,
     weights: Path | None = None,
+    pretrained: bool | None = None,
+    zero_shot: ZeroShot | None = None,
     output: Path | None = None,
     method: str | None = None,
     target_layer: str | None = None,
@@ -76,7 +82,9 @@ def export_model(
 
     Args:
         source: run folder or model name.
-        weights: trained weights of a model given by name.
+        weights: trained weights of a model given by name; None takes its published weights.
+        pretrained: False exports random weights of a model given by name; see `find_weights`.
+        zero_shot: classes of a zero-shot classifier, named `clip:MODEL/TAG`.
         output: the fp32 file; None writes into the run folder, or names the file after the model.
         method: saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of the head.
         target_layer: module path of the target layer; None finds it automatically.
@@ -100,9 +108,14 @@ def export_model(
         )
     artifacts = Artifacts.open(source)
     allow_typed(artifacts.source)
-    trained = load_trained(artifacts, weights=weights)
-    output = output or _default_output(artifacts, trained, explained=method != NO_MAP)
+    output = output or _default_output(artifacts, explained=method != NO_MAP)
     check_fp32_name(output)
+    trained = load_trained(artifacts, weights=weights, pretrained=pretrained, zero_shot=zero_shot)
+    if not trained.labels:
+        raise UsageError(
+            f"{trained.spec.name} is an encoder without classes, so it has no predictions to export. Train a "
+            f"classifier from it: kdedge train DATA --model {artifacts.source}"
+        )
     samples = familiarity_samples(artifacts, trained, data, progress)
     needs_images = bool(calibrated) or (bool(precisions) and data is not None)
     images = calibration_images(artifacts, trained, data, progress) if needs_images else None
@@ -157,6 +170,7 @@ def export_model(
         metadata,
         exported.logits_error,
         exported.map_error,
+        weights=trained.weights,
         assumed_input=trained.assumed_input,
         fit=fit,
         quantized=quantized,
@@ -182,11 +196,11 @@ def _method(metadata: Metadata) -> str | None:
     return None if metadata.familiarity is None else metadata.familiarity.method
 
 
-def _default_output(artifacts: Artifacts, trained: TrainedModel, *, explained: bool) -> Path:
+def _default_output(artifacts: Artifacts, *, explained: bool) -> Path:
     stem = "model" if explained else "model.plain"
     if artifacts.run is not None:
         return artifacts.run / f"{stem}.onnx"
-    return Path(trained.spec.name.rpartition(":")[2] + (".onnx" if explained else ".plain.onnx"))
+    return Path(artifacts.source.rpartition(":")[2].replace("/", ".") + (".onnx" if explained else ".plain.onnx"))
 
 
 def _lineage(artifacts: Artifacts, trained: TrainedModel) -> dict[str, Any]:
@@ -201,6 +215,7 @@ def _lineage(artifacts: Artifacts, trained: TrainedModel) -> dict[str, Any]:
     return {
         "student": student | {"source": artifacts.run.resolve().name},
         "teacher": None if record.teacher is None else _teacher_lineage(record.teacher),
+        "start": None if record.start is None else _start_lineage(record.start),
         "data": data,
         "model": asdict(replace(record.model, name=Path(record.model.name).name)),
     }
@@ -210,6 +225,12 @@ def _teacher_lineage(teacher: dict[str, Any]) -> dict[str, Any]:
     """Return the name of a run's teacher and its weights hash; for an ensemble all names, without a hash."""
     names = [Path(member["source"]).name for member in teacher.get("members", [teacher])]
     return {"name": " + ".join(names), "weights_sha256": teacher.get("weights_sha256")}
+
+
+def _start_lineage(start: dict[str, Any]) -> dict[str, Any]:
+    """Describe the weights that a run started from, with their address and license if they are published."""
+    name = Path(start["source"]).name if start["weights"] is None else Path(start["weights"]).name
+    return {key: value for key, value in start.items() if key not in ("source", "weights")} | {"name": name}
 
 
 def _run_metrics(record: RunRecord | None) -> dict[str, Any]:

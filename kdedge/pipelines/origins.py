@@ -1,28 +1,29 @@
 """Recover the inputs of a recorded run: its teacher, its images, and their classes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from kdedge.models.teacher_source import LoadedTeacher, load_teacher
+from kdedge.models.teacher_source import LoadedTeacher, reload_teacher
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.arrays import Integers, Targets
 
 __all__ = ["as_model_classes", "load_origin"]
 
 
-def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> LoadedTeacher:
+def load_origin(record: Mapping[str, Any]) -> LoadedTeacher:
     """Load a teacher from the location recorded by its run.
 
     Args:
-        source: run folder, model name, or `.onnx` file.
-        weights: weights file of a named model.
-        weights_sha256: recorded hash of the teacher's weights; None if it was not recorded.
+        record: record of the teacher, see `LoadedTeacher.record`.
 
     Raises:
         KdedgeError: the teacher is missing, cannot be loaded, or has changed.
     """
-    teacher = load_teacher(source, weights)
-    if weights_sha256 not in (None, teacher.record["weights_sha256"]):
-        raise UsageError(f"The weights of {source} have changed since it was used as a teacher.")
+    teacher = reload_teacher(record)
+    if record.get("weights_sha256") not in (None, teacher.record["weights_sha256"]):
+        raise UsageError(f"The weights of {record['source']} have changed since it was used as a teacher.")
     return teacher
 
 

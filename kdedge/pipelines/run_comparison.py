@@ -10,7 +10,7 @@ from kdedge.pipelines.origins import load_origin
 from kdedge.pipelines.run_history import RunHistory, TeacherOrigin, read_histories
 from kdedge.pipelines.run_predictions import PredictionQueries, RunPredictions
 from kdedge.pipelines.seed_groups import SeedGroup, comparability_warnings, group_by_seed
-from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["RunComparison", "compare_runs"]
@@ -79,7 +79,9 @@ def compare_runs(
     for origin, run in _absent_teachers([run for run in runs if run.name in predicted]).values():
         title = origin.name if "teacher" in origin.name else f"{origin.name} (teacher)"
         try:
-            teacher = load_origin(origin.source, origin.weights, origin.sha256).model
+            teacher = load_origin(origin.record).model
+            if isinstance(teacher, TrainedModel) and len(teacher.labels) != len(run.record.labels):
+                raise UsageError("It has other classes, or none, and taught only features.")
             model_of = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)
             teachers.append(predictor.evaluate(title, model_of, run))
         except KdedgeError as error:

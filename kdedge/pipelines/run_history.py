@@ -1,7 +1,7 @@
 """History of a run folder for comparison: its request and the metrics of every epoch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,19 @@ class TeacherOrigin:
 
     name: str
     """Short unique name of its folder or file (as `RunHistory.name`), or the model name."""
-    source: str
-    weights: str | None
-    """Weights file of a named model; None for a run or a model file."""
-    sha256: str | None
-    """Hash of its weights; None for runs of early versions."""
+    record: Mapping[str, Any]
+    """Record of the teacher, see `LoadedTeacher.record`."""
+
+    @property
+    def source(self) -> str:
+        """Location of a run or model file, or name of a model."""
+        return str(self.record["source"])
 
     @property
     def identity(self) -> str:
         """Key that distinguishes teachers."""
-        return self.sha256 or self.source
+        classes = ",".join(self.record.get("classes", ()))
+        return f"{self.record.get('weights_sha256') or self.source} {classes}"
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,7 @@ def read_histories(folders: Sequence[Path]) -> tuple[RunHistory, ...]:
     names = dict(zip(map(str, paths), shortest_unique_suffixes(paths), strict=True))
 
     def teacher(origin: dict[str, Any]) -> TeacherOrigin:
-        source, weights = origin["source"], origin["weights"]
-        return TeacherOrigin(names.get(source, source), source, weights, origin.get("weights_sha256"))
+        return TeacherOrigin(names.get(origin["source"], origin["source"]), origin)
 
     runs = tuple(
         RunHistory(

@@ -37,9 +37,13 @@ def load_run_teacher(
         notes.append(f"the teachers are excluded, because the run has an ensemble of teachers: {taught_by['source']}")
         return None, Origin()
     try:
-        loaded = load_origin(taught_by["source"], taught_by["weights"], taught_by.get("weights_sha256")).model
+        loaded = load_origin(taught_by).model
     except KdedgeError as error:
         notes.append(f"the teacher is excluded, it cannot be loaded: {error}")
+        return None, Origin()
+    if isinstance(loaded, TrainedModel) and len(loaded.labels) != len(images.labels):
+        classes = f"{len(loaded.labels)} classes" if loaded.labels else "no classes"
+        notes.append(f"the teacher is excluded, it has {classes} and taught only features")
         return None, Origin()
     teacher: ExportableModel | ClassifierOnly | OnnxTeacherFile
     if isinstance(loaded, TrainedModel):

@@ -38,8 +38,10 @@ def train(
     *,
     output: Location = "runs/teacher",
     weights: Location | None = None,
+    pretrained: bool | None = None,
     size: int | None = None,
     output_stride: int | None = None,
+    freeze: bool | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -59,13 +61,15 @@ def train(
         data: folder with one folder of images per class, or with `train/` and `val/` of such folders.
         model: network, such as `resnet18`, `timm:convnext_atto` or `small:resnet56`.
         output: run folder to write.
-        weights: initial weights; None starts from random ones.
+        weights: file of the initial weights; None starts from the network's published ones, if there are any.
+        pretrained: True requires published weights, and False starts from random ones.
         size: input size in pixels; None chooses it from the images.
         output_stride: pixels per map position; None chooses it from the input size.
+        freeze: fit only the last layer, on the features of the trained layers below.
         epochs: number of epochs; None chooses it from the data and the device.
         batch_size: batch size; None chooses it from the number of images.
         lr: peak learning rate; None scales it with the batch size.
-        recipe: shipped recipe or TOML file; None takes `labels`.
+        recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else `labels`.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
         leave_out: classes of the dataset to train without.
@@ -83,8 +87,10 @@ def train(
         data=os.fspath(data),
         model=model,
         weights=_absolute(weights),
+        pretrained=pretrained,
         size=size,
         output_stride=output_stride,
+        freeze=freeze,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -104,13 +110,17 @@ def distill(
     *,
     output: Location = "runs/student",
     teacher_weights: Sequence[Location] = (),
+    classes: Sequence[str] = (),
+    prompts: Sequence[str] = (),
     loss: str | None = None,
     temperature: float | None = None,
     cache_teacher: int | None = None,
     init: Literal["teacher"] | None = None,
     weights: Location | None = None,
+    pretrained: bool | None = None,
     size: int | None = None,
     output_stride: int | None = None,
+    freeze: bool | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -128,21 +138,30 @@ def distill(
 
     Args:
         data: labeled images, as for `train`.
-        teacher: run, run folder, `.onnx` file, or network with `teacher_weights`; several form an ensemble.
+        teacher: run, run folder, `.onnx` file, or network with published weights or `teacher_weights`; several form
+            an ensemble.
         student: network, such as `resnet10w16` or `mobilenet_v3_small`.
         output: run folder to write.
-        teacher_weights: weights of the teachers that are names of networks, in their order.
+        teacher_weights: weights of the teachers that are names of networks, in their order. The others use
+            published weights.
+        classes: class names of a zero-shot teacher such as `clip:ViT-B-32/laion2b_s34b_b79k`, in the order of the
+            data's classes; empty takes the names of the data.
+        prompts: sentences with `{}` for the class, whose embeddings are averaged; empty takes `a photo of a {}`.
         loss: weighted sum of loss terms, such as `ce:0.1,kd:0.9,mapall:20`; None takes the recipe's.
         temperature: softmax temperature of the distillation loss; None takes the recipe's.
         cache_teacher: number of augmented views per image whose teacher outputs are cached; None computes all online.
         init: `teacher` initializes the student with a selection of the teacher's weights.
-        weights: initial weights of the student.
+        weights: file of the student's initial weights; None starts from its published ones, if there are any and
+            `init` is None.
+        pretrained: True requires published weights of the student, and False starts from random ones.
         size: input size in pixels; None chooses it from the images.
         output_stride: pixels per map position; None chooses it from the input size.
+        freeze: fit only the last layer, on the features of the trained layers below.
         epochs: number of epochs; None chooses it from the data and the device.
         batch_size: batch size; None chooses it from the number of images.
         lr: peak learning rate; None scales it with the batch size.
-        recipe: shipped recipe or TOML file; None chooses by the number of images per class.
+        recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else chooses by the number of
+            images per class.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
         leave_out: classes of the dataset to train without.
@@ -162,11 +181,15 @@ def distill(
         model=student,
         teacher=tuple(os.fspath(one) for one in teachers),
         teacher_weights=tuple(os.fspath(one) for one in teacher_weights),
+        classes=tuple(classes),
+        prompts=tuple(prompts),
         cache_teacher=cache_teacher,
         init=init,
         weights=_absolute(weights),
+        pretrained=pretrained,
         size=size,
         output_stride=output_stride,
+        freeze=freeze,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kdedge.models.run_folder import RunRecord
 from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.pipelines.run_history import RunHistory
 
@@ -62,12 +63,18 @@ def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
         "device": record.device,
         "input": record.input.summary,
         "stem": "unchanged" if factor == 1 else f"{factor}× finer",
-        "initial weights": str(record.request.get("weights") or record.request.get("init") or "random"),
+        "initial weights": _initial_weights(record),
     }
     for name, value in record.recipe.items():
         if name not in _SHOWN_ELSEWHERE:
             settings |= _flat(name.replace("_", " "), value)
     return settings
+
+
+def _initial_weights(record: RunRecord) -> str:
+    if record.start is None:
+        return str(record.request.get("init") or "random")
+    return str(record.start["weights"] or record.start["source"])
 
 
 def _flat(name: str, value: Any) -> dict[str, str]:

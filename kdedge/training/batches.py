@@ -69,6 +69,10 @@ class Batches:
         """Number of full batches per epoch; a smaller last batch is dropped unless it is the only one."""
         return max(1, len(self.images) // self.batch_size)
 
+    def targets(self, index: Tensor) -> Tensor:
+        """Return the targets of the loss for samples at these indices, int64 `[n]`, without mixing."""
+        return self._task.targets(self.images.targets[index], self.classes)
+
     def of(self, epoch: int, start: int = 0, must_stop: Callable[[], bool] = never_stop) -> Iterator[Batch]:
         """Yield this process's part of every batch of an epoch, starting at a step.
 
@@ -85,7 +89,7 @@ class Batches:
         mine = [_with_partner(batch, group) if mixes else group.shard(batch) for batch in chosen]
         for step, (index, originals) in enumerate(self.images.batches(mine), start):
             images = views.augmenter.apply(originals, view.take(index))
-            targets = self._task.targets(self.images.targets[index], self.classes)
+            targets = self.targets(index)
             if mixes:
                 mixing = self._mixing(epoch * self.per_epoch + step, len(chosen[0]))
                 index, (images, targets) = index[1:], views.augmenter.blend(images, targets, mixing)

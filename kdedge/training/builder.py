@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
+from kdedge.config.recipe_file import Recipe
 from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
 from kdedge.models.model_spec import ModelSpec
+from kdedge.models.network_state import read_network_state
 from kdedge.models.teacher_source import LoadedTeacher
-from kdedge.models.weight_files import load_state, read_state
+from kdedge.models.weight_files import load_state
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batches
 from kdedge.training.compute_device import ComputeDevice
@@ -20,6 +22,7 @@ from kdedge.training.evaluator import Evaluator
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import channels, pair_layers
 from kdedge.training.objective import Objective
+from kdedge.training.pooled_features import POOLED
 from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
 from kdedge.training.sync_batch_norm import synchronize_batch_norm
@@ -32,7 +35,7 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["build_student", "build_trainer_parts", "open_teacher_cache"]
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Format version of the teacher cache. Increase it when augmentation changes for the same random numbers."""
 
 
@@ -55,7 +58,8 @@ def build_student(
     modality = TRAINING_MODALITIES[spec_input.kind]
     model = modality.build_model(spec, spec_input)
     if weights is not None:
-        load_state(model, read_state(Path(weights)), weights, replaced=modality.head_tensors(spec, spec_input))
+        state = read_network_state(spec.name, Path(weights), spec_input.shape[0])
+        load_state(model, state, weights, replaced=modality.head_tensors(spec, spec_input))
     init_summary = None if init_from is None else init_from_teacher(model, init_from)
     synchronize_batch_norm(model, group)
     return InstrumentedModel(model, spec_input, compute), init_summary
@@ -72,10 +76,9 @@ def build_trainer_parts(
     compute: ComputeDevice,
     *,
     classes: int,
+    same_classes: bool = True,
     batch_size: int,
-    temperature: float,
-    weight_decay: float,
-    layers: dict[str, str],
+    recipe: Recipe,
     task: str,
     cache: TeacherCache | None = None,
     progress: ProgressCallback = no_progress,
@@ -92,11 +95,10 @@ def build_trainer_parts(
         group: processes that share every batch.
         compute: device and precision.
         classes: number of outputs, K.
+        same_classes: False for a teacher with other classes, or none, whose predictions are not evaluated.
         task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
         batch_size: images per step, over all processes.
-        temperature: softmax temperature of the distillation terms.
-        weight_decay: weight decay of SGD.
-        layers: compared layers, student module path to teacher module path; empty to find them.
+        recipe: settings of the optimizer and the loss, and the compared layers.
         cache: cache of teacher outputs, or None.
         progress: called while the cache is filled.
 
@@ -107,11 +109,9 @@ def build_trainer_parts(
         divisible = batch_size // group.size * group.size  # not the next multiple above: there may be no more images
         expected = f"Use a divisible --batch-size such as {divisible}." if divisible else "Start fewer processes."
         raise UsageError(f"A batch of {batch_size} images cannot be divided among {group.size} processes. {expected}")
-    hinted = _watch_layers(student, teacher, objective, views, layers)
+    hinted = _watch_layers(student, teacher, objective, views, recipe.layers)
     _require_possible(student, teacher, objective, views)
-    train_step = TrainStep(
-        student, objective, compute, group, temperature=temperature, weight_decay=weight_decay, hinted=hinted
-    )
+    train_step = TrainStep(student, objective, compute, group, recipe=recipe, hinted=hinted)
     teacher_targets: TeacherTargets = NoTeacher()
     if teacher is not None and objective.uses_teacher:
         teacher_targets = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)
@@ -120,7 +120,7 @@ def build_trainer_parts(
     return (
         train_step,
         Batches(images, views, teacher_targets, classes, group, batch_size=batch_size, task=task),
-        Evaluator(train_step, val, teacher, cache, task),
+        Evaluator(train_step, val, teacher if same_classes else None, cache, task),
     )
 
 
@@ -193,6 +193,12 @@ def _watch_layers(
             f"The loss term {names} compares intermediate layers, which are too large to cache. Remove --cache-teacher."
         )
     pairs = pair_layers(student, teacher.watched, layers)
+    spatial = [name for name in objective.settings if LOSS_TERMS[name].features and not LOSS_TERMS[name].projects]
+    if spatial and any(POOLED in pair for pair in pairs):
+        raise UsageError(
+            f"The loss term {' and '.join(spatial)} compares spatial features, but pooled features have no positions. "
+            "Use --loss ce,hint."
+        )
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     student.watch(ours)
     teacher.watched.watch(theirs)

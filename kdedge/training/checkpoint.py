@@ -17,7 +17,7 @@ from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["restore", "save_checkpoint", "save_weights"]
 
-_MOMENTUM, _PROJECTION, _STATE = (TRAINING_PREFIX + part for part in ("momentum.", "projection.", "state."))
+_OPTIMIZER, _PROJECTION, _STATE = (TRAINING_PREFIX + part for part in ("optimizer.", "projection.", "state."))
 
 
 def save_weights(path: Path, model: nn.Module, note: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def save_checkpoint(
         path: file to write.
         model: student model.
         projections: auxiliary layers that are trained with the student and discarded afterwards.
-        optimizer: SGD over the parameters of both.
+        optimizer: optimizer over the parameters of both.
         note: JSON values.
         state: other tensors, such as states of random number generators.
 
@@ -52,9 +52,9 @@ def save_checkpoint(
     """
     tensors = _state(MODEL_PREFIX, model) | _state(_PROJECTION, projections)
     for name, parameter in _parameters(model, projections).items():
-        momentum = optimizer.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[_MOMENTUM + name] = momentum
+        for kind, value in optimizer.state[parameter].items():
+            if value is not None:
+                tensors[f"{_OPTIMIZER}{kind}.{name}"] = value
     _write(path, tensors | {_STATE + name: value for name, value in state.items()}, note)
 
 
@@ -69,11 +69,18 @@ def restore(
     tensors, note = _read(path)
     load_state(model, _part(tensors, MODEL_PREFIX), str(path))
     load_state(projections, _part(tensors, _PROJECTION), str(path))
-    momentum = _part(tensors, _MOMENTUM)
-    for name, parameter in _parameters(model, projections).items():
-        if name in momentum:
+    parameters = _parameters(model, projections)
+    for key, value in _part(tensors, _OPTIMIZER).items():
+        kind, _, name = key.partition(".")
+        if name not in parameters:
+            raise UsageError(f"{path} holds the optimizer state of {name}, which this run does not train.")
+        parameter = parameters[name]
+        if kind == "step":  # only a captured step counts on the device
+            at = parameter.device if optimizer.defaults.get("capturable") else value.device
+            optimizer.state[parameter][kind] = value.to(at)
+        else:
             # Keep the parameter's memory layout: another one would change the order of summation.
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
+            optimizer.state[parameter][kind] = torch.empty_like(parameter).copy_(value)
     return note, _part(tensors, _STATE)
 
 

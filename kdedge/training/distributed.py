@@ -2,10 +2,10 @@
 
 import atexit
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch import distributed as dist
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["ProcessGroup", "join_process_group"]
+
+Result = TypeVar("Result")
 
 TIMEOUT = timedelta(hours=12)
 """Timeout for communication; the main process may evaluate a teacher on a whole dataset, or read it."""
@@ -94,6 +96,16 @@ class ProcessGroup:
         raised = torch.tensor(float(flag), device=device)
         dist.all_reduce(raised)
         return bool(raised > 0)
+
+    def main_first(self, work: Callable[[], Result]) -> Result:
+        """Call a function in the main process, and afterwards in the others, which then find what it downloaded."""
+        if not self.is_main:
+            self.wait()
+        try:
+            return work()
+        finally:  # after an error too, so that every process reports it
+            if self.is_main:
+                self.wait()
 
     def wait(self) -> None:
         """Wait for all processes."""

@@ -63,6 +63,7 @@ def train_epoch(
     Raises:
         KdedgeError: the loss is not finite.
     """
+    first = int(config.fit_head)  # the schedule starts after the epoch that fits the last layer
     steps, epoch, device, group = batches.per_epoch, len(at.history), train_step.compute.device, train_step.group
     started = time.monotonic()
     train_step.student.train()
@@ -77,9 +78,8 @@ def train_epoch(
     rate, step = 0.0, at.step
     try:
         for batch in batches.of(epoch, at.step, must_stop):
-            rate = learning_rate(
-                epoch * steps + step, config.epochs * steps, config.learning_rate, config.warmup_fraction
-            )
+            done, total = (epoch - first) * steps + step, (config.epochs - first) * steps
+            rate = learning_rate(done, total, config.learning_rate, config.warmup_fraction)
             sums += train_step.learn(batch.images, batch.targets, batch.teacher_output, weights, rate)
             step += 1
             on_step(epoch, step, steps, sums)

@@ -110,12 +110,12 @@ class Evaluator:
             task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
         """
         self.val, self.task = val, task
-        self._train_step, self._teacher, self._cache = train_step, teacher, cache
+        self._train_step, self.teacher, self._cache = train_step, teacher, cache
 
     @cached_property
     def teacher_outputs(self) -> EvalOutputs | None:
         """Outputs of the teacher on the validation images, or None without a teacher."""
-        if self._teacher is None or self._cache is None:
+        if self.teacher is None or self._cache is None:
             return self.evaluate_teacher(self.val)
         if self._cache.read("val") is None:
             outputs = self.evaluate_teacher(self.val)
@@ -150,7 +150,7 @@ class Evaluator:
 
     def evaluate_teacher(self, store: SampleStore) -> EvalOutputs | None:
         """Evaluate the teacher on images; None without a teacher."""
-        return None if self._teacher is None else evaluate(self._teacher, store, 1, self._train_step.group)
+        return None if self.teacher is None else evaluate(self.teacher, store, 1, self._train_step.group)
 
     def _figures(self, store: SampleStore, teacher: EvalOutputs | None) -> dict[str, float]:
         classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)

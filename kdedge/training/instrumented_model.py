@@ -1,6 +1,7 @@
 """Instrumented model for training: raw pixels in; logits, maps and intermediate features out."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.memory_format import memory_format
+from kdedge.training.pooled_features import POOLED, watch_pooled
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.modalities import modality_of
 from kdedge_export.saliency import AttentionExplainer, CAMExplainer, ClosedFormHead, ExplainedModel, make_explained
@@ -27,8 +29,17 @@ class InstrumentedModel(nn.Module):
     The model itself is not modified: intermediate features are captured by hooks.
     """
 
-    def __init__(self, model: nn.Module, spec: InputSpec, compute: ComputeDevice) -> None:
+    def __init__(self, model: nn.Module, spec: InputSpec, compute: ComputeDevice, *, is_headless: bool = False) -> None:
+        """Wrap a model.
+
+        Args:
+            model: classifier, or an encoder that returns pooled features `[N, D]`.
+            spec: input of the model.
+            compute: device and precision.
+            is_headless: True for an encoder.
+        """
         super().__init__()
+        self.is_headless = is_headless
         self.spec = spec
         self.front_end = modality_of(spec).front_end(spec)
         self.unexplained: str | None = None
@@ -37,6 +48,8 @@ class InstrumentedModel(nn.Module):
         self.explained: ExplainedModel | None = None
         self._features: list[Tensor | None] = []
         try:
+            if is_headless:
+                raise HeadNotSupported(f"{type(model).__name__} has no classes.")
             explained = make_explained(model, modality_of(spec).example(spec))
         except HeadNotSupported as error:
             self.unexplained = str(error)
@@ -54,13 +67,16 @@ class InstrumentedModel(nn.Module):
         self.to(memory_format=self._memory_format)  # type: ignore[call-overload]  # unknown to the type stubs
 
     def watch(self, layers: Sequence[str]) -> None:
-        """Capture the outputs of these layers (module paths) as features, in this order."""
+        """Capture the outputs of these layers (module paths, or `POOLED`) as features, in this order."""
         self._features = [None] * len(layers)
 
         def catch(index: int, output: Tensor) -> None:
             self._features[index] = output.clone()  # the next layer may work in place
 
         for index, path in enumerate(layers):
+            if path == POOLED:
+                watch_pooled(self.model, self._example, partial(catch, index), self.is_headless)
+                continue
             layer = self.model.get_submodule(path)
             layer.register_forward_hook(lambda _module, _args, output, index=index: catch(index, output))
 
@@ -82,6 +98,10 @@ class InstrumentedModel(nn.Module):
             maps = self.explained.class_maps(output, classes)
         return ModelOutput(logits, classes, maps, features)
 
+    @property
+    def _example(self) -> Tensor:
+        return modality_of(self.spec).example(self.spec).to(next(self.parameters()).device)
+
     def _most_probable(self, logits: Tensor, count: int) -> Tensor:
         most = _MOST_BY_ATTENTION if isinstance(self.explained, AttentionExplainer) else logits.shape[1]
         return logits.topk(min(count, most, logits.shape[1]), dim=1).indices
@@ -94,6 +114,5 @@ class InstrumentedModel(nn.Module):
         """Height and width of the model's map, or None without maps."""
         if self.explained is None:
             return None
-        example = modality_of(self.spec).example(self.spec).to(next(self.parameters()).device)
         with evaluating(self):
-            return map_size(self.explained, example)
+            return map_size(self.explained, self._example)

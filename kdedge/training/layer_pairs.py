@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdedge.training.instrumented_model import InstrumentedModel
+from kdedge.training.pooled_features import POOLED, watch_pooled
 from kdedge_export.modalities import modality_of
 from kdedge_export.saliency.tracing import evaluating
 from kdedge_runtime.errors import UsageError
@@ -25,12 +26,15 @@ def pair_layers(
         student: student model.
         teacher: teacher model.
         given: layers chosen by the user. If empty, the last layers of the three coarsest resolutions are paired,
-            starting from the coarsest.
+            starting from the coarsest. An encoder without classes is compared by its pooled features.
 
     Raises:
         UsageError: A path is not a layer with an output `[N, C, h, w]`, or there are no layers to compare.
     """
-    theirs, ours = _shapes(teacher)[1], _shapes(student)[1]
+    if teacher.is_headless and not given:
+        return ((POOLED, POOLED),)
+    theirs = _shapes(teacher, pooled=POOLED in given.values())[1]
+    ours = _shapes(student, pooled=POOLED in given)[1]
     for path, outputs, role in (
         *((p, ours, "student") for p in given),
         *((p, theirs, "teacher") for p in given.values()),
@@ -72,7 +76,7 @@ def stages(watched: InstrumentedModel) -> list[str]:
 
 def channels(watched: InstrumentedModel, layers: Sequence[str]) -> list[int]:
     """Return the number of output channels of each layer."""
-    _, outputs = _shapes(watched)
+    _, outputs = _shapes(watched, pooled=POOLED in layers)
     return [outputs[path][1] for path in layers]
 
 
@@ -81,8 +85,13 @@ def projections(hinted: Sequence[tuple[int, int]]) -> nn.ModuleList:
     return nn.ModuleList(nn.Conv2d(inputs, outputs, 1) for inputs, outputs in hinted)
 
 
-def _shapes(watched: InstrumentedModel) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int, int, int]]]:
-    """Return the input size and the output shape `[N, C, h, w]` of each layer, in execution order."""
+def _shapes(
+    watched: InstrumentedModel, *, pooled: bool = False
+) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int, int, int]]]:
+    """Return the input size and the output shape `[N, C, h, w]` of each layer, in execution order.
+
+    With `pooled`, the pooled features are among the outputs.
+    """
     inputs: dict[str, tuple[int, int]] = {}
     outputs: dict[str, tuple[int, int, int, int]] = {}
 
@@ -99,6 +108,8 @@ def _shapes(watched: InstrumentedModel) -> tuple[dict[str, tuple[int, int]], dic
         if path
     ]
     example = modality_of(watched.spec).example(watched.spec).to(next(watched.parameters()).device)
+    if pooled:
+        handles.append(watch_pooled(watched.model, example, lambda value: note(POOLED, (), value), watched.is_headless))
     try:
         with evaluating(watched), torch.no_grad():
             watched.model(example)

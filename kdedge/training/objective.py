@@ -10,7 +10,7 @@ from kdedge.losses import LOSS_TERMS, LossTerm
 from kdedge.losses.loss_inputs import LossInputs
 from kdedge.training.distributed import ProcessGroup
 
-__all__ = ["Objective", "make_objective"]
+__all__ = ["Objective", "make_objective", "uses_predictions"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Objective:
                 else:
                     values.append(term.compute(inputs, **settings))
         return torch.stack(values)
+
+
+def uses_predictions(terms: Iterable[str]) -> bool:
+    """Return True if any term compares predictions or maps, for which the teacher needs the classes of the data."""
+    return any(LOSS_TERMS[name].needs_teacher and not LOSS_TERMS[name].features for name in terms)
 
 
 def make_objective(terms: Iterable[str], settings: Mapping[str, Mapping[str, float | int]]) -> Objective:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from kdedge.config.resolved_config import ResolvedConfig
@@ -10,6 +9,7 @@ from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.models.init_from_teacher import InitSummary
 from kdedge.models.model_spec import ModelSpec
+from kdedge.models.network_weights import NetworkWeights
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.trained_model import TrainedModel
@@ -27,6 +27,7 @@ def summarize_plan(
     trainer: Trainer,
     teachers: Sequence[LoadedTeacher],
     spec: ModelSpec,
+    start: NetworkWeights | None,
     init_summary: InitSummary | None,
 ) -> list[tuple[str, str]]:
     """Return the resolved plan as (name, value with its reason), printed before training."""
@@ -43,40 +44,40 @@ def summarize_plan(
             f"{len(batches.images):,} for training, {len(val):,} for validation, {batches.classes} classes",
         ),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
+        *_weights(request, start, init_summary),
         *_teachers(teachers, parameters, evaluator),
     ]
     positions = train_step.student.map_size
-    why_size = "as the teacher's" if teachers else "from the image sizes and the device"
+    as_teacher = teachers and teachers[0].classes > 0
+    why_size = "from the image sizes and the device" if start is None else "as the weights expect"
+    why_size = "as the teacher's" if as_teacher else why_size
     lines.append(("input", f"{train_step.student.spec.summary} ({reason(request.size, why_size)})"))
-    assumed = _assumed_input(request, teachers, spec.name)
+    assumed = _assumed_input(teachers, start, spec.name)
     if assumed is not None:
         lines.append(("prepared", assumed))
     if positions is not None:
-        stem = (
-            f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
-        )
+        removed = "early strides removed" if spec.fresh_stem else "last strides removed and later kernels dilated"
+        stem = f"{removed}, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
         lines.append(("map", f"{positions[0]} × {positions[1]} ({reason(request.output_stride, stem)})"))
-    if init_summary is not None:
-        lines.append(
-            ("start", f"{init_summary.copied} of {init_summary.total} tensors from the teacher, others random")
-        )
     why_recipe = "from the number of images" if teachers else "without a teacher"
+    why_recipe = why_recipe if start is None else "from trained weights"
     lines += [
         ("recipe", f"{recipe_name} ({reason(request.recipe, why_recipe)})"),
         ("loss", _loss(config)),
         ("augment", _augmentation(config.augmentation)),
     ]
+    only_head = config.fit_head and config.epochs == 1
+    if config.fit_head:
+        lines.append(("head", f"fitted on frozen features in epoch 1{'; other layers stay' * only_head}"))
     if config.cached_views:
         lines.append(("cache", f"teacher outputs are cached for {config.cached_views} views of each image"))
     why_epochs = "as requested" if request.epochs is not None else "from recipe, data and device"
-    processes = train_step.group.size
+    processes, optimizer = train_step.group.size, {"sgd": "SGD", "adamw": "AdamW"}[config.optimizer]
+    steps = f"batch size {config.batch_size}, {optimizer} with learning rate {config.learning_rate:g}"
+    schedule = [] if only_head else [("schedule", f"{config.epochs} epochs ({why_epochs}), {steps}")]
     return [
         *lines,
-        (
-            "schedule",
-            f"{config.epochs} epochs ({why_epochs}), "
-            f"batch size {config.batch_size}, learning rate {config.learning_rate:g}",
-        ),
+        *schedule,
         (
             "device",
             f"{train_step.compute.name}, {'bfloat16' if train_step.compute.bf16 else 'float32'}"
@@ -88,7 +89,8 @@ def summarize_plan(
 def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Evaluator) -> list[tuple[str, str]]:
     if not teachers:
         return []
-    right = f"{TRAINING_TASKS[evaluator.task].summary(evaluator.teacher_metrics)} here"
+    metrics = evaluator.teacher_metrics
+    right = f"{TRAINING_TASKS[evaluator.task].summary(metrics)} here" if metrics else _features_only(teachers)
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers
@@ -96,24 +98,44 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Eva
         fed = teacher.model.fed
         return [("teacher", f"{teacher.name}, {right}"), *([] if fed is None else [("shown", fed)])]
     count = teacher.model.parameters
-    return [
+    lines = [
         (
             "teacher",
             f"{teacher.name}, {count / 1e6:.2f} M parameters ({_times(count / parameters)} the student's), {right}",
         )
     ]
+    if teacher.model.zero_shot is not None:
+        lines.append(("classes", teacher.model.zero_shot.summary))
+    weights = teacher.model.weights
+    return [*lines, ("weights", f"of the teacher: {weights.summary}")] if weights is not None else lines
+
+
+def _features_only(teachers: Sequence[LoadedTeacher]) -> str:
+    return f"only its features at {teachers[0].input.summary} are compared"
 
 
 def _times(ratio: float) -> str:
     return f"{ratio:.1f} times" if ratio >= 0.95 else f"{ratio:.2g} times"
 
 
-def _assumed_input(request: TrainConfig, teachers: Sequence[LoadedTeacher], name: str) -> str | None:
+def _weights(
+    request: TrainConfig, start: NetworkWeights | None, init_summary: InitSummary | None
+) -> list[tuple[str, str]]:
+    """Return the origin of the initial weights, which are random only with a reason."""
+    if start is not None:
+        return [("weights", start.summary)]
+    if init_summary is not None:
+        return [("weights", f"{init_summary.copied} of {init_summary.total} tensors from the teacher, others random")]
+    why = "as requested" if request.pretrained is False else "the network has no published weights"
+    return [("weights", f"random ({why})")]
+
+
+def _assumed_input(teachers: Sequence[LoadedTeacher], start: NetworkWeights | None, name: str) -> str | None:
     """Return the assumption about preprocessing, if the weights do not specify it; None otherwise."""
     if teachers:
         model = teachers[0].model
         return model.assumed_input if isinstance(model, TrainedModel) else None
-    return None if request.weights is None else assumed_input(published_name(name, Path(request.weights)))
+    return None if start is None else assumed_input(published_name(name, start.file))
 
 
 def _loss(config: ResolvedConfig) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from kdedge.config.defaults import (
     DEFAULT_STEPS,
     FEW_EPOCHS,
+    FEW_FINE_TUNING_EPOCHS,
     choose_epochs,
 )
 from kdedge.config.recipe_file import Recipe
@@ -42,8 +43,10 @@ def measure_config(
     epochs = recipe.epochs
     if epochs is None:
         (seconds,) = group.broadcast([seconds_per_epoch(train_step, batches) if on_cpu else 0.0])
-        epochs = choose_epochs(recipe.steps or DEFAULT_STEPS, batches.per_epoch, seconds, on_cpu=on_cpu)
-        if epochs < FEW_EPOCHS:
+        epochs = choose_epochs(
+            recipe.steps or DEFAULT_STEPS, batches.per_epoch, seconds, on_cpu=on_cpu, fine_tuning=recipe.fit_head
+        )
+        if epochs < (FEW_FINE_TUNING_EPOCHS if recipe.fit_head else FEW_EPOCHS):
             warn(
                 f"Only {epochs} epochs fit into the default limit of 15 minutes on this CPU, which is too few to train "
                 "well. Use a GPU, a smaller model such as small:resnet8, or "

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import SGD
 
+from kdedge.config.recipe_file import Recipe
 from kdedge.losses.loss_inputs import LossInputs, ModelOutput
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.cuda_graphs import CudaGraphRunner
@@ -13,6 +13,7 @@ from kdedge.training.distributed import ProcessGroup
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import projections
 from kdedge.training.objective import Objective
+from kdedge.training.optimizers import make_optimizer, set_learning_rate
 
 __all__ = ["TrainStep"]
 
@@ -27,8 +28,7 @@ class TrainStep:
         compute: ComputeDevice,
         group: ProcessGroup,
         *,
-        temperature: float,
-        weight_decay: float,
+        recipe: Recipe,
         hinted: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Build the optimizer.
@@ -38,23 +38,20 @@ class TrainStep:
             objective: loss terms.
             compute: device and precision.
             group: processes that share every batch.
-            temperature: softmax temperature of the distillation terms.
-            weight_decay: weight decay of SGD.
+            recipe: temperature of the distillation terms, optimizer, weight decay and layer decay.
             hinted: student and teacher channels of each projected layer.
         """
         self.student, self.objective, self.compute, self.group = student, objective, compute, group
         self.projections = projections(hinted).to(compute.device)
-        self.temperature = temperature
+        self.temperature = recipe.temperature
         self.parameters = [*student.model.parameters(), *self.projections.parameters()]
-        # Every step sets the learning rate. It is a tensor, so that the CUDA graph reads the current one.
-        self._rate = torch.zeros((), device=compute.device)
-        self.optimizer = SGD(
-            self.parameters,
-            lr=self._rate if compute.compiled else 0.0,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=weight_decay,
-            fused=compute.compiled,
+        self.optimizer = make_optimizer(
+            recipe.optimizer,
+            student.model,
+            self.projections,
+            compute,
+            weight_decay=recipe.weight_decay,
+            decay=recipe.layer_decay,
         )
         self._values: Callable[..., Tensor] = self.terms
         self._step: Callable[..., tuple[Tensor, ...]] = self._one_step
@@ -83,11 +80,7 @@ class TrainStep:
         self, images: Tensor, targets: Tensor, teacher_output: ModelOutput | None, weights: Tensor, rate: float
     ) -> Tensor:
         """Take one optimization step on the weighted sum of the terms, and return the detached terms."""
-        if self.compute.compiled:
-            self._rate.fill_(rate)
-        else:
-            for settings in self.optimizer.param_groups:
-                settings["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         prediction = (
             (None,)
             if teacher_output is None

@@ -16,7 +16,8 @@ from kdedge.training.batches import Batches
 from kdedge.training.checkpoint import restore, save_checkpoint, save_weights
 from kdedge.training.epoch import TrainState, train_epoch
 from kdedge.training.evaluator import Evaluator
-from kdedge.training.interruption import never_stop
+from kdedge.training.head_fit import LastLayer, fit_head
+from kdedge.training.interruption import StopRequested, never_stop
 from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
 from kdedge_runtime.errors import UsageError
@@ -38,8 +39,25 @@ class TrainerCallback(Protocol):
 class Trainer:
     """Training run: train step, batches, evaluator and settings."""
 
-    def __init__(self, train_step: TrainStep, batches: Batches, evaluator: Evaluator, config: ResolvedConfig) -> None:
+    def __init__(
+        self,
+        train_step: TrainStep,
+        batches: Batches,
+        evaluator: Evaluator,
+        config: ResolvedConfig,
+        last_layer: LastLayer | None = None,
+    ) -> None:
+        """Combine the parts of a run.
+
+        Args:
+            train_step: student, loss and optimizer.
+            batches: training batches.
+            evaluator: validation and test.
+            config: settings of the run.
+            last_layer: layer that the first epoch fits on frozen features; None to train all layers from the start.
+        """
         self.train_step, self.batches, self.evaluator, self.config = train_step, batches, evaluator, config
+        self._last_layer = last_layer
 
     def run(
         self, folder: Path, callback: TrainerCallback, *, resume: bool, must_stop: Callable[[], bool] = never_stop
@@ -68,7 +86,7 @@ class Trainer:
                 atomic_write(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
         while len(at.history) < self.config.epochs:
             started = time.monotonic()
-            losses = train_epoch(self.train_step, self.batches, self.config, at, callback.on_step, must_stop)
+            losses = self._train_epoch(at, callback, must_stop)
             if isinstance(losses, TrainState):
                 self._save(folder, losses)
                 return None
@@ -87,6 +105,20 @@ class Trainer:
                 return None
         seconds = round(sum(line["seconds"] for line in at.history), 1)
         return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
+
+    def _train_epoch(
+        self, at: TrainState, callback: TrainerCallback, must_stop: Callable[[], bool]
+    ) -> dict[str, Any] | TrainState:
+        """Train the next epoch, or fit the last layer; see `train_epoch` and `fit_head`."""
+        if at.history or self._last_layer is None:
+            return train_epoch(self.train_step, self.batches, self.config, at, callback.on_step, must_stop)
+        teacher, loss = self.evaluator.teacher, self.config.loss
+        try:
+            means = fit_head(self.train_step, self.batches, teacher, self._last_layer, loss, must_stop)
+        except StopRequested:
+            return at
+        total = sum(loss[name] * mean for name, mean in means.items())
+        return {"loss": total, **{f"loss_{name}": mean for name, mean in means.items()}, "lr": 0.0}
 
     def test(self, weights: Mapping[str, Path], images: SampleStore) -> dict[str, dict[str, float]]:
         """Evaluate saved weights on the test images; the teacher is evaluated once.

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+
+import torch
 
 from kdedge.config.defaults import check_map_size
 from kdedge.config.recipe_file import Recipe
@@ -34,6 +36,8 @@ from kdedge.training.builder import build_student, build_trainer_parts, open_tea
 from kdedge.training.compute_device import ComputeDevice, choose_device
 from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.evaluator import Evaluator
+from kdedge.training.head_fit import LastLayer, find_last_layer
+from kdedge.training.initial_weights import find_initial_weights, initial_request
 from kdedge.training.objective import make_objective
 from kdedge.training.plan_summary import summarize_plan
 from kdedge.training.resolution import measure_config
@@ -80,12 +84,15 @@ def start_run(
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
     collection = _collection(request.data, request.images_per_class, request.leave_out)
-    teachers = load_teachers(request, collection)
-    on_cpu = compute.device.type == "cpu"
     modality = TRAINING_MODALITIES[collection.modality]
-    spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
+    start = group.main_first(lambda: find_initial_weights(request, modality))
+    options = request.given
+    request = request if start is None else request.with_file(start.file)
     recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
-    train_step, batches, evaluator, init_summary = _build_parts(
+    teachers = group.main_first(lambda: load_teachers(request, collection, recipe.loss.weights))
+    on_cpu = compute.device.type == "cpu"
+    spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
+    train_step, batches, evaluator, init_summary, last_layer = _build_parts(
         collection,
         spec,
         spec_input,
@@ -102,9 +109,11 @@ def start_run(
     images, val, labels = batches.images, evaluator.val, collection.labels
     check_map_size(train_step.student.map_size, spec_input)
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
+    if recipe.fit_head and last_layer is None:
+        recipe = replace(recipe, fit_head=False)
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
-    trainer = Trainer(train_step, batches, evaluator, config)
-    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, init_summary)
+    trainer = Trainer(train_step, batches, evaluator, config, last_layer)
+    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, start, init_summary)
     callback.on_plan(lines, list(config.loss), config.epochs)
     record = RunRecord(
         kind=request.kind,
@@ -121,10 +130,11 @@ def start_run(
             "leave_out": list(request.leave_out),
         },
         recipe=asdict(config),
-        request=request.given,
+        request=options,
         device=compute.name,
         task=collection.task,
         teacher=teacher_record(teachers),
+        start=None if start is None else start.record,
     )
     with lock_run(out) if group.is_main else nullcontext():
         if group.is_main:
@@ -165,9 +175,12 @@ def continue_run(
             "Start a new run with another --out."
         )
     compute = choose_device(device, compiled=compiled)
-    teachers = reload_teachers(record.teacher, out)
     group = join_process_group(compute.device)
-    train_step, batches, evaluator, _ = _build_parts(
+    modality = TRAINING_MODALITIES[collection.modality]
+    has_checkpoint = (out / LAST).is_file()
+    initial = None if has_checkpoint else group.main_first(lambda: initial_request(record, out, modality))
+    teachers = group.main_first(lambda: reload_teachers(record.teacher, out))
+    train_step, batches, evaluator, _, last_layer = _build_parts(
         collection,
         record.model,
         record.input,
@@ -179,7 +192,7 @@ def continue_run(
         callback,
         seed=config.seed,
         cached_views=config.cached_views,
-        initial=None if (out / LAST).is_file() else TrainConfig.from_record(record.request),
+        initial=initial,
     )
     images, val = batches.images, evaluator.val
     counts = {"train": len(images), "val": len(val)}
@@ -191,7 +204,7 @@ def continue_run(
         )
     plan = [("resume", f"{out}, {config.epochs} epochs in total"), ("device", compute.name)]
     callback.on_plan(plan, list(config.loss), config.epochs)
-    trainer = Trainer(train_step, batches, evaluator, config)
+    trainer = Trainer(train_step, batches, evaluator, config, last_layer)
     with lock_run(out) if group.is_main else nullcontext():
         return complete_run(trainer, record, collection.test, out, callback, resume=True)
 
@@ -210,14 +223,18 @@ def _build_parts(
     seed: int,
     cached_views: int,
     initial: TrainConfig | None,
-) -> tuple[TrainStep, Batches, Evaluator, InitSummary | None]:
+) -> tuple[TrainStep, Batches, Evaluator, InitSummary | None, LastLayer | None]:
     """Load the images and build the parts of a trainer, and warn about unreadable files.
 
     `caches` is the folder with the teacher caches of all runs. `initial` is the request for the initial weights; None
-    for random ones, which a checkpoint will replace.
+    for random ones, which a checkpoint will replace. The last layer is found if the recipe fits it.
+
+    Raises:
+        UsageError: only the last layer is requested, and the network has no dense last layer.
     """
     # The augmenter is created before images are read, since it may be an error.
-    augmenter = TRAINING_MODALITIES[spec_input.kind].augmenter(recipe.augmentation, spec_input)
+    modality = TRAINING_MODALITIES[spec_input.kind]
+    augmenter = modality.augmenter(recipe.augmentation, spec_input)
     images, val, problems = load_training_samples(collection, spec_input, compute, group, callback.on_progress)
     if problems:
         callback.on_warning(str(problems))
@@ -226,6 +243,15 @@ def _build_parts(
     student, init_summary = build_student(
         spec, spec_input, compute, group, seed=seed, weights=weights, init_from=init_from
     )
+    last_layer = None
+    if recipe.fit_head:
+        ((_, few),) = val.batches([torch.arange(min(2, len(val)), device=compute.device)])
+        last_layer = find_last_layer(student, modality.head_tensors(spec, spec_input), few)
+        if last_layer is None and recipe.epochs == 1:
+            raise UsageError(
+                f"The logits of {spec.name} are not the output of a dense layer, so it cannot be fitted alone. Train "
+                "all layers: remove --freeze."
+            )
     teacher, classes = as_teacher(teachers, compute), len(collection.labels)
     objective = make_objective(recipe.loss.weights, recipe.loss.settings)
     views = AugmentationPlan(augmenter, len(images), compute.device, seed=seed, kept=cached_views)
@@ -239,15 +265,14 @@ def _build_parts(
         group,
         compute,
         classes=classes,
+        same_classes=all(teacher.classes == classes for teacher in teachers),
         task=collection.task,
         batch_size=resolve_batch_size(recipe, len(collection.train)),
-        temperature=recipe.temperature,
-        weight_decay=recipe.weight_decay,
-        layers=recipe.layers,
+        recipe=recipe,
         cache=open_teacher_cache(caches, teachers, teacher, images, val, objective, views, compute, classes),
         progress=callback.on_progress,
     )
-    return train_step, batches, evaluator, init_summary
+    return train_step, batches, evaluator, init_summary, last_layer
 
 
 def _warn_about_teachers(
@@ -262,7 +287,7 @@ def _warn_about_teachers(
         mismatch = TRAINING_MODALITIES[spec_input.kind].mismatch(teacher.input, spec_input)
         if mismatch is not None:
             callback.on_warning(f"The teacher {teacher.name} {mismatch}")
-    if teachers:
+    if evaluator.teacher_metrics:
         warning = TRAINING_TASKS[evaluator.task].teacher_warning(evaluator.teacher_metrics, labels)
         if warning is not None:
             callback.on_warning(warning)

@@ -184,8 +184,11 @@ def kdedge_trainer(
         measured=(),
         layers={},
         temperature=4.0,
+        optimizer="sgd",
         weight_decay=5e-4,
         warmup_fraction=0.1,
+        layer_decay=1.0,
+        fit_head=False,
         augmentation=Augmentation(),
         cached_views=1 if case.cached else 0,
         seed=0,
@@ -206,9 +209,7 @@ def kdedge_trainer(
         classes=case.classes,
         task="classify",
         batch_size=config.batch_size,
-        temperature=config.temperature,
-        weight_decay=config.weight_decay,
-        layers=config.layers,
+        recipe=config.recipe,
         cache=TeacherCache(folder / "answers", {"case": repr(case)}) if case.cached else None,
     )
     return Trainer(*parts, config)

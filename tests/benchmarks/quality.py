@@ -97,6 +97,7 @@ def main() -> None:
             *common,
             "--model",
             options.teacher,
+            "--no-pretrained",
             "--out",
             teacher,
             *size,
@@ -110,7 +111,12 @@ def main() -> None:
         images = f"{options.images_per_class} per class" if few else "all images"
         name = f"{options.images_per_class if few else 'all'}-{student}-{method.replace(' ', '')}-{seed}"
         arguments = ["distill", *common, "--teacher", teacher, "--student", student, "--out", str(options.out / name)]
-        arguments += ["--seed", str(seed), *given("--epochs", options.few_epochs if few else options.epochs)]
+        arguments += [
+            "--no-pretrained",
+            "--seed",
+            str(seed),
+            *given("--epochs", options.few_epochs if few else options.epochs),
+        ]
         arguments += given("--loss", METHODS[method]) + given("--teacher-weights", weights)
         arguments += given("--recipe", options.recipe) + given("--cache-teacher", options.cache_teacher)
         arguments += given("--images-per-class", options.images_per_class if few else None)

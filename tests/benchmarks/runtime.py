@@ -2,7 +2,7 @@
 
 ```
 kdedge export timm:tf_efficientnet_lite0 --weights W.safetensors -o lite0.onnx
-kdedge export torchvision:mobilenet_v3_small -o small.onnx
+kdedge export torchvision:mobilenet_v3_small --no-pretrained -o small.onnx
 python tests/benchmarks/runtime.py lite0.onnx --video FILM.mp4 --only realtime throughput cost
 python tests/benchmarks/runtime.py small.onnx --only start memory size
 ```

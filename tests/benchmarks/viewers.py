@@ -1,7 +1,7 @@
 """Measure the cost of viewers: frame rate and CPU time per frame, with and without MJPEG clients.
 
 ```
-kdedge export torchvision:mobilenet_v3_small -o small.onnx
+kdedge export torchvision:mobilenet_v3_small --no-pretrained -o small.onnx
 python tests/benchmarks/viewers.py small.onnx FILM.mp4 --viewers 50 --rounds 6
 ```
 

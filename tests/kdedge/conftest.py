@@ -1,18 +1,25 @@
 """Fixtures: a folder of tiny images and a teacher trained on it, shared by all tests of kdedge."""
 
+import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from training_toys import Listener, Outcome, write_scenes
+from weight_server import WeightServer, serving
 
 from kdedge.cli import main
 from kdedge.config.train_config import TrainConfig
 from kdedge.pipelines.model_export import export_model
 from kdedge.training.training_run import start_run
 from kdedge_runtime.devices import load_profile
+
+# No test may use the network, or the weights that a user has downloaded. Subprocesses inherit these.
+os.environ["HTTPS_PROXY"] = "http://127.0.0.1:9"
+os.environ["TORCH_HOME"] = os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="pytest-weights-")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,6 +55,20 @@ def exported_run(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempP
     start_run(request, out, Listener(), "cpu")
     export_model(str(out), precisions=["int8"], profile=load_profile("generic"))
     return out
+
+
+@pytest.fixture
+def weight_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WeightServer]:
+    """Server of published weights on the loopback interface, with empty caches of both libraries."""
+    from huggingface_hub import constants
+
+    with serving() as server:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + template)
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+        yield server
 
 
 @pytest.fixture

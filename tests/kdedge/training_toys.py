@@ -189,9 +189,7 @@ def tiny_trainer(
         classes=len(CLASSES),
         task="classify",
         batch_size=config.batch_size,
-        temperature=config.temperature,
-        weight_decay=config.weight_decay,
-        layers=config.layers,
+        recipe=config.recipe,
     )
     return Trainer(*parts, config)
 

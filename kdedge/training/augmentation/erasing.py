@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdedge.training.augmentation.box_bounds import inside
+from kdedge.training.augmentation.pixel_noise import noise_bytes
 
 __all__ = ["draw_erasures", "erase"]
 
@@ -63,21 +64,4 @@ def erase(images: Tensor, boxes: Tensor, keys: Tensor) -> Tensor:
         keys: int16 `[n]`; equal keys give equal noise.
     """
     height, width = images.shape[1:3]
-    return torch.where(inside(boxes, height, width), _noise(keys, height, width), images)
-
-
-def _noise(keys: Tensor, height: int, width: int) -> Tensor:
-    """Hash keys and pixel positions to noise, uint8 `[n, H, W, 3]`, so that views need not store it."""
-    rows = _scrambled((keys.long()[:, None] << 16) + torch.arange(height, device=keys.device))
-    columns = _scrambled(torch.arange(3 * width, device=keys.device))
-    noise = rows[:, :, None] ^ columns
-    noise *= 0x6255  # wraps at 16 bits, whose high bits depend on all inputs; in place, five times faster on a CPU
-    noise >>= 8
-    return noise.to(torch.uint8).view(-1, height, width, 3)
-
-
-def _scrambled(numbers: Tensor) -> Tensor:
-    """Hash int64 to int16 by multiply and xor-shift, like the finalizer of MurmurHash3."""
-    numbers = numbers * 0x9E3779B1 & 0xFFFFFFFF
-    numbers = (numbers ^ numbers >> 15) * 0x45D9F3B & 0xFFFFFFFF
-    return (numbers ^ numbers >> 16).to(torch.int16)
+    return torch.where(inside(boxes, height, width), noise_bytes(keys, height, width), images)

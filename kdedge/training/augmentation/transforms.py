@@ -1,6 +1,6 @@
 """Augmentation parameters for all images of an epoch, drawn from a seed, and their application to a batch."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.training.augmentation.erasing import draw_erasures, erase
 from kdedge.training.augmentation.geometry import draw_warps, move, move_and_warp
+from kdedge.training.augmentation.photometric import PhotometricParams, draw_photometric, photometric
 
 __all__ = ["AugmentationParams", "draw_augmentation", "augment"]
 
@@ -25,6 +26,7 @@ class AugmentationParams(NamedTuple):
     """Erased boxes, int64 `[n, 4]`: top, left, bottom, right in px, bottom and right exclusive; empty for none."""
     noise_keys: Tensor | None
     """Hash keys of the noise in erased boxes, int16 `[n]`."""
+    photometric: PhotometricParams | None
 
     def to(self, device: torch.device) -> "AugmentationParams":
         """Copy the parameters to a device."""
@@ -35,7 +37,9 @@ class AugmentationParams(NamedTuple):
         return AugmentationParams(self.shift[index], self.mirrored[index], *(_rows(part, index) for part in self[2:]))
 
 
-def _rows(part: Tensor | None, index: Tensor) -> Tensor | None:
+def _rows(part: Any, index: Tensor) -> Any:
+    if isinstance(part, PhotometricParams):
+        return part.take(index)
     return None if part is None else part[index]
 
 
@@ -66,13 +70,16 @@ def draw_augmentation(
         warps = draw_warps(augmentation.geometry, count, generator)
     if augmentation.erase:
         boxes, keys = draw_erasures(augmentation.erase, count, height, width, generator)
-    return AugmentationParams(shift, mirrored & augmentation.flip, warps, boxes, keys)
+    tones = None
+    if augmentation.photometric:
+        tones = draw_photometric(augmentation.photometric, count, height, width, generator)
+    return AugmentationParams(shift, mirrored & augmentation.flip, warps, boxes, keys, tones)
 
 
 def augment(images: Tensor, view: AugmentationParams) -> Tensor:
-    """Augment each image with its row of parameters: geometry, flip and shift, then erasing.
+    """Augment each image with its row of parameters: geometry, flip and shift, then photometric changes, then erasing.
 
-    Without geometry pixels are copied, never interpolated.
+    Without geometry and photometric changes pixels are copied, never interpolated.
 
     Args:
         images: uint8 RGB `[n, H, W, 3]`, not modified.
@@ -85,6 +92,8 @@ def augment(images: Tensor, view: AugmentationParams) -> Tensor:
         images = move(images, view.shift, view.mirrored)
     else:
         images = move_and_warp(images, view.shift, view.mirrored, view.warps)
+    if view.photometric is not None:
+        images = photometric(images, view.photometric)
     if view.boxes is None or view.noise_keys is None:
         return images
     return erase(images, view.boxes, view.noise_keys)

@@ -1,26 +1,32 @@
 """Teachers named by the user: loaded, checked against the data, and reloaded on resume."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex
-from kdedge.models.model_source import network_name
 from kdedge.models.run_folder import is_run
-from kdedge.models.teacher_source import LoadedTeacher, load_teacher
+from kdedge.models.teacher_source import LoadedTeacher, load_teacher, reload_teacher
 from kdedge.models.trained_model import TrainedModel
+from kdedge.models.zero_shot import ZeroShot, is_clip
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.instrumented_model import InstrumentedModel
+from kdedge.training.objective import uses_predictions
 from kdedge.training.teachers.teacher import NetworkTeacher, OnnxTeacher, Teacher, TeacherEnsemble
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["as_teacher", "init_source", "load_teachers", "reload_teachers", "teacher_record"]
 
 
-def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeacher]:
+def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[str]) -> list[LoadedTeacher]:
     """Load the teachers of a request.
+
+    Args:
+        request: training options.
+        data: dataset index.
+        terms: names of the loss terms. Teachers may have other classes than the data if only features are compared.
 
     Raises:
         UsageError: A teacher does not exist, is untrained, or has other classes than the data.
@@ -29,13 +35,16 @@ def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeache
     teachers = []
     for source in request.teacher:
         path = Path(source)
+        zero_shot = _zero_shot(request, data) if is_clip(source) else None
         if is_run(path) or path.suffix == ".onnx":
             teachers.append(load_teacher(source, None))
-        elif weights:
-            teachers.append(load_teacher(source, weights.pop(0)))
         else:
-            name = network_name(source)
-            raise UsageError(f"The teacher {name} has random weights. Give trained ones: --teacher-weights FILE.")
+            teachers.append(load_teacher(source, weights.pop(0) if weights else None, zero_shot))
+    if (request.classes or request.prompts) and not any(map(is_clip, request.teacher)):
+        raise UsageError(
+            "--classes and --prompt name the classes of a zero-shot teacher, but no teacher is one. Remove them, or "
+            "use --teacher clip:MODEL/TAG."
+        )
     if weights:
         raise UsageError(
             f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
@@ -43,7 +52,8 @@ def load_teachers(request: TrainConfig, data: DatasetIndex) -> list[LoadedTeache
         )
     for teacher in teachers:
         data.require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
-        _require_same_classes(teacher, data)
+        if uses_predictions(terms):
+            _require_same_classes(teacher, data)
     return teachers
 
 
@@ -55,7 +65,7 @@ def reload_teachers(record: dict[str, Any] | None, run: Path) -> list[LoadedTeac
     """
     teachers = []
     for member in () if record is None else record.get("members", [record]):
-        teacher = load_teacher(member["source"], member["weights"])
+        teacher = reload_teacher(member)
         # Names are not compared: weights unknown by hash when recorded may have a more specific name now.
         if any(teacher.record.get(what) != member.get(what) for what in ("weights_sha256", "code_sha256")):
             raise UsageError(
@@ -82,7 +92,9 @@ def as_teacher(teachers: Sequence[LoadedTeacher], compute: ComputeDevice) -> Tea
     ready: list[Teacher] = []
     for teacher in teachers:
         if isinstance(teacher.model, TrainedModel):
-            ready.append(NetworkTeacher(InstrumentedModel(teacher.model.model, teacher.model.input, compute), compute))
+            model, is_headless = teacher.model, teacher.classes == 0
+            watched = InstrumentedModel(model.model, model.input, compute, is_headless=is_headless)
+            ready.append(NetworkTeacher(watched, compute))
         else:
             ready.append(OnnxTeacher(teacher.model, teacher.name))
     if not ready:
@@ -101,18 +113,42 @@ def init_source(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
     return teachers[0].model
 
 
+def _zero_shot(request: TrainConfig, data: DatasetIndex) -> ZeroShot:
+    """Return the classes of a zero-shot teacher: those of the request, or the names of the data's classes.
+
+    Raises:
+        UsageError: their number differs from the data's.
+    """
+    classes = request.classes or tuple(label.replace("_", " ") for label in data.labels)
+    if len(classes) != len(data.labels):
+        raise UsageError(
+            f"--classes names {len(classes)} classes, but {data.source} has {len(data.labels)}. Expected one name for "
+            f"each, in this order: {','.join(data.labels)}."
+        )
+    return ZeroShot.of(classes, request.prompts)
+
+
 def _trained_on(teacher: LoadedTeacher, data: DatasetIndex) -> str:
     """Return the command that trains such a teacher, from the given weights if possible."""
     name, weights = teacher.record["source"], teacher.record["weights"]
     command = shlex.join(["kdedge", "train", data.source, "--model"])
+    if "url" in teacher.record:
+        return f": {command} {name}"
     return f": {command} " + ("MODEL" if weights is None else shlex.join([str(name), "--weights", weights]))
 
 
 def _require_same_classes(teacher: LoadedTeacher, data: DatasetIndex) -> None:
+    if teacher.classes == 0:
+        raise UsageError(
+            f"The teacher {teacher.record['source']} is an encoder without classes, so it has neither predictions nor "
+            f"maps. Compare its pooled features with --loss ce,hint, or train a teacher from it"
+            f"{_trained_on(teacher, data)}."
+        )
     if teacher.classes != len(data.labels):
         raise UsageError(
             f"The teacher {teacher.record['source']} has {teacher.classes} classes, but {data.source} has "
-            f"{len(data.labels)}. Expected a teacher trained on these classes{_trained_on(teacher, data)}."
+            f"{len(data.labels)}. Expected a teacher trained on these classes{_trained_on(teacher, data)}. "
+            "A loss of features only accepts any classes: --loss ce,hint."
         )
     if teacher.labels is not None and teacher.labels != data.labels:
         odd = sorted(set(teacher.labels) ^ set(data.labels))

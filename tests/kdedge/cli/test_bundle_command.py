@@ -23,7 +23,7 @@ from kdedge_runtime.diagnostics import benchmark
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "model.onnx"
-    app(["export", "small:resnet8", "-o", str(path)], standalone_mode=False)
+    app(["export", "small:resnet8", "--no-pretrained", "-o", str(path)], standalone_mode=False)
     return path
 
 

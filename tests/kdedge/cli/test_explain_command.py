@@ -14,7 +14,7 @@ from training_toys import Outcome
 @pytest.fixture
 def files(command: Callable[..., Outcome], tmp_path: Path) -> tuple[str, str]:
     """Model file with a map, and an image file."""
-    exported = command("export", "small:resnet8", "-o", str(tmp_path / "model.onnx"))
+    exported = command("export", "small:resnet8", "--no-pretrained", "-o", str(tmp_path / "model.onnx"))
     assert exported.code == 0, exported.err
     Image.new("RGB", (60, 40), "orange").save(tmp_path / "picture.png")
     return str(tmp_path / "model.onnx"), str(tmp_path / "picture.png")
@@ -66,7 +66,7 @@ def test_score_cam_rejects_a_layer_other_than_the_target(
     command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
 ) -> None:
     earlier = str(tmp_path / "earlier.onnx")
-    exported = command("export", "small:resnet8", "--target-layer", "layer2", "-o", earlier)
+    exported = command("export", "small:resnet8", "--no-pretrained", "--target-layer", "layer2", "-o", earlier)
     assert exported.code == 0, exported.err
     refused = command("explain", earlier, files[1], "--method", "scorecam")
     assert refused.code == 2

@@ -136,7 +136,7 @@ def test_unexportable_network_is_a_single_sentence_error(
     )
     network = _NETWORK.replace("return self.last(self.body(x).amax((2, 3)))", body)
     (tmp_path / "nets.py").write_text(f"import torch{network}")
-    done = command("export", f"{tmp_path / 'nets.py'}:make_model", "-o", tmp_path / "net.onnx")
+    done = command("export", f"{tmp_path / 'nets.py'}:make_model", "--no-pretrained", "-o", tmp_path / "net.onnx")
     assert done.code == 2 and not (tmp_path / "net.onnx").exists(), done.err
     step, error = done.err.splitlines()  # no traceback and no partially traced graph
     assert step == "exporting …" and error.startswith("error: ")
@@ -168,7 +168,7 @@ def make_model():
 
 def test_fixed_batch_size_is_rejected(command: Command, tmp_path: Path) -> None:
     (tmp_path / "tokens.py").write_text(_TRANSFORMER.replace("x.shape[0]", "len(x)"))
-    done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", tmp_path / "tokens.onnx")
+    done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "--no-pretrained", "-o", tmp_path / "tokens.onnx")
     assert done.code == 2 and not (tmp_path / "tokens.onnx").exists()
     error = done.err.splitlines()[-1]
     assert error.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 instead of len(x)" in error
@@ -177,7 +177,7 @@ def test_fixed_batch_size_is_rejected(command: Command, tmp_path: Path) -> None:
 def test_attribution_of_a_transformer(command: Command, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "tokens.py").write_text(_TRANSFORMER)
     model = tmp_path / "tokens.onnx"
-    done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", model)
+    done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "--no-pretrained", "-o", model)
     assert done.code == 0, done.err
     inspected = command("inspect", model, photo, "-o", tmp_path / "page.html")
     assert inspected.code == 0, inspected.err
@@ -201,7 +201,7 @@ def make_model():
 def test_layers_are_shown_without_attribution(command: Command, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "dense.py").write_text(_DENSE)
     model = tmp_path / "dense.onnx"
-    done = command("export", f"{tmp_path / 'dense.py'}:make_model", "--method", "none", "-o", model)
+    done = command("export", f"{tmp_path / 'dense.py'}:make_model", "--no-pretrained", "--method", "none", "-o", model)
     assert done.code == 0, done.err
     inspected = command("inspect", model, photo, "-o", tmp_path / "page.html")
     assert inspected.code == 0, inspected.err

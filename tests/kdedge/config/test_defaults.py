@@ -51,9 +51,9 @@ class TestStride:
     @pytest.mark.parametrize("name", ["small:resnet8x4", "small:resnet10w16", "torchvision:convnext_tiny"])
     def test_real_networks_reach_the_stride(self, name: str, size: int) -> None:
         with torch.device("meta"):  # shapes without data
-            strides = output_strides(build_model(ModelSpec(name, 5), size), size)
+            strides = output_strides(build_model(ModelSpec(name, 5), size), size, fresh=True)
             factor = stride_factor(size, strides)
-            (reached, *_) = output_strides(build_model(ModelSpec(name, 5, factor), size), size)
+            (reached, *_) = output_strides(build_model(ModelSpec(name, 5, factor), size), size, fresh=True)
         assert size // reached >= 7
         assert reached == strides[0] // factor
 
@@ -71,7 +71,7 @@ class TestStride:
 
     def test_unsupported_stride_of_a_patch_network_is_rejected(self) -> None:
         with torch.device("meta"):
-            strides = output_strides(build_model(ModelSpec("torchvision:convnext_tiny", 5), 224), 224)
+            strides = output_strides(build_model(ModelSpec("torchvision:convnext_tiny", 5), 224), 224, fresh=True)
         with pytest.raises(
             UsageError, match=r"cannot be changed to 16\. Expected an --output-stride of 32, 8, 4, 2, 1\."
         ):
@@ -87,28 +87,38 @@ class TestStride:
 class TestEpochs:
     @pytest.mark.parametrize("steps", [1, 7, 30, 100, 1000, 10_000])
     def test_gpu_trains_about_4000_steps(self, steps: int) -> None:
-        epochs = choose_epochs(4000, steps, 0.0, on_cpu=False)
+        epochs = choose_epochs(4000, steps, 0.0, on_cpu=False, fine_tuning=False)
         assert 30 <= epochs <= 300
         if 30 < epochs < 300:
             assert 0.8 * 4000 <= epochs * steps <= 4000
 
     @pytest.mark.parametrize("seconds", [0.01, 0.5, 3, 17, 60, 200, 449])
     def test_cpu_trains_at_most_15_minutes(self, seconds: float) -> None:
-        epochs = choose_epochs(4000, 10, seconds, on_cpu=True)
+        epochs = choose_epochs(4000, 10, seconds, on_cpu=True, fine_tuning=False)
         assert 2 <= epochs <= 300
         assert epochs * seconds <= 15 * 60
         if epochs < 300:
             assert (epochs + 1) * 1.25 * seconds > 15 * 60, "uses most of the limit"
 
     def test_slowest_machine_trains_two_epochs(self) -> None:
-        assert choose_epochs(4000, 10, 3600, on_cpu=True) == 2
+        assert choose_epochs(4000, 10, 3600, on_cpu=True, fine_tuning=False) == 2
 
     def test_epochs_decrease_with_epoch_time(self) -> None:
-        chosen = [choose_epochs(4000, 10, seconds / 10, on_cpu=True) for seconds in range(1, 5000, 7)]
+        chosen = [
+            choose_epochs(4000, 10, seconds / 10, on_cpu=True, fine_tuning=False) for seconds in range(1, 5000, 7)
+        ]
         assert chosen == sorted(chosen, reverse=True)
 
     def test_epochs_are_robust_to_measurement_noise(self) -> None:
-        assert len({choose_epochs(4000, 10, 10 * (1 + noise / 100), on_cpu=True) for noise in range(-5, 6)}) <= 2
+        assert (
+            len(
+                {
+                    choose_epochs(4000, 10, 10 * (1 + noise / 100), on_cpu=True, fine_tuning=False)
+                    for noise in range(-5, 6)
+                }
+            )
+            <= 2
+        )
 
 
 def test_batch_size_grows_with_the_dataset() -> None:

@@ -14,7 +14,13 @@ from kdedge.cli import options
 from kdedge.config.defaults import FEW_IMAGES
 from kdedge.config.loss_spec import LossSpec, parse_loss
 from kdedge.config.recipe_file import Recipe, load_recipe, recipe_text, shipped_recipes
-from kdedge.config.resolved_config import ResolvedConfig, requested_recipe, resolve_batch_size, resolve_config
+from kdedge.config.resolved_config import (
+    FINE_TUNE,
+    ResolvedConfig,
+    requested_recipe,
+    resolve_batch_size,
+    resolve_config,
+)
 from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.training.augmentation import Augmentation
@@ -80,6 +86,9 @@ class TestRecipeFile:
             temperature = 2
             weight_decay = 0
             warmup_fraction = 0.05
+            optimizer = "adamw"
+            layer_decay = 0.5
+            fit_head = true
             [loss]
             ce = 0.1
             dkd = { weight = 2, others = 2 }
@@ -101,12 +110,16 @@ class TestRecipeFile:
         assert settings.augmentation == Augmentation(shift=0.25, flip=False, mixup=0.2)
         assert (settings.epochs, settings.batch_size, settings.learning_rate) == (240, 64, 0.05)
         assert (settings.temperature, settings.weight_decay, settings.warmup_fraction) == (2.0, 0.0, 0.05)
+        assert (settings.optimizer, settings.layer_decay, settings.fit_head) == ("adamw", 0.5, True)
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
             ("[los]\nce = 1", r"unknown key 'los'. Did you mean loss\?"),
-            ("steps = 5", r"no table \[loss\]"),
+            ("optimizer = 'adam'", "optimizer = 'adam'. Expected sgd or adamw"),
+            ("fit_head = 1", "fit_head = 1. Expected true or false"),
+            ("layer_decay = 0", "layer_decay = 0. Expected a number above zero and at most 1"),
+            ("layer_decay = 1.5", "layer_decay = 1.5. Expected a number above zero and at most 1"),
             ("loss = 'ce'", "must be a table of terms"),
             ("[loss]\nkdd = 1", r"Unknown loss term 'kdd' in .*Did you mean"),
             ("[loss]\nkd = -1", "weight of loss term 'kd'"),
@@ -122,8 +135,8 @@ class TestRecipeFile:
             ("[loss]\nce = 1e308", "weight of loss term 'ce'"),
             ("learning_rate = nan\n[loss]\nce = 1", r"learning_rate = nan. Expected a number above zero"),
             (
-                "warmup_fraction = 1\n[loss]\nce = 1",
-                r"warmup_fraction = 1. Expected a number of zero or more and below 1",
+                "warmup_fraction = 2\n[loss]\nce = 1",
+                r"warmup_fraction = 2. Expected a number of zero or more and at most 1",
             ),
             ("steps = 0\n[loss]\nce = 1", r"steps = 0. Expected a whole"),
             ("steps = 9\nepochs = 3\n[loss]\nce = 1", "both steps and epochs"),
@@ -141,14 +154,16 @@ class TestRecipeFile:
         assert "\n" not in str(caught.value)
 
     def test_unknown_recipe_is_rejected(self) -> None:
-        with pytest.raises(UsageError, match=r"no recipe 'imagenet'. Expected default, few-images, labels, .*\.toml"):
+        with pytest.raises(
+            UsageError, match=r"no recipe 'imagenet'. Expected default, few-images, fine-tune, labels, .*\.toml"
+        ):
             load_recipe("imagenet")
         with pytest.raises(UsageError, match=r"Cannot read the recipe none\.toml"):
             load_recipe("none.toml")
 
     @pytest.mark.parametrize("name", [*shipped_recipes(), *BENCHMARK_RECIPES])
     def test_recipes_of_the_repository_are_readable(self, name: str) -> None:
-        assert load_recipe(name).loss.weights
+        assert bool(load_recipe(name).loss.weights) == (name != FINE_TUNE), "fine-tuning takes the loss of the others"
 
     def test_bundled_recipes_are_in_the_help(self) -> None:
         (option,) = options.RecipeOption.__metadata__
@@ -214,8 +229,36 @@ class TestResolution:
         assert not given.augmentation.flip
         assert resolved(request, given).learning_rate == 0.5
 
-    def test_pretrained_weights_use_a_tenth_of_the_rate(self) -> None:
-        random, trained = TrainConfig("photos", "resnet18"), TrainConfig("photos", "resnet18", weights="w.pth")
+    @pytest.mark.parametrize(
+        ("teacher", "images", "loss"), [((), 30, "labels"), (("t",), 30, "few-images"), (("t",), 3000, "default")]
+    )
+    def test_trained_weights_are_fine_tuned_with_the_usual_loss(
+        self, teacher: tuple[str, ...], images: int, loss: str
+    ) -> None:
+        request = TrainConfig("photos", "resnet18", teacher=teacher, weights="w.pth")
+        recipe = requested_recipe(request, images, 3, "classify")
+        assert (recipe.name, recipe.optimizer, recipe.fit_head) == ("fine-tune", "adamw", True)
+        assert recipe.loss == load_recipe(loss).loss
+        assert resolved(request, recipe).learning_rate == load_recipe("fine-tune").learning_rate
+
+    def test_freezing_fits_the_head_in_one_epoch(self) -> None:
+        frozen = TrainConfig("photos", "resnet18", weights="w.pth", freeze=True)
+        recipe = requested_recipe(frozen, 500, 3, "classify")
+        assert (recipe.fit_head, recipe.epochs, recipe.steps) == (True, 1, None)
+
+    @pytest.mark.parametrize(("weights", "epochs", "advice"), [(None, None, "--weights"), ("w.pth", 5, "--epochs")])
+    def test_freezing_needs_trained_weights_and_no_epochs(
+        self, weights: str | None, epochs: int | None, advice: str
+    ) -> None:
+        with pytest.raises(UsageError, match=f"--freeze .*{advice}"):
+            requested_recipe(
+                TrainConfig("photos", "resnet18", weights=weights, epochs=epochs, freeze=True), 500, 10, "classify"
+            )
+
+    def test_trained_weights_use_a_tenth_of_the_rate_of_sgd(self) -> None:
+        random, trained = (
+            TrainConfig("photos", "resnet18", weights=weights, recipe="labels") for weights in (None, "w.pth")
+        )
         rates = [
             resolved(request, requested_recipe(request, 500, 3, "classify")).learning_rate
             for request in (random, trained)
@@ -247,8 +290,11 @@ class TestResolution:
             measured=("at",),
             layers={"a": "b"},
             temperature=4.0,
+            optimizer="sgd",
             weight_decay=0.0,
             warmup_fraction=0.2,
+            layer_decay=1.0,
+            fit_head=False,
             augmentation=Augmentation(mixup=0.2),
             cached_views=2,
             seed=7,

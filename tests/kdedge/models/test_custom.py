@@ -233,9 +233,9 @@ class TestTrained:
         }
 
     def test_factory_without_weights_needs_a_default(self, nets: Path) -> None:
-        assert len(load_trained(f"{nets}:make_model").labels) == 4
+        assert len(load_trained(f"{nets}:make_model", pretrained=False).labels) == 4
         with pytest.raises(UsageError, match=r"requires the number of classes.*--weights FILE"):
-            load_trained(f"{nets}:needs_argument")
+            load_trained(f"{nets}:needs_argument", pretrained=False)
 
     def test_weights_of_another_network(self, nets: Path, tmp_path: Path) -> None:
         save_file({"fc.weight": torch.zeros(4, 8)}, tmp_path / "w.safetensors")

@@ -80,7 +80,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["timm:hf-hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"])
     def test_hub_names_are_rejected(self, name: str) -> None:
-        with pytest.raises(UsageError, match=r"kdedge does not download models\. Download its weights.*--weights FILE"):
+        with pytest.raises(UsageError, match=r"weights that timm lists.*--weights FILE"):
             canonical_name(name)
 
     def test_unknown_library_lists_libraries(self) -> None:

@@ -73,7 +73,7 @@ class TestRecognising:
         file.write_bytes(b"weights")
         url = f"https://download.pytorch.org/models/resnet50-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth"
         weights = {"V1": SimpleNamespace(url="…/resnet50-00000000.pth"), "V2": SimpleNamespace(url=url)}
-        monkeypatch.setattr(module, "_published", lambda network: weights)
+        monkeypatch.setattr(module, "torchvision_weights", lambda network: weights)
         assert published_name("torchvision:resnet50", file) == "torchvision:resnet50.V2"
         file.write_bytes(b"others")
         assert published_name("torchvision:resnet50", file) == "torchvision:resnet50"
@@ -114,4 +114,4 @@ class TestUnknownWeights:
             assert model.origin["source"] == "torchvision:mobilenet_v2.IMAGENET1K_V1"
 
     def test_random_weights_have_no_assumption(self) -> None:
-        assert load_trained("torchvision:mobilenet_v2").assumed_input is None
+        assert load_trained("torchvision:mobilenet_v2", pretrained=False).assumed_input is None

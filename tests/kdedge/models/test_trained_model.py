@@ -72,8 +72,14 @@ class TestName:
         assert trained.spec.name == trained.origin["source"] == "small:resnet8"
         assert trained.origin["weights"] == str(file)
 
-    def test_model_without_weights_is_random(self) -> None:
-        trained = load_trained("small:resnet8")
+    def test_random_weights_must_be_requested(self) -> None:
+        with pytest.raises(
+            UsageError, match=r"small:resnet8 has no published weights.*--weights FILE.*--no-pretrained"
+        ):
+            load_trained("small:resnet8")
+
+    def test_requested_weights_are_random(self) -> None:
+        trained = load_trained("small:resnet8", pretrained=False)
         assert trained.origin == {"source": "small:resnet8", "weights": None, "weights_sha256": None}
         assert len(trained.labels) == 1000
 
@@ -98,5 +104,5 @@ class TestName:
             assert torch.equal(trained.model.state_dict()[tensor], value)
 
     def test_hub_name_is_not_a_folder(self) -> None:
-        with pytest.raises(UsageError, match="kdedge does not download models"):
+        with pytest.raises(UsageError, match="weights that timm lists"):
             load_trained("timm:hf-hub:timm/resnet18.a1_in1k")

@@ -184,14 +184,8 @@ def test_method_none_writes_a_plain_graph(exported_run: Path, scenes: Path, tmp_
     explained = Model.load(exported_run / "model.onnx").predict(images)
     np.testing.assert_allclose(plain.predict(images).logits, explained.logits, rtol=1e-4, atol=1e-5)
     # Default name in a run, so that neither file replaces the other.
-    trained = load_trained(str(exported_run))
-    assert (
-        workflow._default_output(Artifacts.open(exported_run), trained, explained=False)
-        == exported_run / "model.plain.onnx"
-    )
-    assert (
-        workflow._default_output(Artifacts.open(exported_run), trained, explained=True) == exported_run / "model.onnx"
-    )
+    assert workflow._default_output(Artifacts.open(exported_run), explained=False) == exported_run / "model.plain.onnx"
+    assert workflow._default_output(Artifacts.open(exported_run), explained=True) == exported_run / "model.onnx"
 
 
 def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
@@ -297,7 +291,13 @@ def test_quantizing_a_named_model_needs_images(weights: Path, tmp_path: Path) ->
 
 def test_unsupported_method_is_rejected_before_writing(tmp_path: Path) -> None:
     with pytest.raises(HeadNotSupported, match=r"SqueezeNet has no class activation map.*conv\+relu\+mean"):
-        export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", method="cam", profile=GENERIC)
+        export_model(
+            "torchvision:squeezenet1_0",
+            pretrained=False,
+            output=tmp_path / "model.onnx",
+            method="cam",
+            profile=GENERIC,
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -378,7 +378,7 @@ def test_unverifiable_graph_is_rejected(weights: Path, tmp_path: Path, monkeypat
 )
 def test_invalid_requests_are_rejected(tmp_path: Path, source: str, output: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        export_model(source, output=tmp_path / output, profile=GENERIC)
+        export_model(source, pretrained=False, output=tmp_path / output, profile=GENERIC)
 
 
 def test_run_with_explicit_weights_is_rejected(exported_run: Path, weights: Path) -> None:

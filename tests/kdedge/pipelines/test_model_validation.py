@@ -139,7 +139,7 @@ def test_file_of_a_run_outside_its_folder_is_rejected(run: Path, tmp_path: Path)
 def test_random_weights_are_rejected(named_file: Path, scenes: Path) -> None:
     origin = {"source": "small:resnet8", "weights": None, "weights_sha256": None}
     change_lineage(named_file, named_file, student=origin)
-    with pytest.raises(UsageError, match=r"random weights.*--weights FILE"):
+    with pytest.raises(UsageError, match=r"random weights.*Export it with trained weights"):
         validate_model(str(named_file), data=str(scenes))
 
 

@@ -19,6 +19,7 @@ from kdedge.training.augmentation import (
     blend,
     draw_augmentation,
     draw_mixing,
+    photometric,
 )
 from kdedge.training.augmentation.erasing import draw_erasures, erase
 from kdedge.training.augmentation.geometry import draw_warps, move, move_and_warp
@@ -57,7 +58,7 @@ def all_outcomes(picture: np.ndarray, most: tuple[int, int]) -> dict[tuple[int, 
 @pytest.mark.parametrize("flip", [True, False])
 def test_shift_and_flip_move_pixels_as_drawn(height: int, width: int, shift: float, flip: bool) -> None:
     before = pictures(40, height, width)
-    view = draw_augmentation(Augmentation(shift, flip), 40, height, width, seeded(1))
+    view = draw_augmentation(Augmentation(shift, flip, photometric=0), 40, height, width, seeded(1))
     after = augment(before, view)
     assert after.dtype == torch.uint8 and after.shape == before.shape
     most = round(shift * height), round(shift * width)
@@ -70,7 +71,7 @@ def test_shift_and_flip_move_pixels_as_drawn(height: int, width: int, shift: flo
 
 def test_flip_and_shift_equal_torchvision() -> None:
     before = pictures(6, 16, 24)
-    view = draw_augmentation(Augmentation(shift=0.25), 6, 16, 24, seeded(8))
+    view = draw_augmentation(Augmentation(shift=0.25, photometric=0), 6, 16, 24, seeded(8))
     after = augment(before, view)
     for i, (down, right) in enumerate(view.shift.tolist()):
         expected = reference.hflip(planes(before[i])) if view.mirrored[i] else planes(before[i])
@@ -118,7 +119,7 @@ def test_input_is_not_modified(augmentation: Augmentation) -> None:
 
 def test_disabled_augmentation_changes_nothing() -> None:
     before = pictures(5, 8, 9)
-    view = draw_augmentation(Augmentation(shift=0, flip=False), 5, 8, 9, seeded(0))
+    view = draw_augmentation(Augmentation(shift=0, flip=False, photometric=0), 5, 8, 9, seeded(0))
     assert torch.equal(augment(before, view), before)
 
 
@@ -139,7 +140,7 @@ def torchvision_affine(picture: Tensor, warp: Tensor) -> Tensor:
 def test_geometry_equals_torchvision() -> None:
     height, width, most = 32, 40, (4, 5)
     before = pictures(40, height, width)
-    view = draw_augmentation(Augmentation(shift=0.125, geometry=1.0), 40, height, width, seeded(7))
+    view = draw_augmentation(Augmentation(shift=0.125, geometry=1.0, photometric=0), 40, height, width, seeded(7))
     after = augment(before, view)
     assert view.warps is not None
 
@@ -159,14 +160,17 @@ def test_geometry_equals_torchvision() -> None:
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (8, 11), (1, 5), (224, 224)])
 def test_identity_warp_equals_the_gather(height: int, width: int) -> None:
     before = pictures(12, height, width)
-    view = draw_augmentation(Augmentation(shift=0.5), 12, height, width, seeded(1))
+    view = draw_augmentation(Augmentation(shift=0.5, photometric=0), 12, height, width, seeded(1))
     unit = torch.eye(2).expand(12, 2, 2)
     expected = move(before, view.shift, view.mirrored)
     assert torch.equal(move_and_warp(before, view.shift, view.mirrored, unit), expected)
 
 
 def test_positions_are_exact_under_autocast() -> None:
-    before, view = pictures(4, 64, 64), draw_augmentation(Augmentation(geometry=1.0), 4, 64, 64, seeded(1))
+    before, view = (
+        pictures(4, 64, 64),
+        draw_augmentation(Augmentation(geometry=1.0, photometric=0), 4, 64, 64, seeded(1)),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under_autocast = augment(before, view)
     assert torch.equal(under_autocast, augment(before, view))
@@ -286,8 +290,10 @@ def augmented(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     return blend(augment(images, view.take(index)), targets, mixing)
 
 
-def test_augmentation_does_not_synchronize() -> None:
+def test_augmentation_does_not_synchronize(monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(6, 8, 8)
+    augmented(images, seeded(0))  # constants are copied to the device once
+    monkeypatch.setattr(photometric, "_has_static_shapes", lambda _: True)  # as on a GPU
     with NoHostTraffic():
         augmented(images, seeded(0))
     waiting: list[Callable[[], Any]] = [
@@ -334,7 +340,8 @@ def test_compiled_result_is_equal(augmentation: Augmentation) -> None:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("shift", 0.6), ("shift", -0.1), ("geometry", 1.5), ("erase", 2), ("mixup", -1), ("cutmix", math.inf)]
-    + [(name, math.nan) for name in ("shift", "geometry", "erase", "mixup", "cutmix")],
+    + [("photometric", 1.5)]
+    + [(name, math.nan) for name in ("shift", "geometry", "photometric", "erase", "mixup", "cutmix")],
 )
 def test_settings_out_of_range_suggest_a_value(setting: str, value: float) -> None:
     with pytest.raises(UsageError, match=rf"{setting} is .*Expected .* from 0 to .*Write {setting} = ") as caught:

@@ -109,7 +109,7 @@ def test_file_is_safetensors_with_a_json_note(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "last.safetensors")
     weights, parameters = set(model.state_dict()), {name for name, _ in model.named_parameters()}
     assert set(tensors) == {f"model.{name}" for name in weights} | {
-        f"training.momentum.model.{name}" for name in parameters
+        f"training.optimizer.momentum_buffer.model.{name}" for name in parameters
     }
     assert set(load_file(tmp_path / "best.safetensors")) == {f"model.{name}" for name in weights}
     with safe_open(tmp_path / "best.safetensors", "pt") as file:

@@ -89,8 +89,7 @@ def test_captured_step_equals_eager_step() -> None:
             Objective({name: {} for name in LOSS}),
             compute,
             ProcessGroup(),
-            temperature=RECIPE.temperature,
-            weight_decay=RECIPE.weight_decay,
+            recipe=RECIPE.recipe,
         )
         train_step.student.train()
         for step in range(8):  # more than before the capture

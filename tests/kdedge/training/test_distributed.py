@@ -65,12 +65,12 @@ def test_two_processes_give_the_weights_of_one(runs: dict[int, Path]) -> None:
         alone, together = read_state(runs[1] / name), read_state(runs[2] / name)
         assert set(alone) == set(together)
         for tensor, value in alone.items():
-            assert torch.allclose(value.float(), together[tensor].float(), rtol=1e-5, atol=1e-5), tensor
+            assert torch.allclose(value.float(), together[tensor].float(), rtol=1e-4, atol=1e-4), tensor
 
 
 def test_two_processes_give_the_metrics_of_one(runs: dict[int, Path]) -> None:
     for alone, together in zip(metrics_of(runs[1]), metrics_of(runs[2]), strict=True):
-        assert together == pytest.approx(alone, rel=1e-4)
+        assert together == pytest.approx(alone, rel=5e-4)
 
 
 def test_only_one_process_prints(runs: dict[int, Path]) -> None:
@@ -154,7 +154,14 @@ def test_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
 def test_batch_norm_with_activation_is_synchronized(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
     """timm's models have their own batch normalization class."""
     for processes in (1, 2):
-        options = ["--student", "timm:mobilenetv3_small_050", *SIZES, "--out", tmp_path / str(processes)]
+        options = [
+            "--student",
+            "timm:mobilenetv3_small_050",
+            "--no-pretrained",
+            *SIZES,
+            "--out",
+            tmp_path / str(processes),
+        ]
         done = torchrun(processes, "distill", scenes, "--teacher", teacher_run, *options, "--loss", "ce:0.1,kd:0.1")
         assert done.returncode == 0, done.stderr
     alone, together = (read_state(tmp_path / str(processes) / LAST) for processes in (1, 2))

@@ -48,6 +48,7 @@ def request_with_everything(scenes: Path, teacher_run: Path) -> TrainConfig:
     return TrainConfig(
         str(scenes),
         "mobilenet_v3_small",
+        pretrained=False,
         teacher=(str(teacher_run),),
         recipe=str(recipe),
         epochs=3,

@@ -107,6 +107,7 @@ def dropout(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFa
     request = TrainConfig(
         str(scenes),
         "mobilenet_v3_small",
+        pretrained=False,
         teacher=(str(teacher_run),),
         epochs=3,
         batch_size=9,

@@ -256,7 +256,7 @@ class TestRun:
         listener = Listener()
         request = TrainConfig(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1, init="teacher")
         start_run(request, tmp_path / "run", listener, "cpu")
-        assert re.match(r"(\d+) of (\d+) tensors from the teacher, others random", dict(listener.plan)["start"])
+        assert re.match(r"(\d+) of (\d+) tensors from the teacher, others random", dict(listener.plan)["weights"])
 
     def test_unused_layers_are_rejected(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         recipe = tmp_path / "mine.toml"

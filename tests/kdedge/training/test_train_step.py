@@ -340,7 +340,7 @@ def test_test_metrics_belong_to_their_weights(tmp_path: Path, monkeypatch: pytes
     shutil.copytree(data / "val", data / "test")
     losses = iter((0.1, 0.2, 0.3))
     monkeypatch.setattr(evaluator.Evaluator, "validate", lambda _: {"val_loss": next(losses)})
-    request = TrainConfig(str(data), "small:resnet8", epochs=3, batch_size=8)
+    request = TrainConfig(str(data), "small:resnet8", epochs=3, batch_size=8, lr=0.05)
     record = start_run(request, tmp_path / "run", Listener(), "cpu")
     assert record.result is not None and record.result["best"]["epoch"] == 1
 

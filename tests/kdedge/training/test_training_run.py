@@ -143,7 +143,7 @@ class TestRefused:
 
     def test_named_teacher_without_weights(self, tiny: Path, tmp_path: Path) -> None:
         request = TrainConfig(str(tiny), SMALL, teacher=("small:resnet20",), epochs=1)
-        refused(tmp_path, request, r"small:resnet20 has random weights\. .*--teacher-weights FILE")
+        refused(tmp_path, request, r"small:resnet20 has no published weights\. .*--teacher-weights FILE")
 
     def test_missing_teacher_run(self, tiny: Path, tmp_path: Path) -> None:
         request = TrainConfig(str(tiny), SMALL, teacher=("runs/teacher21",), epochs=1)
@@ -210,7 +210,11 @@ class TestRefused:
         refused(tmp_path, request, r"only 2×2.*--size")
 
     def test_too_small_images_for_the_network(self, tiny: Path, tmp_path: Path) -> None:
-        refused(tmp_path, TrainConfig(str(tiny), "alexnet", epochs=1), "AlexNet does not accept images of 32 × 32 px")
+        refused(
+            tmp_path,
+            TrainConfig(str(tiny), "alexnet", pretrained=False, epochs=1),
+            "AlexNet does not accept images of 32 × 32 px",
+        )
 
     def test_no_validation_images(self, tmp_path: Path) -> None:
         for label in "ab":

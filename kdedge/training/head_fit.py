@@ -1,0 +1,198 @@
+"""Fit the last layer of a network on the features of its frozen layers (linear probing).
+
+The features of every training image are computed once, without augmentation. The layer then minimizes the terms of the
+loss that depend on logits alone, with an L2 penalty, by L-BFGS: multinomial logistic regression for cross-entropy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS
+
+from kdedge.losses import LOSS_TERMS
+from kdedge.losses.loss_inputs import LossInputs, ModelOutput
+from kdedge.training.batches import Batches
+from kdedge.training.distributed import ProcessGroup
+from kdedge.training.instrumented_model import InstrumentedModel
+from kdedge.training.interruption import StopRequested, never_stop
+from kdedge.training.objective import make_objective
+from kdedge.training.step import TrainStep
+from kdedge.training.teachers.teacher import Teacher
+
+__all__ = ["LastLayer", "find_last_layer", "fit_head", "minimize"]
+
+_STRENGTHS = (25.0, 250.0, 2500.0)
+"""Compared inverse strengths of the L2 penalty for features of unit length: scikit-learn's C at that scale."""
+_HELD_OUT = 5
+"""Every fifth image compares the strengths; the chosen one is then fitted on all images."""
+_MOST_ITERATIONS = 500
+_BATCH = 64
+MOST_IMAGES = 20_000
+"""Maximum number of images, chosen at random, so that their features fit in memory."""
+_TOLERANCE = 1e-4
+"""Tolerance on the logits relative to the largest."""
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """Dense layer that returns the logits."""
+
+    path: str
+    """Module path."""
+    weight: Tensor
+    """Parameter: matrix `[K, D]`, or kernel `[K, D, 1, 1]`."""
+    bias: Tensor | None
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Weight and bias."""
+        return [self.weight, *([] if self.bias is None else [self.bias])]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Compute logits `[N, K]` from features `[N, D]`."""
+        return nn.functional.linear(features, self.weight.flatten(1), self.bias)
+
+
+def find_last_layer(student: InstrumentedModel, head: Sequence[str], images: Tensor) -> LastLayer | None:
+    """Find the dense layer that returns the logits, or return None if there is none.
+
+    Args:
+        student: network.
+        head: tensors whose first dimension is the number of outputs.
+        images: a few samples, on which the layer has to reproduce the logits.
+    """
+    paths = {name.rpartition(".")[0] for name in head}
+    if len(paths) != 1:
+        return None
+    path = paths.pop()
+    layer = student.model.get_submodule(path)
+    is_pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+    if not isinstance(layer, nn.Linear) and not is_pointwise:
+        return None
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    last = LastLayer(path, layer.weight, layer.bias)
+    student.eval()
+    with torch.no_grad():
+        features, logits = _features(student, path, images)
+        if features.shape != (len(images), last.weight.shape[1]):
+            return None
+        error = (last.logits(features) - logits).abs().max()
+    return last if float(error) <= _TOLERANCE * float(logits.abs().max()) else None
+
+
+def fit_head(
+    train_step: TrainStep,
+    batches: Batches,
+    teacher: Teacher | None,
+    last: LastLayer,
+    weights: Mapping[str, float],
+    must_stop: Callable[[], bool] = never_stop,
+) -> dict[str, float]:
+    """Fit the last layer in place, and return the mean of each fitted term.
+
+    All other layers, and the statistics of normalization, stay unchanged. If no term of the loss depends on logits
+    alone, the layer stays unchanged, too.
+
+    Args:
+        train_step: student, loss and processes.
+        batches: training images with their targets; at most `MOST_IMAGES` are used.
+        teacher: teacher, or None.
+        last: last layer of the student.
+        weights: mapping from term name to weight.
+        must_stop: polled after every batch, unless several processes train.
+
+    Raises:
+        StopRequested: `must_stop` returned True.
+    """
+    names = [name for name in weights if not LOSS_TERMS[name].map_classes and not LOSS_TERMS[name].features]
+    if not names:
+        return {}
+    source = teacher if any(LOSS_TERMS[name].needs_teacher for name in names) else None
+    features, index, taught = _collect(train_step, batches, source, last, must_stop)
+    squared_norm = float(features.square().sum(dim=1).mean())
+    terms = make_objective(names, train_step.objective.settings)
+    shares = torch.tensor([weights[name] for name in names], device=features.device)
+    shares /= shares.sum()
+    targets, temperature = batches.targets(index), train_step.temperature
+
+    def on(rows: Tensor | slice) -> Callable[[], Tensor]:
+        """Return a function that computes the terms on some images."""
+        inputs, answers = features[rows], targets[rows]
+        teacher_output = None if taught is None else ModelOutput(taught[rows])
+
+        def losses() -> Tensor:
+            prediction = ModelOutput(last.logits(inputs))
+            # Every process holds all features, so there is nothing to gather.
+            return terms.values(LossInputs(prediction, teacher_output, answers, temperature), ProcessGroup())
+
+        return losses
+
+    def fit(losses: Callable[[], Tensor], strength: float, count: int) -> None:
+        minimize(last, lambda: (losses() * shares).sum(), penalty=squared_norm / (strength * count))
+
+    held_out = torch.arange(len(features), device=features.device) % _HELD_OUT == 0
+    fitted, compared, everything = on(~held_out), on(held_out), on(slice(None))
+    errors = {}
+    for strength in _STRENGTHS if len(features) > _HELD_OUT else ():
+        fit(fitted, strength, int((~held_out).sum()))
+        with torch.no_grad():
+            errors[strength] = float((compared() * shares).sum())
+    fit(everything, min(errors, key=errors.__getitem__, default=_STRENGTHS[1]), len(features))
+    with torch.no_grad():
+        values: list[float] = everything().tolist()
+        for parameter in last.parameters:  # processes on different machines may differ in the last digit
+            train_step.group.mean(parameter)
+    return dict(zip(names, values, strict=True))
+
+
+def minimize(last: LastLayer, loss: Callable[[], Tensor], penalty: float) -> None:
+    """Minimize `loss + penalty / 2 · ‖W‖²` over the layer's weight W and its bias by L-BFGS, starting from zero."""
+    with torch.no_grad():
+        for parameter in last.parameters:
+            parameter.zero_()
+    optimizer = LBFGS(last.parameters, max_iter=_MOST_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total = loss() + 0.5 * penalty * last.weight.square().sum()
+        torch.autograd.backward(total)
+        return total
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.zero_grad()
+
+
+def _collect(
+    train_step: TrainStep, batches: Batches, teacher: Teacher | None, last: LastLayer, must_stop: Callable[[], bool]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Compute the features `[N, D]` of training images, their indices, and the teacher's logits `[N, K]`."""
+    group, store = train_step.group, batches.images
+    count = min(len(store), MOST_IMAGES)
+    index = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:count].to(store.targets.device)
+    padded = torch.cat((index, index[: -count % group.size]))  # gathering needs equal counts in all processes
+    train_step.student.eval()
+    features, logits = [], []
+    with torch.no_grad():
+        for _, images in store.batches(torch.split(group.shard(padded), _BATCH)):
+            if group.size == 1 and must_stop():
+                raise StopRequested
+            with train_step.compute.autocast():
+                features.append(_features(train_step.student, last.path, images)[0].float())
+            if teacher is not None:
+                logits.append(teacher(images).logits)
+        taught = group.gather(torch.cat(logits))[:count] if logits else None
+        return group.gather(torch.cat(features))[:count], index, taught
+
+
+def _features(student: InstrumentedModel, path: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the input of a layer, flattened to `[N, D]`, and the logits."""
+    caught: list[Tensor] = []
+    layer = student.model.get_submodule(path)
+    handle = layer.register_forward_pre_hook(lambda _layer, inputs: caught.append(inputs[0].flatten(1).clone()))
+    try:
+        logits: Tensor = student(images).logits
+    finally:
+        handle.remove()
+    return torch.cat(caught), logits
