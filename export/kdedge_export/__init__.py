@@ -4,6 +4,7 @@
 exported = kdedge_export.export(module, input_spec, labels, "model.onnx")
 kdedge_export.quantize(exported.path, calibration_images)
 kdedge_export.add_saliency("theirs.onnx", "ours.onnx")
+kdedge_export.add_familiarity("ours.onnx", samples)
 ```
 """
 
@@ -13,6 +14,8 @@ from kdedge_runtime import __version__ as __version__  # also turns onnxruntime'
 from kdedge_runtime.util.lazy_import import lazy_getattr
 
 if TYPE_CHECKING:
+    from kdedge_export.familiarity.file_familiarity import add_familiarity
+    from kdedge_export.familiarity.fitting import FamiliaritySamples
     from kdedge_export.file_quantization import quantize
     from kdedge_export.onnx_import.import_model import add_saliency
     from kdedge_export.onnx_import.preprocessing import PixelInput
@@ -20,12 +23,25 @@ if TYPE_CHECKING:
     from kdedge_export.validation.validator import validate
     from kdedge_export.verified_export import export, exportable
 
-__all__ = ["Models", "PixelInput", "ValidationSet", "add_saliency", "export", "exportable", "quantize", "validate"]
+__all__ = [
+    "FamiliaritySamples",
+    "Models",
+    "PixelInput",
+    "ValidationSet",
+    "add_familiarity",
+    "add_saliency",
+    "export",
+    "exportable",
+    "quantize",
+    "validate",
+]
 
 _HOMES = {
     "Models": "validation.inputs",
     "ValidationSet": "validation.inputs",
     "PixelInput": "onnx_import.preprocessing",
+    "FamiliaritySamples": "familiarity.fitting",
+    "add_familiarity": "familiarity.file_familiarity",
     "add_saliency": "onnx_import.import_model",
     "export": "verified_export",
     "exportable": "verified_export",

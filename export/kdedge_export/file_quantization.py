@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 from onnx import version_converter
 
+from kdedge_export.familiarity.fitting import FamiliaritySamples, with_threshold
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.onnx_graph.model_file import save_model
 from kdedge_export.quantization import (
@@ -21,9 +22,11 @@ from kdedge_export.quantization import (
 from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.onnx_session import first_line
 from kdedge_runtime.precision import FP32, check_fp32_name, precision_named, variant_path
 from kdedge_runtime.util.arrays import Pixels, Targets
+from kdedge_runtime.util.files import atomic_path
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["QuantizedFile", "quantize", "write_precision"]
@@ -53,6 +56,7 @@ def quantize(
     *,
     precision: str = "int8",
     targets: Targets | None = None,
+    known: Sample | None = None,
     recipe: QuantizationRecipe | None = None,
     goal: FidelityGoal | None = None,
     device: str = "generic",
@@ -69,6 +73,8 @@ def quantize(
             image.
         precision: name of the recipe, a key of `kdedge_export.quantization.RECIPES`.
         targets: ground-truth class indices of the held-out images, int64 `[M]`, or None without labels.
+        known: validation images of the known classes, to fit the threshold of familiarity again; None keeps that of the
+            fp32 file.
         recipe: settings of integer kernels; None uses the defaults.
         goal: agreement and map correlation to keep; None accepts any loss.
         device: device name for the metadata.
@@ -98,6 +104,7 @@ def quantize(
         variant_path(path, precision_named(precision)) if output is None else Path(output),
         precision,
         images,
+        known=known,
         settings=recipe,
         goal=goal,
         device=device,
@@ -112,6 +119,7 @@ def write_precision(
     precision: str,
     images: CalibrationSet | None,
     *,
+    known: Sample | None = None,
     settings: QuantizationRecipe | None = None,
     goal: FidelityGoal | None = None,
     device: str = "generic",
@@ -125,6 +133,8 @@ def write_precision(
         output: file to write. If the goal is missed, an earlier file of this name is removed.
         precision: name of the recipe.
         images: calibration images; None only for a recipe that needs none, which may use them if there are any.
+        known: validation images of the known classes, to fit the threshold of familiarity again; None keeps that of the
+            fp32 file.
         settings: settings of integer kernels; None uses the defaults.
         goal: fidelity to keep; None accepts any loss.
         device: device name for the metadata.
@@ -152,7 +162,14 @@ def write_precision(
         removed = output if output.is_file() else None  # an earlier file was not made for this goal
         output.unlink(missing_ok=True)
         return QuantizedFile(None, note, converted.tradeoff, removed)
-    save_model(converted.model, replace(metadata, quantization=note, golden=None), output)
+    metadata = replace(metadata, quantization=note, golden=None)
+    with atomic_path(output) as temporary:
+        save_model(converted.model, metadata, temporary)
+        if known is not None and metadata.familiarity is not None:
+            # Rounding shifts familiarity, and known samples may lie close together.
+            model = Model.load(temporary, exact_sums=True)
+            fitted = with_threshold(model, metadata.familiarity, FamiliaritySamples(known=known))
+            save_model(converted.model, replace(metadata, familiarity=fitted), temporary)
     return QuantizedFile(output, note, converted.tradeoff)
 
 

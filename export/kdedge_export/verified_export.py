@@ -8,13 +8,17 @@ from typing import Any
 from torch import nn
 
 from kdedge_export.export_check import check_against_torch
+from kdedge_export.familiarity.fitting import FamiliaritySamples, with_threshold
+from kdedge_export.familiarity.graph import add_familiarity_output
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.metrics.torch_predictions import at_once
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.model_file import save_model
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.familiarity import Familiarity
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.files import atomic_path
@@ -52,6 +56,7 @@ def export(
     task: str = "classify",
     lineage: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    familiarity: FamiliaritySamples | None = None,
     complete: Completion | None = None,
 ) -> ExportedFile:
     """Export a classifier with its saliency map to one `.onnx` file, and verify the file against PyTorch.
@@ -69,12 +74,15 @@ def export(
         task: interpretation of the logits, a key of `kdedge_runtime.tasks.TASKS`.
         lineage: origin of the weights for the metadata, as JSON values.
         metrics: metrics of the model for the metadata, as JSON values.
+        familiarity: training samples for the statistics of familiarity, and validation samples for its threshold; None
+            uses the energy of the logits, without a threshold.
         complete: adds values measured on the verified file to the metadata; see `Completion`.
 
     Raises:
         HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
         UsageError: the suffix is not `.onnx`, or the options are invalid.
+        DataError: the features of the training samples are not finite.
         KdedgeError: the exported graph does not match PyTorch, or rounding errors are too large to compare them.
     """
     output = Path(output)
@@ -89,20 +97,33 @@ def export(
         lineage=dict(lineage or {}),
         metrics=dict(metrics or {}),
     )
-    graph = export_graph(wrapped)
+    graph, described = _with_familiarity(export_graph(wrapped), metadata, familiarity or FamiliaritySamples())
+    metadata = replace(metadata, familiarity=described)
     with atomic_path(output) as temporary:  # a file that fails the check must not replace one that passed
         save_model(graph.model, metadata, temporary)
         model = Model.load(temporary)
         logits_error, map_error = check_against_torch(wrapped, model)
+        if described is not None:
+            fitted = with_threshold(model, described, familiarity or FamiliaritySamples())
+            metadata = replace(metadata, familiarity=fitted)
         finished = metadata if complete is None else complete(model, metadata)
         if model.has_map:
             modality = modality_of(input_spec)
             samples = modality.display_samples(input_spec, _DISPLAY_SAMPLES)
             display = measure_display(model, samples, modality.mirrored_axes, at_once=at_once(model))
             finished = replace(finished, outputs=replace(finished.outputs, display=display))
-        if finished is not metadata:
-            save_model(graph.model, finished, temporary)
+        save_model(graph.model, finished, temporary)
     return ExportedFile(output, finished, graph, logits_error, map_error)
+
+
+def _with_familiarity(
+    graph: ExportedGraph, metadata: Metadata, samples: FamiliaritySamples
+) -> tuple[ExportedGraph, Familiarity | None]:
+    """Add the output `familiarity` for a task with classes."""
+    if not EXPORT_TASKS[metadata.task].has_classes:
+        return graph, None
+    method, added = add_familiarity_output(graph.model, metadata.input, samples.training, samples.targets)
+    return replace(graph, head_nodes=graph.head_nodes | added), Familiarity(method)
 
 
 def exportable(

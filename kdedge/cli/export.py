@@ -116,10 +116,7 @@ def export(
     prompt: Prompts = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Images to calibrate on (needs --quantize or --precision). [default: the run's training split with "
-            "int8, else none]"
-        ),
+        typer.Option(help="Images to calibrate on, and for the familiarity threshold. [default: the run's]"),
     ] = None,
     device: Annotated[
         str | None,
@@ -182,8 +179,6 @@ def export(
     for option, setting in _given(quantizing).items():
         if not any(precision_named(name).is_calibrated for name in precisions):
             raise UsageError(f"{setting} needs --quantize. Add --quantize, or remove {option}.")
-    if data is not None and not precisions:
-        raise UsageError(f"--data {data} needs --quantize or --precision. Add --quantize, or remove --data.")
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights, "--pretrained": pretrained is True} | {
             "--no-pretrained": pretrained is False,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdedge.cli.console import flagged, stderr_console
+from kdedge.cli.familiarity_line import describe_familiarity
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import tradeoff_table
@@ -49,6 +50,8 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         write(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
     elif result.fit is not None:
         write(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
+    if (familiarity := result.metadata.familiarity) is not None:
+        write(f"  {describe_familiarity(familiarity)}")
     for name in result.quantized:
         print_precision(result, name, write)
     if any(file.path is not None for file in result.quantized.values()):

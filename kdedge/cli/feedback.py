@@ -22,15 +22,34 @@ def _group() -> None:
 @feedback.command()
 def export(
     database: Annotated[Path, typer.Argument(metavar="DB", help="Database written by kdedge-run --feedback.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder: CLASS/*.jpg and boxes.csv.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Output folder: CLASS/*.jpg and boxes.csv.")
+    ] = None,
+    unknown: Annotated[
+        Path | None,
+        typer.Option(help="Output folder for images of none of the classes. [default: they are excluded]"),
+    ] = None,
 ) -> None:
-    """Export reviewed images as class folders, with the labels that users gave."""
+    """Export reviewed images as class folders, with the labels that users gave, and unknown ones to name."""
     from kdedge.cli.console import stderr_console
-    from kdedge_runtime.feedback import FeedbackStore, write_class_folders
+    from kdedge_runtime.errors import UsageError
+    from kdedge_runtime.feedback import FeedbackStore, write_class_folders, write_unknown
 
+    if output is None and unknown is None:
+        raise UsageError(
+            "There is nothing to write. Give a folder: -o DIR for the classes, --unknown DIR for the rest."
+        )
     with FeedbackStore.open_to_read(database) as store, stderr_console().status("writing images"):
-        written = write_class_folders(store, output)
-    _print_feedback(written, output)
+        written = None if output is None else write_class_folders(store, output)
+        count = None if unknown is None else write_unknown(store, unknown)
+    if written is not None and output is not None:
+        _print_feedback(written, output)
+    if count is not None:
+        stderr_console().print(
+            f"{unknown}: {count:,} images of none of the classes. Move them to class folders, or measure with them: "
+            f"kdedge validate RUN --unfamiliar {unknown}",
+            soft_wrap=True,
+        )
 
 
 def _print_feedback(written: "FolderSummary", folder: Path) -> None:
@@ -43,7 +62,7 @@ def _print_feedback(written: "FolderSummary", folder: Path) -> None:
     for label, images in written.images.items():
         console.print(f"  {images:6,}  {label}")
     if written.unlabeled:
-        console.print(f"excluded: {written.unlabeled:,} marked as wrong without a correct label")
+        console.print(f"excluded: {written.unlabeled:,} marked as wrong or unknown, without a correct label")
     if written.superseded:
         console.print(f"excluded: {written.superseded:,} reviews replaced by a later review of the same image")
     if written.images:

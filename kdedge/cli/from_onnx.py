@@ -119,7 +119,18 @@ def export_onnx_file(options: OnnxExport) -> None:
             head=options.head,
             progress=progress,
         )
+        if options.data is not None and result.file.metadata is not None:
+            from kdedge.pipelines.onnx_familiarity import with_known_samples  # imports torch
+
+            result = with_known_samples(result, options.data, progress)
     print_explained(result, options.source)
+    if options.data is not None and result.file.metadata is None and not options.precisions:
+        from kdedge.cli.console import flagged, stderr_console
+
+        note = (
+            f"--data {options.data} is not used, since the preprocessing of its images is unknown: add --mean and --std"
+        )
+        stderr_console().print(flagged("warning", note), soft_wrap=True)
     if options.precisions:
         _convert(options, result.file, profile)
 
@@ -127,6 +138,7 @@ def export_onnx_file(options: OnnxExport) -> None:
 def print_explained(result: "ExplainedOnnx", source: Path) -> None:
     """Print the file, its saliency method, the checks, the cost and the next command to stderr."""
     from kdedge.cli.console import flagged, stderr_console
+    from kdedge.cli.familiarity_line import describe_familiarity
 
     console, file = stderr_console(), result.file
 
@@ -146,6 +158,8 @@ def print_explained(result: "ExplainedOnnx", source: Path) -> None:
         last = len(file.metadata.labels) - 1
         note = f"the file has no class names, so classes are numbered 0 to {last}. Add names with --labels FILE"
         console.print(flagged("note", note), soft_wrap=True)
+    if file.metadata is not None and file.metadata.familiarity is not None:
+        write(f"  {describe_familiarity(file.metadata.familiarity)}")
     if file.metadata is not None:
         write(f"\nNext: {shlex.join(['kdedge', 'run', str(file.path)])} --source IMAGE")
     else:

@@ -16,6 +16,7 @@ __all__ = [
     "Freeze",
     "ImagesPerClass",
     "LearningRate",
+    "LeaveOut",
     "Out",
     "OutputStride",
     "Pretrained",
@@ -99,6 +100,14 @@ Freeze = Annotated[
     typer.Option("--freeze", help="Fit only the last layer, on the features of the trained layers below."),
 ]
 ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Number of training images per class. [default: all]")]
+LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CLASS",
+        help="Train without this class; kdedge validate then reports whether its samples are recognized as unknown. "
+        "May be repeated. [default: none]",
+    ),
+]
 SeedOption = Annotated[
     int | None,
     typer.Option(min=0, max=2**31 - 1, help="Random seed for weights, sample order and augmentation. [default: 0]"),

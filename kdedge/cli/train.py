@@ -16,6 +16,7 @@ from kdedge.cli.options import (
     Freeze,
     ImagesPerClass,
     LearningRate,
+    LeaveOut,
     Out,
     OutputStride,
     Pretrained,
@@ -50,6 +51,7 @@ def train(
     recipe: RecipeOption = None,
     flip: Flip = None,
     images_per_class: ImagesPerClass = None,
+    leave_out: LeaveOut = None,
     seed: SeedOption = None,
     device: Device = "auto",
     compile: Compile = False,
@@ -79,6 +81,7 @@ def train(
             recipe=recipe,
             flip=flip,
             images_per_class=images_per_class,
+            leave_out=leave_out or (),
             seed=seed,
             device=device,
             compile=compile,
@@ -103,5 +106,6 @@ def _following(record: "RunRecord", data: str, out: Path, flip: bool | None, ima
         return f"No bundled student is smaller than {name}, so there is nothing to distill into.\n{next_export(out)}"
     mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
     few = [] if images_per_class is None else ["--images-per-class", str(images_per_class)]
-    command = ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *few]
+    without = [part for name in record.left_out for part in ("--leave-out", name)]
+    command = ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *few, *without]
     return f"Next: {shlex.join(command)}"

@@ -60,6 +60,14 @@ def validate(
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Skip the faithfulness and robustness checks.")] = False,
+    unfamiliar: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Images that belong to none of the classes, to report how many are called unknown. [default: the "
+            "classes of --leave-out, if any, and drawn textures]",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -81,8 +89,9 @@ def validate(
     # Checked before torch is imported, which takes seconds.
     artifacts = Artifacts.open(source)
     artifacts.fp32_file()
-    if data is not None:
-        check_data_source(data)
+    for location in (data, unfamiliar):
+        if location is not None:
+            check_data_source(location)
     if weights is not None:
         check_weights(weights)
     if device is not None:
@@ -99,6 +108,7 @@ def validate(
             model=model,
             device=device,
             quick=quick,
+            unfamiliar=unfamiliar,
             output=out,
             progress=progress,
         )
@@ -115,7 +125,7 @@ def _print_validation(validation: "Validation") -> None:
     report = validation.report
     for note in report.notes:
         console.print(flagged("note", note), soft_wrap=True)
-    for table in (_models(report), _maps(report), _robustness(report), _classes(report)):
+    for table in (_models(report), _maps(report), _robustness(report), _recognition(report), _classes(report)):
         if table is not None and table.row_count:
             console.print(table)
     for line in checklist(report.checks):
@@ -199,6 +209,26 @@ def _robustness(report: "ValidationReport") -> "Table | None":
                 f"{100 * row.prediction_kept:.1f} %",
                 "" if row.map_kept is None else correlation(row.map_kept),
             )
+    return table
+
+
+def _recognition(report: "ValidationReport") -> "Table | None":
+    """Build a table of the unfamiliar samples: separation, and detection at the threshold."""
+    found = report.familiarity
+    if found is None:
+        return None
+    titles = {candidate.name: candidate.title for candidate in report.candidates}
+    title = f"Unfamiliar samples, familiarity by {found.method}"
+    table = _table(title, "model", "images", "AUROC", "AUROC of softmax", "called unknown")
+    for row in found.groups:
+        table.add_row(
+            row.group,
+            titles[row.role],
+            f"{row.images:,}",
+            f"{100 * row.auroc:.1f} %",
+            f"{100 * row.max_softmax_auroc:.1f} %",
+            "–" if row.detected is None else _share(row.detected, row.intervals.get("detected")),
+        )
     return table
 
 

@@ -45,6 +45,8 @@ class TrainConfig:
     temperature: float | None = None
     flip: bool | None = None
     images_per_class: int | None = None
+    leave_out: tuple[str, ...] = ()
+    """Classes of the dataset to train without; validation shows how the model treats their samples."""
     cache_teacher: int | None = None
     freeze: bool | None = None
     seed: int | None = None

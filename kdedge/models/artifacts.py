@@ -87,6 +87,11 @@ class Artifacts:
             f"STUDENT --out {self.source}"
         )
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Classes of the dataset that a run was trained without; empty without a run."""
+        return () if self.record is None else self.record.left_out
+
     def dataset(self) -> str | None:
         """Return the dataset location that a run was trained with; None without a run.
 

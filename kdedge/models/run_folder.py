@@ -61,7 +61,7 @@ class RunRecord:
     input: InputSpec
     labels: tuple[str, ...]
     data: dict[str, Any]
-    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
+    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`, `leave_out`."""
     recipe: dict[str, Any]
     """Resolved settings, see `kdedge.config.resolved_config.ResolvedConfig`."""
     request: dict[str, Any]
@@ -81,6 +81,11 @@ class RunRecord:
     """
     result: dict[str, Any] | None = None
     """Metrics of the `best` and `last` epoch as in `metrics.jsonl`, and total `seconds`; None until complete."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Classes of the dataset that the run was trained without."""
+        return tuple(self.data.get("leave_out", ()))
 
     def finished(self, result: dict[str, Any]) -> "RunRecord":
         """Return the record of the completed run."""

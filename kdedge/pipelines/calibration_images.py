@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from kdedge.data import decode, index_dataset
+from kdedge.data.left_out import leave_out
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
 from kdedge_export.quantization import CalibrationSet
@@ -14,7 +15,7 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Targets, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["CalibrationImages", "calibration_images"]
+__all__ = ["CalibrationImages", "CalibrationTarget", "calibration_images", "known_classes"]
 
 CALIBRATION_IMAGES = 256
 """Maximum number of calibration images; more images hardly change the activation ranges."""
@@ -71,7 +72,7 @@ def calibration_images(
             "Quantization needs images to calibrate on, and a model without a run has none recorded. Give "
             "a folder of images similar to those seen in use: --data DIR."
         )
-    collection = index_dataset(data or artifacts.dataset() or "", unlabeled_ok=True)
+    collection = leave_out(index_dataset(data or artifacts.dataset() or "", unlabeled_ok=True), artifacts.left_out)
     collection.require(trained.input, trained.task, artifacts.source)
     split = collection.train
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
@@ -82,13 +83,13 @@ def calibration_images(
     if not aside.any():  # with one or two images, measure on the calibration images
         aside = np.ones(len(decoded), dtype=bool)
     calibration = decoded.images[~aside] if not aside.all() else decoded.images
-    targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
+    targets = known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
     problems = str(decoded.problems) if decoded.problems else None
     sets = CalibrationSet(calibration, decoded.images[aside], None if targets is None else targets[aside])
     return CalibrationImages(sets, problems)
 
 
-def _known_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
+def known_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
     """Map targets to the model's classes; None if the images have no class folders or the classes do not match."""
     try:
         return as_model_classes(targets, labels, known, source) if labels else None

@@ -46,7 +46,7 @@ def export(
             `kdedge_export.quantization.RECIPES`.
         min_map_correlation: minimum correlation of quantized maps with fp32 maps; layers stay in fp32 to reach it.
         max_drop: maximum loss of top-1 accuracy, in percentage points.
-        data: images for calibration; None takes the run's training split.
+        data: images for calibration and familiarity; None takes the run's.
         device: device profile that quantized files are optimized for.
         progress: called during long steps.
 

@@ -33,6 +33,11 @@ class ExportedFiles:
     """Run that holds the files; None for a named model."""
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """Classes of the dataset that the run was trained without; empty without a run."""
+        return () if self.run is None else self.run.left_out
+
+    @property
     def record(self) -> RunRecord | None:
         """Record of the run, or None."""
         return None if self.run is None else self.run.record

@@ -13,6 +13,7 @@ from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.models.zero_shot import ZeroShot
 from kdedge.pipelines.calibration_images import calibration_images
+from kdedge.pipelines.familiarity_samples import familiarity_samples
 from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
 from kdedge_export.file_quantization import QuantizedFile, write_precision
@@ -99,7 +100,7 @@ def export_model(
         target_layer: module path of the target layer; None finds it automatically.
         precisions: names of the recipes, keys of `kdedge_export.quantization.RECIPES`.
         goal: fidelity to keep by precisions that are calibrated; None accepts any loss.
-        data: images to calibrate on; None takes the run's training split if a precision needs images.
+        data: images to calibrate on and for familiarity; None takes the run's.
         profile: device profile that quantized files are optimized for.
         progress: called during long steps.
 
@@ -125,6 +126,7 @@ def export_model(
             f"{trained.spec.name} is an encoder without classes, so it has no predictions to export. Train a "
             f"classifier from it: kdedge train DATA --model {artifacts.source}"
         )
+    samples = familiarity_samples(artifacts, trained, data, progress)
     needs_images = bool(calibrated) or (bool(precisions) and data is not None)
     images = calibration_images(artifacts, trained, data, progress) if needs_images else None
     progress("exporting", 0, 1)
@@ -149,6 +151,7 @@ def export_model(
         task=trained.task,
         lineage=_lineage(artifacts, trained),
         metrics=_run_metrics(artifacts.record),
+        familiarity=samples,
         complete=with_temperature,
     )
     metadata, graph = exported.metadata, exported.graph
@@ -163,6 +166,7 @@ def export_model(
             variant_path(output, precision_named(name)),
             name,
             None if images is None else images.sets,
+            known=samples.known,
             settings=recipe_of(profile),
             goal=goal if name in calibrated else None,
             device=profile.name,
@@ -193,7 +197,13 @@ def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
         return True
     written = Metadata.from_props(metadata.to_props())  # with lists instead of tuples, as read from a file
     is_alike = all(getattr(found, name) == getattr(written, name) for name in _SHARED)
+    is_alike &= _method(found) == _method(written)
     return not (is_alike and found.outputs.explains_like(written.outputs))
+
+
+def _method(metadata: Metadata) -> str | None:
+    """Return the method of familiarity, whose threshold differs between precisions."""
+    return None if metadata.familiarity is None else metadata.familiarity.method
 
 
 def _default_output(artifacts: Artifacts, *, explained: bool) -> Path:

@@ -1,6 +1,6 @@
 """Validate a run or a model file and write the report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kdedge.data import DatasetIndex, DecodedSamples, index_dataset
 from kdedge.data.annotations import boxes_beside, object_masks
 from kdedge.data.dataset_index import Divider
+from kdedge.data.left_out import leave_out
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.run_folder import RunRecord
 from kdedge.pipelines.exported_files import ExportedFiles, open_files
@@ -17,7 +18,9 @@ from kdedge.pipelines.footprints import measure_footprints
 from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_teacher import load_run_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
+from kdedge.pipelines.unfamiliar_samples import unfamiliar_samples
 from kdedge.pipelines.validation_images import read_validation_split
+from kdedge_export.familiarity.file_familiarity import without_familiarity
 from kdedge_export.inspection.structure import structure_of
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_export.validation import (
@@ -110,6 +113,7 @@ def validate_model(
     model: str | None = None,
     profile: DeviceProfile | None = None,
     quick: bool = False,
+    unfamiliar: str | None = None,
     output: Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -126,6 +130,7 @@ def validate_model(
         model: function that builds the model, `FILE.py:FUNCTION`, for a file exported from a Python file.
         profile: device whose budgets are checked; None takes the one that the quantized files were made for, if any.
         quick: True to skip checks with many forward passes per image.
+        unfamiliar: images that belong to none of the classes, in any folders; None takes none.
         output: folder of the report; None takes `report/` in the run, or next to the model file.
         progress: called while images are read and models are run.
 
@@ -140,13 +145,16 @@ def validate_model(
         raise UsageError(
             f"{files.fp32.path} does not belong to a run, so its images are unknown. Give them: --data DIR."
         )
-    collection = index_dataset(root, unlabeled_ok=True)
+    everything = index_dataset(root, unlabeled_ok=True)
+    collection = leave_out(everything, files.left_out)
     collection.require(files.input, files.fp32.metadata.task, str(files.fp32.path))
     notes: list[str] = []
     progress("measuring latency and memory", 0, 1)
     deployment = _deployment(files, profile or _made_for(files, notes), notes)
     progress("measuring latency and memory", 1, 1)
     validation_set = _validation_set(files, collection, boxes, notes, progress)
+    groups = unfamiliar_samples(everything, files.left_out, unfamiliar, files.input, progress)
+    validation_set = replace(validation_set, unfamiliar=groups)
     report, evidence = validate(
         _models(files, validation_set, notes),
         validation_set,
@@ -212,7 +220,9 @@ def _deployment(files: ExportedFiles, profile: DeviceProfile | None, notes: list
 
 
 def _parameters(files: ExportedFiles) -> int:
-    return structure_of(onnx.load(files.fp32.path)).parameters if files.student is None else files.student.parameters
+    if files.student is not None:
+        return files.student.parameters
+    return structure_of(without_familiarity(onnx.load(files.fp32.path))).parameters
 
 
 def _made_for(files: ExportedFiles, notes: list[str]) -> DeviceProfile | None:

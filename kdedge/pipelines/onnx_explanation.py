@@ -15,6 +15,7 @@ from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, add_s
 from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_export.onnx_import.model_loading import load_foreign_model, unused_inputs
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.familiarity import FAMILIARITY
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 from kdedge_runtime.util.timing import CpuShare, fastest_ms
 
@@ -120,7 +121,7 @@ def _without_map(explained: onnx.ModelProto) -> onnx.ModelProto:
     """Copy the graph without the explanation outputs, so that onnxruntime prunes their nodes."""
     plain = onnx.ModelProto()
     plain.CopyFrom(explained)
-    kept = [value for value in plain.graph.output if value.name not in ("saliency_map", "explained_class")]
+    kept = [value for value in plain.graph.output if value.name not in ("saliency_map", "explained_class", FAMILIARITY)]
     del plain.graph.output[:]
     plain.graph.output.extend(kept)
     return plain

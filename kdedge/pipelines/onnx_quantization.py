@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.calibration_images import calibration_images
+from kdedge.pipelines.familiarity_samples import familiarity_samples
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge_export.file_quantization import quantize
@@ -52,6 +53,9 @@ def quantize_onnx(
     calibrated = [name for name in precisions if precision_named(name).is_calibrated]
     needs_images = bool(calibrated) or data is not None
     images = calibration_images(Artifacts.open(file.path), metadata, data, progress) if needs_images else None
+    known = None
+    if data is not None:
+        known = familiarity_samples(Artifacts.open(file.path), metadata, data, progress).known
     sets = None if images is None else images.sets
     quantized = {}
     for name in dict.fromkeys(precisions):
@@ -61,6 +65,7 @@ def quantize_onnx(
             None if sets is None else sets.held_out,
             precision=name,
             targets=None if sets is None else sets.targets,
+            known=known,
             recipe=recipe_of(profile),
             goal=goal if name in calibrated else None,
             device=profile.name,

@@ -15,7 +15,7 @@ _NAMES_SHOWN = 4
 _PARTS = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 """Splits names into numbers, words and separators."""
 _RECORDED_ELSEWHERE = frozenset(
-    {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "images_per_class"}
+    {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "images_per_class", "leave_out"}
     | {"recipe", "recipe_sha256", "epochs", "batch_size", "lr", "loss", "temperature", "flip", "cache_teacher", "seed"}
 )
 """Options whose effect is recorded elsewhere, whether set explicitly or by default."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge.data import DatasetIndex, Split, decode, index_dataset
+from kdedge.data.left_out import leave_out
 from kdedge.data.splits import hashed_halves
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
@@ -57,7 +58,7 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
     if not EXPORT_TASKS[model.metadata.task].has_classes:
         return TemperatureFit(1.0, 0, "temperature scaling applies to classification only")
     try:
-        collection = index_dataset(artifacts.record.data["source"])
+        collection = leave_out(index_dataset(artifacts.record.data["source"]), artifacts.left_out)
         return _fit(collection, model)
     except KdedgeError as error:  # an export does not require the images
         return TemperatureFit(1.0, 0, f"its images cannot be read: {error}")

@@ -48,6 +48,7 @@ def train(
     recipe: str | None = None,
     flip: bool | None = None,
     images_per_class: int | None = None,
+    leave_out: Sequence[str] = (),
     seed: int | None = None,
     device: str = "auto",
     compile: bool = False,
@@ -71,6 +72,7 @@ def train(
         recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else `labels`.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
+        leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         compile: compile the models and replay training steps as CUDA graphs; GPU only.
@@ -95,6 +97,7 @@ def train(
         recipe=recipe,
         flip=flip,
         images_per_class=images_per_class,
+        leave_out=tuple(leave_out),
         seed=seed,
     )
     return _run(request, Path(output), device, compile, resume, callback)
@@ -124,6 +127,7 @@ def distill(
     recipe: str | None = None,
     flip: bool | None = None,
     images_per_class: int | None = None,
+    leave_out: Sequence[str] = (),
     seed: int | None = None,
     device: str = "auto",
     compile: bool = False,
@@ -160,6 +164,7 @@ def distill(
             images per class.
         flip: flip images horizontally; None takes the recipe's setting.
         images_per_class: training images per class; None takes all.
+        leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         compile: compile the models and replay training steps as CUDA graphs; GPU only.
@@ -193,6 +198,7 @@ def distill(
         recipe=recipe,
         flip=flip,
         images_per_class=images_per_class,
+        leave_out=tuple(leave_out),
         seed=seed,
     )
     return _run(request, Path(output), device, compile, resume, callback)

@@ -20,6 +20,7 @@ def validate(
     model: str | None = None,
     device: str | None = None,
     quick: bool = False,
+    unfamiliar: Location | None = None,
     output: Location | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -33,6 +34,7 @@ def validate(
         model: function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
         device: device profile with budgets; None takes the one that the quantized files were made for.
         quick: skip the faithfulness and robustness checks.
+        unfamiliar: folder of images that belong to none of the classes.
         output: folder of the report; None takes `report/` in the run folder.
         progress: called during long steps.
 
@@ -51,6 +53,7 @@ def validate(
         model=model,
         profile=None if device is None else load_profile(device),
         quick=quick,
+        unfamiliar=None if unfamiliar is None else os.fspath(unfamiliar),
         output=None if output is None else Path(output),
         progress=progress,
     )

@@ -12,6 +12,7 @@ from kdedge.config.recipe_file import Recipe
 from kdedge.config.resolved_config import ResolvedConfig, requested_recipe, resolve_batch_size
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, index_dataset, subset
+from kdedge.data.left_out import check_left_out, leave_out
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.init_from_teacher import InitSummary
@@ -82,7 +83,7 @@ def start_run(
     compute = choose_device(device, compiled=compiled)
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
-    collection = _collection(request.data, request.images_per_class)
+    collection = _collection(request.data, request.images_per_class, request.leave_out)
     modality = TRAINING_MODALITIES[collection.modality]
     start = group.main_first(lambda: find_initial_weights(request, modality))
     options = request.given
@@ -126,6 +127,7 @@ def start_run(
             "train": len(images),
             "val": len(val),
             "images_per_class": request.images_per_class,
+            "leave_out": list(request.leave_out),
         },
         recipe=asdict(config),
         request=options,
@@ -166,7 +168,7 @@ def continue_run(
     if record.result is not None:
         callback.on_plan([("resume", f"{out} is complete: all {config.epochs} epochs are done")], [], config.epochs)
         return record
-    collection = _collection(record.data["source"], record.data["images_per_class"])
+    collection = _collection(record.data["source"], record.data["images_per_class"], record.left_out)
     if collection.fingerprint != record.data["fingerprint"]:
         raise DataError(
             f"The images in {collection.source} have changed since {out} was started, so it cannot be resumed exactly. "
@@ -297,8 +299,11 @@ def _allow_own_code(request: TrainConfig) -> None:
         allow_typed(name)
 
 
-def _collection(data: str, images_per_class: int | None) -> DatasetIndex:
+def _collection(data: str, images_per_class: int | None, left_out: Sequence[str]) -> DatasetIndex:
     collection = index_dataset(data)
+    if left_out:
+        check_left_out(collection, left_out)
+        collection = leave_out(collection, left_out)
     return collection if images_per_class is None else subset(collection, images_per_class)
 
 

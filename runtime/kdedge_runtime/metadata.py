@@ -13,6 +13,7 @@ from typing import Any
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.familiarity import Familiarity
 from kdedge_runtime.modalities import InputSpec, parse_input
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.plugin_registry import MissingPlugin
@@ -75,6 +76,8 @@ class Metadata:
     """Reference frames and their expected outputs; see `kdedge_runtime.diagnostics.reference_frames`."""
     task: str = "classify"
     """Interpretation of the logits, a key of `kdedge_runtime.tasks.TASKS`."""
+    familiarity: Familiarity | None = None
+    """Output `familiarity` and its threshold; None without that output."""
 
     @property
     def precision(self) -> str:
@@ -86,6 +89,7 @@ class Metadata:
         """Return the metadata as `metadata_props` entries: namespaced keys, JSON values."""
         values = {"schema": SCHEMA} | {item.name: getattr(self, item.name) for item in fields(self)}
         values["input"], values["outputs"] = asdict(self.input), asdict(self.outputs)
+        values["familiarity"] = None if self.familiarity is None else asdict(self.familiarity)
         return {PREFIX + key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
 
     @classmethod
@@ -115,6 +119,8 @@ class Metadata:
             values["input"] = parse_input(_checked(values["input"], dict))
             values["outputs"] = _outputs(_checked(values["outputs"], dict))
             values["task"] = _task(values.get("task", "classify"))
+            if values.get("familiarity") is not None:
+                values["familiarity"] = Familiarity.from_json(_checked(values["familiarity"], dict))
             metadata = cls(**values)
             if not isinstance(metadata.temperature, int | float) or not 0 < float(metadata.temperature) < math.inf:
                 raise ValueError(f"invalid temperature {metadata.temperature!r}")

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.familiarity import FAMILIARITY
 from kdedge_runtime.int8_arithmetic import Arithmetic, int8_arithmetic, use_exact_sums
 from kdedge_runtime.metadata import MOST_POSITIONS, Metadata
 from kdedge_runtime.modalities import Sample
@@ -70,6 +72,10 @@ class Explanation:
     """
     display: MapDisplay = UNMEASURED
     """Position and contrast of the maps on the images."""
+    familiarity: Floats | None = None
+    """Similarity to the training samples `[N]`, larger for more familiar ones; None if the file does not have it."""
+    unknown: NDArray[np.bool_] | None = None
+    """True for samples whose familiarity lies below the threshold of the file, `[N]`; None without familiarity."""
 
     def of_sample(self, index: int) -> "Explanation":
         """Return the outputs for one sample, as a batch of one."""
@@ -269,16 +275,26 @@ class Model:
                 )
             if self.has_map:
                 feed["class_index"] = np.array([class_index], dtype=np.int64)
-        if self.has_map and explained:
-            names = ["logits", "saliency_map", "explained_class"]
-            logits, saliency_map, classes = run_session(self.session, names, feed, self.path, options)
-            check_outputs(self.path, (len(samples), len(self.metadata.labels)), logits, saliency_map, classes)
+        with_map, measured = self.has_map and explained, self.metadata.familiarity
+        names = ["logits", *(["saliency_map", "explained_class"] if with_map else [])]
+        names += [] if measured is None else [FAMILIARITY]
+        found = dict(zip(names, run_session(self.session, names, feed, self.path, options), strict=True))
+        check_outputs(self.path, (len(samples), len(self.metadata.labels)), **found)
+        logits, familiarity = found["logits"], found.get(FAMILIARITY)
+        if with_map:
+            classes = found["explained_class"]
         else:
-            (logits,), saliency_map = run_session(self.session, ["logits"], feed, self.path, options), None
-            check_outputs(self.path, (len(samples), len(self.metadata.labels)), logits)
             classes = logits.argmax(axis=1) if class_index is None else np.full(len(samples), class_index)
         scores = TASKS[self.metadata.task].scores(logits, self.metadata.temperature)
-        return Explanation(logits, scores, classes, saliency_map, self.metadata.outputs.display)
+        return Explanation(
+            logits,
+            scores,
+            classes,
+            found.get("saliency_map"),
+            self.metadata.outputs.display,
+            familiarity,
+            None if measured is None or familiarity is None else measured.is_unknown(familiarity),
+        )
 
 
 def _check_graph(
@@ -286,6 +302,7 @@ def _check_graph(
 ) -> None:
     spec = metadata.input
     needed = {"logits"} if metadata.outputs.method == NO_MAP else {"logits", "saliency_map", "explained_class"}
+    needed |= set() if metadata.familiarity is None else {FAMILIARITY}
     faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]
     if spec.name not in inputs:
         faults.append(f"no input {spec.name}")

@@ -51,7 +51,12 @@ def first_line(error: Exception) -> str:
 
 
 def check_outputs(
-    path: Path, shape: tuple[int, int], logits: Any, saliency_map: Any = None, explained_class: Any = None
+    path: Path,
+    shape: tuple[int, int],
+    logits: Any,
+    saliency_map: Any = None,
+    explained_class: Any = None,
+    familiarity: Any = None,
 ) -> None:
     """Check a graph's outputs against the shapes, types and ranges in its metadata.
 
@@ -61,6 +66,7 @@ def check_outputs(
         logits: logits, floats of this shape.
         saliency_map: maps, floats `[images, h, w]` with 1 to `MOST_POSITIONS` values each; None skips this check.
         explained_class: class indices, integers `[images]` from 0 to labels - 1; checked together with the map.
+        familiarity: familiarity, floats `[images]`; None skips this check.
 
     Raises:
         ModelFileError: an output does not match.
@@ -77,6 +83,8 @@ def check_outputs(
             faults.append(f"explained_class is {_described(explained_class)}, expected integers [{count}]")
         elif not ((explained_class >= 0) & (explained_class < labels)).all():
             faults.append(f"explained_class is {explained_class.tolist()}, expected 0 to {labels - 1}")
+    if familiarity is not None and (not _is_array(familiarity, "f") or familiarity.shape != (count,)):
+        faults.append(f"familiarity is {_described(familiarity)}, expected floats [{count}]")
     if faults:
         raise ModelFileError(f"{path} does not match its metadata: {'; '.join(faults)}. Export it again.")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.modalities import InputSpec, Region, Sample
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.sources.source import Frame
@@ -43,6 +44,10 @@ class Prediction:
     """Position and contrast of the map on the frame."""
     overlay: Pixels | None = None
     """Frame with heat map and caption, uint8 RGB, or None if no sink needs it."""
+    familiarity: float | None = None
+    """Similarity to the training samples, larger for more familiar ones; None if the model does not have it."""
+    unknown: bool = False
+    """True if the familiarity lies below the threshold of the model; the first label is then the nearest class."""
     region: Region | None = None
     """Region of the frame that was predicted; None for the whole frame."""
     further: tuple["Prediction", ...] = ()
@@ -81,6 +86,11 @@ class Prediction:
         return self.ranking[0][0]
 
     @property
+    def answer(self) -> str:
+        """First label of the ranking, or `unknown`."""
+        return UNKNOWN if self.unknown else self.label
+
+    @property
     def score(self) -> float:
         """Score of the first label; for classification its probability, in [0, 1]."""
         return self.ranking[0][1]
@@ -94,6 +104,11 @@ class Prediction:
     def score_text(self) -> str:
         """Score of the first label for captions, such as `93 %`."""
         return TASKS[self.task].format_score(self.score)
+
+    @property
+    def nearest_text(self) -> str:
+        """First label with its score for captions of unknown samples, such as `nearest: cat 93 %`."""
+        return f"nearest: {self.label} {self.score_text}"
 
     @property
     def share(self) -> float | None:
@@ -122,10 +137,12 @@ def decode_prediction(
     """
     scores = explanation.scores[0]
     saliency_map = explanation.saliency_map[0] if explanation.saliency_map is not None else None
-    if not np.isfinite(scores).all() or (saliency_map is not None and not np.isfinite(saliency_map).all()):
+    familiarity = None if explanation.familiarity is None else float(explanation.familiarity[0])
+    outputs = (scores, *(each for each in (saliency_map, familiarity) if each is not None))
+    if not all(np.isfinite(each).all() for each in outputs):
         raise ModelFileError(
             f"{model.path} returned non-finite values for {frame.name}: the model is damaged or its number format "
-            "overflows. Expected finite logits and a finite map. Export it again and run `kdedge validate`."
+            "overflows. Expected finite logits, map and familiarity. Export it again and run `kdedge validate`."
         )
     labels = model.metadata.labels
     heat = None
@@ -142,5 +159,7 @@ def decode_prediction(
         heat=heat,
         display=explanation.display,
         age_ms=(clock() - frame.captured_at) * 1e3,
+        familiarity=familiarity,
+        unknown=explanation.unknown is not None and bool(explanation.unknown[0]),
         region=region,
     )

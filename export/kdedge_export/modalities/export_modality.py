@@ -60,6 +60,10 @@ class ExportModality(ABC):
         """Return samples `[count, *spec.shape]` on which the display of maps is measured; None by default."""
         return None
 
+    def unfamiliar_samples(self, spec: Any, count: int) -> Sample | None:
+        """Draw samples `[count, *spec.shape]` that belong to no class of any model; None by default."""
+        return None
+
     @abstractmethod
     def thumbnail(self, sample: Sample) -> Pixels:
         """Draw a preprocessed sample for the report, uint8 RGB."""

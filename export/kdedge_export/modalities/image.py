@@ -13,6 +13,7 @@ from PIL import Image, ImageFilter
 from kdedge_export.html.thumbnails import at_display_size, overlaid
 from kdedge_export.modalities.export_modality import Corruption, ExportModality
 from kdedge_export.scenes import LABELS, render_scene
+from kdedge_export.scenes.textures import render_textures
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.arrays import Floats, Pixels
 
@@ -86,6 +87,10 @@ class ImageExport(ExportModality):
         rng, side = np.random.default_rng(0), max(spec.height, spec.width)
         scenes = (render_scene(LABELS[at % len(LABELS)], rng, side).image for at in range(count))
         return np.stack([spec.preprocess(scene) for scene in scenes])
+
+    def unfamiliar_samples(self, spec: ImageInput, count: int) -> Pixels:
+        """Draw textures and noise; see `kdedge_export.scenes.textures`."""
+        return render_textures(np.random.default_rng(0), count, spec.height, spec.width)
 
     def thumbnail(self, sample: Pixels) -> Pixels:
         """Return the image at display size."""

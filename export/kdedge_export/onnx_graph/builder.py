@@ -90,13 +90,13 @@ class NodeBuilder:
         """Cast a tensor of type `dtype` to float32 if needed."""
         return tensor if dtype == np.float32 else self.cast(tensor, np.dtype(np.float32))
 
-    def reduce(self, op_type: str, tensor: str, axes: Sequence[int], *, keepdims: bool) -> str:
+    def reduce(self, op_type: str, tensor: str, axes: Sequence[int], *, keepdims: bool, name: str | None = None) -> str:
         """Reduce over axes with an operator such as `ReduceSum`; the axes are an attribute in older opsets."""
         as_input_since = 13 if op_type == "ReduceSum" else 18
         if self.opset >= as_input_since:
             over = self.constant(np.array(axes, dtype=np.int64))
-            return self.add(op_type, tensor, over, keepdims=int(keepdims))
-        return self.add(op_type, tensor, axes=list(axes), keepdims=int(keepdims))
+            return self.add(op_type, tensor, over, name=name, keepdims=int(keepdims))
+        return self.add(op_type, tensor, name=name, axes=list(axes), keepdims=int(keepdims))
 
     def sum_into(self, sums: dict[str, str], name: str, part: str) -> None:
         """Add a tensor to the sum stored under a name."""

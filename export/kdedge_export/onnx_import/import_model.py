@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.familiarity.graph import add_familiarity_output
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.modalities.image import IMAGE
 from kdedge_export.onnx_graph.builder import NodeBuilder
@@ -30,6 +31,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.drawing.heatmap import MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.familiarity import Familiarity
 from kdedge_runtime.metadata import TOP_CLASS, Metadata, Outputs
 from kdedge_runtime.modalities.image import ImageInput, require_image
 from kdedge_runtime.saliency_methods import RECIPROCAM
@@ -146,6 +148,10 @@ def add_saliency(
     elif labels is not None or geometry is not None:
         option = "--labels" if geometry is None else "--resize"
         raise UsageError(f"{option} needs a file that kdedge can run. Specify the preprocessing: --mean, --std.")
+    if metadata is not None and spec is not None:
+        method, _ = add_familiarity_output(model, spec, None, None)
+        why_not = "a file of another framework has no known samples: give them with --data DIR"
+        metadata = replace(metadata, familiarity=Familiarity(method, why_not=why_not))
     entries = {OUTPUTS: json.dumps(asdict(outputs))} if metadata is None else metadata.to_props()
     helper.set_model_props(model, props | entries)
     front = None if pixels is None or spec is None else (pixels, spec)

@@ -8,6 +8,7 @@ from kdedge_export.errors import HeadNotSupported
 from kdedge_export.onnx_graph.graph_input import GraphInput
 from kdedge_export.onnx_import.preprocessing import Geometry, PixelInput
 from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.familiarity import FAMILIARITY
 
 __all__ = ["OUTPUTS", "has_map", "check_batch", "check_input_fits", "check_options_used"]
 
@@ -71,7 +72,7 @@ def has_map(model: onnx.ModelProto, props: dict[str, str], source: Path) -> bool
         return True
     taken = outputs | {value.name for value in model.graph.input}
     taken |= {name for node in model.graph.node for name in node.output}
-    clash = sorted(taken & {"saliency_map", "explained_class", "class_index"})
+    clash = sorted(taken & {"saliency_map", "explained_class", "class_index", FAMILIARITY})
     if clash:
         raise ModelFileError(
             f"{source} already has a tensor {clash[0]}, which kdedge did not write. Rename it, or export the model "

@@ -59,6 +59,9 @@ class Gates:
         default_factory=lambda: {name: recipe.bounds for name, recipe in RECIPES.items()}
     )
     """Bounds of the other files by precision; the default takes those of the recipes."""
+    unknown_change_points: float = 3.0
+    """Largest change against the fp32 file, in percentage points: of known samples called unknown (rise), and of
+    unfamiliar samples detected (drop)."""
     map_margin: float = 0.0
     """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
     map_stays: float = 0.98

@@ -87,6 +87,8 @@ class ValidationSet:
     """bool `[H, W]` per image, True on the object; None if unknown."""
     source: Data = field(default_factory=Data)
     """Description of the data for the report."""
+    unfamiliar: Mapping[str, Pixels] = field(default_factory=dict)
+    """Samples that belong to none of the classes, by the name of their group."""
 
     def __post_init__(self) -> None:
         n = len(self.images)

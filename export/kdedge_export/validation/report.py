@@ -30,6 +30,7 @@ from kdedge_export.metrics.localization import Localization
 from kdedge_export.metrics.per_class import ClassRow
 from kdedge_export.metrics.robustness import Robustness
 from kdedge_export.metrics.sanity import Sanity
+from kdedge_export.metrics.unfamiliar import Recognition
 from kdedge_export.validation.check import Check, applicable, verdict
 from kdedge_export.validation.exactness import AlignedImage
 from kdedge_export.validation.footprint import Footprint
@@ -116,6 +117,8 @@ class ValidationReport:
     """Faithfulness by role or baseline; None if skipped or without maps."""
     robustness: Sampled[tuple[Robustness, ...]] | None = None
     """Robustness; None if skipped."""
+    familiarity: Recognition | None = None
+    """Recognition of unfamiliar samples; None if the files have no familiarity."""
     footprints: Mapping[str, Footprint] = field(default_factory=dict)
     device: str | None = None
     """Name of the device profile whose budgets were checked."""

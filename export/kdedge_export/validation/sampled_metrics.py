@@ -16,13 +16,14 @@ from kdedge_export.metrics.robustness import Robustness, robustness
 from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
+from kdedge_export.metrics.unfamiliar import Recognition, recognition
 from kdedge_export.modalities import modality_of
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.exactness import Bounds
 from kdedge_export.validation.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_runtime import Model
 from kdedge_runtime.candidate import Candidate
-from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.modalities import InputSpec, Sample
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, Targets, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
@@ -31,6 +32,7 @@ __all__ = [
     "Sampled",
     "MeasuredModel",
     "measure_calibration",
+    "measure_recognition",
     "measure_robustness",
     "measure_faithfulness",
     "other_maps",
@@ -40,6 +42,8 @@ __all__ = [
 
 DISTURBED_IMAGES = 96
 """Maximum number of images to corrupt."""
+DRAWN, DRAWN_SAMPLES = "textures and noise", 200
+"""Group and number of drawn unfamiliar samples."""
 
 Rows = TypeVar("Rows")
 Flags = NDArray[np.bool_]
@@ -228,6 +232,18 @@ def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]
         advance,
     )
     return Sampled(len(chosen), rows)
+
+
+def measure_recognition(subject: MeasuredModel, unfamiliar: Mapping[str, Sample]) -> Recognition | None:
+    """Measure familiarity on unfamiliar samples, and on drawn ones; None if the files have no familiarity."""
+    if subject.files[FP32.name].metadata.familiarity is None:
+        return None
+    drawn = modality_of(subject.input).unfamiliar_samples(subject.input, DRAWN_SAMPLES)
+    groups = dict(unfamiliar) if drawn is None else {**unfamiliar, DRAWN: drawn}
+    advance = subject.start_step("unfamiliar samples", 1)
+    found = recognition(subject.files, FP32.name, subject.images, groups)
+    advance(1)
+    return found
 
 
 def _references(subject: MeasuredModel, chosen: Integers, maps: Mapping[str, Floats]) -> dict[str, Floats]:

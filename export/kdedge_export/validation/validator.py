@@ -14,6 +14,7 @@ from kdedge_export.modalities import modality_of
 from kdedge_export.tasks import EXPORT_TASKS, TaskMetrics
 from kdedge_export.validation.check import Check
 from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
+from kdedge_export.validation.familiarity_checks import check_recognition
 from kdedge_export.validation.fidelity_checks import (
     check_comparison,
     check_default_class,
@@ -38,6 +39,7 @@ from kdedge_export.validation.sampled_metrics import (
     measure_calibration,
     measure_faithfulness,
     measure_localization,
+    measure_recognition,
     measure_robustness,
     measure_sanity,
     other_maps,
@@ -114,11 +116,13 @@ def validate(
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {each.name: _temperature(each, model, fp32) for each, model in requested.items()}
     subject = MeasuredModel(requested, predictions, images, targets, progress)
+    recognized = measure_recognition(subject, data.unfamiliar)
     sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
     ships = subject.shipped
     checks = [
         *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
         *_class_checks(subject, bounds, gates),
+        *check_recognition(recognized, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
         *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.images, gates)),
         *(
@@ -146,11 +150,12 @@ def validate(
         localization=None if data.masks is None else measure_localization(subject, data.masks),
         faithfulness=faithful,
         robustness=None if quick else measure_robustness(subject),
+        familiarity=recognized,
         footprints=deployment.footprints,
         device=deployment.device,
         quick=quick,
         aligned=aligned,
-        notes=(*notes, *_rounding_notes(ties, aligned, data, subject.files)),
+        notes=(*notes, *_threshold_notes(fp32), *_rounding_notes(ties, aligned, data, subject.files)),
     )
     evidence = SampleGallery(
         modality=modality_of(fp32.metadata.input),
@@ -179,6 +184,14 @@ def write_report(report: ValidationReport, evidence: SampleGallery, folder: Path
     write_page(report, evidence, page)
     write_json(report, document)
     return page, document
+
+
+def _threshold_notes(fp32: Model) -> list[str]:
+    """Return a note if unknown samples cannot be recognized for want of a threshold."""
+    found = fp32.metadata.familiarity
+    if found is None or found.threshold is not None:
+        return []
+    return [f"no sample is called unknown, since there is no threshold of familiarity: {found.why_not}"]
 
 
 def _rounding_notes(

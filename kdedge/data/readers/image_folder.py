@@ -25,7 +25,7 @@ from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import files_below, is_image_file
 
-__all__ = ["list_folder", "check_image_folder"]
+__all__ = ["check_image_folder", "list_folder", "list_images"]
 
 _Side: TypeAlias = Literal["train", "val", "test"]
 _SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
@@ -114,6 +114,19 @@ def list_folder(root: Path, *, unlabeled_ok: bool, no_class: Collection[str] = (
         fingerprint=fingerprint_of(f"{sample.name}\0{_size_bytes(sample.path)}" for sample in images),
         skipped=tuple(SkippedFile(FileSample.below(root, path).name, reason) for path, reason in unused),
     )
+
+
+def list_images(root: Path) -> Split:
+    """List all images below a folder in any layout, without classes.
+
+    Raises:
+        DataError: the folder does not exist, or has no images.
+    """
+    check_image_folder(root)
+    samples = tuple(FileSample.below(root, path) for path in files_below(root) if is_image_file(path))
+    if not samples:
+        raise DataError(f"{root} has no images (JPEG, PNG, WebP, …). Expected a folder of images, in any layout.")
+    return Split(samples, (UNLABELED,) * len(samples))
 
 
 def check_image_folder(root: Path) -> None:

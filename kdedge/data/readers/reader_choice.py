@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
-from kdedge.data.readers.image_folder import check_image_folder
+from kdedge.data.readers.image_folder import check_image_folder, list_images
 from kdedge.data.readers.webdataset import is_shards
+from kdedge.data.splits import UNLABELED, Split
 from kdedge.modalities import TRAINING_MODALITIES, modality_of_dataset
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["check_data_source", "index_dataset"]
+__all__ = ["check_data_source", "index_dataset", "list_unlabeled"]
 
 
 def index_dataset(
@@ -38,6 +39,20 @@ def index_dataset(
     if collection.split == "hashed":
         return divided(collection, val_fraction=val_fraction, seed=seed)
     return collection
+
+
+def list_unlabeled(data: str) -> Split:
+    """List the samples of all splits of a dataset without their classes; a folder of images may have any layout.
+
+    Raises:
+        DataError: the dataset does not exist or has no samples.
+    """
+    if modality_of_dataset(data) is TRAINING_MODALITIES["image"] and Path(data).is_dir():
+        return list_images(Path(data))
+    collection = index_dataset(data, unlabeled_ok=True)
+    splits = [split for split in (collection.train, collection.val, collection.test) if split is not None]
+    samples = tuple(sample for split in splits for sample in split.samples)
+    return Split(samples, (UNLABELED,) * len(samples))
 
 
 def check_data_source(data: str) -> None:

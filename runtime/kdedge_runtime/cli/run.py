@@ -93,6 +93,13 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         metavar="PEM",
         help="authority that signed the broker's certificate (default: $KDEDGE_MQTT_CA, or those of the system)",
     )
+    where.add_argument(
+        "--record-unknown",
+        type=nonempty,
+        metavar="FILE",
+        help="store frames that are unknown in this feedback file: the first of each, then one every 10 s (default: "
+        "none)",
+    )
     where.add_argument("--show", action="store_true", help="show the overlay in a window (default: no window)")
     when = parser.add_argument_group(
         "explanation schedule (every frame is classified; frames without explanation are not drawn)"
@@ -123,6 +130,13 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("inference")
     how.add_argument("--class", dest="class_name", metavar="NAME", help="class to explain (default: the top-1 class)")
+    how.add_argument(
+        "--no-unknown",
+        dest="unknown",
+        action="store_false",
+        help="answer with a class for every frame (default: unknown for frames below the familiarity threshold of the "
+        "model)",
+    )
     how.add_argument("--opacity", type=unit_interval, metavar="0..1", help="opacity at full heat (default: 0.6)")
     add_inference_options(how)
 

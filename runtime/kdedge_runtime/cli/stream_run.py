@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kdedge_runtime.server import AccessPolicy
     from kdedge_runtime.server.live_view import Controls, LiveView
     from kdedge_runtime.sinks.mqtt import MqttPublisher
+    from kdedge_runtime.sinks.unknown_frames import UnknownFrames
 
 __all__ = ["execute"]
 
@@ -82,6 +83,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             cadence=cadence,
             budget_fps=arguments.fps,
             explainer=explainer,
+            unknown=arguments.unknown,
             regions=regions,
         )
         with ExitStack() as stack:
@@ -93,6 +95,8 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
                 return RunProgress(source).summary()
             sinks = [stack.enter_context(sink) for sink in make_sinks(arguments, source, stop)] + broker
             current: StreamSettings | Callable[[], StreamSettings] = settings
+            if arguments.record_unknown is not None:
+                sinks.append(stack.enter_context(_unknown_frames(arguments, model)))
             if arguments.view is not None:
                 current = controls = _controls(arguments, model, settings)
                 view = stack.enter_context(_view(arguments, controls, source, start_line, stack))
@@ -238,6 +242,20 @@ def _view(
     store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
     feedback = Feedback(store, file_sha256(model.path))
     return LiveView(policy, about, controls, feedback, tls=tls)
+
+
+def _unknown_frames(arguments: argparse.Namespace, model: Model) -> "UnknownFrames":
+    from kdedge_runtime.sinks.unknown_frames import UnknownFrames
+
+    measured = model.metadata.familiarity
+    if measured is None or measured.threshold is None:
+        raise UsageError(
+            f"--record-unknown needs a familiarity threshold, but {model.path} has none. Export it again with at least "
+            "59 validation images of its classes, or remove --record-unknown."
+        )
+    if not arguments.unknown:
+        raise UsageError("--record-unknown records nothing with --no-unknown. Remove one of the two options.")
+    return UnknownFrames(arguments.record_unknown, _FEEDBACK_MB, file_sha256(model.path))
 
 
 def _secret_token() -> str | None:

@@ -61,7 +61,7 @@ def advice(model: Model, checks: list[DeviceCheck], instructions: tuple[str, ...
     """Return a fix for a failure if its cause is known, else None."""
     failed = {check.name for check in checks if check.passed is False}
     saturates = kernels_saturate(instructions, model.metadata.quantization)
-    if failed & {"answers", "logits", "map"} and saturates:
+    if failed & {"answers", "logits", "map", "familiarity"} and saturates:
         return (
             "This core has no VNNI: it adds pairs of products in 16 bits, and 8-bit weights overflow. Export the "
             "file for this core: `kdedge export … --quantize --device laptop-x86-avx2`."
@@ -76,10 +76,11 @@ def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
         model.predict(image[None], int(golden.explained_class[number])) for number, image in enumerate(golden.samples)
     ]
     logits = np.concatenate([one.logits for one in outputs])
-    logits_tolerance = map_tolerance = _FLOAT_TOLERANCE
+    logits_tolerance = map_tolerance = familiarity_tolerance = _FLOAT_TOLERANCE
     if model.arithmetic is not None:
         logits_tolerance = max(_INT8_LOGITS_TOLERANCE, _ROUNDINGS * golden.logits_rounding)
         map_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * golden.map_rounding)
+        familiarity_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * golden.familiarity_rounding)
     near = 2 * min(logits_tolerance, _NEAR)
     same = sum(
         # Classes closer than the tolerance may swap.
@@ -89,6 +90,10 @@ def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
     count = len(golden.samples)
     yield DeviceCheck("answers", f"{same} of {count}", f"{count} of {count}", bool(same == count))
     yield check_bound("logits", mean_error(logits, golden.logits), logits_tolerance, "{:.4f} of the range")
+    if golden.familiarity is not None:
+        familiarity = np.concatenate([one.familiarity for one in outputs if one.familiarity is not None])
+        error = mean_error(familiarity[None], golden.familiarity[None])  # relative to the range over the frames
+        yield check_bound("familiarity", error, familiarity_tolerance, "{:.4f} of the range")
     if golden.saliency_map is None:
         yield DeviceCheck("map", "not evaluated: the file has no map", "", None)
         return

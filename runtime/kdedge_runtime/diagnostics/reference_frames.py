@@ -54,6 +54,10 @@ class ReferenceFrames:
     logits_rounding: float
     """Mean error (see `mean_error`) between two summation orders, in [0, `MOST_ROUNDING`]."""
     map_rounding: float
+    familiarity: Floats | None = None
+    """Expected familiarity, `[G]`; None for a model without it."""
+    familiarity_rounding: float = 0.0
+    """Error between two summation orders relative to the range over the frames, in [0, `MOST_ROUNDING`]."""
 
     @classmethod
     def of(cls, model: Model) -> "ReferenceFrames":
@@ -81,15 +85,27 @@ class ReferenceFrames:
             if values["saliency_map"] is not None:
                 positions = _unpack(values["saliency_map"], (count, outputs.map_height or 0, outputs.map_width or 0))
             rounding = [float(values[key]) for key in ("logits_rounding", "map_rounding")]
+            familiarity, familiarity_rounding = None, float(values.get("familiarity_rounding", 0.0))
+            if model.metadata.familiarity is not None:
+                familiarity = _unpack(values["familiarity"], (count,))
             if classes.shape != (count,) or (positions is None) == model.has_map:
                 raise ValueError("they do not match the model")
-            if not all(0 <= each <= MOST_ROUNDING for each in rounding):  # False for NaN
+            if not all(0 <= each <= MOST_ROUNDING for each in (*rounding, familiarity_rounding)):  # False for NaN
                 raise ValueError(f"rounding {rounding}, expected 0 to {MOST_ROUNDING:g}")
         except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise ModelFileError(
                 f"The reference frames of {model.path} are damaged ({str(error)[:200]}). Export it again."
             ) from error
-        return cls(images, logits, classes, positions, *rounding)
+        return cls(
+            samples=images,
+            logits=logits,
+            explained_class=classes,
+            saliency_map=positions,
+            logits_rounding=rounding[0],
+            map_rounding=rounding[1],
+            familiarity=familiarity,
+            familiarity_rounding=familiarity_rounding,
+        )
 
 
 def record_reference_frames(path: Path) -> dict[str, Any]:
@@ -104,9 +120,13 @@ def record_reference_frames(path: Path) -> dict[str, Any]:
     positions = (metadata.outputs.map_height or 0) * (metadata.outputs.map_width or 0)
     count = min(_FRAMES, max(1, _BYTES // (4 * (len(metadata.labels) + positions))))
     images = _draw(count, metadata.input)
-    logits, maps, classes = _run_model(model, images)
-    other_logits, other_maps, _ = _run_model(otherwise, images, classes)
-    return {
+    logits, maps, classes, familiarity = _run_model(model, images)
+    other_logits, other_maps, _, other_familiarity = _run_model(otherwise, images, classes)
+    expected: dict[str, Any] = {}
+    if familiarity is not None and other_familiarity is not None:
+        rounding = mean_error(other_familiarity[None], familiarity[None])
+        expected = {"familiarity": _pack(familiarity), "familiarity_rounding": min(MOST_ROUNDING, rounding)}
+    return expected | {
         "frames": count,
         "images_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
         "explained_class": classes.tolist(),
@@ -144,15 +164,22 @@ def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
     return Model(path, Metadata.from_props(session.get_modelmeta().custom_metadata_map), session)
 
 
-def _run_model(model: Model, images: Sample, classes: Integers | None = None) -> tuple[Floats, Floats | None, Integers]:
-    """Return logits, maps and explained classes of images, computed one by one as on a device."""
+def _run_model(
+    model: Model, images: Sample, classes: Integers | None = None
+) -> tuple[Floats, Floats | None, Integers, Floats | None]:
+    """Return logits, maps, explained classes and familiarity of images, computed one by one as on a device."""
     predictions = [
         model.predict(image[None], None if classes is None else int(classes[number]))
         for number, image in enumerate(images)
     ]
     maps = [one.saliency_map for one in predictions if one.saliency_map is not None]
-    logits = np.concatenate([one.logits for one in predictions])
-    return logits, np.concatenate(maps) if maps else None, np.concatenate([one.explained_class for one in predictions])
+    familiarity = [one.familiarity for one in predictions if one.familiarity is not None]
+    return (
+        np.concatenate([one.logits for one in predictions]),
+        np.concatenate(maps) if maps else None,
+        np.concatenate([one.explained_class for one in predictions]),
+        np.concatenate(familiarity) if familiarity else None,
+    )
 
 
 def _draw(count: int, spec: InputSpec) -> Sample:

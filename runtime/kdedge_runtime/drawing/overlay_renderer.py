@@ -79,14 +79,17 @@ class OverlayRenderer:
     def _caption(self, prediction: Prediction) -> "Caption":
         from kdedge_runtime.drawing.caption import Caption
 
-        is_other = prediction.saliency_map is not None and prediction.explained != prediction.label
-        details = [f"heat: {prediction.explained}"] if is_other else []
-        label = prediction.label
+        details = [prediction.nearest_text] if prediction.unknown else []
+        if prediction.saliency_map is not None and prediction.explained != prediction.label:
+            details.append(f"heat: {prediction.explained}")
+        label = prediction.answer
         if prediction.region is not None:  # the frame age would be repeated in every region
             label = f"{prediction.region.name}: {label}"
         elif self._moving:
             details.append(f"{prediction.age_ms:.0f} ms old")
-        return Caption(label, prediction.score_text, prediction.share, tuple(details))
+        # The score belongs to the nearest class, which is not the answer to an unknown sample.
+        score, share = ("", None) if prediction.unknown else (prediction.score_text, prediction.share)
+        return Caption(label, score, share, tuple(details))
 
 
 class _Scale:

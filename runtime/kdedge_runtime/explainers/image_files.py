@@ -130,7 +130,11 @@ def explanation_image(
     plain = Image.fromarray(pixels).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
     pair = Image.fromarray(np.concatenate([np.asarray(plain), gap, overlay], axis=1))
-    return np.asarray(append_caption(pair, Caption(prediction.label, prediction.score_text, prediction.share, details)))
+    if prediction.unknown:
+        caption = Caption(prediction.answer, "", None, (prediction.nearest_text, *details))
+    else:
+        caption = Caption(prediction.label, prediction.score_text, prediction.share, details)
+    return np.asarray(append_caption(pair, caption))
 
 
 def _account(estimate: MapEstimate) -> str:

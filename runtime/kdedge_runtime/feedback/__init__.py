@@ -7,8 +7,16 @@ write_folder     export to class folders for training
 ```
 """
 
-from kdedge_runtime.feedback.class_folders import FolderSummary, write_class_folders
+from kdedge_runtime.feedback.class_folders import FolderSummary, write_class_folders, write_unknown
 from kdedge_runtime.feedback.store import FeedbackError, FeedbackStore
 from kdedge_runtime.feedback.verdict import Judgment, Verdict
 
-__all__ = ["FeedbackError", "FeedbackStore", "Judgment", "Verdict", "FolderSummary", "write_class_folders"]
+__all__ = [
+    "FeedbackError",
+    "FeedbackStore",
+    "Judgment",
+    "Verdict",
+    "FolderSummary",
+    "write_class_folders",
+    "write_unknown",
+]

@@ -14,7 +14,7 @@ from kdedge_runtime.feedback.verdict import Verdict
 from kdedge_runtime.util.files import atomic_write
 from kdedge_runtime.util.images import open_image
 
-__all__ = ["FolderSummary", "write_class_folders"]
+__all__ = ["FolderSummary", "write_class_folders", "write_unknown"]
 
 _FORBIDDEN = '<>:"/\\|?*'
 """Characters that are invalid in folder names on some systems."""
@@ -30,7 +30,7 @@ class FolderSummary:
     """Number of images by label, sorted."""
     boxes: int
     unlabeled: int
-    """Images known only to be misclassified, so they have no label and no folder."""
+    """Images known only to be misclassified or unknown, so they have no label and no folder."""
     superseded: int
     """Entries replaced by later feedback on the same image."""
 
@@ -49,8 +49,7 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
         UsageError: the folder is not empty.
         DataError: no entry has a label, or two labels would share a folder.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty. Use a new or empty folder: -o FOLDER.")
+    _check_empty(folder, "-o")
     last: dict[bytes, tuple[str | None, Box | None]] = {}
     count = 0
     for verdict in verdicts:
@@ -79,6 +78,38 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
         atomic_write(folder / "boxes.csv", _table(boxes))
     unlabeled = sum(label is None for label, _ in last.values())
     return FolderSummary(dict(sorted(images.items())), len(boxes), unlabeled, count - len(last))
+
+
+def write_unknown(verdicts: Iterable[Verdict], folder: Path) -> int:
+    """Write the images whose latest entry is of none of the classes to `unknown-DIGEST.jpg`, and return their number.
+
+    Args:
+        verdicts: entries, oldest first. Iterated twice, so pass a `FeedbackStore` or a list.
+        folder: output folder, created if missing; an existing one must be empty.
+
+    Raises:
+        UsageError: the folder is not empty.
+        DataError: no entry is unknown.
+    """
+    _check_empty(folder, "--unknown")
+    last = {_digest(verdict): verdict.judgment for verdict in verdicts}
+    if "unknown" not in last.values():
+        raise DataError(
+            f"None of the {len(last):,} images in the feedback is unknown. Expected frames recorded with "
+            "--record-unknown."
+        )
+    count = 0
+    for verdict in verdicts:
+        digest = _digest(verdict)
+        if last.pop(digest, None) == "unknown":
+            atomic_write(folder / f"unknown-{digest[:8].hex()}.jpg", verdict.frame_jpeg, durable=False)
+            count += 1
+    return count
+
+
+def _check_empty(folder: Path, option: str) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty. Use a new or empty folder: {option} FOLDER.")
 
 
 def _digest(verdict: Verdict) -> bytes:

@@ -14,9 +14,9 @@ from kdedge_runtime.util.images import encode_jpeg
 
 __all__ = ["Judgment", "Verdict"]
 
-Judgment: TypeAlias = Literal["right", "wrong", "label", "place"]
-"""Prediction correct (`right`), wrong (`wrong`), corrected with another label (`label`), or correct with the map in the
-wrong place (`place`).
+Judgment: TypeAlias = Literal["right", "wrong", "label", "place", "unknown"]
+"""Prediction correct (`right`), wrong (`wrong`), corrected with another label (`label`), correct with the map in the
+wrong place (`place`), or of none of the classes (`unknown`).
 """
 _JPEG_QUALITY = 92
 _LONGEST_LABEL = 200
@@ -101,8 +101,8 @@ class Verdict:
 
     @property
     def true_label(self) -> str | None:
-        """True label according to the feedback; None if the prediction is only marked as wrong."""
-        return {"right": self.label, "place": self.label, "label": self.correct_label, "wrong": None}[self.judgment]
+        """True label according to the feedback; None if the prediction is only marked as wrong or unknown."""
+        return {"right": self.label, "place": self.label, "label": self.correct_label}.get(self.judgment)
 
 
 def _is_text(value: str) -> bool:

@@ -20,11 +20,16 @@ export function bar(p) {
   return make("div", { className: "bar" }, fill);
 }
 
-/** Fill the prediction card. `ranking` is [{label, p}], best first; `speaks` is true if the map has positive values. */
-export function showAnswer({ ranking, explained, hasMap, speaks }) {
-  const [best, ...others] = ranking;
+export const UNKNOWN = "unknown";
+
+/**
+ * Fill the prediction card. `ranking` is [{label, p}], best first; `speaks` is true if the map has positive values. An
+ * `unknown` sample belongs to no class, so the whole ranking is listed below.
+ */
+export function showAnswer({ ranking, explained, hasMap, speaks, unknown = false }) {
+  const [best, ...others] = unknown ? [{ label: UNKNOWN, p: 0 }, ...ranking] : ranking;
   write("label", best.label);
-  write("p", percent(best.p));
+  write("p", unknown ? "" : percent(best.p));
   at("best-bar").firstElementChild.style.width = best.p * 100 + "%";
   at("others").replaceChildren(...others.flatMap(({ label, p }) => [
     make("span", { className: "name", textContent: label, title: label }),

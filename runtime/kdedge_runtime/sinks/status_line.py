@@ -61,4 +61,5 @@ class StatusLine:
 
 def _answer(prediction: Prediction) -> str:
     region = "" if prediction.region is None else f"{prediction.region.name}: "
-    return f"{printable(region + prediction.label)} {prediction.score * 100:.0f} %"
+    text = f"{printable(prediction.label)} {prediction.score * 100:.0f} %"
+    return printable(region) + (f"{prediction.answer} (nearest: {text})" if prediction.unknown else text)

@@ -15,6 +15,7 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
 from kdedge_runtime.errors import SourceError
+from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.modalities import Region, Sample
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
@@ -57,6 +58,8 @@ class StreamSettings:
     """Target frame rate: explanations are skipped before frames are dropped. None for no target."""
     explainer: "Explainer | None" = None
     """Black-box explainer (see `kdedge_runtime.explainers`); None uses the map of the graph."""
+    unknown: bool = True
+    """True marks frames whose familiarity lies below the threshold of the model as unknown. Default True."""
     regions: tuple[Region, ...] = ()
     """Regions of every frame, predicted in one batch and fixed during a run; empty for the whole frame."""
 
@@ -265,6 +268,8 @@ class _InferenceStage:
         with self._timer.measure("inference"):
             uses_own_map = explains and left_out is None and explainer is None
             explanation = self._model.predict(samples, settings.class_index, explained=uses_own_map)
+        if not settings.unknown:
+            explanation = replace(explanation, unknown=None)
         rows = [explanation] if len(samples) == 1 else [explanation.of_sample(index) for index in range(len(samples))]
         outputs: list[tuple[Region | None, Explanation, Reason | None]] = []
         for region, row, sample in zip(self._regions or (None,), rows, samples, strict=True):
@@ -285,6 +290,8 @@ class _InferenceStage:
         task = TASKS[metadata.task]
         label, score = task.ranking(explanation.scores[0], metadata.labels)[0]
         share = task.share(score)
+        if explanation.unknown is not None and explanation.unknown[0]:
+            label, share = UNKNOWN, 0.0
         name = None if region is None else region.name
         left_out = self._scheduler.after(label, 1.0 if share is None else share, name)
         if left_out is not None:

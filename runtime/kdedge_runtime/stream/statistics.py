@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdedge_runtime.errors import SourceError
+from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Source
 from kdedge_runtime.stream.schedule import Reason
@@ -29,6 +30,8 @@ class RunProgress:
         """Number of predictions by region and label. The region is None for the whole frame."""
         self.left_out: Counter[Reason] = Counter()
         self.explained = 0
+        self.unknown = 0
+        """Number of predictions below the threshold of familiarity."""
         self.failure: SourceError | None = None
         self.timer = StageTimer(STAGES)
         self._ages = StageTally()
@@ -46,7 +49,8 @@ class RunProgress:
     def count(self, prediction: Prediction) -> None:
         """Count a frame with the predictions for all of its regions."""
         self.frames += 1
-        self.labels.update((each.region_name, each.label) for each in prediction.by_region)
+        self.labels.update((each.region_name, each.label) for each in prediction.by_region if not each.unknown)
+        self.unknown += sum(each.unknown for each in prediction.by_region)
         self.explained += any(each.saliency_map is not None for each in prediction.by_region)
         if prediction.frame_left_out is not None:
             self.left_out[prediction.frame_left_out] += 1
@@ -97,6 +101,7 @@ class RunProgress:
             stages=self.timer.stages(),
             age=self._ages.stage(),
             labels=tuple((_named(*key), count) for key, count in self.labels.most_common(5)),
+            unknown=self.unknown,
             failure=self.failure,
         )
 
@@ -126,7 +131,9 @@ class RunSummary:
     age: StageName | None
     """Time from capture to prediction; None without frames."""
     labels: tuple[tuple[str, int], ...]
-    """Most frequent labels with their counts; `REGION: LABEL` for regions."""
+    """Most frequent labels with their counts, without unknown predictions; `REGION: LABEL` for regions."""
+    unknown: int = 0
+    """Number of frames or regions below the threshold of familiarity."""
     failure: SourceError | None = None
     """Error that ended the source early; earlier predictions are complete."""
 
@@ -149,6 +156,7 @@ class RunSummary:
             "reconnects": self.reconnects,
             "explained": self.explained,
             "left_out": self.left_out,
+            "unknown": self.unknown,
             "elapsed_s": round(self.elapsed_s, 3),
             "fps": round(self.fps, 2),
             "source_fps": None if self.source_fps is None else round(self.source_fps, 2),
@@ -170,8 +178,9 @@ class RunSummary:
                 f"{name:12}{stage.p50_ms:9.2f}{stage.p95_ms:9.2f}{stage.p99_ms:9.2f}{stage.mean_ms:9.2f}"
                 for name, stage in rows.items()
             ]
-        if self.labels:
-            lines.append("predictions: " + ", ".join(f"{printable(label)} {count:,}" for label, count in self.labels))
+        counted = [*self.labels, *([(UNKNOWN, self.unknown)] if self.unknown else [])]
+        if counted:
+            lines.append("predictions: " + ", ".join(f"{printable(label)} {count:,}" for label, count in counted))
         return "\n".join(lines)
 
     def _counts(self) -> str:

@@ -126,14 +126,15 @@ class TestErrors:
         with pytest.raises(HeadNotSupported, match="branches or loops"):
             add_saliency(path, tmp_path / "ours.onnx")
 
-    def test_unrelated_saliency_map_output_is_rejected(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["saliency_map", "familiarity"])
+    def test_unrelated_output_of_our_name_is_rejected(self, tmp_path: Path, name: str) -> None:
         values = [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", CLASSES]),
-            helper.make_tensor_value_info("saliency_map", TensorProto.FLOAT, ["N", 12, 8, 8]),
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 12, 8, 8]),
         ]
-        nodes = [*body(), *head(), node("Identity", ["features"], "saliency_map")]
+        nodes = [*body(), *head(), node("Identity", ["features"], name)]
         path = write(tmp_path / "theirs.onnx", nodes, outputs=values)
-        with pytest.raises(ModelFileError, match="already has a tensor saliency_map"):
+        with pytest.raises(ModelFileError, match=f"already has a tensor {name}"):
             add_saliency(path, tmp_path / "ours.onnx")
 
     def test_grad_cam_without_a_derivative_is_rejected(self, tmp_path: Path) -> None:

@@ -135,3 +135,17 @@ def test_missing_database_is_a_single_sentence_error(command: Callable[..., Outc
     assert outcome.code == 2
     assert outcome.err.startswith("error: The feedback file")
     assert not (tmp_path / "out").exists()
+
+
+def test_unknown_images_have_their_own_folder(command: Callable[..., Outcome], database: Path, tmp_path: Path) -> None:
+    with FeedbackStore.open(database, 5) as store:
+        store.add(verdict(60, "bolt", judgment="unknown"))
+        store.add(verdict(50, "bolt", judgment="unknown"))  # corrects an earlier entry
+    outcome = command("feedback", "export", database, "-o", tmp_path / "out", "--unknown", tmp_path / "none")
+    assert outcome.code == 0, outcome.err
+    assert len(list((tmp_path / "none").glob("*.jpg"))) == 2 and "--unfamiliar" in outcome.err
+    assert index_dataset(str(tmp_path / "out")).labels == ("nut, M4", "screw")
+    again = command("feedback", "export", database, "--unknown", tmp_path / "none")
+    assert again.code == 2 and "not empty" in again.err
+    nothing = command("feedback", "export", database)
+    assert nothing.code == 2 and "--unknown" in nothing.err

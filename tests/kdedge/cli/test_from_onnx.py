@@ -146,7 +146,7 @@ class TestFromOnnx:
                 "it is --mean 0.4824,0.4549,0.4039, and --std 58 becomes --std 0.2",
             ),
             (["--quantize"], "--data DIR"),
-            (["--data", "pictures"], "Add --quantize, or remove --data"),
+            (["--data", "pictures"], "There is no folder pictures"),
             (["--quantize", "--data", "pictures", "--keep-heatmaps", "1"], "--keep-heatmaps must be a correlation"),
             (["--weights", "w.pth"], "Remove --weights"),
             (["--method", "none"], "Remove one of the two options"),
@@ -224,3 +224,18 @@ class TestTimes:
         self, command: Command, tmp_path: Path, theirs: Path
     ) -> None:
         assert "uint8 input" not in command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx").err
+
+    @pytest.mark.parametrize("has_preprocessing", [True, False], ids=["with mean", "without mean"])
+    def test_data_fit_familiarity(
+        self, command: Command, tmp_path: Path, theirs: Path, scenes: Path, has_preprocessing: bool
+    ) -> None:
+        ours = tmp_path / "ours.onnx"
+        extra = ["--mean", "0.5", "--std", "0.5"] if has_preprocessing else []
+        done = command("export", "--from-onnx", theirs, "-o", ours, "--data", scenes, *extra)
+        assert done.code == 0, done.err
+        if not has_preprocessing:
+            assert "--data" in done.err and "is not used" in done.err
+            return
+        stored = Model.load(ours).metadata.familiarity
+        assert stored is not None and stored.threshold is None
+        assert "18" in str(stored.why_not) and "59" in done.err, "too few validation images"

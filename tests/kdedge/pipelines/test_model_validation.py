@@ -41,7 +41,8 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
     comparison = report.comparisons["fp32"]
     assert comparison.agreement == 1.0
     assert comparison.maps is not None and comparison.maps.error_relative <= 1e-4
-    assert validation.report.notes == ()
+    (note,) = validation.report.notes
+    assert "59" in note and "familiarity" in note, "too few validation images for a threshold"
     assert validation.model == run / "model.onnx"
     assert (validation.page, validation.document) == (run / "report/report.html", run / "report/report.json")
     assert json.loads(validation.document.read_text(encoding="utf-8"))["passed"] is True
@@ -55,8 +56,8 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
 def test_top1_of_the_report_equals_the_run(run: Path) -> None:
     report = validate_model(str(run)).report
     measured = Model.load(run / "model.onnx").metadata.metrics["val_top1"]
-    assert report.models["student"].top1 == pytest.approx(measured)
-    assert report.models["fp32"].top1 == pytest.approx(measured)
+    assert report.models["student"].top1 == pytest.approx(measured, abs=1e-6)
+    assert report.models["fp32"].top1 == pytest.approx(measured, abs=1e-6)
 
 
 def test_int8_is_validated_with_fp32(exported_run: Path, tmp_path: Path) -> None:
@@ -230,12 +231,12 @@ def test_unreadable_images_are_noted(run: Path, scenes: Path, tmp_path: Path) ->
     next((copy / "val" / "fish").iterdir()).write_bytes(b"")
     validation = validate_model(str(run), data=str(copy))
     assert validation.report.images == 3 * VAL - 1
-    assert len(validation.report.notes) == 1 and "1 of 18" in validation.report.notes[0]
+    assert len(validation.report.notes) == 2 and "1 of 18" in validation.report.notes[0]
 
 
 def test_validation_images_beyond_half_of_the_memory_are_subsampled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
     report = validate_model(str(run), quick=True).report
     assert report.images == 9
-    assert report.notes == ("9 of 18 validation images, evenly spaced: more do not fit in half of the memory",)
+    assert report.notes[0] == "9 of 18 validation images, evenly spaced: more do not fit in half of the memory"
     assert [row.n for row in report.classes] == [3, 3, 3]

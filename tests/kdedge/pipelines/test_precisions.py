@@ -119,7 +119,7 @@ def test_bench_and_self_test_take_every_precision(command: Command, half_run: Pa
     names = [timing["name"] for timing in json.loads(done.out)["timings"]]
     assert names == [f"{name}{variant}" for name in ("fp16", "fp32", "int8") for variant in ("", " without map")]
     done = command("run", "self-test", half_run / "model.fp16.onnx", "--device", "generic")
-    assert done.code == 0 and done.out.count("[✓]") == 5, done.out
+    assert done.code == 0 and done.out.count("[✓]") == 6, done.out
 
 
 @pytest.mark.parametrize(

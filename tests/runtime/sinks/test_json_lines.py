@@ -29,6 +29,8 @@ def test_record_contains_prediction_and_capture_time() -> None:
         "age_ms": 12.35,
         "label": "sign, “stop”",
         "p": 0.91234,
+        "familiarity": None,
+        "unknown": False,
         "explained": "tree",
         "left_out": None,
         "heat": {"cx": 0.5123, "cy": 0.25, "area": 0.125, "entropy": 0.5},

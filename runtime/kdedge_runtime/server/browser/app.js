@@ -1,6 +1,6 @@
 // Page logic: classifies and explains camera frames or an image. Images never leave the browser.
 
-import { at, become, make, showAnswer, showMessage, write } from "/answer.js";
+import { at, become, make, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
 import { choose } from "/chooser.js";
 import { draw, peak, SmoothedScale } from "/heat.js";
 
@@ -48,9 +48,10 @@ function show(answer, scale) {
   const ranking = answer.probabilities.map((p, index) => ({ label: about.labels[index], p }))
     .sort((a, b) => b.p - a.p).slice(0, RANKED);
   const speaks = answer.map !== null && peak(answer.map) > 0;
-  showAnswer({ ranking, explained: about.labels[answer.explained], hasMap: about.has_map, speaks });
+  showAnswer({ ranking, explained: about.labels[answer.explained], hasMap: about.has_map, speaks,
+               unknown: answer.unknown });
   for (const [name, ms] of Object.entries(answer.ms)) write(name, ms.toFixed(ms < 10 ? 1 : 0), "ms");
-  document.title = `${ranking[0].label} · kdedge`;
+  document.title = `${answer.unknown ? UNKNOWN : ranking[0].label} · kdedge`;
 }
 
 function showRates(capturedAt) {

@@ -26,18 +26,20 @@ export class Engine {
    *
    * @param {Uint8Array} pixels RGB [height, width, 3] at the model's input size.
    * @param {number|null} classIndex class to explain; null for the top-1 class.
-   * @returns {Promise<{logits: Float32Array, explained: number, map: {data: Float32Array, height: number, width: number}|null}>}
+   * @returns {Promise<{logits: Float32Array, explained: number, unknown: boolean,
+   *   map: {data: Float32Array, height: number, width: number}|null}>}
    */
   async run(pixels, classIndex = null) {
-    const { input, has_map: hasMap } = this.about;
+    const { input, has_map: hasMap, threshold } = this.about;
     const feeds = { [input.name]: new ort.Tensor("uint8", pixels, [1, input.height, input.width, 3]) };
     if (hasMap) feeds.class_index = new ort.Tensor("int64", BigInt64Array.of(BigInt(classIndex ?? -1)), [1]);
     const outputs = await this.session.run(feeds);
     const logits = outputs.logits.data;
-    if (!hasMap) return { logits, explained: logits.indexOf(Math.max(...logits)), map: null };
+    const unknown = threshold !== null && outputs.familiarity.data[0] < threshold;
+    if (!hasMap) return { logits, explained: logits.indexOf(Math.max(...logits)), unknown, map: null };
     const [, height, width] = outputs.saliency_map.dims;
     const explained = Number(outputs.explained_class.data[0]);
-    return { logits, explained, map: { data: outputs.saliency_map.data, height, width } };
+    return { logits, explained, unknown, map: { data: outputs.saliency_map.data, height, width } };
   }
 }
 

@@ -56,6 +56,7 @@ def _counters(progress: RunProgress) -> str:
             _counter("kdedge_reconnects", "Times that the source failed and recovered.", progress.reconnects),
             _counter("kdedge_frames_unreadable", "Frames that could not be decoded.", progress.unreadable),
             _family("kdedge_predictions_total", "counter", "Frames by predicted label.", predictions),
+            _counter("kdedge_unknown", "Frames or regions that belong to no known class.", progress.unknown),
         ]
     )
 
@@ -76,6 +77,16 @@ def _prediction(prediction: Prediction, progress: RunProgress) -> str:
                 ("", _region(each.region_name) | {"label": each.label}, each.share)
                 for each in prediction.by_region
                 if each.share is not None
+            ],
+        ),
+        _family(
+            "kdedge_familiarity",
+            "gauge",
+            "Similarity of the latest frame to the training samples.",
+            [
+                ("", _region(each.region_name), each.familiarity)
+                for each in prediction.by_region
+                if each.familiarity is not None
             ],
         ),
     ]

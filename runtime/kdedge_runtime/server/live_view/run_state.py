@@ -19,7 +19,7 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
         region: name of the region; None or an unknown name for the first one.
     """
     regions = [
-        {"name": each.region_name, "label": each.label, "p": round(each.score, 5)} for each in prediction.by_region
+        {"name": each.region_name, "label": each.answer, "p": round(each.score, 5)} for each in prediction.by_region
     ]
     named = [] if prediction.region is None else regions
     prediction = prediction.of_region(region) or prediction
@@ -32,6 +32,8 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
         "age_ms": round(prediction.age_ms, 2),
         "label": prediction.label,
         "p": round(prediction.score, 5),
+        "familiarity": None if prediction.familiarity is None else round(prediction.familiarity, 5),
+        "unknown": prediction.unknown,
         "ranking": [{"label": label, "p": round(p, 5)} for label, p in prediction.ranking],
         "explained": prediction.explained,
         "left_out": prediction.left_out,
@@ -47,6 +49,7 @@ def describe_run(progress: RunProgress) -> dict[str, Any]:
         "dropped": progress.dropped,
         "unreadable": progress.unreadable,
         "reconnects": progress.reconnects,
+        "unknown": progress.unknown,
         "fps": round(progress.recent_fps, 2),
         "stages": {
             name: {key: round(value, 3) for key, value in asdict(stage).items() if key != "count"}

@@ -1,6 +1,6 @@
 // Live view. Images have serial numbers, so that feedback refers to the frame on the screen.
 
-import { at, become, count, make, percent, showAnswer, showMessage, write } from "/answer.js";
+import { at, become, count, make, percent, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
 import { drawBox } from "/box.js";
 import { choose } from "/chooser.js";
 import { showHistory } from "/history.js";
@@ -225,7 +225,8 @@ function showFigures(m) {
   // Another selection may have been made since the request, or the run may have other regions than the one before.
   if (!m.regions.some(({ name }) => name === region)) region = m.region;
   showRegions(m.regions);
-  showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.cx != null });
+  showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.cx != null,
+               unknown: m.unknown });
   write("age", m.age_ms.toFixed(m.age_ms < 10 ? 1 : 0), "ms");
 }
 
@@ -287,7 +288,7 @@ async function poll() {
         if (!held) {
           answer = m;
           showFigures(m);
-          document.title = `${m.label} · kdedge`;
+          document.title = `${m.unknown ? UNKNOWN : m.label} · kdedge`;
         }
       }
       if (m.frames !== lastFrames) { lastFrames = m.frames; lastChange = Date.now(); }

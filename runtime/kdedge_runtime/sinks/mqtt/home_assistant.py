@@ -36,12 +36,12 @@ class RegionState:
     share: float | None
     """Probability of the label, in [0, 1]; None for an unbounded score."""
     unknown: bool
-    """True if the image is unlike the training images."""
+    """True if the frame or region belongs to none of the classes; the label is then the nearest one."""
 
     @classmethod
     def of(cls, prediction: Prediction) -> "RegionState":
         """Return the state of a frame or region."""
-        return cls(prediction.label, prediction.share, unknown=False)
+        return cls(prediction.label, prediction.share, prediction.unknown)
 
     def has_other_answer(self, other: "RegionState") -> bool:
         """Return True if label or `unknown` differ."""

@@ -1,0 +1,53 @@
+"""Checks of familiarity: known samples that a file rejects, and unfamiliar ones that it detects."""
+
+from kdedge_export.familiarity.threshold import ALLOWED, fewest_known, share_bound
+from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.unfamiliar import DetectionDrop, Recognition, Rejection
+from kdedge_export.validation.check import Check, MeasuredSample, check_sample
+from kdedge_export.validation.gates import Gates
+
+__all__ = ["check_recognition"]
+
+
+def check_recognition(found: Recognition | None, gates: Gates) -> list[Check]:
+    """Check every file with a threshold; empty without one.
+
+    The fp32 file must reject few known samples. The other files must not reject more of them, and must detect as many
+    unfamiliar samples, as the fp32 file.
+
+    Args:
+        found: measured recognition; None without familiarity.
+        gates: the bounds.
+    """
+    if found is None or found.threshold is None:
+        return []
+    checks = [_check_known(row, gates) for row in found.known]
+    return checks + [_check_drop(row, gates) for row in found.drops]
+
+
+def _check_known(row: Rejection, gates: Gates) -> Check:
+    if row.rise is None:
+        # The threshold was fitted with the same one-sided bound.
+        high = share_bound(round(row.rejected * row.images), row.images)
+        interval = row.intervals["rejected"]
+        low = 0.0 if interval is None else interval.low
+        sample = MeasuredSample(
+            row.rejected, Interval(low, high), row.images, row.images, worst=1.0, fewest=fewest_known()
+        )
+        return check_sample(
+            f"{row.role}_known_rejected", f"{row.role} known samples called unknown", sample, "<=", ALLOWED, "share"
+        )
+    sample = _points(row.rise, row.intervals["rise"], row.images)
+    key, name = f"{row.role}_known_rejected_rise", f"{row.role} further known samples called unknown"
+    return check_sample(key, name, sample, "<=", gates.unknown_change_points, "points")
+
+
+def _check_drop(row: DetectionDrop, gates: Gates) -> Check:
+    sample = _points(row.drop, row.interval, row.images)
+    key, name = f"{row.role}_detection_drop", f"{row.role} detection drop, unfamiliar samples"
+    return check_sample(key, name, sample, "<=", gates.unknown_change_points, "points")
+
+
+def _points(share: float, interval: Interval | None, images: int) -> MeasuredSample:
+    scaled = None if interval is None else Interval(100 * interval.low, 100 * interval.high)
+    return MeasuredSample(100 * share, scaled, images, images, worst=100.0)

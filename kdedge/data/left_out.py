@@ -1,0 +1,68 @@
+"""Classes that a run leaves out, whose samples show how it treats what it does not know."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
+from kdedge.data.splits import UNLABELED, Split
+from kdedge_export.tasks import EXPORT_TASKS
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["check_left_out", "leave_out", "left_out_samples"]
+
+_FEWEST = 2
+"""Minimum number of remaining classes."""
+
+
+def check_left_out(collection: DatasetIndex, classes: Sequence[str]) -> None:
+    """Raise unless these classes can be left out.
+
+    Raises:
+        UsageError: the dataset has no classes or not these, or fewer than two remain.
+    """
+    if not EXPORT_TASKS[collection.task].has_classes or not collection.labels:
+        raise UsageError(f"--leave-out needs a dataset with classes, but {collection.source} has none. Remove it.")
+    for name in classes:
+        if name not in collection.labels:
+            near = difflib.get_close_matches(name, collection.labels, n=3)
+            shown = ", ".join(collection.labels[:12]) + (", …" if len(collection.labels) > 12 else "")
+            hint = f" Did you mean {', '.join(near)}?" if near else ""
+            raise UsageError(
+                f"--leave-out {name}: {collection.source} has no such class.{hint} Its {len(collection.labels)} "
+                f"classes are: {shown}"
+            )
+    remaining = len(set(collection.labels) - set(classes))
+    if remaining < _FEWEST:
+        raise UsageError(
+            f"--leave-out leaves {remaining} of {len(collection.labels)} classes, but a classifier needs at least "
+            f"{_FEWEST}. Leave out fewer classes."
+        )
+
+
+def leave_out(collection: DatasetIndex, classes: Sequence[str]) -> DatasetIndex:
+    """Remove classes from all splits of a dataset; names that it does not have are ignored."""
+    if not set(classes) & set(collection.labels):
+        return collection
+    labels = tuple(label for label in collection.labels if label not in classes)
+    numbers = {collection.labels.index(label): number for number, label in enumerate(labels)}
+
+    def remaining(split: Split) -> Split:
+        kept = split.take(at for at, target in enumerate(split.targets) if target in numbers)
+        return Split(kept.samples, tuple(numbers[int(target)] for target in kept.targets))
+
+    return replace(
+        collection,
+        labels=labels,
+        train=remaining(collection.train),
+        val=remaining(collection.val),
+        test=None if collection.test is None else remaining(collection.test),
+        fingerprint=fingerprint_of([collection.fingerprint, *sorted(set(classes))]),
+    )
+
+
+def left_out_samples(collection: DatasetIndex, classes: Sequence[str]) -> Split:
+    """Return the validation samples of classes, without targets."""
+    left_out = {number for number, label in enumerate(collection.labels) if label in classes}
+    split = collection.val.take(at for at, target in enumerate(collection.val.targets) if target in left_out)
+    return Split(split.samples, (UNLABELED,) * len(split))

@@ -1,0 +1,68 @@
+"""Known samples for an export: for the statistics of familiarity, and for its threshold."""
+
+from kdedge.data import DatasetIndex, DecodedSamples, Split, decode, index_dataset
+from kdedge.data.left_out import leave_out
+from kdedge.data.splits import lowest_ranked
+from kdedge.models.artifacts import Artifacts
+from kdedge.pipelines.calibration_images import CalibrationTarget, known_classes
+from kdedge_export.familiarity import FamiliaritySamples
+from kdedge_export.tasks import EXPORT_TASKS
+from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.util.arrays import evenly_spaced
+from kdedge_runtime.util.progress import ProgressCallback
+
+__all__ = ["familiarity_samples"]
+
+_TRAINING = 1500
+"""Approximate number of training samples, equally many of each class."""
+_LEAST_PER_CLASS = 4
+_KNOWN = 1500
+"""Maximum number of validation samples; more hardly change the threshold."""
+
+
+def familiarity_samples(
+    artifacts: Artifacts, trained: CalibrationTarget, data: str | None, progress: ProgressCallback
+) -> FamiliaritySamples:
+    """Read samples of the known classes.
+
+    Args:
+        artifacts: run, model name, or model file.
+        trained: the model or its metadata.
+        data: dataset location; None takes the run's, which an export does not require.
+        progress: called while samples are read.
+
+    Returns:
+        The samples. Without a dataset they are empty, and give the reason.
+
+    Raises:
+        KdedgeError: the given dataset cannot be read, or belongs to another modality or task.
+    """
+    if not EXPORT_TASKS[trained.task].has_classes:
+        return FamiliaritySamples(why_not="familiarity applies to tasks with classes only")
+    if data is None and artifacts.run is None:
+        return FamiliaritySamples(why_not="a model without a run has no known samples: give them with --data DIR")
+    try:
+        collection = index_dataset(data or artifacts.dataset() or "", unlabeled_ok=True)
+        collection = leave_out(collection, artifacts.left_out)
+        collection.require(trained.input, trained.task, artifacts.source)
+        return _read(collection, trained, progress)
+    except KdedgeError as error:
+        if data is not None:
+            raise
+        return FamiliaritySamples(why_not=f"the run's images cannot be read: {error}")
+
+
+def _read(collection: DatasetIndex, trained: CalibrationTarget, progress: ProgressCallback) -> FamiliaritySamples:
+    classes = len(collection.labels)
+    per_class = max(_LEAST_PER_CLASS, _TRAINING // classes) if classes else _TRAINING
+    training = decode(lowest_ranked(collection.train, per_class=per_class, seed=0), trained.input, progress=progress)
+    known = _readable(collection.val, trained, progress)
+    return FamiliaritySamples(
+        training.images,
+        known_classes(training.targets, collection.labels, trained.labels, collection.source),
+        known.images,
+    )
+
+
+def _readable(split: Split, trained: CalibrationTarget, progress: ProgressCallback) -> DecodedSamples:
+    return decode(split.take(evenly_spaced(len(split), _KNOWN).tolist()), trained.input, progress=progress)

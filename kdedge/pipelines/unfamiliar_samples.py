@@ -1,0 +1,51 @@
+"""Unfamiliar samples of a validation: left-out classes of a run, and a folder of any other images."""
+
+from kdedge.data import DatasetIndex, Split, decode
+from kdedge.data.dataset_index import source_name
+from kdedge.data.left_out import left_out_samples
+from kdedge.data.readers.reader_choice import list_unlabeled
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.modalities import InputSpec, Sample
+from kdedge_runtime.util.arrays import evenly_spaced
+from kdedge_runtime.util.progress import ProgressCallback
+
+__all__ = ["LEFT_OUT", "unfamiliar_samples"]
+
+LEFT_OUT = "left-out classes"
+_MOST = 1000
+"""Maximum number of samples of a group, evenly spaced."""
+
+
+def unfamiliar_samples(
+    collection: DatasetIndex,
+    left_out: tuple[str, ...],
+    unfamiliar: str | None,
+    spec: InputSpec,
+    progress: ProgressCallback,
+) -> dict[str, Sample]:
+    """Read unfamiliar samples by the name of their group.
+
+    Args:
+        collection: dataset of the validation, with all classes.
+        left_out: classes that the model was trained without.
+        unfamiliar: location of samples that belong to none of the classes; None for none.
+        spec: input of the model.
+        progress: called while samples are read.
+
+    Raises:
+        DataError: the location has no readable samples.
+    """
+    groups: dict[str, Sample] = {}
+    held = left_out_samples(collection, left_out)
+    if len(held):
+        groups[LEFT_OUT] = _read(held, spec, progress)
+    if unfamiliar is not None:
+        samples = _read(list_unlabeled(unfamiliar), spec, progress)
+        if not len(samples):
+            raise DataError(f"{unfamiliar} has no readable images. Expected images of none of the classes.")
+        groups[source_name(unfamiliar)] = samples
+    return groups
+
+
+def _read(split: Split, spec: InputSpec, progress: ProgressCallback) -> Sample:
+    return decode(split.take(evenly_spaced(len(split), _MOST).tolist()), spec, progress=progress).images
