@@ -13,7 +13,8 @@ round, so that other programs disturb all of them alike. `cpu_ratio` is the medi
 time divided by the engine's, with the quartiles; `wall_ratio` is the same for wall-clock time. On a busy machine the
 latter is lower for engines that wait for a thread of their own, such as OpenVINO.
 `logits` and `map` are the largest differences to onnxruntime's outputs on four inputs, relative to their range;
-`same_class` is the number of inputs with the same top-1 class. `fault` is the reason why a file does not run.
+`same_class` is the number of inputs with the same top-1 class. `installed_mb` is the size of the engine's package.
+`fault` is the reason why a file does not run.
 
 - `openvino`: the file as it is, with the batch fixed to 1, computed in float32; `openvino-default` in the precision
   that OpenVINO selects, which is bfloat16 on cores with it.
@@ -31,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ OUTPUTS = ["logits", "saliency_map"]
 INPUTS = 4
 """Number of inputs whose outputs are compared."""
 WARM_UPS = 5
+PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "litert": "ai-edge-litert"}
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,15 @@ def measured(file: Path, folder: Path, options: argparse.Namespace) -> Iterator[
             "wall_ratio": round(float(np.median(quotients[:, 0])), 3),
             "rounds": len(laps),
             "mb": round(engine.bytes / 1e6, 2),
+            "installed_mb": round(installed_bytes(PACKAGES[engine.name.removesuffix("-default")]) / 1e6),
             **errors(expected, [engine.run(image) for image in images]),
         }
+
+
+def installed_bytes(package: str) -> int:
+    """Return the size of a package without that of the packages it needs and without byte code."""
+    paths = [Path(str(item.locate())) for item in files(package) or () if item.suffix != ".pyc"]
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def timed(engines: list[Engine], image: Array, seconds: float) -> Array:
