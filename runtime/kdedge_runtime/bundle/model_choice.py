@@ -74,7 +74,7 @@ def load_fastest(
         return next(iter(models.values()))
     latencies = dict(zip(models, (measure or _latencies_ms)(*models.values()), strict=True))
     chosen = models[fastest(latencies)]
-    taken = ", ".join(f"{models[name].path.name} {ms:.1f} ms" for name, ms in latencies.items())
+    taken = ", ".join(f"{models[name].path.name} {ms:.2f} ms" for name, ms in latencies.items())
     _log.info("bundle: latency here: %s; running %s", taken, chosen.path.name)
     return chosen
 
