@@ -44,8 +44,8 @@ TRAIN_SCENES, VAL_SCENES, UNSEEN_SCENES = 300, 40, 400
 
 With 3,200 validation images a one-point bound is significant even if quantization changes a few dozen predictions.
 """
-TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 10
-STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 10
+TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 16
+STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 14
 CAMERA_FRAMES = 240
 _MARKER = "demo.json"
 _TIMED_RUNS = 200
