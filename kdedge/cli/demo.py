@@ -17,7 +17,7 @@ __all__ = ["demo"]
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for all files the demo writes.")] = Path("runs/demo"),
 ) -> None:
-    """Run the whole pipeline on rendered images. No download, 3 to 11 minutes of CPU time."""
+    """Run the whole pipeline on rendered images. No download, about 4 minutes of CPU time."""
     from kdedge.cli.console import stderr_console
     from kdedge.cli.training_screen import Screen
     from kdedge.demo.demo_run import run_demo

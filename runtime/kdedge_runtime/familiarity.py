@@ -54,11 +54,11 @@ class Familiarity:
         return found
 
     def is_unknown(self, scores: Floats) -> NDArray[np.bool_]:
-        """Return whether each score lies below the threshold; never without one."""
+        """Return whether each score lies below the threshold or is not a number; never without a threshold."""
         if self.threshold is None:
             return np.zeros(scores.shape, dtype=np.bool_)
         # The threshold is the score of a sample in float32.
-        return np.asarray(scores < np.float32(self.threshold))
+        return np.asarray(~(scores >= np.float32(self.threshold)))
 
 
 def _is_number(value: Any) -> bool:

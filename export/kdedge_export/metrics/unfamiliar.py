@@ -13,7 +13,7 @@ from kdedge_export.metrics.scores import Scores
 from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.modalities import Sample
-from kdedge_runtime.util.arrays import evenly_spaced
+from kdedge_runtime.util.arrays import Floats, evenly_spaced
 
 __all__ = ["MOST_KNOWN", "Detection", "DetectionDrop", "Recognition", "Rejection", "recognition"]
 
@@ -103,7 +103,7 @@ def recognition(
         The results; None if the fp32 file has no familiarity.
 
     Raises:
-        ModelFileError: a file has no finite familiarity, unlike the fp32 file.
+        ModelFileError: a file has no familiarity, unlike the fp32 file.
     """
     described = files[reference].metadata.familiarity
     if described is None:
@@ -168,9 +168,12 @@ def _scored(model: Model, samples: Sample) -> _Scored:
     ]
     familiarity = [part.familiarity for part in parts if part.familiarity is not None]
     unknown = [part.unknown for part in parts if part.unknown is not None]
-    if len(familiarity) < len(parts) or not all(np.isfinite(each).all() for each in familiarity):
-        raise ModelFileError(
-            f"{model.path} has no finite familiarity for every sample, unlike its fp32 file. Export both again."
-        )
+    if len(familiarity) < len(parts):
+        raise ModelFileError(f"{model.path} has no output familiarity, unlike its fp32 file. Export both again.")
     scores = np.concatenate([part.scores.max(axis=1) for part in parts])
-    return _Scored(np.concatenate(familiarity), scores, np.concatenate(unknown))
+    return _Scored(_lowest_if_broken(np.concatenate(familiarity)), _lowest_if_broken(scores), np.concatenate(unknown))
+
+
+def _lowest_if_broken(scores: Floats) -> NDArray[np.float64]:
+    """Replace scores that are not finite, as of a damaged file, by the lowest."""
+    return np.where(np.isfinite(scores), scores.astype(np.float64), -np.inf)

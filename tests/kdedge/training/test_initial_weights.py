@@ -9,6 +9,7 @@ from safetensors.torch import load, load_file
 from training_toys import Listener, write_scenes
 from weight_server import WeightServer, publish_timm, publish_torchvision
 
+from kdedge.config.recipe_file import load_recipe
 from kdedge.config.train_config import TrainConfig
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
@@ -52,7 +53,8 @@ def test_learning_rate_is_that_of_trained_weights(weight_server: WeightServer, t
     for pretrained in (None, False):
         request = request_for(tiny, lr=None, pretrained=pretrained)
         rates[pretrained] = start_run(request, tmp_path / str(pretrained), Listener(), "cpu").recipe["learning_rate"]
-    assert rates[False] == pytest.approx(10 * rates[None])
+    assert rates[None] == load_recipe("fine-tune").learning_rate
+    assert rates[False] == pytest.approx(0.1 * 12 / 128)
 
 
 @pytest.mark.parametrize(
