@@ -39,6 +39,18 @@ class Start(StrEnum):
     TEACHER = "teacher"
 
 
+def _seconds(text: str) -> float:
+    """Parse a duration with a unit into seconds."""
+    import argparse
+
+    from kdedge_runtime.cli.command import duration_s
+
+    try:
+        return duration_s(text)
+    except argparse.ArgumentTypeError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def distill(
     data: DataOption,
     teacher: Annotated[
@@ -46,6 +58,20 @@ def distill(
         typer.Option(help="Run folder, .onnx file, or model name. Repeat the option for an ensemble."),
     ],
     student: Annotated[str, typer.Option(help="Student architecture, such as resnet10w16 or mobilenet_v3_small.")],
+    unlabeled: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MORE",
+            help="Unlabeled images to learn from the teacher alone: a folder, a quoted pattern, WebDataset shards, a "
+            "video, or the folder of kdedge run --record. Repeat it for several.",
+        ),
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME", parser=_seconds, help="Interval between unlabeled video frames, such as 1s. [default: 1s]"
+        ),
+    ] = None,
     out: Out = Path("runs/student"),
     loss: Annotated[
         str | None,
@@ -108,6 +134,8 @@ def distill(
             data,
             teacher,
             student,
+            unlabeled=unlabeled or (),
+            every_s=every,
             output=out,
             teacher_weights=of_teachers,
             classes=() if classes is None else classes.split(","),

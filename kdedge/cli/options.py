@@ -34,7 +34,7 @@ DataOption = Annotated[
     typer.Argument(
         metavar="DATA",
         help="Folder with one subfolder of images per class, or with train/, val/ and test/ splits of that "
-        "form; torchvision:NAME:ROOT; or WebDataset shards.",
+        "form; torchvision:NAME:ROOT; or WebDataset shards. kdedge distill also takes a folder without classes.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]

@@ -46,7 +46,7 @@ def check_training_options(
     for file in filter(None, (weights, *teacher_weights)):
         check_weights(Path(file))
     if is_run(out):
-        index_dataset(data)
+        index_dataset(data, unlabeled_ok=bool(teachers))
     modality = modality_of_dataset(data)
     if is_factory(model):
         modality.check_model(model)

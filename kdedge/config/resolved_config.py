@@ -76,7 +76,7 @@ class ResolvedConfig:
         )
 
 
-def requested_recipe(request: TrainConfig, images: int, classes: int, task: str) -> Recipe:
+def requested_recipe(request: TrainConfig, images: int, classes: int, task: str, *, has_labels: bool = True) -> Recipe:
     """Read the recipe of a run, and override it with the options of the request.
 
     Args:
@@ -84,18 +84,21 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str)
         images: number of training images.
         classes: number of classes, K.
         task: task of the dataset, which may replace the loss of the recipe.
+        has_labels: False for samples without ground truth, which drops the terms that need it from a recipe.
 
     Raises:
         UsageError: the recipe or the loss cannot be read, a temperature is requested that no loss term uses, or only
-            the head of random layers.
+            the head of random layers; or the loss needs labels that the samples do not have.
     """
-    default = choose_recipe(request.kind, images / classes)
+    default = choose_recipe(request.kind, images / max(1, classes))
     recipe = load_recipe(request.recipe or (FINE_TUNE if request.is_pretrained else default))
     loss = recipe.loss if recipe.loss.weights else load_recipe(default).loss
     if request.loss is not None:
         loss = parse_loss(request.loss)
     if request.loss is None and request.recipe is None:
         loss = TRAINING_TASKS[task].default_loss(loss)
+    if not has_labels:
+        loss = _without_labels(loss, request)
     if request.temperature is not None and not any(LOSS_TERMS[name].uses_temperature for name in loss.weights):
         softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
@@ -116,6 +119,22 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str)
         temperature=recipe.temperature if request.temperature is None else request.temperature,
         augmentation=augmentation if request.flip is None else replace(augmentation, flip=request.flip),
     )
+
+
+def _without_labels(loss: LossSpec, request: TrainConfig) -> LossSpec:
+    """Return the terms that need no labels.
+
+    Raises:
+        UsageError: the loss was requested with such a term, or has no other.
+    """
+    kept = {name: weight for name, weight in loss.weights.items() if LOSS_TERMS[name].needs_teacher}
+    if not kept or (request.loss is not None and kept != loss.weights):
+        label_terms = ", ".join(name for name in loss.weights if name not in kept)
+        raise UsageError(
+            f"The loss term {label_terms} needs labels, but {request.data} has no class folders. Use a loss of the "
+            "teacher alone: --loss kd:0.9,mapall:20."
+        )
+    return LossSpec(kept, {name: options for name, options in loss.settings.items() if name in kept})
 
 
 def resolve_batch_size(recipe: Recipe, images: int) -> int:

@@ -9,7 +9,10 @@ from kdedge.config.loss_spec import LARGEST
 from kdedge.config.recipe_file import recipe_text
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["TrainConfig"]
+__all__ = ["EVERY_S", "TrainConfig"]
+
+EVERY_S = 1.0
+"""Default interval between unlabeled video frames in seconds."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class TrainConfig:
     """Weights files of the teachers given by model name, in their order."""
     classes: tuple[str, ...] = ()
     """Class names of a zero-shot teacher, in the order of the data's classes."""
+    unlabeled: tuple[str, ...] = ()
+    """Locations of unlabeled samples that join the training split."""
+    every_s: float | None = None
+    """Interval between unlabeled video frames in seconds; None takes `EVERY_S`."""
     prompts: tuple[str, ...] = ()
     """Prompts of a zero-shot teacher, with `{}` for the class."""
     weights: str | None = None
@@ -57,6 +64,12 @@ class TrainConfig:
                 raise UsageError(
                     f"--{option} is {value:g}. Expected a number above zero and below {LARGEST:g}, such as {usual:g}."
                 )
+        if self.every_s is not None and not 0 < self.every_s < LARGEST:
+            raise UsageError(f"--every is {self.every_s:g} s. Expected a time above zero, such as 1s.")
+        if self.every_s is not None and not self.unlabeled:
+            raise UsageError(
+                "--every sets the interval of unlabeled video frames. Add --unlabeled VIDEO, or remove it."
+            )
         if self.weights is not None and self.init is not None:
             raise UsageError(
                 f"The student cannot be initialized from both {self.weights} and its teacher. Remove --weights "

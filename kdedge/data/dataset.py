@@ -7,7 +7,7 @@ from statistics import median
 from kdedge.data.dataset_index import DatasetIndex
 from kdedge.data.decoding import DecodedSamples, decode, readable
 from kdedge.data.samples import ImageSample
-from kdedge.data.splits import Split
+from kdedge.data.splits import UNLABELED, Split
 from kdedge.data.unreadable_files import UnreadableFiles
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import DataError
@@ -94,7 +94,7 @@ def _require_all_classes(
         return
     lost = sorted(set(split.targets) - set(found))
     if lost:
-        names = ", ".join(repr(collection.labels[int(target)]) if collection.labels else "unknown" for target in lost)
+        names = ", ".join("unknown" if target == UNLABELED else repr(collection.labels[int(target)]) for target in lost)
         raise DataError(
             f"No {side} image of class {names} in {collection.source} can be read ({problems}). "
             "Replace the damaged files."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Literal, TypeAlias
 
-from kdedge.data.splits import Split, hashed_halves, lowest_ranked
+from kdedge.data.splits import UNLABELED, Split, hashed_halves, lowest_ranked
 from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
@@ -44,6 +44,13 @@ class DatasetIndex:
     """Files that may be intended as images but are not used."""
     unfamiliar: tuple[str, ...] = ()
     """Folders of images that belong to no class, with absolute paths."""
+    is_footage: bool = False
+    """True for consecutive frames without classes, which may be near-duplicates."""
+
+    @property
+    def is_unlabeled(self) -> bool:
+        """True if the samples have no ground truth."""
+        return not self.labels and bool(len(self.train)) and set(self.train.targets) == {UNLABELED}
 
     def require(self, spec: InputSpec, task: str, name: str) -> None:
         """Raise unless a model takes these samples and has their task.

@@ -12,8 +12,8 @@ __all__ = ["dkd_loss"]
 def dkd_loss(inputs: LossInputs, *, others: float = 8.0) -> Tensor:
     """Compute `T² · [KL(b_T || b_S) + β KL(p̂_T || p̂_S)]`, summed over classes and mean over the batch.
 
-    `b = [p_y, 1 - p_y]` is the softened probability of the ground-truth class (the larger one for mixed labels), `p̂`
-    the distribution over the other classes.
+    `b = [p_y, 1 - p_y]` is the softened probability of the ground-truth class (the larger one for mixed labels, the
+    teacher's top class for unlabeled images), `p̂` the distribution over the other classes.
 
     Shapes: logits of both and targets `[N, K]`.
     Source: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, eq. 7 with α = 1. The code suppresses the
@@ -28,7 +28,8 @@ def dkd_loss(inputs: LossInputs, *, others: float = 8.0) -> Tensor:
     """
     temperature = inputs.temperature
     student, teacher = inputs.student.logits / temperature, inputs.teacher_output.logits / temperature
-    right = F.one_hot(inputs.targets.argmax(dim=1), student.shape[1]).bool()
+    known = torch.where(inputs.targets.any(dim=1), inputs.targets.argmax(dim=1), teacher.argmax(dim=1))
+    right = F.one_hot(known, student.shape[1]).bool()
     confidence = _kl(_binary(student, right), _binary(teacher, right))
     ranking = _kl(_without(student, right), _without(teacher, right))
     return (confidence + others * ranking) * temperature**2

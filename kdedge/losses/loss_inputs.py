@@ -32,11 +32,14 @@ class LossInputs:
     The maps are those of its most probable classes, in that order; the student's maps are for the same classes.
     """
     targets: Tensor
-    """Labels as class distributions, float32 `[N, K]`; mixed labels for mixed images."""
+    """Labels as class distributions, float32 `[N, K]`; mixed labels for mixed images, zeros for unlabeled ones."""
     temperature: float
     """Softmax temperature for student and teacher distributions."""
     projected: tuple[Tensor, ...] = ()
     """Student features after the learned projections, `[N, C_teacher, h, w]` each; for terms with `projects`."""
+
+    labeled_fraction: float = 1.0
+    """Fraction of the training samples that have labels, over which terms with labels are averaged."""
 
     @property
     def teacher_output(self) -> ModelOutput:

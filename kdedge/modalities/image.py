@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from kdedge.config.augmentation_settings import Augmentation
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.published_weights import PublishedWeights
     from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge_runtime.modalities import Sample
     from kdedge_runtime.modalities.image import ImageInput
 
 __all__ = ["IMAGE", "ImageTraining"]
@@ -45,6 +47,18 @@ class ImageTraining(TrainingModality):
         if (frigate := find_frigate_dataset(Path(data))) is not None:
             return list_frigate_dataset(frigate)
         return list_folder(Path(data), unlabeled_ok=unlabeled_ok)
+
+    def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
+        """List images of a folder, a pattern or shards, and frames of videos; see `list_unlabeled_images`."""
+        from kdedge.data.readers.unlabeled_images import list_unlabeled_images
+
+        return list_unlabeled_images(location, every_s=every_s)
+
+    def perceptual_hash(self, sample: Sample) -> int | None:
+        """Compute the pHash of an image; see `perceptual_hash`."""
+        from kdedge.data.perceptual_hash import perceptual_hash
+
+        return perceptual_hash(sample)
 
     def check_model(self, name: str) -> None:
         """Raise if torchvision, timm or kdedge has no such network, or there is no such Python file."""

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kdedge_runtime.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -13,10 +15,11 @@ if TYPE_CHECKING:
     from kdedge.config.augmentation_settings import Augmentation
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.published_weights import PublishedWeights
     from kdedge.models.teacher_source import LoadedTeacher
-    from kdedge_runtime.modalities import InputSpec
+    from kdedge_runtime.modalities import InputSpec, Sample
 
 __all__ = ["Augmenter", "TrainingModality"]
 
@@ -59,6 +62,23 @@ class TrainingModality(ABC):
     @abstractmethod
     def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
         """Index a dataset without opening samples; see `kdedge.data.index_dataset`."""
+
+    def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
+        """List unlabeled samples for distillation; an error by default.
+
+        Args:
+            location: folder, file or pattern.
+            every_s: interval between samples of a recording in seconds.
+
+        Raises:
+            UsageError: the modality has no reader of unlabeled samples.
+            DataError: the location does not exist, or has no samples.
+        """
+        raise UsageError(f"--unlabeled reads images only, so it cannot read {location}. Remove it.")
+
+    def perceptual_hash(self, sample: Sample) -> int | None:
+        """Compute a hash of 64 bits that similar samples share, up to a few bits; None without one, the default."""
+        return None
 
     def check_model(self, name: str) -> None:
         """Raise if a network does not exist, without building it; no check by default.

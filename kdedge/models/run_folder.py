@@ -61,7 +61,11 @@ class RunRecord:
     input: InputSpec
     labels: tuple[str, ...]
     data: dict[str, Any]
-    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`, `leave_out`."""
+    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`, `leave_out`,
+    `unlabeled`.
+
+    `unlabeled` is None, or see `UnlabeledPart.record`.
+    """
     recipe: dict[str, Any]
     """Resolved settings, see `kdedge.config.resolved_config.ResolvedConfig`."""
     request: dict[str, Any]

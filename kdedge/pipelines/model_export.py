@@ -222,6 +222,8 @@ def _lineage(artifacts: Artifacts, trained: TrainedModel) -> dict[str, Any]:
         return {"student": student}
     data = {"name": source_name(record.data["source"]), **record.data}
     del data["source"]  # a path
+    if (unlabeled := data.get("unlabeled")) is not None:
+        data["unlabeled"] = {name: value for name, value in unlabeled.items() if name != "locations"}
     return {
         "student": student | {"source": artifacts.run.resolve().name},
         "teacher": None if record.teacher is None else _teacher_lineage(record.teacher),

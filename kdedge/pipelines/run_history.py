@@ -143,7 +143,7 @@ def read_epochs(path: Path) -> tuple[dict[str, Any], ...]:
     for number, line in enumerate(lines, start=1):
         try:
             epoch = json.loads(line)
-            if not {"epoch", "val_loss", "seconds"} <= epoch.keys():
+            if not {"epoch", "loss", "seconds"} <= epoch.keys():
                 raise ValueError("not the metrics of an epoch")
         except (ValueError, AttributeError) as error:
             if number == len(lines):  # copied or killed during a write

@@ -17,6 +17,7 @@ _PARTS = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 _RECORDED_ELSEWHERE = frozenset(
     {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "images_per_class", "leave_out"}
     | {"recipe", "recipe_sha256", "epochs", "batch_size", "lr", "loss", "temperature", "flip", "cache_teacher", "seed"}
+    | {"unlabeled", "every_s"}
 )
 """Options whose effect is recorded elsewhere, whether set explicitly or by default."""
 

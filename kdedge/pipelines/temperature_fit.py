@@ -58,7 +58,10 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
     if not EXPORT_TASKS[model.metadata.task].has_classes:
         return TemperatureFit(1.0, 0, "temperature scaling applies to classification only")
     try:
-        collection = leave_out(index_dataset(artifacts.record.data["source"]), artifacts.left_out)
+        collection = index_dataset(artifacts.record.data["source"], unlabeled_ok=True)
+        if collection.is_unlabeled:
+            return TemperatureFit(1.0, 0, "its images have no labels")
+        collection = leave_out(collection, artifacts.left_out)
         return _fit(collection, model)
     except KdedgeError as error:  # an export does not require the images
         return TemperatureFit(1.0, 0, f"its images cannot be read: {error}")

@@ -108,6 +108,8 @@ def distill(
     teacher: Location | Sequence[Location],
     student: str,
     *,
+    unlabeled: Location | Sequence[Location] = (),
+    every_s: float | None = None,
     output: Location = "runs/student",
     teacher_weights: Sequence[Location] = (),
     classes: Sequence[str] = (),
@@ -137,10 +139,14 @@ def distill(
     """Distill a student from one teacher or several: soft labels, hard labels and saliency maps.
 
     Args:
-        data: labeled images, as for `train`.
+        data: labeled images, as for `train`; or a folder of images without class folders, whose classes are those of
+            the teacher.
         teacher: run, run folder, `.onnx` file, or network with published weights or `teacher_weights`; several form
             an ensemble.
         student: network, such as `resnet10w16` or `mobilenet_v3_small`.
+        unlabeled: unlabeled images that the student learns from the teacher alone: folders, patterns, WebDataset
+            shards or videos.
+        every_s: interval between unlabeled video frames in seconds; None takes 1.
         output: run folder to write.
         teacher_weights: weights of the teachers that are names of networks, in their order. The others use
             published weights.
@@ -175,12 +181,15 @@ def distill(
         UsageError: an option is out of range, a teacher is unusable, or `output` holds a run.
         DataError: the images cannot train a classifier, or do not fit the teacher's classes.
     """
+    more = [unlabeled] if isinstance(unlabeled, str | os.PathLike) else unlabeled
     teachers = [teacher] if isinstance(teacher, str | os.PathLike) else teacher
     request = TrainConfig(
         data=os.fspath(data),
         model=student,
         teacher=tuple(os.fspath(one) for one in teachers),
         teacher_weights=tuple(os.fspath(one) for one in teacher_weights),
+        unlabeled=tuple(os.fspath(one) for one in more),
+        every_s=every_s,
         classes=tuple(classes),
         prompts=tuple(prompts),
         cache_teacher=cache_teacher,

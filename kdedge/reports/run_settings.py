@@ -12,7 +12,19 @@ from kdedge.pipelines.run_history import RunHistory
 __all__ = ["RunSettings", "duration", "run_settings", "shown_loss"]
 
 _SHOWN_ELSEWHERE = frozenset({"epochs", "loss", "seed"})
-_ORDER = ("loss", "model", "teacher", "images", "seed", "parameters", "input", "stem", "initial weights", "device")
+_ORDER = (
+    "loss",
+    "model",
+    "teacher",
+    "images",
+    "unlabeled",
+    "seed",
+    "parameters",
+    "input",
+    "stem",
+    "initial weights",
+    "device",
+)
 """Order of the most important settings; settings of the recipe follow."""
 
 
@@ -52,13 +64,16 @@ def duration(seconds: float) -> str:
 def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
     record = run.record
     limit, images = record.data["images_per_class"], record.data["train"]
+    unlabeled = record.data.get("unlabeled") or {"locations": (), "images": 0}
+    labeled = images - (unlabeled["images"] if unlabeled["locations"] else 0)
     factor = record.model.stride_factor
     settings = {
         "model": record.model.name,
         "parameters": "" if parameters is None else f"{parameters / 1e6:.2f} M",
         "teacher": " + ".join(teacher.name for teacher in run.teachers) or "none",
         "loss": shown_loss(record.recipe["loss"]),
-        "images": f"all {images:,}" if limit is None else f"{limit} per class",
+        "images": f"all {labeled:,}" if limit is None else f"{limit} per class",
+        "unlabeled": f"{images - labeled:,}" if images > labeled else "",
         "seed": str(record.recipe["seed"]),
         "device": record.device,
         "input": record.input.summary,

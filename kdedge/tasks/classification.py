@@ -19,11 +19,17 @@ _ABOUT_CHANCE = 1.5
 class ClassificationTraining(TrainingTask):
     """Targets are class indices; the best epoch has the highest accuracy."""
 
+    accepts_unlabeled = True
+
     def targets(self, values: Tensor, outputs: int) -> Tensor:
-        """Return one-hot vectors."""
+        """Return one-hot vectors, and zeros for unlabeled samples."""
         from torch.nn import functional as F
 
-        return F.one_hot(values, outputs).float()
+        return F.one_hot(values.clamp_min(0), outputs).float() * (values >= 0)[:, None]
+
+    def confidence(self, logits: Tensor) -> Tensor | None:
+        """Return the largest probability of the softmax."""
+        return logits.softmax(dim=1).amax(dim=1)
 
     def metrics(self, logits: Tensor, values: Tensor) -> dict[str, float]:
         """Compute `top1` in [0, 1] and `loss`, the cross-entropy."""
@@ -55,9 +61,9 @@ class ClassificationTraining(TrainingTask):
         )
 
     def merit(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """Return accuracy, then agreement, maps and loss, since small sets often tie."""
+        """Return accuracy, then agreement, maps and loss, since small sets often tie; without labels agreement."""
         figures = tuple(metrics.get(name, 0.0) for name in ("val_top1", "val_agreement", "val_map_pearson"))
-        return (*figures, -metrics["val_loss"])
+        return (*figures, -metrics.get("val_loss", 0.0))
 
 
 CLASSIFICATION = ClassificationTraining()

@@ -17,9 +17,16 @@ __all__ = ["TrainingTask"]
 class TrainingTask(ABC):
     """Task at training."""
 
+    accepts_unlabeled = False
+    """True if `targets` returns a row of zeros for the value `UNLABELED`, so that label terms ignore the sample."""
+
     @abstractmethod
     def targets(self, values: Tensor, outputs: int) -> Tensor:
         """Convert the ground truth of a dataset `[n]` to targets of the loss, float32 `[n, outputs]`."""
+
+    def confidence(self, logits: Tensor) -> Tensor | None:
+        """Return the probability of each prediction, `[n]`; None if the task has none, the default."""
+        return None
 
     def default_loss(self, recipe: LossSpec) -> LossSpec:
         """Return the loss of a run that requests neither a loss nor a recipe; that of the shipped recipe by default."""

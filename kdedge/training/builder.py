@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from kdedge.config.recipe_file import Recipe
+from kdedge.data import UNLABELED
 from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
@@ -14,6 +15,7 @@ from kdedge.models.model_spec import ModelSpec
 from kdedge.models.network_state import read_network_state
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.weight_files import load_state
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batches
 from kdedge.training.compute_device import ComputeDevice
@@ -111,7 +113,8 @@ def build_trainer_parts(
         raise UsageError(f"A batch of {batch_size} images cannot be divided among {group.size} processes. {expected}")
     hinted = _watch_layers(student, teacher, objective, views, recipe.layers)
     _require_possible(student, teacher, objective, views)
-    train_step = TrainStep(student, objective, compute, group, recipe=recipe, hinted=hinted)
+    fraction = _labeled_fraction(images, task)
+    train_step = TrainStep(student, objective, compute, group, recipe=recipe, hinted=hinted, labeled_fraction=fraction)
     teacher_targets: TeacherTargets = NoTeacher()
     if teacher is not None and objective.uses_teacher:
         teacher_targets = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)
@@ -164,6 +167,13 @@ def open_teacher_cache(
         "bf16": compute.bf16,
     }
     return TeacherCache(folder, key)
+
+
+def _labeled_fraction(images: SampleStore, task: str) -> float:
+    """Return the fraction of labeled samples; 1 if there are none, since no term can then use labels."""
+    if not TRAINING_TASKS[task].accepts_unlabeled:
+        return 1.0
+    return float((images.targets != UNLABELED).float().mean()) or 1.0
 
 
 def _watch_layers(

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from kdedge.data import UNLABELED
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.distributed import ProcessGroup
@@ -66,7 +67,7 @@ def evaluate(
 def agreement_metrics(
     student: EvalOutputs, targets: Tensor, teacher: EvalOutputs | None, task: str
 ) -> dict[str, float]:
-    """Compute the metrics of the task, and with a teacher `agreement` and `map_pearson`.
+    """Compute the metrics of the task, unless there are no labels, and `agreement` and `map_pearson` with a teacher.
 
     The maps of both models must be for the teacher's top class. They are compared as in the report of `kdedge
     validate`. `map_pearson` is omitted if all maps are constant.
@@ -77,7 +78,8 @@ def agreement_metrics(
         teacher: outputs of the teacher on the same samples, or None.
         task: task of the dataset.
     """
-    metrics = TRAINING_TASKS[task].metrics(student.logits, targets)
+    is_unlabeled = TRAINING_TASKS[task].accepts_unlabeled and bool((targets == UNLABELED).all())
+    metrics = {} if is_unlabeled else TRAINING_TASKS[task].metrics(student.logits, targets)
     if teacher is not None:
         theirs, ours = (outputs.logits.cpu().numpy() for outputs in (teacher, student))
         metrics["agreement"] = float(EXPORT_TASKS[task].agreement(theirs, ours).mean())

@@ -125,7 +125,8 @@ def fit_head(
         def losses() -> Tensor:
             prediction = ModelOutput(last.logits(inputs))
             # Every process holds all features, so there is nothing to gather.
-            return terms.values(LossInputs(prediction, teacher_output, answers, temperature), ProcessGroup())
+            found = LossInputs(prediction, teacher_output, answers, temperature, (), train_step.labeled_fraction)
+            return terms.values(found, ProcessGroup())
 
         return losses
 

@@ -15,8 +15,11 @@ from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.trained_model import TrainedModel
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation import Augmentation
+from kdedge.training.batches import Batches
 from kdedge.training.evaluator import Evaluator
+from kdedge.training.teachers.confidence import TeacherConfidence
 from kdedge.training.trainer import Trainer
+from kdedge.training.unlabeled_samples import UnlabeledPart
 
 __all__ = ["summarize_plan"]
 
@@ -29,6 +32,8 @@ def summarize_plan(
     spec: ModelSpec,
     start: NetworkWeights | None,
     init_summary: InitSummary | None,
+    unlabeled: UnlabeledPart | None = None,
+    confidence: TeacherConfidence | None = None,
 ) -> list[tuple[str, str]]:
     """Return the resolved plan as (name, value with its reason), printed before training."""
 
@@ -39,10 +44,8 @@ def summarize_plan(
     val = evaluator.val
     parameters = sum(parameter.numel() for parameter in train_step.student.model.parameters())
     lines = [
-        (
-            "images",
-            f"{len(batches.images):,} for training, {len(val):,} for validation, {batches.classes} classes",
-        ),
+        ("images", f"{_training(batches, unlabeled)}, {len(val):,} for validation, {batches.classes} classes"),
+        *_unlabeled(unlabeled, confidence),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
         *_weights(request, start, init_summary),
         *_teachers(teachers, parameters, evaluator),
@@ -86,11 +89,28 @@ def summarize_plan(
     ]
 
 
+def _training(batches: Batches, unlabeled: UnlabeledPart | None) -> str:
+    count = len(batches.images)
+    if unlabeled is None:
+        return f"{count:,} for training"
+    if not unlabeled.locations:
+        return f"{count:,} without labels for training"
+    labeled = count - len(unlabeled.selection.samples)
+    return f"{labeled:,} labeled and {count - labeled:,} unlabeled for training"
+
+
+def _unlabeled(unlabeled: UnlabeledPart | None, confidence: TeacherConfidence | None) -> list[tuple[str, str]]:
+    lines = [] if unlabeled is None else [("unlabeled", unlabeled.selection.summary)]
+    return lines if confidence is None else [*lines, ("certainty", confidence.summary)]
+
+
 def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Evaluator) -> list[tuple[str, str]]:
     if not teachers:
         return []
     metrics = evaluator.teacher_metrics
-    right = f"{TRAINING_TASKS[evaluator.task].summary(metrics)} here" if metrics else _features_only(teachers)
+    right = _features_only(teachers) if evaluator.teacher is None else "not tested without labels"
+    if metrics:
+        right = f"{TRAINING_TASKS[evaluator.task].summary(metrics)} here"
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers

@@ -30,6 +30,7 @@ class TrainStep:
         *,
         recipe: Recipe,
         hinted: Sequence[tuple[int, int]] = (),
+        labeled_fraction: float = 1.0,
     ) -> None:
         """Build the optimizer.
 
@@ -40,10 +41,11 @@ class TrainStep:
             group: processes that share every batch.
             recipe: temperature of the distillation terms, optimizer, weight decay and layer decay.
             hinted: student and teacher channels of each projected layer.
+            labeled_fraction: fraction of the training samples that have labels; 1 without any.
         """
         self.student, self.objective, self.compute, self.group = student, objective, compute, group
         self.projections = projections(hinted).to(compute.device)
-        self.temperature = recipe.temperature
+        self.temperature, self.labeled_fraction = recipe.temperature, labeled_fraction
         self.parameters = [*student.model.parameters(), *self.projections.parameters()]
         self.optimizer = make_optimizer(
             recipe.optimizer,
@@ -73,7 +75,7 @@ class TrainStep:
             prediction = self.student(images, wanted)
             pairs = zip(self.projections, prediction.features, strict=False)
             projected = tuple(projection(feature).float() for projection, feature in pairs)
-        inputs = LossInputs(prediction, teacher_output, targets, self.temperature, projected)
+        inputs = LossInputs(prediction, teacher_output, targets, self.temperature, projected, self.labeled_fraction)
         return self.objective.values(inputs, self.group)
 
     def learn(

@@ -11,8 +11,7 @@ from kdedge.config.defaults import check_map_size
 from kdedge.config.recipe_file import Recipe
 from kdedge.config.resolved_config import ResolvedConfig, requested_recipe, resolve_batch_size
 from kdedge.config.train_config import TrainConfig
-from kdedge.data import DatasetIndex, index_dataset, subset
-from kdedge.data.left_out import check_left_out, leave_out
+from kdedge.data import DatasetIndex
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.init_from_teacher import InitSummary
@@ -45,14 +44,18 @@ from kdedge.training.run_callback import RunCallback
 from kdedge.training.run_completion import complete_run
 from kdedge.training.sample_store import load_training_samples
 from kdedge.training.step import TrainStep
+from kdedge.training.teachers.confidence import measure_confidence
 from kdedge.training.teachers.teacher_loading import (
     as_teacher,
     init_source,
     load_teachers,
     reload_teachers,
+    teacher_labels,
     teacher_record,
 )
 from kdedge.training.trainer import Trainer
+from kdedge.training.training_data import index_training_data, join_unlabeled, reopen_training_data
+from kdedge.training.unlabeled_samples import check_unlabeled_request
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
 
@@ -83,15 +86,19 @@ def start_run(
     compute = choose_device(device, compiled=compiled)
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
-    collection = _collection(request.data, request.images_per_class, request.leave_out)
-    modality = TRAINING_MODALITIES[collection.modality]
+    indexed = index_training_data(request.data, request.images_per_class, request.leave_out, request.kind)
+    modality = TRAINING_MODALITIES[indexed.modality]
     start = group.main_first(lambda: find_initial_weights(request, modality))
     options = request.given
     request = request if start is None else request.with_file(start.file)
-    recipe = requested_recipe(request, len(collection.train), len(collection.labels), collection.task)
-    teachers = group.main_first(lambda: load_teachers(request, collection, recipe.loss.weights))
+    recipe = _recipe(request, indexed, has_labels=not indexed.is_unlabeled)
+    check_unlabeled_request(request, indexed, recipe)
+    teachers = group.main_first(lambda: load_teachers(request, indexed, recipe.loss.weights))
+    labels = teacher_labels(teachers[0]) if indexed.is_unlabeled else indexed.labels
     on_cpu = compute.device.type == "cpu"
-    spec, spec_input = modality.choose_network(request, teachers, collection, on_cpu=on_cpu)
+    spec, spec_input = modality.choose_network(request, teachers, replace(indexed, labels=labels), on_cpu=on_cpu)
+    collection, unlabeled = join_unlabeled(indexed, labels, request.unlabeled, request.every_s, callback)
+    recipe = _recipe(request, collection, has_labels=not indexed.is_unlabeled)
     train_step, batches, evaluator, init_summary, last_layer = _build_parts(
         collection,
         spec,
@@ -106,14 +113,17 @@ def start_run(
         cached_views=request.cache_teacher or 0,
         initial=request,
     )
-    images, val, labels = batches.images, evaluator.val, collection.labels
+    images, val = batches.images, evaluator.val
     check_map_size(train_step.student.map_size, spec_input)
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
+    confidence = None if unlabeled is None else measure_confidence(evaluator, images)
+    if confidence is not None and confidence.warning is not None:
+        callback.on_warning(confidence.warning)
     if recipe.fit_head and last_layer is None:
         recipe = replace(recipe, fit_head=False)
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
     trainer = Trainer(train_step, batches, evaluator, config, last_layer)
-    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, start, init_summary)
+    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, start, init_summary, unlabeled, confidence)
     callback.on_plan(lines, list(config.loss), config.epochs)
     record = RunRecord(
         kind=request.kind,
@@ -128,6 +138,7 @@ def start_run(
             "val": len(val),
             "images_per_class": request.images_per_class,
             "leave_out": list(request.leave_out),
+            "unlabeled": None if unlabeled is None else unlabeled.record,
         },
         recipe=asdict(config),
         request=options,
@@ -168,12 +179,7 @@ def continue_run(
     if record.result is not None:
         callback.on_plan([("resume", f"{out} is complete: all {config.epochs} epochs are done")], [], config.epochs)
         return record
-    collection = _collection(record.data["source"], record.data["images_per_class"], record.left_out)
-    if collection.fingerprint != record.data["fingerprint"]:
-        raise DataError(
-            f"The images in {collection.source} have changed since {out} was started, so it cannot be resumed exactly. "
-            "Start a new run with another --out."
-        )
+    collection = reopen_training_data(record, out, callback)
     compute = choose_device(device, compiled=compiled)
     group = join_process_group(compute.device)
     modality = TRAINING_MODALITIES[collection.modality]
@@ -299,12 +305,8 @@ def _allow_own_code(request: TrainConfig) -> None:
         allow_typed(name)
 
 
-def _collection(data: str, images_per_class: int | None, left_out: Sequence[str]) -> DatasetIndex:
-    collection = index_dataset(data)
-    if left_out:
-        check_left_out(collection, left_out)
-        collection = leave_out(collection, left_out)
-    return collection if images_per_class is None else subset(collection, images_per_class)
+def _recipe(request: TrainConfig, data: DatasetIndex, *, has_labels: bool) -> Recipe:
+    return requested_recipe(request, len(data.train), len(data.labels), data.task, has_labels=has_labels)
 
 
 def _require_same_request(request: TrainConfig, record: RunRecord, out: Path) -> None:

@@ -17,16 +17,20 @@ from toy_export import SIGNAL
 from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
 
 import kdedge
+from kdedge.data import index_dataset
 from kdedge.models.run_folder import BEST
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.run_callback import RunCallback
+from kdedge.training.unlabeled_samples import add_unlabeled
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.feedback.verdict import Verdict
 from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.util.progress import no_progress
 
 ENTRY_POINTS = """
 [kdedge_runtime.modalities]
@@ -206,3 +210,19 @@ def test_black_box_explainers_find_the_spike(files: Path, method: str) -> None:
     )
     place = estimate.map.mean(axis=0).argmax() / estimate.map.shape[1]
     assert abs(place - 44 / 64) <= 0.15
+
+
+@pytest.mark.usefixtures("seams")
+def test_unlabeled_samples_of_another_modality_are_refused(data: Path, tmp_path: Path) -> None:
+    for side, label in ((side, label) for side in ("train", "val") for label in ("a", "b")):
+        (tmp_path / "photos" / side / label).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / side / label / "1.png")
+    with pytest.raises(UsageError, match="signal samples, but the dataset has image"):
+        add_unlabeled(index_dataset(tmp_path / "photos"), [str(data)], None, no_progress)
+
+
+@pytest.mark.usefixtures("seams")
+def test_task_without_unlabeled_targets_refuses_unlabeled_samples(teacher: Run, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{TASK} needs the label"):
+        kdedge.distill(data, teacher, "signal:narrow", output=tmp_path / "run", unlabeled=data, device="cpu")
+    assert not (tmp_path / "run").exists()

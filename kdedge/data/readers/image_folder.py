@@ -22,6 +22,7 @@ from kdedge.data.samples import FileSample
 from kdedge.data.splits import UNLABELED, Split
 from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
+from kdedge_runtime.sinks.frame_recorder import RECORDED
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import files_below, is_image_file
 
@@ -113,6 +114,7 @@ def list_folder(root: Path, *, unlabeled_ok: bool, no_class: Collection[str] = (
         split="folders" if "val" in splits else "hashed",
         fingerprint=fingerprint_of(f"{sample.name}\0{_size_bytes(sample.path)}" for sample in images),
         skipped=tuple(SkippedFile(FileSample.below(root, path).name, reason) for path, reason in unused),
+        is_footage=flat and (root / RECORDED).is_file(),
     )
 
 

@@ -31,7 +31,7 @@ from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.images import IMAGE_SUFFIXES
 
-__all__ = ["is_shards", "list_shards"]
+__all__ = ["is_shards", "list_shards", "shard_files"]
 
 _SIDE = re.compile(r"(?<![a-z])(?:(train|training)|(val|valid|validation)|(test))(?![a-z])")
 _BRACES = re.compile(r"\{([^}]*)\}")
@@ -62,13 +62,7 @@ def list_shards(data: str, *, unlabeled_ok: bool) -> DatasetIndex:
         DataError: A shard is missing or damaged, or the classes are unreadable or cannot train a classifier. Every
             class must occur in the training split.
     """
-    if Path(data).is_dir():
-        root = Path(data).resolve()
-        source, tars = str(root), _tars_in(root)
-    else:
-        source = "::".join(os.path.abspath(pattern) for pattern in data.split("::"))  # noqa: PTH100 - keeps links
-        tars = list(dict.fromkeys(_expanded(source)))  # patterns may overlap
-        root = Path(os.path.commonpath([tar.parent for tar in tars]))
+    root, source, tars = shard_files(data)
     found: dict[str, list[tuple[TarSample, int]]] = defaultdict(list)
     for tar in tars:
         name = tar.relative_to(root).as_posix()
@@ -108,6 +102,20 @@ def list_shards(data: str, *, unlabeled_ok: bool) -> DatasetIndex:
         fingerprint=fingerprint_of(f"{sample.name}\0{sample.size_bytes}\0{target}" for sample, target in every),
         skipped=tuple(SkippedFile(sample.name, "without a class") for sample in strays),
     )
+
+
+def shard_files(data: str) -> tuple[Path, str, list[Path]]:
+    """Return the common folder of shards, the location with absolute paths, and the tar files.
+
+    Raises:
+        DataError: A pattern matches no file.
+    """
+    if Path(data).is_dir():
+        root = Path(data).resolve()
+        return root, str(root), _tars_in(root)
+    source = "::".join(os.path.abspath(pattern) for pattern in data.split("::"))  # noqa: PTH100 - keeps links
+    tars = list(dict.fromkeys(_expanded(source)))  # patterns may overlap
+    return Path(os.path.commonpath([tar.parent for tar in tars])), source, tars
 
 
 def _tars_in(root: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from kdedge.training.objective import uses_predictions
 from kdedge.training.teachers.teacher import NetworkTeacher, OnnxTeacher, Teacher, TeacherEnsemble
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["as_teacher", "init_source", "load_teachers", "reload_teachers", "teacher_record"]
+__all__ = ["as_teacher", "init_source", "load_teachers", "reload_teachers", "teacher_labels", "teacher_record"]
 
 
 def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[str]) -> list[LoadedTeacher]:
@@ -50,6 +51,8 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
             f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
             "Expected one --teacher-weights for each --teacher given by model name."
         )
+    if data.is_unlabeled and teachers:
+        data = replace(data, labels=teacher_labels(teachers[0]))
     for teacher in teachers:
         data.require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
         if uses_predictions(terms):
@@ -87,6 +90,23 @@ def teacher_record(teachers: Sequence[LoadedTeacher]) -> dict[str, Any] | None:
     return {"source": sources, "weights": None, "weights_sha256": None, "members": members}
 
 
+def teacher_labels(teacher: LoadedTeacher) -> tuple[str, ...]:
+    """Return the class names of a teacher, which are those of samples without labels.
+
+    Raises:
+        UsageError: they are not known.
+    """
+    labels = teacher.labels
+    if isinstance(teacher.model, TrainedModel) and teacher.model.zero_shot is not None:
+        labels = teacher.model.zero_shot.classes
+    if labels is None or teacher.classes == 0:
+        raise UsageError(
+            f"The images have no class folders, and the class names of the teacher {teacher.record['source']} are not "
+            "known. Expected a run folder, an .onnx file with class names, or clip:MODEL/TAG with --classes."
+        )
+    return labels
+
+
 def as_teacher(teachers: Sequence[LoadedTeacher], compute: ComputeDevice) -> Teacher | None:
     """Combine the teachers into one on the device, or return None without teachers."""
     ready: list[Teacher] = []
@@ -120,7 +140,11 @@ def _zero_shot(request: TrainConfig, data: DatasetIndex) -> ZeroShot:
         UsageError: their number differs from the data's.
     """
     classes = request.classes or tuple(label.replace("_", " ") for label in data.labels)
-    if len(classes) != len(data.labels):
+    if not classes:
+        raise UsageError(
+            f"{data.source} has no class folders, so the classes of a zero-shot teacher must be given: --classes A,B,C."
+        )
+    if data.labels and len(classes) != len(data.labels):
         raise UsageError(
             f"--classes names {len(classes)} classes, but {data.source} has {len(data.labels)}. Expected one name for "
             f"each, in this order: {','.join(data.labels)}."

@@ -13,6 +13,8 @@ from kdedge_runtime.sources.source import is_still_source
 
 __all__ = ["make_sinks"]
 
+_RECORD_MB = 500.0
+
 
 def make_sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:
     """Return the sinks of the output options, of systemd and of a terminal, not yet opened.
@@ -34,6 +36,13 @@ def make_sinks(arguments: argparse.Namespace, source: Source, stop: threading.Ev
     if arguments.output is not None:
         _check_apart(Path(arguments.output), source)
         sinks.append(_output(Path(arguments.output), source))
+    if arguments.record is not None:
+        from kdedge_runtime.sinks.frame_recorder import FrameRecorder
+
+        _check_apart(Path(arguments.record), source, "--record")
+        sinks.append(FrameRecorder(Path(arguments.record), arguments.record_mb or _RECORD_MB, source))
+    elif arguments.record_mb is not None:
+        raise UsageError("--record-mb limits a recording. Add --record DIR, or remove it.")
     if arguments.show:
         from kdedge_runtime.sinks.window import Window
 
@@ -50,15 +59,15 @@ def make_sinks(arguments: argparse.Namespace, source: Source, stop: threading.Ev
     return sinks
 
 
-def _check_apart(output: Path, source: Source) -> None:
+def _check_apart(output: Path, source: Source, option: str = "-o") -> None:
     """Raise if the output overlaps the source. Overlays have the names of their images and would overwrite them."""
     taken = {path.resolve() for path in source.paths}
     beside = {path.parent.resolve() for path in source.paths if is_still_source(source) and path.is_file()}
     place = output.resolve()
     if place in taken | beside or not taken.isdisjoint(place.parents):
         raise UsageError(
-            f"-o {output} overlaps --source: overlays would overwrite its files or be read as images. Choose another "
-            "path."
+            f"{option} {output} overlaps --source: its files would overwrite those of the source or be read as images. "
+            "Choose another path."
         )
 
 

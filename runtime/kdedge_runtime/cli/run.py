@@ -2,7 +2,7 @@
 
 import argparse
 
-from kdedge_runtime.cli.command import Command, milliseconds, nonempty, positive_integer, rate, unit_interval
+from kdedge_runtime.cli.command import Command, megabytes, milliseconds, nonempty, positive_integer, rate, unit_interval
 from kdedge_runtime.cli.model_options import add_inference_options, add_model_argument
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.saliency_methods import methods_of
@@ -92,6 +92,19 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         type=nonempty,
         metavar="PEM",
         help="authority that signed the broker's certificate (default: $KDEDGE_MQTT_CA, or those of the system)",
+    )
+    where.add_argument(
+        "--record",
+        type=nonempty,
+        metavar="DIR",
+        help="record the most useful frame of each second for kdedge distill --unlabeled: low probability or a "
+        "changed label (default: none)",
+    )
+    where.add_argument(
+        "--record-mb",
+        type=megabytes,
+        metavar="N",
+        help="limit of --record in MB; the least useful frames are removed (default: 500)",
     )
     where.add_argument(
         "--record-unknown",

@@ -8,7 +8,7 @@ from typing import Literal
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.util.images import is_image_file
 
-__all__ = ["GRAMMAR", "SourceSpec", "parse_source"]
+__all__ = ["GRAMMAR", "VIDEO_SUFFIXES", "SourceSpec", "parse_source"]
 
 GRAMMAR = """a USB camera (0, usb:0, /dev/video0), a ribbon-cable camera (csi:0), a stream (rtsp://…, http://…), \
 a file, a folder or a quoted pattern of images ('photos/*.jpg'), or synthetic:[CLASS]"""
@@ -16,7 +16,7 @@ a file, a folder or a quoted pattern of images ('photos/*.jpg'), or synthetic:[C
 Kind = Literal["usb", "csi", "stream", "video", "images", "synthetic"]
 
 _PROTOCOLS = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
-_VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
 _WORDS = ("usb:0", "csi:0", "synthetic:", "rtsp://", "http://", "https://", "tcp://", "udp://")
 _PATTERN = "*?["
 
@@ -67,7 +67,7 @@ def _address(url: str) -> SourceSpec:
         ) from error
     if not host and parts.scheme not in ("udp", "rtp"):  # these two may listen on all addresses: udp://:5000
         raise UsageError(f"--source {url} is not a valid stream URL: the host is missing. Expected rtsp://HOST/PATH.")
-    recorded = parts.scheme in ("http", "https") and Path(parts.path).suffix.lower() in _VIDEO_SUFFIXES
+    recorded = parts.scheme in ("http", "https") and Path(parts.path).suffix.lower() in VIDEO_SUFFIXES
     return SourceSpec("video" if recorded else "stream", url)
 
 

@@ -43,6 +43,33 @@ class TestTraining:
             f"Next: kdedge export '{out}' --quantize",
         ]
 
+    def test_unlabeled_images_are_counted_and_compared(
+        self, command: Callable[..., Outcome], scenes: Path, teacher_run: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "more").mkdir()
+        for shade in (10, 20, 30):
+            Image.new("RGB", (32, 32), (shade, 0, 0)).save(tmp_path / "more" / f"{shade}.png")
+        taught = ("--teacher", teacher_run, "--student", "small:resnet8", "--epochs", 1, "--device", "cpu")
+        pattern, runs = tmp_path / "more" / "[12]0.png", [tmp_path / "labeled", tmp_path / "footage"]
+        outcome = command("distill", scenes, *taught, "--unlabeled", pattern, "--every", "2s", "--out", runs[0])
+        assert outcome.code == 0, outcome.err
+        assert "48 labeled and 2 unlabeled for training" in outcome.err and "certainty" in outcome.err
+        outcome = command("distill", tmp_path / "more", *taught, "--out", runs[1])
+        assert outcome.code == 0, outcome.err
+        assert "agreement" in outcome.err and "top-1" not in outcome.err
+        assert outcome.err.splitlines()[-1] == f"Next: kdedge export {runs[1]} --quantize"
+        outcome = command("compare", *runs, "-o", tmp_path / "page.html")
+        assert outcome.code == 0, outcome.err
+        assert "unlabeled" in outcome.err + outcome.out
+
+    @pytest.mark.parametrize("every", ["0s", "2", "often"])
+    def test_interval_that_is_no_duration(
+        self, command: Callable[..., Outcome], scenes: Path, teacher_run: Path, every: str
+    ) -> None:
+        taught = ("--teacher", teacher_run, "--student", "small:resnet8", "--unlabeled", scenes)
+        outcome = command("distill", scenes, *taught, "--every", every)
+        assert outcome.code == 2 and "not a duration" in " ".join(outcome.err.split())
+
     @pytest.mark.parametrize(
         ("model", "flip", "few", "ending"),
         [

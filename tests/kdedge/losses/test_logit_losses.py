@@ -24,6 +24,13 @@ class TestCrossEntropy:
         mixed = replace(inputs, targets=0.3 * torch.eye(5)[[1]] + 0.7 * torch.eye(5)[[3]])
         assert term("ce", mixed).item() == pytest.approx(0.3 * alone[0] + 0.7 * alone[1], rel=1e-5)
 
+    def test_unlabeled_images_are_ignored(self) -> None:
+        inputs = random_inputs(batch=8)
+        labeled = torch.arange(8)[:, None] % 4 == 0
+        alone = LossInputs(ModelOutput(inputs.student.logits[::4]), None, inputs.targets[::4], 1.0)
+        mixed = replace(inputs, targets=inputs.targets * labeled, labeled_fraction=0.25)
+        assert term("ce", mixed).item() == pytest.approx(term("ce", alone).item(), rel=1e-5)
+
     def test_uniform_prediction_of_four_classes_has_loss_log_4(self) -> None:
         inputs = LossInputs(ModelOutput(torch.zeros(2, 4)), None, torch.eye(4)[[1, 3]], 1.0)
         assert term("ce", inputs).item() == pytest.approx(math.log(4))
@@ -126,6 +133,13 @@ class TestDecoupledSoftLabels:
         inputs = random_inputs()
         inputs = replace(inputs, targets=torch.eye(5)[[0, 2, 0]])
         assert term("dkd", inputs).item() == pytest.approx(self.by_hand(inputs, 8.0), rel=1e-4)
+
+    def test_unlabeled_image_takes_the_top_class_of_the_teacher(self) -> None:
+        inputs = random_inputs()
+        top = torch.eye(5)[inputs.teacher_output.logits.argmax(dim=1)]
+        unlabeled, labeled = (replace(inputs, targets=targets) for targets in (torch.zeros_like(top), top))
+        assert not torch.equal(top, inputs.targets)
+        assert term("dkd", unlabeled).item() == term("dkd", labeled).item()
 
     def test_equals_kd_with_the_teachers_non_target_weight(self) -> None:
         """Zhao et al. 2022, eq. 5: KD = TCKD + (1 - p_T(y)) NCKD."""

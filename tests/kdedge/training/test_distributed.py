@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from training_toys import CLASSES, ONE_THREAD, Listener, metrics_of, tiny_config, tiny_trainer
+from PIL import Image
+from training_toys import CLASSES, ONE_THREAD, SIDE, Listener, metrics_of, tiny_config, tiny_trainer
 
 from kdedge.config.train_config import TrainConfig
 from kdedge.models.run_folder import BEST, LAST, read_run
@@ -18,6 +20,7 @@ from kdedge.training.batches import Batch, Batches
 from kdedge.training.distributed import ProcessGroup, join_process_group
 from kdedge.training.teachers.targets import NoTeacher
 from kdedge.training.training_run import start_run
+from kdedge_export.scenes import render_scene
 from kdedge_runtime.errors import UsageError
 
 EPOCHS, BATCH_SIZE = 2, 16
@@ -40,12 +43,20 @@ LOSS = {"default": "ce:0.1,kd:0.9,dist:0.1,hint:0.1,mapall:1", "few-images": "ce
 def runs(
     request: pytest.FixtureRequest, scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Path]:
-    """The same distillation by one and two processes; `dist` and `few-images` use whole batches."""
+    """The same distillation by one and two processes; `dist` and `few-images` use whole batches.
+
+    A few images are unlabeled, so that the processes have different numbers of labels.
+    """
     folder, recipe, loss = tmp_path_factory.mktemp("group"), request.param, LOSS[request.param]
+    more, rng = folder / "more", np.random.default_rng(5)
+    more.mkdir()
+    for index in range(8):
+        Image.fromarray(render_scene(CLASSES[index % 3], rng, SIDE).image).save(more / f"{index}.png")
     alone = TrainConfig(
         str(scenes),
         "small:resnet8",
         teacher=(str(teacher_run),),
+        unlabeled=(str(more),),
         recipe=recipe,
         loss=loss,
         epochs=EPOCHS,
@@ -54,6 +65,7 @@ def runs(
     )
     start_run(alone, folder / "1", Listener(), "cpu")
     options = ["--student", "small:resnet8", *SIZES, "--recipe", recipe, "--loss", loss, "--out", folder / "2"]
+    options += ["--unlabeled", more]
     done = torchrun(2, "distill", scenes, "--teacher", teacher_run, *options)
     assert done.returncode == 0, done.stderr
     (folder / "2.log").write_text(done.stderr)

@@ -63,6 +63,22 @@ def test_classes_of_the_user_change_the_teacher(request_for_student: TrainConfig
         continue_run(request, tmp_path / "b", Listener(), "cpu")
 
 
+def test_images_without_labels_have_the_classes_of_the_user(
+    request_for_student: TrainConfig, tiny: Path, tmp_path: Path
+) -> None:
+    footage = tmp_path / "footage"
+    footage.mkdir()
+    for path in (tiny / "train").rglob("*.png"):
+        (footage / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    request = replace(request_for_student, data=str(footage), loss=None)
+    with pytest.raises(UsageError, match="--classes"):
+        start_run(request, tmp_path / "run", Listener(), "cpu")
+    names = ("cat", "dog", "empty bowl", "key")
+    record = start_run(replace(request, classes=names), tmp_path / "run", Listener(), "cpu")
+    assert record.labels == names and record.model.classes == 4
+    assert record.result is not None and "val_top1" not in record.result["best"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -65,6 +65,23 @@ def test_stdout_contains_only_jsonl(model_path: Path, photos: Path) -> None:
     assert "3 of 3 frames" in done.stderr
 
 
+def test_recorded_folder_has_images_and_lines(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    command = [*COMMAND, str(model_path), "--source", str(photos), "--record", str(tmp_path / "recorded")]
+    subprocess.run([*command, "--record-mb", "5"], capture_output=True, check=True)
+    listed = [json.loads(line)["file"] for line in (tmp_path / "recorded/frames.jsonl").read_text().splitlines()]
+    assert sorted(listed) == sorted(path.name for path in (tmp_path / "recorded").glob("*.jpg"))
+    assert len(listed) == 3
+
+
+@pytest.mark.parametrize("options", [("--record-mb", "5"), ("--record", "{photos}")])
+def test_recording_without_a_folder_of_its_own_is_an_error(
+    model_path: Path, photos: Path, options: tuple[str, ...]
+) -> None:
+    given = [option.format(photos=photos) for option in options]
+    done = subprocess.run([*COMMAND, str(model_path), "--source", str(photos), *given], capture_output=True, text=True)
+    assert done.returncode == 2 and "--record" in done.stderr
+
+
 def test_closed_pipe_is_not_an_error(model_path: Path) -> None:
     command = [*COMMAND, str(model_path), "--source", "synthetic:", "--jsonl", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,0 +1,69 @@
+"""Data of a run: the dataset with its unlabeled part, opened for a new run or again for a resumed one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from kdedge.data import DatasetIndex, index_dataset, subset
+from kdedge.data.left_out import check_left_out, leave_out
+from kdedge.models.run_folder import RunRecord
+from kdedge.training.run_callback import RunCallback
+from kdedge.training.unlabeled_samples import UnlabeledPart, add_unlabeled
+from kdedge_runtime.errors import DataError, UsageError
+
+__all__ = ["index_training_data", "join_unlabeled", "reopen_training_data"]
+
+
+def index_training_data(data: str, images_per_class: int | None, left_out: Sequence[str], kind: str) -> DatasetIndex:
+    """Index a dataset; only a run of the kind `distill` takes one without labels.
+
+    Raises:
+        UsageError: images per class or left-out classes are requested of a dataset without classes, or a left-out
+            class does not exist.
+    """
+    collection = index_dataset(data, unlabeled_ok=kind == "distill")
+    if collection.is_unlabeled and (images_per_class is not None or left_out):
+        option = "--leave-out" if left_out else "--images-per-class"
+        raise UsageError(f"{collection.source} has no classes. Remove {option}.")
+    if left_out:
+        check_left_out(collection, left_out)
+        collection = leave_out(collection, left_out)
+    return collection if images_per_class is None else subset(collection, images_per_class)
+
+
+def join_unlabeled(
+    indexed: DatasetIndex,
+    labels: tuple[str, ...],
+    locations: Sequence[str],
+    every_s: float | None,
+    callback: RunCallback,
+) -> tuple[DatasetIndex, UnlabeledPart | None]:
+    """Add unlabeled samples to a dataset, set its labels, and warn about unreadable samples; see `add_unlabeled`."""
+    collection, unlabeled = add_unlabeled(indexed, locations, every_s, callback.on_progress)
+    if unlabeled is not None and unlabeled.selection.problems:
+        callback.on_warning(f"Unlabeled samples: {unlabeled.selection.problems}")
+    return replace(collection, labels=labels), unlabeled
+
+
+def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) -> DatasetIndex:
+    """Index the data of a run again.
+
+    Raises:
+        DataError: the data have changed.
+    """
+    indexed = index_training_data(record.data["source"], record.data["images_per_class"], record.left_out, record.kind)
+    if indexed.fingerprint != record.data["fingerprint"]:
+        raise _changed(indexed.source, out)
+    kept = record.data.get("unlabeled")
+    locations, every_s = ((), None) if kept is None else (kept["locations"], kept["every_s"])
+    collection, unlabeled = join_unlabeled(indexed, record.labels, locations, every_s, callback)
+    if (None if unlabeled is None else unlabeled.record) != kept:
+        raise _changed(", ".join(locations) or indexed.source, out)
+    return collection
+
+
+def _changed(source: str, out: Path) -> DataError:
+    return DataError(
+        f"The images in {source} have changed since {out} was started, so it cannot be resumed exactly. "
+        "Start a new run with another --out."
+    )
