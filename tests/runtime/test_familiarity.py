@@ -193,7 +193,9 @@ def test_regions_are_unknown_each(familiar_model: Model, red_spot: np.ndarray, t
     assert (summary.unknown, summary.labels) == (1, (("left: red", 1),))
     states = [json.loads(state_payload(each, datetime(2026, 1, 1, tzinfo=UTC))) for each in found.by_region]
     assert [(state["label"], state["unknown"]) for state in states] == [("red", False), ("blue", True)]
-    assert [region["label"] for region in describe_prediction(1, found)["regions"]] == ["red", "unknown"]
+    left, right = describe_prediction(1, found)["regions"]
+    assert (left["label"], left["p"]) == ("red", round(found.by_region[0].score, 5))
+    assert (right["label"], right["p"]) == ("unknown", None)
 
 
 def test_command_line(familiar_model: Model, photos: Path, tmp_path: Path) -> None:
