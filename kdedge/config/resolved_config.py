@@ -109,6 +109,11 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str,
                 f"--freeze fits only the last layer of {request.model}, but its other layers have random weights. "
                 "Expected trained weights: --weights FILE. To train all layers, remove --freeze."
             )
+        if all(LOSS_TERMS[name].map_classes or LOSS_TERMS[name].features for name in loss.weights):
+            raise UsageError(
+                f"--freeze fits the last layer on logits, but the loss {','.join(loss.weights)} compares only maps or "
+                "features. Add such a term: --loss ce:1."
+            )
         recipe = replace(recipe, fit_head=True, steps=None, epochs=1)
     return replace(
         recipe,

@@ -75,8 +75,12 @@ class TrainConfig:
                 f"The student cannot be initialized from both {self.weights} and its teacher. Remove --weights "
                 "or --init."
             )
-        if self.freeze and self.epochs not in (None, 1):
-            raise UsageError(f"--freeze fits the last layer in one epoch, not {self.epochs}. Remove --epochs.")
+        unused = [name for name in ("epochs", "lr", "batch_size", "cache_teacher") if getattr(self, name) is not None]
+        if self.freeze and unused:
+            raise UsageError(
+                f"--freeze fits the last layer on all images at once, so it takes no --{unused[0].replace('_', '-')}. "
+                "Remove one of them."
+            )
         if self.pretrained and self.init is not None:
             raise UsageError(
                 "The student cannot be initialized from both published weights and its teacher. Remove --pretrained "

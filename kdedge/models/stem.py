@@ -55,7 +55,7 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
         The factor reached; smaller than requested if the model has too few strided layers.
 
     Raises:
-        UsageError: the model does not accept an input of this size.
+        UsageError: the model does not accept an input of this size, or works only with its own strides.
     """
     reached = 1
     while reached < factor:
@@ -70,6 +70,12 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
             level = levels[min(levels)]
             _take_last_stride(model, level)
         reached *= level.stride
+        _run(
+            model,
+            size,
+            "without some of its strides",
+            "a larger --size, or the --output-stride of the original network",
+        )
     return reached
 
 
@@ -115,15 +121,8 @@ def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
         for path, module in model.named_modules()
         if isinstance(module, _Windowed)
     ]
-    device = next(model.parameters()).device
     try:
-        with evaluating(model), torch.no_grad():
-            model(torch.zeros(1, 3, size, size, device=device))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UsageError(
-            f"{type(model).__name__} does not accept images of {size} × {size} px: {error}. "
-            "Choose another --size (such as 224) or another model."
-        ) from error
+        _run(model, size, "", "another --size (such as 224)")
     finally:
         for handle in handles:
             handle.remove()
@@ -135,6 +134,23 @@ def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
     for side, level in levels.items():
         level.later = [path for path, other in sides.items() if other < side]
     return levels
+
+
+def _run(model: nn.Module, size: int, condition: str, advice: str) -> None:
+    """Run the model on a blank image.
+
+    Raises:
+        UsageError: the model does not accept an input of this size, or not without some of its strides.
+    """
+    device = next(model.parameters()).device
+    try:
+        with evaluating(model), torch.no_grad():
+            model(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            f"{type(model).__name__} does not accept images of {size} × {size} px{condition and ' '}{condition}: "
+            f"{error}. Choose {advice}, or another model."
+        ) from error
 
 
 def _stride(layer: nn.Module) -> int:

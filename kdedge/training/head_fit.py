@@ -4,11 +4,13 @@ The features of every training image are computed once, without augmentation. Th
 loss that depend on logits alone, with an L2 penalty, by L-BFGS: multinomial logistic regression for cross-entropy.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import LBFGS
 
 from kdedge.losses import LOSS_TERMS
@@ -20,6 +22,7 @@ from kdedge.training.interruption import StopRequested, never_stop
 from kdedge.training.objective import make_objective
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.teacher import Teacher
+from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["LastLayer", "find_last_layer", "fit_head", "minimize"]
 
@@ -27,7 +30,9 @@ _STRENGTHS = (25.0, 250.0, 2500.0)
 """Compared inverse strengths of the L2 penalty for features of unit length: scikit-learn's C at that scale."""
 _HELD_OUT = 5
 """Every fifth image compares the strengths; the chosen one is then fitted on all images."""
-_MOST_ITERATIONS = 500
+_MOST_ITERATIONS = 300
+_CONVEX = {"ce", "kd"}
+"""Terms that L-BFGS minimizes from zero; others may be stationary there, and start from the fit to soft targets."""
 _BATCH = 64
 MOST_IMAGES = 20_000
 """Maximum number of images, chosen at random, so that their features fit in memory."""
@@ -52,7 +57,7 @@ class LastLayer:
 
     def logits(self, features: Tensor) -> Tensor:
         """Compute logits `[N, K]` from features `[N, D]`."""
-        return nn.functional.linear(features, self.weight.flatten(1), self.bias)
+        return F.linear(features, self.weight.flatten(1), self.bias)
 
 
 def find_last_layer(student: InstrumentedModel, head: Sequence[str], images: Tensor) -> LastLayer | None:
@@ -62,6 +67,9 @@ def find_last_layer(student: InstrumentedModel, head: Sequence[str], images: Ten
         student: network.
         head: tensors whose first dimension is the number of outputs.
         images: a few samples, on which the layer has to reproduce the logits.
+
+    Raises:
+        KdedgeError: the logits are not finite.
     """
     paths = {name.rpartition(".")[0] for name in head}
     if len(paths) != 1:
@@ -76,6 +84,8 @@ def find_last_layer(student: InstrumentedModel, head: Sequence[str], images: Ten
     student.eval()
     with torch.no_grad():
         features, logits = _features(student, path, images)
+        if not bool(logits.isfinite().all()):
+            raise KdedgeError("The network's logits are not finite. Expected trained weights; check --weights.")
         if features.shape != (len(images), last.weight.shape[1]):
             return None
         error = (last.logits(features) - logits).abs().max()
@@ -101,10 +111,11 @@ def fit_head(
         teacher: teacher, or None.
         last: last layer of the student.
         weights: mapping from term name to weight.
-        must_stop: polled after every batch, unless several processes train.
+        must_stop: polled after every batch and iteration, unless several processes train.
 
     Raises:
         StopRequested: `must_stop` returned True.
+        KdedgeError: the loss is not finite.
     """
     names = [name for name in weights if not LOSS_TERMS[name].map_classes and not LOSS_TERMS[name].features]
     if not names:
@@ -130,8 +141,23 @@ def fit_head(
 
         return losses
 
+    def start() -> None:
+        with torch.no_grad():
+            for parameter in last.parameters:
+                parameter.zero_()
+        if not _CONVEX.issuperset(names):
+            soft = targets if taught is None or bool(targets.any()) else taught.softmax(dim=1)
+            penalty = squared_norm / (_STRENGTHS[1] * len(soft))
+            minimize(last, lambda: F.cross_entropy(last.logits(features), soft), penalty)
+
     def fit(losses: Callable[[], Tensor], strength: float, count: int) -> None:
-        minimize(last, lambda: (losses() * shares).sum(), penalty=squared_norm / (strength * count))
+        def loss() -> Tensor:
+            if train_step.group.size == 1 and must_stop():
+                raise StopRequested
+            return (losses() * shares).sum()
+
+        start()
+        minimize(last, loss, squared_norm / (strength * count))
 
     held_out = torch.arange(len(features), device=features.device) % _HELD_OUT == 0
     fitted, compared, everything = on(~held_out), on(held_out), on(slice(None))
@@ -143,16 +169,18 @@ def fit_head(
     fit(everything, min(errors, key=errors.__getitem__, default=_STRENGTHS[1]), len(features))
     with torch.no_grad():
         values: list[float] = everything().tolist()
+        if not all(map(math.isfinite, values)):
+            raise KdedgeError(
+                "The last layer cannot be fitted: the loss on the features of the frozen layers is not finite. "
+                "Expected trained weights; check --weights."
+            )
         for parameter in last.parameters:  # processes on different machines may differ in the last digit
             train_step.group.mean(parameter)
     return dict(zip(names, values, strict=True))
 
 
 def minimize(last: LastLayer, loss: Callable[[], Tensor], penalty: float) -> None:
-    """Minimize `loss + penalty / 2 · ‖W‖²` over the layer's weight W and its bias by L-BFGS, starting from zero."""
-    with torch.no_grad():
-        for parameter in last.parameters:
-            parameter.zero_()
+    """Minimize `loss + penalty / 2 · ‖W‖²` over the layer's weight W and its bias by L-BFGS."""
     optimizer = LBFGS(last.parameters, max_iter=_MOST_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:

@@ -47,10 +47,11 @@ def measure_config(
             recipe.steps or DEFAULT_STEPS, batches.per_epoch, seconds, on_cpu=on_cpu, fine_tuning=recipe.fit_head
         )
         if epochs < (FEW_FINE_TUNING_EPOCHS if recipe.fit_head else FEW_EPOCHS):
+            enough = 10 if recipe.fit_head else 30
             warn(
                 f"Only {epochs} epochs fit into the default limit of 15 minutes on this CPU, which is too few to train "
-                "well. Use a GPU, a smaller model such as small:resnet8, or "
-                f"--epochs 30 (about {30 * seconds / 60:.0f} minutes)."
+                "well. Use a GPU, a smaller --size or model such as small:resnet8, or "
+                f"--epochs {enough} (about {enough * seconds / 60:.0f} minutes)."
             )
     weights = balanced_weights(recipe.loss.weights, scales)
     return resolve_config(request, recipe, batch_size=batches.batch_size, weights=weights, epochs=epochs)

@@ -253,7 +253,7 @@ def _build_parts(
     if recipe.fit_head:
         ((_, few),) = val.batches([torch.arange(min(2, len(val)), device=compute.device)])
         last_layer = find_last_layer(student, modality.head_tensors(spec, spec_input), few)
-        if last_layer is None and recipe.epochs == 1:
+        if last_layer is None and initial is not None and initial.freeze:
             raise UsageError(
                 f"The logits of {spec.name} are not the output of a dense layer, so it cannot be fitted alone. Train "
                 "all layers: remove --freeze."

@@ -6,6 +6,7 @@ import runpy
 import shlex
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_toys import tiny_config
@@ -246,14 +247,22 @@ class TestResolution:
         recipe = requested_recipe(frozen, 500, 3, "classify")
         assert (recipe.fit_head, recipe.epochs, recipe.steps) == (True, 1, None)
 
-    @pytest.mark.parametrize(("weights", "epochs", "advice"), [(None, None, "--weights"), ("w.pth", 5, "--epochs")])
-    def test_freezing_needs_trained_weights_and_no_epochs(
-        self, weights: str | None, epochs: int | None, advice: str
-    ) -> None:
-        with pytest.raises(UsageError, match=f"--freeze .*{advice}"):
-            requested_recipe(
-                TrainConfig("photos", "resnet18", weights=weights, epochs=epochs, freeze=True), 500, 10, "classify"
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            ({"weights": None}, "--weights"),
+            ({"epochs": 5}, "--epochs"),
+            ({"lr": 0.1}, "--lr"),
+            ({"batch_size": 4}, "--batch-size"),
+            ({"loss": "hint,mapall", "teacher": ("t",)}, "hint,mapall"),
+        ],
+    )
+    def test_freezing_rejects_options_without_effect(self, changes: dict[str, Any], named: str) -> None:
+        with pytest.raises(UsageError, match=f"--freeze .*{named}"):
+            request = TrainConfig(
+                **{"data": "photos", "model": "resnet18", "weights": "w.pth", "freeze": True} | changes
             )
+            requested_recipe(request, 500, 10, "classify")
 
     def test_trained_weights_use_a_tenth_of_the_rate_of_sgd(self) -> None:
         random, trained = (

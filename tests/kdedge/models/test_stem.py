@@ -108,6 +108,11 @@ class TestTrainedNetwork:
         model = build_model(ModelSpec("timm:tf_efficientnet_lite0", 5, 2, fresh_stem=False), 128).eval()
         assert map_side(model, 128) == 8
 
+    @pytest.mark.parametrize(("name", "size"), [("torchvision:inception_v3", 128), ("timm:resnetblur18", 64)])
+    def test_network_with_strides_outside_of_layers_is_rejected(self, name: str, size: int) -> None:
+        with pytest.raises(UsageError, match="--output-stride"):
+            build_model(ModelSpec(name, 5, 4, fresh_stem=False), size)
+
     def test_strides_are_listed_from_the_last_level(self) -> None:
         with torch.device("meta"):
             assert output_strides(network("convnext_tiny", 64), 64, fresh=False) == (32, 16, 8, 4, 1)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from training_toys import CLASSES, SIDE, Listener, metrics_of, tiny_config, tiny_trainer, write_scenes
 
+from kdedge.losses import LOSS_TERMS
+from kdedge.losses.loss_inputs import LossInputs
 from kdedge.models.model_registry import build_model, head_tensors
 from kdedge.models.model_spec import ModelSpec
 from kdedge.training.compute_device import choose_device
@@ -18,6 +20,7 @@ from kdedge.training.head_fit import LastLayer, find_last_layer, fit_head, minim
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.interruption import StopRequested
 from kdedge.training.trainer import Trainer
+from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.modalities.image import ImageInput
 
 SPEC = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)
@@ -108,6 +111,30 @@ class TestFit:
         target = own(pixels, 0).logits.softmax(dim=1)
         assert float((student - target).abs().max()) < 0.05, "the same features can reproduce the teacher"
 
+    @pytest.mark.parametrize("term", ["kd", "ls", "dkd", "dist"])
+    def test_each_term_on_logits_is_minimized(self, scenes: Path, term: str) -> None:
+        """DIST is stationary at zero logits, so its fit cannot start there."""
+        torch.manual_seed(1)
+        teacher = build_model(ModelSpec("small:resnet8", len(CLASSES)), SIDE)
+        config = tiny_config(loss={term: 1.0})
+        trainer = tiny_trainer(scenes, config, teacher=teacher)
+        last, own = last_layer(trainer), trainer.evaluator.teacher
+        means = fit_head(trainer.train_step, trainer.batches, own, last, config.loss)
+        with torch.no_grad():
+            last.weight.zero_()
+        images = trainer.batches.images
+        index = torch.arange(len(images))
+        blank = trainer.train_step.predict(images.pixels, 0)
+        inputs = LossInputs(blank, own(images.pixels, 0), trainer.batches.targets(index), config.temperature)
+        assert means[term] < 0.9 * float(LOSS_TERMS[term].compute(inputs))
+
+    def test_weights_that_are_not_finite_are_rejected(self, scenes: Path) -> None:
+        trainer = tiny_trainer(scenes, tiny_config())
+        with torch.no_grad():
+            trainer.train_step.student.model.conv1.weight.fill_(float("nan"))
+        with pytest.raises(KdedgeError, match=r"not finite.*--weights"):
+            last_layer(trainer)
+
     def test_loss_of_maps_alone_leaves_the_layer(self, scenes: Path) -> None:
         trainer = tiny_trainer(scenes, tiny_config())
         last = last_layer(trainer)
@@ -115,10 +142,14 @@ class TestFit:
         assert fit_head(trainer.train_step, trainer.batches, None, last, {"mapall": 20.0}) == {}
         assert torch.equal(last.weight, before)
 
-    def test_stop_request_is_raised(self, scenes: Path) -> None:
+    @pytest.mark.parametrize("polls", [0, 3])
+    def test_stop_request_is_raised_during_features_and_during_the_fit(self, scenes: Path, polls: int) -> None:
         trainer = tiny_trainer(scenes, tiny_config())
+        answers = iter([False] * polls)
         with pytest.raises(StopRequested):
-            fit_head(trainer.train_step, trainer.batches, None, last_layer(trainer), {"ce": 1.0}, lambda: True)
+            fit_head(
+                trainer.train_step, trainer.batches, None, last_layer(trainer), {"ce": 1.0}, lambda: next(answers, True)
+            )
 
 
 class TestFirstEpoch:
