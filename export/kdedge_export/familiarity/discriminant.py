@@ -88,14 +88,17 @@ def fit_discriminant(features: Floats, classes: Integers) -> Discriminant | None
 
 
 def _basis(centered: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return orthonormal columns `[D, m]` that span centered features `[N, D]`, with m at most N.
+    """Return orthonormal columns `[D, m]` that span centered features `[N, D]`, with m at most N or the maximum axes.
 
     Class means and residuals lie in their span. Outside it the shrunk covariance is a multiple of the identity, which
-    needs no decomposition: its cost is cubic in m, and linear in D.
+    needs no decomposition: its cost is cubic in m, and linear in D. Few samples leave axes outside the span. Unfamiliar
+    samples differ along any of them, so random ones are taken.
     """
-    if centered.shape[1] <= max(len(centered), _MOST_AXES):
-        return np.eye(centered.shape[1])
-    basis, _ = np.linalg.qr(centered.T)
+    samples, features = centered.shape
+    if features <= max(samples, _MOST_AXES):
+        return np.eye(features)
+    further = np.random.default_rng(0).normal(size=(max(0, _MOST_AXES - samples), features))
+    basis, _ = np.linalg.qr(np.concatenate([centered, further]).T)
     return basis
 
 

@@ -102,6 +102,18 @@ def test_no_decomposition_is_larger_than_the_number_of_samples(monkeypatch: pyte
     assert auroc(fitted.score(features), fitted.score(others)) > 0.9
 
 
+def test_few_samples_have_axes_outside_their_span() -> None:
+    features, classes, _ = clusters(3, size=200, per_class=10)
+    fitted = fit_discriminant(features, classes)
+    assert fitted is not None and fitted.projection.shape == (200, 64)
+    assert np.linalg.matrix_rank(fitted.projection) == 64
+    outside = np.random.default_rng(1).normal(size=(20, 200))
+    _, _, span = np.linalg.svd(features, full_matrices=False)
+    outside -= outside @ span.T @ span
+    within = fitted.score(features)
+    assert (fitted.score((features[:20] + 5 * outside).astype(np.float32)) < within[:20] - 0.2).all()
+
+
 def test_classes_without_samples_have_no_mean() -> None:
     features, classes, _ = clusters(3)
     fitted = fit_discriminant(features, classes * 5)
