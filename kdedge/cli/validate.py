@@ -65,7 +65,7 @@ def validate(
         typer.Option(
             metavar="DIR",
             help="Images that belong to none of the classes, to report how many are called unknown. [default: the "
-            "classes of --leave-out, if any, and drawn textures]",
+            "classes of --leave-out and Frigate's folders none and unknown, if any, and drawn textures]",
         ),
     ] = None,
     out: Annotated[

@@ -1,4 +1,4 @@
-"""Unfamiliar samples of a validation: left-out classes of a run, and a folder of any other images."""
+"""Unfamiliar samples of a validation: left-out classes, folders of no class in the dataset, and any other images."""
 
 from kdedge.data import DatasetIndex, Split, decode
 from kdedge.data.dataset_index import source_name
@@ -26,7 +26,7 @@ def unfamiliar_samples(
     """Read unfamiliar samples by the name of their group.
 
     Args:
-        collection: dataset of the validation, with all classes.
+        collection: dataset of the validation, with all classes, and its folders of images of no class.
         left_out: classes that the model was trained without.
         unfamiliar: location of samples that belong to none of the classes; None for none.
         spec: input of the model.
@@ -39,11 +39,14 @@ def unfamiliar_samples(
     held = left_out_samples(collection, left_out)
     if len(held):
         groups[LEFT_OUT] = _read(held, spec, progress)
+    for folder in collection.unfamiliar:
+        groups[source_name(folder)] = _read(list_unlabeled(folder), spec, progress)
     if unfamiliar is not None:
         samples = _read(list_unlabeled(unfamiliar), spec, progress)
         if not len(samples):
             raise DataError(f"{unfamiliar} has no readable images. Expected images of none of the classes.")
-        groups[source_name(unfamiliar)] = samples
+        name = source_name(unfamiliar)
+        groups[unfamiliar if name in groups else name] = samples
     return groups
 
 

@@ -193,7 +193,9 @@ def test_regions_are_unknown_each(familiar_model: Model, red_spot: np.ndarray, t
     assert (summary.unknown, summary.labels) == (1, (("left: red", 1),))
     states = [json.loads(state_payload(each, datetime(2026, 1, 1, tzinfo=UTC))) for each in found.by_region]
     assert [(state["label"], state["unknown"]) for state in states] == [("red", False), ("blue", True)]
-    assert [region["label"] for region in describe_prediction(1, found)["regions"]] == ["red", "unknown"]
+    left, right = describe_prediction(1, found)["regions"]
+    assert (left["label"], left["p"]) == ("red", round(found.by_region[0].score, 5))
+    assert (right["label"], right["p"]) == ("unknown", None)
 
 
 def test_command_line(familiar_model: Model, photos: Path, tmp_path: Path) -> None:
@@ -215,7 +217,7 @@ def test_unknown_frames_are_recorded_at_intervals(familiar_model: Model, photos:
         progress = RunProgress(source)
     red, green, blue = collected.predictions
     with sink:
-        for at_s, prediction in ((0, green), (5, blue), (11, blue), (12, red), (13, green)):
+        for at_s, prediction in ((0, green), (5, blue), (11, blue), (12, red), (13, green), (25, red), (26, green)):
             now[0] = at_s
             sink.write(prediction, progress)
     with FeedbackStore.open_to_read(tmp_path / "unknown.db") as store:
@@ -229,6 +231,23 @@ def test_unknown_frames_are_recorded_at_intervals(familiar_model: Model, photos:
         ("unknown", "green", None),
     ]
     assert len(list((tmp_path / "unknown").glob("unknown-*.jpg"))) == 2
+
+
+def test_flicker_between_known_and_unknown_is_recorded_at_intervals(
+    familiar_model: Model, photos: Path, tmp_path: Path
+) -> None:
+    now = [0.0]
+    collected = Collector()
+    with ImageSource(photos) as source:
+        run(familiar_model, source, [collected])
+        progress = RunProgress(source)
+    red, green, _ = collected.predictions
+    with UnknownFrames(tmp_path / "unknown.db", 10, "0" * 64, clock=lambda: now[0]) as sink:
+        for number in range(300):  # 20 seconds at 15 frames per second
+            now[0] = number / 15
+            sink.write((green, red)[number % 2], progress)
+    with FeedbackStore.open_to_read(tmp_path / "unknown.db") as store:
+        assert len(store) == 2
 
 
 def test_record_unknown_on_the_command_line(

@@ -69,12 +69,13 @@ def fit_discriminant(features: Floats, classes: Integers) -> Discriminant | None
     if len(present) < 2:
         return None
     means = np.stack([exact[numbers == each].mean(axis=0) for each in range(len(present))])
-    whitening = _whitening(exact - means[numbers])
+    center = means.mean(axis=0)
+    basis = _basis(exact - center)
+    whitening = _whitening((exact - means[numbers]) @ basis, exact.shape[1])
     if whitening is None:
         return None
-    center = means.mean(axis=0)
-    axes = _axes((means - center) @ whitening)
-    projection = whitening @ axes
+    axes = _axes((means - center) @ basis @ whitening)
+    projection = basis @ (whitening @ axes)
     projected = (means - center) @ projection
     lengths = np.linalg.norm(projected, axis=1)
     if not (lengths > 0).all():
@@ -86,14 +87,34 @@ def fit_discriminant(features: Floats, classes: Integers) -> Discriminant | None
     )
 
 
-def _whitening(residuals: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Return a matrix `[D, D]` that maps the shrunk covariance of residuals to the identity, leading axes last."""
+def _basis(centered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return orthonormal columns `[D, m]` that span centered features `[N, D]`, with m at most N or the maximum axes.
+
+    Class means and residuals lie in their span. Outside it the shrunk covariance is a multiple of the identity, which
+    needs no decomposition: its cost is cubic in m, and linear in D. Few samples leave axes outside the span. Unfamiliar
+    samples differ along any of them, so random ones are taken.
+    """
+    samples, features = centered.shape
+    if features <= max(samples, _MOST_AXES):
+        return np.eye(features)
+    further = np.random.default_rng(0).normal(size=(max(0, _MOST_AXES - samples), features))
+    basis, _ = np.linalg.qr(np.concatenate([centered, further]).T)
+    return basis
+
+
+def _whitening(residuals: NDArray[np.float64], features: int) -> NDArray[np.float64] | None:
+    """Return a matrix `[m, m]` that maps the shrunk covariance of residuals to the identity, leading axes last.
+
+    Args:
+        residuals: residuals `[N, m]` in their basis.
+        features: number of features D, over which their variance is averaged.
+    """
     covariance = residuals.T @ residuals / len(residuals)
-    size = len(covariance)
-    mean = float(np.trace(covariance)) / size
+    mean = float(np.trace(covariance)) / features
     if not mean > 0:
         return None
-    variances, axes = np.linalg.eigh((1 - _SHRINKAGE) * covariance + _SHRINKAGE * mean * np.eye(size))
+    identity = np.eye(len(covariance))
+    variances, axes = np.linalg.eigh((1 - _SHRINKAGE) * covariance + _SHRINKAGE * mean * identity)
     whitening: NDArray[np.float64] = axes / np.sqrt(variances)
     return whitening
 

@@ -1,9 +1,11 @@
 """Checks of familiarity: known samples that a file rejects, and unfamiliar ones that it detects."""
 
-from kdedge_export.familiarity.threshold import ALLOWED, fewest_known, share_bound
+from dataclasses import replace
+
+from kdedge_export.familiarity.threshold import ALLOWED, fewest_known
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.unfamiliar import DetectionDrop, Recognition, Rejection
-from kdedge_export.validation.check import Check, MeasuredSample, check_sample
+from kdedge_export.validation.check import Check, MeasuredSample, check_sample, check_value
 from kdedge_export.validation.gates import Gates
 
 __all__ = ["check_recognition"]
@@ -12,8 +14,8 @@ __all__ = ["check_recognition"]
 def check_recognition(found: Recognition | None, gates: Gates) -> list[Check]:
     """Check every file with a threshold; empty without one.
 
-    The fp32 file must reject few known samples. The other files must not reject more of them, and must detect as many
-    unfamiliar samples, as the fp32 file.
+    The fp32 file fails if it rejects significantly more known samples than allowed. The other files must not reject
+    more of them, and must detect as many unfamiliar samples, as the fp32 file.
 
     Args:
         found: measured recognition; None without familiarity.
@@ -27,19 +29,27 @@ def check_recognition(found: Recognition | None, gates: Gates) -> list[Check]:
 
 def _check_known(row: Rejection, gates: Gates) -> Check:
     if row.rise is None:
-        # The threshold was fitted with the same one-sided bound.
-        high = share_bound(round(row.rejected * row.images), row.images)
-        interval = row.intervals["rejected"]
-        low = 0.0 if interval is None else interval.low
-        sample = MeasuredSample(
-            row.rejected, Interval(low, high), row.images, row.images, worst=1.0, fewest=fewest_known()
-        )
-        return check_sample(
-            f"{row.role}_known_rejected", f"{row.role} known samples called unknown", sample, "<=", ALLOWED, "share"
-        )
+        return _check_rejected(row)
     sample = _points(row.rise, row.intervals["rise"], row.images)
     key, name = f"{row.role}_known_rejected_rise", f"{row.role} further known samples called unknown"
     return check_sample(key, name, sample, "<=", gates.unknown_change_points, "points")
+
+
+def _check_rejected(row: Rejection) -> Check:
+    """Check the lower end of the interval of the rejected share.
+
+    The fitted threshold uses up the allowed share, so the upper end exceeds it on half of all further samples.
+    """
+    key, name = f"{row.role}_known_rejected", f"{row.role} known samples called unknown, at least"
+    interval = row.intervals["rejected"]
+    low = None if interval is None else interval.low
+    reason = f"{row.rejected:.1%} of {row.images:,} samples are, more than sampling explains"
+    check = replace(check_value(key, name, low, "<=", ALLOWED, "share", reason), interval=interval)
+    needed = fewest_known()
+    if check.outcome != "passed" or row.images >= needed:
+        return check
+    reason = f"with {row.images} images; {needed} are needed, as for a threshold"
+    return replace(check, outcome="inconclusive", images_needed=needed, reason=reason)
 
 
 def _check_drop(row: DetectionDrop, gates: Gates) -> Check:

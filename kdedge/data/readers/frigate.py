@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kdedge.data.dataset_index import DatasetIndex
 from kdedge.data.readers.image_folder import list_folder
-from kdedge_runtime.util.images import is_image_file
+from kdedge_runtime.util.images import files_below, is_image_file
 
 __all__ = ["find_frigate_dataset", "list_frigate_dataset"]
 
@@ -46,8 +46,8 @@ def list_frigate_dataset(dataset: Path) -> DatasetIndex:
     """Index Frigate's folder of classes.
 
     Images in `none` or `unknown` belong to no class. They are kept out of the splits and listed as skipped, and their
-    folder is in `DatasetIndex.unfamiliar`. With a single other class, `none` is the second class instead, since a
-    classifier needs two.
+    folder is in `DatasetIndex.unfamiliar` if it has any. With a single other class, `none` is the second class instead,
+    since a classifier needs two.
 
     Raises:
         DataError: the folder has no images, or its classes cannot train a classifier.
@@ -57,7 +57,8 @@ def list_frigate_dataset(dataset: Path) -> DatasetIndex:
     if len(folders) - len(aside) < _FEWEST_CLASSES:
         aside = [path for path in aside if path.name.lower() == "unknown"]
     index = list_folder(dataset, unlabeled_ok=False, no_class=[path.name for path in aside])
-    return replace(index, unfamiliar=tuple(str(path) for path in aside))
+    filled = [path for path in aside if any(is_image_file(file) for file in files_below(path))]
+    return replace(index, unfamiliar=tuple(str(path) for path in filled))
 
 
 def _is_model(folder: Path) -> bool:

@@ -110,8 +110,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--record-unknown",
         type=nonempty,
         metavar="FILE",
-        help="store frames that are unknown in this feedback file: the first of each, then one every 10 s (default: "
-        "none)",
+        help="store frames that are unknown in this feedback file, at most one every 10 s (default: none)",
     )
     where.add_argument("--show", action="store_true", help="show the overlay in a window (default: no window)")
     when = parser.add_argument_group(

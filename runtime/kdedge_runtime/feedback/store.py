@@ -46,7 +46,8 @@ class FeedbackStore:
     """Feedback entries of a device, oldest first. Thread-safe.
 
     The file and SQLite's write-ahead log together stay within the limit, also during writes. The oldest entries are
-    deleted to make room. Entries are on disk when `add` returns.
+    deleted to make room: first those of unknown frames, which are recorded without anyone watching. An unknown frame
+    deletes no other feedback. Entries are on disk when `add` returns.
     """
 
     def __init__(self, path: Path, cap_bytes: int | None) -> None:
@@ -105,8 +106,8 @@ class FeedbackStore:
         """Add an entry, deleting the oldest ones if necessary.
 
         Raises:
-            FeedbackError: the disk is full, the file is damaged, or the entry is too large. The entry is not stored;
-            earlier ones are kept.
+            FeedbackError: the disk is full, the file is damaged, the entry is too large, or an unknown frame would
+            delete other feedback. The entry is not stored; earlier ones are kept.
         """
         saliency_map = verdict.saliency_map
         content = None if saliency_map is None else pack_map(saliency_map)
@@ -128,7 +129,8 @@ class FeedbackStore:
                 connection = self._connected()
                 with _explained(self.path):
                     with _transaction(connection):
-                        self._make_room(connection, -(-size_bytes // (_PAGE_BYTES - 4)) + _SLACK_PAGES)
+                        needed = -(-size_bytes // (_PAGE_BYTES - 4)) + _SLACK_PAGES
+                        self._make_room(connection, needed, only_unknown=verdict.judgment == "unknown")
                         connection.execute(
                             f"INSERT INTO verdict ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row
                         )
@@ -201,13 +203,19 @@ class FeedbackStore:
             raise
         return connection
 
-    def _make_room(self, connection: sqlite3.Connection, needed_pages: int) -> None:
-        """Delete the oldest entries until the given number of pages fits."""
+    def _make_room(self, connection: sqlite3.Connection, needed_pages: int, *, only_unknown: bool) -> None:
+        """Delete the oldest entries until the given number of pages fits, or only those of unknown frames."""
         while (
             _number(connection, "page_count") - _number(connection, "freelist_count") + needed_pages > self._most_pages
         ):
-            deleted = connection.execute("DELETE FROM verdict WHERE id = (SELECT min(id) FROM verdict)")
-            if not deleted.rowcount:
+            if _delete_oldest(connection, "WHERE judgment = 'unknown'"):
+                continue
+            if only_unknown:
+                raise FeedbackError(
+                    f"{self.path} is full of other feedback, which unknown frames do not replace. Export the feedback "
+                    "and move the file away, or give --record-unknown another file."
+                )
+            if not _delete_oldest(connection):
                 return
 
     def _trim(self, connection: sqlite3.Connection) -> None:
@@ -215,7 +223,7 @@ class FeedbackStore:
         if _number(connection, "page_count") <= self._most_pages:
             return
         with _transaction(connection):
-            self._make_room(connection, 0)
+            self._make_room(connection, 0, only_unknown=False)
         # A script runs the statement to completion; `execute` stops after the first page.
         connection.executescript("PRAGMA incremental_vacuum")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -244,6 +252,12 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _delete_oldest(connection: sqlite3.Connection, condition: str = "") -> bool:
+    """Delete the oldest entry that meets an SQL condition; False if there is none."""
+    oldest = f"SELECT id FROM verdict {condition} ORDER BY id LIMIT 1"
+    return connection.execute(f"DELETE FROM verdict WHERE id = ({oldest})").rowcount > 0
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

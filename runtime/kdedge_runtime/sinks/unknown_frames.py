@@ -1,6 +1,7 @@
 """Recording of unknown frames to a feedback file, for naming and training."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,11 @@ __all__ = ["UnknownFrames"]
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 10.0
-"""Minimum interval between two frames of the same unknown object, in seconds."""
+"""Minimum interval between two unknown frames of a region, in seconds."""
 
 
 class UnknownFrames:
-    """Stores the first frame of each unknown object, and one every ten seconds while it stays."""
+    """Stores at most one unknown frame every ten seconds for each region, also if known frames are in between."""
 
     wants_overlay = False
 
@@ -53,9 +54,7 @@ class UnknownFrames:
         """Store the frame, or its unknown regions. A full disk does not end the run."""
         now = self._clock()
         for each in prediction.by_region:
-            if not each.unknown:
-                self._stored_at.pop(each.region_name, None)
-            elif now - self._stored_at.get(each.region_name, -_EVERY_S) >= _EVERY_S:
+            if each.unknown and now - self._stored_at.get(each.region_name, -math.inf) >= _EVERY_S:
                 self._stored_at[each.region_name] = now
                 self._add(each)
 

@@ -13,9 +13,9 @@ def clusters(classes: int, size: int = 24, per_class: int = 40) -> tuple[np.ndar
     """Return features of classes with a strong common variance, their classes, and features of a further class."""
     rng = np.random.default_rng(0)
     centers = rng.normal(0, 2, (classes + 1, size))
-    spread = np.diag(np.linspace(0.2, 4, size))
+    spread = np.linspace(0.2, 4, size)
     numbers = np.repeat(np.arange(classes + 1), per_class)
-    features = (centers[numbers] + rng.normal(size=(len(numbers), size)) @ spread).astype(np.float32)
+    features = (centers[numbers] + rng.normal(size=(len(numbers), size)) * spread).astype(np.float32)
     known = numbers < classes
     return features[known], numbers[known], features[~known]
 
@@ -62,6 +62,56 @@ def test_many_features_are_reduced_to_64_axes() -> None:
     features, classes, _ = clusters(5, size=90)
     fitted = fit_discriminant(features, classes)
     assert fitted is not None and fitted.projection.shape == (90, 64) and fitted.means.shape == (64, 5)
+
+
+def dense_scores(features: np.ndarray, classes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the scores of others by the covariance of all features, `[D, D]`."""
+    means = np.stack([features[classes == each].mean(axis=0) for each in np.unique(classes)]).astype(np.float64)
+    covariance = (residuals := features - means[classes]).T @ residuals / len(features)
+    shrunk = 0.9 * covariance + 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    variances, axes = np.linalg.eigh(shrunk)
+    root = (axes / np.sqrt(variances)) @ axes.T
+    center = means.mean(axis=0)
+    spanned = np.linalg.svd((means - center) @ root, full_matrices=False)[2][: len(means) - 1]
+    span, _ = np.linalg.qr(np.concatenate([spanned, axes[:, ::-1].T[: 64 - len(spanned)]]).T)
+    projected, own = ((each - center) @ root @ span for each in (others, means))
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    return (projected @ own.T / np.linalg.norm(projected, axis=1, keepdims=True)).max(axis=1)
+
+
+@pytest.mark.parametrize(("size", "per_class"), [(24, 40), (200, 40), (500, 40), (500, 25)])
+def test_wide_features_score_as_with_their_whole_covariance(size: int, per_class: int) -> None:
+    features, classes, others = clusters(4, size, per_class)
+    fitted = fit_discriminant(features, classes)
+    assert fitted is not None
+    for samples in (features, others):
+        assert np.abs(fitted.score(samples) - dense_scores(features, classes, samples)).max() < 1e-5
+
+
+def test_no_decomposition_is_larger_than_the_number_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    decompose = np.linalg.eigh
+
+    def checked(matrix: np.ndarray) -> object:
+        assert len(matrix) <= 300
+        return decompose(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", checked)
+    features, classes, others = clusters(6, size=9216, per_class=50)
+    fitted = fit_discriminant(features, classes)
+    assert fitted is not None and fitted.projection.shape == (9216, 64)
+    assert auroc(fitted.score(features), fitted.score(others)) > 0.9
+
+
+def test_few_samples_have_axes_outside_their_span() -> None:
+    features, classes, _ = clusters(3, size=200, per_class=10)
+    fitted = fit_discriminant(features, classes)
+    assert fitted is not None and fitted.projection.shape == (200, 64)
+    assert np.linalg.matrix_rank(fitted.projection) == 64
+    outside = np.random.default_rng(1).normal(size=(20, 200))
+    _, _, span = np.linalg.svd(features, full_matrices=False)
+    outside -= outside @ span.T @ span
+    within = fitted.score(features)
+    assert (fitted.score((features[:20] + 5 * outside).astype(np.float32)) < within[:20] - 0.2).all()
 
 
 def test_classes_without_samples_have_no_mean() -> None:

@@ -14,9 +14,10 @@ from torch import nn
 
 import kdedge_export
 from kdedge_export import FamiliaritySamples, Models, ValidationSet
+from kdedge_export.familiarity.threshold import fit_threshold
 from kdedge_export.metrics.auroc import auroc
-from kdedge_export.metrics.confidence import Interval
-from kdedge_export.metrics.unfamiliar import DetectionDrop, Recognition, Rejection, recognition
+from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
+from kdedge_export.metrics.unfamiliar import MOST_KNOWN, DetectionDrop, Recognition, Rejection, recognition
 from kdedge_export.validation import Gates, json_schema, write_report
 from kdedge_export.validation.familiarity_checks import check_recognition
 from kdedge_runtime import Model
@@ -90,7 +91,10 @@ def measured(rejected: float = 0.02, rise: float = 0.0, drop: float = 0.0, image
     [
         (measured(), ("passed", "passed", "passed")),
         (measured(rejected=0.06), ("failed", "passed", "passed")),
-        (measured(rejected=0.049), ("inconclusive", "passed", "passed")),
+        (measured(rejected=0.051), ("passed", "passed", "passed")),
+        (measured(rejected=0.06, images=58), ("failed", "passed", "passed")),
+        (measured(images=58), ("inconclusive", "passed", "passed")),
+        (measured(images=59), ("passed", "passed", "passed")),
         (measured(rise=0.04), ("passed", "failed", "passed")),
         (measured(rise=0.029), ("passed", "inconclusive", "passed")),
         (measured(drop=0.05), ("passed", "passed", "failed")),
@@ -101,6 +105,32 @@ def test_checks(found: Recognition, outcomes: tuple[str, ...]) -> None:
     checks = check_recognition(found, Gates())
     assert [check.key for check in checks] == ["fp32_known_rejected", "int8_known_rejected_rise", "int8_detection_drop"]
     assert tuple(check.outcome for check in checks) == outcomes
+
+
+def rejection(unknown: np.ndarray) -> Recognition:
+    """Return the recognition of an fp32 file that calls these known samples unknown."""
+    rejected = unknown.astype(np.float64)
+    row = Rejection("fp32", len(unknown), float(rejected.mean()), None, {"rejected": mean_interval(rejected, SHARE)})
+    return Recognition("discriminant-cosine", 0.5, (row,), (), ())
+
+
+@pytest.mark.parametrize("n", [300, 1000, 3000])
+def test_fitted_threshold_passes_on_independent_samples(n: int) -> None:
+    rng = np.random.default_rng(n)
+    passed = 0
+    for _ in range(200):
+        fitted = fit_threshold(rng.normal(size=min(n, 1500)))
+        assert fitted is not None
+        (check,) = check_recognition(rejection(rng.normal(size=min(n, MOST_KNOWN)) < fitted.value), Gates())
+        passed += check.outcome == "passed"
+    assert passed >= 0.99 * 200
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.04, "passed"), (0.1, "failed"), (0.2, "failed")])
+def test_raised_threshold_fails(share: float, outcome: str) -> None:
+    (check,) = check_recognition(rejection(np.arange(1000) < 1000 * share), Gates())
+    assert check.outcome == outcome and check.measured is not None and check.interval is not None
+    assert check.measured == check.interval.low < share
 
 
 def test_no_checks_without_a_threshold() -> None:

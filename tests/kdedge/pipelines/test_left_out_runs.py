@@ -72,6 +72,26 @@ def test_validation_reports_left_out_classes_and_a_folder(run: Path, tmp_path: P
     assert "fp32_known_rejected" in {check.key for check in report.checks}
 
 
+def test_folders_of_no_class_are_unfamiliar_samples(run: Path, data: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "clips" / "bins" / "dataset"
+    for label in (LABELS[0], LABELS[2]):
+        shutil.copytree(data / "val" / label, dataset / label)
+    for folder in (dataset / "none", tmp_path / "more" / "none"):
+        shutil.copytree(data / "val" / LEFT_OUT, folder)
+    (dataset / "none" / "broken.png").write_bytes(b"x")
+    (dataset / "unknown").mkdir()
+    for index in range(VAL - 3):
+        (tmp_path / "more" / "none" / f"{index:02}.png").unlink()
+    more = str(tmp_path / "more" / "none")
+    for given, expected in ((None, {"none": VAL}), (more, {"none": VAL, more: 3})):
+        report = validate_model(
+            str(run), data=str(dataset.parent), unfamiliar=given, quick=True, output=tmp_path / "report"
+        ).report
+        assert report.familiarity is not None
+        counts = {row.group: row.images for row in report.familiarity.groups if row.role == "int8"}
+        assert {name: counts[name] for name in counts if name != "textures and noise"} == expected
+
+
 def test_empty_folder_of_unfamiliar_images_is_an_error(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(KdedgeError, match="empty"):

@@ -144,6 +144,23 @@ class TestStore:
             assert kept[-1] == 24
         assert on_disk(path) <= 1_000_000
 
+    def test_unknown_frames_never_delete_other_feedback(self, tmp_path: Path) -> None:
+        with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
+            store.add(verdict(0, size_bytes=100_000))
+            for number in range(1, 21):
+                store.add(verdict(number, size_bytes=100_000, judgment="unknown"))
+            kept = numbers(store)
+            assert kept[0] == 0 and kept[1:] == list(range(20 - len(kept) + 2, 21)) and len(kept) >= 4
+            for number in range(21, 21 + len(kept) - 1):  # corrections replace unknown frames, then the oldest
+                store.add(verdict(number, size_bytes=100_000))
+            full = numbers(store)
+            assert full == [0, *range(21, 21 + len(kept) - 1)]
+            with pytest.raises(FeedbackError, match="full of other feedback"):
+                store.add(verdict(50, size_bytes=100_000, judgment="unknown"))
+            assert numbers(store) == full
+            store.add(verdict(51, size_bytes=100_000))
+            assert numbers(store) == [*full[1:], 51]
+
     def test_oversized_entry_is_rejected_without_deleting_others(self, tmp_path: Path) -> None:
         with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
             store.add(verdict(1))

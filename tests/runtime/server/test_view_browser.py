@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from browser import browser, open_page
 from PIL import Image
+from toy_predictions import in_regions
 from view_client import ABOUT, HERE, a_prediction
 
 from kdedge_runtime.feedback import FeedbackStore
@@ -339,3 +340,24 @@ def test_region_can_be_selected(
             thread.join()
     (verdict,) = store
     assert (verdict.label, verdict.frame_name.split()[-1]) == ("red", "spot")
+
+
+def test_unknown_region_has_no_percentage(
+    chromium: Any, controls: Controls, store: FeedbackStore, progress: RunProgress
+) -> None:
+    frame = np.zeros((48, 64, 3), np.uint8)
+    plain = replace(a_prediction(0), frame=Frame(0, frame, time.monotonic(), "#0"), overlay=frame)
+    known = in_regions(plain, door="open", window="shut")
+    (window,) = known.further
+    prediction = replace(known, further=(replace(window, unknown=True),))
+    with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
+        progress.count(prediction)
+        view.write(prediction, progress)
+        page = _live(chromium, view.url, **DESK)
+        page.wait_for_selector("#regions button[aria-pressed=true]")
+        shown = [
+            [part.text_content() for part in button.query_selector_all("span")]
+            for button in page.query_selector_all("#regions button")
+        ]
+        assert shown == [["door", "open", "75 %"], ["window", "unknown", ""]]
+        assert page.problems == []

@@ -19,7 +19,9 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
         region: name of the region; None or an unknown name for the first one.
     """
     regions = [
-        {"name": each.region_name, "label": each.answer, "p": round(each.score, 5)} for each in prediction.by_region
+        # The score of an unknown region is that of its nearest class, which its label does not name.
+        {"name": each.region_name, "label": each.answer, "p": None if each.unknown else round(each.score, 5)}
+        for each in prediction.by_region
     ]
     named = [] if prediction.region is None else regions
     prediction = prediction.of_region(region) or prediction

@@ -209,7 +209,7 @@ function showRegions(regions) {
     const button = list.children[index];
     button.setAttribute("aria-pressed", name === region);
     button.children[1].textContent = button.children[1].title = label;
-    button.children[2].textContent = percent(p);
+    button.children[2].textContent = p === null ? "" : percent(p);
   });
 }
 
