@@ -140,9 +140,7 @@ class DeviceTopics:
         entities: list[tuple[str, str, dict[str, Any]]] = [("camera", "snapshot", snapshot)]
         for region in self.regions:
             topic = self.state(region)
-            before, title = (
-                ("", str.capitalize) if region is None else (f"{self._ids[region]}_", f"{region} {{}}".format)
-            )
+            before = "" if region is None else f"{self._ids[region]}_"
             label = {"icon": "mdi:tag", "json_attributes_topic": topic, "value_template": _LABEL}
             probability = {
                 "icon": "mdi:percent",
@@ -157,7 +155,7 @@ class DeviceTopics:
                 ("sensor", "probability", probability),
                 ("binary_sensor", "unknown", unknown),
             ):
-                entities.append((kind, before + name, {"name": title(name), "state_topic": topic, **settings}))
+                entities.append((kind, before + name, {"name": _title(region, name), "state_topic": topic, **settings}))
         return entities
 
     @property
@@ -167,6 +165,10 @@ class DeviceTopics:
         slugs = {name: _slug(name) for name in names}
         taken = Counter(slugs.values()) + Counter(("state", "status", "snapshot"))
         return {name: slug if taken[slug] == 1 and slug else f"{slug}_{_digest(name)}" for name, slug in slugs.items()}
+
+
+def _title(region: str | None, entity: str) -> str:
+    return entity.capitalize() if region is None else f"{region} {entity}"
 
 
 def _slug(text: str) -> str:

@@ -59,6 +59,12 @@ def test_each_region_has_its_entities() -> None:
     assert payloads["sensor/bin_left_label"]["state_topic"] == topics.state("bin left") == "porch/bin_left/state"
 
 
+def test_region_names_with_braces_are_kept() -> None:
+    payloads = _payloads(DeviceTopics("porch", ("gate {1}", "{", "{0}")))
+    names = {value["name"] for key, value in payloads.items() if key.endswith("_label")}
+    assert names == {"gate {1} label", "{ label", "{0} label"}
+
+
 def test_identifiers_are_unique_whatever_the_names_contain() -> None:
     names = ("a b", "a_b", "A b", "a/b", "#", "+", "ü", "ö", "state", "snapshot", "status", "ok")
     topics = DeviceTopics("home/porch", names)
