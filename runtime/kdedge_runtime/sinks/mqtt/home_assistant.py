@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from kdedge_runtime import __version__
+from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.util.printable import printable_json
 
@@ -23,7 +24,8 @@ ONLINE, OFFLINE = b"online", b"offline"
 _DISCOVERY = "homeassistant"
 _LONGEST_STATE = 255
 """Maximum length of a state in Home Assistant, in characters."""
-_LABEL = f"{{{{ value_json.label[:{_LONGEST_STATE}] }}}}"
+_LABEL = f"{{{{ '{UNKNOWN}' if value_json.unknown else value_json.label[:{_LONGEST_STATE}] }}}}"
+"""Automations on a class must not start for unknown objects, whose `label` is the nearest class."""
 _PROBABILITY = "{{ (100 * value_json.p) | round(1) if value_json.p is number else none }}"
 _UNKNOWN = "{{ 'ON' if value_json.unknown else 'OFF' }}"
 

@@ -115,6 +115,7 @@ def test_templates_read_the_state() -> None:
     prediction = toy_prediction()
     assert rendered("sensor/label", prediction) == "sign, “stop”"
     assert rendered("sensor/label", replace(prediction, ranking=(("x" * 300, 0.9),))) == "x" * 255
+    assert rendered("sensor/label", replace(prediction, unknown=True)) == "unknown"
     assert rendered("sensor/probability", prediction) == "91.2"
     assert rendered("sensor/probability", prediction, p=None) == "None", "Home Assistant's word for unknown"
     assert rendered("binary_sensor/unknown", prediction) == "OFF"
