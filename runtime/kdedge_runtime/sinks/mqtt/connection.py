@@ -4,7 +4,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kdedge_runtime.errors import MissingDependency, UsageError
@@ -48,6 +48,7 @@ class BrokerConnection:
         will: tuple[str, bytes],
         first: Mapping[str, bytes],
         owned: str,
+        leftovers: Callable[[str, bytes], Iterable[str]] = lambda topic, payload: (),
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Create a connection.
@@ -57,7 +58,8 @@ class BrokerConnection:
             client_id: identifier of the client, unique on the broker.
             will: topic and payload that the broker publishes when the connection is lost.
             first: payloads by topic that are published before others, followed by the last will.
-            owned: pattern of topics; the broker's retained ones that are not in `first` are deleted.
+            owned: pattern of topics whose retained payloads are passed to `leftovers`.
+            leftovers: function of a retained topic and its payload that returns the topics to delete.
             tick: function called about ten times a second while connected.
 
         Raises:
@@ -73,12 +75,12 @@ class BrokerConnection:
         self._address = address
         self._client_id = client_id
         self._owned = owned
+        self._leftovers = leftovers
         self._tick = tick
         self._will = will
         self._lock = threading.Lock()
         self._newest: dict[str, Payload] = {**first, will[0]: will[1]}
         self._pending = set(self._newest)
-        self._first = frozenset(first)
         self._closing = threading.Event()
         self._answered = threading.Event()
         self._refusal: str | None = None
@@ -288,6 +290,7 @@ class BrokerConnection:
         )
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
-        """Delete a retained topic of an earlier run."""
-        if message.retain and message.payload and message.topic not in self._first:
-            self.put(message.topic, b"")
+        """Delete what an earlier run left behind."""
+        if message.retain and message.payload:
+            for topic in self._leftovers(message.topic, message.payload):
+                self.put(topic, b"")

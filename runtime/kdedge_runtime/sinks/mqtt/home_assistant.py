@@ -111,6 +111,28 @@ class DeviceTopics:
         """Pattern of the discovery topics of this device, also of regions that earlier runs had."""
         return f"{_DISCOVERY}/+/{self.node}/+/config"
 
+    def leftovers(self, topic: str, payload: bytes) -> tuple[str, ...]:
+        """Return the topics that an earlier run of this device left behind, the last one being `topic` itself.
+
+        Only states that the device's own announcement names are returned: others below the prefix may belong to a run
+        whose prefix continues this one.
+
+        Args:
+            topic: retained topic that matches `discovery_pattern`.
+            payload: its payload, an announcement.
+
+        Returns:
+            State topic of a region that no longer exists and `topic`; empty if this run announces `topic`.
+        """
+        if topic in {self._discovery(kind, identifier) for kind, identifier, _ in self._entities()}:
+            return ()
+        try:
+            state = json.loads(payload)["state_topic"]
+        except (ValueError, LookupError, TypeError, RecursionError):  # of another program, or without a state
+            state = None
+        is_own = isinstance(state, str) and re.fullmatch(rf"{re.escape(self.prefix)}/([a-z0-9_]+/)?state", state)
+        return (state, topic) if is_own and state not in map(self.state, self.regions) else (topic,)
+
     def announcements(self, model: str) -> dict[str, bytes]:
         """Return the discovery payloads by topic.
 
@@ -133,8 +155,11 @@ class DeviceTopics:
         for kind, identifier, entity in self._entities():
             payload = {"unique_id": f"{self.node}_{identifier}", **entity, **shared}
             text = json.dumps(payload, ensure_ascii=False, sort_keys=True)
-            found[f"{_DISCOVERY}/{kind}/{self.node}/{identifier}/config"] = text.encode()
+            found[self._discovery(kind, identifier)] = text.encode()
         return found
+
+    def _discovery(self, kind: str, identifier: str) -> str:
+        return f"{_DISCOVERY}/{kind}/{self.node}/{identifier}/config"
 
     def _entities(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Return kind, identifier and settings of every entity."""

@@ -83,6 +83,38 @@ def test_payloads_do_not_depend_on_the_run() -> None:
     assert first == again
 
 
+def test_leftovers_are_own_topics_that_this_run_does_not_have() -> None:
+    before, now = DeviceTopics("home/porch", (None, "door", "bin")), DeviceTopics("home/porch", ("door",))
+    found = {one for item in before.announcements("a.onnx").items() for one in now.leftovers(*item)}
+    kept = {topic for topic in before.announcements("a.onnx") if topic in now.announcements("a.onnx")}
+    assert len(kept) == 4
+    assert found == {*before.announcements("a.onnx"), "home/porch/state", "home/porch/bin/state"} - kept
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"no JSON",
+        b"\xff",
+        b"[1]",
+        b"1",
+        b"{}",
+        b"[" * 100_000,
+        b'{"state_topic": 7}',
+        b'{"state_topic": "other/state"}',
+        b'{"state_topic": "home/porch/status"}',
+        b'{"state_topic": "home/porch/a/b/state"}',
+        b'{"state_topic": "home/porch/#"}',
+        b'{"state_topic": "home/porch/door/state"}',
+    ],
+    ids=range(12),
+)
+def test_topics_of_others_are_no_leftovers(payload: bytes) -> None:
+    topics = DeviceTopics("home/porch", ("door",))
+    topic = f"homeassistant/sensor/{topics.node}/old_label/config"
+    assert topics.leftovers(topic, payload) == (topic,)
+
+
 def test_state_has_label_probability_and_unknown() -> None:
     prediction = toy_prediction()
     assert json.loads(state_payload(prediction, NOW)) == {

@@ -133,6 +133,22 @@ def test_entities_of_earlier_regions_are_removed(broker: Broker, progress: RunPr
     assert len(kept) == 1 + 3 + 1 and others in kept
 
 
+def test_states_of_earlier_regions_are_removed(broker: Broker, progress: RunProgress) -> None:
+    """A run whose topic is below that of another keeps its state, although it has the same form."""
+    with MqttPublisher(_address(broker), "a.onnx", ("door", "window")) as sink:
+        sink.write(in_regions(toy_prediction(), door="open", window="shut"), progress)
+    with MqttPublisher(_address(broker, topic="home/porch/gate"), "a.onnx") as sink:
+        sink.write(_says("open", 0.9), progress)
+    with Subscriber(broker) as live:
+        live.publish("home/porch/lamp/state", b"on")
+        states = {f"home/porch/{name}/state" for name in ("door", "window", "gate", "lamp")}
+        until(lambda: states <= live.retained.keys())
+        with MqttPublisher(_address(broker), "a.onnx", ("door",)):
+            until(lambda: not [topic for topic in live.retained if "window" in topic])
+        until(lambda: live.of("home/porch/status")[-1:] == [b"offline"])
+        assert {topic for topic in live.retained if topic.endswith("/state")} == states - {"home/porch/window/state"}
+
+
 def test_silent_camera_is_unavailable(broker: Broker, progress: RunProgress, clock: Clock) -> None:
     with Subscriber(broker) as live, MqttPublisher(_address(broker), "a.onnx", clock=clock) as sink:
         sink.write(_says("open", 0.9), progress)
