@@ -90,6 +90,10 @@ class TestNames:
         with pytest.raises(UsageError, match=r"has its own classes.*Remove --classes"):
             load_trained("small:resnet8", weights=file, zero_shot=NAMES)
 
+    def test_runs_have_their_own_classes(self, exported_run: Path) -> None:
+        with pytest.raises(UsageError, match=r"has its own classes.*Remove --classes"):
+            load_trained(str(exported_run), zero_shot=NAMES)
+
     def test_damaged_and_foreign_files(self, file: Path) -> None:
         file.write_bytes(file.read_bytes()[:1000])
         with pytest.raises(UsageError, match=r"Cannot load clip:tiny-vit from .*clip\.safetensors"):
