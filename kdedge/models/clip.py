@@ -26,7 +26,7 @@ class ClipClassifier(nn.Module):
         """Initialize the classifier.
 
         Args:
-            visual: image encoder, `[N, 3, H, W]` to `[N, D]`.
+            visual: image encoder, `[N, 3, H, W]` to `[N, D]`, or to a tuple that begins with it.
             embeddings: unit text embeddings times the logit scale, `[K, D]`.
             bias: logit bias, a scalar, or None.
         """
@@ -41,7 +41,9 @@ class ClipClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits `[N, K]` of normalized images: scaled cosine similarities with the text embeddings."""
-        logits: Tensor = self.head(F.normalize(self.visual(x), dim=-1))
+        output = self.visual(x)
+        features = output[0] if isinstance(output, tuple) else output  # CoCa adds the tokens of its decoder
+        logits: Tensor = self.head(F.normalize(features, dim=-1))
         return logits
 
 
@@ -49,9 +51,15 @@ def clip_name(name: str) -> str:
     """Return a name as `clip:MODEL/TAG`, or `clip:MODEL` for a file of the user.
 
     Raises:
-        UsageError: OpenCLIP has no such network or tag; the message lists similar ones.
+        UsageError: OpenCLIP has no such network or tag; the message lists similar ones. Or the name is a location.
         MissingDependency: OpenCLIP is not installed.
     """
+    if ":" in name.removeprefix("clip:"):
+        raise UsageError(
+            f"{name} is a location, such as a repository of the Hugging Face Hub, but kdedge only downloads weights "
+            "that OpenCLIP lists, as in clip:MODEL/TAG. Download others, and use clip:MODEL --teacher-weights FILE "
+            "(--weights FILE for an export)."
+        )
     open_clip = _import_open_clip()
     network, tag = _parts(name)
     if open_clip.get_model_config(network) is None:
@@ -95,7 +103,7 @@ def build_clip(weights: NetworkWeights, zero_shot: ZeroShot) -> tuple[ClipClassi
         zero_shot: classes and prompts.
 
     Raises:
-        UsageError: the weights do not fit, or the text encoder cannot be loaded.
+        UsageError: the weights do not fit, the text encoder cannot be loaded, or the image encoder is not supported.
         MissingDependency: A package of the text encoder is not installed.
     """
     open_clip = _import_open_clip()
@@ -113,16 +121,18 @@ def build_clip(weights: NetworkWeights, zero_shot: ZeroShot) -> tuple[ClipClassi
         tokenizer = open_clip.get_tokenizer(network)
         with torch.no_grad():
             unit = open_clip.build_zero_shot_classifier(model, tokenizer, zero_shot.classes, zero_shot.prompts)
-            embeddings = model.logit_scale.exp() * unit.T
+            classifier = ClipClassifier(model.visual, model.logit_scale.exp() * unit.T, model.logit_bias)
+            spec_input = _input(model.visual.preprocess_cfg)
+            classifier(torch.zeros(1, 3, spec_input.height, spec_input.width))  # fails for unsupported encoders
     except ImportError as error:
         raise MissingDependency(f"{weights.network} needs another package: {error}. Install it with pip.") from error
     except Exception as error:  # damaged or foreign files, and downloads of tokenizers, can raise any exception
         why = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UsageError(
             f"Cannot load {weights.network} from {weights.file}: {why.strip(' .')}. Expected the weights of exactly "
-            "this network of OpenCLIP."
+            "this network of OpenCLIP, whose image encoder returns one vector for each image."
         ) from error
-    return ClipClassifier(model.visual, embeddings, model.logit_bias), _input(model.visual.preprocess_cfg)
+    return classifier, spec_input
 
 
 def _input(config: dict[str, Any]) -> ImageInput:

@@ -91,6 +91,8 @@ def load_trained(
     """
     artifacts = Artifacts.open(source)
     record = artifacts.record
+    if zero_shot is not None and (artifacts.run is not None or not is_clip(artifacts.source)):
+        raise UsageError(f"{artifacts.source} has its own classes. Remove --classes and --prompt.")
     if artifacts.run is not None and record is not None:
         check_own_weights(artifacts.source, weights, pretrained)
         file = weights_file(artifacts.run, which)
@@ -100,8 +102,6 @@ def load_trained(
         return TrainedModel(model, record.model, record.input, record.labels, origin, task=record.task)
     if is_clip(artifacts.source):
         return _load_clip(network_name(artifacts.source), weights, pretrained, zero_shot)
-    if zero_shot is not None:
-        raise UsageError(f"{artifacts.source} has its own classes. Remove --classes and --prompt.")
     name = published_name(network_name(artifacts.source), weights)
     found = find_weights(name, weights, pretrained=pretrained)
     if found is None and pretrained is None:

@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 from kdedge.models.digest import state_sha256
 from kdedge.models.weight_files import read_state
 from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["fetch_from_hugging_face", "fetch_from_url"]
 
@@ -29,7 +30,8 @@ def fetch_from_url(network: str, url: str) -> Path:
 
     Args:
         network: name of the network for messages.
-        url: address of the file. Its name contains the first digits of the SHA-256, or no hash.
+        url: address of the file. Its name contains the first digits of the SHA-256, or no hash. Without one, the hash
+            of the first download is recorded in a file `NAME.sha256` next to it.
 
     Raises:
         UsageError: the file is missing or damaged, and cannot be downloaded.
@@ -37,9 +39,10 @@ def fetch_from_url(network: str, url: str) -> Path:
     import torch.hub
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    found = _SHA256_IN_NAME.search(path.name)
-    prefix = None if found is None else found[1]
     is_cached = path.is_file()
+    found = _SHA256_IN_NAME.search(path.name)
+    record = path.with_name(f"{path.name}.sha256")
+    prefix = found[1] if found is not None else _read_hash(record) if is_cached else None
     if is_cached and (prefix is None or state_sha256(path).startswith(prefix)):
         return path
     try:
@@ -52,6 +55,7 @@ def fetch_from_url(network: str, url: str) -> Path:
         raise _unavailable(network, path.name, path.parent, url, error, damaged=is_cached) from error
     if prefix is None:
         _require_readable(path)
+        atomic_write(record, state_sha256(path))
     return path
 
 
@@ -125,6 +129,12 @@ def _is_intact(path: Path) -> bool:
         content = stored.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == stored.name
     return True
+
+
+def _read_hash(record: Path) -> str | None:
+    """Return the SHA-256 of an earlier download; None if it was not recorded, as by other programs."""
+    text = record.read_text(encoding="utf-8", errors="replace").strip() if record.is_file() else ""
+    return text if re.fullmatch(r"[0-9a-f]{64}", text) else None
 
 
 def _require_readable(path: Path) -> None:

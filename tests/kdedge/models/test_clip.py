@@ -26,7 +26,7 @@ from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import MissingDependency, UsageError
 
 NAMES = ZeroShot(("cat", "dog", "empty bowl"))
-NETWORKS = ("tiny-vit", "tiny-rn")
+NETWORKS = ("tiny-vit", "tiny-rn", "tiny-coca")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,6 +66,8 @@ class TestNames:
         ("name", "message"),
         [
             ("clip:ViT-B-23", r"no network 'ViT-B-23'.*clip:ViT-B-32"),
+            ("clip:hf-hub:acme/tiny", r"Hugging Face Hub.*clip:MODEL/TAG"),
+            ("clip:local-dir:/models/tiny", r"is a location.*--teacher-weights FILE"),
             ("clip:ViT-B-32/laion", r"no weights 'laion' of ViT-B-32.*laion2b_s34b_b79k"),
         ],
     )
@@ -90,12 +92,24 @@ class TestNames:
         with pytest.raises(UsageError, match=r"has its own classes.*Remove --classes"):
             load_trained("small:resnet8", weights=file, zero_shot=NAMES)
 
+    def test_runs_have_their_own_classes(self, exported_run: Path) -> None:
+        with pytest.raises(UsageError, match=r"has its own classes.*Remove --classes"):
+            load_trained(str(exported_run), zero_shot=NAMES)
+
     def test_damaged_and_foreign_files(self, file: Path) -> None:
         file.write_bytes(file.read_bytes()[:1000])
         with pytest.raises(UsageError, match=r"Cannot load clip:tiny-vit from .*clip\.safetensors"):
             load_trained("clip:tiny-vit", weights=file, zero_shot=NAMES)
         checkpoint("tiny-rn", file)
         with pytest.raises(UsageError, match="exactly this network"):
+            load_trained("clip:tiny-vit", weights=file, zero_shot=NAMES)
+
+    def test_unsupported_image_encoder(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        forward = open_clip.transformer.VisionTransformer.forward
+        monkeypatch.setattr(
+            open_clip.transformer.VisionTransformer, "forward", lambda self, x: {"features": forward(self, x)}
+        )
+        with pytest.raises(UsageError, match="image encoder returns one vector"):
             load_trained("clip:tiny-vit", weights=file, zero_shot=NAMES)
 
 

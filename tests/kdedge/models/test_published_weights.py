@@ -212,6 +212,30 @@ class TestTorchHub:
         weight_server.files["/IN1K-vit.h.14-300e.pth.tar"] = buffer.getvalue()
         assert fetch_from_url("net", f"{weight_server.address}/IN1K-vit.h.14-300e.pth.tar").is_file()
 
+    def test_file_without_a_hash_must_stay_the_same(self, weight_server: WeightServer) -> None:
+        """The hash of the first download is recorded; a cached file without a record is of another program."""
+        url = f"{weight_server.address}/vit.pth"
+        first, other = (save_torch({"w": torch.full((size,), 1.0)}) for size in (2, 500))
+        weight_server.files["/vit.pth"] = first
+        path = fetch_from_url("net", url)
+        path.write_bytes(other)
+        assert fetch_from_url("net", url).read_bytes() == first, "downloaded again"
+        path.write_bytes(b"damaged")
+        weight_server.files["/vit.pth"] = other
+        with pytest.raises(UsageError, match="are damaged in the cache"):
+            fetch_from_url("net", url)
+        path.unlink()
+        assert fetch_from_url("net", url).read_bytes() == other, "a new first download"
+        path.with_name("vit.pth.sha256").unlink()
+        path.write_bytes(first)
+        assert fetch_from_url("net", url).read_bytes() == first
+
+
+def save_torch(state: dict[str, torch.Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
 
 class TestRecord:
     def test_published_weights_are_found_by_name(self, weight_server: WeightServer) -> None:

@@ -44,29 +44,33 @@ class BrokerAddress:
         Raises:
             UsageError: the address or topic is invalid, contains credentials, or the CA file cannot be used.
         """
+        # No message repeats the value: command lines may hold a password, and messages end up in logs.
+        if "@" in unquote(url):
+            raise UsageError(
+                "--mqtt takes no user name or password, and no topic with @. Set KDEDGE_MQTT_USERNAME and "
+                f"KDEDGE_MQTT_PASSWORD in the environment. Expected {_FORM}."
+            )
+        name, separator, _ = url.partition("://")
+        scheme = name.lower()
+        if scheme not in _PORTS or not separator:
+            raise UsageError(f"The value of --mqtt is not a broker address. Expected {_FORM}.")
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise UsageError(f"--mqtt has an invalid address ({error}). Expected {_FORM}.") from error
-        if "@" in parts.netloc:
-            # Neither repeated in the message nor accepted: command lines are visible to all users and end up in logs.
-            raise UsageError(
-                "--mqtt takes no user name or password. Set KDEDGE_MQTT_USERNAME and KDEDGE_MQTT_PASSWORD in the "
-                f"environment. Expected {_FORM}."
-            )
-        if parts.scheme not in _PORTS or port == 0:
-            raise UsageError(f"--mqtt {url} is not a broker address. Expected {_FORM}.")
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise UsageError(f"--mqtt has an invalid host or port. Expected a port from 1 to 65535: {_FORM}.")
         topic = unquote(parts.path).removeprefix("/").removesuffix("/")
         _check_topic(url, topic)
         username, password = environment.get("KDEDGE_MQTT_USERNAME") or None, _password(environment)
         if password is not None and username is None:
             raise UsageError("KDEDGE_MQTT_PASSWORD is set without KDEDGE_MQTT_USERNAME. Set both, or neither.")
         ca_file = ca_file or environment.get("KDEDGE_MQTT_CA") or None
-        if ca_file is not None and parts.scheme == "mqtt":
+        if ca_file is not None and scheme == "mqtt":
             raise UsageError("A CA file needs TLS. Use mqtts:// in --mqtt, or remove --mqtt-ca and KDEDGE_MQTT_CA.")
-        tls = _tls(ca_file) if parts.scheme == "mqtts" else None
-        return cls(parts.hostname or "localhost", port or _PORTS[parts.scheme], topic, tls, username, password)
+        tls = _tls(ca_file) if scheme == "mqtts" else None
+        return cls(parts.hostname or "localhost", port or _PORTS[scheme], topic, tls, username, password)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -74,13 +78,13 @@ class BrokerAddress:
 
 def _check_topic(url: str, topic: str) -> None:
     if "#" in url or {"#", "+"} & set(topic):
-        raise UsageError(f"--mqtt {url} has a wildcard in its topic. Expected a topic without # and +: {_FORM}.")
+        raise UsageError(f"--mqtt has a wildcard in its topic. Expected a topic without # and +: {_FORM}.")
     if not topic or "" in topic.split("/") or "?" in url or len(topic.encode()) > _LONGEST_TOPIC:
         raise UsageError(
-            f"--mqtt {url} has no valid topic. Expected 1 to {_LONGEST_TOPIC} bytes without empty levels: {_FORM}."
+            f"--mqtt has no valid topic. Expected 1 to {_LONGEST_TOPIC} bytes without empty levels: {_FORM}."
         )
     if not topic.isprintable() or topic.startswith("$"):
-        raise UsageError(f"--mqtt {url} has a topic with control characters or a leading $. Expected {_FORM}.")
+        raise UsageError(f"--mqtt has a topic with control characters or a leading $. Expected {_FORM}.")
 
 
 def _password(environment: Mapping[str, str]) -> str | None:

@@ -4,7 +4,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kdedge_runtime.errors import MissingDependency, UsageError
@@ -19,7 +19,13 @@ _KEEPALIVE_S = 30
 _FIRST_ANSWER_S = 6.0
 """Longest wait at the start in seconds, for a broker that may refuse the credentials."""
 _ANSWER_S = 5.0
-_LONGEST_DELAY_S = 60.0
+_SHORTEST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
+"""First and longest time between two attempts to connect in seconds."""
+_HELD_S = 2 * _LONGEST_DELAY_S
+"""Time in seconds after which a connection counts as held.
+
+Two runs with the same topic take over from each other after at most the longest delay, so neither connection holds.
+"""
 _TICK_S = 0.1
 _JOIN_TIMEOUT_S = 3.0
 _FAREWELL_S = 2.0
@@ -42,6 +48,7 @@ class BrokerConnection:
         will: tuple[str, bytes],
         first: Mapping[str, bytes],
         owned: str,
+        leftovers: Callable[[str, bytes], Iterable[str]] = lambda topic, payload: (),
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Create a connection.
@@ -51,7 +58,8 @@ class BrokerConnection:
             client_id: identifier of the client, unique on the broker.
             will: topic and payload that the broker publishes when the connection is lost.
             first: payloads by topic that are published before others, followed by the last will.
-            owned: pattern of topics; the broker's retained ones that are not in `first` are deleted.
+            owned: pattern of topics whose retained payloads are passed to `leftovers`.
+            leftovers: function of a retained topic and its payload that returns the topics to delete.
             tick: function called about ten times a second while connected.
 
         Raises:
@@ -67,16 +75,19 @@ class BrokerConnection:
         self._address = address
         self._client_id = client_id
         self._owned = owned
+        self._leftovers = leftovers
         self._tick = tick
         self._will = will
         self._lock = threading.Lock()
         self._newest: dict[str, Payload] = {**first, will[0]: will[1]}
         self._pending = set(self._newest)
-        self._first = frozenset(first)
         self._closing = threading.Event()
         self._answered = threading.Event()
         self._refusal: str | None = None
-        self._is_connected = self._was_connected = self._is_reported = False
+        self._is_connected = self._was_connected = False
+        self._has_logged_failure = self._has_logged_success = False
+        """Logged since the start or the last connection that held."""
+        self._delay_s = _SHORTEST_DELAY_S
         self._is_outdated = False
         self._receipt: Any = None
         self._farewell = ""
@@ -133,11 +144,9 @@ class BrokerConnection:
         return client
 
     def _run(self) -> None:
-        delay_s = 1.0
         while not self._closing.is_set():
             try:
                 self._connect()
-                delay_s = 1.0
                 self._serve()
             except OSError as error:
                 self._report(error)
@@ -147,8 +156,8 @@ class BrokerConnection:
             finally:
                 self._is_connected = False
                 self._answered.set()
-            self._closing.wait(delay_s)
-            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+            self._closing.wait(self._delay_s)
+            self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
 
     def _connect(self) -> None:
         """Connect and wait for the broker's answer.
@@ -168,8 +177,10 @@ class BrokerConnection:
             self._client.connect(self._address.host, self._address.port, _KEEPALIVE_S)
             self._await(lambda: self._is_connected)
         self._await(lambda: not self._flush() and self._receipt.is_published())
-        _log.info("mqtt: connected to %s, publishing to %s/…", self._address, self._address.topic)
-        self._was_connected, self._is_reported = True, False
+        if not self._was_connected or (self._has_logged_failure and not self._has_logged_success):
+            _log.info("mqtt: connected to %s, publishing to %s/…", self._address, self._address.topic)
+            self._has_logged_success = self._has_logged_failure
+        self._was_connected = True
         self._answered.set()
 
     def _await(self, true: Callable[[], bool]) -> None:
@@ -202,7 +213,11 @@ class BrokerConnection:
 
     def _serve(self) -> None:
         """Publish until the connection is lost or closed."""
+        held_at_s = time.monotonic() + _HELD_S
         while not self._closing.is_set():
+            if time.monotonic() >= held_at_s:
+                self._delay_s = _SHORTEST_DELAY_S
+                self._has_logged_failure = self._has_logged_success = False
             self._tick()
             self._flush()
             self._process()
@@ -231,7 +246,7 @@ class BrokerConnection:
             return bool(self._pending)
 
     def _report(self, error: OSError) -> None:
-        """Log the first failure after the start or a connection. Later attempts are silent."""
+        """Log the first failure after the start or a connection that held. Later ones are silent."""
         # Other TLS errors may be those of a broker that is just starting.
         if isinstance(error, ssl.SSLCertVerificationError) or getattr(error, "reason", "") == "WRONG_VERSION_NUMBER":
             reason = getattr(error, "verify_message", "") or "the port has no TLS"
@@ -241,14 +256,14 @@ class BrokerConnection:
                 "this host. Name its authority with --mqtt-ca FILE, or use mqtt:// for a broker without TLS."
             )
         is_fatal = self._refusal is not None and not self._was_connected  # raised by `start`
-        if not self._is_reported and not is_fatal:
+        if not self._has_logged_failure and not is_fatal:
             port = "with TLS" if self._address.tls is not None else "without TLS"
             reason = self._refusal or (
                 f"The MQTT broker {self._address} cannot be used: {error.strerror or error}. Expected a broker "
                 f"{port} at this port."
             )
             _log.warning("mqtt: %s The run continues, and the connection is retried.", reason)
-        self._is_reported = True
+        self._has_logged_failure = True
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if not reason.is_failure:
@@ -275,6 +290,7 @@ class BrokerConnection:
         )
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
-        """Delete a retained topic of an earlier run."""
-        if message.retain and message.payload and message.topic not in self._first:
-            self.put(message.topic, b"")
+        """Delete what an earlier run left behind."""
+        if message.retain and message.payload:
+            for topic in self._leftovers(message.topic, message.payload):
+                self.put(topic, b"")

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from kdedge_runtime import __version__
+from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.util.printable import printable_json
 
@@ -23,7 +24,8 @@ ONLINE, OFFLINE = b"online", b"offline"
 _DISCOVERY = "homeassistant"
 _LONGEST_STATE = 255
 """Maximum length of a state in Home Assistant, in characters."""
-_LABEL = f"{{{{ value_json.label[:{_LONGEST_STATE}] }}}}"
+_LABEL = f"{{{{ '{UNKNOWN}' if value_json.unknown else value_json.label[:{_LONGEST_STATE}] }}}}"
+"""Automations on a class must not start for unknown objects, whose `label` is the nearest class."""
 _PROBABILITY = "{{ (100 * value_json.p) | round(1) if value_json.p is number else none }}"
 _UNKNOWN = "{{ 'ON' if value_json.unknown else 'OFF' }}"
 
@@ -109,6 +111,28 @@ class DeviceTopics:
         """Pattern of the discovery topics of this device, also of regions that earlier runs had."""
         return f"{_DISCOVERY}/+/{self.node}/+/config"
 
+    def leftovers(self, topic: str, payload: bytes) -> tuple[str, ...]:
+        """Return the topics that an earlier run of this device left behind, the last one being `topic` itself.
+
+        Only states that the device's own announcement names are returned: others below the prefix may belong to a run
+        whose prefix continues this one.
+
+        Args:
+            topic: retained topic that matches `discovery_pattern`.
+            payload: its payload, an announcement.
+
+        Returns:
+            State topic of a region that no longer exists and `topic`; empty if this run announces `topic`.
+        """
+        if topic in {self._discovery(kind, identifier) for kind, identifier, _ in self._entities()}:
+            return ()
+        try:
+            state = json.loads(payload)["state_topic"]
+        except (ValueError, LookupError, TypeError, RecursionError):  # of another program, or without a state
+            state = None
+        is_own = isinstance(state, str) and re.fullmatch(rf"{re.escape(self.prefix)}/([a-z0-9_]+/)?state", state)
+        return (state, topic) if is_own and state not in map(self.state, self.regions) else (topic,)
+
     def announcements(self, model: str) -> dict[str, bytes]:
         """Return the discovery payloads by topic.
 
@@ -131,8 +155,11 @@ class DeviceTopics:
         for kind, identifier, entity in self._entities():
             payload = {"unique_id": f"{self.node}_{identifier}", **entity, **shared}
             text = json.dumps(payload, ensure_ascii=False, sort_keys=True)
-            found[f"{_DISCOVERY}/{kind}/{self.node}/{identifier}/config"] = text.encode()
+            found[self._discovery(kind, identifier)] = text.encode()
         return found
+
+    def _discovery(self, kind: str, identifier: str) -> str:
+        return f"{_DISCOVERY}/{kind}/{self.node}/{identifier}/config"
 
     def _entities(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Return kind, identifier and settings of every entity."""
@@ -140,9 +167,7 @@ class DeviceTopics:
         entities: list[tuple[str, str, dict[str, Any]]] = [("camera", "snapshot", snapshot)]
         for region in self.regions:
             topic = self.state(region)
-            before, title = (
-                ("", str.capitalize) if region is None else (f"{self._ids[region]}_", f"{region} {{}}".format)
-            )
+            before = "" if region is None else f"{self._ids[region]}_"
             label = {"icon": "mdi:tag", "json_attributes_topic": topic, "value_template": _LABEL}
             probability = {
                 "icon": "mdi:percent",
@@ -157,7 +182,7 @@ class DeviceTopics:
                 ("sensor", "probability", probability),
                 ("binary_sensor", "unknown", unknown),
             ):
-                entities.append((kind, before + name, {"name": title(name), "state_topic": topic, **settings}))
+                entities.append((kind, before + name, {"name": _title(region, name), "state_topic": topic, **settings}))
         return entities
 
     @property
@@ -167,6 +192,10 @@ class DeviceTopics:
         slugs = {name: _slug(name) for name in names}
         taken = Counter(slugs.values()) + Counter(("state", "status", "snapshot"))
         return {name: slug if taken[slug] == 1 and slug else f"{slug}_{_digest(name)}" for name, slug in slugs.items()}
+
+
+def _title(region: str | None, entity: str) -> str:
+    return entity.capitalize() if region is None else f"{region} {entity}"
 
 
 def _slug(text: str) -> str:

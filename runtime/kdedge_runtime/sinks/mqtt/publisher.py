@@ -64,6 +64,7 @@ class MqttPublisher:
             will=(self._topics.status, OFFLINE),
             first=self._topics.announcements(model),
             owned=self._topics.discovery_pattern,
+            leftovers=self._topics.leftovers,
             tick=self._check_stale,
         )
         self._published: dict[str | None, tuple[RegionState, float]] = {}

@@ -15,6 +15,7 @@ from kdedge_runtime.sinks.mqtt import BrokerAddress
         ("mqtt://broker/kdedge/porch", "broker", 1883, "kdedge/porch", False),
         ("mqtt://broker:1884/porch/", "broker", 1884, "porch", False),
         ("mqtts://broker/porch", "broker", 8883, "porch", True),
+        ("MQTT://broker/porch", "broker", 1883, "porch", False),
         ("mqtt:///porch", "localhost", 1883, "porch", False),
         ("mqtt://[::1]:1884/porch", "::1", 1884, "porch", False),
         ("mqtt://broker/front%20door/ü", "broker", 1883, "front door/ü", False),
@@ -31,9 +32,12 @@ def test_address_and_topic(url: str, host: str, port: int, topic: str, has_tls: 
     [
         ("broker/porch", "not a broker address"),
         ("http://broker/porch", "not a broker address"),
-        ("mqtt://broker:0/porch", "not a broker address"),
-        ("mqtt://broker:99999/porch", "invalid address"),
-        ("mqtt://broker:x/porch", "invalid address"),
+        ("mqtt://broker:0/porch", "invalid host or port"),
+        ("mqtt://broker:99999/porch", "invalid host or port"),
+        ("mqtt://broker:x/porch", "invalid host or port"),
+        ("mqtt://[::1/porch", "invalid host or port"),
+        ("mqtt:porch", "not a broker address"),
+        ("mqtt:/porch", "not a broker address"),
         ("mqtt://broker", "no valid topic"),
         ("mqtt://broker/", "no valid topic"),
         ("mqtt://broker//porch", "no valid topic"),
@@ -67,6 +71,27 @@ def test_credentials_come_from_the_environment_only(tmp_path: Path) -> None:
     assert "secret" not in str(raised.value)
     with pytest.raises(UsageError, match="without KDEDGE_MQTT_USERNAME"):
         BrokerAddress.parse("mqtt://broker/porch", environment={"KDEDGE_MQTT_PASSWORD": "secret"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ha:Secr3t@host/porch",
+        "mqtt:ha:Secr3t@host/porch",
+        "mqtt:///ha:Secr3t@host/porch",
+        "mqtt://ha:Secr3t%40host/porch",
+        "mqtt:///ha:Secr3t%40host/porch",
+        "mqtt://ha:Secr3t/et@host/porch",
+        "mqtt://ha:Secr3t#et@host/porch",
+        "mqtt://ha:Secr3t?et@host/porch",
+        "mqtt://ha:Secr3t",
+        "ha:Secr3t",
+    ],
+)
+def test_password_is_neither_repeated_nor_used_as_topic(url: str) -> None:
+    with pytest.raises(UsageError, match="mqtt://") as raised:
+        BrokerAddress.parse(url, environment={})
+    assert "Secr3t" not in str(raised.value)
 
 
 def test_certificates_are_verified(tmp_path: Path) -> None:

@@ -59,6 +59,12 @@ def test_each_region_has_its_entities() -> None:
     assert payloads["sensor/bin_left_label"]["state_topic"] == topics.state("bin left") == "porch/bin_left/state"
 
 
+def test_region_names_with_braces_are_kept() -> None:
+    payloads = _payloads(DeviceTopics("porch", ("gate {1}", "{", "{0}")))
+    names = {value["name"] for key, value in payloads.items() if key.endswith("_label")}
+    assert names == {"gate {1} label", "{ label", "{0} label"}
+
+
 def test_identifiers_are_unique_whatever_the_names_contain() -> None:
     names = ("a b", "a_b", "A b", "a/b", "#", "+", "ü", "ö", "state", "snapshot", "status", "ok")
     topics = DeviceTopics("home/porch", names)
@@ -75,6 +81,38 @@ def test_identifiers_are_unique_whatever_the_names_contain() -> None:
 def test_payloads_do_not_depend_on_the_run() -> None:
     first, again = (DeviceTopics("porch", ("door",)).announcements("a.onnx") for _ in range(2))
     assert first == again
+
+
+def test_leftovers_are_own_topics_that_this_run_does_not_have() -> None:
+    before, now = DeviceTopics("home/porch", (None, "door", "bin")), DeviceTopics("home/porch", ("door",))
+    found = {one for item in before.announcements("a.onnx").items() for one in now.leftovers(*item)}
+    kept = {topic for topic in before.announcements("a.onnx") if topic in now.announcements("a.onnx")}
+    assert len(kept) == 4
+    assert found == {*before.announcements("a.onnx"), "home/porch/state", "home/porch/bin/state"} - kept
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"no JSON",
+        b"\xff",
+        b"[1]",
+        b"1",
+        b"{}",
+        b"[" * 100_000,
+        b'{"state_topic": 7}',
+        b'{"state_topic": "other/state"}',
+        b'{"state_topic": "home/porch/status"}',
+        b'{"state_topic": "home/porch/a/b/state"}',
+        b'{"state_topic": "home/porch/#"}',
+        b'{"state_topic": "home/porch/door/state"}',
+    ],
+    ids=range(12),
+)
+def test_topics_of_others_are_no_leftovers(payload: bytes) -> None:
+    topics = DeviceTopics("home/porch", ("door",))
+    topic = f"homeassistant/sensor/{topics.node}/old_label/config"
+    assert topics.leftovers(topic, payload) == (topic,)
 
 
 def test_state_has_label_probability_and_unknown() -> None:
@@ -109,6 +147,7 @@ def test_templates_read_the_state() -> None:
     prediction = toy_prediction()
     assert rendered("sensor/label", prediction) == "sign, “stop”"
     assert rendered("sensor/label", replace(prediction, ranking=(("x" * 300, 0.9),))) == "x" * 255
+    assert rendered("sensor/label", replace(prediction, unknown=True)) == "unknown"
     assert rendered("sensor/probability", prediction) == "91.2"
     assert rendered("sensor/probability", prediction, p=None) == "None", "Home Assistant's word for unknown"
     assert rendered("binary_sensor/unknown", prediction) == "OFF"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -131,6 +131,22 @@ def test_entities_of_earlier_regions_are_removed(broker: Broker, progress: RunPr
             until(lambda: not [topic for topic in live.retained if "window" in topic])
         kept = {topic for topic in live.retained if topic.startswith("homeassistant/")}
     assert len(kept) == 1 + 3 + 1 and others in kept
+
+
+def test_states_of_earlier_regions_are_removed(broker: Broker, progress: RunProgress) -> None:
+    """A run whose topic is below that of another keeps its state, although it has the same form."""
+    with MqttPublisher(_address(broker), "a.onnx", ("door", "window")) as sink:
+        sink.write(in_regions(toy_prediction(), door="open", window="shut"), progress)
+    with MqttPublisher(_address(broker, topic="home/porch/gate"), "a.onnx") as sink:
+        sink.write(_says("open", 0.9), progress)
+    with Subscriber(broker) as live:
+        live.publish("home/porch/lamp/state", b"on")
+        states = {f"home/porch/{name}/state" for name in ("door", "window", "gate", "lamp")}
+        until(lambda: states <= live.retained.keys())
+        with MqttPublisher(_address(broker), "a.onnx", ("door",)):
+            until(lambda: not [topic for topic in live.retained if "window" in topic])
+        until(lambda: live.of("home/porch/status")[-1:] == [b"offline"])
+        assert {topic for topic in live.retained if topic.endswith("/state")} == states - {"home/porch/window/state"}
 
 
 def test_silent_camera_is_unavailable(broker: Broker, progress: RunProgress, clock: Clock) -> None:
@@ -304,6 +320,45 @@ def test_second_run_with_the_same_topic_is_named(
 ) -> None:
     with MqttPublisher(_address(broker), "a.onnx"), MqttPublisher(_address(broker), "b.onnx"):
         until(lambda: "another program publishes to home/porch" in caplog.text)
+
+
+def _rivals_delays(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, done: Callable[[list[list[float]]], object]
+) -> list[list[float]]:
+    """Run two publishers with one topic until a condition is met; return the delays of each in seconds."""
+    monkeypatch.setattr("kdedge_runtime.sinks.mqtt.connection._SHORTEST_DELAY_S", 0.01)
+    delays: list[list[float]] = []
+    with MqttPublisher(_address(broker), "a.onnx") as first, MqttPublisher(_address(broker), "b.onnx") as second:
+        for connection in (first._connection, second._connection):
+            recorded: list[float] = []
+
+            def wait(timeout_s: float, wait=connection._closing.wait, recorded=recorded) -> bool:
+                recorded.append(timeout_s)
+                return wait(timeout_s)
+
+            monkeypatch.setattr(connection._closing, "wait", wait)
+            delays.append(recorded)
+        until(lambda: done(delays))
+    return delays
+
+
+def test_runs_with_the_same_topic_slow_down_and_log_once(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "kdedge_runtime"):
+        for delays in _rivals_delays(broker, monkeypatch, lambda found: min(map(len, found)) >= 4):
+            assert delays == [delays[0] * 2**index for index in range(len(delays))]
+    assert caplog.text.count("another program publishes") == 2, "once for each run"
+    assert caplog.text.count("mqtt: connected") <= 4, "at the start and after the first failure"
+
+
+def test_connection_that_held_is_retried_soon_and_logged_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kdedge_runtime.sinks.mqtt.connection._HELD_S", 0.0)
+    # A rival that interrupts the start of a connection may double some of the delays.
+    _rivals_delays(broker, monkeypatch, lambda found: max(delays.count(0.01) for delays in found) > 2)
+    assert caplog.text.count("another program publishes") > 2
 
 
 def test_unexpected_error_does_not_end_the_connection(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
