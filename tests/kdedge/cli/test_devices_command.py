@@ -46,7 +46,7 @@ def test_self_test_and_bench_of_an_exported_model(
 ) -> None:
     for name in ("model.onnx", "model.int8.onnx"):
         printed = same_on_the_device(capfd, "self-test", str(exported_run / name), "--device", "generic")
-        assert printed.count("[✓]") == 5 and "[✗]" not in printed
+        assert printed.count("[✓]") == 6 and "[✗]" not in printed
 
     outcome = command("bench", str(exported_run / "model.int8.onnx"), "--threads", "1", "--json")
     assert outcome.code == 0, outcome.err
