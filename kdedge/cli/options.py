@@ -65,7 +65,12 @@ Prompts = Annotated[
     ),
 ]
 Size = Annotated[
-    int | None, typer.Option(min=16, max=1024, help="Input size in pixels. [default: from the image sizes]")
+    int | None,
+    typer.Option(
+        min=16,
+        max=1024,
+        help="Input size in pixels. [default: that of the teacher or the trained weights, else from the image sizes]",
+    ),
 ]
 OutputStride = Annotated[
     int | None,
@@ -78,7 +83,8 @@ OutputStride = Annotated[
 Epochs = Annotated[int | None, typer.Option(min=1, help="Number of epochs. [default: from dataset size and device]")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Batch size. [default: chosen from dataset size]")]
 LearningRate = Annotated[
-    float | None, typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the batch size]")
+    float | None,
+    typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the recipe or the batch size]"),
 ]
 RecipeOption = Annotated[
     str | None,
