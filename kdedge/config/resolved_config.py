@@ -109,7 +109,7 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str,
                 f"--freeze fits only the last layer of {request.model}, but its other layers have random weights. "
                 "Expected trained weights: --weights FILE. To train all layers, remove --freeze."
             )
-        if all(LOSS_TERMS[name].map_classes or LOSS_TERMS[name].features for name in loss.weights):
+        if not any(LOSS_TERMS[name].uses_logits_alone for name in loss.weights):
             raise UsageError(
                 f"--freeze fits the last layer on logits, but the loss {','.join(loss.weights)} compares only maps or "
                 "features. Add such a term: --loss ce:1."

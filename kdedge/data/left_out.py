@@ -1,6 +1,5 @@
 """Classes that a run leaves out, whose samples show how it treats what it does not know."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.splits import UNLABELED, Split
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.class_hint import class_hint
 
 __all__ = ["check_left_out", "leave_out", "left_out_samples"]
 
@@ -25,13 +25,8 @@ def check_left_out(collection: DatasetIndex, classes: Sequence[str]) -> None:
         raise UsageError(f"--leave-out needs a dataset with classes, but {collection.source} has none. Remove it.")
     for name in classes:
         if name not in collection.labels:
-            near = difflib.get_close_matches(name, collection.labels, n=3)
-            shown = ", ".join(collection.labels[:12]) + (", …" if len(collection.labels) > 12 else "")
-            hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise UsageError(
-                f"--leave-out {name}: {collection.source} has no such class.{hint} Its {len(collection.labels)} "
-                f"classes are: {shown}"
-            )
+            hint = class_hint(name, collection.labels)
+            raise UsageError(f"--leave-out {name}: {collection.source} has no such class.{hint}")
     remaining = len(set(collection.labels) - set(classes))
     if remaining < _FEWEST:
         raise UsageError(

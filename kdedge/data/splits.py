@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge.data.samples import StoredSample
-from kdedge_runtime.util.arrays import Targets
+from kdedge_runtime.util.arrays import Targets, evenly_spaced
 
 __all__ = ["UNLABELED", "Split", "hashed_halves", "lowest_ranked"]
 
@@ -39,6 +39,10 @@ class Split:
     def pairs(self) -> Iterator[tuple[StoredSample, float]]:
         """Iterate over pairs of image and class."""
         return zip(self.samples, self.targets, strict=True)
+
+    def thinned(self, most: int) -> "Split":
+        """Select at most this many samples, evenly spaced."""
+        return self.take(evenly_spaced(len(self), most).tolist())
 
     def take(self, indices: Iterable[int]) -> "Split":
         """Select the images at these indices, in this order."""

@@ -50,6 +50,11 @@ class LossTerm:
     """
 
     @property
+    def uses_logits_alone(self) -> bool:
+        """True if the term compares neither maps nor intermediate layers."""
+        return not self.map_classes and not self.features
+
+    @property
     def settings(self) -> dict[str, float | int]:
         """Settings besides the weight, with their defaults."""
         parameters = list(inspect.signature(self.compute).parameters.values())[1:]

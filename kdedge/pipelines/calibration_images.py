@@ -5,17 +5,17 @@ from typing import Protocol
 
 import numpy as np
 
-from kdedge.data import decode, index_dataset
+from kdedge.data import DatasetIndex, decode, index_dataset
 from kdedge.data.left_out import leave_out
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
 from kdedge_export.quantization import CalibrationSet
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.util.arrays import Integers, Targets, evenly_spaced
+from kdedge_runtime.util.arrays import Integers, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["CalibrationImages", "CalibrationTarget", "calibration_images", "known_classes"]
+__all__ = ["CalibrationImages", "CalibrationTarget", "calibration_images", "known_classes", "known_samples"]
 
 CALIBRATION_IMAGES = 256
 """Maximum number of calibration images; more images hardly change the activation ranges."""
@@ -72,11 +72,10 @@ def calibration_images(
             "Quantization needs images to calibrate on, and a model without a run has none recorded. Give "
             "a folder of images similar to those seen in use: --data DIR."
         )
-    collection = leave_out(index_dataset(data or artifacts.dataset() or "", unlabeled_ok=True), artifacts.left_out)
-    collection.require(trained.input, trained.task, artifacts.source)
+    collection = known_samples(artifacts, trained, data)
     split = collection.train
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
-    chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES + held_out).tolist())
+    chosen = split.thinned(CALIBRATION_IMAGES + held_out)
     count = len(chosen)
     decoded = decode(chosen, trained.input, progress=progress)
     aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # also evenly spaced
@@ -87,6 +86,17 @@ def calibration_images(
     problems = str(decoded.problems) if decoded.problems else None
     sets = CalibrationSet(calibration, decoded.images[aside], None if targets is None else targets[aside])
     return CalibrationImages(sets, problems)
+
+
+def known_samples(artifacts: Artifacts, trained: CalibrationTarget, data: str | None) -> DatasetIndex:
+    """Index a dataset, or the run's, without the classes that the run left out.
+
+    Raises:
+        KdedgeError: the dataset cannot be read, or belongs to another modality or task.
+    """
+    collection = leave_out(index_dataset(data or artifacts.dataset() or "", unlabeled_ok=True), artifacts.left_out)
+    collection.require(trained.input, trained.task, artifacts.source)
+    return collection
 
 
 def known_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:

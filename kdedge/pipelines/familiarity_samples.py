@@ -1,14 +1,12 @@
 """Known samples for an export: for the statistics of familiarity, and for its threshold."""
 
-from kdedge.data import DatasetIndex, DecodedSamples, Split, decode, index_dataset
-from kdedge.data.left_out import leave_out
+from kdedge.data import DatasetIndex, decode
 from kdedge.data.splits import lowest_ranked
 from kdedge.models.artifacts import Artifacts
-from kdedge.pipelines.calibration_images import CalibrationTarget, known_classes
+from kdedge.pipelines.calibration_images import CalibrationTarget, known_classes, known_samples
 from kdedge_export.familiarity import FamiliaritySamples
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.util.arrays import evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["familiarity_samples"]
@@ -42,10 +40,7 @@ def familiarity_samples(
     if data is None and artifacts.run is None:
         return FamiliaritySamples(why_not="a model without a run has no known samples: give them with --data DIR")
     try:
-        collection = index_dataset(data or artifacts.dataset() or "", unlabeled_ok=True)
-        collection = leave_out(collection, artifacts.left_out)
-        collection.require(trained.input, trained.task, artifacts.source)
-        return _read(collection, trained, progress)
+        return _read(known_samples(artifacts, trained, data), trained, progress)
     except KdedgeError as error:
         if data is not None:
             raise
@@ -56,13 +51,9 @@ def _read(collection: DatasetIndex, trained: CalibrationTarget, progress: Progre
     classes = len(collection.labels)
     per_class = max(_LEAST_PER_CLASS, _TRAINING // classes) if classes else _TRAINING
     training = decode(lowest_ranked(collection.train, per_class=per_class, seed=0), trained.input, progress=progress)
-    known = _readable(collection.val, trained, progress)
+    known = decode(collection.val.thinned(_KNOWN), trained.input, progress=progress)
     return FamiliaritySamples(
         training.images,
         known_classes(training.targets, collection.labels, trained.labels, collection.source),
         known.images,
     )
-
-
-def _readable(split: Split, trained: CalibrationTarget, progress: ProgressCallback) -> DecodedSamples:
-    return decode(split.take(evenly_spaced(len(split), _KNOWN).tolist()), trained.input, progress=progress)

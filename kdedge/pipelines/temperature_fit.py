@@ -19,7 +19,6 @@ from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.util.arrays import evenly_spaced
 
 __all__ = ["TemperatureFit", "fit_run", "fitting_half"]
 
@@ -69,7 +68,7 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
 
 def _fit(collection: DatasetIndex, model: Model) -> TemperatureFit:
     half = fitting_half(collection.val)
-    decoded = decode(half.take(evenly_spaced(len(half), MOST_IMAGES).tolist()), model.metadata.input)
+    decoded = decode(half.thinned(MOST_IMAGES), model.metadata.input)
     if len(decoded) < FEWEST_IMAGES:
         return TemperatureFit(1.0, 0, f"{len(decoded)} images are too few, {FEWEST_IMAGES} are needed")
     targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)

@@ -6,7 +6,6 @@ from kdedge.data.left_out import left_out_samples
 from kdedge.data.readers.reader_choice import list_unlabeled
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec, Sample
-from kdedge_runtime.util.arrays import evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["LEFT_OUT", "unfamiliar_samples"]
@@ -51,4 +50,4 @@ def unfamiliar_samples(
 
 
 def _read(split: Split, spec: InputSpec, progress: ProgressCallback) -> Sample:
-    return decode(split.take(evenly_spaced(len(split), _MOST).tolist()), spec, progress=progress).images
+    return decode(split.thinned(_MOST), spec, progress=progress).images

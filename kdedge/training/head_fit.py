@@ -117,7 +117,7 @@ def fit_head(
         StopRequested: `must_stop` returned True.
         KdedgeError: the loss is not finite.
     """
-    names = [name for name in weights if not LOSS_TERMS[name].map_classes and not LOSS_TERMS[name].features]
+    names = [name for name in weights if LOSS_TERMS[name].uses_logits_alone]
     if not names:
         return {}
     source = teacher if any(LOSS_TERMS[name].needs_teacher for name in names) else None

@@ -1,6 +1,5 @@
 """Explained model: one onnxruntime session that returns logits and saliency maps in one forward pass."""
 
-import difflib
 import math
 import threading
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from kdedge_runtime.precision import PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers
+from kdedge_runtime.util.class_hint import class_hint
 from kdedge_runtime.util.files import utf8_path
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle"]
@@ -210,10 +210,7 @@ class Model:
             return labels.index(name)
         if name.isdecimal() and int(name) < len(labels):
             return int(name)
-        near = difflib.get_close_matches(name, labels, n=3)
-        hint = f" Did you mean {', '.join(near)}?" if near else ""
-        shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
-        raise UsageError(f"The model has no class {name!r}.{hint} Its {len(labels)} classes are: {shown}")
+        raise UsageError(f"The model has no class {name!r}.{class_hint(name, labels)}")
 
     def predict(self, samples: Sample, class_index: int | None = None, *, explained: bool = True) -> Explanation:
         """Predict and explain a batch in one forward pass, or in one per sample if the file has a fixed batch of 1.
