@@ -11,6 +11,7 @@ from onnx import version_converter
 from kdedge_export.familiarity.fitting import FamiliaritySamples, with_threshold
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.onnx_graph.model_file import save_model
+from kdedge_export.onnx_graph.prototypes import fix_prototypes
 from kdedge_export.quantization import (
     CalibrationSet,
     ConversionInputs,
@@ -181,13 +182,14 @@ def _split(images: Pixels) -> tuple[Pixels, Pixels]:
 
 
 def _graph_of(path: Path, target_layer: str | None) -> ExportedGraph:
-    """Return the file's graph with unique node names and `class_index` as an input without a default."""
+    """Return the file's graph with unique node names, and without defaults of inputs; prototypes become a constant."""
     model = onnx.load(path)
     if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node):
         raise ModelFileError(f"{path} is already quantized. Quantize the fp32 file it was made from.")
     kept = [tensor for tensor in model.graph.initializer if tensor.name != "class_index"]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
+    fix_prototypes(model)
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     if opset < _MIN_OPSET:
         try:

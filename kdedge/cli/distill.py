@@ -39,6 +39,12 @@ class Start(StrEnum):
     TEACHER = "teacher"
 
 
+class Task(StrEnum):
+    """Tasks of a student other than that of the data."""
+
+    EMBEDDING = "embedding"
+
+
 def _seconds(text: str) -> float:
     """Parse a duration with a unit into seconds."""
     import argparse
@@ -58,6 +64,13 @@ def distill(
         typer.Option(help="Run folder, .onnx file, or model name. Repeat the option for an ensemble."),
     ],
     student: Annotated[str, typer.Option(help="Student architecture, such as resnet10w16 or mobilenet_v3_small.")],
+    task: Annotated[
+        Task | None,
+        typer.Option(
+            help="Train an encoder of samples for kdedge run --classes, instead of a classifier. "
+            "[default: classes of the data]"
+        ),
+    ] = None,
     unlabeled: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,8 +89,8 @@ def distill(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="Weighted sum of loss terms (ce, kd, ls, dkd, dist, at, hint, cat, e2, map, mapall), such as "
-            "ce:0.1,kd:0.9,mapall:20. [default: from the recipe]"
+            help="Weighted sum of loss terms (ce, kd, ls, dkd, dist, at, hint, cosine, rkd, cat, e2, map, mapall), "
+            "such as ce:0.1,kd:0.9,mapall:20. [default: from the recipe]"
         ),
     ] = None,
     temperature: Annotated[
@@ -134,6 +147,7 @@ def distill(
             data,
             teacher,
             student,
+            task=None if task is None else "embedding",
             unlabeled=unlabeled or (),
             every_s=every,
             output=out,

@@ -42,6 +42,8 @@ class TrainConfig:
     pretrained: bool | None = None
     """True requires the network's published weights, False forbids them; None takes them if nothing else is given."""
     init: Literal["teacher"] | None = None
+    task: Literal["embedding"] | None = None
+    """Task of the student; None takes that of the data."""
     recipe: str | None = None
     size: int | None = None
     output_stride: int | None = None

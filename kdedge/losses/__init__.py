@@ -9,6 +9,7 @@ from torch import Tensor
 from kdedge.losses.all_class_maps import MOST_PROBABLE, all_class_maps_loss
 from kdedge.losses.attention_transfer import attention_transfer_loss
 from kdedge.losses.cat_kd import cat_kd_loss
+from kdedge.losses.cosine import cosine_loss
 from kdedge.losses.cross_entropy import cross_entropy_loss
 from kdedge.losses.dist import dist_loss
 from kdedge.losses.dkd import dkd_loss
@@ -16,6 +17,7 @@ from kdedge.losses.e2kd import e2kd_loss
 from kdedge.losses.fitnets import fitnet_loss
 from kdedge.losses.kd import kd_loss
 from kdedge.losses.logit_standardization import logit_standardization_loss
+from kdedge.losses.rkd import rkd_loss
 from kdedge.losses.top_class_map import top_class_map_loss
 from kdedge_runtime.util.plugin_registry import Registry
 
@@ -43,6 +45,10 @@ class LossTerm:
     """True if the term compares intermediate layers."""
     projects: bool = False
     """True if the term needs learned projections of the student's features."""
+    pooled: bool = False
+    """True if the features that the term compares are the pooled ones, or the embeddings of embedding networks."""
+    same_size: bool = False
+    """True if the compared features must have the same size."""
     whole_batch: bool = False
     """True if the term compares images with each other.
 
@@ -72,6 +78,8 @@ LOSS_TERMS: Registry[LossTerm] = Registry(
         "dist": LossTerm(dist_loss, 2.0, uses_temperature=True, whole_batch=True),
         "at": LossTerm(attention_transfer_loss, None, features=True),
         "hint": LossTerm(fitnet_loss, None, features=True, projects=True),
+        "cosine": LossTerm(cosine_loss, 20.0, features=True, pooled=True, same_size=True),
+        "rkd": LossTerm(rkd_loss, 20.0, features=True, pooled=True),
         "cat": LossTerm(cat_kd_loss, None, map_classes=ALL_CLASSES),
         "e2": LossTerm(e2kd_loss, 5.0, map_classes=1),
         "map": LossTerm(top_class_map_loss, 20.0, map_classes=1),

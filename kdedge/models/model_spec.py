@@ -19,5 +19,7 @@ class ModelSpec:
     """Factor by which the output stride is reduced, see `kdedge.models.stem.reduce_stride`."""
     fresh_stem: bool = True
     """True if the output stride was reduced as for an untrained model; see `kdedge.models.stem.reduce_stride`."""
+    embedding: int | None = None
+    """Number of values of an embedding, D; None for a classifier."""
     code_sha256: str | None = None
     """Hash of a factory's file, which must be unchanged when the model is built; None for library models."""

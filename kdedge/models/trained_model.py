@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.digest import state_sha256
+from kdedge.models.embedding_network import build_network
 from kdedge.models.model_registry import (
     build_model,
     head_tensors,
@@ -96,7 +96,7 @@ def load_trained(
     if artifacts.run is not None and record is not None:
         check_own_weights(artifacts.source, weights, pretrained)
         file = weights_file(artifacts.run, which)
-        model = TRAINING_MODALITIES[record.input.kind].build_model(record.model, record.input)
+        model = build_network(record.model, record.input)
         load_state(model, read_state(file), str(file))
         origin = _origin(artifacts.source, file)
         return TrainedModel(model, record.model, record.input, record.labels, origin, task=record.task)

@@ -108,6 +108,7 @@ def distill(
     teacher: Location | Sequence[Location],
     student: str,
     *,
+    task: Literal["embedding"] | None = None,
     unlabeled: Location | Sequence[Location] = (),
     every_s: float | None = None,
     output: Location = "runs/student",
@@ -144,6 +145,7 @@ def distill(
         teacher: run, run folder, `.onnx` file, or network with published weights or `teacher_weights`; several form
             an ensemble.
         student: network, such as `resnet10w16` or `mobilenet_v3_small`.
+        task: `embedding` for a student that recognizes enrolled classes; None takes the task of the data.
         unlabeled: unlabeled images that the student learns from the teacher alone: folders, patterns, WebDataset
             shards or videos.
         every_s: interval between unlabeled video frames in seconds; None takes 1.
@@ -186,6 +188,7 @@ def distill(
     request = TrainConfig(
         data=os.fspath(data),
         model=student,
+        task=task,
         teacher=tuple(os.fspath(one) for one in teachers),
         teacher_weights=tuple(os.fspath(one) for one in teacher_weights),
         unlabeled=tuple(os.fspath(one) for one in more),

@@ -10,6 +10,8 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["TRAINING_TASKS", "TrainingTask"]
 
 TRAINING_TASKS: Registry[TrainingTask] = Registry(
-    "task at training", "kdedge.tasks", {"classify": "kdedge.tasks.classification:CLASSIFICATION"}
+    "task at training",
+    "kdedge.tasks",
+    {"classify": "kdedge.tasks.classification:CLASSIFICATION", "embedding": "kdedge.tasks.embedding:EMBEDDING"},
 )
 """Tasks by name."""

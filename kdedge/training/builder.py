@@ -10,6 +10,7 @@ from kdedge.config.recipe_file import Recipe
 from kdedge.data import UNLABELED
 from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
+from kdedge.models.embedding_network import backbone, build_network
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.network_state import read_network_state
@@ -57,12 +58,12 @@ def build_student(
         UsageError: the weights do not fit, or no layer of the teacher does.
     """
     torch.manual_seed(seed)  # initial weights are the same when a run is restarted
-    modality = TRAINING_MODALITIES[spec_input.kind]
-    model = modality.build_model(spec, spec_input)
+    model = build_network(spec, spec_input)
     if weights is not None:
         state = read_network_state(spec.name, Path(weights), spec_input.shape[0])
-        load_state(model, state, weights, replaced=modality.head_tensors(spec, spec_input))
-    init_summary = None if init_from is None else init_from_teacher(model, init_from)
+        head = TRAINING_MODALITIES[spec_input.kind].head_tensors(spec, spec_input)
+        load_state(backbone(model), state, weights, replaced=head)
+    init_summary = None if init_from is None else init_from_teacher(backbone(model), backbone(init_from))
     synchronize_batch_norm(model, group)
     return InstrumentedModel(model, spec_input, compute), init_summary
 
@@ -202,19 +203,35 @@ def _watch_layers(
         raise UsageError(
             f"The loss term {names} compares intermediate layers, which are too large to cache. Remove --cache-teacher."
         )
-    pairs = pair_layers(student, teacher.watched, layers)
-    spatial = [name for name in objective.settings if LOSS_TERMS[name].features and not LOSS_TERMS[name].projects]
+    pooled = [name for name in objective.settings if LOSS_TERMS[name].pooled]
+    pairs = ((POOLED, POOLED),) if pooled and not layers else pair_layers(student, teacher.watched, layers)
+    if pooled and any(pair != (POOLED, POOLED) for pair in pairs):
+        raise UsageError(
+            f"The loss term {' and '.join(pooled)} compares pooled features only. Remove [layers] from the recipe."
+        )
+    spatial = [
+        name
+        for name in objective.settings
+        if LOSS_TERMS[name].features and not LOSS_TERMS[name].projects and not LOSS_TERMS[name].pooled
+    ]
     if spatial and any(POOLED in pair for pair in pairs):
         raise UsageError(
             f"The loss term {' and '.join(spatial)} compares spatial features, but pooled features have no positions. "
-            "Use --loss ce,hint."
+            "Remove it, or use --loss ce,hint."
         )
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     student.watch(ours)
     teacher.watched.watch(theirs)
+    sizes = list(zip(channels(student, ours), channels(teacher.watched, theirs), strict=True))
+    same = [name for name in objective.settings if LOSS_TERMS[name].same_size]
+    if same and any(mine != other for mine, other in sizes):
+        raise UsageError(
+            f"The loss term {' and '.join(same)} compares features of the same size, but the student has "
+            f"{sizes[0][0]} and the teacher {sizes[0][1]}. Use --task embedding, or --loss ce,rkd."
+        )
     if not any(LOSS_TERMS[name].projects for name in objective.settings):
         return []
-    return list(zip(channels(student, ours), channels(teacher.watched, theirs), strict=True))
+    return sizes
 
 
 def _require_possible(

@@ -50,6 +50,8 @@ def summarize_plan(
         *_weights(request, start, init_summary),
         *_teachers(teachers, parameters, evaluator),
     ]
+    if spec.embedding is not None:
+        lines.append(("task", f"embedding of {spec.embedding} values; one prototype per class, from the teacher"))
     positions = train_step.student.map_size
     as_teacher = teachers and teachers[0].classes > 0
     why_size = "from the image sizes and the device" if start is None else "as the weights expect"

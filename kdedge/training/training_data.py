@@ -9,19 +9,25 @@ from kdedge.data.left_out import check_left_out, leave_out
 from kdedge.models.run_folder import RunRecord
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.unlabeled_samples import UnlabeledPart, add_unlabeled
+from kdedge_export.tasks import EXPORT_TASKS
+from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import DataError, UsageError
 
 __all__ = ["index_training_data", "join_unlabeled", "reopen_training_data"]
 
 
-def index_training_data(data: str, images_per_class: int | None, left_out: Sequence[str], kind: str) -> DatasetIndex:
-    """Index a dataset; only a run of the kind `distill` takes one without labels.
+def index_training_data(
+    data: str, images_per_class: int | None, left_out: Sequence[str], kind: str, task: str | None
+) -> DatasetIndex:
+    """Index a dataset for a task, or for its own; only a run of the kind `distill` takes one without labels.
 
     Raises:
-        UsageError: images per class or left-out classes are requested of a dataset without classes, or a left-out
-            class does not exist.
+        UsageError: images per class, left-out classes or embeddings are requested of a dataset without classes, or a
+            left-out class does not exist.
     """
     collection = index_dataset(data, unlabeled_ok=kind == "distill")
+    if task is not None:
+        collection = _for_embedding(collection)
     if collection.is_unlabeled and (images_per_class is not None or left_out):
         option = "--leave-out" if left_out else "--images-per-class"
         raise UsageError(f"{collection.source} has no classes. Remove {option}.")
@@ -29,6 +35,15 @@ def index_training_data(data: str, images_per_class: int | None, left_out: Seque
         check_left_out(collection, left_out)
         collection = leave_out(collection, left_out)
     return collection if images_per_class is None else subset(collection, images_per_class)
+
+
+def _for_embedding(collection: DatasetIndex) -> DatasetIndex:
+    if collection.is_unlabeled or not EXPORT_TASKS[collection.task].has_classes:
+        raise UsageError(
+            f"{collection.source} has no classes, but --task embedding needs some: their means are the prototypes. "
+            "Give labeled images, and the others with --unlabeled."
+        )
+    return replace(collection, task=EMBEDDING)
 
 
 def join_unlabeled(
@@ -51,7 +66,13 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
     Raises:
         DataError: the data have changed.
     """
-    indexed = index_training_data(record.data["source"], record.data["images_per_class"], record.left_out, record.kind)
+    indexed = index_training_data(
+        record.data["source"],
+        record.data["images_per_class"],
+        record.left_out,
+        record.kind,
+        EMBEDDING if record.task == EMBEDDING else None,
+    )
     if indexed.fingerprint != record.data["fingerprint"]:
         raise _changed(indexed.source, out)
     kept = record.data.get("unlabeled")

@@ -45,6 +45,7 @@ from kdedge.training.run_completion import complete_run
 from kdedge.training.sample_store import load_training_samples
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.confidence import measure_confidence
+from kdedge.training.teachers.embedding_teacher import embedding_size, make_embedding_teacher
 from kdedge.training.teachers.teacher_loading import (
     as_teacher,
     init_source,
@@ -56,6 +57,7 @@ from kdedge.training.teachers.teacher_loading import (
 from kdedge.training.trainer import Trainer
 from kdedge.training.training_data import index_training_data, join_unlabeled, reopen_training_data
 from kdedge.training.unlabeled_samples import check_unlabeled_request
+from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
 
@@ -86,7 +88,7 @@ def start_run(
     compute = choose_device(device, compiled=compiled)
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
-    indexed = index_training_data(request.data, request.images_per_class, request.leave_out, request.kind)
+    indexed = index_training_data(request.data, request.images_per_class, request.leave_out, request.kind, request.task)
     modality = TRAINING_MODALITIES[indexed.modality]
     start = group.main_first(lambda: find_initial_weights(request, modality))
     options = request.given
@@ -97,6 +99,8 @@ def start_run(
     labels = teacher_labels(teachers[0]) if indexed.is_unlabeled else indexed.labels
     on_cpu = compute.device.type == "cpu"
     spec, spec_input = modality.choose_network(request, teachers, replace(indexed, labels=labels), on_cpu=on_cpu)
+    if indexed.task == EMBEDDING:
+        spec = replace(spec, embedding=embedding_size(teachers[0]))
     collection, unlabeled = join_unlabeled(indexed, labels, request.unlabeled, request.every_s, callback)
     recipe = _recipe(request, collection, has_labels=not indexed.is_unlabeled)
     train_step, batches, evaluator, init_summary, last_layer = _build_parts(
@@ -249,8 +253,10 @@ def _build_parts(
     student, init_summary = build_student(
         spec, spec_input, compute, group, seed=seed, weights=weights, init_from=init_from
     )
+    if initial is not None and initial.freeze and spec.embedding is not None:
+        raise UsageError("--freeze fits a classifier, but --task embedding trains an encoder. Remove one of them.")
     last_layer = None
-    if recipe.fit_head:
+    if recipe.fit_head and spec.embedding is None:
         ((_, few),) = val.batches([torch.arange(min(2, len(val)), device=compute.device)])
         last_layer = find_last_layer(student, modality.head_tensors(spec, spec_input), few)
         if last_layer is None and initial is not None and initial.freeze:
@@ -258,7 +264,11 @@ def _build_parts(
                 f"The logits of {spec.name} are not the output of a dense layer, so it cannot be fitted alone. Train "
                 "all layers: remove --freeze."
             )
-    teacher, classes = as_teacher(teachers, compute), len(collection.labels)
+    classes = len(collection.labels)
+    if spec.embedding is None:
+        teacher = as_teacher(teachers, compute)
+    else:
+        teacher = make_embedding_teacher(teachers[0], student, images, compute, callback.on_progress)
     objective = make_objective(recipe.loss.weights, recipe.loss.settings)
     views = AugmentationPlan(augmenter, len(images), compute.device, seed=seed, kept=cached_views)
     train_step, batches, evaluator = build_trainer_parts(
@@ -271,7 +281,7 @@ def _build_parts(
         group,
         compute,
         classes=classes,
-        same_classes=all(teacher.classes == classes for teacher in teachers),
+        same_classes=spec.embedding is not None or all(teacher.classes == classes for teacher in teachers),
         task=collection.task,
         batch_size=resolve_batch_size(recipe, len(collection.train)),
         recipe=recipe,

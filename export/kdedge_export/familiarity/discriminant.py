@@ -22,7 +22,7 @@ __all__ = ["Discriminant", "fit_discriminant"]
 _SHRINKAGE = 0.1
 """Share of the identity in the within-class covariance."""
 _MOST_AXES = 64
-"""Maximum number of axes, which limits the size of the file for many classes."""
+"""Default of the maximum number of axes, which limits the size of the file for many classes."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,13 @@ class Discriminant:
         return result
 
 
-def fit_discriminant(features: Floats, classes: Integers) -> Discriminant | None:
+def fit_discriminant(features: Floats, classes: Integers, most_axes: int = _MOST_AXES) -> Discriminant | None:
     """Fit the projection and the class means.
 
     Args:
         features: pooled features of training samples, float32 `[N, D]`.
         classes: class of each sample, int64 `[N]`.
+        most_axes: maximum number of axes, r.
 
     Returns:
         The statistics, or None if they are undefined: with fewer than two classes, no variance within classes, or
@@ -70,11 +71,11 @@ def fit_discriminant(features: Floats, classes: Integers) -> Discriminant | None
         return None
     means = np.stack([exact[numbers == each].mean(axis=0) for each in range(len(present))])
     center = means.mean(axis=0)
-    basis = _basis(exact - center)
+    basis = _basis(exact - center, most_axes)
     whitening = _whitening((exact - means[numbers]) @ basis, exact.shape[1])
     if whitening is None:
         return None
-    axes = _axes((means - center) @ basis @ whitening)
+    axes = _axes((means - center) @ basis @ whitening, most_axes)
     projection = basis @ (whitening @ axes)
     projected = (means - center) @ projection
     lengths = np.linalg.norm(projected, axis=1)
@@ -87,7 +88,7 @@ def fit_discriminant(features: Floats, classes: Integers) -> Discriminant | None
     )
 
 
-def _basis(centered: NDArray[np.float64]) -> NDArray[np.float64]:
+def _basis(centered: NDArray[np.float64], most_axes: int) -> NDArray[np.float64]:
     """Return orthonormal columns `[D, m]` that span centered features `[N, D]`, with m at most N or the maximum axes.
 
     Class means and residuals lie in their span. Outside it the shrunk covariance is a multiple of the identity, which
@@ -95,9 +96,9 @@ def _basis(centered: NDArray[np.float64]) -> NDArray[np.float64]:
     samples differ along any of them, so random ones are taken.
     """
     samples, features = centered.shape
-    if features <= max(samples, _MOST_AXES):
+    if features <= max(samples, most_axes):
         return np.eye(features)
-    further = np.random.default_rng(0).normal(size=(max(0, _MOST_AXES - samples), features))
+    further = np.random.default_rng(0).normal(size=(max(0, most_axes - samples), features))
     basis, _ = np.linalg.qr(np.concatenate([centered, further]).T)
     return basis
 
@@ -119,15 +120,15 @@ def _whitening(residuals: NDArray[np.float64], features: int) -> NDArray[np.floa
     return whitening
 
 
-def _axes(means: NDArray[np.float64]) -> NDArray[np.float64]:
+def _axes(means: NDArray[np.float64], most_axes: int) -> NDArray[np.float64]:
     """Return orthonormal axes `[D, r]`: those of the class means `[k, D]`, then the leading ones of the features.
 
     Class means have few axes, and a cosine needs several: for two classes it would always be 1 on the only one.
     """
     size = means.shape[1]
     _, _, spanned = np.linalg.svd(means, full_matrices=False)
-    spanned = spanned[: min(len(means) - 1, _MOST_AXES)].T
-    others = np.eye(size)[:, ::-1][:, : max(0, min(_MOST_AXES, size) - spanned.shape[1])]
+    spanned = spanned[: min(len(means) - 1, most_axes)].T
+    others = np.eye(size)[:, ::-1][:, : max(0, min(most_axes, size) - spanned.shape[1])]
     others = others - spanned @ (spanned.T @ others)
     axes, _ = np.linalg.qr(np.concatenate([spanned, others], axis=1))
     return axes

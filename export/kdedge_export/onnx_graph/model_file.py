@@ -1,4 +1,4 @@
-"""Model file: a graph with its default class index and its metadata, written atomically."""
+"""Model file: a graph with the defaults of its optional inputs and its metadata, written atomically."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from kdedge_export.onnx_graph.prototypes import allow_other_prototypes, has_prototypes
 from kdedge_runtime import __version__
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.metadata import TOP_CLASS, Metadata
@@ -27,6 +28,8 @@ def save_model(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
     if any(value.name == "class_index" for value in finished.graph.input):
         default = numpy_helper.from_array(np.array([TOP_CLASS], dtype=np.int64), "class_index")
         finished.graph.initializer.append(default)
+    if has_prototypes(finished):
+        allow_other_prototypes(finished)
     helper.set_model_props(finished, metadata.to_props())
     onnx.checker.check_model(finished)
     with atomic_path(path) as temporary:

@@ -1,4 +1,4 @@
-"""Closed-form heads: global average pooling followed by dense layers and activations.
+"""Closed-form heads: global average pooling followed by dense layers and activations, or by a cosine layer at the end.
 
 With the target layer's activations `A [N, C, h, w]`, pooled features `p = mean_ij A`, and logits `z = f(p)`, the
 gradient of a logit is the same at every position: `dz_c/dA_kij = (dz_c/dp_k) / (h·w)`. Grad-CAM's channel weights are
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ACTIVATIONS", "ActivationLayer", "DenseHeadLayer", "ClosedFormHead", "HeadLayer"]
+from kdedge_export.saliency.cosine_layer import CosineLayer
+
+__all__ = ["ACTIVATIONS", "ActivationLayer", "CosineHeadLayer", "DenseHeadLayer", "ClosedFormHead", "HeadLayer"]
 
 
 def _hardswish_slope(x: Tensor) -> Tensor:
@@ -72,7 +74,21 @@ class ActivationLayer:
     name: str
 
 
-HeadLayer = DenseHeadLayer | ActivationLayer
+@dataclass(frozen=True)
+class CosineHeadLayer:
+    """Cosine layer at the end of the head."""
+
+    path: str
+    """Module path of the `CosineLayer`."""
+
+    def layer(self, model: nn.Module) -> CosineLayer:
+        """Return the layer of the model."""
+        layer = model.get_submodule(self.path)
+        assert isinstance(layer, CosineLayer)
+        return layer
+
+
+HeadLayer = DenseHeadLayer | ActivationLayer | CosineHeadLayer
 
 
 @dataclass(frozen=True)
@@ -84,13 +100,12 @@ class ClosedFormHead:
     takes_input: bool
     """True if the activations are the module's input rather than its output."""
     layers: tuple[HeadLayer, ...]
-    """Layers from the pooled features to the logits, without dropout."""
+    """Layers from the pooled features to the logits, without dropout; a cosine layer is the last one."""
 
     @property
     def name(self) -> str:
         """Short description of the head, such as `GAP+Linear` or `GAP+Linear+hardswish+Linear`."""
-        parts = ["Linear" if isinstance(layer, DenseHeadLayer) else layer.name for layer in self.layers]
-        return "+".join(["GAP", *parts])
+        return "+".join(["GAP", *map(_title, self.layers)])
 
     def logits(self, model: nn.Module, pooled: Tensor) -> Tensor:
         """Compute logits `[N, K]` from pooled features, float `[N, C]`."""
@@ -115,20 +130,33 @@ class ClosedFormHead:
             if isinstance(layer, DenseHeadLayer):
                 steps.append(("dense", _matrix(model, layer.weight)))
             else:
+                assert isinstance(layer, ActivationLayer)
                 slope = ACTIVATIONS[layer.name][1]
                 steps.append(("slope", slope(value)))
             value = _apply(layer, model, value)
         last = self.layers[-1]
-        assert isinstance(last, DenseHeadLayer)
-        gradient = F.embedding(classes, _matrix(model, last.weight).to(pooled.dtype))  # a Gather in the graph
+        if isinstance(last, CosineHeadLayer):
+            gradient = last.layer(model).gradients(value, classes)
+        else:
+            assert isinstance(last, DenseHeadLayer)
+            gradient = F.embedding(classes, _matrix(model, last.weight).to(pooled.dtype))  # a Gather in the graph
         for kind, factor in reversed(steps):
             gradient = gradient @ factor.to(pooled.dtype) if kind == "dense" else gradient * factor[:, None]
         return gradient
 
 
+def _title(layer: HeadLayer) -> str:
+    if isinstance(layer, ActivationLayer):
+        return layer.name
+    return "Linear" if isinstance(layer, DenseHeadLayer) else "cosine"
+
+
 def _apply(layer: HeadLayer, model: nn.Module, value: Tensor) -> Tensor:
     if isinstance(layer, ActivationLayer):
         return ACTIVATIONS[layer.name][0](value)
+    if isinstance(layer, CosineHeadLayer):
+        similarities: Tensor = layer.layer(model)(value)
+        return similarities
     bias = None if layer.bias is None else model.get_parameter(layer.bias).to(value.dtype)
     return F.linear(value, _matrix(model, layer.weight).to(value.dtype), bias)
 

@@ -8,9 +8,11 @@ from kdedge_export.saliency.closed_form_head import (
     ACTIVATIONS,
     ActivationLayer,
     ClosedFormHead,
+    CosineHeadLayer,
     DenseHeadLayer,
     HeadLayer,
 )
+from kdedge_export.saliency.cosine_layer import CosineLayer
 from kdedge_export.saliency.tracing import Operation, Trace, trace
 
 __all__ = ["find_head"]
@@ -47,6 +49,9 @@ def find_head(model: nn.Module, example: Tensor) -> ClosedFormHead:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     layers: list[HeadLayer] = []
     tensor, index = record.logits, len(record.operations)
+    if (cosine := _cosine(model, record)) is not None:
+        layer, tensor, index = cosine
+        layers.append(layer)
     while True:
         step = record.producer(tensor, index)
         if step is None:
@@ -55,12 +60,12 @@ def find_head(model: nn.Module, example: Tensor) -> ClosedFormHead:
         if operation.name in _RESHAPING:
             tensor = operation.inputs[0]
         elif (dense := _dense(operation, record, names)) is not None:
-            layer, tensor = dense
-            layers.insert(0, layer)
+            dense_layer, tensor = dense
+            layers.insert(0, dense_layer)
         elif (activation := _activation(operation)) is not None:
             layers.insert(0, activation)
             tensor = operation.inputs[0]
-        elif _is_global_average(operation) and layers and isinstance(layers[-1], DenseHeadLayer):
+        elif _is_global_average(operation) and layers and not isinstance(layers[-1], ActivationLayer):
             break
         else:
             raise _refusal(model, _ending(record, index))
@@ -79,6 +84,20 @@ def find_head(model: nn.Module, example: Tensor) -> ClosedFormHead:
     if float(difference.abs().max()) > _TOLERANCE * float(record.logits.abs().max()):
         raise _refusal(model, f"{_ending(record, index)} does not reproduce the logits of {head.name}")
     return head
+
+
+def _cosine(model: nn.Module, record: Trace) -> tuple[CosineHeadLayer, Tensor, int] | None:
+    """Return the cosine layer that returns the logits, its input and the index after the input's operation.
+
+    None if there is no such layer.
+    """
+    path = record.outputs.get(id(record.logits))
+    if path is None or not isinstance(model.get_submodule(path), CosineLayer):
+        return None
+    for index, operation in enumerate(record.operations):
+        if record.inputs.get(id(operation.output)) == path:
+            return CosineHeadLayer(path), operation.output, index + 1
+    return None
 
 
 def _dense(operation: Operation, record: Trace, names: dict[int, str]) -> tuple[DenseHeadLayer, Tensor] | None:

@@ -24,22 +24,28 @@ __all__ = ["trace_with_gradients"]
 
 
 def trace_with_gradients(
-    function: Callable[..., Any], model: nn.Module, image: Tensor, class_index: Tensor
+    function: Callable[..., Any], model: nn.Module, image: Tensor, class_index: Tensor, *further: Tensor
 ) -> fx.GraphModule:
-    """Trace `function(image, class_index)` including all derivatives.
+    """Trace `function(image, class_index, *further)` including all derivatives.
 
     Args:
         function: function that uses `model` and may differentiate it.
         model: model in evaluation mode with frozen parameters; it is not modified.
         image: an example; its first dimension, the batch, stays dynamic.
         class_index: an example; its size is fixed.
+        further: examples; their first dimension stays dynamic.
     """
     fake = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True, shape_env=ShapeEnv())
-    free = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (image.ndim - 1)
-    context: Any = StatelessSymbolicContext(free)
+
+    def with_free_rows(example: Tensor, name: str) -> Tensor:
+        free = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (example.ndim - 1)
+        context: Any = StatelessSymbolicContext(free)
+        return fake.from_tensor(example, symbolic_context=context, source=ConstantSource(name))
+
     examples = (
-        fake.from_tensor(image, symbolic_context=context, source=ConstantSource("image")),
+        with_free_rows(image, "image"),
         fake.from_tensor(class_index, static_shapes=True),
+        *(with_free_rows(example, f"further_{place}") for place, example in enumerate(further)),
     )
     # Python's shape inference is used, since the C++ one fixes the dynamic batch to the example's.
     with fake, enable_python_dispatcher(), _out_of_place(model), unfuse_attention():

@@ -22,10 +22,13 @@ from kdedge_export.errors import GraphNotSupported
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.edits import to_proto
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
-from kdedge_export.saliency import CAMExplainer, ClosedFormHead
+from kdedge_export.onnx_graph.prototypes import store_prototypes
+from kdedge_export.saliency import CAMExplainer, ClosedFormHead, CosineLayer, find_cosine_layer
+from kdedge_export.saliency.cosine_layer import normalized
 from kdedge_export.torch_export.autograd_trace import trace_with_gradients
 from kdedge_export.torch_export.export_errors import translate_export_errors
 from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel
+from kdedge_runtime.embedding import EMBEDDING, PROTOTYPES
 from kdedge_runtime.metadata import TOP_CLASS
 
 __all__ = ["ExportedGraph", "export_graph"]
@@ -61,12 +64,29 @@ class _WithActivations(nn.Module):
         return logits, saliency_map, explained_class, activations
 
 
+class _WithPrototypes(nn.Module):
+    """Module that takes the prototypes of its cosine layer, and also returns the normalized embeddings."""
+
+    def __init__(self, module: nn.Module, layer: CosineLayer) -> None:
+        super().__init__()
+        self.module = module
+        (path,) = (path for path, each in module.named_modules() if each is layer)
+        self._buffer = f"{path}.prototypes"
+        self._caught: list[Tensor] = []
+        layer.register_forward_pre_hook(lambda _layer, args: self._caught.append(args[0]))
+
+    def forward(self, sample: Tensor, class_index: Tensor, prototypes: Tensor) -> tuple[Tensor, ...]:
+        self._caught.clear()
+        outputs = torch.func.functional_call(self.module, {self._buffer: prototypes}, (sample, class_index))
+        return (*outputs[: len(OUTPUTS)], normalized(self._caught[0]), *outputs[len(OUTPUTS) :])
+
+
 def export_graph(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
     """Export a deployed model: the input of its specification with a dynamic batch, and named outputs.
 
     Args:
         module: `ExportableModel` returns `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64
-            `[1]`;
+            `[1]`. With a cosine layer it also returns `embedding`, and its prototypes are the initializer `prototypes`.
             `ClassifierOnly` returns `logits` only.
 
     Raises:
@@ -92,16 +112,28 @@ def _exported(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
         model = _to_onnx(module, {spec.name: samples}, [OUTPUTS[0]], (batch,))
         return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
     inputs, outputs = {spec.name: samples, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
+    dynamic: tuple[Any, ...] = (batch, None)
     explained = module.cpu().eval().explained
-    if isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead):
-        model = _to_onnx(_WithActivations(module), inputs, [*outputs, _ACTIVATIONS], (batch, None))
+    is_closed = isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead)
+    traced: nn.Module = _WithActivations(module) if is_closed else module
+    layer = find_cosine_layer(explained.model)
+    if layer is not None:
+        traced = _WithPrototypes(traced, layer)
+        inputs[PROTOTYPES] = layer.prototypes.repeat(2, 1)  # a single one would be exported as a constant
+        outputs.append(EMBEDDING)
+        dynamic = (*dynamic, {0: torch.export.Dim("prototypes")})
+    if is_closed:
+        model = _to_onnx(traced, inputs, [*outputs, _ACTIVATIONS], dynamic)
         head_nodes = downstream(model.graph, _ACTIVATIONS)
-        del model.graph.output[3]
-        return ExportedGraph(model, head_nodes)
-    with _MeanForGlobalPooling(), torch.no_grad():
-        graph = trace_with_gradients(module, module, *inputs.values())
-    model = _to_onnx(graph, inputs, outputs, (batch, None))
-    return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
+        del model.graph.output[len(outputs)]
+    else:
+        with _MeanForGlobalPooling(), torch.no_grad():
+            graph = trace_with_gradients(traced, module, *inputs.values())
+        model = _to_onnx(graph, inputs, outputs, dynamic)
+        head_nodes = last_layer_and_map(model.graph, OUTPUTS[0])
+    if layer is not None:
+        store_prototypes(model, layer.prototypes.numpy())
+    return ExportedGraph(model, head_nodes)
 
 
 def _to_onnx(
