@@ -1,5 +1,6 @@
 """Export of a PyTorch classifier to a verified model file in one call."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.metrics.torch_predictions import at_once
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.model_file import save_model
+from kdedge_export.saliency import find_cosine_layer
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Metadata, Model
+from kdedge_runtime.embedding import EMBEDDING, Embedding
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.familiarity import Familiarity
 from kdedge_runtime.modalities import InputSpec
@@ -81,7 +84,7 @@ def export(
     Raises:
         HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
-        UsageError: the suffix is not `.onnx`, or the options are invalid.
+        UsageError: the suffix is not `.onnx`, the options are invalid, or an embedding model is to have no map.
         DataError: the features of the training samples are not finite.
         KdedgeError: the exported graph does not match PyTorch, or rounding errors are too large to compare them.
     """
@@ -94,6 +97,7 @@ def export(
         input=input_spec,
         outputs=wrapped.outputs,
         task=task,
+        embedding=describe_embedding(module) if task == EMBEDDING else None,
         lineage=dict(lineage or {}),
         metrics=dict(metrics or {}),
     )
@@ -114,6 +118,22 @@ def export(
             finished = replace(finished, outputs=replace(finished.outputs, display=display))
         save_model(graph.model, finished, temporary)
     return ExportedFile(output, finished, graph, logits_error, map_error)
+
+
+def describe_embedding(module: nn.Module) -> Embedding | None:
+    """Describe the embedding of a network with a cosine layer; None for other networks.
+
+    The id is a hash of the weights without the prototypes, which enrolled classes replace.
+    """
+    layer = find_cosine_layer(module)
+    if layer is None:
+        return None
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if value is not None and value.data_ptr() != layer.prototypes.data_ptr():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return Embedding(layer.prototypes.shape[1], digest.hexdigest()[:16])
 
 
 def _with_familiarity(
@@ -137,6 +157,8 @@ def exportable(
     """
     if method != NO_MAP:
         return wrap_for_export(module, input_spec, method, target_layer)
+    if find_cosine_layer(module) is not None:
+        raise UsageError("An embedding model is exported with the map of its similarities. Remove --method none.")
     if target_layer is not None:
         raise UsageError(f"--method none exports no saliency map. Remove --target-layer {target_layer}.")
     return ClassifierOnly(module.eval(), input_spec)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from kdedge.data.splits import UNLABELED, Split, hashed_halves, lowest_ranked
 from kdedge.data.unreadable_files import SkippedFile
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.files import displayable
@@ -53,7 +54,7 @@ class DatasetIndex:
         return not self.labels and bool(len(self.train)) and set(self.train.targets) == {UNLABELED}
 
     def require(self, spec: InputSpec, task: str, name: str) -> None:
-        """Raise unless a model takes these samples and has their task.
+        """Raise unless a model takes these samples and has their task; all tasks with classes share their data.
 
         Args:
             spec: input of the model.
@@ -63,7 +64,8 @@ class DatasetIndex:
         Raises:
             UsageError: modality or task differ.
         """
-        if (spec.kind, task) != (self.modality, self.task):
+        has_same_targets = task == self.task or all(EXPORT_TASKS[each].has_classes for each in (task, self.task))
+        if spec.kind != self.modality or not has_same_targets:
             raise UsageError(
                 f"{name} takes {spec.kind} samples for the task {task}, but {self.source} has {self.modality} samples "
                 f"for the task {self.task}. Expected a model and data of the same kind."

@@ -10,16 +10,18 @@ from kdedge_export.metrics.file_predictions import batches
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.builder import NodeBuilder
 from kdedge_export.onnx_graph.graph_index import Array, GraphIndex, TensorProbe
+from kdedge_export.onnx_graph.prototypes import has_prototypes
 from kdedge_runtime.familiarity import FAMILIARITY
 from kdedge_runtime.metadata import TOP_CLASS
 from kdedge_runtime.modalities import InputSpec, Sample
 from kdedge_runtime.util.arrays import Targets
 
-__all__ = ["COSINE", "ENERGY", "add_familiarity_output"]
+__all__ = ["COSINE", "ENERGY", "SIMILARITY", "add_familiarity_output"]
 
-COSINE, ENERGY = "discriminant-cosine", "energy"
+COSINE, ENERGY, SIMILARITY = "discriminant-cosine", "energy", "cosine"
 """Methods: cosine of discriminant features (see `discriminant`), and negative energy `log Σ exp(z)` of the logits
-(Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020), which needs no training samples."""
+(Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020), which needs no training samples. Embedding
+models have the largest similarity to a prototype."""
 _LOGITS = "logits"
 _BATCH = 32
 _PROBED = 2
@@ -45,20 +47,20 @@ def add_familiarity_output(
         ModelFileError: onnxruntime cannot run the graph.
     """
     view = GraphIndex(model)
-    builder, method = NodeBuilder(view), ENERGY
-    features, discriminant = None, None
-    if training is not None and len(training):
+    builder, features, discriminant = NodeBuilder(view), None, None
+    if not has_prototypes(model) and training is not None and len(training):
         count = 1 if _has_single_batch(model, spec) else _PROBED
         probed = modality_of(spec).random_samples(spec, count, np.random.default_rng(0))
         features = find_features(view, builder, _LOGITS, _feed(view, spec, probed))
         if features is not None:
             discriminant = _fit(view, builder, features, spec, training, targets)
-    if features is None or discriminant is None:
-        builder = NodeBuilder(view)
-        builder.reduce("ReduceLogSumExp", _LOGITS, [1], keepdims=False, name=FAMILIARITY)
-    else:
+    if features is not None and discriminant is not None:
         method = COSINE
         _add_cosine(builder, features, discriminant)
+    else:
+        method, operator = (SIMILARITY, "ReduceMax") if has_prototypes(model) else (ENERGY, "ReduceLogSumExp")
+        builder = NodeBuilder(view)  # without the nodes of unused features
+        builder.reduce(operator, _LOGITS, [1], keepdims=False, name=FAMILIARITY)
     names = frozenset(node.name for node in builder.nodes)
     builder.write(model)
     (logits,) = (value for value in model.graph.output if value.name == _LOGITS)

@@ -16,7 +16,6 @@ from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.objective import uses_predictions
 from kdedge.training.teachers.teacher import NetworkTeacher, OnnxTeacher, Teacher, TeacherEnsemble
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import UsageError
 
@@ -58,9 +57,8 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
     if data.task == EMBEDDING and len(teachers) > 1:
         raise UsageError("--task embedding compares the embeddings of one teacher. Give a single --teacher.")
     for teacher in teachers:
+        data.require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
         # Any classifier has an embedding, whatever its classes.
-        task = teacher.task if data.task == EMBEDDING and EXPORT_TASKS[teacher.task].has_classes else data.task
-        replace(data, task=task).require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
         if uses_predictions(terms) and data.task != EMBEDDING:
             _require_same_classes(teacher, data)
     return teachers
