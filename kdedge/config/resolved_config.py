@@ -7,7 +7,7 @@ from typing import Any
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.defaults import choose_batch_size, choose_recipe
 from kdedge.config.loss_spec import LossSpec, parse_loss
-from kdedge.config.recipe_file import Optimizer, Recipe, load_recipe
+from kdedge.config.recipe_file import Optimizer, Recipe, load_recipe, shipped_recipes
 from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.tasks import TRAINING_TASKS
@@ -95,7 +95,7 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str,
     loss = recipe.loss if recipe.loss.weights else load_recipe(default).loss
     if request.loss is not None:
         loss = parse_loss(request.loss)
-    if request.loss is None and request.recipe is None:
+    if request.loss is None and request.recipe in (None, *shipped_recipes()):
         loss = TRAINING_TASKS[task].default_loss(loss)
     if not has_labels:
         loss = _without_labels(loss, request)

@@ -83,6 +83,10 @@ class TrainConfig:
                 f"--freeze fits the last layer on all images at once, so it takes no --{unused[0].replace('_', '-')}. "
                 "Remove one of them."
             )
+        if self.freeze and self.task is not None:
+            raise UsageError(
+                f"--freeze fits a classifier, but --task {self.task} trains all layers. Remove one of them."
+            )
         if self.pretrained and self.init is not None:
             raise UsageError(
                 "The student cannot be initialized from both published weights and its teacher. Remove --pretrained "

@@ -29,7 +29,7 @@ class TrainingTask(ABC):
         return None
 
     def default_loss(self, recipe: LossSpec) -> LossSpec:
-        """Return the loss of a run that requests neither a loss nor a recipe; that of the shipped recipe by default."""
+        """Return the loss of a run with a shipped recipe that requests none; that of the recipe by default."""
         return recipe
 
     @abstractmethod

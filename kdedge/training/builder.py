@@ -138,6 +138,7 @@ def open_teacher_cache(
     views: AugmentationPlan,
     compute: ComputeDevice,
     classes: int,
+    embedding: int | None = None,
 ) -> TeacherCache | None:
     """Open the cache of a teacher's outputs, whose key is everything that they depend on.
 
@@ -151,6 +152,7 @@ def open_teacher_cache(
         views: augmentation and the number of fixed views.
         compute: device and precision; bfloat16 changes the outputs.
         classes: number of classes, K.
+        embedding: size of the teacher's embeddings; None for a classifier.
 
     Returns:
         The cache, or None without a teacher or without fixed views.
@@ -165,6 +167,8 @@ def open_teacher_cache(
         "augmentation": asdict(views.augmenter.settings),
         "views": views.kept,
         "map_classes": min(classes_to_keep(teacher, objective.map_classes), classes),
+        "pooled": any(LOSS_TERMS[name].pooled for name in objective.settings),
+        "embedding": embedding,
         "bf16": compute.bf16,
     }
     return TeacherCache(folder, key)
@@ -199,11 +203,11 @@ def _watch_layers(
             f"The loss term {names} compares intermediate layers, so it needs a single PyTorch teacher. "
             "Expected a run folder, a model name with weights, or a loss without this term."
         )
-    if views.kept:
+    pooled = [name for name in objective.settings if LOSS_TERMS[name].pooled]
+    if views.kept and not pooled:
         raise UsageError(
             f"The loss term {names} compares intermediate layers, which are too large to cache. Remove --cache-teacher."
         )
-    pooled = [name for name in objective.settings if LOSS_TERMS[name].pooled]
     pairs = ((POOLED, POOLED),) if pooled and not layers else pair_layers(student, teacher.watched, layers)
     if pooled and any(pair != (POOLED, POOLED) for pair in pairs):
         raise UsageError(

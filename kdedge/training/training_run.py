@@ -253,8 +253,6 @@ def _build_parts(
     student, init_summary = build_student(
         spec, spec_input, compute, group, seed=seed, weights=weights, init_from=init_from
     )
-    if initial is not None and initial.freeze and spec.embedding is not None:
-        raise UsageError("--freeze fits a classifier, but --task embedding trains an encoder. Remove one of them.")
     last_layer = None
     if recipe.fit_head and spec.embedding is None:
         ((_, few),) = val.batches([torch.arange(min(2, len(val)), device=compute.device)])
@@ -285,7 +283,9 @@ def _build_parts(
         task=collection.task,
         batch_size=resolve_batch_size(recipe, len(collection.train)),
         recipe=recipe,
-        cache=open_teacher_cache(caches, teachers, teacher, images, val, objective, views, compute, classes),
+        cache=open_teacher_cache(
+            caches, teachers, teacher, images, val, objective, views, compute, classes, spec.embedding
+        ),
         progress=callback.on_progress,
     )
     return train_step, batches, evaluator, init_summary, last_layer

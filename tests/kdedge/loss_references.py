@@ -1,6 +1,7 @@
 """Inputs of loss terms, and an independent implementation in plain loops over plain numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -36,6 +37,18 @@ def random_inputs(
     student, teacher = prediction(logits[0], student_positions, 7), prediction(logits[1], teacher_positions, 4)
     projected = tuple(torch.randn(batch, 4, side, side, generator=generator) for side in (8, 4))
     return LossInputs(student, teacher, F.one_hot(targets, classes).float(), temperature, projected)
+
+
+def with_embeddings(inputs: LossInputs, student: int, teacher: int, seed: int = 0) -> LossInputs:
+    """Replace the features by random embeddings of these sizes, `[N, D, 1, 1]`."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(inputs.student.logits)
+    ours, theirs = (torch.randn(count, size, 1, 1, generator=generator) for size in (student, teacher))
+    return replace(
+        inputs,
+        student=replace(inputs.student, features=(ours,)),
+        teacher=replace(inputs.teacher_output, features=(theirs,)),
+    )
 
 
 def inputs_of_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0, target: int = 0) -> LossInputs:

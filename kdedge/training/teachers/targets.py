@@ -133,24 +133,22 @@ class CachedTeacher:
         prediction = self._cache.read(name)
         assert prediction is not None
         device = self._images.targets.device
+        logits, features = prediction.logits.to(device), tuple(each.to(device) for each in prediction.features)
         if prediction.classes is None or prediction.maps is None or not self._map_classes:
-            self._prediction = ModelOutput(prediction.logits.to(device))
+            self._prediction = ModelOutput(logits, features=features)
         else:
             kept = slice(self._map_classes)
-            self._prediction = ModelOutput(
-                prediction.logits.to(device),
-                prediction.classes[:, kept].to(device),
-                prediction.maps[:, kept].to(device),
-            )
+            classes, maps = prediction.classes[:, kept].to(device), prediction.maps[:, kept].to(device)
+            self._prediction = ModelOutput(logits, classes, maps, features)
 
     def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
         """Return cached outputs; see `TeacherTargets`."""
         kept = self._prediction
         assert kept is not None
-        logits = kept.logits[index].float()
+        logits, features = kept.logits[index].float(), tuple(each[index].float() for each in kept.features)
         if kept.classes is None or kept.maps is None:
-            return ModelOutput(logits)
-        return ModelOutput(logits, kept.classes[index].long(), kept.maps[index].float())
+            return ModelOutput(logits, features=features)
+        return ModelOutput(logits, kept.classes[index].long(), kept.maps[index].float(), features)
 
     def _evaluate(self, epoch: int, must_stop: Callable[[], bool]) -> ModelOutput:
         view, count, wanted = self._views.draw(epoch), len(self._images), self._classes_to_keep
@@ -168,9 +166,12 @@ class CachedTeacher:
             done += len(index)
             self._progress("evaluating the teacher", done, count)
         logits = torch.cat([prediction.logits for prediction in predictions])
+        features = tuple(map(torch.cat, zip(*(prediction.features for prediction in predictions), strict=True)))
         classes = [prediction.classes for prediction in predictions if prediction.classes is not None]
         maps = [prediction.maps for prediction in predictions if prediction.maps is not None]
-        return ModelOutput(logits, torch.cat(classes), torch.cat(maps)) if maps else ModelOutput(logits)
+        if not maps:
+            return ModelOutput(logits, features=features)
+        return ModelOutput(logits, torch.cat(classes), torch.cat(maps), features)
 
 
 def classes_to_keep(teacher: Teacher, needed: int) -> int:

@@ -2,7 +2,7 @@
 
 ```
 FOLDER/KEY/key.json             everything the outputs depend on
-FOLDER/KEY/view-3.safetensors   fourth view of every training image: logits, classes, maps
+FOLDER/KEY/view-3.safetensors   fourth view of every training image: logits, classes, maps, pooled features
 FOLDER/KEY/val.safetensors      validation images
 ```
 
@@ -26,6 +26,9 @@ from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.util.files import atomic_path, atomic_write
 
 __all__ = ["TeacherCache", "to_half_precision"]
+
+_POOLED = "features"
+"""Only pooled features are cached; spatial ones would be too large."""
 
 
 class TeacherCache:
@@ -70,7 +73,8 @@ class TeacherCache:
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise UsageError(f"Cannot read the teacher outputs in {path}: {error}. Remove the file.") from error
-        return ModelOutput(tensors["logits"], tensors.get("classes"), tensors.get("maps"))
+        features = (tensors[_POOLED],) if _POOLED in tensors else ()
+        return ModelOutput(tensors["logits"], tensors.get("classes"), tensors.get("maps"), features)
 
     def require_room(self, sample: ModelOutput, count: int) -> None:
         """Raise if the disk cannot hold the outputs.
@@ -111,13 +115,16 @@ class TeacherCache:
 
 def to_half_precision(prediction: ModelOutput) -> ModelOutput:
     """Convert outputs to half precision on the CPU, with maps divided by their largest magnitude."""
+    logits, features = prediction.logits.half().cpu(), tuple(each.half().cpu() for each in prediction.features)
     if prediction.maps is None or prediction.classes is None:
-        return ModelOutput(prediction.logits.half().cpu())
+        return ModelOutput(logits, features=features)
     largest = prediction.maps.abs().amax(dim=(2, 3), keepdim=True)
     maps = prediction.maps / largest.clamp_min(torch.finfo(torch.float32).tiny)
-    return ModelOutput(prediction.logits.half().cpu(), prediction.classes.int().cpu(), maps.half().cpu())
+    return ModelOutput(logits, prediction.classes.int().cpu(), maps.half().cpu(), features)
 
 
 def _parts(prediction: ModelOutput) -> dict[str, Tensor]:
     parts = {"logits": prediction.logits, "classes": prediction.classes, "maps": prediction.maps}
+    if prediction.features:
+        (parts[_POOLED],) = prediction.features
     return {name: part for name, part in parts.items() if part is not None}

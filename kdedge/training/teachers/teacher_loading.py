@@ -58,7 +58,7 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
         raise UsageError("--task embedding compares the embeddings of one teacher. Give a single --teacher.")
     for teacher in teachers:
         data.require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
-        # Any classifier has an embedding, whatever its classes.
+        # Any classifier has an embedding, also one of other classes.
         if uses_predictions(terms) and data.task != EMBEDDING:
             _require_same_classes(teacher, data)
     return teachers

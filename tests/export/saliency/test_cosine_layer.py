@@ -1,0 +1,104 @@
+"""Maps of similarities in closed form, compared with autograd."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from small_nets import CHANNELS, HeadNet, inputs
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdedge_export.saliency import CAMExplainer, ClosedFormHead, CosineLayer, find_head, make_explained
+from kdedge_export.saliency.closed_form_head import CosineHeadLayer
+from kdedge_export.saliency.methods import HIRESCAM, METHODS
+
+SIZE, CLASSES = 6, 4
+
+
+class Embedding(nn.Module):
+    """Small network whose logits are similarities; `head` are the layers between pooling and the cosine layer."""
+
+    def __init__(self, *head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = HeadNet(nn.Sequential(*head))
+        size = next((layer.out_features for layer in reversed(head) if isinstance(layer, nn.Linear)), CHANNELS)
+        self.similarity = CosineLayer(CLASSES, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.similarity(self.encoder(x))
+
+
+HEADS = {
+    "pooled features": (),
+    "a dense layer": (nn.Linear(CHANNELS, SIZE),),
+    "two dense layers": (nn.Linear(CHANNELS, 5), nn.Hardswish(), nn.Dropout(), nn.Linear(5, SIZE)),
+}
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("head", HEADS)
+class TestClosedForm:
+    def test_found(self, head: str) -> None:
+        found = find_head(Embedding(*HEADS[head]), inputs(1, 0))
+        assert isinstance(found.layers[-1], CosineHeadLayer)
+        assert found.name.endswith("cosine")
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_map_equals_the_gradient_of_autograd(self, head: str, count: int) -> None:
+        model = Embedding(*HEADS[head]).eval().requires_grad_(False)
+        x, classes = inputs(count, 0), torch.arange(count)[:, None] % CLASSES
+        explained = make_explained(model, x[:1])
+        assert isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead)
+        with torch.no_grad():
+            maps = explained.class_maps(explained(x), classes)[:, 0]
+        kept: list[Tensor] = []
+        model.encoder.features.register_forward_hook(
+            lambda _module, _args, output: kept.append(output.detach().requires_grad_()) or kept[-1].clone()
+        )
+        similarities = model(x).gather(1, classes).sum()
+        (gradient,) = torch.autograd.grad(similarities, kept[-1])
+        expected = (kept[-1].detach() * gradient).sum(dim=1)
+        assert torch.allclose(maps, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+    def test_map_has_a_gradient_for_the_loss_of_maps(self, head: str) -> None:
+        model = Embedding(*HEADS[head])
+        explained = make_explained(model, inputs(1, 0))
+        explained.class_maps(explained(inputs(2, 0)), torch.tensor([[0, 1], [2, 3]])).square().sum().backward()
+        assert model.encoder.features[0].weight.grad is not None
+        assert model.encoder.features[0].weight.grad.abs().max() > 0
+
+
+class TestLayer:
+    def test_similarities_ignore_lengths(self) -> None:
+        layer, embeddings = CosineLayer(CLASSES, SIZE), torch.randn(5, SIZE)
+        expected = F.cosine_similarity(embeddings[:, None], layer.prototypes[None], dim=2)
+        assert torch.allclose(layer(embeddings), expected, atol=1e-6)
+        layer.prototypes *= torch.tensor([[1e-3], [1.0], [7.0], [1e3]])
+        assert torch.allclose(layer(9 * embeddings), expected, atol=1e-6)
+
+    def test_zero_embedding_is_finite(self) -> None:
+        layer = CosineLayer(CLASSES, SIZE)
+        nothing = torch.zeros(1, SIZE)
+        assert not layer(nothing).any()
+        assert layer.gradients(nothing, torch.tensor([[0]])).isfinite().all()
+
+    def test_prototypes_are_saved_with_the_weights(self) -> None:
+        assert "prototypes" in CosineLayer(CLASSES, SIZE).state_dict()
+        assert not list(CosineLayer(CLASSES, SIZE).parameters())
+
+
+def test_other_methods_explain_similarities() -> None:
+    model = Embedding(nn.Linear(CHANNELS, SIZE)).eval().requires_grad_(False)
+    maps = {}
+    for name in ("hirescam", "gradcam", "eigencam"):
+        explained = make_explained(model, inputs(1, 0), name)
+        with torch.no_grad():
+            maps[name] = explained.class_maps(explained(inputs(2, 0)), torch.tensor([[0], [1]]))
+    assert METHODS["hirescam"] is HIRESCAM
+    assert all(one.shape == other.shape for one, other in pairwise(maps.values()))
+    # After global pooling the gradient is the same at all positions.
+    assert torch.allclose(maps["hirescam"], maps["gradcam"], rtol=1e-4, atol=1e-8)
