@@ -10,6 +10,11 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["EXPORT_TASKS", "TaskMetrics"]
 
 EXPORT_TASKS: Registry[TaskMetrics] = Registry(
-    "task at export", "kdedge_export.tasks", {"classify": "kdedge_export.tasks.classification:CLASSIFICATION"}
+    "task at export",
+    "kdedge_export.tasks",
+    {
+        "classify": "kdedge_export.tasks.classification:CLASSIFICATION",
+        "embedding": "kdedge_export.tasks.embedding:EMBEDDING",
+    },
 )
 """Tasks by name."""

@@ -133,9 +133,12 @@ class MeasuredModel:
 def measure_calibration(
     subject: MeasuredModel, held_out: Flags | None, temperatures: Mapping[str, float]
 ) -> dict[str, Calibration]:
-    """Compute every model's calibration on images not used to fit the temperature; empty without labels."""
+    """Compute every model's calibration on images not used to fit the temperature.
+
+    Empty without labels, or for a task without probabilities.
+    """
     targets = subject.class_targets
-    if targets is None:
+    if targets is None or not subject.task.has_probabilities:
         return {}
     chosen = np.flatnonzero(np.ones(len(subject.images), dtype=np.bool_) if held_out is None else held_out)
     if not len(chosen):
@@ -241,7 +244,7 @@ def measure_recognition(subject: MeasuredModel, unfamiliar: Mapping[str, Sample]
     drawn = modality_of(subject.input).unfamiliar_samples(subject.input, DRAWN_SAMPLES)
     groups = dict(unfamiliar) if drawn is None else {**unfamiliar, DRAWN: drawn}
     advance = subject.start_step("unfamiliar samples", 1)
-    found = recognition(subject.files, FP32.name, subject.images, groups)
+    found = recognition(subject.files, FP32.name, subject.images, groups, subject.task)
     advance(1)
     return found
 
