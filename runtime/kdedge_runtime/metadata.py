@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
+from kdedge_runtime.embedding import EMBEDDING, Embedding
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.familiarity import Familiarity
 from kdedge_runtime.modalities import InputSpec, parse_input
@@ -78,6 +79,8 @@ class Metadata:
     """Interpretation of the logits, a key of `kdedge_runtime.tasks.TASKS`."""
     familiarity: Familiarity | None = None
     """Output `familiarity` and its threshold; None without that output."""
+    embedding: Embedding | None = None
+    """Output `embedding` and input `prototypes`; None for other tasks than `embedding`."""
 
     @property
     def precision(self) -> str:
@@ -90,6 +93,7 @@ class Metadata:
         values = {"schema": SCHEMA} | {item.name: getattr(self, item.name) for item in fields(self)}
         values["input"], values["outputs"] = asdict(self.input), asdict(self.outputs)
         values["familiarity"] = None if self.familiarity is None else asdict(self.familiarity)
+        values["embedding"] = None if self.embedding is None else asdict(self.embedding)
         return {PREFIX + key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
 
     @classmethod
@@ -121,7 +125,13 @@ class Metadata:
             values["task"] = _task(values.get("task", "classify"))
             if values.get("familiarity") is not None:
                 values["familiarity"] = Familiarity.from_json(_checked(values["familiarity"], dict))
+            if values.get("embedding") is not None:
+                values["embedding"] = Embedding.from_json(_checked(values["embedding"], dict))
             metadata = cls(**values)
+            if (metadata.task == EMBEDDING) != (metadata.embedding is not None):
+                raise ValueError(
+                    f"task {metadata.task} {'without' if metadata.embedding is None else 'with'} embedding"
+                )
             if not isinstance(metadata.temperature, int | float) or not 0 < float(metadata.temperature) < math.inf:
                 raise ValueError(f"invalid temperature {metadata.temperature!r}")
             for value in (metadata.quantization, metadata.golden):

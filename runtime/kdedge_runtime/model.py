@@ -1,9 +1,8 @@
 """Explained model: one onnxruntime session that returns logits and saliency maps in one forward pass."""
 
-import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
+from kdedge_runtime.embedding import EMBEDDING, PROTOTYPES
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.familiarity import FAMILIARITY
+from kdedge_runtime.familiarity import FAMILIARITY, Familiarity
+from kdedge_runtime.graph_signature import check_graph
 from kdedge_runtime.int8_arithmetic import Arithmetic, int8_arithmetic, use_exact_sums
-from kdedge_runtime.metadata import MOST_POSITIONS, Metadata
+from kdedge_runtime.metadata import Metadata
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
 from kdedge_runtime.precision import PRECISIONS
@@ -29,9 +30,6 @@ __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_b
 
 MOST_THREADS = 256
 """Maximum number of threads per inference. onnxruntime has no limit of its own and could exhaust the machine."""
-
-_TYPE_NAMES = {"float32": "float", "float64": "double"}
-"""onnxruntime's names of types that differ from numpy's."""
 
 _FIRST_PASS_S = 60.0
 """Time limit of the first pass in seconds, because a graph can contain an endless loop."""
@@ -76,6 +74,8 @@ class Explanation:
     """Similarity to the training samples `[N]`, larger for more familiar ones; None if the file does not have it."""
     unknown: NDArray[np.bool_] | None = None
     """True for samples whose familiarity lies below the threshold of the file, `[N]`; None without familiarity."""
+    embedding: Floats | None = None
+    """L2-normalized embeddings `[N, D]`; None if the file does not have them."""
 
     def of_sample(self, index: int) -> "Explanation":
         """Return the outputs for one sample, as a batch of one."""
@@ -94,13 +94,16 @@ class Explanation:
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """Loaded model file."""
 
     path: Path
     metadata: Metadata
+    """Metadata of the file, with the labels and threshold of `with_classes`."""
     session: ort.InferenceSession
+    prototypes: Floats | None = field(default=None, kw_only=True)
+    """Prototypes of enrolled classes `[M, D]`; None for the classes of the file."""
 
     @classmethod
     def load(
@@ -164,10 +167,8 @@ class Model:
             )
         try:
             props = session.get_modelmeta().custom_metadata_map
-            inputs = {item.name: item for item in session.get_inputs()}
-            outputs = {item.name: item for item in session.get_outputs()}
             metadata = Metadata.from_props(props)
-            _check_graph(path, inputs, outputs, metadata)
+            check_graph(path, session, metadata)
         except UnicodeDecodeError as error:  # onnxruntime decodes names and symbolic shapes when they are read
             raise ModelFileError(f"{path} is damaged: its text is not valid UTF-8. Copy or export it again.") from error
         model = cls(path, metadata, session)
@@ -211,6 +212,44 @@ class Model:
         if name.isdecimal() and int(name) < len(labels):
             return int(name)
         raise UsageError(f"The model has no class {name!r}.{class_hint(name, labels)}")
+
+    def with_classes(self, labels: Sequence[str], prototypes: Floats, threshold: float | None = None) -> "Model":
+        """Return this model with other classes. It shares the session, so that this takes no time and no memory.
+
+        Args:
+            labels: names of the classes, `M` different ones.
+            prototypes: one vector a class, float32 `[M, D]`, such as its mean embedding; of any length but zero.
+            threshold: similarity below which a sample is unknown, in [-1, 1]; None for no threshold.
+
+        Raises:
+            UsageError: the file has no embedding, or the classes do not fit it.
+            ModelFileError: there is a threshold, but the file has no familiarity.
+        """
+        embedding, familiarity = self.metadata.embedding, self.metadata.familiarity
+        if embedding is None:
+            raise UsageError(
+                f"{self.path} is a model of the task {self.metadata.task}, whose classes are fixed. Expected an "
+                f"embedding model. Train one with `kdedge distill … --task {EMBEDDING}`."
+            )
+        rows = np.ascontiguousarray(prototypes, dtype=np.float32)
+        if not labels or len(set(labels)) != len(labels) or rows.shape != (len(labels), embedding.size):
+            raise UsageError(
+                f"{len(labels)} class names ({len(set(labels))} different) and prototypes of shape {list(rows.shape)} "
+                f"do not fit {self.path}. Expected different names and one prototype of {embedding.size} values each."
+            )
+        with np.errstate(over="ignore"):
+            lengths = np.square(rows).sum(axis=1)  # in float32, as in the graph
+        if not (np.isfinite(lengths) & (lengths > 0)).all():
+            raise UsageError("A prototype is zero or not finite. Expected finite vectors; enroll its class again.")
+        if familiarity is not None:
+            # The counts belong to the classes of the file.
+            familiarity = Familiarity(familiarity.method, threshold)
+        elif threshold is not None:
+            raise ModelFileError(
+                f"{self.path} has no familiarity, so that a threshold of {threshold:g} has no effect. Export it again."
+            )
+        metadata = replace(self.metadata, labels=tuple(labels), familiarity=familiarity)
+        return replace(self, metadata=metadata, prototypes=rows)
 
     def predict(self, samples: Sample, class_index: int | None = None, *, explained: bool = True) -> Explanation:
         """Predict and explain a batch in one forward pass, or in one per sample if the file has a fixed batch of 1.
@@ -272,11 +311,15 @@ class Model:
                 )
             if self.has_map:
                 feed["class_index"] = np.array([class_index], dtype=np.int64)
+        if self.prototypes is not None:
+            feed[PROTOTYPES] = self.prototypes
         with_map, measured = self.has_map and explained, self.metadata.familiarity
         names = ["logits", *(["saliency_map", "explained_class"] if with_map else [])]
         names += [] if measured is None else [FAMILIARITY]
+        names += [] if self.metadata.embedding is None else [EMBEDDING]
         found = dict(zip(names, run_session(self.session, names, feed, self.path, options), strict=True))
-        check_outputs(self.path, (len(samples), len(self.metadata.labels)), **found)
+        size = 0 if self.metadata.embedding is None else self.metadata.embedding.size
+        check_outputs(self.path, (len(samples), len(self.metadata.labels)), **found, embedding_size=size)
         logits, familiarity = found["logits"], found.get(FAMILIARITY)
         if with_map:
             classes = found["explained_class"]
@@ -291,47 +334,8 @@ class Model:
             self.metadata.outputs.display,
             familiarity,
             None if measured is None or familiarity is None else measured.is_unknown(familiarity),
+            found.get(EMBEDDING),
         )
-
-
-def _check_graph(
-    path: Path, inputs: dict[str, ort.NodeArg], outputs: dict[str, ort.NodeArg], metadata: Metadata
-) -> None:
-    spec = metadata.input
-    needed = {"logits"} if metadata.outputs.method == NO_MAP else {"logits", "saliency_map", "explained_class"}
-    needed |= set() if metadata.familiarity is None else {FAMILIARITY}
-    faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]
-    if spec.name not in inputs:
-        faults.append(f"no input {spec.name}")
-    elif inputs[spec.name].type != _type_name(spec.dtype) or not _agrees(inputs[spec.name], spec.shape):
-        faults.append(f"input {spec.name} of {inputs[spec.name].type} {inputs[spec.name].shape}")
-    if "logits" in outputs and not _agrees(outputs["logits"], (len(metadata.labels),)):
-        faults.append(f"logits {outputs['logits'].shape} for {len(metadata.labels)} labels")
-    if "saliency_map" in outputs and not _is_map(outputs["saliency_map"].shape):
-        faults.append(f"saliency_map {outputs['saliency_map'].shape}")
-    if faults:
-        raise ModelFileError(
-            f"{path} does not match its metadata: it has {', '.join(faults)}. Expected {spec.dtype} input "
-            f"{spec.name} [N, {', '.join(map(str, spec.shape))}] and {', '.join(sorted(needed))}. Export it again."
-        )
-
-
-def _type_name(dtype: np.dtype[Any]) -> str:
-    """Return onnxruntime's name of a tensor type."""
-    return f"tensor({_TYPE_NAMES.get(dtype.name, dtype.name)})"
-
-
-def _is_map(shape: list[Any]) -> bool:
-    sides = [side for side in shape[1:] if isinstance(side, int)]
-    return len(shape) == 3 and all(side > 0 for side in sides) and math.prod(sides) <= MOST_POSITIONS
-
-
-def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:
-    """Return True if a value's shape after the batch can be `shape`. Dynamic dimensions match any size."""
-    inner = value.shape[1:]
-    return len(inner) == len(shape) and all(
-        actual == expected or not isinstance(actual, int) for actual, expected in zip(inner, shape, strict=True)
-    )
 
 
 def available_providers() -> dict[str, str]:

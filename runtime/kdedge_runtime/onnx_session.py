@@ -57,6 +57,8 @@ def check_outputs(
     saliency_map: Any = None,
     explained_class: Any = None,
     familiarity: Any = None,
+    embedding: Any = None,
+    embedding_size: int = 0,
 ) -> None:
     """Check a graph's outputs against the shapes, types and ranges in its metadata.
 
@@ -67,6 +69,8 @@ def check_outputs(
         saliency_map: maps, floats `[images, h, w]` with 1 to `MOST_POSITIONS` values each; None skips this check.
         explained_class: class indices, integers `[images]` from 0 to labels - 1; checked together with the map.
         familiarity: familiarity, floats `[images]`; None skips this check.
+        embedding: embeddings, floats `[images, embedding_size]`; None skips this check.
+        embedding_size: number of values of an embedding.
 
     Raises:
         ModelFileError: an output does not match.
@@ -85,6 +89,8 @@ def check_outputs(
             faults.append(f"explained_class is {explained_class.tolist()}, expected 0 to {labels - 1}")
     if familiarity is not None and (not _is_array(familiarity, "f") or familiarity.shape != (count,)):
         faults.append(f"familiarity is {_described(familiarity)}, expected floats [{count}]")
+    if embedding is not None and (not _is_array(embedding, "f") or embedding.shape != (count, embedding_size)):
+        faults.append(f"embedding is {_described(embedding)}, expected floats [{count}, {embedding_size}]")
     if faults:
         raise ModelFileError(f"{path} does not match its metadata: {'; '.join(faults)}. Export it again.")
 

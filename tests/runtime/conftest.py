@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_model import SIDE, write_color_model
+from embedding_model import write_embedding_model
 from PIL import Image
 from view_client import ABOUT, HERE
 
@@ -25,6 +26,11 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(model_path: Path) -> Model:
     return Model.load(model_path, threads=1)
+
+
+@pytest.fixture(scope="session")
+def embedding_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model.load(write_embedding_model(tmp_path_factory.mktemp("embedding") / "colors.onnx"), threads=1)
 
 
 @pytest.fixture

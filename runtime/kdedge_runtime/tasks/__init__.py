@@ -10,6 +10,11 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["TASKS", "Task"]
 
 TASKS: Registry[Task] = Registry(
-    "task", "kdedge_runtime.tasks", {"classify": "kdedge_runtime.tasks.classification:CLASSIFICATION"}
+    "task",
+    "kdedge_runtime.tasks",
+    {
+        "classify": "kdedge_runtime.tasks.classification:CLASSIFICATION",
+        "embedding": "kdedge_runtime.tasks.similarity:SIMILARITY",
+    },
 )
 """Tasks by name."""

@@ -1,0 +1,40 @@
+"""Embedding of a model file: its size and the identity of its weights."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+__all__ = ["EMBEDDING", "MOST_VALUES", "PROTOTYPES", "Embedding"]
+
+EMBEDDING = "embedding"
+"""Graph output, float32 `[N, D]`: L2-normalized embeddings. Also the name of the task of files that have it."""
+PROTOTYPES = "prototypes"
+"""Optional graph input, float32 `[M, D]`: one vector a class, of any length but zero; default: the file's classes."""
+MOST_VALUES = 65_536
+"""Maximum size of an embedding."""
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Description of the output `embedding`, an entry of the metadata."""
+
+    size: int
+    """Number of values `D`."""
+    id: str
+    """Identity of the weights, 16 hexadecimal digits: equal for all precisions of one export."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Parse an entry of the metadata or of a file of enrolled classes; unknown keys are ignored.
+
+        Raises:
+            KeyError, TypeError, ValueError: the entry is damaged.
+        """
+        size, identity = values["size"], values["id"]
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MOST_VALUES:
+            raise ValueError(f"invalid size {size!r} of an embedding, expected 1 to {MOST_VALUES}")
+        if not isinstance(identity, str) or _ID.fullmatch(identity) is None:
+            raise ValueError(f"invalid id {identity!r} of an embedding, expected 16 hexadecimal digits")
+        return cls(size, identity)

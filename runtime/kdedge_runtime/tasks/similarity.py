@@ -1,0 +1,37 @@
+"""Similarity of embeddings to classes, which can be enrolled after the export."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdedge_runtime.util.arrays import Floats
+
+__all__ = ["SIMILARITY", "Similarity"]
+
+_RANKED = 3
+
+
+class Similarity:
+    """Scores are the logits: cosine similarities of the embedding to each prototype, in [-1, 1]."""
+
+    name = "embedding"
+
+    def scores(self, logits: Floats, temperature: float) -> Floats:
+        """Return the similarities `[N, M]`; the temperature has no effect."""
+        return logits
+
+    def ranking(self, scores: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
+        """Return up to three nearest classes with their similarities."""
+        best = np.argsort(-scores, kind="stable")[:_RANKED]
+        return tuple((labels[index], float(scores[index])) for index in best)
+
+    def share(self, score: float) -> float | None:
+        """Return the similarity, clipped to [0, 1]."""
+        return min(max(score, 0.0), 1.0)
+
+    def format_score(self, score: float, digits: int = 0) -> str:
+        """Format a similarity as a number such as `0.83`, as precise as a share with `digits` decimals in percent."""
+        return f"{score:z.{digits + 2}f}"
+
+
+SIMILARITY = Similarity()
