@@ -125,7 +125,8 @@ def _print_validation(validation: "Validation") -> None:
     report = validation.report
     for note in report.notes:
         console.print(flagged("note", note), soft_wrap=True)
-    for table in (_models(report), _maps(report), _robustness(report), _recognition(report), _classes(report)):
+    tables = (_models, _maps, _robustness, _recognition, _verification, _classes)
+    for table in (build(report) for build in tables):
         if table is not None and table.row_count:
             console.print(table)
     for line in checklist(report.checks):
@@ -226,8 +227,27 @@ def _recognition(report: "ValidationReport") -> "Table | None":
             titles[row.role],
             f"{row.images:,}",
             f"{100 * row.auroc:.1f} %",
-            f"{100 * row.max_softmax_auroc:.1f} %",
+            "–" if row.max_softmax_auroc is None else f"{100 * row.max_softmax_auroc:.1f} %",
             "–" if row.detected is None else _share(row.detected, row.intervals.get("detected")),
+        )
+    return table
+
+
+def _verification(report: "ValidationReport") -> "Table | None":
+    """Build a table of the verification of pairs of images by embeddings."""
+    found = report.verification
+    if found is None:
+        return None
+    titles = {candidate.name: candidate.title for candidate in report.candidates}
+    pairs = f"{found.genuine:,} genuine and {found.impostors:,} impostor pairs"
+    table = _table(
+        f"Verification: {pairs} of {found.images:,} images", "equal error rate", "true accepts at 1 % false accepts"
+    )
+    for row in found.files:
+        table.add_row(
+            titles[row.role],
+            _share(row.equal_error, row.intervals["equal_error"]),
+            _share(row.true_accepts, row.intervals["true_accepts"]),
         )
     return table
 

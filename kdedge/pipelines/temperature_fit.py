@@ -54,8 +54,8 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
     """
     if artifacts.record is None:
         return None
-    if not EXPORT_TASKS[model.metadata.task].has_classes:
-        return TemperatureFit(1.0, 0, "temperature scaling applies to classification only")
+    if not EXPORT_TASKS[model.metadata.task].has_probabilities:
+        return TemperatureFit(1.0, 0, f"the task {model.metadata.task} has no class probabilities")
     try:
         collection = index_dataset(artifacts.record.data["source"], unlabeled_ok=True)
         if collection.is_unlabeled:

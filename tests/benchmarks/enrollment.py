@@ -19,26 +19,195 @@ Complete runs in --out are not repeated.
 
 import argparse
 import json
-from collections.abc import Callable
+import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from quality import kdedge
 
-from kdedge.data import DatasetIndex, decode, index_dataset
+from kdedge.data import decode, index_dataset
 from kdedge_export.familiarity.discriminant import fit_discriminant
-from kdedge_export.familiarity.fitting import familiarity_of
-from kdedge_export.metrics.verification import true_accepts_at, verify
+from kdedge_export.metrics.file_predictions import batches
+from kdedge_export.metrics.verification import verification
 from kdedge_runtime import Model
-from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-FOLDS, ENROLLED = 5, 5
+FOLDS, ENROLLED, DRAWS = 5, 5, 5
 FIGURES = {
     "accuracy": "accuracy %",
-    "accepted": "accepted %",
+    "recognized": "recognized %",
     "false_accepts": "false accepts %",
     "equal_error": "EER %",
-    "true_accepts": "TAR @ 1 % FAR",
+    "true_accepts": "TAR % at 1 % FAR",
 }
-Encoder = Callable[[Pixels], Floats]
+_AXES = 256
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of length 1 `[N, D]` with classes `[N]`: of training and validation images."""
+
+    train: Floats
+    train_classes: Integers
+    val: Floats
+    val_classes: Integers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with train/ and val/")
+    parser.add_argument("--teacher", default="timm:tf_efficientnet_lite0")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of the teacher")
+    parser.add_argument("--student", default="resnet10w16")
+    parser.add_argument("--size", type=int, help="input size of the student in px; default: the teacher's")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--views", type=int, default=4, help="cached views of each image")
+    parser.add_argument("--loss", help="default: that of the task")
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
+    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--out", type=Path, help="output folder; default: runs/enrollment/ and the name of the dataset")
+    options = parser.parse_args()
+    out = options.out or Path("runs/enrollment") / options.data.resolve().name
+    labels = index_dataset(options.data).labels
+    results = []
+    for fold in options.folds:
+        left_out = labels[fold::FOLDS]
+        run = distill(options, out / f"fold-{fold}", left_out)
+        classes = np.array([labels.index(label) for label in left_out])
+        for name, (embedded, threshold) in embed(options, run, classes).items():
+            result = {"fold": fold, "model": name, **measure(embedded, classes, threshold)}
+            results.append(result)
+            print(json.dumps(result), flush=True)
+    print(table(results))
+
+
+def distill(options: argparse.Namespace, run: Path, left_out: tuple[str, ...]) -> Path:
+    """Distill and export a student that never sees the left-out classes."""
+    arguments = ["--teacher", options.teacher, "--teacher-weights", str(options.weights), "--student", options.student]
+    arguments += ["--task", "embedding", "--epochs", str(options.epochs), "--cache-teacher", str(options.views)]
+    arguments += ["--recipe", "default", *([] if options.loss is None else ["--loss", options.loss])]
+    arguments += [*([] if options.size is None else ["--size", str(options.size)])]
+    arguments += [*([] if options.flip else ["--no-flip"])]
+    arguments += [word for label in left_out for word in ("--leave-out", label)]
+    kdedge("distill", str(options.data), *arguments, "--out", str(run))
+    if not (run / "model.int8.onnx").is_file():
+        kdedge("export", str(run), "--quantize")
+    return run
+
+
+def embed(options: argparse.Namespace, run: Path, left_out: Integers) -> dict[str, tuple[Embedded, float | None]]:
+    """Return the embeddings of all images by each model, and the threshold of its file."""
+    images = {
+        side: read(options.data, side, Model.load(run / "model.onnx").metadata.input) for side in ("train", "val")
+    }
+    found: dict[str, tuple[Embedded, float | None]] = {}
+    features = of_timm(options, run.parent)
+    known = ~np.isin(features.train_classes, left_out)
+    center = features.train[known].mean(axis=0)
+    found["ImageNet features"] = (_map(features, lambda values: values - center), None)
+    projection = fit_discriminant(features.train[known], features.train_classes[known], _AXES)
+    assert projection is not None
+    found["teacher"] = (_map(features, lambda values: values @ projection.projection + projection.offset), None)
+    for name in ("model.onnx", "model.int8.onnx"):
+        model = Model.load(run / name, exact_sums=True)
+        sides = {side: of_file(model, pixels) for side, (pixels, _) in images.items()}
+        embedded = Embedded(sides["train"], images["train"][1], sides["val"], images["val"][1])
+        assert model.metadata.familiarity is not None
+        found["student, " + ("int8" if "int8" in name else "fp32")] = (embedded, model.metadata.familiarity.threshold)
+    return found
+
+
+def read(data: Path, side: str, spec: InputSpec) -> tuple[Pixels, Integers]:
+    """Decode a split at a model's input."""
+    samples = decode(getattr(index_dataset(data), side), spec)
+    assert samples.targets is not None
+    return samples.images, np.asarray(samples.targets)
+
+
+def of_file(model: Model, pixels: Pixels) -> Floats:
+    """Return the embeddings of a file."""
+    parts = [model.predict(pixels[each], explained=False).embedding for each in batches(np.arange(len(pixels)), 32)]
+    return np.concatenate([part for part in parts if part is not None])
+
+
+def of_timm(options: argparse.Namespace, out: Path) -> Embedded:
+    """Return the pooled features of the teacher as timm computes them, which are kept in a file."""
+    kept = out / "features.npz"
+    if not kept.is_file():
+        import timm
+        import torch
+        from safetensors.torch import load_file
+
+        from kdedge.models.model_registry import pretrained_input
+
+        network = timm.create_model(options.teacher.removeprefix("timm:"), num_classes=1000)
+        network.load_state_dict(load_file(options.weights))
+        network.eval().reset_classifier(0)
+        spec, arrays = pretrained_input(options.teacher), {}
+        mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+        for side in ("train", "val"):
+            pixels, arrays[f"{side}_classes"] = read(options.data, side, spec)
+            parts = []
+            for each in batches(np.arange(len(pixels)), 64):
+                planes = torch.from_numpy(pixels[each].copy()).permute(0, 3, 1, 2).float() / 255
+                with torch.no_grad():
+                    parts.append(network((planes - mean) / std).numpy())
+            arrays[side] = np.concatenate(parts)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, **arrays)
+    loaded = np.load(kept)
+    return Embedded(*(loaded[name] for name in ("train", "train_classes", "val", "val_classes")))
+
+
+def measure(embedded: Embedded, left_out: Integers, threshold: float | None) -> dict[str, Any]:
+    """Measure recognition of enrolled classes, as means over draws of the enrolled images, and of pairs."""
+    new = np.isin(embedded.val_classes, left_out)
+    draws = []
+    for seed in range(DRAWS):
+        generator = np.random.default_rng(seed)
+        prototypes = np.stack([_enroll(embedded, each, generator) for each in left_out])
+        similarities, others = embedded.val[new] @ prototypes.T, embedded.val[~new] @ prototypes.T
+        right = left_out[similarities.argmax(axis=1)] == embedded.val_classes[new]
+        draw = {"accuracy": float(right.mean())}
+        if threshold is not None:
+            draw["recognized"] = float((right & (similarities.max(axis=1) >= threshold)).mean())
+            draw["false_accepts"] = float((others.max(axis=1) >= threshold).mean())
+        draws.append(draw)
+    figures: dict[str, Any] = {name: statistics.mean(draw[name] for draw in draws) for name in draws[0]}
+    found = verification({"": embedded.val[new]}, "", embedded.val_classes[new])
+    assert found is not None
+    (pairs,) = found.files
+    return figures | {"equal_error": pairs.equal_error, "true_accepts": pairs.true_accepts, "images": int(new.sum())}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Format the table of the docs as Markdown: means over folds."""
+    lines = ["| embedding | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    for name in dict.fromkeys(result["model"] for result in results):
+        rows = [row for row in results if row["model"] == name]
+        figures = [
+            f"{100 * statistics.mean(row[key] for row in rows):.1f}" if key in rows[0] else "" for key in FIGURES
+        ]
+        lines.append(f"| {name} | " + " | ".join(figures) + " |")
+    return "\n".join(lines)
+
+
+def _enroll(embedded: Embedded, label: int, generator: np.random.Generator) -> Floats:
+    """Return the mean embedding of a few training images of a class, of length 1."""
+    chosen = generator.choice(np.flatnonzero(embedded.train_classes == label), ENROLLED, replace=False)
+    mean = embedded.train[chosen].mean(axis=0)
+    return np.asarray(mean / np.linalg.norm(mean))
+
+
+def _map(embedded: Embedded, function: Any) -> Embedded:
+    """Apply a function to all vectors, and normalize them."""
+    sides = (function(values) for values in (embedded.train, embedded.val))
+    train, val = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in sides)
+    return Embedded(train, embedded.train_classes, val, embedded.val_classes)
+
+
+if __name__ == "__main__":
+    main()

@@ -72,9 +72,9 @@ class Comparison:
     agreement: float
     """Fraction of images in [0, 1] with the same top-1 class."""
     kl: float
-    """Mean KL(reference || candidate) of the softmax at temperature 1, in nats."""
+    """Mean divergence of the candidate from the reference in nats (`TaskMetrics.divergence`)."""
     kl_capped: float
-    """Mean KL divergence with each image capped at 1 nat, and counted as 1 if its logits are not finite."""
+    """Mean divergence with each image capped at 1 nat, and counted as 1 if its logits are not finite."""
     logits_error: float
     """Largest difference of any logit of any image, relative to the range of the reference's logits."""
     logits_distance: float

@@ -3,7 +3,8 @@
 Deletion removes positions in the order of the map, most important first, by the value that normalizes to 0: for images
 a color. The sooner the probability falls, the smaller the area under its curve, and the better. Insertion starts from a
 smoothed sample, such as a blurred image, and restores the positions in the same order; a larger area is better. All
-maps are evaluated with one model, the deployed file, so that areas are comparable.
+maps are evaluated with one model, the deployed file, so that areas are comparable. Where scores are not probabilities,
+their share of the range is measured (`Task.share`), such as a similarity from 0 to 1.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from kdedge_export.metrics.scores import Scores
 from kdedge_export.metrics.torch_predictions import at_once
 from kdedge_runtime import Model
 from kdedge_runtime.modalities import Sample
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers
 
 __all__ = ["FAITH_IMAGES", "FEWEST_FAITH_IMAGES", "MOST_MARGIN", "STEPS", "Faithfulness", "areas", "faithfulness"]
@@ -104,8 +106,10 @@ def areas(
     variants = np.concatenate([spec.mask(sample, 1 - removed), spec.mask(sample, removed, smooth(sample))])
     size = at_once(model)
     batches = (variants[start : start + size] for start in range(0, len(variants), size))
-    probabilities = np.concatenate([model.predict(batch).scores[:, wanted] for batch in batches])
-    deletion, insertion = np.split(probabilities, 2)
+    scores = np.concatenate([model.predict(batch).scores[:, wanted] for batch in batches])
+    task = TASKS[model.metadata.task]
+    shares = [score if (share := task.share(float(score))) is None else share for score in scores]
+    deletion, insertion = np.split(np.asarray(shares, np.float32), 2)
     return _area(deletion), _area(insertion)
 
 

@@ -7,9 +7,11 @@ from typing import TypeAlias
 import numpy as np
 
 from kdedge_runtime import Model
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["Batch", "Predictions", "batch_size", "batches", "gather", "run_file"]
+__all__ = ["Batch", "Predictions", "batch_size", "batches", "embed", "gather", "run_file"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,22 @@ def run_file(model: Model, images: Pixels, classes: Integers, size: int) -> Iter
         for batch in batches(of_this_class, batch_size(model, size)):
             result = model.predict(images[batch], class_index=None if requested < 0 else int(requested))
             yield batch, result.logits, result.saliency_map, result.explained_class
+
+
+def embed(model: Model, samples: Sample, size: int = 32) -> Floats:
+    """Compute the embeddings `[N, D]` of samples `[N, …]`, N ≥ 1, in batches of at most `size`.
+
+    Raises:
+        ModelFileError: the file has no embedding.
+    """
+    parts = [
+        model.predict(samples[batch], explained=False).embedding
+        for batch in batches(np.arange(len(samples)), batch_size(model, size))
+    ]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        raise ModelFileError(f"{model.path} has no output embedding, unlike its fp32 file. Export both again.")
+    return np.concatenate(found)
 
 
 def batches(numbers: Integers, size: int) -> Iterator[Integers]:

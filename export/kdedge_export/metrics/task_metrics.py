@@ -18,7 +18,12 @@ class TaskMetrics(ABC):
 
     @property
     def has_classes(self) -> bool:
-        """True if the ground truth is a class index, which allows calibration, class tables and localization."""
+        """True if the ground truth is a class index, which allows class tables and localization."""
+        return False
+
+    @property
+    def has_probabilities(self) -> bool:
+        """True if the softmax of logits gives class probabilities, which allows temperature scaling and calibration."""
         return False
 
     @abstractmethod

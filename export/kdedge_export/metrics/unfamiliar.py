@@ -10,6 +10,7 @@ from kdedge_export.metrics.auroc import auroc
 from kdedge_export.metrics.confidence import DIFFERENCE, SHARE, Interval, mean_interval
 from kdedge_export.metrics.file_predictions import batch_size, batches
 from kdedge_export.metrics.scores import Scores
+from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.modalities import Sample
@@ -45,8 +46,8 @@ class Detection:
     images: int
     auroc: float
     """Area under the ROC curve of familiarity in [0, 1], known against unfamiliar samples."""
-    max_softmax_auroc: float
-    """The same area for the maximum softmax probability."""
+    max_softmax_auroc: float | None
+    """The same area for the maximum softmax probability; None for a task without probabilities."""
     detected: float | None
     """Fraction of unfamiliar samples in [0, 1] below the threshold; None without a threshold."""
     intervals: Mapping[str, Interval | None]
@@ -89,7 +90,7 @@ class _Scored:
 
 
 def recognition(
-    files: Mapping[str, Model], reference: str, known: Sample, groups: Mapping[str, Sample]
+    files: Mapping[str, Model], reference: str, known: Sample, groups: Mapping[str, Sample], task: TaskMetrics
 ) -> Recognition | None:
     """Measure how well files separate known from unfamiliar samples.
 
@@ -98,6 +99,7 @@ def recognition(
         reference: name of the fp32 file.
         known: samples of the known classes, which the statistics of familiarity were not fitted on.
         groups: unfamiliar samples by the name of their group; empty groups are skipped.
+        task: metrics of the models' task.
 
     Returns:
         The results; None if the fp32 file has no familiarity.
@@ -124,7 +126,7 @@ def recognition(
         for role in order:
             found = _scored(files[role], samples)
             unknown[role].append(found.unknown)
-            detections.append(_detection(group, role, on_known[role], found, has_threshold))
+            detections.append(_detection(group, role, on_known[role], found, has_threshold, task))
     drops = [_drop(role, unknown[reference], unknown[role]) for role in order[1:] if has_threshold and unknown[role]]
     return Recognition(described.method, described.threshold, tuple(rejections), tuple(detections), tuple(drops))
 
@@ -144,7 +146,9 @@ def _drop(role: str, before: list[NDArray[np.bool_]], after: list[NDArray[np.boo
     return DetectionDrop(role, len(lost), float(lost.mean()), mean_interval(lost, DIFFERENCE))
 
 
-def _detection(group: str, role: str, known: _Scored, found: _Scored, has_threshold: bool) -> Detection:
+def _detection(
+    group: str, role: str, known: _Scored, found: _Scored, has_threshold: bool, task: TaskMetrics
+) -> Detection:
     detected = None
     intervals: dict[str, Interval | None] = {}
     if has_threshold:
@@ -155,7 +159,7 @@ def _detection(group: str, role: str, known: _Scored, found: _Scored, has_thresh
         role,
         len(found.unknown),
         auroc(known.familiarity, found.familiarity),
-        auroc(known.max_softmax, found.max_softmax),
+        auroc(known.max_softmax, found.max_softmax) if task.has_probabilities else None,
         detected,
         intervals,
     )

@@ -12,6 +12,7 @@ class ClassificationMetrics(TaskMetrics):
     """Accuracy and agreement of top-1 classes; divergence of the softmax at temperature 1."""
 
     has_classes = True
+    has_probabilities = True
 
     def correct(self, logits: Floats, values: Integers) -> Scores:
         """Return 1 if the top-1 class is the ground truth, else 0."""

@@ -31,6 +31,7 @@ from kdedge_export.metrics.per_class import ClassRow
 from kdedge_export.metrics.robustness import Robustness
 from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.unfamiliar import Recognition
+from kdedge_export.metrics.verification import Verification
 from kdedge_export.validation.check import Check, applicable, verdict
 from kdedge_export.validation.exactness import AlignedImage
 from kdedge_export.validation.footprint import Footprint
@@ -119,6 +120,8 @@ class ValidationReport:
     """Robustness; None if skipped."""
     familiarity: Recognition | None = None
     """Recognition of unfamiliar samples; None if the files have no familiarity."""
+    verification: Verification | None = None
+    """Verification by embeddings; None without embeddings, or without labels of both kinds of pairs."""
     footprints: Mapping[str, Footprint] = field(default_factory=dict)
     device: str | None = None
     """Name of the device profile whose budgets were checked."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kdedge_export.candidates import STUDENT, TEACHER, origin, shipped
 from kdedge_export.metrics.calibration import Calibration, calibration
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
+from kdedge_export.metrics.file_predictions import embed
 from kdedge_export.metrics.localization import Localization, localize_all
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_export.metrics.robustness import Robustness, robustness
@@ -17,6 +18,7 @@ from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.metrics.unfamiliar import Recognition, recognition
+from kdedge_export.metrics.verification import Verification, choose_verified, verification
 from kdedge_export.modalities import modality_of
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.exactness import Bounds
@@ -38,6 +40,7 @@ __all__ = [
     "other_maps",
     "measure_localization",
     "measure_sanity",
+    "measure_verification",
 ]
 
 DISTURBED_IMAGES = 96
@@ -82,6 +85,11 @@ class MeasuredModel:
             for candidate, model in self.models.items()
             if candidate.precision is not None and isinstance(model, Model)
         }
+
+    @property
+    def compared_files(self) -> list[str]:
+        """Names of the exported files but the fp32 file."""
+        return [name for name in self.files if name != FP32.name]
 
     @property
     def origin(self) -> str:
@@ -133,9 +141,12 @@ class MeasuredModel:
 def measure_calibration(
     subject: MeasuredModel, held_out: Flags | None, temperatures: Mapping[str, float]
 ) -> dict[str, Calibration]:
-    """Compute every model's calibration on images not used to fit the temperature; empty without labels."""
+    """Compute every model's calibration on images not used to fit the temperature.
+
+    Empty without labels, or for a task without probabilities.
+    """
     targets = subject.class_targets
-    if targets is None:
+    if targets is None or not subject.task.has_probabilities:
         return {}
     chosen = np.flatnonzero(np.ones(len(subject.images), dtype=np.bool_) if held_out is None else held_out)
     if not len(chosen):
@@ -241,9 +252,27 @@ def measure_recognition(subject: MeasuredModel, unfamiliar: Mapping[str, Sample]
     drawn = modality_of(subject.input).unfamiliar_samples(subject.input, DRAWN_SAMPLES)
     groups = dict(unfamiliar) if drawn is None else {**unfamiliar, DRAWN: drawn}
     advance = subject.start_step("unfamiliar samples", 1)
-    found = recognition(subject.files, FP32.name, subject.images, groups)
+    found = recognition(subject.files, FP32.name, subject.images, groups, subject.task)
     advance(1)
     return found
+
+
+def measure_verification(subject: MeasuredModel) -> Verification | None:
+    """Measure verification by the files' embeddings; None without embeddings, or without labels of both kinds of pairs.
+
+    Raises:
+        ModelFileError: a file has no embedding, unlike the fp32 file.
+    """
+    targets = subject.class_targets
+    if subject.files[FP32.name].metadata.embedding is None or targets is None:
+        return None
+    chosen = choose_verified(targets)
+    advance = subject.start_step("verification", len(subject.files))
+    embeddings = {}
+    for done, (role, file) in enumerate(subject.files.items(), 1):
+        embeddings[role] = embed(file, subject.images[chosen])
+        advance(done)
+    return verification(embeddings, FP32.name, targets[chosen])
 
 
 def _references(subject: MeasuredModel, chosen: Integers, maps: Mapping[str, Floats]) -> dict[str, Floats]:

@@ -42,10 +42,12 @@ from kdedge_export.validation.sampled_metrics import (
     measure_recognition,
     measure_robustness,
     measure_sanity,
+    measure_verification,
     other_maps,
 )
 from kdedge_export.validation.samples import SampleGallery
 from kdedge_export.validation.saturation_note import saturation_note
+from kdedge_export.validation.verification_checks import check_verification
 from kdedge_runtime import Model
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.diagnostics.default_class import run_without_class
@@ -116,13 +118,14 @@ def validate(
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {each.name: _temperature(each, model, fp32) for each, model in requested.items()}
     subject = MeasuredModel(requested, predictions, images, targets, progress)
-    recognized = measure_recognition(subject, data.unfamiliar)
+    recognized, verified = measure_recognition(subject, data.unfamiliar), measure_verification(subject)
     sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
     ships = subject.shipped
     checks = [
         *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
         *_class_checks(subject, bounds, gates),
         *check_recognition(recognized, gates),
+        *check_verification(verified, [] if fp32.metadata.embedding is None else subject.compared_files, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
         *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.images, gates)),
         *(
@@ -151,6 +154,7 @@ def validate(
         faithfulness=faithful,
         robustness=None if quick else measure_robustness(subject),
         familiarity=recognized,
+        verification=verified,
         footprints=deployment.footprints,
         device=deployment.device,
         quick=quick,

@@ -18,6 +18,7 @@ from kdedge_export.familiarity.threshold import fit_threshold
 from kdedge_export.metrics.auroc import auroc
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_export.metrics.unfamiliar import MOST_KNOWN, DetectionDrop, Recognition, Rejection, recognition
+from kdedge_export.tasks.classification import CLASSIFICATION
 from kdedge_export.validation import Gates, json_schema, write_report
 from kdedge_export.validation.familiarity_checks import check_recognition
 from kdedge_runtime import Model
@@ -59,7 +60,7 @@ def test_auroc_is_the_statistic_of_mann_and_whitney() -> None:
 
 def test_noise_is_recognized_and_known_samples_are_not(files: dict[str, Model]) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (80, *SPEC.shape), dtype=np.uint8)
-    found = recognition(files, "fp32", colors(120, 1)[0], {"noise": noise, "nothing": noise[:0]})
+    found = recognition(files, "fp32", colors(120, 1)[0], {"noise": noise, "nothing": noise[:0]}, CLASSIFICATION)
     assert found is not None and {row.group for row in found.groups} == {"noise"}
     stored = files["fp32"].metadata.familiarity
     assert stored is not None and stored.threshold == found.threshold

@@ -21,6 +21,7 @@ from kdedge_export.metrics.calibration import fit_temperature
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
+from kdedge_runtime.embedding import Embedding
 from kdedge_runtime.metadata import Metadata
 
 PER_CLASS = 30
@@ -133,3 +134,11 @@ def test_missing_images_do_not_stop_an_export(calibrated_run: Path, tmp_path: Pa
     result = export_model(str(moved), profile=load_profile("generic"))
     assert result.metadata.temperature == 1.0
     assert result.fit is not None and result.fit.why_not is not None and "cannot be read" in result.fit.why_not
+
+
+def test_similarities_are_not_calibrated(calibrated_run: Path) -> None:
+    model = Model.load(calibrated_run / "model.onnx")
+    metadata = replace(model.metadata, task="embedding", embedding=Embedding(8, "0" * 16))
+    fit = fit_run(Artifacts.open(str(calibrated_run)), replace(model, metadata=metadata))
+    assert fit is not None and (fit.temperature, fit.images) == (1.0, 0)
+    assert fit.why_not is not None and "embedding" in fit.why_not
