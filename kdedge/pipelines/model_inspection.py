@@ -13,6 +13,7 @@ from kdedge_export.inspection.layer_timing import LayerTimes, time_layers
 from kdedge_export.inspection.structure import GraphStructure, structure_of
 from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
+from kdedge_export.onnx_graph.prototypes import fix_prototypes
 from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_export.onnx_import.logits_output import count_classes
 from kdedge_export.onnx_import.model_loading import load_foreign_model
@@ -75,6 +76,7 @@ def inspect_model(
     """
     path = _model_file(source)
     model = load_foreign_model(ForeignFile.open(path))
+    fix_prototypes(model)
     explained = any(item.key == "kdedge.schema" for item in model.metadata_props)
     if (image is not None or class_name is not None) and not explained:
         raise UsageError(

@@ -157,7 +157,7 @@ def of_timm(options: argparse.Namespace, out: Path) -> Embedded:
                     parts.append(network((planes - mean) / std).numpy())
             arrays[side] = np.concatenate(parts)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, **arrays)
+        np.savez(kept, allow_pickle=False, **arrays)
     loaded = np.load(kept)
     return Embedded(*(loaded[name] for name in ("train", "train_classes", "val", "val_classes")))
 

@@ -22,7 +22,7 @@ from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_export.metrics.scores import mean
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
-from kdedge_export.saliency import CAMExplainer, ClosedFormHead, DenseHeadLayer
+from kdedge_export.saliency import CAMExplainer, ClosedFormHead, DenseHeadLayer, find_cosine_layer
 from kdedge_export.saliency.tracing import trace
 from kdedge_export.torch_export.wrappers import ExportableModel
 from kdedge_runtime import Model
@@ -117,11 +117,13 @@ def _alike(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
 
 
 def _head_weight(model: ExportableModel, image: Pixels, classes: int) -> Tensor | None:
-    """Return the weight that produces the logits: the last one used whose rows are the classes, or None.
+    """Return the weight that produces the logits: prototypes, or the last one used whose rows are the classes; or None.
 
     Modules need not be registered in execution order.
     """
     network = model.explained.model
+    if (cosine := find_cosine_layer(network)) is not None:
+        return cosine.prototypes
     if isinstance(model.explained, CAMExplainer) and isinstance(model.explained.head, ClosedFormHead):
         last = model.explained.head.layers[-1]
         assert isinstance(last, DenseHeadLayer)
