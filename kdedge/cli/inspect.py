@@ -72,7 +72,8 @@ def _print_inspected(inspected: "ModelInspection", page: Path) -> None:
         console.print(flagged("note", BUSY), soft_wrap=True)
     if inspected.seen is not None:
         decision, labels = inspected.seen.decision, inspected.seen.labels
-        predictions = ", ".join(f"{labels[index]} {100 * share:.1f} %" for index, share in decision.ranking[:3])
+        ranked = ((labels[index], inspected.seen.score_text(score)) for index, score in decision.ranking[:3])
+        predictions = ", ".join(f"{label} {score}" for label, score in ranked)
         write(f"{inspected.seen.name}: {predictions}; explained: {labels[decision.explained_class]}")
         for stage in decision.stages:
             height, width = stage.positions

@@ -19,6 +19,7 @@ from kdedge_export.onnx_import.logits_output import count_classes
 from kdedge_export.onnx_import.model_loading import load_foreign_model
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import read_image
@@ -36,6 +37,12 @@ class ImageInspection:
     """Input pixels, uint8 RGB `[H, W, 3]`."""
     decision: LayerAttribution
     labels: tuple[str, ...]
+    task: str = "classify"
+    """Task of the model, a key of `kdedge_runtime.tasks.TASKS`."""
+
+    def score_text(self, score: float) -> str:
+        """Format a score of the ranking."""
+        return TASKS[self.task].format_score(score, 1)
 
 
 @dataclass(frozen=True)
@@ -137,9 +144,10 @@ def inspect_image(
         class_index=class_index,
         logits=loaded.predict(pixels[None]).logits,
         temperature=loaded.metadata.temperature,
+        task=loaded.metadata.task,
         progress=progress,
     )
-    return ImageInspection(displayable(image.name), pixels, decision, loaded.metadata.labels)
+    return ImageInspection(displayable(image.name), pixels, decision, loaded.metadata.labels, loaded.metadata.task)
 
 
 def _model_file(source: str) -> Path:

@@ -78,8 +78,8 @@ def _draw_image(canvas: _Canvas, seen: ImageInspection) -> None:
     canvas.text(_MARGIN, _TOP - 16, "image", size=14, weight="bold")
     canvas.image(_MARGIN, _TOP, _COLUMN, at_display_size(seen.pixels))
     canvas.text(_MARGIN, y, f"explained: {_fit(seen.labels[decision.explained_class], 22)}", color=COLORS["soft"])
-    for at, (index, share) in enumerate(decision.ranking):
-        line = f"{_fit(seen.labels[index], 26)}  {100 * share:.1f} %"
+    for at, (index, score) in enumerate(decision.ranking):
+        line = f"{_fit(seen.labels[index], 26)}  {seen.score_text(score)}"
         canvas.text(_MARGIN, y + 24 + _LINE * at, line, color=COLORS["soft" if at else "ink"])
 
 

@@ -75,11 +75,11 @@ def _page(seen: ImageInspection | None, model: str, inspected: ModelInspection |
 
 
 def _contributions(seen: ImageInspection) -> list[FeatureRow]:
-    shares = dict(seen.decision.ranking)
+    scores = dict(seen.decision.ranking)
     return [
         FeatureRow(
             label=seen.labels[index],
-            figure=f"{100 * shares[index]:.1f} %" if index in shares else "",
+            figure=seen.score_text(scores[index]) if index in scores else "",
             features=tuple(Feature(item.index, item.evidence, item.share) for item in items),
         )
         for index, items in seen.decision.features_by_class.items()

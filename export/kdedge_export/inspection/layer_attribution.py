@@ -27,6 +27,7 @@ from kdedge_export.onnx_graph.graph_input import find_image_input
 from kdedge_export.onnx_graph.spatial.target_candidates import attentions
 from kdedge_export.onnx_import.feature_edit import DELTA, FEATURES, MASK, with_edited_features
 from kdedge_export.onnx_import.logits_output import find_logits
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Channel", "LayerAttribution", "AttributionStage", "Way", "attribute_layers", "last_layer"]
@@ -60,7 +61,7 @@ class LayerAttribution:
 
     explained_class: int
     ranking: tuple[tuple[int, float], ...]
-    """Classes with the largest logits and their softmax, largest first."""
+    """Classes with the largest logits and their scores by the task, largest first."""
     stages: tuple[AttributionStage, ...]
     """Stages from coarse to fine: the last stage of the network first."""
     features_by_class: Mapping[int, tuple[Channel, ...]]
@@ -75,6 +76,7 @@ def attribute_layers(
     class_index: int | None = None,
     logits: Array | None = None,
     temperature: float = 1.0,
+    task: str = "classify",
     progress: ProgressCallback = no_progress,
 ) -> LayerAttribution:
     """Compute the layer attribution of a classifier for one image.
@@ -86,7 +88,8 @@ def attribute_layers(
         class_index: the class to explain; None uses the top-1 class.
         logits: logits `[K]` or `[1, K]` of the deployed model. The graph runs unoptimized here, while ONNX Runtime's
             integer kernels round differently. None uses the logits computed here.
-        temperature: softmax temperature for the ranking.
+        temperature: calibration temperature for the ranking.
+        task: interpretation of the logits, a key of `kdedge_runtime.tasks.TASKS`.
         progress: called after every stage.
 
     Raises:
@@ -96,8 +99,7 @@ def attribute_layers(
     run = _Run.of(_with_batch_of_one(model), feed, name)
     layers = spatial_layers(run.view, find_image_input(run.view, name), run.logits, run.path, run.values)
     logits = (run.values[run.logits] if logits is None else logits).astype(np.float64).ravel()
-    probabilities = np.exp((logits - logits.max()) / temperature)
-    probabilities /= probabilities.sum()
+    scores = TASKS[task].scores(logits.astype(np.float32)[None], temperature)[0]
     best = np.argsort(-logits, kind="stable")[:_RANKED]
     explained = int(best[0]) if class_index is None else class_index
     slopes, why = _slopes(run, layers)
@@ -128,7 +130,7 @@ def attribute_layers(
                 last.grid, run.values[last.tensor], slopes.of_class(item)[last.tensor]
             ).channels
     progress("tracing the image", len(stages_at), len(stages_at))
-    ranking = tuple((int(index), float(probabilities[index])) for index in best)
+    ranking = tuple((int(index), float(scores[index])) for index in best)
     return LayerAttribution(explained, ranking, tuple(stages), features)
 
 
