@@ -52,7 +52,7 @@ class LossTerm:
     whole_batch: bool = False
     """True if the term compares images with each other.
 
-    The logits of all processes are gathered for it, not their targets, maps or features.
+    The logits and pooled features of all processes are gathered for it, not their targets, maps or spatial features.
     """
 
     @property
@@ -79,7 +79,7 @@ LOSS_TERMS: Registry[LossTerm] = Registry(
         "at": LossTerm(attention_transfer_loss, None, features=True),
         "hint": LossTerm(fitnet_loss, None, features=True, projects=True),
         "cosine": LossTerm(cosine_loss, 20.0, features=True, pooled=True, same_size=True),
-        "rkd": LossTerm(rkd_loss, 20.0, features=True, pooled=True),
+        "rkd": LossTerm(rkd_loss, 20.0, features=True, pooled=True, whole_batch=True),
         "cat": LossTerm(cat_kd_loss, None, map_classes=ALL_CLASSES),
         "e2": LossTerm(e2kd_loss, 5.0, map_classes=1),
         "map": LossTerm(top_class_map_loss, 20.0, map_classes=1),

@@ -16,11 +16,11 @@ _SHORTEST = 1e-6
 def rkd_loss(inputs: LossInputs) -> Tensor:
     """Compute `L_D + 2 L_A`: Huber losses of the distances and of the angles between embeddings of length 1.
 
-    Distances are divided by their mean in the batch. Angles are cosines at the second of every three samples. With
-    several processes, each compares the samples of its own part of the batch. Time and memory of the angles are cubic
-    in its size.
+    Distances are divided by their mean in the batch. Angles are cosines at the second of every three samples, so that
+    time and memory are cubic in the size of the batch.
 
-    Shapes: embeddings of student and teacher `[N, D, 1, 1]`; D may differ.
+    Shapes: embeddings or pooled features of student and teacher `[N, D, 1, 1]`, of the batches of all processes; D may
+    differ.
     Source: Park et al., Relational Knowledge Distillation, CVPR 2019, eq. 4 to 9; the weights 1 and 2 are theirs.
     Default weight: 20, as for `cosine`.
     """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdedge.losses import LOSS_TERMS, LossTerm
-from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_inputs import LossInputs, ModelOutput
 from kdedge.training.distributed import ProcessGroup
 
 __all__ = ["Objective", "make_objective", "uses_predictions"]
@@ -75,9 +75,10 @@ def make_objective(terms: Iterable[str], settings: Mapping[str, Mapping[str, flo
 
 
 def _of_all_processes(inputs: LossInputs, group: ProcessGroup) -> LossInputs:
-    """Gather the logits of the whole batch for terms that compare images with each other."""
-    return replace(
-        inputs,
-        student=replace(inputs.student, logits=group.gather(inputs.student.logits)),
-        teacher=replace(inputs.teacher_output, logits=group.gather(inputs.teacher_output.logits)),
-    )
+    """Gather the logits and pooled features of the whole batch for terms that compare images with each other."""
+
+    def gathered(output: ModelOutput) -> ModelOutput:
+        pooled = (feature for feature in output.features if feature.shape[2:] == (1, 1))
+        return replace(output, logits=group.gather(output.logits), features=tuple(map(group.gather, pooled)))
+
+    return replace(inputs, student=gathered(inputs.student), teacher=gathered(inputs.teacher_output))

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from loss_references import random_inputs, term
+from loss_references import random_inputs, term, with_embeddings
 from torch import Tensor
 
 from kdedge.losses.loss_inputs import ModelOutput
@@ -61,3 +61,18 @@ class TestObjective:
             term(name, whole if name == "dist" else mine, **settings).item() for name, settings in self.SETTINGS.items()
         ]
         assert values.tolist() == pytest.approx(expected, rel=1e-6)
+
+    def test_relations_are_those_of_the_whole_batch(self) -> None:
+        whole = with_embeddings(random_inputs(6, batch=8), 5, 7)
+
+        def half(output: ModelOutput) -> ModelOutput:
+            return ModelOutput(output.logits[:4], features=(output.features[0][:4],))
+
+        mine = replace(
+            whole, student=half(whole.student), teacher=half(whole.teacher_output), targets=whole.targets[:4]
+        )
+        outputs = (whole.student, whole.teacher_output)
+        group = WithPartner(others=tuple(tensor for each in outputs for tensor in (each.logits, *each.features)))
+        (value,) = Objective({"rkd": {}}).values(mine, group)
+        assert value.item() == pytest.approx(term("rkd", whole).item(), rel=1e-6)
+        assert value.item() != pytest.approx(term("rkd", mine).item(), rel=1e-3)
