@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Literal, TypeAlias
 
@@ -43,6 +43,8 @@ class DatasetIndex:
     """Task of the targets, a key of `kdedge.tasks.TRAINING_TASKS`."""
     skipped: tuple[SkippedFile, ...] = ()
     """Files that may be intended as images but are not used."""
+    left_out: Split = field(default_factory=Split)
+    """Samples of classes to train without; their copies among unlabeled samples are not used either."""
     unfamiliar: tuple[str, ...] = ()
     """Folders of images that belong to no class, with absolute paths."""
     is_footage: bool = False

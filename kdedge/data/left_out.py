@@ -46,9 +46,12 @@ def leave_out(collection: DatasetIndex, classes: Sequence[str]) -> DatasetIndex:
         kept = split.take(at for at, target in enumerate(split.targets) if target in numbers)
         return Split(kept.samples, tuple(numbers[int(target)] for target in kept.targets))
 
+    splits = [split for split in (collection.train, collection.val, collection.test) if split is not None]
+    removed = [sample for split in splits for sample, target in split.pairs() if target not in numbers]
     return replace(
         collection,
         labels=labels,
+        left_out=Split(tuple(removed), (UNLABELED,) * len(removed)),
         train=remaining(collection.train),
         val=remaining(collection.val),
         test=None if collection.test is None else remaining(collection.test),

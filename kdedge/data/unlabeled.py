@@ -78,7 +78,7 @@ class UnlabeledSelection:
             for count, what in (
                 (self.duplicates, "duplicates"),
                 (self.near_duplicates, "near-duplicate frames"),
-                (self.held_out, "equal to validation or test samples"),
+                (self.held_out, "equal to held-out samples"),
             )
             if count
         ]

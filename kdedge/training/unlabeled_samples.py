@@ -89,7 +89,7 @@ def add_unlabeled(
     if not locations and not collection.is_unlabeled:
         return collection, None
     train, val, test = collection.train, collection.val, collection.test or Split()
-    held_out = [val, test]
+    held_out = [val, test, collection.left_out]
     sources = [source for location in locations for source in _list(location, collection.modality, interval)]
     names = tuple(dict.fromkeys(source.location for source in sources))
     is_divided = collection.is_unlabeled and collection.split == "hashed"

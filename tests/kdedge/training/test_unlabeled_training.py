@@ -76,6 +76,17 @@ class TestMore:
             assert not [tensor for tensor in ours if not torch.equal(ours[tensor], theirs[tensor])]
         assert metrics_of(parts.folder) == metrics_of(whole.folder)
 
+    def test_copies_of_left_out_classes_are_not_used(
+        self, scenes: Path, teacher_run: Path, more: Path, tmp_path: Path
+    ) -> None:
+        unlabeled, listener = tmp_path / "more", Listener()
+        shutil.copytree(more, unlabeled)
+        shutil.copy(scenes / "train" / CLASSES[2] / "00.png", unlabeled / "left-out.png")
+        options = {"unlabeled": unlabeled, "leave_out": CLASSES[2:], "loss": "rkd", "epochs": 1}
+        run = distill(scenes, teacher_run, tmp_path / "run", callback=listener, **options)
+        assert run.record.data["unlabeled"]["images"] == MORE
+        assert "2 equal to held-out" in value_of(listener, "unlabeled")
+
     def test_run_whose_unlabeled_images_changed_is_not_resumed(
         self, scenes: Path, teacher_run: Path, more: Path, tmp_path: Path
     ) -> None:
@@ -191,7 +202,7 @@ class TestNoLabels:
         listener = Listener()
         record = distill(data, teacher_run, tmp_path / "run", callback=listener).record
         assert (record.data["split"], record.data["train"], record.data["val"]) == ("folders", MORE - 1, 2)
-        assert "2 equal to validation" in value_of(listener, "unlabeled")
+        assert "2 equal to held-out" in value_of(listener, "unlabeled")
 
     def test_more_unlabeled_images_are_refused(
         self, scenes: Path, teacher_run: Path, more: Path, tmp_path: Path
