@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--images-per-class", type=int, nargs="+", default=[20, 50, 0], help="0 takes all")
     parser.add_argument("--methods", nargs="+", choices=[LINEAR, *METHODS], default=[LINEAR, *METHODS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="of runs that train all layers; default: chosen by kdedge")
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument(
         "--out", type=Path, help="output folder; default: runs/fine-tuning/ and the name of the dataset"
@@ -65,6 +66,7 @@ def train(options: argparse.Namespace, run: Path, images: int, method: str, seed
     """Train a run and return its accuracy in % and its duration."""
     arguments = ["train", str(options.data), "--model", options.model, "--seed", str(seed), "--out", str(run)]
     arguments += [] if options.flip else ["--no-flip"]
+    arguments += [] if options.epochs is None or method == "freeze" else ["--epochs", str(options.epochs)]
     arguments += ["--images-per-class", str(images)] if images else []
     arguments += [] if method == "random weights" else ["--weights", str(options.weights)]
     started = time.monotonic()
