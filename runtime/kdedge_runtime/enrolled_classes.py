@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from kdedge_runtime.embedding import EMBEDDING, Embedding
-from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.errors import DataError, KdedgeError, UsageError
 from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats
@@ -144,7 +144,7 @@ class EnrolledClasses:
         """Write the classes to a file, whole or not at all.
 
         Raises:
-            DataError: the file cannot be written.
+            KdedgeError: the file cannot be written.
         """
         values = {
             "schema": _SCHEMA,
@@ -159,7 +159,7 @@ class EnrolledClasses:
         try:
             atomic_write(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
-            raise DataError(
+            raise KdedgeError(
                 f"The classes cannot be written to {path}: {error.strerror or error}. Use a file in a writable folder."
             ) from error
 

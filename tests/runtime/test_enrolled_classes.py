@@ -10,7 +10,7 @@ from embedding_model import ID, write_embedding_model
 
 from kdedge_runtime.embedding import Embedding
 from kdedge_runtime.enrolled_classes import EnrolledClasses
-from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.errors import DataError, KdedgeError, UsageError
 from kdedge_runtime.model import Model
 
 RNG = np.random.default_rng(3)
@@ -178,6 +178,6 @@ def test_file_that_cannot_be_written_leaves_the_earlier_one(classes: EnrolledCla
     path = tmp_path / "classes.json"
     classes.write(path)
     before = path.read_bytes()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(KdedgeError, match="cannot be written"):
         classes.write(path / "below.json")
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1

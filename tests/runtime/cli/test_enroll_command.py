@@ -138,7 +138,7 @@ def test_unreadable_images_are_skipped(
         (["reds"], ["--name", "a\x1b[31m"], 2, "control character"),
         (["reds"], ["-o", "colors.onnx"], 2, "damaged"),
         (["reds"], ["-o", "empty"], 2, "cannot be read"),
-        (["reds"], ["-o", "colors.onnx/classes.json"], 2, "cannot be"),
+        (["reds"], ["-o", "colors.onnx/classes.json"], 1, "cannot be written"),
     ],
 )
 def test_errors_name_the_cause(
