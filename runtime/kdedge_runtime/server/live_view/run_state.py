@@ -72,7 +72,7 @@ def describe_run(progress: RunProgress) -> dict[str, Any]:
         "dropped": progress.dropped,
         "unreadable": progress.unreadable,
         "reconnects": progress.reconnects,
-        "unknown": progress.unknown,
+        "unknown_frames": progress.unknown,
         "fps": round(progress.recent_fps, 2),
         "stages": {
             name: {key: round(value, 3) for key, value in asdict(stage).items() if key != "count"}
