@@ -50,6 +50,8 @@ class Prediction:
     """True if the familiarity lies below the threshold of the model; the first label is then the nearest class."""
     region: Region | None = None
     """Region of the frame that was predicted; None for the whole frame."""
+    embedding: Floats | None = None
+    """L2-normalized embedding `[D]`; None if the model does not have it."""
     further: tuple["Prediction", ...] = ()
     """Predictions for the further regions of the frame; see `by_region`."""
 
@@ -92,7 +94,7 @@ class Prediction:
 
     @property
     def score(self) -> float:
-        """Score of the first label; for classification its probability, in [0, 1]."""
+        """Score of the first label; its probability in [0, 1], or its similarity in [-1, 1]."""
         return self.ranking[0][1]
 
     @property
@@ -104,6 +106,12 @@ class Prediction:
     def score_text(self) -> str:
         """Score of the first label for captions, such as `93 %`."""
         return TASKS[self.task].format_score(self.score)
+
+    @property
+    def score_key(self) -> str:
+        """Key of scores in JSON records: `p` for probabilities, else the name of the score, such as `similarity`."""
+        name = TASKS[self.task].score_name
+        return "p" if name == "probability" else name
 
     @property
     def nearest_text(self) -> str:
@@ -138,11 +146,12 @@ def decode_prediction(
     scores = explanation.scores[0]
     saliency_map = explanation.saliency_map[0] if explanation.saliency_map is not None else None
     familiarity = None if explanation.familiarity is None else float(explanation.familiarity[0])
-    outputs = (scores, *(each for each in (saliency_map, familiarity) if each is not None))
+    embedding = None if explanation.embedding is None else explanation.embedding[0]
+    outputs = (scores, *(each for each in (saliency_map, familiarity, embedding) if each is not None))
     if not all(np.isfinite(each).all() for each in outputs):
         raise ModelFileError(
             f"{model.path} returned non-finite values for {frame.name}: the model is damaged or its number format "
-            "overflows. Expected finite logits, map and familiarity. Export it again and run `kdedge validate`."
+            "overflows. Expected finite outputs. Export it again and run `kdedge validate`."
         )
     labels = model.metadata.labels
     heat = None
@@ -162,4 +171,5 @@ def decode_prediction(
         familiarity=familiarity,
         unknown=explanation.unknown is not None and bool(explanation.unknown[0]),
         region=region,
+        embedding=embedding,
     )

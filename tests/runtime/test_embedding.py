@@ -184,7 +184,7 @@ def test_embeddings_are_split_and_joined(embedding_model: Model, images: np.ndar
     np.testing.assert_array_equal(joined.embedding, whole.embedding[::-1])
 
 
-@pytest.mark.parametrize(("score", "digits", "text"), [(0.834, 0, "0.83"), (-0.001, 0, "0.00"), (0.8342, 1, "0.834")])
+@pytest.mark.parametrize(("score", "digits", "text"), [(0.834, 0, "0.83"), (-0.001, 0, "0.00"), (0.8342, 1, "0.83")])
 def test_similarity_is_no_percentage(score: float, digits: int, text: str) -> None:
     assert TASKS["embedding"].format_score(score, digits) == text
 

@@ -176,7 +176,7 @@ def test_overlay_and_metrics(familiar_model: Model, photos: Path, monkeypatch: p
     assert "kdedge_unknown_total 2.0" in text
     assert 'kdedge_predictions_total{label="red"} 1.0' in text and 'label="green"} 1.0' not in text
     assert f"kdedge_familiarity {last.familiarity!r}" in text
-    assert describe_run(progress)["unknown"] == 2
+    assert describe_run(progress)["unknown_frames"] == 2
     assert describe_prediction(1, last)["unknown"] is True
 
 

@@ -152,6 +152,7 @@ class MultilabelInference:
     """Scores are independent probabilities."""
 
     name = TASK
+    score_name = "probability"
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         return (1 / (1 + np.exp(-logits / temperature))).astype(np.float32)

@@ -9,7 +9,7 @@ from copy import copy
 from pathlib import Path
 
 from kdedge_runtime import __version__
-from kdedge_runtime.cli import bench, devices, doctor, run, self_test, soak
+from kdedge_runtime.cli import bench, devices, doctor, enroll, run, self_test, soak
 from kdedge_runtime.cli.command import CommandParser
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.util.printable import printable, printable_lines
@@ -18,7 +18,14 @@ __all__ = ["SUBCOMMANDS", "build_parser", "main"]
 
 SUBCOMMANDS = {
     command.name: command
-    for command in (self_test.COMMAND, bench.COMMAND, soak.COMMAND, doctor.COMMAND, devices.COMMAND)
+    for command in (
+        self_test.COMMAND,
+        bench.COMMAND,
+        soak.COMMAND,
+        enroll.COMMAND,
+        doctor.COMMAND,
+        devices.COMMAND,
+    )
 }
 """Commands other than running a source, by name."""
 _INTERRUPTED = 130
@@ -33,6 +40,7 @@ examples:
   %(prog)s model.onnx --source rtsp://host/cam --jsonl -  one JSON line per frame
   %(prog)s model.onnx --source csi:0 --cadence every=5    Raspberry Pi camera, every fifth frame explained
   %(prog)s model.onnx --source synthetic: --view          no camera needed
+  %(prog)s enroll model.onnx photos/ --name red-valve     add a class, for --classes classes.json
   %(prog)s self-test model.onnx                           compare outputs with those recorded at export
   %(prog)s soak model.onnx --source csi:0 --duration 24h  endurance test
 
@@ -61,7 +69,7 @@ def build_parser(
             prog,
             allow_abbrev=False,
             description=command.summary,
-            epilog=_EPILOG.format(commands="\n".join(f"  {usage:<16}  {summary}" for usage, summary in rows)),
+            epilog=_EPILOG.format(commands="\n".join(f"  {usage:<19}  {summary}" for usage, summary in rows)),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument("--version", action="version", version=f"kdedge-runtime {__version__}")

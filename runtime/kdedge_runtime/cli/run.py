@@ -97,8 +97,8 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--record",
         type=nonempty,
         metavar="DIR",
-        help="record the most useful frame of each second for kdedge distill --unlabeled: low probability or a "
-        "changed label (default: none)",
+        help="record the most useful frame of each second for kdedge distill --unlabeled: low probability "
+        "or similarity, or a changed label (default: none)",
     )
     where.add_argument(
         "--record-mb",
@@ -120,8 +120,8 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--cadence",
         default="always",
         metavar="WHEN",
-        help="frames to explain: always, every=N, on-change (of the label) or low-confidence[=P] (probability below P, "
-        "0.5 if omitted) (default: always)",
+        help="frames to explain: always, every=N, on-change (of the label) or low-confidence[=P] (probability or "
+        "similarity below P, 0.5 if omitted) (default: always)",
     )
     when.add_argument(
         "--method",
@@ -141,13 +141,20 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         help="target frame rate in frames per second: skip explanations before dropping frames (default: skip none)",
     )
     how = parser.add_argument_group("inference")
+    how.add_argument(
+        "--classes",
+        type=nonempty,
+        metavar="FILE",
+        help="answer with the classes that were enrolled in this file (`enroll`, or in the view, which creates the "
+        "file if it is missing) (default: the classes of the model)",
+    )
     how.add_argument("--class", dest="class_name", metavar="NAME", help="class to explain (default: the top-1 class)")
     how.add_argument(
         "--no-unknown",
         dest="unknown",
         action="store_false",
         help="answer with a class for every frame (default: unknown for frames below the familiarity threshold of the "
-        "model)",
+        "model or of --classes)",
     )
     how.add_argument("--opacity", type=unit_interval, metavar="0..1", help="opacity at full heat (default: 0.6)")
     add_inference_options(how)

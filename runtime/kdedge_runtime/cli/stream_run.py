@@ -25,6 +25,7 @@ from kdedge_runtime.sources.timed_opening import open_with_timeout as opened_sou
 from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
 from kdedge_runtime.stream.schedule import ExplainSchedule
 from kdedge_runtime.stream.statistics import RunProgress, RunSummary
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import file_sha256
 from kdedge_runtime.util.printable import printable
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from kdedge_runtime.diagnostics.soak_test import SoakTest
     from kdedge_runtime.explainers import Explainer
     from kdedge_runtime.server import AccessPolicy
-    from kdedge_runtime.server.live_view import Controls, LiveView
+    from kdedge_runtime.server.live_view import ClassFile, Controls, LiveView
     from kdedge_runtime.sinks.mqtt import MqttPublisher
     from kdedge_runtime.sinks.unknown_frames import UnknownFrames
 
@@ -65,7 +66,8 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
         cadence = ExplainSchedule.parse(arguments.cadence)
         setup = _setup(arguments)
         arguments.source = arguments.source or setup.camera
-        model = opened.enter_context(_model(arguments, setup))
+        loaded = opened.enter_context(_model(arguments, setup))
+        model = loaded if arguments.classes is None else _enrolled(arguments, loaded)
         explainer = _explainer(model, arguments)
         # A viewer can request explanations later.
         if not model.has_map and explainer is None and arguments.view is None:
@@ -99,7 +101,8 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
                 sinks.append(stack.enter_context(_unknown_frames(arguments, model)))
             if arguments.view is not None:
                 current = controls = _controls(arguments, model, settings)
-                view = stack.enter_context(_view(arguments, controls, source, start_line, stack))
+                class_file = None if arguments.classes is None else _class_file(arguments, loaded, controls)
+                view = stack.enter_context(_view(arguments, controls, source, start_line, stack, class_file))
                 _log.info("view: %s", view.url)
                 sinks.append(view)
             soak = None if soak_s is None else stack.enter_context(_soak(soak_s, stop))
@@ -132,6 +135,18 @@ def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextMan
         return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
 
     return open_model(Path(arguments.model), load, arguments.require_signature, arguments.device or "auto")
+
+
+def _enrolled(arguments: argparse.Namespace, model: Model) -> Model:
+    """Return the model with the classes of --classes, or unchanged if the view will create their file."""
+    from kdedge_runtime.enrolled_classes import EnrolledClasses
+
+    path = Path(arguments.classes)
+    if arguments.view is not None and not path.exists():
+        EnrolledClasses.of_model(model)  # raises if the model has no embedding
+        _log.info("%s does not exist yet. The classes of the model are used until one is enrolled in the view.", path)
+        return model
+    return EnrolledClasses.read(path, model).apply_to(model)
 
 
 def _soak(duration_s: float, stop: threading.Event) -> "SoakTest":
@@ -208,7 +223,8 @@ def _broker(arguments: argparse.Namespace, model: Model, regions: Sequence[Regio
     from kdedge_runtime.sinks.mqtt import BrokerAddress, MqttPublisher
 
     address = BrokerAddress.parse(arguments.mqtt, arguments.mqtt_ca)
-    return MqttPublisher(address, model.path.name, [region.name for region in regions])
+    score_name = TASKS[model.metadata.task].score_name
+    return MqttPublisher(address, model.path.name, [region.name for region in regions], score_name)
 
 
 def _controls(arguments: argparse.Namespace, model: Model, settings: StreamSettings) -> "Controls":
@@ -217,8 +233,19 @@ def _controls(arguments: argparse.Namespace, model: Model, settings: StreamSetti
     return Controls(model, settings, arguments.method, arguments.budget_ms)
 
 
+def _class_file(arguments: argparse.Namespace, loaded: Model, controls: "Controls") -> "ClassFile":
+    from kdedge_runtime.server.live_view import ClassFile
+
+    return ClassFile(Path(arguments.classes), loaded, controls)
+
+
 def _view(
-    arguments: argparse.Namespace, controls: "Controls", source: Source, start_line: str, stack: ExitStack
+    arguments: argparse.Namespace,
+    controls: "Controls",
+    source: Source,
+    start_line: str,
+    stack: ExitStack,
+    class_file: "ClassFile | None",
 ) -> "LiveView":
     # Imported on demand: a web server takes a third as long to load as onnxruntime.
     from kdedge_runtime.server import AccessPolicy, Address
@@ -236,12 +263,12 @@ def _view(
     policy = AccessPolicy.at(Address.parse(arguments.view), token, is_printed=token != secret)
     tls = _tls(arguments.tls, policy)
     if arguments.feedback is None:
-        return LiveView(policy, about, controls, tls=tls)
+        return LiveView(policy, about, controls, class_file=class_file, tls=tls)
     from kdedge_runtime.feedback import FeedbackStore
 
     store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
     feedback = Feedback(store, file_sha256(model.path))
-    return LiveView(policy, about, controls, feedback, tls=tls)
+    return LiveView(policy, about, controls, feedback, class_file=class_file, tls=tls)
 
 
 def _unknown_frames(arguments: argparse.Namespace, model: Model) -> "UnknownFrames":
@@ -290,7 +317,7 @@ def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
         f"provider {model.provider.removesuffix('ExecutionProvider')} (requested: {setup.provider or 'none'})",
         "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
         spec.summary,
-        f"{len(model.metadata.labels)} classes",
+        f"{len(model.metadata.labels)} {'classes' if model.prototypes is None else 'enrolled classes'}",
         _number_format(model),
         _map(model, method),
     ]

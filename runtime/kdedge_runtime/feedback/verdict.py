@@ -38,7 +38,7 @@ class Verdict:
     label: str
     """Predicted label."""
     probability: float
-    """Probability of `label`, in [0, 1]."""
+    """Probability of `label`, or its similarity clipped to [0, 1]."""
     explained: str
     """Label explained by the map."""
     frame_name: str

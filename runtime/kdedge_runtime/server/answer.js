@@ -1,7 +1,6 @@
 // Prediction display shared by all pages. Labels are inserted as text, never as markup.
 
 export const at = (id) => document.getElementById(id);
-export const percent = (p) => (p * 100).toFixed(p < 0.0995 ? 1 : 0) + " %";
 export const count = (n) => n.toLocaleString("en");
 
 export function make(tag, properties = {}, ...children) {
@@ -14,27 +13,28 @@ export function write(id, value, unit) {
   at(id).replaceChildren(value, ...(unit ? [make("small", { textContent: " " + unit })] : []));
 }
 
-export function bar(p) {
+export function bar(share) {
   const fill = make("i");
-  fill.style.width = p * 100 + "%";
+  fill.style.width = share * 100 + "%";
   return make("div", { className: "bar" }, fill);
 }
 
 export const UNKNOWN = "unknown";
 
 /**
- * Fill the prediction card. `ranking` is [{label, p}], best first; `speaks` is true if the map has positive values. An
+ * Fill the prediction card. `ranking` is [{label, text, share}], best first, with the score as text and as a fraction
+ * of its range or null; `speaks` is true if the map has positive values. An
  * `unknown` sample belongs to no class, so the whole ranking is listed below.
  */
 export function showAnswer({ ranking, explained, hasMap, speaks, unknown = false }) {
-  const [best, ...others] = unknown ? [{ label: UNKNOWN, p: 0 }, ...ranking] : ranking;
+  const [best, ...others] = unknown ? [{ label: UNKNOWN, text: "", share: 0 }, ...ranking] : ranking;
   write("label", best.label);
-  write("p", unknown ? "" : percent(best.p));
-  at("best-bar").firstElementChild.style.width = best.p * 100 + "%";
-  at("others").replaceChildren(...others.flatMap(({ label, p }) => [
+  write("p", best.text);
+  at("best-bar").firstElementChild.style.width = best.share * 100 + "%";
+  at("others").replaceChildren(...others.flatMap(({ label, text, share }) => [
     make("span", { className: "name", textContent: label, title: label }),
-    bar(p),
-    make("span", { className: "number", textContent: percent(p) }),
+    bar(share),
+    make("span", { className: "number", textContent: text }),
   ]));
   at("heat").hidden = !hasMap;
   at("why").textContent = speaks

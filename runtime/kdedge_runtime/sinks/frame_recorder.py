@@ -57,9 +57,9 @@ class _Candidate:
 class FrameRecorder:
     """Writes the most useful frame of each second, and of each region, as JPEG.
 
-    A frame is more useful the lower the probability of its prediction, and by 1 if its label differs from that of the
-    frame before, or it becomes unknown. If the folder is full, the least useful frames are removed, or the new one is
-    not written. Each image is written whole or not at all. A later run continues the folder.
+    A frame is more useful the lower the probability or similarity of its prediction, and by 1 if its label differs from
+    that of the frame before, or it becomes unknown. If the folder is full, the least useful frames are removed, or the
+    new one is not written. Each image is written whole or not at all. A later run continues the folder.
     """
 
     wants_overlay = False
@@ -156,7 +156,7 @@ class FrameRecorder:
             "time": at.isoformat(timespec="milliseconds"),
             "name": prediction.frame.name,
             "label": prediction.label,
-            "p": round(prediction.score, 5),
+            prediction.score_key: round(prediction.score, 5),
             "unknown": prediction.unknown,
             "changed": candidate.is_changed,
             "usefulness": round(candidate.usefulness, 5),

@@ -36,7 +36,7 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "time": (now - timedelta(seconds=age_now_s)).isoformat(timespec="milliseconds"),
         "age_ms": round(prediction.age_ms, 2),
         "label": prediction.label,
-        "p": round(prediction.score, 5),
+        prediction.score_key: round(prediction.score, 5),
         "familiarity": None if prediction.familiarity is None else round(prediction.familiarity, 5),
         "unknown": prediction.unknown,
         "explained": None if prediction.saliency_map is None else prediction.explained,
@@ -55,7 +55,8 @@ class JsonLinesFile:
 
     `time` is the capture time and `age_ms` the frame's age at prediction. `familiarity` is larger for frames that are
     more similar to the training samples. It is null if the model does not have it. If it lies below the model's
-    threshold, `unknown` is true, and `label` and `p` belong to the nearest class. `explained` is the class that the map
+    threshold, `unknown` is true, and `label` and `p` belong to the nearest class. An embedding model has the cosine
+    `similarity` of the class, in [-1, 1], instead of the probability `p`. `explained` is the class that the map
     explains. If the frame was not explained it is null, and `left_out` gives the reason: `cadence` or `budget`. `heat`
     contains `cx` and `cy` (center of mass as fractions of the frame or region, from its upper left corner), `area`
     (share of the map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without

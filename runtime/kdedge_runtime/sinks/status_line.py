@@ -61,5 +61,5 @@ class StatusLine:
 
 def _answer(prediction: Prediction) -> str:
     region = "" if prediction.region is None else f"{prediction.region.name}: "
-    text = f"{printable(prediction.label)} {prediction.score * 100:.0f} %"
+    text = f"{printable(prediction.label)} {prediction.score_text}"
     return printable(region) + (f"{prediction.answer} (nearest: {text})" if prediction.unknown else text)

@@ -16,6 +16,7 @@ import numpy as np
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.familiarity import UNKNOWN
+from kdedge_runtime.metadata import Metadata
 from kdedge_runtime.modalities import Region, Sample
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
@@ -62,6 +63,8 @@ class StreamSettings:
     """True marks frames whose familiarity lies below the threshold of the model as unknown. Default True."""
     regions: tuple[Region, ...] = ()
     """Regions of every frame, predicted in one batch and fixed during a run; empty for the whole frame."""
+    model: Model | None = None
+    """Model of the run with classes that were enrolled since its start; None for the model of the run."""
 
 
 def run(
@@ -80,8 +83,8 @@ def run(
         model: the model to run.
         source: an entered source.
         sinks: entered sinks, written to from this thread.
-        settings: settings, or a function called before every frame for the class, opacity and explainer; None for the
-        defaults.
+        settings: settings, or a function called before every frame for the class, opacity, explainer and model; None
+        for the defaults.
         stop: event that ends the run after the current frame. It may be set from any thread or signal handler.
 
     Returns:
@@ -107,7 +110,7 @@ def run(
     try:
         with outputs.ahead() as ready:
             for result in ready:
-                prediction = result.prediction(model)
+                prediction = result.prediction()
                 renderer.update_scale(prediction)
                 watched = any(sink.wants_overlay for sink in sinks)
                 if watched:
@@ -169,15 +172,18 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 class _FrameOutput:
     """Model outputs for one frame or its regions, with their time."""
 
+    model: Model
+    """Model with the classes that the outputs refer to."""
     frame: Frame
     outputs: list[tuple[Region | None, Explanation, Reason | None]]
     """Region, output and reason why it was not explained, in the order of the regions."""
     predicted_at: float
 
-    def prediction(self, model: Model) -> Prediction:
+    def prediction(self) -> Prediction:
         first, *further = (
             replace(
-                decode_prediction(model, self.frame, explanation, lambda: self.predicted_at, region), left_out=left_out
+                decode_prediction(self.model, self.frame, explanation, lambda: self.predicted_at, region),
+                left_out=left_out,
             )
             for region, explanation, left_out in self.outputs
         )
@@ -225,7 +231,8 @@ class _InferenceStage:
 
     def _outputs(self, prepared: Iterable[tuple[Frame, Sample]]) -> Iterator[_FrameOutput]:
         # Warm up here, while the first frame is read.
-        warm_up(self._model, self._current().class_index, max(1, len(self._regions)))
+        settings = self._current()
+        warm_up(settings.model or self._model, settings.class_index, max(1, len(self._regions)))
         self._progress.start()
         yield from map(self._infer, prepared)
 
@@ -262,12 +269,12 @@ class _InferenceStage:
         if settings != before:
             self._scheduler.forget()
         self._settings = settings
-        explainer = settings.explainer
+        model, explainer = settings.model or self._model, settings.explainer
         explains = explainer is not None or self._model.has_map
         left_out = self._scheduler.before(frame.index) if explains else None
         with self._timer.measure("inference"):
             uses_own_map = explains and left_out is None and explainer is None
-            explanation = self._model.predict(samples, settings.class_index, explained=uses_own_map)
+            explanation = model.predict(samples, settings.class_index, explained=uses_own_map)
         if not settings.unknown:
             explanation = replace(explanation, unknown=None)
         rows = [explanation] if len(samples) == 1 else [explanation.of_sample(index) for index in range(len(samples))]
@@ -275,18 +282,22 @@ class _InferenceStage:
         for region, row, sample in zip(self._regions or (None,), rows, samples, strict=True):
             explained, reason = row, left_out
             if explains and left_out is None:
-                explained, reason = self._explain(row, sample, region, explainer)
+                explained, reason = self._explain(model.metadata, row, sample, region, explainer)
             outputs.append((region, explained, reason))
         predicted_at = time.monotonic()
         is_explained = any(reason is None for _, _, reason in outputs)
         self._warn(is_explained, time.perf_counter() - started)
-        return _FrameOutput(frame, outputs, predicted_at)
+        return _FrameOutput(model, frame, outputs, predicted_at)
 
     def _explain(
-        self, explanation: Explanation, sample: Sample, region: Region | None, explainer: "Explainer | None"
+        self,
+        metadata: Metadata,
+        explanation: Explanation,
+        sample: Sample,
+        region: Region | None,
+        explainer: "Explainer | None",
     ) -> tuple[Explanation, Reason | None]:
         """Add the map of a black-box explainer, or remove the map that the schedule leaves out."""
-        metadata = self._model.metadata
         task = TASKS[metadata.task]
         label, score = task.ranking(explanation.scores[0], metadata.labels)[0]
         share = task.share(score)

@@ -15,6 +15,7 @@ class Classification:
     """Scores are probabilities: the softmax of the logits at the calibration temperature."""
 
     name = "classify"
+    score_name = "probability"
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Return probabilities `[N, K]`; rows sum to 1."""

@@ -15,6 +15,7 @@ class Similarity:
     """Scores are the logits: cosine similarities of the embedding to each prototype, in [-1, 1]."""
 
     name = "embedding"
+    score_name = "similarity"
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Return the similarities `[N, M]`; the temperature has no effect."""
@@ -30,8 +31,8 @@ class Similarity:
         return min(max(score, 0.0), 1.0)
 
     def format_score(self, score: float, digits: int = 0) -> str:
-        """Format a similarity as a number such as `0.83`, as precise as a share with `digits` decimals in percent."""
-        return f"{score:z.{digits + 2}f}"
+        """Format a similarity with two decimals and without a unit, such as `0.83`; `digits` has no effect."""
+        return f"{score:z.2f}"
 
 
 SIMILARITY = Similarity()

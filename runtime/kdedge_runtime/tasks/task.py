@@ -15,6 +15,10 @@ class Task(Protocol):
     def name(self) -> str:
         """Name in the metadata of model files."""
 
+    @property
+    def score_name(self) -> str:
+        """Name of a score in outputs, such as `probability`."""
+
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Convert logits to scores, both `[N, K]`.
 

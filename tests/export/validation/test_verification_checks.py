@@ -9,6 +9,7 @@ from embedding_toys import LABELS, EmbeddingToy, embedding_file, textures
 from jsonschema import Draft202012Validator
 
 from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.faithfulness import areas
 from kdedge_export.metrics.file_predictions import embed
 from kdedge_export.metrics.verification import FileVerification, Verification, verification
 from kdedge_export.validation import Gates, Models, ValidationReport, ValidationSet, json_schema, validate, write_report
@@ -120,6 +121,13 @@ def test_areas_are_similarities(validated: tuple[ValidationReport, SampleGallery
     assert faith is not None and 0 < faith.rows["int8"].deletion < faith.rows["int8"].insertion < 1
 
 
+def test_areas_of_negative_similarities_are_zero(tmp_path: Path) -> None:
+    model = embedding_file(TOY, tmp_path / "model.onnx").with_classes(LABELS, -TOY.prototypes.numpy())
+    found = model.predict(IMAGES[:1])
+    assert found.logits.max() < 0 and found.saliency_map is not None
+    assert areas(model, IMAGES[0], found.saliency_map[0], 0, lambda sample: sample) == (0.0, 0.0)
+
+
 def test_report_and_page_have_the_rates(validated: tuple[ValidationReport, SampleGallery], tmp_path: Path) -> None:
     report, evidence = validated
     page, document = write_report(report, evidence, tmp_path)
@@ -149,3 +157,11 @@ def model_of_classes(tmp_path: Path) -> Model:
     from validate_toys import Toy, model_file
 
     return model_file(Toy(), tmp_path / "classes.onnx")
+
+
+@pytest.mark.parametrize(("images", "outcome"), [(200, "inconclusive"), (260, "passed")])
+def test_unchanged_file_needs_about_250_images(images: int, outcome: str) -> None:
+    embeddings, targets = np.eye(5, dtype=np.float32)[np.arange(images) % 5], np.arange(images) % 5
+    found = verification({"fp32": embeddings, "int8": embeddings}, "fp32", targets)
+    (check,) = check_verification(found, ["int8"], Gates())
+    assert check.outcome == outcome and check.measured == 0

@@ -57,14 +57,18 @@ def test_metrics_contain_page_data(view: LiveView, progress: RunProgress) -> Non
     assert before["controls"] == {"class": None, "method": "cam", "opacity": 0.6}
     with progress.timer.measure("inference"):
         pass
-    prediction = a_prediction(6)
+    prediction = replace(a_prediction(6), ranking=(("<b>stop</b>", 0.75), ("tree", 0.0625)))
     progress.count(prediction)
     view.write(prediction, progress)
     response, body = get(view, "/metrics.json?now")
     metrics = json.loads(body)
     assert response.headers["Cache-Control"] == "no-store"
     assert metrics["label"] == "<b>stop</b>"
-    assert metrics["ranking"] == [{"label": "<b>stop</b>", "p": 0.75}, {"label": "tree", "p": 0.2}]
+    assert metrics["ranking"] == [
+        {"label": "<b>stop</b>", "p": 0.75, "text": "75 %", "share": 0.75},
+        {"label": "tree", "p": 0.0625, "text": "6.2 %", "share": 0.0625},
+    ]
+    assert (metrics["score_name"], metrics["enrolls"], metrics["revision"]) == ("probability", False, 0)
     assert metrics["heat"] == {"cx": 0.5, "cy": 0.25, "area_frac": 0.1, "entropy": 0.5}
     assert set(metrics["stages"]["inference"]) == {"mean_ms", "p50_ms", "p95_ms", "p99_ms"}
     assert [point[1:] for point in metrics["history"]] == [["<b>stop</b>", 0.75]]

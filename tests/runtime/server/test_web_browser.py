@@ -293,6 +293,25 @@ def test_heat_scale_matches_python(page: Any) -> None:
     assert shown == pytest.approx([python.update(peak, elapsed_s) for peak, elapsed_s in peaks])
 
 
+def test_embedding_model_shows_similarities(
+    chromium: Any, serve: Callable[[Model], str], embedding_model: Model, red_spot: np.ndarray, tmp_path: Path
+) -> None:
+    page = open_page(chromium, serve(embedding_model))
+    page.wait_for_selector("#camera:enabled")
+    red_spot[40:60, 4:28] = (30, 60, 250)
+    Image.fromarray(red_spot).save(tmp_path / "spot.png")
+    page.set_input_files("#picker", tmp_path / "spot.png")
+    page.wait_for_selector("#label:not(:empty):not(:text-is('–'))")
+    latest = _latest(page)
+    _assert_as_in_python(latest, embedding_model)
+    best, *others = sorted(latest["logits"], reverse=True)
+    assert page.text_content("#p") == f"{best:.2f}"
+    assert [found.text_content() for found in page.query_selector_all("#others .number")] == [
+        f"{score:.2f}" for score in others
+    ]
+    assert page.problems == []
+
+
 def test_denied_camera_and_int8_are_reported(
     chromium: Any, serve: Callable[[Model], str], write_model: Callable[..., Path]
 ) -> None:

@@ -8,6 +8,9 @@ const BEST = "top-1 class";
 const RANKED = 3;
 const RECENT = 30;
 
+const scoreText = (score) => about.score_name === "similarity" ? score.toFixed(2)
+  : (score * 100).toFixed(score < 0.0995 ? 1 : 0) + " %";
+
 const video = make("video", { muted: true, playsInline: true });
 const worker = new Worker("/worker.js", { type: "module" });
 let about = null;
@@ -45,8 +48,9 @@ function show(answer, scale) {
   at("figure").style.setProperty("--aspect", answer.frame.width / answer.frame.height);
   at("image").hidden = false;
   at("empty").hidden = true;
-  const ranking = answer.probabilities.map((p, index) => ({ label: about.labels[index], p }))
-    .sort((a, b) => b.p - a.p).slice(0, RANKED);
+  const ranking = answer.scores.map((score, index) => ({ label: about.labels[index], score }))
+    .sort((a, b) => b.score - a.score).slice(0, RANKED)
+    .map(({ label, score }) => ({ label, text: scoreText(score), share: Math.min(1, Math.max(0, score)) }));
   const speaks = answer.map !== null && peak(answer.map) > 0;
   showAnswer({ ranking, explained: about.labels[answer.explained], hasMap: about.has_map, speaks,
                unknown: answer.unknown });

@@ -41,10 +41,15 @@ export class Engine {
     const explained = Number(outputs.explained_class.data[0]);
     return { logits, explained, unknown, map: { data: outputs.saliency_map.data, height, width } };
   }
+
+  /** Convert logits to scores: similarities of an embedding model, or probabilities. */
+  scores(logits) {
+    return this.about.score_name === "similarity" ? Array.from(logits) : softmax(logits, this.about.temperature);
+  }
 }
 
 /** Convert logits to probabilities at the model's calibration temperature. */
-export function softmax(logits, temperature) {
+function softmax(logits, temperature) {
   const most = Math.max(...logits);
   const shifted = Array.from(logits, (logit) => Math.exp((logit - most) / temperature));
   const sum = shifted.reduce((a, b) => a + b, 0);

@@ -20,6 +20,7 @@ from kdedge_runtime.server import (
 )
 from kdedge_runtime.server.browser.required_input import with_required_input
 from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
+from kdedge_runtime.tasks import TASKS
 
 __all__ = ["WebServer", "describe_model"]
 
@@ -59,6 +60,7 @@ def describe_model(model: Model) -> dict[str, object]:
     return {
         "name": model.path.name,
         "labels": metadata.labels,
+        "score_name": TASKS[metadata.task].score_name,
         "input": asdict(metadata.input),
         "temperature": metadata.temperature,
         "display": asdict(metadata.outputs.display),

@@ -1,6 +1,6 @@
 // Preprocessing and inference in a worker thread, to keep the page responsive.
 
-import { Engine, softmax } from "/engine.js";
+import { Engine } from "/engine.js";
 import { drawOnWhite, fit } from "/fit.js";
 
 const canvas = new OffscreenCanvas(1, 1);
@@ -19,9 +19,8 @@ async function answer({ frame, classIndex }) {
   const fitted = performance.now();
   const outputs = await engine.run(pixels, classIndex);
   const ms = { preprocess: fitted - started, inference: performance.now() - fitted };
-  const probabilities = softmax(outputs.logits, engine.about.temperature);
   // The frame is returned, so that its heat map is drawn on the same frame.
-  postMessage({ kind: "answer", frame, pixels, ms, probabilities, ...outputs }, [frame, pixels.buffer]);
+  postMessage({ kind: "answer", frame, pixels, ms, scores: engine.scores(outputs.logits), ...outputs }, [frame, pixels.buffer]);
 }
 
 onmessage = async ({ data }) => {

@@ -1,4 +1,4 @@
-"""Settings that clients can change during a run: explained class, method and opacity."""
+"""Settings that clients can change during a run: explained class, method, opacity and enrolled classes."""
 
 import threading
 from collections.abc import Mapping
@@ -33,8 +33,10 @@ class Controls:
             method: method of `settings.explainer`; None for the map of the model file.
             budget_ms: time limit per frame of a black-box explainer, in milliseconds.
         """
-        self.model = model
+        self._model = model
         self.settings = settings
+        self.revision = 0
+        """Number of changes of the classes."""
         self.method = method or model.metadata.outputs.method
         self._budget_ms = budget_ms or _BUDGET_MS
         self._changing = threading.Lock()
@@ -44,10 +46,16 @@ class Controls:
         return self.settings
 
     @property
+    def model(self) -> Model:
+        """Model that answers, with the classes enrolled so far."""
+        return self.settings.model or self._model
+
+    @property
     def class_name(self) -> str | None:
         """Class explained in every frame; None for the top-1 class of each."""
-        index = self.settings.class_index
-        return None if index is None else self.model.metadata.labels[index]
+        settings = self.settings
+        model = settings.model or self._model
+        return None if settings.class_index is None else model.metadata.labels[settings.class_index]
 
     @property
     def methods(self) -> list[str]:
@@ -70,6 +78,20 @@ class Controls:
         """
         with self._changing:  # concurrent changes must not overwrite each other
             self._change(wanted)
+
+    def use_model(self, model: Model) -> None:
+        """Answer with other classes from the next frame. The explained class is kept if it still exists.
+
+        Args:
+            model: model of the run with other classes.
+        """
+        with self._changing:
+            name, labels, explainer = self.class_name, model.metadata.labels, self.settings.explainer
+            if explainer is not None:
+                explainer = make_explainer(model, self.method, budget_ms=self._budget_ms)
+            index = labels.index(name) if name in labels else None
+            self.settings = replace(self.settings, model=model, class_index=index, explainer=explainer)
+            self.revision += 1
 
     def _change(self, wanted: Mapping[str, Any]) -> None:
         settings, method = self.settings, self.method

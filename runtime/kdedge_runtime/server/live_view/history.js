@@ -1,4 +1,4 @@
-// Chart of the top-1 probability over the last minute, colored by class.
+// Chart of the score of the best class over the last minute, colored by class.
 
 import { at, make } from "/answer.js";
 
@@ -25,7 +25,7 @@ function shape(tag, attributes) {
   return element;
 }
 
-/** Draw [[seconds ago, label, probability], …], oldest first. */
+/** Draw [[seconds ago, label, share], …], oldest first; shares are in [0, 1]. */
 export function showHistory(points) {
   const grid = [0, 0.5, 1].map((y) => shape("line", { class: "grid", x1: 0, x2: SPAN_S, y1: y, y2: y }));
   const recent = [...new Set(points.map(([, label]) => label).reverse())];

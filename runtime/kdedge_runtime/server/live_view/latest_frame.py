@@ -94,7 +94,7 @@ class LatestFrame:
         """Publish the latest prediction and wake waiting clients."""
         now = self._clock()
         for each in prediction.by_region:
-            self.histories[each.region_name].add(now, each.answer, each.score)
+            self.histories[each.region_name].add(now, each.answer, each.score if each.share is None else each.share)
         with self._changed:
             serial = 1 if self._notice is None else self._notice.serial + 1
             self._notice = PublishedFrame(serial, prediction, progress, now)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server.live_view.machine_state import MachineState
 from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.tasks import TASKS
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
@@ -62,6 +63,7 @@ def _counters(progress: RunProgress) -> str:
 
 
 def _prediction(prediction: Prediction, progress: RunProgress) -> str:
+    name = TASKS[prediction.task].score_name
     families = [
         _family(
             "kdedge_frames_per_second", "gauge", "Frame rate over the latest frames.", [("", {}, progress.recent_fps)]
@@ -70,11 +72,11 @@ def _prediction(prediction: Prediction, progress: RunProgress) -> str:
             "kdedge_frame_age_seconds", "gauge", "Time from capture to prediction.", [("", {}, prediction.age_ms / 1e3)]
         ),
         _family(
-            "kdedge_answer_probability",
+            f"kdedge_answer_{name}",
             "gauge",
-            "Probability of the latest prediction.",
+            f"{name.capitalize()} of the latest prediction.",
             [
-                ("", _region(each.region_name) | {"label": each.label}, each.share)
+                ("", _region(each.region_name) | {"label": each.label}, each.score)
                 for each in prediction.by_region
                 if each.share is not None
             ],

@@ -6,8 +6,12 @@ from typing import Any
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server.live_view.machine_state import MachineState
 from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.tasks import TASKS
 
 __all__ = ["describe_prediction", "describe_machine", "describe_run"]
+
+_SMALL = 0.0995
+"""Share whose text has more digits: 10 % when rounded."""
 
 
 def describe_prediction(serial: int, prediction: Prediction, region: str | None = None) -> dict[str, Any]:
@@ -20,11 +24,17 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
     """
     regions = [
         # The score of an unknown region is that of its nearest class, which its label does not name.
-        {"name": each.region_name, "label": each.answer, "p": None if each.unknown else round(each.score, 5)}
+        {
+            "name": each.region_name,
+            "label": each.answer,
+            each.score_key: None if each.unknown else round(each.score, 5),
+            "text": "" if each.unknown else _text(each, each.score),
+        }
         for each in prediction.by_region
     ]
     named = [] if prediction.region is None else regions
     prediction = prediction.of_region(region) or prediction
+    key, task = prediction.score_key, TASKS[prediction.task]
     return {
         "serial": serial,
         "frame": prediction.frame.index,
@@ -33,14 +43,25 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
         "regions": named,
         "age_ms": round(prediction.age_ms, 2),
         "label": prediction.label,
-        "p": round(prediction.score, 5),
+        key: round(prediction.score, 5),
+        "score_name": task.score_name,
         "familiarity": None if prediction.familiarity is None else round(prediction.familiarity, 5),
         "unknown": prediction.unknown,
-        "ranking": [{"label": label, "p": round(p, 5)} for label, p in prediction.ranking],
+        "ranking": [
+            {"label": label, key: round(score, 5), "text": _text(prediction, score), "share": task.share(score)}
+            for label, score in prediction.ranking
+        ],
         "explained": prediction.explained,
         "left_out": prediction.left_out,
         "heat": None if prediction.heat is None else asdict(prediction.heat),
     }
+
+
+def _text(prediction: Prediction, score: float) -> str:
+    """Return a score with its unit; small percentages have a decimal."""
+    task = TASKS[prediction.task]
+    share = task.share(score)
+    return task.format_score(score, 1 if share is not None and share < _SMALL else 0)
 
 
 def describe_run(progress: RunProgress) -> dict[str, Any]:
@@ -51,7 +72,7 @@ def describe_run(progress: RunProgress) -> dict[str, Any]:
         "dropped": progress.dropped,
         "unreadable": progress.unreadable,
         "reconnects": progress.reconnects,
-        "unknown": progress.unknown,
+        "unknown_frames": progress.unknown,
         "fps": round(progress.recent_fps, 2),
         "stages": {
             name: {key: round(value, 3) for key, value in asdict(stage).items() if key != "count"}

@@ -1,6 +1,6 @@
 // Live view. Images have serial numbers, so that feedback refers to the frame on the screen.
 
-import { at, become, count, make, percent, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
+import { at, become, count, make, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
 import { drawBox } from "/box.js";
 import { choose } from "/chooser.js";
 import { showHistory } from "/history.js";
@@ -10,6 +10,7 @@ const POLL_MS = 400;
 const HIDDEN_POLL_MS = 5000;
 const STALLED_MS = 3000;
 const STATES = { live: "live", waiting: "waiting for frames", stalled: "no new frames", lost: "the run has ended", held: "held" };
+const capitalized = (word) => word[0].toUpperCase() + word.slice(1);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 let shown = 0;        // serial number of the frame on the screen
@@ -18,6 +19,7 @@ let held = false;     // true while the image is on hold
 let answer = null;    // latest metrics of the frame on the screen
 let region = null;    // name of the selected region; null for the first one or a run without regions
 let choices = null;   // available classes and methods
+let revision = 0;     // revision of the classes among the choices
 let lastFrames = 0, lastChange = Date.now();
 let settledAt = 0;    // polled settings are ignored until this time
 
@@ -112,6 +114,11 @@ async function standing(question) {
   }
 }
 
+async function enroll() {
+  const { name, images } = await request("/enroll", { serial: shown, region, name: at("enroll-name").value });
+  showMessage(`Enrolled: ${name} has ${count(images)} ${images === 1 ? "image" : "images"}.`, "good");
+}
+
 const JUDGING = {
   right: () => storeFeedback("right"),
   wrong: () => storeFeedback("wrong"),
@@ -140,6 +147,7 @@ async function attempt(deed) {
 async function allChoices() {
   if (!choices) {
     choices = await request("/choices.json");
+    at("enroll-names").replaceChildren(...choices.labels.map((value) => make("option", { value })));
     at("method").replaceChildren(...choices.methods.map((name) => make("option", { value: name, textContent: name })));
   }
   return choices;
@@ -205,11 +213,11 @@ function showRegions(regions) {
       return button;
     }));
   }
-  regions.forEach(({ name, label, p }, index) => {
+  regions.forEach(({ name, label, text }, index) => {
     const button = list.children[index];
     button.setAttribute("aria-pressed", name === region);
     button.children[1].textContent = button.children[1].title = label;
-    button.children[2].textContent = p === null ? "" : percent(p);
+    button.children[2].textContent = text;
   });
 }
 
@@ -227,6 +235,9 @@ function showFigures(m) {
   showRegions(m.regions);
   showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.cx != null,
                unknown: m.unknown });
+  const isProbability = m.score_name === "probability";
+  at("past-title").textContent = `${isProbability ? "Confidence" : capitalized(m.score_name)} over the last minute`;
+  at("history").setAttribute("aria-label", `${capitalized(m.score_name)} of the best class over the last minute`);
   write("age", m.age_ms.toFixed(m.age_ms < 10 ? 1 : 0), "ms");
 }
 
@@ -277,6 +288,8 @@ async function poll() {
       at("about").textContent = `${m.about.model} on ${source}`;
       at("about").title = m.about.runtime;
       at("feedback").hidden = m.feedback === null;
+      at("enroll").hidden = !m.enrolls;
+      if (m.revision !== revision) { choices = null; revision = m.revision; }
       await allChoices();
       at("controls").hidden = false;
       showMachine(m.machine);
@@ -299,7 +312,7 @@ async function poll() {
       become("lost", STATES.lost);
     }
     for (const button of at("verdicts").children) button.disabled = !shown;
-    at("hold").disabled = !shown;
+    at("hold").disabled = at("enroll").lastElementChild.disabled = !shown;
     await pause(document.hidden ? HIDDEN_POLL_MS : POLL_MS);
   }
 }
@@ -308,6 +321,10 @@ at("hold").onclick = () => attempt(async () => { if (held) release(); else await
 at("verdicts").onclick = ({ target }) => {
   const judgment = target.closest("button")?.dataset.judgment;
   if (judgment) attempt(JUDGING[judgment]);
+};
+at("enroll").onsubmit = (event) => {
+  event.preventDefault();
+  attempt(enroll);
 };
 at("regions").onclick = ({ target }) => {
   const name = target.closest("button")?.dataset.region;

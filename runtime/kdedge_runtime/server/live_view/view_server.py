@@ -26,6 +26,7 @@ from kdedge_runtime.server import (
 )
 from kdedge_runtime.server.http_server import TIMEOUT_S
 from kdedge_runtime.server.live_view.broadcast import BOUNDARY, Broadcast
+from kdedge_runtime.server.live_view.class_file import ClassFile
 from kdedge_runtime.server.live_view.controls import Controls, is_share
 from kdedge_runtime.server.live_view.latest_frame import LatestFrame
 from kdedge_runtime.server.live_view.machine_state import MachineMonitor
@@ -41,7 +42,7 @@ _MAX_VIEWERS = 64
 _STREAM_BUFFER_BYTES = 128 * 1024
 _JPEG_QUALITY = 90
 _PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js", "history.js")}
-_PASSED = "That frame is no longer available. Press hold before giving feedback."
+_PASSED = "That frame is no longer available. Press hold first."
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class LiveView:
     | `POST /controls`      | change the explained class, the method and the opacity                |
     | `POST /hold`          | keep the frame of a shown prediction                                  |
     | `POST /feedback`      | user feedback on a shown prediction                                   |
+    | `POST /enroll`        | add the frame of a shown prediction to an enrolled class              |
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class LiveView:
         controls: Controls,
         feedback: Feedback | None = None,
         *,
+        class_file: ClassFile | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Create a view.
@@ -95,11 +98,12 @@ class LiveView:
             about: description of the run, shown unchanged.
             controls: settings that the page may change.
             feedback: destination of feedback; None hides the feedback buttons.
+            class_file: file of enrolled classes; None hides the enrollment.
             tls: certificate for HTTPS; None for HTTP.
         """
         self._policy = policy
         self._tls = tls
-        self._site = _Site(dict(about), controls, feedback)
+        self._site = _Site(dict(about), controls, feedback, class_file)
         self._server: _ViewServer | None = None
 
     @property
@@ -139,6 +143,7 @@ class _Site:
     about: dict[str, str]
     controls: Controls
     feedback: Feedback | None
+    class_file: ClassFile | None
     board: LatestFrame = field(default_factory=LatestFrame)
     broadcast: Broadcast = field(init=False)
     machine: MachineMonitor = field(default_factory=MachineMonitor)
@@ -166,6 +171,8 @@ class _Site:
             "frames": 0,
             "controls": self.controls.figures(),
             "feedback": None if self.feedback is None else {"kept": self.feedback.kept},
+            "enrolls": self.class_file is not None,
+            "revision": self.controls.revision,
             "machine": describe_machine(self.machine.state()),
             "history": [],
         }
@@ -207,7 +214,12 @@ class _ViewHandler(RequestHandler):
         }
 
     def posts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
-        return {"/controls": self._control, "/hold": self._hold, "/feedback": self._store_feedback}
+        return {
+            "/controls": self._control,
+            "/hold": self._hold,
+            "/feedback": self._store_feedback,
+            "/enroll": self._enroll,
+        }
 
     def _metrics(self) -> None:
         serial = self._serial("serial", missing=0)
@@ -305,12 +317,7 @@ class _ViewHandler(RequestHandler):
         feedback = self.server.site.feedback
         if feedback is None:
             raise UsageError("This run does not store feedback. Start it with --feedback FILE.")
-        prediction = self.server.site.board.shown.find(_whole_number(body.get("serial")))
-        if prediction is None:
-            raise UsageError(_PASSED)
-        prediction = prediction.of_region(_optional_text("region", body.get("region")))
-        if prediction is None:
-            raise UsageError("Expected region: NAME of a region of the run.")
+        prediction = self._shown(body)
         verdict = Verdict.of(
             prediction,
             body.get("judgment"),  # type: ignore[arg-type]  # checked by the verdict
@@ -321,6 +328,26 @@ class _ViewHandler(RequestHandler):
         feedback.store.add(verdict)
         _log.info("feedback: %s, predicted %s: %s", prediction.frame.name, prediction.label, verdict.judgment)
         return {"label": prediction.label, "kept": feedback.kept}
+
+    def _enroll(self, body: dict[str, Any]) -> object:
+        class_file = self.server.site.class_file
+        if class_file is None:
+            raise UsageError("This run has no enrolled classes. Start it with --classes FILE.")
+        name = _optional_text("name", body.get("name"))
+        prediction = self._shown(body)
+        enrolled = class_file.add(name or "", prediction)
+        _log.info("enrolled: %s is %s, which has %d images", prediction.frame.name, enrolled.name, enrolled.images)
+        return {"name": enrolled.name, "images": enrolled.images}
+
+    def _shown(self, body: dict[str, Any]) -> Prediction:
+        """Return the prediction for the frame and region of a request."""
+        prediction = self.server.site.board.shown.find(_whole_number(body.get("serial")))
+        if prediction is None:
+            raise UsageError(_PASSED)
+        prediction = prediction.of_region(_optional_text("region", body.get("region")))
+        if prediction is None:
+            raise UsageError("Expected region: NAME of a region of the run.")
+        return prediction
 
 
 def _whole_number(value: object) -> int:

@@ -27,6 +27,7 @@ _LONGEST_STATE = 255
 _LABEL = f"{{{{ '{UNKNOWN}' if value_json.unknown else value_json.label[:{_LONGEST_STATE}] }}}}"
 """Automations on a class must not start for unknown objects, whose `label` is the nearest class."""
 _PROBABILITY = "{{ (100 * value_json.p) | round(1) if value_json.p is number else none }}"
+_SIMILARITY = "{{{{ value_json.{0} | round(2) if value_json.{0} is number else none }}}}"
 _UNKNOWN = "{{ 'ON' if value_json.unknown else 'OFF' }}"
 
 
@@ -36,7 +37,7 @@ class RegionState:
 
     label: str
     share: float | None
-    """Probability of the label, in [0, 1]; None for an unbounded score."""
+    """Probability or similarity of the label, in [0, 1]; None for an unbounded score."""
     unknown: bool
     """True if the frame or region belongs to none of the classes; the label is then the nearest one."""
 
@@ -50,7 +51,7 @@ class RegionState:
         return (self.label, self.unknown) != (other.label, other.unknown)
 
     def differs(self, other: "RegionState", step: float) -> bool:
-        """Return True if the answer differs, or the probability by at least `step`."""
+        """Return True if the answer differs, or the share by at least `step`."""
         return self.has_other_answer(other) or abs((self.share or 0.0) - (other.share or 0.0)) >= step
 
 
@@ -64,9 +65,9 @@ def state_payload(prediction: Prediction, at: datetime) -> bytes:
     state = RegionState.of(prediction)
     content = {
         "label": state.label,
-        "p": None if state.share is None else round(state.share, 4),
+        prediction.score_key: None if state.share is None else round(prediction.score, 4),
         "unknown": state.unknown,
-        "ranking": [{"label": label, "p": round(score, 4)} for label, score in prediction.ranking],
+        "ranking": [{"label": label, prediction.score_key: round(score, 4)} for label, score in prediction.ranking],
         "explained": None if prediction.saliency_map is None else prediction.explained,
         "time": at.isoformat(timespec="milliseconds"),
     }
@@ -81,6 +82,8 @@ class DeviceTopics:
     """Topic below which states and snapshots are published."""
     regions: Sequence[str | None]
     """Names of the regions; None for the whole frame."""
+    score_name: str = "probability"
+    """Name of the score in the announcements, `probability` or another one without a unit."""
 
     @property
     def status(self) -> str:
@@ -169,17 +172,17 @@ class DeviceTopics:
             topic = self.state(region)
             before = "" if region is None else f"{self._ids[region]}_"
             label = {"icon": "mdi:tag", "json_attributes_topic": topic, "value_template": _LABEL}
-            probability = {
-                "icon": "mdi:percent",
-                "state_class": "measurement",
-                "suggested_display_precision": 0,
-                "unit_of_measurement": "%",
-                "value_template": _PROBABILITY,
-            }
+            score: dict[str, Any] = {"state_class": "measurement"}
+            if self.score_name == "probability":
+                score |= {"icon": "mdi:percent", "suggested_display_precision": 0, "unit_of_measurement": "%"}
+                score["value_template"] = _PROBABILITY
+            else:
+                score |= {"icon": "mdi:approximately-equal", "suggested_display_precision": 2}
+                score["value_template"] = _SIMILARITY.format(self.score_name)
             unknown = {"icon": "mdi:help-circle-outline", "value_template": _UNKNOWN}
             for kind, name, settings in (
                 ("sensor", "label", label),
-                ("sensor", "probability", probability),
+                ("sensor", self.score_name, score),
                 ("binary_sensor", "unknown", unknown),
             ):
                 entities.append((kind, before + name, {"name": _title(region, name), "state_topic": topic, **settings}))

@@ -17,7 +17,7 @@ from kdedge_runtime.util.images import encode_jpeg
 __all__ = ["MqttPublisher"]
 
 _STEP = 0.05
-"""Change of the probability that is published."""
+"""Change of the probability or similarity that is published."""
 _SHORTEST_S = 1.0
 """Shortest time between two states of a region in seconds."""
 _SNAPSHOT_S = 2.0
@@ -32,10 +32,11 @@ _JPEG_QUALITY = 80
 class MqttPublisher:
     """Publishes retained states, snapshots and availability, and announces them to Home Assistant.
 
-    A state is published when the label changes or the probability by 5 points, at most once a second for each region.
-    A snapshot is the overlay after a change of a label, at most every 2 s, and at least once a minute. The device is
-    unavailable before the first prediction, after 30 s without one, and when the run has ended or lost the broker.
-    The broker never slows the run: values are handed over, and only the newest is kept while it is away.
+    A state is published when the label changes or the probability or similarity by 0.05, at most once a second for
+    each region. A snapshot is the overlay after a change of a label, at most every 2 s, and at least once a minute.
+    The device is unavailable before the first prediction, after 30 s without one, and when the run has ended or
+    lost the broker. The broker never slows the run: values are handed over, and only the newest is kept while it is
+    away.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class MqttPublisher:
         address: BrokerAddress,
         model: str,
         regions: Sequence[str] = (),
+        score_name: str = "probability",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a sink. The broker is connected on entering.
@@ -51,12 +53,13 @@ class MqttPublisher:
             address: broker and topic.
             model: name of the model file.
             regions: names of the regions; empty for the whole frame.
+            score_name: name of the model's scores, see `Task`.
             clock: monotonic clock in seconds.
 
         Raises:
             MissingDependency: paho-mqtt is not installed.
         """
-        self._topics = DeviceTopics(address.topic, tuple(regions) or (None,))
+        self._topics = DeviceTopics(address.topic, tuple(regions) or (None,), score_name)
         self._clock = clock
         self._connection = BrokerConnection(
             address,

@@ -1,0 +1,139 @@
+"""Command `enroll`: add images to a class of an embedding model, without training."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdedge_runtime.cli.command import Command, nonempty, unit_interval
+from kdedge_runtime.cli.model_options import ModelOptions, add_inference_options, add_model_argument
+from kdedge_runtime.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from kdedge_runtime.modalities import InputSpec
+    from kdedge_runtime.sources.source import Frame
+
+__all__ = ["COMMAND", "enroll_photos"]
+
+_log = logging.getLogger(__name__)
+_CLASSES = "classes.json"
+
+
+def enroll_photos(
+    options: ModelOptions, name: str, photos: Sequence[Path], output: Path, threshold: float | None = None
+) -> None:
+    """Add images to a class, print their similarities to stdout, and write the classes.
+
+    Args:
+        options: model and its settings.
+        name: class, new or enrolled before.
+        photos: image files and folders.
+        output: file of classes; it is extended if it exists.
+        threshold: similarity below which a sample is unknown; None for that of the file, or of the model at first.
+
+    Raises:
+        SourceError: a path does not exist, or no image can be read.
+        KdedgeError: the model, the classes or the name cannot be used.
+    """
+    import numpy as np
+
+    from kdedge_runtime.devices.detection import find_profile
+    from kdedge_runtime.enrolled_classes import EnrolledClasses, check_class_name
+    from kdedge_runtime.enrollment import embed_sample, enrolled_images, enrollment_table, enrollment_warnings
+    from kdedge_runtime.model_source import open_model
+    from kdedge_runtime.util.printable import printable_lines
+
+    name, profile = check_class_name(name), find_profile(options.device)
+    with open_model(options.path, options.loader(profile), options.signer, options.device) as model:
+        # Before any image is read, because a wrong model or file is found at once.
+        before = EnrolledClasses.read(output, model) if output.exists() else EnrolledClasses.of_model(model)
+        frames, embeddings = [], []
+        for frame in _frames(model.metadata.input, photos):
+            frames.append(frame.name)
+            embeddings.append(embed_sample(model, frame.sample, frame.name))
+    if not embeddings:
+        raise SourceError(f"None of the images of {name} can be read, so {output} is unchanged. Expected image files.")
+    rows = np.stack(embeddings)
+    classes = replace(before, threshold=before.threshold if threshold is None else threshold).add(name, rows)
+    classes.write(output)
+    images = enrolled_images(classes, name, frames, rows)
+    count = next(each.images for each in classes.classes if each.name == name)
+    known = "nothing is unknown" if classes.threshold is None else f"unknown below {classes.threshold:.2f}"
+    summary = f"{name}: {len(rows)} images added, {count} in all · {len(classes.names)} classes in {output}, {known}"
+    sys.stdout.write(printable_lines(f"{enrollment_table(images)}\n\n{summary}\n"))
+    for warning in enrollment_warnings(images, classes.threshold):
+        _log.warning("warning: %s", warning)
+    _log.info("next: kdedge-run %s --classes %s --source 0 --view", options.path, output)
+
+
+def _frames(spec: "InputSpec", photos: Sequence[Path]) -> Iterator["Frame"]:
+    """Yield the images of files and folders. Unreadable files are logged and skipped."""
+    from kdedge_runtime.sources.source import is_still_source
+
+    for path in photos:
+        if not path.exists():
+            raise SourceError(f"{path} does not exist. Expected image files or folders of them.")
+        try:
+            # Absolute, because a file could be named like a camera.
+            with spec.open_source(str(path.absolute()), "all") as source:
+                if not is_still_source(source):
+                    raise UsageError(f"{path} is a recording, not an image. Extract images from it, and enroll them.")
+                yield from source
+        except SourceError as error:
+            if path.is_dir():
+                raise
+            _log.warning("skipped: %s", error)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_argument(parser)
+    parser.add_argument(
+        "photos", nargs="+", type=nonempty, metavar="PHOTOS", help="images of the class: files or folders"
+    )
+    parser.add_argument(
+        "--name", required=True, type=nonempty, metavar="NAME", help="name of the class, new or enrolled before"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=nonempty,
+        default=_CLASSES,
+        metavar="FILE",
+        help=f"file of enrolled classes; images are added to it if it exists (default: {_CLASSES})",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=unit_interval,
+        metavar="0..1",
+        help="cosine similarity below which an image is unknown, for all classes of the file (default: unchanged; at "
+        "first the threshold of the model)",
+    )
+    add_inference_options(parser, device="auto")
+
+
+def _execute(arguments: argparse.Namespace) -> None:
+    enroll_photos(
+        ModelOptions(
+            Path(arguments.model),
+            arguments.device,
+            arguments.threads,
+            arguments.provider,
+            arguments.require_signature,
+        ),
+        arguments.name,
+        [Path(photo) for photo in arguments.photos],
+        Path(arguments.output),
+        arguments.threshold,
+    )
+
+
+COMMAND = Command(
+    "enroll",
+    "MODEL PHOTOS",
+    "add images to a class of an embedding model, for `--classes`, without training",
+    _execute,
+    _add_arguments,
+)

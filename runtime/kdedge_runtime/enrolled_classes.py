@@ -1,0 +1,245 @@
+"""Enrolled classes: classes of an embedding model that are added without training, in one JSON file.
+
+```json
+{"schema": 1, "embedding": {"size": 128, "id": "0123456789abcdef"}, "threshold": 0.52,
+ "classes": [{"name": "red-valve", "images": 5, "prototype": [0.0731, …]}]}
+```
+
+The prototype of a class is the mean of the L2-normalized embeddings of its images (nearest class mean, Mensink et al.
+2013). The id names the weights of the model, because embeddings of different models cannot be compared.
+"""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from kdedge_runtime.embedding import EMBEDDING, Embedding
+from kdedge_runtime.errors import DataError, KdedgeError, UsageError
+from kdedge_runtime.familiarity import UNKNOWN
+from kdedge_runtime.model import Model
+from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.files import atomic_write
+
+__all__ = ["EnrolledClass", "EnrolledClasses", "check_class_name"]
+
+_SCHEMA = 1
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, eq=False)
+class EnrolledClass:
+    """One enrolled class."""
+
+    name: str
+    images: int
+    """Number of images, at least 1."""
+    prototype: Floats
+    """Mean of the L2-normalized embeddings of the images, float32 `[D]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class EnrolledClasses:
+    """Enrolled classes of one model."""
+
+    embedding: Embedding
+    """Embedding of the model."""
+    threshold: float | None = None
+    """Similarity below which a sample is unknown, in [-1, 1]; None if nothing is unknown."""
+    classes: tuple[EnrolledClass, ...] = ()
+    """Classes in the order of their first enrollment."""
+
+    @classmethod
+    def of_model(cls, model: Model, threshold: float | None = None) -> Self:
+        """Return no classes yet, for a model.
+
+        Args:
+            model: model as loaded from its file.
+            threshold: similarity below which a sample is unknown; None for the familiarity threshold of the file.
+
+        Raises:
+            UsageError: the model has no embedding.
+        """
+        embedding, familiarity = model.metadata.embedding, model.metadata.familiarity
+        if embedding is None:
+            raise UsageError(
+                f"{model.path.name} is a model of the task {model.metadata.task}, whose classes are fixed. Expected an "
+                f"embedding model. Train one with `kdedge distill … --task {EMBEDDING}`, and export it."
+            )
+        if threshold is None and familiarity is not None:
+            threshold = familiarity.threshold
+        return cls(embedding, threshold)
+
+    @classmethod
+    def read(cls, path: Path, model: Model) -> Self:
+        """Read the classes from a file.
+
+        Args:
+            path: file of `write`.
+            model: model to use them with.
+
+        Raises:
+            DataError: the file is missing, damaged, of a later version, without classes, or of another model.
+            UsageError: the model has no embedding.
+        """
+        expected = cls.of_model(model).embedding
+        again = f"kdedge-run enroll {model.path.name} --name NAME PHOTOS -o NEW.json"
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"The file of classes {path} does not exist. Create it with `{again}`.") from error
+        except OSError as error:
+            raise DataError(f"The file of classes {path} cannot be read: {error.strerror or error}.") from error
+        try:
+            found = cls._parse(text)
+        except _LaterSchema as error:
+            raise DataError(
+                f"{path} has schema {error}; this kdedge-runtime reads schema {_SCHEMA}. Install a later "
+                f"kdedge-runtime, or enroll the classes again: `{again}`."
+            ) from error
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, UsageError) as error:
+            raise DataError(
+                f"{path} is damaged ({type(error).__name__}: {str(error)[:200]}). Expected classes written by "
+                f"`kdedge-run enroll`; enroll them again: `{again}`."
+            ) from error
+        if found.embedding != expected:
+            same = found.embedding.size == expected.size
+            difference = (
+                f"embedding {found.embedding.id} instead of {expected.id}"
+                if same
+                else f"embeddings of {found.embedding.size} values instead of {expected.size}"
+            )
+            raise DataError(
+                f"The classes in {path} were enrolled with another model than {model.path.name} ({difference}), so "
+                f"that they cannot be compared. Use their model, or enroll their images again: `{again}`."
+            )
+        return found
+
+    @classmethod
+    def _parse(cls, text: bytes) -> Self:
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise TypeError(f"expected an object, got {type(values).__name__}")
+        schema = values["schema"]
+        if isinstance(schema, int) and schema > _SCHEMA:
+            raise _LaterSchema(schema)
+        if schema != _SCHEMA or isinstance(schema, bool):
+            raise ValueError(f"invalid schema {schema!r}")
+        embedding = Embedding.from_json(values["embedding"])
+        threshold = values["threshold"]
+        if threshold is not None and not (_is_number(threshold) and -1 <= threshold <= 1):
+            raise ValueError(f"invalid threshold {threshold!r}")
+        classes = tuple(_parse_class(each, embedding.size) for each in values["classes"])
+        names = [each.name for each in classes]
+        if not names:
+            raise ValueError("no classes")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"several classes {twice[0]!r}")
+        return cls(embedding, None if threshold is None else float(threshold), classes)
+
+    def write(self, path: Path) -> None:
+        """Write the classes to a file, whole or not at all.
+
+        Raises:
+            KdedgeError: the file cannot be written.
+        """
+        values = {
+            "schema": _SCHEMA,
+            "embedding": {"size": self.embedding.size, "id": self.embedding.id},
+            "threshold": self.threshold,
+            "classes": [
+                # The shortest decimal number of a float32 is not that of the same float64.
+                {"name": each.name, "images": each.images, "prototype": [float(str(value)) for value in each.prototype]}
+                for each in self.classes
+            ],
+        }
+        try:
+            atomic_write(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+        except OSError as error:
+            raise KdedgeError(
+                f"The classes cannot be written to {path}: {error.strerror or error}. Use a file in a writable folder."
+            ) from error
+
+    def add(self, name: str, embeddings: Floats) -> Self:
+        """Return the classes with further images of a class, which may be new.
+
+        Args:
+            name: name of the class.
+            embeddings: L2-normalized embeddings of the images, `[N, D]`.
+
+        Raises:
+            UsageError: the name cannot be used.
+            DataError: an embedding is not finite, or the mean of the class is zero.
+        """
+        name = check_class_name(name)
+        before = next((each for each in self.classes if each.name == name), None)
+        count, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
+        if before is not None:
+            count, total = count + before.images, total + before.images * before.prototype.astype(np.float64)
+        prototype = (total / count).astype(np.float32)
+        if not np.isfinite(prototype).all() or not prototype.any():
+            raise DataError(
+                f"The images of {name} have no mean embedding: it is zero or not finite. Expected images with content; "
+                "use others."
+            )
+        added = EnrolledClass(name, count, prototype)
+        if before is None:
+            return replace(self, classes=(*self.classes, added))
+        return replace(self, classes=tuple(added if each is before else each for each in self.classes))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(each.name for each in self.classes)
+
+    @property
+    def prototypes(self) -> Floats:
+        """Prototypes of the classes, float32 `[M, D]`."""
+        return np.stack([each.prototype for each in self.classes])
+
+    def apply_to(self, model: Model) -> Model:
+        """Return a model that answers with these classes, at least one; see `Model.with_classes`."""
+        return model.with_classes(self.names, self.prototypes, self.threshold)
+
+
+class _LaterSchema(Exception):
+    """Schema of a later version."""
+
+
+def check_class_name(name: str) -> str:
+    """Return the name of a class without surrounding spaces.
+
+    Raises:
+        UsageError: the name is empty, too long, contains control characters, or is the word for unknown samples.
+    """
+    name = name.strip()
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise UsageError(f"The name of a class needs 1 to {_LONGEST_NAME} characters, got {len(name)}.")
+    if not name.isprintable():
+        raise UsageError(f"The name of the class {name!r} contains a control character. Type it again.")
+    if name.lower() == UNKNOWN:
+        raise UsageError(f"A class cannot be named {name}, which is the answer for samples of no class. Rename it.")
+    return name
+
+
+def _parse_class(values: Any, size: int) -> EnrolledClass:
+    name, images, numbers = values["name"], values["images"], values["prototype"]
+    if not isinstance(name, str) or check_class_name(name) != name:
+        raise ValueError(f"invalid name {name!r}")
+    if not isinstance(images, int) or isinstance(images, bool) or images < 1:
+        raise ValueError(f"{name}: invalid number of images {images!r}")
+    if not isinstance(numbers, list) or len(numbers) != size or not all(map(_is_number, numbers)):
+        raise ValueError(f"{name}: the prototype is not a list of {size} finite numbers")
+    with np.errstate(over="ignore", under="ignore"):
+        prototype = np.array(numbers, np.float32)
+        length = float(np.square(prototype).sum())
+    if not 0 < length < math.inf:
+        raise ValueError(f"{name}: the prototype is zero or too large")
+    return EnrolledClass(name, images, prototype)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

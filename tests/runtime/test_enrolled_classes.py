@@ -1,0 +1,183 @@
+"""Enrolled classes: means, files, and errors of damaged or foreign ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from embedding_model import ID, write_embedding_model
+
+from kdedge_runtime.embedding import Embedding
+from kdedge_runtime.enrolled_classes import EnrolledClasses
+from kdedge_runtime.errors import DataError, KdedgeError, UsageError
+from kdedge_runtime.model import Model
+
+RNG = np.random.default_rng(3)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
+
+
+FIRST, SECOND, OTHER = (unit(RNG.normal(size=(count, 3))) for count in (4, 3, 2))
+
+
+@pytest.fixture
+def classes(embedding_model: Model) -> EnrolledClasses:
+    return EnrolledClasses.of_model(embedding_model).add("rust", FIRST).add("Blätter, grün", OTHER)
+
+
+def test_prototype_is_the_mean_whatever_the_order(embedding_model: Model) -> None:
+    none = EnrolledClasses.of_model(embedding_model)
+    assert (none.names, none.threshold, none.embedding) == ((), 0.6, Embedding(3, ID))
+    mean = np.concatenate([FIRST, SECOND]).mean(axis=0)
+    together = none.add("rust", np.concatenate([FIRST, SECOND]))
+    stepwise = none.add("rust", SECOND[:1]).add("leaf", OTHER).add("rust", SECOND[1:]).add(" rust ", FIRST)
+    for found in (together, stepwise):
+        assert found.classes[0].name == "rust" and found.classes[0].images == 7
+        np.testing.assert_allclose(found.classes[0].prototype, mean, atol=1e-6)
+    assert stepwise.names == ("rust", "leaf")
+    np.testing.assert_allclose(stepwise.prototypes[1], OTHER.mean(axis=0), atol=1e-6)
+    assert none.classes == ()
+
+
+def test_file_is_read_as_written(classes: EnrolledClasses, embedding_model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "classes.json"
+    classes.write(path)
+    found = EnrolledClasses.read(path, embedding_model)
+    assert (found.names, found.threshold, found.embedding) == (classes.names, 0.6, classes.embedding)
+    assert [each.images for each in found.classes] == [4, 2]
+    np.testing.assert_array_equal(found.prototypes, classes.prototypes)
+    assert [entry.name for entry in path.parent.iterdir()] == ["classes.json"]
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert values.keys() == {"schema", "embedding", "threshold", "classes"}
+    assert values["embedding"] == {"size": 3, "id": ID}
+    assert values["classes"][1].keys() == {"name", "images", "prototype"}
+
+
+def test_model_answers_with_the_classes(classes: EnrolledClasses, embedding_model: Model, red_spot: np.ndarray) -> None:
+    model = classes.apply_to(embedding_model)
+    assert model.metadata.labels == classes.names and model.metadata.familiarity is not None
+    assert model.metadata.familiarity.threshold == 0.6
+    found = model.predict(red_spot[None])
+    assert found.embedding is not None
+    np.testing.assert_allclose(found.logits[0], unit(classes.prototypes) @ found.embedding[0], atol=1e-6)
+
+
+def test_threshold_of_the_model_is_the_default(tmp_path: Path) -> None:
+    model = Model.load(write_embedding_model(tmp_path / "plain.onnx", threshold=None), threads=1)
+    found = EnrolledClasses.of_model(model).add("a", FIRST)
+    assert found.threshold is None and EnrolledClasses.of_model(model, 0.25).threshold == 0.25
+    found.write(tmp_path / "classes.json")
+    assert EnrolledClasses.read(tmp_path / "classes.json", model).threshold is None
+
+
+def damaged(enrolled: EnrolledClasses, path: Path, **changes: Any) -> Path:
+    """Write classes whose entries are changed; names with an underscore are those of the first class."""
+    enrolled.write(path)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        (values["classes"][0] if name.startswith("_") else values)[name.removeprefix("_")] = value
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 2}, "schema 2.*later"),
+        ({"schema": "1"}, "damaged.*schema"),
+        ({"schema": True}, "damaged.*schema"),
+        ({"classes": []}, "no classes"),
+        ({"classes": 3}, "damaged"),
+        ({"classes": [[]]}, "damaged"),
+        ({"embedding": {"size": 3}}, "damaged.*id"),
+        ({"embedding": [3]}, "damaged"),
+        ({"threshold": "high"}, "invalid threshold"),
+        ({"threshold": 2}, "invalid threshold"),
+        ({"threshold": float("nan")}, "invalid threshold"),
+        ({"_name": "Blätter, grün"}, "several classes"),
+        ({"_name": ""}, "damaged.*name"),
+        ({"_name": "  "}, "damaged.*name"),
+        ({"_name": " rust"}, "invalid name"),
+        ({"_name": "a\x1bb"}, "control character"),
+        ({"_name": 3}, "invalid name"),
+        ({"_name": "Unknown"}, "no class"),
+        ({"_images": 0}, "rust: invalid number of images"),
+        ({"_images": True}, "number of images"),
+        ({"_prototype": [1.0, float("nan"), 0.0]}, "3 finite numbers"),
+        ({"_prototype": [1.0, float("inf"), 0.0]}, "3 finite numbers"),
+        ({"_prototype": [1.0, 10**400, 0.0]}, "damaged"),
+        ({"_prototype": [1e300, 0.0, 0.0]}, "zero or too large"),
+        ({"_prototype": [0.0, 0.0, 0.0]}, "rust: the prototype is zero"),
+        ({"_prototype": [1e-30, 0.0, 0.0]}, "prototype is zero"),
+        ({"_prototype": [1.0, 0.0]}, "3 finite numbers"),
+        ({"_prototype": ["1", 0, 0]}, "3 finite numbers"),
+        ({"_prototype": "abc"}, "3 finite numbers"),
+    ],
+)
+def test_damaged_file_is_an_error(
+    classes: EnrolledClasses, embedding_model: Model, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = damaged(classes, tmp_path / "classes.json", **changes)
+    with pytest.raises(DataError, match=message) as raised:
+        EnrolledClasses.read(path, embedding_model)
+    assert str(path) in str(raised.value) and "kdedge-run enroll" in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[]", b"null", b"{}"])
+def test_file_that_is_no_json_object_is_an_error(embedding_model: Model, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "classes.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        EnrolledClasses.read(path, embedding_model)
+
+
+def test_missing_file_and_folder(embedding_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"does not exist.*kdedge-run enroll"):
+        EnrolledClasses.read(tmp_path / "classes.json", embedding_model)
+    with pytest.raises(DataError, match="cannot be read"):
+        EnrolledClasses.read(tmp_path, embedding_model)
+
+
+def test_classes_of_another_model_name_both_files(
+    classes: EnrolledClasses, embedding_model: Model, tmp_path: Path
+) -> None:
+    other = Model.load(write_embedding_model(tmp_path / "other.onnx", identity="f" * 16), threads=1)
+    path = tmp_path / "classes.json"
+    classes.write(path)
+    with pytest.raises(DataError, match=f"{ID} instead of {'f' * 16}") as raised:
+        EnrolledClasses.read(path, other)
+    for part in (str(path), "other.onnx", "kdedge-run enroll other.onnx --name"):
+        assert part in str(raised.value)
+    damaged(classes, path, embedding={"size": 4, "id": ID}, classes=[{"name": "a", "images": 1, "prototype": [1] * 4}])
+    with pytest.raises(DataError, match="4 values instead of 3"):
+        EnrolledClasses.read(path, embedding_model)
+
+
+def test_classifier_has_no_enrolled_classes(classes: EnrolledClasses, model: Model, tmp_path: Path) -> None:
+    classes.write(tmp_path / "classes.json")
+    with pytest.raises(UsageError, match=r"kdedge distill .* --task embedding"):
+        EnrolledClasses.read(tmp_path / "classes.json", model)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201, "a\nb", "unknown", " UNKNOWN"])
+def test_unusable_names_are_rejected(classes: EnrolledClasses, name: str) -> None:
+    with pytest.raises(UsageError, match="class"):
+        classes.add(name, FIRST)
+
+
+def test_images_without_a_mean_are_rejected(classes: EnrolledClasses) -> None:
+    for embeddings in (np.stack([FIRST[0], -FIRST[0]]), np.full((2, 3), np.nan, np.float32), np.zeros((1, 3))):
+        with pytest.raises(DataError, match="zero or not finite"):
+            classes.add("new", embeddings)
+
+
+def test_file_that_cannot_be_written_leaves_the_earlier_one(classes: EnrolledClasses, tmp_path: Path) -> None:
+    path = tmp_path / "classes.json"
+    classes.write(path)
+    before = path.read_bytes()
+    with pytest.raises(KdedgeError, match="cannot be written"):
+        classes.write(path / "below.json")
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
