@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 from colour_model import write_color_model
+from embedding_model import write_embedding_model
 from onnx import helper
 from PIL import Image
 
@@ -27,6 +28,7 @@ from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, read_run, write_run
 from kdedge_runtime import Model
 from kdedge_runtime.bundle.reader import open_bundle
+from kdedge_runtime.enrolled_classes import EnrolledClasses
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.server import AccessPolicy, Address, HttpServer, RequestHandler, StaticFile, shared_static_files
 from kdedge_runtime.util.images import read_image
@@ -125,6 +127,27 @@ def recipe(work: Path) -> Case:
     return case
 
 
+def enrolled_classes(work: Path) -> Case:
+    """Mutate the bytes or insert arbitrary values into a file of enrolled classes, read it, and answer with it."""
+    model, path = Model.load(write_embedding_model(work / "colors.onnx"), threads=1), work / "classes.json"
+    rows = np.eye(3, dtype=np.float32)
+    EnrolledClasses.of_model(model).add("a", rows[:2]).add("b", rows[1:]).write(path)
+    sound = path.read_bytes()
+    blue = np.full((1, 64, 64, 3), (10, 20, 250), np.uint8)
+
+    def case(rng: np.random.Generator) -> None:
+        is_json = rng.random() < 0.5
+        content = json.dumps(with_wild_leaf(json.loads(sound), rng)).encode() if is_json else mutated(sound, rng)
+        path.write_bytes(content)
+        classes = EnrolledClasses.read(path, model)
+        if not np.isfinite(classes.apply_to(model).predict(blue).logits).all():
+            raise Unexpected("similarities are not finite")
+        classes.write(path)
+        EnrolledClasses.read(path, model)
+
+    return case
+
+
 def bundle(work: Path) -> Case:
     """Mutate the bytes of a bundle and open it."""
     held = io.BytesIO()
@@ -181,7 +204,17 @@ def terminal_text(work: Path) -> Case:
 
 TARGETS: dict[str, Callable[[Path], Case]] = {
     target.__name__: target
-    for target in (model_bytes, model_metadata, image, run_record, recipe, bundle, request_head, terminal_text)
+    for target in (
+        model_bytes,
+        model_metadata,
+        image,
+        run_record,
+        recipe,
+        enrolled_classes,
+        bundle,
+        request_head,
+        terminal_text,
+    )
 }
 
 

@@ -13,6 +13,7 @@ from kdedge_runtime.embedding import Embedding
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import Metadata
 from kdedge_runtime.model import Explanation, Model
+from kdedge_runtime.onnx_session import check_outputs
 from kdedge_runtime.tasks import TASKS
 
 PROTOTYPES = np.float32([[2.0, -1.0, -0.9], [-0.25, 1.0, -1.0], [0.1, 0.1, -0.2], [-3.0, 0.0, 3.0]])
@@ -133,6 +134,16 @@ def test_threshold_needs_familiarity(tmp_path: Path) -> None:
 def test_graph_that_contradicts_metadata_is_rejected(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     with pytest.raises(ModelFileError, match=message):
         Model.load(write_embedding_model(tmp_path / "wrong.onnx", **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "embedding", [np.zeros((1, 4), np.float32), np.zeros((2, 3), np.float32), np.zeros((1, 3), int)]
+)
+def test_embedding_of_another_shape_or_type_is_rejected(embedding: np.ndarray) -> None:
+    logits = np.zeros((1, 2), np.float32)
+    check_outputs(Path("a.onnx"), (1, 2), logits, embedding=np.zeros((1, 3), np.float32), embedding_size=3)
+    with pytest.raises(ModelFileError, match=r"embedding is .*expected floats \[1, 3\]"):
+        check_outputs(Path("a.onnx"), (1, 2), logits, embedding=embedding, embedding_size=3)
 
 
 def test_metadata_round_trip(embedding_model: Model, model: Model) -> None:

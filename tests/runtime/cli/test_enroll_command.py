@@ -133,7 +133,7 @@ def test_unreadable_images_are_skipped(
     ("photos", "options", "code", "message"),
     [
         (["missing"], [], 5, "does not exist"),
-        (["empty"], [], 5, "contains no images"),
+        (["reds", "empty"], [], 5, "contains no images"),
         (["reds"], ["--name", "unknown"], 2, "no class"),
         (["reds"], ["--name", "a\x1b[31m"], 2, "control character"),
         (["reds"], ["-o", "colors.onnx"], 2, "damaged"),

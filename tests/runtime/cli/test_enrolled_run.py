@@ -222,6 +222,16 @@ def test_explained_class_and_method_survive_new_classes(embedding_model: Model, 
     assert (prediction.explained, prediction.label) == ("leaf", "rust")
 
 
+def test_classes_enrolled_before_the_first_frame_are_used(embedding_model: Model, red_spot: np.ndarray) -> None:
+    classes = enrolled(embedding_model).add("a", unit(np.float32([[0, -1, 1]]))).add("b", unit(np.float32([[1, 1, 1]])))
+    controls, collected = Controls(embedding_model, StreamSettings()), Collector()
+    controls.use_model(classes.apply_to(embedding_model))
+    controls.change({"class": "b"})  # the model of the run has three classes only
+    with Frames(red_spot) as source:
+        run(embedding_model, source, [collected], controls)
+    assert [(found.label, found.explained) for found in collected.predictions] == [("rust", "b")]
+
+
 def test_recorded_frames_have_their_similarity(
     embedding_model: Model, file: Path, photos: Path, tmp_path: Path
 ) -> None:
