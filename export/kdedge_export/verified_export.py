@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from kdedge_export.export_check import check_against_torch
+from kdedge_export.familiarity.enrollment_threshold import enrollment_threshold
 from kdedge_export.familiarity.fitting import FamiliaritySamples, with_threshold
 from kdedge_export.familiarity.graph import add_familiarity_output
 from kdedge_export.metrics.map_displacement import measure_display
@@ -110,6 +111,9 @@ def export(
         if described is not None:
             fitted = with_threshold(model, described, familiarity or FamiliaritySamples())
             metadata = replace(metadata, familiarity=fitted)
+        if metadata.embedding is not None:
+            threshold = enrollment_threshold(model, familiarity or FamiliaritySamples())
+            metadata = replace(metadata, embedding=replace(metadata.embedding, threshold=threshold))
         finished = metadata if complete is None else complete(model, metadata)
         if model.has_map:
             modality = modality_of(input_spec)

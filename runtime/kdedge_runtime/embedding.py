@@ -24,6 +24,8 @@ class Embedding:
     """Number of values `D`."""
     id: str
     """Identity of the weights, 16 hexadecimal digits: equal for all precisions of one export."""
+    threshold: float | None = None
+    """Similarity to enrolled classes below which a sample is unknown, in [-1, 1]; None without a measured one."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -37,4 +39,12 @@ class Embedding:
             raise ValueError(f"invalid size {size!r} of an embedding, expected 1 to {MOST_VALUES}")
         if not isinstance(identity, str) or _ID.fullmatch(identity) is None:
             raise ValueError(f"invalid id {identity!r} of an embedding, expected 16 hexadecimal digits")
-        return cls(size, identity)
+        threshold = values.get("threshold")
+        is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        if threshold is not None and not (is_number and -1 <= threshold <= 1):
+            raise ValueError(f"invalid threshold {threshold!r} of an embedding, expected -1 to 1")
+        return cls(size, identity, threshold)
+
+    def is_of(self, other: "Embedding") -> bool:
+        """Return True if embeddings of both can be compared: they have the same weights and size."""
+        return (self.size, self.id) == (other.size, other.id)

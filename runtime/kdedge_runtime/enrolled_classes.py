@@ -58,20 +58,18 @@ class EnrolledClasses:
 
         Args:
             model: model as loaded from its file.
-            threshold: similarity below which a sample is unknown; None for the familiarity threshold of the file.
+            threshold: similarity below which a sample is unknown; None for that of the model.
 
         Raises:
             UsageError: the model has no embedding.
         """
-        embedding, familiarity = model.metadata.embedding, model.metadata.familiarity
+        embedding = model.metadata.embedding
         if embedding is None:
             raise UsageError(
                 f"{model.path.name} is a model of the task {model.metadata.task}, whose classes are fixed. Expected an "
                 f"embedding model. Train one with `kdedge distill … --task {EMBEDDING}`, and export it."
             )
-        if threshold is None and familiarity is not None:
-            threshold = familiarity.threshold
-        return cls(embedding, threshold)
+        return cls(embedding, embedding.threshold if threshold is None else threshold)
 
     @classmethod
     def read(cls, path: Path, model: Model) -> Self:
@@ -105,7 +103,7 @@ class EnrolledClasses:
                 f"{path} is damaged ({type(error).__name__}: {str(error)[:200]}). Expected classes written by "
                 f"`kdedge-run enroll`; enroll them again: `{again}`."
             ) from error
-        if found.embedding != expected:
+        if not found.embedding.is_of(expected):
             same = found.embedding.size == expected.size
             difference = (
                 f"embedding {found.embedding.id} instead of {expected.id}"

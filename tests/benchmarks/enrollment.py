@@ -30,6 +30,7 @@ from quality import kdedge
 from kdedge.data import decode, index_dataset
 from kdedge_export.familiarity.discriminant import fit_discriminant
 from kdedge_export.metrics.file_predictions import batches
+from kdedge_export.metrics.file_predictions import embed as embed_images
 from kdedge_export.metrics.verification import verification
 from kdedge_runtime import Model
 from kdedge_runtime.modalities import InputSpec
@@ -113,10 +114,10 @@ def embed(options: argparse.Namespace, run: Path, left_out: Integers) -> dict[st
     found["teacher"] = (_map(features, lambda values: values @ projection.projection + projection.offset), None)
     for name in ("model.onnx", "model.int8.onnx"):
         model = Model.load(run / name, exact_sums=True)
-        sides = {side: of_file(model, pixels) for side, (pixels, _) in images.items()}
+        sides = {side: embed_images(model, pixels) for side, (pixels, _) in images.items()}
         embedded = Embedded(sides["train"], images["train"][1], sides["val"], images["val"][1])
-        assert model.metadata.familiarity is not None
-        found["student, " + ("int8" if "int8" in name else "fp32")] = (embedded, model.metadata.familiarity.threshold)
+        assert model.metadata.embedding is not None
+        found["student, " + ("int8" if "int8" in name else "fp32")] = (embedded, model.metadata.embedding.threshold)
     return found
 
 
@@ -125,12 +126,6 @@ def read(data: Path, side: str, spec: InputSpec) -> tuple[Pixels, Integers]:
     samples = decode(getattr(index_dataset(data), side), spec)
     assert samples.targets is not None
     return samples.images, np.asarray(samples.targets)
-
-
-def of_file(model: Model, pixels: Pixels) -> Floats:
-    """Return the embeddings of a file."""
-    parts = [model.predict(pixels[each], explained=False).embedding for each in batches(np.arange(len(pixels)), 32)]
-    return np.concatenate([part for part in parts if part is not None])
 
 
 def of_timm(options: argparse.Namespace, out: Path) -> Embedded:

@@ -36,7 +36,7 @@ def write_embedding_model(
         path: file to write.
         identity: id of the embedding in the metadata.
         size: size of the embedding in the metadata; the graph has 3 values.
-        threshold: threshold of familiarity in the metadata.
+        threshold: threshold of familiarity and of enrolled classes in the metadata.
         without: output or input to leave out of the graph.
         classes: declared number of prototypes.
         method: saliency method in the metadata.
@@ -108,7 +108,7 @@ def write_embedding_model(
         Outputs(method, None, None, POSITIONS, POSITIONS),
         task="embedding",
         familiarity=Familiarity("cosine", threshold, known=100 if threshold is not None else 0),
-        embedding=Embedding(size, identity),
+        embedding=Embedding(size, identity, threshold),
     )
     helper.set_model_props(model, metadata.to_props())
     onnx.checker.check_model(model)

@@ -149,7 +149,7 @@ def test_embedding_of_another_shape_or_type_is_rejected(embedding: np.ndarray) -
 def test_metadata_round_trip(embedding_model: Model, model: Model) -> None:
     props = embedding_model.metadata.to_props()
     found = Metadata.from_props(props)
-    assert found == embedding_model.metadata and found.embedding == Embedding(3, ID)
+    assert found == embedding_model.metadata and found.embedding == Embedding(3, ID, 0.6)
     assert model.metadata.embedding is None
     earlier = model.metadata.to_props()
     del earlier["kdedge.embedding"]
@@ -170,6 +170,9 @@ def test_metadata_round_trip(embedding_model: Model, model: Model) -> None:
         '{"size": 3, "id": "0123456789ABCDEF"}',
         '{"size": 3, "id": "0123"}',
         '{"size": 3, "id": 1}',
+        f'{{"size": 3, "id": "{ID}", "threshold": 1.5}}',
+        f'{{"size": 3, "id": "{ID}", "threshold": true}}',
+        f'{{"size": 3, "id": "{ID}", "threshold": "0.5"}}',
     ],
 )
 def test_damaged_metadata_is_rejected(embedding_model: Model, damage: str) -> None:

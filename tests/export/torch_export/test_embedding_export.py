@@ -10,8 +10,10 @@ import torch
 from small_nets import CHANNELS, SPEC, HeadNet, randomised
 from torch import Tensor, nn
 
+from kdedge_export.familiarity.fitting import FamiliaritySamples
 from kdedge_export.familiarity.graph import SIMILARITY
 from kdedge_export.file_quantization import quantize
+from kdedge_export.metrics.file_predictions import embed
 from kdedge_export.saliency import CosineLayer
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_export.verified_export import ExportedFile, export
@@ -121,3 +123,28 @@ def test_id_depends_on_the_weights_only(exported: ExportedFile, tmp_path: Path) 
 def test_export_without_a_map_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--method none"):
         export(network(), SPEC, LABELS, tmp_path / "model.onnx", task=EMBEDDING, method="none")
+
+
+class TestThreshold:
+    KNOWN = 160
+
+    def test_at_most_5_percent_of_known_samples_are_below_it(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(3)
+        scenes = rng.integers(0, 256, (len(LABELS), *SPEC.shape), dtype=np.uint8)
+        noise = rng.integers(-40, 40, (2 * self.KNOWN, *SPEC.shape))
+        classes = np.arange(2 * self.KNOWN) % len(LABELS)
+        images = np.clip(scenes[classes] + noise, 0, 255).astype(np.uint8)
+        given = FamiliaritySamples(images[: self.KNOWN], classes[: self.KNOWN], images[self.KNOWN :])
+        model = Model.load(
+            export(network(), SPEC, LABELS, tmp_path / "model.onnx", task=EMBEDDING, familiarity=given).path
+        )
+        assert model.metadata.embedding is not None and model.metadata.familiarity is not None
+        threshold = model.metadata.embedding.threshold
+        embeddings = embed(model, images[: self.KNOWN])
+        means = np.stack([embeddings[classes[: self.KNOWN] == each].mean(axis=0) for each in range(len(LABELS))])
+        found = model.with_classes(LABELS, means, threshold).predict(images[self.KNOWN :])
+        assert found.unknown is not None and 0 < found.unknown.sum() <= 0.05 * self.KNOWN
+        assert threshold != model.metadata.familiarity.threshold
+
+    def test_none_without_samples(self, exported: ExportedFile) -> None:
+        assert exported.metadata.embedding is not None and exported.metadata.embedding.threshold is None
