@@ -11,6 +11,7 @@ The prototype of a class is the mean of the L2-normalized embeddings of its imag
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -134,8 +135,9 @@ class EnrolledClasses:
         names = [each.name for each in classes]
         if not names:
             raise ValueError("no classes")
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"several classes {twice[0]!r}")
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"several classes {name!r}")
         return cls(embedding, None if threshold is None else float(threshold), classes)
 
     def write(self, path: Path) -> None:

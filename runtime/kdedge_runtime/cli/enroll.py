@@ -62,8 +62,9 @@ def enroll_photos(
     images = enrolled_images(classes, name, frames, rows)
     count = next(each.images for each in classes.classes if each.name == name)
     known = "nothing is unknown" if classes.threshold is None else f"unknown below {classes.threshold:.2f}"
-    summary = f"{name}: {len(rows)} images added, {count} in all · {len(classes.names)} classes in {output}, {known}"
-    sys.stdout.write(printable_lines(f"{enrollment_table(images)}\n\n{summary}\n"))
+    images_added = f"{len(rows)} {'image' if len(rows) == 1 else 'images'} added, {count} in all"
+    file = f"{len(classes.names)} {'class' if len(classes.names) == 1 else 'classes'} in {output}, {known}"
+    sys.stdout.write(printable_lines(f"{enrollment_table(images)}\n\n{name}: {images_added} · {file}\n"))
     for warning in enrollment_warnings(images, classes.threshold):
         _log.warning("warning: %s", warning)
     _log.info("next: kdedge-run %s --classes %s --source 0 --view", options.path, output)
