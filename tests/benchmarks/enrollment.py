@@ -20,6 +20,8 @@ Complete runs in --out are not repeated.
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +97,7 @@ def distill(options: argparse.Namespace, run: Path, left_out: tuple[str, ...]) -
     arguments += [word for label in left_out for word in ("--leave-out", label)]
     kdedge("distill", str(options.data), *arguments, "--out", str(run))
     if not (run / "model.int8.onnx").is_file():
-        kdedge("export", str(run), "--quantize")
+        subprocess.run([sys.executable, "-m", "kdedge", "export", str(run), "--quantize"], check=True)
     return run
 
 

@@ -71,11 +71,7 @@ def write_embedding_model(
         node("Less", ["class_index", "zero"], ["is_free"]),
         node("Where", ["is_free", "top", "class_index"], ["explained_class"]),
         node("Gather", ["directions", "explained_class"], ["rows"], axis=0),
-        node("Mul", ["embedding", "rows"], ["products"]),
-        node("ReduceSum", ["products", "axes_k"], ["cosine"]),
-        node("Mul", ["embedding", "cosine"], ["along"]),
-        node("Sub", ["rows", "along"], ["across"]),
-        node("Div", ["across", "length"], ["gradient"]),
+        node("Div", ["rows", "length"], ["gradient"]),
         node("Unsqueeze", ["gradient", "axes_hw"], ["gradients"]),
         node("Mul", ["activations", "gradients"], ["weighted"]),
         node("ReduceSum", ["weighted", "axes_k"], ["saliency_map"], keepdims=0),
@@ -129,18 +125,11 @@ def expected_embedding(image: np.ndarray) -> np.ndarray:
     return np.asarray(pooled / np.linalg.norm(pooled))
 
 
-def expected_map(image: np.ndarray, prototype: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    """Return gradient × features of the similarity to a prototype `[8, 8]`, by finite differences."""
+def expected_map(image: np.ndarray, prototype: np.ndarray) -> np.ndarray:
+    """Return the contribution of each position to the similarity to a prototype, `[8, 8]`; their mean is the similarity.
+
+    The graph leaves out the constant factor of the mean over positions.
+    """
     features = _features(image)
-
-    def similarity(moved: np.ndarray) -> float:
-        pooled = moved.mean(axis=(0, 1))
-        return float(pooled @ prototype / np.linalg.norm(pooled) / np.linalg.norm(prototype))
-
-    gradient = np.zeros_like(features)
-    for position in np.ndindex(*features.shape):
-        moves = np.zeros_like(features)
-        moves[position] = step
-        gradient[position] = (similarity(features + moves) - similarity(features - moves)) / (2 * step)
-    # The graph leaves out the constant factor of the mean over positions.
-    return np.asarray((gradient * features).sum(axis=-1) * POSITIONS * POSITIONS)
+    pooled = features.mean(axis=(0, 1))
+    return np.asarray(features @ prototype / np.linalg.norm(pooled) / np.linalg.norm(prototype))

@@ -1,11 +1,14 @@
 """Cosine layer: similarity of an embedding to one prototype per class, in place of a last dense layer.
 
-With an embedding `e` of pooled features, and a prototype `w`, the similarity `s = (e / |e|) · (w / |w|)` has the
-gradient `ds/de = (w / |w| - s · e / |e|) / |e|`. It takes the place of a row of a dense layer's matrix in the closed
-form of the map, so that the map of a similarity needs no differentiation either.
+The similarity of an embedding `e` to a prototype `w` is `s = (e / |e|) · (w / |w|)`. Its map decomposes it over
+positions: the length `|e|` is held constant, so that `w / (|w| |e|)` takes the place of a row of a dense layer's
+matrix. For an embedding without a bias the map adds up to the similarity. The gradient of the cosine itself would
+vanish where the similarity is largest.
 
-Sources: prototypes as class means of Snell et al., Prototypical Networks, NeurIPS 2017; cosine classifier of Gidaris
-and Komodakis, Dynamic Few-Shot Visual Learning without Forgetting, CVPR 2018.
+Sources: the decomposition of Stylianou et al., Visualizing Deep Similarity Networks, WACV 2019, and of Zhu et al.,
+Visual Explanation for Deep Metric Learning, TIP 2021. Prototypes as class means of Snell et al., Prototypical
+Networks, NeurIPS 2017; cosine classifier of Gidaris and Komodakis, Dynamic Few-Shot Visual Learning without
+Forgetting, CVPR 2018.
 """
 
 import torch
@@ -34,11 +37,11 @@ class CosineLayer(nn.Module):
         self.register_buffer("prototypes", F.normalize(torch.randn(classes, size), dim=1))
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Compute similarities float `[N, K]` of embeddings `[N, D]` of any length."""
-        return normalized(embedding) @ self._rows(embedding.dtype).T
+        """Compute similarities float `[N, K]` of embeddings `[N, D]` of any length, which gradients hold constant."""
+        return embedding / _lengths(embedding).detach() @ self._rows(embedding.dtype).T
 
     def gradients(self, embedding: Tensor, classes: Tensor) -> Tensor:
-        """Compute the gradients of chosen similarities with respect to the embedding.
+        """Compute the gradients of chosen similarities with respect to the embedding, whose length is held constant.
 
         Args:
             embedding: float `[N, D]`.
@@ -47,12 +50,9 @@ class CosineLayer(nn.Module):
         Returns:
             float `[N, k, D]`.
         """
-        length = _lengths(embedding)
-        unit = embedding / length
         # A Gather in the graph, whose name leaves `embedding` to the output.
         rows = self._rows(embedding.dtype).index_select(0, classes.flatten()).reshape(*classes.shape, -1)
-        similarities = (rows * unit[:, None]).sum(dim=2, keepdim=True)
-        gradients: Tensor = (rows - similarities * unit[:, None]) / length[:, None]
+        gradients: Tensor = rows / _lengths(embedding)[:, None]
         return gradients
 
     def _rows(self, dtype: torch.dtype) -> Tensor:

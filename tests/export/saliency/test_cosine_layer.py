@@ -72,6 +72,22 @@ class TestClosedForm:
         assert model.encoder.features[0].weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("head", ["pooled features", "a dense layer"])
+def test_map_adds_up_to_the_similarity_but_for_the_bias(head: str, seed: int) -> None:
+    model = Embedding(*HEADS[head]).eval().requires_grad_(False)
+    x, classes = inputs(3, seed), torch.tensor([[0], [1], [3]])
+    explained = make_explained(model, x[:1])
+    with torch.no_grad():
+        output = explained(x)
+        sums = explained.class_maps(output, classes).sum(dim=(2, 3))
+        embeddings = model.encoder(x)
+    prototypes = F.normalize(model.similarity.prototypes, dim=1)[classes[:, 0]]
+    biases = [layer.bias for layer in model.encoder.head.modules() if isinstance(layer, nn.Linear)]
+    constant = sum(prototypes @ bias for bias in biases) / embeddings.norm(dim=1)
+    assert torch.allclose(sums[:, 0] + constant, output.logits.gather(1, classes)[:, 0], atol=1e-5)
+
+
 class TestLayer:
     def test_similarities_ignore_lengths(self) -> None:
         layer, embeddings = CosineLayer(CLASSES, SIZE), torch.randn(5, SIZE)
