@@ -126,7 +126,7 @@ def expected_embedding(image: np.ndarray) -> np.ndarray:
 
 
 def expected_map(image: np.ndarray, prototype: np.ndarray) -> np.ndarray:
-    """Return the contribution of each position to the similarity to a prototype, `[8, 8]`; their mean is the similarity.
+    """Return the contribution of each position to the similarity to a prototype, `[8, 8]`; their mean is that.
 
     The graph leaves out the constant factor of the mean over positions.
     """
