@@ -40,6 +40,7 @@ from kdedge.training.initial_weights import find_initial_weights, initial_reques
 from kdedge.training.objective import make_objective
 from kdedge.training.plan_summary import summarize_plan
 from kdedge.training.resolution import measure_config
+from kdedge.training.resumed_request import require_same_request
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.run_completion import complete_run
 from kdedge.training.sample_store import load_training_samples
@@ -178,7 +179,7 @@ def continue_run(
     """
     record = read_run(out)
     _allow_own_code(request)
-    _require_same_request(request, record, out)
+    require_same_request(request, record, out)
     config = ResolvedConfig.from_record(record.recipe)
     if record.result is not None:
         callback.on_plan([("resume", f"{out} is complete: all {config.epochs} epochs are done")], [], config.epochs)
@@ -317,20 +318,3 @@ def _allow_own_code(request: TrainConfig) -> None:
 
 def _recipe(request: TrainConfig, data: DatasetIndex, *, has_labels: bool) -> Recipe:
     return requested_recipe(request, len(data.train), len(data.labels), data.task, has_labels=has_labels)
-
-
-def _require_same_request(request: TrainConfig, record: RunRecord, out: Path) -> None:
-    if record.kind != request.kind:
-        raise UsageError(f"{out} was created by kdedge {record.kind}. Continue it with kdedge {record.kind} --resume.")
-    if request.recipe is not None and request.given["recipe_sha256"] != record.request.get("recipe_sha256"):
-        raise UsageError(
-            f"The recipe {request.recipe} differs from the one that {out} was started with. "
-            "Remove --recipe to resume with the recorded recipe, or start a new run with another --out."
-        )
-    for option, value in request.given.items():
-        if record.request.get(option) != value:
-            shown = option.replace("_", "-")
-            raise UsageError(
-                f"{out} was started with {shown} {record.request.get(option, 'left to its default')!r}, not {value!r}. "
-                "Resume with the same options, or start a new run with another --out."
-            )
