@@ -33,13 +33,16 @@ def main() -> None:
     parser.add_argument("--images-per-class", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of every run; default: chosen by kdedge")
+    parser.add_argument("--teacher", type=Path, help="run of the teacher; default: trained first")
+    parser.add_argument("--size", type=int, help="input size of the students in px; default: the teacher's")
+    parser.add_argument("--epochs", type=int, help="of every student; default: chosen by kdedge")
+    parser.add_argument("--views", type=int, help="cached views of each image, for the recipe default")
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, help="output folder; default: runs/unlabeled/ and the name of the dataset")
     options = parser.parse_args()
     out = options.out or Path("runs/unlabeled") / options.data.resolve().name
     results = []
-    teacher = train_teacher(options, out / "teacher")
+    teacher = options.teacher or train_teacher(options, out / "teacher")
     for method, seed in itertools.product(options.methods, options.seeds):
         result = {"method": method, "seed": seed, **train_student(options, teacher, out, method, seed)}
         results.append(result)
@@ -50,7 +53,8 @@ def main() -> None:
 def train_teacher(options: argparse.Namespace, run: Path) -> Path:
     """Fine-tune the teacher on all labels."""
     weights = [] if options.weights is None else ["--weights", str(options.weights)]
-    kdedge("train", str(options.data), "--model", options.model, "--out", str(run), *weights, *_shared(options))
+    flip = [] if options.flip else ["--no-flip"]
+    kdedge("train", str(options.data), "--model", options.model, "--out", str(run), *weights, *flip)
     return run
 
 
@@ -58,11 +62,16 @@ def train_student(options: argparse.Namespace, teacher: Path, out: Path, method:
     """Train a student and return its figures."""
     run = out / f"{method.replace(' ', '-')}-{seed}"
     few = [] if method == "all labels" else ["--images-per-class", str(options.images_per_class)]
-    arguments = [str(options.data), "--seed", str(seed), "--out", str(run), *few, *_shared(options)]
+    arguments = [str(options.data), "--seed", str(seed), "--out", str(run), *few]
+    arguments += [] if options.flip else ["--no-flip"]
+    arguments += [] if options.size is None else ["--size", str(options.size)]
+    arguments += [] if options.epochs is None else ["--epochs", str(options.epochs)]
     if method == "labels alone":
         kdedge("train", *arguments, "--model", options.student, "--no-pretrained")
     else:
         more = ["--unlabeled", str(options.data / "train")] if method == METHODS[-1] else []
+        # Few images have a recipe with mixed images, which cannot be cached.
+        more += [] if options.views is None or method == METHODS[2] else ["--cache-teacher", str(options.views)]
         kdedge("distill", *arguments, *more, "--teacher", str(teacher), "--student", options.student)
     record = json.loads((run / "run.json").read_text())
     last = record["result"]["last"]
@@ -85,11 +94,6 @@ def _mean(name: str, values: list[float]) -> str:
     scale, digits = (1, 3) if name.endswith("pearson") else (100, 1)
     spread = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{scale * statistics.mean(values):.{digits}f}{spread}"
-
-
-def _shared(options: argparse.Namespace) -> list[str]:
-    epochs = [] if options.epochs is None else ["--epochs", str(options.epochs)]
-    return [*epochs, *([] if options.flip else ["--no-flip"])]
 
 
 if __name__ == "__main__":
