@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency.autograd_head import feature_grids, randomize_zero_parameters
+from kdedge_export.saliency.cosine_layer import explained_similarities
 from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput, gradients
 from kdedge_export.saliency.methods import AttentionMethod
 from kdedge_export.saliency.tracing import evaluating, trace
@@ -35,6 +36,7 @@ class AttentionExplainer(ExplainedModel):
             HeadNotSupported: the model has no attention, or only within windows.
         """
         super().__init__(model)
+        self._explained = explained_similarities(model)
         self.method, self._compute, self._by_gradients = method.name, method.compute, method.by_gradients
         with evaluating(model), randomize_zero_parameters(model):
             target_logits, attribution_inputs = self._attend(example, differentiated=True)
@@ -81,7 +83,7 @@ class AttentionExplainer(ExplainedModel):
             return attention
 
         with unfuse_attention(watch), torch.set_grad_enabled(differentiated):
-            target_logits: Tensor = self.model(x)
+            target_logits = self._explained(self.model(x))
         return target_logits, tuple(attribution_inputs)
 
     def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency.autograd_head import AutogradHead
 from kdedge_export.saliency.closed_form_head import ClosedFormHead, DenseHeadLayer
+from kdedge_export.saliency.cosine_layer import explained_similarities
 from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput, gradients
 from kdedge_export.saliency.gated_activations import differentiable_gates
 from kdedge_export.saliency.methods import CAMMethod
@@ -64,6 +65,7 @@ class CAMExplainer(ExplainedModel):
         self._slot = slot = _Slot()
         layer = model.get_submodule(head.target_layer)
         if isinstance(head, AutogradHead):
+            self._explained = explained_similarities(model)
             layer.register_forward_hook(lambda _module, _args, output: _cut(slot, output))
         elif head.takes_input:
             layer.register_forward_pre_hook(lambda _module, args: _put(slot, args[0]))
@@ -77,9 +79,10 @@ class CAMExplainer(ExplainedModel):
             return ForwardOutput(logits, (self._slot.take(),), logits)
         with ExitStack() as self._slot.tail:
             self._slot.tail.callback(self._slot.leave)
-            target_logits = self.model(x)
+            logits = self.model(x)
+            target_logits = self._explained(logits)
         return ForwardOutput(
-            target_logits if torch.is_grad_enabled() else target_logits.detach(), (self._slot.take(),), target_logits
+            logits if torch.is_grad_enabled() else logits.detach(), (self._slot.take(),), target_logits
         )
 
     def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:

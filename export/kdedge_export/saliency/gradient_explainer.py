@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from kdedge_export.saliency.cosine_layer import explained_similarities
 from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput, gradients
 from kdedge_export.saliency.methods import GradientMethod
 
@@ -23,6 +24,7 @@ class GradientExplainer(ExplainedModel):
             example: one input at the model's input size, float `[1, 3, H, W]`.
         """
         super().__init__(model)
+        self._explained = explained_similarities(model)
         self.method, self._points, self._combine = method.name, method.points, method.combine
         self.head_description = "input"
         noise = method.noise(example.shape[2], example.shape[3])
@@ -36,8 +38,9 @@ class GradientExplainer(ExplainedModel):
         points = self._points(x.detach(), self.get_buffer("noise"))
         with torch.enable_grad():
             attribution_inputs = points.flatten(0, 1).detach().requires_grad_()
-            target_logits = self.model(attribution_inputs)
-        return ForwardOutput(target_logits.detach()[-x.shape[0] :], (attribution_inputs,), target_logits)
+            logits = self.model(attribution_inputs)
+            target_logits = self._explained(logits)
+        return ForwardOutput(logits.detach()[-x.shape[0] :], (attribution_inputs,), target_logits)
 
     def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`."""

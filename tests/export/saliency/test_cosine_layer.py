@@ -40,6 +40,20 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+def decomposition(model: Embedding, path: str, x: Tensor, classes: Tensor) -> Tensor:
+    """Return gradient × activations at a layer, with the length of the embedding as a constant, `[N, h, w]`."""
+    kept: list[Tensor] = []
+    handle = model.get_submodule(path).register_forward_hook(
+        lambda _module, _args, output: kept.append(output.detach().requires_grad_()) or kept[-1].clone()
+    )
+    embeddings = model.encoder(x)
+    handle.remove()
+    prototypes = F.normalize(model.similarity.prototypes, dim=1)[classes[:, 0]]
+    products = (embeddings * prototypes).sum(dim=1) / embeddings.detach().norm(dim=1)
+    (gradient,) = torch.autograd.grad(products.sum(), kept[-1])
+    return (kept[-1].detach() * gradient).sum(dim=1)
+
+
 @pytest.mark.parametrize("head", HEADS)
 class TestClosedForm:
     def test_found(self, head: str) -> None:
@@ -48,20 +62,14 @@ class TestClosedForm:
         assert found.name.endswith("cosine")
 
     @pytest.mark.parametrize("count", [1, 3])
-    def test_map_equals_the_gradient_of_autograd(self, head: str, count: int) -> None:
+    def test_map_equals_the_decomposition_by_autograd(self, head: str, count: int) -> None:
         model = Embedding(*HEADS[head]).eval().requires_grad_(False)
         x, classes = inputs(count, 0), torch.arange(count)[:, None] % CLASSES
         explained = make_explained(model, x[:1])
         assert isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead)
         with torch.no_grad():
             maps = explained.class_maps(explained(x), classes)[:, 0]
-        kept: list[Tensor] = []
-        model.encoder.features.register_forward_hook(
-            lambda _module, _args, output: kept.append(output.detach().requires_grad_()) or kept[-1].clone()
-        )
-        similarities = model(x).gather(1, classes).sum()
-        (gradient,) = torch.autograd.grad(similarities, kept[-1])
-        expected = (kept[-1].detach() * gradient).sum(dim=1)
+        expected = decomposition(model, "encoder.features", x, classes)
         assert torch.allclose(maps, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
 
     def test_map_has_a_gradient_for_the_loss_of_maps(self, head: str) -> None:
@@ -88,7 +96,26 @@ def test_map_adds_up_to_the_similarity_but_for_the_bias(head: str, seed: int) ->
     assert torch.allclose(sums[:, 0] + constant, output.logits.gather(1, classes)[:, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_differentiated_head_has_the_same_map(seed: int) -> None:
+    model = Embedding(nn.Linear(CHANNELS, SIZE)).eval().requires_grad_(False)
+    x, classes = inputs(2, seed), torch.tensor([[0], [3]])
+    explained = make_explained(model, x[:1], "hirescam", "encoder.features.2")
+    assert isinstance(explained, CAMExplainer) and not isinstance(explained.head, ClosedFormHead)
+    with torch.no_grad():
+        maps = explained.class_maps(explained(x), classes)[:, 0]
+    expected = decomposition(model, "encoder.features.2", x, classes)
+    assert torch.allclose(maps, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+
 class TestLayer:
+    def test_gradient_is_that_of_a_cosine(self) -> None:
+        layer = CosineLayer(CLASSES, SIZE).double()
+        embeddings = torch.randn(3, SIZE, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(layer, embeddings)
+        (gradient,) = torch.autograd.grad(layer(embeddings)[:, 0].sum(), embeddings)
+        assert torch.allclose((gradient * embeddings).sum(dim=1), torch.zeros(3, dtype=torch.float64), atol=1e-12)
+
     def test_similarities_ignore_lengths(self) -> None:
         layer, embeddings = CosineLayer(CLASSES, SIZE), torch.randn(5, SIZE)
         expected = F.cosine_similarity(embeddings[:, None], layer.prototypes[None], dim=2)
