@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 from onnx import version_converter
 
+from kdedge_export.familiarity.enrollment_threshold import enrollment_threshold
 from kdedge_export.familiarity.fitting import FamiliaritySamples, with_threshold
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.onnx_graph.model_file import save_model
@@ -23,7 +24,6 @@ from kdedge_export.quantization import (
 from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.modalities import Sample
 from kdedge_runtime.onnx_session import first_line
 from kdedge_runtime.precision import FP32, check_fp32_name, precision_named, variant_path
 from kdedge_runtime.util.arrays import Pixels, Targets
@@ -57,7 +57,7 @@ def quantize(
     *,
     precision: str = "int8",
     targets: Targets | None = None,
-    known: Sample | None = None,
+    familiarity: FamiliaritySamples | None = None,
     recipe: QuantizationRecipe | None = None,
     goal: FidelityGoal | None = None,
     device: str = "generic",
@@ -74,7 +74,7 @@ def quantize(
             image.
         precision: name of the recipe, a key of `kdedge_export.quantization.RECIPES`.
         targets: ground-truth class indices of the held-out images, int64 `[M]`, or None without labels.
-        known: validation images of the known classes, to fit the threshold of familiarity again; None keeps that of the
+        familiarity: samples to fit the thresholds of familiarity and of enrolled classes again; None keeps those of the
             fp32 file.
         recipe: settings of integer kernels; None uses the defaults.
         goal: agreement and map correlation to keep; None accepts any loss.
@@ -105,7 +105,7 @@ def quantize(
         variant_path(path, precision_named(precision)) if output is None else Path(output),
         precision,
         images,
-        known=known,
+        familiarity=familiarity,
         settings=recipe,
         goal=goal,
         device=device,
@@ -120,7 +120,7 @@ def write_precision(
     precision: str,
     images: CalibrationSet | None,
     *,
-    known: Sample | None = None,
+    familiarity: FamiliaritySamples | None = None,
     settings: QuantizationRecipe | None = None,
     goal: FidelityGoal | None = None,
     device: str = "generic",
@@ -134,7 +134,7 @@ def write_precision(
         output: file to write. If the goal is missed, an earlier file of this name is removed.
         precision: name of the recipe.
         images: calibration images; None only for a recipe that needs none, which may use them if there are any.
-        known: validation images of the known classes, to fit the threshold of familiarity again; None keeps that of the
+        familiarity: samples to fit the thresholds of familiarity and of enrolled classes again; None keeps those of the
             fp32 file.
         settings: settings of integer kernels; None uses the defaults.
         goal: fidelity to keep; None accepts any loss.
@@ -166,11 +166,14 @@ def write_precision(
     metadata = replace(metadata, quantization=note, golden=None)
     with atomic_path(output) as temporary:
         save_model(converted.model, metadata, temporary)
-        if known is not None and metadata.familiarity is not None:
+        if familiarity is not None and familiarity.known is not None and metadata.familiarity is not None:
             # Rounding shifts familiarity, and known samples may lie close together.
             model = Model.load(temporary, exact_sums=True)
-            fitted = with_threshold(model, metadata.familiarity, FamiliaritySamples(known=known))
-            save_model(converted.model, replace(metadata, familiarity=fitted), temporary)
+            metadata = replace(metadata, familiarity=with_threshold(model, metadata.familiarity, familiarity))
+            threshold = None if metadata.embedding is None else enrollment_threshold(model, familiarity)
+            if metadata.embedding is not None and threshold is not None:
+                metadata = replace(metadata, embedding=replace(metadata.embedding, threshold=threshold))
+            save_model(converted.model, metadata, temporary)
     return QuantizedFile(output, note, converted.tradeoff)
 
 

@@ -85,20 +85,26 @@ def export(
     Raises:
         HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
-        UsageError: the suffix is not `.onnx`, the options are invalid, or an embedding model is to have no map.
+        UsageError: the suffix is not `.onnx`, the options are invalid, the task does not fit the network, or an
+            embedding model is to have no map.
         DataError: the features of the training samples are not finite.
         KdedgeError: the exported graph does not match PyTorch, or rounding errors are too large to compare them.
     """
     output = Path(output)
     if output.suffix != ".onnx":
         raise UsageError(f"The model file must end in .onnx; got {output}.")
+    if (task == EMBEDDING) != (find_cosine_layer(module) is not None):
+        raise UsageError(
+            f"The task {task} does not fit {type(module).__name__}. Expected the task {EMBEDDING} for a network that "
+            "ends in a CosineLayer, and only for such networks."
+        )
     wrapped = exportable(module, input_spec, method, target_layer)
     metadata = Metadata(
         labels=tuple(labels),
         input=input_spec,
         outputs=wrapped.outputs,
         task=task,
-        embedding=describe_embedding(module) if task == EMBEDDING else None,
+        embedding=describe_embedding(module),
         lineage=dict(lineage or {}),
         metrics=dict(metrics or {}),
     )

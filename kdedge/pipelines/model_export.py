@@ -166,7 +166,7 @@ def export_model(
             variant_path(output, precision_named(name)),
             name,
             None if images is None else images.sets,
-            known=samples.known,
+            familiarity=samples,
             settings=recipe_of(profile),
             goal=goal if name in calibrated else None,
             device=profile.name,

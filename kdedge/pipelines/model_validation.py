@@ -174,7 +174,7 @@ def _models(files: ExportedFiles, validation_set: ValidationSet, notes: list[str
     if student is None:
         return Models(student=None, fp32=files.fp32, converted=files.converted, trained_input=files.input)
     taught_by = None if files.record is None else files.record.teacher
-    teacher, origin = load_run_teacher(taught_by, outputs.method, validation_set, notes)
+    teacher, origin = load_run_teacher(taught_by, files.fp32.metadata.task, outputs.method, validation_set, notes)
     return Models(
         student=wrap_for_export(student.model, student.input, outputs.method, outputs.target_layer),
         fp32=files.fp32,

@@ -53,9 +53,9 @@ def quantize_onnx(
     calibrated = [name for name in precisions if precision_named(name).is_calibrated]
     needs_images = bool(calibrated) or data is not None
     images = calibration_images(Artifacts.open(file.path), metadata, data, progress) if needs_images else None
-    known = None
+    familiarity = None
     if data is not None:
-        known = familiarity_samples(Artifacts.open(file.path), metadata, data, progress).known
+        familiarity = familiarity_samples(Artifacts.open(file.path), metadata, data, progress)
     sets = None if images is None else images.sets
     quantized = {}
     for name in dict.fromkeys(precisions):
@@ -65,7 +65,7 @@ def quantize_onnx(
             None if sets is None else sets.held_out,
             precision=name,
             targets=None if sets is None else sets.targets,
-            known=known,
+            familiarity=familiarity,
             recipe=recipe_of(profile),
             goal=goal if name in calibrated else None,
             device=profile.name,

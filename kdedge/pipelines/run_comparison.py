@@ -9,6 +9,7 @@ from kdedge.pipelines.onnx_teacher_file import OnnxTeacherFile
 from kdedge.pipelines.origins import load_origin
 from kdedge.pipelines.run_history import RunHistory, TeacherOrigin, read_histories
 from kdedge.pipelines.run_predictions import PredictionQueries, RunPredictions
+from kdedge.pipelines.run_teacher import other_task
 from kdedge.pipelines.seed_groups import SeedGroup, comparability_warnings, group_by_seed
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -80,6 +81,8 @@ def compare_runs(
         title = origin.name if "teacher" in origin.name else f"{origin.name} (teacher)"
         try:
             teacher = load_origin(origin.record).model
+            if teacher.task != run.record.task:
+                raise UsageError(f"{other_task(teacher.task, run.record.task).capitalize()}.")
             if isinstance(teacher, TrainedModel) and len(teacher.labels) != len(run.record.labels):
                 raise UsageError("It has other classes, or none, and taught only features.")
             model_of = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)

@@ -14,16 +14,17 @@ from kdedge_export.torch_export import ClassifierOnly, ExportableModel, wrap_for
 from kdedge_export.validation import Origin, ValidationSet
 from kdedge_runtime.errors import KdedgeError, UsageError
 
-__all__ = ["load_run_teacher"]
+__all__ = ["load_run_teacher", "other_task"]
 
 
 def load_run_teacher(
-    taught_by: dict[str, Any] | None, method: str, images: ValidationSet, notes: list[str]
+    taught_by: dict[str, Any] | None, task: str, method: str, images: ValidationSet, notes: list[str]
 ) -> tuple[ExportableModel | ClassifierOnly | OnnxTeacherFile | None, Origin]:
     """Load a run's teacher and test it on one image.
 
     Args:
         taught_by: teacher entry of the run's record; None for a run without a teacher.
+        task: task of the run.
         method: saliency method of the student.
         images: validation images.
         notes: receives the reason if the teacher is excluded or has no map.
@@ -40,6 +41,9 @@ def load_run_teacher(
         loaded = load_origin(taught_by).model
     except KdedgeError as error:
         notes.append(f"the teacher is excluded, it cannot be loaded: {error}")
+        return None, Origin()
+    if loaded.task != task:
+        notes.append(f"the teacher is excluded, {other_task(loaded.task, task)}")
         return None, Origin()
     if isinstance(loaded, TrainedModel) and len(loaded.labels) != len(images.labels):
         classes = f"{len(loaded.labels)} classes" if loaded.labels else "no classes"
@@ -60,6 +64,11 @@ def load_run_teacher(
     if why is not None:
         notes.append(f"only the teacher's predictions are evaluated, not its maps: {why}")
     return teacher, origin
+
+
+def other_task(teacher: str, run: str) -> str:
+    """Explain why a teacher of another task is not compared with the student."""
+    return f"its task is {teacher}: what it taught for the task {run} was fitted for the run and is not kept"
 
 
 def _explained(trained: TrainedModel, method: str) -> tuple[ExportableModel | ClassifierOnly, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdedge.tasks.classification import ClassificationTraining
@@ -30,6 +30,16 @@ class EmbeddingTraining(ClassificationTraining):
         from kdedge.config.loss_spec import parse_loss
 
         return parse_loss("cosine,rkd,mapall")
+
+    def metrics(self, logits: Tensor, values: Tensor) -> dict[str, float]:
+        """Compute `top1` in [0, 1] and `loss`, the cross-entropy of the similarities at the temperature of exports."""
+        from kdedge_export.tasks.embedding import SOFTMAX_TEMPERATURE
+
+        return super().metrics(logits / SOFTMAX_TEMPERATURE, values)
+
+    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str | None:
+        """Return None: the class means of the teacher are fitted on these classes."""
+        return None
 
     def summary(self, metrics: Mapping[str, float]) -> str:
         """Return the accuracy of the nearest class mean in percent."""

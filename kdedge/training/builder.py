@@ -1,5 +1,6 @@
 """Build the student and the parts of a trainer from settings and data."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -168,10 +169,15 @@ def open_teacher_cache(
         "views": views.kept,
         "map_classes": min(classes_to_keep(teacher, objective.map_classes), classes),
         "pooled": any(LOSS_TERMS[name].pooled for name in objective.settings),
-        "embedding": embedding,
+        # The embedding of a teacher is fitted on the labels.
+        "embedding": None if embedding is None else [embedding, _sha256(images.targets)],
         "bf16": compute.bf16,
     }
     return TeacherCache(folder, key)
+
+
+def _sha256(targets: torch.Tensor) -> str:
+    return hashlib.sha256(targets.cpu().numpy().tobytes()).hexdigest()
 
 
 def _labeled_fraction(images: SampleStore, task: str) -> float:

@@ -71,14 +71,17 @@ class _WithPrototypes(nn.Module):
         super().__init__()
         self.module = module
         (path,) = (path for path, each in module.named_modules() if each is layer)
-        self._buffer = f"{path}.prototypes"
-        self._caught: list[Tensor] = []
-        layer.register_forward_pre_hook(lambda _layer, args: self._caught.append(args[0]))
+        self._buffer, self._path = f"{path}.prototypes", path
 
     def forward(self, sample: Tensor, class_index: Tensor, prototypes: Tensor) -> tuple[Tensor, ...]:
-        self._caught.clear()
-        outputs = torch.func.functional_call(self.module, {self._buffer: prototypes}, (sample, class_index))
-        return (*outputs[: len(OUTPUTS)], normalized(self._caught[0]), *outputs[len(OUTPUTS) :])
+        caught: list[Tensor] = []
+        layer = self.module.get_submodule(self._path)
+        handle = layer.register_forward_pre_hook(lambda _layer, args: caught.append(args[0]))
+        try:
+            outputs = torch.func.functional_call(self.module, {self._buffer: prototypes}, (sample, class_index))
+        finally:
+            handle.remove()
+        return (*outputs[: len(OUTPUTS)], normalized(caught[0]), *outputs[len(OUTPUTS) :])
 
 
 def export_graph(module: ExportableModel | ClassifierOnly) -> ExportedGraph:

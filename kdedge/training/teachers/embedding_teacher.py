@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.data import UNLABELED
 from kdedge.models.embedding_network import EmbeddingNetwork
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.trained_model import TrainedModel
@@ -27,12 +26,12 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["embedding_size", "make_embedding_teacher"]
+__all__ = ["choose_images", "embedding_size", "make_embedding_teacher"]
 
 _MOST_VALUES = 256
 """Maximum size of an embedding; see `.github/docs/benchmarks/embeddings.md`."""
 _MOST_IMAGES = 20_000
-"""Maximum number of labeled images that projection and prototypes are fitted on, evenly spaced."""
+"""Maximum number of labeled images that projection and prototypes are fitted on."""
 _BATCH = 64
 
 
@@ -69,11 +68,12 @@ def make_embedding_teacher(
 
     Raises:
         UsageError: the teacher is not a PyTorch model, or its features are constant.
-        DataError: a feature is not finite.
+        DataError: a feature is not finite, or a class has no labeled image.
     """
     model = _trained(teacher)
-    chosen = (images.targets != UNLABELED).nonzero()[:, 0]
-    chosen = chosen[torch.from_numpy(evenly_spaced(len(chosen), _MOST_IMAGES)).to(chosen.device)]
+    assert isinstance(student.model, EmbeddingNetwork)
+    prototypes = student.model.similarity.prototypes
+    chosen = choose_images(images.targets, len(prototypes))
     labels = images.targets[chosen].cpu()
     if isinstance(model.model, EmbeddingNetwork):
         encoder: nn.Module = copy.deepcopy(model.model.encoder)
@@ -86,8 +86,6 @@ def make_embedding_teacher(
         encoder = nn.Sequential(pooled, projection)
         with torch.no_grad():
             embeddings = projection(features)
-    assert isinstance(student.model, EmbeddingNetwork)
-    prototypes = student.model.similarity.prototypes
     network = EmbeddingNetwork(encoder, *prototypes.shape)
     for each in (network.similarity.prototypes, prototypes):
         each.copy_(_class_means(embeddings, labels, len(prototypes)))
@@ -101,6 +99,25 @@ def _trained(teacher: LoadedTeacher) -> TrainedModel:
             "Expected a run folder, or the name of a network with weights."
         )
     return teacher.model
+
+
+def choose_images(targets: Tensor, classes: int) -> Tensor:
+    """Return the indices of labeled images, evenly spaced in each class if there are too many.
+
+    Raises:
+        DataError: a class has none.
+    """
+    per_class = max(1, _MOST_IMAGES // classes)
+    found = []
+    for each in range(classes):
+        members = (targets == each).nonzero()[:, 0]
+        if not len(members):
+            raise DataError(
+                f"Class {each} has no labeled image that can be read, so it has no prototype. Add images, or remove "
+                "the class."
+            )
+        found.append(members[torch.from_numpy(evenly_spaced(len(members), per_class)).to(members.device)])
+    return torch.cat(found).sort().values
 
 
 def _outputs(
@@ -142,8 +159,4 @@ def _projection(features: Tensor, labels: Tensor, teacher: LoadedTeacher) -> nn.
 def _class_means(embeddings: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Return the mean normalized embedding of each class, of length 1, `[K, D]`."""
     sums = torch.zeros(classes, embeddings.shape[1]).index_add_(0, labels, F.normalize(embeddings, dim=1))
-    if not bool(sums.any(dim=1).all()):
-        raise DataError(
-            "A class has no labeled images that can be read, so it has no prototype. Add images, or remove the class."
-        )
     return F.normalize(sums, dim=1)

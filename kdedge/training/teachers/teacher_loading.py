@@ -58,9 +58,14 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
         raise UsageError("--task embedding compares the embeddings of one teacher. Give a single --teacher.")
     for teacher in teachers:
         data.require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
-        # Any classifier has an embedding, also one of other classes.
-        if uses_predictions(terms) and data.task != EMBEDDING:
-            _require_same_classes(teacher, data)
+        if not uses_predictions(terms) or data.task == EMBEDDING:
+            continue  # any classifier has an embedding, also one of other classes
+        _require_same_classes(teacher, data)
+        if teacher.task == EMBEDDING:
+            raise UsageError(
+                f"The teacher {teacher.record['source']} has similarities in place of class probabilities. Distill its "
+                "embedding with --task embedding, or compare its features with --loss ce,rkd."
+            )
     return teachers
 
 

@@ -94,7 +94,9 @@ def test_other_precisions_keep_output_and_threshold(exported: Path, tmp_path: Pa
 
 def test_threshold_of_another_precision_can_be_fitted_again(exported: Path, tmp_path: Path) -> None:
     known = colors(100, seed=1)[0]
-    done = kdedge_export.quantize(exported, colors(60)[0], known=known, output=tmp_path / "model.int8.onnx")
+    done = kdedge_export.quantize(
+        exported, colors(60)[0], familiarity=FamiliaritySamples(known=known), output=tmp_path / "model.int8.onnx"
+    )
     model = Model.load(done.path, threads=1, exact_sums=True)
     stored, first = model.metadata.familiarity, Model.load(exported, threads=1).metadata.familiarity
     assert stored is not None and first is not None and stored.threshold != first.threshold

@@ -145,6 +145,23 @@ class TestThreshold:
         found = model.with_classes(LABELS, means, threshold).predict(images[self.KNOWN :])
         assert found.unknown is not None and 0 < found.unknown.sum() <= 0.05 * self.KNOWN
         assert threshold != model.metadata.familiarity.threshold
+        int8 = quantize(model.path, images[:24], familiarity=given).path
+        assert int8 is not None
+        embedding = Model.load(int8).metadata.embedding
+        assert embedding is not None and embedding.threshold is not None
+        assert 0 < abs(embedding.threshold - threshold) < 0.1
 
     def test_none_without_samples(self, exported: ExportedFile) -> None:
         assert exported.metadata.embedding is not None and exported.metadata.embedding.threshold is None
+
+
+def test_export_leaves_no_hook_behind(tmp_path: Path) -> None:
+    net = network()
+    export(net, SPEC, LABELS, tmp_path / "model.onnx", task=EMBEDDING)
+    assert not net.similarity._forward_pre_hooks
+
+
+def test_task_that_does_not_fit_the_network_is_an_error(tmp_path: Path) -> None:
+    for net, task in ((network(), "classify"), (HeadNet(), EMBEDDING)):
+        with pytest.raises(UsageError, match="does not fit"):
+            export(net, SPEC, LABELS, tmp_path / "model.onnx", task=task)

@@ -45,7 +45,7 @@ def files(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("recognized")
     samples = FamiliaritySamples(*colors(90, 0), colors(120, 1)[0])
     path = kdedge_export.export(network, SPEC, LABELS, folder / "model.onnx", familiarity=samples).path
-    int8 = kdedge_export.quantize(path, colors(60, 0)[0], known=colors(120, 1)[0]).path
+    int8 = kdedge_export.quantize(path, colors(60, 0)[0], familiarity=FamiliaritySamples(known=colors(120, 1)[0])).path
     assert int8 is not None
     return {"fp32": Model.load(path, threads=1), "int8": Model.load(int8, threads=1, exact_sums=True)}
 

@@ -1,6 +1,7 @@
 """Distillation of embeddings: from any classifier or encoder to a student with prototypes, resumed and cached."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,12 @@ from kdedge.pipelines.model_export import export_model
 from kdedge.training.compute_device import choose_device
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.sample_store import DeviceSamples
-from kdedge.training.teachers.embedding_teacher import embedding_size, make_embedding_teacher
+from kdedge.training.teachers.embedding_teacher import choose_images, embedding_size, make_embedding_teacher
 from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.embedding import EMBEDDING
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.progress import no_progress
 
 SMALL, CPU = "small:resnet8", choose_device("cpu")
@@ -84,12 +85,17 @@ def test_prototypes_are_mean_embeddings_of_the_teacher(scenes: Path, teacher_run
         assert np.allclose(holder.similarity.prototypes.numpy(), expected, atol=1e-5)
 
 
-def test_embedding_run_teaches_with_its_own_projection(
-    embedding_run: Path, request_for_embedding: TrainConfig, tmp_path: Path
-) -> None:
-    request = replace(request_for_embedding, teacher=(str(embedding_run),), epochs=1)
-    start_run(request, tmp_path / "run", Listener(), "cpu")
-    assert read_run(tmp_path / "run").model.embedding == 64
+def test_embedding_run_teaches_with_its_own_projection(embedding_run: Path) -> None:
+    teacher = load_teacher(str(embedding_run), None)
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    store = DeviceSamples(images, np.arange(6) % 2, CPU.device)
+    network = EmbeddingNetwork(torch.nn.Flatten(), 2, embedding_size(teacher))
+    student = InstrumentedModel(network, teacher.input, CPU, is_headless=True)
+    made = make_embedding_teacher(teacher, student, store, CPU, no_progress).watched
+    x = made.front_end(torch.from_numpy(images))
+    with torch.no_grad():
+        assert torch.equal(made.model.encoder(x), load_trained(str(embedding_run)).model.eval().encoder(x))
+    assert made.model.similarity.prototypes.shape == (2, 64)
 
 
 def test_encoder_without_classes_teaches_embeddings(scenes: Path, tmp_path: Path) -> None:
@@ -139,7 +145,35 @@ def test_cached_embeddings_train_the_same_student(request_for_embedding: TrainCo
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_corrected_labels_use_no_cached_embeddings(
+    request_for_embedding: TrainConfig, scenes: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    request = replace(request_for_embedding, data=str(data), cache_teacher=1, recipe="default", epochs=1)
+    start_run(request, tmp_path / "first", Listener(), "cpu")
+    # The same images in the same order, the last one of a class with the label of the next.
+    (data / "train" / CLASSES[0] / "15.png").rename(data / "train" / CLASSES[1] / "-.png")
+    start_run(request, tmp_path / "second", Listener(), "cpu")
+    assert len(list((tmp_path / "teacher-outputs").iterdir())) == 2
+
+
+def test_every_class_is_chosen() -> None:
+    targets = torch.tensor([0] * 50_000 + [1, 2])
+    chosen = targets[choose_images(targets, 3)]
+    assert chosen.bincount().tolist() == [6_666, 1, 1]
+    with pytest.raises(DataError, match="Class 3 "):
+        choose_images(targets, 4)
+
+
 class TestErrors:
+    def test_embedding_run_teaches_no_classes(
+        self, embedding_run: Path, request_for_embedding: TrainConfig, tmp_path: Path
+    ) -> None:
+        request = replace(request_for_embedding, teacher=(str(embedding_run),), task=None)
+        with pytest.raises(UsageError, match="--task embedding"):
+            start_run(request, tmp_path / "run", Listener(), "cpu")
+
     def test_several_teachers(self, request_for_embedding: TrainConfig, teacher_run: Path, tmp_path: Path) -> None:
         request = replace(request_for_embedding, teacher=(str(teacher_run),) * 2)
         with pytest.raises(UsageError, match="single --teacher"):
