@@ -33,7 +33,7 @@ def textures(n: int, seed: int, noise: float = 45.0) -> tuple[np.ndarray, np.nda
 
 
 class EmbeddingToy(nn.Module):
-    """Convolution, ReLU and mean, normalized; the map is gradient × features of the similarity to a prototype."""
+    """Convolution, ReLU and mean, normalized; the map divides the similarity to a prototype among the positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class EmbeddingToy(nn.Module):
         logits = embedding @ directions.T
         explained = torch.where(class_index < 0, logits.argmax(dim=1), class_index)
         rows = directions[explained]
-        gradient = (rows - embedding * (embedding * rows).sum(dim=1, keepdim=True)) / length / _CELLS**2
+        gradient = rows / length / _CELLS**2
         return logits, torch.einsum("nchw,nc->nhw", features, gradient), explained
 
 
@@ -134,11 +134,7 @@ def embedding_file(
         node("Mul", ["top", "zero"], ["none"]),
         node("Add", ["requested", "none"], ["explained_class"]),
         node("Gather", ["directions", "explained_class"], ["rows"], axis=0),
-        node("Mul", ["direction", "rows"], ["products"]),
-        node("ReduceSum", ["products", "across"], ["cosine"], keepdims=1),
-        node("Mul", ["direction", "cosine"], ["along"]),
-        node("Sub", ["rows", "along"], ["orthogonal"]),
-        node("Div", ["orthogonal", "length"], ["sum_gradient"]),
+        node("Div", ["rows", "length"], ["sum_gradient"]),
         node("Div", ["sum_gradient", "cells"], ["gradient"]),
         node("Unsqueeze", ["gradient", "spatial"], ["gradients"]),
         node("Mul", ["features", "gradients"], ["evidence"]),
