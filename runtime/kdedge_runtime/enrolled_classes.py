@@ -12,6 +12,7 @@ The prototype of a class is the mean of the L2-normalized embeddings of its imag
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,11 +25,13 @@ from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.files import atomic_write
+from kdedge_runtime.util.folder_lock import folder_lock
 
 __all__ = ["EnrolledClass", "EnrolledClasses", "check_class_name"]
 
 _SCHEMA = 1
 _LONGEST_NAME = 200
+_LONGEST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +143,48 @@ class EnrolledClasses:
             raise ValueError(f"several classes {name!r}")
         return cls(embedding, None if threshold is None else float(threshold), classes)
 
+    @classmethod
+    def read_or_new(cls, path: Path, model: Model) -> Self:
+        """Read the classes from a file, or return no classes yet if it is missing. Errors are those of `read`."""
+        return cls.read(path, model) if path.exists() else cls.of_model(model)
+
+    @classmethod
+    def update(cls, path: Path, model: Model, change: Callable[[Self], Self]) -> Self:
+        """Read, change and write a file of classes. Other programs that update it wait, so that no change is lost.
+
+        Args:
+            path: file of classes; a missing one counts as no classes yet.
+            model: model to use them with.
+            change: function from the classes of the file to those to write, at least one.
+
+        Returns:
+            The classes written.
+
+        Raises:
+            DataError: the file is damaged, or of another model.
+            UsageError: the model has no embedding.
+            KdedgeError: the file cannot be written, or another program locks its folder.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with folder_lock(path.parent, _LONGEST_WAIT_S):
+                changed = change(cls.read_or_new(path, model))
+                changed.write(path)
+        except TimeoutError as error:
+            raise KdedgeError(f"The classes in {path} are unchanged: {error}. End that program, and repeat.") from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return changed
+
     def write(self, path: Path) -> None:
         """Write the classes to a file, whole or not at all.
 
         Raises:
+            DataError: there are no classes.
             KdedgeError: the file cannot be written.
         """
+        if not self.classes:
+            raise DataError(f"There are no classes to write to {path}. Enroll images of one before.")
         values = {
             "schema": _SCHEMA,
             "embedding": {"size": self.embedding.size, "id": self.embedding.id},
@@ -159,9 +198,7 @@ class EnrolledClasses:
         try:
             atomic_write(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
-            raise KdedgeError(
-                f"The classes cannot be written to {path}: {error.strerror or error}. Use a file in a writable folder."
-            ) from error
+            raise _unwritable(path, error) from error
 
     def add(self, name: str, embeddings: Floats) -> Self:
         """Return the classes with further images of a class, which may be new.
@@ -207,6 +244,12 @@ class EnrolledClasses:
 
 class _LaterSchema(Exception):
     """Schema of a later version."""
+
+
+def _unwritable(path: Path, error: OSError) -> KdedgeError:
+    return KdedgeError(
+        f"The classes cannot be written to {path}: {error.strerror or error}. Use a file in a writable folder."
+    )
 
 
 def check_class_name(name: str) -> str:

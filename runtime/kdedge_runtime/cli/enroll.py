@@ -49,7 +49,7 @@ def enroll_photos(
     name, profile = check_class_name(name), find_profile(options.device)
     with open_model(options.path, options.loader(profile), options.signer, options.device) as model:
         # Before any image is read, because a wrong model or file is found at once.
-        before = EnrolledClasses.read(output, model) if output.exists() else EnrolledClasses.of_model(model)
+        EnrolledClasses.read_or_new(output, model)
         frames, embeddings = [], []
         for frame in _frames(model.metadata.input, photos):
             frames.append(frame.name)
@@ -57,8 +57,11 @@ def enroll_photos(
     if not embeddings:
         raise SourceError(f"None of the images of {name} can be read, so {output} is unchanged. Expected image files.")
     rows = np.stack(embeddings)
-    classes = replace(before, threshold=before.threshold if threshold is None else threshold).add(name, rows)
-    classes.write(output)
+
+    def change(before: EnrolledClasses) -> EnrolledClasses:
+        return replace(before, threshold=before.threshold if threshold is None else threshold).add(name, rows)
+
+    classes = EnrolledClasses.update(output, model, change)
     images = enrolled_images(classes, name, frames, rows)
     count = next(each.images for each in classes.classes if each.name == name)
     known = "nothing is unknown" if classes.threshold is None else f"unknown below {classes.threshold:.2f}"
