@@ -31,6 +31,8 @@ __all__ = ["EnrolledClass", "EnrolledClasses", "check_class_name"]
 
 _SCHEMA = 1
 _LONGEST_NAME = 200
+_MOST_IMAGES = 1_000_000
+"""Maximum number of images of a class."""
 _LONGEST_WAIT_S = 30.0
 
 
@@ -40,7 +42,7 @@ class EnrolledClass:
 
     name: str
     images: int
-    """Number of images, at least 1."""
+    """Number of images, 1 to 1,000,000."""
     prototype: Floats
     """Mean of the L2-normalized embeddings of the images, float32 `[D]`."""
 
@@ -209,11 +211,13 @@ class EnrolledClasses:
 
         Raises:
             UsageError: the name cannot be used.
-            DataError: an embedding is not finite, or the mean of the class is zero.
+            DataError: an embedding is not finite, the mean of the class is zero, or the class has too many images.
         """
         name = check_class_name(name)
         before = next((each for each in self.classes if each.name == name), None)
         count, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
+        if count + (0 if before is None else before.images) > _MOST_IMAGES:
+            raise DataError(f"{name} would have more than {_MOST_IMAGES} images. Enroll further ones as another class.")
         if before is not None:
             count, total = count + before.images, total + before.images * before.prototype.astype(np.float64)
         prototype = (total / count).astype(np.float32)
@@ -272,8 +276,8 @@ def _parse_class(values: Any, size: int) -> EnrolledClass:
     name, images, numbers = values["name"], values["images"], values["prototype"]
     if not isinstance(name, str) or check_class_name(name) != name:
         raise ValueError(f"invalid name {name!r}")
-    if not isinstance(images, int) or isinstance(images, bool) or images < 1:
-        raise ValueError(f"{name}: invalid number of images {images!r}")
+    if not isinstance(images, int) or isinstance(images, bool) or not 1 <= images <= _MOST_IMAGES:
+        raise ValueError(f"{name}: invalid number of images, expected 1 to {_MOST_IMAGES}")
     if not isinstance(numbers, list) or len(numbers) != size or not all(map(_is_number, numbers)):
         raise ValueError(f"{name}: the prototype is not a list of {size} finite numbers")
     with np.errstate(over="ignore", under="ignore"):

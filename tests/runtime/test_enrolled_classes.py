@@ -118,6 +118,8 @@ def damaged(enrolled: EnrolledClasses, path: Path, **changes: Any) -> Path:
         ({"_name": "Unknown"}, "no class"),
         ({"_images": 0}, "rust: invalid number of images"),
         ({"_images": True}, "number of images"),
+        ({"_images": 1_000_001}, "number of images"),
+        ({"_images": 10**400}, "rust: invalid number of images"),
         ({"_prototype": [1.0, float("nan"), 0.0]}, "3 finite numbers"),
         ({"_prototype": [1.0, float("inf"), 0.0]}, "3 finite numbers"),
         ({"_prototype": [1.0, 10**400, 0.0]}, "damaged"),
@@ -184,6 +186,16 @@ def test_images_without_a_mean_are_rejected(classes: EnrolledClasses) -> None:
     for embeddings in (np.stack([FIRST[0], -FIRST[0]]), np.full((2, 3), np.nan, np.float32), np.zeros((1, 3))):
         with pytest.raises(DataError, match="zero or not finite"):
             classes.add("new", embeddings)
+
+
+def test_number_of_images_is_limited(classes: EnrolledClasses, embedding_model: Model, tmp_path: Path) -> None:
+    path = damaged(classes, tmp_path / "classes.json", _images=999_999)
+    full = EnrolledClasses.read(path, embedding_model).add("rust", FIRST[:1])
+    assert full.classes[0].images == 1_000_000
+    full.write(path)
+    with pytest.raises(DataError, match="rust would have more than 1000000 images"):
+        EnrolledClasses.read(path, embedding_model).add("rust", FIRST[:1])
+    assert full.add("leaf", FIRST[:1]).names[-1] == "leaf"
 
 
 def test_file_that_cannot_be_written_leaves_the_earlier_one(classes: EnrolledClasses, tmp_path: Path) -> None:
