@@ -282,8 +282,7 @@ def _parse_class(values: Any, size: int) -> EnrolledClass:
         raise ValueError(f"{name}: the prototype is not a list of {size} finite numbers")
     with np.errstate(over="ignore", under="ignore"):
         prototype = np.array(numbers, np.float32)
-        length = float(np.square(prototype).sum())
-    if not 0 < length < math.inf:
+    if not np.isfinite(prototype).all() or not prototype.any():
         raise ValueError(f"{name}: the prototype is zero or too large")
     return EnrolledClass(name, images, prototype)
 

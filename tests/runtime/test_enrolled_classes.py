@@ -17,6 +17,7 @@ from kdedge_runtime import enrolled_classes
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.embedding import Embedding
 from kdedge_runtime.enrolled_classes import EnrolledClasses
+from kdedge_runtime.enrollment import enrolled_images
 from kdedge_runtime.errors import DataError, KdedgeError, UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import decode_prediction
@@ -125,7 +126,7 @@ def damaged(enrolled: EnrolledClasses, path: Path, **changes: Any) -> Path:
         ({"_prototype": [1.0, 10**400, 0.0]}, "damaged"),
         ({"_prototype": [1e300, 0.0, 0.0]}, "zero or too large"),
         ({"_prototype": [0.0, 0.0, 0.0]}, "rust: the prototype is zero"),
-        ({"_prototype": [1e-30, 0.0, 0.0]}, "prototype is zero"),
+        ({"_prototype": [1e-50, 0.0, 0.0]}, "prototype is zero"),
         ({"_prototype": [1.0, 0.0]}, "3 finite numbers"),
         ({"_prototype": ["1", 0, 0]}, "3 finite numbers"),
         ({"_prototype": "abc"}, "3 finite numbers"),
@@ -186,6 +187,23 @@ def test_images_without_a_mean_are_rejected(classes: EnrolledClasses) -> None:
     for embeddings in (np.stack([FIRST[0], -FIRST[0]]), np.full((2, 3), np.nan, np.float32), np.zeros((1, 3))):
         with pytest.raises(DataError, match="zero or not finite"):
             classes.add("new", embeddings)
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-7, 1e30])
+def test_length_of_a_stored_prototype_has_no_effect(
+    classes: EnrolledClasses, embedding_model: Model, red_spot: np.ndarray, tmp_path: Path, length: float
+) -> None:
+    rows = [float(value) * length for value in classes.prototypes[0]]
+    scaled = EnrolledClasses.read(damaged(classes, tmp_path / "classes.json", _prototype=rows), embedding_model)
+    expected, found = (each.apply_to(embedding_model).predict(red_spot[None]) for each in (classes, scaled))
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-6)
+    for before in (classes, scaled):
+        after = before.add("new", FIRST[:2])
+        (image, _) = enrolled_images(after, "new", ["1.png", "2.png"], FIRST[:2])
+        similarity = max(unit(classes.prototypes) @ FIRST[0])
+        assert image.nearest_similarity == pytest.approx(similarity, abs=1e-5)
+    own, _ = enrolled_images(scaled.add("rust", FIRST[:2]), "rust", ["1.png", "2.png"], FIRST[:2])
+    assert own.own is not None and -1.00001 <= own.own <= 1.00001
 
 
 def test_number_of_images_is_limited(classes: EnrolledClasses, embedding_model: Model, tmp_path: Path) -> None:
