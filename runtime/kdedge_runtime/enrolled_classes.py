@@ -33,6 +33,8 @@ _SCHEMA = 1
 _LONGEST_NAME = 200
 _MOST_IMAGES = 1_000_000
 """Maximum number of images of a class."""
+_MOST_CLASSES = 10_000
+"""Maximum number of classes of a file, which are computed for every sample."""
 _LONGEST_WAIT_S = 30.0
 
 
@@ -136,6 +138,8 @@ class EnrolledClasses:
         threshold = values["threshold"]
         if threshold is not None and not (_is_number(threshold) and -1 <= threshold <= 1):
             raise ValueError(f"invalid threshold {threshold!r}")
+        if len(values["classes"]) > _MOST_CLASSES:
+            raise ValueError(f"{len(values['classes'])} classes, expected at most {_MOST_CLASSES}")
         classes = tuple(_parse_class(each, embedding.size) for each in values["classes"])
         names = [each.name for each in classes]
         if not names:
@@ -210,11 +214,16 @@ class EnrolledClasses:
             embeddings: L2-normalized embeddings of the images, `[N, D]`.
 
         Raises:
-            UsageError: the name cannot be used.
+            UsageError: the name cannot be used, or there are too many classes.
             DataError: an embedding is not finite, the mean of the class is zero, or the class has too many images.
         """
         name = check_class_name(name)
         before = next((each for each in self.classes if each.name == name), None)
+        if before is None and len(self.classes) >= _MOST_CLASSES:
+            raise UsageError(
+                f"{name} cannot be added to {len(self.classes)} classes, the most that a file can have. Use another "
+                "file, or remove unused classes."
+            )
         count, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
         if count + (0 if before is None else before.images) > _MOST_IMAGES:
             raise DataError(f"{name} would have more than {_MOST_IMAGES} images. Enroll further ones as another class.")

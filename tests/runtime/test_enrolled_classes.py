@@ -216,6 +216,21 @@ def test_number_of_images_is_limited(classes: EnrolledClasses, embedding_model: 
     assert full.add("leaf", FIRST[:1]).names[-1] == "leaf"
 
 
+def test_number_of_classes_is_limited(classes: EnrolledClasses, embedding_model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "classes.json"
+    entries = [{"name": f"class {index}", "images": 1, "prototype": [1, index, 0]} for index in range(10_001)]
+    damaged(classes, path, classes=entries)
+    with pytest.raises(DataError, match="10001 classes, expected at most 10000"):
+        EnrolledClasses.read(path, embedding_model)
+    damaged(classes, path, classes=entries[:-1])
+    full = EnrolledClasses.read(path, embedding_model)
+    with pytest.raises(UsageError, match="one more cannot be added to 10000 classes"):
+        full.add("one more", FIRST)
+    assert full.add("class 3", FIRST).classes[3].images == 5
+    fuller = EnrolledClasses(full.embedding, None, full.classes[1:]).add("one more", FIRST)
+    assert len(fuller.classes) == 10_000
+
+
 def test_file_that_cannot_be_written_leaves_the_earlier_one(classes: EnrolledClasses, tmp_path: Path) -> None:
     path = tmp_path / "classes.json"
     classes.write(path)
