@@ -88,6 +88,63 @@ def test_second_class_is_compared_with_the_first(
     assert rows == [[f"{row[0]}.png", *row[1:]] for row in expected]
 
 
+@pytest.mark.parametrize("threshold", [-0.25, 0.4, 1.0])
+def test_threshold_is_set_without_images(
+    file: Path, reds: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str], threshold: float
+) -> None:
+    output, model = tmp_path / "classes.json", Model.load(file, threads=1)
+    assert enroll(file, tmp_path / "reds", "--name", "rust", "-o", output) == 0
+    before = EnrolledClasses.read(output, model)
+    capsys.readouterr()
+    assert enroll(file, "--threshold", threshold, "-o", output) == 0
+    assert f"1 class in {output}, unknown below {threshold:.2f}" in capsys.readouterr().out
+    found = EnrolledClasses.read(output, model)
+    assert (before.threshold, found.threshold, found.names, found.classes[0].images) == (0.6, threshold, ("rust",), 3)
+    np.testing.assert_array_equal(found.prototypes, before.prototypes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "Nothing would be changed"),
+        (["--name", "rust"], "no images of rust"),
+        (["--name", "rust", "--threshold", "0.5"], "no images of rust"),
+        (["reds"], "Add --name"),
+        (["--threshold", "0.5", "-o", "none.json"], "none.json does not exist"),
+    ],
+)
+def test_images_and_name_belong_together(
+    file: Path,
+    reds: dict[str, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert enroll(file, "reds", "--name", "rust") == 0
+    before = sorted(tmp_path.rglob("*")), (tmp_path / "classes.json").read_bytes()
+    assert enroll(file, *options) == 2
+    assert message in capsys.readouterr().err
+    assert (sorted(tmp_path.rglob("*")), (tmp_path / "classes.json").read_bytes()) == before
+
+
+@pytest.mark.parametrize("threshold", ["-1.01", "2", "nan", "high"])
+def test_threshold_is_a_cosine(file: Path, capsys: pytest.CaptureFixture[str], threshold: str) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        enroll(file, f"--threshold={threshold}")
+    assert exit_code.value.code == 2 and "not a number from -1 to 1" in capsys.readouterr().err
+
+
+def test_images_can_follow_options(file: Path, reds: dict[str, np.ndarray], tmp_path: Path) -> None:
+    output = tmp_path / "classes.json"
+    paths = [tmp_path / "reds" / name for name in reds]
+    assert enroll(file, "--name", "rust", *paths[:2], "-o", output) == 0
+    assert enroll("--name", "rust", "-o", output, file, paths[2]) == 0
+    assert EnrolledClasses.read(output, Model.load(file, threads=1)).classes[0].images == 3
+
+
 def test_images_are_added_by_their_counts(file: Path, reds: dict[str, np.ndarray], tmp_path: Path) -> None:
     stepwise, together = tmp_path / "stepwise.json", tmp_path / "together.json"
     paths = [tmp_path / "reds" / name for name in reds]
