@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from kdedge_runtime.cli.main import main
 from kdedge_runtime.drawing import overlay
 from kdedge_runtime.drawing.caption import Caption
 from kdedge_runtime.enrolled_classes import EnrolledClasses
+from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server.live_view import Controls
@@ -104,6 +106,22 @@ def test_file_without_a_threshold_knows_everything(embedding_model: Model, photo
     replace(enrolled(embedding_model), threshold=None).write(tmp_path / "classes.json")
     lines = run_lines(embedding_model, photos, tmp_path, "--classes", str(tmp_path / "classes.json"))
     assert not any(line["unknown"] for line in lines)
+
+
+def test_recording_of_unknown_frames_needs_a_threshold_of_the_classes(
+    embedding_model: Model, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes, recorded = tmp_path / "my classes.json", tmp_path / "unknown.db"
+    replace(enrolled(embedding_model), threshold=None).write(classes)
+    arguments = [str(embedding_model.path), "--source", str(photos), "--record-unknown", str(recorded)]
+    assert main([*arguments, "--classes", str(classes)]) == 2
+    message = capsys.readouterr().err
+    assert "Export" not in message
+    suggested = shlex.split(message.split("`")[1].replace(" T ", " 0.5 "))
+    assert suggested[0] == "kdedge-run" and main(suggested[1:]) == 0
+    assert main([*arguments, "--classes", str(classes)]) == 0
+    with FeedbackStore.open_to_read(recorded) as store:
+        assert len(store) == 1
 
 
 @pytest.mark.parametrize("command", [[], ["soak", "--duration", "30s"]])
