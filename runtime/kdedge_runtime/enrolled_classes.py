@@ -11,6 +11,7 @@ The prototype of a class is the mean of the L2-normalized embeddings of its imag
 
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -92,11 +93,13 @@ class EnrolledClasses:
             UsageError: the model has no embedding.
         """
         expected = cls.of_model(model).embedding
-        again = f"kdedge-run enroll {model.path.name} --name NAME PHOTOS -o NEW.json"
+        again = _command(model, "NEW.json")
         try:
             text = path.read_bytes()
         except FileNotFoundError as error:
-            raise DataError(f"The file of classes {path} does not exist. Create it with `{again}`.") from error
+            raise DataError(
+                f"The file of classes {path} does not exist. Create it with `{_command(model, path)}`."
+            ) from error
         except OSError as error:
             raise DataError(f"The file of classes {path} cannot be read: {error.strerror or error}.") from error
         try:
@@ -257,6 +260,12 @@ class EnrolledClasses:
 
 class _LaterSchema(Exception):
     """Schema of a later version."""
+
+
+def _command(model: Model, output: Path | str) -> str:
+    return shlex.join(
+        ["kdedge-run", "enroll", str(model.bundle or model.path), "--name", "NAME", "PHOTOS", "-o", str(output)]
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> KdedgeError:

@@ -104,6 +104,8 @@ class Model:
     session: ort.InferenceSession
     prototypes: Floats | None = field(default=None, kw_only=True)
     """L2-normalized prototypes of enrolled classes `[M, D]`; None for the classes of the file."""
+    bundle: Path | None = field(default=None, kw_only=True)
+    """Bundle that `path` was unpacked from, as opened; None for a bare model file."""
 
     @classmethod
     def load(

@@ -164,7 +164,7 @@ def test_classes_of_another_model_name_both_files(
     classes.write(path)
     with pytest.raises(DataError, match=f"{ID} instead of {'f' * 16}") as raised:
         EnrolledClasses.read(path, other)
-    for part in (str(path), "other.onnx", "kdedge-run enroll other.onnx --name"):
+    for part in (str(path), "other.onnx", f"kdedge-run enroll {other.path} --name"):
         assert part in str(raised.value)
     damaged(classes, path, embedding={"size": 4, "id": ID}, classes=[{"name": "a", "images": 1, "prototype": [1] * 4}])
     with pytest.raises(DataError, match="4 values instead of 3"):

@@ -1,18 +1,15 @@
 """Command `enroll`: classes from image files, their table, warnings and errors."""
 
-import hashlib
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from embedding_model import SIDE, expected_embedding, write_embedding_model
-from golden_files import with_golden
+from golden_files import with_golden, write_bundle
 from PIL import Image
 
-from kdedge_runtime.bundle import format_checksums
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.enrolled_classes import EnrolledClasses
 from kdedge_runtime.enrollment import embed_sample, enrolled_images, enrollment_table, enrollment_warnings
@@ -244,11 +241,7 @@ def test_classes_of_another_model_stay_unchanged(
 def test_bundle_is_accepted(
     file: Path, reds: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = with_golden(file).read_bytes()
-    bundle = tmp_path / "bundle.zip"
-    with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("model.onnx", content)
-        archive.writestr("SHA256SUMS", format_checksums({"model.onnx": hashlib.sha256(content).hexdigest()}))
+    bundle = write_bundle(tmp_path / "bundle.zip", with_golden(file))
     output = tmp_path / "classes.json"
     assert enroll(bundle, tmp_path / "reds", "--name", "rust", "-o", output) == 0
     assert json.loads(output.read_text())["classes"][0]["images"] == 3

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embedding_model import expected_embedding, expected_map, write_embedding_model
+from golden_files import with_golden, write_bundle
 from PIL import Image
 from toy_streams import Collector, Frames
 
@@ -106,6 +107,24 @@ def test_file_without_a_threshold_knows_everything(embedding_model: Model, photo
     replace(enrolled(embedding_model), threshold=None).write(tmp_path / "classes.json")
     lines = run_lines(embedding_model, photos, tmp_path, "--classes", str(tmp_path / "classes.json"))
     assert not any(line["unknown"] for line in lines)
+
+
+@pytest.mark.parametrize("model_name", ["colors.onnx", "my model.onnx", "bundle.zip"])
+def test_command_for_missing_classes_works_as_printed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = with_golden(write_embedding_model(tmp_path / "colors.onnx"))
+    if model_name.endswith(".zip"):
+        write_bundle(Path(model_name), file)
+    else:
+        file.rename(model_name)
+    arguments = [model_name, "--source", str(photos), "--classes", "new folder/mine.json", "--threads", "1"]
+    assert main(arguments) == 2
+    suggested = shlex.split(capsys.readouterr().err.split("`")[1])
+    assert suggested[:3] == ["kdedge-run", "enroll", model_name]
+    assert main([str(photos) if word == "PHOTOS" else word for word in suggested[1:]]) == 0
+    assert main(arguments) == 0
 
 
 def test_recording_of_unknown_frames_needs_a_threshold_of_the_classes(
