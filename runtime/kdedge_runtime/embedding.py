@@ -10,7 +10,7 @@ __all__ = ["EMBEDDING", "MOST_VALUES", "PROTOTYPES", "Embedding"]
 EMBEDDING = "embedding"
 """Graph output, float32 `[N, D]`: L2-normalized embeddings. Also the name of the task of files that have it."""
 PROTOTYPES = "prototypes"
-"""Optional graph input, float32 `[M, D]`: one vector a class, of any length but zero; default: the file's classes."""
+"""Optional graph input, float32 `[M, D]`: one vector a class, of a length from 1e-6; default: the file's classes."""
 MOST_VALUES = 65_536
 """Maximum size of an embedding."""
 _ID = re.compile(r"[0-9a-f]{16}")

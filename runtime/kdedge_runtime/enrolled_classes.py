@@ -11,7 +11,9 @@ The prototype of a class is the mean of the L2-normalized embeddings of its imag
 
 import json
 import math
+import shlex
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,11 +26,17 @@ from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.files import atomic_write
+from kdedge_runtime.util.folder_lock import folder_lock
 
 __all__ = ["EnrolledClass", "EnrolledClasses", "check_class_name"]
 
 _SCHEMA = 1
 _LONGEST_NAME = 200
+_MOST_IMAGES = 1_000_000
+"""Maximum number of images of a class."""
+_MOST_CLASSES = 10_000
+"""Maximum number of classes of a file, which are computed for every sample."""
+_LONGEST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +45,7 @@ class EnrolledClass:
 
     name: str
     images: int
-    """Number of images, at least 1."""
+    """Number of images, 1 to 1,000,000."""
     prototype: Floats
     """Mean of the L2-normalized embeddings of the images, float32 `[D]`."""
 
@@ -85,11 +93,13 @@ class EnrolledClasses:
             UsageError: the model has no embedding.
         """
         expected = cls.of_model(model).embedding
-        again = f"kdedge-run enroll {model.path.name} --name NAME PHOTOS -o NEW.json"
+        again = _command(model, "NEW.json")
         try:
             text = path.read_bytes()
         except FileNotFoundError as error:
-            raise DataError(f"The file of classes {path} does not exist. Create it with `{again}`.") from error
+            raise DataError(
+                f"The file of classes {path} does not exist. Create it with `{_command(model, path)}`."
+            ) from error
         except OSError as error:
             raise DataError(f"The file of classes {path} cannot be read: {error.strerror or error}.") from error
         try:
@@ -131,6 +141,8 @@ class EnrolledClasses:
         threshold = values["threshold"]
         if threshold is not None and not (_is_number(threshold) and -1 <= threshold <= 1):
             raise ValueError(f"invalid threshold {threshold!r}")
+        if len(values["classes"]) > _MOST_CLASSES:
+            raise ValueError(f"{len(values['classes'])} classes, expected at most {_MOST_CLASSES}")
         classes = tuple(_parse_class(each, embedding.size) for each in values["classes"])
         names = [each.name for each in classes]
         if not names:
@@ -140,12 +152,48 @@ class EnrolledClasses:
             raise ValueError(f"several classes {name!r}")
         return cls(embedding, None if threshold is None else float(threshold), classes)
 
+    @classmethod
+    def read_or_new(cls, path: Path, model: Model) -> Self:
+        """Read the classes from a file, or return no classes yet if it is missing. Errors are those of `read`."""
+        return cls.read(path, model) if path.exists() else cls.of_model(model)
+
+    @classmethod
+    def update(cls, path: Path, model: Model, change: Callable[[Self], Self]) -> Self:
+        """Read, change and write a file of classes. Other programs that update it wait, so that no change is lost.
+
+        Args:
+            path: file of classes; a missing one counts as no classes yet.
+            model: model to use them with.
+            change: function from the classes of the file to those to write, at least one.
+
+        Returns:
+            The classes written.
+
+        Raises:
+            DataError: the file is damaged, or of another model.
+            UsageError: the model has no embedding.
+            KdedgeError: the file cannot be written, or another program locks its folder.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with folder_lock(path.parent, _LONGEST_WAIT_S):
+                changed = change(cls.read_or_new(path, model))
+                changed.write(path)
+        except TimeoutError as error:
+            raise KdedgeError(f"The classes in {path} are unchanged: {error}. End that program, and repeat.") from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return changed
+
     def write(self, path: Path) -> None:
         """Write the classes to a file, whole or not at all.
 
         Raises:
+            DataError: there are no classes.
             KdedgeError: the file cannot be written.
         """
+        if not self.classes:
+            raise DataError(f"There are no classes to write to {path}. Enroll images of one before.")
         values = {
             "schema": _SCHEMA,
             "embedding": {"size": self.embedding.size, "id": self.embedding.id},
@@ -159,9 +207,7 @@ class EnrolledClasses:
         try:
             atomic_write(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
-            raise KdedgeError(
-                f"The classes cannot be written to {path}: {error.strerror or error}. Use a file in a writable folder."
-            ) from error
+            raise _unwritable(path, error) from error
 
     def add(self, name: str, embeddings: Floats) -> Self:
         """Return the classes with further images of a class, which may be new.
@@ -171,12 +217,19 @@ class EnrolledClasses:
             embeddings: L2-normalized embeddings of the images, `[N, D]`.
 
         Raises:
-            UsageError: the name cannot be used.
-            DataError: an embedding is not finite, or the mean of the class is zero.
+            UsageError: the name cannot be used, or there are too many classes.
+            DataError: an embedding is not finite, the mean of the class is zero, or the class has too many images.
         """
         name = check_class_name(name)
         before = next((each for each in self.classes if each.name == name), None)
+        if before is None and len(self.classes) >= _MOST_CLASSES:
+            raise UsageError(
+                f"{name} cannot be added to {len(self.classes)} classes, the most that a file can have. Use another "
+                "file, or remove unused classes."
+            )
         count, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
+        if count + (0 if before is None else before.images) > _MOST_IMAGES:
+            raise DataError(f"{name} would have more than {_MOST_IMAGES} images. Enroll further ones as another class.")
         if before is not None:
             count, total = count + before.images, total + before.images * before.prototype.astype(np.float64)
         prototype = (total / count).astype(np.float32)
@@ -209,6 +262,18 @@ class _LaterSchema(Exception):
     """Schema of a later version."""
 
 
+def _command(model: Model, output: Path | str) -> str:
+    return shlex.join(
+        ["kdedge-run", "enroll", str(model.bundle or model.path), "--name", "NAME", "PHOTOS", "-o", str(output)]
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> KdedgeError:
+    return KdedgeError(
+        f"The classes cannot be written to {path}: {error.strerror or error}. Use a file in a writable folder."
+    )
+
+
 def check_class_name(name: str) -> str:
     """Return the name of a class without surrounding spaces.
 
@@ -229,14 +294,13 @@ def _parse_class(values: Any, size: int) -> EnrolledClass:
     name, images, numbers = values["name"], values["images"], values["prototype"]
     if not isinstance(name, str) or check_class_name(name) != name:
         raise ValueError(f"invalid name {name!r}")
-    if not isinstance(images, int) or isinstance(images, bool) or images < 1:
-        raise ValueError(f"{name}: invalid number of images {images!r}")
+    if not isinstance(images, int) or isinstance(images, bool) or not 1 <= images <= _MOST_IMAGES:
+        raise ValueError(f"{name}: invalid number of images, expected 1 to {_MOST_IMAGES}")
     if not isinstance(numbers, list) or len(numbers) != size or not all(map(_is_number, numbers)):
         raise ValueError(f"{name}: the prototype is not a list of {size} finite numbers")
     with np.errstate(over="ignore", under="ignore"):
         prototype = np.array(numbers, np.float32)
-        length = float(np.square(prototype).sum())
-    if not 0 < length < math.inf:
+    if not np.isfinite(prototype).all() or not prototype.any():
         raise ValueError(f"{name}: the prototype is zero or too large")
     return EnrolledClass(name, images, prototype)
 

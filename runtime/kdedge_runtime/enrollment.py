@@ -10,7 +10,7 @@ from kdedge_runtime.enrolled_classes import EnrolledClasses
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.model import Model
-from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.arrays import Floats, normalize_rows
 
 __all__ = ["EnrolledImage", "embed_sample", "enrolled_images", "enrollment_table", "enrollment_warnings"]
 
@@ -73,12 +73,12 @@ def enrolled_images(
     """
     (own,) = (each for each in classes.classes if each.name == name)
     others = [each for each in classes.classes if each is not own]
-    directions = np.stack([each.prototype / np.linalg.norm(each.prototype) for each in others]) if others else None
+    directions = normalize_rows(np.stack([each.prototype for each in others])) if others else None
     found = []
     for image, embedding in zip(images, embeddings, strict=True):
         similarity = None
         if own.images > 1:
-            mean = (own.images * own.prototype - embedding) / (own.images - 1)
+            mean = (own.images * own.prototype.astype(np.float64) - embedding) / (own.images - 1)
             # Opposite images leave only rounding errors.
             similarity = float(mean @ embedding) / max(float(np.linalg.norm(mean)), _LEAST_LENGTH)
         nearest, nearest_similarity = None, None

@@ -22,7 +22,7 @@ from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
 from kdedge_runtime.precision import PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.tasks import TASKS
-from kdedge_runtime.util.arrays import Floats, Integers
+from kdedge_runtime.util.arrays import Floats, Integers, normalize_rows
 from kdedge_runtime.util.class_hint import class_hint
 from kdedge_runtime.util.files import utf8_path
 
@@ -103,7 +103,9 @@ class Model:
     """Metadata of the file, with the labels and threshold of `with_classes`."""
     session: ort.InferenceSession
     prototypes: Floats | None = field(default=None, kw_only=True)
-    """Prototypes of enrolled classes `[M, D]`; None for the classes of the file."""
+    """L2-normalized prototypes of enrolled classes `[M, D]`; None for the classes of the file."""
+    bundle: Path | None = field(default=None, kw_only=True)
+    """Bundle that `path` was unpacked from, as opened; None for a bare model file."""
 
     @classmethod
     def load(
@@ -237,9 +239,7 @@ class Model:
                 f"{len(labels)} class names ({len(set(labels))} different) and prototypes of shape {list(rows.shape)} "
                 f"do not fit {self.path}. Expected different names and one prototype of {embedding.size} values each."
             )
-        with np.errstate(over="ignore"):
-            lengths = np.square(rows).sum(axis=1)  # in float32, as in the graph
-        if not (np.isfinite(lengths) & (lengths > 0)).all():
+        if not (np.isfinite(rows).all() and rows.any(axis=1).all()):
             raise UsageError("A prototype is zero or not finite. Expected finite vectors; enroll its class again.")
         if familiarity is not None:
             # The counts belong to the classes of the file.
@@ -249,7 +249,7 @@ class Model:
                 f"{self.path} has no familiarity, so that a threshold of {threshold:g} has no effect. Export it again."
             )
         metadata = replace(self.metadata, labels=tuple(labels), familiarity=familiarity)
-        return replace(self, metadata=metadata, prototypes=rows)
+        return replace(self, metadata=metadata, prototypes=normalize_rows(rows))
 
     def predict(self, samples: Sample, class_index: int | None = None, *, explained: bool = True) -> Explanation:
         """Predict and explain a batch in one forward pass, or in one per sample if the file has a fixed batch of 1.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from kdedge_runtime.model import Model, is_bundle
@@ -35,4 +36,4 @@ def open_model(
     from kdedge_runtime.bundle import load_fastest, verified_model_files  # not needed for a bare model file
 
     with verified_model_files(path, signer, device) as files:
-        yield load_fastest(files, load)
+        yield replace(load_fastest(files, load), bundle=path)

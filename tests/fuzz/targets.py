@@ -128,7 +128,7 @@ def recipe(work: Path) -> Case:
 
 
 def enrolled_classes(work: Path) -> Case:
-    """Mutate the bytes or insert arbitrary values into a file of enrolled classes, read it, and answer with it."""
+    """Mutate the bytes or insert arbitrary values into a file of enrolled classes, answer with it, and add to it."""
     model, path = Model.load(write_embedding_model(work / "colors.onnx"), threads=1), work / "classes.json"
     rows = np.eye(3, dtype=np.float32)
     EnrolledClasses.of_model(model).add("a", rows[:2]).add("b", rows[1:]).write(path)
@@ -142,8 +142,10 @@ def enrolled_classes(work: Path) -> Case:
         classes = EnrolledClasses.read(path, model)
         if not np.isfinite(classes.apply_to(model).predict(blue).logits).all():
             raise Unexpected("similarities are not finite")
+        for name in (classes.names[0], "another"):
+            classes = classes.add(name, rows[:1])
         classes.write(path)
-        EnrolledClasses.read(path, model)
+        EnrolledClasses.read(path, model).apply_to(model)
 
     return case
 

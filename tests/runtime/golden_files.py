@@ -1,5 +1,7 @@
 """Model files with reference frames, as written by `kdedge export`."""
 
+import hashlib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from kdedge_runtime.bundle import format_checksums
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.metadata import Metadata, Outputs
 from kdedge_runtime.modalities.image import ImageInput
@@ -27,6 +30,15 @@ def with_metadata(path: Path, **changes: Any) -> Path:
     metadata = Metadata.from_props({entry.key: entry.value for entry in model.metadata_props})
     helper.set_model_props(model, replace(metadata, **changes).to_props())
     onnx.save(model, path)
+    return path
+
+
+def write_bundle(path: Path, model: Path) -> Path:
+    """Write an unsigned bundle of one model file."""
+    content = model.read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.onnx", content)
+        archive.writestr("SHA256SUMS", format_checksums({"model.onnx": hashlib.sha256(content).hexdigest()}))
     return path
 
 

@@ -153,6 +153,7 @@ class MultilabelInference:
 
     name = TASK
     score_name = "probability"
+    has_bounded_logits = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         return (1 / (1 + np.exp(-logits / temperature))).astype(np.float32)

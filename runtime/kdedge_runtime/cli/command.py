@@ -13,6 +13,7 @@ from kdedge_runtime.errors import KdedgeError, UsageError
 __all__ = [
     "Command",
     "CommandParser",
+    "cosine",
     "duration_s",
     "megabytes",
     "milliseconds",
@@ -89,4 +90,5 @@ def _number(is_wanted: Callable[[float], bool], what: str) -> Callable[[str], fl
 rate = _number(lambda value: 0 < value <= 1000, "a number of frames per second, such as 15")
 megabytes = _number(lambda value: 1 <= value < math.inf, "a size in MB of 1 or more, such as 500")
 milliseconds = _number(lambda value: 0 < value < math.inf, "a time in milliseconds, such as 500")
+cosine = _number(lambda value: -1 <= value <= 1, "a number from -1 to 1")
 unit_interval = _number(lambda value: 0 <= value <= 1, "a number from 0 to 1")

@@ -1,22 +1,24 @@
-"""Command `enroll`: add images to a class of an embedding model, without training."""
+"""Command `enroll`: add images to a class of an embedding model, or set the threshold of its classes."""
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdedge_runtime.cli.command import Command, nonempty, unit_interval
+from kdedge_runtime.cli.command import Command, cosine, nonempty
 from kdedge_runtime.cli.model_options import ModelOptions, add_inference_options, add_model_argument
 from kdedge_runtime.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
+    from kdedge_runtime.enrolled_classes import EnrolledClasses
     from kdedge_runtime.modalities import InputSpec
     from kdedge_runtime.sources.source import Frame
 
-__all__ = ["COMMAND", "enroll_photos"]
+__all__ = ["COMMAND", "enroll_photos", "set_threshold"]
 
 _log = logging.getLogger(__name__)
 _CLASSES = "classes.json"
@@ -49,7 +51,7 @@ def enroll_photos(
     name, profile = check_class_name(name), find_profile(options.device)
     with open_model(options.path, options.loader(profile), options.signer, options.device) as model:
         # Before any image is read, because a wrong model or file is found at once.
-        before = EnrolledClasses.read(output, model) if output.exists() else EnrolledClasses.of_model(model)
+        EnrolledClasses.read_or_new(output, model)
         frames, embeddings = [], []
         for frame in _frames(model.metadata.input, photos):
             frames.append(frame.name)
@@ -57,17 +59,53 @@ def enroll_photos(
     if not embeddings:
         raise SourceError(f"None of the images of {name} can be read, so {output} is unchanged. Expected image files.")
     rows = np.stack(embeddings)
-    classes = replace(before, threshold=before.threshold if threshold is None else threshold).add(name, rows)
-    classes.write(output)
+
+    def change(before: EnrolledClasses) -> EnrolledClasses:
+        return replace(before, threshold=before.threshold if threshold is None else threshold).add(name, rows)
+
+    classes = EnrolledClasses.update(output, model, change)
     images = enrolled_images(classes, name, frames, rows)
     count = next(each.images for each in classes.classes if each.name == name)
-    known = "nothing is unknown" if classes.threshold is None else f"unknown below {classes.threshold:.2f}"
     images_added = f"{len(rows)} {'image' if len(rows) == 1 else 'images'} added, {count} in all"
-    file = f"{len(classes.names)} {'class' if len(classes.names) == 1 else 'classes'} in {output}, {known}"
-    sys.stdout.write(printable_lines(f"{enrollment_table(images)}\n\n{name}: {images_added} · {file}\n"))
+    summary = f"{name}: {images_added} · {_described(classes, output)}"
+    sys.stdout.write(printable_lines(f"{enrollment_table(images)}\n\n{summary}\n"))
     for warning in enrollment_warnings(images, classes.threshold):
         _log.warning("warning: %s", warning)
-    _log.info("next: kdedge-run %s --classes %s --source 0 --view", options.path, output)
+    _log_next(options, output)
+
+
+def set_threshold(options: ModelOptions, output: Path, threshold: float) -> None:
+    """Set the threshold of an existing file of classes.
+
+    Args:
+        options: model and its settings.
+        output: file of classes.
+        threshold: similarity below which a sample is unknown, in [-1, 1].
+
+    Raises:
+        KdedgeError: the model or the classes cannot be used.
+    """
+    from kdedge_runtime.devices.detection import find_profile
+    from kdedge_runtime.enrolled_classes import EnrolledClasses
+    from kdedge_runtime.model_source import open_model
+    from kdedge_runtime.util.printable import printable_lines
+
+    profile = find_profile(options.device)
+    with open_model(options.path, options.loader(profile), options.signer, options.device) as model:
+        EnrolledClasses.read(output, model)  # raises if the file is missing
+        classes = EnrolledClasses.update(output, model, lambda before: replace(before, threshold=threshold))
+    sys.stdout.write(printable_lines(f"{_described(classes, output)}\n"))
+    _log_next(options, output)
+
+
+def _described(classes: "EnrolledClasses", output: Path) -> str:
+    known = "nothing is unknown" if classes.threshold is None else f"unknown below {classes.threshold:.2f}"
+    return f"{len(classes.names)} {'class' if len(classes.names) == 1 else 'classes'} in {output}, {known}"
+
+
+def _log_next(options: ModelOptions, output: Path) -> None:
+    command = shlex.join(["kdedge-run", str(options.path), "--classes", str(output), "--source", "0", "--view"])
+    _log.info("next: %s", command)
 
 
 def _frames(spec: "InputSpec", photos: Sequence[Path]) -> Iterator["Frame"]:
@@ -91,11 +129,21 @@ def _frames(spec: "InputSpec", photos: Sequence[Path]) -> Iterator["Frame"]:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
-    parser.add_argument(
-        "photos", nargs="+", type=nonempty, metavar="PHOTOS", help="images of the class: files or folders"
+    parser.usage = "%(prog)s MODEL PHOTOS... --name NAME [options]\n       %(prog)s MODEL --threshold -1..1 [options]"
+    photos = parser.add_argument(
+        "photos",
+        nargs="+",
+        type=nonempty,
+        default=[],
+        metavar="PHOTOS",
+        help="images of the class: files or folders; without them, only --threshold is set",
     )
+    photos.required = False  # with nargs="*", photos after an option would be rejected
     parser.add_argument(
-        "--name", required=True, type=nonempty, metavar="NAME", help="name of the class, new or enrolled before"
+        "--name",
+        type=nonempty,
+        metavar="NAME",
+        help="name of the class of PHOTOS, new or enrolled before (default: none; needed for PHOTOS)",
     )
     parser.add_argument(
         "-o",
@@ -107,8 +155,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold",
-        type=unit_interval,
-        metavar="0..1",
+        type=cosine,
+        metavar="-1..1",
         help="cosine similarity below which an image is unknown, for all classes of the file (default: unchanged; at "
         "first the threshold of the model)",
     )
@@ -116,25 +164,30 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(arguments: argparse.Namespace) -> None:
-    enroll_photos(
-        ModelOptions(
-            Path(arguments.model),
-            arguments.device,
-            arguments.threads,
-            arguments.provider,
-            arguments.require_signature,
-        ),
-        arguments.name,
-        [Path(photo) for photo in arguments.photos],
-        Path(arguments.output),
-        arguments.threshold,
+    options = ModelOptions(
+        Path(arguments.model),
+        arguments.device,
+        arguments.threads,
+        arguments.provider,
+        arguments.require_signature,
     )
+    output, name, threshold = Path(arguments.output), arguments.name, arguments.threshold
+    if arguments.photos:
+        if name is None:
+            raise UsageError("The class of PHOTOS has no name. Add --name NAME.")
+        enroll_photos(options, name, [Path(photo) for photo in arguments.photos], output, threshold)
+        return
+    if name is not None:
+        raise UsageError(f"There are no images of {name}. Add PHOTOS, or remove --name to set only --threshold.")
+    if threshold is None:
+        raise UsageError(f"Nothing would be changed in {output}. Add PHOTOS and --name NAME, or --threshold.")
+    set_threshold(options, output, threshold)
 
 
 COMMAND = Command(
     "enroll",
     "MODEL PHOTOS",
-    "add images to a class of an embedding model, for `--classes`, without training",
+    "add images to a class of an embedding model, or set its threshold, for `--classes`",
     _execute,
     _add_arguments,
 )

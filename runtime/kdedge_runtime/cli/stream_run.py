@@ -4,6 +4,7 @@ import argparse
 import ctypes
 import logging
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -275,6 +276,12 @@ def _unknown_frames(arguments: argparse.Namespace, model: Model) -> "UnknownFram
     from kdedge_runtime.sinks.unknown_frames import UnknownFrames
 
     measured = model.metadata.familiarity
+    if measured is not None and measured.threshold is None and model.prototypes is not None:
+        command = shlex.join(["kdedge-run", "enroll", arguments.model, "--threshold", "T", "-o", arguments.classes])
+        raise UsageError(
+            f"--record-unknown needs a threshold, but {arguments.classes} has none, so that nothing is unknown. Set "
+            f"one from -1 to 1 with `{command}`, or remove --record-unknown."
+        )
     if measured is None or measured.threshold is None:
         raise UsageError(
             f"--record-unknown needs a familiarity threshold, but {model.path} has none. Export it again with at least "

@@ -15,6 +15,7 @@ from kdedge_runtime.explainers.score_cam import score_cam
 from kdedge_runtime.explainers.target_activations import Activations, target_activations
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.model import Model
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -48,8 +49,20 @@ EXPLAINERS: Mapping[str, BlackBoxMethod] = {
 
 
 def methods_for(model: Model) -> tuple[str, ...]:
-    """Return the names of the black-box methods for a model. Activations need a file with a map."""
-    return tuple(name for name, method in EXPLAINERS.items() if model.has_map or method.takes != "activations")
+    """Return the names of the black-box methods for a model.
+
+    Activations need a file with a map. The softmax of Score-CAM needs logits of a wide range: it weighs channels nearly
+    equally by cosines, so that the map would be almost the same for every class.
+    """
+    return tuple(
+        name
+        for name, method in EXPLAINERS.items()
+        if (model.has_map or method.takes != "activations") and not (method.of_logit and _has_bounded_logits(model))
+    )
+
+
+def _has_bounded_logits(model: Model) -> bool:
+    return TASKS[model.metadata.task].has_bounded_logits
 
 
 def make_explainer(
@@ -73,7 +86,8 @@ def make_explainer(
         activations_of: function that returns the activations for Score-CAM.
 
     Raises:
-        UsageError: the method does not exist or has no superpixels, or the model file lacks what it needs.
+        UsageError: the method does not exist, has no superpixels or does not fit the task, or the model file lacks
+        what it needs.
     """
     chosen = EXPLAINERS.get(method)
     if chosen is None:
@@ -85,6 +99,12 @@ def make_explainer(
         raise UsageError(f"{parts} superpixels are not supported. Expected 2 to {_MOST_PARTS}.")
     if budget_ms is not None and not budget_ms > 0:
         raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
+    if chosen.of_logit and _has_bounded_logits(model):
+        raise UsageError(
+            f"The method {method} weighs channels by the softmax of logits, but those of {model.path.name} are "
+            "similarities in a small range: its map would hardly depend on the class. Use "
+            f"{', '.join(methods_for(model))}."
+        )
     activations = activations_of(model) if chosen.takes == "activations" else None
     spec = model.metadata.input
 

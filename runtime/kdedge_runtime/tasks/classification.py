@@ -16,6 +16,7 @@ class Classification:
 
     name = "classify"
     score_name = "probability"
+    has_bounded_logits = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Return probabilities `[N, K]`; rows sum to 1."""

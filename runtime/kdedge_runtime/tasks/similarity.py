@@ -16,6 +16,7 @@ class Similarity:
 
     name = "embedding"
     score_name = "similarity"
+    has_bounded_logits = True
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Return the similarities `[N, M]`; the temperature has no effect."""

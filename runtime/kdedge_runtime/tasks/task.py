@@ -19,6 +19,10 @@ class Task(Protocol):
     def score_name(self) -> str:
         """Name of a score in outputs, such as `probability`."""
 
+    @property
+    def has_bounded_logits(self) -> bool:
+        """True if logits are similarities of a small range, such as cosines, whose softmax is nearly uniform."""
+
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Convert logits to scores, both `[N, K]`.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["HAS_LOCKS", "find_abandoned", "mark_owned", "remove_abandoned", "scratch_folder"]
+__all__ = ["HAS_LOCKS", "find_abandoned", "mark_owned", "remove_abandoned", "scratch_folder", "try_lock"]
 
 HAS_LOCKS = os.name == "posix"
 """True if open files can be locked. Windows cannot rename or remove open files either."""
@@ -23,7 +23,7 @@ def mark_owned(descriptor: int) -> bool:
     Returns:
         False if another process removed the file as abandoned before it was locked, else True.
     """
-    return _lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0
+    return try_lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def find_abandoned(path: Path) -> Iterator[bool]:
         yield False
         return
     with file:
-        yield bool(_lock(file.fileno()))
+        yield bool(try_lock(file.fileno()))
 
 
 def remove_abandoned(paths: Iterable[Path]) -> None:
@@ -71,8 +71,12 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
                 return
 
 
-def _lock(descriptor: int) -> bool | None:
-    """Lock an open file. Return False if another process holds the lock, None if locks are unavailable."""
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder until it is closed or the process ends, without waiting.
+
+    Returns:
+        False if another opening of it holds the lock, None if locks are unavailable, else True.
+    """
     try:
         import fcntl
 

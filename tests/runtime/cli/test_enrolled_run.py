@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embedding_model import expected_embedding, expected_map, write_embedding_model
+from golden_files import with_golden, write_bundle
 from PIL import Image
 from toy_streams import Collector, Frames
 
@@ -18,6 +20,7 @@ from kdedge_runtime.cli.main import main
 from kdedge_runtime.drawing import overlay
 from kdedge_runtime.drawing.caption import Caption
 from kdedge_runtime.enrolled_classes import EnrolledClasses
+from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server.live_view import Controls
@@ -104,6 +107,40 @@ def test_file_without_a_threshold_knows_everything(embedding_model: Model, photo
     replace(enrolled(embedding_model), threshold=None).write(tmp_path / "classes.json")
     lines = run_lines(embedding_model, photos, tmp_path, "--classes", str(tmp_path / "classes.json"))
     assert not any(line["unknown"] for line in lines)
+
+
+@pytest.mark.parametrize("model_name", ["colors.onnx", "my model.onnx", "bundle.zip"])
+def test_command_for_missing_classes_works_as_printed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = with_golden(write_embedding_model(tmp_path / "colors.onnx"))
+    if model_name.endswith(".zip"):
+        write_bundle(Path(model_name), file)
+    else:
+        file.rename(model_name)
+    arguments = [model_name, "--source", str(photos), "--classes", "new folder/mine.json", "--threads", "1"]
+    assert main(arguments) == 2
+    suggested = shlex.split(capsys.readouterr().err.split("`")[1])
+    assert suggested[:3] == ["kdedge-run", "enroll", model_name]
+    assert main([str(photos) if word == "PHOTOS" else word for word in suggested[1:]]) == 0
+    assert main(arguments) == 0
+
+
+def test_recording_of_unknown_frames_needs_a_threshold_of_the_classes(
+    embedding_model: Model, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes, recorded = tmp_path / "my classes.json", tmp_path / "unknown.db"
+    replace(enrolled(embedding_model), threshold=None).write(classes)
+    arguments = [str(embedding_model.path), "--source", str(photos), "--record-unknown", str(recorded)]
+    assert main([*arguments, "--classes", str(classes)]) == 2
+    message = capsys.readouterr().err
+    assert "Export" not in message
+    suggested = shlex.split(message.split("`")[1].replace(" T ", " 0.5 "))
+    assert suggested[0] == "kdedge-run" and main(suggested[1:]) == 0
+    assert main([*arguments, "--classes", str(classes)]) == 0
+    with FeedbackStore.open_to_read(recorded) as store:
+        assert len(store) == 1
 
 
 @pytest.mark.parametrize("command", [[], ["soak", "--duration", "30s"]])

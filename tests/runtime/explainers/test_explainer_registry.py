@@ -12,8 +12,11 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers import make_explainer, methods_for
 from kdedge_runtime.explainers.image_grid import enlarge
 from kdedge_runtime.explainers.registry import EXPLAINERS
+from kdedge_runtime.explainers.target_activations import Activations
 from kdedge_runtime.model import Model
 from kdedge_runtime.saliency_methods import methods_of
+from kdedge_runtime.server.live_view import Controls
+from kdedge_runtime.stream.runner import StreamSettings
 
 
 def test_black_box_methods_are_the_listed_ones() -> None:
@@ -24,6 +27,25 @@ def test_file_without_a_map_has_no_method_that_takes_activations(write_model: Ca
     with_map, mapless = (Model.load(write_model(method=method), threads=1) for method in ("cam", "none"))
     assert methods_for(with_map) == tuple(EXPLAINERS)
     assert set(EXPLAINERS) - set(methods_for(mapless)) == {"scorecam"}
+
+
+def test_score_cam_does_not_explain_similarities(embedding_model: Model, red_spot: np.ndarray) -> None:
+    """Check the methods of an embedding model, and that those left explain each class differently."""
+    methods = methods_for(embedding_model)
+    assert set(EXPLAINERS) - set(methods) == {"scorecam"} and embedding_model.has_map
+
+    def activations_of(model: Model) -> Activations:
+        raise AssertionError("it is refused before the file is opened again")
+
+    with pytest.raises(UsageError, match=r"scorecam .*similarities.* Use occlusion, rise, lime, shap"):
+        make_explainer(embedding_model, "scorecam", activations_of=activations_of)
+    controls = Controls(embedding_model, StreamSettings())
+    assert controls.methods == ["gradient", *methods]
+    with pytest.raises(UsageError, match="scorecam"):
+        controls.change({"method": "scorecam"})
+    explain = make_explainer(embedding_model, "occlusion")
+    red, blue = (explain(red_spot, index).map for index in (0, 2))
+    assert np.corrcoef(red.ravel(), blue.ravel())[0, 1] < 0.5
 
 
 class TestExplainer:

@@ -135,6 +135,16 @@ def test_damaged_file_is_reported_and_left_alone(site: Site, tmp_path: Path) -> 
     assert site.until(label="red")["revision"] == 0
 
 
+def test_class_beyond_the_limit_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.until(label="red")
+    monkeypatch.setattr("kdedge_runtime.enrolled_classes._MOST_CLASSES", 1)
+    assert site.enroll("rust")[0] == 200
+    status, reply = site.enroll("leaf")
+    assert status == 400 and "leaf cannot be added to 1 classes" in reply["error"]
+    assert site.enroll("rust") == (200, {"name": "rust", "images": 2})
+    assert site.classes.names == ("rust",)
+
+
 def test_disk_that_cannot_be_written_is_reported(site: Site) -> None:
     site.until(label="red")
     site.path.parent.write_text("a file in place of the folder")

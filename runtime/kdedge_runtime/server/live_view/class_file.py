@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from kdedge_runtime.enrolled_classes import EnrolledClass, EnrolledClasses
+from kdedge_runtime.enrolled_classes import EnrolledClass, EnrolledClasses, check_class_name
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction
@@ -34,17 +34,12 @@ class ClassFile:
         Raises:
             UsageError: the name cannot be used, or the prediction has no embedding.
             DataError: the file is damaged or of another model.
-            KdedgeError: the file cannot be written.
+            KdedgeError: the file cannot be written, or another program locks its folder.
         """
         if prediction.embedding is None:
             raise UsageError("This frame has no embedding. Start the run with an embedding model.")
+        rows, name = prediction.embedding[None], check_class_name(name)
         with self._changing:
-            before = (
-                EnrolledClasses.read(self._path, self._model)
-                if self._path.exists()
-                else EnrolledClasses.of_model(self._model)
-            )
-            classes = before.add(name, prediction.embedding[None])
-            classes.write(self._path)
+            classes = EnrolledClasses.update(self._path, self._model, lambda before: before.add(name, rows))
             self._controls.use_model(classes.apply_to(self._model))
-        return next(each for each in classes.classes if each.name == name.strip())
+        return next(each for each in classes.classes if each.name == name)
