@@ -158,10 +158,15 @@ def _print_result(console: Console, record: RunRecord, out: Path) -> None:
         table.add_column(title, justify="right")
     for which, name in (("best", "best by validation"), ("last", "last")):
         metrics = rows[which]
-        table.add_row(name, str(metrics["epoch"]), *(_figure(key, metrics.get(key)) for key in columns))
+        table.add_row(name, _epoch(metrics), *(_figure(key, metrics.get(key)) for key in columns))
     # Not the table title, which would wrap at the table width.
     console.print(f"\n{out}, after {record.result['seconds'] / 60:.1f} minutes", soft_wrap=True)
     console.print(table)
+
+
+def _epoch(metrics: dict[str, Any]) -> str:
+    """Return the number of the epoch, or those that are averaged."""
+    return f"{metrics['epoch']}" if "average" not in metrics else f"1 … {metrics['epoch']} averaged"
 
 
 def _figure(key: str, value: float | None) -> str:

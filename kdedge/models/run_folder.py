@@ -3,7 +3,8 @@
 ```
 RUN/run.json              request, dataset and results
 RUN/metrics.jsonl         one line per epoch
-RUN/best.safetensors      weights of the best epoch by validation
+RUN/head.safetensors      weights after the first epoch, if it fitted the last layer only
+RUN/best.safetensors      best weights by validation
 RUN/last.safetensors      weights and optimizer state after the last epoch, for resuming
 ```
 """
@@ -33,6 +34,7 @@ from kdedge_runtime.util.plugin_registry import MissingPlugin
 __all__ = [
     "TEACHER_CACHE",
     "BEST",
+    "HEAD",
     "LAST",
     "METRICS",
     "RunRecord",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
+HEAD = "head.safetensors"
 TEACHER_CACHE = "teacher-outputs"
 """Folder next to runs, with the cache of teacher outputs shared by all of them; not a run."""
 SCHEMA = 1
@@ -84,7 +87,10 @@ class RunRecord:
     None for random weights, and for weights selected from the teacher.
     """
     result: dict[str, Any] | None = None
-    """Metrics of the `best` and `last` epoch as in `metrics.jsonl`, and total `seconds`; None until complete."""
+    """Metrics of the `best` and `last` epoch as in `metrics.jsonl`, and total `seconds`; None until complete.
+
+    The best weights may be an average, see `kdedge.training.weight_average`; its metrics have the share `average`.
+    """
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -156,7 +162,7 @@ def lock_run(folder: Path) -> Iterator[None]:
             ) from error
         except OSError:  # some network file systems cannot lock folders either
             pass
-        remove_partial_files(folder, {Path(name).suffix for name in (RECORD, METRICS, BEST, LAST)})
+        remove_partial_files(folder, {Path(name).suffix for name in (RECORD, METRICS, HEAD, BEST, LAST)})
         yield
     finally:
         os.close(handle)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from kdedge.config.resolved_config import ResolvedConfig
-from kdedge.models.run_folder import BEST, LAST, METRICS, writing
+from kdedge.models.run_folder import BEST, HEAD, LAST, METRICS, writing
 from kdedge.models.weight_files import load_state, read_state
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.batches import Batches
@@ -20,6 +20,7 @@ from kdedge.training.head_fit import LastLayer, fit_head
 from kdedge.training.interruption import StopRequested, never_stop
 from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
+from kdedge.training.weight_average import average_weights, choose_average
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.files import atomic_write
 
@@ -72,7 +73,8 @@ class Trainer:
 
         Returns:
             The `best` epoch by validation and the `last` one, as in `metrics.jsonl`, and the total `seconds`; None if
-            training was stopped early.
+            training was stopped early. `best` may be an average of the first and last weights, with its share
+            `average`.
 
         Raises:
             KdedgeError: the loss is not finite, or a file of the run cannot be written.
@@ -97,6 +99,8 @@ class Trainer:
                     save_weights(folder / BEST, self.train_step.student.model, {"epoch": metrics["epoch"]})
                 with writing(folder / METRICS), (folder / METRICS).open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(metrics) + "\n")
+                if len(at.history) == 0 and self._averages:
+                    save_weights(folder / HEAD, self.train_step.student.model, {"epoch": 1})
             at = TrainState((*at.history, metrics))
             # The checkpoint is written last: a run killed before it repeats the epoch and writes the same files again.
             self._save(folder, at)
@@ -104,7 +108,37 @@ class Trainer:
             if len(at.history) < self.config.epochs and group.any(must_stop(), device):
                 return None
         seconds = round(sum(line["seconds"] for line in at.history), 1)
-        return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
+        best = max(at.history, key=merit)
+        if self._averages:
+            best = self._best_average(folder, at.history[-1]["epoch"], best)
+        return {"best": best, "last": at.history[-1], "seconds": seconds}
+
+    @property
+    def _averages(self) -> bool:
+        """True if averages of the weights after the first and the last epoch are compared with those of each epoch."""
+        return self._last_layer is not None and self.config.epochs > 1
+
+    def _best_average(self, folder: Path, epoch: int, best: dict[str, Any]) -> dict[str, Any]:
+        """Validate averages of the weights, save the best one if it is better, and return the best metrics."""
+        group, model = self.train_step.group, self.train_step.student.model
+        group.wait()  # the main process writes the file of the first weights
+        first = read_state(folder / HEAD)
+        last = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+        def load(share: float) -> None:
+            load_state(model, average_weights(first, last, share), str(folder / HEAD))
+
+        def validate(share: float) -> dict[str, Any]:
+            load(share)
+            return {"epoch": epoch, "average": share, **self.evaluator.validate()}
+
+        found = choose_average(validate, TRAINING_TASKS[self.evaluator.task].merit, best)
+        if found is not best:
+            load(found["average"])
+            if group.is_main:
+                save_weights(folder / BEST, model, {"epoch": epoch, "average": found["average"]})
+        model.load_state_dict(last)
+        return found
 
     def _train_epoch(
         self, at: TrainState, callback: TrainerCallback, must_stop: Callable[[], bool]

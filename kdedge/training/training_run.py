@@ -18,6 +18,7 @@ from kdedge.models.init_from_teacher import InitSummary
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import (
     BEST,
+    HEAD,
     LAST,
     METRICS,
     TEACHER_CACHE,
@@ -155,7 +156,8 @@ def start_run(
     with lock_run(out) if group.is_main else nullcontext():
         if group.is_main:
             check_folder_free(out)  # planning takes a while
-            for left in (METRICS, BEST, LAST):  # left by a run whose record is gone: --resume would use its weights
+            # Left by a run whose record is gone: --resume would use its weights.
+            for left in (METRICS, HEAD, BEST, LAST):
                 (out / left).unlink(missing_ok=True)
             write_run(out, record)
         return complete_run(trainer, record, collection.test, out, callback, resume=False)
