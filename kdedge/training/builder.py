@@ -197,7 +197,7 @@ def _watch_layers(
     """Capture the features of compared layers, and return the channels of projected ones."""
     if not objective.compares_layers:
         if layers:
-            comparing = ", ".join(name for name, term in LOSS_TERMS.items() if term.features)
+            comparing = ", ".join(name for name, term in LOSS_TERMS.items() if term.features and not term.pooled)
             raise UsageError(
                 f"[layers] in the recipe sets the layers for {comparing}, but the loss {objective.text} has "
                 "none of these terms. Remove the table, or add one of the terms."
@@ -225,9 +225,10 @@ def _watch_layers(
         if LOSS_TERMS[name].features and not LOSS_TERMS[name].projects and not LOSS_TERMS[name].pooled
     ]
     if spatial and any(POOLED in pair for pair in pairs):
+        why = f"{' and '.join(pooled)} compares pooled ones" if pooled else "pooled features have no positions"
         raise UsageError(
-            f"The loss term {' and '.join(spatial)} compares spatial features, but pooled features have no positions. "
-            "Remove it, or use --loss ce,hint."
+            f"The loss term {' and '.join(spatial)} compares spatial features, but {why}. Remove one of the terms, or "
+            "use --loss ce,hint."
         )
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     student.watch(ours)

@@ -18,6 +18,7 @@ from kdedge.training.distributed import ProcessGroup
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.layer_pairs import stages
 from kdedge.training.objective import Objective
+from kdedge.training.pooled_features import POOLED
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.targets import OnlineTeacher
 from kdedge.training.teachers.teacher import NetworkTeacher
@@ -43,16 +44,21 @@ def batch(device: str = "cpu") -> tuple[Tensor, Tensor]:
     return images.to(device), targets.to(device)
 
 
-def test_step_has_no_graph_breaks(scenes: Path) -> None:
-    """All terms in bfloat16, as on a GPU. `fullgraph` turns graph breaks into errors; gradients are compared too."""
-    recipe = replace(RECIPE, loss=dict.fromkeys(LOSS_TERMS, 1.0))
+@pytest.mark.parametrize("pooled", [False, True])
+def test_step_has_no_graph_breaks(scenes: Path, pooled: bool) -> None:
+    """All terms in bfloat16, as on a GPU. `fullgraph` turns graph breaks into errors; gradients are compared too.
+
+    Terms of pooled and of spatial features cannot be combined.
+    """
+    names = [name for name, term in LOSS_TERMS.items() if term.pooled == pooled or not term.features]
+    recipe = replace(RECIPE, loss=dict.fromkeys(names, 1.0))
     trainer = tiny_trainer(scenes, recipe, teacher=watched("small:resnet14").model, bf16=True)
     train_step, batch = trainer.train_step, next(trainer.batches.of(0))
     teacher = NetworkTeacher(watched("small:resnet14"), replace(choose_device("cpu"), bf16=True))
-    teacher.watched.watch(stages(teacher.watched))
+    teacher.watched.watch([POOLED] if pooled else stages(teacher.watched))
     with torch.no_grad():
         taught = torch.compile(teacher.predict, fullgraph=True, backend="aot_eager")(batch.images, 3)
-    assert len(taught.features) == 3
+    assert len(taught.features) == (1 if pooled else 3)
     assert all(torch.equal(*pair) for pair in zip(taught.features, teacher(batch.images, 3).features, strict=True))
     assert torch.equal(taught.maps, teacher(batch.images, 3).maps)
     train_step.student.train()

@@ -194,6 +194,11 @@ class TestErrors:
         with pytest.raises(UsageError, match="same size"):
             start_run(request, tmp_path / "run", Listener(), "cpu")
 
+    def test_pooled_and_spatial_features(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+        request = TrainConfig(str(scenes), SMALL, teacher=(str(teacher_run),), loss="ce,at,rkd", epochs=1)
+        with pytest.raises(UsageError, match="at compares spatial features, but rkd"):
+            start_run(request, tmp_path / "run", Listener(), "cpu")
+
     def test_frozen_layers(self) -> None:
         with pytest.raises(UsageError, match="--freeze"):
             TrainConfig("data", SMALL, teacher=("a",), weights="w.safetensors", freeze=True, task="embedding")

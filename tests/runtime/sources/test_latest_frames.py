@@ -64,9 +64,26 @@ def test_slow_consumer_gets_recent_frames_and_drops_are_counted() -> None:
     assert not camera.is_open
 
 
+class PacedCamera(Camera):
+    """Camera that takes the next frame once the consumer has the previous one, on a machine of any speed."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, period_s=0.001)
+        self.taken = threading.Semaphore()
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            assert self.taken.acquire(timeout=30)
+            yield frame
+
+
 def test_fast_consumer_gets_every_frame() -> None:
-    with LatestFrames(Camera(count=10, period_s=0.02)) as source:
-        assert [frame.index for frame in source] == list(range(10))
+    camera, seen = PacedCamera(count=10), []
+    with LatestFrames(camera) as source:
+        for frame in source:
+            seen.append(frame.index)
+            camera.taken.release()
+    assert seen == list(range(10))
     assert source.dropped == 0
 
 
