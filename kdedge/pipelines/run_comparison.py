@@ -82,7 +82,7 @@ def compare_runs(
         try:
             teacher = load_origin(origin.record).model
             if teacher.task != run.record.task:
-                raise UsageError(f"{other_task(teacher.task, run.record.task).capitalize()}.")
+                raise UsageError(f"It is not compared, {other_task(teacher.task, run.record.task)}.")
             if isinstance(teacher, TrainedModel) and len(teacher.labels) != len(run.record.labels):
                 raise UsageError("It has other classes, or none, and taught only features.")
             model_of = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)

@@ -68,7 +68,7 @@ def load_run_teacher(
 
 def other_task(teacher: str, run: str) -> str:
     """Explain why a teacher of another task is not compared with the student."""
-    return f"its task is {teacher}: what it taught for the task {run} was fitted for the run and is not kept"
+    return f"because its task is {teacher}, and that of the student is {run}"
 
 
 def _explained(trained: TrainedModel, method: str) -> tuple[ExportableModel | ClassifierOnly, str | None]:

@@ -99,7 +99,9 @@ def set_threshold(options: ModelOptions, output: Path, threshold: float) -> None
 
 
 def _described(classes: "EnrolledClasses", output: Path) -> str:
-    known = "nothing is unknown" if classes.threshold is None else f"unknown below {classes.threshold:.2f}"
+    known = "nothing is unknown without --threshold"
+    if classes.threshold is not None:
+        known = f"unknown below {classes.threshold:.2f}"
     return f"{len(classes.names)} {'class' if len(classes.names) == 1 else 'classes'} in {output}, {known}"
 
 
@@ -178,7 +180,10 @@ def _execute(arguments: argparse.Namespace) -> None:
         enroll_photos(options, name, [Path(photo) for photo in arguments.photos], output, threshold)
         return
     if name is not None:
-        raise UsageError(f"There are no images of {name}. Add PHOTOS, or remove --name to set only --threshold.")
+        raise UsageError(
+            f"There is no MODEL, or there are no images of {name}. Expected MODEL PHOTOS --name NAME; to set only "
+            "--threshold, remove --name."
+        )
     if threshold is None:
         raise UsageError(f"Nothing would be changed in {output}. Add PHOTOS and --name NAME, or --threshold.")
     set_threshold(options, output, threshold)

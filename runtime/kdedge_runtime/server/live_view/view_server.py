@@ -336,7 +336,8 @@ class _ViewHandler(RequestHandler):
         name = _optional_text("name", body.get("name"))
         prediction = self._shown(body)
         enrolled = class_file.add(name or "", prediction)
-        _log.info("enrolled: %s is %s, which has %d images", prediction.frame.name, enrolled.name, enrolled.images)
+        frame, images = prediction.frame.name, enrolled.images
+        _log.info("enrolled: %s is %s (images of this class: %d)", frame, enrolled.name, images)
         return {"name": enrolled.name, "images": enrolled.images}
 
     def _shown(self, body: dict[str, Any]) -> Prediction:
