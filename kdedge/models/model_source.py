@@ -51,5 +51,10 @@ def check_weights(path: Path) -> None:
     Raises:
         UsageError: the file does not exist.
     """
+    if path.is_dir():
+        raise UsageError(
+            f"{path} is a folder, but a weights file is needed. Expected a .safetensors or .pth file; that of a run is "
+            "its best.safetensors."
+        )
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}. Expected a .safetensors or .pth file.")

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from kdedge.models.model_source import check_weights
 from kdedge.models.weight_files import load_state, read_state
 from kdedge.training.checkpoint import save_checkpoint, save_weights
 from kdedge_runtime.errors import UsageError
@@ -127,6 +128,8 @@ class TestRead:
             read_state(bomb)
 
     def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"is a folder.*best\.safetensors"):
+            check_weights(tmp_path)
         with pytest.raises(UsageError, match=r"no weights file .*nowhere\.pth"):
             read_state(tmp_path / "nowhere.pth")
 
