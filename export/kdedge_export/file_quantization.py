@@ -8,8 +8,8 @@ from typing import Any
 import onnx
 from onnx import version_converter
 
-from kdedge_export.familiarity.enrollment_threshold import enrollment_threshold
-from kdedge_export.familiarity.fitting import FamiliaritySamples, with_threshold
+from kdedge_export.familiarity.enrollment_threshold import with_thresholds
+from kdedge_export.familiarity.fitting import FamiliaritySamples
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.onnx_graph.model_file import save_model
 from kdedge_export.onnx_graph.prototypes import fix_prototypes
@@ -169,10 +169,7 @@ def write_precision(
         if familiarity is not None and familiarity.known is not None and metadata.familiarity is not None:
             # Rounding shifts familiarity, and known samples may lie close together.
             model = Model.load(temporary, exact_sums=True)
-            metadata = replace(metadata, familiarity=with_threshold(model, metadata.familiarity, familiarity))
-            threshold = None if metadata.embedding is None else enrollment_threshold(model, familiarity)
-            if metadata.embedding is not None and threshold is not None:
-                metadata = replace(metadata, embedding=replace(metadata.embedding, threshold=threshold))
+            metadata = with_thresholds(model, metadata, familiarity)
             save_model(converted.model, metadata, temporary)
     return QuantizedFile(output, note, converted.tradeoff)
 

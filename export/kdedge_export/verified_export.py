@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from kdedge_export.export_check import check_against_torch
-from kdedge_export.familiarity.enrollment_threshold import enrollment_threshold
-from kdedge_export.familiarity.fitting import FamiliaritySamples, with_threshold
+from kdedge_export.familiarity.enrollment_threshold import with_thresholds
+from kdedge_export.familiarity.fitting import FamiliaritySamples
 from kdedge_export.familiarity.graph import add_familiarity_output
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.metrics.torch_predictions import at_once
@@ -114,12 +114,7 @@ def export(
         save_model(graph.model, metadata, temporary)
         model = Model.load(temporary)
         logits_error, map_error = check_against_torch(wrapped, model)
-        if described is not None:
-            fitted = with_threshold(model, described, familiarity or FamiliaritySamples())
-            metadata = replace(metadata, familiarity=fitted)
-        if metadata.embedding is not None:
-            threshold = enrollment_threshold(model, familiarity or FamiliaritySamples())
-            metadata = replace(metadata, embedding=replace(metadata.embedding, threshold=threshold))
+        metadata = with_thresholds(model, metadata, familiarity or FamiliaritySamples())
         finished = metadata if complete is None else complete(model, metadata)
         if model.has_map:
             modality = modality_of(input_spec)

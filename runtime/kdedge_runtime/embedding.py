@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from kdedge_runtime.util.json_values import is_finite_number
+
 __all__ = ["EMBEDDING", "MOST_VALUES", "PROTOTYPES", "Embedding"]
 
 EMBEDDING = "embedding"
@@ -32,7 +34,7 @@ class Embedding:
         """Parse an entry of the metadata or of a file of enrolled classes; unknown keys are ignored.
 
         Raises:
-            KeyError, TypeError, ValueError: the entry is damaged.
+            KeyError, TypeError, ValueError, OverflowError: the entry is damaged.
         """
         size, identity = values["size"], values["id"]
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MOST_VALUES:
@@ -40,8 +42,7 @@ class Embedding:
         if not isinstance(identity, str) or _ID.fullmatch(identity) is None:
             raise ValueError(f"invalid id {identity!r} of an embedding, expected 16 hexadecimal digits")
         threshold = values.get("threshold")
-        is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-        if threshold is not None and not (is_number and -1 <= threshold <= 1):
+        if threshold is not None and not (is_finite_number(threshold) and -1 <= threshold <= 1):
             raise ValueError(f"invalid threshold {threshold!r} of an embedding, expected -1 to 1")
         return cls(size, identity, threshold)
 

@@ -10,7 +10,6 @@ The prototype of a class is the mean of the L2-normalized embeddings of its imag
 """
 
 import json
-import math
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.files import atomic_write
 from kdedge_runtime.util.folder_lock import folder_lock
+from kdedge_runtime.util.json_values import is_finite_number
 
 __all__ = ["EnrolledClass", "EnrolledClasses", "check_class_name"]
 
@@ -139,7 +139,7 @@ class EnrolledClasses:
             raise ValueError(f"invalid schema {schema!r}")
         embedding = Embedding.from_json(values["embedding"])
         threshold = values["threshold"]
-        if threshold is not None and not (_is_number(threshold) and -1 <= threshold <= 1):
+        if threshold is not None and not (is_finite_number(threshold) and -1 <= threshold <= 1):
             raise ValueError(f"invalid threshold {threshold!r}")
         if len(values["classes"]) > _MOST_CLASSES:
             raise ValueError(f"{len(values['classes'])} classes, expected at most {_MOST_CLASSES}")
@@ -296,14 +296,10 @@ def _parse_class(values: Any, size: int) -> EnrolledClass:
         raise ValueError(f"invalid name {name!r}")
     if not isinstance(images, int) or isinstance(images, bool) or not 1 <= images <= _MOST_IMAGES:
         raise ValueError(f"{name}: invalid number of images, expected 1 to {_MOST_IMAGES}")
-    if not isinstance(numbers, list) or len(numbers) != size or not all(map(_is_number, numbers)):
+    if not isinstance(numbers, list) or len(numbers) != size or not all(map(is_finite_number, numbers)):
         raise ValueError(f"{name}: the prototype is not a list of {size} finite numbers")
     with np.errstate(over="ignore", under="ignore"):
         prototype = np.array(numbers, np.float32)
     if not np.isfinite(prototype).all() or not prototype.any():
         raise ValueError(f"{name}: the prototype is zero or too large")
     return EnrolledClass(name, images, prototype)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,6 +1,5 @@
 """Familiarity of a sample, and the threshold below which a prediction is unknown."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.json_values import is_finite_number
 
 __all__ = ["FAMILIARITY", "UNKNOWN", "Familiarity"]
 
@@ -47,7 +47,7 @@ class Familiarity:
         numbers = (found.threshold, found.most_rejected)
         if not isinstance(found.method, str) or not isinstance(found.why_not, str | None):
             raise TypeError(f"invalid familiarity {values}")
-        if not all(number is None or (_is_number(number) and math.isfinite(number)) for number in numbers):
+        if not all(number is None or is_finite_number(number) for number in numbers):
             raise ValueError(f"invalid familiarity {values}")
         if not all(isinstance(count, int) and count >= 0 for count in (found.known, found.rejected)):
             raise ValueError(f"invalid familiarity {values}")
@@ -59,7 +59,3 @@ class Familiarity:
             return np.zeros(scores.shape, dtype=np.bool_)
         # The threshold is the score of a sample in float32.
         return np.asarray(~(scores >= np.float32(self.threshold)))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -17,6 +17,7 @@ from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.familiarity import Familiarity
 from kdedge_runtime.modalities import InputSpec, parse_input
 from kdedge_runtime.tasks import TASKS
+from kdedge_runtime.util.json_values import is_finite_number
 from kdedge_runtime.util.plugin_registry import MissingPlugin
 
 __all__ = ["MOST_POSITIONS", "SCHEMA", "TOP_CLASS", "Metadata", "Outputs"]
@@ -196,12 +197,8 @@ def _outputs(values: dict[str, Any]) -> Outputs:
     is_sound = all(side is None or (isinstance(side, int) and side > 0) for side in sides)
     if not is_sound or math.prod(side or 1 for side in sides) > MOST_POSITIONS:
         raise ValueError(f"invalid map {values}")
-    shifts_are_sound = all(_is_number(shift) and abs(shift) <= 1 for shift in display.shift)
+    shifts_are_sound = all(is_finite_number(shift) and abs(shift) <= 1 for shift in display.shift)
     contrast = display.typical_contrast
-    if not shifts_are_sound or not (contrast is None or (_is_number(contrast) and contrast > 0)):
+    if not shifts_are_sound or not (contrast is None or (is_finite_number(contrast) and contrast > 0)):
         raise ValueError(f"invalid map display {values}")
     return outputs
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 from quality import kdedge
+from timm_features import load_features
 
 from kdedge.data import decode, index_dataset
 from kdedge_export.familiarity.discriminant import fit_discriminant
-from kdedge_export.metrics.file_predictions import batches
 from kdedge_export.metrics.file_predictions import embed as embed_images
 from kdedge_export.metrics.verification import verification
 from kdedge_runtime import Model
@@ -134,25 +134,11 @@ def of_timm(options: argparse.Namespace, out: Path) -> Embedded:
     """Return the pooled features of the teacher as timm computes them, which are kept in a file."""
     kept = out / "features.npz"
     if not kept.is_file():
-        import timm
-        import torch
-        from safetensors.torch import load_file
-
-        from kdedge.models.model_registry import pretrained_input
-
-        network = timm.create_model(options.teacher.removeprefix("timm:"), num_classes=1000)
-        network.load_state_dict(load_file(options.weights))
-        network.eval().reset_classifier(0)
-        spec, arrays = pretrained_input(options.teacher), {}
-        mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+        features, spec = load_features(options.teacher, options.weights)
+        arrays: dict[str, Any] = {}
         for side in ("train", "val"):
             pixels, arrays[f"{side}_classes"] = read(options.data, side, spec)
-            parts = []
-            for each in batches(np.arange(len(pixels)), 64):
-                planes = torch.from_numpy(pixels[each].copy()).permute(0, 3, 1, 2).float() / 255
-                with torch.no_grad():
-                    parts.append(network((planes - mean) / std).numpy())
-            arrays[side] = np.concatenate(parts)
+            arrays[side] = features(pixels)
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.savez(kept, allow_pickle=False, **arrays)
     loaded = np.load(kept)

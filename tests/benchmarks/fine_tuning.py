@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from quality import kdedge
+from timm_features import load_features
 
 METHODS = {
     "freeze": ["--freeze"],
@@ -117,34 +118,13 @@ def regress(data: Path, name: str, weights: Path, images: int, kept: Path) -> di
     if kept.is_file():
         cached: dict[str, Any] = json.loads(kept.read_text())
         return cached
-    import numpy as np
-    import timm
-    import torch
-    from safetensors.torch import load_file
-
     from kdedge.data import decode, index_dataset, subset
-    from kdedge.models.model_registry import pretrained_input
 
     linear_model: Any = importlib.import_module("sklearn.linear_model")  # without type stubs
 
     started = time.monotonic()
-    model = timm.create_model(name.removeprefix("timm:"), num_classes=1000)
-    model.load_state_dict(load_file(weights))
-    model.eval().reset_classifier(0)
-    spec = pretrained_input(name)
+    features, spec = load_features(name, weights)
     collection = index_dataset(data)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-
-    def features(pixels: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(pixels), 64):
-            planes = (
-                torch.from_numpy(np.ascontiguousarray(pixels[start : start + 64])).permute(0, 3, 1, 2).float() / 255
-            )
-            with torch.no_grad():
-                parts.append(model((planes - mean) / std).numpy())
-        return np.concatenate(parts)
-
     train_split = decode((subset(collection, images) if images else collection).train, spec)
     assert train_split.targets is not None
     fitted = linear_model.LogisticRegression(max_iter=1000).fit(features(train_split.images), train_split.targets)

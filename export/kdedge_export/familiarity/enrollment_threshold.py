@@ -1,17 +1,41 @@
-"""Threshold of enrolled classes: at most 5 % of known samples are less similar to the class means of the file itself.
+"""Thresholds of a file: of familiarity, and of enrolled classes.
+
+At most 5 % of known samples are less similar to the class means of the file itself than the threshold of enrolled
+classes.
 
 Prototypes of a file are those of its teacher, while enrolled ones are means of the file's own embeddings. Samples are
 more similar to these, so the file's own class means stand for enrolled classes.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
-from kdedge_export.familiarity.fitting import FamiliaritySamples, familiarity_of
+from kdedge_export.familiarity.fitting import FamiliaritySamples, familiarity_of, with_threshold
 from kdedge_export.familiarity.threshold import fit_threshold
 from kdedge_export.metrics.file_predictions import embed
-from kdedge_runtime import Model
+from kdedge_runtime import Metadata, Model
 
-__all__ = ["enrollment_threshold"]
+__all__ = ["enrollment_threshold", "with_thresholds"]
+
+
+def with_thresholds(model: Model, metadata: Metadata, samples: FamiliaritySamples) -> Metadata:
+    """Fit the thresholds of a file, as far as it has familiarity and an embedding.
+
+    Args:
+        model: exported file.
+        metadata: its metadata, whose threshold of enrolled classes stays if no other can be fitted.
+        samples: samples of the known classes.
+
+    Returns:
+        The metadata with the thresholds.
+    """
+    if metadata.familiarity is not None:
+        metadata = replace(metadata, familiarity=with_threshold(model, metadata.familiarity, samples))
+    threshold = None if metadata.embedding is None else enrollment_threshold(model, samples)
+    if metadata.embedding is not None and threshold is not None:
+        metadata = replace(metadata, embedding=replace(metadata.embedding, threshold=threshold))
+    return metadata
 
 
 def enrollment_threshold(model: Model, samples: FamiliaritySamples) -> float | None:

@@ -44,8 +44,7 @@ def embedding_size(teacher: LoadedTeacher) -> int:
     model = _trained(teacher)
     if isinstance(model.model, EmbeddingNetwork):
         return int(model.model.similarity.prototypes.shape[1])
-    example = modality_of(model.input).example(model.input)
-    encoder = PooledEncoder.of(copy.deepcopy(model.model), example, is_headless=teacher.classes == 0)
+    encoder, example = _pooled_encoder(teacher, model), modality_of(model.input).example(model.input)
     with evaluating(encoder), torch.no_grad():
         return min(_MOST_VALUES, int(encoder(example).shape[1]))
 
@@ -79,8 +78,7 @@ def make_embedding_teacher(
         encoder: nn.Module = copy.deepcopy(model.model.encoder)
         embeddings = _outputs(encoder, model.input, images, chosen, compute, progress)
     else:
-        example = modality_of(model.input).example(model.input)
-        pooled = PooledEncoder.of(copy.deepcopy(model.model), example, is_headless=teacher.classes == 0)
+        pooled = _pooled_encoder(teacher, model)
         features = _outputs(pooled, model.input, images, chosen, compute, progress)
         projection = _projection(features, labels, teacher)
         encoder = nn.Sequential(pooled, projection)
@@ -99,6 +97,12 @@ def _trained(teacher: LoadedTeacher) -> TrainedModel:
             "Expected a run folder, or the name of a network with weights."
         )
     return teacher.model
+
+
+def _pooled_encoder(teacher: LoadedTeacher, model: TrainedModel) -> PooledEncoder:
+    """Return a copy of the teacher's network without its classifier."""
+    example = modality_of(model.input).example(model.input)
+    return PooledEncoder.of(copy.deepcopy(model.model), example, is_headless=teacher.classes == 0)
 
 
 def choose_images(targets: Tensor, classes: int) -> Tensor:

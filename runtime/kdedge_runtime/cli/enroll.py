@@ -166,13 +166,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(arguments: argparse.Namespace) -> None:
-    options = ModelOptions(
-        Path(arguments.model),
-        arguments.device,
-        arguments.threads,
-        arguments.provider,
-        arguments.require_signature,
-    )
+    options = ModelOptions.from_arguments(arguments)
     output, name, threshold = Path(arguments.output), arguments.name, arguments.threshold
     if arguments.photos:
         if name is None:

@@ -41,7 +41,7 @@ class ModelOptions:
             threads=arguments.threads,
             provider=arguments.provider,
             signer=arguments.require_signature,
-            as_json=arguments.json,
+            as_json=getattr(arguments, "json", False),  # not all commands have --json
         )
 
     def loader(self, profile: "DeviceProfile") -> "Callable[[Path], Model]":

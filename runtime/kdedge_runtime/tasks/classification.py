@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from kdedge_runtime.tasks.task import best_labels, clip_share
 from kdedge_runtime.util.arrays import Floats, softmax
 
 __all__ = ["CLASSIFICATION", "Classification"]
-
-_RANKED = 3
 
 
 class Classification:
@@ -24,12 +21,11 @@ class Classification:
 
     def ranking(self, scores: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
         """Return up to three most probable classes with their probabilities."""
-        best = np.argsort(-scores, kind="stable")[:_RANKED]
-        return tuple((labels[index], float(scores[index])) for index in best)
+        return best_labels(scores, labels)
 
     def share(self, score: float) -> float | None:
         """Return the probability, clipped to [0, 1]."""
-        return min(max(score, 0.0), 1.0)
+        return clip_share(score)
 
     def format_score(self, score: float, digits: int = 0) -> str:
         """Format a probability in percent."""

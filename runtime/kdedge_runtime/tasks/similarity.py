@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from kdedge_runtime.tasks.task import best_labels, clip_share
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["SIMILARITY", "Similarity"]
-
-_RANKED = 3
 
 
 class Similarity:
@@ -24,12 +21,11 @@ class Similarity:
 
     def ranking(self, scores: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
         """Return up to three nearest classes with their similarities."""
-        best = np.argsort(-scores, kind="stable")[:_RANKED]
-        return tuple((labels[index], float(scores[index])) for index in best)
+        return best_labels(scores, labels)
 
     def share(self, score: float) -> float | None:
         """Return the similarity, clipped to [0, 1]."""
-        return min(max(score, 0.0), 1.0)
+        return clip_share(score)
 
     def format_score(self, score: float, digits: int = 0) -> str:
         """Format a similarity with two decimals and without a unit, such as `0.83`; `digits` has no effect."""

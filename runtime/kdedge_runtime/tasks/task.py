@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["Task"]
+__all__ = ["Task", "best_labels", "clip_share"]
+
+_RANKED = 3
 
 
 class Task(Protocol):
@@ -44,3 +48,19 @@ class Task(Protocol):
 
     def format_score(self, score: float, digits: int = 0) -> str:
         """Format a score with its unit, such as `93 %`; `digits` is the number of decimals for a share."""
+
+
+def best_labels(scores: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Return up to three labels with the largest scores, best first.
+
+    Args:
+        scores: scores of one sample, `[K]`.
+        labels: name of each score.
+    """
+    best = np.argsort(-scores, kind="stable")[:_RANKED]
+    return tuple((labels[index], float(scores[index])) for index in best)
+
+
+def clip_share(score: float) -> float:
+    """Return a score clipped to [0, 1]."""
+    return min(max(score, 0.0), 1.0)
