@@ -90,14 +90,14 @@ class SignalInput(InputSpec):
     def segments(self, sample: Sample, count: int) -> Integers:
         return (np.arange(self.length) * min(count, self.length) // self.length)[None]
 
-    @classmethod
     def open_source(
-        cls,
+        self,
         uri: str,
         frames: Literal["all", "latest"] | None = None,
         stop: threading.Event | None = None,
         *,
         loop: bool = False,
+        hop_s: float | None = None,
     ) -> "SignalFiles":
         return SignalFiles(uri)
 

@@ -2,7 +2,16 @@
 
 import argparse
 
-from kdedge_runtime.cli.command import Command, megabytes, milliseconds, nonempty, positive_integer, rate, unit_interval
+from kdedge_runtime.cli.command import (
+    Command,
+    duration_s,
+    megabytes,
+    milliseconds,
+    nonempty,
+    positive_integer,
+    rate,
+    unit_interval,
+)
 from kdedge_runtime.cli.model_options import add_inference_options, add_model_argument
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.saliency_methods import methods_of
@@ -38,6 +47,12 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]X1,Y1,X2,Y2",
         help="predict this region (left, top, right, bottom) instead of the whole frame, in pixels or as fractions "
         "from 0 to 1; repeat for several regions (default: the whole frame)",
+    )
+    parser.add_argument(
+        "--hop",
+        type=duration_s,
+        metavar="TIME",
+        help="interval between the windows of a recording, such as 0.25s (default: that of the model)",
     )
     where = parser.add_argument_group("outputs (can be combined)")
     where.add_argument(

@@ -92,7 +92,9 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
         with ExitStack() as stack:
             # Before the camera, because wrong credentials are found at once.
             broker = [] if arguments.mqtt is None else [stack.enter_context(_broker(arguments, model, regions))]
-            source = model.metadata.input.open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)
+            source = model.metadata.input.open_source(
+                arguments.source, arguments.frames, stop, loop=arguments.loop, hop_s=arguments.hop
+            )
             if not stack.enter_context(opened_source(source, stop)):
                 _log.info("Stopped before %s opened.", source.name)
                 return RunProgress(source).summary()

@@ -185,18 +185,20 @@ class ImageInput(InputSpec):
             if (right - left) * (bottom - top) < _LEAST_VISIBLE * part.shape[0] * part.shape[1]
         )
 
-    @classmethod
     def open_source(
-        cls,
+        self,
         uri: str,
         frames: Literal["all", "latest"] | None = None,
         stop: threading.Event | None = None,
         *,
         loop: bool = False,
+        hop_s: float | None = None,
     ) -> "Source":
         """Create a camera, video or image source; see `kdedge_runtime.sources`."""
         from kdedge_runtime.sources import open_source
 
+        if hop_s is not None:
+            raise UsageError("--hop sets the interval of windows, but images have none. Remove --hop.")
         return open_source(uri, frames, stop, loop=loop)
 
     def _inner_size(self, height: int, width: int) -> tuple[int, int]:

@@ -174,15 +174,20 @@ class InputSpec(ABC):
         """
         return ()
 
-    @classmethod
+    @property
+    def hop_s(self) -> float | None:
+        """Default interval between the windows of a recording in seconds; None for samples without windows."""
+        return None
+
     @abstractmethod
     def open_source(
-        cls,
+        self,
         uri: str,
         frames: Literal["all", "latest"] | None = None,
         stop: threading.Event | None = None,
         *,
         loop: bool = False,
+        hop_s: float | None = None,
     ) -> "Source":
         """Create the source of a `--source` value; devices and files are opened on entering it.
 
@@ -191,8 +196,9 @@ class InputSpec(ABC):
             frames: `all` returns every frame in order, `latest` only the newest one. None is `latest` for live sources.
             stop: event that ends waits for live frames.
             loop: True restarts at the end of a file or folder.
+            hop_s: interval between windows in seconds; None takes the input's `hop_s`.
 
         Raises:
             SourceError: the file does not exist.
-            UsageError: the value is invalid.
+            UsageError: the value is invalid, or `hop_s` is given for samples without windows.
         """

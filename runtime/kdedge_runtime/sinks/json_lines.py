@@ -29,10 +29,12 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         age_now_s: seconds since the frame was captured.
         now: current time in UTC.
     """
+    span = prediction.frame.span_s
     line: dict[str, Any] = {
         "frame": prediction.frame.index,
         "name": prediction.frame.name,
         **({} if prediction.region is None else {"region": prediction.region.name}),
+        **({} if span is None else {"start": round(span[0], 3), "end": round(span[1], 3)}),
         "time": (now - timedelta(seconds=age_now_s)).isoformat(timespec="milliseconds"),
         "age_ms": round(prediction.age_ms, 2),
         "label": prediction.label,
@@ -52,6 +54,8 @@ class JsonLinesFile:
     """Writes records to a file, or to standard output for `-`. Each line is flushed.
 
     There is one line per frame, or one per region of it with the name of the `region`.
+
+    A window of a recording has `start` and `end` in seconds from the start of the source.
 
     `time` is the capture time and `age_ms` the frame's age at prediction. `familiarity` is larger for frames that are
     more similar to the training samples. It is null if the model does not have it. If it lies below the model's

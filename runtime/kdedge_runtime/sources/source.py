@@ -36,6 +36,8 @@ class Frame:
     """Display name: the file name, or the source name and frame index."""
     truth: GroundTruth | None = None
     """Ground truth; synthetic frames only."""
+    span_s: tuple[float, float] | None = None
+    """Start and end of a window in seconds from the start of the source; None for samples without windows."""
 
 
 class Source(Protocol):

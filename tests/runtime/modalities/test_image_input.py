@@ -10,6 +10,7 @@ from PIL import Image
 
 from kdedge_runtime.drawing.overlay_renderer import OverlayRenderer
 from kdedge_runtime.drawing.reference_image import draw_reference_image
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.modalities import parse_input
 from kdedge_runtime.modalities.image import ImageInput, require_image
@@ -197,10 +198,16 @@ def test_renderer_draws_overlays() -> None:
     assert (renderer._spec, renderer._moving, renderer._fps) == (spec, True, 12.0)
 
 
+def test_images_have_no_windows(photos: Path) -> None:
+    with pytest.raises(UsageError, match="--hop"):
+        ImageInput(64, 64, **PLAIN).open_source(str(photos), hop_s=0.5)
+
+
 def test_source_of_a_folder_is_opened(photos: Path) -> None:
-    with ImageInput.open_source(str(photos)) as source:
+    spec = ImageInput(64, 64, **PLAIN)
+    with spec.open_source(str(photos)) as source:
         assert [Path(frame.name).name for frame in source] == ["1-red.png", "2-green.png", "3-blue.png"]
-    with ImageInput.open_source(str(photos), loop=True) as source:
+    with spec.open_source(str(photos), loop=True) as source:
         assert len([frame for _, frame in zip(range(7), source, strict=False)]) == 7
 
 

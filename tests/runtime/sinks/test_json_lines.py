@@ -52,6 +52,13 @@ def test_each_region_has_its_line(tmp_path: Path, progress: RunProgress) -> None
     assert "region" not in record(toy_prediction(), 0, NOW)
 
 
+def test_window_has_its_start_and_end() -> None:
+    prediction = toy_prediction(3)
+    frame = replace(prediction.frame, span_s=(0.75, 1.7504))
+    line = record(replace(prediction, frame=frame), 0, NOW)
+    assert (line["start"], line["end"]) == (0.75, 1.75)
+
+
 def test_missing_map_and_evidence_are_null() -> None:
     assert record(replace(toy_prediction(), heat=None), 0, NOW)["heat"] is None
     nowhere = record(replace(toy_prediction(), heat=HeatStats(None, None, 0.0, None)), 0, NOW)["heat"]
