@@ -43,12 +43,12 @@ def make_spec(name: str, classes: int, *, fresh_stem: bool = True) -> ModelSpec:
     return ModelSpec(name, classes, fresh_stem=fresh_stem, code_sha256=code_sha256(name) if is_factory(name) else None)
 
 
-def build_model(spec: ModelSpec, size: int) -> nn.Module:
+def build_model(spec: ModelSpec, size: int | tuple[int, int]) -> nn.Module:
     """Build a model with random weights.
 
     Args:
         spec: model specification.
-        size: size of its square input in px.
+        size: side of its square input in px, or height and width of its features.
 
     Raises:
         UsageError: A factory's file has changed, or its model has another number of classes.
@@ -74,12 +74,12 @@ def build_model(spec: ModelSpec, size: int) -> nn.Module:
     return model
 
 
-def create_timm(bare: str, size: int, **options: Any) -> nn.Module:
+def create_timm(bare: str, size: int | tuple[int, int], **options: Any) -> nn.Module:
     """Create a network of timm; one with position embeddings for a fixed size is created for `size` instead.
 
     Args:
         bare: name without library.
-        size: size of its square input in px.
+        size: side of its square input in px, or height and width.
         options: further arguments of `timm.create_model`; weights are converted to the size.
 
     Raises:
@@ -87,23 +87,24 @@ def create_timm(bare: str, size: int, **options: Any) -> nn.Module:
     """
     timm = import_timm()
     config = timm.get_pretrained_cfg(bare)
-    if not config.fixed_input_size or config.input_size[-1] == size:
+    height, width = _sides(size)
+    if not config.fixed_input_size or tuple(config.input_size[-2:]) == (height, width):
         return cast(nn.Module, timm.create_model(bare, **options))
     try:
         return cast(nn.Module, timm.create_model(bare, img_size=size, **options))
     except (AssertionError, TypeError, ValueError) as error:
         raise UsageError(
-            f"timm:{bare} cannot take images of {size} × {size} px: {error}. Choose another --size (such as "
+            f"timm:{bare} cannot take images of {width} × {height} px: {error}. Choose another --size (such as "
             f"{config.input_size[-1]}) or another model."
         ) from error
 
 
-def _build_own(spec: ModelSpec, size: int) -> nn.Module:
+def _build_own(spec: ModelSpec, size: int | tuple[int, int]) -> nn.Module:
     if spec.code_sha256 is not None:
         check_unchanged(spec.name, spec.code_sha256)
     model = make(spec.name, spec.classes)
     reduce_stride(model, spec.stride_factor, size, fresh=spec.fresh_stem)
-    found = count_classes(spec.name, model, _example(size, size))
+    found = count_classes(spec.name, model, _example(*_sides(size)))
     if found != spec.classes:
         raise UsageError(
             f"The model of {spec.name} returns {found} logits, expected {spec.classes}, one per class. "
@@ -112,7 +113,7 @@ def _build_own(spec: ModelSpec, size: int) -> nn.Module:
     return model
 
 
-def head_tensors(name: str, size: int) -> tuple[str, ...]:
+def head_tensors(name: str, size: int | tuple[int, int]) -> tuple[str, ...]:
     """Return the tensors whose first dimension is the number of classes, found by building two models."""
     if is_factory(name):  # on a real device: user code may compute with its tensors
         few, more = (make(name, classes).state_dict() for classes in (2, 3))
@@ -180,6 +181,10 @@ def _timm_input(name: str, config: Mapping[str, Any]) -> ImageInput:
             f"The model of {name} has an unreadable pretrained_cfg ({error}). Expected a dict such as "
             '{"input_size": (3, 224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.875}.'
         ) from error
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def _example(height: int, width: int) -> Tensor:

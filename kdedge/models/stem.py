@@ -40,13 +40,13 @@ class _WindowMean(nn.Module):
 _Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | _WindowMean
 
 
-def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> int:
+def reduce_stride(model: nn.Module, factor: int, size: int | tuple[int, int], *, fresh: bool) -> int:
     """Remove strides from a model in place, until its output stride is reduced by `factor`.
 
     Args:
         model: any convolutional classifier.
         factor: power of two; 1 changes nothing.
-        size: size of the square input in px.
+        size: side of the square input in px, or height and width.
         fresh: True for an untrained model, which loses its first strides. A stem kernel wider than 3×3 then becomes
             3×3, as it would cover too much of a small image, and a pooling layer without stride is removed. A trained
             model loses its last strides.
@@ -79,12 +79,12 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
     return reached
 
 
-def output_strides(model: nn.Module, size: int, *, fresh: bool) -> tuple[int, ...]:
+def output_strides(model: nn.Module, size: int | tuple[int, int], *, fresh: bool) -> tuple[int, ...]:
     """Return the output stride of the model and the smaller ones it can be reduced to.
 
     Args:
         model: any convolutional classifier.
-        size: size of the square input in px.
+        size: side of the square input in px, or height and width.
         fresh: as for `reduce_stride`.
 
     Returns:
@@ -109,7 +109,7 @@ class _Level:
     """Convolutions and pooling layers at smaller resolutions."""
 
 
-def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
+def _strided_levels(model: nn.Module, size: int | tuple[int, int]) -> dict[int, _Level]:
     """Return the strided layers by the side of their input."""
     sides: dict[str, int] = {}
 
@@ -136,19 +136,20 @@ def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
     return levels
 
 
-def _run(model: nn.Module, size: int, condition: str, advice: str) -> None:
+def _run(model: nn.Module, size: int | tuple[int, int], condition: str, advice: str) -> None:
     """Run the model on a blank image.
 
     Raises:
         UsageError: the model does not accept an input of this size, or not without some of its strides.
     """
     device = next(model.parameters()).device
+    height, width = size if isinstance(size, tuple) else (size, size)
     try:
         with evaluating(model), torch.no_grad():
-            model(torch.zeros(1, 3, size, size, device=device))
+            model(torch.zeros(1, 3, height, width, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UsageError(
-            f"{type(model).__name__} does not accept images of {size} × {size} px{condition and ' '}{condition}: "
+            f"{type(model).__name__} does not accept images of {width} × {height} px{condition and ' '}{condition}: "
             f"{error}. Choose {advice}, or another model."
         ) from error
 

@@ -65,14 +65,15 @@ class ExportModality(ABC):
         return None
 
     @abstractmethod
-    def thumbnail(self, sample: Sample) -> Pixels:
+    def thumbnail(self, spec: Any, sample: Sample) -> Pixels:
         """Draw a preprocessed sample for the report, uint8 RGB."""
 
     @abstractmethod
-    def overlay(self, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
+    def overlay(self, spec: Any, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         """Draw a preprocessed sample with its raw map `[h, w]` for the report, uint8 RGB.
 
         Args:
+            spec: input of the model.
             sample: preprocessed sample.
             saliency_map: raw signed map; values that are not finite count as zero.
             shift: displacement of its content, in map positions (`MapDisplay.shift`).

@@ -17,6 +17,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.edits import to_proto
+from kdedge_export.onnx_graph.front_end_nodes import front_end_nodes
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED, attributes
 from kdedge_export.onnx_graph.session import latency_note, make_feed, open_session
 from kdedge_export.quantization.calibration_ranges import values_of
@@ -64,10 +65,11 @@ def _convert(inputs: ConversionInputs) -> ConvertedGraph:
     inputs.progress("converting to fp16", 0, 1)
     images = _samples(inputs)
     graph = _without_constant_nodes(inputs.graph.model)
-    overflowing = _overflowing(graph, inputs.graph.head_nodes, images)
-    kept = inputs.graph.head_nodes | overflowing
+    exact = inputs.graph.head_nodes | front_end_nodes(ir.from_proto(graph).graph)
+    overflowing = _overflowing(graph, exact, images)
+    kept = exact | overflowing
     layers = [node.name for node in graph.graph.node if node.op_type in WEIGHTED]
-    if inputs.graph.head_nodes.issuperset(layers):
+    if exact.issuperset(layers):
         raise ModelFileError(
             "No layer can be converted to fp16: there is none before the last layer, which stays in fp32. Use the fp32 "
             "file."

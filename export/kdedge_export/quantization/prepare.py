@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from kdedge_export.onnx_graph.edits import constant_input, infer_shapes, make_node, replace_node, to_proto
+from kdedge_export.onnx_graph.front_end_nodes import front_end_nodes
 from kdedge_export.quantization.squeeze_excite import flatten_squeeze_excite
 from kdedge_export.quantization.uint8_stem import quantize_stem
 from kdedge_export.torch_export.exporter import ExportedGraph
@@ -30,8 +31,8 @@ class PreparedGraph:
     model: ir.Model
     head_nodes: frozenset[str]
     always_float: frozenset[str]
-    """Nodes left in fp32 because quantizing them saves no time: those on pooled values, and the body's last
-    activation."""
+    """Nodes left in fp32: those of a front end with weights, whose values have a wide range, and those whose
+    quantization saves no time: on pooled values, and the body's last activation."""
     pixel_zero: int | None
     """Zero point of the image bytes if the first convolution reads them; None if they are normalized before."""
 
@@ -77,7 +78,8 @@ def prepare_graph(graph: ExportedGraph, *, bytes_in: bool) -> PreparedGraph:
     pooled = flatten_squeeze_excite(model.graph, graph.head_nodes)
     RemoveUnusedNodesPass()(model)
     infer_shapes(model)
-    return PreparedGraph(model, graph.head_nodes, pooled | _last_product(model.graph, graph.head_nodes), zero)
+    always_float = pooled | _last_product(model.graph, graph.head_nodes) | front_end_nodes(model.graph)
+    return PreparedGraph(model, graph.head_nodes, always_float, zero)
 
 
 def _split_hard_swish(node: ir.Node) -> None:

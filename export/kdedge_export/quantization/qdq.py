@@ -50,7 +50,9 @@ def quantizable_nodes(rewritten: PreparedGraph) -> list[str]:
     """Return the names of quantizable nodes, in graph order."""
     graph, left_alone = rewritten.model.graph, rewritten.left_alone
     nodes = tuple(graph)
-    first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
+    first = next(
+        (index for index, node in enumerate(nodes) if node.op_type in WEIGHTED and node.name not in left_alone), 0
+    )
     dense = dense_layers(graph, left_alone)
     excluded = left_alone | _between_weights(graph, [name for name in dense if name not in left_alone])
     names = [

@@ -10,7 +10,6 @@ from kdedge_export.metrics.confidence import SHARE, mean_interval
 from kdedge_export.metrics.per_class import class_rows
 from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
-from kdedge_export.modalities import modality_of
 from kdedge_export.tasks import EXPORT_TASKS, TaskMetrics
 from kdedge_export.validation.check import Check
 from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
@@ -162,7 +161,7 @@ def validate(
         notes=(*notes, *_threshold_notes(fp32), *_rounding_notes(ties, aligned, data, subject.files)),
     )
     evidence = SampleGallery(
-        modality=modality_of(fp32.metadata.input),
+        input=fp32.metadata.input,
         task=fp32.metadata.task,
         images=images,
         targets=targets,

@@ -18,6 +18,7 @@ from PIL import Image
 from kdedge_runtime.errors import MissingDependency, SourceError
 from kdedge_runtime.sources.live_source import Connection
 from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.util.process import end_process
 
 __all__ = ["HEIGHT", "WIDTH", "Picamera", "RpicamPipe", "csi_opener", "frame_bytes", "rgb_of_yuv420"]
 
@@ -135,7 +136,7 @@ class RpicamPipe:
             start_new_session=True,
         )
         # Also at interpreter exit: a program left running would keep the camera occupied.
-        self._end = weakref.finalize(self, _ended, self._process)
+        self._end = weakref.finalize(self, end_process, self._process)
         self._first = self._next()
         if self._first is None:
             reason = self._last_message()
@@ -176,15 +177,6 @@ class RpicamPipe:
         lines = self._messages.read().decode(errors="replace").split("\n")
         messages = [line.strip() for line in lines if line.strip()]
         return messages[-1] if messages else f"timeout after {_TIMEOUT_S:.0f} s"
-
-
-def _ended(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(_JOIN_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def frame_bytes(width: int, height: int) -> int:

@@ -1,4 +1,4 @@
-"""Cameras and streams, reopened automatically after failures."""
+"""Cameras, microphones and streams, reopened automatically after failures."""
 
 import logging
 import threading
@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from kdedge_runtime.errors import SourceError
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["Backoff", "Connection", "LiveSource"]
 
@@ -19,14 +19,14 @@ _JOIN_TIMEOUT_S = 2.0
 
 
 class Connection(Protocol):
-    """Open camera or stream."""
+    """Open camera, microphone or stream."""
 
     @property
     def fps(self) -> float | None:
         """Nominal frame rate, or None."""
 
-    def read(self) -> tuple[Pixels, float] | None:
-        """Wait for the next frame: uint8 RGB `[H, W, 3]` and its capture time on the `time.monotonic` clock.
+    def read(self) -> tuple[Sample, float] | None:
+        """Wait for the next raw sample, and its capture time on the `time.monotonic` clock.
 
         None means that the connection failed; it is then closed.
         """
@@ -69,6 +69,8 @@ class LiveSource:
         connect: Callable[[], Connection],
         stop: threading.Event | None = None,
         backoff: Backoff | None = None,
+        *,
+        window_s: float | None = None,
     ) -> None:
         """Create a source. Entering opens it.
 
@@ -78,6 +80,8 @@ class LiveSource:
             connect: function that opens it; raises `SourceError` on failure.
             stop: event that ends the waits between attempts.
             backoff: delays between attempts; None for the default.
+            window_s: length of the windows that end at their capture time, in seconds; None for samples without
+                windows.
         """
         self.name = name
         self.fps: float | None = None
@@ -86,6 +90,8 @@ class LiveSource:
         self._connect = connect
         self._stop = stop or threading.Event()
         self._backoff = backoff or Backoff()
+        self._window_s = window_s
+        self._first_at: float | None = None
         self._connection: Connection | None = None
         self._in_use = threading.Lock()
         self._closed = False
@@ -123,11 +129,20 @@ class LiveSource:
                 read = self._recover()
                 if read is None:
                     return
-            rgb, captured_at = read
-            yield Frame(index, rgb, captured_at, f"{self._kind}-{index:06d}")
+            sample, captured_at = read
+            yield Frame(index, sample, captured_at, f"{self._kind}-{index:06d}", span_s=self._span_s(captured_at))
             index += 1
 
-    def _recover(self) -> tuple[Pixels, float] | None:
+    def _span_s(self, captured_at: float) -> tuple[float, float] | None:
+        """Return start and end of a window in seconds from the start of the first one; outages count."""
+        if self._window_s is None:
+            return None
+        if self._first_at is None:
+            self._first_at = captured_at
+        start = captured_at - self._first_at
+        return start, start + self._window_s
+
+    def _recover(self) -> tuple[Sample, float] | None:
         """Reopen the source until it returns a frame; None if the run is stopping.
 
         Raises:
@@ -157,7 +172,7 @@ class LiveSource:
                 return read
         return None
 
-    def _attempt(self) -> tuple[Pixels, float] | None:
+    def _attempt(self) -> tuple[Sample, float] | None:
         with self._in_use:
             if self._closed:
                 return None

@@ -1,14 +1,25 @@
-"""Memory and open files of this process."""
+"""Memory and open files of this process, and the end of child processes."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["memory_mb", "open_files", "peak_memory_mb"]
+__all__ = ["end_process", "memory_mb", "open_files", "peak_memory_mb"]
 
 _STATM = Path("/proc/self/statm")
 _DESCRIPTORS = (Path("/proc/self/fd"), Path("/dev/fd"))
+_JOIN_TIMEOUT_S = 2.0
+
+
+def end_process(process: "subprocess.Popen[bytes]") -> None:
+    """Terminate a child process, and kill it if it does not end within two seconds."""
+    process.terminate()
+    try:
+        process.wait(_JOIN_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def memory_mb() -> float | None:

@@ -1,0 +1,26 @@
+"""Caption of a prediction: its answer, score and details."""
+
+from kdedge_runtime.drawing.caption import Caption
+from kdedge_runtime.prediction import Prediction
+
+__all__ = ["caption_of"]
+
+
+def caption_of(prediction: Prediction, *, moving: bool) -> Caption:
+    """Return the caption of a prediction.
+
+    Args:
+        prediction: prediction for a frame or a region.
+        moving: True to add the frame age, which the regions of a frame would repeat.
+    """
+    details = [prediction.nearest_text] if prediction.unknown else []
+    if prediction.saliency_map is not None and prediction.explained != prediction.label:
+        details.append(f"heat: {prediction.explained}")
+    label = prediction.answer
+    if prediction.region is not None:
+        label = f"{prediction.region.name}: {label}"
+    elif moving:
+        details.append(f"{prediction.age_ms:.0f} ms old")
+    # The score belongs to the nearest class, which is not the answer to an unknown sample.
+    score, share = ("", None) if prediction.unknown else (prediction.score_text, prediction.share)
+    return Caption(label, score, share, tuple(details))

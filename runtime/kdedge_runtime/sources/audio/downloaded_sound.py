@@ -1,0 +1,91 @@
+"""Sound file behind a URL as a source of windows."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+from urllib.error import URLError
+from urllib.parse import unquote, urlsplit
+from urllib.request import urlopen
+
+from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.modalities.audio import AudioInput
+from kdedge_runtime.sources.audio.sound_files import SoundFiles
+from kdedge_runtime.sources.source import Frame
+
+__all__ = ["DownloadedSound"]
+
+_TIMEOUT_S = 10.0
+_MOST_BYTES = 500_000_000
+_CHUNK_BYTES = 1 << 20
+
+
+class DownloadedSound:
+    """Sound file that is downloaded to a temporary folder on entering. A stream without an end is refused."""
+
+    live = False
+    dropped = 0
+    reconnects = 0
+    expected: int | None = None
+    paths: tuple[Path, ...] = ()
+
+    def __init__(self, url: str, spec: AudioInput, hop_s: float) -> None:
+        """Create a source.
+
+        Args:
+            url: address of the file, `http` or `https`.
+            spec: input of the model.
+            hop_s: interval between windows in seconds.
+
+        Raises:
+            UsageError: the address has no host or no file name.
+        """
+        parts = urlsplit(url)
+        self.name = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        self._file_name = PurePosixPath(unquote(parts.path)).name
+        if not parts.hostname or not self._file_name:
+            raise UsageError(f"--source {url} names no file. Expected an address such as http://HOST/sound.wav.")
+        self.fps: float | None = 1 / hop_s
+        self._url, self._spec, self._hop_s = url, spec, hop_s
+        self._files: SoundFiles | None = None
+        self._opened = ExitStack()
+
+    @property
+    def unreadable(self) -> int:
+        """Number of unreadable files; a single one is an error."""
+        return 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdedge-")))
+            path = folder / f"sound{PurePosixPath(self._file_name).suffix}"
+            self._download(path)
+            self._files = stack.enter_context(SoundFiles(path, self._spec, self._hop_s))
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._opened.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        assert self._files is not None
+        yield from self._files
+
+    def _download(self, path: Path) -> None:
+        try:
+            with urlopen(self._url, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
+                received = 0
+                while chunk := answer.read(_CHUNK_BYTES):
+                    received += len(chunk)
+                    if received > _MOST_BYTES:
+                        raise SourceError(
+                            f"{self.name} is longer than {_MOST_BYTES // 1_000_000} MB. Expected a sound file, not a "
+                            "stream without an end."
+                        )
+                    file.write(chunk)
+        except (URLError, OSError, ValueError) as error:
+            raise SourceError(f"{self.name} cannot be read: {error}. Check the address.") from error
