@@ -34,6 +34,8 @@ class Augmentation:
     """Alpha of the Beta distribution of mixup weights, 0 to 100; typically 0.2."""
     cutmix: float = 0.0
     """Alpha of the Beta distribution of CutMix areas, 0 to 100; typically 1."""
+    background: str = ""
+    """Folder of background recordings that are mixed into sounds; empty for none. Sounds only."""
 
     def __post_init__(self) -> None:
         _require("shift", self.shift, 0.5, "a fraction of the image side from 0 to 0.5", usual=0.125)

@@ -140,7 +140,8 @@ def _augmentation(table: Any, name: str) -> Augmentation:
     defaults = {field.name: field.default for field in dataclasses.fields(Augmentation)}
     _require_known(table, list(defaults), where)
     for key, value in table.items():
-        if isinstance(defaults[key], bool) != isinstance(value, bool) or not isinstance(value, int | float):
+        kind = type(defaults[key])
+        if not isinstance(value, (int, float) if kind is float else kind) or (kind is float and isinstance(value, bool)):
             raise UsageError(f"{where}: {key} cannot be {value!r}. Its default is {defaults[key]!r}.")
     return Augmentation(**table)
 

@@ -75,14 +75,14 @@ def load_validation(
 
 
 def readable_validation(
-    collection: DatasetIndex, *, progress: ProgressCallback = no_progress
+    collection: DatasetIndex, spec: InputSpec, *, progress: ProgressCallback = no_progress
 ) -> tuple[Split, UnreadableFiles]:
     """Return the readable validation images and a report on the others, without keeping pixels.
 
     Raises:
         DataError: A class has no readable images.
     """
-    side, problems = readable(collection.val, progress=progress)
+    side, problems = readable(collection.val, spec, progress=progress)
     _require_all_classes(collection, "validation", collection.val, side.targets, problems)
     return side, problems
 

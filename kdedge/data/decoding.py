@@ -44,6 +44,7 @@ def decode(
         workers: number of decoding threads; None takes one per core, at most eight.
         progress: called after every image.
     """
+    split = split.for_input(spec)
     images = np.empty((len(split), *spec.shape), spec.dtype)
 
     def keep(index: int, pixels: Pixels) -> None:
@@ -58,8 +59,11 @@ def decode(
     return DecodedSamples(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
 
 
-def readable(split: Split, *, progress: ProgressCallback = no_progress) -> tuple[Split, UnreadableFiles]:
-    """Return the readable images and a report on the others; each image is read once and discarded."""
+def readable(
+    split: Split, spec: InputSpec, *, progress: ProgressCallback = no_progress
+) -> tuple[Split, UnreadableFiles]:
+    """Return the readable samples for an input, and a report on the others; each is read once and discarded."""
+    split = split.for_input(spec)
     kept, problems = _read_all(split, lambda _index, _pixels: None, None, progress)
     return split.take(kept), problems
 
@@ -69,18 +73,18 @@ def _read_all(
 ) -> tuple[list[int], UnreadableFiles]:
     """Read every image in threads and pass it to `use`; return the indices of readable images and the problems."""
 
-    def read(index: int) -> SkippedFile | bool:
-        """Return whether the image is grayscale, or the reason for skipping it."""
+    def read(index: int) -> SkippedFile | str | None:
+        """Return the conversion of the sample, or the reason for skipping it."""
         sample = split.samples[index]
         try:
             loaded = sample.read()
         except UnreadableSample as error:
             return SkippedFile(sample.name, error.fault)
         use(index, loaded.values)
-        return loaded.is_gray
+        return loaded.conversion
 
     kept: list[int] = []
-    gray: list[str] = []
+    converted: list[SkippedFile] = []
     skipped: list[SkippedFile] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         for index, outcome in enumerate(pool.map(read, range(len(split)))):
@@ -88,7 +92,7 @@ def _read_all(
                 skipped.append(outcome)
             else:
                 kept.append(index)
-                if outcome:
-                    gray.append(split.samples[index].name)
+                if outcome is not None:
+                    converted.append(SkippedFile(split.samples[index].name, outcome))
             progress("reading images", index + 1, len(split))
-    return kept, UnreadableFiles(len(split), tuple(skipped), tuple(gray))
+    return kept, UnreadableFiles(len(split), tuple(skipped), tuple(converted))

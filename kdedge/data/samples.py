@@ -1,12 +1,13 @@
 """Samples of a dataset, independent of its storage."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from kdedge_runtime.modalities import Sample
+from kdedge_runtime.modalities import InputSpec, Sample
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import decode_image, open_image
 
@@ -19,8 +20,8 @@ class LoadedSample:
 
     values: Sample
     """Raw sample, as `InputSpec.preprocess` takes it; images are uint8 RGB `[H, W, 3]`."""
-    is_gray: bool = False
-    """True for an image with a single gray channel, which reports count."""
+    conversion: str | None = None
+    """Conversion of an unusual file, which reports count, such as `grayscale, read as RGB`; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class StoredSample(ABC):
 
     It determines splits and subsets, and is shown in reports. `str(sample)` is the location on this machine.
     """
+
+    def for_input(self, spec: InputSpec) -> "Sequence[StoredSample]":
+        """Return the samples that are read for an input: the windows of a recording, or by default this one."""
+        return (self,)
 
     @abstractmethod
     def read(self) -> LoadedSample:
@@ -62,7 +67,7 @@ class ImageSample(StoredSample):
         """Decode the image; see `StoredSample.read`."""
         with self.open() as opened:
             decoded = decode_image(opened, str(self))
-        return LoadedSample(decoded.pixels, decoded.is_gray)
+        return LoadedSample(decoded.pixels, "grayscale, read as RGB" if decoded.is_gray else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge.data.samples import StoredSample
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Targets, evenly_spaced
 
 __all__ = ["UNLABELED", "Split", "by_target", "hashed_halves", "lowest_ranked", "rank"]
@@ -35,6 +36,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def for_input(self, spec: InputSpec) -> "Split":
+        """Return the samples that are read for an input, with the ground truth of their recordings."""
+        pairs = [(each, target) for sample, target in self.pairs() for each in sample.for_input(spec)]
+        return Split(tuple(sample for sample, _ in pairs), tuple(target for _, target in pairs))
 
     def pairs(self) -> Iterator[tuple[StoredSample, float]]:
         """Iterate over pairs of image and class."""

@@ -56,6 +56,7 @@ class SampleStream:
             spec: input of the model.
             workers: number of decoding processes; None takes one per available core.
         """
+        split = split.for_input(spec)
         self.targets: Targets = split.target_array
         """Class indices `[N]`."""
         self._order = _Order(split)

@@ -1,5 +1,6 @@
 """Report of all unusable files of a dataset, as one warning."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +12,7 @@ _NAMES_SHOWN = 2
 
 
 class SkippedFile(NamedTuple):
-    """Skipped file with the reason."""
+    """File with the reason for skipping or converting it."""
 
     name: str
     """Name as in `StoredSample.name`."""
@@ -26,14 +27,16 @@ class UnreadableFiles:
     checked: int = 0
     """Number of files checked, including readable ones."""
     skipped: tuple[SkippedFile, ...] = ()
-    gray: tuple[str, ...] = ()
-    """Names of single-channel grayscale images, which are kept with R = G = B."""
+    converted: tuple[SkippedFile, ...] = ()
+    """Files that are kept after a conversion, such as `grayscale, read as RGB`, with the conversion as the reason."""
 
     def __add__(self, other: "UnreadableFiles") -> "UnreadableFiles":
-        return UnreadableFiles(self.checked + other.checked, self.skipped + other.skipped, self.gray + other.gray)
+        return UnreadableFiles(
+            self.checked + other.checked, self.skipped + other.skipped, self.converted + other.converted
+        )
 
     def __bool__(self) -> bool:
-        return bool(self.skipped or self.gray)
+        return bool(self.skipped or self.converted)
 
     def __str__(self) -> str:
         """Format as one line: `2 of 90 files: 1 truncated (a.jpg), skipped; 1 grayscale, read as RGB`."""
@@ -47,9 +50,9 @@ class UnreadableFiles:
             for reason, names in by_reason.items()
         ]
         parts = [f"{', '.join(counts)}, skipped"] if counts else []
-        if self.gray:
-            parts.append(f"{len(self.gray):,} grayscale, read as RGB")
-        return f"{len(self.skipped) + len(self.gray):,} of {self.checked:,} files: {'; '.join(parts)}"
+        conversions = Counter(reason for _, reason in self.converted)
+        parts += [f"{count:,} {conversion}" for conversion, count in conversions.items()]
+        return f"{len(self.skipped) + len(self.converted):,} of {self.checked:,} files: {'; '.join(parts)}"
 
 
 def _shortened(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdedge.modalities.training_modality import Augmenter, TrainingModality
+from kdedge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,6 +100,8 @@ class ImageTraining(TrainingModality):
 
     def augmenter(self, settings: Augmentation, spec: ImageInput) -> Augmenter:
         """Create the augmentation of images; see `ImageAugmenter`."""
+        if settings.background:
+            raise UsageError("The augmentation setting background mixes sounds, but the samples are images. Remove it.")
         from kdedge.training.augmentation.image_augmenter import ImageAugmenter
 
         return ImageAugmenter(settings, spec.height, spec.width)

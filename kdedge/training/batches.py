@@ -62,6 +62,8 @@ class Batches:
         """
         self.images, self.classes, self.batch_size = images, classes, batch_size
         self._task = TRAINING_TASKS[task]
+        self.augmentation = views.augmenter.settings
+        """Settings that apply to the samples."""
         self._views, self._guidance, self._group = views, teacher_targets, group
 
     @property

@@ -69,7 +69,7 @@ def summarize_plan(
     lines += [
         ("recipe", f"{recipe_name} ({reason(request.recipe, why_recipe)})"),
         ("loss", _loss(config)),
-        ("augment", _augmentation(config.augmentation)),
+        ("augment", _augmentation(batches.augmentation)),
     ]
     only_head = config.fit_head and config.epochs == 1
     if config.fit_head:
@@ -171,5 +171,9 @@ def _loss(config: ResolvedConfig) -> str:
 
 
 def _augmentation(augmentation: Augmentation) -> str:
-    parts = [name if value is True else f"{name} {value:g}" for name, value in asdict(augmentation).items() if value]
+    parts = [
+        name if value is True else f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}"
+        for name, value in asdict(augmentation).items()
+        if value
+    ]
     return ", ".join(parts) or "none"

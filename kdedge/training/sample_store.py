@@ -118,7 +118,7 @@ def load_training_samples(
     images = _streamed(collection.train, spec, compute)
     problems = UnreadableFiles(len(collection.skipped), collection.skipped)
     if not _all_fit(len(collection.val), spec, compute, group):
-        side, found = readable_validation(collection, progress=progress)
+        side, found = readable_validation(collection, spec, progress=progress)
         return images, _streamed(side, spec, compute), problems + found
     val = load_validation(collection, spec, progress=progress)
     return images, _on_device(val, compute), problems + val.problems
@@ -145,7 +145,7 @@ def load_evaluation_samples(
     """
     held = sum(len(images) for images in beside if isinstance(images, DeviceSamples))
     if not _all_fit(held + len(split), spec, compute, group):
-        sound, problems = readable(split, progress=progress)  # a damaged file must not end a run after training
+        sound, problems = readable(split, spec, progress=progress)  # a damaged file must not end a run after training
         return _streamed(sound, spec, compute), problems
     decoded = decode(split, spec, progress=progress)
     return _on_device(decoded, compute), decoded.problems

@@ -92,7 +92,8 @@ def _noise(sample: Floats, number: int, snr_db: float) -> Floats:
 
 
 def _gain(sample: Floats, _number: int, decibels: float) -> Floats:
-    return np.asarray(np.clip(sample * 10 ** (decibels / 20), -1, 1), dtype=np.float32)
+    louder: Floats = np.clip(sample * np.float32(10 ** (decibels / 20)), -1, 1)
+    return louder
 
 
 def _clip(sample: Floats, _number: int, share: float) -> Floats:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["MelScale", "dft_kernels", "hann_window", "log_mel", "mel_filters", "side_padding"]
+__all__ = ["MelScale", "dft_kernels", "hann_window", "log_mel", "mel_edges", "mel_filters", "side_padding"]
 
 _LINEAR_HZ = 200 / 3
 """Width of a mel below 1 kHz, in hertz."""
@@ -48,11 +48,16 @@ def side_padding(scale: MelScale) -> int:
     return (scale.n_fft - scale.frame_hop) // 2
 
 
+def mel_edges(scale: MelScale) -> NDArray[np.float64]:
+    """Return the edges of the filters in hertz, float64 `[mel_bands + 2]`: filter `i` lies between `i` and `i + 2`."""
+    return _hz(np.linspace(_mel(scale.fmin_hz), _mel(scale.fmax_hz), scale.mel_bands + 2))
+
+
 @lru_cache(maxsize=8)
 def mel_filters(scale: MelScale) -> Floats:
     """Return the mel filter bank, float64 `[mel_bands, n_fft / 2 + 1]`, read-only."""
     bins = np.arange(scale.n_fft // 2 + 1) * scale.rate_hz / scale.n_fft
-    edges = _hz(np.linspace(_mel(scale.fmin_hz), _mel(scale.fmax_hz), scale.mel_bands + 2))
+    edges = mel_edges(scale)
     low, center, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - low) / (center - low), (high - bins) / (high - center)
     filters: Floats = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)

@@ -84,7 +84,7 @@ def test_grayscale_images_are_kept_and_reported(tmp_path: Path) -> None:
     Image.new("L", (9, 9), 77).save(tmp_path / "grey.png")
     decoded = decode(Split(files(tmp_path / "grey.png", photo(tmp_path / "red.png", 200)), (3, 4)), SPEC)
     assert (decoded.images[0] == 77).all()
-    assert decoded.problems.gray == ("grey.png",)
+    assert [name for name, _ in decoded.problems.converted] == ["grey.png"]
     assert str(decoded.problems) == "1 of 2 files: 1 grayscale, read as RGB"
 
 

@@ -1,0 +1,85 @@
+"""Audio at training: readers, networks and augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdedge.modalities.training_modality import Augmenter, TrainingModality
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdedge.config.augmentation_settings import Augmentation
+    from kdedge.config.train_config import TrainConfig
+    from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.models.model_spec import ModelSpec
+    from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge_runtime.modalities.audio import AudioInput
+
+__all__ = ["AUDIO", "AudioTraining"]
+
+
+class AudioTraining(TrainingModality):
+    """Sounds in folders. Parts are imported on first use."""
+
+    def reads(self, data: str) -> bool:
+        """Return True for a folder with sounds and no images."""
+        from kdedge.data.readers.sound_folder import holds_sounds
+
+        return holds_sounds(Path(data))
+
+    @property
+    def dataset_options(self) -> frozenset[str]:
+        """Groups of recordings, and the window that long ones are cut into."""
+        return frozenset({"group_by", "window"})
+
+    def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
+        """List a folder of sounds; windows are cut when the input is known (`SoundSample.for_input`)."""
+        from kdedge.data.readers.sound_folder import list_sound_folder
+
+        return list_sound_folder(Path(data), unlabeled_ok=unlabeled_ok)
+
+    def check_model(self, name: str) -> None:
+        """Raise if there is no such network; see `kdedge.models.model_names`."""
+        from kdedge.models.custom_path import factory_parts, is_factory
+        from kdedge.models.model_names import canonical_name
+
+        if is_factory(name):
+            factory_parts(name)
+        else:
+            canonical_name(name)
+
+    def choose_network(
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+    ) -> tuple[ModelSpec, AudioInput]:
+        """Choose rate, window, features and map resolution; see `choose_audio_network`."""
+        from kdedge.modalities.audio_network import choose_audio_network
+
+        return choose_audio_network(request, teachers, collection)
+
+    def build_model(self, model: ModelSpec, spec: AudioInput) -> nn.Module:
+        """Build a network for images, which takes mel bands × frames as height and width."""
+        from kdedge.models.model_registry import build_model
+
+        return build_model(model, (spec.mel_bands, spec.frames))
+
+    def augmenter(self, settings: Augmentation, spec: AudioInput) -> Augmenter:
+        """Create the augmentation of sounds, without flips; see `AudioAugmenter`."""
+        from dataclasses import replace
+
+        from kdedge.training.augmentation.audio_augmenter import AudioAugmenter
+
+        return AudioAugmenter(replace(settings, flip=False), spec)
+
+    def mismatch(self, teacher: AudioInput, spec: AudioInput) -> str | None:
+        """Return a warning about a teacher with another rate or window."""
+        if (teacher.rate_hz, teacher.samples) == (spec.rate_hz, spec.samples):
+            return None
+        return f"takes {teacher.summary}, but the student {spec.summary}."
+
+
+AUDIO = AudioTraining()
+"""Sounds."""

@@ -1,0 +1,144 @@
+"""Choose the network of an audio model and its input: rate, window, features and map resolution."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kdedge.config.defaults import requested_stride_factor, stride_factor
+from kdedge.config.train_config import TrainConfig
+from kdedge.data import DatasetIndex, Split
+from kdedge.data.decoding import decode
+from kdedge.data.sound_samples import SoundSample
+from kdedge.models.model_names import canonical_name
+from kdedge.models.model_registry import build_model, make_spec
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.stem import output_strides
+from kdedge.models.teacher_source import LoadedTeacher
+from kdedge.training.teachers.teacher_loading import init_source
+from kdedge_runtime.errors import DataError, UnreadableSample, UsageError
+from kdedge_runtime.modalities.audio import AudioInput
+from kdedge_runtime.util.sounds import SoundInfo, sound_info
+
+__all__ = ["LARGEST_RATE_HZ", "choose_audio_network", "make_audio_input"]
+
+LARGEST_RATE_HZ = 16_000
+"""Highest default rate. Speech and most events keep their information below 8 kHz."""
+WINDOWS_S = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0)
+"""Default windows in seconds; the shortest that covers most recordings is chosen."""
+_COVERED = 0.9
+_LONG_S = 3.0
+"""Window of recordings that are longer than all default windows, in seconds."""
+MEL_BANDS = 40
+_FRAME_S, _FRAME_HOP_S = 0.032, 0.02
+_LOWEST_HZ = 60.0
+LOG_OFFSET = 1e-3
+_INSPECTED = 200
+"""Number of recordings whose headers and features are inspected."""
+
+
+def choose_audio_network(
+    request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex
+) -> tuple[ModelSpec, AudioInput]:
+    """Choose the model and its input: that of the teacher, or rate, window and statistics of the recordings.
+
+    Args:
+        request: training options; `size` is the number of mel bands.
+        teachers: teachers, whose rate and window the student shares.
+        collection: dataset index.
+
+    Raises:
+        DataError: none of the recordings can be read.
+        UsageError: the window is invalid, or flips are requested.
+    """
+    if request.flip:
+        raise UsageError("--flip mirrors images, but sounds have a direction. Remove it.")
+    some = collection.train.thinned(_INSPECTED)
+    if teachers and isinstance(teachers[0].input, AudioInput):
+        spec_input = teachers[0].input
+        if request.size is not None and request.size != spec_input.mel_bands:
+            spec_input = _measured(replace(spec_input, mel_bands=request.size), some)
+    else:
+        infos = _headers(some)
+        rate = min(LARGEST_RATE_HZ, Counter(info.rate_hz for info in infos).most_common(1)[0][0])
+        window_s = _window_s(request.window, rate, infos)
+        spec_input = _measured(make_audio_input(rate, window_s, mel_bands=request.size or MEL_BANDS), some)
+    name = canonical_name(request.model)
+    fresh_stem = init_source(teachers).spec.fresh_stem if request.init == "teacher" else not request.is_pretrained
+    plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
+    size = (spec_input.mel_bands, spec_input.frames)
+    strides = output_strides(build_model(plain, size), size, fresh=fresh_stem)
+    if request.output_stride is None:
+        factor = stride_factor(min(size), strides)
+    else:
+        factor = requested_stride_factor(request.output_stride, strides)
+    return replace(plain, stride_factor=factor), spec_input
+
+
+def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BANDS) -> AudioInput:
+    """Return the input for a rate and window, with frames of about 32 ms every 20 ms, not yet normalized.
+
+    Raises:
+        UsageError: the window is shorter than a frame, or there are too many mel bands.
+    """
+    n_fft = 1 << round(math.log2(_FRAME_S * rate_hz))
+    frame_hop = 2 * max(1, round(_FRAME_HOP_S * rate_hz / 2))
+    samples = frame_hop * round(window_s * rate_hz / frame_hop)
+    values = AudioInput(
+        rate_hz=rate_hz,
+        samples=samples,
+        n_fft=n_fft,
+        frame_hop=frame_hop,
+        mel_bands=mel_bands,
+        fmin_hz=_LOWEST_HZ,
+        fmax_hz=rate_hz / 2 * 0.95,
+        log_offset=LOG_OFFSET,
+        mean=0.0,
+        std=1.0,
+        hop_s=samples / rate_hz / 2,
+    )
+    try:
+        return AudioInput.from_json(vars(values))
+    except ValueError as error:
+        raise UsageError(
+            f"A window of {window_s:g} s with {mel_bands} mel bands at {rate_hz} Hz is not supported. Expected at "
+            f"least {_FRAME_S:g} s, and at most {n_fft // 4} bands."
+        ) from error
+
+
+def _window_s(requested: str | None, rate_hz: int, infos: Sequence[SoundInfo]) -> float:
+    if requested is not None:
+        return _seconds(requested, rate_hz)
+    durations = sorted(info.duration_s for info in infos)
+    longest = durations[int(_COVERED * (len(durations) - 1))]
+    return next((window for window in WINDOWS_S if longest <= window * 1.01), _LONG_S)
+
+
+def _seconds(length: str, rate_hz: int) -> float:
+    """Parse a time such as `1s` or `500ms`, or a number of samples."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)?", length)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--window {length} is not a length. Expected a time such as 1s or 500ms.")
+    return float(match[1]) / {"s": 1, "ms": 1000, None: rate_hz}[match[2]]
+
+
+def _headers(split: Split) -> list[SoundInfo]:
+    infos = []
+    for sample in split.samples:
+        assert isinstance(sample, SoundSample)
+        try:
+            infos.append(sound_info(sample.path))
+        except UnreadableSample:  # `decode` reports it
+            continue
+    if not infos:
+        raise DataError(f"None of {len(split):,} sound files can be read, such as {split.samples[0]}.")
+    return infos
+
+
+def _measured(spec: AudioInput, split: Split) -> AudioInput:
+    """Return the input with mean and standard deviation of the features of some recordings."""
+    energies = [spec.features(sound) for sound in decode(split, spec).images]
+    mean = sum(float(each.mean()) for each in energies) / len(energies)
+    variance = sum(float(((each - mean) ** 2).mean()) for each in energies) / len(energies)
+    return replace(spec, mean=round(mean, 4), std=round(math.sqrt(variance), 4))
