@@ -141,7 +141,8 @@ def _augmentation(table: Any, name: str) -> Augmentation:
     _require_known(table, list(defaults), where)
     for key, value in table.items():
         kind = type(defaults[key])
-        if not isinstance(value, (int, float) if kind is float else kind) or (kind is float and isinstance(value, bool)):
+        fits = isinstance(value, int | float) and not isinstance(value, bool) if kind is float else type(value) is kind
+        if not fits:
             raise UsageError(f"{where}: {key} cannot be {value!r}. Its default is {defaults[key]!r}.")
     return Augmentation(**table)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdedge.modalities.training_modality import Augmenter, TrainingModality
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from kdedge.config.augmentation_settings import Augmentation
     from kdedge.config.train_config import TrainConfig
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from kdedge.models.teacher_source import LoadedTeacher
     from kdedge_runtime.modalities.audio import AudioInput
 
-__all__ = ["AUDIO", "AudioTraining"]
+__all__ = ["AUDIO", "SPEECH_EMBEDDING", "AudioTraining"]
+
+SPEECH_EMBEDDING = "audio:speech_embedding"
+"""Name of the network `kdedge.models.speech_embedding`, without importing it."""
 
 
 class AudioTraining(TrainingModality):
@@ -43,13 +46,13 @@ class AudioTraining(TrainingModality):
         return list_sound_folder(Path(data), unlabeled_ok=unlabeled_ok)
 
     def check_model(self, name: str) -> None:
-        """Raise if there is no such network; see `kdedge.models.model_names`."""
+        """Raise if there is no such network; see `kdedge.models.model_names` and `kdedge.models.speech_embedding`."""
         from kdedge.models.custom_path import factory_parts, is_factory
         from kdedge.models.model_names import canonical_name
 
         if is_factory(name):
             factory_parts(name)
-        else:
+        elif name != SPEECH_EMBEDDING:
             canonical_name(name)
 
     def choose_network(
@@ -61,10 +64,22 @@ class AudioTraining(TrainingModality):
         return choose_audio_network(request, teachers, collection)
 
     def build_model(self, model: ModelSpec, spec: AudioInput) -> nn.Module:
-        """Build a network for images, which takes mel bands × frames as height and width."""
+        """Build a network for images, which takes mel bands × frames as height and width, or the speech embedding."""
+        if model.name == SPEECH_EMBEDDING:
+            from kdedge.models.speech_embedding import SpeechEmbedding
+
+            return SpeechEmbedding(model.classes)
         from kdedge.models.model_registry import build_model
 
         return build_model(model, (spec.mel_bands, spec.frames))
+
+    def read_weights(self, model: ModelSpec, spec: AudioInput, file: Path) -> dict[str, Tensor]:
+        """Read a weights file; for the speech embedding the published `.onnx` file."""
+        if model.name != SPEECH_EMBEDDING or file.suffix != ".onnx":
+            return super().read_weights(model, spec, file)
+        from kdedge.models.speech_embedding import read_speech_embedding
+
+        return read_speech_embedding(file)
 
     def augmenter(self, settings: Augmentation, spec: AudioInput) -> Augmenter:
         """Create the augmentation of sounds, without flips; see `AudioAugmenter`."""

@@ -11,9 +11,11 @@ from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, Split
 from kdedge.data.decoding import decode
 from kdedge.data.sound_samples import SoundSample
+from kdedge.modalities.audio import SPEECH_EMBEDDING
 from kdedge.models.model_names import canonical_name
 from kdedge.models.model_registry import build_model, make_spec
 from kdedge.models.model_spec import ModelSpec
+from kdedge.models.speech_embedding import speech_embedding_input
 from kdedge.models.stem import output_strides
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.training.teachers.teacher_loading import init_source
@@ -54,18 +56,11 @@ def choose_audio_network(
     """
     if request.flip:
         raise UsageError("--flip mirrors images, but sounds have a direction. Remove it.")
-    some = collection.train.thinned(_INSPECTED)
-    if teachers and isinstance(teachers[0].input, AudioInput):
-        spec_input = teachers[0].input
-        if request.size is not None and request.size != spec_input.mel_bands:
-            spec_input = _measured(replace(spec_input, mel_bands=request.size), some)
-    else:
-        infos = _headers(some)
-        rate = min(LARGEST_RATE_HZ, Counter(info.rate_hz for info in infos).most_common(1)[0][0])
-        window_s = _window_s(request.window, rate, infos)
-        spec_input = _measured(make_audio_input(rate, window_s, mel_bands=request.size or MEL_BANDS), some)
-    name = canonical_name(request.model)
+    name = request.model if request.model == SPEECH_EMBEDDING else canonical_name(request.model)
+    spec_input = _input(request, teachers, collection.train.thinned(_INSPECTED))
     fresh_stem = init_source(teachers).spec.fresh_stem if request.init == "teacher" else not request.is_pretrained
+    if name == SPEECH_EMBEDDING:
+        return ModelSpec(name, len(collection.labels), fresh_stem=False), spec_input
     plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
     size = (spec_input.mel_bands, spec_input.frames)
     strides = output_strides(build_model(plain, size), size, fresh=fresh_stem)
@@ -76,19 +71,36 @@ def choose_audio_network(
     return replace(plain, stride_factor=factor), spec_input
 
 
+def _input(request: TrainConfig, teachers: Sequence[LoadedTeacher], some: Split) -> AudioInput:
+    """Return the input: the window of the teacher or the recordings, and a rate that both have."""
+    infos = _headers(some)
+    rate = min(LARGEST_RATE_HZ, Counter(info.rate_hz for info in infos).most_common(1)[0][0])
+    if teachers:
+        teacher = teachers[0].input
+        assert isinstance(teacher, AudioInput)
+        rate, window_s = min(rate, teacher.rate_hz), teacher.window_s
+    else:
+        window_s = _window_s(request.window, rate, infos)
+    if request.model == SPEECH_EMBEDDING:
+        return speech_embedding_input(window_s)
+    return _measured(make_audio_input(rate, window_s, mel_bands=request.size or MEL_BANDS), some)
+
+
 def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BANDS) -> AudioInput:
     """Return the input for a rate and window, with frames of about 32 ms every 20 ms, not yet normalized.
 
     Raises:
         UsageError: the window is shorter than a frame, or there are too many mel bands.
     """
-    n_fft = 1 << round(math.log2(_FRAME_S * rate_hz))
+    win_length = 2 * round(_FRAME_S * rate_hz / 2)
+    n_fft = 1 << math.ceil(math.log2(win_length))
     frame_hop = 2 * max(1, round(_FRAME_HOP_S * rate_hz / 2))
     samples = frame_hop * round(window_s * rate_hz / frame_hop)
     values = AudioInput(
         rate_hz=rate_hz,
         samples=samples,
         n_fft=n_fft,
+        win_length=win_length,
         frame_hop=frame_hop,
         mel_bands=mel_bands,
         fmin_hz=_LOWEST_HZ,

@@ -10,7 +10,7 @@ from kdedge.modalities.training_modality import Augmenter, TrainingModality
 from kdedge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from kdedge.config.augmentation_settings import Augmentation
     from kdedge.config.train_config import TrainConfig
@@ -91,6 +91,12 @@ class ImageTraining(TrainingModality):
         from kdedge.models.model_registry import build_model
 
         return build_model(model, spec.height)
+
+    def read_weights(self, model: ModelSpec, spec: ImageInput, file: Path) -> dict[str, Tensor]:
+        """Read a weights file under the names of the installed library; see `read_network_state`."""
+        from kdedge.models.network_state import read_network_state
+
+        return read_network_state(model.name, file, spec.height)
 
     def head_tensors(self, model: ModelSpec, spec: ImageInput) -> tuple[str, ...]:
         """Return the tensors of the last layer, found without allocating weights; see `head_tensors`."""

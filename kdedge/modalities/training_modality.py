@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kdedge_runtime.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor, nn
 
@@ -123,6 +125,16 @@ class TrainingModality(ABC):
     @abstractmethod
     def build_model(self, model: ModelSpec, spec: Any) -> nn.Module:
         """Build a network with random weights, from features `[N, C, h, w]` to logits `[N, K]`."""
+
+    def read_weights(self, model: ModelSpec, spec: Any, file: Path) -> dict[str, Tensor]:
+        """Read a weights file of a network by the names of its tensors; by default as it is.
+
+        Raises:
+            UsageError: the file is missing, damaged, or a pickle that would execute code.
+        """
+        from kdedge.models.weight_files import read_state
+
+        return read_state(file)
 
     def head_tensors(self, model: ModelSpec, spec: Any) -> tuple[str, ...]:
         """Return the tensors whose first dimension is the number of outputs, found by building two networks."""

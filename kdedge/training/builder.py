@@ -14,7 +14,6 @@ from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.embedding_network import backbone, build_network
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
 from kdedge.models.model_spec import ModelSpec
-from kdedge.models.network_state import read_network_state
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.weight_files import load_state
 from kdedge.tasks import TRAINING_TASKS
@@ -61,8 +60,9 @@ def build_student(
     torch.manual_seed(seed)  # initial weights are the same when a run is restarted
     model = build_network(spec, spec_input)
     if weights is not None:
-        state = read_network_state(spec.name, Path(weights), spec_input.shape[0])
-        head = TRAINING_MODALITIES[spec_input.kind].head_tensors(spec, spec_input)
+        modality = TRAINING_MODALITIES[spec_input.kind]
+        state = modality.read_weights(spec, spec_input, Path(weights))
+        head = modality.head_tensors(spec, spec_input)
         load_state(backbone(model), state, weights, replaced=head)
     init_summary = None if init_from is None else init_from_teacher(backbone(model), backbone(init_from))
     synchronize_batch_norm(model, group)

@@ -19,7 +19,8 @@ class LogMel(nn.Module):
 
     Framing, window and Fourier transform are one strided convolution; only bins that a filter uses are computed. The
     features equal librosa's with the Slaney scale and `center=False`, after padding (see
-    `kdedge_runtime.modalities.audio_features`).
+    `kdedge_runtime.modalities.audio_features`). A window with another number of samples is resampled, so that a teacher
+    can use the student's sounds.
     """
 
     dft: Tensor
@@ -32,6 +33,7 @@ class LogMel(nn.Module):
         super().__init__()
         kernels, used = dft_kernels(spec.scale)
         filters = mel_filters(spec.scale)[:, used]
+        self.samples = spec.samples
         self.stride, self.padding, self.bins = spec.frame_hop, side_padding(spec.scale), len(used)
         values = {
             "dft": kernels[:, None],
@@ -50,6 +52,15 @@ class LogMel(nn.Module):
 
     def log_energies(self, audio: Tensor) -> Tensor:
         """Compute log-mel features before normalization, `[N, mel_bands, frames]`."""
+        if audio.shape[1] != self.samples:  # not in an exported graph, whose input has the model's window
+            audio = _resampled(audio, self.samples)
         spectrum = F.conv1d(audio[:, None], self.dft, stride=self.stride, padding=self.padding)
         real, imaginary = torch.split(spectrum, self.bins, dim=1)
         return torch.log(F.conv1d(real * real + imaginary * imaginary, self.mel) + self.offset)
+
+
+def _resampled(audio: Tensor, samples: int) -> Tensor:
+    """Convert windows to another rate by their Fourier series, which is exact up to the lower Nyquist frequency."""
+    spectrum = torch.fft.rfft(audio)
+    whole: Tensor = torch.fft.irfft(spectrum, n=samples) * (samples / audio.shape[1])
+    return whole

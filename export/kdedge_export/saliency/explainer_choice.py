@@ -32,12 +32,15 @@ def make_explained(
         model: a classifier, float `[N, 3, H, W]` to logits `[N, K]`.
         example: one input at the model's input size, float `[1, 3, H, W]`.
         method: one of `METHODS`; None uses the default for the head, see `DEFAULT_METHODS`.
-        target_layer: module path of the layer whose activations the map uses; None finds it.
+        target_layer: module path of the layer whose activations the map uses; None takes the attribute `target_layer`
+            of a model whose last activations are too coarse, and finds the layer of other models.
 
     Raises:
         HeadNotSupported: the model does not support this method; the message gives the reason.
         UsageError: there is no such layer or method, or the method uses no target layer.
     """
+    if method is None or isinstance(METHODS.get(method), CAMMethod):
+        target_layer = target_layer or getattr(model, "target_layer", None)
     if method is None:
         return _by_default(model, example, target_layer)
     if method not in METHODS:

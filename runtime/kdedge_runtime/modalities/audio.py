@@ -38,6 +38,8 @@ class AudioInput(InputSpec):
     """Length of the window in samples, a multiple of `frame_hop`."""
     n_fft: int
     """Length of a frame in samples, even."""
+    win_length: int
+    """Length of the Hann window at the center of a frame in samples, even."""
     frame_hop: int
     """Interval between frames in samples, even and at most `n_fft`."""
     mel_bands: int
@@ -58,7 +60,14 @@ class AudioInput(InputSpec):
     def scale(self) -> MelScale:
         """Parameters of the log-mel features."""
         return MelScale(
-            self.rate_hz, self.n_fft, self.frame_hop, self.mel_bands, self.fmin_hz, self.fmax_hz, self.log_offset
+            self.rate_hz,
+            self.n_fft,
+            self.win_length,
+            self.frame_hop,
+            self.mel_bands,
+            self.fmin_hz,
+            self.fmax_hz,
+            self.log_offset,
         )
 
     @property
@@ -91,7 +100,7 @@ class AudioInput(InputSpec):
         """Parse the metadata of a model file; see `InputSpec`."""
         given = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         spec = cls(**given)
-        whole = (spec.rate_hz, spec.samples, spec.n_fft, spec.frame_hop, spec.mel_bands)
+        whole = (spec.rate_hz, spec.samples, spec.n_fft, spec.win_length, spec.frame_hop, spec.mel_bands)
         if not all(isinstance(number, int) and number > 0 for number in whole) or not isinstance(spec.name, str):
             raise TypeError(f"invalid input {dict(values)}")
         real = (spec.fmin_hz, spec.fmax_hz, spec.log_offset, spec.mean, spec.std, spec.hop_s)
@@ -99,8 +108,8 @@ class AudioInput(InputSpec):
             all(math.isfinite(number) for number in real)
             and spec.rate_hz <= _HIGHEST_HZ
             and spec.window_s <= _LONGEST_S
-            and spec.samples % spec.frame_hop == spec.n_fft % 2 == spec.frame_hop % 2 == 0
-            and spec.frame_hop <= spec.n_fft <= spec.samples
+            and spec.samples % spec.frame_hop == spec.n_fft % 2 == spec.win_length % 2 == spec.frame_hop % 2 == 0
+            and spec.frame_hop <= spec.win_length <= spec.n_fft <= spec.samples
             and 0 <= spec.fmin_hz < spec.fmax_hz <= spec.rate_hz / 2
             and min(spec.log_offset, spec.std, spec.hop_s) > 0
             and spec.mel_bands <= spec.n_fft // 2

@@ -1,7 +1,8 @@
 """Log-mel features of sounds in numpy, and the kernels that the graph shares: mel filters and a windowed DFT.
 
 The scale is Slaney's (linear below 1 kHz, logarithmic above), and each filter has the area of its width in hertz, as in
-librosa's defaults. Frames are `n_fft` samples long, with a periodic Hann window. The sound is padded with
+librosa's defaults. Frames are `n_fft` samples long, with a periodic Hann window of
+`win_length` samples at their center. The sound is padded with
 `(n_fft - frame_hop) / 2` zeros on both sides, so that frame `i` is centered on samples `i * frame_hop` to
 `(i + 1) * frame_hop`.
 """
@@ -28,7 +29,9 @@ class MelScale(NamedTuple):
 
     rate_hz: int
     n_fft: int
-    """Length of a frame in samples, even."""
+    """Length of a frame and of its Fourier transform in samples, even."""
+    win_length: int
+    """Length of the Hann window at the center of a frame in samples, even and at most `n_fft`."""
     frame_hop: int
     """Interval between frames in samples, even and at most `n_fft`."""
     mel_bands: int
@@ -38,9 +41,11 @@ class MelScale(NamedTuple):
     """Value added to the energy of a band before the logarithm, which limits the features of silence."""
 
 
-def hann_window(length: int) -> Floats:
-    """Return the periodic Hann window, float64 `[length]`."""
-    return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length))
+def hann_window(scale: MelScale) -> Floats:
+    """Return the periodic Hann window of a frame with zeros on both sides, float64 `[n_fft]`."""
+    length = scale.win_length
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    return np.pad(window, (scale.n_fft - length) // 2)
 
 
 def side_padding(scale: MelScale) -> int:
@@ -73,7 +78,7 @@ def dft_kernels(scale: MelScale) -> tuple[NDArray[np.float64], NDArray[np.intp]]
     """
     used = np.flatnonzero(mel_filters(scale).any(axis=0))
     phase = 2 * np.pi * (used[:, None] * np.arange(scale.n_fft) % scale.n_fft) / scale.n_fft
-    return np.concatenate([np.cos(phase), np.sin(phase)]) * hann_window(scale.n_fft), used
+    return np.concatenate([np.cos(phase), np.sin(phase)]) * hann_window(scale), used
 
 
 def log_mel(sound: Floats, scale: MelScale) -> Floats:
@@ -85,7 +90,7 @@ def log_mel(sound: Floats, scale: MelScale) -> Floats:
     """
     padded = np.pad(sound.astype(np.float64), side_padding(scale))
     frames = np.lib.stride_tricks.sliding_window_view(padded, scale.n_fft)[:: scale.frame_hop]
-    power = np.abs(np.fft.rfft(frames * hann_window(scale.n_fft), axis=1)) ** 2
+    power = np.abs(np.fft.rfft(frames * hann_window(scale), axis=1)) ** 2
     return np.asarray(np.log(mel_filters(scale) @ power.T + scale.log_offset), dtype=np.float32)
 
 

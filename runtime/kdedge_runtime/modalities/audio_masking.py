@@ -45,12 +45,12 @@ def _bin_weights(scale: MelScale) -> NDArray[np.float64]:
 def _stft(sound: NDArray[np.float64], scale: MelScale) -> NDArray[np.complex128]:
     padded = np.pad(sound, side_padding(scale))
     frames = np.lib.stride_tricks.sliding_window_view(padded, scale.n_fft)[:: scale.frame_hop]
-    return np.asarray(np.fft.rfft(frames * hann_window(scale.n_fft), axis=1))
+    return np.asarray(np.fft.rfft(frames * hann_window(scale), axis=1))
 
 
 def _istft(spectra: NDArray[np.complex128], samples: int, scale: MelScale) -> NDArray[np.float64]:
     """Add overlapping frames, divided by the sum of their squared windows."""
-    window, padding = hann_window(scale.n_fft), side_padding(scale)
+    window, padding = hann_window(scale), side_padding(scale)
     total, overlap = np.zeros(samples + 2 * padding), np.zeros(samples + 2 * padding)
     for index, frame in enumerate(np.fft.irfft(spectra, n=scale.n_fft, axis=1)):
         start = index * scale.frame_hop
