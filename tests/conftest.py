@@ -4,7 +4,9 @@ import contextlib
 import functools
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +26,15 @@ def operators_listed_once() -> Iterator[None]:
             once = functools.cache(ONNXRegistry.from_torchlib)
             patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
         yield
+
+
+@pytest.fixture(scope="session")
+def spoken_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of spoken digits at 8 kHz, a folder a digit, named by speaker and take."""
+    archive = Path(__file__).parents[1].parent / "shared" / "data" / "spoken-digits.zip"
+    if not archive.exists():
+        pytest.skip(f"the reference data are not at {archive}")
+    folder = tmp_path_factory.mktemp("digits")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(folder)
+    return folder

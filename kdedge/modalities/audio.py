@@ -73,10 +73,10 @@ class AudioTraining(TrainingModality):
 
         return build_model(model, (spec.mel_bands, spec.frames))
 
-    def read_weights(self, model: ModelSpec, spec: AudioInput, file: Path) -> dict[str, Tensor]:
-        """Read a weights file; for the speech embedding the published `.onnx` file."""
+    def read_weights(self, model: ModelSpec, spec: AudioInput, file: Path) -> dict[str, Tensor] | None:
+        """Read the published `.onnx` file of the speech embedding."""
         if model.name != SPEECH_EMBEDDING or file.suffix != ".onnx":
-            return super().read_weights(model, spec, file)
+            return None
         from kdedge.models.speech_embedding import read_speech_embedding
 
         return read_speech_embedding(file)

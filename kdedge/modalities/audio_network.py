@@ -35,7 +35,8 @@ _LONG_S = 3.0
 MEL_BANDS = 40
 _FRAME_S, _FRAME_HOP_S = 0.032, 0.02
 _LOWEST_HZ = 60.0
-LOG_OFFSET = 1e-3
+LOG_OFFSET = 1e-5
+LEAST_PEAK = 0.01
 _INSPECTED = 200
 """Number of recordings whose headers and features are inspected."""
 
@@ -106,6 +107,7 @@ def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BAND
         fmin_hz=_LOWEST_HZ,
         fmax_hz=rate_hz / 2 * 0.95,
         log_offset=LOG_OFFSET,
+        least_peak=LEAST_PEAK,
         mean=0.0,
         std=1.0,
         hop_s=samples / rate_hz / 2,

@@ -126,15 +126,13 @@ class TrainingModality(ABC):
     def build_model(self, model: ModelSpec, spec: Any) -> nn.Module:
         """Build a network with random weights, from features `[N, C, h, w]` to logits `[N, K]`."""
 
-    def read_weights(self, model: ModelSpec, spec: Any, file: Path) -> dict[str, Tensor]:
-        """Read a weights file of a network by the names of its tensors; by default as it is.
+    def read_weights(self, model: ModelSpec, spec: Any, file: Path) -> dict[str, Tensor] | None:
+        """Read a weights file of a network whose format or tensor names differ; None, the default, for any other.
 
         Raises:
             UsageError: the file is missing, damaged, or a pickle that would execute code.
         """
-        from kdedge.models.weight_files import read_state
-
-        return read_state(file)
+        return None
 
     def head_tensors(self, model: ModelSpec, spec: Any) -> tuple[str, ...]:
         """Return the tensors whose first dimension is the number of outputs, found by building two networks."""

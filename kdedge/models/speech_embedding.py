@@ -48,6 +48,7 @@ def speech_embedding_input(window_s: float) -> AudioInput:
         fmin_hz=60.0,
         fmax_hz=3800.0,
         log_offset=1e-19,
+        least_peak=1.0,
         mean=-_FULL_SCALE_LOG,
         std=10 / _DECIBELS_PER_LOG,
         hop_s=samples / _RATE_HZ / 2,

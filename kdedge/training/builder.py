@@ -15,7 +15,7 @@ from kdedge.models.embedding_network import backbone, build_network
 from kdedge.models.init_from_teacher import InitSummary, init_from_teacher
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.teacher_source import LoadedTeacher
-from kdedge.models.weight_files import load_state
+from kdedge.models.weight_files import load_state, read_state
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
 from kdedge.training.batches import Batches
@@ -61,7 +61,7 @@ def build_student(
     model = build_network(spec, spec_input)
     if weights is not None:
         modality = TRAINING_MODALITIES[spec_input.kind]
-        state = modality.read_weights(spec, spec_input, Path(weights))
+        state = modality.read_weights(spec, spec_input, Path(weights)) or read_state(Path(weights))
         head = modality.head_tensors(spec, spec_input)
         load_state(backbone(model), state, weights, replaced=head)
     init_summary = None if init_from is None else init_from_teacher(backbone(model), backbone(init_from))

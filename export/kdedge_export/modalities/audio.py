@@ -88,7 +88,8 @@ class AudioExport(ExportModality):
 def _noise(sample: Floats, number: int, snr_db: float) -> Floats:
     noise = np.random.default_rng((0, number)).normal(size=sample.shape)
     power = float(np.mean(sample.astype(np.float64) ** 2))
-    return (sample + noise * np.sqrt(power / 10 ** (snr_db / 10))).astype(np.float32)
+    noisy: Floats = (sample + noise * np.sqrt(power / 10 ** (snr_db / 10))).astype(np.float32)
+    return noisy
 
 
 def _gain(sample: Floats, _number: int, decibels: float) -> Floats:

@@ -33,7 +33,7 @@ class LogMel(nn.Module):
         super().__init__()
         kernels, used = dft_kernels(spec.scale)
         filters = mel_filters(spec.scale)[:, used]
-        self.samples = spec.samples
+        self.samples, self.least_peak = spec.samples, spec.least_peak
         self.stride, self.padding, self.bins = spec.frame_hop, side_padding(spec.scale), len(used)
         values = {
             "dft": kernels[:, None],
@@ -54,6 +54,7 @@ class LogMel(nn.Module):
         """Compute log-mel features before normalization, `[N, mel_bands, frames]`."""
         if audio.shape[1] != self.samples:  # not in an exported graph, whose input has the model's window
             audio = _resampled(audio, self.samples)
+        audio = audio / audio.abs().amax(dim=1, keepdim=True).clamp(min=self.least_peak)
         spectrum = F.conv1d(audio[:, None], self.dft, stride=self.stride, padding=self.padding)
         real, imaginary = torch.split(spectrum, self.bins, dim=1)
         return torch.log(F.conv1d(real * real + imaginary * imaginary, self.mel) + self.offset)

@@ -8,7 +8,7 @@ from kdedge_runtime.util.arrays import Floats
 __all__ = ["render_sounds"]
 
 _KINDS = 4
-_NOISE = 1e-3
+_NOISE = 3e-3
 """Level of the noise below every sound, relative to full scale."""
 
 

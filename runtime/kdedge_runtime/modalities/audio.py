@@ -47,6 +47,8 @@ class AudioInput(InputSpec):
     fmax_hz: float
     log_offset: float
     """Value added to the energy of a band before the logarithm."""
+    least_peak: float
+    """Sounds are divided by their peak, or by this value if it is larger; 1 keeps their level."""
     mean: float
     """Mean of the features, subtracted in the graph."""
     std: float
@@ -68,6 +70,7 @@ class AudioInput(InputSpec):
             self.fmin_hz,
             self.fmax_hz,
             self.log_offset,
+            self.least_peak,
         )
 
     @property
@@ -103,7 +106,7 @@ class AudioInput(InputSpec):
         whole = (spec.rate_hz, spec.samples, spec.n_fft, spec.win_length, spec.frame_hop, spec.mel_bands)
         if not all(isinstance(number, int) and number > 0 for number in whole) or not isinstance(spec.name, str):
             raise TypeError(f"invalid input {dict(values)}")
-        real = (spec.fmin_hz, spec.fmax_hz, spec.log_offset, spec.mean, spec.std, spec.hop_s)
+        real = (spec.fmin_hz, spec.fmax_hz, spec.log_offset, spec.least_peak, spec.mean, spec.std, spec.hop_s)
         is_sound = (
             all(math.isfinite(number) for number in real)
             and spec.rate_hz <= _HIGHEST_HZ
@@ -111,7 +114,7 @@ class AudioInput(InputSpec):
             and spec.samples % spec.frame_hop == spec.n_fft % 2 == spec.win_length % 2 == spec.frame_hop % 2 == 0
             and spec.frame_hop <= spec.win_length <= spec.n_fft <= spec.samples
             and 0 <= spec.fmin_hz < spec.fmax_hz <= spec.rate_hz / 2
-            and min(spec.log_offset, spec.std, spec.hop_s) > 0
+            and min(spec.log_offset, spec.least_peak, spec.std, spec.hop_s) > 0
             and spec.mel_bands <= spec.n_fft // 2
         )
         if not is_sound:
@@ -212,6 +215,7 @@ class AudioInput(InputSpec):
         hop_s: float | None = None,
     ) -> "Source":
         """Create a source of windows from files or a microphone; see `kdedge_runtime.sources.audio`."""
-        from kdedge_runtime.sources.audio import open_audio_source
+        from kdedge_runtime.sources.audio import SoundWindows, open_audio_source
 
-        return open_audio_source(self, uri, frames, stop, loop=loop, hop_s=hop_s)
+        windows = SoundWindows(self.rate_hz, self.samples, hop_s or self.hop_s)
+        return open_audio_source(windows, uri, frames, stop, loop=loop)

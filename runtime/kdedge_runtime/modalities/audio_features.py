@@ -39,6 +39,8 @@ class MelScale(NamedTuple):
     fmax_hz: float
     log_offset: float
     """Value added to the energy of a band before the logarithm, which limits the features of silence."""
+    least_peak: float
+    """Sounds are divided by their peak, or by this value if it is larger; 1 keeps their level."""
 
 
 def hann_window(scale: MelScale) -> Floats:
@@ -88,7 +90,8 @@ def log_mel(sound: Floats, scale: MelScale) -> Floats:
         sound: PCM `[S]` at the rate of the scale.
         scale: parameters of the features.
     """
-    padded = np.pad(sound.astype(np.float64), side_padding(scale))
+    level = max(float(np.abs(sound).max(initial=0)), scale.least_peak)
+    padded = np.pad(sound.astype(np.float64) / level, side_padding(scale))
     frames = np.lib.stride_tricks.sliding_window_view(padded, scale.n_fft)[:: scale.frame_hop]
     power = np.abs(np.fft.rfft(frames * hann_window(scale), axis=1)) ** 2
     return np.asarray(np.log(mel_filters(scale) @ power.T + scale.log_offset), dtype=np.float32)

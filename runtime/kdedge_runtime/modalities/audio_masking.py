@@ -29,7 +29,8 @@ def blend_sounds(sound: Floats, hidden: Floats, keep: Floats, scale: MelScale) -
     """
     difference = _stft(sound.astype(np.float64) - hidden, scale)
     weights = _bin_weights(scale)
-    shown = [_istft(difference * (weights @ mask).T, len(sound), scale) for mask in keep.astype(np.float64)]
+    masks = np.broadcast_to(keep.astype(np.float64), (len(keep), scale.mel_bands, len(difference)))
+    shown = [_istft(difference * (weights @ mask).T, len(sound), scale) for mask in masks]
     return (hidden + np.stack(shown)).astype(np.float32)
 
 

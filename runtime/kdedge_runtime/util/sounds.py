@@ -1,5 +1,6 @@
 """Sound file decoding to mono PCM at a requested rate, shared by training, validation and the device."""
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,8 @@ def read_sound(path: str | Path, rate_hz: int | None = None, start: int = 0, cou
         rate = rate_hz or file.samplerate
         ratio = file.samplerate / rate
         margin = 0 if file.samplerate == rate else round(_MARGIN_S * rate)
-        first = max(0, start - margin)
+        step = rate // math.gcd(rate, file.samplerate)  # samples at these multiples lie on samples of the file
+        first = max(0, start - margin) // step * step
         skipped = round(first * ratio)
         wanted = left = max(0, file.frames - skipped)
         if count is not None:

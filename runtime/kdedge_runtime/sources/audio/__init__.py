@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.modalities.audio import AudioInput
 from kdedge_runtime.sources.audio.sound_files import SoundFiles
+from kdedge_runtime.sources.audio.windows import SoundWindows
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.live_source import LiveSource
 from kdedge_runtime.sources.looped import LoopedSource
 from kdedge_runtime.sources.source import Source
 
-__all__ = ["AUDIO_GRAMMAR", "open_audio_source"]
+__all__ = ["AUDIO_GRAMMAR", "SoundWindows", "open_audio_source"]
 
 AUDIO_GRAMMAR = (
     "a sound file (wav, flac, ogg, …), a folder of sounds, http(s)://… of a sound file, mic:[NAME] for a microphone, "
@@ -22,13 +22,12 @@ AUDIO_GRAMMAR = (
 
 
 def open_audio_source(
-    spec: AudioInput,
+    windows: SoundWindows,
     uri: str,
     frames: Literal["all", "latest"] | None = None,
     stop: threading.Event | None = None,
     *,
     loop: bool = False,
-    hop_s: float | None = None,
 ) -> Source:
     """Create the source of a `--source` value. Devices and files are opened on entering it.
 
@@ -40,24 +39,18 @@ def open_audio_source(
     | any file or folder    | sounds, each cut into windows                                       |
 
     Args:
-        spec: input of the model.
+        windows: rate, length and interval of the windows.
         uri: source to read.
         frames: see `InputSpec.open_source`; `latest` plays a file in real time.
         stop: event that ends waits for live frames.
         loop: True restarts at the end of a file or folder.
-        hop_s: interval between windows in seconds; None takes that of the input.
 
     Raises:
         SourceError: the file does not exist.
-        UsageError: the hop is longer than the window, or the source has no end for `loop`.
+        UsageError: the source has no end for `loop`.
         MissingDependency: a package or program for the source is not installed.
     """
-    hop = hop_s or spec.hop_s
-    if hop > spec.window_s or round(hop * spec.rate_hz) < 1:
-        raise UsageError(
-            f"--hop {hop:g}s leaves gaps between windows of {spec.window_s:g} s. Expected at most {spec.window_s:g}s."
-        )
-    source = _create(spec, uri, hop, stop)
+    source = _create(windows, uri, stop)
     if loop:
         if source.live:
             raise UsageError(f"--loop needs a file or folder: {source.name} has no end.")
@@ -67,18 +60,18 @@ def open_audio_source(
     return LatestFrames(source, stop)
 
 
-def _create(spec: AudioInput, uri: str, hop_s: float, stop: threading.Event | None) -> Source:
+def _create(windows: SoundWindows, uri: str, stop: threading.Event | None) -> Source:
     scheme, colon, rest = uri.partition(":")
     if colon and scheme in ("mic", "alsa"):
         from kdedge_runtime.sources.audio.microphone import open_arecord, open_microphone
 
-        opener = partial(open_microphone if scheme == "mic" else open_arecord, rest, spec, hop_s)
-        return LiveSource(f"Microphone {uri}", scheme, opener, stop, window_s=spec.window_s)
+        opener = partial(open_microphone if scheme == "mic" else open_arecord, rest, windows)
+        return LiveSource(f"Microphone {uri}", scheme, opener, stop, window_s=windows.length_s)
     if colon and scheme in ("http", "https"):
         from kdedge_runtime.sources.audio.downloaded_sound import DownloadedSound
 
-        return DownloadedSound(uri, spec, hop_s)
+        return DownloadedSound(uri, windows)
     path = Path(uri).expanduser()
     if not path.exists():
         raise SourceError(f"The file or folder {path} does not exist. Expected {AUDIO_GRAMMAR}.")
-    return SoundFiles(path, spec, hop_s)
+    return SoundFiles(path, windows)

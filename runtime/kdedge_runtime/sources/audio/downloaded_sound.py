@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.modalities.audio import AudioInput
 from kdedge_runtime.sources.audio.sound_files import SoundFiles
+from kdedge_runtime.sources.audio.windows import SoundWindows
 from kdedge_runtime.sources.source import Frame
 
 __all__ = ["DownloadedSound"]
@@ -31,13 +31,12 @@ class DownloadedSound:
     expected: int | None = None
     paths: tuple[Path, ...] = ()
 
-    def __init__(self, url: str, spec: AudioInput, hop_s: float) -> None:
+    def __init__(self, url: str, windows: SoundWindows) -> None:
         """Create a source.
 
         Args:
             url: address of the file, `http` or `https`.
-            spec: input of the model.
-            hop_s: interval between windows in seconds.
+            windows: rate, length and interval of the windows.
 
         Raises:
             UsageError: the address has no host or no file name.
@@ -47,8 +46,8 @@ class DownloadedSound:
         self._file_name = PurePosixPath(unquote(parts.path)).name
         if not parts.hostname or not self._file_name:
             raise UsageError(f"--source {url} names no file. Expected an address such as http://HOST/sound.wav.")
-        self.fps: float | None = 1 / hop_s
-        self._url, self._spec, self._hop_s = url, spec, hop_s
+        self.fps: float | None = 1 / windows.hop_s
+        self._url, self._windows = url, windows
         self._files: SoundFiles | None = None
         self._opened = ExitStack()
 
@@ -62,7 +61,7 @@ class DownloadedSound:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdedge-")))
             path = folder / f"sound{PurePosixPath(self._file_name).suffix}"
             self._download(path)
-            self._files = stack.enter_context(SoundFiles(path, self._spec, self._hop_s))
+            self._files = stack.enter_context(SoundFiles(path, self._windows))
             self._opened = stack.pop_all()
         return self
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kdedge_runtime.errors import MissingDependency, SourceError
-from kdedge_runtime.modalities.audio import AudioInput
+from kdedge_runtime.sources.audio.windows import SoundWindows
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.process import end_process
 from kdedge_runtime.util.sounds import Resampler
@@ -37,13 +37,13 @@ class _LiveWindows:
     Windows that contain only zeros are not returned, since a muted or disconnected microphone measures nothing.
     """
 
-    def __init__(self, name: str, spec: AudioInput, hop_s: float) -> None:
+    def __init__(self, name: str, windows: SoundWindows) -> None:
         self.name = name
-        self.fps: float | None = 1 / hop_s
-        self._samples, self._hop = spec.samples, round(hop_s * spec.rate_hz)
-        self._silent_windows = round(_SILENT_S / hop_s)
+        self.fps: float | None = 1 / windows.hop_s
+        self._samples, self._hop = windows.length, windows.hop
+        self._silent_windows = round(_SILENT_S / windows.hop_s)
         self._held = np.zeros(0, np.float32)
-        self._missing = spec.samples
+        self._missing = windows.length
         self._zeros = 0
 
     def block(self) -> Floats | None:
@@ -75,25 +75,24 @@ class _LiveWindows:
 class ArecordPipe(_LiveWindows):
     """Microphone through `arecord`, which writes raw PCM of 16 bits to its standard output."""
 
-    def __init__(self, program: str, device: str, spec: AudioInput, hop_s: float) -> None:
+    def __init__(self, program: str, device: str, windows: SoundWindows) -> None:
         """Start the program and wait for its first samples.
 
         Args:
             program: path of `arecord`.
             device: ALSA device, such as `plughw:1,0`; empty for the default.
-            spec: input of the model.
-            hop_s: interval between windows in seconds.
+            windows: rate, length and interval of the windows.
 
         Raises:
             SourceError: the program ended, or returned no samples within ten seconds.
         """
-        super().__init__(f"alsa:{device}", spec, hop_s)
-        self._block_bytes = 2 * max(1, round(_BLOCK_S * spec.rate_hz))
+        super().__init__(f"alsa:{device}", windows)
+        self._block_bytes = 2 * max(1, round(_BLOCK_S * windows.rate_hz))
         self._odd = b""
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         chosen = ["-D", device] if device else []
         self._process = subprocess.Popen(
-            [program, "-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", str(spec.rate_hz), *chosen],
+            [program, "-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", str(windows.rate_hz), *chosen],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._messages,
@@ -143,28 +142,27 @@ class ArecordPipe(_LiveWindows):
 class PortAudioStream(_LiveWindows):
     """Microphone through PortAudio, converted to the rate of the input where the device has another one."""
 
-    def __init__(self, sounddevice: Any, device: str, spec: AudioInput, hop_s: float) -> None:
+    def __init__(self, sounddevice: Any, device: str, windows: SoundWindows) -> None:
         """Open the device.
 
         Args:
             sounddevice: the module.
             device: name or number of the device; empty for the default.
-            spec: input of the model.
-            hop_s: interval between windows in seconds.
+            windows: rate, length and interval of the windows.
 
         Raises:
             SourceError: the device does not exist, or does not open.
         """
-        super().__init__(f"mic:{device}", spec, hop_s)
+        super().__init__(f"mic:{device}", windows)
         self._blocks: queue.SimpleQueue[Floats] = queue.SimpleQueue()
         chosen = (int(device) if device.isdecimal() else device) if device else None
         try:
-            rate = spec.rate_hz
+            rate = windows.rate_hz
             try:
                 sounddevice.check_input_settings(device=chosen, channels=1, dtype="float32", samplerate=rate)
             except sounddevice.PortAudioError:
                 rate = round(sounddevice.query_devices(chosen, "input")["default_samplerate"])
-            self._resampler = Resampler(rate, spec.rate_hz)
+            self._resampler = Resampler(rate, windows.rate_hz)
             self._stream = sounddevice.InputStream(
                 samplerate=rate,
                 blocksize=round(_BLOCK_S * rate),
@@ -195,7 +193,7 @@ class PortAudioStream(_LiveWindows):
         self._blocks.put(block[:, 0].copy())
 
 
-def open_microphone(device: str, spec: AudioInput, hop_s: float) -> ArecordPipe | PortAudioStream:
+def open_microphone(device: str, windows: SoundWindows) -> ArecordPipe | PortAudioStream:
     """Open a microphone by PortAudio, or the default one by `arecord` where PortAudio is missing.
 
     Raises:
@@ -210,11 +208,11 @@ def open_microphone(device: str, spec: AudioInput, hop_s: float) -> ArecordPipe 
                 f"A microphone needs sounddevice with PortAudio, which cannot be imported ({error}). Install it: "
                 "pip install sounddevice, apt install libportaudio2; or use alsa: with arecord of alsa-utils."
             ) from error
-        return open_arecord(device, spec, hop_s)
-    return PortAudioStream(sounddevice, device, spec, hop_s)
+        return open_arecord(device, windows)
+    return PortAudioStream(sounddevice, device, windows)
 
 
-def open_arecord(device: str, spec: AudioInput, hop_s: float) -> ArecordPipe:
+def open_arecord(device: str, windows: SoundWindows) -> ArecordPipe:
     """Open an ALSA device by `arecord`.
 
     Raises:
@@ -224,4 +222,4 @@ def open_arecord(device: str, spec: AudioInput, hop_s: float) -> ArecordPipe:
     program = shutil.which("arecord")
     if program is None:
         raise MissingDependency("alsa: needs arecord, which is not installed. Install it: apt install alsa-utils")
-    return ArecordPipe(program, device, spec, hop_s)
+    return ArecordPipe(program, device, windows)

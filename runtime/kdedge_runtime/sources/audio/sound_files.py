@@ -8,8 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.modalities.audio import AudioInput
-from kdedge_runtime.sources.audio.windows import sliding_windows
+from kdedge_runtime.sources.audio.windows import SoundWindows, sliding_windows
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import files_below
@@ -32,22 +31,20 @@ class SoundFiles:
     reconnects = 0
     expected: int | None = None
 
-    def __init__(self, path: Path, spec: AudioInput, hop_s: float) -> None:
+    def __init__(self, path: Path, windows: SoundWindows) -> None:
         """Create a source. Files are listed on entering.
 
         Args:
             path: a sound file or a folder.
-            spec: input of the model, which determines rate and window.
-            hop_s: interval between windows in seconds.
+            windows: rate, length and interval of the windows.
         """
         self.name = displayable(str(path))
         self.unreadable = 0
         self.paths = (path,)
         # Windows of one file follow one another in time; those of a folder do not.
-        self.fps: float | None = None if path.is_dir() else 1 / hop_s
+        self.fps: float | None = None if path.is_dir() else 1 / windows.hop_s
         self._path = path
-        self._spec = spec
-        self._hop = round(hop_s * spec.rate_hz)
+        self._windows = windows
         self._files: list[Path] = []
         self._logged: set[Path] = set()
 
@@ -69,18 +66,18 @@ class SoundFiles:
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         for file in self._files:
-            for frame in self._windows(index, file):
+            for frame in self._read(index, file):
                 yield frame
                 index = frame.index + 1
 
-    def _windows(self, index: int, file: Path) -> Iterator[Frame]:
+    def _read(self, index: int, file: Path) -> Iterator[Frame]:
         """Yield the windows of a file; of an unreadable file in a folder those before the damage."""
-        spec = self._spec
+        rate_hz = self._windows.rate_hz
         name = displayable((file.relative_to(self._path) if self._path.is_dir() else Path(file.name)).as_posix())
         try:
-            windows = sliding_windows(read_blocks(file, spec.rate_hz), spec.samples, self._hop)
-            for number, (start, sound) in enumerate(windows):
-                span = start / spec.rate_hz, (start + len(sound)) / spec.rate_hz
+            cut = sliding_windows(read_blocks(file, rate_hz), self._windows)
+            for number, (start, sound) in enumerate(cut):
+                span = start / rate_hz, (start + len(sound)) / rate_hz
                 yield Frame(index + number, sound, time.monotonic(), f"{name}#{number}", span_s=span)
         except SourceError as error:
             if not self._path.is_dir():

@@ -1,0 +1,108 @@
+"""Datasets of sounds: class folders, windows of long recordings, rates, and damaged files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from kdedge.data import decode, index_dataset
+from kdedge.data.sound_samples import SoundSample, window_starts
+from kdedge.data.streaming import SampleStream
+from kdedge.modalities import modality_of_dataset
+from kdedge.modalities.audio_network import make_audio_input
+
+SPEC = make_audio_input(8_000, 1.0)
+
+
+def write(path: Path, seconds: float, rate_hz: int = 8_000, channels: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = np.random.default_rng(len(path.name)).uniform(-0.5, 0.5, (round(seconds * rate_hz), channels))
+    soundfile.write(path, sound.astype(np.float32), rate_hz, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    for label in ("no", "yes"):
+        for number in range(4):
+            write(tmp_path / label / f"{number}.wav", 0.7)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("length", "starts"),
+    [
+        (1, (0,)),
+        (100, (0,)),
+        (125, (0,)),
+        (126, (0, 26)),
+        (225, (0, 125)),
+        (226, (0, 63, 126)),
+        (400, (0, 100, 200, 300)),
+    ],
+)
+def test_windows_cover_long_recordings(length: int, starts: tuple[int, ...]) -> None:
+    assert window_starts(length, 100) == starts
+
+
+def test_folder_of_sounds_is_read_as_audio(dataset: Path) -> None:
+    assert modality_of_dataset(str(dataset)).reads(str(dataset))
+    collection = index_dataset(dataset)
+    assert (collection.modality, collection.labels) == ("audio", ("no", "yes"))
+    assert len(collection.train) + len(collection.val) == 8
+    write(dataset / "_background_noise_" / "fan.wav", 3.0)
+    again = index_dataset(dataset)
+    assert again.labels == ("no", "yes") and [name for name, _ in again.skipped] == ["_background_noise_/fan.wav"]
+
+
+def test_long_recording_is_cut_into_windows_on_one_side(dataset: Path) -> None:
+    write(dataset / "yes" / "long.wav", 3.6, rate_hz=16_000)
+    collection = index_dataset(dataset)
+    sides = [decode(split, SPEC) for split in (collection.train, collection.val)]
+    names = [[sample.name for sample in side.samples] for side in sides]
+    long = [[name for name in side if "long" in name] for side in names]
+    assert sorted(map(len, long)) == [0, 4]
+    assert max(long) == [f"yes/long.wav#{number}" for number in range(4)]
+    side = sides[0] if long[0] else sides[1]
+    rows = [row for row, sample in enumerate(side.samples) if "long" in sample.name]
+    assert (side.targets[rows] == 1).all() and side.images.shape[1:] == (8_000,)
+    assert not np.array_equal(side.images[rows[0]], side.images[rows[1]])
+
+
+def test_stream_reads_the_same_windows(dataset: Path) -> None:
+    write(dataset / "yes" / "long.wav", 2.0)
+    split = index_dataset(dataset).train
+    decoded = decode(split, SPEC)
+    stream = SampleStream(split, SPEC, workers=1)
+    try:
+        (batch,) = stream.batches([list(range(len(stream)))])
+    finally:
+        stream.close()
+    assert stream.names == tuple(sample.name for sample in decoded.samples)
+    assert np.array_equal(batch.numpy(), decoded.images)
+
+
+def test_unusual_files_are_converted_or_skipped_and_counted(dataset: Path) -> None:
+    write(dataset / "yes" / "stereo.wav", 0.5, rate_hz=44_100, channels=2)
+    path = write(dataset / "no" / "nan.wav", 0.5)
+    sound, rate = soundfile.read(path, dtype="float32")
+    sound[3] = np.nan
+    soundfile.write(path, sound, rate, subtype="FLOAT")
+    (dataset / "no" / "broken.wav").write_bytes(b"RIFF")
+    collection = index_dataset(dataset)
+    problems = decode(collection.train, SPEC).problems + decode(collection.val, SPEC).problems
+    assert {name: fault for name, fault in problems.skipped} == {
+        "no/nan.wav": "not finite",
+        "no/broken.wav": "not a sound",
+    }
+    assert "1 stereo, mixed to mono" in str(problems)
+
+
+def test_whole_recording_has_its_own_rate(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", 0.5, rate_hz=16_000)
+    sample = SoundSample.below(tmp_path, path)
+    assert len(sample.read().values) == 8_000
+    (fitted,) = sample.for_input(SPEC)
+    assert len(fitted.read().values) == 4_000 and fitted.name == "a.wav"
+    assert fitted.for_input(SPEC) == (fitted,) and fitted.stamp() != sample.stamp()
