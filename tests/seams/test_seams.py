@@ -17,8 +17,10 @@ from toy_export import SIGNAL
 from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
 
 import kdedge
+from kdedge.cli.web import web
 from kdedge.data import index_dataset
 from kdedge.models.run_folder import BEST
+from kdedge.pipelines.model_inspection import inspect_model
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.run_callback import RunCallback
@@ -210,6 +212,25 @@ def test_black_box_explainers_find_the_spike(files: Path, method: str) -> None:
     )
     place = estimate.map.mean(axis=0).argmax() / estimate.map.shape[1]
     assert abs(place - 44 / 64) <= 0.15
+
+
+def test_samples_are_explained_in_files(files: Path, data: Path, tmp_path: Path) -> None:
+    done = kdedge.explain(files / "model.onnx", [data / "val"], tmp_path / "out")
+    assert len(done) == 160 and {item.prediction.explained for item in done} == set(LABELS)
+    with Image.open(done[0].written) as drawn:
+        assert drawn.width == 2 * 64 + 6
+
+
+def test_layers_of_any_modality_are_listed(files: Path, data: Path) -> None:
+    inspected = inspect_model(str(files / "model.onnx"))
+    assert inspected.labels == LABELS and inspected.structure.macs > 0
+    with pytest.raises(UsageError, match="kdedge explain"):
+        inspect_model(str(files / "model.onnx"), data / "val" / "1-0001.npy")
+
+
+def test_browser_page_refuses_other_samples(files: Path) -> None:
+    with pytest.raises(UsageError, match="--view"):
+        web(files / "model.onnx")
 
 
 def test_file_of_any_modality_teaches(files: Path, data: Path, tmp_path: Path) -> None:
