@@ -52,6 +52,8 @@ class Prediction:
     """Region of the frame that was predicted; None for the whole frame."""
     embedding: Floats | None = None
     """L2-normalized embedding `[D]`; None if the model does not have it."""
+    event: bool | None = None
+    """True for the first of the predictions of a label within the refractory time; None without one."""
     further: tuple["Prediction", ...] = ()
     """Predictions for the further regions of the frame; see `by_region`."""
 

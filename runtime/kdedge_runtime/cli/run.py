@@ -54,6 +54,20 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="interval between the windows of a recording, such as 0.25s (default: that of the model)",
     )
+    parser.add_argument(
+        "--smooth",
+        type=duration_s,
+        metavar="TIME",
+        help="average the scores over the frames of this time, such as 1s; maps stay those of each frame (default: no "
+        "average)",
+    )
+    parser.add_argument(
+        "--refractory",
+        type=duration_s,
+        metavar="TIME",
+        help="mark events in --jsonl: a label with a score of at least one half that had no event in this time, such "
+        "as 1.5s (default: no events)",
+    )
     where = parser.add_argument_group("outputs (can be combined)")
     where.add_argument(
         "--jsonl",

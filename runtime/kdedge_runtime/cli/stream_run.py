@@ -88,6 +88,8 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             explainer=explainer,
             unknown=arguments.unknown,
             regions=regions,
+            smooth_s=arguments.smooth,
+            refractory_s=arguments.refractory,
         )
         with ExitStack() as stack:
             # Before the camera, because wrong credentials are found at once.

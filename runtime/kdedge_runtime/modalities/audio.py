@@ -1,7 +1,9 @@
 """Audio: mono PCM, cut into windows of a fixed length."""
 
+import io
 import math
 import threading
+import wave
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -21,6 +23,7 @@ __all__ = ["AudioInput"]
 
 _LONGEST_S = 600.0
 _HIGHEST_HZ = 192_000
+_FULL_SCALE = 32_767
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,21 @@ class AudioInput(InputSpec):
         from kdedge_runtime.drawing.spectrogram import draw_spectrogram
 
         return draw_spectrogram(self.features(self.preprocess(sample)), None, (0.0, self.window_s))
+
+    @property
+    def sample_suffix(self) -> str:
+        """Suffix of wav files."""
+        return ".wav"
+
+    def encode_sample(self, sample: Floats) -> bytes:
+        """Encode a sound as wav with 16 bits; values beyond full scale are clipped."""
+        buffer = io.BytesIO()
+        with wave.open(buffer, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(self.rate_hz)
+            file.writeframes(np.round(np.clip(sample, -1, 1) * _FULL_SCALE).astype("<i2").tobytes())
+        return buffer.getvalue()
 
     @property
     def mask_size(self) -> tuple[int, int]:

@@ -41,6 +41,7 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         prediction.score_key: round(prediction.score, 5),
         "familiarity": None if prediction.familiarity is None else round(prediction.familiarity, 5),
         "unknown": prediction.unknown,
+        **({} if prediction.event is None else {"event": prediction.event}),
         "explained": None if prediction.saliency_map is None else prediction.explained,
         "left_out": prediction.left_out,
         "heat": _heat(prediction),
@@ -55,7 +56,8 @@ class JsonLinesFile:
 
     There is one line per frame, or one per region of it with the name of the `region`.
 
-    A window of a recording has `start` and `end` in seconds from the start of the source.
+    A window of a recording has `start` and `end` in seconds from the start of the source. With a refractory time,
+    `event` is true for the first line of a detection.
 
     `time` is the capture time and `age_ms` the frame's age at prediction. `familiarity` is larger for frames that are
     more similar to the training samples. It is null if the model does not have it. If it lies below the model's

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
-from kdedge_runtime.errors import SourceError
+from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.metadata import Metadata
 from kdedge_runtime.modalities import Region, Sample
@@ -25,6 +25,7 @@ from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame, Source, is_still_source
 from kdedge_runtime.stream.prefetch import Prefetcher
 from kdedge_runtime.stream.schedule import ALWAYS, ExplainSchedule, ExplainScheduler, FpsBudget, Reason
+from kdedge_runtime.stream.smoothing import EventFilter, ScoreSmoother, time_of
 from kdedge_runtime.stream.statistics import RunProgress, RunSummary
 from kdedge_runtime.tasks import TASKS
 
@@ -63,6 +64,10 @@ class StreamSettings:
     """True marks frames whose familiarity lies below the threshold of the model as unknown. Default True."""
     regions: tuple[Region, ...] = ()
     """Regions of every frame, predicted in one batch and fixed during a run; empty for the whole frame."""
+    smooth_s: float | None = None
+    """Duration over which the scores of frames are averaged, in seconds; None for none."""
+    refractory_s: float | None = None
+    """Time after an event in which its label causes no further one, in seconds; None marks no events."""
     model: Model | None = None
     """Model of the run with classes that were enrolled since its start; None for the model of the run."""
 
@@ -93,13 +98,15 @@ def run(
 
     Raises:
         SourceError: the source returned no frame.
-        UsageError: a region exceeds a frame.
+        UsageError: a region exceeds a frame, or frames without an order in time are to be smoothed.
         KdedgeError: an output of the model is not finite, or a sink cannot write.
     """
     given = settings or StreamSettings()
     current = given if callable(given) else lambda: given
     first = current()
     stop = stop or threading.Event()
+    _require_time(first, source)
+    events = None if first.refractory_s is None else EventFilter(first.refractory_s)
     progress = RunProgress(source)
     budget = None if first.budget_fps is None else FpsBudget(first.budget_fps, live=source.live)
     scheduler = ExplainScheduler(first.cadence, budget)
@@ -111,6 +118,8 @@ def run(
         with outputs.ahead() as ready:
             for result in ready:
                 prediction = result.prediction()
+                if events is not None:
+                    prediction = events.mark(prediction, time_of(prediction.frame, recorded_fps))
                 renderer.update_scale(prediction)
                 watched = any(sink.wants_overlay for sink in sinks)
                 if watched:
@@ -136,6 +145,15 @@ def run(
             "test the rest of the setup with `--source synthetic:`."
         )
     return progress.summary()
+
+
+def _require_time(settings: StreamSettings, source: Source) -> None:
+    for option, seconds in (("--smooth", settings.smooth_s), ("--refractory", settings.refractory_s)):
+        if seconds is not None and is_still_source(source):
+            raise UsageError(
+                f"{option} needs frames that follow one another in time, but {source.name} has independent samples. "
+                f"Remove {option}, or name a single recording or a live source."
+            )
 
 
 def warm_up(model: Model, class_index: int | None = None, batch: int = 1) -> None:
@@ -213,6 +231,8 @@ class _InferenceStage:
         self._scheduler = scheduler
         self._stop = stop
         self._over_budget = 0
+        smooth_s = self._settings.smooth_s
+        self._smoother = None if smooth_s is None else ScoreSmoother(smooth_s)
 
     @contextmanager
     def ahead(self) -> Iterator[Iterable[_FrameOutput]]:
@@ -278,6 +298,10 @@ class _InferenceStage:
         if not settings.unknown:
             explanation = replace(explanation, unknown=None)
         rows = [explanation] if len(samples) == 1 else [explanation.of_sample(index) for index in range(len(samples))]
+        if self._smoother is not None:
+            rows = [
+                self._smoothed(region, row, frame) for region, row in zip(self._regions or (None,), rows, strict=True)
+            ]
         outputs: list[tuple[Region | None, Explanation, Reason | None]] = []
         for region, row, sample in zip(self._regions or (None,), rows, samples, strict=True):
             explained, reason = row, left_out
@@ -288,6 +312,13 @@ class _InferenceStage:
         is_explained = any(reason is None for _, _, reason in outputs)
         self._warn(is_explained, time.perf_counter() - started)
         return _FrameOutput(model, frame, outputs, predicted_at)
+
+    def _smoothed(self, region: Region | None, row: Explanation, frame: Frame) -> Explanation:
+        """Replace the scores of a row by their mean over recent frames; logits and map stay those of the frame."""
+        assert self._smoother is not None
+        at_s = time_of(frame, None if self._source.live else self._source.fps)
+        name = None if region is None else region.name
+        return replace(row, scores=self._smoother.smooth(name, at_s, row.scores[0])[None])
 
     def _explain(
         self,

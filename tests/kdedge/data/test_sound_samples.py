@@ -92,7 +92,7 @@ def test_unusual_files_are_converted_or_skipped_and_counted(dataset: Path) -> No
     (dataset / "no" / "broken.wav").write_bytes(b"RIFF")
     collection = index_dataset(dataset)
     problems = decode(collection.train, SPEC).problems + decode(collection.val, SPEC).problems
-    assert {name: fault for name, fault in problems.skipped} == {
+    assert dict(problems.skipped) == {
         "no/nan.wav": "not finite",
         "no/broken.wav": "not a sound",
     }

@@ -1,6 +1,7 @@
 """Audio input: preprocessing, metadata, masks, segments and statistics of maps."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from kdedge_runtime.drawing.spectrogram import draw_spectrogram, time_marks
 from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities import parse_input
 from kdedge_runtime.modalities.audio import AudioInput
+from kdedge_runtime.util.sounds import read_sound
 
 SPEC = AudioInput(
     rate_hz=8_000,
@@ -144,6 +146,12 @@ def test_spectrogram_has_low_frequencies_at_the_bottom_and_heat_in_its_place() -
     saturation = color.max(axis=2) - color.min(axis=2)
     row, column = np.unravel_index(saturation[:320].argmax(), (320, 640))
     assert row > 260 and column > 580
+
+
+def test_encoded_sounds_are_read_again(tmp_path: Path) -> None:
+    sound = 3 * noise(4_000)
+    (tmp_path / f"a{SPEC.sample_suffix}").write_bytes(SPEC.encode_sample(sound))
+    assert np.abs(read_sound(tmp_path / "a.wav", SPEC.rate_hz) - np.clip(sound, -1, 1)).max() < 1e-4
 
 
 def test_marks_are_round_times() -> None:

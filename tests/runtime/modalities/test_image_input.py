@@ -195,7 +195,7 @@ def test_renderer_draws_overlays() -> None:
     spec = ImageInput(64, 64, **PLAIN)
     renderer = spec.renderer(moving=True, fps=12.0)
     assert isinstance(renderer, OverlayRenderer)
-    assert (renderer._spec, renderer._moving, renderer._fps) == (spec, True, 12.0)
+    assert (renderer._spec, renderer._scales._moving, renderer._scales._fps) == (spec, True, 12.0)
 
 
 def test_images_have_no_windows(photos: Path) -> None:

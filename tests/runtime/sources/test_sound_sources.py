@@ -77,7 +77,7 @@ def test_single_damaged_file_and_missing_ones_are_errors(tmp_path: Path) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="contains no sounds"), open_audio_source(WINDOWS, str(tmp_path / "empty")):
         pass
-    with pytest.raises(SourceError, match="does not exist.*mic:"):
+    with pytest.raises(SourceError, match=r"does not exist.*mic:"):
         open_audio_source(WINDOWS, str(tmp_path / "none.wav"))
 
 

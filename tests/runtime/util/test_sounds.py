@@ -51,7 +51,7 @@ def test_blocks_equal_the_whole(tmp_path: Path) -> None:
 def test_file_that_ends_before_its_length_is_truncated(tmp_path: Path) -> None:
     path = write_lying_wav(tmp_path / "a.wav", announced=8_000, present=3_000)
     for read in (sound_info, read_sound, lambda path: list(read_blocks(path, 8_000))):
-        with pytest.raises(UnreadableSample, match="3,000 samples.*announces 8,000") as raised:
+        with pytest.raises(UnreadableSample, match=r"3,000 samples.*announces 8,000") as raised:
             read(path)
         assert raised.value.fault == "truncated"
 
