@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdedge.cli.options import TrustCode
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.printable import printable
 
@@ -68,6 +69,20 @@ def validate(
             "classes of --leave-out and Frigate's folders none and unknown, if any, and drawn textures]",
         ),
     ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Recordings that contain none of the classes, to count false alarms per hour; labels that begin with "
+            "_ are none. [default: not counted]",
+        ),
+    ] = None,
+    most_false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", min=0, help="Largest number of false alarms per hour on --background. [default: no bound]"
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +101,8 @@ def validate(
     from kdedge.models.model_source import check_weights
     from kdedge_runtime.devices import load_profile
 
+    if most_false_alarms is not None and background is None:
+        raise UsageError("--most-false-alarms needs recordings without the classes. Add --background DIR.")
     # Checked before torch is imported, which takes seconds.
     artifacts = Artifacts.open(source)
     artifacts.fp32_file()
@@ -109,6 +126,8 @@ def validate(
             device=device,
             quick=quick,
             unfamiliar=unfamiliar,
+            background=background,
+            most_false_alarms=most_false_alarms,
             output=out,
             progress=progress,
         )
@@ -125,7 +144,7 @@ def _print_validation(validation: "Validation") -> None:
     report = validation.report
     for note in report.notes:
         console.print(flagged("note", note), soft_wrap=True)
-    tables = (_models, _maps, _robustness, _recognition, _verification, _classes)
+    tables = (_models, _maps, _robustness, _recognition, _verification, _false_alarms, _classes)
     for table in (build(report) for build in tables):
         if table is not None and table.row_count:
             console.print(table)
@@ -249,6 +268,18 @@ def _verification(report: "ValidationReport") -> "Table | None":
             _share(row.equal_error, row.intervals["equal_error"]),
             _share(row.true_accepts, row.intervals["true_accepts"]),
         )
+    return table
+
+
+def _false_alarms(report: "ValidationReport") -> "Table | None":
+    """Build a table of the false alarms on background recordings."""
+    if not report.false_alarms:
+        return None
+    titles = {candidate.name: candidate.title for candidate in report.candidates}
+    table = _table(f"False alarms in {report.false_alarms[0].hours:.2f} h of background", "alarms", "per hour", "95 %")
+    for row in report.false_alarms:
+        interval = f"{row.interval.low:.1f} to {row.interval.high:.1f}"
+        table.add_row(titles[row.role], f"{row.alarms:,}", f"{row.per_hour:.1f}", interval)
     return table
 
 

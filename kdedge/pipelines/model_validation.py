@@ -13,6 +13,7 @@ from kdedge.data.dataset_index import Divider
 from kdedge.data.left_out import leave_out
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.run_folder import RunRecord
+from kdedge.pipelines.background_recordings import background_source
 from kdedge.pipelines.exported_files import ExportedFiles, open_files
 from kdedge.pipelines.footprints import measure_footprints
 from kdedge.pipelines.origins import as_model_classes
@@ -35,6 +36,7 @@ from kdedge_export.validation import (
     write_report,
 )
 from kdedge_export.validation.check import applicable, inconclusive
+from kdedge_export.validation.gates import Gates
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
@@ -114,6 +116,8 @@ def validate_model(
     profile: DeviceProfile | None = None,
     quick: bool = False,
     unfamiliar: str | None = None,
+    background: str | None = None,
+    most_false_alarms: float | None = None,
     output: Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -131,6 +135,8 @@ def validate_model(
         profile: device whose budgets are checked; None takes the one that the quantized files were made for, if any.
         quick: True to skip checks with many forward passes per image.
         unfamiliar: images that belong to none of the classes, in any folders; None takes none.
+        background: recordings that contain no class, to count false alarms; None counts none.
+        most_false_alarms: largest number of false alarms per hour; None checks none.
         output: folder of the report; None takes `report/` in the run, or next to the model file.
         progress: called while images are read and models are run.
 
@@ -154,11 +160,13 @@ def validate_model(
     progress("measuring latency and memory", 1, 1)
     validation_set = _validation_set(files, collection, boxes, notes, progress)
     groups = unfamiliar_samples(everything, files.left_out, unfamiliar, files.input, progress)
-    validation_set = replace(validation_set, unfamiliar=groups)
+    recordings = None if background is None else background_source(files.input, background)
+    validation_set = replace(validation_set, unfamiliar=groups, background=recordings)
     report, evidence = validate(
         _models(files, validation_set, notes),
         validation_set,
         deployment,
+        gates=Gates(false_alarms_per_hour=most_false_alarms),
         quick=quick,
         notes=notes,
         progress=progress,

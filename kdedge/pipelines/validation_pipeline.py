@@ -21,6 +21,8 @@ def validate(
     device: str | None = None,
     quick: bool = False,
     unfamiliar: Location | None = None,
+    background: Location | None = None,
+    most_false_alarms: float | None = None,
     output: Location | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -35,6 +37,8 @@ def validate(
         device: device profile with budgets; None takes the one that the quantized files were made for.
         quick: skip the faithfulness and robustness checks.
         unfamiliar: folder of images that belong to none of the classes.
+        background: recordings that contain no class, to count false alarms per hour.
+        most_false_alarms: largest number of false alarms per hour; None checks none.
         output: folder of the report; None takes `report/` in the run folder.
         progress: called during long steps.
 
@@ -54,6 +58,8 @@ def validate(
         profile=None if device is None else load_profile(device),
         quick=quick,
         unfamiliar=None if unfamiliar is None else os.fspath(unfamiliar),
+        background=None if background is None else os.fspath(background),
+        most_false_alarms=most_false_alarms,
         output=None if output is None else Path(output),
         progress=progress,
     )

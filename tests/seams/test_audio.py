@@ -74,15 +74,26 @@ def test_front_end_stays_in_float(files: Path) -> None:
         assert logs and not seen & {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "Cast"}
 
 
-def test_validation_compares_all_files(files: Path) -> None:
-    validation = kdedge.validate(files, quick=True)
-    report = json.loads(validation.document.read_text(encoding="utf-8"))
-    assert set(report["models"]) == {"teacher", "student", "fp32", "fp16", "int8"}
-    failed = [check.key for check in validation.report.checks if check.outcome == "failed"]
-    assert not [key for key in failed if key.startswith(("fp32", "fp16"))]
-    assert validation.report.comparisons["fp32"].agreement == 1.0
-    assert validation.report.comparisons["int8"].agreement > 0.9
+def test_validation_compares_all_files_and_counts_false_alarms(files: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    background = tmp_path / "background"
+    background.mkdir()
+    soundfile.write(background / "tone.wav", np.concatenate([burst("low", rng, at_s=0.5) for _ in range(6)]), RATE_HZ)
+    soundfile.write(background / "short.wav", burst("low", rng)[:2_000], RATE_HZ)
+    validation = kdedge.validate(files, quick=True, background=background, most_false_alarms=1.0)
+    report, document = validation.report, json.loads(validation.document.read_text(encoding="utf-8"))
+    assert set(document["models"]) == {"teacher", "student", "fp32", "fp16", "int8"}
+    outcomes = {check.key: check.outcome for check in report.checks}
+    failed = {key for key, outcome in outcomes.items() if outcome == "failed"}
+    assert not {key for key in failed if key.startswith(("fp32", "fp16")) and "alarms" not in key}
+    assert report.comparisons["fp32"].agreement == 1.0 and report.comparisons["int8"].agreement > 0.9
     assert "data:image/jpeg" in validation.page.read_text(encoding="utf-8")
+    fp32, _, int8 = report.false_alarms
+    assert (fp32.role, int8.role) == ("fp32", "int8") and len(document["false_alarms"]) == 3
+    assert fp32.hours == pytest.approx(6.5 / 3600)
+    assert fp32.alarms >= 3 and fp32.labels["low"] >= 3
+    assert fp32.interval.low < fp32.per_hour == fp32.alarms / fp32.hours < fp32.interval.high
+    assert outcomes["int8_false_alarms"] == "failed"
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])

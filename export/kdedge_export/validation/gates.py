@@ -62,6 +62,8 @@ class Gates:
     unknown_change_points: float = 3.0
     """Largest change against the fp32 file, in percentage points: of known samples called unknown (rise), and of
     unfamiliar samples detected (drop)."""
+    false_alarms_per_hour: float | None = None
+    """Largest number of false alarms per hour on background recordings; None for no bound."""
     true_accepts_drop_points: float = 3.0
     """Largest drop of true accepts at 1 % false accepts against the fp32 file, in percentage points; for embeddings."""
     map_margin: float = 0.0

@@ -1,6 +1,6 @@
 """Inputs of a validation: models, images and device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32, precision_named
+from kdedge_runtime.sources.source import Source
 from kdedge_runtime.util.arrays import Pixels, Targets
 
 __all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
@@ -89,6 +90,8 @@ class ValidationSet:
     """Description of the data for the report."""
     unfamiliar: Mapping[str, Pixels] = field(default_factory=dict)
     """Samples that belong to none of the classes, by the name of their group."""
+    background: Callable[[], Source] | None = None
+    """Creates the source of recordings that contain no class; None counts no false alarms."""
 
     def __post_init__(self) -> None:
         n = len(self.images)

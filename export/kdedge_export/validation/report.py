@@ -26,6 +26,7 @@ from kdedge_export.metrics.calibration import Calibration
 from kdedge_export.metrics.comparison import Comparison
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.faithfulness import Faithfulness
+from kdedge_export.metrics.false_alarms import FalseAlarms
 from kdedge_export.metrics.localization import Localization
 from kdedge_export.metrics.per_class import ClassRow
 from kdedge_export.metrics.robustness import Robustness
@@ -122,6 +123,8 @@ class ValidationReport:
     """Recognition of unfamiliar samples; None if the files have no familiarity."""
     verification: Verification | None = None
     """Verification by embeddings; None without embeddings, or without labels of both kinds of pairs."""
+    false_alarms: tuple[FalseAlarms, ...] = ()
+    """False alarms of every file on background recordings; empty without recordings."""
     footprints: Mapping[str, Footprint] = field(default_factory=dict)
     device: str | None = None
     """Name of the device profile whose budgets were checked."""

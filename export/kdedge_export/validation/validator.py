@@ -7,12 +7,14 @@ from typing import Literal
 from kdedge_export.candidates import STUDENT, TEACHER, origin, reference
 from kdedge_export.metrics.comparison import Comparison, compare, pair_pearson
 from kdedge_export.metrics.confidence import SHARE, mean_interval
+from kdedge_export.metrics.false_alarms import FalseAlarms, count_false_alarms
 from kdedge_export.metrics.per_class import class_rows
 from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.tasks import EXPORT_TASKS, TaskMetrics
 from kdedge_export.validation.check import Check
 from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
+from kdedge_export.validation.false_alarm_checks import check_false_alarms
 from kdedge_export.validation.familiarity_checks import check_recognition
 from kdedge_export.validation.fidelity_checks import (
     check_comparison,
@@ -118,12 +120,14 @@ def validate(
     temperatures = {each.name: _temperature(each, model, fp32) for each, model in requested.items()}
     subject = MeasuredModel(requested, predictions, images, targets, progress)
     recognized, verified = measure_recognition(subject, data.unfamiliar), measure_verification(subject)
+    alarms = _false_alarms(models, data, progress)
     sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
     ships = subject.shipped
     checks = [
         *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
         *_class_checks(subject, bounds, gates),
         *check_recognition(recognized, gates),
+        *check_false_alarms(alarms, gates),
         *check_verification(verified, [] if fp32.metadata.embedding is None else subject.compared_files, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
         *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.images, gates)),
@@ -154,6 +158,7 @@ def validate(
         robustness=None if quick else measure_robustness(subject),
         familiarity=recognized,
         verification=verified,
+        false_alarms=alarms,
         footprints=deployment.footprints,
         device=deployment.device,
         quick=quick,
@@ -177,6 +182,14 @@ def validate(
         shifts=subject.shifts,
     )
     return report, evidence
+
+
+def _false_alarms(models: Models, data: ValidationSet, progress: ProgressCallback) -> tuple[FalseAlarms, ...]:
+    """Count the false alarms of every file; empty without background recordings."""
+    if data.background is None:
+        return ()
+    files = {FP32.name: models.fp32} | dict(models.converted)
+    return tuple(count_false_alarms(role, model, data.background, progress) for role, model in files.items())
 
 
 def write_report(report: ValidationReport, evidence: SampleGallery, folder: Path) -> tuple[Path, Path]:
