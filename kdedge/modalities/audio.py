@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.teacher_source import LoadedTeacher
     from kdedge_runtime.modalities.audio import AudioInput
@@ -44,6 +45,12 @@ class AudioTraining(TrainingModality):
         from kdedge.data.readers.sound_folder import list_sound_folder
 
         return list_sound_folder(Path(data), unlabeled_ok=unlabeled_ok)
+
+    def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
+        """List the sounds of a folder; see `list_unlabeled_sounds`. Long ones are cut into windows."""
+        from kdedge.data.readers.sound_folder import list_unlabeled_sounds
+
+        return list_unlabeled_sounds(Path(location))
 
     def check_model(self, name: str) -> None:
         """Raise if there is no such network; see `kdedge.models.model_names` and `kdedge.models.speech_embedding`."""

@@ -1,14 +1,15 @@
-"""Index of a folder of labeled sounds, without decoding them; layouts as in `kdedge.data.readers.class_folders`."""
+"""Index of a folder of sounds, without decoding them; layouts as in `kdedge.data.readers.class_folders`."""
 
 from pathlib import Path
 
 from kdedge.data.dataset_index import DatasetIndex
-from kdedge.data.readers.class_folders import FolderKind, list_folder
+from kdedge.data.readers.class_folders import FolderKind, list_folder, list_samples
 from kdedge.data.sound_samples import SoundSample
+from kdedge.data.unlabeled import UnlabeledSource
 from kdedge_runtime.util.images import files_below, is_image_file
 from kdedge_runtime.util.sounds import is_sound_file
 
-__all__ = ["SOUNDS", "holds_sounds", "list_sound_folder"]
+__all__ = ["SOUNDS", "holds_sounds", "list_sound_folder", "list_unlabeled_sounds"]
 
 SOUNDS = FolderKind(
     "audio", "sounds", "wav, flac, ogg, …", is_sound_file, lambda root, path: (SoundSample.below(root, path),)
@@ -28,3 +29,14 @@ def holds_sounds(root: Path) -> bool:
 def list_sound_folder(root: Path, *, unlabeled_ok: bool) -> DatasetIndex:
     """Index a folder of sounds; see `list_folder`."""
     return list_folder(root, SOUNDS, unlabeled_ok=unlabeled_ok, no_class=(BACKGROUND,))
+
+
+def list_unlabeled_sounds(root: Path) -> list[UnlabeledSource]:
+    """List all sounds below a folder in any layout, without classes.
+
+    Raises:
+        DataError: the folder does not exist, or has no sounds.
+    """
+    found = list_samples(root, SOUNDS)
+    samples = [SoundSample.below(root.resolve().parent, Path(str(sample)).resolve()) for sample in found.samples]
+    return [UnlabeledSource(str(root.resolve()), iter(samples), len(samples), is_footage=False)]

@@ -47,7 +47,8 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "heat": _heat(prediction),
     }
     if prediction.frame.truth is not None:
-        line["truth"] = {"label": prediction.frame.truth.label, "box": _fractions(prediction.frame)}
+        box = _fractions(prediction.frame)
+        line["truth"] = {"label": prediction.frame.truth.label, **({} if box is None else {"box": box})}
     return line
 
 
@@ -146,10 +147,12 @@ class JsonLinesFile:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
 
 
-def _fractions(frame: Frame) -> list[float]:
-    assert frame.truth is not None
+def _fractions(frame: Frame) -> list[float] | None:
+    box = None if frame.truth is None else frame.truth.box
+    if box is None:
+        return None
     height, width = frame.sample.shape[:2]
-    return [round(edge / side, 4) for edge, side in zip(frame.truth.box, (width, height, width, height), strict=True)]
+    return [round(edge / side, 4) for edge, side in zip(box, (width, height, width, height), strict=True)]
 
 
 def _heat(prediction: Prediction) -> dict[str, float | None] | None:

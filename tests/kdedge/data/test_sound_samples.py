@@ -11,6 +11,8 @@ from kdedge.data.sound_samples import SoundSample, window_starts
 from kdedge.data.streaming import SampleStream
 from kdedge.modalities import modality_of_dataset
 from kdedge.modalities.audio_network import make_audio_input
+from kdedge.training.unlabeled_samples import add_unlabeled
+from kdedge_runtime.util.progress import no_progress
 
 SPEC = make_audio_input(8_000, 1.0)
 
@@ -97,6 +99,18 @@ def test_unusual_files_are_converted_or_skipped_and_counted(dataset: Path) -> No
         "no/broken.wav": "not a sound",
     }
     assert "1 stereo, mixed to mono" in str(problems)
+
+
+def test_unlabeled_sounds_add_what_is_new(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    more = tmp_path_factory.mktemp("more")
+    write(more / "deep" / "new-sound.wav", 2.0)
+    (more / "copy.wav").write_bytes((dataset / "yes" / "0.wav").read_bytes())
+    collection, part = add_unlabeled(index_dataset(dataset), [str(more)], None, no_progress)
+    assert part is not None and part.selection.found == 2
+    assert [sample.name for sample in part.selection.samples] == [f"{more.name}/deep/new-sound.wav"]
+    decoded = decode(collection.train, SPEC)
+    assert [sample.name for sample in decoded.samples][-2:] == [f"{more.name}/deep/new-sound.wav#{n}" for n in (0, 1)]
+    assert decoded.targets[-2:].tolist() == [-1, -1]
 
 
 def test_whole_recording_has_its_own_rate(tmp_path: Path) -> None:
