@@ -64,7 +64,7 @@ class AudioDemo(DemoScenario):
     evidence = "event"
     labels = _LABELS
     # 1,500 windows make a one-point bound significant.
-    sizes = DemoSizes(train=100, val=40, unseen=300, teacher_epochs=12, student_epochs=14, frames=120)
+    sizes = DemoSizes(train=100, val=40, unseen=300, teacher_epochs=5, student_epochs=8, frames=120)
     live_source = "mic:"
     next_data = "kdedge train DATA --model resnet20"
 

@@ -35,6 +35,8 @@ class EvaluatedImages:
     """Ground-truth classes, int64 `[N]`, as indices into the labels."""
     names: tuple[str, ...]
     """Name of each image, unique in the dataset."""
+    input: InputSpec
+    """Input of the models."""
     part: str | None = None
     """Description of the subset if not all images are used, or None."""
 
@@ -108,6 +110,7 @@ class PredictionQueries:
                 images=decoded.images,
                 targets=decoded.targets,
                 names=tuple(sample.name for sample in decoded.samples),
+                input=spec,
                 part=part,
             )
         return self._read[key]

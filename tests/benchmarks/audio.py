@@ -14,7 +14,8 @@ split; every tenth take of the others is the validation split. Fifty takes a dig
 - `fp32`, `int8`: the files of the student `kd + mapall`.
 
 All students have the same network, augmentation and number of epochs. Accuracy and maps are those of the last epoch, so
-nothing is selected on the left-out speaker. The map correlation is that with the teacher's map of its top class.
+nothing is selected on the left-out speaker. The files are of the best epoch on the other speakers, and `best epoch` is
+its PyTorch model. The map correlation is that with the teacher's map of its top class.
 Latency is that of one window with one thread on this machine; the real-time factor is its share of the window. Prints
 one JSON line per fold and model, and a table of means with the standard deviation over speakers. Complete runs in --out
 are not repeated.
@@ -121,6 +122,9 @@ def measure_fold(fold: Path) -> dict[str, dict[str, float]]:
             key: tested[f"test_{key}"] for key in ("map_pearson",) if f"test_{key}" in tested
         }
     run = fold / EXPORTED.replace(" ", "")
+    result = read_run(run).result
+    assert result is not None
+    rows[f"{EXPORTED}, best epoch"] = {key: result["test"]["best"][f"test_{key}"] for key in ("top1", "map_pearson")}
     models = {name: Model.load(run / file, threads=1) for name, file in FILES.items()}
     spec = models["fp32"].metadata.input
     assert isinstance(spec, AudioInput)

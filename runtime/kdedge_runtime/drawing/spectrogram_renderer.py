@@ -33,6 +33,7 @@ class SpectrogramRenderer:
 
         spec = self._spec
         start = 0.0 if prediction.frame.span_s is None else prediction.frame.span_s[0]
+        start += (len(prediction.sample) - spec.samples) / 2 / spec.rate_hz  # where the sound is cut or padded
         return draw_spectrogram(
             spec.features(spec.preprocess(prediction.sample)),
             self._scales.heat(prediction),
