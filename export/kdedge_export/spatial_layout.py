@@ -49,7 +49,8 @@ class SpatialLayout:
             return values[None, None]
         if self.kind == "NHWC":
             return values[None, :, :, None]
-        return np.concatenate([np.full(self.prefix, elsewhere), values.ravel()])[None, :, None]
+        tokens: NDArray[np.float64] = np.concatenate([np.full(self.prefix, elsewhere), values.ravel()])
+        return tokens[None, :, None]
 
     def over_channels(self, values: ArrayLike) -> NDArray[np.float64]:
         """Reshape one value per channel, `[C]`, to broadcast against activations."""

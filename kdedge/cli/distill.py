@@ -15,6 +15,7 @@ from kdedge.cli.options import (
     Epochs,
     Flip,
     Freeze,
+    GroupBy,
     ImagesPerClass,
     LearningRate,
     LeaveOut,
@@ -24,10 +25,13 @@ from kdedge.cli.options import (
     Prompts,
     RecipeOption,
     Resume,
+    SchemaFile,
     SeedOption,
     Size,
+    Target,
     TrustCode,
     Weights,
+    Window,
 )
 
 __all__ = ["distill"]
@@ -124,6 +128,10 @@ def distill(
     lr: LearningRate = None,
     recipe: RecipeOption = None,
     flip: Flip = None,
+    group_by: GroupBy = None,
+    window: Window = None,
+    target: Target = None,
+    schema: SchemaFile = None,
     images_per_class: ImagesPerClass = None,
     leave_out: LeaveOut = None,
     seed: SeedOption = None,
@@ -134,10 +142,18 @@ def distill(
 ) -> None:
     """Distill a student from one or more teachers. Its loss can match predictions, features and saliency maps."""
     from kdedge.cli.training_checks import check_training_options, next_export
+    from kdedge.data.dataset_options import DatasetOptions
 
     of_teachers = tuple(teacher_weights or ())
     check_training_options(
-        data, student, out, weights=weights, resume=resume, teachers=teacher, teacher_weights=of_teachers
+        data,
+        student,
+        out,
+        weights=weights,
+        resume=resume,
+        options=DatasetOptions(group_by, window, target, None if schema is None else str(schema)),
+        teachers=teacher,
+        teacher_weights=of_teachers,
     )
     import kdedge
     from kdedge.cli.training_screen import train_with_progress
@@ -168,6 +184,10 @@ def distill(
             lr=lr,
             recipe=recipe,
             flip=flip,
+            group_by=group_by,
+            window=window,
+            target=target,
+            schema=schema,
             images_per_class=images_per_class,
             leave_out=leave_out or (),
             seed=seed,

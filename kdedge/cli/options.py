@@ -14,6 +14,7 @@ __all__ = [
     "Epochs",
     "Flip",
     "Freeze",
+    "GroupBy",
     "ImagesPerClass",
     "LearningRate",
     "LeaveOut",
@@ -23,10 +24,13 @@ __all__ = [
     "Prompts",
     "RecipeOption",
     "Resume",
+    "SchemaFile",
     "SeedOption",
     "Size",
+    "Target",
     "TrustCode",
     "Weights",
+    "Window",
 ]
 
 DataOption = Annotated[
@@ -104,6 +108,31 @@ Flip = Annotated[
 Freeze = Annotated[
     bool | None,
     typer.Option("--freeze", help="Fit only the last layer, on the features of the trained layers below."),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="Keep samples with the same match in their names in one split, such as the frames of a track or the "
+        "recordings of a speaker. [default: every sample by itself]",
+    ),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LENGTH",
+        help="Length of the windows that recordings are cut into, a time such as 1s or a number of steps. [default: "
+        "from the teacher or the data]",
+    ),
+]
+Target = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of the ground truth in a table. [default: none]")
+]
+SchemaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--schema", help="File with the kinds and categories of the columns of a table. [default: inferred and written]"
+    ),
 ]
 ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Number of training images per class. [default: all]")]
 LeaveOut = Annotated[

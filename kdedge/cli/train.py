@@ -14,6 +14,7 @@ from kdedge.cli.options import (
     Epochs,
     Flip,
     Freeze,
+    GroupBy,
     ImagesPerClass,
     LearningRate,
     LeaveOut,
@@ -22,13 +23,17 @@ from kdedge.cli.options import (
     Pretrained,
     RecipeOption,
     Resume,
+    SchemaFile,
     SeedOption,
     Size,
+    Target,
     TrustCode,
     Weights,
+    Window,
 )
 
 if TYPE_CHECKING:
+    from kdedge.data.dataset_options import DatasetOptions
     from kdedge.models.run_folder import RunRecord
 
 __all__ = ["train"]
@@ -50,6 +55,10 @@ def train(
     lr: LearningRate = None,
     recipe: RecipeOption = None,
     flip: Flip = None,
+    group_by: GroupBy = None,
+    window: Window = None,
+    target: Target = None,
+    schema: SchemaFile = None,
     images_per_class: ImagesPerClass = None,
     leave_out: LeaveOut = None,
     seed: SeedOption = None,
@@ -60,8 +69,10 @@ def train(
 ) -> None:
     """Train a teacher on a folder of labeled images."""
     from kdedge.cli.training_checks import check_training_options
+    from kdedge.data.dataset_options import DatasetOptions
 
-    check_training_options(data, model, out, weights=weights, resume=resume)
+    options = DatasetOptions(group_by, window, target, None if schema is None else str(schema))
+    check_training_options(data, model, out, weights=weights, resume=resume, options=options)
     import kdedge
     from kdedge.cli.training_screen import train_with_progress
 
@@ -80,6 +91,10 @@ def train(
             lr=lr,
             recipe=recipe,
             flip=flip,
+            group_by=group_by,
+            window=window,
+            target=target,
+            schema=schema,
             images_per_class=images_per_class,
             leave_out=leave_out or (),
             seed=seed,
@@ -89,11 +104,18 @@ def train(
             callback=screen,
         ),
         out,
-        following=lambda record: _following(record, data, out, flip, images_per_class),
+        following=lambda record: _following(record, data, out, flip, images_per_class, options),
     )
 
 
-def _following(record: "RunRecord", data: str, out: Path, flip: bool | None, images_per_class: int | None) -> str:
+def _following(
+    record: "RunRecord",
+    data: str,
+    out: Path,
+    flip: bool | None,
+    images_per_class: int | None,
+    options: "DatasetOptions",
+) -> str:
     """Return the next command: distillation into a smaller student with the same data options, or export."""
     from kdedge.cli.training_checks import next_export
     from kdedge.models.run_folder import weights_file
@@ -107,5 +129,6 @@ def _following(record: "RunRecord", data: str, out: Path, flip: bool | None, ima
     mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
     few = [] if images_per_class is None else ["--images-per-class", str(images_per_class)]
     without = [part for name in record.left_out for part in ("--leave-out", name)]
-    command = ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *few, *without]
+    read = [part for name, value in options.given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    command = ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *read, *few, *without]
     return f"Next: {shlex.join(command)}"

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.data.readers.reader_choice import check_data_source, index_dataset
 from kdedge.modalities import modality_of_dataset
 from kdedge.models.artifacts import Artifacts
@@ -21,6 +22,7 @@ def check_training_options(
     *,
     weights: str | None,
     resume: bool,
+    options: DatasetOptions = NO_OPTIONS,
     teachers: Sequence[str] = (),
     teacher_weights: Sequence[str] = (),
 ) -> None:
@@ -32,6 +34,7 @@ def check_training_options(
         out: run folder.
         weights: file of the initial weights.
         resume: True to resume an existing run, which has recorded all other options.
+        options: options of reading the dataset.
         teachers: run folders, `.onnx` files or model names.
         teacher_weights: weights files of teachers given by name.
 
@@ -46,7 +49,7 @@ def check_training_options(
     for file in filter(None, (weights, *teacher_weights)):
         check_weights(Path(file))
     if is_run(out):
-        index_dataset(data, unlabeled_ok=bool(teachers))
+        index_dataset(data, options, unlabeled_ok=bool(teachers))
     modality = modality_of_dataset(data)
     if is_factory(model):
         modality.check_model(model)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from kdedge.config.loss_spec import LARGEST
 from kdedge.config.recipe_file import recipe_text
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["EVERY_S", "TrainConfig"]
@@ -53,6 +54,10 @@ class TrainConfig:
     loss: str | None = None
     temperature: float | None = None
     flip: bool | None = None
+    group_by: str | None = None
+    window: str | None = None
+    target: str | None = None
+    schema: str | None = None
     images_per_class: int | None = None
     leave_out: tuple[str, ...] = ()
     """Classes of the dataset to train without; validation shows how the model treats their samples."""
@@ -92,6 +97,11 @@ class TrainConfig:
                 "The student cannot be initialized from both published weights and its teacher. Remove --pretrained "
                 "or --init."
             )
+
+    @property
+    def dataset_options(self) -> DatasetOptions:
+        """Options of reading the dataset."""
+        return DatasetOptions(self.group_by, self.window, self.target, self.schema)
 
     @property
     def is_pretrained(self) -> bool:

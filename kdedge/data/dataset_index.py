@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Literal, TypeAlias
 
+from kdedge.data.grouping import GroupOf, grouped_halves
 from kdedge.data.splits import UNLABELED, Split, hashed_halves, lowest_ranked
 from kdedge.data.unreadable_files import SkippedFile
 from kdedge_export.tasks import EXPORT_TASKS
@@ -88,9 +89,17 @@ def source_name(source: str) -> str:
     return displayable(path.parent.name if path.name == "dataset" and path.parent.name else path.name)
 
 
-def divided(collection: DatasetIndex, *, val_fraction: float, seed: int) -> DatasetIndex:
-    """Split validation images from the training split by a hash of each name; the test split is unchanged."""
-    train, val = hashed_halves(collection.train, val_fraction=val_fraction, seed=seed)
+def divided(
+    collection: DatasetIndex, *, val_fraction: float, seed: int, group_of: GroupOf | None = None
+) -> DatasetIndex:
+    """Split validation samples from the training split by a hash of each name; the test split is unchanged.
+
+    Samples with the same value of `group_of` stay together.
+    """
+    if group_of is None:
+        train, val = hashed_halves(collection.train, val_fraction=val_fraction, seed=seed)
+    else:
+        train, val = grouped_halves(collection.train, group_of, val_fraction=val_fraction, seed=seed)
     return replace(collection, train=train, val=val, split="hashed")
 
 

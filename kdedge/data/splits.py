@@ -9,7 +9,7 @@ import numpy as np
 from kdedge.data.samples import StoredSample
 from kdedge_runtime.util.arrays import Targets, evenly_spaced
 
-__all__ = ["UNLABELED", "Split", "hashed_halves", "lowest_ranked"]
+__all__ = ["UNLABELED", "Split", "by_target", "hashed_halves", "lowest_ranked", "rank"]
 
 UNLABELED = -1
 """Target of an image whose class is unknown."""
@@ -59,7 +59,7 @@ def hashed_halves(split: Split, *, val_fraction: float, seed: int) -> tuple[Spli
     ranks = _ranks(split, seed)
     train: list[int] = []
     val: list[int] = []
-    for members in _by_target(split):
+    for members in by_target(split):
         high = [index for index in members if ranks[index] >= val_fraction]
         low = [index for index in members if ranks[index] < val_fraction]
         if not low and len(high) > 1:
@@ -78,11 +78,11 @@ def hashed_halves(split: Split, *, val_fraction: float, seed: int) -> tuple[Spli
 def lowest_ranked(split: Split, *, per_class: int, seed: int) -> Split:
     """Select at most `per_class` images of each class by a hash of their names; smaller selections are nested."""
     ranks = _ranks(split, seed)
-    drawn = [index for members in _by_target(split) for index in sorted(members, key=ranks.__getitem__)[:per_class]]
+    drawn = [index for members in by_target(split) for index in sorted(members, key=ranks.__getitem__)[:per_class]]
     return split.take(sorted(drawn))
 
 
-def _by_target(split: Split) -> Iterable[list[int]]:
+def by_target(split: Split) -> Iterable[list[int]]:
     """Return the indices of each class; targets that are not whole numbers form one class."""
     members: dict[int, list[int]] = {}
     for index, target in enumerate(split.targets):
@@ -91,9 +91,9 @@ def _by_target(split: Split) -> Iterable[list[int]]:
 
 
 def _ranks(split: Split, seed: int) -> Sequence[float]:
-    return [_rank(f"{seed}/{sample.name}") for sample in split.samples]
+    return [rank(f"{seed}/{sample.name}") for sample in split.samples]
 
 
-def _rank(name: str) -> float:
+def rank(name: str) -> float:
     """Hash a name to a uniform number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdedge.config.augmentation_settings import Augmentation
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.data.dataset_options import DatasetOptions
     from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.published_weights import PublishedWeights
@@ -31,7 +32,7 @@ class ImageTraining(TrainingModality):
         """Return False: images are the modality of every dataset that no other reads."""
         return False
 
-    def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
+    def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
         """List a torchvision dataset (`torchvision:NAME:ROOT`), shards, or a folder; see `kdedge.data.readers`."""
         from kdedge.data.dataset_index import TORCHVISION
         from kdedge.data.readers.frigate import find_frigate_dataset, list_frigate_dataset

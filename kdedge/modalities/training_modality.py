@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdedge.config.augmentation_settings import Augmentation
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.data.dataset_options import DatasetOptions
     from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.published_weights import PublishedWeights
@@ -59,9 +60,17 @@ class TrainingModality(ABC):
     def reads(self, data: str) -> bool:
         """Return True if a dataset location holds samples of this modality."""
 
+    @property
+    def dataset_options(self) -> frozenset[str]:
+        """Fields of `DatasetOptions` that apply to its datasets; the others are refused. By default `group_by`."""
+        return frozenset({"group_by"})
+
     @abstractmethod
-    def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
-        """Index a dataset without opening samples; see `kdedge.data.index_dataset`."""
+    def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
+        """Index a dataset without opening samples; see `kdedge.data.index_dataset`.
+
+        `group_by` is applied afterwards. The modality divides into splits only what is not named by its hash.
+        """
 
     def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
         """List unlabeled samples for distillation; an error by default.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge.data.dataset_index import TORCHVISION
+from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.data.readers.webdataset import is_shards
 from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge.models.model_source import check_own_weights, check_weights, network_name
@@ -91,6 +92,11 @@ class Artifacts:
     def left_out(self) -> tuple[str, ...]:
         """Classes of the dataset that a run was trained without; empty without a run."""
         return () if self.record is None else self.record.left_out
+
+    @property
+    def dataset_options(self) -> DatasetOptions:
+        """Options of reading the dataset of a run; none without a run."""
+        return NO_OPTIONS if self.record is None else self.record.dataset_options
 
     def dataset(self) -> str | None:
         """Return the dataset location that a run was trained with; None without a run.

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.modalities import InputSpec, parse_input
@@ -64,8 +65,8 @@ class RunRecord:
     input: InputSpec
     labels: tuple[str, ...]
     data: dict[str, Any]
-    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`, `leave_out`,
-    `unlabeled`.
+    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `options`, `images_per_class`,
+    `leave_out`, `unlabeled`.
 
     `unlabeled` is None, or see `UnlabeledPart.record`.
     """
@@ -96,6 +97,11 @@ class RunRecord:
     def left_out(self) -> tuple[str, ...]:
         """Classes of the dataset that the run was trained without."""
         return tuple(self.data.get("leave_out", ()))
+
+    @property
+    def dataset_options(self) -> DatasetOptions:
+        """Options of reading the dataset."""
+        return DatasetOptions.of(self.data.get("options", {}))
 
     def finished(self, result: dict[str, Any]) -> "RunRecord":
         """Return the record of the completed run."""

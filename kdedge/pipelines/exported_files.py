@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.code_trust import allow_typed
 from kdedge.models.custom import code_sha256
@@ -31,6 +32,11 @@ class ExportedFiles:
     """PyTorch model with the exported weights; None for a file of another framework."""
     run: Artifacts | None
     """Run that holds the files; None for a named model."""
+
+    @property
+    def dataset_options(self) -> DatasetOptions:
+        """Options of reading the dataset of the run; none without a run."""
+        return NO_OPTIONS if self.run is None else self.run.dataset_options
 
     @property
     def left_out(self) -> tuple[str, ...]:

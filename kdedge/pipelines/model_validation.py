@@ -145,7 +145,7 @@ def validate_model(
         raise UsageError(
             f"{files.fp32.path} does not belong to a run, so its images are unknown. Give them: --data DIR."
         )
-    everything = index_dataset(root, unlabeled_ok=True)
+    everything = index_dataset(root, files.dataset_options, unlabeled_ok=True)
     collection = leave_out(everything, files.left_out)
     collection.require(files.input, files.fp32.metadata.task, str(files.fp32.path))
     notes: list[str] = []

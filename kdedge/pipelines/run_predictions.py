@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 
 from kdedge.data import index_dataset
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import leave_out
+from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel
 from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_history import RunHistory
@@ -64,7 +66,9 @@ class PredictionQueries:
     """Number of models to evaluate, for the progress."""
     progress: ProgressCallback
     _evaluated: int = field(default=0, init=False)
-    _read: dict[tuple[str, InputSpec, tuple[str, ...]], EvaluatedImages] = field(default_factory=dict, init=False)
+    _read: dict[tuple[str, InputSpec, tuple[str, ...], DatasetOptions], EvaluatedImages] = field(
+        default_factory=dict, init=False
+    )
 
     def evaluate(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> RunPredictions:
         """Predict the validation images and explain the ground-truth class of each.
@@ -78,7 +82,7 @@ class PredictionQueries:
             DataError: the images are missing, cannot be read, or have classes that the model lacks.
         """
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
-        images = self._images(self.data or run.data, spec, run.record.left_out)
+        images = self._images(self.data or run.data, spec, run.record)
         right, total = _right(images, run.record.labels), len(images.names)
         before, all_models = self._evaluated * total, self.models * total
         predictions = predict(
@@ -90,10 +94,10 @@ class PredictionQueries:
         self._evaluated += 1
         return RunPredictions(title, images, run.record.labels, predictions)
 
-    def _images(self, source: str, spec: InputSpec, left_out: tuple[str, ...]) -> EvaluatedImages:
-        key = source, spec, left_out
+    def _images(self, source: str, spec: InputSpec, record: RunRecord) -> EvaluatedImages:
+        key = source, spec, record.left_out, record.dataset_options
         if key not in self._read:
-            collection = leave_out(index_dataset(source), left_out)
+            collection = leave_out(index_dataset(source, record.dataset_options), record.left_out)
             decoded, part = read_validation_split(collection, spec, self.progress)
             if not len(decoded):
                 raise DataError(f"{source} has no readable validation images. Give other images with --data.")

@@ -16,6 +16,7 @@ _PARTS = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 """Splits names into numbers, words and separators."""
 _RECORDED_ELSEWHERE = frozenset(
     {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "images_per_class", "leave_out"}
+    | {"group_by", "window", "target", "schema"}
     | {"recipe", "recipe_sha256", "epochs", "batch_size", "lr", "loss", "temperature", "flip", "cache_teacher", "seed"}
     | {"unlabeled", "every_s"}
 )

@@ -47,6 +47,10 @@ def train(
     lr: float | None = None,
     recipe: str | None = None,
     flip: bool | None = None,
+    group_by: str | None = None,
+    window: str | None = None,
+    target: str | None = None,
+    schema: Location | None = None,
     images_per_class: int | None = None,
     leave_out: Sequence[str] = (),
     seed: int | None = None,
@@ -71,6 +75,10 @@ def train(
         lr: peak learning rate; None scales it with the batch size.
         recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else `labels`.
         flip: flip images horizontally; None takes the recipe's setting.
+        group_by: regular expression of sample names; samples with the same match stay in one split.
+        window: length of the windows of a recording, such as `1s`; None leaves it to the modality.
+        target: column of the ground truth in a table.
+        schema: file with the kinds and categories of the columns of a table; None infers them.
         images_per_class: training images per class; None takes all.
         leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
@@ -96,6 +104,10 @@ def train(
         lr=lr,
         recipe=recipe,
         flip=flip,
+        group_by=group_by,
+        window=window,
+        target=target,
+        schema=_absolute(schema),
         images_per_class=images_per_class,
         leave_out=tuple(leave_out),
         seed=seed,
@@ -129,6 +141,10 @@ def distill(
     lr: float | None = None,
     recipe: str | None = None,
     flip: bool | None = None,
+    group_by: str | None = None,
+    window: str | None = None,
+    target: str | None = None,
+    schema: Location | None = None,
     images_per_class: int | None = None,
     leave_out: Sequence[str] = (),
     seed: int | None = None,
@@ -171,6 +187,10 @@ def distill(
         recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else chooses by the number of
             images per class.
         flip: flip images horizontally; None takes the recipe's setting.
+        group_by: regular expression of sample names; samples with the same match stay in one split.
+        window: length of the windows of a recording, such as `1s`; None leaves it to the modality.
+        target: column of the ground truth in a table.
+        schema: file with the kinds and categories of the columns of a table; None infers them.
         images_per_class: training images per class; None takes all.
         leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
@@ -209,6 +229,10 @@ def distill(
         temperature=temperature,
         recipe=recipe,
         flip=flip,
+        group_by=group_by,
+        window=window,
+        target=target,
+        schema=_absolute(schema),
         images_per_class=images_per_class,
         leave_out=tuple(leave_out),
         seed=seed,

@@ -121,7 +121,8 @@ def _signed(evidence: Floats) -> Pixels:
     strongest = float(np.abs(evidence).max()) or 1.0
     strength = np.abs(evidence) / strongest
     color = np.where((evidence >= 0)[..., None], _FOR, _AGAINST)
-    return np.concatenate([color, np.round(255 * strength)[..., None]], axis=2).astype(np.uint8)
+    rendered: Pixels = np.concatenate([color, np.round(255 * strength)[..., None]], axis=2).astype(np.uint8)
+    return rendered
 
 
 def _fit(text: str, most: int) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdedge.data import DatasetIndex, index_dataset, subset
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import check_left_out, leave_out
 from kdedge.models.run_folder import RunRecord
 from kdedge.training.run_callback import RunCallback
@@ -17,7 +18,12 @@ __all__ = ["index_training_data", "join_unlabeled", "reopen_training_data"]
 
 
 def index_training_data(
-    data: str, images_per_class: int | None, left_out: Sequence[str], kind: str, task: str | None
+    data: str,
+    options: DatasetOptions,
+    images_per_class: int | None,
+    left_out: Sequence[str],
+    kind: str,
+    task: str | None,
 ) -> DatasetIndex:
     """Index a dataset for a task, or for its own; only a run of the kind `distill` takes one without labels.
 
@@ -25,7 +31,7 @@ def index_training_data(
         UsageError: images per class, left-out classes or embeddings are requested of a dataset without classes, or a
             left-out class does not exist.
     """
-    collection = index_dataset(data, unlabeled_ok=kind == "distill")
+    collection = index_dataset(data, options, unlabeled_ok=kind == "distill")
     if task is not None:
         collection = _for_embedding(collection)
     if collection.is_unlabeled and (images_per_class is not None or left_out):
@@ -68,6 +74,7 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
     """
     indexed = index_training_data(
         record.data["source"],
+        record.dataset_options,
         record.data["images_per_class"],
         record.left_out,
         record.kind,

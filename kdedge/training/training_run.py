@@ -90,10 +90,13 @@ def start_run(
     compute = choose_device(device, compiled=compiled)
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
-    indexed = index_training_data(request.data, request.images_per_class, request.leave_out, request.kind, request.task)
+    options = request.dataset_options
+    indexed = index_training_data(
+        request.data, options, request.images_per_class, request.leave_out, request.kind, request.task
+    )
     modality = TRAINING_MODALITIES[indexed.modality]
     start = group.main_first(lambda: find_initial_weights(request, modality))
-    options = request.given
+    given = request.given
     request = request if start is None else request.with_file(start.file)
     recipe = _recipe(request, indexed, has_labels=not indexed.is_unlabeled)
     check_unlabeled_request(request, indexed, recipe)
@@ -142,12 +145,13 @@ def start_run(
             "split": collection.split,
             "train": len(images),
             "val": len(val),
+            "options": options.given,
             "images_per_class": request.images_per_class,
             "leave_out": list(request.leave_out),
             "unlabeled": None if unlabeled is None else unlabeled.record,
         },
         recipe=asdict(config),
-        request=options,
+        request=given,
         device=compute.name,
         task=collection.task,
         teacher=teacher_record(teachers),

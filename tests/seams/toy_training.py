@@ -16,6 +16,7 @@ from kdedge.config.loss_spec import LossSpec
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, Split
 from kdedge.data.dataset_index import fingerprint_of
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.samples import LoadedSample, StoredSample, file_stamp
 from kdedge.losses import LossTerm
 from kdedge.losses.loss_inputs import LossInputs
@@ -82,7 +83,7 @@ class SignalTraining(TrainingModality):
     def reads(self, data: str) -> bool:
         return any(Path(data).glob("train/*.npy"))
 
-    def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
+    def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
         root = Path(data)
 
         def split(side: str) -> Split:

@@ -118,7 +118,8 @@ def distance(reference: Floats | Scores, candidate: Floats | Scores) -> Scores:
     sizes = np.linalg.norm(a, axis=1) + np.linalg.norm(b, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(sizes == 0, 0.0, np.linalg.norm(b - a, axis=1) / sizes)
-    return np.nan_to_num(found, nan=1.0)
+    distances: Scores = np.nan_to_num(found, nan=1.0)
+    return distances
 
 
 def _log_softmax(logits: Floats) -> Scores:

@@ -72,7 +72,7 @@ def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
         return 0.0
     # A component common to all maps, such as the trace of zero padding, does not move with the content.
     maps, mirrored = maps - maps.mean(axis=0), mirrored - mirrored.mean(axis=0)
-    agreement = np.stack([_agreement(maps, mirrored, axis, distance) for distance in _SEARCHED])
+    agreement = np.stack([_agreement(maps, mirrored, axis, distance) for distance in _SEARCHED.tolist()])
     found = [_best(agreement[:, start::step]) for start, step in ((0, 1), (0, 2), (1, 2))]
     (half, pearson_there), *halves = found
     is_reliable = (

@@ -40,7 +40,8 @@ def scale_error(reference: Floats, candidate: Floats) -> Scores:
     a, b = (np.linalg.norm(_positions(maps), axis=1) for maps in (reference, candidate))
     smaller, larger = np.minimum(a, b), np.maximum(a, b)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num(np.where(larger == 0, 0.0, 1 - smaller / larger), nan=1.0)
+        found: Scores = np.nan_to_num(np.where(larger == 0, 0.0, 1 - smaller / larger), nan=1.0)
+    return found
 
 
 def is_constant(maps: Floats) -> Flags:

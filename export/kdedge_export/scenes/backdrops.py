@@ -81,8 +81,8 @@ def _dots(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     image, draw = _canvas(_blend(rng, size))
     (color,), pitch = _quiet(rng, 1), min(size) * rng.uniform(0.1, 0.22)
     radius = pitch * rng.uniform(0.15, 0.35)
-    for row, y in enumerate(np.arange(0, size[1] + pitch, pitch)):
-        for x in np.arange(row % 2 * pitch / 2, size[0] + pitch, pitch):
+    for row, y in enumerate(np.arange(0, size[1] + pitch, pitch).tolist()):
+        for x in np.arange(row % 2 * pitch / 2, size[0] + pitch, pitch).tolist():
             draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=color)
     return image
 
@@ -90,8 +90,8 @@ def _dots(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 def _checks(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     image, draw = _canvas(_blend(rng, size))
     (color,), pitch = _quiet(rng, 1), min(size) * rng.uniform(0.1, 0.25)
-    for row, y in enumerate(np.arange(0, size[1], pitch)):
-        for x in np.arange(row % 2 * pitch, size[0], 2 * pitch):
+    for row, y in enumerate(np.arange(0, size[1], pitch).tolist()):
+        for x in np.arange(row % 2 * pitch, size[0], 2 * pitch).tolist():
             draw.rectangle([x, y, x + pitch, y + pitch], fill=color)
     return image
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
+from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
+from kdedge.data.grouping import check_groups, group_names
 from kdedge.data.readers.image_folder import check_image_folder, list_images
 from kdedge.data.readers.webdataset import is_shards
 from kdedge.data.splits import UNLABELED, Split
@@ -13,31 +15,43 @@ __all__ = ["check_data_source", "index_dataset", "list_unlabeled"]
 
 
 def index_dataset(
-    data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabeled_ok: bool = False
+    data: str | Path,
+    options: DatasetOptions = NO_OPTIONS,
+    *,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    unlabeled_ok: bool = False,
 ) -> DatasetIndex:
     """Index a dataset without opening samples; the first modality that reads it determines the kind of samples.
 
-    Without a validation split, a hash of each name assigns images to the splits. Frames of one video then fall into
-    both splits, and validation overestimates accuracy: split such data manually.
+    Without a validation split, a hash of each name assigns samples to the splits. Frames of one video then fall into
+    both splits, and validation overestimates accuracy: `group_by` keeps them together.
 
     Args:
         data: folder (see `kdedge.data.readers.image_folder` and `frigate` for layouts), torchvision dataset on disk
             (`torchvision:NAME:ROOT`, see `kdedge.data.readers.torchvision_datasets`), or WebDataset shards
             (`kdedge.data.readers.webdataset`).
+        options: options of the modality, and groups of samples that stay together.
         val_fraction: fraction of each class used for validation by the hash, in (0, 1).
         seed: seed of the hash.
         unlabeled_ok: True to accept images without classes; their targets are `UNLABELED`.
 
     Raises:
         DataError: the dataset does not exist, has no images, or its classes cannot train a classifier.
-        UsageError: `val_fraction` is out of range.
+        UsageError: `val_fraction` is out of range, an option does not apply to the samples, or `group_by` is invalid.
         MissingDependency: torchvision needs another package to read the dataset.
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"The validation fraction must be between 0 and 1, such as 0.2; got {val_fraction}.")
-    collection = modality_of_dataset(str(data)).index(str(data), unlabeled_ok=unlabeled_ok)
+    modality = modality_of_dataset(str(data))
+    for name in sorted(options.given.keys() - modality.dataset_options):
+        raise UsageError(f"--{name.replace('_', '-')} does not apply to {data}. Remove it.")
+    collection = modality.index(str(data), options, unlabeled_ok=unlabeled_ok)
+    group_of = None if options.group_by is None else group_names(options.group_by)
     if collection.split == "hashed":
-        return divided(collection, val_fraction=val_fraction, seed=seed)
+        collection = divided(collection, val_fraction=val_fraction, seed=seed, group_of=group_of)
+    if group_of is not None:
+        check_groups(collection, group_of)
     return collection
 
 
