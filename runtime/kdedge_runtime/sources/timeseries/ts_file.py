@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kdedge_runtime.errors import DataError
+from kdedge_runtime.errors import SourceError
 from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["TsFile", "read_ts"]
+__all__ = ["TS_SUFFIX", "TsFile", "read_ts"]
 
+TS_SUFFIX = ".ts"
 _FLAGS = {"true": True, "false": False}
 
 
@@ -37,12 +38,12 @@ def read_ts(path: Path) -> TsFile:
     """Parse a `.ts` file of a classification problem.
 
     Raises:
-        DataError: the file is missing, damaged, or has timestamps, series of several lengths or no classes.
+        SourceError: the file is missing, damaged, or has timestamps, series of several lengths or no classes.
     """
     try:
         lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Expected a .ts file in UTF-8.") from error
+        raise SourceError(f"{path} cannot be read ({error}). Expected a .ts file in UTF-8.") from error
     header = _read_header(path, lines)
     problem, labels, dimensions, steps = _check_header(path, header)
     index = {label: number for number, label in enumerate(labels)}
@@ -53,20 +54,20 @@ def read_ts(path: Path) -> TsFile:
             continue
         *channels, label = line.strip().split(":")
         if label.strip() not in index:
-            raise DataError(
+            raise SourceError(
                 f"{path}, line {number}: {label.strip()!r} is not a class. Expected one of {', '.join(labels)}."
             )
         case = _parse_case(path, number, channels)
         dimensions, steps = dimensions or case.shape[1], steps or len(case)
         if case.shape != (steps, dimensions):
-            raise DataError(
+            raise SourceError(
                 f"{path}, line {number}: {case.shape[1]} channels of {len(case)} steps. Expected {dimensions} of "
                 f"{steps} as in the other cases."
             )
         cases.append(case)
         targets.append(index[label.strip()])
     if not cases:
-        raise DataError(f"{path} has no cases after @data. Expected one per line.")
+        raise SourceError(f"{path} has no cases after @data. Expected one per line.")
     return TsFile(problem, labels, np.stack(cases), tuple(targets))
 
 
@@ -78,27 +79,29 @@ def _read_header(path: Path, lines: Iterator[tuple[int, str]]) -> dict[str, list
         if not text or text.startswith("#"):
             continue
         if not text.startswith("@"):
-            raise DataError(f"{path}, line {number}: {text[:40]!r} comes before @data. Expected @key value, or # text.")
+            raise SourceError(
+                f"{path}, line {number}: {text[:40]!r} comes before @data. Expected @key value, or # text."
+            )
         key, *words = text[1:].split()
         if key.lower() == "data":
             return header
         header[key.lower()] = words
-    raise DataError(f"{path} has no line @data. Expected a .ts file of the UCR and UEA archives.")
+    raise SourceError(f"{path} has no line @data. Expected a .ts file of the UCR and UEA archives.")
 
 
 def _check_header(path: Path, header: dict[str, list[str]]) -> tuple[str, tuple[str, ...], int | None, int | None]:
     """Return the name, the classes, and the numbers of channels and steps, if the header has them."""
     if _flag(path, header, "timestamps"):
-        raise DataError(f"{path} has timestamps, which are not supported. Expected @timestamps false.")
+        raise SourceError(f"{path} has timestamps, which are not supported. Expected @timestamps false.")
     if not _flag(path, header, "equallength", default=True):
-        raise DataError(f"{path} has series of several lengths. Expected @equalLength true: cut or pad them first.")
+        raise SourceError(f"{path} has series of several lengths. Expected @equalLength true: cut or pad them first.")
     if "targetlabel" in header:
-        raise DataError(f"{path} has numbers as targets (@targetLabel). Expected classes: @classLabel true A B.")
+        raise SourceError(f"{path} has numbers as targets (@targetLabel). Expected classes: @classLabel true A B.")
     if not _flag(path, header, "classlabel"):
-        raise DataError(f"{path} has no classes. Expected @classLabel true, followed by their names.")
+        raise SourceError(f"{path} has no classes. Expected @classLabel true, followed by their names.")
     labels = tuple(header["classlabel"][1:])
     if len(labels) < 2 or len(set(labels)) != len(labels):
-        raise DataError(f"{path} has the classes {' '.join(labels) or 'none'}. Expected two or more different ones.")
+        raise SourceError(f"{path} has the classes {' '.join(labels) or 'none'}. Expected two or more different ones.")
     dimensions = 1 if _flag(path, header, "univariate") else _count(path, header, "dimensions")
     return " ".join(header.get("problemname", [path.stem])), labels, dimensions, _count(path, header, "serieslength")
 
@@ -108,7 +111,7 @@ def _flag(path: Path, header: dict[str, list[str]], key: str, *, default: bool =
     if words is None:
         return default
     if not words or words[0].lower() not in _FLAGS:
-        raise DataError(f"{path}: @{key} is {' '.join(words) or 'empty'}. Expected true or false.")
+        raise SourceError(f"{path}: @{key} is {' '.join(words) or 'empty'}. Expected true or false.")
     return _FLAGS[words[0].lower()]
 
 
@@ -117,7 +120,7 @@ def _count(path: Path, header: dict[str, list[str]], key: str) -> int | None:
     if words is None:
         return None
     if len(words) != 1 or not words[0].isdecimal() or int(words[0]) < 1:
-        raise DataError(f"{path}: @{key} is {' '.join(words) or 'empty'}. Expected a number from 1.")
+        raise SourceError(f"{path}: @{key} is {' '.join(words) or 'empty'}. Expected a number from 1.")
     return int(words[0])
 
 
@@ -128,10 +131,10 @@ def _parse_case(path: Path, number: int, channels: list[str]) -> Floats:
             [float("nan") if value.strip() == "?" else float(value) for value in part.split(",")] for part in channels
         ]
     except ValueError as error:
-        raise DataError(f"{path}, line {number}: {error}. Expected numbers, or ? for a missing value.") from error
+        raise SourceError(f"{path}, line {number}: {error}. Expected numbers, or ? for a missing value.") from error
     if len({len(row) for row in rows}) != 1:
         lengths = ", ".join(str(len(row)) for row in rows)
-        raise DataError(f"{path}, line {number}: channels of {lengths} steps. Expected the same number in each.")
+        raise SourceError(f"{path}, line {number}: channels of {lengths} steps. Expected the same number in each.")
     return np.array(rows, dtype=np.float32).T
 
 
