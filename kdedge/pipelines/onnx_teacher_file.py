@@ -1,6 +1,6 @@
 """A teacher's `.onnx` file as a model for validation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class OnnxTeacherFile(Model):
         metadata = teacher.metadata
         if metadata is None:
             numbers = tuple(str(index) for index in range(teacher.classes))
-            metadata = Metadata(numbers, replace(teacher.input, name=teacher.port.name), Outputs("none"))
+            metadata = Metadata(numbers, teacher.input, Outputs("none"))
         return cls(teacher.path, metadata, teacher.probes["CPUExecutionProvider"].session, teacher)
 
     def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:
