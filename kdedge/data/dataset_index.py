@@ -19,8 +19,9 @@ __all__ = ["TORCHVISION", "DatasetIndex", "Divider", "divided", "fingerprint_of"
 TORCHVISION = "torchvision:"
 """Prefix of torchvision dataset locations."""
 
-Divider: TypeAlias = Literal["folders", "shards", "official", "hashed"]
-"""Origin of the train/val split: the user's folders or shards, the official split, or a hash of names."""
+Divider: TypeAlias = Literal["folders", "shards", "official", "recordings", "hashed"]
+"""Origin of the train/val split: the user's folders or shards, the official split, or a hash of recordings or
+names."""
 
 
 @dataclass(frozen=True)

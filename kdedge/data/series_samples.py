@@ -18,8 +18,6 @@ class SeriesLayout:
     """Channel names in the order of the columns."""
     rate_hz: float | None = None
     """Steps per second; None for series without a clock."""
-    hop: int | None = None
-    """Interval between the windows of a recording in steps; None if each file is one window."""
     units: tuple[str, ...] = ()
     """Unit of each channel; empty if unknown."""
 

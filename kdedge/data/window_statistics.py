@@ -10,7 +10,7 @@ from kdedge_runtime.modalities.timeseries import TimeseriesInput
 __all__ = ["measure_windows"]
 
 _HOPS_PER_WINDOW = 4
-"""Windows that overlap at each step of a recording, if the dataset has no hop of its own."""
+"""Windows of a stream that each step is in, by default."""
 
 
 def measure_windows(train: Split, source: str) -> TimeseriesInput:
@@ -45,5 +45,5 @@ def measure_windows(train: Split, source: str) -> TimeseriesInput:
         std=tuple(np.where(std > 0, std, 1.0).tolist()),
         units=layout.units,
         rate_hz=layout.rate_hz,
-        hop=layout.hop or max(1, length // _HOPS_PER_WINDOW),
+        hop=max(1, length // _HOPS_PER_WINDOW),
     )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kdedge.config.augmentation_settings import Augmentation
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.data.dataset_options import DatasetOptions
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.teacher_source import LoadedTeacher
     from kdedge_runtime.modalities.timeseries import TimeseriesInput
@@ -29,11 +30,16 @@ class TimeseriesTraining(TrainingModality):
 
         return reads_series(data)
 
-    def index(self, data: str, *, unlabeled_ok: bool) -> DatasetIndex:
+    @property
+    def dataset_options(self) -> frozenset[str]:
+        """Windows and groups of recordings."""
+        return frozenset({"group_by", "window"})
+
+    def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
         """List the windows of a dataset; see `kdedge.data.readers.series_files`."""
         from kdedge.data.readers.series_files import list_series
 
-        return list_series(data)
+        return list_series(data, options, unlabeled_ok=unlabeled_ok)
 
     def check_model(self, name: str) -> None:
         """Raise if there is no such network for time series."""

@@ -1,6 +1,7 @@
 """Convolutional networks for time series that keep the channels apart, so that maps have a row for each."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ SERIES_NETWORKS: Mapping[str, int] = {"small": 16, "wide": 48}
 SERIES_STRIDE = 4
 """Steps per map position; reduced for short windows by `ModelSpec.stride_factor`."""
 _FIRST, _KERNEL = 9, 5
+"""Kernel sizes in steps without a stride; one less or more with a stride of 2, see `_kernel`."""
 
 
 def build_series_network(spec: ModelSpec, channels: int) -> nn.Module:
@@ -59,16 +61,23 @@ class SeriesNetwork(nn.Module):
         return logits
 
 
+def _kernel(size: int, stride: int) -> dict[str, Any]:
+    """Return the options of a convolution in time whose outputs lie at the centers of their strides.
+
+    An odd kernel with a stride of 2 has its center on every second step, half a step before the middle of the two that
+    its output stands for. An even one has not, so that maps need no correction for display.
+    """
+    even = size + (size % 2) * (stride - 1)
+    return {"kernel_size": (1, even), "stride": (1, stride), "padding": (0, (even - stride + 1) // 2)}
+
+
 class ChannelConvolution(nn.Module):
     """Convolution in time with kernels of its own for every channel, `[N, 1, C, T]` to `[N, width, C, T']`."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.channels, self.width = channels, width
-        kernel, padding = (1, _FIRST), (0, _FIRST // 2)
-        self.convolution = nn.Conv2d(
-            channels, channels * width, kernel, (1, stride), padding, groups=channels, bias=False
-        )
+        self.convolution = nn.Conv2d(channels, channels * width, **_kernel(_FIRST, stride), groups=channels, bias=False)
         self.norm = nn.BatchNorm2d(channels * width)
         self.activation = nn.ReLU(inplace=True)
 
@@ -84,9 +93,8 @@ class MixingBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, channels: int, stride: int = 1) -> None:
         super().__init__()
-        kernel, padding = (1, _KERNEL), (0, _KERNEL // 2)
-        self.convolution = nn.Conv2d(inputs, outputs, kernel, (1, stride), padding, bias=False)
-        self.common = None if channels == 1 else nn.Conv2d(inputs, outputs, 1, (1, stride), bias=False)
+        self.convolution = nn.Conv2d(inputs, outputs, **_kernel(_KERNEL, stride), bias=False)
+        self.common = None if channels == 1 else nn.Conv2d(inputs, outputs, **_kernel(1, stride), bias=False)
         self.norm = nn.BatchNorm2d(outputs)
         self.activation = nn.ReLU(inplace=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,7 +22,7 @@ __all__ = ["TIMESERIES", "TimeseriesExport"]
 Doubles: TypeAlias = NDArray[np.float64]
 _SMOOTHED = 0.2
 """Length of the moving average that hides details, as a fraction of the window."""
-_DISPLAY_SEED = 0
+_SEED = 0
 
 
 class TimeseriesExport(ExportModality):
@@ -70,25 +70,9 @@ class TimeseriesExport(ExportModality):
         deviation = np.abs((samples - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32))
         return {"amplitude": np.ascontiguousarray(deviation.transpose(0, 2, 1), dtype=np.float32)}
 
-    @property
-    def mirrored_axes(self) -> Sequence[tuple[int, int]]:
-        """Time axis; the order of channels has no meaning."""
-        return ((1, 2),)
-
-    def display_samples(self, spec: TimeseriesInput, count: int) -> Sample:
-        """Draw windows with a burst of oscillation at a random time in each channel, since no data is available."""
-        rng = np.random.default_rng(_DISPLAY_SEED)
-        steps = np.arange(spec.length)[:, None] / spec.length
-        windows = []
-        for _ in range(count):
-            center, cycles, phase = (rng.uniform(low, high, len(spec.channels)) for low, high in _BURSTS)
-            burst = 2 * np.exp(-0.5 * ((steps - center) / 0.08) ** 2) * np.sin(2 * np.pi * (cycles * steps + phase))
-            windows.append(burst + rng.normal(0, 0.2, spec.shape))
-        return _in_units(spec, np.stack(windows))
-
     def unfamiliar_samples(self, spec: TimeseriesInput, count: int) -> Sample:
         """Draw random walks, square waves and white noise, scaled to the spread of each channel."""
-        rng = np.random.default_rng(_DISPLAY_SEED)
+        rng = np.random.default_rng(_SEED)
         steps = np.arange(spec.length)[:, None]
         windows = []
         for number in range(count):
@@ -110,10 +94,6 @@ class TimeseriesExport(ExportModality):
     def overlay(self, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         """Plot the channels with heat behind each of them."""
         return _plot(sample, saliency_map, shift)
-
-
-_BURSTS = ((0.1, 0.9), (5.0, 15.0), (0.0, 1.0))
-"""Ranges of a burst's center, cycles per window, and phase."""
 
 
 def _plot(sample: Sample, saliency_map: Floats | None, shift: tuple[float, float]) -> Pixels:

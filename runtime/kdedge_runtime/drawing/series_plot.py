@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_series", "plot_size"]
 
 _WIDTH_PX = 640
-_ROW_PX, _LEAST_ROW_PX, _MOST_PX = 150, 24, 720
+_ROW_PX, _LEAST_ROW_PX, _MOST_PX = 240, 24, 720
 """Height of a channel, its minimum, and the height up to which channels are shrunk, in pixels."""
 _GAP_PX = 4
 _INK, _PAPER, _RULE = (24, 26, 36), (250, 250, 252), (214, 216, 226)

@@ -42,6 +42,11 @@ class SeriesWindow:
     span_s: tuple[float, float] | None
     """Start and end in seconds since the first row; None without a clock."""
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[float]]) -> "SeriesWindow":
+        """Create a window of all rows of a file."""
+        return cls(np.array(rows, np.float32), 0, None)
+
 
 class WindowCutter:
     """Cuts rows into windows of equal length at a regular interval.
