@@ -56,19 +56,20 @@ class GrowingFile:
 
     def __iter__(self) -> Iterator[str]:
         rest = ""
-        while not self._closed.is_set():
-            part = self._file.readline(_LONGEST_LINE)
-            if part:
+        try:
+            while not self._closed.is_set():
+                part = self._file.readline(_LONGEST_LINE)
                 rest += part
                 if rest.endswith("\n"):
                     yield rest
                     rest = ""
-                continue
-            if self._is_replaced():
-                self._file.close()
-                self._file, rest = self._open(), ""
-            else:
-                self._closed.wait(_POLL_S)
+                elif not part and self._is_replaced():
+                    self._file.close()
+                    self._file, rest = self._open(), ""
+                elif not part:
+                    self._closed.wait(_POLL_S)
+        finally:
+            self._file.close()
 
     def close(self) -> None:
         """End the iteration."""
