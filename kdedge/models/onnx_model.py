@@ -19,7 +19,7 @@ from kdedge.models.graph_feed import GraphFeed, feed_images, feed_samples
 from kdedge.models.model_registry import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.graph_index import Array, GraphIndex, TensorProbe
-from kdedge_export.onnx_graph.graph_input import find_image_input
+from kdedge_export.onnx_graph.graph_input import EXAMPLES, find_image_input
 from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_export.onnx_import.logits_output import find_logits, with_two_classes
 from kdedge_export.onnx_import.model_loading import simplify_model
@@ -31,8 +31,6 @@ from kdedge_runtime.modalities.image import ImageInput
 __all__ = ["OnnxClassifier"]
 
 MAP, CLASS = "saliency_map", "class_index"
-_EXAMPLES = 2
-"""Batch size of the probe; more than one, so that a batch is not mistaken for a constant."""
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -98,7 +96,7 @@ class OnnxClassifier:
         else:
             given = metadata.input if metadata is not None and isinstance(metadata.input, ImageInput) else input
             spec, feed, fed = _image_feed(path, view, given, is_own=metadata is not None)
-        samples = modality_of(spec).random_samples(spec, feed.batch or _EXAMPLES, np.random.default_rng(0))
+        samples = modality_of(spec).random_samples(spec, feed.batch or EXAMPLES, np.random.default_rng(0))
         example = {feed.name: feed.convert(torch.from_numpy(samples))}
         graph, logits = with_two_classes(graph, find_logits(view, example, str(path), folder=path.parent))
         has_map = any(value.name == MAP for value in graph.graph.output)

@@ -1,9 +1,9 @@
 """A modality and a task that are defined here alone go through every step of the product."""
 
-import io
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from toy_export import SIGNAL
 from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
 
 import kdedge
+from kdedge.cli.web import web
 from kdedge.data import index_dataset
 from kdedge.models.run_folder import BEST
+from kdedge.pipelines.model_inspection import inspect_model
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.run_callback import RunCallback
@@ -27,7 +29,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.explainers import make_explainer
-from kdedge_runtime.feedback.verdict import Verdict
+from kdedge_runtime.feedback import FeedbackStore, Verdict, write_class_folders
 from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.progress import no_progress
@@ -188,12 +190,15 @@ def test_device_runs_all_files(files: Path, data: Path, name: str, tmp_path: Pat
     assert len(list(overlays.iterdir())) == 160
 
 
-def test_feedback_stores_a_picture_of_the_signal(files: Path) -> None:
+def test_feedback_stores_the_signal(files: Path, tmp_path: Path) -> None:
     model, signal = Model.load(files / "model.onnx"), np.zeros((64, 2), np.float32)
     prediction = decode_prediction(model, Frame(0, signal, 0.0, "signal"), model.predict(signal[None]))
     verdict = Verdict.of(prediction, "wrong", model_sha256="0" * 64)
-    with Image.open(io.BytesIO(verdict.frame_jpeg), formats=["JPEG"]) as picture:
-        assert picture.size == (64, 24)
+    with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
+        store.add(replace(verdict, judgment="label", correct_label="slow"))
+        write_class_folders(store, tmp_path / "out")
+    (written,) = (tmp_path / "out" / "slow").iterdir()
+    np.testing.assert_array_equal(np.load(written), signal)
 
 
 def test_self_test_passes(files: Path) -> None:
@@ -210,6 +215,25 @@ def test_black_box_explainers_find_the_spike(files: Path, method: str) -> None:
     )
     place = estimate.map.mean(axis=0).argmax() / estimate.map.shape[1]
     assert abs(place - 44 / 64) <= 0.15
+
+
+def test_samples_are_explained_in_files(files: Path, data: Path, tmp_path: Path) -> None:
+    done = kdedge.explain(files / "model.onnx", [data / "val"], tmp_path / "out")
+    assert len(done) == 160 and {item.prediction.explained for item in done} == set(LABELS)
+    with Image.open(done[0].written) as drawn:
+        assert drawn.width == 2 * 64 + 6
+
+
+def test_layers_of_any_modality_are_listed(files: Path, data: Path) -> None:
+    inspected = inspect_model(str(files / "model.onnx"))
+    assert inspected.labels == LABELS and inspected.structure.macs > 0
+    with pytest.raises(UsageError, match="kdedge explain"):
+        inspect_model(str(files / "model.onnx"), data / "val" / "1-0001.npy")
+
+
+def test_browser_page_refuses_other_samples(files: Path) -> None:
+    with pytest.raises(UsageError, match="--view"):
+        web(files / "model.onnx")
 
 
 def test_file_of_any_modality_teaches(files: Path, data: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
+    from kdedge_runtime.prediction import Prediction
     from kdedge_runtime.sources.source import Source
 
 __all__ = ["ImageInput", "Interpolation", "Resize", "require_image"]
@@ -24,6 +25,7 @@ Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _LONGEST_SIDE = 8192
+_JPEG_QUALITY = 92
 _LEAST_VISIBLE = 0.5
 """Share of a region below which a warning names it."""
 
@@ -146,9 +148,26 @@ class ImageInput(InputSpec):
 
         return OverlayRenderer(self, moving=moving, fps=fps)
 
+    def draw_explanation(self, prediction: "Prediction", opacity: float, details: Sequence[str]) -> Pixels:
+        """Draw an image next to its overlay; see `draw_image_explanation`."""
+        from kdedge_runtime.drawing.image_explanation import draw_image_explanation
+
+        return draw_image_explanation(self, prediction, opacity, details)
+
     def draw_sample(self, sample: Pixels) -> Pixels:
         """Return the image itself."""
         return sample
+
+    @property
+    def sample_suffix(self) -> str:
+        """Suffix of JPEG files."""
+        return ".jpg"
+
+    def encode_sample(self, sample: Pixels) -> bytes:
+        """Encode an image as JPEG."""
+        from kdedge_runtime.util.images import encode_jpeg
+
+        return encode_jpeg(sample, _JPEG_QUALITY)
 
     @property
     def mask_size(self) -> tuple[int, int]:
