@@ -8,7 +8,7 @@ DATA/CLASS/*.csv    DATA/train/CLASS/*.csv  …    one folder per class, see `kd
 DATA/*.csv          DATA/train/*.csv  …          recordings with a column of labels, cut into windows
 ```
 
-Tables may be Parquet files too. `--window` cuts recordings into windows, half of which overlap. All windows of a
+Tables may be Parquet files too. `--window` cuts recordings into windows that overlap by half. All windows of a
 recording are in one split.
 """
 

@@ -145,6 +145,21 @@ class TimeseriesInput(InputSpec):
         return draw_series(sample, self)
 
     @property
+    def sample_suffix(self) -> str:
+        """Suffix of tables, `.csv`."""
+        return ".csv"
+
+    def encode_sample(self, sample: Sample) -> bytes:
+        """Encode a window as CSV, with the time of each row if the rate is known; nine digits keep every value."""
+        titles = [f"{name} [{unit}]" for name, unit in zip(self.channels, self.units, strict=False)]
+        lines = [",".join(titles or self.channels)]
+        lines += [",".join(f"{value:.9g}" for value in row) for row in sample.tolist()]
+        if self.rate_hz is not None:
+            times = ["time", *(f"{step / self.rate_hz:.9g}" for step in range(len(sample)))]
+            lines = [f"{time},{line}" for time, line in zip(times, lines, strict=True)]
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    @property
     def mask_size(self) -> tuple[int, int]:
         """Channels and steps."""
         return len(self.channels), self.length

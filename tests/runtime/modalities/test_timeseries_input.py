@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,14 @@ def test_reference_samples_differ_and_are_finite() -> None:
 def test_regions_are_refused() -> None:
     with pytest.raises(UsageError, match="--crop"):
         SPEC.parse_regions(["0,0,1,1"])
+
+
+@pytest.mark.parametrize("change", [{}, {"rate_hz": None}, {"units": ()}])
+def test_encoded_windows_are_read_back_exactly(change: dict[str, Any], tmp_path: Path) -> None:
+    spec = replace(SPEC, **change)
+    window = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32) * 1e-3
+    file = tmp_path / f"a{spec.sample_suffix}"
+    file.write_bytes(spec.encode_sample(window))
+    with spec.open_source(str(file)) as source:
+        (frame,) = source
+    assert np.array_equal(frame.sample, window)

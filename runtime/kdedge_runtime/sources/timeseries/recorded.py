@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def is_series_file(path: Path) -> bool:
-    """Return True for a CSV, Parquet or `.ts` file, judged by its name."""
+    """Return True for a CSV, Parquet or `.ts` file, by its name."""
     return is_table_file(path) or path.suffix.lower() == TS_SUFFIX
 
 

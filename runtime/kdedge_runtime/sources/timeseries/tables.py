@@ -31,7 +31,7 @@ class SeriesRow:
 
 
 def is_table_file(path: Path) -> bool:
-    """Return True for a CSV or Parquet file, judged by its name."""
+    """Return True for a CSV or Parquet file, by its name."""
     return path.suffix.lower() in TABLE_SUFFIXES and not path.name.startswith(".")
 
 
