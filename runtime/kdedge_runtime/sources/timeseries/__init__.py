@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SERIES_GRAMMAR", "open_series"]
 
-SERIES_GRAMMAR = """a CSV, Parquet or .ts file, a folder of them, stdin, tail:FILE.csv, serial:PORT[@BAUD], or \
-mqtt://HOST/TOPIC"""
+SERIES_GRAMMAR = """a CSV, Parquet or .ts file, a folder of them, stdin, tail:FILE.csv, serial:PORT[@BAUD], \
+mqtt://HOST/TOPIC, or synthetic:"""
 _BAUD = 115_200
 
 
@@ -43,6 +43,7 @@ def open_series(
     | `tail:FILE.csv`                      | lines of a file that grows                                    |
     | `serial:/dev/ttyUSB0[@BAUD]`         | lines of a serial port, at 115,200 baud by default            |
     | `mqtt://HOST[:PORT]/TOPIC`, `mqtts:` | messages of a topic, in JSON or as comma-separated values     |
+    | `synthetic:`, `synthetic:GESTURE`    | rendered gestures of `kdedge demo --modality timeseries`      |
 
     Args:
         spec: input of the model.
@@ -113,6 +114,11 @@ def _live_series(spec: "TimeseriesInput", uri: str, hop: int, stop: threading.Ev
         address = BrokerAddress.parse(uri, option="--source")
         name = f"The topic {address.topic} of {address}"
         return LiveSeries(spec, name, partial(TopicLines, address), hop, stop, reopens=True)
+    if scheme == "synthetic":
+        from kdedge_runtime.sources.timeseries.gestures import SyntheticSeries
+
+        SyntheticSeries.check(spec)
+        return SyntheticSeries(rest or None, hop=hop)
     return None
 
 
