@@ -59,6 +59,11 @@ class RecordingReader:
                 f"--window {window} is not a length. Expected a time such as 2s, or a number of rows such as 128."
             )
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channel names of the first recording; empty before it is read."""
+        return () if self._shape is None else self._shape.layout.channels
+
     def samples_of(self, root: Path, path: Path) -> tuple[WindowSample, ...]:
         """Return the windows of a file, without the labels of its rows.
 

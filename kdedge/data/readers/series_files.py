@@ -78,6 +78,7 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
     else:
         collection = _list_labeled(path, sides, reader)
     reader.warn()
+    collection = replace(collection, columns=reader.channels)
     if options.window is None or options.group_by is not None or collection.split != "hashed":
         return collection
     _require_recordings(collection)
@@ -182,13 +183,17 @@ def _list_archive(path: Path) -> DatasetIndex:
         split="hashed",
         fingerprint=hashlib.sha256("\n".join(map(file_sha256, files)).encode()).hexdigest(),
         modality="timeseries",
+        columns=_channels(train),
     )
 
 
+def _channels(content: TsFile) -> tuple[str, ...]:
+    count = content.values.shape[2]
+    return (content.problem,) if count == 1 else tuple(f"channel {index + 1}" for index in range(count))
+
+
 def _split(file: Path, content: TsFile) -> Split:
-    channels = content.values.shape[2]
-    names = (content.problem,) if channels == 1 else tuple(f"channel {index + 1}" for index in range(channels))
-    layout = SeriesLayout(names)
+    layout = SeriesLayout(_channels(content))
     digits = len(str(len(content.values)))
     samples = tuple(
         WindowSample(f"{displayable(file.name)}/{number + 1:0{digits}}", str(file), values, layout)

@@ -65,6 +65,11 @@ class TimeseriesInput(InputSpec):
         return f"{self.length} steps{duration} × {len(self.channels)} channel{'s' * (len(self.channels) > 1)}"
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Channel names."""
+        return self.channels
+
+    @property
     def hop_s(self) -> float | None:
         """Default interval between windows in seconds; None for series without a clock."""
         return None if self.rate_hz is None else self.hop / self.rate_hz

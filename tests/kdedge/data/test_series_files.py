@@ -233,3 +233,14 @@ def test_statistics_are_of_readable_training_windows(tmp_path: Path) -> None:
     samples = sorted((*collection.train.samples, *collection.val.samples), key=lambda each: each.name)
     spec = measure_windows(Split(tuple(samples), (0, 1, 0)), "toy")
     assert spec.mean == (2.0, 5.0) and spec.std == (1.0, 1.0) and spec.length == 2
+
+
+def test_model_of_other_channels_or_another_order_is_refused(tmp_path: Path) -> None:
+    for name in "pq":
+        write(tmp_path / "one" / f"{name}.csv", "aaaabbbb")
+        write(tmp_path / "other" / f"{name}.csv", "aaaabbbb", header="time,ay,ax,label")
+    one, other = (index_dataset(tmp_path / name, DatasetOptions(window="4")) for name in ("one", "other"))
+    spec = measure_windows(one.train, "one")
+    one.require(spec, "classify", "model.onnx")
+    with pytest.raises(UsageError, match=r"model\.onnx takes the columns ax, ay.*ay, ax"):
+        other.require(spec, "classify", "model.onnx")

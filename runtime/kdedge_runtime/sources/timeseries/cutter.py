@@ -17,6 +17,8 @@ __all__ = ["Break", "SeriesWindow", "WindowCutter"]
 _log = logging.getLogger(__name__)
 _LONGEST_GAP = 3.5
 """Largest time between two rows, in periods: up to three rows may be lost."""
+_MOST_GAPS = 10
+"""Gaps in succession, after which the rows have another rate."""
 _RATE_TOLERANCE = 0.25
 """Largest accepted difference between the rate of the rows and that of the model."""
 
@@ -75,6 +77,7 @@ class WindowCutter:
         self._start_s: float | None = None
         self._is_checked = rate_hz is None
         self._label: str | None = None
+        self._gaps = 0
 
     def push(self, time_s: float | None, values: Sequence[float], label: str | None = None) -> SeriesWindow | None:
         """Add a row, and return the window that it completes, if any.
@@ -132,7 +135,12 @@ class WindowCutter:
             if time_s <= before_s:
                 self.interrupt("backwards", time_s)
             elif self._period_s is not None and time_s - before_s > _LONGEST_GAP * self._period_s:
+                self._gaps += 1
+                if self._gaps >= _MOST_GAPS:
+                    raise self._other_rate(1 / (time_s - before_s), self._period_s)
                 self.interrupt("gap", time_s)
+            else:
+                self._gaps = 0
 
     def _check_rate(self) -> None:
         """Compare the rate of the first window with that of the model."""
@@ -141,11 +149,14 @@ class WindowCutter:
             return
         rate_hz = (self._length - 1) / (last - first)
         if not abs(rate_hz * self._period_s - 1) <= _RATE_TOLERANCE:
-            raise SourceError(
-                f"{self._name} has {rate_hz:.4g} rows per second, but the model was trained with "
-                f"{1 / self._period_s:.4g}. Record at that rate, or resample the rows."
-            )
+            raise self._other_rate(rate_hz, self._period_s)
         self._is_checked = True
+
+    def _other_rate(self, rate_hz: float, period_s: float) -> SourceError:
+        return SourceError(
+            f"{self._name} has {rate_hz:.4g} rows per second, but the model was trained with {1 / period_s:.4g}. Record "
+            "at that rate, or resample the rows."
+        )
 
     def _span_s(self) -> tuple[float, float] | None:
         first, last = self._times[0], self._times[-1]

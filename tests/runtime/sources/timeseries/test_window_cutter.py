@@ -96,10 +96,10 @@ def test_interruption_drops_what_came_before() -> None:
     assert made[:3] == [None] * 3 and made[3] is not None and made[3].values[0, 0] == 3
 
 
-@pytest.mark.parametrize(("period_s", "fits"), [(0.1, True), (0.11, True), (0.05, False), (0.15, False)])
+@pytest.mark.parametrize(("period_s", "fits"), [(0.1, True), (0.11, True), (0.05, False), (0.15, False), (1.0, False)])
 def test_rows_at_another_rate_are_refused(period_s: float, fits: bool) -> None:
     if fits:
         assert starts(cut(even(6, period_s))[0]) == [0, 2]
     else:
         with pytest.raises(SourceError, match="rows per second"):
-            cut(even(6, period_s))
+            cut(even(12, period_s))
