@@ -47,6 +47,11 @@ class TimeseriesTraining(TrainingModality):
 
         check_series_network(name)
 
+    @property
+    def students(self) -> Sequence[str]:
+        """The small convolutional network."""
+        return ("series:small",)
+
     def choose_network(
         self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, TimeseriesInput]:

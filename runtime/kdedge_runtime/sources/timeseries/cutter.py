@@ -154,8 +154,8 @@ class WindowCutter:
 
     def _other_rate(self, rate_hz: float, period_s: float) -> SourceError:
         return SourceError(
-            f"{self._name} has {rate_hz:.4g} rows per second, but the model was trained with {1 / period_s:.4g}. Record "
-            "at that rate, or resample the rows."
+            f"{self._name} has {rate_hz:.4g} rows per second, but the model was trained with {1 / period_s:.4g}. "
+            "Record at that rate, or resample the rows."
         )
 
     def _span_s(self) -> tuple[float, float] | None:
