@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.models.graph_feed import GraphFeed
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge_export.onnx_graph.graph_index import GraphIndex
     from kdedge_runtime.modalities.timeseries import TimeseriesInput
 
 __all__ = ["TIMESERIES", "TimeseriesTraining"]
@@ -65,6 +67,12 @@ class TimeseriesTraining(TrainingModality):
         from kdedge.models.series_network import build_series_network
 
         return build_series_network(model, len(spec.channels))
+
+    def foreign_feed(self, view: GraphIndex, name: str) -> tuple[TimeseriesInput, GraphFeed]:
+        """Describe the input of a teacher's graph of another framework; see `find_series_feed`."""
+        from kdedge.models.series_feed import find_series_feed
+
+        return find_series_feed(view, name)
 
     def augmenter(self, settings: Augmentation, spec: TimeseriesInput) -> Augmenter:
         """Create the augmentation of windows; see `TimeseriesAugmenter`."""

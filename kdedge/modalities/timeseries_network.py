@@ -55,7 +55,8 @@ def choose_series_network(
     spec = measure_windows(collection.train, collection.source)
     for teacher in teachers:
         theirs = teacher.input
-        if not isinstance(theirs, TimeseriesInput) or theirs.preprocessing_id != spec.preprocessing_id:
+        differs = theirs.columns and spec.columns and theirs.columns != spec.columns
+        if differs or not isinstance(theirs, TimeseriesInput) or theirs.shape != spec.shape:
             raise UsageError(
                 f"The teacher {teacher.name} takes {theirs.summary}, but {collection.source} has {spec.summary}: "
                 f"{', '.join(spec.channels)}. Expected the same channels and length."

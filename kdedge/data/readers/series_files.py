@@ -25,6 +25,7 @@ from kdedge.data.readers.recordings import RecordingReader
 from kdedge.data.series_samples import SeriesLayout, WindowSample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, SourceError, UsageError
+from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.sources.timeseries.tables import is_table_file
 from kdedge_runtime.sources.timeseries.ts_file import TS_SUFFIX, TsFile, read_ts
 from kdedge_runtime.util.files import displayable, file_sha256
@@ -183,13 +184,13 @@ def _list_archive(path: Path) -> DatasetIndex:
         split="hashed",
         fingerprint=hashlib.sha256("\n".join(map(file_sha256, files)).encode()).hexdigest(),
         modality="timeseries",
-        columns=_channels(train),
+        columns=_channels(train) if train.values.shape[2] == 1 else (),
     )
 
 
 def _channels(content: TsFile) -> tuple[str, ...]:
     count = content.values.shape[2]
-    return (content.problem,) if count == 1 else tuple(f"channel {index + 1}" for index in range(count))
+    return (content.problem,) if count == 1 else unnamed_channels(count)
 
 
 def _split(file: Path, content: TsFile) -> Split:

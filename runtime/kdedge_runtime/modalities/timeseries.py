@@ -10,6 +10,7 @@ import numpy as np
 
 from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
+from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ class TimeseriesInput(InputSpec):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Channel names."""
-        return self.channels
+        """Channel names; none if they are numbers alone, as in archives and files of other frameworks."""
+        return () if self.channels == unnamed_channels(len(self.channels)) else self.channels
 
     @property
     def hop_s(self) -> float | None:

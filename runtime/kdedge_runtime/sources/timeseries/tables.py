@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdedge_runtime.errors import MissingDependency, SourceError
+from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.sources.timeseries.columns import (
     ColumnPlan,
     is_header,
@@ -69,7 +70,7 @@ def unnamed_plan(width: int, wanted: Sequence[str] | None, name: str) -> ColumnP
             f"{name} has {width} columns without a header. Expected {len(wanted)}: {', '.join(wanted)}. With other "
             "columns, the first line names them."
         )
-    return plan_columns(wanted or [f"channel {at + 1}" for at in range(width)], wanted, name)
+    return plan_columns(wanted or unnamed_channels(width), wanted, name)
 
 
 def iterate_rows(path: Path, plan: ColumnPlan) -> Iterator[SeriesRow]:
