@@ -1,6 +1,7 @@
 """Time series through every step of the product, from an archive's files and from recordings."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,15 @@ def test_recordings_are_cut_trained_on_and_run(tmp_path: Path) -> None:
     assert main([*command, "--jsonl", str(lines)]) == 0
     *predictions, _ = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
     assert [(line["start"], line["end"]) for line in predictions] == [(0.0, 3.2), (1.6, 4.8), (3.2, 6.4)]
+
+
+@pytest.mark.data
+def test_small_network_learns_the_wrist_sensor(tmp_path: Path) -> None:
+    archive = Path(__file__).parents[3] / "shared" / "data" / "series.zip"
+    if not archive.is_file():
+        pytest.skip(f"no {archive}")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path, [f"BasicMotions_{side}.ts" for side in ("TRAIN", "TEST")])
+    run = kdedge.train(tmp_path, "series:small", output=tmp_path / "run", epochs=60, device="cpu")
+    assert run.record.result is not None
+    assert run.record.result["test"]["best"]["test_top1"] >= 0.9

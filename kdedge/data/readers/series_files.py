@@ -3,7 +3,8 @@
 Layouts:
 
 ```
-DATA/NAME_TRAIN.ts  DATA/NAME_TEST.ts            a dataset of the UCR and UEA archives, or one of these files itself
+DATA/NAME_TRAIN.ts  DATA/NAME_TEST.ts            a dataset of the UCR and UEA archives, or its training file itself
+NAME_TEST.ts                                     the same dataset, whose test cases are used for validation
 DATA/CLASS/*.csv    DATA/train/CLASS/*.csv  …    one folder per class, see `kdedge.data.readers.class_folders`
 DATA/*.csv          DATA/train/*.csv  …          recordings with a column of labels, cut into windows
 ```
@@ -161,10 +162,13 @@ def _find_train(folder: Path) -> Path:
 
 
 def _list_archive(path: Path) -> DatasetIndex:
-    """Index a dataset of the UCR and UEA archives."""
+    """Index a dataset of the UCR and UEA archives, by its folder, its training file or its test file."""
     train_file = path if path.is_file() else _find_train(path)
-    stem = train_file.stem.removesuffix(_TRAIN)
+    stem = train_file.stem.removesuffix(_TRAIN).removesuffix(_TEST)
     test_file = train_file.with_name(f"{stem}{_TEST}{train_file.suffix}")
+    partner = train_file.with_name(f"{stem}{_TRAIN}{train_file.suffix}")
+    validates = train_file == test_file and partner.is_file()
+    train_file = partner if validates else train_file
     try:
         train = read_ts(train_file)
         test = read_ts(test_file) if test_file != train_file and test_file.is_file() else None
@@ -175,13 +179,14 @@ def _list_archive(path: Path) -> DatasetIndex:
             f"{test_file} has {_describe(test)}, but {train_file.name} has {_describe(train)}. Expected the same."
         )
     files = [train_file] if test is None else [train_file, test_file]
+    held_out = None if test is None else _split(test_file, test)
     return DatasetIndex(
         source=str(path.resolve()),
         labels=train.labels,
         train=_split(train_file, train),
-        val=Split(),
-        test=None if test is None else _split(test_file, test),
-        split="hashed",
+        val=held_out if validates and held_out is not None else Split(),
+        test=None if validates else held_out,
+        split="official" if validates else "hashed",
         fingerprint=hashlib.sha256("\n".join(map(file_sha256, files)).encode()).hexdigest(),
         modality="timeseries",
         columns=_channels(train) if train.values.shape[2] == 1 else (),

@@ -55,7 +55,12 @@ def test_archive_has_train_and_test_splits(tmp_path: Path) -> None:
     assert len(collection.train) + len(collection.val) == 20 and len(collection.val) and collection.test is not None
     assert [sample.read().values[0, 0] for sample in collection.test.samples] == [100, 101, 102, 103, 104, 105]
     assert index_dataset(tmp_path / "Toy_TRAIN.ts").fingerprint == collection.fingerprint
-    assert index_dataset(tmp_path / "Toy_TEST.ts").test is None
+    by_test = index_dataset(tmp_path / "Toy_TEST.ts")
+    assert by_test.test is None and by_test.val == collection.test and by_test.split == "official"
+    assert len(by_test.train) == 20
+    (tmp_path / "Toy_TRAIN.ts").unlink()
+    alone = index_dataset(tmp_path / "Toy_TEST.ts")
+    assert alone.split == "hashed" and len(alone.train) + len(alone.val) == 6
 
 
 def test_missing_values_are_skipped_by_name(tmp_path: Path) -> None:
