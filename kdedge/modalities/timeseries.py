@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kdedge.modalities.training_modality import Augmenter, TrainingModality
@@ -75,10 +76,10 @@ class TimeseriesTraining(TrainingModality):
         return find_series_feed(view, name)
 
     def augmenter(self, settings: Augmentation, spec: TimeseriesInput) -> Augmenter:
-        """Create the augmentation of windows; see `TimeseriesAugmenter`."""
+        """Create the augmentation of windows, which are never mirrored; see `TimeseriesAugmenter`."""
         from kdedge.training.augmentation.timeseries_augmenter import TimeseriesAugmenter
 
-        return TimeseriesAugmenter(settings, spec)
+        return TimeseriesAugmenter(replace(settings, flip=False), spec)
 
 
 TIMESERIES = TimeseriesTraining()

@@ -12,7 +12,6 @@ from statistics import median
 
 from kdedge.data.series_samples import SeriesLayout, WindowSample
 from kdedge_runtime.errors import DataError, SourceError, UsageError
-from kdedge_runtime.sources.timeseries.columns import ColumnPlan
 from kdedge_runtime.sources.timeseries.cutter import SeriesWindow, WindowCutter
 from kdedge_runtime.sources.timeseries.tables import SeriesRow, iterate_rows, read_plan
 from kdedge_runtime.util.files import displayable
@@ -32,7 +31,6 @@ _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0}
 class _Shape:
     """Channels, rate and window length of the first recording."""
 
-    plan: ColumnPlan
     layout: SeriesLayout
     length: int
     path: Path
@@ -133,7 +131,7 @@ class RecordingReader:
         rate_hz = _rate_hz(rows)
         names = tuple(column.name for column in plan.channels)
         layout = SeriesLayout(names, rate_hz, units if any(units) else ())
-        return _Shape(plan, layout, self._length(len(rows), rate_hz), path)
+        return _Shape(layout, self._length(len(rows), rate_hz), path)
 
     def _length(self, rows: int, rate_hz: float | None) -> int:
         """Return the length of a window in rows."""

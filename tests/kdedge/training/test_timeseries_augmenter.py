@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdedge.config.augmentation_settings import Augmentation
+from kdedge.modalities.timeseries import TIMESERIES
 from kdedge.training.augmentation.timeseries_augmenter import SeriesMixing, TimeseriesAugmenter
 from kdedge_runtime.modalities.timeseries import TimeseriesInput
 
@@ -126,3 +127,9 @@ def test_mixing_leaves_its_input_unchanged() -> None:
     mixing = SeriesMixing(torch.tensor([[0, 64], [5, 9], [0, 0]]), torch.tensor([0.5, 1.0, 1.0]))
     mixed, _ = augmenter().blend(series, torch.eye(4), mixing)
     assert torch.equal(series, before) and mixed.shape == (3, 64, 2)
+
+
+def test_series_are_never_mirrored() -> None:
+    each = TIMESERIES.augmenter(Augmentation(shift=0, photometric=0, flip=True), SPEC)
+    assert not each.settings.flip
+    assert torch.equal(each.apply(ramp(50), each.draw(50, seeded())), ramp(50))
