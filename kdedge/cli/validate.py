@@ -189,7 +189,7 @@ def _maps(report: "ValidationReport") -> "Table | None":
         place = places.rows.get(name) if places else None
         curves = faith.rows.get(name) if faith else None
         table.add_row(
-            titles[name],
+            titles.get(name, name),  # a baseline of the modality names itself
             "" if place is None else _share(place.pointing, place.intervals["pointing"]),
             "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
             "" if curves is None else f"{curves.deletion:.3f}",

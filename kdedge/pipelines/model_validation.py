@@ -54,6 +54,7 @@ _DIVIDED: dict[Divider, str] = {
     "folders": "split by folder",
     "shards": "split by shard",
     "official": "official split",
+    "recordings": "split by recording",
     "hashed": "split by file name hash",
 }
 

@@ -11,7 +11,12 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["EXPORT_MODALITIES", "Corruption", "ExportModality", "modality_of"]
 
 EXPORT_MODALITIES: Registry[ExportModality] = Registry(
-    "modality at export", "kdedge_export.modalities", {"image": "kdedge_export.modalities.image:IMAGE"}
+    "modality at export",
+    "kdedge_export.modalities",
+    {
+        "image": "kdedge_export.modalities.image:IMAGE",
+        "timeseries": "kdedge_export.modalities.timeseries:TIMESERIES",
+    },
 )
 """Modalities by kind."""
 
