@@ -122,7 +122,7 @@ def _following(
     from kdedge.models.student_choice import smaller_student
     from kdedge.models.weight_files import read_state
 
-    student = smaller_student(read_state(weights_file(out)), len(record.labels))
+    student = smaller_student(read_state(weights_file(out)), len(record.labels), record.input)
     if student is None:
         name = record.model.name.removeprefix("small:")
         return f"No bundled student is smaller than {name}, so there is nothing to distill into.\n{next_export(out)}"

@@ -8,6 +8,10 @@ __all__ = ["DEMOS"]
 DEMOS: Registry[DemoScenario] = Registry(
     "demonstration",
     "kdedge.demos",
-    {"image": "kdedge.demo.image_demo:IMAGE", "audio": "kdedge.demo.audio_demo:AUDIO"},
+    {
+        "image": "kdedge.demo.image_demo:IMAGE",
+        "audio": "kdedge.demo.audio_demo:AUDIO",
+        "timeseries": "kdedge.demo.timeseries_demo:TIMESERIES",
+    },
 )
 """Scenarios by modality."""

@@ -27,6 +27,7 @@ from kdedge_export.torch_export import wrap_for_export
 from kdedge_export.validation import (
     Data,
     Deployment,
+    Gates,
     Models,
     Origin,
     SampleGallery,
@@ -36,7 +37,6 @@ from kdedge_export.validation import (
     write_report,
 )
 from kdedge_export.validation.check import applicable, inconclusive
-from kdedge_export.validation.gates import Gates
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
@@ -55,6 +55,7 @@ _DIVIDED: dict[Divider, str] = {
     "folders": "split by folder",
     "shards": "split by shard",
     "official": "official split",
+    "recordings": "split by recording",
     "hashed": "split by file name hash",
 }
 
@@ -118,6 +119,7 @@ def validate_model(
     unfamiliar: str | None = None,
     background: str | None = None,
     most_false_alarms: float | None = None,
+    outside: float | None = None,
     output: Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -137,6 +139,7 @@ def validate_model(
         unfamiliar: images that belong to none of the classes, in any folders; None takes none.
         background: recordings that contain no class, to count false alarms; None counts none.
         most_false_alarms: largest number of false alarms per hour; None checks none.
+        outside: largest share of the positive evidence outside the annotated regions, in [0, 1]; None checks nothing.
         output: folder of the report; None takes `report/` in the run, or next to the model file.
         progress: called while images are read and models are run.
 
@@ -159,6 +162,11 @@ def validate_model(
     deployment = _deployment(files, profile or _made_for(files, notes), notes)
     progress("measuring latency and memory", 1, 1)
     validation_set = _validation_set(files, collection, boxes, notes, progress)
+    if outside is not None and validation_set.masks is None:
+        raise UsageError(
+            f"--outside {outside:g} bounds the evidence outside annotated regions, but {root} has none. Add --boxes "
+            "FILE, or remove --outside."
+        )
     groups = unfamiliar_samples(everything, files.left_out, unfamiliar, files.input, progress)
     recordings = None if background is None else background_source(files.input, background)
     validation_set = replace(validation_set, unfamiliar=groups, background=recordings)
@@ -166,7 +174,7 @@ def validate_model(
         _models(files, validation_set, notes),
         validation_set,
         deployment,
-        gates=Gates(false_alarms_per_hour=most_false_alarms),
+        gates=Gates(evidence_outside=outside, false_alarms_per_hour=most_false_alarms),
         quick=quick,
         notes=notes,
         progress=progress,

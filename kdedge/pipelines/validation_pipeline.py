@@ -23,6 +23,7 @@ def validate(
     unfamiliar: Location | None = None,
     background: Location | None = None,
     most_false_alarms: float | None = None,
+    outside: float | None = None,
     output: Location | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -39,6 +40,7 @@ def validate(
         unfamiliar: folder of images that belong to none of the classes.
         background: recordings that contain no class, to count false alarms per hour.
         most_false_alarms: largest number of false alarms per hour; None checks none.
+        outside: largest share of the positive evidence outside the annotated regions, in [0, 1]; None checks nothing.
         output: folder of the report; None takes `report/` in the run folder.
         progress: called during long steps.
 
@@ -60,6 +62,7 @@ def validate(
         unfamiliar=None if unfamiliar is None else os.fspath(unfamiliar),
         background=None if background is None else os.fspath(background),
         most_false_alarms=most_false_alarms,
+        outside=outside,
         output=None if output is None else Path(output),
         progress=progress,
     )

@@ -13,7 +13,11 @@ __all__ = ["EXPORT_MODALITIES", "Corruption", "ExportModality", "modality_of"]
 EXPORT_MODALITIES: Registry[ExportModality] = Registry(
     "modality at export",
     "kdedge_export.modalities",
-    {"image": "kdedge_export.modalities.image:IMAGE", "audio": "kdedge_export.modalities.audio:AUDIO"},
+    {
+        "image": "kdedge_export.modalities.image:IMAGE",
+        "audio": "kdedge_export.modalities.audio:AUDIO",
+        "timeseries": "kdedge_export.modalities.timeseries:TIMESERIES",
+    },
 )
 """Modalities by kind."""
 

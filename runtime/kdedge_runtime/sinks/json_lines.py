@@ -46,9 +46,9 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "left_out": prediction.left_out,
         "heat": _heat(prediction),
     }
-    if prediction.frame.truth is not None:
-        box = _fractions(prediction.frame)
-        line["truth"] = {"label": prediction.frame.truth.label, **({} if box is None else {"box": box})}
+    if (truth := prediction.frame.truth) is not None:
+        box = {} if truth.box is None else {"box": _fractions(truth.box, prediction.frame)}
+        line["truth"] = {"label": truth.label, **box}
     return line
 
 
@@ -67,8 +67,8 @@ class JsonLinesFile:
     explains. If the frame was not explained it is null, and `left_out` gives the reason: `cadence` or `budget`. `heat`
     contains `cx` and `cy` (center of mass as fractions of the frame or region, from its upper left corner), `area`
     (share of the map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without
-    a map; its values are null if no evidence is positive. Synthetic frames have `truth`: `label` and `box` (left,
-    top, right, bottom as fractions of the frame).
+    a map; its values are null if no evidence is positive. Synthetic frames have `truth`: `label`, and for
+    images `box` (left, top, right, bottom as fractions of the frame).
 
     The last line contains only `summary`, the summary of the run.
     """
@@ -147,10 +147,7 @@ class JsonLinesFile:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
 
 
-def _fractions(frame: Frame) -> list[float] | None:
-    box = None if frame.truth is None else frame.truth.box
-    if box is None:
-        return None
+def _fractions(box: tuple[int, int, int, int], frame: Frame) -> list[float]:
     height, width = frame.sample.shape[:2]
     return [round(edge / side, 4) for edge, side in zip(box, (width, height, width, height), strict=True)]
 
