@@ -80,10 +80,15 @@ class SpeechEmbedding(nn.Module):
         x = x[:, :1]
         floor = x.amax(dim=(1, 2, 3), keepdim=True) - _DYNAMIC_RANGE_DB / 10
         x = F.pad(torch.maximum(x, floor) - floor, (_SIDE_FRAMES, _SIDE_FRAMES)) + floor + 2
+        logits: Tensor = self.linear(self.embed(x).mean(dim=(2, 3)))
+        return logits
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Compute embeddings `[N, 96, 1, T']` of features `[N, 1, 32, T]` on the published scale, one for 76 frames."""
         for stage, pool in zip(self.stages, _POOLS, strict=True):
             x = F.max_pool2d(stage(x), pool)
-        logits: Tensor = self.linear(self.last(x).mean(dim=(2, 3)))
-        return logits
+        embeddings: Tensor = self.last(x)
+        return embeddings
 
 
 class _Bounded(nn.Module):
@@ -104,7 +109,7 @@ def read_speech_embedding(file: Path) -> dict[str, Tensor]:
 
     try:
         graph = onnx.load(file).graph
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged bytes can raise any exception in their parser
         raise UsageError(f"{file} cannot be read ({error}). Expected embedding_model.onnx of openWakeWord.") from error
     values = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer}
     weights = [[values[name] for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdedge_export.html.thumbnails import at_display_size, overlaid
 from kdedge_export.modalities.export_modality import Corruption, ExportModality
-from kdedge_export.modalities.rendered_sounds import render_sounds
+from kdedge_export.modalities.rendered_sounds import render_sound_textures, render_sounds
 from kdedge_runtime.drawing.spectrogram import gray_spectrogram
 from kdedge_runtime.modalities.audio import AudioInput
 from kdedge_runtime.util.arrays import Floats, Pixels
@@ -72,8 +72,8 @@ class AudioExport(ExportModality):
         return render_sounds(spec, count, np.random.default_rng(0))
 
     def unfamiliar_samples(self, spec: AudioInput, count: int) -> Floats:
-        """Draw rendered sounds that are no class of any model: tones, sweeps, clicks and noises."""
-        return render_sounds(spec, count, np.random.default_rng(1))
+        """Draw textures; see `kdedge_export.modalities.rendered_sounds`."""
+        return render_sound_textures(spec, count, np.random.default_rng(0))
 
     def thumbnail(self, spec: AudioInput, sample: Floats) -> Pixels:
         """Draw a spectrogram with low frequencies at the bottom."""
