@@ -12,7 +12,7 @@ import soundfile
 
 from kdedge.config.train_config import TrainConfig
 from kdedge.demo.demo_scenario import DemoScenario, DemoSizes, Masks
-from kdedge.modalities.audio_network import make_audio_input
+from kdedge.modalities.audio_defaults import make_audio_input
 from kdedge_runtime.sources.source import Frame, GroundTruth
 from kdedge_runtime.util.arrays import Floats
 

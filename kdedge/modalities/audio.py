@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.data.dataset_options import DatasetOptions
     from kdedge.data.unlabeled import UnlabeledSource
+    from kdedge.models.graph_feed import GraphFeed
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge_export.onnx_graph.graph_index import GraphIndex
     from kdedge_runtime.modalities.audio import AudioInput
 
 __all__ = ["AUDIO", "SPEECH_EMBEDDING", "AudioTraining"]
@@ -87,6 +89,12 @@ class AudioTraining(TrainingModality):
         from kdedge.models.speech_embedding import read_speech_embedding
 
         return read_speech_embedding(file)
+
+    def foreign_feed(self, view: GraphIndex, name: str) -> tuple[AudioInput, GraphFeed]:
+        """Describe the input of a teacher's graph of another framework; see `find_sound_feed`."""
+        from kdedge.models.sound_feed import find_sound_feed
+
+        return find_sound_feed(view, name)
 
     def augmenter(self, settings: Augmentation, spec: AudioInput) -> Augmenter:
         """Create the augmentation of sounds, without flips; see `AudioAugmenter`."""

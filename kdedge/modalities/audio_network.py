@@ -12,31 +12,26 @@ from kdedge.data import DatasetIndex, Split
 from kdedge.data.decoding import decode
 from kdedge.data.sound_samples import SoundSample
 from kdedge.modalities.audio import SPEECH_EMBEDDING
+from kdedge.modalities.audio_defaults import LARGEST_RATE_HZ, MEL_BANDS, make_audio_input
 from kdedge.models.model_names import canonical_name
 from kdedge.models.model_registry import build_model, make_spec
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.speech_embedding import speech_embedding_input
 from kdedge.models.stem import output_strides
 from kdedge.models.teacher_source import LoadedTeacher
+from kdedge.models.trained_model import TrainedModel
 from kdedge.training.teachers.teacher_loading import init_source
 from kdedge_runtime.errors import DataError, UnreadableSample, UsageError
 from kdedge_runtime.modalities.audio import AudioInput
 from kdedge_runtime.util.sounds import SoundInfo, sound_info
 
-__all__ = ["LARGEST_RATE_HZ", "choose_audio_network", "make_audio_input"]
+__all__ = ["choose_audio_network"]
 
-LARGEST_RATE_HZ = 16_000
-"""Highest default rate. Speech and most events keep their information below 8 kHz."""
 WINDOWS_S = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0)
 """Default windows in seconds; the shortest that covers most recordings is chosen."""
 _COVERED = 0.9
 _LONG_S = 3.0
 """Window of recordings that are longer than all default windows, in seconds."""
-MEL_BANDS = 40
-_FRAME_S, _FRAME_HOP_S = 0.032, 0.02
-_LOWEST_HZ = 60.0
-LOG_OFFSET = 1e-5
-LEAST_PEAK = 0.01
 _INSPECTED = 200
 """Number of recordings whose headers and features are inspected."""
 
@@ -73,52 +68,23 @@ def choose_audio_network(
 
 
 def _input(request: TrainConfig, teachers: Sequence[LoadedTeacher], some: Split) -> AudioInput:
-    """Return the input: the window of the teacher or the recordings, and a rate that both have."""
+    """Return the input: the window of the teacher or the recordings, and the lower rate of both.
+
+    The student of a model file has its input.
+    """
     infos = _headers(some)
     rate = min(LARGEST_RATE_HZ, Counter(info.rate_hz for info in infos).most_common(1)[0][0])
     if teachers:
         teacher = teachers[0].input
         assert isinstance(teacher, AudioInput)
+        if not isinstance(teachers[0].model, TrainedModel):  # a file takes its own rate only
+            return _measured(replace(teacher, mel_bands=request.size or teacher.mel_bands), some)
         rate, window_s = min(rate, teacher.rate_hz), teacher.window_s
     else:
         window_s = _window_s(request.window, rate, infos)
     if request.model == SPEECH_EMBEDDING:
         return speech_embedding_input(window_s)
     return _measured(make_audio_input(rate, window_s, mel_bands=request.size or MEL_BANDS), some)
-
-
-def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BANDS) -> AudioInput:
-    """Return the input for a rate and window, with frames of about 32 ms every 20 ms, not yet normalized.
-
-    Raises:
-        UsageError: the window is shorter than a frame, or there are too many mel bands.
-    """
-    win_length = 2 * round(_FRAME_S * rate_hz / 2)
-    n_fft = 1 << math.ceil(math.log2(win_length))
-    frame_hop = 2 * max(1, round(_FRAME_HOP_S * rate_hz / 2))
-    samples = frame_hop * round(window_s * rate_hz / frame_hop)
-    values = AudioInput(
-        rate_hz=rate_hz,
-        samples=samples,
-        n_fft=n_fft,
-        win_length=win_length,
-        frame_hop=frame_hop,
-        mel_bands=mel_bands,
-        fmin_hz=_LOWEST_HZ,
-        fmax_hz=rate_hz / 2 * 0.95,
-        log_offset=LOG_OFFSET,
-        least_peak=LEAST_PEAK,
-        mean=0.0,
-        std=1.0,
-        hop_s=samples / rate_hz / 2,
-    )
-    try:
-        return AudioInput.from_json(vars(values))
-    except ValueError as error:
-        raise UsageError(
-            f"A window of {window_s:g} s with {mel_bands} mel bands at {rate_hz} Hz is not supported. Expected at "
-            f"least {_FRAME_S:g} s, and at most {n_fft // 4} bands."
-        ) from error
 
 
 def _window_s(requested: str | None, rate_hz: int, infos: Sequence[SoundInfo]) -> float:

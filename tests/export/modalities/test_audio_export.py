@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdedge.modalities.audio_network import make_audio_input
+from kdedge.modalities.audio_defaults import make_audio_input
 from kdedge_export.modalities.audio import AUDIO
 
 SPEC = make_audio_input(8_000, 0.5)

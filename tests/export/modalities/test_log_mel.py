@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from kdedge.modalities.audio_network import make_audio_input
+from kdedge.modalities.audio_defaults import make_audio_input
 from kdedge.models.speech_embedding import speech_embedding_input
 from kdedge_export.modalities.audio import AUDIO
 from kdedge_export.modalities.log_mel import LogMel

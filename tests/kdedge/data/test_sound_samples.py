@@ -10,7 +10,7 @@ from kdedge.data import decode, index_dataset
 from kdedge.data.sound_samples import SoundSample, window_starts
 from kdedge.data.streaming import SampleStream
 from kdedge.modalities import modality_of_dataset
-from kdedge.modalities.audio_network import make_audio_input
+from kdedge.modalities.audio_defaults import make_audio_input
 from kdedge.training.unlabeled_samples import add_unlabeled
 from kdedge_runtime.util.progress import no_progress
 

@@ -9,7 +9,7 @@ import torch
 
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.modalities.audio import AUDIO
-from kdedge.modalities.audio_network import make_audio_input
+from kdedge.modalities.audio_defaults import make_audio_input
 from kdedge.modalities.image import IMAGE
 from kdedge.training.augmentation.audio_augmenter import AudioAugmenter, AudioMixing
 from kdedge_runtime.errors import DataError, UsageError
