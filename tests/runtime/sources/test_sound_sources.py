@@ -134,7 +134,9 @@ def test_microphone_by_arecord_returns_windows_with_times(tmp_path: Path, monkey
         assert source.live and source.fps == 2.0
         frames = [frame for frame, _ in zip(source, range(3), strict=False)]
     assert arguments.read_text(encoding="utf-8").split() == [
-        *("-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", "8000", "-D", "plughw:1,0")
+        *("-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", "8000"),
+        "--period-time=50000",
+        *("-D", "plughw:1,0"),
     ]
     for number, frame in enumerate(frames):
         assert np.abs(frame.sample - sound[number * 4_000 :][:RATE_HZ]).max() < 1e-3

@@ -92,7 +92,11 @@ class ArecordPipe(_LiveWindows):
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         chosen = ["-D", device] if device else []
         self._process = subprocess.Popen(
-            [program, "-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", str(windows.rate_hz), *chosen],
+            [
+                *(program, "-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", str(windows.rate_hz)),
+                f"--period-time={round(1e6 * _BLOCK_S)}",
+                *chosen,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._messages,
