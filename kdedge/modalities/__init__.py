@@ -11,7 +11,9 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["TRAINING_MODALITIES", "Augmenter", "TrainingModality", "modality_of_dataset"]
 
 TRAINING_MODALITIES: Registry[TrainingModality] = Registry(
-    "modality at training", "kdedge.modalities", {"image": "kdedge.modalities.image:IMAGE"}
+    "modality at training",
+    "kdedge.modalities",
+    {"image": "kdedge.modalities.image:IMAGE", "tabular": "kdedge.modalities.tabular:TABULAR"},
 )
 """Modalities by kind."""
 

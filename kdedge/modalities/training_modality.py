@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdedge_runtime.errors import UsageError
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.published_weights import PublishedWeights
+    from kdedge.models.run_folder import RunRecord
     from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge.training.run_callback import RunCallback
     from kdedge_runtime.modalities import InputSpec, Sample
 
 __all__ = ["Augmenter", "TrainingModality"]
@@ -89,6 +92,14 @@ class TrainingModality(ABC):
         """Compute a hash of 64 bits that similar samples share, up to a few bits; None without one, the default."""
         return None
 
+    def default_recipe(self, kind: str) -> str | None:
+        """Return the recipe of random weights for a command; None for those of images, the default."""
+        return None
+
+    def write_companions(self, collection: DatasetIndex, folder: Path) -> None:
+        """Write files about the data next to `run.json`; none by default."""
+        return
+
     def check_model(self, name: str) -> None:
         """Raise if a network does not exist, without building it; no check by default.
 
@@ -102,6 +113,14 @@ class TrainingModality(ABC):
 
         Raises:
             UsageError: there is no such network.
+        """
+        return None
+
+    def fit(self, request: TrainConfig, collection: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord | None:
+        """Train a model that is not a network, and write its run; None for networks, the default.
+
+        Raises:
+            UsageError: an option does not apply to the model.
         """
         return None
 

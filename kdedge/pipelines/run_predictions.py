@@ -7,6 +7,8 @@ from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import leave_out
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel
+from kdedge.models.trees.ensemble import TreeEnsemble
+from kdedge.models.trees.tree_module import TreeModule
 from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.pipelines.validation_images import read_validation_split
@@ -70,7 +72,7 @@ class PredictionQueries:
         default_factory=dict, init=False
     )
 
-    def evaluate(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> RunPredictions:
+    def evaluate(self, title: str, trained: TrainedModel | TreeEnsemble | Model, run: RunHistory) -> RunPredictions:
         """Predict the validation images and explain the ground-truth class of each.
 
         Args:
@@ -113,7 +115,9 @@ class PredictionQueries:
         return self._read[key]
 
 
-def _module(trained: TrainedModel) -> ExportableModel | ClassifierOnly:
+def _module(trained: TrainedModel | TreeEnsemble) -> ExportableModel | ClassifierOnly | TreeModule:
+    if isinstance(trained, TreeEnsemble):
+        return TreeModule(trained)
     try:
         return wrap_for_export(trained.model, trained.input)
     except HeadNotSupported:

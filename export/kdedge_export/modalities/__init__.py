@@ -11,11 +11,16 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["EXPORT_MODALITIES", "Corruption", "ExportModality", "modality_of"]
 
 EXPORT_MODALITIES: Registry[ExportModality] = Registry(
-    "modality at export", "kdedge_export.modalities", {"image": "kdedge_export.modalities.image:IMAGE"}
+    "modality at export",
+    "kdedge_export.modalities",
+    {
+        "image": "kdedge_export.modalities.image:IMAGE",
+        "tabular": "kdedge_export.modalities.tabular:TABULAR",
+    },
 )
 """Modalities by kind."""
 
 
 def modality_of(spec: InputSpec) -> ExportModality:
-    """Return the modality of an input."""
-    return EXPORT_MODALITIES[spec.kind]
+    """Return the modality of an input, with what it needs to know of it; see `ExportModality.for_input`."""
+    return EXPORT_MODALITIES[spec.kind].for_input(spec)

@@ -14,7 +14,12 @@ from kdedge_runtime.util.plugin_registry import Registry
 __all__ = ["INPUT_SPECS", "InputSpec", "Region", "Renderer", "Sample", "parse_input"]
 
 INPUT_SPECS: Registry[type[InputSpec]] = Registry(
-    "kind of input", "kdedge_runtime.modalities", {"image": "kdedge_runtime.modalities.image:ImageInput"}
+    "kind of input",
+    "kdedge_runtime.modalities",
+    {
+        "image": "kdedge_runtime.modalities.image:ImageInput",
+        "tabular": "kdedge_runtime.modalities.tabular:TabularInput",
+    },
 )
 """Input specification classes by kind."""
 
