@@ -8,14 +8,17 @@ import typer
 from kdedge_runtime.saliency_methods import methods_of
 
 if TYPE_CHECKING:
-    from kdedge_runtime.explainers.image_files import ExplainedImage
+    from kdedge_runtime.explainers.sample_files import ExplainedSample
 
 __all__ = ["explain"]
 
 
 def explain(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export, or bundle.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
+    samples: Annotated[
+        list[Path],
+        typer.Argument(metavar="SAMPLE", help="Images, or other files that the model takes; or folders of them."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Output folder for the overlays.")] = Path("explained"),
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to explain, by name or index. [default: the top class]")
@@ -28,11 +31,11 @@ def explain(
         ),
     ] = None,
     budget_ms: Annotated[
-        float | None, typer.Option(help="Time budget per image in ms, above 0 (needs --method). [default: no limit]")
+        float | None, typer.Option(help="Time budget per sample in ms, above 0 (needs --method). [default: no limit]")
     ] = None,
     parts: Annotated[
         int | None,
-        typer.Option(help="Number of superpixels for lime and shap, 2 to 200; shap is exact up to 10. [default: 40]"),
+        typer.Option(help="Number of segments for lime and shap, 2 to 200; shap is exact up to 10. [default: 40]"),
     ] = None,
     page: Annotated[
         bool | None,
@@ -43,7 +46,7 @@ def explain(
         ),
     ] = None,
 ) -> None:
-    """Draw the saliency maps of images as overlays."""
+    """Draw the saliency maps of images or other samples."""
     from kdedge_runtime.errors import UsageError
 
     for option, value in (("--budget-ms", budget_ms), ("--parts", parts)):
@@ -55,7 +58,7 @@ def explain(
     with step_progress() as progress:
         done = kdedge.explain(
             model,
-            images,
+            samples,
             output,
             class_name=class_name,
             method=method,
@@ -65,12 +68,15 @@ def explain(
         )
     for explained in done:
         _print_prediction(explained, budget_ms)
-    drawn = [(explained.image, explained.written) for explained in done]
-    if page or (page is None and len(drawn) == 1 and method is None):
+    drawn = [(explained.file, explained.written) for explained in done]
+    is_image = done[0].prediction.input.kind == "image"
+    if page and not is_image:
+        raise UsageError(f"--page needs a model of images, and {model} takes others. Remove --page.")
+    if page or (page is None and len(drawn) == 1 and method is None and is_image):
         _write_pages(model, drawn, class_name, is_wanted=bool(page))
 
 
-def _print_prediction(explained: "ExplainedImage", budget_ms: float | None) -> None:
+def _print_prediction(explained: "ExplainedSample", budget_ms: float | None) -> None:
     from kdedge_runtime.tasks import TASKS
     from kdedge_runtime.util.printable import printable
 

@@ -32,6 +32,7 @@ def web(
     import os
     import threading
 
+    from kdedge_runtime.errors import UsageError
     from kdedge_runtime.model import Model
     from kdedge_runtime.precision import FP32
     from kdedge_runtime.server import AccessPolicy, Address
@@ -40,6 +41,11 @@ def web(
     from kdedge_runtime.stream.runner import stopped_by_signals
 
     loaded = Model.load(model)
+    if loaded.metadata.input.kind != "image":
+        raise UsageError(
+            f"{model} takes {loaded.metadata.input.kind} samples, and the page in the browser has only a camera. Use "
+            f"the live view: kdedge run {model} --source SOURCE --view"
+        )
     policy = AccessPolicy.at(
         Address.parse(listen, "--listen"), token, is_printed=token != os.environ.get("KDEDGE_TOKEN")
     )

@@ -35,8 +35,8 @@ class ImageTraining(TrainingModality):
     def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
         """List a torchvision dataset (`torchvision:NAME:ROOT`), shards, or a folder; see `kdedge.data.readers`."""
         from kdedge.data.dataset_index import TORCHVISION
+        from kdedge.data.readers.class_folders import list_folder
         from kdedge.data.readers.frigate import find_frigate_dataset, list_frigate_dataset
-        from kdedge.data.readers.image_folder import list_folder
         from kdedge.data.readers.webdataset import is_shards, list_shards
 
         if data.startswith(TORCHVISION):

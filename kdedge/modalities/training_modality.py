@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.data.dataset_options import DatasetOptions
     from kdedge.data.unlabeled import UnlabeledSource
+    from kdedge.models.graph_feed import GraphFeed
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.published_weights import PublishedWeights
     from kdedge.models.run_folder import RunRecord
     from kdedge.models.teacher_source import LoadedTeacher
     from kdedge.training.run_callback import RunCallback
+    from kdedge_export.onnx_graph.graph_index import GraphIndex
     from kdedge_runtime.modalities import InputSpec, Sample
 
 __all__ = ["Augmenter", "TrainingModality"]
@@ -147,6 +149,24 @@ class TrainingModality(ABC):
 
         few, more = (self.build_model(replace(model, classes=count), spec).state_dict() for count in (2, 3))
         return tuple(tensor for tensor in few if few[tensor].shape != more[tensor].shape)
+
+    def foreign_feed(self, view: GraphIndex, name: str) -> tuple[InputSpec, GraphFeed]:
+        """Describe the input of a teacher's graph of another framework; an error by default.
+
+        Args:
+            view: the graph.
+            name: name of the file in messages.
+
+        Returns:
+            Input of the model, and the conversion of its samples to the input of the graph.
+
+        Raises:
+            ModelFileError: the graph takes other samples.
+        """
+        raise ModelFileError(
+            f"{name} has no metadata of kdedge, and files of other frameworks can teach with images only. Expected a "
+            "file of kdedge export, or a run folder."
+        )
 
     @abstractmethod
     def augmenter(self, settings: Augmentation, spec: Any) -> Augmenter:

@@ -28,7 +28,8 @@ class LoadedTeacher:
     """`source` and `weights` to reload it from any folder, with hashes to verify it.
 
     The hashes are `weights_sha256`, and `code_sha256` for a factory. Published weights have `url` and `license`, and
-    zero-shot classifiers `classes` and `prompts`.
+    zero-shot classifiers `classes` and `prompts`. An `.onnx` file of another framework has its `modality` unless it
+    takes images.
     """
     labels: tuple[str, ...] | None
     """Class names, or None if they are not known for certain."""
@@ -45,13 +46,16 @@ class LoadedTeacher:
         return self.model.input
 
 
-def load_teacher(source: str, weights: str | None, zero_shot: ZeroShot | None = None) -> LoadedTeacher:
+def load_teacher(
+    source: str, weights: str | None, zero_shot: ZeroShot | None = None, *, modality: str = "image"
+) -> LoadedTeacher:
     """Load a teacher.
 
     Args:
         source: run folder, `.onnx` file of any framework, file of an ensemble of trees, or model name.
         weights: weights file of a named model; None takes its published weights.
         zero_shot: classes of a zero-shot classifier, named `clip:MODEL/TAG`.
+        modality: modality of the samples of an `.onnx` file of another framework.
 
     Raises:
         UsageError: the run or model does not exist, or the weights do not fit.
@@ -67,8 +71,10 @@ def load_teacher(source: str, weights: str | None, zero_shot: ZeroShot | None = 
     if path.suffix == ".onnx":
         from kdedge.models.onnx_model import OnnxClassifier  # training does not need onnxruntime otherwise
 
-        file = OnnxClassifier.load(path)
+        file = OnnxClassifier.load(path, modality=modality)
         of_file = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}
+        if file.metadata is None and modality != "image":
+            of_file["modality"] = modality
         return LoadedTeacher(path.name, file, of_file, file.labels, file.classes)
     trained = load_trained(artifacts, weights=None if weights is None else Path(weights), zero_shot=zero_shot)
     record: dict[str, Any] = {
@@ -94,4 +100,4 @@ def reload_teacher(record: Mapping[str, Any]) -> LoadedTeacher:
         ModelFileError: the file is missing, damaged, or not an image classifier.
     """
     zero_shot = ZeroShot.of(record["classes"], record["prompts"]) if "classes" in record else None
-    return load_teacher(record["source"], record["weights"], zero_shot)
+    return load_teacher(record["source"], record["weights"], zero_shot, modality=record.get("modality", "image"))

@@ -1,11 +1,11 @@
-"""Explanation of images in one call. Nothing here imports torch."""
+"""Explanation of samples in one call. Nothing here imports torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from kdedge_runtime import Model
 from kdedge_runtime.explainers import make_explainer
-from kdedge_runtime.explainers.image_files import ExplainedImage, explain_images
+from kdedge_runtime.explainers.sample_files import ExplainedSample, explain_samples
 from kdedge_runtime.explainers.target_activations import target_activations
 from kdedge_runtime.model_source import open_model
 from kdedge_runtime.util.files import Location
@@ -16,7 +16,7 @@ __all__ = ["explain"]
 
 def explain(
     model: Location,
-    images: Sequence[Location],
+    samples: Sequence[Location],
     output: Location = "explained",
     *,
     class_name: str | None = None,
@@ -24,25 +24,25 @@ def explain(
     budget_ms: float | None = None,
     parts: int | None = None,
     progress: ProgressCallback = no_progress,
-) -> list[ExplainedImage]:
-    """Explain images with a model file, and write each with its overlay as a PNG.
+) -> list[ExplainedSample]:
+    """Explain samples with a model file, and draw each with its map as a PNG.
 
     Args:
         model: export result, model file or bundle.
-        images: image files, or folders of them.
+        samples: files of samples, such as images or recordings, or folders of them.
         output: folder to write to.
-        class_name: class to explain, by name or index; None explains each image's top class.
+        class_name: class to explain, by name or index; None explains each sample's top class.
         method: black-box method `occlusion`, `rise`, `lime`, `shap` or `scorecam`; None takes the file's own map.
-        budget_ms: time budget of the black-box method per image in ms; None for none.
-        parts: number of superpixels for `lime` and `shap`; None takes 40.
+        budget_ms: time budget of the black-box method per sample in ms; None for none.
+        parts: number of segments for `lime` and `shap`; None takes 40.
         progress: called during long steps.
 
     Returns:
-        One entry per image: the written file, the prediction, and the black-box estimate.
+        One entry per sample: the written file, the prediction, and the black-box estimate.
 
     Raises:
-        UsageError: the model has no such class, or the output would overwrite an image.
-        SourceError: images cannot be read, or there are none.
+        UsageError: the model has no such class, or the output would overwrite an input file.
+        SourceError: samples cannot be read, or there are none.
     """
     with open_model(Path(model), Model.load) as loaded:
         explainer = None
@@ -52,6 +52,11 @@ def explain(
             else:
                 activations = target_activations
             explainer = make_explainer(loaded, method, budget_ms=budget_ms, parts=parts, activations_of=activations)
-        return explain_images(
-            loaded, list(map(Path, images)), Path(output), class_name=class_name, explainer=explainer, progress=progress
+        return explain_samples(
+            loaded,
+            list(map(Path, samples)),
+            Path(output),
+            class_name=class_name,
+            explainer=explainer,
+            progress=progress,
         )

@@ -8,11 +8,12 @@ import onnx
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspection.class_weights import ClassWeights, class_weights
+from kdedge_export.inspection.example_feed import declared_input, example_feed
 from kdedge_export.inspection.layer_attribution import LayerAttribution, attribute_layers
 from kdedge_export.inspection.layer_timing import LayerTimes, time_layers
 from kdedge_export.inspection.structure import GraphStructure, structure_of
 from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
-from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
+from kdedge_export.onnx_graph.graph_input import EXAMPLES
 from kdedge_export.onnx_graph.prototypes import fix_prototypes
 from kdedge_export.onnx_import.foreign_file import ForeignFile
 from kdedge_export.onnx_import.logits_output import count_classes
@@ -92,11 +93,15 @@ def inspect_model(
         )
     if class_name is not None and image is None:
         raise UsageError("--class selects the class to explain in an image. Give an image too, or remove --class.")
-    view = GraphIndex(model)
-    port = find_image_input(view, str(path))
-    classes = count_classes(view, make_example_feed(port, None), str(path))
+    declared = declared_input(model)
+    if image is not None and declared is not None and declared.kind != "image":
+        raise UsageError(
+            f"{path} takes {declared.kind} samples, and inspect traces images only. Remove {image}, or draw its map: "
+            f"kdedge explain {path} {image}"
+        )
+    classes = count_classes(GraphIndex(model), example_feed(model, str(path), count=EXAMPLES), str(path))
     progress("timing layers", 0, 1)
-    structure, feed = structure_of(model), make_example_feed(port, None, images=1)
+    structure, feed = structure_of(model), example_feed(model, str(path))
     times = time_layers(model, feed, structure)
     progress("timing layers", 1, 1)
     loaded = Model.load(path) if explained else None

@@ -1,6 +1,6 @@
 """A teacher's `.onnx` file as a model for validation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ import torch
 from kdedge.models.onnx_model import OnnxClassifier
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.modalities import parse_input
 from kdedge_runtime.model import Explanation
 from kdedge_runtime.util.arrays import Pixels, softmax
 
@@ -26,7 +27,8 @@ class OnnxTeacherFile(Model):
         metadata = teacher.metadata
         if metadata is None:
             numbers = tuple(str(index) for index in range(teacher.classes))
-            metadata = Metadata(numbers, replace(teacher.input, name=teacher.port.name), Outputs("none"))
+            named = parse_input(asdict(teacher.input) | {"name": teacher.feed.name})
+            metadata = Metadata(numbers, named, Outputs("none"))
         return cls(teacher.path, metadata, teacher.probes["CPUExecutionProvider"].session, teacher)
 
     def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:

@@ -17,15 +17,17 @@ from toy_export import SIGNAL
 from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
 
 import kdedge
+from kdedge.cli.web import web
 from kdedge.data import index_dataset
 from kdedge.models.run_folder import BEST
+from kdedge.pipelines.model_inspection import inspect_model
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.unlabeled_samples import add_unlabeled
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.feedback.verdict import Verdict
 from kdedge_runtime.prediction import decode_prediction
@@ -210,6 +212,42 @@ def test_black_box_explainers_find_the_spike(files: Path, method: str) -> None:
     )
     place = estimate.map.mean(axis=0).argmax() / estimate.map.shape[1]
     assert abs(place - 44 / 64) <= 0.15
+
+
+def test_samples_are_explained_in_files(files: Path, data: Path, tmp_path: Path) -> None:
+    done = kdedge.explain(files / "model.onnx", [data / "val"], tmp_path / "out")
+    assert len(done) == 160 and {item.prediction.explained for item in done} == set(LABELS)
+    with Image.open(done[0].written) as drawn:
+        assert drawn.width == 2 * 64 + 6
+
+
+def test_layers_of_any_modality_are_listed(files: Path, data: Path) -> None:
+    inspected = inspect_model(str(files / "model.onnx"))
+    assert inspected.labels == LABELS and inspected.structure.macs > 0
+    with pytest.raises(UsageError, match="kdedge explain"):
+        inspect_model(str(files / "model.onnx"), data / "val" / "1-0001.npy")
+
+
+def test_browser_page_refuses_other_samples(files: Path) -> None:
+    with pytest.raises(UsageError, match="--view"):
+        web(files / "model.onnx")
+
+
+def test_file_of_any_modality_teaches(files: Path, data: Path, tmp_path: Path) -> None:
+    teacher, loss = files / "model.onnx", "bce:0.1,bkd:0.9,map:1"
+    run = kdedge.distill(data, teacher, "signal:narrow", output=tmp_path / "run", loss=loss, epochs=4, device="cpu")
+    assert run.record.teacher is not None and "modality" not in run.record.teacher
+    assert run.record.result is not None and run.record.result["best"]["val_agreement"] > 0.7
+    kdedge.export(run)
+    assert "teacher" in json.loads(kdedge.validate(run, quick=True).document.read_text(encoding="utf-8"))["models"]
+
+
+def test_file_of_another_framework_teaches_with_images_only(files: Path, data: Path, tmp_path: Path) -> None:
+    graph = onnx.load(files / "model.onnx")
+    del graph.metadata_props[:]
+    onnx.save(graph, tmp_path / "theirs.onnx")
+    with pytest.raises(ModelFileError, match="no metadata"):
+        kdedge.distill(data, tmp_path / "theirs.onnx", "signal:narrow", output=tmp_path / "run", device="cpu")
 
 
 @pytest.mark.usefixtures("seams")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import shape_inference
 
+from kdedge_export.inspection.example_feed import example_feed
 from kdedge_export.onnx_graph.graph_index import GraphIndex, run_graph
-from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_export.onnx_graph.node_attributes import attributes
 
 __all__ = ["GraphLayer", "GraphStructure", "structure_of"]
@@ -85,8 +85,8 @@ def structure_of(model: onnx.ModelProto, side_px: int = 224) -> GraphStructure:
         if name in view.varying and not _known(shapes.get(name, ("", ()))[1]) and shapes.get(name, ("", None))[1] != ()
     ]
     if unknown:  # shapes that depend on computed constants need a run
-        port = find_image_input(GraphIndex(model), "The model")
-        for name, value in run_graph(model, unknown, make_example_feed(port, side_px, images=1), "The model").items():
+        feed = example_feed(model, "The model", side_px=side_px)
+        for name, value in run_graph(model, unknown, feed, "The model").items():
             shapes[name] = (value.dtype.name, value.shape)
     weights = {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
     seen: set[str] = set()

@@ -9,7 +9,7 @@ import onnx
 from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphIndex
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["Layout", "GraphInput", "make_example_feed", "find_image_input"]
+__all__ = ["EXAMPLES", "Layout", "GraphInput", "make_example_feed", "find_image_input"]
 
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 FALLBACK_SIDE_PX = 224

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdedge.data.dataset_index import DatasetIndex
-from kdedge.data.readers.image_folder import list_folder
+from kdedge.data.readers.class_folders import list_folder
 from kdedge_runtime.util.images import files_below, is_image_file
 
 __all__ = ["find_frigate_dataset", "list_frigate_dataset"]

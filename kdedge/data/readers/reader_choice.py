@@ -5,7 +5,7 @@ from pathlib import Path
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
 from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.data.grouping import check_groups, group_names
-from kdedge.data.readers.image_folder import check_image_folder, list_images
+from kdedge.data.readers.class_folders import check_folder, list_samples
 from kdedge.data.readers.webdataset import is_shards
 from kdedge.data.splits import UNLABELED, Split
 from kdedge.modalities import TRAINING_MODALITIES, modality_of_dataset
@@ -28,7 +28,7 @@ def index_dataset(
     both splits, and validation overestimates accuracy: `group_by` keeps them together.
 
     Args:
-        data: folder (see `kdedge.data.readers.image_folder` and `frigate` for layouts), torchvision dataset on disk
+        data: folder (see `kdedge.data.readers.class_folders` and `frigate` for layouts), torchvision dataset on disk
             (`torchvision:NAME:ROOT`, see `kdedge.data.readers.torchvision_datasets`), or WebDataset shards
             (`kdedge.data.readers.webdataset`).
         options: options of the modality, and groups of samples that stay together.
@@ -62,7 +62,7 @@ def list_unlabeled(data: str) -> Split:
         DataError: the dataset does not exist or has no samples.
     """
     if modality_of_dataset(data) is TRAINING_MODALITIES["image"] and Path(data).is_dir():
-        return list_images(Path(data))
+        return list_samples(Path(data))
     collection = index_dataset(data, unlabeled_ok=True)
     splits = [split for split in (collection.train, collection.val, collection.test) if split is not None]
     samples = tuple(sample for split in splits for sample in split.samples)
@@ -78,4 +78,4 @@ def check_data_source(data: str) -> None:
     if modality_of_dataset(data) is not TRAINING_MODALITIES["image"]:
         return
     if not data.startswith(TORCHVISION) and (Path(data).is_dir() or not is_shards(data)):
-        check_image_folder(Path(data))
+        check_folder(Path(data))

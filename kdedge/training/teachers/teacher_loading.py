@@ -42,7 +42,7 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
         path = Path(source)
         zero_shot = _zero_shot(request, data) if is_clip(source) else None
         if is_run(path) or path.suffix == ".onnx" or is_tree_file(path):
-            teachers.append(load_teacher(source, None))
+            teachers.append(load_teacher(source, None, modality=data.modality))
         else:
             teachers.append(load_teacher(source, weights.pop(0) if weights else None, zero_shot))
     if (request.classes or request.prompts) and not any(map(is_clip, request.teacher)):

@@ -16,6 +16,7 @@ from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
+    from kdedge_runtime.prediction import Prediction
     from kdedge_runtime.sources.source import Source
 
 __all__ = ["ImageInput", "Interpolation", "Resize", "require_image"]
@@ -145,6 +146,12 @@ class ImageInput(InputSpec):
         from kdedge_runtime.drawing.overlay_renderer import OverlayRenderer
 
         return OverlayRenderer(self, moving=moving, fps=fps)
+
+    def draw_explanation(self, prediction: "Prediction", opacity: float, details: Sequence[str]) -> Pixels:
+        """Draw an image next to its overlay; see `draw_image_explanation`."""
+        from kdedge_runtime.drawing.image_explanation import draw_image_explanation
+
+        return draw_image_explanation(self, prediction, opacity, details)
 
     def draw_sample(self, sample: Pixels) -> Pixels:
         """Return the image itself."""

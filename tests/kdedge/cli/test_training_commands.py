@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, kdedge_command, metrics_of, write_scenes
 
 from kdedge.cli.train import _following
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, read_run
@@ -71,19 +72,27 @@ class TestTraining:
         assert outcome.code == 2 and "not a duration" in " ".join(outcome.err.split())
 
     @pytest.mark.parametrize(
-        ("model", "flip", "few", "ending"),
+        ("model", "flip", "by", "few", "ending"),
         [
-            ("torchvision:resnet18", None, None, "--student resnet10w16"),
-            ("small:resnet20", False, None, "--student resnet8 --no-flip"),
-            ("torchvision:resnet18", True, 50, "--student resnet10w16 --flip --images-per-class 50"),
+            ("torchvision:resnet18", None, None, None, "--student resnet10w16"),
+            ("small:resnet20", False, None, None, "--student resnet8 --no-flip"),
+            ("small:resnet20", None, "^[a-z]+", None, "--student resnet8 --group-by '^[a-z]+'"),
+            ("torchvision:resnet18", True, None, 50, "--student resnet10w16 --flip --images-per-class 50"),
         ],
     )
     def test_next_command_matches_teacher_and_data(
-        self, teacher_run: Path, tmp_path: Path, model: str, flip: bool | None, few: int | None, ending: str
+        self,
+        teacher_run: Path,
+        tmp_path: Path,
+        model: str,
+        flip: bool | None,
+        by: str | None,
+        few: int | None,
+        ending: str,
     ) -> None:
         record = read_run(teacher_run)
         save_file(build_model(ModelSpec(model, 3), 32).state_dict(), tmp_path / BEST)
-        assert _following(record, "signs", tmp_path, flip, few) == (
+        assert _following(record, "signs", tmp_path, flip, few, DatasetOptions(group_by=by)) == (
             f"Next: kdedge distill signs --teacher {tmp_path} {ending}"
         )
 

@@ -1,24 +1,24 @@
-"""Index of a folder of labeled images, without opening images.
+"""Index of a folder of labeled files, such as images, without opening them.
 
 Layouts:
 
 ```
-DATA/train/CLASS/*.jpg  DATA/val/CLASS/*.jpg  DATA/test/CLASS/*.jpg   one of `val` and `test` may be missing
-DATA/CLASS/*.jpg                                                      no splits
-DATA/*.jpg                                                            no classes: only with `unlabeled_ok`
+DATA/train/CLASS/*  DATA/val/CLASS/*  DATA/test/CLASS/*   one of `val` and `test` may be missing
+DATA/CLASS/*                                              no splits
+DATA/*                                                    no classes: only with `unlabeled_ok`
 ```
 
 `val` may also be named `valid` or `validation`. A class folder may have subfolders. Hidden files, tables and texts are
 ignored.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
-from kdedge.data.samples import FileSample
+from kdedge.data.samples import FileSample, StoredSample
 from kdedge.data.splits import UNLABELED, Split
 from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
@@ -26,7 +26,7 @@ from kdedge_runtime.sinks.frame_recorder import RECORDED
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import files_below, is_image_file
 
-__all__ = ["check_image_folder", "list_folder", "list_images"]
+__all__ = ["IMAGES", "FolderKind", "check_folder", "list_folder", "list_samples"]
 
 _Side: TypeAlias = Literal["train", "val", "test"]
 _SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
@@ -42,20 +42,50 @@ _COMPANION_SUFFIXES = frozenset(
 )
 _COMPANION_NAMES = frozenset({"license", "licence", "readme", "notice", "copying", "makefile"})
 _ARCHIVE_COMMANDS = {".zip": "unzip {0}", ".tar": "tar -xf {0}", ".tgz": "tar -xf {0}", ".gz": "tar -xf {0}"}
-_EXPECTED = "Expected one subfolder of images per class, or train/ and val/ with such subfolders."
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """Kind of the files in a folder."""
+
+    modality: str
+    """Modality of their samples, a key of `kdedge.modalities.TRAINING_MODALITIES`."""
+    noun: str
+    """Name of the files in messages, in the plural, such as `images`."""
+    formats: str
+    """Examples of file formats in messages, such as `JPEG, PNG, WebP, …`."""
+    is_sample: Callable[[Path], bool]
+    """Return True if the name of a file is that of this kind."""
+    samples_of: Callable[[Path, Path], Sequence[StoredSample]]
+    """Return the samples of a file, given the root of the dataset and the file; several for the windows of a recording.
+
+    A file that cannot be read has one sample, whose `read` raises.
+    """
+
+    @property
+    def expected(self) -> str:
+        """Sentence that describes the layouts with classes."""
+        return f"Expected one subfolder of {self.noun} per class, or train/ and val/ with such subfolders."
+
+
+IMAGES = FolderKind(
+    "image", "images", "JPEG, PNG, WebP, …", is_image_file, lambda root, path: (FileSample.below(root, path),)
+)
+"""Image files."""
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """Images directly in a folder and in each of its class folders."""
+    """Files of one kind directly in a folder and in each of its class folders."""
 
+    kind: FolderKind
     folder: Path
     classes: dict[str, list[Path]]
     loose: list[Path]
     unknown: list[Path]
 
     @property
-    def images(self) -> list[Path]:
+    def files(self) -> list[Path]:
         return [path for paths in self.classes.values() for path in paths] + self.loose
 
     @property
@@ -63,43 +93,51 @@ class _Listing:
         return bool(self.loose) and not any(self.classes.values())
 
     def split(self, labels: tuple[str, ...], root: Path) -> Split:
-        """Return the images by class, in the order of the labels; without labels all are `UNLABELED`."""
+        """Return the samples by class, in the order of the labels; without labels all are `UNLABELED`."""
         by_target = {index: self.classes[name] for index, name in enumerate(labels)} or {UNLABELED: self.loose}
-        return Split(
-            tuple(FileSample.below(root, path) for paths in by_target.values() for path in paths),
-            tuple(target for target, paths in by_target.items() for _ in paths),
-        )
+        pairs = [
+            (sample, target)
+            for target, paths in by_target.items()
+            for path in paths
+            for sample in self.kind.samples_of(root, path)
+        ]
+        return Split(tuple(sample for sample, _ in pairs), tuple(target for _, target in pairs))
 
 
-def list_folder(root: Path, *, unlabeled_ok: bool, no_class: Collection[str] = ()) -> DatasetIndex:
-    """Index a folder; `val` is empty if the user has not set images aside.
+def list_folder(
+    root: Path, kind: FolderKind = IMAGES, *, unlabeled_ok: bool, no_class: Collection[str] = ()
+) -> DatasetIndex:
+    """Index a folder; `val` is empty if the user has not set files aside.
 
-    A `test/` folder with none of the classes has no labels to test against, as in many competitions. Its images are
+    A `test/` folder with none of the classes has no labels to test against, as in many competitions. Its files are
     reported as skipped.
 
     Args:
         root: folder in one of the layouts above.
-        unlabeled_ok: True to accept images without class folders; their targets are `UNLABELED`.
-        no_class: names of folders whose images belong to no class; they are reported as skipped.
+        kind: kind of its files.
+        unlabeled_ok: True to accept files without class folders; their targets are `UNLABELED`.
+        no_class: names of folders whose files belong to no class; they are reported as skipped.
 
     Raises:
-        DataError: the folder does not exist, has no images, or its classes cannot train a classifier.
+        DataError: the folder does not exist, has no files of this kind, or its classes cannot train a classifier.
     """
-    check_image_folder(root)
-    listings = {side: _list(folder) for side, folder in _side_folders(root).items()}
+    check_folder(root, kind)
+    listings = {side: _list(folder, kind) for side, folder in _side_folders(root, kind).items()}
     outside = {name: listing.classes.pop(name, []) for listing in listings.values() for name in no_class}
     aside: list[Path] = []
     if "test" in listings and not _is_labeled_alike(listings["test"], listings["train"]):
-        aside = listings.pop("test").images
+        aside = listings.pop("test").files
     for listing in listings.values():
-        if not listing.images:
-            raise DataError(f"{listing.folder} has no images (JPEG, PNG, WebP, …). {_EXPECTED}")
+        if not listing.files:
+            raise DataError(f"{listing.folder} has no {kind.noun} ({kind.formats}). {kind.expected}")
     flat = all(listing.is_flat for listing in listings.values())
     if flat and not unlabeled_ok:
-        raise DataError(f"{root} has {len(listings['train'].loose):,} images but no class folders. {_EXPECTED}")
+        raise DataError(
+            f"{root} has {len(listings['train'].loose):,} {kind.noun} but no class folders. {kind.expected}"
+        )
     labels = () if flat else _labels(listings)
     splits = {side: listing.split(labels, root) for side, listing in listings.items()}
-    images = (FileSample.below(root, path) for listing in listings.values() for path in listing.images)
+    files = (path for listing in listings.values() for path in listing.files)
     unused: list[tuple[Path, str]] = [(path, "of unknown type") for one in listings.values() for path in one.unknown]
     if not flat:
         unused += [(path, "outside a class folder") for one in listings.values() for path in one.loose]
@@ -112,26 +150,28 @@ def list_folder(root: Path, *, unlabeled_ok: bool, no_class: Collection[str] = (
         val=splits.get("val", Split()),
         test=splits.get("test"),
         split="folders" if "val" in splits else "hashed",
-        fingerprint=fingerprint_of(f"{sample.name}\0{_size_bytes(sample.path)}" for sample in images),
-        skipped=tuple(SkippedFile(FileSample.below(root, path).name, reason) for path, reason in unused),
+        fingerprint=fingerprint_of(f"{_name(root, path)}\0{_size_bytes(path)}" for path in files),
+        modality=kind.modality,
+        skipped=tuple(SkippedFile(_name(root, path), reason) for path, reason in unused),
         is_footage=flat and (root / RECORDED).is_file(),
     )
 
 
-def list_images(root: Path) -> Split:
-    """List all images below a folder in any layout, without classes.
+def list_samples(root: Path, kind: FolderKind = IMAGES) -> Split:
+    """List all files of a kind below a folder in any layout, without classes.
 
     Raises:
-        DataError: the folder does not exist, or has no images.
+        DataError: the folder does not exist, or has none.
     """
-    check_image_folder(root)
-    samples = tuple(FileSample.below(root, path) for path in files_below(root) if is_image_file(path))
-    if not samples:
-        raise DataError(f"{root} has no images (JPEG, PNG, WebP, …). Expected a folder of images, in any layout.")
+    check_folder(root, kind)
+    files = [path for path in files_below(root) if kind.is_sample(path)]
+    if not files:
+        raise DataError(f"{root} has no {kind.noun} ({kind.formats}). Expected a folder of {kind.noun}, in any layout.")
+    samples = tuple(sample for path in files for sample in kind.samples_of(root, path))
     return Split(samples, (UNLABELED,) * len(samples))
 
 
-def check_image_folder(root: Path) -> None:
+def check_folder(root: Path, kind: FolderKind = IMAGES) -> None:
     """Raise unless the folder exists.
 
     Raises:
@@ -140,13 +180,13 @@ def check_image_folder(root: Path) -> None:
     if root.is_dir():
         return
     if not root.exists():
-        raise DataError(f"There is no folder {root}. {_EXPECTED}")
+        raise DataError(f"There is no folder {root}. {kind.expected}")
     if (command := _ARCHIVE_COMMANDS.get(root.suffix.lower())) is not None:
         raise DataError(f"{root} is an archive: extract it with `{command.format(root)}` and give the folder.")
-    raise DataError(f"{root} is a file, not a folder. {_EXPECTED}")
+    raise DataError(f"{root} is a file, not a folder. {kind.expected}")
 
 
-def _side_folders(root: Path) -> dict[_Side, Path]:
+def _side_folders(root: Path, kind: FolderKind) -> dict[_Side, Path]:
     """Return the split folders created by the user; without any, the whole folder is for training."""
     below = {path.name.lower(): path for path in _visible(root) if path.is_dir()}
     found = {
@@ -157,8 +197,8 @@ def _side_folders(root: Path) -> dict[_Side, Path]:
     train = found.get("train")
     if train is not None and len(found) > 1:
         return found
-    # A folder `train` may also be a class next to `bus` and `car`: then it contains images directly.
-    if train is not None and any(path.is_dir() for path in _visible(train)) and not _list(train).loose:
+    # A folder `train` may also be a class next to `bus` and `car`: then it contains files directly.
+    if train is not None and any(path.is_dir() for path in _visible(train)) and not _list(train, kind).loose:
         raise DataError(
             f"{root} has {train.name}/ but no validation folder. Expected val/, valid/ or validation/ next to it. "
             f"With test/ alone, or if {train} is given directly, a part of {train.name}/ is used for validation."
@@ -172,17 +212,17 @@ def _is_labeled_alike(test: _Listing, train: _Listing) -> bool:
     return any(paths and name in train.classes for name, paths in test.classes.items())
 
 
-def _list(folder: Path) -> _Listing:
+def _list(folder: Path, kind: FolderKind) -> _Listing:
     entries = _visible(folder)
     classes: dict[str, list[Path]] = {}
     unknown: list[Path] = []
     for path in entries:
         if path.is_dir():
-            images, strange = _sorted_out(files_below(path))
-            classes.setdefault(displayable(path.name), []).extend(images)
+            found, strange = _sorted_out(files_below(path), kind)
+            classes.setdefault(displayable(path.name), []).extend(found)
             unknown += strange
-    loose, strange = _sorted_out(path for path in entries if not path.is_dir())
-    return _Listing(folder, classes, loose, unknown + strange)
+    loose, strange = _sorted_out((path for path in entries if not path.is_dir()), kind)
+    return _Listing(kind, folder, classes, loose, unknown + strange)
 
 
 def _labels(listings: Mapping[_Side, _Listing]) -> tuple[str, ...]:
@@ -190,7 +230,8 @@ def _labels(listings: Mapping[_Side, _Listing]) -> tuple[str, ...]:
         empty = [name for name, paths in listing.classes.items() if not paths]
         if empty:
             raise DataError(
-                f"{listing.folder} has class folders without images: {_quoted(empty)}. Fill or remove them."
+                f"{listing.folder} has class folders without {listing.kind.noun}: {_quoted(empty)}. Fill them, or "
+                "remove them."
             )
     train = listings["train"]
     for side, other in listings.items():
@@ -219,21 +260,25 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
-def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Separate images from files that are neither images nor known companion files."""
-    images: list[Path] = []
+def _sorted_out(paths: Iterable[Path], kind: FolderKind) -> tuple[list[Path], list[Path]]:
+    """Separate files of a kind from those that are neither of it nor known companion files."""
+    found: list[Path] = []
     unknown: list[Path] = []
     for path in sorted(paths):
-        if is_image_file(path):
-            images.append(path)
+        if kind.is_sample(path):
+            found.append(path)
         elif path.suffix.lower() not in _COMPANION_SUFFIXES and path.stem.lower() not in _COMPANION_NAMES:
             unknown.append(path)
-    return images, unknown
+    return found, unknown
 
 
-def _size_bytes(path: str) -> int:
+def _name(root: Path, path: Path) -> str:
+    return displayable(path.relative_to(root).as_posix())
+
+
+def _size_bytes(path: Path) -> int:
     try:
-        return Path(path).stat().st_size
+        return path.stat().st_size
     except OSError:  # a broken link; `decode` reports it
         return 0
 

@@ -1,0 +1,158 @@
+"""Explain files of samples: draw each sample next to its map."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+import numpy as np
+from PIL import Image
+
+from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
+from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.explainers import Explainer, MapEstimate
+from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.model import Model
+from kdedge_runtime.prediction import Prediction, decode_prediction
+from kdedge_runtime.sources.source import Frame, Source, is_still_source
+from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable
+from kdedge_runtime.util.images import files_below
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
+
+__all__ = ["ExplainedSample", "explain_samples"]
+
+
+@dataclass(frozen=True)
+class ExplainedSample:
+    """Explanation of one sample, written to disk."""
+
+    file: Path
+    """File of the sample."""
+    written: Path
+    prediction: Prediction
+    estimate: MapEstimate | None = None
+    """Statistics of the black-box estimate, or None if the map comes from the model file."""
+
+
+def explain_samples(
+    model: Model,
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    class_name: str | None = None,
+    opacity: float = OPACITY,
+    explainer: Explainer | None = None,
+    progress: ProgressCallback = no_progress,
+) -> list[ExplainedSample]:
+    """Explain samples and write one PNG each: the sample next to its map, with label, score and class below.
+
+    Args:
+        model: the model. If it has no map and no explainer is given, the PNG has only text.
+        paths: files of samples or folders of them; each window of a recording is a sample.
+        output: output folder. Samples with equal names from different folders get the suffix `-2`, `-3`, …
+        class_name: name or index of the class to explain; None for the top-1 class of each sample.
+        opacity: opacity of the map, in [0, 1].
+        explainer: black-box explainer used instead of the map in the model file; see `kdedge_runtime.explainers`.
+        progress: called after each sample and during black-box explanations.
+
+    Returns:
+        The written files, in the order of the samples.
+
+    Raises:
+        UsageError: the model has no such class, the output would overwrite an input, or a path is a video.
+        SourceError: no sample was found, or some cannot be read. Readable samples are written first.
+    """
+    class_index = None if class_name is None else model.class_index(class_name, by_explainer=explainer is not None)
+    inputs = {file.resolve() for path in paths for file in (files_below(path) if path.is_dir() else [path])}
+    names = UniqueNames()
+    done: list[ExplainedSample] = []
+    reading = _Reading(model.metadata.input)
+    for file, frame in reading.frames(paths):
+        target = output / names.take(displayable(PurePath(frame.name).stem), ".png")
+        if target.resolve() in inputs:
+            raise UsageError(f"{target} is an input file and would be overwritten. Choose another folder: -o DIR.")
+        prediction, estimate = _explain(model, frame, class_index, explainer, progress)
+        drawn = model.metadata.input.draw_explanation(prediction, opacity, _details(prediction, estimate))
+        with atomic_path(target) as temporary:
+            Image.fromarray(drawn).save(temporary)
+        done.append(ExplainedSample(file, target, prediction, estimate))
+        progress("explaining samples", len(done), reading.expected)
+    if reading.unreadable:
+        named = f"{' '.join(map(str, reading.failures[:3]))}{' …' if len(reading.failures) > 3 else ''}"
+        if not done and reading.failures:
+            raise SourceError(named)
+        raise SourceError(
+            f"{reading.unreadable} of {reading.unreadable + len(done)} samples cannot be read"
+            f"{f': {named}' if named else ', as logged.'} The other {len(done)} were explained in {output}."
+        )
+    if not done:
+        raise SourceError(f"No samples found in {', '.join(map(str, paths))}. Pass files or folders of them.")
+    return done
+
+
+class _Reading:
+    """Frames of files and folders. Unreadable ones are counted, so that the others are still explained."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        self._spec = spec
+        self.failures: list[SourceError] = []
+        self.unreadable = 0
+        self.expected = 0
+
+    def frames(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Frame]]:
+        """Yield the file and the content of each sample.
+
+        Raises:
+            UsageError: A path is a video.
+        """
+        for path in paths:
+            try:
+                if not path.exists():
+                    raise SourceError(f"{path} does not exist. Expected a file or a folder of samples.")
+                # Absolute, because a file could be named like a camera.
+                with self._spec.open_source(str(path.absolute()), "all") as source:
+                    self.expected += source.expected or 0
+                    for frame in source:
+                        _require_sample(path, source, frame)
+                        yield path / frame.name if path.is_dir() else path, frame
+                self.unreadable += source.unreadable
+            except SourceError as error:
+                self.failures.append(error)
+                self.unreadable += 1
+
+
+def _require_sample(path: Path, source: Source, frame: Frame) -> None:
+    if frame.span_s is None and not is_still_source(source):
+        raise UsageError(
+            f"{path} is a video. Expected images; to draw the maps of a video: kdedge-run MODEL --source {path} -o "
+            "out.mp4"
+        )
+
+
+def _explain(
+    model: Model, frame: Frame, class_index: int | None, explainer: Explainer | None, progress: ProgressCallback
+) -> tuple[Prediction, MapEstimate | None]:
+    sample = model.metadata.input.preprocess(frame.sample)
+    explanation, estimate = model.predict(sample[None], class_index), None
+    if explainer is not None:
+        explained = int(explanation.explained_class[0]) if class_index is None else class_index
+        estimate = explainer(sample, explained, progress)
+        explanation = replace(
+            explanation,
+            saliency_map=estimate.map[None],
+            explained_class=np.array([explained], np.int64),
+            display=UNMEASURED,
+        )
+    return decode_prediction(model, frame, explanation, clock=lambda: frame.captured_at), estimate
+
+
+def _details(prediction: Prediction, estimate: MapEstimate | None) -> list[str]:
+    if prediction.saliency_map is None:
+        return ["no map in this model"]
+    account = [] if estimate is None else [_account(estimate)]
+    return [f"heat map: evidence for {prediction.explained}", *account]
+
+
+def _account(estimate: MapEstimate) -> str:
+    error = estimate.relative_error
+    sure = f"error ± {100 * error:.0f} % of the peak" if np.isfinite(error) else "too few to estimate the error"
+    return f"{estimate.evaluations:,} evaluations, {sure}"
