@@ -1,6 +1,5 @@
 """Dense explainer: exact contributions of the inputs of a network of dense layers, in the forward pass."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,7 +50,8 @@ class DenseExplainer(ExplainedModel):
 
         The attribution inputs are the features and the multipliers of each activation, `[N, H]`.
         """
-        value, reference = x.flatten(1), torch.zeros_like(x[:1]).flatten(1)
+        # A product with the input, since an exporter would fold constants, which then ignore quantized weights.
+        value, reference = x.flatten(1), (x[:1] * 0.0).flatten(1)
         multipliers = []
         for layer in self.layers:
             after, reference_after = (apply_layer(layer, self.model, each) for each in (value, reference))

@@ -44,7 +44,7 @@ class Trees(Protocol):
         """Return the margins `[N, margins]` of rows `[N, F]`; missing values are NaN."""
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return TreeSHAP values `[N, margins, F]`, without the base value.
+        """Return TreeSHAP values with the base value last, `[N, margins, F + 1]`; their sum is the margin.
 
         Lundberg et al., From Local Explanations to Global Understanding with Explainable AI for Trees, Nature Machine
         Intelligence 2020, algorithm 2 (path-dependent).
@@ -81,8 +81,12 @@ class TreeEnsemble:
         """
         unknown = np.array([column.kind == "categorical" for column in self.input.columns]) & ~(rows >= 0)
         values = np.where(unknown | ~np.isfinite(rows), np.nan, rows).astype(np.float32)
-        logits = self.trees.predict(values)
-        parts = self.trees.contributions(values) if explained else None
+        parts: Floats | None = None
+        if explained:
+            all_parts = self.trees.contributions(values)
+            logits, parts = all_parts.sum(axis=2), all_parts[..., :-1]
+        else:
+            logits = self.trees.predict(values)
         if self.classes == 2:
             logits = np.concatenate([-logits / 2, logits / 2], axis=1)
             parts = None if parts is None else np.concatenate([-parts / 2, parts / 2], axis=1)

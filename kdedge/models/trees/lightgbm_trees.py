@@ -110,7 +110,7 @@ class LightgbmTrees:
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return TreeSHAP values; see `Trees`."""
         found = np.asarray(self.booster.predict(rows, pred_contrib=True), np.float32)
-        return (self.steepness * found).reshape(len(rows), self.margins, -1)[..., :-1]
+        return (self.steepness * found).reshape(len(rows), self.margins, -1)
 
     @classmethod
     def _of(cls, booster: Any) -> "LightgbmTrees":

@@ -127,7 +127,7 @@ class XgboostTrees:
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return TreeSHAP values; see `Trees`."""
         found: NDArray[np.float32] = self.booster.predict(self._matrix(rows), pred_contribs=True)
-        return found.reshape(len(rows), self.margins, -1)[..., :-1]
+        return found.reshape(len(rows), self.margins, -1)
 
     def _matrix(self, rows: NDArray[np.float32]) -> Any:
         names, kinds = self.booster.feature_names, self.booster.feature_types
