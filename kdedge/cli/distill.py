@@ -94,8 +94,8 @@ def distill(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="Weighted sum of loss terms (ce, kd, ls, dkd, dist, at, hint, cosine, rkd, cat, e2, map, mapall), "
-            "such as ce:0.1,kd:0.9,mapall:20. [default: from the recipe]"
+            help="Weighted sum of loss terms (ce, kd, ls, dkd, dist, rse, rsekd, at, hint, cosine, rkd, cat, e2, map, "
+            "mapall), such as ce:0.1,kd:0.9,mapall:20. [default: from the recipe]"
         ),
     ] = None,
     temperature: Annotated[

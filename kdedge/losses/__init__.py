@@ -17,7 +17,8 @@ from kdedge.losses.e2kd import e2kd_loss
 from kdedge.losses.fitnets import fitnet_loss
 from kdedge.losses.kd import kd_loss
 from kdedge.losses.logit_standardization import logit_standardization_loss
-from kdedge.losses.relative_squared_error import relative_squared_distillation_loss, relative_squared_error_loss
+from kdedge.losses.relative_squared_distillation import relative_squared_distillation_loss
+from kdedge.losses.relative_squared_error import relative_squared_error_loss
 from kdedge.losses.rkd import rkd_loss
 from kdedge.losses.top_class_map import top_class_map_loss
 from kdedge_runtime.util.plugin_registry import Registry

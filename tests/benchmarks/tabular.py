@@ -112,7 +112,7 @@ def measure_fold(data: Path, options: argparse.Namespace) -> dict[str, dict[str,
     files["KD + contributions, int8"] = runs["KD + contributions"] / "model.int8.onnx"
     for name, file in files.items():
         model = Model.load(file, threads=1)
-        given = predict(model, rows, top)
+        given = predict(model, decoded.images, top)
         assert given.maps is not None
         agreement = {
             "pearson": float(np.nanmean(maps_pearson(wanted, given.maps))),

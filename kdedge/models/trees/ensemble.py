@@ -120,12 +120,12 @@ def load_tree_file(path: Path) -> TreeEnsemble:
     trees = _open(path)
     beside = path.with_name(SCHEMA_FILE)
     schema = read_schema(beside) if beside.is_file() else None
-    columns = _columns(path, trees, None if schema is None else schema.used)
     if trees.objective not in (*_OUTPUTS, "multiclass"):
         raise ModelFileError(
             f"{path} has the objective {trees.objective}, which has neither logits of classes nor a value. Expected "
             "binary:logistic, multi:softprob or reg:squarederror, or LightGBM's binary, multiclass or regression."
         )
+    columns = _columns(path, trees, None if schema is None else schema.used)
     task, classes = _OUTPUTS.get(trees.objective, ("classify", trees.margins))
     labels = None if schema is None else schema.labels
     if labels is not None and len(labels) != classes:

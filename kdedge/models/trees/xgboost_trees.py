@@ -93,6 +93,8 @@ class XgboostTrees:
             The trees up to the best round, and the number of rounds.
         """
         xgboost = _xgboost()
+        if any(character in name for name in names for character in "[]<"):  # not allowed in names
+            names = [f"column_{place}" for place in range(len(names))]
         kinds = ["c" if each else "q" for each in categorical]
         objective: dict[str, Any] = {"objective": "reg:squarederror"}
         if classes:

@@ -23,7 +23,7 @@ MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 _LARGEST = 1e30
 """Largest magnitude of a number: beyond it, float32 products overflow."""
 _UNIT = re.compile(r"\s*(?P<name>.*\S)\s*\[(?P<unit>[^\[\]]+)\]\s*")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def split_unit(title: str) -> tuple[str, str | None]:
