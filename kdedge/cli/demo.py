@@ -15,16 +15,26 @@ __all__ = ["demo"]
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all files the demo writes.")] = Path("runs/demo"),
+    modality: Annotated[
+        str, typer.Option(help="Kind of samples to draw: image, or another modality that is installed.")
+    ] = "image",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for all files the demo writes. [default: runs/demo-MODALITY]")
+    ] = None,
 ) -> None:
-    """Run the whole pipeline on rendered images. No download, about 4 minutes of CPU time."""
+    """Run the whole pipeline on drawn samples. No download, about 4 minutes of CPU time."""
     from kdedge.cli.console import stderr_console
     from kdedge.cli.training_screen import Screen
     from kdedge.demo.demo_run import run_demo
 
     console = stderr_console()
     with Screen(console) as screen:
-        result = run_demo(out, screen, lambda heading: console.print(f"\n{heading}", style="bold"))
+        result = run_demo(
+            modality,
+            out or Path(f"runs/demo-{modality}"),
+            screen,
+            lambda heading: console.print(f"\n{heading}", style="bold"),
+        )
     _print_demo(console, result)
     result.validation.require_passed()
 
@@ -40,7 +50,7 @@ def _print_demo(console: "Console", result: "DemoResult") -> None:
     for line in checklist(result.validation.report.checks):
         console.print(line, soft_wrap=True)
     table = Table(title=f"\nkdedge demo, {result.seconds / 60:.1f} minutes", title_justify="left")
-    for title in ("", "size", "top-1", "agreement", "map Pearson", "map on object", "latency"):
+    for title in ("", "size", "top-1", "agreement", "map Pearson", f"map on {result.scenario.evidence}", "latency"):
         table.add_column(title, justify="right" if title else "left")
     for row in result.rows:
         table.add_row(
@@ -56,17 +66,16 @@ def _print_demo(console: "Console", result: "DemoResult") -> None:
     console.print(
         (
             "Agreement and map Pearson compare the student with its teacher, and the exported files with the PyTorch "
-            "student. Map on object is the share of the map inside the exact object mask; a uniform map has "
-            f"{100 * result.object_share:.0f} %. Latency is per image on one thread, in PyTorch or onnxruntime. ✓ "
+            f"student. Map on {result.scenario.evidence} is the share of the map inside its exact mask; a uniform map "
+            f"has {100 * result.mask_share:.0f} %. Latency is per sample on one thread, in PyTorch or onnxruntime. ✓ "
             "marks the file to run on machines like this one."
         ),
     )
     console.print(
-        f"camera   {result.camera_frames} frames of a synthetic camera, {100 * result.camera_right:.0f} % "
-        "classified correctly",
+        f"source   {result.scenario.sizes.frames} frames, {100 * result.stream_right:.0f} % classified correctly",
     )
-    console.print(f"video    {result.validation.model.parent.parent / 'camera.mp4'}", soft_wrap=True)
+    console.print(f"video    {result.validation.model.parent.parent / 'overlay.mp4'}", soft_wrap=True)
     console.print(f"report   {result.validation.page}", soft_wrap=True)
-    command = ["kdedge", "run", str(result.fastest), "--source", "synthetic:", "--view", "8080"]
+    command = ["kdedge", "run", str(result.fastest), "--source", result.scenario.live_source, "--view", "8080"]
     console.print(f"\nNext: {shlex.join(command)}", soft_wrap=True)
-    console.print("With your own images: kdedge train DATA --model resnet18", soft_wrap=True)
+    console.print(f"With your own data: {result.scenario.next_data}", soft_wrap=True)

@@ -1,27 +1,27 @@
-"""The complete pipeline on rendered scenes with exact object masks."""
+"""The complete pipeline on drawn samples with known evidence."""
 
 import json
 import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from kdedge.config.train_config import TrainConfig
+from kdedge.demo import DEMOS
+from kdedge.demo.demo_scenario import DemoScenario, Masks
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.training_run import start_run
 from kdedge_export.metrics import map_similarity
-from kdedge_export.scenes import LABELS, render_scene
 from kdedge_export.torch_export import wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.candidate import Candidate
@@ -30,7 +30,6 @@ from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.precision import fastest
 from kdedge_runtime.sinks.json_lines import JsonLinesFile
 from kdedge_runtime.sinks.video_file import VideoFile
-from kdedge_runtime.sources.synthetic import SyntheticSource
 from kdedge_runtime.stream.runner import run
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.files import atomic_write
@@ -38,21 +37,11 @@ from kdedge_runtime.util.timing import latencies_ms
 
 __all__ = ["DemoResult", "DemoRow", "run_demo"]
 
-SIZE_PX = 56
-TRAIN_SCENES, VAL_SCENES, UNSEEN_SCENES = 300, 40, 400
-"""Scenes per class for training, epoch selection and validation.
-
-With 3,200 validation images a one-point bound is significant even if quantization changes a few dozen predictions.
-"""
-TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 16
-STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 14
-CAMERA_FRAMES = 240
 _MARKER = "demo.json"
 _TIMED_RUNS = 200
 """Timed passes of each file; the student takes less than a millisecond, and files differ by a few percent."""
 
 PrintHeading = Callable[[str], None]
-Masks = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -68,9 +57,9 @@ class DemoRow:
     map_pearson: float | None
     """Mean map correlation over images with the model it was derived from, or None."""
     energy_inside: float
-    """Fraction of the map's positive part inside the object mask in [0, 1], mean over images."""
+    """Fraction of the map's positive part inside the mask in [0, 1], mean over samples."""
     latency_ms: float
-    """Latency per image in ms on one thread: PyTorch for modules, onnxruntime for files."""
+    """Latency per sample in ms on one thread: PyTorch for modules, onnxruntime for files."""
     is_fastest: bool
     """True for the file to run on machines like this one; a less exact one only if it is at least 5 % faster."""
 
@@ -79,22 +68,23 @@ class DemoRow:
 class DemoResult:
     """Results of the demo."""
 
+    scenario: DemoScenario
     rows: tuple[DemoRow, ...]
-    object_share: float
-    """Mean object area as a fraction of the image, which is the score of a uniform map."""
+    mask_share: float
+    """Mean area of the masks as a fraction of the map, which is the score of a uniform map."""
     validation: Validation
     fastest: Path
     """Model file to run on machines like this one."""
-    camera_right: float
-    """Top-1 accuracy on the frames of the synthetic camera, in [0, 1]."""
-    camera_frames: int
+    stream_right: float
+    """Top-1 accuracy on the frames of the source, in [0, 1]."""
     seconds: float
 
 
-def run_demo(out: Path, callback: RunCallback, print_heading: PrintHeading) -> DemoResult:
-    """Render scenes, train a teacher, distill, export, quantize, validate, and run on a synthetic camera.
+def run_demo(modality: str, out: Path, callback: RunCallback, print_heading: PrintHeading) -> DemoResult:
+    """Draw samples, train a teacher, distill, export, quantize, validate, and run on a source.
 
     Args:
+        modality: key of `DEMOS`.
         out: output folder; an earlier demo in it is replaced.
         callback: training callback.
         print_heading: prints a heading.
@@ -104,40 +94,40 @@ def run_demo(out: Path, callback: RunCallback, print_heading: PrintHeading) -> D
         KdedgeError: training was interrupted by SIGTERM.
     """
     started = time.monotonic()
+    scenario = DEMOS[modality]
     _clear(out)
-    scenes = TRAIN_SCENES + VAL_SCENES + UNSEEN_SCENES
-    print_heading(f"1/6  Render {len(LABELS) * scenes:,} scenes of {len(LABELS)} classes")
-    data, unseen = out / "scenes", out / "unseen"
-    _render(data, TRAIN_SCENES, VAL_SCENES, seed=0)
-    masks = _render(unseen, 1, UNSEEN_SCENES, seed=1)  # a dataset needs a training split
+    sizes, labels = scenario.sizes, scenario.labels
+    count = (sizes.train + sizes.val + sizes.unseen) * len(labels)
+    print_heading(f"1/6  Draw {count:,} {scenario.noun} of {len(labels)} classes")
+    data, unseen = out / scenario.noun, out / "unseen"
+    scenario.write(data, sizes.train, sizes.val, seed=0)
+    masks = scenario.write(unseen, 1, sizes.unseen, seed=1)  # a dataset needs a training split
     print_heading("2/6  Train a teacher")
-    plan = TrainConfig(str(data), TEACHER, size=SIZE_PX, batch_size=64)
-    teacher, student = str(out / "teacher"), str(out / "student")
-    _train(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), callback)
+    teacher, student = out / "teacher", out / "student"
+    _train(scenario.teacher(data), teacher, callback)
     print_heading("3/6  Distill a student with saliency-map supervision")
-    plan = replace(plan, model=STUDENT, teacher=(teacher,), epochs=STUDENT_EPOCHS)
-    _train(plan, Path(student), callback)
+    _train(scenario.student(data, teacher), student, callback)
     print_heading("4/6  Export to ONNX, fp32 and int8")
-    export_model(student, precisions=["int8"], profile=load_profile("generic"))
+    export_model(str(student), precisions=["int8"], profile=load_profile("generic"))
     print_heading("5/6  Validate predictions and maps")
-    validation = validate_model(student, data=str(unseen))
-    print_heading(f"6/6  Run on a synthetic camera for {CAMERA_FRAMES} frames")
-    right = _watch(validation.model, out)
+    validation = validate_model(str(student), data=str(unseen))
+    print_heading(f"6/6  Run on {sizes.frames} frames of a source")
+    right = _watch(scenario, validation.model, out)
     candidates = validation.report.candidates
     files = {each.name: each.path for each in candidates if each.path is not None}
     latencies = _file_latencies(files)
     chosen = fastest(latencies)
-    latencies |= {role: _torch_latency(run) for role, run in (("teacher", teacher), ("student", student))}
+    latencies |= {role: _torch_latency(str(run)) for role, run in (("teacher", teacher), ("student", student))}
     return DemoResult(
+        scenario=scenario,
         rows=tuple(
             _row(candidate, validation, masks, latencies[candidate.name], is_fastest=candidate.name == chosen)
             for candidate in candidates
         ),
         fastest=files[chosen],
-        object_share=float(np.mean([mask.mean() for mask in masks.values()])),
+        mask_share=float(np.mean([mask.mean() for mask in masks.values()])),
         validation=validation,
-        camera_right=right,
-        camera_frames=CAMERA_FRAMES,
+        stream_right=right,
         seconds=time.monotonic() - started,
     )
 
@@ -154,44 +144,29 @@ def _clear(out: Path) -> None:
     atomic_write(out / _MARKER, json.dumps({"made_by": "kdedge demo"}))
 
 
-def _render(root: Path, train: int, val: int, seed: int) -> dict[str, Masks]:
-    """Write the given number of scenes per class as a dataset, and return the validation masks by relative name."""
-    masks: dict[str, Masks] = {}
-    for side, count in (("train", train), ("val", val)):
-        for number, label in enumerate(LABELS):
-            (root / side / label).mkdir(parents=True)
-            generator = np.random.default_rng((seed, side == "val", number))
-            for index in range(count):
-                scene = render_scene(label, generator, SIZE_PX)
-                name = f"{side}/{label}/{index:04d}.png"
-                Image.fromarray(scene.image).save(root / name, compress_level=1)
-                if side == "val":
-                    masks[name] = scene.mask
-    return masks
-
-
-def _watch(model_path: Path, out: Path) -> float:
-    """Run the model on a square synthetic camera and return its accuracy."""
-    log = out / "camera.jsonl"
-    camera = SyntheticSource(height=384, width=384, frames=CAMERA_FRAMES, seed=7)
+def _watch(scenario: DemoScenario, model_path: Path, out: Path) -> float:
+    """Run the model on the source of a scenario and return its accuracy."""
+    log = out / "predictions.jsonl"
+    source = scenario.source(out)
     with (
-        camera,
+        source,
         JsonLinesFile(str(log), threading.Event()) as lines,
-        VideoFile(out / "camera.mp4", camera.fps, live=True) as film,
+        VideoFile(out / "overlay.mp4", source.fps, live=True) as film,
     ):
-        run(Model.load(model_path), camera, [lines, film])
+        run(Model.load(model_path), source, [lines, film])
     predictions = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[:-1]]
     return float(np.mean([prediction["label"] == prediction["truth"]["label"] for prediction in predictions]))
 
 
 def _row(
-    candidate: Candidate, validation: Validation, masks: dict[str, Masks], latency_ms: float, *, is_fastest: bool
+    candidate: Candidate, validation: Validation, masks: Mapping[str, Masks], latency_ms: float, *, is_fastest: bool
 ) -> DemoRow:
     report, evidence, role = validation.report, validation.evidence, candidate.name
     facts, compared = report.models[role], report.comparisons.get(role)
     maps = evidence.predictions[role].maps
     assert maps is not None and facts.top1 is not None
-    inside = map_similarity.energy_inside(_upsampled(maps), np.stack([masks[name] for name in evidence.names]))
+    drawn = np.stack([masks[name] for name in evidence.names])
+    inside = map_similarity.energy_inside(_upsampled(maps, drawn.shape[1:]), drawn)
     return DemoRow(
         title=candidate.title,
         megabytes=facts.bytes / 1e6,
@@ -204,15 +179,17 @@ def _row(
     )
 
 
-def _upsampled(maps: Floats) -> Floats:
-    size = (SIZE_PX, SIZE_PX)
-    return np.stack([np.asarray(Image.fromarray(item).resize(size, Image.Resampling.BILINEAR)) for item in maps])
+def _upsampled(maps: Floats, size: tuple[int, ...]) -> Floats:
+    height, width = size
+    return np.stack(
+        [np.asarray(Image.fromarray(item).resize((width, height), Image.Resampling.BILINEAR)) for item in maps]
+    )
 
 
 def _file_latencies(paths: Mapping[str, Path]) -> dict[str, float]:
     """Measure the latency of files in ms, alternately, so that other programs disturb all of them alike."""
     models = [Model.load(path, threads=1) for path in paths.values()]
-    blank = np.zeros((1, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    blank = models[0].metadata.input.reference_sample(0)[None]
     taken = latencies_ms(*(partial(model.predict, blank) for model in models), runs=_TIMED_RUNS)
     return dict(zip(paths, taken, strict=True))
 
@@ -220,7 +197,7 @@ def _file_latencies(paths: Mapping[str, Path]) -> dict[str, float]:
 def _torch_latency(run_folder: str) -> float:
     trained = load_trained(run_folder)
     module = wrap_for_export(trained.model, trained.input)
-    blank, top = torch.zeros(1, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8), torch.tensor([-1])
+    blank, top = torch.from_numpy(trained.input.reference_sample(0)[None].copy()), torch.tensor([-1])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -56,7 +56,8 @@ def test_feedback_text_is_escaped(command: Callable[..., Outcome], tmp_path: Pat
         store.add(
             Verdict(
                 judgment="label",
-                frame_jpeg=encode_jpeg(np.full((60, 80, 3), 9, np.uint8), 90),
+                content=encode_jpeg(np.full((60, 80, 3), 9, np.uint8), 90),
+                suffix=".jpg",
                 saliency_map=None,
                 label="bolt",
                 probability=0.75,

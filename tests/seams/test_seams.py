@@ -1,9 +1,9 @@
 """A modality and a task that are defined here alone go through every step of the product."""
 
-import io
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.explainers import make_explainer
-from kdedge_runtime.feedback.verdict import Verdict
+from kdedge_runtime.feedback import FeedbackStore, Verdict, write_class_folders
 from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.progress import no_progress
@@ -190,12 +190,15 @@ def test_device_runs_all_files(files: Path, data: Path, name: str, tmp_path: Pat
     assert len(list(overlays.iterdir())) == 160
 
 
-def test_feedback_stores_a_picture_of_the_signal(files: Path) -> None:
+def test_feedback_stores_the_signal(files: Path, tmp_path: Path) -> None:
     model, signal = Model.load(files / "model.onnx"), np.zeros((64, 2), np.float32)
     prediction = decode_prediction(model, Frame(0, signal, 0.0, "signal"), model.predict(signal[None]))
     verdict = Verdict.of(prediction, "wrong", model_sha256="0" * 64)
-    with Image.open(io.BytesIO(verdict.frame_jpeg), formats=["JPEG"]) as picture:
-        assert picture.size == (64, 24)
+    with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
+        store.add(replace(verdict, judgment="label", correct_label="slow"))
+        write_class_folders(store, tmp_path / "out")
+    (written,) = (tmp_path / "out" / "slow").iterdir()
+    np.testing.assert_array_equal(np.load(written), signal)
 
 
 def test_self_test_passes(files: Path) -> None:

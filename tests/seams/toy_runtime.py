@@ -3,6 +3,7 @@
 A signal is float32 `[T, C]`. The ground truth is an integer whose bits are the labels.
 """
 
+import io
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,15 @@ class SignalInput(InputSpec):
 
     def draw_sample(self, sample: Sample) -> Pixels:
         return draw(sample)
+
+    @property
+    def sample_suffix(self) -> str:
+        return ".npy"
+
+    def encode_sample(self, sample: Sample) -> bytes:
+        content = io.BytesIO()
+        np.save(content, sample)
+        return content.getvalue()
 
     @property
     def mask_size(self) -> tuple[int, int]:

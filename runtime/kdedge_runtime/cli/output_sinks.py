@@ -16,13 +16,16 @@ __all__ = ["make_sinks"]
 _RECORD_MB = 500.0
 
 
-def make_sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:
+def make_sinks(
+    arguments: argparse.Namespace, source: Source, stop: threading.Event, suffix: str = ".jpg"
+) -> list[Sink]:
     """Return the sinks of the output options, of systemd and of a terminal, not yet opened.
 
     Args:
         arguments: arguments parsed with the options of `kdedge_runtime.cli.run`.
         source: opened source.
         stop: event that ends the run.
+        suffix: suffix of files with one sample, `InputSpec.sample_suffix`.
 
     Raises:
         UsageError: an output overlaps the source or has an unsupported type.
@@ -40,7 +43,8 @@ def make_sinks(arguments: argparse.Namespace, source: Source, stop: threading.Ev
         from kdedge_runtime.sinks.frame_recorder import FrameRecorder
 
         _check_apart(Path(arguments.record), source, "--record")
-        sinks.append(FrameRecorder(Path(arguments.record), arguments.record_mb or _RECORD_MB, source))
+        cap_mb = arguments.record_mb or _RECORD_MB
+        sinks.append(FrameRecorder(Path(arguments.record), cap_mb, source, suffix=suffix))
     elif arguments.record_mb is not None:
         raise UsageError("--record-mb limits a recording. Add --record DIR, or remove it.")
     if arguments.show:

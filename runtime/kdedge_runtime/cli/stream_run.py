@@ -98,7 +98,8 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             if not stack.enter_context(opened_source(source, stop)):
                 _log.info("Stopped before %s opened.", source.name)
                 return RunProgress(source).summary()
-            sinks = [stack.enter_context(sink) for sink in make_sinks(arguments, source, stop)] + broker
+            suffix = model.metadata.input.sample_suffix
+            sinks = [stack.enter_context(sink) for sink in make_sinks(arguments, source, stop, suffix)] + broker
             current: StreamSettings | Callable[[], StreamSettings] = settings
             if arguments.record_unknown is not None:
                 sinks.append(stack.enter_context(_unknown_frames(arguments, model)))

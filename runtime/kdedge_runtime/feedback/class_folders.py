@@ -38,8 +38,9 @@ class FolderSummary:
 def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSummary:
     """Write the images into class folders by their corrected labels, and annotated boxes to `boxes.csv`.
 
-    Images are named `CLASS/feedback-DIGEST.jpg` by content, so they never overwrite other images. The latest entry for
-    an image counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in image pixels.
+    Images are named `CLASS/feedback-DIGEST.jpg` by content, so they never overwrite other images; other samples have
+    their own suffix. The latest entry for an image counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in image
+    pixels.
 
     Args:
         verdicts: entries, oldest first. Iterated twice, so pass a `FeedbackStore` or a list.
@@ -70,8 +71,8 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
         if label is None:
             continue
         images[label] += 1
-        file = f"{names[label]}/feedback-{digest[:8].hex()}.jpg"
-        atomic_write(folder / file, verdict.frame_jpeg, durable=False)
+        file = f"{names[label]}/feedback-{digest[:8].hex()}{verdict.suffix}"
+        atomic_write(folder / file, verdict.content, durable=False)
         if box is not None:
             boxes.append((file, *_pixels(verdict, box)))
     if boxes:
@@ -82,6 +83,8 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
 
 def write_unknown(verdicts: Iterable[Verdict], folder: Path) -> int:
     """Write the images whose latest entry is of none of the classes to `unknown-DIGEST.jpg`, and return their number.
+
+    Other samples have their own suffix.
 
     Args:
         verdicts: entries, oldest first. Iterated twice, so pass a `FeedbackStore` or a list.
@@ -102,7 +105,7 @@ def write_unknown(verdicts: Iterable[Verdict], folder: Path) -> int:
     for verdict in verdicts:
         digest = _digest(verdict)
         if last.pop(digest, None) == "unknown":
-            atomic_write(folder / f"unknown-{digest[:8].hex()}.jpg", verdict.frame_jpeg, durable=False)
+            atomic_write(folder / f"unknown-{digest[:8].hex()}{verdict.suffix}", verdict.content, durable=False)
             count += 1
     return count
 
@@ -113,7 +116,7 @@ def _check_empty(folder: Path, option: str) -> None:
 
 
 def _digest(verdict: Verdict) -> bytes:
-    return hashlib.sha256(verdict.frame_jpeg).digest()
+    return hashlib.sha256(verdict.content).digest()
 
 
 def _folder_names(labels: Collection[str]) -> dict[str, str]:
@@ -138,7 +141,7 @@ def _folder_name(label: str) -> str:
 
 
 def _pixels(verdict: Verdict, box: Box) -> tuple[int, int, int, int]:
-    with open_image(verdict.frame_name, verdict.frame_jpeg) as image:
+    with open_image(verdict.frame_name, verdict.content) as image:
         width, height = image.size
     left, top, right, bottom = box
     x1, y1 = min(round(left * width), width - 1), min(round(top * height), height - 1)

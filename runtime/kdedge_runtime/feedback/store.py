@@ -25,13 +25,14 @@ _TIMEOUT_S = 10.0
 _SLACK_PAGES = 8
 """Pages needed by an entry in addition to its content, for the B-tree and the free list."""
 _COLUMNS = (
-    "judgment, frame_jpeg, map, map_height, map_width, label, probability, explained, frame_name, model_sha256, at, "
-    "correct_label, box_left, box_top, box_right, box_bottom"
+    "judgment, content, suffix, map, map_height, map_width, label, probability, explained, frame_name, model_sha256, "
+    "at, correct_label, box_left, box_top, box_right, box_bottom"
 )
 _TABLE = """
 CREATE TABLE verdict (
     id INTEGER PRIMARY KEY,
-    judgment TEXT NOT NULL, frame_jpeg BLOB NOT NULL, map BLOB, map_height INTEGER, map_width INTEGER,
+    judgment TEXT NOT NULL, content BLOB NOT NULL, suffix TEXT NOT NULL,
+    map BLOB, map_height INTEGER, map_width INTEGER,
     label TEXT NOT NULL, probability REAL NOT NULL, explained TEXT NOT NULL, frame_name TEXT NOT NULL,
     model_sha256 TEXT NOT NULL, at TEXT NOT NULL, correct_label TEXT,
     box_left REAL, box_top REAL, box_right REAL, box_bottom REAL
@@ -110,16 +111,16 @@ class FeedbackStore:
             delete other feedback. The entry is not stored; earlier ones are kept.
         """
         saliency_map = verdict.saliency_map
-        content = None if saliency_map is None else pack_map(saliency_map)
+        packed = None if saliency_map is None else pack_map(saliency_map)
         shape = (None, None) if saliency_map is None else saliency_map.shape
-        size_bytes = len(verdict.frame_jpeg) + len(content or b"") + 4096
+        size_bytes = len(verdict.content) + len(packed or b"") + 4096
         if size_bytes > self._most_bytes:
             raise FeedbackError(
                 f"A feedback entry of {size_bytes / 1e6:.1f} MB does not fit into {self.path}: one entry may use a "
                 f"quarter of the limit ({max(self._most_bytes, 0) / 1e6:.1f} MB). Raise the limit."
             )
         row = (
-            *(verdict.judgment, verdict.frame_jpeg, content, *shape),
+            *(verdict.judgment, verdict.content, verdict.suffix, packed, *shape),
             *(verdict.label, verdict.probability, verdict.explained, verdict.frame_name, verdict.model_sha256),
             *(verdict.at.isoformat(timespec="milliseconds"), verdict.correct_label),
             *(verdict.box or (None,) * 4),
@@ -296,8 +297,9 @@ def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
 
 def _verdict(
     judgment: Any,
-    frame_jpeg: bytes,
-    content: bytes | None,
+    content: bytes,
+    suffix: str,
+    packed: bytes | None,
     map_height: int,
     map_width: int,
     label: str,
@@ -312,8 +314,9 @@ def _verdict(
     left, top, right, bottom = box
     return Verdict(
         judgment=judgment,
-        frame_jpeg=frame_jpeg,
-        saliency_map=None if content is None else unpack_map(content, map_height, map_width),
+        content=content,
+        suffix=suffix,
+        saliency_map=None if packed is None else unpack_map(packed, map_height, map_width),
         label=label,
         probability=probability,
         explained=explained,

@@ -10,7 +10,6 @@ from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.util.arrays import Floats
-from kdedge_runtime.util.images import encode_jpeg
 
 __all__ = ["Judgment", "Verdict"]
 
@@ -18,7 +17,6 @@ Judgment: TypeAlias = Literal["right", "wrong", "label", "place", "unknown"]
 """Prediction correct (`right`), wrong (`wrong`), corrected with another label (`label`), correct with the map in the
 wrong place (`place`), or of none of the classes (`unknown`).
 """
-_JPEG_QUALITY = 92
 _LONGEST_LABEL = 200
 
 
@@ -31,8 +29,10 @@ class Verdict:
     """
 
     judgment: Judgment
-    frame_jpeg: bytes
-    """Complete frame or region as JPEG, without heat map."""
+    content: bytes
+    """Complete frame or region without its map, encoded as in a file."""
+    suffix: str
+    """Suffix of such files, such as `.jpg`."""
     saliency_map: Floats | None
     """Raw signed map `[h, w]`, or None if the model has no map. Stored in half precision."""
     label: str
@@ -87,7 +87,8 @@ class Verdict:
         """
         return cls(
             judgment=judgment,
-            frame_jpeg=encode_jpeg(prediction.image, _JPEG_QUALITY),
+            content=prediction.input.encode_sample(prediction.sample),
+            suffix=prediction.input.sample_suffix,
             saliency_map=prediction.saliency_map,
             label=prediction.label,
             probability=1.0 if prediction.share is None else prediction.share,

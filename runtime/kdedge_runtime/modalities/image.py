@@ -25,6 +25,7 @@ Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _LONGEST_SIDE = 8192
+_JPEG_QUALITY = 92
 _LEAST_VISIBLE = 0.5
 """Share of a region below which a warning names it."""
 
@@ -156,6 +157,17 @@ class ImageInput(InputSpec):
     def draw_sample(self, sample: Pixels) -> Pixels:
         """Return the image itself."""
         return sample
+
+    @property
+    def sample_suffix(self) -> str:
+        """Suffix of JPEG files."""
+        return ".jpg"
+
+    def encode_sample(self, sample: Pixels) -> bytes:
+        """Encode an image as JPEG."""
+        from kdedge_runtime.util.images import encode_jpeg
+
+        return encode_jpeg(sample, _JPEG_QUALITY)
 
     @property
     def mask_size(self) -> tuple[int, int]:

@@ -160,6 +160,15 @@ class InputSpec(ABC):
 
     @property
     @abstractmethod
+    def sample_suffix(self) -> str:
+        """Suffix of files with one raw sample, such as `.jpg`."""
+
+    @abstractmethod
+    def encode_sample(self, sample: Sample) -> bytes:
+        """Encode a raw sample as a file that training can read, for feedback and recordings."""
+
+    @property
+    @abstractmethod
     def mask_size(self) -> tuple[int, int]:
         """Height and width of the masks of black-box explainers."""
 

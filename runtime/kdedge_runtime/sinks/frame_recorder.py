@@ -20,14 +20,12 @@ from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Source
 from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.files import atomic_write, remove_partial_files
-from kdedge_runtime.util.images import encode_jpeg
 from kdedge_runtime.util.printable import printable_json
 
 __all__ = ["RECORDED", "FrameRecorder"]
 
 RECORDED = "frames.jsonl"
 """File in a folder of recorded frames, with one JSON object per frame."""
-_QUALITY = 90
 _INTERVAL_S = 1.0
 _STALE_LINES = 100
 """Number of lines of removed frames, besides as many as there are frames, before the file is rewritten."""
@@ -55,7 +53,7 @@ class _Candidate:
 
 
 class FrameRecorder:
-    """Writes the most useful frame of each second, and of each region, as JPEG.
+    """Writes the most useful frame of each second, and of each region, as a file that training reads.
 
     A frame is more useful the lower the probability or similarity of its prediction, and by 1 if its label differs from
     that of the frame before, or it becomes unknown. If the folder is full, the least useful frames are removed, or the
@@ -70,6 +68,8 @@ class FrameRecorder:
         cap_mb: float,
         source: Source,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        suffix: str = ".jpg",
     ) -> None:
         """Create a sink. The folder is created or read on entering.
 
@@ -78,6 +78,7 @@ class FrameRecorder:
             cap_mb: limit of all files together in MB (10^6 bytes), at least 1.
             source: source of the frames. Files are timed by their frame rate; of single images, each is recorded.
             now: clock for the names.
+            suffix: suffix of the recorded files, `InputSpec.sample_suffix`.
 
         Raises:
             UsageError: the limit is below 1 MB.
@@ -87,6 +88,7 @@ class FrameRecorder:
         self._folder, self._cap_bytes, self._source, self._now = folder, int(cap_mb * 1e6), source, now
         self._entries: list[_Entry] = []
         self._bytes = self._written = self._lines = 0
+        self._suffix = suffix
         self._labels: dict[str | None, str] = {}
         self._candidates: dict[str | None, _Candidate] = {}
 
@@ -99,11 +101,13 @@ class FrameRecorder:
                     f"--record {self._folder} holds other files. Expected a new folder, or one of an earlier --record."
                 )
             text = listed.read_text(encoding="utf-8", errors="replace") if listed.is_file() else ""
-            remove_partial_files(self._folder, {".jpg", ".jsonl"})
+            remove_partial_files(self._folder, {self._suffix, ".jsonl"})
             for line in text.splitlines():
                 self._adopt(line)
             listed_names = {entry.name for entry in self._entries}
-            for path in sorted(self._folder.glob("*.jpg")):  # a killed run has not written its line
+            for path in sorted(
+                path for path in self._folder.iterdir() if path.name != RECORDED
+            ):  # a killed run has not written its line
                 if path.name not in listed_names:
                     self._adopt(printable_json({"file": path.name, "usefulness": 0.0}))
             self._rewrite()
@@ -147,10 +151,10 @@ class FrameRecorder:
         prediction, at = candidate.prediction, self._now()
         region = "" if prediction.region_name is None else f"-{prediction.region_name}"
         stem = f"{at:%Y%m%dT%H%M%S}-{prediction.frame.index:06}{region}".replace("/", "-").replace(" ", "-")
-        path = self._folder / f"{stem}.jpg"
+        path = self._folder / f"{stem}{self._suffix}"
         if path.exists():  # the clock was set back
-            path = self._folder / f"{stem}-{self._written}.jpg"
-        content = encode_jpeg(prediction.image, _QUALITY)
+            path = self._folder / f"{stem}-{self._written}{self._suffix}"
+        content = prediction.input.encode_sample(prediction.sample)
         values = {
             "file": path.name,
             "time": at.isoformat(timespec="milliseconds"),

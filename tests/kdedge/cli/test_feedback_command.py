@@ -22,7 +22,8 @@ from kdedge_runtime.util.images import encode_jpeg, read_image
 def verdict(gray: int, label: str = "bolt", **changes: object) -> Verdict:
     values: dict[str, object] = {
         "judgment": "right",
-        "frame_jpeg": encode_jpeg(np.full((60, 80, 3), gray, np.uint8), 90),
+        "content": encode_jpeg(np.full((60, 80, 3), gray, np.uint8), 90),
+        "suffix": ".jpg",
         "saliency_map": None,
         "label": label,
         "probability": 0.75,

@@ -10,17 +10,12 @@ from training_toys import Listener
 
 from kdedge.cli.demo import _print_demo
 from kdedge.demo import demo_run
+from kdedge.demo.demo_scenario import DemoSizes
+from kdedge.demo.image_demo import ImageDemo
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.precision import FP32
 
-TINY = {
-    "TRAIN_SCENES": 16,
-    "VAL_SCENES": 2,
-    "UNSEEN_SCENES": 8,
-    "TEACHER_EPOCHS": 1,
-    "STUDENT_EPOCHS": 1,
-    "CAMERA_FRAMES": 4,
-}
+TINY = DemoSizes(train=16, val=2, unseen=8, teacher_epochs=1, student_epochs=1, frames=4)
 
 
 def test_interrupted_demo_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,10 +26,10 @@ def test_interrupted_demo_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return SimpleNamespace(result=None)  # as after SIGTERM
 
     monkeypatch.setattr(demo_run, "start_run", stopped)
-    monkeypatch.setattr(demo_run, "_render", lambda *_, **__: {})
+    monkeypatch.setattr(ImageDemo, "write", lambda *_, **__: {})
     headings: list[str] = []
     with pytest.raises(KdedgeError, match="stopped by SIGTERM"):
-        demo_run.run_demo(tmp_path / "demo", Listener(), headings.append)
+        demo_run.run_demo("image", tmp_path / "demo", Listener(), headings.append)
     assert trained == [tmp_path / "demo" / "teacher"]
     assert headings[-1].startswith("2/6")
 
@@ -50,9 +45,8 @@ def test_file_to_run_here_is_marked(
         return {"fp32": 1.0, "int8": 0.99}  # a gain below 5 %
 
     monkeypatch.setattr(demo_run, "_file_latencies", fixed)
-    for name, value in TINY.items():
-        monkeypatch.setattr(demo_run, name, value)
-    result = demo_run.run_demo(tmp_path / "demo", Listener(), lambda _: None)
+    monkeypatch.setattr(ImageDemo, "sizes", TINY)
+    result = demo_run.run_demo("image", tmp_path / "demo", Listener(), lambda _: None)
     assert [list(each) for each in measured] == [["fp32", "int8"]] and min(measured[0].values()) > 0
     assert [row.title for row in result.rows if row.is_fastest] == [FP32.title]
     assert result.fastest == result.validation.fp32

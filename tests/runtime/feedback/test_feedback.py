@@ -28,7 +28,8 @@ SHA = "ab" * 32
 def verdict(number: int = 0, *, size_bytes: int = 1000, **changes: object) -> Verdict:
     values: dict[str, object] = {
         "judgment": "right",
-        "frame_jpeg": number.to_bytes(8, "big") + bytes(size_bytes - 8),
+        "content": number.to_bytes(8, "big") + bytes(size_bytes - 8),
+        "suffix": ".jpg",
         "saliency_map": np.arange(49, dtype=np.float32).reshape(7, 7) - 20,
         "label": "red",
         "probability": 0.75,
@@ -41,7 +42,7 @@ def verdict(number: int = 0, *, size_bytes: int = 1000, **changes: object) -> Ve
 
 
 def numbers(store: FeedbackStore) -> list[int]:
-    return [int.from_bytes(item.frame_jpeg[:8], "big") for item in store]
+    return [int.from_bytes(item.content[:8], "big") for item in store]
 
 
 def on_disk(path: Path) -> int:
@@ -53,7 +54,7 @@ class TestVerdict:
         explanation = model.predict(red_spot[None])
         prediction = decode_prediction(model, Frame(3, red_spot, 0.0, "camera 3"), explanation)
         stored = Verdict.of(prediction, "label", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0))
-        frame = decode_image(open_image("frame", stored.frame_jpeg), "frame").pixels
+        frame = decode_image(open_image("frame", stored.content), "frame").pixels
         assert np.abs(frame.astype(int) - red_spot).mean() < 3
         assert stored.saliency_map is not None and explanation.saliency_map is not None
         np.testing.assert_array_equal(stored.saliency_map, explanation.saliency_map[0])

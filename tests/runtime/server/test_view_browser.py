@@ -155,7 +155,7 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
     right, wrong = store
     assert (right.judgment, wrong.judgment) == ("right", "wrong")
     assert right.frame_name == wrong.frame_name
-    stored = np.asarray(Image.open(BytesIO(right.frame_jpeg))).astype(int)
+    stored = np.asarray(Image.open(BytesIO(right.content))).astype(int)
     below = slice(90, 108)  # in the square, above the caption; the visible box is outlined at 70 and 249
     edges = [np.flatnonzero(image[below, 80:240].mean(axis=0)[:, 0] > 150)[[0, -1]] for image in (stored, before)]
     assert np.abs(edges[0] - edges[1]).max() <= 2

@@ -30,7 +30,7 @@ def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: RunPro
     assert (verdict.judgment, verdict.true_label, verdict.explained) == ("right", "<b>stop</b>", "tree")
     assert verdict.model_sha256 == "ab" * 32
     np.testing.assert_array_equal(verdict.saliency_map, MAP)
-    assert np.asarray(Image.open(BytesIO(verdict.frame_jpeg))).shape == (48, 64, 3)
+    assert np.asarray(Image.open(BytesIO(verdict.content))).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_feedback_stores_the_region(model: Model) -> None:
     run(model, Frames(frame), [sink], SETTINGS)
     right = sink.predictions[0].of_region("right")
     verdict = Verdict.of(right, "right", model_sha256="ab" * 32)
-    stored = np.asarray(Image.open(BytesIO(verdict.frame_jpeg)))
+    stored = np.asarray(Image.open(BytesIO(verdict.content)))
     assert (verdict.label, verdict.frame_name) == ("blue", "test-0 right")
     assert stored.shape == (64, 64, 3)
     assert np.abs(stored.astype(int) - frame[:, 64:]).mean() < 8
