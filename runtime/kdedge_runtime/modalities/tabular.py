@@ -1,5 +1,7 @@
 """Tables: rows of named columns, numeric or categorical."""
 
+import csv
+import io
 import math
 import threading
 from collections.abc import Mapping
@@ -160,6 +162,23 @@ class TabularInput(InputSpec):
         from kdedge_runtime.drawing.waterfall import draw_row
 
         return draw_row(self, self.preprocess(sample))
+
+    @property
+    def sample_suffix(self) -> str:
+        """Suffix of CSV files."""
+        return ".csv"
+
+    def encode_sample(self, sample: Sample) -> bytes:
+        """Encode a row as CSV with its header; a preprocessed row has the columns of the model."""
+        if sample.dtype.names is None:
+            titles: tuple[str, ...] = tuple(column.title for column in self.columns)
+            pairs = zip(self.columns, sample.tolist(), strict=True)
+            cells = [None if (value := _json_value(*pair)) is None else str(value) for pair in pairs]
+        else:
+            titles, cells = sample.dtype.names, list(sample.item())
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([titles, cells])
+        return text.getvalue().encode()
 
     @property
     def mask_size(self) -> tuple[int, int]:

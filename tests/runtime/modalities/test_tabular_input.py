@@ -138,6 +138,14 @@ def test_spread_of_contributions() -> None:
     assert SPEC.map_stats(np.float32([[-1, 0, -1]]), np.zeros(3), (0, 0)).entropy is None
 
 
+def test_rows_are_stored_as_csv() -> None:
+    row = row_sample(HEADER, ("30", "", 'a, "b"', None))
+    assert SPEC.sample_suffix == ".csv"
+    assert SPEC.encode_sample(row).decode() == 'age,x,job,income [EUR]\r\n30,,"a, ""b""",\r\n'
+    known = SPEC.encode_sample(np.float32([2500.5, 1, np.nan])).decode()
+    assert known == "income [EUR],job,age\r\n2500.5,clerk,\r\n"
+
+
 def test_reference_samples_differ_and_are_valid() -> None:
     first, second = SPEC.reference_sample(0), SPEC.reference_sample(1)
     assert np.isfinite(first).all() and not np.array_equal(first, second) and set(first[[1]]) <= {0.0, 1.0}
