@@ -18,6 +18,7 @@ __all__ = [
     "ColumnSchema",
     "TableSchema",
     "TableTask",
+    "describe_schema",
     "find_column",
     "infer_schema",
     "is_missing",
@@ -153,6 +154,16 @@ def infer_schema(rows: Sequence[Row], target: str, task: TableTask | None, name:
         found = f"a single value {labels[0]!r}" if labels else "no values"
         raise DataError(f"The target {title!r} of {name} has {found}. Expected two or more classes.")
     return TableSchema(title, "classify", labels, columns)
+
+
+def describe_schema(schema: TableSchema) -> list[tuple[str, ...]]:
+    """Return name, kind, unit, values and missing values of each column as texts, and of the target last."""
+    rows = [
+        (column.name, column.kind, column.unit or "", column.values, str(column.missing or ""))
+        for column in schema.columns
+    ]
+    name, unit = split_unit(schema.target)
+    return [*rows, (name, f"target: {schema.task}", unit or "", ", ".join(schema.labels[:6]), "")]
 
 
 def find_column(titles: Sequence[str], wanted: str, name: str) -> int:

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.models.graph_feed import GraphFeed
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.run_folder import RunRecord
     from kdedge.models.teacher_source import LoadedTeacher
     from kdedge.training.run_callback import RunCallback
+    from kdedge_export.onnx_graph.graph_index import GraphIndex
     from kdedge_runtime.modalities.tabular import TabularInput
 
 __all__ = ["TABULAR", "TabularTraining"]
@@ -43,6 +45,13 @@ class TabularTraining(TrainingModality):
         from kdedge.data.readers.table_files import index_table
 
         return index_table(data, options)
+
+    def describe(self, data: str, options: DatasetOptions) -> list[tuple[str, ...]]:
+        """Describe the columns, and the target last; see `describe_schema`."""
+        from kdedge.data.readers.table_files import index_table, schema_of
+        from kdedge.data.table_schema import describe_schema
+
+        return describe_schema(schema_of(index_table(data, options).train))
 
     def default_recipe(self, kind: str) -> str:
         """Return the recipe of dense networks, with labels only to train."""
@@ -80,6 +89,12 @@ class TabularTraining(TrainingModality):
         from kdedge.models.table_network import build_table_network
 
         return build_table_network(model.name, model.classes, spec)
+
+    def foreign_feed(self, view: GraphIndex, name: str) -> tuple[TabularInput, GraphFeed]:
+        """Describe the input of a graph of another framework; see `feed_of_table_graph`."""
+        from kdedge.models.table_graph import feed_of_table_graph
+
+        return feed_of_table_graph(view, name)
 
     def augmenter(self, settings: Augmentation, spec: TabularInput) -> Augmenter:
         """Create the augmentation of rows, which changes nothing; see `TabularAugmenter`."""

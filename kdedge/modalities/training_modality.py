@@ -77,6 +77,10 @@ class TrainingModality(ABC):
         `group_by` is applied afterwards. The modality divides into splits only what is not named by its hash.
         """
 
+    def describe(self, data: str, options: DatasetOptions) -> list[tuple[str, ...]]:
+        """Describe the columns of a dataset: name, kind, unit, values and missing values; empty without columns."""
+        return []
+
     def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
         """List unlabeled samples for distillation; an error by default.
 

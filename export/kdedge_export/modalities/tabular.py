@@ -63,16 +63,21 @@ class TabularExport(ExportModality):
         return encoded
 
     def random_samples(self, spec: TabularInput, count: int, rng: np.random.Generator) -> Floats:
-        """Draw each column by itself: a number within and slightly beyond its range, any category, or no value."""
+        """Draw each column by itself: a number within and slightly beyond its range, or any category.
+
+        Values are missing in columns where training rows lack them.
+        """
         rows = np.empty((count, *spec.shape), np.float32)
         for place, column in enumerate(spec.columns):
             if column.kind == "categorical":
-                rows[:, place] = rng.integers(-1, max(1, len(column.categories)), count)
+                least = -1 if column.missing > 0 else 0
+                rows[:, place] = rng.integers(least, max(1, len(column.categories)), count)
                 continue
             low, high = (column.edges[0], column.edges[-1]) if column.edges else (0.0, 1.0)
             beyond = _BEYOND * (high - low)
             rows[:, place] = rng.uniform(low - beyond, high + beyond, count)
-            rows[rng.random(count) < _MISSING, place] = np.nan
+            if column.missing > 0:
+                rows[rng.random(count) < _MISSING, place] = np.nan
         return rows
 
     def smoothed(self, sample: Floats) -> Floats:

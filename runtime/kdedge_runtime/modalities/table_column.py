@@ -18,7 +18,7 @@ UNKNOWN_CODE = -1.0
 """Code of a category that is missing, or that the training rows did not have."""
 HIDDEN = math.inf
 """Value of a column that a mask replaces by the reference; rows of a source never have it."""
-MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})
 """Cells without a value, in lower case."""
 _LARGEST = 1e30
 """Largest magnitude of a number: beyond it, float32 products overflow."""

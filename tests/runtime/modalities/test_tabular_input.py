@@ -28,7 +28,7 @@ def test_columns_are_matched_by_name_in_any_order() -> None:
     np.testing.assert_array_equal(SPEC.preprocess(plain), [0, 0, 100])
 
 
-@pytest.mark.parametrize("cell", ["", " ", "NA", "nan", "null", "None", "?", None])
+@pytest.mark.parametrize("cell", ["", " ", "NA", "nan", "null", "N/A", "?", None])
 def test_missing_cells_are_no_numbers(cell: str | None) -> None:
     values = SPEC.preprocess(row_sample(HEADER, (cell, None, cell, cell)))
     np.testing.assert_array_equal(values, np.float32([math.nan, -1, math.nan]))
