@@ -5,5 +5,9 @@ from kdedge_runtime.util.plugin_registry import Registry
 
 __all__ = ["DEMOS"]
 
-DEMOS: Registry[DemoScenario] = Registry("demonstration", "kdedge.demos", {"image": "kdedge.demo.image_demo:IMAGE"})
+DEMOS: Registry[DemoScenario] = Registry(
+    "demonstration",
+    "kdedge.demos",
+    {"image": "kdedge.demo.image_demo:IMAGE", "tabular": "kdedge.demo.tabular_demo:TABULAR"},
+)
 """Scenarios by modality."""

@@ -153,8 +153,9 @@ class JsonLinesFile:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
 
 
-def _fractions(frame: Frame) -> list[float]:
-    assert frame.truth is not None
+def _fractions(frame: Frame) -> list[float] | None:
+    if frame.truth is None or frame.truth.box is None:
+        return None
     height, width = frame.sample.shape[:2]
     return [round(edge / side, 4) for edge, side in zip(frame.truth.box, (width, height, width, height), strict=True)]
 

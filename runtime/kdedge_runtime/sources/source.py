@@ -16,8 +16,8 @@ class GroundTruth:
     """Ground truth of a synthetic frame."""
 
     label: str
-    box: tuple[int, int, int, int]
-    """Bounding box `(left, top, right, bottom)` in pixels, right and bottom exclusive."""
+    box: tuple[int, int, int, int] | None = None
+    """Bounding box `(left, top, right, bottom)` in pixels, right and bottom exclusive; None without a place."""
 
 
 @dataclass(frozen=True)
