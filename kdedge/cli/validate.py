@@ -38,6 +38,16 @@ def validate(
             "masks. [default: boxes.csv in the data folder]"
         ),
     ] = None,
+    outside: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Fail if more than this share of the positive evidence lies outside the annotated regions, such as "
+            "0.2. [default: reported only]",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -104,6 +114,7 @@ def validate(
             artifacts,
             data=data,
             boxes=boxes,
+            outside=outside,
             weights=weights,
             model=model,
             device=device,

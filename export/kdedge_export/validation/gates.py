@@ -64,6 +64,10 @@ class Gates:
     unfamiliar samples detected (drop)."""
     true_accepts_drop_points: float = 3.0
     """Largest drop of true accepts at 1 % false accepts against the fp32 file, in percentage points; for embeddings."""
+    over_constant_points: float = 0.0
+    """Minimum gain of accuracy over the best constant prediction, in percentage points."""
+    evidence_outside: float | None = None
+    """Largest share of the positive evidence outside annotated regions, in [0, 1]; None checks nothing."""
     map_margin: float = 0.0
     """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
     map_stays: float = 0.98
