@@ -85,7 +85,10 @@ class RowParser:
             return math.nan
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SourceError(f"{self._name}: {value!r} is not a number. Expected {self._form}.")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
 
     @property
     def _form(self) -> str:
