@@ -123,6 +123,9 @@ def test_lines_of_a_sensor_have_a_header_numbers_or_json() -> None:
     assert parser.parse("time_ms;ay;ax") is None
     row = parser.parse("1500;2;3")
     assert row is not None and row.time_s == 1.5 and row.values == (3, 2)
+    assert parser.parse("place;time_ms;ax;ay") is None
+    row = parser.parse("kitchen;1000;5;6")
+    assert row is not None and row.time_s == 1 and row.values == (5, 6)
     row = parser.parse('{"ay": 4, "timestamp": "2026-01-01T00:00:00+00:00", "ax": null, "room": "x"}')
     assert row is not None and row.time_s == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     assert np.isnan(row.values[0]) and row.values[1] == 4
