@@ -130,18 +130,27 @@ def parse_number(text: str) -> float:
     Raises:
         ValueError: the text is not a number.
     """
-    return math.nan if text.strip().lower() in _MISSING else float(text)
+    return math.nan if text.strip().lower() in _MISSING else _float(text)
 
 
 def parse_time_s(text: str, unit_s: float) -> float:
     """Parse a number of units, or a date in ISO 8601, to seconds.
 
     Raises:
-        ValueError: the text is neither.
+        ValueError: the text is neither, or not finite.
     """
     if (date_s := _parse_date_s(text)) is not None:
         return date_s
-    return float(text) * unit_s
+    time_s = _float(text) * unit_s
+    if not math.isfinite(time_s):
+        raise ValueError(f"{text.strip()!r} is not a time")
+    return time_s
+
+
+def _float(text: str) -> float:
+    if "_" in text:  # a digit separator of Python
+        raise ValueError(f"could not convert string to float: {text.strip()!r}")
+    return float(text)
 
 
 def _parse_date_s(text: str) -> float | None:
@@ -150,5 +159,5 @@ def _parse_date_s(text: str) -> float | None:
         return None
     try:
         return datetime.fromisoformat(text.strip()).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # the latter two of years out of range
         return None
