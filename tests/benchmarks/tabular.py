@@ -6,7 +6,7 @@ python tests/benchmarks/tabular.py credit.csv --target creditability --out runs 
 
 Divides the rows into folds. For each fold it trains the teacher on the others (a fifth of them stops it), a student
 alone, one with KD, and one with KD and contributions, and exports the last. Nothing is chosen on the test rows. Prints
-one JSON line for each fold and model, then the means and standard deviations over folds:
+one JSON line for each fold and model, then the means (of times the medians) and standard deviations over folds:
 
 - `auc`: area under the ROC curve of the second class; `r2` for a regression;
 - `pearson`: mean correlation over rows of the contributions of all columns with the teacher's TreeSHAP values, of the
@@ -61,7 +61,8 @@ def main() -> None:
             found[name].append(figures)
             print(json.dumps({"fold": fold, "model": name} | figures), flush=True)
     for name, rows in found.items():
-        means = {key: round(statistics.mean(row[key] for row in rows), 4) for key in rows[0]}
+        middle = {key: statistics.median if key.startswith("us") else statistics.mean for key in rows[0]}
+        means = {key: round(middle[key](row[key] for row in rows), 4) for key in rows[0]}
         spread = {key: round(statistics.stdev(row[key] for row in rows), 4) for key in rows[0]} if len(rows) > 1 else {}
         print(json.dumps({"model": name, "mean": means, "sd": spread}), flush=True)
 
