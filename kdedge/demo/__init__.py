@@ -12,6 +12,7 @@ DEMOS: Registry[DemoScenario] = Registry(
         "image": "kdedge.demo.image_demo:IMAGE",
         "audio": "kdedge.demo.audio_demo:AUDIO",
         "timeseries": "kdedge.demo.timeseries_demo:TIMESERIES",
+        "tabular": "kdedge.demo.tabular_demo:TABULAR",
     },
 )
 """Scenarios by modality."""

@@ -17,6 +17,7 @@ TRAINING_MODALITIES: Registry[TrainingModality] = Registry(
         "image": "kdedge.modalities.image:IMAGE",
         "audio": "kdedge.modalities.audio:AUDIO",
         "timeseries": "kdedge.modalities.timeseries:TIMESERIES",
+        "tabular": "kdedge.modalities.tabular:TABULAR",
     },
 )
 """Modalities by kind."""

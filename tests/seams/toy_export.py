@@ -58,10 +58,10 @@ class SignalExport(ExportModality):
         rng = np.random.default_rng(0)
         return np.stack([make_signal(int(rng.integers(1, 8)), rng) for _ in range(count)])
 
-    def thumbnail(self, spec: SignalInput, sample: Sample) -> Pixels:
+    def thumbnail(self, sample: Sample) -> Pixels:
         return draw(sample)
 
-    def overlay(self, spec: SignalInput, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
+    def overlay(self, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         return draw(sample, saliency_map)
 
 

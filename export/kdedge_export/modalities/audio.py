@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["AUDIO", "AudioExport"]
 
 
+@dataclass(frozen=True)
 class AudioExport(ExportModality):
     """Audio at export."""
+
+    spec: AudioInput | None = None
+    """Input whose features are drawn; None before `for_input`."""
+
+    def for_input(self, spec: AudioInput) -> AudioExport:
+        """Return the modality that draws the features of an input."""
+        return AudioExport(spec)
 
     @property
     def corruptions(self) -> Mapping[str, Corruption]:
@@ -75,14 +84,17 @@ class AudioExport(ExportModality):
         """Draw textures; see `kdedge_export.modalities.rendered_sounds`."""
         return render_sound_textures(spec, count, np.random.default_rng(0))
 
-    def thumbnail(self, spec: AudioInput, sample: Floats) -> Pixels:
+    def thumbnail(self, sample: Floats) -> Pixels:
         """Draw a spectrogram with low frequencies at the bottom."""
-        return at_display_size(gray_spectrogram(spec.features(sample)))
+        return at_display_size(self._spectrogram(sample))
 
-    def overlay(self, spec: AudioInput, sample: Floats, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
+    def overlay(self, sample: Floats, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         """Draw a spectrogram with its heat map."""
-        spectrogram = gray_spectrogram(spec.features(sample))
-        return overlaid(spectrogram, saliency_map[::-1], (shift[0], -shift[1]))
+        return overlaid(self._spectrogram(sample), saliency_map[::-1], (shift[0], -shift[1]))
+
+    def _spectrogram(self, sample: Floats) -> Pixels:
+        assert self.spec is not None, "drawings are those of an input"
+        return gray_spectrogram(self.spec.features(sample))
 
 
 def _noise(sample: Floats, number: int, snr_db: float) -> Floats:

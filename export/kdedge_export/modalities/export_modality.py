@@ -23,6 +23,10 @@ Corruption: TypeAlias = Callable[[Sample, int], Sample]
 class ExportModality(ABC):
     """Modality at export. `spec` is always the modality's own `InputSpec` class."""
 
+    def for_input(self, spec: Any) -> ExportModality:
+        """Return the modality for one input, for methods without a `spec`; the modality itself by default."""
+        return self
+
     @property
     def corruptions(self) -> Mapping[str, Corruption]:
         """Corruptions of the robustness table by name; none by default."""
@@ -65,15 +69,14 @@ class ExportModality(ABC):
         return None
 
     @abstractmethod
-    def thumbnail(self, spec: Any, sample: Sample) -> Pixels:
+    def thumbnail(self, sample: Sample) -> Pixels:
         """Draw a preprocessed sample for the report, uint8 RGB."""
 
     @abstractmethod
-    def overlay(self, spec: Any, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
+    def overlay(self, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         """Draw a preprocessed sample with its raw map `[h, w]` for the report, uint8 RGB.
 
         Args:
-            spec: input of the model.
             sample: preprocessed sample.
             saliency_map: raw signed map; values that are not finite count as zero.
             shift: displacement of its content, in map positions (`MapDisplay.shift`).

@@ -92,11 +92,11 @@ class ImageExport(ExportModality):
         """Draw textures and noise; see `kdedge_export.scenes.textures`."""
         return render_textures(np.random.default_rng(0), count, spec.height, spec.width)
 
-    def thumbnail(self, spec: ImageInput, sample: Pixels) -> Pixels:
+    def thumbnail(self, sample: Pixels) -> Pixels:
         """Return the image at display size."""
         return at_display_size(sample)
 
-    def overlay(self, spec: ImageInput, sample: Pixels, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
+    def overlay(self, sample: Pixels, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         """Return the image with its heat map at display size."""
         return overlaid(sample, saliency_map, shift)
 

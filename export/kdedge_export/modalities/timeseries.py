@@ -87,13 +87,11 @@ class TimeseriesExport(ExportModality):
             windows.append(rng.uniform(0.5, 2.0) * window)
         return _in_units(spec, np.stack(windows))
 
-    def thumbnail(self, spec: TimeseriesInput, sample: Sample) -> Pixels:
+    def thumbnail(self, sample: Sample) -> Pixels:
         """Plot the channels without names, each on its own scale."""
         return _plot(sample, None, (0.0, 0.0))
 
-    def overlay(
-        self, spec: TimeseriesInput, sample: Sample, saliency_map: Floats, shift: tuple[float, float]
-    ) -> Pixels:
+    def overlay(self, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         """Plot the channels with heat behind each of them."""
         return _plot(sample, saliency_map, shift)
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from kdedge_export.candidates import origin, shipped
 from kdedge_export.metrics.torch_predictions import Predictions
-from kdedge_export.modalities import ExportModality, modality_of
+from kdedge_export.modalities import ExportModality
 from kdedge_runtime.candidate import Candidate
-from kdedge_runtime.modalities import InputSpec, Sample
+from kdedge_runtime.modalities import Sample
 from kdedge_runtime.util.arrays import Floats, Integers, Targets
 
 __all__ = ["SampleGallery"]
@@ -20,8 +20,7 @@ __all__ = ["SampleGallery"]
 class SampleGallery:
     """Images, predictions and saliency maps of one validation."""
 
-    input: InputSpec
-    """Input of the models."""
+    modality: ExportModality
     task: str
     """Task of the models, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
     images: Sample
@@ -43,11 +42,6 @@ class SampleGallery:
 
     shifts: Mapping[str, tuple[float, float]]
     """Displacement of each model's maps, in map positions (`MapDisplay.shift`); missing if unknown."""
-
-    @property
-    def modality(self) -> ExportModality:
-        """Modality of the samples, which draws them."""
-        return modality_of(self.input)
 
     @property
     def explained_class(self) -> Integers:

@@ -20,6 +20,7 @@ INPUT_SPECS: Registry[type[InputSpec]] = Registry(
         "image": "kdedge_runtime.modalities.image:ImageInput",
         "audio": "kdedge_runtime.modalities.audio:AudioInput",
         "timeseries": "kdedge_runtime.modalities.timeseries:TimeseriesInput",
+        "tabular": "kdedge_runtime.modalities.tabular:TabularInput",
     },
 )
 """Input specification classes by kind."""

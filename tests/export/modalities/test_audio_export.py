@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from kdedge.modalities.audio_defaults import make_audio_input
+from kdedge_export.modalities import modality_of
 from kdedge_export.modalities.audio import AUDIO
 
 SPEC = make_audio_input(8_000, 0.5)
@@ -54,7 +55,8 @@ def test_corruptions_are_reproducible_and_as_stated(name: str) -> None:
 def test_drawings_show_the_map_at_its_pitch() -> None:
     evidence = np.zeros((10, 6), np.float32)
     evidence[0, 5] = 1
-    plain, hot = AUDIO.thumbnail(SPEC, sound()), AUDIO.overlay(SPEC, sound(), evidence, (0.0, 0.0))
+    modality = modality_of(SPEC)
+    plain, hot = modality.thumbnail(sound()), modality.overlay(sound(), evidence, (0.0, 0.0))
     color = hot.astype(int)
     saturation = color.max(axis=2) - color.min(axis=2)
     row, column = np.unravel_index(saturation.argmax(), saturation.shape)

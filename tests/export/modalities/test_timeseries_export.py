@@ -81,14 +81,14 @@ def test_amplitude_is_a_map_of_the_input_alone() -> None:
 def test_overlay_differs_from_the_thumbnail_where_the_map_is_hot() -> None:
     heat = np.zeros((2, 10), np.float32)
     heat[1, 9], heat[0, 0] = 1, np.nan
-    plain, hot = TIMESERIES.thumbnail(SPEC, window()), TIMESERIES.overlay(SPEC, window(), heat, (0.0, 0.0))
+    plain, hot = TIMESERIES.thumbnail(window()), TIMESERIES.overlay(window(), heat, (0.0, 0.0))
     assert plain.shape == hot.shape and plain.dtype == np.uint8
     rows, columns = np.nonzero(np.abs(plain.astype(int) - hot).sum(axis=2) > 60)
     assert rows.min() > plain.shape[0] / 2 and columns.min() > plain.shape[1] / 2
 
 
 def test_constant_channel_is_drawn() -> None:
-    assert TIMESERIES.thumbnail(SPEC, np.zeros((40, 2), np.float32)).any()
+    assert TIMESERIES.thumbnail(np.zeros((40, 2), np.float32)).any()
 
 
 def test_modality_is_found_by_the_input() -> None:

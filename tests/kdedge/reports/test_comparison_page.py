@@ -25,6 +25,7 @@ from kdedge_runtime.modalities.image import ImageInput
 
 LABELS = ("bird", "cat", "dog")
 TARGETS = np.array([0] * 4 + [1] * 4 + [2] * 2)
+INPUT = ImageInput(8, 8, (0.5,) * 3, (0.25,) * 3)
 
 
 def predictions(
@@ -36,9 +37,12 @@ def predictions(
     names = tuple(f"val/{number}.png" for number in range(10))
     logits = 5.0 * np.eye(3, dtype=np.float32)[predicted]
     maps = rng.normal(size=(10, 4, 4)).astype(np.float32) if with_maps else None
-    spec = ImageInput(8, 8, (0.5,) * 3, (0.5,) * 3)
-    evaluated = EvaluatedImages("data", labels, "f", images, TARGETS, names, spec)
-    return RunPredictions(title, evaluated, labels, Predictions(logits, maps, TARGETS))
+    return RunPredictions(
+        title,
+        EvaluatedImages("data", labels, "f", images, TARGETS, names, INPUT),
+        labels,
+        Predictions(logits, maps, TARGETS),
+    )
 
 
 def comparison(folder: Path, settings: dict[str, dict[str, Any]], **parts: Any) -> RunComparison:

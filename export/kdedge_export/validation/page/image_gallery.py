@@ -87,7 +87,7 @@ def _pair(number: int, evidence: SampleGallery) -> MapPair:
 def _row(number: int, evidence: SampleGallery) -> GalleryRow:
     return GalleryRow(
         name=evidence.names[number],
-        image=jpeg_uri(evidence.modality.thumbnail(evidence.input, evidence.images[number])),
+        image=jpeg_uri(evidence.modality.thumbnail(evidence.images[number])),
         target=_target(number, evidence),
         explained=evidence.labels[evidence.explained_class[number]],
         cells=tuple(_cell(candidate, number, evidence) for candidate in evidence.candidates),
@@ -126,4 +126,4 @@ def _overlay(candidate: Candidate, number: int, evidence: SampleGallery) -> str 
     if maps is None:
         return None
     shift = evidence.shifts.get(candidate.name, (0.0, 0.0))
-    return jpeg_uri(evidence.modality.overlay(evidence.input, evidence.images[number], maps[number], shift))
+    return jpeg_uri(evidence.modality.overlay(evidence.images[number], maps[number], shift))
