@@ -119,7 +119,7 @@ class TestProblems:
             SkippedFile("e.jpg", "not an image"),
             SkippedFile("f.jpg", "not an image"),
         ]
-        gray = tuple(f"{index}.jpg" for index in range(6))
+        gray = tuple(SkippedFile(f"{index}.jpg", "grayscale, read as RGB") for index in range(6))
         problems = UnreadableFiles(3000, tuple(skipped[:2])) + UnreadableFiles(114, tuple(skipped[2:]), gray)
         assert str(problems) == (
             "12 of 3,114 files: 3 truncated (a.jpg, b.jpg, …), 1 empty (d.jpg), 2 not images (e.jpg, f.jpg), skipped; "
@@ -128,7 +128,7 @@ class TestProblems:
 
     def test_readable_files_are_no_problem(self) -> None:
         assert not UnreadableFiles(5)
-        assert UnreadableFiles(5, gray=("a.jpg",))
+        assert UnreadableFiles(5, converted=(SkippedFile("a.jpg", "grayscale, read as RGB"),))
 
 
 class TestLoad:
