@@ -45,8 +45,8 @@ def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BAND
     )
     try:
         return AudioInput.from_json(vars(values))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(
             f"A window of {window_s:g} s with {mel_bands} mel bands at {rate_hz} Hz is not supported. Expected at "
-            f"least {_FRAME_S:g} s, and at most {n_fft // 4} bands."
+            f"least {_FRAME_S:g} s, and at most {n_fft // 2} bands."
         ) from error
