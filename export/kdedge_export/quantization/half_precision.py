@@ -17,7 +17,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.edits import to_proto
-from kdedge_export.onnx_graph.front_end_nodes import front_end_nodes
+from kdedge_export.onnx_graph.front_end_nodes import front_end_nodes, is_front_end_weight
 from kdedge_export.onnx_graph.node_attributes import WEIGHTED, attributes
 from kdedge_export.onnx_graph.session import latency_note, make_feed, open_session
 from kdedge_export.quantization.calibration_ranges import values_of
@@ -171,10 +171,13 @@ def _converted(model: onnx.ModelProto, kept: Collection[str]) -> onnx.ModelProto
 
 
 def _store_as_half(graph: onnx.GraphProto) -> None:
-    """Store the large weights of the layers that stay in float32 as float16; they are cast when the file is loaded."""
+    """Store the large weights of the layers that stay in float32 as float16; they are cast when the file is loaded.
+
+    Those of a front end keep their precision.
+    """
     for tensor in list(graph.initializer):
         values = numpy_helper.to_array(tensor) if tensor.data_type == TensorProto.FLOAT else np.empty(0)
-        if values.size < _STORED_AS_HALF or _reaches(values, _LARGEST):
+        if values.size < _STORED_AS_HALF or _reaches(values, _LARGEST) or is_front_end_weight(tensor.name):
             continue
         stored = f"{tensor.name}_fp16"
         graph.node.insert(0, helper.make_node("Cast", [stored], [tensor.name], f"{stored}_cast", to=TensorProto.FLOAT))
