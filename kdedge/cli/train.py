@@ -140,7 +140,7 @@ def _following(
     if is_tree_run(record):
         command = ["kdedge", "distill", data, "--teacher", str(out), "--student", "mlp", *read]
         return f"Next: {shlex.join(command)}"
-    student = smaller_student(read_state(weights_file(out)), len(record.labels))
+    student = smaller_student(read_state(weights_file(out)), len(record.labels), record.input)
     if student is None:
         name = record.model.name.removeprefix("small:")
         return f"No bundled student is smaller than {name}, so there is nothing to distill into.\n{next_export(out)}"

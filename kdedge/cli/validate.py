@@ -38,6 +38,16 @@ def validate(
             "masks. [default: boxes.csv in the data folder]"
         ),
     ] = None,
+    outside: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Fail if more than this share of the positive evidence lies outside the annotated regions, such as "
+            "0.2. [default: reported only]",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -104,6 +114,7 @@ def validate(
             artifacts,
             data=data,
             boxes=boxes,
+            outside=outside,
             weights=weights,
             model=model,
             device=device,
@@ -178,7 +189,7 @@ def _maps(report: "ValidationReport") -> "Table | None":
         place = places.rows.get(name) if places else None
         curves = faith.rows.get(name) if faith else None
         table.add_row(
-            titles[name],
+            titles.get(name, name),  # a baseline of the modality names itself
             "" if place is None else _share(place.pointing, place.intervals["pointing"]),
             "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
             "" if curves is None else f"{curves.deletion:.3f}",

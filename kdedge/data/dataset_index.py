@@ -19,8 +19,9 @@ __all__ = ["TORCHVISION", "DatasetIndex", "Divider", "divided", "fingerprint_of"
 TORCHVISION = "torchvision:"
 """Prefix of torchvision dataset locations."""
 
-Divider: TypeAlias = Literal["folders", "shards", "official", "hashed"]
-"""Origin of the train/val split: the user's folders or shards, the official split, or a hash of names."""
+Divider: TypeAlias = Literal["folders", "shards", "official", "recordings", "hashed"]
+"""Origin of the train/val split: the user's folders or shards, the official split, or a hash of recordings or
+names."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class DatasetIndex:
     """Folders of images that belong to no class, with absolute paths."""
     is_footage: bool = False
     """True for consecutive frames without classes, which may be near-duplicates."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of every sample, in their order; empty for samples without names."""
 
     @property
     def is_unlabeled(self) -> bool:
@@ -65,13 +68,18 @@ class DatasetIndex:
             name: name of the model in the error, such as `The teacher runs/a`.
 
         Raises:
-            UsageError: modality or task differ.
+            UsageError: modality, task or the columns of samples differ.
         """
         has_same_targets = task == self.task or all(EXPORT_TASKS[each].has_classes for each in (task, self.task))
         if spec.kind != self.modality or not has_same_targets:
             raise UsageError(
                 f"{name} takes {spec.kind} samples for the task {task}, but {self.source} has {self.modality} samples "
                 f"for the task {self.task}. Expected a model and data of the same kind."
+            )
+        if self.columns and spec.columns and self.columns != spec.columns:
+            raise UsageError(
+                f"{name} takes the columns {', '.join(spec.columns)}, but {self.source} has {', '.join(self.columns)}. "
+                "Expected the same columns in the same order."
             )
 
     @property

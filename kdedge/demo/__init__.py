@@ -8,6 +8,10 @@ __all__ = ["DEMOS"]
 DEMOS: Registry[DemoScenario] = Registry(
     "demonstration",
     "kdedge.demos",
-    {"image": "kdedge.demo.image_demo:IMAGE", "tabular": "kdedge.demo.tabular_demo:TABULAR"},
+    {
+        "image": "kdedge.demo.image_demo:IMAGE",
+        "tabular": "kdedge.demo.tabular_demo:TABULAR",
+        "timeseries": "kdedge.demo.timeseries_demo:TIMESERIES",
+    },
 )
 """Scenarios by modality."""

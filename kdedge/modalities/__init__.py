@@ -13,7 +13,11 @@ __all__ = ["TRAINING_MODALITIES", "Augmenter", "TrainingModality", "modality_of_
 TRAINING_MODALITIES: Registry[TrainingModality] = Registry(
     "modality at training",
     "kdedge.modalities",
-    {"image": "kdedge.modalities.image:IMAGE", "tabular": "kdedge.modalities.tabular:TABULAR"},
+    {
+        "image": "kdedge.modalities.image:IMAGE",
+        "tabular": "kdedge.modalities.tabular:TABULAR",
+        "timeseries": "kdedge.modalities.timeseries:TIMESERIES",
+    },
 )
 """Modalities by kind."""
 

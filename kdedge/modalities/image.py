@@ -77,6 +77,11 @@ class ImageTraining(TrainingModality):
 
         return find_published(name)
 
+    @property
+    def students(self) -> Sequence[str]:
+        """Residual networks; other small models are not smaller, or too deep to be fast."""
+        return "small:resnet10w16", "small:resnet8"
+
     def choose_network(
         self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, ImageInput]:

@@ -130,6 +130,11 @@ class TrainingModality(ABC):
         """
         return None
 
+    @property
+    def students(self) -> Sequence[str]:
+        """Names of small networks that `kdedge train` suggests as students, from the largest; none by default."""
+        return ()
+
     @abstractmethod
     def choose_network(
         self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool

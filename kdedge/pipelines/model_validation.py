@@ -26,6 +26,7 @@ from kdedge_export.torch_export import wrap_for_export
 from kdedge_export.validation import (
     Data,
     Deployment,
+    Gates,
     Models,
     Origin,
     SampleGallery,
@@ -53,6 +54,7 @@ _DIVIDED: dict[Divider, str] = {
     "folders": "split by folder",
     "shards": "split by shard",
     "official": "official split",
+    "recordings": "split by recording",
     "hashed": "split by file name hash",
 }
 
@@ -114,6 +116,7 @@ def validate_model(
     profile: DeviceProfile | None = None,
     quick: bool = False,
     unfamiliar: str | None = None,
+    outside: float | None = None,
     output: Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -131,6 +134,7 @@ def validate_model(
         profile: device whose budgets are checked; None takes the one that the quantized files were made for, if any.
         quick: True to skip checks with many forward passes per image.
         unfamiliar: images that belong to none of the classes, in any folders; None takes none.
+        outside: largest share of the positive evidence outside the annotated regions, in [0, 1]; None checks nothing.
         output: folder of the report; None takes `report/` in the run, or next to the model file.
         progress: called while images are read and models are run.
 
@@ -153,12 +157,18 @@ def validate_model(
     deployment = _deployment(files, profile or _made_for(files, notes), notes)
     progress("measuring latency and memory", 1, 1)
     validation_set = _validation_set(files, collection, boxes, notes, progress)
+    if outside is not None and validation_set.masks is None:
+        raise UsageError(
+            f"--outside {outside:g} bounds the evidence outside annotated regions, but {root} has none. Add --boxes "
+            "FILE, or remove --outside."
+        )
     groups = unfamiliar_samples(everything, files.left_out, unfamiliar, files.input, progress)
     validation_set = replace(validation_set, unfamiliar=groups)
     report, evidence = validate(
         _models(files, validation_set, notes),
         validation_set,
         deployment,
+        gates=Gates(evidence_outside=outside),
         quick=quick,
         notes=notes,
         progress=progress,

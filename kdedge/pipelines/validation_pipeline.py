@@ -21,6 +21,7 @@ def validate(
     device: str | None = None,
     quick: bool = False,
     unfamiliar: Location | None = None,
+    outside: float | None = None,
     output: Location | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -35,6 +36,7 @@ def validate(
         device: device profile with budgets; None takes the one that the quantized files were made for.
         quick: skip the faithfulness and robustness checks.
         unfamiliar: folder of images that belong to none of the classes.
+        outside: largest share of the positive evidence outside the annotated regions, in [0, 1]; None checks nothing.
         output: folder of the report; None takes `report/` in the run folder.
         progress: called during long steps.
 
@@ -54,6 +56,7 @@ def validate(
         profile=None if device is None else load_profile(device),
         quick=quick,
         unfamiliar=None if unfamiliar is None else os.fspath(unfamiliar),
+        outside=outside,
         output=None if output is None else Path(output),
         progress=progress,
     )

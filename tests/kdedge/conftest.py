@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toys import Listener, Outcome, write_scenes
+from training_toys import CLASSES, Listener, Outcome, write_squares
 from weight_server import WeightServer, serving
 
 from kdedge.cli import main
@@ -36,7 +36,7 @@ def quick_exports(operators_listed_once: None) -> None:
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Dataset of three classes, with 16 training and 6 validation images each, 32 px; read-only."""
-    return write_scenes(tmp_path_factory.mktemp("scenes"))
+    return write_squares(tmp_path_factory.mktemp("scenes"), CLASSES)
 
 
 @pytest.fixture(scope="session")

@@ -57,14 +57,16 @@ def write_scenes(root: Path, labels: tuple[str, ...] = CLASSES, train: int = TRA
     return root
 
 
-def write_squares(root: Path, train: int = TRAIN, val: int = VAL) -> Path:
+def write_squares(
+    root: Path, labels: tuple[str, str, str] = ("red", "green", "blue"), train: int = TRAIN, val: int = VAL
+) -> Path:
     """Write easily separable images: a red, green or blue square on gray noise.
 
     The files are `root/train/CLASS/*.png` and `root/val/CLASS/*.png`, identical on every call.
     """
     rng = np.random.default_rng(0)
     for side, count in (("train", train), ("val", val)):
-        for channel, label in enumerate(("red", "green", "blue")):
+        for channel, label in enumerate(labels):
             (root / side / label).mkdir(parents=True)
             for index in range(count):
                 image = rng.normal(110, 12, (SIDE, SIDE, 1)).repeat(3, axis=2)
@@ -72,7 +74,7 @@ def write_squares(root: Path, train: int = TRAIN, val: int = VAL) -> Path:
                 image[top : top + SIDE // 3, left : left + SIDE // 3] = 40
                 image[top : top + SIDE // 3, left : left + SIDE // 3, channel] = 230
                 pixels = np.clip(image, 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(root / side / label / f"{index:03}.png")
+                Image.fromarray(pixels).save(root / side / label / f"{index:02}.png")
     return root
 
 

@@ -39,7 +39,7 @@ def test_no_other_file_has_the_version(name: str) -> None:
     assert "\nversion:" not in (ROOT / "CITATION.cff").read_text("utf-8")
 
 
-@pytest.mark.parametrize(("name", "count"), [("kdedge_export", 1), ("kdedge_distill", 4)])
+@pytest.mark.parametrize(("name", "count"), [("kdedge_export", 1), ("kdedge_distill", 6)])
 def test_packages_require_each_other_up_to_the_next_minor_version(name: str, count: int) -> None:
     project = tomllib.loads((FOLDERS[name] / "pyproject.toml").read_text("utf-8"))["project"]
     extras = [one for each in project.get("optional-dependencies", {}).values() for one in each if "distill" not in one]

@@ -35,6 +35,15 @@ class TaskMetrics(ABC):
     def correct(self, logits: Floats, values: Integers) -> Scores:
         """Return the correctness of each prediction within `bounds`; the lowest for logits that are not finite."""
 
+    def constant_correct(self, values: Integers, outputs: int) -> Scores | None:
+        """Return the correctness of the constant prediction that is best on these samples; None by default.
+
+        Args:
+            values: ground truth int64 `[N]`.
+            outputs: number of outputs, K.
+        """
+        return None
+
     @abstractmethod
     def agreement(self, reference: Floats, candidate: Floats) -> Scores:
         """Return the agreement of two predictions for each sample in [0, 1]; 0 if either is not finite."""

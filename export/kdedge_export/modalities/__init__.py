@@ -16,6 +16,7 @@ EXPORT_MODALITIES: Registry[ExportModality] = Registry(
     {
         "image": "kdedge_export.modalities.image:IMAGE",
         "tabular": "kdedge_export.modalities.tabular:TABULAR",
+        "timeseries": "kdedge_export.modalities.timeseries:TIMESERIES",
     },
 )
 """Modalities by kind."""

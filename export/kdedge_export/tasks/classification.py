@@ -1,5 +1,7 @@
 """Classification into exactly one of K classes."""
 
+import numpy as np
+
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.scores import Scores
 from kdedge_export.metrics.task_metrics import TaskMetrics
@@ -17,6 +19,11 @@ class ClassificationMetrics(TaskMetrics):
     def correct(self, logits: Floats, values: Integers) -> Scores:
         """Return 1 if the top-1 class is the ground truth, else 0."""
         return agreement.is_right(logits, values)
+
+    def constant_correct(self, values: Integers, outputs: int) -> Scores:
+        """Return 1 for samples of the most frequent class, else 0."""
+        right: Scores = (values == np.bincount(values, minlength=outputs).argmax()).astype(np.float64)
+        return right
 
     def agreement(self, reference: Floats, candidate: Floats) -> Scores:
         """Return 1 if the top-1 classes are equal, else 0."""

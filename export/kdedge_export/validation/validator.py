@@ -12,6 +12,7 @@ from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.modalities import modality_of
 from kdedge_export.tasks import EXPORT_TASKS, TaskMetrics
+from kdedge_export.validation.baseline_checks import check_constant, check_evidence
 from kdedge_export.validation.check import Check
 from kdedge_export.validation.completeness import check_completeness
 from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
@@ -121,11 +122,19 @@ def validate(
     subject = MeasuredModel(requested, predictions, images, targets, progress)
     recognized, verified = measure_recognition(subject, data.unfamiliar), measure_verification(subject)
     sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
+    localized = None if data.masks is None else measure_localization(subject, data.masks)
     ships = subject.shipped
     checks = [
         *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
         *_class_checks(subject, bounds, gates),
         *_completeness_checks(subject, gates),
+        *_constant_checks(subject, task, gates),
+        *check_evidence(
+            ships,
+            None if localized is None else localized.rows.get(ships),
+            0 if localized is None else localized.images,
+            gates,
+        ),
         *check_recognition(recognized, gates),
         *check_verification(verified, [] if fp32.metadata.embedding is None else subject.compared_files, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
@@ -152,7 +161,7 @@ def validate(
         else class_rows(predictions, pairs, pearson, targets, labels, origin=subject.origin, shipped=ships),
         calibration=measure_calibration(subject, data.held_out, temperatures),
         sanity=sound,
-        localization=None if data.masks is None else measure_localization(subject, data.masks),
+        localization=localized,
         faithfulness=faithful,
         robustness=None if quick else measure_robustness(subject),
         familiarity=recognized,
@@ -265,6 +274,15 @@ def _checks(
         if spec is not None:
             checks.append(check_input(role, None if is_origin else spec, model.metadata.input))
     return checks
+
+
+def _constant_checks(subject: MeasuredModel, task: TaskMetrics, gates: Gates) -> list[Check]:
+    """Return the comparison of the deployed file with a constant; empty without labels."""
+    if subject.targets is None:
+        return []
+    logits, targets = subject.predictions[subject.shipped].logits, subject.targets
+    constant = task.constant_correct(targets, logits.shape[1])
+    return [] if constant is None else [check_constant(subject.shipped, task.correct(logits, targets), constant, gates)]
 
 
 def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[Check]:

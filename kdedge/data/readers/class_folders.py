@@ -26,10 +26,10 @@ from kdedge_runtime.sinks.frame_recorder import RECORDED
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import files_below, is_image_file
 
-__all__ = ["IMAGES", "FolderKind", "check_folder", "list_folder", "list_samples"]
+__all__ = ["IMAGES", "SIDE_NAMES", "FolderKind", "check_folder", "list_folder", "list_samples"]
 
 _Side: TypeAlias = Literal["train", "val", "test"]
-_SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
+SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test",),
@@ -191,7 +191,7 @@ def _side_folders(root: Path, kind: FolderKind) -> dict[_Side, Path]:
     below = {path.name.lower(): path for path in _visible(root) if path.is_dir()}
     found = {
         side: below[next(name for name in names if name in below)]
-        for side, names in _SIDE_NAMES.items()
+        for side, names in SIDE_NAMES.items()
         if not below.keys().isdisjoint(names)
     }
     train = found.get("train")

@@ -8,7 +8,7 @@ from torch import Tensor
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.training.augmentation.box_bounds import inside
 
-__all__ = ["Mixing", "blend", "draw_mixing"]
+__all__ = ["Mixing", "blend", "draw_beta", "draw_mixing"]
 
 
 class Mixing(NamedTuple):
@@ -69,13 +69,13 @@ def blend(images: Tensor, targets: Tensor, mixing: Mixing) -> tuple[Tensor, Tens
 def _draw_mixup(alpha: float, count: int, height: int, width: int, generator: torch.Generator) -> Mixing:
     zero = torch.zeros(count, dtype=torch.int64, device=generator.device)
     whole = torch.stack((zero, zero, zero + height, zero + width), dim=1)
-    return Mixing(whole, _draw_beta(alpha, count, generator))
+    return Mixing(whole, draw_beta(alpha, count, generator))
 
 
 def _draw_cutmix(alpha: float, count: int, height: int, width: int, generator: torch.Generator) -> Mixing:
     """Draw boxes with the aspect ratio of the image and a uniform center, clipped to the image."""
     device = generator.device
-    share_of_side = _draw_beta(alpha, count, generator).sqrt()
+    share_of_side = draw_beta(alpha, count, generator).sqrt()
 
     def draw_span(side: int) -> tuple[Tensor, Tensor]:
         center = side * torch.rand(count, generator=generator, device=device)
@@ -86,7 +86,7 @@ def _draw_cutmix(alpha: float, count: int, height: int, width: int, generator: t
     return Mixing(torch.stack((top, left, bottom, right), dim=1).long(), torch.ones(count, device=device))
 
 
-def _draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
+def draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
     """Draw from Beta(alpha, alpha), float32 `[count]`, like `torch.distributions.Beta`, which takes no generator."""
     both = torch.full((count, 2), alpha, dtype=torch.float32, device=generator.device)
     return torch._sample_dirichlet(both, generator)[:, 0]

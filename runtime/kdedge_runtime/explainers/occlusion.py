@@ -18,13 +18,14 @@ _WINDOW_POSITIONS = 3
 def occlusion(scorer: MaskedScorer) -> MapEstimate:
     """Compute the mean score drop over the squares that cover each position.
 
-    The map has 14 × 14 positions. Squares of 3 × 3 positions are placed everywhere inside the image, 144 in total.
+    The map has 14 × 14 positions. Squares of 3 × 3 positions are placed everywhere inside the image, 144 in total. An
+    axis with fewer values, such as the channels of a series, has a position for each, and they are hidden one by one.
     Squares that tile the image come first and are always evaluated; the others follow in random order. The standard
     error includes the finite population correction and is zero if all squares are evaluated.
     """
     rows, columns = grid_edges(scorer.height, _POSITIONS), grid_edges(scorer.width, _POSITIONS)
     shape = len(rows) - 1, len(columns) - 1
-    tall, wide = min(_WINDOW_POSITIONS, shape[0]), min(_WINDOW_POSITIONS, shape[1])
+    tall, wide = (_WINDOW_POSITIONS if positions == _POSITIONS else 1 for positions in shape)
     places = [(top, left) for top in range(shape[0] - tall + 1) for left in range(shape[1] - wide + 1)]
     tiling = [(top, left) for top in _tiles(shape[0], tall) for left in _tiles(shape[1], wide)]
     others = sorted(set(places) - set(tiling))

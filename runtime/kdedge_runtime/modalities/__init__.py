@@ -19,6 +19,7 @@ INPUT_SPECS: Registry[type[InputSpec]] = Registry(
     {
         "image": "kdedge_runtime.modalities.image:ImageInput",
         "tabular": "kdedge_runtime.modalities.tabular:TabularInput",
+        "timeseries": "kdedge_runtime.modalities.timeseries:TimeseriesInput",
     },
 )
 """Input specification classes by kind."""

@@ -212,6 +212,11 @@ class InputSpec(ABC):
         return ()
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of a sample in their order; none by default."""
+        return ()
+
+    @property
     def hop_s(self) -> float | None:
         """Default interval between the windows of a recording in seconds; None for samples without windows."""
         return None

@@ -51,8 +51,9 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
     if prediction.saliency_map is not None:
         reasons = prediction.input.reasons(prediction.sample, prediction.saliency_map, _REASONS)
         line |= {"reasons": reasons} if reasons else {}
-    if prediction.frame.truth is not None:
-        line["truth"] = {"label": prediction.frame.truth.label, "box": _fractions(prediction.frame)}
+    if (truth := prediction.frame.truth) is not None:
+        box = {} if truth.box is None else {"box": _fractions(truth.box, prediction.frame)}
+        line["truth"] = {"label": truth.label, **box}
     return line
 
 
@@ -70,8 +71,8 @@ class JsonLinesFile:
     explains. If the frame was not explained it is null, and `left_out` gives the reason: `cadence` or `budget`. `heat`
     contains `cx` and `cy` (center of mass as fractions of the frame or region, from its upper left corner), `area`
     (share of the map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without
-    a map; its values are null if no evidence is positive. Synthetic frames have `truth`: `label` and `box` (left,
-    top, right, bottom as fractions of the frame).
+    a map; its values are null if no evidence is positive. Synthetic frames have `truth`: `label`, and for
+    images `box` (left, top, right, bottom as fractions of the frame).
 
     Rows of a table have `reasons`: the columns with the largest contributions to the explained output, with their value
     and unit.
@@ -153,11 +154,9 @@ class JsonLinesFile:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
 
 
-def _fractions(frame: Frame) -> list[float] | None:
-    if frame.truth is None or frame.truth.box is None:
-        return None
+def _fractions(box: tuple[int, int, int, int], frame: Frame) -> list[float]:
     height, width = frame.sample.shape[:2]
-    return [round(edge / side, 4) for edge, side in zip(frame.truth.box, (width, height, width, height), strict=True)]
+    return [round(edge / side, 4) for edge, side in zip(box, (width, height, width, height), strict=True)]
 
 
 def _heat(prediction: Prediction) -> dict[str, float | None] | None:

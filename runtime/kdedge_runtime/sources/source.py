@@ -17,7 +17,8 @@ class GroundTruth:
 
     label: str
     box: tuple[int, int, int, int] | None = None
-    """Bounding box `(left, top, right, bottom)` in pixels, right and bottom exclusive; None without a place."""
+    """Bounding box `(left, top, right, bottom)` in pixels, right and bottom exclusive; None for samples that are no
+    images."""
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,15 @@ class BrokerAddress:
     password: str | None = field(default=None, repr=False)
 
     @classmethod
-    def parse(cls, url: str, ca_file: str | None = None, environment: Mapping[str, str] = os.environ) -> Self:
-        """Parse the value of `--mqtt`.
+    def parse(
+        cls,
+        url: str,
+        ca_file: str | None = None,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        option: str = "--mqtt",
+    ) -> Self:
+        """Parse the value of `--mqtt`, or of another option with an address.
 
         Args:
             url: `mqtt://[HOST[:PORT]]/TOPIC` or `mqtts://…`. Defaults: this machine, port 1883 or 8883.
@@ -40,6 +47,7 @@ class BrokerAddress:
             the authorities of the system.
             environment: variables with `KDEDGE_MQTT_USERNAME`, `KDEDGE_MQTT_PASSWORD` and `KDEDGE_MQTT_CA`. A file
             `kdedge-mqtt-password` in `$CREDENTIALS_DIRECTORY` (systemd) also gives the password.
+            option: option in the errors.
 
         Raises:
             UsageError: the address or topic is invalid, contains credentials, or the CA file cannot be used.
@@ -47,28 +55,28 @@ class BrokerAddress:
         # No message repeats the value: command lines may hold a password, and messages end up in logs.
         if "@" in unquote(url):
             raise UsageError(
-                "--mqtt takes no user name or password, and no topic with @. Set KDEDGE_MQTT_USERNAME and "
+                f"{option} takes no user name or password, and no topic with @. Set KDEDGE_MQTT_USERNAME and "
                 f"KDEDGE_MQTT_PASSWORD in the environment. Expected {_FORM}."
             )
         name, separator, _ = url.partition("://")
         scheme = name.lower()
         if scheme not in _PORTS or not separator:
-            raise UsageError(f"The value of --mqtt is not a broker address. Expected {_FORM}.")
+            raise UsageError(f"The value of {option} is not a broker address. Expected {_FORM}.")
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
             port = 0
         if port == 0:
-            raise UsageError(f"--mqtt has an invalid host or port. Expected a port from 1 to 65535: {_FORM}.")
+            raise UsageError(f"{option} has an invalid host or port. Expected a port from 1 to 65535: {_FORM}.")
         topic = unquote(parts.path).removeprefix("/").removesuffix("/")
-        _check_topic(url, topic)
+        _check_topic(url, topic, option)
         username, password = environment.get("KDEDGE_MQTT_USERNAME") or None, _password(environment)
         if password is not None and username is None:
             raise UsageError("KDEDGE_MQTT_PASSWORD is set without KDEDGE_MQTT_USERNAME. Set both, or neither.")
         ca_file = ca_file or environment.get("KDEDGE_MQTT_CA") or None
         if ca_file is not None and scheme == "mqtt":
-            raise UsageError("A CA file needs TLS. Use mqtts:// in --mqtt, or remove --mqtt-ca and KDEDGE_MQTT_CA.")
+            raise UsageError(f"A CA file needs TLS. Use mqtts:// in {option}, or remove --mqtt-ca and KDEDGE_MQTT_CA.")
         tls = _tls(ca_file) if scheme == "mqtts" else None
         return cls(parts.hostname or "localhost", port or _PORTS[scheme], topic, tls, username, password)
 
@@ -76,15 +84,15 @@ class BrokerAddress:
         return f"{self.host}:{self.port}"
 
 
-def _check_topic(url: str, topic: str) -> None:
+def _check_topic(url: str, topic: str, option: str) -> None:
     if "#" in url or {"#", "+"} & set(topic):
-        raise UsageError(f"--mqtt has a wildcard in its topic. Expected a topic without # and +: {_FORM}.")
+        raise UsageError(f"{option} has a wildcard in its topic. Expected a topic without # and +: {_FORM}.")
     if not topic or "" in topic.split("/") or "?" in url or len(topic.encode()) > _LONGEST_TOPIC:
         raise UsageError(
-            f"--mqtt has no valid topic. Expected 1 to {_LONGEST_TOPIC} bytes without empty levels: {_FORM}."
+            f"{option} has no valid topic. Expected 1 to {_LONGEST_TOPIC} bytes without empty levels: {_FORM}."
         )
     if not topic.isprintable() or topic.startswith("$"):
-        raise UsageError(f"--mqtt has a topic with control characters or a leading $. Expected {_FORM}.")
+        raise UsageError(f"{option} has a topic with control characters or a leading $. Expected {_FORM}.")
 
 
 def _password(environment: Mapping[str, str]) -> str | None:

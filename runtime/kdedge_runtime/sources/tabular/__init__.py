@@ -9,7 +9,7 @@ from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.sources.looped import LoopedSource
 from kdedge_runtime.sources.source import Source
 from kdedge_runtime.sources.tabular.row_source import RowSource, read_lines
-from kdedge_runtime.util.tables import TABLE_SUFFIXES, read_table_rows
+from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, read_table_rows
 
 if TYPE_CHECKING:
     from kdedge_runtime.modalities.tabular import TabularInput

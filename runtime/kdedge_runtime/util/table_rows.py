@@ -102,7 +102,7 @@ def read_json_row(line: str, number: int) -> Row:
 
 def _read_parquet(path: Path) -> Iterator[Row]:
     try:
-        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise MissingDependency(
             f"Reading {path} needs pyarrow, which is not installed. Install it with `pip install pyarrow`, or convert "

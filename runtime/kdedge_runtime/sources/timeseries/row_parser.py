@@ -1,0 +1,92 @@
+"""Rows in lines of text, as sensors and MQTT topics send them: comma-separated numbers, or JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.sources.timeseries.columns import (
+    Column,
+    ColumnPlan,
+    is_header,
+    parse_time_s,
+    plan_columns,
+    split_line,
+)
+from kdedge_runtime.sources.timeseries.tables import SeriesRow, row_of, unnamed_plan
+
+__all__ = ["RowParser"]
+
+
+class RowParser:
+    """Parser of lines, which may begin with a header.
+
+    Without a header a line has the channels in their order. A JSON object has them by name, and an array in order.
+    """
+
+    def __init__(self, channels: Sequence[str], name: str) -> None:
+        """Start before the first line.
+
+        Args:
+            channels: channel names of the model in their order.
+            name: name of the source in errors.
+        """
+        self._channels = tuple(channels)
+        self._name = name
+        self._plan: ColumnPlan | None = None
+
+    def parse(self, line: str) -> SeriesRow | None:
+        """Parse a line; None for an empty one or a header.
+
+        Raises:
+            SourceError: the line has no row of the model's channels.
+        """
+        text = line.strip()
+        if not text:
+            return None
+        if text[0] in "{[":
+            return self._parse_json(text)
+        fields = split_line(text)
+        if is_header(fields):
+            self._plan = plan_columns(fields, self._channels, self._name)
+            return None
+        plan = self._plan or unnamed_plan(len(fields), self._channels, self._name)
+        return row_of(fields, plan, self._name)
+
+    def _parse_json(self, text: str) -> SeriesRow:
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{self._name}: invalid JSON ({error}). Expected {self._form}.") from error
+        if isinstance(content, list):
+            if len(content) != len(self._channels):
+                raise SourceError(f"{self._name}: an array of {len(content)} values. Expected {self._form}.")
+            return SeriesRow(None, tuple(self._number(value) for value in content))
+        missing = [each for each in self._channels if each not in content]
+        if missing:
+            raise SourceError(f"{self._name}: no value of {', '.join(missing)}. Expected {self._form}.")
+        values = tuple(self._number(content[each]) for each in self._channels)
+        return SeriesRow(self._time_s(content), values)
+
+    def _time_s(self, content: dict[str, Any]) -> float | None:
+        for key, value in content.items():
+            unit_s = None if key in self._channels else Column.parse(key).time_unit_s
+            if unit_s is None or value is None:
+                continue
+            try:
+                return parse_time_s(str(value), unit_s)
+            except ValueError as error:
+                raise SourceError(f"{self._name}: {error}. Expected a time in seconds or ISO 8601.") from error
+        return None
+
+    def _number(self, value: Any) -> float:
+        if value is None:
+            return math.nan
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SourceError(f"{self._name}: {value!r} is not a number. Expected {self._form}.")
+        return float(value)
+
+    @property
+    def _form(self) -> str:
+        return f"the channels {', '.join(self._channels)} as an object, or their values in this order as an array"

@@ -1,0 +1,143 @@
+"""Tables of recordings: CSV through the standard library, Parquet through pyarrow."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdedge_runtime.errors import MissingDependency, SourceError
+from kdedge_runtime.modalities.timeseries_names import unnamed_channels
+from kdedge_runtime.sources.timeseries.columns import (
+    ColumnPlan,
+    is_header,
+    parse_number,
+    parse_time_s,
+    plan_columns,
+    split_line,
+)
+
+__all__ = ["TABLE_SUFFIXES", "SeriesRow", "is_table_file", "iterate_rows", "read_plan", "row_of", "unnamed_plan"]
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class SeriesRow:
+    """Row of a recording."""
+
+    time_s: float | None
+    values: tuple[float, ...]
+    """Values of the channels; NaN where one is missing."""
+    label: str | None = None
+
+
+def is_table_file(path: Path) -> bool:
+    """Return True for a CSV or Parquet file, by its name."""
+    return path.suffix.lower() in TABLE_SUFFIXES and not path.name.startswith(".")
+
+
+def read_plan(path: Path, wanted: Sequence[str] | None) -> ColumnPlan:
+    """Find the columns of a file.
+
+    Args:
+        path: CSV or Parquet file.
+        wanted: channel names of a model; None takes all channels.
+
+    Raises:
+        SourceError: the file cannot be read, or lacks a channel.
+        MissingDependency: pyarrow is not installed.
+    """
+    if path.suffix.lower() == ".parquet":
+        return plan_columns(_parquet(path).schema_arrow.names, wanted, str(path))
+    with _opened(path) as lines:
+        first = next((line for line in lines if line.strip()), None)
+    if first is None:
+        raise SourceError(f"{path} is empty. Expected a header and rows of numbers.")
+    fields = split_line(first)
+    if is_header(fields):
+        return plan_columns(fields, wanted, str(path))
+    return unnamed_plan(len(fields), wanted, str(path))
+
+
+def unnamed_plan(width: int, wanted: Sequence[str] | None, name: str) -> ColumnPlan:
+    """Return the plan of rows without a header: the channels in their order.
+
+    Raises:
+        SourceError: the number of columns differs from that of the channels.
+    """
+    if wanted is not None and width != len(wanted):
+        raise SourceError(
+            f"{name} has {width} columns without a header. Expected {len(wanted)}: {', '.join(wanted)}. With other "
+            "columns, the first line names them."
+        )
+    return plan_columns(wanted or unnamed_channels(width), wanted, name)
+
+
+def iterate_rows(path: Path, plan: ColumnPlan) -> Iterator[SeriesRow]:
+    """Iterate over the rows of a file.
+
+    Raises:
+        SourceError: the file cannot be read, or a row has another number of columns or no number.
+    """
+    if path.suffix.lower() == ".parquet":
+        yield from _parquet_rows(path, plan)
+        return
+    is_first = True
+    with _opened(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            fields = split_line(line)
+            if not (is_first and is_header(fields)):
+                yield row_of(fields, plan, f"{path}, line {number}")
+            is_first = False
+
+
+def row_of(fields: Sequence[str], plan: ColumnPlan, place: str) -> SeriesRow:
+    """Convert the fields of a line to a row.
+
+    Raises:
+        SourceError: the line has another number of fields, or one is not a number.
+    """
+    if len(fields) != plan.width:
+        raise SourceError(f"{place}: {len(fields)} columns. Expected {plan.width} as in the header.")
+    try:
+        time_s = None if plan.time_at is None else parse_time_s(fields[plan.time_at], plan.time_unit_s)
+        values = tuple(parse_number(fields[at]) for at in plan.channel_at)
+    except ValueError as error:
+        raise SourceError(f"{place}: {error}. Expected numbers, and times in seconds or ISO 8601.") from error
+    return SeriesRow(time_s, values, None if plan.label_at is None else fields[plan.label_at])
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open(encoding="utf-8-sig", errors="replace", newline="")
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror}). Expected a CSV file.") from error
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise MissingDependency(
+            f"{path} needs the package pyarrow, which is not installed. Install it with `pip install pyarrow`, or the "
+            "runtime with its extra `table`; or convert the file to CSV."
+        ) from error
+    try:
+        return ParquetFile(path)
+    except (OSError, ArrowException) as error:
+        raise SourceError(f"{path} cannot be read ({error}). Expected a Parquet file.") from error
+
+
+def _parquet_rows(path: Path, plan: ColumnPlan) -> Iterator[SeriesRow]:
+    for batch in _parquet(path).iter_batches():
+        columns = [column.to_pylist() for column in batch.columns]
+        for number, fields in enumerate(zip(*columns, strict=True)):
+            texts = ["" if field is None else _text(field) for field in fields]
+            yield row_of(texts, plan, f"{path}, row {number + 1}")
+
+
+def _text(value: Any) -> str:
+    return value.isoformat(sep=" ") if hasattr(value, "isoformat") else str(value)

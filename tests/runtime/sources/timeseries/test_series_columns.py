@@ -1,0 +1,137 @@
+"""Columns of tables: titles, units, times and delimiters; rows of CSV, Parquet and JSON."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.sources.timeseries.columns import Column, is_header, parse_time_s, plan_columns, split_line
+from kdedge_runtime.sources.timeseries.row_parser import RowParser
+from kdedge_runtime.sources.timeseries.tables import iterate_rows, read_plan
+
+
+@pytest.mark.parametrize(
+    ("title", "name", "unit"),
+    [("ax", "ax", ""), ("ax [m/s²]", "ax", "m/s²"), ("ax (g)", "ax", "g"), (" ax ", "ax", ""), ("[g]", "[g]", "")],
+)
+def test_titles_have_units(title: str, name: str, unit: str) -> None:
+    assert Column.parse(title) == Column(name, unit)
+
+
+@pytest.mark.parametrize(
+    ("title", "unit_s"),
+    [
+        ("time", 1.0),
+        ("Timestamp", 1.0),
+        ("time_ms", 1e-3),
+        ("t [us]", 1e-6),
+        ("time [s]", 1.0),
+        ("ax", None),
+        ("rate_ms", None),
+    ],
+)
+def test_times_have_units(title: str, unit_s: float | None) -> None:
+    assert Column.parse(title).time_unit_s == unit_s
+
+
+def test_times_are_seconds_or_dates() -> None:
+    assert parse_time_s("1500", 1e-3) == 1.5
+    date = parse_time_s("2026-11-30T18:00:00.250+00:00", 1.0)
+    assert date == datetime(2026, 11, 30, 18, 0, 0, 250_000, UTC).timestamp()
+    with pytest.raises(ValueError, match="noon"):
+        parse_time_s("noon", 1.0)
+
+
+@pytest.mark.parametrize("line", ["1,2,3", "1;2;3", "1\t2\t3", "1 2  3", ' "1", "2", "3"\n'])
+def test_lines_are_split_at_their_delimiter(line: str) -> None:
+    assert split_line(line) == ["1", "2", "3"]
+
+
+def test_headers_have_titles() -> None:
+    assert is_header(["time", "ax"]) and is_header(["1", "ax"])
+    assert not is_header(["1", "-2e3", "", "nan"]) and not is_header(["2026-11-30 18:00:00", "1"])
+
+
+def test_columns_are_found_by_name_in_any_order() -> None:
+    plan = plan_columns(["label", "ay", "extra", "time_ms", "ax [g]"], ("ax", "ay"), "table")
+    assert plan.channel_at == (4, 1) and (plan.time_at, plan.label_at, plan.time_unit_s) == (3, 0, 1e-3)
+    everything = plan_columns(["label", "ay", "extra", "time_ms", "ax [g]"], None, "table")
+    assert [column.name for column in everything.channels] == ["ay", "extra", "ax"]
+
+
+@pytest.mark.parametrize(
+    ("titles", "words"),
+    [(["time", "ax"], "ay"), (["time", "ax", "ay", "ax"], "twice"), ([], "ax")],
+)
+def test_missing_or_doubled_columns_are_named(titles: list[str], words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        plan_columns(titles, ("ax", "ay"), "table")
+
+
+def test_channel_may_be_named_like_a_time() -> None:
+    plan = plan_columns(["time", "t"], ("t",), "table")
+    assert plan.channel_at == (1,) and plan.time_at == 0
+
+
+def test_csv_and_parquet_have_the_same_rows(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    csv = tmp_path / "a.csv"
+    csv.write_text("\ufefftime,ax,ay,label\n0,1,2,walk\n0.1,,4,walk\n\n0.2,5,6,run\n", encoding="utf-8")
+    table = pa.table(
+        {"time": [0.0, 0.1, 0.2], "ax": [1.0, None, 5.0], "ay": [2, 4, 6], "label": ["walk", "walk", "run"]}
+    )
+    parquet.write_table(table, tmp_path / "a.parquet")
+    read = [list(iterate_rows(path, read_plan(path, ("ay", "ax")))) for path in (csv, tmp_path / "a.parquet")]
+    for one, other in zip(*read, strict=True):
+        assert (one.time_s, one.label) == (other.time_s, other.label)
+        assert np.array_equal(one.values, other.values, equal_nan=True)
+    assert np.isnan(read[0][1].values[1]) and read[0][2].values == (6, 5)
+
+
+def test_parquet_timestamps_are_seconds(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    dates = [datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(3)]
+    parquet.write_table(pa.table({"timestamp": dates, "ax": [1.0, 2.0, 3.0]}), tmp_path / "a.parquet")
+    rows = list(iterate_rows(tmp_path / "a.parquet", read_plan(tmp_path / "a.parquet", None)))
+    assert [row.time_s for row in rows] == [date.timestamp() for date in dates]
+
+
+@pytest.mark.parametrize("content", ["", "time,ax\n0,1,2\n", "time,ax\n0,fast\n", "time,ax\nnoon,1\n"])
+def test_damaged_tables_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(SourceError, match=r"a\.csv"):
+        list(iterate_rows(tmp_path / "a.csv", read_plan(tmp_path / "a.csv", None)))
+
+
+def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(SourceError, match="Parquet"):
+        read_plan(tmp_path / "a.parquet", None)
+
+
+def test_lines_of_a_sensor_have_a_header_numbers_or_json() -> None:
+    parser = RowParser(("ax", "ay"), "sensor")
+    assert parser.parse("1,2") is not None and parser.parse("\n") is None
+    assert parser.parse("time_ms;ay;ax") is None
+    row = parser.parse("1500;2;3")
+    assert row is not None and row.time_s == 1.5 and row.values == (3, 2)
+    row = parser.parse('{"ay": 4, "timestamp": "2026-01-01T00:00:00+00:00", "ax": null, "room": "x"}')
+    assert row is not None and row.time_s == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert np.isnan(row.values[0]) and row.values[1] == 4
+    row = parser.parse("[7, 8.5]")
+    assert row is not None and row.values == (7, 8.5)
+
+
+@pytest.mark.parametrize(
+    "line", ["1,2,3", "booting", "{", '{"ax": 1}', "[1]", '{"ax": "1", "ay": 2}', "[true, 1]", "a,b"]
+)
+def test_lines_without_a_row_are_refused(line: str) -> None:
+    with pytest.raises(SourceError):
+        RowParser(("ax", "ay"), "sensor").parse(line)
