@@ -10,8 +10,8 @@ DEMOS: Registry[DemoScenario] = Registry(
     "kdedge.demos",
     {
         "image": "kdedge.demo.image_demo:IMAGE",
-        "tabular": "kdedge.demo.tabular_demo:TABULAR",
         "timeseries": "kdedge.demo.timeseries_demo:TIMESERIES",
+        "tabular": "kdedge.demo.tabular_demo:TABULAR",
     },
 )
 """Scenarios by modality."""

@@ -15,8 +15,8 @@ TRAINING_MODALITIES: Registry[TrainingModality] = Registry(
     "kdedge.modalities",
     {
         "image": "kdedge.modalities.image:IMAGE",
-        "tabular": "kdedge.modalities.tabular:TABULAR",
         "timeseries": "kdedge.modalities.timeseries:TIMESERIES",
+        "tabular": "kdedge.modalities.tabular:TABULAR",
     },
 )
 """Modalities by kind."""

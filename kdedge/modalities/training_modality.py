@@ -122,6 +122,11 @@ class TrainingModality(ABC):
         """
         return None
 
+    @property
+    def students(self) -> Sequence[str]:
+        """Names of small networks that `kdedge train` suggests as students, from the largest; none by default."""
+        return ()
+
     def fit(self, request: TrainConfig, collection: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord | None:
         """Train a model that is not a network, and write its run; None for networks, the default.
 
@@ -129,11 +134,6 @@ class TrainingModality(ABC):
             UsageError: an option does not apply to the model.
         """
         return None
-
-    @property
-    def students(self) -> Sequence[str]:
-        """Names of small networks that `kdedge train` suggests as students, from the largest; none by default."""
-        return ()
 
     @abstractmethod
     def choose_network(

@@ -145,7 +145,8 @@ def share_inside(maps: Floats, start: int, length: int) -> Doubles:
     evidence = np.maximum(maps.astype(np.float64), 0).sum(axis=1)
     edges = np.linspace(0, length, evidence.shape[1] + 1)
     overlap = np.clip(np.minimum(edges[1:], start + SHAPELET) - np.maximum(edges[:-1], start), 0, None) / np.diff(edges)
-    share: Doubles = evidence @ overlap / evidence.sum(axis=1)
+    with np.errstate(invalid="ignore"):  # undefined without positive evidence
+        share: Doubles = evidence @ overlap / evidence.sum(axis=1)
     return share
 
 

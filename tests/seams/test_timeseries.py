@@ -1,9 +1,13 @@
 """Time series through every step of the product, from an archive's files and from recordings."""
 
+import io
 import json
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -11,11 +15,19 @@ from PIL import Image
 from series_scenes import LABELS, LENGTH, RATE_HZ, WIDTH, make_window, write_archive, write_recording
 
 import kdedge
+from kdedge.data import index_dataset
 from kdedge.pipelines.training_pipeline import Run
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.feedback.class_folders import write_class_folders
+from kdedge_runtime.feedback.verdict import Verdict
 from kdedge_runtime.modalities.timeseries import TimeseriesInput
+from kdedge_runtime.prediction import decode_prediction
+from kdedge_runtime.server import AccessPolicy, Address
+from kdedge_runtime.server.live_view import Controls, LiveView
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.stream.runner import StreamSettings, run
 
 pytestmark = pytest.mark.usefixtures("operators_listed_once")
 QUICK: dict[str, Any] = {"device": "cpu", "epochs": 12}
@@ -152,3 +164,38 @@ def test_small_network_learns_the_wrist_sensor(tmp_path: Path) -> None:
     run = kdedge.train(tmp_path, "series:small", output=tmp_path / "run", epochs=60, device="cpu")
     assert run.record.result is not None
     assert run.record.result["test"]["best"]["test_top1"] >= 0.9
+
+
+def test_view_shows_the_last_window(files: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "new.csv"
+    recording.write_text("".join(f"{left:.4f},{right:.4f}\n" for left, right in burst(1, 3)[0]))
+    model, stop = Model.load(files / "model.onnx"), threading.Event()
+    controls = Controls(model, StreamSettings(), None, None)
+    policy = AccessPolicy.at(Address("127.0.0.1", 0))
+    with (
+        LiveView(policy, {"model": "m", "source": "s", "runtime": "r"}, controls) as view,
+        model.metadata.input.open_source(str(recording), loop=True) as source,
+        ThreadPoolExecutor() as pool,
+    ):
+        ran = pool.submit(run, model, source, [view], controls, stop)
+        with urlopen(f"{view.url}snapshot.jpg", timeout=20) as answer:
+            content = answer.read()
+        stop.set()
+        assert ran.result().frames
+    with Image.open(io.BytesIO(content)) as shown:
+        assert shown.size[0] == 640 and shown.size[1] > 480
+
+
+def test_corrections_become_training_data(files: Path, tmp_path: Path) -> None:
+    model = Model.load(files / "model.onnx")
+    verdicts = []
+    for seed in range(4):
+        window, _ = burst(1 + seed % 2, seed)
+        prediction = decode_prediction(model, Frame(seed, window, 0.0, f"#{seed}"), model.predict(window[None]))
+        verdicts.append(Verdict.of(prediction, "right", model_sha256="0" * 64))
+    write_class_folders(verdicts, tmp_path / "corrected")
+    collection = index_dataset(tmp_path / "corrected")
+    assert collection.modality == "timeseries" and set(collection.labels) <= set(LABELS)
+    read = [sample.read().values for split in (collection.train, collection.val) for sample in split.samples]
+    windows = [burst(1 + seed % 2, seed)[0] for seed in range(4)]
+    assert len(read) == 4 and all(any(np.array_equal(one, other) for other in windows) for one in read)

@@ -15,8 +15,8 @@ EXPORT_MODALITIES: Registry[ExportModality] = Registry(
     "kdedge_export.modalities",
     {
         "image": "kdedge_export.modalities.image:IMAGE",
-        "tabular": "kdedge_export.modalities.tabular:TABULAR",
         "timeseries": "kdedge_export.modalities.timeseries:TIMESERIES",
+        "tabular": "kdedge_export.modalities.tabular:TABULAR",
     },
 )
 """Modalities by kind."""

@@ -127,7 +127,6 @@ def validate(
     checks = [
         *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
         *_class_checks(subject, bounds, gates),
-        *_completeness_checks(subject, gates),
         *_constant_checks(subject, task, gates),
         *check_evidence(
             ships,
@@ -135,6 +134,7 @@ def validate(
             0 if localized is None else localized.images,
             gates,
         ),
+        *_completeness_checks(subject, gates),
         *check_recognition(recognized, gates),
         *check_verification(verified, [] if fp32.metadata.embedding is None else subject.compared_files, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),

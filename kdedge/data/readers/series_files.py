@@ -27,8 +27,8 @@ from kdedge.data.series_samples import SeriesLayout, WindowSample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.modalities.timeseries_names import unnamed_channels
-from kdedge_runtime.sources.timeseries.tables import is_table_file
-from kdedge_runtime.sources.timeseries.ts_file import TS_SUFFIX, TsFile, read_ts
+from kdedge_runtime.sources.timeseries.series_rows import is_table_file
+from kdedge_runtime.sources.timeseries.ts_file import TsFile, is_ts_file, read_ts
 from kdedge_runtime.util.files import displayable, file_sha256
 from kdedge_runtime.util.images import files_below
 
@@ -46,7 +46,7 @@ def reads_series(data: str) -> bool:
     """Return True for a `.ts` file, or a folder of them, of recordings, or of class folders of recordings."""
     path = Path(data)
     if not path.is_dir():
-        return path.suffix.lower() == TS_SUFFIX and path.is_file()
+        return is_ts_file(path)
     if _ts_files(path):
         return True
     # A table named after a split has rows of its own as samples; see the modality `tabular`.
@@ -148,7 +148,7 @@ def _require_recordings(collection: DatasetIndex) -> None:
 
 
 def _ts_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() == TS_SUFFIX and path.is_file())
+    return sorted(path for path in folder.iterdir() if is_ts_file(path))
 
 
 def _find_train(folder: Path) -> Path:

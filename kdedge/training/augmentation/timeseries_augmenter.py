@@ -43,6 +43,10 @@ class SeriesParams(NamedTuple):
     """First and last step of an erased stretch (exclusive), int64 `[n, 2]`; empty for none."""
     is_erased: Tensor
     """Channels of the erased stretch, bool `[n, C]`."""
+    mean: Tensor
+    """Mean of every channel, float32 `[n, C]`; here, because a CUDA graph cannot copy it to the device."""
+    std: Tensor
+    """Standard deviation of every channel, float32 `[n, C]`."""
 
     def to(self, device: torch.device) -> "SeriesParams":
         """Copy the parameters to a device."""
@@ -101,12 +105,14 @@ class TimeseriesAugmenter:
         erased *= (uniform(0, 1, count) < self.settings.erase)[:, None]
         is_erased = uniform(0, 1, count, channels) < 0.5
         is_erased |= torch.arange(channels, device=device) == (uniform(0, 1, count) * channels).floor()[:, None]
-        return SeriesParams(shift, torch.stack((start, end, speed), 1), gain, jitter, keys, erased.long(), is_erased)
+        mean, std = (torch.tensor(each, device=device).expand(count, -1) for each in (self.spec.mean, self.spec.std))
+        warp = torch.stack((start, end, speed), dim=1)
+        return SeriesParams(shift, warp, gain, jitter, keys, erased.long(), is_erased, mean, std)
 
     def apply(self, samples: Tensor, params: SeriesParams) -> Tensor:
         """Augment windows; see `Augmenter`."""
         series = self._move(samples, params)
-        mean, std = (torch.tensor(values, device=samples.device) for values in (self.spec.mean, self.spec.std))
+        mean, std = params.mean[:, None], params.std[:, None]
         if self.settings.photometric:
             length, channels = self.spec.shape
             # The sum of three uniform numbers is nearly normal.

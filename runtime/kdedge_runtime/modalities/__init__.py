@@ -18,8 +18,8 @@ INPUT_SPECS: Registry[type[InputSpec]] = Registry(
     "kdedge_runtime.modalities",
     {
         "image": "kdedge_runtime.modalities.image:ImageInput",
-        "tabular": "kdedge_runtime.modalities.tabular:TabularInput",
         "timeseries": "kdedge_runtime.modalities.timeseries:TimeseriesInput",
+        "tabular": "kdedge_runtime.modalities.tabular:TabularInput",
     },
 )
 """Input specification classes by kind."""

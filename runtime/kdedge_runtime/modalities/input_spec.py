@@ -212,7 +212,7 @@ class InputSpec(ABC):
         return ()
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def column_names(self) -> tuple[str, ...]:
         """Names of the columns of a sample in their order; none by default."""
         return ()
 

@@ -42,6 +42,11 @@ class TabularInput(InputSpec):
     kind: Literal["tabular"] = "tabular"
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the columns in their order."""
+        return tuple(column.name for column in self.features)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Number of columns."""
         return (len(self.features),)
@@ -50,11 +55,6 @@ class TabularInput(InputSpec):
     def dtype(self) -> np.dtype[Any]:
         """Data type of the values, float32."""
         return np.dtype(np.float32)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Titles of the columns, with their units."""
-        return tuple(column.title for column in self.features)
 
     @property
     def summary(self) -> str:

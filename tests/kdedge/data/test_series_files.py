@@ -228,6 +228,8 @@ def test_folders_of_other_files_are_not_time_series(tmp_path: Path) -> None:
     write(tmp_path / "table" / "train.csv", "ab")
     for name in ("photos", "table"):
         assert not TIMESERIES.reads(str(tmp_path / name))
+    (tmp_path / "film.ts").write_bytes(b"\x47\x40\x11\x10" * 47)  # an MPEG transport stream
+    assert not TIMESERIES.reads(str(tmp_path / "film.ts"))
     assert not TIMESERIES.reads(str(write(tmp_path / "single.csv", "ab"))) and not TIMESERIES.reads("absent")
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from kdedge_runtime.errors import SourceError
 
-__all__ = ["Column", "ColumnPlan", "is_header", "parse_number", "parse_time_s", "plan_columns", "split_line"]
+__all__ = ["SeriesColumn", "ColumnPlan", "is_header", "parse_number", "parse_time_s", "plan_columns", "split_line"]
 
 _TIME_NAMES = {"t": 1.0, "time": 1.0, "timestamp": 1.0, "datetime": 1.0, "date": 1.0}
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -20,8 +20,8 @@ _DELIMITERS = (";", "\t", ",")
 
 
 @dataclass(frozen=True)
-class Column:
-    """Column of a table."""
+class SeriesColumn:
+    """Column of a table with time series."""
 
     name: str
     """Name without its unit."""
@@ -29,7 +29,7 @@ class Column:
     """Unit in brackets behind the name, such as `m/s²` in `ax [m/s²]`; empty for none."""
 
     @classmethod
-    def parse(cls, text: str) -> "Column":
+    def parse(cls, text: str) -> "SeriesColumn":
         """Parse the title of a column."""
         title = text.strip().strip("\ufeff")
         found = _UNIT.match(title)
@@ -56,7 +56,7 @@ class Column:
 class ColumnPlan:
     """Positions of the columns that are read from every row."""
 
-    channels: tuple[Column, ...]
+    channels: tuple[SeriesColumn, ...]
     channel_at: tuple[int, ...]
     """Position of every channel."""
     time_at: int | None = None
@@ -79,7 +79,7 @@ def plan_columns(titles: Sequence[str], wanted: Sequence[str] | None, name: str)
     Raises:
         SourceError: A channel is missing, or a title occurs twice.
     """
-    columns = [Column.parse(title) for title in titles]
+    columns = [SeriesColumn.parse(title) for title in titles]
     names = [column.name for column in columns]
     twice = sorted({each for each in names if names.count(each) > 1 and (wanted is None or each in wanted)})
     if twice:
@@ -130,18 +130,27 @@ def parse_number(text: str) -> float:
     Raises:
         ValueError: the text is not a number.
     """
-    return math.nan if text.strip().lower() in _MISSING else float(text)
+    return math.nan if text.strip().lower() in _MISSING else _float(text)
 
 
 def parse_time_s(text: str, unit_s: float) -> float:
     """Parse a number of units, or a date in ISO 8601, to seconds.
 
     Raises:
-        ValueError: the text is neither.
+        ValueError: the text is neither, or not finite.
     """
     if (date_s := _parse_date_s(text)) is not None:
         return date_s
-    return float(text) * unit_s
+    time_s = _float(text) * unit_s
+    if not math.isfinite(time_s):
+        raise ValueError(f"{text.strip()!r} is not a time")
+    return time_s
+
+
+def _float(text: str) -> float:
+    if "_" in text:  # a digit separator of Python
+        raise ValueError(f"could not convert string to float: {text.strip()!r}")
+    return float(text)
 
 
 def _parse_date_s(text: str) -> float | None:
@@ -150,5 +159,5 @@ def _parse_date_s(text: str) -> float | None:
         return None
     try:
         return datetime.fromisoformat(text.strip()).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # the latter two of years out of range
         return None

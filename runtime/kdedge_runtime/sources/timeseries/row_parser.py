@@ -7,14 +7,14 @@ from typing import Any
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.timeseries.columns import (
-    Column,
     ColumnPlan,
+    SeriesColumn,
     is_header,
     parse_time_s,
     plan_columns,
     split_line,
 )
-from kdedge_runtime.sources.timeseries.tables import SeriesRow, row_of, unnamed_plan
+from kdedge_runtime.sources.timeseries.series_rows import SeriesRow, row_of, unnamed_plan
 
 __all__ = ["RowParser"]
 
@@ -48,11 +48,19 @@ class RowParser:
         if text[0] in "{[":
             return self._parse_json(text)
         fields = split_line(text)
-        if is_header(fields):
+        if is_header(fields) and not self._is_row(fields):
             self._plan = plan_columns(fields, self._channels, self._name)
             return None
         plan = self._plan or unnamed_plan(len(fields), self._channels, self._name)
         return row_of(fields, plan, self._name)
+
+    def _is_row(self, fields: Sequence[str]) -> bool:
+        """Return True for a line below a header, in which only columns that are not read have text."""
+        plan = self._plan
+        if plan is None or len(fields) != plan.width:
+            return False
+        read_at = plan.channel_at if plan.time_at is None else (*plan.channel_at, plan.time_at)
+        return not is_header([fields[at] for at in read_at])
 
     def _parse_json(self, text: str) -> SeriesRow:
         try:
@@ -71,7 +79,7 @@ class RowParser:
 
     def _time_s(self, content: dict[str, Any]) -> float | None:
         for key, value in content.items():
-            unit_s = None if key in self._channels else Column.parse(key).time_unit_s
+            unit_s = None if key in self._channels else SeriesColumn.parse(key).time_unit_s
             if unit_s is None or value is None:
                 continue
             try:
@@ -85,7 +93,10 @@ class RowParser:
             return math.nan
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SourceError(f"{self._name}: {value!r} is not a number. Expected {self._form}.")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
 
     @property
     def _form(self) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["TS_SUFFIX", "TsFile", "read_ts"]
+__all__ = ["TS_SUFFIX", "TsFile", "is_ts_file", "read_ts"]
 
 TS_SUFFIX = ".ts"
 _FLAGS = {"true": True, "false": False}
@@ -32,6 +32,14 @@ class TsFile:
     """Values float32 `[N, T, C]`; NaN where a value is missing."""
     targets: tuple[int, ...]
     """Class indices of the N cases."""
+
+
+def is_ts_file(path: Path) -> bool:
+    """Return True for a `.ts` file of an archive; videos in MPEG transport streams have the same suffix."""
+    if path.suffix.lower() != TS_SUFFIX or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"#", b"@")
 
 
 def read_ts(path: Path) -> TsFile:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.sources.timeseries.columns import Column, is_header, parse_time_s, plan_columns, split_line
+from kdedge_runtime.sources.timeseries.columns import SeriesColumn, is_header, parse_time_s, plan_columns, split_line
 from kdedge_runtime.sources.timeseries.row_parser import RowParser
-from kdedge_runtime.sources.timeseries.tables import iterate_rows, read_plan
+from kdedge_runtime.sources.timeseries.series_rows import iterate_rows, read_plan
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from kdedge_runtime.sources.timeseries.tables import iterate_rows, read_plan
     [("ax", "ax", ""), ("ax [m/s²]", "ax", "m/s²"), ("ax (g)", "ax", "g"), (" ax ", "ax", ""), ("[g]", "[g]", "")],
 )
 def test_titles_have_units(title: str, name: str, unit: str) -> None:
-    assert Column.parse(title) == Column(name, unit)
+    assert SeriesColumn.parse(title) == SeriesColumn(name, unit)
 
 
 @pytest.mark.parametrize(
@@ -33,15 +33,16 @@ def test_titles_have_units(title: str, name: str, unit: str) -> None:
     ],
 )
 def test_times_have_units(title: str, unit_s: float | None) -> None:
-    assert Column.parse(title).time_unit_s == unit_s
+    assert SeriesColumn.parse(title).time_unit_s == unit_s
 
 
 def test_times_are_seconds_or_dates() -> None:
     assert parse_time_s("1500", 1e-3) == 1.5
     date = parse_time_s("2026-11-30T18:00:00.250+00:00", 1.0)
     assert date == datetime(2026, 11, 30, 18, 0, 0, 250_000, UTC).timestamp()
-    with pytest.raises(ValueError, match="noon"):
-        parse_time_s("noon", 1.0)
+    for text in ("noon", "nan", "inf", "1e400", "1_000", ""):
+        with pytest.raises(ValueError, match=r"time|convert"):
+            parse_time_s(text, 1.0)
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "1;2;3", "1\t2\t3", "1 2  3", ' "1", "2", "3"\n'])
@@ -122,6 +123,9 @@ def test_lines_of_a_sensor_have_a_header_numbers_or_json() -> None:
     assert parser.parse("time_ms;ay;ax") is None
     row = parser.parse("1500;2;3")
     assert row is not None and row.time_s == 1.5 and row.values == (3, 2)
+    assert parser.parse("place;time_ms;ax;ay") is None
+    row = parser.parse("kitchen;1000;5;6")
+    assert row is not None and row.time_s == 1 and row.values == (5, 6)
     row = parser.parse('{"ay": 4, "timestamp": "2026-01-01T00:00:00+00:00", "ax": null, "room": "x"}')
     assert row is not None and row.time_s == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     assert np.isnan(row.values[0]) and row.values[1] == 4
@@ -135,3 +139,40 @@ def test_lines_of_a_sensor_have_a_header_numbers_or_json() -> None:
 def test_lines_without_a_row_are_refused(line: str) -> None:
     with pytest.raises(SourceError):
         RowParser(("ax", "ay"), "sensor").parse(line)
+
+
+def test_damaged_lines_are_rows_or_refused() -> None:
+    """A parser that meets noise on a wire never fails otherwise, and never invents a number."""
+    rng = np.random.default_rng(0)
+    seeds = [
+        "1.5,-2",
+        '{"ax": 1, "ay": -2.5, "time": 3}',
+        "[1, 2]",
+        "time,ax,ay",
+        "2026-01-01 00:00:00,1,2",
+        "1;2",
+        "\x00\xff,1",
+    ]
+    alphabet = "0123456789.,;-+eE_[]{}:\"' \tnaifN\x00é\u2028"
+    refused = rows = 0
+    for _ in range(4000):
+        text = list(seeds[rng.integers(len(seeds))])
+        for _ in range(rng.integers(0, 4)):
+            at = int(rng.integers(0, len(text) + 1))
+            text[at : at + int(rng.integers(0, 2))] = alphabet[rng.integers(len(alphabet))]
+        try:
+            row = RowParser(("ax", "ay"), "sensor").parse("".join(text))
+        except SourceError:
+            refused += 1
+        else:
+            rows += row is not None
+            assert row is None or (len(row.values) == 2 and (row.time_s is None or np.isfinite(row.time_s)))
+    assert refused > 500 and rows > 500
+
+
+@pytest.mark.parametrize(
+    ("line", "first"), [("1e999,0", np.inf), ('{"ax": 1' + "0" * 400 + ', "ay": 0}', np.inf), ("[NaN, 0]", np.nan)]
+)
+def test_numbers_beyond_floats_are_not_finite(line: str, first: float) -> None:
+    row = RowParser(("ax", "ay"), "sensor").parse(line)
+    assert row is not None and np.array_equal(row.values, (first, 0), equal_nan=True)
