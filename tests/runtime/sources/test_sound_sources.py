@@ -84,7 +84,7 @@ def test_single_damaged_file_and_missing_ones_are_errors(tmp_path: Path) -> None
 def test_loop_repeats_a_file(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1.0, RATE_HZ), RATE_HZ)
     with open_audio_source(WINDOWS, str(tmp_path / "a.wav"), loop=True) as source:
-        frames = [frame for frame, _ in zip(source, range(3), strict=False)]
+        frames = [frame for _, frame in zip(range(3), source, strict=False)]
     assert [frame.index for frame in frames] == [0, 1, 2]
     with pytest.raises(UsageError, match="has no end"):
         open_audio_source(WINDOWS, "alsa:", loop=True)
@@ -132,7 +132,7 @@ def test_microphone_by_arecord_returns_windows_with_times(tmp_path: Path, monkey
     arguments = fake_arecord(tmp_path, monkeypatch, f"cat {raw}; sleep 20")
     with open_audio_source(WINDOWS, "alsa:plughw:1,0", "all") as source:
         assert source.live and source.fps == 2.0
-        frames = [frame for frame, _ in zip(source, range(3), strict=False)]
+        frames = [frame for _, frame in zip(range(3), source, strict=False)]
     assert arguments.read_text(encoding="utf-8").split() == [
         *("-q", "-t", "raw", "-f", "S16_LE", "-c", "1", "-r", "8000"),
         "--period-time=50000",
