@@ -30,7 +30,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C (128 + SIGINT), as in a shell."""
 
 app = typer.Typer(
-    help="Distill a small image classifier that matches its teacher's saliency maps, and export both in one ONNX file.",
+    help="Distill a small model that matches its teacher's saliency maps, and export both in one ONNX file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

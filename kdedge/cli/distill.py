@@ -47,6 +47,7 @@ class Task(StrEnum):
     """Tasks of a student other than that of the data."""
 
     EMBEDDING = "embedding"
+    REGRESSION = "regression"
 
 
 def _seconds(text: str) -> float:
@@ -71,8 +72,8 @@ def distill(
     task: Annotated[
         Task | None,
         typer.Option(
-            help="Train an encoder of samples for kdedge run --classes, instead of a classifier. "
-            "[default: classes of the data]"
+            help="Train an encoder of samples for kdedge run --classes, or a model of a numeric target of a table. "
+            "[default: from the data]"
         ),
     ] = None,
     unlabeled: Annotated[
@@ -93,8 +94,8 @@ def distill(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="Weighted sum of loss terms (ce, kd, ls, dkd, dist, at, hint, cosine, rkd, cat, e2, map, mapall), "
-            "such as ce:0.1,kd:0.9,mapall:20. [default: from the recipe]"
+            help="Weighted sum of loss terms (ce, kd, ls, dkd, dist, rse, rsekd, at, hint, cosine, rkd, cat, e2, map, "
+            "mapall), such as ce:0.1,kd:0.9,mapall:20. [default: from the recipe]"
         ),
     ] = None,
     temperature: Annotated[
@@ -151,7 +152,13 @@ def distill(
         out,
         weights=weights,
         resume=resume,
-        options=DatasetOptions(group_by, window, target, None if schema is None else str(schema)),
+        options=DatasetOptions(
+            group_by,
+            window,
+            target,
+            None if schema is None else str(schema),
+            "regression" if task is Task.REGRESSION else None,
+        ),
         teachers=teacher,
         teacher_weights=of_teachers,
     )
@@ -163,7 +170,7 @@ def distill(
             data,
             teacher,
             student,
-            task=None if task is None else "embedding",
+            task=None if task is None else task.value,
             unlabeled=unlabeled or (),
             every_s=every,
             output=out,

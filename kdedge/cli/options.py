@@ -93,8 +93,9 @@ LearningRate = Annotated[
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="Recipe: default, few-images, fine-tune, labels, or a .toml file. [default: fine-tune from trained "
-        "weights; else labels to train; to distill few-images below 100 images per class, else default]"
+        help="Recipe: default, few-images, fine-tune, labels, table, table-labels, or a .toml file. [default: "
+        "fine-tune from trained weights; else labels to train; to distill few-images below 100 images per class, else "
+        "default; for tables table-labels to train and table to distill]"
     ),
 ]
 Flip = Annotated[

@@ -1,6 +1,7 @@
 """The `kdedge train` command."""
 
 import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
+class DataTask(StrEnum):
+    """Tasks of data that allow several."""
+
+    REGRESSION = "regression"
+
+
 def train(
     data: DataOption,
     model: Annotated[
@@ -59,6 +66,10 @@ def train(
     window: Window = None,
     target: Target = None,
     schema: SchemaFile = None,
+    task: Annotated[
+        DataTask | None,
+        typer.Option(help="Predict a numeric target of a table as a value, not as classes. [default: from the data]"),
+    ] = None,
     images_per_class: ImagesPerClass = None,
     leave_out: LeaveOut = None,
     seed: SeedOption = None,
@@ -71,7 +82,8 @@ def train(
     from kdedge.cli.training_checks import check_training_options
     from kdedge.data.dataset_options import DatasetOptions
 
-    options = DatasetOptions(group_by, window, target, None if schema is None else str(schema))
+    of_data = None if task is None else task.value
+    options = DatasetOptions(group_by, window, target, None if schema is None else str(schema), of_data)
     check_training_options(data, model, out, weights=weights, resume=resume, options=options)
     import kdedge
     from kdedge.cli.training_screen import train_with_progress
@@ -95,6 +107,7 @@ def train(
             window=window,
             target=target,
             schema=schema,
+            task=None if task is None else "regression",
             images_per_class=images_per_class,
             leave_out=leave_out or (),
             seed=seed,
@@ -120,8 +133,13 @@ def _following(
     from kdedge.cli.training_checks import next_export
     from kdedge.models.run_folder import weights_file
     from kdedge.models.student_choice import smaller_student
+    from kdedge.models.trees import is_tree_run
     from kdedge.models.weight_files import read_state
 
+    read = [part for name, value in options.given.items() for part in (f"--{name.replace('_', '-')}", value)]
+    if is_tree_run(record):
+        command = ["kdedge", "distill", data, "--teacher", str(out), "--student", "mlp", *read]
+        return f"Next: {shlex.join(command)}"
     student = smaller_student(read_state(weights_file(out)), len(record.labels), record.input)
     if student is None:
         name = record.model.name.removeprefix("small:")
@@ -129,6 +147,5 @@ def _following(
     mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
     few = [] if images_per_class is None else ["--images-per-class", str(images_per_class)]
     without = [part for name in record.left_out for part in ("--leave-out", name)]
-    read = [part for name, value in options.given.items() for part in (f"--{name.replace('_', '-')}", value)]
     command = ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *read, *few, *without]
     return f"Next: {shlex.join(command)}"

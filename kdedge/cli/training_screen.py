@@ -21,7 +21,13 @@ from kdedge.training.run_callback import RunCallback
 __all__ = ["Screen", "train_with_progress"]
 
 _REFRESH_S = 0.5
-_SHOWN = {"val_top1": "top-1", "val_agreement": "agreement", "val_map_pearson": "map Pearson"}
+_SHOWN = {
+    "val_top1": "top-1",
+    "val_r2": "R²",
+    "val_mae": "mean absolute error",
+    "val_agreement": "agreement",
+    "val_map_pearson": "map Pearson",
+}
 _TESTED = {key.replace("val", "test"): f"test {title}" for key, title in _SHOWN.items()}
 
 
@@ -141,11 +147,7 @@ class Screen(RunCallback):
 
 
 def _figures(metrics: dict[str, Any]) -> str:
-    return "  ".join(
-        f"{title} {metrics[key]:.3f}" if key.endswith("pearson") else f"{title} {100 * metrics[key]:.1f} %"
-        for key, title in _SHOWN.items()
-        if key in metrics
-    )
+    return "  ".join(f"{title} {_figure(key, metrics[key], 1)}" for key, title in _SHOWN.items() if key in metrics)
 
 
 def _print_result(console: Console, record: RunRecord, out: Path) -> None:
@@ -169,8 +171,10 @@ def _epoch(metrics: dict[str, Any]) -> str:
     return f"{metrics['epoch']}" if "average" not in metrics else f"1 … {metrics['epoch']} averaged"
 
 
-def _figure(key: str, value: float | None) -> str:
+def _figure(key: str, value: float | None, digits: int = 2) -> str:
     """Format a metric with its unit, or a dash if it is undefined, such as the correlation of constant maps."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if key.endswith("pearson") else f"{100 * value:.2f} %"
+    if key.endswith("mae"):
+        return f"{value:.4g}"
+    return f"{value:.3f}" if key.endswith(("pearson", "r2")) else f"{100 * value:.{digits}f} %"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.defaults import choose_batch_size, choose_recipe
@@ -10,6 +10,7 @@ from kdedge.config.loss_spec import LossSpec, parse_loss
 from kdedge.config.recipe_file import Optimizer, Recipe, load_recipe, shipped_recipes
 from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.tasks import TRAINING_TASKS
 from kdedge_runtime.errors import UsageError
 
@@ -37,7 +38,8 @@ class ResolvedConfig:
     layers: dict[str, str]
     """Layers compared by `at` and `hint`, student module path to teacher module path; empty to find them."""
     temperature: float
-    optimizer: Optimizer
+    optimizer: Optimizer | Literal["boosting"]
+    """Optimizer; boosting for an ensemble of trees."""
     weight_decay: float
     warmup_fraction: float
     """Fraction of all steps with a rising learning rate."""
@@ -66,7 +68,7 @@ class ResolvedConfig:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             temperature=self.temperature,
-            optimizer=self.optimizer,
+            optimizer="sgd" if self.optimizer == "boosting" else self.optimizer,
             weight_decay=self.weight_decay,
             warmup_fraction=self.warmup_fraction,
             layer_decay=self.layer_decay,
@@ -76,7 +78,9 @@ class ResolvedConfig:
         )
 
 
-def requested_recipe(request: TrainConfig, images: int, classes: int, task: str, *, has_labels: bool = True) -> Recipe:
+def requested_recipe(
+    request: TrainConfig, images: int, classes: int, task: str, *, modality: str = "image", has_labels: bool = True
+) -> Recipe:
     """Read the recipe of a run, and override it with the options of the request.
 
     Args:
@@ -84,13 +88,15 @@ def requested_recipe(request: TrainConfig, images: int, classes: int, task: str,
         images: number of training images.
         classes: number of classes, K.
         task: task of the dataset, which may replace the loss of the recipe.
+        modality: modality of the dataset, which chooses the recipe.
         has_labels: False for samples without ground truth, which drops the terms that need it from a recipe.
 
     Raises:
         UsageError: the recipe or the loss cannot be read, a temperature is requested that no loss term uses, or only
             the head of random layers; or the loss needs labels that the samples do not have.
     """
-    default = choose_recipe(request.kind, images / max(1, classes))
+    own = TRAINING_MODALITIES[modality].default_recipe(request.kind)
+    default = own or choose_recipe(request.kind, images / max(1, classes))
     recipe = load_recipe(request.recipe or (FINE_TUNE if request.is_pretrained else default))
     loss = recipe.loss if recipe.loss.weights else load_recipe(default).loss
     if request.loss is not None:

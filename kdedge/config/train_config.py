@@ -43,7 +43,7 @@ class TrainConfig:
     pretrained: bool | None = None
     """True requires the network's published weights, False forbids them; None takes them if nothing else is given."""
     init: Literal["teacher"] | None = None
-    task: Literal["embedding"] | None = None
+    task: Literal["embedding", "regression"] | None = None
     """Task of the student; None takes that of the data."""
     recipe: str | None = None
     size: int | None = None
@@ -101,7 +101,8 @@ class TrainConfig:
     @property
     def dataset_options(self) -> DatasetOptions:
         """Options of reading the dataset."""
-        return DatasetOptions(self.group_by, self.window, self.target, self.schema)
+        of_data = None if self.task == "embedding" else self.task
+        return DatasetOptions(self.group_by, self.window, self.target, self.schema, of_data)
 
     @property
     def is_pretrained(self) -> bool:

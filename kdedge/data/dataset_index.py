@@ -76,10 +76,10 @@ class DatasetIndex:
                 f"{name} takes {spec.kind} samples for the task {task}, but {self.source} has {self.modality} samples "
                 f"for the task {self.task}. Expected a model and data of the same kind."
             )
-        if self.columns and spec.columns and self.columns != spec.columns:
+        if self.columns and spec.column_names and self.columns != spec.column_names:
             raise UsageError(
-                f"{name} takes the columns {', '.join(spec.columns)}, but {self.source} has {', '.join(self.columns)}. "
-                "Expected the same columns in the same order."
+                f"{name} takes the columns {', '.join(spec.column_names)}, but {self.source} has "
+                f"{', '.join(self.columns)}. Expected the same columns in the same order."
             )
 
     @property

@@ -19,6 +19,8 @@ class DatasetOptions:
     """Column of the ground truth in a table."""
     schema: str | None = None
     """File with the kinds and categories of the columns of a table."""
+    task: str | None = None
+    """Task of the targets, if the samples allow several, such as `regression`; None leaves it to the modality."""
 
     @property
     def given(self) -> dict[str, str]:

@@ -74,9 +74,9 @@ def _read_all(
         sample = split.samples[index]
         try:
             loaded = sample.read()
+            use(index, loaded.values)
         except UnreadableSample as error:
             return SkippedFile(sample.name, error.fault)
-        use(index, loaded.values)
         return loaded.is_gray
 
     kept: list[int] = []

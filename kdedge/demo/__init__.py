@@ -8,6 +8,10 @@ __all__ = ["DEMOS"]
 DEMOS: Registry[DemoScenario] = Registry(
     "demonstration",
     "kdedge.demos",
-    {"image": "kdedge.demo.image_demo:IMAGE", "timeseries": "kdedge.demo.timeseries_demo:TIMESERIES"},
+    {
+        "image": "kdedge.demo.image_demo:IMAGE",
+        "timeseries": "kdedge.demo.timeseries_demo:TIMESERIES",
+        "tabular": "kdedge.demo.tabular_demo:TABULAR",
+    },
 )
 """Scenarios by modality."""

@@ -17,6 +17,8 @@ from kdedge.losses.e2kd import e2kd_loss
 from kdedge.losses.fitnets import fitnet_loss
 from kdedge.losses.kd import kd_loss
 from kdedge.losses.logit_standardization import logit_standardization_loss
+from kdedge.losses.relative_squared_distillation import relative_squared_distillation_loss
+from kdedge.losses.relative_squared_error import relative_squared_error_loss
 from kdedge.losses.rkd import rkd_loss
 from kdedge.losses.top_class_map import top_class_map_loss
 from kdedge_runtime.util.plugin_registry import Registry
@@ -76,6 +78,8 @@ LOSS_TERMS: Registry[LossTerm] = Registry(
         "ls": LossTerm(logit_standardization_loss, 9.0),
         "dkd": LossTerm(dkd_loss, 1.0, uses_temperature=True),
         "dist": LossTerm(dist_loss, 2.0, uses_temperature=True, whole_batch=True),
+        "rse": LossTerm(relative_squared_error_loss, 1.0, needs_teacher=False),
+        "rsekd": LossTerm(relative_squared_distillation_loss, 0.9),
         "at": LossTerm(attention_transfer_loss, None, features=True),
         "hint": LossTerm(fitnet_loss, None, features=True, projects=True),
         "cosine": LossTerm(cosine_loss, 20.0, features=True, pooled=True, same_size=True),

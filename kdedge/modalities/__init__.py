@@ -13,7 +13,11 @@ __all__ = ["TRAINING_MODALITIES", "Augmenter", "TrainingModality", "modality_of_
 TRAINING_MODALITIES: Registry[TrainingModality] = Registry(
     "modality at training",
     "kdedge.modalities",
-    {"image": "kdedge.modalities.image:IMAGE", "timeseries": "kdedge.modalities.timeseries:TIMESERIES"},
+    {
+        "image": "kdedge.modalities.image:IMAGE",
+        "timeseries": "kdedge.modalities.timeseries:TIMESERIES",
+        "tabular": "kdedge.modalities.tabular:TABULAR",
+    },
 )
 """Modalities by kind."""
 

@@ -55,7 +55,7 @@ def choose_series_network(
     spec = measure_windows(collection.train, collection.source)
     for teacher in teachers:
         theirs = teacher.input
-        differs = theirs.columns and spec.columns and theirs.columns != spec.columns
+        differs = theirs.column_names and spec.column_names and theirs.column_names != spec.column_names
         if differs or not isinstance(theirs, TimeseriesInput) or theirs.shape != spec.shape:
             raise UsageError(
                 f"The teacher {teacher.name} takes {theirs.summary}, but {collection.source} has {spec.summary}: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdedge_runtime.errors import ModelFileError, UsageError
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from kdedge.models.graph_feed import GraphFeed
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.published_weights import PublishedWeights
+    from kdedge.models.run_folder import RunRecord
     from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge.training.run_callback import RunCallback
     from kdedge_export.onnx_graph.graph_index import GraphIndex
     from kdedge_runtime.modalities import InputSpec, Sample
 
@@ -74,6 +77,10 @@ class TrainingModality(ABC):
         `group_by` is applied afterwards. The modality divides into splits only what is not named by its hash.
         """
 
+    def describe(self, data: str, options: DatasetOptions) -> list[tuple[str, ...]]:
+        """Describe the columns of a dataset: name, kind, unit, values and missing values; empty without columns."""
+        return []
+
     def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
         """List unlabeled samples for distillation; an error by default.
 
@@ -90,6 +97,14 @@ class TrainingModality(ABC):
     def perceptual_hash(self, sample: Sample) -> int | None:
         """Compute a hash of 64 bits that similar samples share, up to a few bits; None without one, the default."""
         return None
+
+    def default_recipe(self, kind: str) -> str | None:
+        """Return the recipe of random weights for a command; None for those of images, the default."""
+        return None
+
+    def write_companions(self, collection: DatasetIndex, folder: Path) -> None:
+        """Write files about the data next to `run.json`; none by default."""
+        return
 
     def check_model(self, name: str) -> None:
         """Raise if a network does not exist, without building it; no check by default.
@@ -111,6 +126,14 @@ class TrainingModality(ABC):
     def students(self) -> Sequence[str]:
         """Names of small networks that `kdedge train` suggests as students, from the largest; none by default."""
         return ()
+
+    def fit(self, request: TrainConfig, collection: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord | None:
+        """Train a model that is not a network, and write its run; None for networks, the default.
+
+        Raises:
+            UsageError: an option does not apply to the model.
+        """
+        return None
 
     @abstractmethod
     def choose_network(

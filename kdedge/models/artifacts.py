@@ -13,6 +13,7 @@ from kdedge.data.readers.webdataset import is_shards
 from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge.models.model_source import check_own_weights, check_weights, network_name
 from kdedge.models.run_folder import RunRecord, is_run, read_run, weights_file
+from kdedge.models.trees import is_tree_file, is_tree_run
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.files import Location
 
@@ -59,7 +60,10 @@ class Artifacts:
         """
         if self.run is not None:
             check_own_weights(self.source, weights, pretrained)
-            weights_file(self.run)
+            if not is_tree_run(self.record):
+                weights_file(self.run)
+            return
+        if is_tree_file(Path(self.source)):
             return
         if is_factory(self.source):
             factory_parts(self.source)  # the contents are checked when the file is loaded

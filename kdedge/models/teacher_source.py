@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.models.trees import is_tree_file, is_tree_run
 from kdedge.models.zero_shot import ZeroShot
 from kdedge_runtime.modalities import InputSpec
 
 if TYPE_CHECKING:
     from kdedge.models.onnx_model import OnnxClassifier
+    from kdedge.models.trees.ensemble import TreeEnsemble
 
 __all__ = ["LoadedTeacher", "load_teacher", "reload_teacher"]
 
@@ -21,7 +23,7 @@ class LoadedTeacher:
     """Loaded teacher with its record."""
 
     name: str
-    model: "TrainedModel | OnnxClassifier"
+    model: "TrainedModel | OnnxClassifier | TreeEnsemble"
     record: dict[str, Any]
     """`source` and `weights` to reload it from any folder, with hashes to verify it.
 
@@ -50,7 +52,7 @@ def load_teacher(
     """Load a teacher.
 
     Args:
-        source: run folder, `.onnx` file of any framework, or model name.
+        source: run folder, `.onnx` file of any framework, file of an ensemble of trees, or model name.
         weights: weights file of a named model; None takes its published weights.
         zero_shot: classes of a zero-shot classifier, named `clip:MODEL/TAG`.
         modality: modality of the samples of an `.onnx` file of another framework.
@@ -60,6 +62,12 @@ def load_teacher(
         ModelFileError: the file is missing, damaged, or not an image classifier.
     """
     artifacts, path = Artifacts.open(source), Path(source)
+    if is_tree_run(artifacts.record) or (artifacts.run is None and is_tree_file(path)):
+        from kdedge.models.trees.ensemble import load_tree_file, load_tree_run
+
+        trees = load_tree_file(path) if artifacts.record is None else load_tree_run(path, artifacts.record)
+        of_trees = {"source": str(path.resolve()), "weights": None, "weights_sha256": trees.sha256}
+        return LoadedTeacher(path.name, trees, of_trees, trees.labels, trees.classes)
     if path.suffix == ".onnx":
         from kdedge.models.onnx_model import OnnxClassifier  # training does not need onnxruntime otherwise
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.models.trees.ensemble import TreeEnsemble
 from kdedge.pipelines.onnx_teacher_file import OnnxTeacherFile
 from kdedge.pipelines.origins import load_origin
 from kdedge.pipelines.run_history import RunHistory, TeacherOrigin, read_histories
@@ -85,7 +86,7 @@ def compare_runs(
                 raise UsageError(f"It is not compared, {other_task(teacher.task, run.record.task)}.")
             if isinstance(teacher, TrainedModel) and len(teacher.labels) != len(run.record.labels):
                 raise UsageError("It has other classes, or none, and taught only features.")
-            model_of = teacher if isinstance(teacher, TrainedModel) else OnnxTeacherFile.of(teacher)
+            model_of = teacher if isinstance(teacher, TrainedModel | TreeEnsemble) else OnnxTeacherFile.of(teacher)
             teachers.append(predictor.evaluate(title, model_of, run))
         except KdedgeError as error:
             notes.add(f"excluded from the images. {error}", f"teacher {origin.name}")

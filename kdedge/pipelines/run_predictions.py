@@ -7,14 +7,17 @@ from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import leave_out
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel
+from kdedge.models.trees.ensemble import TreeEnsemble
+from kdedge.models.trees.tree_module import TreeModule
 from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.pipelines.validation_images import read_validation_split
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.metrics.torch_predictions import Predictions, predict
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel, wrap_for_export
 from kdedge_runtime import Model
-from kdedge_runtime.errors import DataError
+from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
@@ -35,6 +38,8 @@ class EvaluatedImages:
     """Ground-truth classes, int64 `[N]`, as indices into the labels."""
     names: tuple[str, ...]
     """Name of each image, unique in the dataset."""
+    input: InputSpec
+    """Input of the model, which the samples are preprocessed for."""
     part: str | None = None
     """Description of the subset if not all images are used, or None."""
 
@@ -70,7 +75,7 @@ class PredictionQueries:
         default_factory=dict, init=False
     )
 
-    def evaluate(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> RunPredictions:
+    def evaluate(self, title: str, trained: TrainedModel | TreeEnsemble | Model, run: RunHistory) -> RunPredictions:
         """Predict the validation images and explain the ground-truth class of each.
 
         Args:
@@ -80,7 +85,10 @@ class PredictionQueries:
 
         Raises:
             DataError: the images are missing, cannot be read, or have classes that the model lacks.
+            UsageError: the task of the run has no classes.
         """
+        if not EXPORT_TASKS[run.record.task].has_classes:
+            raise UsageError(f"Predictions of the task {run.record.task} are compared by kdedge validate.")
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
         images = self._images(self.data or run.data, spec, run.record)
         right, total = _right(images, run.record.labels), len(images.names)
@@ -108,12 +116,15 @@ class PredictionQueries:
                 images=decoded.images,
                 targets=decoded.targets,
                 names=tuple(sample.name for sample in decoded.samples),
+                input=spec,
                 part=part,
             )
         return self._read[key]
 
 
-def _module(trained: TrainedModel) -> ExportableModel | ClassifierOnly:
+def _module(trained: TrainedModel | TreeEnsemble) -> ExportableModel | ClassifierOnly | TreeModule:
+    if isinstance(trained, TreeEnsemble):
+        return TreeModule(trained)
     try:
         return wrap_for_export(trained.model, trained.input)
     except HeadNotSupported:

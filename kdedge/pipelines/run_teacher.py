@@ -1,10 +1,12 @@
 """Load a run's teacher for validation. Failures are reported as notes, not errors."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from kdedge.models.trained_model import TrainedModel
+from kdedge.models.trees.ensemble import TreeEnsemble
+from kdedge.models.trees.tree_module import TreeModule
 from kdedge.pipelines.onnx_teacher_file import OnnxTeacherFile
 from kdedge.pipelines.origins import load_origin
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
@@ -14,12 +16,15 @@ from kdedge_export.torch_export import ClassifierOnly, ExportableModel, wrap_for
 from kdedge_export.validation import Origin, ValidationSet
 from kdedge_runtime.errors import KdedgeError, UsageError
 
-__all__ = ["load_run_teacher", "other_task"]
+__all__ = ["RunTeacher", "load_run_teacher", "other_task"]
+
+RunTeacher: TypeAlias = ExportableModel | ClassifierOnly | OnnxTeacherFile | TreeModule
+"""Teacher as a model that is validated beside its student."""
 
 
 def load_run_teacher(
     taught_by: dict[str, Any] | None, task: str, method: str, images: ValidationSet, notes: list[str]
-) -> tuple[ExportableModel | ClassifierOnly | OnnxTeacherFile | None, Origin]:
+) -> tuple[RunTeacher | None, Origin]:
     """Load a run's teacher and test it on one image.
 
     Args:
@@ -49,8 +54,10 @@ def load_run_teacher(
         classes = f"{len(loaded.labels)} classes" if loaded.labels else "no classes"
         notes.append(f"the teacher is excluded, it has {classes} and taught only features")
         return None, Origin()
-    teacher: ExportableModel | ClassifierOnly | OnnxTeacherFile
-    if isinstance(loaded, TrainedModel):
+    teacher: RunTeacher
+    if isinstance(loaded, TreeEnsemble):
+        origin, teacher, why = Origin(loaded.path.name, loaded.sha256), TreeModule(loaded), None
+    elif isinstance(loaded, TrainedModel):
         origin = Origin(loaded.spec.name, loaded.origin["weights_sha256"])
         teacher, why = _explained(loaded, method)
     else:
@@ -80,7 +87,7 @@ def _explained(trained: TrainedModel, method: str) -> tuple[ExportableModel | Cl
         return ClassifierOnly(trained.model.eval(), trained.input), str(error)
 
 
-def _try(teacher: ExportableModel | ClassifierOnly | OnnxTeacherFile, images: ValidationSet) -> None:
+def _try(teacher: RunTeacher, images: ValidationSet) -> None:
     """Run the teacher on one image.
 
     Raises:

@@ -51,6 +51,7 @@ def train(
     window: str | None = None,
     target: str | None = None,
     schema: Location | None = None,
+    task: Literal["regression"] | None = None,
     images_per_class: int | None = None,
     leave_out: Sequence[str] = (),
     seed: int | None = None,
@@ -79,6 +80,7 @@ def train(
         window: length of the windows of a recording, such as `1s`; None leaves it to the modality.
         target: column of the ground truth in a table.
         schema: file with the kinds and categories of the columns of a table; None infers them.
+        task: `regression` for a numeric target of a table; None takes the task of the data.
         images_per_class: training images per class; None takes all.
         leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
@@ -108,6 +110,7 @@ def train(
         window=window,
         target=target,
         schema=_absolute(schema),
+        task=task,
         images_per_class=images_per_class,
         leave_out=tuple(leave_out),
         seed=seed,
@@ -120,7 +123,7 @@ def distill(
     teacher: Location | Sequence[Location],
     student: str,
     *,
-    task: Literal["embedding"] | None = None,
+    task: Literal["embedding", "regression"] | None = None,
     unlabeled: Location | Sequence[Location] = (),
     every_s: float | None = None,
     output: Location = "runs/student",
@@ -161,7 +164,8 @@ def distill(
         teacher: run, run folder, `.onnx` file, or network with published weights or `teacher_weights`; several form
             an ensemble.
         student: network, such as `resnet10w16` or `mobilenet_v3_small`.
-        task: `embedding` for a student that recognizes enrolled classes; None takes the task of the data.
+        task: `embedding` for a student that recognizes enrolled classes, `regression` for a numeric target of a table;
+            None takes the task of the data.
         unlabeled: unlabeled images that the student learns from the teacher alone: folders, patterns, WebDataset
             shards or videos.
         every_s: interval between unlabeled video frames in seconds; None takes 1.

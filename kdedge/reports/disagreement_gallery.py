@@ -7,9 +7,10 @@ import numpy as np
 
 from kdedge.pipelines.disagreement import disagreement, most_informative
 from kdedge.pipelines.run_predictions import RunPredictions
-from kdedge_export.html.thumbnails import at_display_size, jpeg_uri, overlaid
+from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_export.metrics import agreement
-from kdedge_runtime.util.arrays import Pixels
+from kdedge_export.modalities import ExportModality, modality_of
+from kdedge_runtime.modalities import Sample
 
 __all__ = ["ComparedImage", "RunMap", "disagreement_gallery"]
 
@@ -60,18 +61,19 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
     count = max(_FEWEST_ROWS, min(_MOST_ROWS, _MOST_POSITIONS // (1 + len(models))))
     rows = most_informative(scores, runs[0].images.targets, count)
     images = runs[0].images
+    modality = modality_of(images.input)
     return [
         ComparedImage(
             name=images.names[row],
             label=images.labels[images.targets[row]],
-            image=jpeg_uri(at_display_size(images.images[row])),
-            cells=tuple(_cell(row, images.images[row], model) for model in models),
+            image=jpeg_uri(modality.thumbnail(images.images[row])),
+            cells=tuple(_cell(row, images.images[row], model, modality) for model in models),
         )
         for row in rows
     ]
 
 
-def _cell(row: int, image: Pixels, model: RunPredictions) -> RunMap:
+def _cell(row: int, sample: Sample, model: RunPredictions, modality: ExportModality) -> RunMap:
     logits, maps = model.predictions.logits[row].astype(np.float64), model.predictions.maps
     prediction = int(agreement.top1(model.predictions.logits[row : row + 1])[0])
     return RunMap(
@@ -79,5 +81,5 @@ def _cell(row: int, image: Pixels, model: RunPredictions) -> RunMap:
         label=None if prediction < 0 else model.labels[prediction],
         probability=0.0 if prediction < 0 else float(1 / np.exp(logits - logits[prediction]).sum()),
         is_wrong=prediction != model.right[row],
-        map=None if maps is None else jpeg_uri(overlaid(image, maps[row])),
+        map=None if maps is None else jpeg_uri(modality.overlay(sample, maps[row], (0.0, 0.0))),
     )

@@ -12,6 +12,10 @@ __all__ = ["TRAINING_TASKS", "TrainingTask"]
 TRAINING_TASKS: Registry[TrainingTask] = Registry(
     "task at training",
     "kdedge.tasks",
-    {"classify": "kdedge.tasks.classification:CLASSIFICATION", "embedding": "kdedge.tasks.embedding:EMBEDDING"},
+    {
+        "classify": "kdedge.tasks.classification:CLASSIFICATION",
+        "embedding": "kdedge.tasks.embedding:EMBEDDING",
+        "regression": "kdedge.tasks.regression:REGRESSION",
+    },
 )
 """Tasks by name."""

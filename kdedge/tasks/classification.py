@@ -14,6 +14,8 @@ __all__ = ["CLASSIFICATION", "ClassificationTraining"]
 
 _ABOUT_CHANCE = 1.5
 """Factor of chance accuracy below which a teacher's classes may be in another order."""
+_NOT_CHANCE = 0.6
+"""Accuracy that is never called chance, as for two classes of different frequency."""
 
 
 class ClassificationTraining(TrainingTask):
@@ -53,7 +55,7 @@ class ClassificationTraining(TrainingTask):
     def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str | None:
         """Return a warning about an accuracy at chance level."""
         top1 = metrics["top1"]
-        if top1 >= _ABOUT_CHANCE / len(labels):
+        if top1 >= min(_ABOUT_CHANCE / len(labels), _NOT_CHANCE):
             return None
         return (
             f"The teacher's top-1 is {100 * top1:.1f} % on the validation images, about chance. "

@@ -12,7 +12,7 @@ from kdedge.training.memory_format import memory_format
 from kdedge.training.pooled_features import POOLED, watch_pooled
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.modalities import modality_of
-from kdedge_export.saliency import AttentionExplainer, CAMExplainer, ClosedFormHead, ExplainedModel, make_explained
+from kdedge_export.saliency import AttentionExplainer, ExplainedModel, make_explained
 from kdedge_export.saliency.explained_model import map_size
 from kdedge_export.saliency.tracing import evaluating
 from kdedge_runtime.modalities import InputSpec
@@ -54,8 +54,7 @@ class InstrumentedModel(nn.Module):
         except HeadNotSupported as error:
             self.unexplained = str(error)
         else:
-            closed = isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead)
-            if compute.compiled and not closed:
+            if compute.compiled and not explained.is_closed_form:
                 self.unexplained = (
                     f"{type(model).__name__} needs differentiation for its maps ({explained.head_description}), which "
                     "compiled steps do not support. Remove --compile."

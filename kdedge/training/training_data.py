@@ -32,7 +32,7 @@ def index_training_data(
             left-out class does not exist.
     """
     collection = index_dataset(data, options, unlabeled_ok=kind == "distill")
-    if task is not None:
+    if task == EMBEDDING:
         collection = _for_embedding(collection)
     if collection.is_unlabeled and (images_per_class is not None or left_out):
         option = "--leave-out" if left_out else "--images-per-class"

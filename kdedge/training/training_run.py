@@ -95,6 +95,8 @@ def start_run(
         request.data, options, request.images_per_class, request.leave_out, request.kind, request.task
     )
     modality = TRAINING_MODALITIES[indexed.modality]
+    if (finished := modality.fit(request, indexed, out, callback)) is not None:
+        return finished
     start = group.main_first(lambda: find_initial_weights(request, modality))
     given = request.given
     request = request if start is None else request.with_file(start.file)
@@ -164,6 +166,7 @@ def start_run(
             for left in (METRICS, HEAD, BEST, LAST):
                 (out / left).unlink(missing_ok=True)
             write_run(out, record)
+            modality.write_companions(collection, out)
         return complete_run(trainer, record, collection.test, out, callback, resume=False)
 
 
@@ -323,4 +326,6 @@ def _allow_own_code(request: TrainConfig) -> None:
 
 
 def _recipe(request: TrainConfig, data: DatasetIndex, *, has_labels: bool) -> Recipe:
-    return requested_recipe(request, len(data.train), len(data.labels), data.task, has_labels=has_labels)
+    return requested_recipe(
+        request, len(data.train), len(data.labels), data.task, modality=data.modality, has_labels=has_labels
+    )

@@ -22,10 +22,12 @@ class SaliencyMethod:
     """Name on the command line and in the metadata."""
     title: str
     """Name in the literature."""
-    family: Literal["cam", "gradient", "attention", "perturbation"]
+    family: Literal["cam", "gradient", "attention", "propagation", "perturbation"]
     backends: frozenset[Backend]
     is_class_specific: bool = True
     """False if the map is the same for every class."""
+    is_complete: bool = False
+    """True if the map is exact contributions, which add up to the logit minus that of the reference."""
 
 
 _BOTH: frozenset[Backend] = frozenset({"torch", "onnx"})
@@ -48,6 +50,7 @@ SALIENCY_METHODS: Mapping[str, SaliencyMethod] = {
         SaliencyMethod("smoothgrad", "SmoothGrad", "gradient", _TORCH),
         SaliencyMethod("attention-rollout", "Attention rollout", "attention", _TORCH, is_class_specific=False),
         SaliencyMethod("gradient-attention", "Gradient attention", "attention", _TORCH),
+        SaliencyMethod("deeplift", "DeepLIFT", "propagation", _TORCH, is_complete=True),
         SaliencyMethod("reciprocam", "ReciproCAM", "cam", _ONNX),
         SaliencyMethod("occlusion", "Occlusion", "perturbation", _PERTURBATION),
         SaliencyMethod("rise", "RISE", "perturbation", _PERTURBATION),

@@ -112,9 +112,10 @@ def compare(reference: Predictions, candidate: Predictions, targets: Targets | N
         kept, right = (task.correct(model.logits, targets) for model in (reference, candidate))
         top1_reference, top1_candidate = float(kept.mean()), float(right.mean())
         drop = agreement.accuracy_drop(kept - right)
-        intervals["top1_reference"] = mean_interval(kept, SHARE)
-        intervals["top1_candidate"] = mean_interval(right, SHARE)
-        intervals["top1_drop_points"] = mean_interval(kept - right, DIFFERENCE, scale=100)
+        intervals["top1_reference"] = mean_interval(kept, task.bounds)
+        intervals["top1_candidate"] = mean_interval(right, task.bounds)
+        most = None if task.bounds is None else DIFFERENCE
+        intervals["top1_drop_points"] = mean_interval(kept - right, most, scale=100)
     return Comparison(
         n=len(reference.logits),
         top1_reference=top1_reference,

@@ -96,7 +96,7 @@ def _row(
     figures = {key: None if some is None else mean(some) for key, some in scores.items()}
     correlations = {"map_pearson", "map_kept"}
     intervals = {
-        key: mean_interval(some, CORRELATION if key in correlations else SHARE)
+        key: mean_interval(some, CORRELATION if key in correlations else task.bounds if key == "top1" else SHARE)
         for key, some in scores.items()
         if some is not None
     }

@@ -22,7 +22,7 @@ from kdedge_export.metrics import map_similarity
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_export.metrics.scores import mean
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
-from kdedge_export.saliency import CAMExplainer, ClosedFormHead, DenseHeadLayer, find_cosine_layer
+from kdedge_export.saliency import CAMExplainer, ClosedFormHead, DenseExplainer, DenseHeadLayer, find_cosine_layer
 from kdedge_export.saliency.tracing import trace
 from kdedge_export.torch_export.wrappers import ExportableModel
 from kdedge_runtime import Model
@@ -124,6 +124,8 @@ def _head_weight(model: ExportableModel, image: Pixels, classes: int) -> Tensor 
     network = model.explained.model
     if (cosine := find_cosine_layer(network)) is not None:
         return cosine.prototypes
+    if isinstance(model.explained, DenseExplainer):
+        return network.get_parameter(model.explained.last_weight)
     if isinstance(model.explained, CAMExplainer) and isinstance(model.explained.head, ClosedFormHead):
         last = model.explained.head.layers[-1]
         assert isinstance(last, DenseHeadLayer)

@@ -16,6 +16,11 @@ __all__ = ["TaskMetrics"]
 class TaskMetrics(ABC):
     """Metrics of a task. Logits are float32 `[N, K]`; the ground truth is int64 `[N]`, as in the dataset."""
 
+    accuracy_name = "top-1"
+    """Name of the mean of `correct`."""
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+    """Lowest and highest value of `correct`, for its interval; None if it has none, which uses a bootstrap."""
+
     @property
     def has_classes(self) -> bool:
         """True if the ground truth is a class index, which allows class tables and localization."""
@@ -28,7 +33,7 @@ class TaskMetrics(ABC):
 
     @abstractmethod
     def correct(self, logits: Floats, values: Integers) -> Scores:
-        """Return the correctness of each prediction in [0, 1]; 0 for logits that are not finite."""
+        """Return the correctness of each prediction within `bounds`; the lowest for logits that are not finite."""
 
     def constant_correct(self, values: Integers, outputs: int) -> Scores | None:
         """Return the correctness of the constant prediction that is best on these samples; None by default.

@@ -16,11 +16,12 @@ EXPORT_MODALITIES: Registry[ExportModality] = Registry(
     {
         "image": "kdedge_export.modalities.image:IMAGE",
         "timeseries": "kdedge_export.modalities.timeseries:TIMESERIES",
+        "tabular": "kdedge_export.modalities.tabular:TABULAR",
     },
 )
 """Modalities by kind."""
 
 
 def modality_of(spec: InputSpec) -> ExportModality:
-    """Return the modality of an input."""
-    return EXPORT_MODALITIES[spec.kind]
+    """Return the modality of an input, with what it needs to know of it; see `ExportModality.for_input`."""
+    return EXPORT_MODALITIES[spec.kind].for_input(spec)

@@ -23,6 +23,10 @@ Corruption: TypeAlias = Callable[[Sample, int], Sample]
 class ExportModality(ABC):
     """Modality at export. `spec` is always the modality's own `InputSpec` class."""
 
+    def for_input(self, spec: Any) -> ExportModality:
+        """Return the modality for one input, for methods without a `spec`; the modality itself by default."""
+        return self
+
     @property
     def corruptions(self) -> Mapping[str, Corruption]:
         """Corruptions of the robustness table by name; none by default."""

@@ -21,6 +21,7 @@ from kdedge_export.quantization.dense_weights import dense_layers, quantize_dens
 from kdedge_export.quantization.prepare import PreparedGraph
 from kdedge_export.quantization.recipe import QuantizationRecipe
 from kdedge_export.quantization.uint8_stem import CENTERED
+from kdedge_export.quantization.weight_storage import store_int8_weights
 
 __all__ = ["insert_quantization", "observed_tensors", "quantizable_nodes"]
 
@@ -94,7 +95,7 @@ def observed_tensors(rewritten: PreparedGraph) -> list[str]:
 def insert_quantization(
     rewritten: PreparedGraph, ranges: Mapping[str, Range], recipe: QuantizationRecipe, float_nodes: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """Quantize all quantizable nodes except some.
+    """Quantize all quantizable nodes except some; a graph without any only stores its dense weights in int8.
 
     Args:
         rewritten: result of `prepare_graph`.
@@ -110,6 +111,8 @@ def insert_quantization(
     dense = {node.name: ranges[node.inputs[0].name] for node in graph if node.name in large.intersection(chosen)}
     prepared = onnx.ModelProto()
     prepared.CopyFrom(rewritten.proto)
+    if not quantizable_nodes(rewritten):
+        return store_int8_weights(prepared, recipe.largest)
     if not chosen:
         return prepared
     narrowed, fixed = dict(ranges), dict[str, list[dict[str, Any]]]()

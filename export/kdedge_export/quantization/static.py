@@ -101,7 +101,7 @@ def quantize(
     latency_ms = latency_note({"fp32": graph.model, "int8": model}, calibration[:1], runs=_TIMED_RUNS)
     found = tradeoff.chosen.fidelity
     note = {
-        "format": "qdq",
+        "format": "qdq" if layers else "weights",
         "weights": "int8",
         "per_channel": True,
         "calibration": method,
@@ -165,7 +165,10 @@ def _choose_ranges(
         progress("calibrating", done, 2 * len(calibration))
 
     count(0)
-    histograms = observe(rewritten.proto, observed_tensors(rewritten), calibration, count)
+    tensors = observed_tensors(rewritten)
+    if not tensors:  # weights alone are quantized
+        return "none", {}, {}
+    histograms = observe(rewritten.proto, tensors, calibration, count)
     ways: dict[str, Mapping[str, Range]] = {
         method: {name: clipped_range(histogram, method) for name, histogram in histograms.items()} for method in METHODS
     }

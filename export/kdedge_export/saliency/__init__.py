@@ -5,6 +5,7 @@ from kdedge_export.saliency.autograd_head import AutogradHead, autograd_head_at,
 from kdedge_export.saliency.cam_explainer import CAMExplainer
 from kdedge_export.saliency.closed_form_head import ActivationLayer, ClosedFormHead, DenseHeadLayer
 from kdedge_export.saliency.cosine_layer import CosineLayer, find_cosine_layer
+from kdedge_export.saliency.dense_explainer import DenseExplainer
 from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput
 from kdedge_export.saliency.explainer_choice import DEFAULT_METHODS, make_explained
 from kdedge_export.saliency.head_finder import find_head
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionExplainer",
     "CAMExplainer",
     "CosineLayer",
+    "DenseExplainer",
     "DenseHeadLayer",
     "ExplainedModel",
     "ClosedFormHead",

@@ -54,6 +54,7 @@ class CAMExplainer(ExplainedModel):
         super().__init__(model)
         self.head, self._compute, self.method = head, method.compute, method.name
         self.target_layer, self.head_description = head.target_layer, head.name
+        self.is_closed_form = isinstance(head, ClosedFormHead)
         if method.one_dense_layer and not (
             isinstance(head, ClosedFormHead) and [*map(type, head.layers)] == [DenseHeadLayer]
         ):

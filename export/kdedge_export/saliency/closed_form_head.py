@@ -18,7 +18,16 @@ from torch.nn import functional as F
 
 from kdedge_export.saliency.cosine_layer import CosineLayer
 
-__all__ = ["ACTIVATIONS", "ActivationLayer", "CosineHeadLayer", "DenseHeadLayer", "ClosedFormHead", "HeadLayer"]
+__all__ = [
+    "ACTIVATIONS",
+    "ActivationLayer",
+    "ClosedFormHead",
+    "CosineHeadLayer",
+    "DenseHeadLayer",
+    "HeadLayer",
+    "apply_layer",
+    "weight_matrix",
+]
 
 
 def _hardswish_slope(x: Tensor) -> Tensor:
@@ -110,7 +119,7 @@ class ClosedFormHead:
     def logits(self, model: nn.Module, pooled: Tensor) -> Tensor:
         """Compute logits `[N, K]` from pooled features, float `[N, C]`."""
         for layer in self.layers:
-            pooled = _apply(layer, model, pooled)
+            pooled = apply_layer(layer, model, pooled)
         return pooled
 
     def channel_weights(self, model: nn.Module, pooled: Tensor, classes: Tensor) -> Tensor:
@@ -128,18 +137,18 @@ class ClosedFormHead:
         value = pooled
         for layer in self.layers[:-1]:
             if isinstance(layer, DenseHeadLayer):
-                steps.append(("dense", _matrix(model, layer.weight)))
+                steps.append(("dense", weight_matrix(model, layer.weight)))
             else:
                 assert isinstance(layer, ActivationLayer)
                 slope = ACTIVATIONS[layer.name][1]
                 steps.append(("slope", slope(value)))
-            value = _apply(layer, model, value)
+            value = apply_layer(layer, model, value)
         last = self.layers[-1]
         if isinstance(last, CosineHeadLayer):
             gradient = last.layer(model).gradients(value, classes)
         else:
             assert isinstance(last, DenseHeadLayer)
-            gradient = F.embedding(classes, _matrix(model, last.weight).to(pooled.dtype))  # a Gather in the graph
+            gradient = F.embedding(classes, weight_matrix(model, last.weight).to(pooled.dtype))  # a Gather in the graph
         for kind, factor in reversed(steps):
             gradient = gradient @ factor.to(pooled.dtype) if kind == "dense" else gradient * factor[:, None]
         return gradient
@@ -151,15 +160,17 @@ def _title(layer: HeadLayer) -> str:
     return "Linear" if isinstance(layer, DenseHeadLayer) else "cosine"
 
 
-def _apply(layer: HeadLayer, model: nn.Module, value: Tensor) -> Tensor:
+def apply_layer(layer: HeadLayer, model: nn.Module, value: Tensor) -> Tensor:
+    """Compute the output of a layer, float `[N, out]`, from its input `[N, in]`."""
     if isinstance(layer, ActivationLayer):
         return ACTIVATIONS[layer.name][0](value)
     if isinstance(layer, CosineHeadLayer):
         similarities: Tensor = layer.layer(model)(value)
         return similarities
     bias = None if layer.bias is None else model.get_parameter(layer.bias).to(value.dtype)
-    return F.linear(value, _matrix(model, layer.weight).to(value.dtype), bias)
+    return F.linear(value, weight_matrix(model, layer.weight).to(value.dtype), bias)
 
 
-def _matrix(model: nn.Module, name: str) -> Tensor:
+def weight_matrix(model: nn.Module, name: str) -> Tensor:
+    """Return the weights of a dense layer by name, `[out, in]`."""
     return model.get_parameter(name).flatten(1)

@@ -18,7 +18,8 @@ class ForwardOutput(NamedTuple):
     logits: Tensor
     """Logits `[N, K]`."""
     attribution_inputs: tuple[Tensor, ...]
-    """Attribution inputs: the target layer's activations, the pixels, or each block's attention."""
+    """Attribution inputs: the target layer's activations, the pixels, each block's attention, or the features and the
+    multipliers of each activation."""
     target_logits: Tensor
     """Logits `[P·N, K]` that depend on the attribution inputs, for `P` points per image; usually the logits
     themselves."""
@@ -27,7 +28,8 @@ class ForwardOutput(NamedTuple):
 class ExplainedModel(nn.Module, ABC):
     """Model that also returns the maps of any classes; the model itself is not modified.
 
-    Subclasses differ in their attribution inputs: `CAMExplainer`, `GradientExplainer`, `AttentionExplainer`.
+    Subclasses differ in their attribution inputs: `CAMExplainer`, `GradientExplainer`, `AttentionExplainer`,
+    `DenseExplainer`.
     """
 
     method: str
@@ -37,6 +39,10 @@ class ExplainedModel(nn.Module, ABC):
     head_description: str
     """Description of the differentiated layers: a closed-form head such as `GAP+Linear`, or the layers after the
     target layer."""
+
+    is_closed_form = False
+    """True if maps are computed by forward operations alone, so that they are continuous and nothing is
+    differentiated."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

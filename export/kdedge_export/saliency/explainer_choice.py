@@ -7,15 +7,24 @@ from kdedge_export.saliency.attention_explainer import AttentionExplainer
 from kdedge_export.saliency.autograd_head import AutogradHead, autograd_head_at, find_autograd_head
 from kdedge_export.saliency.cam_explainer import CAMExplainer
 from kdedge_export.saliency.closed_form_head import ClosedFormHead
+from kdedge_export.saliency.dense_explainer import DenseExplainer
 from kdedge_export.saliency.explained_model import ExplainedModel
 from kdedge_export.saliency.gradient_explainer import GradientExplainer
-from kdedge_export.saliency.head_finder import find_head
-from kdedge_export.saliency.methods import GRADIENT_ATTENTION, HIRESCAM, METHODS, AttentionMethod, CAMMethod
+from kdedge_export.saliency.head_finder import find_dense_network, find_head
+from kdedge_export.saliency.methods import (
+    DEEPLIFT,
+    GRADIENT_ATTENTION,
+    HIRESCAM,
+    METHODS,
+    AttentionMethod,
+    CAMMethod,
+    PropagationMethod,
+)
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["DEFAULT_METHODS", "make_explained"]
 
-DEFAULT_METHODS = (HIRESCAM.name, GRADIENT_ATTENTION.name)
+DEFAULT_METHODS = (HIRESCAM.name, GRADIENT_ATTENTION.name, DEEPLIFT.name)
 """Most faithful class-specific method per kind of head, as measured (.github/docs/benchmarks/saliency-maps.md).
 
 With a class token, activations at single positions carry little evidence, since earlier blocks moved it to other
@@ -47,12 +56,19 @@ def make_explained(
         return CAMExplainer(model, _head(model, example, target_layer), chosen)
     if target_layer is not None:
         raise UsageError(f"--method {method} uses no target layer. Omit --target-layer {target_layer}.")
+    if isinstance(chosen, PropagationMethod):
+        return DenseExplainer(model, find_dense_network(model, example), chosen)
     if isinstance(chosen, AttentionMethod):
         return AttentionExplainer(model, chosen, example)
     return GradientExplainer(model, chosen, example)
 
 
 def _by_default(model: nn.Module, example: Tensor, target_layer: str | None) -> ExplainedModel:
+    if target_layer is None:
+        try:
+            return DenseExplainer(model, find_dense_network(model, example), DEEPLIFT)
+        except HeadNotSupported:  # the usual case: the network has more than dense layers
+            pass
     head = _head(model, example, target_layer)
     if target_layer is None and isinstance(head, AutogradHead) and head.layout.prefix:
         try:

@@ -15,7 +15,7 @@ from kdedge_export.saliency.closed_form_head import (
 from kdedge_export.saliency.cosine_layer import CosineLayer
 from kdedge_export.saliency.tracing import Operation, Trace, trace
 
-__all__ = ["find_head"]
+__all__ = ["find_dense_network", "find_head"]
 
 _RESHAPING = {
     "view",
@@ -84,6 +84,43 @@ def find_head(model: nn.Module, example: Tensor) -> ClosedFormHead:
     if float(difference.abs().max()) > _TOLERANCE * float(record.logits.abs().max()):
         raise _refusal(model, f"{_ending(record, index)} does not reproduce the logits of {head.name}")
     return head
+
+
+def find_dense_network(model: nn.Module, example: Tensor) -> tuple[HeadLayer, ...]:
+    """Find the layers of a network that consists of dense layers and activations, and ends in a dense layer.
+
+    Args:
+        model: network, float `[N, C, h, w]` to logits `[N, K]`.
+        example: one input `[1, C, h, w]`.
+
+    Raises:
+        HeadNotSupported: the network has other operations; the message names them.
+    """
+    record = trace(model, example)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    layers: list[HeadLayer] = []
+    tensor, index = record.logits, len(record.operations)
+    while tensor is not example:
+        step = record.producer(tensor, index)
+        if step is None:
+            break
+        index, operation = step
+        if operation.name in _RESHAPING:
+            tensor = operation.inputs[0]
+        elif (dense := _dense(operation, record, names)) is not None:
+            dense_layer, tensor = dense
+            layers.insert(0, dense_layer)
+        elif (activation := _activation(operation)) is not None and layers:
+            layers.insert(0, activation)
+            tensor = operation.inputs[0]
+        else:
+            break
+    if tensor is not example or not layers:
+        raise HeadNotSupported(
+            f"{_name(model)} does not consist of dense layers and activations: {_ending(record, index)}. Choose "
+            "another --method, such as integrated-gradients."
+        )
+    return tuple(layers)
 
 
 def _cosine(model: nn.Module, record: Trace) -> tuple[CosineHeadLayer, Tensor, int] | None:

@@ -15,6 +15,7 @@ EXPORT_TASKS: Registry[TaskMetrics] = Registry(
     {
         "classify": "kdedge_export.tasks.classification:CLASSIFICATION",
         "embedding": "kdedge_export.tasks.embedding:EMBEDDING",
+        "regression": "kdedge_export.tasks.regression:REGRESSION",
     },
 )
 """Tasks by name."""

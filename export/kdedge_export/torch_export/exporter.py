@@ -23,7 +23,7 @@ from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.edits import to_proto
 from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.onnx_graph.prototypes import store_prototypes
-from kdedge_export.saliency import CAMExplainer, ClosedFormHead, CosineLayer, find_cosine_layer
+from kdedge_export.saliency import CosineLayer, find_cosine_layer
 from kdedge_export.saliency.cosine_layer import normalized
 from kdedge_export.torch_export.autograd_trace import trace_with_gradients
 from kdedge_export.torch_export.export_errors import translate_export_errors
@@ -45,8 +45,8 @@ class ExportedGraph:
     head_nodes: frozenset[str]
     """Names of the nodes that quantization keeps in fp32.
 
-    For a closed-form head these are all nodes between the target layer's activations and the outputs; otherwise the
-    last layer and all nodes of the map.
+    For a closed-form head these are all nodes between the target layer's activations and the outputs, or all nodes
+    without a target layer; otherwise the last layer and all nodes of the map.
     """
 
 
@@ -58,7 +58,7 @@ class _WithActivations(nn.Module):
         self.deployed = deployed
 
     def forward(self, sample: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        logits, saliency_map, explained_class, (activations,) = self.deployed.with_attribution_inputs(
+        logits, saliency_map, explained_class, (activations, *_) = self.deployed.with_attribution_inputs(
             sample, class_index
         )
         return logits, saliency_map, explained_class, activations
@@ -117,7 +117,7 @@ def _exported(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
     inputs, outputs = {spec.name: samples, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
     dynamic: tuple[Any, ...] = (batch, None)
     explained = module.cpu().eval().explained
-    is_closed = isinstance(explained, CAMExplainer) and isinstance(explained.head, ClosedFormHead)
+    is_closed = explained.is_closed_form
     traced: nn.Module = _WithActivations(module) if is_closed else module
     layer = find_cosine_layer(explained.model)
     if layer is not None:
@@ -127,7 +127,11 @@ def _exported(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
         dynamic = (*dynamic, {0: torch.export.Dim("prototypes")})
     if is_closed:
         model = _to_onnx(traced, inputs, [*outputs, _ACTIVATIONS], dynamic)
-        head_nodes = downstream(model.graph, _ACTIVATIONS)
+        # Without a target layer the map needs all activations, also those of the reference.
+        is_all_map = explained.target_layer is None
+        head_nodes = (
+            frozenset(node.name for node in model.graph.node) if is_all_map else downstream(model.graph, _ACTIVATIONS)
+        )
         del model.graph.output[len(outputs)]
     else:
         with _MeanForGlobalPooling(), torch.no_grad():

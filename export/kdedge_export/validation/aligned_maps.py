@@ -23,7 +23,6 @@ from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.onnx_graph.session import make_feed, open_session
-from kdedge_export.saliency import CAMExplainer, ClosedFormHead
 from kdedge_export.torch_export.wrappers import ExportableModel
 from kdedge_export.validation.activation_boundaries import ActivationCall, BoundaryRecorder, BoundaryUnit
 from kdedge_runtime import Model
@@ -48,9 +47,7 @@ _POINTWISE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "LeakyRelu"}
 
 def has_boundaries(module: nn.Module) -> TypeGuard[ExportableModel]:
     """Return True if a map is computed by differentiation, so that it can jump; a closed form is continuous."""
-    if not isinstance(module, ExportableModel):
-        return False
-    return not (isinstance(module.explained, CAMExplainer) and isinstance(module.explained.head, ClosedFormHead))
+    return isinstance(module, ExportableModel) and not module.explained.is_closed_form
 
 
 @dataclass(frozen=True)

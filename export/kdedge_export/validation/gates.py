@@ -68,6 +68,9 @@ class Gates:
     """Minimum gain of accuracy over the best constant prediction, in percentage points."""
     evidence_outside: float | None = None
     """Largest share of the positive evidence outside annotated regions, in [0, 1]; None checks nothing."""
+    completeness: float = 1e-4
+    """Largest error of the sum of contributions, relative to the largest difference of logits from the reference; for
+    methods that are complete (`SaliencyMethod.is_complete`)."""
     map_margin: float = 0.0
     """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
     map_stays: float = 0.98

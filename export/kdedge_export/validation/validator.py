@@ -6,7 +6,7 @@ from typing import Literal
 
 from kdedge_export.candidates import STUDENT, TEACHER, origin, reference
 from kdedge_export.metrics.comparison import Comparison, compare, pair_pearson
-from kdedge_export.metrics.confidence import SHARE, mean_interval
+from kdedge_export.metrics.confidence import mean_interval
 from kdedge_export.metrics.per_class import class_rows
 from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
@@ -14,6 +14,7 @@ from kdedge_export.modalities import modality_of
 from kdedge_export.tasks import EXPORT_TASKS, TaskMetrics
 from kdedge_export.validation.baseline_checks import check_constant, check_evidence
 from kdedge_export.validation.check import Check
+from kdedge_export.validation.completeness import check_completeness
 from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
 from kdedge_export.validation.familiarity_checks import check_recognition
 from kdedge_export.validation.fidelity_checks import (
@@ -133,6 +134,7 @@ def validate(
             0 if localized is None else localized.images,
             gates,
         ),
+        *_completeness_checks(subject, gates),
         *check_recognition(recognized, gates),
         *check_verification(verified, [] if fp32.metadata.embedding is None else subject.compared_files, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
@@ -299,6 +301,15 @@ def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[
     return checks + [check_other_classes(role, found, gates, why_not) for role in compared]
 
 
+def _completeness_checks(subject: MeasuredModel, gates: Gates) -> list[Check]:
+    classes = subject.predictions[subject.origin].explained_class
+    return [
+        check
+        for role, file in subject.files.items()
+        for check in check_completeness(role, file, subject.images, classes, gates)
+    ]
+
+
 def _sanity_checks(
     sound: Sampled[tuple[Sanity, ...]], predictions: Mapping[str, Predictions], method: str, gates: Gates
 ) -> list[Check]:
@@ -318,7 +329,7 @@ def _facts(
 ) -> ModelFacts:
     right = None if targets is None else task.correct(found.logits, targets)
     top1 = None if right is None else float(right.mean())
-    interval = None if right is None else mean_interval(right, SHARE)
+    interval = None if right is None else mean_interval(right, task.bounds)
     if isinstance(model, Model):
         return file_facts(
             model.path,

@@ -13,7 +13,7 @@ from statistics import median
 from kdedge.data.series_samples import SeriesLayout, WindowSample
 from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.sources.timeseries.cutter import SeriesWindow, WindowCutter
-from kdedge_runtime.sources.timeseries.tables import SeriesRow, iterate_rows, read_plan
+from kdedge_runtime.sources.timeseries.series_rows import SeriesRow, iterate_rows, read_plan
 from kdedge_runtime.util.files import displayable
 
 __all__ = ["RecordingReader"]

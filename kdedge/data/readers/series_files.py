@@ -27,7 +27,7 @@ from kdedge.data.series_samples import SeriesLayout, WindowSample
 from kdedge.data.splits import Split
 from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.modalities.timeseries_names import unnamed_channels
-from kdedge_runtime.sources.timeseries.tables import is_table_file
+from kdedge_runtime.sources.timeseries.series_rows import is_table_file
 from kdedge_runtime.sources.timeseries.ts_file import TsFile, is_ts_file, read_ts
 from kdedge_runtime.util.files import displayable, file_sha256
 from kdedge_runtime.util.images import files_below

@@ -11,11 +11,14 @@ from kdedge.data import DatasetIndex
 from kdedge.models.run_folder import is_run
 from kdedge.models.teacher_source import LoadedTeacher, load_teacher, reload_teacher
 from kdedge.models.trained_model import TrainedModel
+from kdedge.models.trees import is_tree_file
+from kdedge.models.trees.ensemble import TreeEnsemble
 from kdedge.models.zero_shot import ZeroShot, is_clip
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.objective import uses_predictions
 from kdedge.training.teachers.teacher import NetworkTeacher, OnnxTeacher, Teacher, TeacherEnsemble
+from kdedge.training.teachers.tree_teacher import TreeTeacher
 from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import UsageError
 
@@ -38,7 +41,7 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
     for source in request.teacher:
         path = Path(source)
         zero_shot = _zero_shot(request, data) if is_clip(source) else None
-        if is_run(path) or path.suffix == ".onnx":
+        if is_run(path) or path.suffix == ".onnx" or is_tree_file(path):
             teachers.append(load_teacher(source, None, modality=data.modality))
         else:
             teachers.append(load_teacher(source, weights.pop(0) if weights else None, zero_shot))
@@ -124,6 +127,8 @@ def as_teacher(teachers: Sequence[LoadedTeacher], compute: ComputeDevice) -> Tea
             model, is_headless = teacher.model, teacher.classes == 0
             watched = InstrumentedModel(model.model, model.input, compute, is_headless=is_headless)
             ready.append(NetworkTeacher(watched, compute))
+        elif isinstance(teacher.model, TreeEnsemble):
+            ready.append(TreeTeacher(teacher.model))
         else:
             ready.append(OnnxTeacher(teacher.model, teacher.name))
     if not ready:

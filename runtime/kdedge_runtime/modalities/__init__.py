@@ -19,6 +19,7 @@ INPUT_SPECS: Registry[type[InputSpec]] = Registry(
     {
         "image": "kdedge_runtime.modalities.image:ImageInput",
         "timeseries": "kdedge_runtime.modalities.timeseries:TimeseriesInput",
+        "tabular": "kdedge_runtime.modalities.tabular:TabularInput",
     },
 )
 """Input specification classes by kind."""

@@ -117,6 +117,19 @@ class InputSpec(ABC):
             shift: offset of the map content in map positions, see `MapDisplay`.
         """
 
+    def reasons(self, sample: Sample, saliency_map: "Floats", count: int) -> list[dict[str, Any]]:
+        """Return the largest contributions to the explained output by name; empty if positions have no names.
+
+        Args:
+            sample: raw sample.
+            saliency_map: raw signed map `[h, w]`.
+            count: maximum number of contributions.
+
+        Returns:
+            JSON values: name, value and `contribution`, largest magnitude first.
+        """
+        return []
+
     @abstractmethod
     def renderer(self, *, moving: bool, fps: float | None) -> Renderer:
         """Create a renderer.
@@ -199,7 +212,7 @@ class InputSpec(ABC):
         return ()
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def column_names(self) -> tuple[str, ...]:
         """Names of the columns of a sample in their order; none by default."""
         return ()
 

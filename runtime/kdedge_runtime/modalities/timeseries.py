@@ -66,7 +66,7 @@ class TimeseriesInput(InputSpec):
         return f"{self.length} steps{duration} × {len(self.channels)} channel{'s' * (len(self.channels) > 1)}"
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def column_names(self) -> tuple[str, ...]:
         """Channel names; none if they are numbers alone, as in archives and files of other frameworks."""
         return () if self.channels == unnamed_channels(len(self.channels)) else self.channels
 

@@ -20,6 +20,9 @@ from kdedge_runtime.util.printable import printable_json
 
 __all__ = ["JsonLinesFile", "record"]
 
+_REASONS = 5
+"""Maximum number of named contributions in a record."""
+
 
 def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str, Any]:
     """Convert a prediction to a JSON-compatible record.
@@ -45,6 +48,9 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "left_out": prediction.left_out,
         "heat": _heat(prediction),
     }
+    if prediction.saliency_map is not None:
+        reasons = prediction.input.reasons(prediction.sample, prediction.saliency_map, _REASONS)
+        line |= {"reasons": reasons} if reasons else {}
     if (truth := prediction.frame.truth) is not None:
         box = {} if truth.box is None else {"box": _fractions(truth.box, prediction.frame)}
         line["truth"] = {"label": truth.label, **box}
@@ -67,6 +73,9 @@ class JsonLinesFile:
     (share of the map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without
     a map; its values are null if no evidence is positive. Synthetic frames have `truth`: `label`, and for
     images `box` (left, top, right, bottom as fractions of the frame).
+
+    Rows of a table have `reasons`: the columns with the largest contributions to the explained output, with their value
+    and unit.
 
     The last line contains only `summary`, the summary of the run.
     """

@@ -15,6 +15,7 @@ TASKS: Registry[Task] = Registry(
     {
         "classify": "kdedge_runtime.tasks.classification:CLASSIFICATION",
         "embedding": "kdedge_runtime.tasks.similarity:SIMILARITY",
+        "regression": "kdedge_runtime.tasks.regression:REGRESSION",
     },
 )
 """Tasks by name."""

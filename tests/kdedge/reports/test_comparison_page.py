@@ -21,9 +21,11 @@ from kdedge.reports.learning_curves import learning_curves
 from kdedge.reports.run_settings import run_settings
 from kdedge.reports.run_styles import styles_of_runs
 from kdedge_export.metrics.torch_predictions import Predictions
+from kdedge_runtime.modalities.image import ImageInput
 
 LABELS = ("bird", "cat", "dog")
 TARGETS = np.array([0] * 4 + [1] * 4 + [2] * 2)
+INPUT = ImageInput(8, 8, (0.5,) * 3, (0.25,) * 3)
 
 
 def predictions(
@@ -36,7 +38,10 @@ def predictions(
     logits = 5.0 * np.eye(3, dtype=np.float32)[predicted]
     maps = rng.normal(size=(10, 4, 4)).astype(np.float32) if with_maps else None
     return RunPredictions(
-        title, EvaluatedImages("data", labels, "f", images, TARGETS, names), labels, Predictions(logits, maps, TARGETS)
+        title,
+        EvaluatedImages("data", labels, "f", images, TARGETS, names, INPUT),
+        labels,
+        Predictions(logits, maps, TARGETS),
     )
 
 

@@ -1,4 +1,4 @@
-"""Kinds of saliency methods: by activations, by pixels, by attention."""
+"""Kinds of saliency methods: by activations, by pixels, by attention, by propagation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["AttentionMethod", "CAMMethod", "Method", "GradientMethod"]
+__all__ = ["AttentionMethod", "CAMMethod", "GradientMethod", "Method", "PropagationMethod"]
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,16 @@ class AttentionMethod:
     by_gradients: bool
 
 
-Method = CAMMethod | GradientMethod | AttentionMethod
+@dataclass(frozen=True)
+class PropagationMethod:
+    """Method that propagates contributions relative to a reference through dense layers."""
+
+    name: str
+    multiplier: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+    """Function from input, reference input, output, reference output and derivative of an activation to its
+    multiplier, `[N, H]`."""
+    combine: Callable[[Tensor, Tensor], Tensor]
+    """Function from features `[N, C, h, w]` and multipliers `[N, k, C, h, w]` to maps `[N, k, h, w]`."""
+
+
+Method = CAMMethod | GradientMethod | AttentionMethod | PropagationMethod

@@ -2,6 +2,7 @@
 
 from kdedge_export.saliency.methods.attention_rollout import attention_rollout
 from kdedge_export.saliency.methods.cam import cam
+from kdedge_export.saliency.methods.deeplift import deeplift, rescale
 from kdedge_export.saliency.methods.eigencam import eigencam
 from kdedge_export.saliency.methods.gradcam import gradcam
 from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
@@ -10,14 +11,21 @@ from kdedge_export.saliency.methods.hirescam import hirescam
 from kdedge_export.saliency.methods.input_gradient import input_gradient, single_point
 from kdedge_export.saliency.methods.integrated_gradients import STEPS, integrated_gradients, integration_path
 from kdedge_export.saliency.methods.layercam import layercam
-from kdedge_export.saliency.methods.method_types import AttentionMethod, CAMMethod, GradientMethod, Method
+from kdedge_export.saliency.methods.method_types import (
+    AttentionMethod,
+    CAMMethod,
+    GradientMethod,
+    Method,
+    PropagationMethod,
+)
 from kdedge_export.saliency.methods.smoothgrad import SAMPLES, noise_field, noisy_copies, smoothgrad
 from kdedge_export.saliency.methods.xgradcam import xgradcam
 
-__all__ = ["GRADIENT_ATTENTION", "HIRESCAM", "METHODS"]
+__all__ = ["DEEPLIFT", "GRADIENT_ATTENTION", "HIRESCAM", "METHODS"]
 
 HIRESCAM = CAMMethod("hirescam", hirescam)
 GRADIENT_ATTENTION = AttentionMethod("gradient-attention", gradient_attention, by_gradients=True)
+DEEPLIFT = PropagationMethod("deeplift", rescale, deeplift)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -34,6 +42,7 @@ METHODS: dict[str, Method] = {
         GradientMethod("smoothgrad", noisy_copies, smoothgrad, SAMPLES + 1, noise_field),
         AttentionMethod("attention-rollout", attention_rollout, by_gradients=False),
         GRADIENT_ATTENTION,
+        DEEPLIFT,
     )
 }
 """Methods by the name used for `--method`."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from kdedge_runtime.errors import SourceError
 
-__all__ = ["Column", "ColumnPlan", "is_header", "parse_number", "parse_time_s", "plan_columns", "split_line"]
+__all__ = ["SeriesColumn", "ColumnPlan", "is_header", "parse_number", "parse_time_s", "plan_columns", "split_line"]
 
 _TIME_NAMES = {"t": 1.0, "time": 1.0, "timestamp": 1.0, "datetime": 1.0, "date": 1.0}
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -20,8 +20,8 @@ _DELIMITERS = (";", "\t", ",")
 
 
 @dataclass(frozen=True)
-class Column:
-    """Column of a table."""
+class SeriesColumn:
+    """Column of a table with time series."""
 
     name: str
     """Name without its unit."""
@@ -29,7 +29,7 @@ class Column:
     """Unit in brackets behind the name, such as `m/s²` in `ax [m/s²]`; empty for none."""
 
     @classmethod
-    def parse(cls, text: str) -> "Column":
+    def parse(cls, text: str) -> "SeriesColumn":
         """Parse the title of a column."""
         title = text.strip().strip("\ufeff")
         found = _UNIT.match(title)
@@ -56,7 +56,7 @@ class Column:
 class ColumnPlan:
     """Positions of the columns that are read from every row."""
 
-    channels: tuple[Column, ...]
+    channels: tuple[SeriesColumn, ...]
     channel_at: tuple[int, ...]
     """Position of every channel."""
     time_at: int | None = None
@@ -79,7 +79,7 @@ def plan_columns(titles: Sequence[str], wanted: Sequence[str] | None, name: str)
     Raises:
         SourceError: A channel is missing, or a title occurs twice.
     """
-    columns = [Column.parse(title) for title in titles]
+    columns = [SeriesColumn.parse(title) for title in titles]
     names = [column.name for column in columns]
     twice = sorted({each for each in names if names.count(each) > 1 and (wanted is None or each in wanted)})
     if twice:

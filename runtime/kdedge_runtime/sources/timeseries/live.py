@@ -15,7 +15,7 @@ from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.timeseries.cutter import WindowCutter
 from kdedge_runtime.sources.timeseries.lines import Lines
 from kdedge_runtime.sources.timeseries.row_parser import RowParser
-from kdedge_runtime.sources.timeseries.tables import SeriesRow
+from kdedge_runtime.sources.timeseries.series_rows import SeriesRow
 
 if TYPE_CHECKING:
     from kdedge_runtime.modalities.timeseries import TimeseriesInput

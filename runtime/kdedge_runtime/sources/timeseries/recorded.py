@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.timeseries.cutter import SeriesWindow, WindowCutter
-from kdedge_runtime.sources.timeseries.tables import is_table_file, iterate_rows, read_plan
+from kdedge_runtime.sources.timeseries.series_rows import is_table_file, iterate_rows, read_plan
 from kdedge_runtime.sources.timeseries.ts_file import TS_SUFFIX, read_ts
 from kdedge_runtime.util.files import displayable
 

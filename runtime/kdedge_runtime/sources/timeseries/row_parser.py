@@ -7,14 +7,14 @@ from typing import Any
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.timeseries.columns import (
-    Column,
     ColumnPlan,
+    SeriesColumn,
     is_header,
     parse_time_s,
     plan_columns,
     split_line,
 )
-from kdedge_runtime.sources.timeseries.tables import SeriesRow, row_of, unnamed_plan
+from kdedge_runtime.sources.timeseries.series_rows import SeriesRow, row_of, unnamed_plan
 
 __all__ = ["RowParser"]
 
@@ -79,7 +79,7 @@ class RowParser:
 
     def _time_s(self, content: dict[str, Any]) -> float | None:
         for key, value in content.items():
-            unit_s = None if key in self._channels else Column.parse(key).time_unit_s
+            unit_s = None if key in self._channels else SeriesColumn.parse(key).time_unit_s
             if unit_s is None or value is None:
                 continue
             try:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.sources.timeseries.columns import Column, is_header, parse_time_s, plan_columns, split_line
+from kdedge_runtime.sources.timeseries.columns import SeriesColumn, is_header, parse_time_s, plan_columns, split_line
 from kdedge_runtime.sources.timeseries.row_parser import RowParser
-from kdedge_runtime.sources.timeseries.tables import iterate_rows, read_plan
+from kdedge_runtime.sources.timeseries.series_rows import iterate_rows, read_plan
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from kdedge_runtime.sources.timeseries.tables import iterate_rows, read_plan
     [("ax", "ax", ""), ("ax [m/s²]", "ax", "m/s²"), ("ax (g)", "ax", "g"), (" ax ", "ax", ""), ("[g]", "[g]", "")],
 )
 def test_titles_have_units(title: str, name: str, unit: str) -> None:
-    assert Column.parse(title) == Column(name, unit)
+    assert SeriesColumn.parse(title) == SeriesColumn(name, unit)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_titles_have_units(title: str, name: str, unit: str) -> None:
     ],
 )
 def test_times_have_units(title: str, unit_s: float | None) -> None:
-    assert Column.parse(title).time_unit_s == unit_s
+    assert SeriesColumn.parse(title).time_unit_s == unit_s
 
 
 def test_times_are_seconds_or_dates() -> None:

@@ -1,0 +1,18 @@
+"""Squared difference of student and teacher in a regression, relative to the variance in the batch."""
+
+from torch import Tensor
+
+from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.relative_squared_error import relative_squared_error
+
+__all__ = ["relative_squared_distillation_loss"]
+
+
+def relative_squared_distillation_loss(inputs: LossInputs) -> Tensor:
+    """Compute `mean (y_S - y_T)² / var(y_T)` of student and teacher.
+
+    Shapes: outputs of both `[N, 1]`.
+    Source: as `rse`, with the outputs of the teacher as targets.
+    Default weight: 0.9.
+    """
+    return relative_squared_error(inputs.student.logits, inputs.teacher_output.logits)

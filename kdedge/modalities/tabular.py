@@ -1,0 +1,113 @@
+"""Tables at training: readers, networks, and ensembles of trees as teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdedge.modalities.training_modality import Augmenter, TrainingModality
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdedge.config.augmentation_settings import Augmentation
+    from kdedge.config.train_config import TrainConfig
+    from kdedge.data.dataset_index import DatasetIndex
+    from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.models.graph_feed import GraphFeed
+    from kdedge.models.model_spec import ModelSpec
+    from kdedge.models.run_folder import RunRecord
+    from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge.training.run_callback import RunCallback
+    from kdedge_export.onnx_graph.graph_index import GraphIndex
+    from kdedge_runtime.modalities.tabular import TabularInput
+
+__all__ = ["TABULAR", "TabularTraining"]
+
+
+class TabularTraining(TrainingModality):
+    """Tables in CSV or Parquet files. Parts are imported on first use."""
+
+    def reads(self, data: str) -> bool:
+        """Return True for a table file, or a folder with `train.csv` or `train.parquet`."""
+        from kdedge.data.readers.table_files import is_table
+
+        return is_table(data)
+
+    @property
+    def dataset_options(self) -> frozenset[str]:
+        """Target, schema and task."""
+        return frozenset({"target", "schema", "task"})
+
+    def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
+        """Read a table and its schema; see `kdedge.data.readers.table_files`."""
+        from kdedge.data.readers.table_files import index_table
+
+        return index_table(data, options)
+
+    def describe(self, data: str, options: DatasetOptions) -> list[tuple[str, ...]]:
+        """Describe the columns, and the target last; see `describe_schema`."""
+        from kdedge.data.readers.table_files import index_table, schema_of
+        from kdedge.data.table_schema import describe_schema
+
+        return describe_schema(schema_of(index_table(data, options).train))
+
+    def default_recipe(self, kind: str) -> str:
+        """Return the recipe of dense networks, with labels only to train."""
+        return "table-labels" if kind == "train" else "table"
+
+    def check_model(self, name: str) -> None:
+        """Raise if there is no such network or ensemble."""
+        from kdedge.models.table_network import network_widths
+        from kdedge.models.trees import TREE_LIBRARIES
+
+        if name not in TREE_LIBRARIES:
+            network_widths(name)
+
+    def fit(self, request: TrainConfig, collection: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord | None:
+        """Train an ensemble of trees for `--model xgboost` or `lightgbm`; see `fit_trees`."""
+        from kdedge.models.trees import TREE_LIBRARIES
+        from kdedge.training.tree_fitting import fit_trees
+
+        if request.model not in TREE_LIBRARIES or request.teacher:
+            return None
+        record = fit_trees(request, collection, out, callback)
+        self.write_companions(collection, out)
+        return record
+
+    def choose_network(
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+    ) -> tuple[ModelSpec, TabularInput]:
+        """Choose the columns and fit their encoding; see `choose_table_network`."""
+        from kdedge.modalities.tabular_network import choose_table_network
+
+        return choose_table_network(request, teachers, collection)
+
+    def build_model(self, model: ModelSpec, spec: TabularInput) -> nn.Module:
+        """Build dense layers; see `build_table_network`."""
+        from kdedge.models.table_network import build_table_network
+
+        return build_table_network(model.name, model.classes, spec)
+
+    def foreign_feed(self, view: GraphIndex, name: str) -> tuple[TabularInput, GraphFeed]:
+        """Describe the input of a graph of another framework; see `feed_of_table_graph`."""
+        from kdedge.models.table_graph import feed_of_table_graph
+
+        return feed_of_table_graph(view, name)
+
+    def augmenter(self, settings: Augmentation, spec: TabularInput) -> Augmenter:
+        """Create the augmentation of rows, which changes nothing; see `TabularAugmenter`."""
+        from kdedge.training.augmentation.tabular_augmenter import TabularAugmenter
+
+        return TabularAugmenter(settings)
+
+    def write_companions(self, collection: DatasetIndex, folder: Path) -> None:
+        """Write the schema of the table next to a run."""
+        from kdedge.data.readers.table_files import schema_of
+        from kdedge.data.table_schema import SCHEMA_FILE
+
+        schema_of(collection.train).write(folder / SCHEMA_FILE)
+
+
+TABULAR = TabularTraining()

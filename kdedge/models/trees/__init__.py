@@ -1,0 +1,29 @@
+"""Ensembles of trees of XGBoost and LightGBM in their own text and JSON formats, which hold no code.
+
+This module imports neither package, so that names and files can be checked at once.
+"""
+
+from pathlib import Path
+
+from kdedge.models.run_folder import RunRecord
+
+__all__ = ["TREE_LIBRARIES", "is_tree_file", "is_tree_run", "trees_file"]
+
+TREE_LIBRARIES = {"xgboost": ".ubj", "lightgbm": ".txt"}
+"""Libraries by the name for `--model`, with the suffix of their files in a run folder."""
+_SUFFIXES = (".ubj", ".json", ".txt")
+
+
+def is_tree_run(record: RunRecord | None) -> bool:
+    """Return True for the record of a run that trained an ensemble of trees."""
+    return record is not None and record.model.name in TREE_LIBRARIES
+
+
+def is_tree_file(path: Path) -> bool:
+    """Return True for an existing file with a suffix of XGBoost (`.ubj`, `.json`) or LightGBM (`.txt`)."""
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
+
+
+def trees_file(run: Path, library: str) -> Path:
+    """Return the path of the ensemble in a run folder."""
+    return run / f"trees{TREE_LIBRARIES[library]}"

@@ -1,0 +1,141 @@
+"""Trees of LightGBM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_runtime.errors import MissingDependency, ModelFileError
+from kdedge_runtime.util.files import atomic_path
+
+__all__ = ["LightgbmTrees"]
+
+_OBJECTIVES = {
+    "binary": "binary",
+    "multiclass": "multiclass",
+    "regression": "regression",
+    "regression_l1": "regression",
+}
+_ROUNDS, _PATIENCE = 2000, 50
+_SETTINGS = {"num_leaves": 15, "bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.8, "verbose": -1}
+
+
+def _lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise MissingDependency(
+            "Trees of LightGBM need lightgbm, which is not installed. Install it with `pip install lightgbm`."
+        ) from error
+    return lightgbm
+
+
+@dataclass(frozen=True, eq=False)
+class LightgbmTrees:
+    """Booster of LightGBM; a `Trees`."""
+
+    booster: Any
+    names: tuple[str, ...]
+    categorical: tuple[bool, ...]
+    objective: str
+    margins: int
+    steepness: float
+    """Factor of the margin inside LightGBM's sigmoid."""
+
+    @classmethod
+    def load(cls, path: Path) -> "LightgbmTrees":
+        """Read a text file.
+
+        Raises:
+            ModelFileError: the file is damaged.
+            MissingDependency: LightGBM is not installed.
+        """
+        lightgbm = _lightgbm()
+        try:
+            return cls._of(lightgbm.Booster(model_file=str(path)))
+        except (lightgbm.basic.LightGBMError, OSError, ValueError, KeyError, IndexError) as error:
+            raise ModelFileError(
+                f"{path} is not a model of LightGBM: {str(error)[:120]}. Expected the text of its save_model."
+            ) from error
+
+    @classmethod
+    def fit(
+        cls,
+        train: tuple[NDArray[np.float32], NDArray[Any]],
+        val: tuple[NDArray[np.float32], NDArray[Any]],
+        names: Sequence[str],
+        categorical: Sequence[bool],
+        *,
+        classes: int,
+        rate: float,
+        rounds: int | None,
+        seed: int,
+    ) -> tuple["LightgbmTrees", int]:
+        """Train trees until the loss on the validation rows has not fallen for 50 rounds.
+
+        The arguments are those of `XgboostTrees.fit`.
+        """
+        lightgbm = _lightgbm()
+        objective: dict[str, Any] = {"objective": "regression" if not classes else "binary"}
+        if classes > 2:
+            objective = {"objective": "multiclass", "num_class": classes}
+        codes = [place for place, each in enumerate(categorical) if each]
+        # LightGBM refuses characters of JSON in names. The columns are matched by the record of the run.
+        plain = [f"column_{place}" for place in range(len(names))]
+        data = lightgbm.Dataset(train[0], train[1], feature_name=plain, categorical_feature=codes)
+        booster = lightgbm.train(
+            _SETTINGS | objective | {"learning_rate": rate, "seed": seed},
+            data,
+            rounds or _ROUNDS,
+            valid_sets=[data.create_valid(*val)],
+            callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)],
+        )
+        best = int(booster.best_iteration) or int(booster.current_iteration())
+        text = booster.model_to_string(num_iteration=best)
+        return cls._of(lightgbm.Booster(model_str=text)), best
+
+    def save(self, path: Path) -> None:
+        """Write a text file atomically."""
+        with atomic_path(path) as temporary:
+            self.booster.save_model(str(temporary))
+
+    def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return margins; see `Trees`."""
+        found = np.asarray(self.booster.predict(rows, raw_score=True), np.float32)
+        return (self.steepness * found).reshape(len(rows), self.margins)
+
+    def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return TreeSHAP values; see `Trees`."""
+        found = np.asarray(self.booster.predict(rows, pred_contrib=True), np.float32)
+        return (self.steepness * found).reshape(len(rows), self.margins, -1)
+
+    @classmethod
+    def _of(cls, booster: Any) -> "LightgbmTrees":
+        model = booster.dump_model(num_iteration=1)
+        name, *settings = model["objective"].split()
+        values = dict(setting.split(":") for setting in settings if ":" in setting)
+        codes = {place for tree in model["tree_info"] for place in _categorical_splits(tree["tree_structure"])}
+        infos = model.get("feature_infos", {})
+        names = tuple(model["feature_names"])
+        categorical = tuple(
+            place in codes or bool(infos.get(each, {}).get("values")) for place, each in enumerate(names)
+        )
+        return cls(
+            booster,
+            names,
+            categorical,
+            _OBJECTIVES.get(name, name),
+            int(booster.num_model_per_iteration()),
+            float(values.get("sigmoid", 1.0)),
+        )
+
+
+def _categorical_splits(node: dict[str, Any]) -> set[int]:
+    """Return the inputs that are compared with sets of codes below a node."""
+    if "split_feature" not in node:
+        return set()
+    below = _categorical_splits(node["left_child"]) | _categorical_splits(node["right_child"])
+    return below | ({int(node["split_feature"])} if node["decision_type"] == "==" else set())

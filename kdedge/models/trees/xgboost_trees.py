@@ -1,0 +1,145 @@
+"""Trees of XGBoost."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_runtime.errors import MissingDependency, ModelFileError
+from kdedge_runtime.util.files import atomic_path
+
+__all__ = ["XgboostTrees"]
+
+_OBJECTIVES = {
+    "binary:logistic": "binary",
+    "binary:logitraw": "binary",
+    "multi:softprob": "multiclass",
+    "multi:softmax": "multiclass",
+    "reg:squarederror": "regression",
+    "reg:absoluteerror": "regression",
+    "reg:pseudohubererror": "regression",
+}
+_ROUNDS, _PATIENCE = 2000, 50
+_SETTINGS = {"max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.8, "min_child_weight": 5}
+
+
+def _xgboost() -> Any:
+    try:
+        import xgboost
+    except ImportError as error:
+        raise MissingDependency(
+            "Trees of XGBoost need xgboost, which is not installed. Install it with `pip install xgboost`."
+        ) from error
+    return xgboost
+
+
+@dataclass(frozen=True, eq=False)
+class XgboostTrees:
+    """Booster of XGBoost; a `Trees`."""
+
+    booster: Any
+    names: tuple[str, ...]
+    categorical: tuple[bool, ...]
+    objective: str
+    margins: int
+
+    @classmethod
+    def load(cls, path: Path) -> "XgboostTrees":
+        """Read a `.ubj` or `.json` file.
+
+        Raises:
+            ModelFileError: the file is damaged.
+            MissingDependency: XGBoost is not installed.
+        """
+        xgboost = _xgboost()
+        booster = xgboost.Booster()
+        try:
+            booster.load_model(path)
+        except (xgboost.core.XGBoostError, OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1][:120]
+            raise ModelFileError(f"{path} is not a model of XGBoost: {reason}. Expected its .ubj or .json.") from error
+        return cls._of(booster)
+
+    @classmethod
+    def fit(
+        cls,
+        train: tuple[NDArray[np.float32], NDArray[Any]],
+        val: tuple[NDArray[np.float32], NDArray[Any]],
+        names: Sequence[str],
+        categorical: Sequence[bool],
+        *,
+        classes: int,
+        rate: float,
+        rounds: int | None,
+        seed: int,
+    ) -> tuple["XgboostTrees", int]:
+        """Train trees until the loss on the validation rows has not fallen for 50 rounds.
+
+        Args:
+            train: rows `[N, F]` with NaN for missing values, and their targets.
+            val: validation rows and targets.
+            names: name of each column.
+            categorical: True for each column of codes.
+            classes: number of classes; 0 for a regression.
+            rate: learning rate, in (0, 1].
+            rounds: maximum number of rounds; None takes 2000.
+            seed: random seed.
+
+        Returns:
+            The trees up to the best round, and the number of rounds.
+        """
+        xgboost = _xgboost()
+        if any(character in name for name in names for character in "[]<"):  # not allowed in names
+            names = [f"column_{place}" for place in range(len(names))]
+        kinds = ["c" if each else "q" for each in categorical]
+        objective: dict[str, Any] = {"objective": "reg:squarederror"}
+        if classes:
+            objective = {"objective": "binary:logistic", "eval_metric": "logloss"}
+        if classes > 2:
+            objective = {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": classes}
+        sides = [
+            xgboost.DMatrix(rows, targets, feature_names=list(names), feature_types=kinds, enable_categorical=True)
+            for rows, targets in (train, val)
+        ]
+        booster = xgboost.train(
+            _SETTINGS | objective | {"eta": rate, "seed": seed},
+            sides[0],
+            rounds or _ROUNDS,
+            evals=[(sides[1], "val")],
+            early_stopping_rounds=_PATIENCE,
+            verbose_eval=False,
+        )
+        best = int(booster.best_iteration) + 1
+        return cls._of(booster[:best]), best
+
+    def save(self, path: Path) -> None:
+        """Write a `.ubj` file atomically."""
+        with atomic_path(path) as temporary:
+            self.booster.save_model(temporary)
+
+    def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return margins; see `Trees`."""
+        found: NDArray[np.float32] = self.booster.predict(self._matrix(rows), output_margin=True)
+        return found.reshape(len(rows), self.margins)
+
+    def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return TreeSHAP values; see `Trees`."""
+        found: NDArray[np.float32] = self.booster.predict(self._matrix(rows), pred_contribs=True)
+        return found.reshape(len(rows), self.margins, -1)
+
+    def _matrix(self, rows: NDArray[np.float32]) -> Any:
+        names, kinds = self.booster.feature_names, self.booster.feature_types
+        return _xgboost().DMatrix(rows, feature_names=names, feature_types=kinds, enable_categorical=True)
+
+    @classmethod
+    def _of(cls, booster: Any) -> "XgboostTrees":
+        learner = json.loads(booster.save_config())["learner"]
+        name = learner["objective"]["name"]
+        classes = int(learner["learner_model_param"]["num_class"])
+        kinds = booster.feature_types or ["q"] * booster.num_features()
+        names = tuple(booster.feature_names or ())
+        return cls(booster, names, tuple(kind == "c" for kind in kinds), _OBJECTIVES.get(name, name), max(1, classes))

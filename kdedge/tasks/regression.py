@@ -1,0 +1,45 @@
+"""Regression: one value in the unit of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kdedge.tasks.training_task import TrainingTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdedge.config.loss_spec import LossSpec
+
+__all__ = ["REGRESSION", "RegressionTraining"]
+
+
+class RegressionTraining(TrainingTask):
+    """Targets are values; the best epoch has the highest R²."""
+
+    def targets(self, values: Tensor, outputs: int) -> Tensor:
+        """Return the values as a column, `[n, 1]`."""
+        return values.float()[:, None]
+
+    def default_loss(self, recipe: LossSpec) -> LossSpec:
+        """Replace the terms of classes by squared errors; terms of maps stay."""
+        return recipe.renamed({"ce": "rse", "kd": "rsekd"})
+
+    def metrics(self, logits: Tensor, values: Tensor) -> dict[str, float]:
+        """Compute `r2`, `mae` in the unit of the target, and `loss`, the relative squared error `1 - r2`."""
+        error = logits[:, 0].double() - values.double()
+        spread = values.double().var(correction=0).clamp_min(1e-30)
+        relative = float((error**2).mean() / spread)
+        return {"r2": 1 - relative, "mae": float(error.abs().mean()), "loss": relative}
+
+    def summary(self, metrics: Mapping[str, float]) -> str:
+        """Return R² and the mean absolute error."""
+        return f"R² {metrics['r2']:.3f}, mean absolute error {metrics['mae']:.4g}"
+
+    def merit(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Return R²."""
+        return (metrics.get("val_r2", float("-inf")),)
+
+
+REGRESSION = RegressionTraining()

@@ -1,0 +1,131 @@
+"""Training of an ensemble of trees into a run folder, which serves as a teacher."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdedge.config.augmentation_settings import Augmentation
+from kdedge.config.resolved_config import ResolvedConfig
+from kdedge.config.train_config import TrainConfig
+from kdedge.data import DatasetIndex, load
+from kdedge.data.readers.table_files import schema_of
+from kdedge.modalities.tabular_network import fit_input
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.run_folder import RunRecord, lock_run, write_run
+from kdedge.models.trees import trees_file
+from kdedge.models.trees.ensemble import TreeEnsemble
+from kdedge.models.trees.lightgbm_trees import LightgbmTrees
+from kdedge.models.trees.xgboost_trees import XgboostTrees
+from kdedge.tasks import TRAINING_TASKS
+from kdedge.training.run_callback import RunCallback
+from kdedge_export.tasks import EXPORT_TASKS
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities.tabular import TabularInput
+from kdedge_runtime.util.files import file_sha256
+
+__all__ = ["fit_trees"]
+
+_RATE = 0.05
+_TAKEN = frozenset(
+    {"data", "model", "target", "schema", "task", "epochs", "lr", "seed", "images_per_class", "leave_out"}
+)
+"""Options that apply to trees."""
+
+
+def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord:
+    """Train trees with early stopping on the validation rows, and write the run.
+
+    Args:
+        request: training options; `epochs` is the maximum number of rounds, and `lr` the shrinkage of each.
+        collection: index of a table.
+        out: run folder to write, which is free.
+        callback: training callback.
+
+    Raises:
+        UsageError: an option applies to networks only.
+        MissingDependency: the library is not installed.
+    """
+    if unused := sorted(request.given.keys() - _TAKEN - {"recipe_sha256"}):
+        raise UsageError(f"--{unused[0].replace('_', '-')} applies to networks, not to {request.model}. Remove it.")
+    started = time.monotonic()
+    spec = fit_input(collection, schema_of(collection.train))
+    data = load(collection, spec, progress=callback.on_progress)
+    if data.problems:
+        callback.on_warning(str(data.problems))
+    classes = len(collection.labels) if EXPORT_TASKS[collection.task].has_classes else 0
+    library: type[XgboostTrees] | type[LightgbmTrees] = XgboostTrees if request.model == "xgboost" else LightgbmTrees
+    rate, seed = request.lr or _RATE, request.seed or 0
+    trees, rounds = library.fit(
+        (_filled(data.train.images, spec), data.train.targets),
+        (_filled(data.val.images, spec), data.val.targets),
+        [column.name for column in spec.columns],
+        [column.kind == "categorical" for column in spec.columns],
+        classes=classes,
+        rate=rate,
+        rounds=request.epochs,
+        seed=seed,
+    )
+    file = trees_file(out, request.model)
+    task = TRAINING_TASKS[collection.task]
+    with lock_run(out):
+        trees.save(file)
+        ensemble = TreeEnsemble(
+            file, file_sha256(file), spec, collection.labels, collection.task, len(collection.labels), trees
+        )
+        logits, _ = ensemble(np.asarray(data.val.images, np.float32))
+        found = task.metrics(torch.from_numpy(logits), torch.from_numpy(data.val.targets))
+        best = {"epoch": rounds} | {f"val_{name}": value for name, value in found.items()}
+        config = ResolvedConfig(
+            epochs=rounds,
+            batch_size=len(data.train),
+            learning_rate=rate,
+            loss={"ce" if classes else "rse": 1.0},
+            settings={},
+            measured=(),
+            layers={},
+            temperature=1.0,
+            optimizer="boosting",
+            weight_decay=0.0,
+            warmup_fraction=0.0,
+            layer_decay=1.0,
+            fit_head=False,
+            augmentation=Augmentation(shift=0, flip=False, photometric=0),
+            cached_views=0,
+            seed=seed,
+        )
+        record = RunRecord(
+            kind="train",
+            model=ModelSpec(request.model, len(collection.labels)),
+            input=spec,
+            labels=collection.labels,
+            data={
+                "source": collection.source,
+                "options": request.dataset_options.given,
+                "fingerprint": collection.fingerprint,
+                "split": collection.split,
+                "train": len(data.train),
+                "val": len(data.val),
+                "images_per_class": request.images_per_class,
+                "leave_out": list(request.leave_out),
+                "unlabeled": None,
+            },
+            recipe=asdict(config),
+            request=request.given,
+            device="cpu",
+            task=collection.task,
+            result={"best": best, "last": best, "seconds": time.monotonic() - started},
+        )
+        write_run(out, record)
+    callback.on_plan([("trees", f"{request.model}, {rounds} rounds"), ("data", str(len(data.train)))], [], rounds)
+    return record
+
+
+def _filled(rows: NDArray[Any], spec: TabularInput) -> NDArray[np.float32]:
+    """Return rows with NaN for every missing value, as the libraries take them."""
+    is_code = np.array([column.kind == "categorical" for column in spec.columns])
+    return np.where(is_code & (rows < 0), np.nan, rows).astype(np.float32)

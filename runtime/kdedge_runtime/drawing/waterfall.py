@@ -1,0 +1,151 @@
+"""Waterfall of a row: the contribution of each column to the score, from the average row to this one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kdedge_runtime.drawing.fonts import find_font, load_font
+from kdedge_runtime.util.arrays import Floats, Pixels
+
+if TYPE_CHECKING:
+    from kdedge_runtime.modalities.tabular import TabularInput
+    from kdedge_runtime.prediction import Prediction
+
+__all__ = ["Bar", "WaterfallRenderer", "bars_of", "draw_row", "draw_waterfall"]
+
+_BARS = 12
+"""Maximum number of bars; the last one sums up the remaining columns."""
+_WIDTH, _LINE, _SIZE = 640, 26, 15
+_NAMES = 0.58
+"""Share of the width for names and values."""
+_PAGE, _TEXT, _SOFT, _RULE = (18, 18, 24), (238, 238, 244), (176, 176, 190), (70, 70, 84)
+_FOR, _AGAINST = (255, 152, 56), (86, 156, 255)
+"""Colors of contributions for and against the explained output; they differ in lightness, too."""
+_MOST_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Contribution of a column, or of several."""
+
+    title: str
+    value: str
+    """Value of the column as text; empty for several columns."""
+    contribution: float
+
+
+class WaterfallRenderer:
+    """Renderer of the predictions of rows."""
+
+    def __init__(self, spec: "TabularInput") -> None:
+        self._spec = spec
+
+    def update_scale(self, prediction: "Prediction") -> None:
+        """Do nothing: each waterfall has its own scale."""
+
+    def render(self, prediction: "Prediction", opacity: float) -> Pixels:
+        """Return the waterfall of a row with its prediction; without a map the row with its values."""
+        values = self._spec.preprocess(prediction.sample)
+        head = prediction.nearest_text if prediction.unknown else f"{prediction.label} {prediction.score_text}"
+        if prediction.unknown:
+            head = f"{prediction.answer} · {head}"
+        if prediction.saliency_map is None:
+            return draw_row(self._spec, values, head)
+        detail = f"contributions to {prediction.explained}, from the average row"
+        return draw_waterfall(bars_of(self._spec, values, prediction.saliency_map[0]), head, detail)
+
+
+def bars_of(spec: "TabularInput", values: Floats, contributions: Floats, most: int = _BARS) -> tuple[Bar, ...]:
+    """Return the bars of a row, largest contribution first.
+
+    Args:
+        spec: input with the columns.
+        values: preprocessed row, float32 `[columns]`.
+        contributions: contribution of each column, `[columns]`; values that are not finite count as zero.
+        most: maximum number of bars; the last one sums up the remaining columns.
+    """
+    finite = np.nan_to_num(contributions, nan=0.0, posinf=0.0, neginf=0.0)
+    order = np.argsort(-np.abs(finite), kind="stable").tolist()
+    shown = order if len(order) <= most else order[: most - 1]
+    bars = [
+        Bar(spec.columns[place].title, spec.columns[place].text_of(float(values[place])), float(finite[place]))
+        for place in shown
+    ]
+    rest = order[len(shown) :]
+    if rest:
+        bars.append(Bar(f"{len(rest)} other columns", "", float(finite[rest].sum())))
+    return tuple(bars)
+
+
+def draw_waterfall(bars: Sequence[Bar], head: str = "", detail: str = "") -> Pixels:
+    """Draw bars that start where the previous one ends, uint8 RGB.
+
+    Args:
+        bars: contributions in the order of drawing.
+        head: text above the bars.
+        detail: smaller text below `head`.
+    """
+    ends = np.cumsum([0.0, *(bar.contribution for bar in bars)])
+    low, high = float(ends.min()), float(ends.max())
+    reach = max(high - low, 1e-9)
+    image = Image.new("RGB", (_WIDTH, (len(bars) + 3) * _LINE), _PAGE)
+    draw = ImageDraw.Draw(image)
+    left, right = round(_NAMES * _WIDTH), _WIDTH - 4 * _SIZE
+    _text(draw, (_SIZE, 0), head, _TEXT, _SIZE + 3, _WIDTH - 2 * _SIZE)
+    _text(draw, (_SIZE, _LINE), detail, _SOFT, _SIZE - 2, _WIDTH - 2 * _SIZE)
+
+    def x_of(value: float) -> int:
+        return left + round((value - low) / reach * (right - left))
+
+    top = 2 * _LINE
+    draw.line((x_of(0.0), top, x_of(0.0), top + len(bars) * _LINE), fill=_RULE)
+    for bar, start, end in zip(bars, ends, ends[1:], strict=False):
+        _row(draw, top, bar.title, bar.value, left - _SIZE)
+        x, to = sorted((x_of(float(start)), x_of(float(end))))
+        draw.rectangle((x, top + 5, max(x + 1, to), top + _LINE - 6), fill=_FOR if bar.contribution > 0 else _AGAINST)
+        _text(draw, (max(x + 1, to) + 4, top), f"{bar.contribution:+.2f}", _SOFT, _SIZE - 3, 4 * _SIZE)
+        top += _LINE
+    _text(draw, (_SIZE, top), f"sum {ends[-1]:+.2f}", _SOFT, _SIZE - 2, _WIDTH - 2 * _SIZE)
+    return np.asarray(image)
+
+
+def draw_row(spec: "TabularInput", values: Floats, head: str = "") -> Pixels:
+    """Draw the first columns of a preprocessed row with their values, uint8 RGB."""
+    shown = spec.columns[:_BARS]
+    image = Image.new("RGB", (_WIDTH, (len(shown) + 2) * _LINE), _PAGE)
+    draw = ImageDraw.Draw(image)
+    _text(draw, (_SIZE, 0), head, _TEXT, _SIZE + 3, _WIDTH - 2 * _SIZE)
+    for place, column in enumerate(shown):
+        _row(draw, (place + 1) * _LINE, column.title, column.text_of(float(values[place])), _WIDTH - _SIZE)
+    left_out = len(spec.columns) - len(shown)
+    if left_out:
+        _text(draw, (_SIZE, (len(shown) + 1) * _LINE), f"{left_out} other columns", _SOFT, _SIZE - 2, _WIDTH)
+    return np.asarray(image)
+
+
+def _row(draw: ImageDraw.ImageDraw, top: int, title: str, value: str, right: int) -> None:
+    """Draw a title on the left and its value at the right edge; the value has at most half of the room."""
+    half = right // 2
+    used = _text(draw, (right, top), value, _TEXT, _SIZE - 1, half, anchor="r")
+    _text(draw, (_SIZE, top), title.replace("_", " "), _SOFT, _SIZE - 1, right - used - 2 * _SIZE)
+
+
+def _text(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    color: tuple[int, int, int],
+    size: int,
+    room: int,
+    anchor: str = "l",
+) -> int:
+    """Draw a line of text, truncated to `room` pixels, and return its width."""
+    shown = text[:_MOST_CHARACTERS]
+    font = load_font(find_font(shown), size)
+    while shown and font.getlength(shown) > room:
+        shown = shown.rstrip("…")[:-1].rstrip() + "…" if len(shown.rstrip("…")) > 1 else ""
+    draw.text((place[0], place[1] + _LINE // 2), shown, color, font=font, anchor=f"{anchor}m")
+    return round(font.getlength(shown))

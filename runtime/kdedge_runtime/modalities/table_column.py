@@ -1,0 +1,145 @@
+"""Columns of a table: kind, unit, categories, and the constants that encode a value."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_runtime.errors import UnreadableSample
+
+__all__ = ["HIDDEN", "MISSING_CELLS", "UNKNOWN_CODE", "Column", "ColumnKind", "row_sample", "split_unit"]
+
+ColumnKind = Literal["numeric", "categorical"]
+UNKNOWN_CODE = -1.0
+"""Code of a category that is missing, or that the training rows did not have."""
+HIDDEN = math.inf
+"""Value of a column that a mask replaces by the reference; rows of a source never have it."""
+MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})
+"""Cells without a value, in lower case."""
+_LARGEST = 1e30
+"""Largest magnitude of a number: beyond it, float32 products overflow."""
+_UNIT = re.compile(r"\s*(?P<name>.*\S)\s*\[(?P<unit>[^\[\]]+)\]\s*")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def split_unit(title: str) -> tuple[str, str | None]:
+    """Split the title of a column, such as `age [years]`, into its name and its unit or None."""
+    found = _UNIT.fullmatch(title)
+    return (title.strip(), None) if found is None else (found["name"], found["unit"].strip())
+
+
+@dataclass(frozen=True)
+class Column:
+    """Column of a table, with the constants that encode its values.
+
+    A numeric value is encoded piecewise linearly (Gorishniy et al., On Embeddings for Numerical Features in Tabular
+    Deep Learning, NeurIPS 2022): each interval between two edges has a share of it, in [0, 1]. The first and the last
+    interval extend by one width. A category is encoded as one of `categories`. All values are relative to `reference`,
+    so that zero is the average training row. A missing value is encoded as zero. If the training rows lack values, one
+    more number marks them.
+    """
+
+    name: str
+    kind: ColumnKind
+    unit: str | None = None
+    edges: tuple[float, ...] = ()
+    """Edges of the intervals of a numeric column, increasing: quantiles of the training rows."""
+    categories: tuple[str, ...] = ()
+    """Values of a categorical column, in the order of their codes."""
+    reference: tuple[float, ...] = ()
+    """Mean of each number of the encoding over the training rows with a value."""
+    missing: float = 0.0
+    """Fraction of the training rows without a value, in [0, 1]."""
+
+    @property
+    def parts(self) -> int:
+        """Number of intervals or categories."""
+        return max(0, len(self.edges) - 1) if self.kind == "numeric" else len(self.categories)
+
+    @property
+    def title(self) -> str:
+        """Name with its unit, such as `age [years]`."""
+        return self.name if self.unit is None else f"{self.name} [{self.unit}]"
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Parse a column of the metadata; unknown keys are ignored.
+
+        Raises:
+            KeyError, TypeError, ValueError: a value is missing or invalid.
+        """
+        known: dict[str, Any] = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+        known |= {name: tuple(known[name]) for name in ("edges", "categories", "reference") if name in known}
+        column = cls(**known)
+        numbers = (*column.edges, *column.reference, column.missing)
+        if not all(isinstance(text, str) for text in (column.name, *column.categories)):
+            raise TypeError(f"the names of {column.name!r} are not texts")
+        if column.kind not in get_args(ColumnKind) or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"invalid column {column.name!r}")
+        is_sorted = all(low < high for low, high in zip(column.edges, column.edges[1:], strict=False))
+        is_unique = len(set(column.categories)) == len(column.categories)
+        if not is_sorted or not is_unique or len(column.reference) != column.parts or not 0 <= column.missing <= 1:
+            raise ValueError(f"invalid constants of the column {column.name!r}")
+        return column
+
+    def value_of(self, cell: str | None) -> float:
+        """Return the number that the graph takes for a cell: NaN for a missing number, or the code of a category.
+
+        Args:
+            cell: text of the cell; None without a value.
+
+        Raises:
+            UnreadableSample: the cell of a numeric column is not a finite number.
+        """
+        is_missing = cell is None or cell.strip().lower() in MISSING_CELLS
+        if self.kind == "categorical":
+            known = None if cell is None else self._code(cell.strip())
+            return UNKNOWN_CODE if known is None else known
+        if is_missing:
+            return math.nan
+        assert cell is not None
+        value = float(cell) if _NUMBER.fullmatch(cell.strip()) else math.inf
+        if not math.isfinite(value) or abs(value) > _LARGEST:
+            raise UnreadableSample(
+                f"The column {self.title} has {cell.strip()[:40]!r}. Expected a finite number, or an empty cell.",
+                f"no number in {self.name}",
+            )
+        return value
+
+    def is_unseen(self, cell: str | None) -> bool:
+        """Return True for a category that the training rows did not have."""
+        if self.kind == "numeric" or cell is None or cell.strip().lower() in MISSING_CELLS:
+            return False
+        return self._code(cell.strip()) is None
+
+    def text_of(self, value: float) -> str:
+        """Return the text of a value of the graph's input, such as `rent` or `1234.5`; `missing` without one."""
+        if self.kind == "categorical":
+            code = int(value) if 0 <= value < math.inf else -1
+            return self.categories[code] if 0 <= code < len(self.categories) else "missing"
+        return f"{value:.6g}" if math.isfinite(value) else "missing"
+
+    def _code(self, text: str) -> float | None:
+        return float(self.categories.index(text)) if text in self.categories else None
+
+
+def row_sample(titles: tuple[str, ...], cells: tuple[str | None, ...]) -> NDArray[Any]:
+    """Create the raw sample of a row.
+
+    Args:
+        titles: header, with or without units.
+        cells: text of each cell; None without a value.
+
+    Raises:
+        UnreadableSample: the row has more or fewer cells than the header.
+    """
+    if len(titles) != len(cells):
+        raise UnreadableSample(
+            f"The row has {len(cells)} cells, but the header has {len(titles)}. Expected a cell for each column.",
+            "another number of cells",
+        )
+    return np.array(cells, dtype=[(title, object) for title in titles])

@@ -1,0 +1,118 @@
+"""Rows as a source: each one is checked against the columns of the model before it is predicted."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from kdedge_runtime.errors import UnreadableSample
+from kdedge_runtime.modalities.table_column import row_sample
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.util.tables import Row, read_csv_rows, read_json_row
+
+if TYPE_CHECKING:
+    from kdedge_runtime.modalities.tabular import TabularInput
+
+__all__ = ["RowSource", "read_lines"]
+
+_log = logging.getLogger(__name__)
+
+
+class RowSource:
+    """Rows of a table in their order.
+
+    A row with a cell that is not a number, or with another number of cells, is logged, counted and skipped. A category
+    that the training rows did not have is logged once, and counts as a missing value. A missing column is an error.
+    """
+
+    live = False
+    fps: float | None = None
+    dropped = 0
+    reconnects = 0
+    expected: int | None = None
+
+    def __init__(
+        self,
+        spec: "TabularInput",
+        name: str,
+        rows: Callable[[], Iterator[Row | UnreadableSample]],
+        *,
+        paths: tuple[Path, ...] = (),
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Create a source; it is opened when it is iterated.
+
+        Args:
+            spec: input of the model.
+            name: name of the source.
+            rows: function that returns the rows, with an error for each damaged one.
+            paths: files that the source reads.
+            stop: event that ends the source.
+        """
+        self.name, self.paths = name, paths
+        self.unreadable = 0
+        self._spec, self._rows, self._stop = spec, rows, stop or threading.Event()
+        self._unseen: set[tuple[str, str]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, row in enumerate(self._rows()):
+            if self._stop.is_set():
+                return
+            try:
+                if isinstance(row, UnreadableSample):
+                    raise row
+                sample = row_sample(row.titles, row.cells)
+                self._spec.preprocess(sample)
+            except UnreadableSample as error:
+                self.unreadable += 1
+                _log.warning("row %d is skipped: %s", index + 1, error)
+                continue
+            for column, value in self._spec.unseen(sample).items():
+                self._warn(column, value)
+            yield Frame(index, sample, time.monotonic(), f"row {index + 1}")
+
+    def _warn(self, column: str, value: str) -> None:
+        if (column, value) not in self._unseen:
+            self._unseen.add((column, value))
+            _log.warning(
+                "The column %r has %r, a category that the training rows did not have. It counts as missing.",
+                column,
+                value[:40],
+            )
+
+
+def read_lines(lines: Iterable[str], name: str) -> Iterator[Row | UnreadableSample]:
+    """Parse lines as they arrive: JSON objects if the first line is one, else CSV with a header.
+
+    Args:
+        lines: lines of text; empty ones are ignored.
+        name: name of the source in errors.
+
+    Raises:
+        DataError: the header is not usable.
+    """
+    source = (line for line in lines if line.strip())
+    first = next(source, None)
+    if first is None:
+        return
+    everything = chain([first.removeprefix("\ufeff")], source)
+    if not first.lstrip("\ufeff \t").startswith("{"):
+        yield from read_csv_rows(everything, name)
+        return
+    for number, line in enumerate(everything, 1):
+        try:
+            yield read_json_row(line, number)
+        except UnreadableSample as error:
+            yield error

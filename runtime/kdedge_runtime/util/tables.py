@@ -1,0 +1,138 @@
+"""Rows of tables from CSV files, Parquet files and JSON lines, as texts."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdedge_runtime.errors import DataError, MissingDependency, UnreadableSample
+
+__all__ = ["TABLE_SUFFIXES", "Row", "read_csv_rows", "read_json_row", "read_table_rows"]
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Suffixes of table files."""
+_DELIMITERS = ",;\t"
+_LARGEST_CELL = 1 << 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """Row of a table."""
+
+    number: int
+    """Position below the header, from 1."""
+    titles: tuple[str, ...]
+    cells: tuple[str | None, ...]
+    """Text of each cell; None without a value. A damaged row has another number of cells than titles."""
+
+
+def read_table_rows(path: Path) -> Iterator[Row]:
+    """Read the rows of a CSV or Parquet file, by its suffix.
+
+    Raises:
+        DataError: the file cannot be read, or its header is not usable.
+        MissingDependency: the file needs pyarrow, which is not installed.
+    """
+    if path.suffix.lower() == ".parquet":
+        yield from _read_parquet(path)
+        return
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from read_csv_rows(file, str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise DataError(f"{path} cannot be read: {reason}. Expected a CSV file with a header, in UTF-8.") from error
+
+
+def read_csv_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
+    """Parse CSV lines with a header; the delimiter is the most frequent of comma, semicolon and tab in the header.
+
+    Args:
+        lines: lines of text.
+        name: name of the source in errors.
+
+    Raises:
+        DataError: the header has empty or repeated names, or the lines are not CSV.
+    """
+    source = iter(lines)
+    header = next(source, "")
+    delimiter = max(_DELIMITERS, key=header.count)
+    csv.field_size_limit(_LARGEST_CELL)
+    try:
+        titles = tuple(title.strip() for title in next(csv.reader([header], delimiter=delimiter), []))
+        _check_titles(titles, name)
+        number = 0
+        for cells in csv.reader(source, delimiter=delimiter, strict=True):
+            if cells:  # not an empty line
+                number += 1
+                yield Row(number, titles, tuple(cells))
+    except csv.Error as error:
+        raise DataError(f"{name} is not a CSV file: {error}. Expected a header and one line for each row.") from error
+
+
+def read_json_row(line: str, number: int) -> Row:
+    """Parse a JSON object with a value for each column: a text, a number, a boolean, or null.
+
+    Args:
+        line: one line of JSON.
+        number: position of the row, from 1.
+
+    Raises:
+        UnreadableSample: the line is not such an object.
+    """
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableSample(
+            f"Row {number} is not JSON ({error}). Expected an object for each line.", "no JSON"
+        ) from (error)
+    if not isinstance(values, dict) or any(isinstance(value, list | dict) for value in values.values()):
+        raise UnreadableSample(
+            f"Row {number} is not an object of values. Expected a text, a number, a boolean or null for each column.",
+            "no object",
+        )
+    titles = tuple(title.strip() for title in values)
+    if "" in titles or len(set(titles)) != len(titles):
+        raise UnreadableSample(f"Row {number} has an empty or repeated name of a column.", "repeated names")
+    return Row(number, titles, tuple(_text(value) for value in values.values()))
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise MissingDependency(
+            f"Reading {path} needs pyarrow, which is not installed. Install it with `pip install pyarrow`, or convert "
+            "the table to CSV."
+        ) from error
+    try:
+        with parquet.ParquetFile(path) as file:
+            titles = tuple(str(title).strip() for title in file.schema_arrow.names)
+            _check_titles(titles, str(path))
+            number = 0
+            for batch in file.iter_batches():
+                columns = [column.to_pylist() for column in batch.columns]
+                for cells in zip(*columns, strict=True):
+                    number += 1
+                    yield Row(number, titles, tuple(_text(cell) for cell in cells))
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read: {str(error)[:120]}. Expected a Parquet file.") from error
+
+
+def _check_titles(titles: tuple[str, ...], name: str) -> None:
+    if not titles or "" in titles:
+        raise DataError(f"{name} has no header, or a column without a name. Expected the names in the first line.")
+    if repeated := sorted({title for title in titles if titles.count(title) > 1}):
+        raise DataError(f"{name} has the column {repeated[0]!r} more than once. Expected different names.")
+
+
+def _text(value: Any) -> str | None:
+    """Return the text of a value of JSON or Parquet; None for null and NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)

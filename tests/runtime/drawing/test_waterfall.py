@@ -1,0 +1,44 @@
+"""Waterfalls of rows."""
+
+import numpy as np
+
+from kdedge_runtime.drawing.waterfall import Bar, bars_of, draw_row, draw_waterfall
+from kdedge_runtime.modalities.table_column import Column
+from kdedge_runtime.modalities.tabular import TabularInput
+
+SPEC = TabularInput(
+    tuple(Column(f"column {place}", "numeric", edges=(0.0, 1.0), reference=(0.5,)) for place in range(15))
+)
+FOR, AGAINST = (255, 152, 56), (86, 156, 255)
+
+
+def widths(drawn: np.ndarray, color: tuple[int, int, int]) -> list[int]:
+    """Return the width of each bar of a color, from top to bottom."""
+    counts = (drawn == color).all(axis=2).sum(axis=1)
+    return [int(counts[row]) for row in range(1, len(counts)) if counts[row] and not counts[row - 1]]
+
+
+def test_bars_are_sorted_and_the_rest_is_summed_up() -> None:
+    contributions = np.linspace(-1, 0.4, 15).astype(np.float32)
+    bars = bars_of(SPEC, np.zeros(15, np.float32), contributions)
+    assert len(bars) == 12 and bars[0].title == "column 0" and bars[-1].title == "4 other columns"
+    assert np.isclose(sum(bar.contribution for bar in bars), contributions.sum())
+    assert len(bars_of(SPEC, np.zeros(15, np.float32), contributions, most=20)) == 15
+
+
+def test_values_that_are_not_finite_count_as_zero() -> None:
+    bars = bars_of(SPEC, np.full(15, np.nan, np.float32), np.array([np.nan, np.inf, *[0.0] * 13], np.float32))
+    assert all(bar.contribution == 0 for bar in bars) and bars[0].value == "missing"
+    assert draw_waterfall(bars).dtype == np.uint8
+
+
+def test_lengths_are_proportional_and_colors_show_the_sign() -> None:
+    drawn = draw_waterfall([Bar("a", "1", 2.0), Bar("b", "2", -1.0), Bar("c", "3", 0.5)], "yes 90 %", "detail")
+    (first, last), (middle,) = widths(drawn, FOR), widths(drawn, AGAINST)
+    assert first > 150 and abs(middle / first - 0.5) < 0.02 and abs(last / first - 0.25) < 0.02
+
+
+def test_long_texts_stay_inside() -> None:
+    drawn = draw_waterfall([Bar("name " * 40, "value " * 40, 1.0)], "head " * 60)
+    assert drawn.shape == draw_waterfall([Bar("n", "v", 1.0)]).shape
+    assert draw_row(SPEC, np.zeros(15, np.float32)).shape[1] == drawn.shape[1]

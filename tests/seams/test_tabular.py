@@ -1,0 +1,164 @@
+"""Tables go through every step: trees teach, contributions are distilled, exported, checked and shown."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from table_toys import HEADER, make_rows, write_table
+
+import kdedge
+from kdedge.data.table_schema import SCHEMA_FILE, read_schema
+from kdedge.models.run_folder import read_run
+from kdedge.pipelines.training_pipeline import Run
+from kdedge_runtime import Model
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.modalities.table_column import row_sample
+from kdedge_runtime.modalities.tabular import TabularInput
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(tmp_path_factory.mktemp("tables") / "applicants.csv", make_rows(500))
+
+
+@pytest.fixture(scope="module")
+def teacher(data: Path) -> Run:
+    output = data.parent / "teacher"
+    return kdedge.train(data, "xgboost", target="answer", output=output, epochs=60, lr=0.2)
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Run, data: Path) -> Run:
+    output = data.parent / "student"
+    options = {"target": "answer", "epochs": 20, "cache_teacher": 1, "device": "cpu"}
+    return kdedge.distill(data, teacher, "mlp:32x16", output=output, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def files(student: Run) -> Path:
+    kdedge.export(student, precisions=["int8"])
+    return student.folder
+
+
+def test_trees_are_trained_into_a_run(teacher: Run) -> None:
+    assert teacher.record.model.name == "xgboost" and isinstance(teacher.record.input, TabularInput)
+    assert teacher.record.labels == ("no", "yes")
+    assert read_run(teacher.folder).input == teacher.record.input
+    schema = read_schema(teacher.folder / SCHEMA_FILE)
+    assert [column.kind for column in schema.columns] == ["numeric", "numeric", "categorical", "categorical", "numeric"]
+    assert schema.columns[0].unit == "EUR" and schema.columns[0].missing > 0
+    assert teacher.record.result is not None and teacher.record.result["best"]["val_top1"] > 0.8
+
+
+def test_contributions_are_distilled(student: Run) -> None:
+    assert student.record.result is not None
+    best = student.record.result["best"]
+    assert set(student.record.recipe["loss"]) == {"ce", "kd", "mapall"}
+    assert best["val_agreement"] > 0.85 and best["val_map_pearson"] > 0.9
+
+
+def test_validation_passes_with_complete_contributions(files: Path) -> None:
+    report = kdedge.validate(files, quick=True).report
+    outcomes = {check.key: check for check in report.checks}
+    assert not [check.key for check in report.checks if check.outcome == "failed"]
+    for precision in ("fp32", "int8"):
+        check = outcomes[f"{precision}_completeness"]
+        assert check.outcome == "passed" and check.bound == 1e-4 and check.measured is not None
+    assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_device_gives_an_answer_and_reasons_for_each_row(files: Path, name: str, tmp_path: Path) -> None:
+    order = (3, 0, 4, 2, 1)
+    header = tuple(HEADER[place].partition(" [")[0] for place in order)
+    rows = [tuple(row[place] for place in order) for row in make_rows(20, seed=1)]
+    lines, table = tmp_path / "answers.jsonl", write_table(tmp_path / "rows.csv", rows, header)
+    options = ["--source", str(table), "--jsonl", str(lines), "-o", str(tmp_path / "drawn")]
+    assert main([str(files / name), *options]) == 0
+    *answers, summary = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+    assert summary["summary"]["frames"] == len(answers) == 20 and len(list((tmp_path / "drawn").iterdir())) == 20
+    columns = {title.partition(" [")[0] for title in HEADER[:5]}
+    assert all({reason["column"] for reason in answer["reasons"]} == columns for answer in answers)
+    strongest = [answer["reasons"][0] for answer in answers]
+    assert {reason["column"] for reason in strongest} <= {"income", "job", "age"}
+    units = {reason["column"]: reason.get("unit") for answer in answers for reason in answer["reasons"]}
+    assert units["income"] == "EUR" and units["job"] is None
+    expected = [row[5] for row in make_rows(20, seed=1)]
+    assert np.mean([answer["label"] == right for answer, right in zip(answers, expected, strict=True)]) > 0.7
+
+
+def test_rows_from_standard_input(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = {"income": 9000, "age": 30, "job": "clerk", "city": "north", "noise": 0}
+    odd = good | {"city": "west", "income": None}
+    text = "\n".join([json.dumps(good), "{broken", json.dumps(odd), json.dumps(good | {"age": "old"})])
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    lines = tmp_path / "answers.jsonl"
+    assert main([str(files / "model.onnx"), "--source", "stdin", "--jsonl", str(lines)]) == 0
+    first, second, summary = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+    assert first["label"] == "yes" and summary["summary"]["unreadable"] == 2
+    values = {reason["column"]: reason["value"] for reason in second["reasons"]}
+    assert values["city"] is None and values["income"] is None
+
+
+def test_missing_column_ends_the_run(files: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    table = write_table(tmp_path / "rows.csv", [row[1:] for row in make_rows(3)], HEADER[1:])
+    assert main([str(files / "model.onnx"), "--source", str(table), "--jsonl", "-"]) == 2
+    assert "'income'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["occlusion", "shap", "lime", "rise"])
+def test_black_box_explainers_agree_with_the_file(files: Path, method: str) -> None:
+    model = Model.load(files / "model.onnx")
+    spec = model.metadata.input
+    cells = ("9000", "30", "clerk", "north", "0")
+    row = spec.preprocess(row_sample(("income", "age", "job", "city", "noise"), cells))
+    own = model.predict(row[None], class_index=1).saliency_map
+    assert own is not None
+    estimate = make_explainer(model, method, parts=5 if method in ("lime", "shap") else None)(row, 1)
+    assert estimate.map.shape == (1, 5)
+    assert {0, 2} >= {int(estimate.map[0].argmax())}, "income or job speaks most for the answer"
+    if method == "shap":
+        assert np.corrcoef(estimate.map[0], own[0, 0])[0, 1] > 0.9
+
+
+def test_self_test_passes(files: Path) -> None:
+    assert main(["self-test", str(files / "model.int8.onnx"), "--device", "generic"]) == 0
+
+
+def test_table_without_target_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--target COLUMN.*income"):
+        kdedge.train(data, "mlp", output=tmp_path / "run")
+
+
+def test_options_of_networks_are_refused_for_trees(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--batch-size applies to networks"):
+        kdedge.train(data, "xgboost", target="answer", batch_size=8, output=tmp_path / "run")
+
+
+def test_trees_are_not_exported(teacher: Run) -> None:
+    with pytest.raises(UsageError, match="--student mlp"):
+        kdedge.export(teacher)
+
+
+def test_regression_keeps_its_unit(tmp_path: Path) -> None:
+    data = write_table(tmp_path / "amounts.csv", make_rows(300, task="regression"), (*HEADER[:5], "amount [EUR]"))
+    options = {"target": "amount", "task": "regression", "device": "cpu"}
+    teacher = kdedge.train(data, "lightgbm", output=tmp_path / "teacher", epochs=80, lr=0.2, target="amount")
+    student = kdedge.distill(
+        data, teacher, "mlp:32", output=tmp_path / "student", epochs=30, cache_teacher=1, lr=0.01, **options
+    )  # type: ignore[arg-type]
+    assert student.record.task == "regression" and student.record.labels == ("amount [EUR]",)
+    assert student.record.result is not None and student.record.result["best"]["val_r2"] > 0.8
+    kdedge.export(student, precisions=["int8"])
+    report = kdedge.validate(student, quick=True).report
+    assert not [check.key for check in report.checks if check.outcome == "failed"]
+    drop = next(check for check in report.checks if check.key == "int8_top1_drop_points")
+    assert drop.interval is not None and drop.outcome == "passed"
+    lines = tmp_path / "answers.jsonl"
+    assert main([str(student.folder / "model.onnx"), "--source", str(data), "--jsonl", str(lines)]) == 0
+    answer = json.loads(lines.read_text(encoding="utf-8").splitlines()[0])
+    assert answer["label"] == "amount [EUR]" and 0 < answer["value"] < 3000 and answer["reasons"]
