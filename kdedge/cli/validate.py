@@ -153,7 +153,7 @@ def _print_validation(validation: "Validation") -> None:
 
 
 def _models(report: "ValidationReport") -> "Table":
-    table = _table(f"{report.images:,} images: {report.data.description}", "size", "top-1", "agreement", "KL")
+    table = _table(f"{report.images:,} images: {report.data.description}", "size", report.accuracy, "agreement", "KL")
     for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
         table.add_column(title, justify="right")
     for candidate in report.candidates:
@@ -205,7 +205,7 @@ def _robustness(report: "ValidationReport") -> "Table | None":
         return None
     table = _table(
         f"{report.shipped.title}, robustness on {report.robustness.images} images",
-        "top-1",
+        report.accuracy,
         "agreement",
         "map Pearson",
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdedge.data.table_schema import ColumnSchema
 from kdedge_runtime.errors import UnreadableSample
-from kdedge_runtime.modalities.table_column import Column, ColumnKind
+from kdedge_runtime.modalities.table_column import ColumnKind, TableColumn
 
 __all__ = ["INTERVALS", "fit_column"]
 
@@ -14,7 +14,7 @@ INTERVALS = 16
 """Maximum number of intervals of a numeric column (.github/docs/benchmarks/tabular.md)."""
 
 
-def fit_column(schema: ColumnSchema, cells: Sequence[str | None]) -> Column:
+def fit_column(schema: ColumnSchema, cells: Sequence[str | None]) -> TableColumn:
     """Fit the edges of intervals, the frequencies of categories, and the mean of the encoding.
 
     Args:
@@ -22,7 +22,7 @@ def fit_column(schema: ColumnSchema, cells: Sequence[str | None]) -> Column:
         cells: values of the training rows; those that cannot be read are left out.
     """
     kind: ColumnKind = "numeric" if schema.kind == "numeric" else "categorical"
-    plain = Column(schema.name, kind, schema.unit, categories=schema.categories)
+    plain = TableColumn(schema.name, kind, schema.unit, categories=schema.categories)
     values = np.array([value for cell in cells if (value := _value(plain, cell)) is not None])
     if kind == "categorical":
         known = values[values >= 0].astype(np.int64)
@@ -37,12 +37,12 @@ def fit_column(schema: ColumnSchema, cells: Sequence[str | None]) -> Column:
     return _with(plain, tuple(edges.tolist()), reference, 1 - len(known) / max(1, len(values)))
 
 
-def _with(column: Column, edges: tuple[float, ...], reference: np.ndarray, missing: float) -> Column:
+def _with(column: TableColumn, edges: tuple[float, ...], reference: np.ndarray, missing: float) -> TableColumn:
     means = tuple(round(float(mean), 7) for mean in reference)
-    return Column(column.name, column.kind, column.unit, edges, column.categories, means, round(missing, 7))
+    return TableColumn(column.name, column.kind, column.unit, edges, column.categories, means, round(missing, 7))
 
 
-def _value(column: Column, cell: str | None) -> float | None:
+def _value(column: TableColumn, cell: str | None) -> float | None:
     try:
         return column.value_of(cell)
     except UnreadableSample:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kdedge_runtime.errors import DataError, UnreadableSample, UsageError
-from kdedge_runtime.modalities.table_column import MISSING_CELLS, Column, split_unit
+from kdedge_runtime.modalities.table_column import MISSING_CELLS, TableColumn, split_unit
 from kdedge_runtime.util.files import atomic_write
-from kdedge_runtime.util.tables import Row
+from kdedge_runtime.util.table_rows import Row
 
 __all__ = [
     "SCHEMA_FILE",
@@ -36,7 +36,7 @@ _MOST_CATEGORIES = 64
 _MOST_CLASSES = 20
 """Number of different numbers in the target above which it is a quantity, not a class."""
 _ROWS_OF_AN_ID = 50
-_NUMBER = Column("number", "numeric")
+_NUMBER = TableColumn("number", "numeric")
 
 
 @dataclass(frozen=True)

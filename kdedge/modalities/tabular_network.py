@@ -55,7 +55,7 @@ def _as_taught(schema: TableSchema, teacher: LoadedTeacher) -> TableSchema:
     """Return the schema with the columns of a teacher, in its order and with its categories."""
     assert isinstance(teacher.input, TabularInput), "the kind is checked when the teacher is loaded"
     there = {column.name: column for column in schema.used}
-    lost = [column.name for column in teacher.input.columns if column.name not in there]
+    lost = [column.name for column in teacher.input.features if column.name not in there]
     if lost:
         raise UsageError(
             f"The teacher {teacher.name} uses the column {lost[0]!r}, which the table does not have or its schema "
@@ -63,6 +63,6 @@ def _as_taught(schema: TableSchema, teacher: LoadedTeacher) -> TableSchema:
         )
     columns = tuple(
         ColumnSchema(taught.name, taught.kind, there[taught.name].unit, taught.categories)
-        for taught in teacher.input.columns
+        for taught in teacher.input.features
     )
     return replace(schema, columns=columns)

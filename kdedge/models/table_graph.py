@@ -8,7 +8,7 @@ from kdedge.data.table_schema import SCHEMA_FILE, ColumnSchema, read_schema
 from kdedge.models.graph_feed import GraphFeed, feed_samples
 from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.modalities.table_column import Column
+from kdedge_runtime.modalities.table_column import TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 
 __all__ = ["feed_of_table_graph"]
@@ -49,11 +49,11 @@ def feed_of_table_graph(view: GraphIndex, name: str) -> tuple[TabularInput, Grap
     return spec, feed_samples(ports[0].name, kinds[0])
 
 
-def _column(schema: ColumnSchema) -> Column:
+def _column(schema: ColumnSchema) -> TableColumn:
     """Return a column without an encoding, since the graph has its own."""
     if schema.kind == "categorical":
         unused = (0.0,) * len(schema.categories)
-        return Column(schema.name, "categorical", schema.unit, categories=schema.categories, reference=unused)
+        return TableColumn(schema.name, "categorical", schema.unit, categories=schema.categories, reference=unused)
     has_range = schema.low is not None and schema.high is not None and schema.low < schema.high
     edges = (schema.low or 0.0, schema.high or 0.0) if has_range else ()
-    return Column(schema.name, "numeric", schema.unit, edges, reference=(0.0,) * has_range)
+    return TableColumn(schema.name, "numeric", schema.unit, edges, reference=(0.0,) * has_range)

@@ -45,7 +45,7 @@ def build_table_network(name: str, outputs: int, spec: TabularInput) -> nn.Modul
         spec: columns, and the scale of a regression.
     """
     encoding = TableEncoding(spec)
-    sizes = ((encoding.parts + encoding.marks) * len(spec.columns), *network_widths(name))
+    sizes = ((encoding.parts + encoding.marks) * len(spec.features), *network_widths(name))
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, width in pairwise(sizes):
         layers += [nn.Linear(inputs, width), nn.ReLU()]

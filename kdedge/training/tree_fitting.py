@@ -63,8 +63,8 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
     trees, rounds = library.fit(
         (_filled(data.train.images, spec), data.train.targets),
         (_filled(data.val.images, spec), data.val.targets),
-        [column.name for column in spec.columns],
-        [column.kind == "categorical" for column in spec.columns],
+        [column.name for column in spec.features],
+        [column.kind == "categorical" for column in spec.features],
         classes=classes,
         rate=rate,
         rounds=request.epochs,
@@ -127,5 +127,5 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
 
 def _filled(rows: NDArray[Any], spec: TabularInput) -> NDArray[np.float32]:
     """Return rows with NaN for every missing value, as the libraries take them."""
-    is_code = np.array([column.kind == "categorical" for column in spec.columns])
+    is_code = np.array([column.kind == "categorical" for column in spec.features])
     return np.where(is_code & (rows < 0), np.nan, rows).astype(np.float32)

@@ -16,4 +16,4 @@ print(f"{files.fp32}: logits within {files.logits_error:.1e} of PyTorch, maps wi
 for check in validation.report.checks:
     print(f"{check.outcome:>14}  {check.name}")
 print(f"report: {validation.page}")
-print(f"{explained[0].image}: {explained[0].prediction.label}, overlay in {explained[0].written}")
+print(f"{explained[0].file}: {explained[0].prediction.label}, overlay in {explained[0].written}")

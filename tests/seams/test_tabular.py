@@ -2,7 +2,11 @@
 
 import io
 import json
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,9 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.modalities.tabular import TabularInput
+from kdedge_runtime.server import AccessPolicy, Address
+from kdedge_runtime.server.live_view import Controls, LiveView
+from kdedge_runtime.stream.runner import StreamSettings
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +169,39 @@ def test_regression_keeps_its_unit(tmp_path: Path) -> None:
     assert main([str(student.folder / "model.onnx"), "--source", str(data), "--jsonl", str(lines)]) == 0
     answer = json.loads(lines.read_text(encoding="utf-8").splitlines()[0])
     assert answer["label"] == "amount [EUR]" and 0 < answer["value"] < 3000 and answer["reasons"]
+
+
+def post(url: str, values: object) -> tuple[int, dict[str, Any]]:
+    """Send JSON to the live view, and return the status and the answer."""
+    head = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}predict", json.dumps(values).encode(), head, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_posted_rows_are_answered_and_run(files: Path) -> None:
+    model, stop = Model.load(files / "model.onnx"), threading.Event()
+    source = model.metadata.input.open_source("http", stop=stop)
+    row = {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5}
+    controls = Controls(model, StreamSettings())
+    with LiveView(AccessPolicy.at(Address("127.0.0.1", 0), None), {}, controls, posted=source) as view:  # type: ignore[arg-type]
+        status, answer = post(view.url, row)
+        assert status == 200 and answer["label"] == "yes" and answer["name"] == "row 1"
+        reasons = {reason["column"]: reason["value"] for reason in answer["reasons"]}
+        assert reasons["job"] == "clerk" and reasons["income"] == 9000
+        for bad, word in (({"job": "clerk"}, "income"), (row | {"age": "old"}, "age"), (row | {"age": [1]}, "object")):
+            status, answer = post(view.url, bad)
+            assert status == 400 and word in answer["error"]
+        assert post(view.url, row | {"income": None})[0] == 200
+        frames = iter(source)
+        assert [next(frames).name, next(frames).name] == ["row 1", "row 5"] and source.unreadable == 2
+        stop.set()
+        assert list(frames) == []
+
+
+def test_source_of_posted_rows_needs_a_view(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(files / "model.onnx"), "--source", "http"]) == 2
+    assert "Add --view" in capfd.readouterr().err

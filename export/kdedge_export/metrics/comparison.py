@@ -86,6 +86,8 @@ class Comparison:
     intervals: Mapping[str, Interval | None]
     """95 % intervals by field name: both accuracies, their paired difference, the agreement, both KL divergences and
     the logits distance."""
+    accuracy: str = "top-1"
+    """Name of the accuracy of the task, such as `top-1` or `R²`."""
 
 
 def compare(reference: Predictions, candidate: Predictions, targets: Targets | None, task: TaskMetrics) -> Comparison:
@@ -126,6 +128,7 @@ def compare(reference: Predictions, candidate: Predictions, targets: Targets | N
         kl_capped=float(kl_capped.mean()),
         logits_error=float(agreement.logits_error(reference.logits, candidate.logits).max()),
         logits_distance=float(distance.mean()),
+        accuracy=task.accuracy_name,
         maps=_compare_maps(reference, candidate),
         lost_map=reference.maps is not None and candidate.maps is None,
         intervals=intervals,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdedge_runtime.modalities.table_column import Column
+from kdedge_runtime.modalities.table_column import TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 
 __all__ = ["TableEncoding"]
@@ -14,14 +14,14 @@ _BEYOND = 1.0
 
 
 class TableEncoding(nn.Module):
-    """Encode rows `[N, F]` as features `[N, C, 1, F]`: up to `C` numbers for each column, see `Column`.
+    """Encode rows `[N, F]` as features `[N, C, 1, F]`: up to `C` numbers for each column, see `TableColumn`.
 
     Zero is the average training row. A column that a mask hides is zero, too.
     """
 
     def __init__(self, spec: TabularInput) -> None:
         super().__init__()
-        columns = spec.columns
+        columns = spec.features
         self.parts = max([1, *(column.parts for column in columns)])
         self.marks = any(column.missing > 0 for column in columns)
         is_number = [column.kind == "numeric" for column in columns]
@@ -53,7 +53,7 @@ class TableEncoding(nn.Module):
         self.register_buffer(name, torch.tensor(np.array(values), dtype=dtype), persistent=False)
 
 
-def _constants(columns: tuple[Column, ...], parts: int) -> dict[str, np.ndarray]:
+def _constants(columns: tuple[TableColumn, ...], parts: int) -> dict[str, np.ndarray]:
     """Return the constants of each part of each column, `[parts, F]`; parts that a column does not have give zero."""
     shape = parts, len(columns)
     found = {name: np.zeros(shape) for name in ("start", "scale", "least", "most", "reference")}

@@ -68,7 +68,7 @@ class TabularExport(ExportModality):
         Values are missing in columns where training rows lack them.
         """
         rows = np.empty((count, *spec.shape), np.float32)
-        for place, column in enumerate(spec.columns):
+        for place, column in enumerate(spec.features):
             if column.kind == "categorical":
                 least = -1 if column.missing > 0 else 0
                 rows[:, place] = rng.integers(least, max(1, len(column.categories)), count)
@@ -107,7 +107,7 @@ def _noise(sample: Floats, number: int, spread: Floats) -> Floats:
 
 def _spread(spec: TabularInput, share: float) -> Floats:
     """Return a share of the interquartile range of each column, `[F]`; 0 for categories."""
-    quartiles = [np.quantile(column.edges, [0.25, 0.75]) if column.edges else np.zeros(2) for column in spec.columns]
+    quartiles = [np.quantile(column.edges, [0.25, 0.75]) if column.edges else np.zeros(2) for column in spec.features]
     return np.array([share * (high - low) for low, high in quartiles], np.float32)
 
 

@@ -24,6 +24,10 @@ class RegressionMetrics(TaskMetrics):
         """Return `1 - (y - t)² / var(t)` of each sample, whose mean is R²."""
         return 1 - _relative(logits, values.reshape(len(values), -1).astype(np.float64))
 
+    def constant_correct(self, values: Targets, outputs: int) -> Scores:
+        """Return the scores of the mean of the samples, whose R² is 0."""
+        return self.correct(np.full((len(values), 1), values.mean(), np.float32), values)
+
     def agreement(self, reference: Floats, candidate: Floats) -> Scores:
         """Return `1 - (y - y')² / var(y)` of two models, at least 0: the part of the variance that they share.
 

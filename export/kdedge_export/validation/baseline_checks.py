@@ -9,7 +9,7 @@ from kdedge_export.validation.gates import Gates
 __all__ = ["check_constant", "check_evidence"]
 
 
-def check_constant(role: str, right: Scores, constant: Scores, gates: Gates) -> Check:
+def check_constant(role: str, right: Scores, constant: Scores, gates: Gates, *, is_bounded: bool = True) -> Check:
     """Check that a model is more often right than the best constant prediction, on the same samples.
 
     An accuracy of 95 % shows nothing if 95 % of the samples are of one class.
@@ -19,11 +19,11 @@ def check_constant(role: str, right: Scores, constant: Scores, gates: Gates) -> 
         right: correctness of its predictions in [0, 1], `[N]`.
         constant: correctness of the best constant prediction, see `TaskMetrics.constant_correct`.
         gates: the bounds.
+        is_bounded: False for scores without bounds, such as those of R², whose interval is a bootstrap.
     """
     gain = right - constant
-    sample = MeasuredSample(
-        100 * float(gain.mean()), mean_interval(gain, DIFFERENCE, scale=100), len(gain), len(gain), worst=-100.0
-    )
+    interval = mean_interval(gain, DIFFERENCE if is_bounded else None, scale=100)
+    sample = MeasuredSample(100 * float(gain.mean()), interval, len(gain), len(gain), worst=-100.0)
     key, name = f"{role}_over_constant", f"{role} better than the best constant prediction"
     return check_sample(key, name, sample, ">=", gates.over_constant_points, "points")
 

@@ -135,7 +135,7 @@ def _check_predictions(role: str, comparison: Comparison, bounds: FidelityBounds
     drop = MeasuredSample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
     key, bound = f"{role}_top1_drop_points", bounds.top1_drop_points
     unlabeled = "the images have no labels" if drop.measured is None else None
-    checks = [check_sample(key, f"{role} top-1 drop", drop, "<=", bound, "points", unlabeled)]
+    checks = [check_sample(key, f"{role} {comparison.accuracy} drop", drop, "<=", bound, "points", unlabeled)]
     if drop.measured is None:
         kept = MeasuredSample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
         bound = bounds.agreement

@@ -129,6 +129,8 @@ class ValidationReport:
     """True if faithfulness and robustness were skipped."""
     notes: tuple[str, ...] = ()
     """Notes on skipped measurements and their reasons."""
+    accuracy: str = "top-1"
+    """Name of the accuracy of the task, such as `top-1` or `R²`."""
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=_now)
 

@@ -168,6 +168,7 @@ def validate(
         verification=verified,
         footprints=deployment.footprints,
         device=deployment.device,
+        accuracy=task.accuracy_name,
         quick=quick,
         aligned=aligned,
         notes=(*notes, *_threshold_notes(fp32), *_rounding_notes(ties, aligned, data, subject.files)),
@@ -282,7 +283,10 @@ def _constant_checks(subject: MeasuredModel, task: TaskMetrics, gates: Gates) ->
         return []
     logits, targets = subject.predictions[subject.shipped].logits, subject.targets
     constant = task.constant_correct(targets, logits.shape[1])
-    return [] if constant is None else [check_constant(subject.shipped, task.correct(logits, targets), constant, gates)]
+    if constant is None:
+        return []
+    right, is_bounded = task.correct(logits, targets), task.bounds is not None
+    return [check_constant(subject.shipped, right, constant, gates, is_bounded=is_bounded)]
 
 
 def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[Check]:

@@ -32,7 +32,7 @@ from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities.table_column import row_sample, split_unit
 from kdedge_runtime.util.files import displayable
-from kdedge_runtime.util.tables import TABLE_SUFFIXES, Row, read_table_rows
+from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, Row, read_table_rows
 
 __all__ = ["RowSample", "index_table", "is_table", "schema_of"]
 

@@ -11,7 +11,7 @@ from kdedge.data.table_schema import SCHEMA_FILE, ColumnSchema, read_schema
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trees import trees_file
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.modalities.table_column import Column, ColumnKind
+from kdedge_runtime.modalities.table_column import ColumnKind, TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.files import file_sha256
@@ -79,7 +79,7 @@ class TreeEnsemble:
         Returns:
             Logits float32 `[N, K]`; and TreeSHAP values of each logit `[N, K, F]`, or None.
         """
-        unknown = np.array([column.kind == "categorical" for column in self.input.columns]) & ~(rows >= 0)
+        unknown = np.array([column.kind == "categorical" for column in self.input.features]) & ~(rows >= 0)
         values = np.where(unknown | ~np.isfinite(rows), np.nan, rows).astype(np.float32)
         parts: Floats | None = None
         if explained:
@@ -145,7 +145,7 @@ def _open(path: Path) -> Trees:
     return XgboostTrees.load(path)
 
 
-def _columns(path: Path, trees: Trees, schema: tuple[ColumnSchema, ...] | None) -> tuple[Column, ...]:
+def _columns(path: Path, trees: Trees, schema: tuple[ColumnSchema, ...] | None) -> tuple[TableColumn, ...]:
     names = trees.names or tuple(column.name for column in schema or ())
     if len(names) != len(trees.categorical):
         raise UsageError(
@@ -162,5 +162,5 @@ def _columns(path: Path, trees: Trees, schema: tuple[ColumnSchema, ...] | None) 
                 f"{path} takes codes of the categories of {name!r}, whose texts it does not contain. Put a "
                 f"{SCHEMA_FILE} with them, in the order of their codes, next to it."
             )
-        columns.append(Column(name, kind, categories=categories, reference=(0.0,) * len(categories)))
+        columns.append(TableColumn(name, kind, categories=categories, reference=(0.0,) * len(categories)))
     return tuple(columns)

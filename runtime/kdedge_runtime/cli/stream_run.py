@@ -21,7 +21,7 @@ from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.modalities import Region
 from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.model_source import open_model
-from kdedge_runtime.sources.source import Source
+from kdedge_runtime.sources.source import PostedSource, Source
 from kdedge_runtime.sources.timed_opening import open_with_timeout as opened_source
 from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
 from kdedge_runtime.stream.schedule import ExplainSchedule
@@ -95,6 +95,8 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             source = model.metadata.input.open_source(
                 arguments.source, arguments.frames, stop, loop=arguments.loop, hop_s=arguments.hop
             )
+            if isinstance(source, PostedSource) and arguments.view is None:
+                raise UsageError(f"--source {arguments.source} needs a live view that receives the rows. Add --view.")
             if not stack.enter_context(opened_source(source, stop)):
                 _log.info("Stopped before %s opened.", source.name)
                 return RunProgress(source).summary()
@@ -266,13 +268,14 @@ def _view(
     token = secret if arguments.token is None else arguments.token
     policy = AccessPolicy.at(Address.parse(arguments.view), token, is_printed=token != secret)
     tls = _tls(arguments.tls, policy)
+    posted = source if isinstance(source, PostedSource) else None
     if arguments.feedback is None:
-        return LiveView(policy, about, controls, class_file=class_file, tls=tls)
+        return LiveView(policy, about, controls, class_file=class_file, tls=tls, posted=posted)
     from kdedge_runtime.feedback import FeedbackStore
 
     store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
     feedback = Feedback(store, file_sha256(model.path))
-    return LiveView(policy, about, controls, feedback, class_file=class_file, tls=tls)
+    return LiveView(policy, about, controls, feedback, class_file=class_file, tls=tls, posted=posted)
 
 
 def _unknown_frames(arguments: argparse.Namespace, model: Model) -> "UnknownFrames":

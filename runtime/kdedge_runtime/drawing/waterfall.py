@@ -71,7 +71,7 @@ def bars_of(spec: "TabularInput", values: Floats, contributions: Floats, most: i
     order = np.argsort(-np.abs(finite), kind="stable").tolist()
     shown = order if len(order) <= most else order[: most - 1]
     bars = [
-        Bar(spec.columns[place].title, spec.columns[place].text_of(float(values[place])), float(finite[place]))
+        Bar(spec.features[place].title, spec.features[place].text_of(float(values[place])), float(finite[place]))
         for place in shown
     ]
     rest = order[len(shown) :]
@@ -114,13 +114,13 @@ def draw_waterfall(bars: Sequence[Bar], head: str = "", detail: str = "") -> Pix
 
 def draw_row(spec: "TabularInput", values: Floats, head: str = "") -> Pixels:
     """Draw the first columns of a preprocessed row with their values, uint8 RGB."""
-    shown = spec.columns[:_BARS]
+    shown = spec.features[:_BARS]
     image = Image.new("RGB", (_WIDTH, (len(shown) + 2) * _LINE), _PAGE)
     draw = ImageDraw.Draw(image)
     _text(draw, (_SIZE, 0), head, _TEXT, _SIZE + 3, _WIDTH - 2 * _SIZE)
     for place, column in enumerate(shown):
         _row(draw, (place + 1) * _LINE, column.title, column.text_of(float(values[place])), _WIDTH - _SIZE)
-    left_out = len(spec.columns) - len(shown)
+    left_out = len(spec.features) - len(shown)
     if left_out:
         _text(draw, (_SIZE, (len(shown) + 1) * _LINE), f"{left_out} other columns", _SOFT, _SIZE - 2, _WIDTH)
     return np.asarray(image)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdedge_runtime.errors import UnreadableSample
 
-__all__ = ["HIDDEN", "MISSING_CELLS", "UNKNOWN_CODE", "Column", "ColumnKind", "row_sample", "split_unit"]
+__all__ = ["HIDDEN", "MISSING_CELLS", "UNKNOWN_CODE", "TableColumn", "ColumnKind", "row_sample", "split_unit"]
 
 ColumnKind = Literal["numeric", "categorical"]
 UNKNOWN_CODE = -1.0
@@ -33,7 +33,7 @@ def split_unit(title: str) -> tuple[str, str | None]:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """Column of a table, with the constants that encode its values.
 
     A numeric value is encoded piecewise linearly (Gorishniy et al., On Embeddings for Numerical Features in Tabular

@@ -13,7 +13,7 @@ import numpy as np
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
-from kdedge_runtime.modalities.table_column import HIDDEN, Column, split_unit
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, split_unit
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class TabularInput(InputSpec):
     takes float32 `[N, columns]`: numbers as they are, NaN where missing, and codes of categories, -1 where missing.
     """
 
-    columns: tuple[Column, ...]
+    features: tuple[TableColumn, ...]
+    """Columns in the order of the graph input."""
     scale: tuple[float, float] | None = None
     """Mean and standard deviation of the target of a regression, over the training rows; None for classes."""
     name: str = "tabular"
@@ -43,12 +44,12 @@ class TabularInput(InputSpec):
     @property
     def column_names(self) -> tuple[str, ...]:
         """Names of the columns in their order."""
-        return tuple(column.name for column in self.columns)
+        return tuple(column.name for column in self.features)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of columns."""
-        return (len(self.columns),)
+        return (len(self.features),)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -58,12 +59,12 @@ class TabularInput(InputSpec):
     @property
     def summary(self) -> str:
         """Number of columns, such as `20 columns`."""
-        return f"{len(self.columns)} columns"
+        return f"{len(self.features)} columns"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Parse the metadata of a model file; see `InputSpec`."""
-        columns = tuple(Column.from_json(column) for column in values["columns"])
+        columns = tuple(TableColumn.from_json(column) for column in values["features"])
         if not columns or len({column.name for column in columns}) != len(columns):
             raise ValueError("the columns have no names, or the same name twice")
         name = values.get("name", "tabular")
@@ -93,7 +94,7 @@ class TabularInput(InputSpec):
             return values
         places = self.places(sample.dtype.names)
         cells = sample.item()
-        row = [column.value_of(cells[place]) for column, place in zip(self.columns, places, strict=True)]
+        row = [column.value_of(cells[place]) for column, place in zip(self.features, places, strict=True)]
         return np.array(row, np.float32)
 
     def places(self, titles: tuple[str, ...]) -> tuple[int, ...]:
@@ -106,40 +107,40 @@ class TabularInput(InputSpec):
             UsageError: a column is missing, or has another unit than in training.
         """
         found = {split_unit(title)[0]: (place, split_unit(title)[1]) for place, title in enumerate(titles)}
-        missing = [column.name for column in self.columns if column.name not in found]
+        missing = [column.name for column in self.features if column.name not in found]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise UsageError(
                 f"The rows have no column {', '.join(map(repr, missing[:5]))}{more}. Expected the columns "
                 f"{self._names()}, in any order. A column whose values are unknown needs empty cells."
             )
-        for column in self.columns:
+        for column in self.features:
             unit = found[column.name][1]
             if None not in (unit, column.unit) and unit != column.unit:
                 raise UsageError(
                     f"The column {column.name!r} is in {unit}, but the model was trained with {column.unit}. Convert "
                     f"the values, and name the column {column.title!r}."
                 )
-        return tuple(found[column.name][0] for column in self.columns)
+        return tuple(found[column.name][0] for column in self.features)
 
     def unseen(self, sample: Sample) -> dict[str, str]:
         """Return the categories of a row that the training rows did not have, by column; empty without names."""
         if sample.dtype.names is None:
             return {}
         cells = sample.item()
-        pairs = zip(self.columns, self.places(sample.dtype.names), strict=True)
+        pairs = zip(self.features, self.places(sample.dtype.names), strict=True)
         return {column.name: cells[place].strip() for column, place in pairs if column.is_unseen(cells[place])}
 
     @property
     def preprocessing_id(self) -> str:
         """Hash of the names and categories; the encoding is part of the graph."""
-        names = [(column.name, column.kind, column.unit, column.categories) for column in self.columns]
+        names = [(column.name, column.kind, column.unit, column.categories) for column in self.features]
         return sha256(repr(names).encode()).hexdigest()
 
     def reference_sample(self, seed: int) -> Floats:
         """Generate a row with an edge of each numeric column and a category of each categorical one."""
         row = []
-        for place, column in enumerate(self.columns):
+        for place, column in enumerate(self.features):
             choices = column.edges if column.kind == "numeric" else range(len(column.categories))
             row.append(float(choices[(seed + 3 * place) % len(choices)]) if len(choices) else 0.0)
         return np.array(row, np.float32)
@@ -176,8 +177,8 @@ class TabularInput(InputSpec):
     def encode_sample(self, sample: Sample) -> bytes:
         """Encode a row as CSV with its header; a preprocessed row has the columns of the model."""
         if sample.dtype.names is None:
-            titles: tuple[str, ...] = tuple(column.title for column in self.columns)
-            pairs = zip(self.columns, sample.tolist(), strict=True)
+            titles: tuple[str, ...] = tuple(column.title for column in self.features)
+            pairs = zip(self.features, sample.tolist(), strict=True)
             cells = [None if (value := _json_value(*pair)) is None else str(value) for pair in pairs]
         else:
             titles, cells = sample.dtype.names, list(sample.item())
@@ -188,7 +189,7 @@ class TabularInput(InputSpec):
     @property
     def mask_size(self) -> tuple[int, int]:
         """One row of columns."""
-        return 1, len(self.columns)
+        return 1, len(self.features)
 
     def positions(self, map_size: tuple[int, int]) -> int:
         """Return a number that suffices for a map, since a table has few columns and each has its own position."""
@@ -204,7 +205,7 @@ class TabularInput(InputSpec):
 
     def segments(self, sample: Floats, count: int) -> Integers:
         """Return the columns, in groups of neighbors if there are more than `count`."""
-        places = np.arange(len(self.columns), dtype=np.int64)
+        places = np.arange(len(self.features), dtype=np.int64)
         return (places * min(count, len(places)) // len(places))[None]
 
     def open_source(
@@ -229,20 +230,20 @@ class TabularInput(InputSpec):
         order = np.argsort(-np.abs(contributions), kind="stable")[:count]
         return [
             {
-                "column": self.columns[place].name,
-                "value": _json_value(self.columns[place], float(values[place])),
-                **({} if self.columns[place].unit is None else {"unit": self.columns[place].unit}),
+                "column": self.features[place].name,
+                "value": _json_value(self.features[place], float(values[place])),
+                **({} if self.features[place].unit is None else {"unit": self.features[place].unit}),
                 "contribution": round(float(contributions[place]), 5),
             }
             for place in order.tolist()
         ]
 
     def _names(self) -> str:
-        names = [column.name for column in self.columns]
+        names = [column.name for column in self.features]
         return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _json_value(column: Column, value: float) -> str | float | None:
+def _json_value(column: TableColumn, value: float) -> str | float | None:
     text = column.text_of(value)
     if text == "missing":
         return None

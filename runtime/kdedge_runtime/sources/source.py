@@ -1,14 +1,14 @@
 """Interface of frame sources: frames and counters of missing frames."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from kdedge_runtime.modalities import Sample
 
-__all__ = ["Frame", "Source", "GroundTruth", "is_still_source"]
+__all__ = ["Frame", "GroundTruth", "PostedSource", "Source", "is_still_source"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,21 @@ class Source(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Frame]: ...
+
+
+@runtime_checkable
+class PostedSource(Protocol):
+    """Source of samples that other programs post to the live view."""
+
+    def post(self, values: Mapping[str, Any]) -> Frame:
+        """Check a sample, and add it to the run.
+
+        Args:
+            values: sample as JSON values.
+
+        Raises:
+            UsageError: the sample cannot be read.
+        """
 
 
 def is_still_source(source: Source) -> bool:

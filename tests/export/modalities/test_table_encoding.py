@@ -10,7 +10,7 @@ from kdedge.data.table_columns import fit_column
 from kdedge.data.table_schema import ColumnSchema
 from kdedge_export.modalities import modality_of
 from kdedge_export.modalities.table_encoding import TableEncoding
-from kdedge_runtime.modalities.table_column import HIDDEN, Column
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 
 INCOME = [f"{value:.2f}" for value in np.random.default_rng(0).gamma(2, 100, 90)] + ["", "NA"]
@@ -33,14 +33,14 @@ def training_rows() -> np.ndarray:
     columns = [INCOME, JOBS, ["7"] * 92, [str(number % 9) for number in range(92)]]
     return np.array(
         [
-            [column.value_of(cell) for column, cell in zip(SPEC.columns, row, strict=True)]
+            [column.value_of(cell) for column, cell in zip(SPEC.features, row, strict=True)]
             for row in zip(*columns, strict=True)
         ]
     )
 
 
-def expected(column: Column, value: float, parts: int, *, marks: bool) -> list[float]:
-    """Encode one value as described in `Column`."""
+def expected(column: TableColumn, value: float, parts: int, *, marks: bool) -> list[float]:
+    """Encode one value as described in `TableColumn`."""
     known = math.isfinite(value) and (column.kind == "numeric" or value >= 0)
     found = []
     for place in range(parts):
@@ -68,7 +68,7 @@ def test_encoding_equals_its_definition() -> None:
     assert encoding.parts == 16 and encoding.marks
     found = encode(rows)
     for row, coded in zip(rows, found, strict=True):
-        for place, column in enumerate(SPEC.columns):
+        for place, column in enumerate(SPEC.features):
             wanted = expected(column, float(np.float32(row[place])), encoding.parts, marks=True)
             np.testing.assert_allclose(coded[:, place], wanted, rtol=1e-3, atol=2e-5)
 
@@ -87,7 +87,7 @@ def test_hidden_values_are_the_reference() -> None:
 
 def test_constant_column_has_no_effect() -> None:
     assert not encode(training_rows())[:, :, 2].any()
-    assert SPEC.columns[2].parts == 0
+    assert SPEC.features[2].parts == 0
 
 
 def test_corruptions_keep_categories_and_are_repeatable() -> None:

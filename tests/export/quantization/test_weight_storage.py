@@ -10,10 +10,12 @@ from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.session import open_session
 from kdedge_export.quantization import weight_storage
 from kdedge_export.torch_export import ExportedGraph, export_graph, wrap_for_export
-from kdedge_runtime.modalities.table_column import Column
+from kdedge_runtime.modalities.table_column import TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 
-SPEC = TabularInput(tuple(Column(f"c{at}", "numeric", edges=(-1.0, 0.0, 1.0), reference=(0.4, 0.6)) for at in range(6)))
+SPEC = TabularInput(
+    tuple(TableColumn(f"c{at}", "numeric", edges=(-1.0, 0.0, 1.0), reference=(0.4, 0.6)) for at in range(6))
+)
 
 
 @pytest.fixture(scope="module")

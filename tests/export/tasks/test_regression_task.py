@@ -7,6 +7,8 @@ from kdedge_export.metrics.comparison import compare
 from kdedge_export.metrics.file_predictions import Predictions
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.tasks.regression import REGRESSION
+from kdedge_export.validation.baseline_checks import check_constant
+from kdedge_export.validation.gates import Gates
 
 
 def values(count: int = 300, scale: float = 1e4) -> np.ndarray:
@@ -54,3 +56,13 @@ def test_drop_of_r2_has_an_interval_that_covers_it() -> None:
     )
     narrow, wide = interval, few.intervals["top1_drop_points"]
     assert wide is not None and wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_constant_prediction_has_an_r2_of_zero() -> None:
+    wanted = values()
+    constant = REGRESSION.constant_correct(wanted, 1)
+    assert constant.mean() == pytest.approx(0, abs=1e-6) and constant.min() < -1
+    scores = [REGRESSION.correct(off(wanted, share), wanted) for share in (0.8, 1.2)]
+    useful, useless = (check_constant("int8", some, constant, Gates(), is_bounded=False) for some in scores)
+    assert useful.outcome == "passed" and useful.measured == pytest.approx(36, abs=10)
+    assert useless.outcome == "failed"

@@ -9,7 +9,7 @@ import pytest
 from kdedge.data.table_columns import INTERVALS, fit_column
 from kdedge.data.table_schema import ColumnSchema, TableTask, infer_schema, read_schema
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.util.tables import Row, read_csv_rows
+from kdedge_runtime.util.table_rows import Row, read_csv_rows
 
 
 def rows_of(text: str) -> list[Row]:

@@ -66,7 +66,7 @@ def test_student_learns_from_scikit_learn(tmp_path: Path) -> None:
         device="cpu",
     )
     assert run.record.result is not None and run.record.result["best"]["val_agreement"] > 0.9
-    assert [column.name for column in run.record.input.columns] == ["a", "b"], "the order of the teacher"
+    assert [column.name for column in run.record.input.features] == ["a", "b"], "the order of the teacher"
 
 
 def _swapped(line: str) -> str:

@@ -17,7 +17,7 @@ from kdedge.models.trees.tree_module import TreeModule
 from kdedge.models.trees.xgboost_trees import XgboostTrees
 from kdedge.training.teachers.tree_teacher import TreeTeacher
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.modalities.table_column import HIDDEN, Column
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 
 LIBRARIES = [XgboostTrees, LightgbmTrees]
@@ -48,9 +48,9 @@ def fitted(library: type[XgboostTrees] | type[LightgbmTrees], classes: int) -> X
 
 def ensemble(trees: XgboostTrees | LightgbmTrees, classes: int) -> TreeEnsemble:
     columns = (
-        Column("a", "numeric", edges=(0.0, 1.0), reference=(0.5,)),
-        Column("b", "numeric", edges=(0.0, 1.0), reference=(0.5,)),
-        Column("c", "categorical", categories=("w", "x", "y", "z"), reference=(0.25,) * 4),
+        TableColumn("a", "numeric", edges=(0.0, 1.0), reference=(0.5,)),
+        TableColumn("b", "numeric", edges=(0.0, 1.0), reference=(0.5,)),
+        TableColumn("c", "categorical", categories=("w", "x", "y", "z"), reference=(0.25,) * 4),
     )
     task = "classify" if classes else "regression"
     return TreeEnsemble(Path("trees"), "", TabularInput(columns), None, task, max(1, classes), trees)
@@ -136,7 +136,7 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
     booster = xgboost.train({"objective": "binary:logistic"}, data, 5)
     booster.save_model(tmp_path / "model.json")
     found = load_tree_file(tmp_path / "model.json")
-    assert [column.name for column in found.input.columns] == ["a", "b"] and found.classes == 2
+    assert [column.name for column in found.input.features] == ["a", "b"] and found.classes == 2
     np.testing.assert_allclose(
         found(some)[0][:, 1] * 2, booster.predict(data, output_margin=True), rtol=1e-5, atol=1e-6
     )
@@ -157,7 +157,7 @@ def test_categories_of_other_files_need_a_schema(tmp_path: Path) -> None:
     named = ColumnSchema("c", "categorical", categories=("w", "x", "y", "z"))
     TableSchema("t", "classify", ("no", "yes"), (*columns, named)).write(tmp_path / "schema.json")
     found = load_tree_file(tmp_path / "model.ubj")
-    assert found.labels == ("no", "yes") and found.input.columns[2].categories == ("w", "x", "y", "z")
+    assert found.labels == ("no", "yes") and found.input.features[2].categories == ("w", "x", "y", "z")
 
 
 def test_pickles_and_damaged_files_are_refused(tmp_path: Path) -> None:

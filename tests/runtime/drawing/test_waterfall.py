@@ -3,11 +3,11 @@
 import numpy as np
 
 from kdedge_runtime.drawing.waterfall import Bar, bars_of, draw_row, draw_waterfall
-from kdedge_runtime.modalities.table_column import Column
+from kdedge_runtime.modalities.table_column import TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 
 SPEC = TabularInput(
-    tuple(Column(f"column {place}", "numeric", edges=(0.0, 1.0), reference=(0.5,)) for place in range(15))
+    tuple(TableColumn(f"column {place}", "numeric", edges=(0.0, 1.0), reference=(0.5,)) for place in range(15))
 )
 FOR, AGAINST = (255, 152, 56), (86, 156, 255)
 

@@ -9,14 +9,14 @@ import pytest
 
 from kdedge_runtime.errors import UnreadableSample, UsageError
 from kdedge_runtime.modalities import parse_input
-from kdedge_runtime.modalities.table_column import HIDDEN, Column, row_sample, split_unit
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, row_sample, split_unit
 from kdedge_runtime.modalities.tabular import TabularInput
 
 SPEC = TabularInput(
     (
-        Column("income", "numeric", "EUR", (0.0, 1000.0, 4000.0), (), (0.6, 0.2), 0.1),
-        Column("job", "categorical", None, (), ("none", "clerk"), (0.25, 0.75)),
-        Column("age", "numeric", None, (18.0, 80.0), (), (0.4,)),
+        TableColumn("income", "numeric", "EUR", (0.0, 1000.0, 4000.0), (), (0.6, 0.2), 0.1),
+        TableColumn("job", "categorical", None, (), ("none", "clerk"), (0.25, 0.75)),
+        TableColumn("age", "numeric", None, (18.0, 80.0), (), (0.4,)),
     )
 )
 HEADER = ("age", "x", "job", "income [EUR]")
@@ -78,7 +78,7 @@ def test_metadata_is_restored() -> None:
     scaled = replace(SPEC, scale=(2.0, 3.0))
     for spec in (SPEC, scaled):
         assert parse_input(json.loads(json.dumps(asdict(spec)))) == spec
-    assert SPEC.preprocessing_id != replace(SPEC, columns=SPEC.columns[::-1]).preprocessing_id
+    assert SPEC.preprocessing_id != replace(SPEC, features=SPEC.features[::-1]).preprocessing_id
     assert SPEC.shape == (3,) and SPEC.summary == "3 columns" and SPEC.positions((1, 3)) >= 3
 
 
@@ -96,15 +96,15 @@ def test_metadata_is_restored() -> None:
 )
 def test_damaged_columns_are_refused(change: dict[str, object]) -> None:
     values = json.loads(json.dumps(asdict(SPEC)))
-    values["columns"][0] |= change
+    values["features"][0] |= change
     with pytest.raises((ValueError, TypeError)):
         parse_input(values)
 
 
 def test_damaged_metadata_is_refused() -> None:
     values = json.loads(json.dumps(asdict(SPEC)))
-    twice = [values["columns"][0]] * 2
-    for change in ({"columns": []}, {"columns": twice}, {"scale": [0, 0]}, {"scale": [0, 1e999]}):
+    twice = [values["features"][0]] * 2
+    for change in ({"features": []}, {"features": twice}, {"scale": [0, 0]}, {"scale": [0, 1e999]}):
         with pytest.raises(ValueError, match=r"names|scale"):
             parse_input(values | change)
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import DataError, SourceError, UsageError
-from kdedge_runtime.modalities.table_column import Column
+from kdedge_runtime.modalities.table_column import TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.util.tables import read_table_rows
+from kdedge_runtime.util.table_rows import read_table_rows
 
 SPEC = TabularInput(
     (
-        Column("a", "numeric", edges=(0.0, 1.0), reference=(0.5,)),
-        Column("b", "categorical", categories=("x", "y"), reference=(0.5, 0.5)),
+        TableColumn("a", "numeric", edges=(0.0, 1.0), reference=(0.5,)),
+        TableColumn("b", "categorical", categories=("x", "y"), reference=(0.5, 0.5)),
     )
 )
 

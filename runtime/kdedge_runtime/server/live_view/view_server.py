@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.resources import files
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Self
 from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
-from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.server import (
     AccessPolicy,
     HttpServer,
@@ -32,6 +33,8 @@ from kdedge_runtime.server.live_view.latest_frame import LatestFrame
 from kdedge_runtime.server.live_view.machine_state import MachineMonitor
 from kdedge_runtime.server.live_view.prometheus import CONTENT_TYPE, exposition
 from kdedge_runtime.server.live_view.run_state import describe_machine, describe_prediction, describe_run
+from kdedge_runtime.sinks.json_lines import record
+from kdedge_runtime.sources.source import PostedSource
 from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.images import encode_jpeg
 
@@ -79,6 +82,7 @@ class LiveView:
     | `POST /hold`          | keep the frame of a shown prediction                                  |
     | `POST /feedback`      | user feedback on a shown prediction                                   |
     | `POST /enroll`        | add the frame of a shown prediction to an enrolled class              |
+    | `POST /predict`       | answer for a sample as JSON, for a source of posted samples           |
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class LiveView:
         *,
         class_file: ClassFile | None = None,
         tls: ssl.SSLContext | None = None,
+        posted: PostedSource | None = None,
     ) -> None:
         """Create a view.
 
@@ -100,10 +105,11 @@ class LiveView:
             feedback: destination of feedback; None hides the feedback buttons.
             class_file: file of enrolled classes; None hides the enrollment.
             tls: certificate for HTTPS; None for HTTP.
+            posted: source that takes samples of clients; None takes none.
         """
         self._policy = policy
         self._tls = tls
-        self._site = _Site(dict(about), controls, feedback, class_file)
+        self._site = _Site(dict(about), controls, feedback, class_file, posted)
         self._server: _ViewServer | None = None
 
     @property
@@ -144,6 +150,7 @@ class _Site:
     controls: Controls
     feedback: Feedback | None
     class_file: ClassFile | None
+    posted: PostedSource | None = None
     board: LatestFrame = field(default_factory=LatestFrame)
     broadcast: Broadcast = field(init=False)
     machine: MachineMonitor = field(default_factory=MachineMonitor)
@@ -219,6 +226,7 @@ class _ViewHandler(RequestHandler):
             "/hold": self._hold,
             "/feedback": self._store_feedback,
             "/enroll": self._enroll,
+            "/predict": self._predict,
         }
 
     def _metrics(self) -> None:
@@ -339,6 +347,16 @@ class _ViewHandler(RequestHandler):
         frame, images = prediction.frame.name, enrolled.images
         _log.info("enrolled: %s is %s (images of this class: %d)", frame, enrolled.name, images)
         return {"name": enrolled.name, "images": enrolled.images}
+
+    def _predict(self, body: dict[str, Any]) -> object:
+        """Answer for a posted sample, as a line of `--jsonl`."""
+        site = self.server.site
+        if site.posted is None:
+            raise UsageError("This run takes no posted samples. Start a model of tables with --source http.")
+        model, frame = site.controls.model, site.posted.post(body)
+        sample = model.metadata.input.preprocess(frame.sample)[None]
+        prediction = decode_prediction(model, frame, model.predict(sample, site.controls.settings.class_index))
+        return record(prediction, time.monotonic() - frame.captured_at, datetime.now(UTC))
 
     def _shown(self, body: dict[str, Any]) -> Prediction:
         """Return the prediction for the frame and region of a request."""

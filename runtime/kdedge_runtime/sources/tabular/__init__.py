@@ -1,4 +1,4 @@
-"""Sources of rows: CSV and Parquet files, and standard input."""
+"""Sources of rows: CSV and Parquet files, standard input, and requests."""
 
 import sys
 import threading
@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.sources.looped import LoopedSource
 from kdedge_runtime.sources.source import Source
+from kdedge_runtime.sources.tabular.posted_rows import PostedRows
 from kdedge_runtime.sources.tabular.row_source import RowSource, read_lines
-from kdedge_runtime.util.tables import TABLE_SUFFIXES, read_table_rows
+from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, read_table_rows
 
 if TYPE_CHECKING:
     from kdedge_runtime.modalities.tabular import TabularInput
 
 __all__ = ["open_rows"]
 
-_GRAMMAR = f"a table (*{', *'.join(TABLE_SUFFIXES)}), or stdin for CSV with a header or one JSON object a line"
+_GRAMMAR = (
+    f"a table (*{', *'.join(TABLE_SUFFIXES)}), stdin for CSV with a header or one JSON object a line, or http for rows "
+    "that are posted to the live view"
+)
 
 
 def open_rows(spec: "TabularInput", uri: str, stop: threading.Event | None = None, *, loop: bool = False) -> Source:
@@ -26,6 +30,7 @@ def open_rows(spec: "TabularInput", uri: str, stop: threading.Event | None = Non
     |---------------------------------|-------------------------------------------------------------|
     | `rows.csv`, `.tsv`, `.parquet`  | rows of a file                                              |
     | `stdin`                         | CSV with a header, or one JSON object a line, as it arrives |
+    | `http`                          | JSON objects that are posted to `/predict` of the live view |
 
     Args:
         spec: input of the model, which the rows are checked against.
@@ -37,9 +42,11 @@ def open_rows(spec: "TabularInput", uri: str, stop: threading.Event | None = Non
         SourceError: the file does not exist.
         UsageError: the value is invalid, or the source has no end for `loop`.
     """
+    if loop and uri in ("stdin", "-", "http"):
+        raise UsageError(f"--loop needs a file: {uri} cannot be read again.")
+    if uri == "http":
+        return PostedRows(spec, stop)
     if uri in ("stdin", "-"):
-        if loop:
-            raise UsageError("--loop needs a file: standard input cannot be read again.")
         return RowSource(spec, "stdin", lambda: read_lines(sys.stdin, "stdin"), stop=stop)
     path = Path(uri)
     if path.suffix.lower() not in TABLE_SUFFIXES:

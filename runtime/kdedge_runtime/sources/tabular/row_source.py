@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.util.tables import Row, read_csv_rows, read_json_row
+from kdedge_runtime.util.table_rows import Row, read_csv_rows, read_json_row
 
 if TYPE_CHECKING:
     from kdedge_runtime.modalities.tabular import TabularInput

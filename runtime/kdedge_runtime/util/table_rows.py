@@ -3,14 +3,14 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdedge_runtime.errors import DataError, MissingDependency, UnreadableSample
 
-__all__ = ["TABLE_SUFFIXES", "Row", "read_csv_rows", "read_json_row", "read_table_rows"]
+__all__ = ["TABLE_SUFFIXES", "Row", "read_csv_rows", "read_json_row", "read_table_rows", "row_of_values"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Suffixes of table files."""
@@ -89,7 +89,16 @@ def read_json_row(line: str, number: int) -> Row:
         raise UnreadableSample(
             f"Row {number} is not JSON ({error}). Expected an object for each line.", "no JSON"
         ) from (error)
-    if not isinstance(values, dict) or any(isinstance(value, list | dict) for value in values.values()):
+    return row_of_values(values, number)
+
+
+def row_of_values(values: Any, number: int) -> Row:
+    """Return the row of a JSON object with a value for each column; see `read_json_row`.
+
+    Raises:
+        UnreadableSample: the value is not such an object.
+    """
+    if not isinstance(values, Mapping) or any(isinstance(value, list | dict) for value in values.values()):
         raise UnreadableSample(
             f"Row {number} is not an object of values. Expected a text, a number, a boolean or null for each column.",
             "no object",

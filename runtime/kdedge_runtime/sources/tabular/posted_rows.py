@@ -1,0 +1,88 @@
+"""Rows that are posted to the live view: each is answered at once, and passes through the run."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from kdedge_runtime.errors import UnreadableSample, UsageError
+from kdedge_runtime.modalities.table_column import row_sample
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.util.table_rows import row_of_values
+
+if TYPE_CHECKING:
+    from kdedge_runtime.modalities.tabular import TabularInput
+
+__all__ = ["PostedRows"]
+
+_WAITING = 1000
+"""Maximum number of rows that wait for the run; further ones are answered, but not passed on."""
+_STOP_CHECK_S = 0.2
+
+
+class PostedRows:
+    """Rows from other programs, as JSON objects; a `PostedSource`."""
+
+    live = False
+    fps: float | None = None
+    reconnects = 0
+    expected: int | None = None
+    name = "http"
+    paths: tuple[Path, ...] = ()
+
+    def __init__(self, spec: "TabularInput", stop: threading.Event | None = None) -> None:
+        """Create a source.
+
+        Args:
+            spec: input of the model, which the rows are checked against.
+            stop: event that ends the source.
+        """
+        self.dropped = self.unreadable = 0
+        self._spec, self._stop = spec, stop or threading.Event()
+        self._frames: queue.Queue[Frame] = queue.Queue(_WAITING)
+        self._count = 0
+        self._counting = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        while not self._stop.is_set():
+            try:
+                yield self._frames.get(timeout=_STOP_CHECK_S)
+            except queue.Empty:
+                continue
+
+    def post(self, values: Mapping[str, Any]) -> Frame:
+        """Check a row, and add it to the run.
+
+        Args:
+            values: value of each column: a text, a number, a boolean or None.
+
+        Raises:
+            UsageError: the row lacks a column, or has a value that cannot be read.
+        """
+        with self._counting:
+            self._count += 1
+            number = self._count
+        try:
+            row = row_of_values(values, number)
+            sample = row_sample(row.titles, row.cells)
+            self._spec.preprocess(sample)
+        except UnreadableSample as error:
+            self.unreadable += 1
+            raise UsageError(str(error)) from error
+        frame = Frame(number - 1, sample, time.monotonic(), f"row {number}")
+        try:
+            self._frames.put_nowait(frame)
+        except queue.Full:
+            self.dropped += 1
+        return frame
