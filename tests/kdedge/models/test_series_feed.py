@@ -40,7 +40,11 @@ def test_layout_is_found_by_the_longer_side(
     tmp_path: Path, shape: list[int | str], dtype: int, order: tuple[int, int]
 ) -> None:
     teacher = OnnxClassifier.load(write(tmp_path / "t.onnx", shape, dtype), modality="timeseries")
-    assert isinstance(teacher.input, TimeseriesInput) and teacher.input.shape == (12, 2) and teacher.input.column_names == ()
+    assert (
+        isinstance(teacher.input, TimeseriesInput)
+        and teacher.input.shape == (12, 2)
+        and teacher.input.column_names == ()
+    )
     samples = torch.randn(3, 12, 2, generator=torch.Generator().manual_seed(0))
     weight = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
     logits, maps = teacher(samples)
