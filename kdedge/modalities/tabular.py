@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.run_folder import RunRecord
     from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge.tasks.training_task import TrainingTask
     from kdedge.training.run_callback import RunCallback
     from kdedge_export.onnx_graph.graph_index import GraphIndex
     from kdedge_runtime.modalities.tabular import TabularInput
@@ -101,6 +102,14 @@ class TabularTraining(TrainingModality):
         from kdedge.training.augmentation.tabular_augmenter import TabularAugmenter
 
         return TabularAugmenter(settings)
+
+    def merit(self, task: TrainingTask) -> Callable[[Mapping[str, float]], tuple[float, ...]]:
+        """Return the loss on the validation rows as the sort key, smallest best.
+
+        Tables often have few rows or a rare class. An untrained network that answers with the frequent class may then
+        have the highest accuracy.
+        """
+        return lambda metrics: (-metrics["val_loss"],) if "val_loss" in metrics else task.merit(metrics)
 
     def write_companions(self, collection: DatasetIndex, folder: Path) -> None:
         """Write the schema of the table next to a run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdedge.models.published_weights import PublishedWeights
     from kdedge.models.run_folder import RunRecord
     from kdedge.models.teacher_source import LoadedTeacher
+    from kdedge.tasks.training_task import TrainingTask
     from kdedge.training.run_callback import RunCallback
     from kdedge_export.onnx_graph.graph_index import GraphIndex
     from kdedge_runtime.modalities import InputSpec, Sample
@@ -103,6 +104,10 @@ class TrainingModality(ABC):
     def default_recipe(self, kind: str) -> str | None:
         """Return the recipe of random weights for a command; None for those of images, the default."""
         return None
+
+    def merit(self, task: TrainingTask) -> Callable[[Mapping[str, float]], tuple[float, ...]]:
+        """Return the function of the sort key of an epoch; that of the task by default (`TrainingTask.merit`)."""
+        return task.merit
 
     def write_companions(self, collection: DatasetIndex, folder: Path) -> None:
         """Write files about the data next to `run.json`; none by default."""

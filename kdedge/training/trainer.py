@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from kdedge.config.resolved_config import ResolvedConfig
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.run_folder import BEST, HEAD, LAST, METRICS, writing
 from kdedge.models.weight_files import load_state, read_state
 from kdedge.tasks import TRAINING_TASKS
@@ -81,7 +82,7 @@ class Trainer:
             UsageError: the checkpoint is invalid.
         """
         group, device = self.train_step.group, self.train_step.compute.device
-        merit = TRAINING_TASKS[self.evaluator.task].merit
+        merit = self._merit
         at = self._restore(folder) if resume and (folder / LAST).is_file() else TrainState()
         if group.is_main:
             with writing(folder / METRICS):
@@ -114,6 +115,12 @@ class Trainer:
         return {"best": best, "last": at.history[-1], "seconds": seconds}
 
     @property
+    def _merit(self) -> Callable[[Mapping[str, float]], tuple[float, ...]]:
+        """Function of the sort key of an epoch, of the modality and the task."""
+        modality = TRAINING_MODALITIES[self.train_step.student.spec.kind]
+        return modality.merit(TRAINING_TASKS[self.evaluator.task])
+
+    @property
     def _averages(self) -> bool:
         """True if averages of the weights after the first and the last epoch are compared with those of each epoch."""
         return self._last_layer is not None and self.config.epochs > 1
@@ -132,7 +139,7 @@ class Trainer:
             load(share)
             return {"epoch": epoch, "average": share, **self.evaluator.validate()}
 
-        found = choose_average(validate, TRAINING_TASKS[self.evaluator.task].merit, best)
+        found = choose_average(validate, self._merit, best)
         if found is not best:
             load(found["average"])
             if group.is_main:

@@ -1,6 +1,6 @@
 """Augmentation of rows: none, since each value of a row is measured."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -35,11 +35,11 @@ class TabularAugmenter:
     settings: Augmentation
 
     def __post_init__(self) -> None:
-        # Settings of images that every recipe has by default do not apply.
-        usual = Augmentation()
-        requested = replace(self.settings, shift=usual.shift, flip=usual.flip, photometric=usual.photometric)
-        if requested != usual:
-            raise UsageError("Rows of a table are not augmented. Remove [augmentation] from the recipe.")
+        if self.settings != Augmentation(shift=0, flip=False, photometric=0):
+            raise UsageError(
+                "Rows of a table are not augmented. Use the recipe table, or write shift = 0, flip = false and "
+                "photometric = 0 under [augmentation] of your own, and remove --flip."
+            )
 
     def draw(self, count: int, generator: torch.Generator) -> _NoChange:
         """Return the numbers of the rows; see `Augmenter`."""
