@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from timeseries import SHAPELET, divide, find_shapelet, interval, share_inside
+from timeseries import SHAPELET, divide, find_shapelet, interval, shapelet_accuracy, share_inside
 
 from kdedge_runtime.sources.timeseries.ts_file import TsFile, read_ts
 
@@ -31,8 +31,9 @@ def test_interval_is_of_the_mean_over_cases() -> None:
 
 
 def test_best_threshold_divides_the_classes() -> None:
-    gain, gap = divide(np.array([0.1, 0.9, 0.2, 0.8]), np.array([0, 1, 0, 1]))
+    gain, gap, threshold = divide(np.array([0.1, 0.9, 0.2, 0.8]), np.array([0, 1, 0, 1]))
     assert gain == pytest.approx(1.0, abs=1e-6) and gap == pytest.approx(0.6)
+    assert threshold == pytest.approx(0.5)
     assert divide(np.array([0.1, 0.9, 0.2, 0.8]), np.array([0, 0, 1, 1]))[0] < 0.5
 
 
@@ -53,6 +54,7 @@ def test_published_shapelet_of_gunpoint_is_found_again(tmp_path: Path) -> None:
     if not ARCHIVE.is_file():
         pytest.skip(f"no {ARCHIVE}")
     with zipfile.ZipFile(ARCHIVE) as archive:
-        train = read_ts(Path(archive.extract("GunPoint_TRAIN.ts", tmp_path)))
+        train, test = (read_ts(Path(archive.extract(f"GunPoint_{side}.ts", tmp_path))) for side in ("TRAIN", "TEST"))
     found = find_shapelet(train)
     assert (found["start"], found["class"]) == (109, "2")  # of the class Point, behind the return of the hand
+    assert shapelet_accuracy(found, train, test) == pytest.approx(0.933, abs=0.001)  # as published

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from kdedge_export.html.thumbnails import at_display_size, overlaid
 from kdedge_export.modalities.export_modality import Corruption, ExportModality
-from kdedge_export.scenes import LABELS, render_scene
+from kdedge_export.scenes import LABELS, MIN_SIDE_PX, render_scene
 from kdedge_export.scenes.textures import render_textures
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.arrays import Floats, Pixels
@@ -84,7 +84,8 @@ class ImageExport(ExportModality):
 
         For EfficientNet-Lite0 and SqueezeNet, displacements on photos agree to 0.1 positions.
         """
-        rng, side = np.random.default_rng(0), max(spec.height, spec.width)
+        # A smaller input shows the scene of the smallest size, scaled down.
+        rng, side = np.random.default_rng(0), max(spec.height, spec.width, MIN_SIDE_PX)
         scenes = (render_scene(LABELS[at % len(LABELS)], rng, side).image for at in range(count))
         return np.stack([spec.preprocess(scene) for scene in scenes])
 

@@ -14,9 +14,10 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sources.synthetic import Scene
 from kdedge_runtime.util.arrays import Pixels
 
-__all__ = ["random_palette", "random_pose", "render_scene"]
+__all__ = ["MIN_SIDE_PX", "random_palette", "random_pose", "render_scene"]
 
-_MIN_SIDE_PX = 32
+MIN_SIDE_PX = 32
+"""Smallest side of a scene in pixels."""
 _MIN_COVERAGE, _MAX_COVERAGE = 0.09, 0.27
 """Image coverage of the drawing; an outline adds up to a fifth."""
 _MARGIN_PX = 1.5
@@ -43,8 +44,8 @@ def render_scene(label: str, rng: np.random.Generator, size: int | tuple[int, in
     height, width = (size, size) if isinstance(size, int) else size
     if label not in LABELS:
         raise UsageError(f"There is no drawing of {label!r}. Expected one of: {', '.join(LABELS)}.")
-    if min(height, width) < _MIN_SIDE_PX:
-        raise UsageError(f"A scene of {width}x{height} px is too small. Expected at least {_MIN_SIDE_PX} px per side.")
+    if min(height, width) < MIN_SIDE_PX:
+        raise UsageError(f"A scene of {width}x{height} px is too small. Expected at least {MIN_SIDE_PX} px per side.")
     image = backdrop(rng, height, width)
     parts = draw_icon(label, rng)
     mask = paint(image, parts, random_pose(rng, parts, height, width), random_palette(rng, image))

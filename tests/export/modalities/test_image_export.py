@@ -7,6 +7,7 @@ from validate_toys import pictures as toy_pictures
 
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_export.modalities.image import IMAGE, edge_maps
+from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.arrays import Pixels
 
 IMAGES = toy_pictures(24)
@@ -37,3 +38,10 @@ def test_severities_match_their_names() -> None:
     assert (noise[0] != noise[1]).any()
     assert (corrupted(gray, "brightness × 0.6") == 77).all()
     assert (corrupted(gray, "brightness × 1.5") == 192).all()
+
+
+@pytest.mark.parametrize("side", [16, 28, 31])
+def test_display_samples_of_small_inputs(side: int) -> None:
+    spec = ImageInput(side, side, (0.5,) * 3, (0.5,) * 3)
+    samples = IMAGE.display_samples(spec, 3)
+    assert samples.shape == (3, side, side, 3) and samples.std() > 10
