@@ -85,7 +85,7 @@ tests=(
     devices/test_{detection,profiles}.py
     diagnostics/test_{benchmark,device_checks,environment,plain_model,reference_frames,system_state}.py
     drawing/test_{heatmap,overlay}.py
-    explainers/test_image_files.py
+    explainers/test_sample_files.py
     modalities/test_image_input.py
     tasks/test_classification.py
     util/test_{images,plugin_registry,process,timing}.py

@@ -29,7 +29,8 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         type=nonempty,
         metavar="SOURCE",
         help="camera (0, usb:0, csi:0), URL (rtsp://…), video, image, folder or quoted pattern of images "
-        "('photos/*.jpg'), or synthetic:[CLASS] (default: the camera of --device)",
+        "('photos/*.jpg'), or synthetic:[CLASS]; for other samples: a microphone (mic:), serial:PORT, mqtt://…, "
+        "tail:FILE, stdin, or a file (default: the camera of --device)",
     )
     parser.add_argument(
         "--frames",
