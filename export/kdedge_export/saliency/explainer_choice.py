@@ -67,7 +67,8 @@ def make_explained(
 
 
 def _by_default(model: nn.Module, example: Tensor, target_layer: str | None) -> ExplainedModel:
-    if target_layer is None:
+    # Pixels by themselves mean little, so that dense networks on images are explained on request only.
+    if target_layer is None and example.shape[2] == 1:
         try:
             return DenseExplainer(model, find_dense_network(model, example), DEEPLIFT)
         except HeadNotSupported:  # the usual case: the network has more than dense layers

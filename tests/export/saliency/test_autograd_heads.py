@@ -226,7 +226,7 @@ def test_additional_model_outputs_are_rejected() -> None:
 
 def test_model_without_spatial_layers_is_rejected() -> None:
     with pytest.raises(HeadNotSupported, match=r"none of its layers.*--target-layer.*--method none"):
-        make_explained(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4), nn.LayerNorm(4)), inputs(1, 0))
+        make_explained(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)), inputs(1, 0))
 
 
 class TestLayout:

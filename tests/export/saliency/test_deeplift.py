@@ -95,6 +95,13 @@ def test_networks_with_other_layers_have_no_closed_form() -> None:
     assert len(find_dense_network(network(12, 9), features(1))) == 5
 
 
+def test_dense_networks_on_images_are_explained_on_request() -> None:
+    model, image = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), torch.randn(1, 3, 4, 4)
+    with pytest.raises(HeadNotSupported):
+        make_explained(model, image)
+    assert isinstance(make_explained(model, image, "deeplift"), DenseExplainer)
+
+
 def test_convolutions_keep_their_default() -> None:
     model = nn.Sequential(nn.Conv2d(5, 6, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
     assert isinstance(make_explained(model, torch.randn(1, 5, 8, 8)), CAMExplainer)
