@@ -1,8 +1,7 @@
 """Measure keyword spotting on speakers that no network was trained on.
 
 ```
-python tests/benchmarks/audio.py ../shared/data/spoken-digits.zip \
-    --embedding ../shared/data/weights/google-speech-embedding-embedding_model.onnx
+python tests/benchmarks/audio.py spoken-digits.zip --embedding embedding_model.onnx
 ```
 
 Spoken digits of five speakers (Free Spoken Digit Dataset, CC BY-SA 4.0). Each fold leaves out one speaker as the test

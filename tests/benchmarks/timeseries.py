@@ -1,7 +1,7 @@
 """Measure distillation with maps on time series of the UCR and UEA archives, beside published baselines.
 
 ```
-unzip ../shared/data/series.zip -d series && python tests/benchmarks/timeseries.py series --out series-runs
+python tests/benchmarks/timeseries.py series --out series-runs
 ```
 
 For every seed a teacher (`series:wide`) and four students (`series:small`) are trained on the archive's training cases,
@@ -11,8 +11,9 @@ strong augmentation of that recipe. Figures are of the archive's test cases. `ma
 compares maps of the teacher's top class. Intervals are 95 % bootstrap intervals over test cases, after the mean over
 seeds.
 
-Baselines are those of the archive: 1-nearest-neighbor with dynamic time warping (Ratanamahatana and Keogh 2005; all
-channels share one warping path) and MiniRocket (Dempster et al. 2021), as implemented in aeon.
+The folder has the `.ts` files of aeon 1.6, `GunPoint_TRAIN.ts` and so on. Baselines are those of the archive:
+1-nearest-neighbor with dynamic time warping (Ratanamahatana and Keogh 2005; all channels share one warping path) and
+MiniRocket (Dempster et al. 2021), as implemented in aeon.
 
 GunPoint's classes differ in a known stretch. Ye and Keogh (Time Series Shapelets, KDD 2009, section 5) explain their
 shapelet of 38 steps: without a gun, the hand that returns to the side overshoots, which is a dip; with a gun, it is put
