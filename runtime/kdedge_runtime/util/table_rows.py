@@ -2,13 +2,13 @@
 
 import csv
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdedge_runtime.errors import DataError, MissingDependency, UnreadableSample
+from kdedge_runtime.errors import DataError, UnreadableSample
+from kdedge_runtime.util.parquet_rows import cell_text, parquet_rows, parquet_titles
 
 __all__ = ["TABLE_SUFFIXES", "Row", "read_csv_rows", "read_json_row", "read_table_rows", "row_of_values"]
 
@@ -106,29 +106,14 @@ def row_of_values(values: Any, number: int) -> Row:
     titles = tuple(title.strip() for title in values)
     if "" in titles or len(set(titles)) != len(titles):
         raise UnreadableSample(f"Row {number} has an empty or repeated name of a column.", "repeated names")
-    return Row(number, titles, tuple(_text(value) for value in values.values()))
+    return Row(number, titles, tuple(cell_text(value) for value in values.values()))
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise MissingDependency(
-            f"Reading {path} needs pyarrow, which is not installed. Install it with `pip install pyarrow`, or convert "
-            "the table to CSV."
-        ) from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            titles = tuple(str(title).strip() for title in file.schema_arrow.names)
-            _check_titles(titles, str(path))
-            number = 0
-            for batch in file.iter_batches():
-                columns = [column.to_pylist() for column in batch.columns]
-                for cells in zip(*columns, strict=True):
-                    number += 1
-                    yield Row(number, titles, tuple(_text(cell) for cell in cells))
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read: {str(error)[:120]}. Expected a Parquet file.") from error
+    titles = parquet_titles(path)
+    _check_titles(titles, str(path))
+    for number, cells in enumerate(parquet_rows(path), start=1):
+        yield Row(number, titles, cells)
 
 
 def _check_titles(titles: tuple[str, ...], name: str) -> None:
@@ -136,12 +121,3 @@ def _check_titles(titles: tuple[str, ...], name: str) -> None:
         raise DataError(f"{name} has no header, or a column without a name. Expected the names in the first line.")
     if repeated := sorted({title for title in titles if titles.count(title) > 1}):
         raise DataError(f"{name} has the column {repeated[0]!r} more than once. Expected different names.")
-
-
-def _text(value: Any) -> str | None:
-    """Return the text of a value of JSON or Parquet; None for null and NaN."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, float) else str(value)

@@ -1,11 +1,12 @@
 """Tables of recordings: CSV through the standard library, Parquet through pyarrow."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdedge_runtime.errors import MissingDependency, SourceError
+from kdedge_runtime.errors import DataError, SourceError
 from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.sources.timeseries.columns import (
     ColumnPlan,
@@ -15,10 +16,10 @@ from kdedge_runtime.sources.timeseries.columns import (
     plan_columns,
     split_line,
 )
+from kdedge_runtime.util.parquet_rows import parquet_rows, parquet_titles
+from kdedge_runtime.util.table_rows import TABLE_SUFFIXES
 
-__all__ = ["TABLE_SUFFIXES", "SeriesRow", "is_table_file", "iterate_rows", "read_plan", "row_of", "unnamed_plan"]
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+__all__ = ["SeriesRow", "is_table_file", "iterate_rows", "read_plan", "row_of", "unnamed_plan"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def read_plan(path: Path, wanted: Sequence[str] | None) -> ColumnPlan:
         MissingDependency: pyarrow is not installed.
     """
     if path.suffix.lower() == ".parquet":
-        return plan_columns(_parquet(path).schema_arrow.names, wanted, str(path))
+        with _data_errors():
+            return plan_columns(parquet_titles(path), wanted, str(path))
     with _opened(path) as lines:
         first = next((line for line in lines if line.strip()), None)
     if first is None:
@@ -116,28 +118,16 @@ def _opened(path: Path) -> Any:
         raise SourceError(f"{path} cannot be read ({error.strerror}). Expected a CSV file.") from error
 
 
-def _parquet(path: Path) -> Any:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise MissingDependency(
-            f"{path} needs the package pyarrow, which is not installed. Install it with `pip install pyarrow`, or the "
-            "runtime with its extra `table`; or convert the file to CSV."
-        ) from error
-    try:
-        return ParquetFile(path)
-    except (OSError, ArrowException) as error:
-        raise SourceError(f"{path} cannot be read ({error}). Expected a Parquet file.") from error
-
-
 def _parquet_rows(path: Path, plan: ColumnPlan) -> Iterator[SeriesRow]:
-    for batch in _parquet(path).iter_batches():
-        columns = [column.to_pylist() for column in batch.columns]
-        for number, fields in enumerate(zip(*columns, strict=True)):
-            texts = ["" if field is None else _text(field) for field in fields]
-            yield row_of(texts, plan, f"{path}, row {number + 1}")
+    with _data_errors():
+        for number, cells in enumerate(parquet_rows(path), start=1):
+            yield row_of(["" if cell is None else cell for cell in cells], plan, f"{path}, row {number}")
 
 
-def _text(value: Any) -> str:
-    return value.isoformat(sep=" ") if hasattr(value, "isoformat") else str(value)
+@contextmanager
+def _data_errors() -> Iterator[None]:
+    """Raise errors of a table as those of a source."""
+    try:
+        yield
+    except DataError as error:
+        raise SourceError(str(error)) from error
