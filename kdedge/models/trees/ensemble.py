@@ -97,12 +97,19 @@ def load_tree_run(run: Path, record: RunRecord) -> TreeEnsemble:
     """Load the ensemble of a run folder.
 
     Raises:
-        ModelFileError: the file is missing or damaged.
+        ModelFileError: the file is missing or damaged, or is not that of the run.
         MissingDependency: the library is not installed.
     """
     path = trees_file(run, record.model.name)
     assert isinstance(record.input, TabularInput)
     trees = _open(path)
+    found = (*_OUTPUTS.get(trees.objective, ("classify", trees.margins)), len(trees.categorical))
+    expected = (record.task, record.model.classes, len(record.input.features))
+    if found != expected or trees.objective not in (*_OUTPUTS, "multiclass"):
+        raise ModelFileError(
+            f"{path} has {found[1]} outputs and {found[2]} columns for {trees.objective}, but the run has "
+            f"{expected[1]} and {expected[2]} for {record.task}. Train the model again."
+        )
     return TreeEnsemble(path, file_sha256(path), record.input, record.labels, record.task, record.model.classes, trees)
 
 

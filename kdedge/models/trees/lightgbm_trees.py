@@ -42,8 +42,8 @@ class LightgbmTrees:
     categorical: tuple[bool, ...]
     objective: str
     margins: int
-    steepness: float
-    """Factor of the margin inside LightGBM's sigmoid."""
+    factor: float
+    """Factor of the sum of the trees: that inside LightGBM's sigmoid, divided by the number of averaged trees."""
 
     @classmethod
     def load(cls, path: Path) -> "LightgbmTrees":
@@ -105,18 +105,23 @@ class LightgbmTrees:
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return margins; see `Trees`."""
         found = np.asarray(self.booster.predict(rows, raw_score=True), np.float32)
-        return (self.steepness * found).reshape(len(rows), self.margins)
+        return (self.factor * found).reshape(len(rows), self.margins)
 
     def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return TreeSHAP values; see `Trees`."""
         found = np.asarray(self.booster.predict(rows, pred_contrib=True), np.float32)
-        return (self.steepness * found).reshape(len(rows), self.margins, -1)
+        return (self.factor * found).reshape(len(rows), self.margins, -1)
 
     @classmethod
     def _of(cls, booster: Any) -> "LightgbmTrees":
         model = booster.dump_model(num_iteration=1)
         name, *settings = model["objective"].split()
         values = dict(setting.split(":") for setting in settings if ":" in setting)
+        if "sqrt" in settings:  # of reg_sqrt, whose output is the square of the margin
+            name = model["objective"]
+        if "is_linear=1" in booster.model_to_string(num_iteration=1):
+            name += " with linear_tree"
+        averaged = booster.current_iteration() if model.get("average_output") else 1
         codes = {place for tree in model["tree_info"] for place in _categorical_splits(tree["tree_structure"])}
         infos = model.get("feature_infos", {})
         names = tuple(model["feature_names"])
@@ -129,7 +134,7 @@ class LightgbmTrees:
             categorical,
             _OBJECTIVES.get(name, name),
             int(booster.num_model_per_iteration()),
-            float(values.get("sigmoid", 1.0)),
+            float(values.get("sigmoid", 1.0)) / max(1, averaged),
         )
 
 

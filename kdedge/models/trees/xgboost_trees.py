@@ -140,6 +140,9 @@ class XgboostTrees:
         learner = json.loads(booster.save_config())["learner"]
         name = learner["objective"]["name"]
         classes = int(learner["learner_model_param"]["num_class"])
+        targets = int(learner["learner_model_param"].get("num_target", 1))
+        if targets > 1:
+            name = f"{name} of {targets} targets"
         kinds = booster.feature_types or ["q"] * booster.num_features()
         names = tuple(booster.feature_names or ())
         return cls(booster, names, tuple(kind == "c" for kind in kinds), _OBJECTIVES.get(name, name), max(1, classes))

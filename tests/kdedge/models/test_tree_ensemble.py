@@ -149,6 +149,38 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
     assert load_tree_file(tmp_path / "model.txt").task == "regression"
 
 
+@pytest.mark.parametrize("boosting", ["gbdt", "dart", "rf"])
+@pytest.mark.parametrize("objective", ["regression", "binary", "multiclass"])
+def test_outputs_equal_those_of_lightgbm(tmp_path: Path, boosting: str, objective: str) -> None:
+    some, classes = rows()[:, :2], {"regression": 0, "binary": 2, "multiclass": 3}[objective]
+    settings = {"objective": objective, "boosting": boosting, "bagging_freq": 1, "bagging_fraction": 0.7, "verbose": -1}
+    settings |= {"num_class": 3} if classes > 2 else {"sigmoid": 2.0} if classes else {}
+    data = lightgbm.Dataset(some, targets(rows(), classes), feature_name=["a", "b"])
+    lightgbm.train(settings, data, 6).save_model(tmp_path / "model.txt")
+    logits, parts = load_tree_file(tmp_path / "model.txt")(some, explained=True)
+    plain, _ = load_tree_file(tmp_path / "model.txt")(some)
+    expected = lightgbm.Booster(model_file=str(tmp_path / "model.txt")).predict(some)
+    for values in (logits, plain):
+        shares = torch.from_numpy(values).softmax(dim=1).numpy()
+        found = shares if classes > 2 else (shares if classes else values)[:, -1]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert parts is not None and parts.shape == (400, max(1, classes), 2)
+
+
+@pytest.mark.parametrize("settings", [{"reg_sqrt": True}, {"linear_tree": True}])
+def test_trees_with_other_outputs_are_refused(tmp_path: Path, settings: dict[str, bool]) -> None:
+    some = np.nan_to_num(rows()[:, :2])
+    data = lightgbm.Dataset(some, np.abs(some[:, 1]), feature_name=["a", "b"])
+    booster = lightgbm.train({"objective": "regression", "verbose": -1} | settings, data, 3)
+    booster.save_model(tmp_path / "model.txt")
+    with pytest.raises(ModelFileError, match="objective regression (sqrt|with linear_tree)"):
+        load_tree_file(tmp_path / "model.txt")
+    double = xgboost.train({"objective": "reg:squarederror"}, xgboost.DMatrix(some, some), 2)
+    double.save_model(tmp_path / "model.ubj")
+    with pytest.raises(ModelFileError, match="2 targets"):
+        load_tree_file(tmp_path / "model.ubj")
+
+
 def test_categories_of_other_files_need_a_schema(tmp_path: Path) -> None:
     fitted(XgboostTrees, 2).save(tmp_path / "model.ubj")
     with pytest.raises(UsageError, match=r"'c'.*schema\.json"):
