@@ -40,6 +40,8 @@ class LossInputs:
 
     labeled_fraction: float = 1.0
     """Fraction of the training samples that have labels, over which terms with labels are averaged."""
+    target_variance: float = 1.0
+    """Variance of the targets of all training samples in a regression, to which squared errors are relative."""
 
     @property
     def teacher_output(self) -> ModelOutput:

@@ -1,4 +1,4 @@
-"""Squared difference of student and teacher in a regression, relative to the variance in the batch."""
+"""Squared difference of student and teacher in a regression, relative to the variance of the targets."""
 
 from torch import Tensor
 
@@ -9,10 +9,10 @@ __all__ = ["relative_squared_distillation_loss"]
 
 
 def relative_squared_distillation_loss(inputs: LossInputs) -> Tensor:
-    """Compute `mean (y_S - y_T)² / var(y_T)` of student and teacher.
+    """Compute `mean (y_S - y_T)² / var` of student and teacher, with the variance of the training targets.
 
     Shapes: outputs of both `[N, 1]`.
     Source: as `rse`, with the outputs of the teacher as targets.
     Default weight: 0.9.
     """
-    return relative_squared_error(inputs.student.logits, inputs.teacher_output.logits)
+    return relative_squared_error(inputs.student.logits, inputs.teacher_output.logits, inputs.target_variance)

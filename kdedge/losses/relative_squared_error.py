@@ -1,4 +1,4 @@
-"""Squared error of a regression, relative to the variance in the batch."""
+"""Squared error of a regression, relative to the variance of the training targets."""
 
 from torch import Tensor
 
@@ -6,21 +6,19 @@ from kdedge.losses.loss_inputs import LossInputs
 
 __all__ = ["relative_squared_error", "relative_squared_error_loss"]
 
-_LEAST = 1e-12
-
 
 def relative_squared_error_loss(inputs: LossInputs) -> Tensor:
-    """Compute `mean (y - t)² / var(t)`, which is `1 - R²` of the batch and has no unit.
+    """Compute `mean (y - t)² / var`, which is `1 - R²` over the training samples and has no unit.
+
+    `var` is the variance of the targets of all training samples, not of the batch, whose targets may all be equal.
 
     Shapes: outputs and targets `[N, 1]`.
     Source: the residual of the coefficient of determination.
     Default weight: 1.
     """
-    return relative_squared_error(inputs.student.logits, inputs.targets)
+    return relative_squared_error(inputs.student.logits, inputs.targets, inputs.target_variance)
 
 
-def relative_squared_error(values: Tensor, wanted: Tensor) -> Tensor:
-    """Compute the mean squared difference relative to the variance of `wanted`, both `[N, K]`."""
-    spread = wanted.var(dim=0, correction=0)
-    scale = spread.clamp_min(_LEAST * wanted.square().mean(dim=0).clamp_min(_LEAST))
-    return ((values - wanted).square() / scale).mean()
+def relative_squared_error(values: Tensor, wanted: Tensor, variance: float) -> Tensor:
+    """Compute the mean squared difference of values `[N, K]`, relative to a variance."""
+    return ((values - wanted) / variance**0.5).square().mean()

@@ -32,6 +32,7 @@ from kdedge.training.sync_batch_norm import synchronize_batch_norm
 from kdedge.training.teachers.targets import CachedTeacher, NoTeacher, OnlineTeacher, TeacherTargets, classes_to_keep
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -115,8 +116,16 @@ def build_trainer_parts(
         raise UsageError(f"A batch of {batch_size} images cannot be divided among {group.size} processes. {expected}")
     hinted = _watch_layers(student, teacher, objective, views, recipe.layers)
     _require_possible(student, teacher, objective, views)
-    fraction = _labeled_fraction(images, task)
-    train_step = TrainStep(student, objective, compute, group, recipe=recipe, hinted=hinted, labeled_fraction=fraction)
+    train_step = TrainStep(
+        student,
+        objective,
+        compute,
+        group,
+        recipe=recipe,
+        hinted=hinted,
+        labeled_fraction=_labeled_fraction(images, task),
+        target_variance=1.0 if EXPORT_TASKS[task].has_classes else _variance(images),
+    )
     teacher_targets: TeacherTargets = NoTeacher()
     if teacher is not None and objective.uses_teacher:
         teacher_targets = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)
@@ -185,6 +194,11 @@ def _labeled_fraction(images: SampleStore, task: str) -> float:
     if not TRAINING_TASKS[task].accepts_unlabeled:
         return 1.0
     return float((images.targets != UNLABELED).float().mean()) or 1.0
+
+
+def _variance(images: SampleStore) -> float:
+    """Return the variance of the targets; 1 if all are equal."""
+    return float(images.targets.double().var(correction=0)) or 1.0
 
 
 def _watch_layers(

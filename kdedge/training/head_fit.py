@@ -136,7 +136,8 @@ def fit_head(
         def losses() -> Tensor:
             prediction = ModelOutput(last.logits(inputs))
             # Every process holds all features, so there is nothing to gather.
-            found = LossInputs(prediction, teacher_output, answers, temperature, (), train_step.labeled_fraction)
+            shares = train_step.labeled_fraction, train_step.target_variance
+            found = LossInputs(prediction, teacher_output, answers, temperature, (), *shares)
             return terms.values(found, ProcessGroup())
 
         return losses

@@ -31,6 +31,7 @@ class TrainStep:
         recipe: Recipe,
         hinted: Sequence[tuple[int, int]] = (),
         labeled_fraction: float = 1.0,
+        target_variance: float = 1.0,
     ) -> None:
         """Build the optimizer.
 
@@ -42,10 +43,12 @@ class TrainStep:
             recipe: temperature of the distillation terms, optimizer, weight decay and layer decay.
             hinted: student and teacher channels of each projected layer.
             labeled_fraction: fraction of the training samples that have labels; 1 without any.
+            target_variance: variance of the training targets of a regression; 1 for classes.
         """
         self.student, self.objective, self.compute, self.group = student, objective, compute, group
         self.projections = projections(hinted).to(compute.device)
         self.temperature, self.labeled_fraction = recipe.temperature, labeled_fraction
+        self.target_variance = target_variance
         self.parameters = [*student.model.parameters(), *self.projections.parameters()]
         self.optimizer = make_optimizer(
             recipe.optimizer,
@@ -75,7 +78,8 @@ class TrainStep:
             prediction = self.student(images, wanted)
             pairs = zip(self.projections, prediction.features, strict=False)
             projected = tuple(projection(feature).float() for projection, feature in pairs)
-        inputs = LossInputs(prediction, teacher_output, targets, self.temperature, projected, self.labeled_fraction)
+        shares = self.labeled_fraction, self.target_variance
+        inputs = LossInputs(prediction, teacher_output, targets, self.temperature, projected, *shares)
         return self.objective.values(inputs, self.group)
 
     def learn(

@@ -1,10 +1,14 @@
 """Task regression in training: targets, metrics and losses without a unit."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, r2_score
 
+import kdedge
 from kdedge.config.loss_spec import parse_loss
 from kdedge.losses import LOSS_TERMS
 from kdedge.losses.loss_inputs import LossInputs, ModelOutput
@@ -45,14 +49,28 @@ def test_relative_squared_error_has_no_unit(name: str) -> None:
     for scale in (1.0, 1e4):
         logits, values = outputs(scale)
         teacher = ModelOutput(values[:, None] if name == "rsekd" else torch.zeros(50, 1))
-        inputs = LossInputs(ModelOutput(logits), teacher, REGRESSION.targets(values, 1), 4.0)
+        variance = float(values.var(correction=0))
+        inputs = LossInputs(ModelOutput(logits), teacher, REGRESSION.targets(values, 1), 4.0, target_variance=variance)
         found.append(float(LOSS_TERMS[name].compute(inputs)))
     logits, values = outputs()
     assert found[0] == pytest.approx(1 - r2_score(values, logits[:, 0]), rel=1e-4)
     assert found[1] == pytest.approx(found[0], rel=1e-4)
     same = torch.full((4, 1), 7.0)
-    constant = LossInputs(ModelOutput(same), ModelOutput(same), same, 4.0)
+    constant = LossInputs(ModelOutput(same), ModelOutput(same), same, 4.0, target_variance=2.0)
     assert float(LOSS_TERMS[name].compute(constant)) == 0
+    assert float(LOSS_TERMS[name].compute(replace(constant, student=ModelOutput(same + 1)))) == pytest.approx(0.5)
+
+
+def test_targets_that_are_mostly_zero_are_learned(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    value = np.where(rng.random(300) < 0.9, 0, rng.gamma(2, 50, 300))
+    sign = (value > 0) * 3 + rng.normal(size=300)
+    lines = [f"{a:.3f},{b:.2f}" for a, b in zip(sign, value, strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,y", *lines]) + "\n", encoding="utf-8")
+    run = kdedge.train(
+        tmp_path / "table.csv", "mlp:8", target="y", epochs=6, batch_size=8, output=tmp_path / "run", device="cpu"
+    )
+    assert run.record.result is not None and run.record.result["best"]["loss"] < 2
 
 
 def test_device_shows_the_value() -> None:
