@@ -31,12 +31,17 @@ class StoredSample(ABC):
     name: str
     """Path within the dataset, such as `train/cat/1.jpg`, unique and equal on every machine.
 
-    It determines splits and subsets, and is shown in reports. `str(sample)` is the location on this machine.
+    It is shown in reports, and is the default of `key`. `str(sample)` is the location on this machine.
     """
 
     def for_input(self, spec: InputSpec) -> "Sequence[StoredSample]":
         """Return the samples that are read for an input: the windows of a recording, or by default this one."""
         return (self,)
+
+    @property
+    def key(self) -> str:
+        """Text whose hash determines splits and subsets; the name by default."""
+        return self.name
 
     @abstractmethod
     def read(self) -> LoadedSample:

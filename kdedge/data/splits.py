@@ -97,7 +97,7 @@ def by_target(split: Split) -> Iterable[list[int]]:
 
 
 def _ranks(split: Split, seed: int) -> Sequence[float]:
-    return [rank(f"{seed}/{sample.name}") for sample in split.samples]
+    return [rank(f"{seed}/{sample.key}") for sample in split.samples]
 
 
 def rank(name: str) -> float:

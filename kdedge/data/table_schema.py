@@ -4,12 +4,12 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kdedge_runtime.errors import DataError, UnreadableSample, UsageError
-from kdedge_runtime.modalities.table_column import MISSING_CELLS, TableColumn, split_unit
+from kdedge_runtime.modalities.table_column import MISSING_CELLS, TableColumn, find_title, split_unit
 from kdedge_runtime.util.files import atomic_write
 from kdedge_runtime.util.table_rows import Row
 
@@ -19,8 +19,11 @@ __all__ = [
     "TableSchema",
     "TableTask",
     "describe_schema",
+    "infer_columns",
     "find_column",
     "infer_schema",
+    "infer_target",
+    "input_titles",
     "is_missing",
     "number_of",
     "read_schema",
@@ -36,6 +39,8 @@ _MOST_CATEGORIES = 64
 _MOST_CLASSES = 20
 """Number of different numbers in the target above which it is a quantity, not a class."""
 _ROWS_OF_AN_ID = 50
+_NUMERIC_SHARE = 0.95
+"""Fraction of the values that are numbers, from which a column is numeric; rows with other values are skipped."""
 _NUMBER = TableColumn("number", "numeric")
 
 
@@ -96,9 +101,14 @@ def read_schema(path: Path) -> TableSchema:
         if values["schema"] != _VERSION or values["task"] not in get_args(TableTask):
             raise ValueError("it is of another version, or its task is unknown")
         columns = tuple(_column(column) for column in values["columns"])
-        labels = tuple(values["labels"])
-        if not isinstance(values["target"], str) or not all(isinstance(label, str) for label in labels):
-            raise TypeError("the target or a label is no text")
+        labels = _texts(values["labels"], "labels")
+        if not isinstance(values["target"], str):
+            raise TypeError("the target is no text")
+        if len(labels) != 1 if values["task"] == "regression" else len(labels) < 2:
+            raise ValueError(f"{len(labels)} labels do not fit the task {values['task']}")
+        names = [column.name for column in columns]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"the column {repeated[0]!r} is there more than once")
         return TableSchema(values["target"], values["task"], labels, columns)
     except OSError as error:
         raise UsageError(f"--schema {path} cannot be read: {error.strerror}. {expected}") from error
@@ -108,24 +118,59 @@ def read_schema(path: Path) -> TableSchema:
 
 
 def _column(values: dict[str, Any]) -> ColumnSchema:
-    column = ColumnSchema(**values | {"categories": tuple(values.get("categories", ()))})
+    categories = _texts(values.get("categories", []), f"categories of {values['name']!r}")
+    column = ColumnSchema(**values | {"categories": categories})
     if column.kind not in get_args(Kind) or not isinstance(column.name, str):
         raise ValueError(f"the column {column.name!r} has the kind {column.kind!r}")
-    if column.kind == "categorical" and (
-        not column.categories or len(set(column.categories)) != len(column.categories)
-    ):
-        raise ValueError(f"the categorical column {column.name!r} needs different categories")
+    if column.kind == "categorical" and not column.categories:
+        raise ValueError(f"the categorical column {column.name!r} needs categories")
     return column
 
 
-def infer_schema(rows: Sequence[Row], target: str, task: TableTask | None, name: str) -> TableSchema:
-    """Infer the schema from the training rows.
+def _texts(values: object, name: str) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"the {name} are no list of texts")
+    if len(set(values)) != len(values):
+        raise ValueError(f"the {name} are not different")
+    return tuple(values)
 
-    A column is numeric if all its values are finite numbers. A column of texts that are nearly all different is
+
+def infer_schema(rows: Sequence[Row], target: str, task: TableTask | None, name: str) -> TableSchema:
+    """Infer target and columns from the same rows; see `infer_target` and `infer_columns`."""
+    return replace(infer_target(rows, target, task, name), columns=infer_columns(rows, target, name))
+
+
+def infer_columns(rows: Sequence[Row], target: str, name: str) -> tuple[ColumnSchema, ...]:
+    """Infer the columns of the input from the training rows.
+
+    A column is numeric if 95 % of its values are finite numbers. A column of texts that are nearly all different is
     ignored, since it names the rows.
 
     Args:
         rows: training rows with the same header, at least one.
+        target: name of the target column, with or without its unit.
+        name: name of the table in errors.
+
+    Raises:
+        UsageError: there is no such target.
+        DataError: two columns differ only in their units.
+    """
+    titles = rows[0].titles
+    place = find_column(titles, target, name)
+    columns = tuple(
+        _infer_column(title, [row.cells[at] for row in rows]) for at, title in enumerate(titles) if at != place
+    )
+    names = Counter(column.name for column in columns)
+    if repeated := [each for each, count in names.items() if count > 1]:
+        raise DataError(f"{name} has the column {repeated[0]!r} more than once. Expected different names.")
+    return columns
+
+
+def infer_target(rows: Sequence[Row], target: str, task: TableTask | None, name: str) -> TableSchema:
+    """Infer the task and the labels, and return a schema without columns.
+
+    Args:
+        rows: rows of all splits that have the same header, at least one.
         target: name of the target column, with or without its unit.
         task: task; None takes regression for a target with more than 20 different numbers or with fractions.
         name: name of the table in errors.
@@ -136,24 +181,19 @@ def infer_schema(rows: Sequence[Row], target: str, task: TableTask | None, name:
     """
     titles = rows[0].titles
     place = find_column(titles, target, name)
-    columns = tuple(
-        _infer_column(title, [row.cells[at] for row in rows]) for at, title in enumerate(titles) if at != place
-    )
-    names = Counter(column.name for column in columns)
-    if repeated := [each for each, count in names.items() if count > 1]:
-        raise DataError(f"{name} has the column {repeated[0]!r} more than once. Expected different names.")
     cells = [cell.strip() for row in rows if (cell := row.cells[place]) is not None and not is_missing(cell)]
     title = titles[place].strip()
     if (task or _likely_task(cells)) == "regression":
-        if any(number_of(cell) is None for cell in cells) or len(set(cells)) < 2:
+        numbers = [number for cell in cells if (number := number_of(cell)) is not None]
+        if len(numbers) < _NUMERIC_SHARE * len(cells) or len(set(numbers)) < 2:
             odd = next((cell for cell in cells if number_of(cell) is None), "a single value")
             raise DataError(f"The target {title!r} of {name} has {odd!r}. Expected different numbers for a regression.")
-        return TableSchema(title, "regression", (title,), columns)
+        return TableSchema(title, "regression", (title,), ())
     labels = tuple(sorted(set(cells), key=lambda cell: (number_of(cell) is None, number_of(cell) or 0.0, cell)))
     if len(labels) < 2:
         found = f"a single value {labels[0]!r}" if labels else "no values"
         raise DataError(f"The target {title!r} of {name} has {found}. Expected two or more classes.")
-    return TableSchema(title, "classify", labels, columns)
+    return TableSchema(title, "classify", labels, ())
 
 
 def describe_schema(schema: TableSchema) -> list[tuple[str, ...]]:
@@ -170,13 +210,18 @@ def find_column(titles: Sequence[str], wanted: str, name: str) -> int:
     """Return the place of a column by its name, with or without its unit.
 
     Raises:
-        UsageError: there is no such column.
+        UsageError: there is no such column, several have the name, or it has another unit.
     """
-    plain = split_unit(wanted)[0]
-    found = [place for place, title in enumerate(titles) if wanted.strip() == title or plain == split_unit(title)[0]]
-    if not found:
+    found = find_title(titles, *split_unit(wanted))
+    if found is None:
         raise UsageError(f"{name} has no column {wanted!r}. Expected one of {', '.join(titles[:12])} for --target.")
-    return found[0]
+    return found
+
+
+def input_titles(titles: Sequence[str], target: str, name: str) -> tuple[str, ...]:
+    """Return a header with an empty title at the place of the target; see `find_column`."""
+    place = find_column(titles, target, name)
+    return tuple("" if at == place else title for at, title in enumerate(titles))
 
 
 def is_missing(cell: str | None) -> bool:
@@ -194,10 +239,11 @@ def number_of(cell: str) -> float | None:
 
 
 def _likely_task(cells: Iterable[str]) -> TableTask:
-    numbers = [number_of(cell) for cell in cells]
-    whole = all(value is not None and value == int(value) for value in numbers)
-    is_quantity = None not in numbers and (not whole or len(set(numbers)) > _MOST_CLASSES)
-    return "regression" if is_quantity else "classify"
+    found = [number_of(cell) for cell in cells]
+    numbers = [value for value in found if value is not None]
+    whole = all(value == int(value) for value in numbers)
+    is_quantity = bool(numbers) and (not whole or len(set(numbers)) > _MOST_CLASSES)
+    return "regression" if is_quantity and len(numbers) >= _NUMERIC_SHARE * len(found) else "classify"
 
 
 def _infer_column(title: str, cells: Sequence[str | None]) -> ColumnSchema:
@@ -206,7 +252,7 @@ def _infer_column(title: str, cells: Sequence[str | None]) -> ColumnSchema:
     missing = len(cells) - len(present)
     numbers = [number_of(cell) for cell in present]
     known = [number for number in numbers if number is not None]
-    if len(known) == len(present):
+    if len(known) >= _NUMERIC_SHARE * len(present):
         low, high = (min(known), max(known)) if known else (None, None)
         return ColumnSchema(name, "numeric" if known else "ignored", unit, (), low, high, missing)
     counts = Counter(present)

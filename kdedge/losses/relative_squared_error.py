@@ -1,5 +1,7 @@
 """Squared error of a regression, relative to the variance of the training targets."""
 
+import math
+
 from torch import Tensor
 
 from kdedge.losses.loss_inputs import LossInputs
@@ -21,4 +23,4 @@ def relative_squared_error_loss(inputs: LossInputs) -> Tensor:
 
 def relative_squared_error(values: Tensor, wanted: Tensor, variance: float) -> Tensor:
     """Compute the mean squared difference of values `[N, K]`, relative to a variance."""
-    return ((values - wanted) / variance**0.5).square().mean()
+    return ((values - wanted) / math.sqrt(variance)).square().mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kdedge.tasks.training_task import TrainingTask
     from kdedge.training.run_callback import RunCallback
     from kdedge_export.onnx_graph.graph_index import GraphIndex
+    from kdedge_runtime.modalities import InputSpec
     from kdedge_runtime.modalities.tabular import TabularInput
 
 __all__ = ["TABULAR", "TabularTraining"]
@@ -74,7 +76,7 @@ class TabularTraining(TrainingModality):
         if request.model not in TREE_LIBRARIES or request.teacher:
             return None
         record = fit_trees(request, collection, out, callback)
-        self.write_companions(collection, out)
+        self.write_companions(collection, record.input, out)
         return record
 
     def choose_network(
@@ -111,12 +113,20 @@ class TabularTraining(TrainingModality):
         """
         return lambda metrics: (-metrics["val_loss"],) if "val_loss" in metrics else task.merit(metrics)
 
-    def write_companions(self, collection: DatasetIndex, folder: Path) -> None:
-        """Write the schema of the table next to a run."""
+    def write_companions(self, collection: DatasetIndex, spec: InputSpec, folder: Path) -> None:
+        """Write the schema next to a run, with the columns as the model takes them."""
         from kdedge.data.readers.table_files import schema_of
         from kdedge.data.table_schema import SCHEMA_FILE
+        from kdedge.modalities.tabular_network import schema_of_input
 
-        schema_of(collection.train).write(folder / SCHEMA_FILE)
+        schema_of_input(schema_of(collection.train), spec).write(folder / SCHEMA_FILE)
+
+    def options_of_run(self, options: DatasetOptions, folder: Path) -> DatasetOptions:
+        """Return the schema of the run instead of the options from which it follows."""
+        from kdedge.data.table_schema import SCHEMA_FILE
+
+        path = folder / SCHEMA_FILE
+        return replace(options, schema=str(path), target=None, task=None) if path.is_file() else options
 
 
 TABULAR = TabularTraining()

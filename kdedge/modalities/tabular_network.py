@@ -8,15 +8,16 @@ from kdedge.config.train_config import TrainConfig
 from kdedge.data.dataset_index import DatasetIndex
 from kdedge.data.readers.table_files import RowSample, schema_of
 from kdedge.data.table_columns import fit_column
-from kdedge.data.table_schema import ColumnSchema, TableSchema
+from kdedge.data.table_schema import ColumnSchema, TableSchema, input_titles
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.table_network import network_widths
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.table_column import split_unit
+from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.modalities.table_column import find_title
 from kdedge_runtime.modalities.tabular import TabularInput
 
-__all__ = ["choose_table_network", "fit_input"]
+__all__ = ["choose_table_network", "fit_input", "schema_of_input"]
 
 
 def choose_table_network(
@@ -27,28 +28,44 @@ def choose_table_network(
     Columns and categories have the order of the first teacher, which receives the same values.
 
     Raises:
-        UsageError: there is no such network, or the teacher has columns that the table lacks.
+        UsageError: there is no such network, the columns of a teacher are not those of the table, or teachers differ.
     """
     network_widths(request.model)
     schema = schema_of(collection.train)
     if teachers:
         schema = _as_taught(schema, teachers[0])
+        for other in teachers[1:]:
+            _require_same(teachers[0], other)
     return ModelSpec(request.model, len(collection.labels)), fit_input(collection, schema)
 
 
 def fit_input(collection: DatasetIndex, schema: TableSchema) -> TabularInput:
     """Fit the constants of all used columns on the training rows, and the scale of a regression."""
     rows = [sample.row for sample in collection.train.samples if isinstance(sample, RowSample)]
-    names = [split_unit(title)[0] for title in rows[0].titles]
+    titles = input_titles(rows[0].titles, schema.target, collection.source)
     columns = []
     for column in schema.used:
-        place = names.index(column.name)
+        place = find_title(titles, column.name, column.unit)
+        assert place is not None, "the reader checks the columns"
         columns.append(fit_column(column, [row.cells[place] for row in rows]))
     spec = TabularInput(tuple(columns))
     if schema.task != "regression":
         return spec
     targets = [float(target) for target in collection.train.targets]
     return replace(spec, scale=(statistics.fmean(targets), statistics.pstdev(targets) or 1.0))
+
+
+def schema_of_input(schema: TableSchema, spec: InputSpec) -> TableSchema:
+    """Return the schema with the columns that an input takes first, in its order; all others are ignored."""
+    assert isinstance(spec, TabularInput)
+    there = {column.name: column for column in schema.columns}
+    taken = tuple(
+        replace(there[column.name], kind=column.kind, unit=column.unit, categories=column.categories)
+        for column in spec.features
+    )
+    names = set(spec.column_names)
+    left = tuple(replace(column, kind="ignored") for column in schema.columns if column.name not in names)
+    return replace(schema, columns=taken + left)
 
 
 def _as_taught(schema: TableSchema, teacher: LoadedTeacher) -> TableSchema:
@@ -61,8 +78,33 @@ def _as_taught(schema: TableSchema, teacher: LoadedTeacher) -> TableSchema:
             f"The teacher {teacher.name} uses the column {lost[0]!r}, which the table does not have or its schema "
             "ignores. Expected a teacher trained on the same columns."
         )
+    for taught in teacher.input.features:
+        own = there[taught.name]
+        if taught.kind != own.kind or (None not in (taught.unit, own.unit) and taught.unit != own.unit):
+            raise UsageError(
+                f"The teacher {teacher.name} takes the column {taught.title!r} as {taught.kind}, but in the table it "
+                f"is {own.kind}{'' if own.unit is None else f' in {own.unit}'}. Expected the kinds and units of the "
+                "teacher: give its schema with --schema."
+            )
     columns = tuple(
-        ColumnSchema(taught.name, taught.kind, there[taught.name].unit, taught.categories)
+        ColumnSchema(taught.name, taught.kind, there[taught.name].unit or taught.unit, taught.categories)
         for taught in teacher.input.features
     )
     return replace(schema, columns=columns)
+
+
+def _require_same(first: LoadedTeacher, other: LoadedTeacher) -> None:
+    """Raise unless a teacher takes the columns of the first one, since both receive the same values."""
+    assert isinstance(first.input, TabularInput) and isinstance(other.input, TabularInput)
+    ours, theirs = (
+        [(column.name, column.kind, column.categories) for column in each.features]
+        for each in (first.input, other.input)
+    )
+    units = [(a.unit, b.unit) for a, b in zip(first.input.features, other.input.features, strict=False)]
+    if ours != theirs or any(None not in pair and pair[0] != pair[1] for pair in units):
+        odd = next((a[0] for a, b in zip(ours, theirs, strict=False) if a != b), None)
+        raise UsageError(
+            f"The teachers {first.name} and {other.name} have other columns"
+            f"{'' if odd is None else f', such as {odd!r}'}. Expected the same names, kinds, units and categories in "
+            "the same order: train both with the same --schema."
+        )

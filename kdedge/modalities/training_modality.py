@@ -109,9 +109,13 @@ class TrainingModality(ABC):
         """Return the function of the sort key of an epoch; that of the task by default (`TrainingTask.merit`)."""
         return task.merit
 
-    def write_companions(self, collection: DatasetIndex, folder: Path) -> None:
-        """Write files about the data next to `run.json`; none by default."""
+    def write_companions(self, collection: DatasetIndex, spec: InputSpec, folder: Path) -> None:
+        """Write files about the data and the input of the model next to `run.json`; none by default."""
         return
+
+    def options_of_run(self, options: DatasetOptions, folder: Path) -> DatasetOptions:
+        """Return the options with which the later steps of a run read data; those of the training by default."""
+        return options
 
     def check_model(self, name: str) -> None:
         """Raise if a network does not exist, without building it; no check by default.

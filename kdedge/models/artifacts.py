@@ -10,6 +10,7 @@ from pathlib import Path
 from kdedge.data.dataset_index import TORCHVISION
 from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.data.readers.webdataset import is_shards
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge.models.model_source import check_own_weights, check_weights, network_name
 from kdedge.models.run_folder import RunRecord, is_run, read_run, weights_file
@@ -99,8 +100,11 @@ class Artifacts:
 
     @property
     def dataset_options(self) -> DatasetOptions:
-        """Options of reading the dataset of a run; none without a run."""
-        return NO_OPTIONS if self.record is None else self.record.dataset_options
+        """Options of reading the dataset of a run, or other data like it; none without a run."""
+        if self.record is None or self.run is None:
+            return NO_OPTIONS
+        modality = TRAINING_MODALITIES[self.record.input.kind]
+        return modality.options_of_run(self.record.dataset_options, self.run)
 
     def dataset(self) -> str | None:
         """Return the dataset location that a run was trained with; None without a run.

@@ -166,7 +166,7 @@ def start_run(
             for left in (METRICS, HEAD, BEST, LAST):
                 (out / left).unlink(missing_ok=True)
             write_run(out, record)
-            modality.write_companions(collection, out)
+            modality.write_companions(collection, spec_input, out)
         return complete_run(trainer, record, collection.test, out, callback, resume=False)
 
 

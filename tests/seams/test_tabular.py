@@ -81,6 +81,14 @@ def test_validation_passes_with_complete_contributions(files: Path) -> None:
     assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
 
 
+def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: Path) -> None:
+    rows = make_rows(150, seed=3)
+    other = write_table(tmp_path / "yes.csv", [row for row in rows if row[5] == "yes"])
+    assert kdedge.validate(files, data=other, quick=True).report.checks, "one of the classes is enough"
+    with pytest.raises(UsageError, match="USD"):
+        kdedge.validate(files, data=write_table(tmp_path / "usd.csv", rows, ("income [USD]", *HEADER[1:])), quick=True)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
 def test_device_gives_an_answer_and_reasons_for_each_row(files: Path, name: str, tmp_path: Path) -> None:
     order = (3, 0, 4, 2, 1)
@@ -124,15 +132,18 @@ def test_missing_column_ends_the_run(files: Path, tmp_path: Path, capfd: pytest.
 def test_black_box_explainers_agree_with_the_file(files: Path, method: str) -> None:
     model = Model.load(files / "model.onnx")
     spec = model.metadata.input
-    cells = ("9000", "30", "clerk", "north", "0")
-    row = spec.preprocess(row_sample(("income", "age", "job", "city", "noise"), cells))
-    own = model.predict(row[None], class_index=1).saliency_map
-    assert own is not None
-    estimate = make_explainer(model, method, parts=5 if method in ("lime", "shap") else None)(row, 1)
+    names = ("income", "age", "job", "city", "noise")
+    row = spec.preprocess(row_sample(names, ("9000", "30", "clerk", "north", "0")))
+    explain = make_explainer(model, method, parts=5 if method in ("lime", "shap") else None)
+    estimate = explain(row, 1)
     assert estimate.map.shape == (1, 5)
     assert {0, 2} >= {int(estimate.map[0].argmax())}, "income or job speaks most for the answer"
     if method == "shap":
-        assert np.corrcoef(estimate.map[0], own[0, 0])[0, 1] > 0.9
+        rows = np.stack([spec.preprocess(row_sample(names, each[:5])) for each in make_rows(8, seed=2)])
+        own = model.predict(rows, class_index=1).saliency_map
+        assert own is not None
+        estimates = [explain(each, 1).map[0] for each in rows]
+        assert np.corrcoef(np.ravel(estimates), own[:, 0].ravel())[0, 1] > 0.9
 
 
 def test_self_test_passes(files: Path) -> None:
@@ -213,7 +224,21 @@ def post(url: str, values: object) -> tuple[int, dict[str, Any]]:
         return error.code, json.loads(error.read())
 
 
-def test_posted_rows_are_answered_and_run(files: Path) -> None:
+def test_posted_rows_are_explained_by_the_method_of_the_run(files: Path) -> None:
+    model, stop = Model.load(files / "model.onnx"), threading.Event()
+    source = model.metadata.input.open_source("http", stop=stop)
+    row = {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5}
+    settings = StreamSettings(explainer=make_explainer(model, "occlusion"))
+    controls = Controls(model, settings, "occlusion")
+    with LiveView(AccessPolicy.at(Address("127.0.0.1", 0), None), {}, controls, posted=source) as view:  # type: ignore[arg-type]
+        _, answer = post(view.url, row)
+    expected = make_explainer(model, "occlusion")(model.metadata.input.preprocess(next(iter(source)).sample), 1).map
+    found = {reason["column"]: reason["contribution"] for reason in answer["reasons"]}
+    own = [found[name] for name in model.metadata.input.column_names]
+    np.testing.assert_allclose(own, expected[0], atol=1e-4)
+
+
+def test_posted_rows_are_answered_and_run(files: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, stop = Model.load(files / "model.onnx"), threading.Event()
     source = model.metadata.input.open_source("http", stop=stop)
     row = {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5}
@@ -226,9 +251,10 @@ def test_posted_rows_are_answered_and_run(files: Path) -> None:
         for bad, word in (({"job": "clerk"}, "income"), (row | {"age": "old"}, "age"), (row | {"age": [1]}, "object")):
             status, answer = post(view.url, bad)
             assert status == 400 and word in answer["error"]
-        assert post(view.url, row | {"income": None})[0] == 200
+        assert post(view.url, row | {"income": None, "city": "mars"})[0] == 200
+        assert any("'mars'" in message for message in caplog.messages)
         frames = iter(source)
-        assert [next(frames).name, next(frames).name] == ["row 1", "row 5"] and source.unreadable == 2
+        assert [next(frames).name, next(frames).name] == ["row 1", "row 5"] and source.unreadable == 3
         stop.set()
         assert list(frames) == []
 

@@ -16,7 +16,8 @@ _BEYOND = 1.0
 class TableEncoding(nn.Module):
     """Encode rows `[N, F]` as features `[N, C, 1, F]`: up to `C` numbers for each column, see `TableColumn`.
 
-    Zero is the average training row. A column that a mask hides is zero, too.
+    Zero is the average training row. A column that a mask hides is zero, too. Codes that training did not have, and
+    negative infinity, are missing values.
     """
 
     def __init__(self, spec: TabularInput) -> None:
@@ -34,12 +35,13 @@ class TableEncoding(nn.Module):
         """Encode float32 `[N, F]`; see `TabularInput`."""
         is_number = self.get_buffer("is_number")
         is_hidden = sample == torch.inf
-        is_missing = sample.isnan() | (~is_number & (sample < 0))
+        same = (sample[:, None] == self.get_buffer("code")).to(sample.dtype)
+        is_no_number = is_number & (sample.isnan() | (sample == -torch.inf))
+        is_missing = (is_no_number | (~is_number & (same.sum(dim=1) == 0))) & ~is_hidden
         is_known = ~is_missing & ~is_hidden
         value = torch.where(is_known, sample, 0.0)[:, None]
         share = (value - self.get_buffer("start")) * self.get_buffer("scale")
         share = torch.minimum(torch.maximum(share, self.get_buffer("least")), self.get_buffer("most"))
-        same = (value == self.get_buffer("code")).to(share.dtype)
         coded = torch.where(is_number, share, same) - self.get_buffer("reference")
         coded = coded * is_known[:, None].to(share.dtype)
         if self.marks:
@@ -62,7 +64,7 @@ def _constants(columns: tuple[TableColumn, ...], parts: int) -> dict[str, np.nda
         used = slice(column.parts)
         found["reference"][used, place] = column.reference
         if column.kind == "categorical":
-            found["code"][used, place] = np.arange(column.parts)
+            found["code"][used, place] = np.where(column.is_trained, np.arange(column.parts), -3.0)
             continue
         edges = np.array(column.edges)
         found["start"][used, place] = edges[:-1]

@@ -32,7 +32,8 @@ def index_dataset(
             (`torchvision:NAME:ROOT`, see `kdedge.data.readers.torchvision_datasets`), or WebDataset shards
             (`kdedge.data.readers.webdataset`).
         options: options of the modality, and groups of samples that stay together.
-        val_fraction: fraction of each class used for validation by the hash, in (0, 1).
+        val_fraction: fraction of each class used for validation by the hash, in (0, 1). Rows of tables are already
+            divided, with 0.2.
         seed: seed of the hash.
         unlabeled_ok: True to accept images without classes; their targets are `UNLABELED`.
 
@@ -48,7 +49,7 @@ def index_dataset(
         raise UsageError(f"--{name.replace('_', '-')} does not apply to {data}. Remove it.")
     collection = modality.index(str(data), options, unlabeled_ok=unlabeled_ok)
     group_of = None if options.group_by is None else group_names(options.group_by)
-    if collection.split == "hashed":
+    if collection.split == "hashed" and not len(collection.val):
         collection = divided(collection, val_fraction=val_fraction, seed=seed, group_of=group_of)
     if group_of is not None:
         check_groups(collection, group_of)

@@ -2,16 +2,25 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_runtime.errors import UnreadableSample
+from kdedge_runtime.errors import UnreadableSample, UsageError
 
-__all__ = ["HIDDEN", "MISSING_CELLS", "UNKNOWN_CODE", "TableColumn", "ColumnKind", "row_sample", "split_unit"]
+__all__ = [
+    "HIDDEN",
+    "MISSING_CELLS",
+    "UNKNOWN_CODE",
+    "TableColumn",
+    "ColumnKind",
+    "find_title",
+    "row_sample",
+    "split_unit",
+]
 
 ColumnKind = Literal["numeric", "categorical"]
 UNKNOWN_CODE = -1.0
@@ -30,6 +39,33 @@ def split_unit(title: str) -> tuple[str, str | None]:
     """Split the title of a column, such as `age [years]`, into its name and its unit or None."""
     found = _UNIT.fullmatch(title)
     return (title.strip(), None) if found is None else (found["name"], found["unit"].strip())
+
+
+def find_title(titles: Sequence[str], name: str, unit: str | None) -> int | None:
+    """Return the place of a column in a header, or None; an exact title precedes one with another unit.
+
+    Args:
+        titles: names of the header, with or without units.
+        name: name of the column without its unit.
+        unit: expected unit; None accepts any.
+
+    Raises:
+        UsageError: the column has another unit, or several columns have the name.
+    """
+    units = {place: split_unit(title)[1] for place, title in enumerate(titles) if split_unit(title)[0] == name}
+    found = [place for place in units if units[place] == unit] or list(units)
+    if len(found) > 1:
+        shown = " and ".join(repr(titles[place]) for place in found[:2])
+        raise UsageError(f"The columns {shown} differ only in their units. Expected one column {name!r}.")
+    if not found:
+        return None
+    given = units[found[0]]
+    if None not in (given, unit) and given != unit:
+        raise UsageError(
+            f"The column {name!r} is in {given}, but {unit} is expected, as in training. Convert the values, and name "
+            f"the column '{name} [{unit}]'."
+        )
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -59,6 +95,12 @@ class TableColumn:
     def parts(self) -> int:
         """Number of intervals or categories."""
         return max(0, len(self.edges) - 1) if self.kind == "numeric" else len(self.categories)
+
+    @property
+    def is_trained(self) -> tuple[bool, ...]:
+        """True for each category of the training rows; for all if the frequencies are not known."""
+        is_known = any(self.reference)
+        return tuple(frequency > 0 for frequency in self.reference) if is_known else (True,) * self.parts
 
     @property
     def title(self) -> str:
@@ -110,6 +152,20 @@ class TableColumn:
             )
         return value
 
+    def check_value(self, value: float) -> None:
+        """Raise unless the graph takes a value of this column: a finite number, NaN, -1, or the code of a category.
+
+        Raises:
+            UnreadableSample: the value is infinite, or no code.
+        """
+        is_code = value in range(len(self.categories)) or value == UNKNOWN_CODE
+        if math.isnan(value) or (is_code if self.kind == "categorical" else math.isfinite(value)):
+            return
+        expected = f"-1 or a code below {len(self.categories)}" if self.kind == "categorical" else "a finite number"
+        raise UnreadableSample(
+            f"The column {self.title} has {value:g}. Expected {expected}, or NaN.", f"no value of {self.name}"
+        )
+
     def is_unseen(self, cell: str | None) -> bool:
         """Return True for a category that the training rows did not have."""
         if self.kind == "numeric" or cell is None or cell.strip().lower() in MISSING_CELLS:
@@ -124,7 +180,8 @@ class TableColumn:
         return f"{value:.6g}" if math.isfinite(value) else "missing"
 
     def _code(self, text: str) -> float | None:
-        return float(self.categories.index(text)) if text in self.categories else None
+        code = self.categories.index(text) if text in self.categories else None
+        return float(code) if code is not None and self.is_trained[code] else None
 
 
 def row_sample(titles: tuple[str, ...], cells: tuple[str | None, ...]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
-from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, split_unit
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class TabularInput(InputSpec):
 
         Raises:
             UsageError: a column is missing, or has another unit.
-            UnreadableSample: a cell of a numeric column is not a finite number.
+            UnreadableSample: a cell of a numeric column is not a finite number, or a code has no category.
         """
         if sample.dtype.names is None:
             values: Floats = np.asarray(sample, np.float32)
@@ -91,6 +91,8 @@ class TabularInput(InputSpec):
                 raise UsageError(
                     f"The row has {values.size} values, but the model takes {self.summary}: {self._names()}."
                 )
+            for column, value in zip(self.features, values.tolist(), strict=True):
+                column.check_value(value)
             return values
         places = self.places(sample.dtype.names)
         cells = sample.item()
@@ -104,24 +106,17 @@ class TabularInput(InputSpec):
             titles: names of the header in any order, with or without units; more columns are ignored.
 
         Raises:
-            UsageError: a column is missing, or has another unit than in training.
+            UsageError: a column is missing or ambiguous, or has another unit than in training.
         """
-        found = {split_unit(title)[0]: (place, split_unit(title)[1]) for place, title in enumerate(titles)}
-        missing = [column.name for column in self.features if column.name not in found]
+        found = {column.name: find_title(titles, column.name, column.unit) for column in self.features}
+        missing = [name for name, place in found.items() if place is None]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise UsageError(
                 f"The rows have no column {', '.join(map(repr, missing[:5]))}{more}. Expected the columns "
                 f"{self._names()}, in any order. A column whose values are unknown needs empty cells."
             )
-        for column in self.features:
-            unit = found[column.name][1]
-            if None not in (unit, column.unit) and unit != column.unit:
-                raise UsageError(
-                    f"The column {column.name!r} is in {unit}, but the model was trained with {column.unit}. Convert "
-                    f"the values, and name the column {column.title!r}."
-                )
-        return tuple(found[column.name][0] for column in self.features)
+        return tuple(place for place in found.values() if place is not None)
 
     def unseen(self, sample: Sample) -> dict[str, str]:
         """Return the categories of a row that the training rows did not have, by column; empty without names."""

@@ -84,12 +84,19 @@ def read_json_row(line: str, number: int) -> Row:
         UnreadableSample: the line is not such an object.
     """
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise UnreadableSample(
             f"Row {number} is not JSON ({error}). Expected an object for each line.", "no JSON"
         ) from (error)
     return row_of_values(values, number)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is repeated")
+    return found
 
 
 def row_of_values(values: Any, number: int) -> Row:

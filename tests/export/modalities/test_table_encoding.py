@@ -85,6 +85,17 @@ def test_hidden_values_are_the_reference() -> None:
     assert partly[:, 0].any() and not partly[:, [1, 3]].any()
 
 
+def test_unknown_codes_and_infinities_are_missing() -> None:
+    row = training_rows()[5]
+    for place, values, missing in ((1, (7, 0.5, -2, -np.inf), -1), (0, (-np.inf,), np.nan)):
+        wanted = np.where(np.arange(4) == place, missing, row)[None]
+        for value in values:
+            np.testing.assert_array_equal(encode(np.where(np.arange(4) == place, value, row)[None]), encode(wanted))
+    rare = TabularInput((TableColumn("job", "categorical", None, (), ("a", "b", "c"), (0.5, 0.0, 0.5), 0.1),))
+    found = TableEncoding(rare)(torch.tensor([[1.0], [-1.0], [0.0]]))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
 def test_constant_column_has_no_effect() -> None:
     assert not encode(training_rows())[:, :, 2].any()
     assert SPEC.features[2].parts == 0

@@ -8,7 +8,7 @@ import pytest
 
 from kdedge.data import index_dataset
 from kdedge.data.dataset_options import DatasetOptions
-from kdedge.data.readers.table_files import is_table, schema_of
+from kdedge.data.readers.table_files import RowSample, is_table, schema_of
 from kdedge_runtime.errors import DataError, UsageError
 
 LINES = [f"{number},{'ab'[number % 2]},{'no' if number % 3 else 'yes'}" for number in range(60)]
@@ -88,10 +88,90 @@ def test_contradicting_options_are_refused(tmp_path: Path, options: dict[str, st
         index_dataset(other, DatasetOptions(schema=str(file)))
 
 
+def test_schema_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    path, file = write(tmp_path / "table.csv", LINES), tmp_path / "schema.json"
+    index = index_dataset(path, ANSWER)
+    schema_of(index.train).write(file)
+    written = json.loads(file.read_text(encoding="utf-8"))
+    found = {index_dataset(path, DatasetOptions(schema=str(file))).fingerprint}
+    assert found == {index.fingerprint}
+    for change in (
+        {"labels": ["yes", "no"]},
+        {"columns": [written["columns"][0] | {"kind": "ignored"}, written["columns"][1]]},
+    ):
+        file.write_text(json.dumps(written | change), encoding="utf-8")
+        found.add(index_dataset(path, DatasetOptions(schema=str(file))).fingerprint)
+    assert len(found) == 3
+
+
+def validation_cells(path: Path, lines: list[str]) -> set[tuple[str | None, ...]]:
+    samples = index_dataset(write(path, lines), ANSWER).val.samples
+    return {sample.row.cells for sample in samples if isinstance(sample, RowSample)}
+
+
+def test_split_of_a_row_depends_on_its_cells_alone(tmp_path: Path) -> None:
+    lines = [f"{number},{'ab'[number % 2]},{'no' if number % 3 else 'yes'}" for number in range(999)]
+    before = validation_cells(tmp_path / "a.csv", lines)
+    assert validation_cells(tmp_path / "b.csv", [*lines[::-1], "1000,a,no", "1001,b,yes"]) >= before
+    twice = index_dataset(write(tmp_path / "twice.csv", lines[:60] * 2), ANSWER)
+    sides = [
+        {each.row.cells for each in part.samples if isinstance(each, RowSample)} for part in (twice.train, twice.val)
+    ]
+    assert sides[1] and not sides[0] & sides[1]
+
+
+def test_validation_rows_do_not_shape_the_schema(tmp_path: Path) -> None:
+    lines = [f"{number},{'ab'[number % 2]},{'no' if number % 3 else 'yes'}" for number in range(200)]
+    cells = validation_cells(tmp_path / "table.csv", lines)
+    for number in range(1000, 1100):  # until a changed row is for validation
+        changed = f"{number},zz,no"
+        index = index_dataset(write(tmp_path / "table.csv", [*lines, changed]), ANSWER)
+        if tuple(changed.split(",")) in {each.row.cells for each in index.val.samples if isinstance(each, RowSample)}:
+            break
+    schema = schema_of(index.train)
+    assert schema.columns[1].categories == ("a", "b") and schema.columns[0].high is not None
+    assert schema.columns[0].high < 200 and len(index.val) == len(cells) + 1
+
+
+def test_one_bad_cell_does_not_ignore_a_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [f"{number / 7:.4f},{number} EUR,{'no' if number % 3 else 'yes'}" for number in range(300)]
+    index = index_dataset(write(tmp_path / "table.csv", ["inf,1 EUR,no", *lines]), ANSWER)
+    assert [column.kind for column in schema_of(index.train).columns] == ["numeric", "ignored"]
+    assert [skipped.reason for skipped in index.skipped] == ["without a number in age"]
+    assert len(caplog.messages) == 1 and "'job'" in caplog.messages[0] and "EUR" in caplog.messages[0]
+
+
+def test_units_of_all_splits_are_compared(tmp_path: Path) -> None:
+    lines = [f"{number},{number * 1.5}" for number in range(60)]
+    for title in ("age [months],amount [EUR]", "age [years],amount [USD]"):
+        write(tmp_path / "train.csv", lines, "age [years],amount [EUR]")
+        write(tmp_path / "val.csv", lines, title)
+        with pytest.raises(UsageError, match=r"in (months|USD)"):
+            index_dataset(tmp_path, DatasetOptions(target="amount"))
+
+
+def test_target_is_the_exact_title(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [f"{n},{n * 1.5},{n % 7}" for n in range(60)], "amount [kg],amount [EUR],x")
+    index = index_dataset(path, DatasetOptions(target="amount [EUR]"))
+    schema = schema_of(index.train)
+    assert schema.target == "amount [EUR]" and [column.unit for column in schema.columns] == ["kg", None]
+    assert set(index.train.targets) & {1.5, 4.5, 7.5, 10.5, 13.5}
+    with pytest.raises(UsageError, match="differ only in their units"):
+        index_dataset(path, DatasetOptions(target="amount"))
+    with pytest.raises(UsageError, match=r"more than once|differ only"):
+        index_dataset(path, DatasetOptions(target="x"))
+
+
 def test_bad_tables(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no table"):
         index_dataset(tmp_path / "lost.csv", ANSWER)
     with pytest.raises(DataError, match="no rows"):
         index_dataset(write(tmp_path / "empty.csv", []), ANSWER)
+    with pytest.raises(DataError, match="another number of cells"):
+        index_dataset(write(tmp_path / "short.csv", ["1,2", "3,4"]), ANSWER)
+    for name in ("train.csv", "training.tsv"):
+        write(tmp_path / "two" / name, LINES)
+    with pytest.raises(DataError, match="for the same split"):
+        index_dataset(tmp_path / "two", ANSWER)
     with pytest.raises(UsageError, match="--group-by does not apply"):
         index_dataset(write(tmp_path / "table.csv", LINES), DatasetOptions(target="answer", group_by="x"))

@@ -99,6 +99,13 @@ def test_schema_is_kept_and_edited(tmp_path: Path) -> None:
         {"columns": [{"name": "a", "kind": "date"}]},
         {"columns": [{"name": "a", "kind": "categorical"}]},
         {"columns": [{"name": "a", "kind": "numeric", "colour": 1}]},
+        {"columns": [{"name": "a", "kind": "numeric"}, {"name": "a", "kind": "ignored"}]},
+        {"columns": [{"name": "a", "kind": "categorical", "categories": [0, 1]}]},
+        {"columns": [{"name": "a", "kind": "categorical", "categories": "01"}]},
+        {"labels": ["a", "a"]},
+        {"labels": ["a"]},
+        {"labels": "ab"},
+        {"task": "regression"},
     ],
 )
 def test_damaged_schemas_are_refused(tmp_path: Path, change: dict[str, object]) -> None:

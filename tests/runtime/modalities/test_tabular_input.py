@@ -47,6 +47,28 @@ def test_unseen_categories_are_missing_and_named() -> None:
     assert SPEC.unseen(row_sample(HEADER, ("30", "", "", "1"))) == {}
 
 
+def test_arrays_have_finite_numbers_and_known_codes() -> None:
+    np.testing.assert_array_equal(SPEC.preprocess(np.float32([1, -1, np.nan])), np.float32([1, -1, np.nan]))
+    for values in ([math.inf, 0, 1], [1, 2, 1], [1, 0.5, 1], [1, -2, 1], [1, 0, -math.inf]):
+        with pytest.raises(UnreadableSample, match="Expected"):
+            SPEC.preprocess(np.float32(values))
+
+
+def test_category_without_training_rows_is_unseen() -> None:
+    spec = TabularInput((TableColumn("job", "categorical", None, (), ("none", "pilot", "clerk"), (0.25, 0.0, 0.75)),))
+    row = row_sample(("job",), ("pilot",))
+    assert spec.preprocess(row)[0] == -1 and spec.unseen(row) == {"job": "pilot"}
+    unknown = replace(spec.features[0], reference=(0.0, 0.0, 0.0))  # of a file of another program
+    assert TabularInput((unknown,)).preprocess(row)[0] == 1
+
+
+def test_columns_that_differ_in_their_units_are_ambiguous() -> None:
+    header = ("income [USD]", "job", "age", "income [EUR]")
+    assert SPEC.preprocess(row_sample(header, ("1", "", "30", "2")))[0] == 2, "the exact title comes first"
+    with pytest.raises(UsageError, match="differ only in their units"):
+        SPEC.preprocess(row_sample((*header[:3], "income [CHF]"), ("1", "", "30", "2")))
+
+
 def test_missing_column_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"'income', 'job'.*any order"):
         SPEC.preprocess(row_sample(("age",), ("30",)))

@@ -60,6 +60,11 @@ def test_unseen_category_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptur
     assert len(caplog.messages) == 1 and "'z'" in caplog.messages[0]
 
 
+def test_log_of_unseen_categories_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(written(tmp_path, "a,b\n" + "".join(f"1,free text {number}\n" for number in range(300))))
+    assert len(caplog.messages) == 100 and "not logged" in caplog.messages[-1]
+
+
 def test_unclosed_quote_is_an_error_not_a_lost_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a CSV file"):
         read(written(tmp_path, 'a,b\n"1,x\n2,y\n3,y\n'))
@@ -93,6 +98,11 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, unreadable = read("-")
     np.testing.assert_array_equal(values(frames), [[0.5, 1], [np.nan, -1]])
     assert unreadable == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"a": 1, "a": 2, "b": "x"}\n{"a": 1, "b": "x"}'))
+    assert (values(read("stdin")[0]), read("stdin")[1]) == ([[1, 0]], 0)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a,b\n1,\xe4\n"), "utf-8"))
+    with pytest.raises(DataError, match="UTF-8"):
+        read("stdin")
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert read("stdin") == ([], 0)
 

@@ -6,14 +6,14 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.resources import files
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from kdedge_runtime.drawing.heatmap import Box
+from kdedge_runtime.drawing.heatmap import UNMEASURED, Box
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
 from kdedge_runtime.prediction import Prediction, decode_prediction
@@ -355,7 +355,13 @@ class _ViewHandler(RequestHandler):
             raise UsageError("This run takes no posted samples. Start a model of tables with --source http.")
         model, frame = site.controls.model, site.posted.post(body)
         sample = model.metadata.input.preprocess(frame.sample)[None]
-        prediction = decode_prediction(model, frame, model.predict(sample, site.controls.settings.class_index))
+        settings = site.controls.settings
+        explainer = settings.explainer
+        answer = model.predict(sample, settings.class_index, explained=explainer is None)
+        if explainer is not None:
+            estimate = explainer(sample[0], int(answer.explained_class[0]))
+            answer = replace(answer, saliency_map=estimate.map[None], display=UNMEASURED)
+        prediction = decode_prediction(model, frame, answer)
         return record(prediction, time.monotonic() - frame.captured_at, datetime.now(UTC))
 
     def _shown(self, body: dict[str, Any]) -> Prediction:

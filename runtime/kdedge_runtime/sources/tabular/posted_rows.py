@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from kdedge_runtime.errors import UnreadableSample, UsageError
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.sources.tabular.unseen_categories import UnseenCategories
 from kdedge_runtime.util.table_rows import row_of_values
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class PostedRows:
         self._spec, self._stop = spec, stop or threading.Event()
         self._frames: queue.Queue[Frame] = queue.Queue(_WAITING)
         self._count = 0
+        self._unseen = UnseenCategories()
         self._counting = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -77,12 +79,16 @@ class PostedRows:
             row = row_of_values(values, number)
             sample = row_sample(row.titles, row.cells)
             self._spec.preprocess(sample)
-        except UnreadableSample as error:
-            self.unreadable += 1
+        except (UnreadableSample, UsageError) as error:
+            with self._counting:
+                self.unreadable += 1
             raise UsageError(str(error)) from error
+        with self._counting:
+            self._unseen.warn(self._spec.unseen(sample))
         frame = Frame(number - 1, sample, time.monotonic(), f"row {number}")
         try:
             self._frames.put_nowait(frame)
         except queue.Full:
-            self.dropped += 1
+            with self._counting:
+                self.dropped += 1
         return frame

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from kdedge_runtime.errors import UnreadableSample
+from kdedge_runtime.errors import DataError, UnreadableSample
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.sources.tabular.unseen_categories import UnseenCategories
 from kdedge_runtime.util.table_rows import Row, read_csv_rows, read_json_row
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class RowSource:
     """Rows of a table in their order.
 
     A row with a cell that is not a number, or with another number of cells, is logged, counted and skipped. A category
-    that the training rows did not have is logged once, and counts as a missing value. A missing column is an error.
+    that the model does not have is logged once, and counts as a missing value. A missing column is an error.
     """
 
     live = False
@@ -56,7 +57,7 @@ class RowSource:
         self.name, self.paths = name, paths
         self.unreadable = 0
         self._spec, self._rows, self._stop = spec, rows, stop or threading.Event()
-        self._unseen: set[tuple[str, str]] = set()
+        self._unseen = UnseenCategories()
 
     def __enter__(self) -> Self:
         return self
@@ -79,18 +80,8 @@ class RowSource:
                 self.unreadable += 1
                 _log.warning("row %d is skipped: %s", index + 1, error)
                 continue
-            for column, value in self._spec.unseen(sample).items():
-                self._warn(column, value)
+            self._unseen.warn(self._spec.unseen(sample))
             yield Frame(index, sample, time.monotonic(), f"row {index + 1}")
-
-    def _warn(self, column: str, value: str) -> None:
-        if (column, value) not in self._unseen:
-            self._unseen.add((column, value))
-            _log.warning(
-                "The column %r has %r, a category that the training rows did not have. It counts as missing.",
-                column,
-                value[:40],
-            )
 
 
 def read_lines(lines: Iterable[str], name: str) -> Iterator[Row | UnreadableSample]:
@@ -101,9 +92,9 @@ def read_lines(lines: Iterable[str], name: str) -> Iterator[Row | UnreadableSamp
         name: name of the source in errors.
 
     Raises:
-        DataError: the header is not usable.
+        DataError: the header is not usable, or the lines are not UTF-8.
     """
-    source = (line for line in lines if line.strip())
+    source = (line for line in _decoded(lines, name) if line.strip())
     first = next(source, None)
     if first is None:
         return
@@ -116,3 +107,10 @@ def read_lines(lines: Iterable[str], name: str) -> Iterator[Row | UnreadableSamp
             yield read_json_row(line, number)
         except UnreadableSample as error:
             yield error
+
+
+def _decoded(lines: Iterable[str], name: str) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 text: {error.reason}. Expected rows in UTF-8.") from error
