@@ -1,5 +1,6 @@
 """Constants of the encoding of columns, fitted on the training rows."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,10 @@ __all__ = ["INTERVALS", "fit_column"]
 
 INTERVALS = 16
 """Maximum number of intervals of a numeric column (.github/docs/benchmarks/tabular.md)."""
+
+_KEPT_SHARE = 0.9
+"""Fraction of the different numbers of a column that float32 must keep."""
+_log = logging.getLogger(__name__)
 
 
 def fit_column(schema: ColumnSchema, cells: Sequence[str | None]) -> TableColumn:
@@ -30,6 +35,14 @@ def fit_column(schema: ColumnSchema, cells: Sequence[str | None]) -> TableColumn
         reference = counts / max(1, len(known))
         return _with(plain, (), reference, 1 - len(known) / max(1, len(values)))
     known = values[np.isfinite(values)]
+    distinct, kept = len(np.unique(known)), len(np.unique(known.astype(np.float32)))
+    if kept < _KEPT_SHARE * distinct:
+        _log.warning(
+            "The %d different numbers of the column %r become %d in float32. Subtract a constant from them.",
+            distinct,
+            schema.name,
+            kept,
+        )
     edges = np.unique(np.quantile(known, np.linspace(0, 1, INTERVALS + 1))) if len(known) else np.zeros(0)
     edges = np.unique(edges.astype(np.float32)).astype(np.float64)  # as the graph compares them
     shares = np.clip((known[:, None] - edges[:-1]) / np.maximum(np.diff(edges), 1e-30), 0, 1)

@@ -31,6 +31,9 @@ def choose_table_network(
         UsageError: there is no such network, the columns of a teacher are not those of the table, or teachers differ.
     """
     network_widths(request.model)
+    for name in ("size", "output_stride"):
+        if name in request.given:
+            raise UsageError(f"--{name.replace('_', '-')} does not apply to tables. Remove it.")
     schema = schema_of(collection.train)
     if teachers:
         schema = _as_taught(schema, teachers[0])

@@ -212,7 +212,7 @@ class TabularInput(InputSpec):
         loop: bool = False,
         hop_s: float | None = None,
     ) -> "Source":
-        """Create a source of rows: a CSV or Parquet file, `stdin`, or `http:PORT`; see `open_rows`."""
+        """Create a source of rows: a CSV or Parquet file, `stdin`, or `http`; see `open_rows`."""
         from kdedge_runtime.sources.tabular import open_rows
 
         if hop_s is not None:
@@ -239,7 +239,6 @@ class TabularInput(InputSpec):
 
 
 def _json_value(column: TableColumn, value: float) -> str | float | None:
-    text = column.text_of(value)
-    if text == "missing":
-        return None
-    return text if column.kind == "categorical" else float(f"{value:.7g}")
+    if column.kind == "categorical":
+        return column.categories[int(value)] if value in range(len(column.categories)) else None
+    return float(str(np.float32(value))) if math.isfinite(value) else None

@@ -110,7 +110,10 @@ def test_corruptions_keep_categories_and_are_repeatable() -> None:
         assert set(kept) <= {row[1]} and len(np.unique(changed[:, 0])) > 1
 
 
-@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("count", [1, 300])
 def test_random_samples_cover_missing_values(count: int) -> None:
     rows = modality_of(SPEC).random_samples(SPEC, count, np.random.default_rng(0))
     assert rows.shape == (count, 4) and rows.dtype == np.float32 and np.isfinite(encode(rows)).all()
+    if count > 1:
+        assert np.isnan(rows[:, 0]).any() and set(rows[:, 1]) == {-1, 0, 1} and not np.isnan(rows[:, 2:]).any()
+        assert rows[:, 3].min() < 0 and rows[:, 3].max() > 8

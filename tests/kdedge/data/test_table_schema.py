@@ -127,6 +127,13 @@ def test_intervals_hold_equal_shares_of_the_rows() -> None:
     assert (np.diff(column.reference) < 0).all(), "later intervals are reached by fewer rows"
 
 
+def test_numbers_that_float32_merges_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    fit_column(ColumnSchema("near", "numeric"), [f"{number}.25" for number in range(100)])
+    assert not caplog.messages
+    fit_column(ColumnSchema("time", "numeric"), [str(1700000000 + number) for number in range(100)])
+    assert len(caplog.messages) == 1 and "'time'" in caplog.messages[0]
+
+
 def test_frequencies_are_those_of_known_values() -> None:
     column = fit_column(ColumnSchema("a", "categorical", categories=("x", "y")), ["x", "y", "y", "", "z", "y"])
     assert column.reference == (0.25, 0.75) and column.missing == pytest.approx(2 / 6)

@@ -63,6 +63,13 @@ def test_teachers_of_other_columns_are_refused(tmp_path: Path, other: tuple[Tabl
         chosen(collection(tmp_path), (JOB, AGE), other)
 
 
+def test_options_of_images_are_refused(tmp_path: Path) -> None:
+    data = collection(tmp_path)
+    for options in ({"size": 64}, {"output_stride": 8}):
+        with pytest.raises(UsageError, match="does not apply to tables"):
+            TABULAR.choose_network(TrainConfig("toy", "mlp:4", **options), [], data, on_cpu=True)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("column", [replace(AGE, unit="months"), TableColumn("job", "numeric")])
 def test_teacher_of_another_unit_or_kind_is_refused(tmp_path: Path, column: TableColumn) -> None:
     with pytest.raises(UsageError, match=r"runs/0 .*--schema"):

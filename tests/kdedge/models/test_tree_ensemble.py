@@ -3,6 +3,8 @@
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 import xgboost
 
 from kdedge.data.table_schema import ColumnSchema, TableSchema
-from kdedge.models.trees.ensemble import TreeEnsemble, load_tree_file
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.trees.ensemble import TreeEnsemble, load_tree_file, load_tree_run
 from kdedge.models.trees.lightgbm_trees import LightgbmTrees
 from kdedge.models.trees.tree_module import TreeModule
 from kdedge.models.trees.xgboost_trees import XgboostTrees
@@ -104,7 +107,8 @@ def test_any_name_of_a_column_can_be_trained(library: type[XgboostTrees]) -> Non
     side = some, targets(some, 2)
     names = ("a < b", 'c "d"', "größe, [m²]")
     trees, _ = library.fit(side, side, names, (False,) * 3, classes=2, rate=0.3, rounds=3, seed=0)
-    assert trees.contributions(some).shape == (100, 1, 4)
+    plain, _ = library.fit(side, side, NAMES, (False,) * 3, classes=2, rate=0.3, rounds=3, seed=0)
+    np.testing.assert_array_equal(trees.contributions(some), plain.contributions(some))
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -190,6 +194,18 @@ def test_categories_of_other_files_need_a_schema(tmp_path: Path) -> None:
     TableSchema("t", "classify", ("no", "yes"), (*columns, named)).write(tmp_path / "schema.json")
     found = load_tree_file(tmp_path / "model.ubj")
     assert found.labels == ("no", "yes") and found.input.features[2].categories == ("w", "x", "y", "z")
+
+
+def test_file_that_is_not_that_of_the_run_is_refused(tmp_path: Path) -> None:
+    model = ensemble(fitted(XgboostTrees, 2), 2)
+    record: Any = SimpleNamespace(
+        model=ModelSpec("xgboost", 2), input=model.input, labels=("no", "yes"), task="classify"
+    )
+    model.trees.save(tmp_path / "trees.ubj")  # type: ignore[attr-defined]
+    assert load_tree_run(tmp_path, record).classes == 2
+    fitted(XgboostTrees, 3).save(tmp_path / "trees.ubj")
+    with pytest.raises(ModelFileError, match="3 outputs"):
+        load_tree_run(tmp_path, record)
 
 
 def test_pickles_and_damaged_files_are_refused(tmp_path: Path) -> None:

@@ -62,6 +62,24 @@ def test_category_without_training_rows_is_unseen() -> None:
     assert TabularInput((unknown,)).preprocess(row)[0] == 1
 
 
+def test_forms_of_a_value_are_one_category() -> None:
+    column = TableColumn("a", "categorical", None, (), ("1", "True", "01x"), (0.2, 0.3, 0.5))
+    assert [column.value_of(cell) for cell in ("1", "1.0", "1e0", "true", "TRUE", "01x", "2", "1x")] == [
+        0, 0, 0, 1, 1, 2, -1, -1,
+    ]  # fmt: skip
+
+
+def test_values_are_restored_from_reasons_and_stored_rows() -> None:
+    spec = TabularInput(
+        (TableColumn("state", "categorical", None, (), ("missing", "ok"), (0.5, 0.5)), SPEC.features[2])
+    )
+    number = float(np.nextafter(np.float32(16777215), np.float32(0)))
+    row = np.float32([0, number])
+    found = {reason["column"]: reason["value"] for reason in spec.reasons(row, np.float32([[2, 1]]), 2)}
+    assert found == {"state": "missing", "age": number}
+    assert spec.encode_sample(row).decode().splitlines()[1] == f"missing,{number}"
+
+
 def test_columns_that_differ_in_their_units_are_ambiguous() -> None:
     header = ("income [USD]", "job", "age", "income [EUR]")
     assert SPEC.preprocess(row_sample(header, ("1", "", "30", "2")))[0] == 2, "the exact title comes first"
