@@ -105,8 +105,8 @@ class AudioTraining(TrainingModality):
         return AudioAugmenter(replace(settings, flip=False), spec)
 
     def mismatch(self, teacher: AudioInput, spec: AudioInput) -> str | None:
-        """Return a warning about a teacher with another rate or window."""
-        if (teacher.rate_hz, teacher.samples) == (spec.rate_hz, spec.samples):
+        """Return a warning about a teacher with another rate; windows are equal, see `choose_audio_network`."""
+        if teacher.rate_hz == spec.rate_hz:
             return None
         return f"takes {teacher.summary}, but the student {spec.summary}."
 

@@ -80,6 +80,7 @@ def test_validation_compares_all_files_and_counts_false_alarms(files: Path, tmp_
     background.mkdir()
     soundfile.write(background / "tone.wav", np.concatenate([burst("low", rng, at_s=0.5) for _ in range(6)]), RATE_HZ)
     soundfile.write(background / "short.wav", burst("low", rng)[:2_000], RATE_HZ)
+    soundfile.write(background / "muted.wav", np.zeros(8 * RATE_HZ), RATE_HZ)  # no time in which anything was measured
     validation = kdedge.validate(files, quick=True, background=background, most_false_alarms=1.0)
     report, document = validation.report, json.loads(validation.document.read_text(encoding="utf-8"))
     assert set(document["models"]) == {"teacher", "student", "fp32", "fp16", "int8"}

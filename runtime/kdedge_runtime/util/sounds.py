@@ -15,10 +15,12 @@ from kdedge_runtime.errors import MissingDependency, UnreadableSample
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = [
+    "LEAST_SHARE",
     "SOUND_SUFFIXES",
     "SoundInfo",
     "Resampler",
     "is_sound_file",
+    "require_measured",
     "read_blocks",
     "read_sound",
     "sound_info",
@@ -26,6 +28,8 @@ __all__ = [
 
 SOUND_SUFFIXES = (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 """Lower-case suffixes of sound files."""
+LEAST_SHARE = 0.1
+"""Shortest sound as a share of the window; the rest would be padding that nobody measured."""
 _BLOCK_S = 10.0
 """Length of the blocks in which a file is decoded, in seconds."""
 _MARGIN_S = 0.05
@@ -74,6 +78,29 @@ class Resampler:
 def is_sound_file(path: Path) -> bool:
     """Return True if a file has a sound suffix and is not hidden."""
     return path.suffix.lower() in SOUND_SUFFIXES and not path.name.startswith(".")
+
+
+def require_measured(sound: Floats, window: int, name: str = "A sound") -> None:
+    """Raise if a sound is silent, or too short for a window.
+
+    Args:
+        sound: PCM `[S]`.
+        window: length of the window in samples.
+        name: name of the sound in messages.
+
+    Raises:
+        UnreadableSample: all samples are 0, or there are fewer than a tenth of the window.
+    """
+    if not sound.any():
+        raise UnreadableSample(
+            f"{name} has only zeros, so nothing was measured. Record it again or remove it.", "silent"
+        )
+    if len(sound) < LEAST_SHARE * window:
+        raise UnreadableSample(
+            f"{name} has {len(sound):,} samples, but the window {window:,}. Expected at least {LEAST_SHARE:.0%} of it: "
+            "record a longer one, or train with a shorter --window.",
+            "too short",
+        )
 
 
 def sound_info(path: str | Path) -> SoundInfo:

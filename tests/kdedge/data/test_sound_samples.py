@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from kdedge.data import decode, index_dataset
+from kdedge.data.decoding import readable
 from kdedge.data.sound_samples import SoundSample, window_starts
 from kdedge.data.streaming import SampleStream
 from kdedge.modalities import modality_of_dataset
@@ -92,12 +93,18 @@ def test_unusual_files_are_converted_or_skipped_and_counted(dataset: Path) -> No
     sound[3] = np.nan
     soundfile.write(path, sound, rate, subtype="FLOAT")
     (dataset / "no" / "broken.wav").write_bytes(b"RIFF")
+    soundfile.write(dataset / "no" / "muted.wav", np.zeros(8_000), 8_000)
+    write(dataset / "yes" / "click.wav", 0.05)
     collection = index_dataset(dataset)
     problems = decode(collection.train, SPEC).problems + decode(collection.val, SPEC).problems
     assert dict(problems.skipped) == {
         "no/nan.wav": "not finite",
         "no/broken.wav": "not a sound",
+        "no/muted.wav": "silent",
+        "yes/click.wav": "too short",
     }
+    checked = [problem for side in (collection.train, collection.val) for problem in readable(side, SPEC)[1].skipped]
+    assert len(checked) == 4
     assert "1 stereo, mixed to mono" in str(problems)
 
 
