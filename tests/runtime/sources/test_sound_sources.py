@@ -3,6 +3,7 @@
 import http.server
 import logging
 import os
+import socket
 import stat
 import sys
 import threading
@@ -115,12 +116,49 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 def test_file_behind_an_address_is_downloaded(served: str) -> None:
     with open_audio_source(WINDOWS, f"{served}/a.ogg?key=secret") as source:
-        assert [frame.span_s for frame in source] == [(0.0, 1.0), (0.5, 1.5)]
+        assert [(frame.name, frame.span_s) for frame in source] == [("a.ogg#0", (0.0, 1.0)), ("a.ogg#1", (0.5, 1.5))]
         assert "secret" not in source.name
     with pytest.raises(SourceError, match="404"), open_audio_source(WINDOWS, f"{served}/b.ogg"):
         pass
     with pytest.raises(UsageError, match="names no file"):
         open_audio_source(WINDOWS, served)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("HTTP/1.0 200 OK\r\nContent-Length: 9000\r\n\r\n", "truncated: 4 of 9,000"),
+        ("HTTP/1.0 200 OK\r\n\r\n", "Content-Length"),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 900000000\r\n\r\n", "at most 500 MB"),
+        ("nonsense\r\n\r\n", "BadStatusLine"),
+    ],
+)
+def test_incomplete_and_endless_answers_are_refused(head: str, message: str) -> None:
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(head.encode() + b"RIFF")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        source = open_audio_source(WINDOWS, f"http://127.0.0.1:{server.getsockname()[1]}/a.wav")
+        with pytest.raises(SourceError, match=message), source:
+            pass
+        thread.join()
+
+
+def test_address_that_is_invalid_is_an_error() -> None:
+    with pytest.raises(SourceError, match="InvalidURL"), open_audio_source(WINDOWS, "http://localhost/a b.wav"):
+        pass
+
+
+def test_download_is_stopped(served: str) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(SourceError, match="stopped"), open_audio_source(WINDOWS, f"{served}/a.ogg", stop=stop):
+        pass
 
 
 def fake_arecord(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:

@@ -75,7 +75,7 @@ def _create(windows: SoundWindows, uri: str, stop: threading.Event | None) -> So
     if colon and scheme in ("http", "https"):
         from kdedge_runtime.sources.audio.downloaded_sound import DownloadedSound
 
-        return DownloadedSound(uri, windows)
+        return DownloadedSound(uri, windows, stop)
     path = Path(uri).expanduser()
     if not path.exists():
         raise SourceError(f"The file or folder {path} does not exist. Expected {AUDIO_GRAMMAR}.")
