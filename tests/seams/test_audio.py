@@ -10,6 +10,7 @@ import soundfile
 from sound_toys import CLASSES, RATE_HZ, burst, write_bursts
 
 import kdedge
+from kdedge.pipelines.bundle_writer import write_bundle
 from kdedge.pipelines.training_pipeline import Run
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
@@ -137,6 +138,10 @@ def test_device_answers_with_times(files: Path, tmp_path: Path) -> None:
     assert len(list(drawn.iterdir())) == 3
     first, last = answers[0]["heat"], answers[2]["heat"]
     assert last["cy"] < first["cy"]  # high tones are drawn above low ones
+
+
+def test_suggested_source_is_a_microphone(files: Path, tmp_path: Path) -> None:
+    assert write_bundle(files, tmp_path / "bundle.zip").example_source == "mic:"
 
 
 def test_self_test_passes(files: Path) -> None:

@@ -225,6 +225,11 @@ class AudioInput(InputSpec):
         column = np.arange(self.frames, dtype=np.int64) * columns // self.frames
         return row[:, None] * columns + column
 
+    @property
+    def example_source(self) -> str:
+        """Default microphone; see `InputSpec`."""
+        return "mic:"
+
     def open_source(
         self,
         uri: str,

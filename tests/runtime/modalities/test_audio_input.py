@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdedge_runtime.drawing.spectrogram import draw_spectrogram, time_marks
+from kdedge_runtime.drawing.spectrogram import draw_spectrogram, gray_spectrogram, time_marks
 from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities import parse_input
 from kdedge_runtime.modalities.audio import AudioInput
@@ -169,3 +169,7 @@ def test_what_nobody_measured_is_refused(sound: np.ndarray, fault: str) -> None:
         SPEC.preprocess(sound)
     assert caught.value.fault == fault
     assert SPEC.preprocess(noise(800)).any()
+
+
+def test_spectrogram_of_digital_silence_is_black() -> None:
+    assert not gray_spectrogram(SPEC.features(np.zeros(8_000, np.float32))).any()
