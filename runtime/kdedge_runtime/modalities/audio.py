@@ -121,6 +121,7 @@ class AudioInput(InputSpec):
             and 0 <= spec.fmin_hz < spec.fmax_hz <= spec.rate_hz / 2
             and min(spec.log_offset, spec.least_peak, spec.std, spec.hop_s) > 0
             and spec.mel_bands <= spec.n_fft // 2
+            and spec.hop_s <= spec.window_s
         )
         if not is_sound:
             raise ValueError(f"invalid input {dict(values)}")

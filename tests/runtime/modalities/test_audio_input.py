@@ -75,6 +75,7 @@ def test_metadata_survives() -> None:
         {"least_peak": float("nan")},
         {"std": 0.0},
         {"hop_s": -1.0},
+        {"hop_s": 1.5},
         {"mel_bands": 200},
         {"mel_bands": 40.0},
         {"name": 3},
