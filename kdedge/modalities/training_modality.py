@@ -105,6 +105,11 @@ class TrainingModality(ABC):
         """Return the recipe of random weights for a command; None for those of images, the default."""
         return None
 
+    @property
+    def flips(self) -> bool:
+        """True if mirrored samples keep their class, so that `flip` of a recipe applies; as for images by default."""
+        return True
+
     def merit(self, task: TrainingTask) -> Callable[[Mapping[str, float]], tuple[float, ...]]:
         """Return the function of the sort key of an epoch; that of the task by default (`TrainingTask.merit`)."""
         return task.merit

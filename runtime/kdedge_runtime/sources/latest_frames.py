@@ -69,6 +69,8 @@ class LatestFrames:
         # driver is abandoned; it is a daemon.
         self._closed.set()
         self._reader.join(_JOIN_TIMEOUT_S)
+        if self._reader.is_alive() and self._source.live:  # a muted microphone returns nothing, but ends if closed
+            self._source.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[Frame]:
         # Start here, so that frames before the first request do not count as dropped.
