@@ -19,7 +19,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from kdedge.data.dataset_index import DatasetIndex, divided, fingerprint_of
+from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.readers.class_folders import SIDE_NAMES, FolderKind, list_folder
 from kdedge.data.readers.recordings import RecordingReader
@@ -35,8 +35,6 @@ from kdedge_runtime.util.images import files_below
 __all__ = ["list_series", "reads_series"]
 
 _TRAIN, _TEST = "_TRAIN", "_TEST"
-_VAL_FRACTION, _SEED = 0.2, 0
-"""As in `kdedge.data.index_dataset`."""
 _PROBED = 20
 """Files whose names determine the kind of a folder."""
 _COMPANIONS = frozenset({".json", ".md", ".txt", ".toml", ".yaml", ".yml"})
@@ -81,12 +79,11 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
         collection = _list_labeled(path, sides, reader)
     reader.warn()
     collection = replace(collection, columns=reader.channels)
-    if options.window is None or options.group_by is not None or collection.split != "hashed":
+    if options.window is None:
         return collection
-    _require_recordings(collection)
-    return replace(
-        divided(collection, val_fraction=_VAL_FRACTION, seed=_SEED, group_of=_recording_of), split="recordings"
-    )
+    if options.group_by is None and collection.split == "hashed":
+        _require_recordings(collection)
+    return replace(collection, group_of=_recording_of)
 
 
 def _side_folders(root: Path) -> dict[str, Path]:
@@ -130,7 +127,7 @@ def _list_labeled(root: Path, sides: Mapping[str, Path], reader: RecordingReader
 
 
 def _recording_of(name: str) -> str:
-    return name.rpartition("#")[0]
+    return name.rpartition("#")[0] or name
 
 
 def _require_recordings(collection: DatasetIndex) -> None:

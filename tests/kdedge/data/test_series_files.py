@@ -119,12 +119,13 @@ def test_class_folders_have_splits_of_their_own(tmp_path: Path) -> None:
 
 
 def test_files_of_several_lengths_need_a_window(tmp_path: Path) -> None:
-    write(tmp_path / "walk" / "1.csv", "....")
-    write(tmp_path / "run" / "1.csv", "......")
+    for name in "12":
+        write(tmp_path / "walk" / f"{name}.csv", "....")
+        write(tmp_path / "run" / f"{name}.csv", "......")
     with pytest.raises(DataError, match="--window"):
         index_dataset(tmp_path)
-    counts = windows(index_dataset(tmp_path, DatasetOptions(window="2", group_by=".*")))
-    assert sum(map(len, counts.values())) == 3 + 5
+    counts = windows(index_dataset(tmp_path, DatasetOptions(window="2")))
+    assert sum(map(len, counts.values())) == 2 * (3 + 5)
 
 
 def test_recordings_are_cut_where_the_label_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,6 +156,66 @@ def test_groups_of_recordings_replace_recordings(tmp_path: Path) -> None:
     found = windows(index_dataset(tmp_path, DatasetOptions(window="4", group_by="^[a-z]+")))
     people = {side: {name[:3] for name, _ in each} for side, each in found.items()}
     assert people["val"] and not people["train"] & people["val"]
+
+
+@pytest.mark.parametrize("pattern", [".*", "[^/]+$", r"\d+\D*$"])
+def test_groups_never_divide_a_recording(tmp_path: Path, pattern: str) -> None:
+    for name in ("1", "2", "3"):
+        write(tmp_path / f"{name}.csv", "aaaabbbb" * 4)
+    found = windows(index_dataset(tmp_path, DatasetOptions(window="4", group_by=pattern)))
+    files = {side: {name.partition("#")[0] for name, _ in each} for side, each in found.items()}
+    assert files["val"] and not files["train"] & files["val"]
+
+
+def test_recordings_are_divided_by_fraction_and_seed(tmp_path: Path) -> None:
+    for number in range(10):
+        write(tmp_path / f"{number}.csv", "aaaabbbb")
+    options = DatasetOptions(window="4")
+    halves = [index_dataset(tmp_path, options, val_fraction=0.5, seed=seed).val for seed in range(4)]
+    assert {len({sample.name.partition("#")[0] for sample in half.samples}) for half in halves} == {5}
+    assert len({half.samples for half in halves}) > 1
+    assert len(index_dataset(tmp_path, options, val_fraction=0.2).val) < len(halves[0])
+
+
+@pytest.mark.parametrize("labels", ["aaab", ".aaa", "...."])
+def test_recording_of_several_labels_needs_a_window(tmp_path: Path, labels: str) -> None:
+    for number, each in enumerate(("aaaa", "bbbb", labels)):
+        write(tmp_path / f"{number}.csv", each)
+    with pytest.raises(DataError, match=r"2\.csv.*--window"):
+        index_dataset(tmp_path)
+
+
+def test_recording_with_a_gap_needs_a_window(tmp_path: Path) -> None:
+    for name in ("run", "walk"):
+        write(tmp_path / name / "1.csv", "......")
+        write(tmp_path / name / "2.csv", "......", gap_at=4 if name == "walk" else None)
+    with pytest.raises(DataError, match=r"2\.csv.*gap.*--window"):
+        index_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "time,ax [g],ay [g]\n0,fast,2\n", "time,ax [g],ay [g]\n0,1,2\n0.5,3,4\n"])
+def test_damaged_or_short_recording_is_one_unreadable_sample(tmp_path: Path, content: str) -> None:
+    for label in ("run", "walk"):
+        for number in range(3):
+            write(tmp_path / label / f"{number}.csv", "....")
+    (tmp_path / "walk" / "0.csv").write_text(content)
+    collection = index_dataset(tmp_path, DatasetOptions(window="4"))
+    (damaged,) = (
+        each for each in (*collection.train.samples, *collection.val.samples) if not isinstance(each, WindowSample)
+    )
+    assert damaged.name == "walk/0.csv"
+    with pytest.raises(UnreadableSample, match=r"0\.csv"):
+        damaged.read()
+    assert measure_windows(collection.train, "toy").length == 4
+
+
+def test_recordings_of_other_units_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "1.csv", "aaaabbbb", header="time,ax,ay,label")
+    write(tmp_path / "2.csv", "aaaabbbb", header="time,ax [g],ay [g],label")
+    assert index_dataset(tmp_path, DatasetOptions(window="4")).labels == ("a", "b")
+    write(tmp_path / "3.csv", "aaaabbbb", header="time,ax [g],ay [m/s²],label")
+    with pytest.raises(DataError, match=r"3\.csv.*ay.*m/s²"):
+        index_dataset(tmp_path, DatasetOptions(window="4"))
 
 
 def test_class_in_a_single_recording_is_refused(tmp_path: Path) -> None:

@@ -2,13 +2,22 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from kdedge_runtime.errors import SourceError
+from kdedge_runtime.errors import DataError, SourceError
 
-__all__ = ["SeriesColumn", "ColumnPlan", "is_header", "parse_number", "parse_time_s", "plan_columns", "split_line"]
+__all__ = [
+    "ColumnPlan",
+    "SeriesColumn",
+    "check_units",
+    "is_header",
+    "parse_number",
+    "parse_time_s",
+    "plan_columns",
+    "split_line",
+]
 
 _TIME_NAMES = {"t": 1.0, "time": 1.0, "timestamp": 1.0, "datetime": 1.0, "date": 1.0}
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -102,6 +111,30 @@ def plan_columns(titles: Sequence[str], wanted: Sequence[str] | None, name: str)
         raise SourceError(f"{name} has no channels, only {', '.join(names)}. Expected a column of numbers for each.")
     unit_s = 1.0 if time_at is None else columns[time_at].time_unit_s or 1.0
     return ColumnPlan(tuple(columns[at] for at in channel_at), channel_at, time_at, unit_s, label_at, len(columns))
+
+
+def check_units(columns: Sequence[SeriesColumn], expected: Mapping[str, str], name: str) -> None:
+    """Raise if a channel has another unit than expected; unknown ones fit any.
+
+    Args:
+        columns: columns of the channels.
+        expected: units by channel name.
+        name: name of the table in the error.
+
+    Raises:
+        DataError: A unit differs.
+    """
+    for column in columns:
+        other = expected.get(column.name, "")
+        if column.unit and other and _plain(column.unit) != _plain(other):
+            raise DataError(
+                f"{name} has the channel {column.name} in {column.unit}, but {other} is expected. Convert the values, "
+                "or correct the unit in the header."
+            )
+
+
+def _plain(unit: str) -> str:
+    return unit.replace("^2", "²").replace(" ", "")
 
 
 def split_line(line: str) -> list[str]:

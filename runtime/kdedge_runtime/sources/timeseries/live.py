@@ -99,7 +99,7 @@ class LiveSeries:
 
     def __iter__(self) -> Iterator[Frame]:
         spec = self._spec
-        parser = RowParser(spec.channels, self.name)
+        parser = RowParser(spec.channels, self.name, spec.channel_units)
         cutter = WindowCutter(spec.length, self._hop, spec.rate_hz, self.name)
         heard_at, is_silent, index = time.monotonic(), False, 0
         while not self._closed.is_set() and not self._stop.is_set():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.sources.timeseries.columns import check_units
 from kdedge_runtime.sources.timeseries.cutter import SeriesWindow, WindowCutter
 from kdedge_runtime.sources.timeseries.series_rows import is_table_file, iterate_rows, read_plan
 from kdedge_runtime.sources.timeseries.ts_file import TS_SUFFIX, read_ts
@@ -101,6 +102,7 @@ class RecordedSeries:
             return
         spec = self._spec
         plan = read_plan(file, spec.channels)
+        check_units(plan.channels, spec.channel_units, str(file))
         cutter = WindowCutter(spec.length, self._hop, spec.rate_hz, str(file))
         rows = windows = 0
         for row in iterate_rows(file, plan):

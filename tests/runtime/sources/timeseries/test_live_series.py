@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from broker import Broker, until
 
-from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.modalities.timeseries import TimeseriesInput
 from kdedge_runtime.sources.live_source import Backoff
 from kdedge_runtime.sources.source import Frame
@@ -121,6 +122,18 @@ def test_sender_of_something_else_fails() -> None:
     for _ in range(50):
         wire.sent.put("temperature is fine\n")
     with LiveSeries(SPEC, "wire", wire.connect, 2) as source, pytest.raises(SourceError, match="ax"):
+        list(source)
+
+
+def test_header_in_another_unit_ends_the_run() -> None:
+    wire = Wire()
+    wire.sent.put("ax [m/s²],ay\n")
+    wire.send(0, 1, 2, 3)
+    wire.sent.put(None)
+    with (
+        LiveSeries(replace(SPEC, units=("g", "")), "wire", wire.connect, 2) as source,
+        pytest.raises(DataError, match="ax"),
+    ):
         list(source)
 
 
