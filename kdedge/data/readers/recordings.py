@@ -204,7 +204,7 @@ class RecordingReader:
         for row in rows:
             label = (row.label or "") if has_labels else ""
             if has_labels and not label:
-                cutter.interrupt("label", row.time_s)  # rows between two activities
+                cutter.interrupt("label")  # rows between two activities
                 continue
             window = cutter.push(row.time_s, row.values, label)
             if window is not None:
