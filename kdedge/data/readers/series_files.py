@@ -30,7 +30,7 @@ from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.sources.timeseries.series_rows import is_table_file
 from kdedge_runtime.sources.timeseries.ts_file import TsFile, is_ts_file, read_ts
 from kdedge_runtime.util.files import displayable, file_sha256
-from kdedge_runtime.util.images import files_below
+from kdedge_runtime.util.images import files_below, is_image_file
 
 __all__ = ["list_series", "reads_series"]
 
@@ -52,7 +52,10 @@ def reads_series(data: str) -> bool:
     if any(name in named for names in SIDE_NAMES.values() for name in names):
         return False
     files = list(islice((file for file in files_below(path) if file.suffix.lower() not in _COMPANIONS), _PROBED))
-    return bool(files) and all(map(is_table_file, files))
+    if not files or not all(map(is_table_file, files)):
+        return False
+    # Tables next to class folders of images, such as their annotations.
+    return not any(is_image_file(file) for file in files_below(path) if file.parent != path)
 
 
 def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:

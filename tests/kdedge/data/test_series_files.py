@@ -287,7 +287,11 @@ def test_folders_of_other_files_are_not_time_series(tmp_path: Path) -> None:
     (tmp_path / "photos" / "boxes.csv").touch()
     (tmp_path / "table").mkdir()
     write(tmp_path / "table" / "train.csv", "ab")
-    for name in ("photos", "table"):
+    for number in range(30):
+        write(tmp_path / "annotated" / "boxes" / f"{number}.csv", "ab")
+    (tmp_path / "annotated" / "cat").mkdir()
+    (tmp_path / "annotated" / "cat" / "1.png").touch()
+    for name in ("photos", "table", "annotated"):
         assert not TIMESERIES.reads(str(tmp_path / name))
     (tmp_path / "film.ts").write_bytes(b"\x47\x40\x11\x10" * 47)  # an MPEG transport stream
     assert not TIMESERIES.reads(str(tmp_path / "film.ts"))

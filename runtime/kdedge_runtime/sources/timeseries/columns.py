@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from kdedge_runtime.errors import DataError, SourceError
 
@@ -19,8 +19,14 @@ __all__ = [
     "split_line",
 ]
 
-_TIME_NAMES = {"t": 1.0, "time": 1.0, "timestamp": 1.0, "datetime": 1.0, "date": 1.0}
-_TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_TIME_NAMES = {"t", "time", "timestamp", "datetime", "date"}
+_TIME_UNITS = (
+    dict.fromkeys(("s", "sec", "second", "seconds"), 1.0)
+    | dict.fromkeys(("ms", "msec", "milliseconds"), 1e-3)
+    | dict.fromkeys(("us", "\u00b5s", "\u03bcs", "microseconds"), 1e-6)
+    | {"ns": 1e-9, "min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0}
+    | dict.fromkeys(("", "utc", "iso", "iso 8601"), 1.0)
+)
 _LABEL_NAMES = {"label", "class", "activity", "target"}
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}
 _UNIT = re.compile(r"^(?P<name>.*?)\s*[\[(](?P<unit>[^\[\]()]*)[\])]$")
@@ -48,12 +54,23 @@ class SeriesColumn:
 
     @property
     def time_unit_s(self) -> float | None:
-        """Seconds per unit of a column of times; None for other columns."""
+        """Seconds per unit of a column of times; None for other columns.
+
+        Raises:
+            SourceError: the unit of the times is unknown.
+        """
         name = self.name.lower()
         base, _, suffix = name.rpartition("_")
-        if base in _TIME_NAMES and suffix in _TIME_UNITS:
+        if base in _TIME_NAMES and suffix and suffix in _TIME_UNITS:
             return _TIME_UNITS[suffix]
-        return None if name not in _TIME_NAMES else _TIME_UNITS.get(self.unit.lower(), 1.0)
+        if name not in _TIME_NAMES:
+            return None
+        if self.unit.lower() not in _TIME_UNITS:
+            raise SourceError(
+                f"The column {self.name} has times in {self.unit}. Expected s, ms, us, ns, min, h or ISO 8601; rename "
+                "the column if it has no times."
+            )
+        return _TIME_UNITS[self.unit.lower()]
 
     @property
     def is_label(self) -> bool:
@@ -187,10 +204,14 @@ def _float(text: str) -> float:
 
 
 def _parse_date_s(text: str) -> float | None:
-    """Return the seconds since 1970 of a date in ISO 8601; None if the text is none, such as a plain number."""
-    if "-" not in text[1:] or ":" not in text:
+    """Return the seconds since 1970 of a date in ISO 8601; None if the text is none, such as a plain number.
+
+    Without a zone it is in UTC, so that no hour is missing or twice.
+    """
+    if "-" not in text[1:]:
         return None
     try:
-        return datetime.fromisoformat(text.strip()).timestamp()
+        date = datetime.fromisoformat(text.strip())
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, OSError):  # the latter two of years out of range
         return None

@@ -83,7 +83,7 @@ class RecordedSeries:
                 for window in self._windows(file):
                     stem = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
                     name = f"{displayable(stem.as_posix())}-{window.first_row:06d}"
-                    yield Frame(index, window.values, time.monotonic(), name, span_s=window.span_s)
+                    yield Frame(index, window.values, time.monotonic(), name, span_s=window.span_s, file=file)
                     index += 1
             except SourceError as error:
                 if not self._path.is_dir():
