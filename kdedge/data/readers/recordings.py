@@ -14,7 +14,9 @@ from statistics import median
 from kdedge.data.samples import StoredSample
 from kdedge.data.series_samples import SeriesLayout, UnreadableRecording, WindowSample
 from kdedge_runtime.errors import DataError, SourceError, UsageError
-from kdedge_runtime.sources.timeseries.columns import ColumnPlan, check_units
+from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.modalities.timeseries import TimeseriesInput
+from kdedge_runtime.sources.timeseries.columns import ColumnPlan, SeriesColumn, check_units
 from kdedge_runtime.sources.timeseries.cutter import SeriesWindow, WindowCutter
 from kdedge_runtime.sources.timeseries.series_rows import SeriesRow, iterate_rows, read_plan
 from kdedge_runtime.util.files import displayable
@@ -113,6 +115,23 @@ class RecordingReader:
             )
             for window, label in windows
         ]
+
+    def check_input(self, spec: InputSpec) -> None:
+        """Raise unless a model takes windows of these units and this rate; unknown ones fit any.
+
+        Raises:
+            DataError: rate or units differ.
+        """
+        if self._shape is None or not isinstance(spec, TimeseriesInput):
+            return
+        columns = [SeriesColumn(name, self._units.get(name, "")) for name in self.channels]
+        check_units(columns, spec.channel_units, "The dataset")
+        rate_hz = self._shape.layout.rate_hz
+        if rate_hz is not None and spec.rate_hz is not None and abs(rate_hz / spec.rate_hz - 1) > _SAME_RATE:
+            raise DataError(
+                f"The dataset has {rate_hz:g} rows per second, but the model was trained with {spec.rate_hz:g}. "
+                "Expected the same rate: resample the recordings."
+            )
 
     def warn(self) -> None:
         """Log the number of windows that were dropped, once per process."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.dataset_options import DatasetOptions
-from kdedge.data.readers.class_folders import SIDE_NAMES, FolderKind, list_folder
+from kdedge.data.readers.class_folders import SIDE_NAMES, FolderKind, Side, list_folder, split_folders
 from kdedge.data.readers.recordings import RecordingReader
 from kdedge.data.series_samples import SeriesLayout, WindowSample
 from kdedge.data.splits import Split
@@ -73,7 +73,8 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
             raise UsageError(f"--window cuts recordings, but {path} has cases of one length. Remove --window.")
         return _list_archive(path)
     reader = RecordingReader(options.window)
-    sides = _side_folders(path)
+    found = split_folders(path)
+    sides: dict[Side, Path] = found if "train" in found else {"train": path}
     has_classes = any(each.is_dir() for folder in sides.values() for each in folder.iterdir() if each.name[0] != ".")
     if has_classes:
         kind = FolderKind("timeseries", "recordings", "CSV, Parquet", is_table_file, reader.samples_of)
@@ -81,7 +82,7 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
     else:
         collection = _list_labeled(path, sides, reader)
     reader.warn()
-    collection = replace(collection, columns=reader.channels)
+    collection = replace(collection, columns=reader.channels, check_input=reader.check_input)
     if options.window is None:
         return collection
     if options.group_by is None and collection.split == "hashed":
@@ -89,16 +90,7 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
     return replace(collection, group_of=_recording_of)
 
 
-def _side_folders(root: Path) -> dict[str, Path]:
-    """Return the folders of the splits; without any, the whole folder is for training."""
-    below = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
-    found: dict[str, Path] = {
-        side: below[name] for side, names in SIDE_NAMES.items() for name in names[::-1] if name in below
-    }
-    return found if "train" in found else {"train": root}
-
-
-def _list_labeled(root: Path, sides: Mapping[str, Path], reader: RecordingReader) -> DatasetIndex:
+def _list_labeled(root: Path, sides: Mapping[Side, Path], reader: RecordingReader) -> DatasetIndex:
     """Index recordings with a column of labels."""
     files = {side: sorted(file for file in folder.iterdir() if is_table_file(file)) for side, folder in sides.items()}
     found = {

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -315,4 +316,21 @@ def test_model_of_other_channels_or_another_order_is_refused(tmp_path: Path) -> 
     spec = measure_windows(one.train, "one")
     one.require(spec, "classify", "model.onnx")
     with pytest.raises(UsageError, match=r"model\.onnx takes the columns ax, ay.*ay, ax"):
+        other.require(spec, "classify", "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"period_s": 0.1}, "rows per second"), ({"header": "time,ax [g],ay [m/s²],label"}, "ay.*g")]
+)
+def test_model_of_another_rate_or_unit_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    for name in "pq":
+        write(tmp_path / "one" / f"{name}.csv", "aaaabbbb")
+        write(tmp_path / "other" / f"{name}.csv", "aaaabbbb", **change)
+        write(tmp_path / "unknown" / f"{name}.csv", "aaaabbbb", header="time,ax,ay,label")
+    one, other, unknown = (
+        index_dataset(tmp_path / name, DatasetOptions(window="4")) for name in ("one", "other", "unknown")
+    )
+    spec = measure_windows(one.train, "one")
+    unknown.require(spec, "classify", "model.onnx")
+    with pytest.raises(DataError, match=words):
         other.require(spec, "classify", "model.onnx")

@@ -1,5 +1,6 @@
 """Columns of a table with time series: the time, the channels and the label, found by their names."""
 
+import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ _TIME_UNITS = (
 _LABEL_NAMES = {"label", "class", "activity", "target"}
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}
 _UNIT = re.compile(r"^(?P<name>.*?)\s*[\[(](?P<unit>[^\[\]()]*)[\])]$")
+_QUOTED = re.compile(r'"[^"]*"')
 _DELIMITERS = (";", "\t", ",")
 """Delimiters in order of preference: a line with semicolons may have commas in its numbers or names."""
 
@@ -155,10 +157,19 @@ def _plain(unit: str) -> str:
 
 
 def split_line(line: str) -> list[str]:
-    """Split a line of a table at semicolons, tabs or commas, the first that it has; else at white space."""
+    """Split a line of a table at semicolons, tabs or commas, the first that it has; else at white space.
+
+    Delimiters in quotes do not count.
+    """
     text = line.strip()
-    delimiter = next((each for each in _DELIMITERS if each in text), None)
-    return [part.strip().strip('"') for part in text.split(delimiter)]
+    bare = _QUOTED.sub("", text)
+    delimiter = next((each for each in _DELIMITERS if each in bare), None)
+    if '"' not in text or delimiter is None:
+        return [part.strip().strip('"') for part in text.split(delimiter)]
+    try:
+        return [part.strip() for part in next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))]
+    except csv.Error:  # noise on a wire
+        return [text]
 
 
 def is_header(fields: Sequence[str]) -> bool:

@@ -74,6 +74,12 @@ def test_lines_are_split_at_their_delimiter(line: str) -> None:
     assert split_line(line) == ["1", "2", "3"]
 
 
+def test_delimiters_in_quotes_do_not_count() -> None:
+    assert split_line('0,1,"walk; fast, uphill"') == ["0", "1", "walk; fast, uphill"]
+    assert split_line('0;"a ""b"""') == ["0", 'a "b"']
+    assert len(split_line('1,"2\r3",\r4')) in (1, 3)
+
+
 def test_headers_have_titles() -> None:
     assert is_header(["time", "ax"]) and is_header(["1", "ax"])
     assert not is_header(["1", "-2e3", "", "nan"]) and not is_header(["2026-11-30 18:00:00", "1"])
