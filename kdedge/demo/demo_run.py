@@ -151,7 +151,7 @@ def _watch(scenario: DemoScenario, model_path: Path, out: Path) -> float:
     with (
         source,
         JsonLinesFile(str(log), threading.Event()) as lines,
-        VideoFile(out / "overlay.mp4", source.fps, live=True) as film,
+        VideoFile(out / "overlay.mp4", source.fps, live=source.live) as film,
     ):
         run(Model.load(model_path), source, [lines, film])
     predictions = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[:-1]]

@@ -14,6 +14,7 @@ CLASSLESS = {"eigencam", "attention-rollout"}
 FINE = {"input-gradient", "integrated-gradients", "smoothgrad"}
 NETS = {"closed form": HeadNet, "class token": TAILS["class token"]}
 ONLY_ON = {"cam": {"closed form"}, "attention-rollout": {"class token"}, "gradient-attention": {"class token"}}
+ONLY_ON |= {"deeplift": set()}  # dense networks, in the test of tables
 CASES = [
     pytest.param(method, net, marks=[pytest.mark.models] if net == "class token" else [])
     for method in METHODS
