@@ -38,10 +38,11 @@ def group_names(pattern: str, file_of: GroupOf | None = None) -> GroupOf:
         ) from error
 
     def group_of(name: str) -> str:
-        found = expression.search(name if file_of is None else file_of(name))
+        file = name if file_of is None else file_of(name)
+        found = expression.search(file)
         if found is None:
             raise UsageError(
-                f"--group-by {pattern} does not match {name}. Expected an expression that matches every sample."
+                f"--group-by {pattern} does not match {file}. Expected an expression that matches every sample."
             )
         return "\0".join(part or "" for part in found.groups()) if expression.groups else found.group()
 

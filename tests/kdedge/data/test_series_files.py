@@ -168,6 +168,13 @@ def test_groups_never_divide_a_recording(tmp_path: Path, pattern: str) -> None:
     assert files["val"] and not files["train"] & files["val"]
 
 
+def test_rows_are_not_matched_by_groups(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        write(tmp_path / f"{name}.csv", "aaaabbbb")
+    with pytest.raises(UsageError, match=r"does not match 1\.csv\."):
+        index_dataset(tmp_path, DatasetOptions(window="4", group_by=r"\d+$"))
+
+
 def test_recordings_are_divided_by_fraction_and_seed(tmp_path: Path) -> None:
     for number in range(10):
         write(tmp_path / f"{number}.csv", "aaaabbbb")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,21 @@ def test_lost_broker_is_found_again(tmp_path: Path) -> None:
 
             until(sent)
         assert firsts(frames)[0] == 1
+
+
+def test_messages_that_are_too_many_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdedge_runtime.sources.timeseries.topic._WAITING", 3)
+    with Broker(tmp_path) as broker:
+        from paho.mqtt.publish import single
+
+        from kdedge_runtime.sinks.mqtt.broker_address import BrokerAddress
+        from kdedge_runtime.sources.timeseries.topic import TopicLines
+
+        lines = TopicLines(BrokerAddress.parse(f"mqtt://127.0.0.1:{broker.port}/imu", option="--source"))
+        single("imu", "0\n1\n2\n3\n4", qos=1, hostname="127.0.0.1", port=broker.port)
+        until(lambda: lines._lost == 2)
+        assert list(islice(lines, 4)) == [2, "2", "3", "4"]
+        lines.close()
 
 
 def test_absent_broker_is_named(tmp_path: Path) -> None:
