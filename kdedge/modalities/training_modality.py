@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kdedge_runtime.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import Tensor, nn
 
