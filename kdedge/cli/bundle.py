@@ -52,4 +52,4 @@ def _print_bundle(packed: "BundleSummary") -> None:
     console.print(f"{packed.path}  {', '.join(packed.models)}; {signed}{place}", soft_wrap=True)
     required = [] if packed.public_key is None else ["--require-signature", packed.public_key]
     command = shlex.join(["kdedge-run", str(packed.path), *required])
-    console.print(f"\nNext, on the device: {command} --source 0 --view 8080", soft_wrap=True)
+    console.print(f"\nNext, on the device: {command} --source {packed.example_source} --view 8080", soft_wrap=True)

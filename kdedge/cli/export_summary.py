@@ -73,7 +73,8 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         in_its_place = result.fp32.name == "model.onnx"
         write(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
     else:
-        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fastest)])} --source 0 --view 8080")
+        source = result.metadata.input.example_source
+        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fastest)])} --source {source} --view 8080")
 
 
 def _reason(result: ExportResult) -> str:

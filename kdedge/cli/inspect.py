@@ -66,7 +66,7 @@ def _print_inspected(inspected: "ModelInspection", page: Path) -> None:
 
     write(
         f"{inspected.path}  {inspected.bytes / 1e6:.2f} MB, {large(structure.parameters)} parameters, "
-        f"{large(structure.macs)} MACs per image; {times.whole_ms:.2f} ms here on one thread (profiled)"
+        f"{large(structure.macs)} MACs per sample; {times.whole_ms:.2f} ms here on one thread (profiled)"
     )
     if times.is_busy:
         console.print(flagged("note", BUSY), soft_wrap=True)

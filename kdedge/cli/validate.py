@@ -168,7 +168,8 @@ def _print_validation(validation: "Validation") -> None:
         command = ["kdedge", "run", str(chosen)]
         slower = chosen != validation.model
         why = f"  ({shipped} is not faster on this machine; the device may differ)" if slower else ""
-        console.print(f"Next: {shlex.join([*command, '--source', '0', '--view', '8080'])}{why}", soft_wrap=True)
+        source = ["--source", validation.example_source, "--view", "8080"]
+        console.print(f"Next: {shlex.join([*command, *source])}{why}", soft_wrap=True)
 
 
 def _models(report: "ValidationReport") -> "Table":

@@ -108,7 +108,8 @@ def requested_recipe(
     if request.temperature is not None and not any(LOSS_TERMS[name].uses_temperature for name in loss.weights):
         softened = [name for name, term in LOSS_TERMS.items() if term.uses_temperature]
         raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
-    augmentation = recipe.augmentation
+    flip = recipe.augmentation.flip if request.flip is None else request.flip
+    augmentation = replace(recipe.augmentation, flip=flip and TRAINING_MODALITIES[modality].flips)
     if request.freeze:
         if not request.is_pretrained:
             raise UsageError(
@@ -128,7 +129,7 @@ def requested_recipe(
         batch_size=request.batch_size or recipe.batch_size,
         learning_rate=request.lr or recipe.learning_rate,
         temperature=recipe.temperature if request.temperature is None else request.temperature,
-        augmentation=augmentation if request.flip is None else replace(augmentation, flip=request.flip),
+        augmentation=augmentation,
     )
 
 

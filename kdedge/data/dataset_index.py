@@ -1,7 +1,7 @@
 """Dataset index: images with their classes and splits, before any image is opened."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Literal, TypeAlias
@@ -53,6 +53,10 @@ class DatasetIndex:
     """True for consecutive frames without classes, which may be near-duplicates."""
     columns: tuple[str, ...] = ()
     """Names of the columns of every sample, in their order; empty for samples without names."""
+    group_of: GroupOf | None = field(default=None, compare=False)
+    """Function of a sample's name to the file that it was cut from; None if every sample stands alone."""
+    check_input: Callable[[InputSpec], None] | None = field(default=None, compare=False)
+    """Function that raises `UsageError` for the input of a model that differs otherwise, such as in units."""
 
     @property
     def is_unlabeled(self) -> bool:
@@ -68,7 +72,7 @@ class DatasetIndex:
             name: name of the model in the error, such as `The teacher runs/a`.
 
         Raises:
-            UsageError: modality, task or the columns of samples differ.
+            UsageError: modality, task or the columns of samples differ, or their rate or units.
         """
         has_same_targets = task == self.task or all(EXPORT_TASKS[each].has_classes for each in (task, self.task))
         if spec.kind != self.modality or not has_same_targets:
@@ -81,6 +85,8 @@ class DatasetIndex:
                 f"{name} takes the columns {', '.join(spec.column_names)}, but {self.source} has "
                 f"{', '.join(self.columns)}. Expected the same columns in the same order."
             )
+        if self.check_input is not None:
+            self.check_input(spec)
 
     @property
     def name(self) -> str:

@@ -64,7 +64,11 @@ def readable(
 ) -> tuple[Split, UnreadableFiles]:
     """Return the readable samples for an input, and a report on the others; each is read once and discarded."""
     split = split.for_input(spec)
-    kept, problems = _read_all(split, lambda _index, _pixels: None, None, progress)
+
+    def check(_index: int, pixels: Pixels) -> None:
+        spec.preprocess(pixels)  # raises for samples that can be decoded, but not used
+
+    kept, problems = _read_all(split, check, None, progress)
     return split.take(kept), problems
 
 

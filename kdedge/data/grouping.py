@@ -17,10 +17,15 @@ GroupOf: TypeAlias = Callable[[str], str]
 """Function of a sample's name to the name of its group."""
 
 
-def group_names(pattern: str) -> GroupOf:
+def group_names(pattern: str, file_of: GroupOf | None = None) -> GroupOf:
     """Return the function that names groups by the first match of a regular expression.
 
     A group is named by the capturing groups of the expression, or by the whole match if it has none.
+
+    Args:
+        pattern: regular expression.
+        file_of: function of a sample's name to the name that is matched, such as that of the recording of a window.
+            None matches the name itself.
 
     Raises:
         UsageError: the expression is invalid; by the function also for a name without a match.
@@ -33,10 +38,11 @@ def group_names(pattern: str) -> GroupOf:
         ) from error
 
     def group_of(name: str) -> str:
-        found = expression.search(name)
+        file = name if file_of is None else file_of(name)
+        found = expression.search(file)
         if found is None:
             raise UsageError(
-                f"--group-by {pattern} does not match {name}. Expected an expression that matches every sample."
+                f"--group-by {pattern} does not match {file}. Expected an expression that matches every sample."
             )
         return "\0".join(part or "" for part in found.groups()) if expression.groups else found.group()
 

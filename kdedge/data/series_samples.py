@@ -7,7 +7,7 @@ from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities.timeseries import describe_faults
 from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["SeriesLayout", "WindowSample"]
+__all__ = ["SeriesLayout", "UnreadableRecording", "WindowSample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,30 @@ class WindowSample(StoredSample):
         if faults is not None:
             raise UnreadableSample(f"{self} has {faults}. Expected finite numbers.", "missing values")
         return LoadedSample(self.values)
+
+    def stamp(self) -> str:
+        """Return size and modification time of the file; see `StoredSample.stamp`."""
+        return file_stamp(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRecording(StoredSample):
+    """Recording without a window, which is reported like an unreadable image."""
+
+    path: str
+    message: str = field(compare=False)
+    """What is wrong with the file, and what was expected."""
+
+    def __str__(self) -> str:
+        return self.path
+
+    def read(self) -> LoadedSample:
+        """Raise the error.
+
+        Raises:
+            UnreadableSample: always.
+        """
+        raise UnreadableSample(self.message, "unreadable recording")
 
     def stamp(self) -> str:
         """Return size and modification time of the file; see `StoredSample.stamp`."""

@@ -60,9 +60,12 @@ class SoundSample(StoredSample):
 
     def read(self) -> LoadedSample:
         """Decode the sound, or its window, as mono PCM; see `StoredSample.read`."""
-        channels = sound_info(self.path).channels
+        info = sound_info(self.path)
         values = read_sound(self.path, self.rate_hz, self.start, self.count)
-        return LoadedSample(values, "stereo, mixed to mono" if channels > 1 else None)
+        changes = ["mixed to mono"] if info.channels > 1 else []
+        if self.rate_hz not in (None, info.rate_hz):
+            changes.append(f"converted from {info.rate_hz:,} Hz")
+        return LoadedSample(values, " and ".join(changes) or None)
 
     def stamp(self) -> str:
         """Return size and modification time with the window; see `StoredSample.stamp`."""

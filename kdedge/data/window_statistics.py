@@ -27,12 +27,12 @@ def measure_windows(train: Split, source: str) -> TimeseriesInput:
     """
     windows, layouts = [], []
     for sample in train.samples:
-        assert isinstance(sample, WindowSample)
-        layouts.append(sample.layout)
         try:
             windows.append(sample.read().values)
         except UnreadableSample:  # `decode` reports it
             continue
+        assert isinstance(sample, WindowSample)
+        layouts.append(sample.layout)
     if not windows:
         raise DataError(f"No training window of {source} can be read. Expected finite numbers.")
     layout, length = layouts[0], len(windows[0])

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import soundfile
 
 from kdedge.config.train_config import TrainConfig
 from kdedge.demo.demo_scenario import DemoScenario, DemoSizes, Masks
@@ -78,7 +77,7 @@ class AudioDemo(DemoScenario):
                 for index in range(count):
                     sound = render_sound(label, generator)
                     name = f"{side}/{label}/{index:04d}.wav"
-                    soundfile.write(root / name, sound.values, _RATE_HZ, subtype="PCM_16")
+                    (root / name).write_bytes(_SPEC.encode_sample(sound.values))
                     if side == "val":
                         masks[name] = sound.mask
         return masks

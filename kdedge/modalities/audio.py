@@ -96,17 +96,20 @@ class AudioTraining(TrainingModality):
 
         return find_sound_feed(view, name)
 
-    def augmenter(self, settings: Augmentation, spec: AudioInput) -> Augmenter:
-        """Create the augmentation of sounds, without flips; see `AudioAugmenter`."""
-        from dataclasses import replace
+    @property
+    def flips(self) -> bool:
+        """False, since sounds have a direction."""
+        return False
 
+    def augmenter(self, settings: Augmentation, spec: AudioInput) -> Augmenter:
+        """Create the augmentation of sounds; see `AudioAugmenter`."""
         from kdedge.training.augmentation.audio_augmenter import AudioAugmenter
 
-        return AudioAugmenter(replace(settings, flip=False), spec)
+        return AudioAugmenter(settings, spec)
 
     def mismatch(self, teacher: AudioInput, spec: AudioInput) -> str | None:
-        """Return a warning about a teacher with another rate or window."""
-        if (teacher.rate_hz, teacher.samples) == (spec.rate_hz, spec.samples):
+        """Return a warning about a teacher with another rate; windows are equal, see `choose_audio_network`."""
+        if teacher.rate_hz == spec.rate_hz:
             return None
         return f"takes {teacher.summary}, but the student {spec.summary}."
 

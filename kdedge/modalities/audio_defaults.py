@@ -3,12 +3,14 @@
 import math
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.audio import AudioInput
+from kdedge_runtime.modalities.audio import LONGEST_S, AudioInput
+from kdedge_runtime.modalities.audio_features import mel_filters
 
 __all__ = ["LARGEST_RATE_HZ", "MEL_BANDS", "make_audio_input"]
 
 LARGEST_RATE_HZ = 16_000
 """Highest default rate. Speech and most events keep their information below 8 kHz."""
+LEAST_RATE_HZ = 1_000
 MEL_BANDS = 40
 _FRAME_S, _FRAME_HOP_S = 0.032, 0.02
 """Length and interval of frames in seconds."""
@@ -22,8 +24,10 @@ def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BAND
     """Return the input for a rate and window, with frames of about 32 ms every 20 ms, not yet normalized.
 
     Raises:
-        UsageError: the window is shorter than a frame, or there are too many mel bands.
+        UsageError: the rate is too low, the window is not possible, or there are too many mel bands.
     """
+    if rate_hz < LEAST_RATE_HZ:
+        raise UsageError(f"Sounds at {rate_hz} Hz have no features. Expected at least {LEAST_RATE_HZ} Hz.")
     win_length = 2 * round(_FRAME_S * rate_hz / 2)
     n_fft = 1 << math.ceil(math.log2(win_length))
     frame_hop = 2 * max(1, round(_FRAME_HOP_S * rate_hz / 2))
@@ -44,9 +48,15 @@ def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BAND
         hop_s=samples / rate_hz / 2,
     )
     try:
-        return AudioInput.from_json(vars(values))
+        spec = AudioInput.from_json(vars(values))
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"A window of {window_s:g} s with {mel_bands} mel bands at {rate_hz} Hz is not supported. Expected at "
-            f"least {_FRAME_S:g} s, and at most {n_fft // 2} bands."
+            f"A window of {window_s:g} s with {mel_bands} mel bands at {rate_hz} Hz is not supported. Expected "
+            f"{n_fft / rate_hz:g} to {LONGEST_S:g} s, and at most {n_fft // 2} bands."
         ) from error
+    if not mel_filters(spec.scale).any(axis=1).all():
+        raise UsageError(
+            f"{mel_bands} mel bands at {rate_hz} Hz are narrower than the frequencies of a frame, so that some are "
+            "empty. Expected a smaller --size."
+        )
+    return spec

@@ -23,7 +23,7 @@ from kdedge.models.trained_model import TrainedModel
 from kdedge.training.teachers.teacher_loading import init_source
 from kdedge_runtime.errors import DataError, UnreadableSample, UsageError
 from kdedge_runtime.modalities.audio import AudioInput
-from kdedge_runtime.util.sounds import SoundInfo, sound_info
+from kdedge_runtime.util.sounds import LEAST_SHARE, SoundInfo, sound_info
 
 __all__ = ["choose_audio_network"]
 
@@ -32,6 +32,8 @@ WINDOWS_S = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0)
 _COVERED = 0.9
 _LONG_S = 3.0
 """Window of recordings that are longer than all default windows, in seconds."""
+_EQUAL_S = 0.02
+"""Difference of windows that are equal up to the rounding to whole frames, in seconds."""
 _INSPECTED = 200
 """Number of recordings whose headers and features are inspected."""
 
@@ -48,12 +50,13 @@ def choose_audio_network(
 
     Raises:
         DataError: none of the recordings can be read.
-        UsageError: the window is invalid, or flips are requested.
+        UsageError: the window is invalid or differs from that of a teacher, or flips are requested.
     """
     if request.flip:
         raise UsageError("--flip mirrors images, but sounds have a direction. Remove it.")
     name = request.model if request.model == SPEECH_EMBEDDING else canonical_name(request.model)
     spec_input = _input(request, teachers, collection.train.thinned(_INSPECTED))
+    _require_equal_windows(teachers, spec_input)
     fresh_stem = init_source(teachers).spec.fresh_stem if request.init == "teacher" else not request.is_pretrained
     if name == SPEECH_EMBEDDING:
         return ModelSpec(name, len(collection.labels), fresh_stem=False), spec_input
@@ -77,14 +80,32 @@ def _input(request: TrainConfig, teachers: Sequence[LoadedTeacher], some: Split)
     if teachers:
         teacher = teachers[0].input
         assert isinstance(teacher, AudioInput)
+        if request.window is not None and abs(_seconds(request.window, rate) - teacher.window_s) > _EQUAL_S:
+            raise UsageError(
+                f"--window {request.window} differs from the window of the teacher, {teacher.window_s:g} s, which the "
+                "student shares. Remove it, or train a teacher with this window."
+            )
         if not isinstance(teachers[0].model, TrainedModel):  # a file takes its own rate only
             return _measured(replace(teacher, mel_bands=request.size or teacher.mel_bands), some)
         rate, window_s = min(rate, teacher.rate_hz), teacher.window_s
     else:
         window_s = _window_s(request.window, rate, infos)
     if request.model == SPEECH_EMBEDDING:
+        if request.size is not None or request.output_stride is not None:
+            raise UsageError(f"{SPEECH_EMBEDDING} has fixed features and layers. Remove --size and --output-stride.")
         return speech_embedding_input(window_s)
     return _measured(make_audio_input(rate, window_s, mel_bands=request.size or MEL_BANDS), some)
+
+
+def _require_equal_windows(teachers: Sequence[LoadedTeacher], spec: AudioInput) -> None:
+    """Raise if a teacher has windows of another duration, which would be stretched in time on the way to it."""
+    for teacher in teachers:
+        assert isinstance(teacher.input, AudioInput)
+        if abs(teacher.input.window_s - spec.window_s) > _EQUAL_S:
+            raise UsageError(
+                f"The teacher {teacher.name} takes windows of {teacher.input.window_s:g} s, but the student of "
+                f"{spec.window_s:g} s. Expected equal windows: train the teacher with --window {spec.window_s:g}s."
+            )
 
 
 def _window_s(requested: str | None, rate_hz: int, infos: Sequence[SoundInfo]) -> float:
@@ -118,7 +139,13 @@ def _headers(split: Split) -> list[SoundInfo]:
 
 def _measured(spec: AudioInput, split: Split) -> AudioInput:
     """Return the input with mean and standard deviation of the features of some recordings."""
-    energies = [spec.features(sound) for sound in decode(split, spec).images]
+    decoded = decode(split, spec)
+    if not len(decoded.images):
+        raise DataError(
+            f"None of the first {len(split):,} sounds is usable ({decoded.problems}). Expected sounds that are not "
+            f"silent, with at least {LEAST_SHARE:.0%} of the window of {spec.window_s:g} s."
+        )
+    energies = [spec.features(sound) for sound in decoded.images]
     mean = sum(float(each.mean()) for each in energies) / len(energies)
     variance = sum(float(((each - mean) ** 2).mean()) for each in energies) / len(energies)
     return replace(spec, mean=round(mean, 4), std=round(math.sqrt(variance), 4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kdedge.modalities.training_modality import Augmenter, TrainingModality
@@ -75,11 +74,16 @@ class TimeseriesTraining(TrainingModality):
 
         return find_series_feed(view, name)
 
+    @property
+    def flips(self) -> bool:
+        """False, since a series has a direction in time."""
+        return False
+
     def augmenter(self, settings: Augmentation, spec: TimeseriesInput) -> Augmenter:
-        """Create the augmentation of windows, which are never mirrored; see `TimeseriesAugmenter`."""
+        """Create the augmentation of windows; see `TimeseriesAugmenter`."""
         from kdedge.training.augmentation.timeseries_augmenter import TimeseriesAugmenter
 
-        return TimeseriesAugmenter(replace(settings, flip=False), spec)
+        return TimeseriesAugmenter(settings, spec)
 
 
 TIMESERIES = TimeseriesTraining()

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kdedge_runtime.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import Tensor, nn
 
@@ -104,6 +102,11 @@ class TrainingModality(ABC):
     def default_recipe(self, kind: str) -> str | None:
         """Return the recipe of random weights for a command; None for those of images, the default."""
         return None
+
+    @property
+    def flips(self) -> bool:
+        """True if mirrored samples keep their class, so that `flip` of a recipe applies; as for images by default."""
+        return True
 
     def merit(self, task: TrainingTask) -> Callable[[Mapping[str, float]], tuple[float, ...]]:
         """Return the function of the sort key of an epoch; that of the task by default (`TrainingTask.merit`)."""

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.audio import AudioInput
+from kdedge_runtime.modalities.audio import LONGEST_S, AudioInput
 
 __all__ = ["SpeechEmbedding", "read_speech_embedding", "speech_embedding_input"]
 
 _RATE_HZ, _MEL_BANDS = 16_000, 32
+_LEAST_WINDOW_S = 0.4
+"""Shortest window that leaves a position after all pools, in seconds."""
 _DECIBELS_PER_LOG = 4.342944819
 _FULL_SCALE_LOG = 20.794354
 """Logarithm of the squared full scale of 16 bits, in which the network measures energies."""
@@ -36,7 +38,15 @@ def speech_embedding_input(window_s: float) -> AudioInput:
     """Return the input of the network for a window: 16 kHz, 32 mel bands from 60 to 3,800 Hz every 10 ms.
 
     Features are energies in 10 dB, with full scale at 16 bits.
+
+    Raises:
+        UsageError: the window is shorter than 0.4 s, or longer than 600 s.
     """
+    if not _LEAST_WINDOW_S <= window_s <= LONGEST_S:
+        raise UsageError(
+            f"The speech embedding cannot have windows of {window_s:g} s. Expected {_LEAST_WINDOW_S:g} to "
+            f"{LONGEST_S:g} s."
+        )
     samples = 640 * round(window_s * _RATE_HZ / 640)
     return AudioInput(
         rate_hz=_RATE_HZ,

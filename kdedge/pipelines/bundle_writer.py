@@ -10,6 +10,7 @@ from kdedge_runtime.bundle import MANIFEST, SIGNATURE, SUMS, Manifest, format_ch
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.model import is_bundle
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.files import atomic_path
@@ -30,6 +31,8 @@ class BundleSummary:
     """Public key of the signature, hexadecimal; None for an unsigned bundle."""
     replaced: bool
     """True if an earlier bundle was replaced."""
+    example_source: str
+    """Value of `--source` in suggested commands, see `InputSpec`."""
 
 
 def write_bundle(
@@ -57,7 +60,7 @@ def write_bundle(
     """
     if device is not None:
         load_profile(device)
-    models = _models(source)
+    models, spec = _models(source)
     folder = source if source.is_dir() else source.parent
     target = folder / "bundle.zip" if target is None else target
     replaces = _replaces_bundle(target)
@@ -71,7 +74,7 @@ def write_bundle(
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, content in contents.items():
             archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content)
-    return BundleSummary(target, tuple(models), public_key, replaces)
+    return BundleSummary(target, tuple(models), public_key, replaces, spec.example_source)
 
 
 def _replaces_bundle(target: Path) -> bool:
@@ -87,11 +90,12 @@ def _replaces_bundle(target: Path) -> bool:
     raise UsageError(f"{target} already exists and is not a bundle. Choose another file: -o FILE.zip.")
 
 
-def _models(source: Path) -> dict[str, Path]:
-    """Return the path of each model by its name in the bundle."""
+def _models(source: Path) -> tuple[dict[str, Path], InputSpec]:
+    """Return the path of each model by its name in the bundle, and their input."""
     names = model_names()
     if source.is_file():
-        return {names[Candidate.of(Model.load(source, threads=1)).name]: source}
+        model = Model.load(source, threads=1)
+        return {names[Candidate.of(model).name]: source}, model.metadata.input
     found = {name: source / file for name, file in names.items() if (source / file).is_file()}
     if not found:
         raise UsageError(f"{source} has no {names[FP32.name]}. Export it first: `kdedge export {source} --quantize`.")
@@ -103,7 +107,7 @@ def _models(source: Path) -> dict[str, Path]:
             )
     if len({model.metadata.labels for model in models.values()}) > 1:
         raise UsageError(f"The models in {source} have different classes. Export them again: `kdedge export {source}`.")
-    return {names[name]: path for name, path in found.items()}
+    return {names[name]: path for name, path in found.items()}, next(iter(models.values())).metadata.input
 
 
 def _signed(message: bytes, private_key: Path) -> tuple[bytes, str]:

@@ -71,6 +71,8 @@ class Validation:
     model: Path
     """Model file to deploy, that of the least exact precision."""
     fp32: Path
+    example_source: str
+    """Value of `--source` in suggested commands, see `InputSpec`."""
 
     @property
     def fastest(self) -> Path:
@@ -182,7 +184,8 @@ def validate_model(
     beside = files.fp32.path.with_suffix(".report") if artifacts.run is None else artifacts.run / "report"
     page, document = write_report(report, evidence, output or beside)
     deployed = files.converted.get(report.shipped.name, files.fp32)
-    return Validation(report, evidence, page, document, deployed.path, files.fp32.path)
+    source = files.fp32.metadata.input.example_source
+    return Validation(report, evidence, page, document, deployed.path, files.fp32.path, source)
 
 
 def _models(files: ExportedFiles, validation_set: ValidationSet, notes: list[str]) -> Models:

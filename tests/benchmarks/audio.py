@@ -151,7 +151,7 @@ def table(folds: dict[str, dict[str, dict[str, float]]]) -> str:
     ]
     for name in next(iter(folds.values())):
         tops = [100 * fold[name]["top1"] for fold in folds.values()]
-        spread = f"{statistics.mean(tops):.1f} ± {statistics.pstdev(tops):.1f}"
+        spread = f"{statistics.mean(tops):.1f} ± {statistics.stdev(tops) if len(tops) > 1 else 0.0:.1f}"
         cells = [f"{top:.1f}" for top in tops] + [spread]
         for key, digits in (("map_pearson", 3), ("ms", 2)):
             values = [fold[name][key] for fold in folds.values() if key in fold[name]]

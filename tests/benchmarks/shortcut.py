@@ -12,7 +12,8 @@ forms: without a marker, with the marker as in training, and with the marker on 
 The teachers are a network trained on the marked images and one trained on clean images. `evidence on the marker` is
 the share of the positive map of the class pneumonia on the marker, on test images that all have one; a uniform map has
 the share of its area. Figures are of the best epoch on the validation images, marked as in training. Prints one JSON
-line per model, and a table: mean and standard deviation over the seeds. Complete runs in --out are not repeated. No
+line per model, and a table: mean and standard deviation over the seeds. Draws the maps of a normal image with the
+marker to maps.png in --out. Complete runs in --out are not repeated. No
 medical claim is made.
 """
 
@@ -60,7 +61,7 @@ def main() -> None:
             train(["train", str(data), "--model", options.teacher], teachers[name], options.epochs, seed)
             results.append(measure(f"teacher, {name}", seed, teachers[name], options.data))
         for title, (taught_by, loss) in STUDENTS.items():
-            run = options.out / f"{title.replace(' ', '-').replace(',', '').replace('+', 'and')}-{seed}"
+            run = student_run(options.out, title, seed)
             if taught_by is None or loss is None:
                 command = ["train", str(marked), "--model", options.student]
             else:
@@ -69,6 +70,7 @@ def main() -> None:
             train(command, run, options.epochs, seed)
             results.append(measure(title, seed, run, options.data))
     print(table(results))
+    draw(options.data, options.out, options.seeds[0])
 
 
 def train(command: list[str], run: Path, epochs: int, seed: int) -> None:
@@ -142,6 +144,28 @@ def predict(model: Any, images: np.ndarray[Any, Any], class_index: int | None) -
     samples = np.stack([model.metadata.input.preprocess(image) for image in images])
     parts = [model.predict(samples[start : start + 64], class_index) for start in range(0, len(samples), 64)]
     return tuple(np.concatenate([getattr(part, name) for part in parts]) for name in ("logits", "saliency_map"))
+
+
+def student_run(out: Path, title: str, seed: int) -> Path:
+    """Return the run folder of a student."""
+    return out / f"{title.replace(' ', '-').replace(',', '').replace('+', 'and')}-{seed}"
+
+
+def draw(data: Path, out: Path, seed: int) -> None:
+    """Draw the maps of the class pneumonia for a normal test image with the marker, one for each student."""
+    from kdedge_export.modalities.image import IMAGE
+    from kdedge_runtime import Model
+
+    file = sorted((data / "test" / "normal").glob("*"))[0]
+    pixels = np.asarray(Image.open(file).convert("RGB")).copy()
+    mark(pixels)
+    panels = []
+    for title in ("student alone", "KD, clean teacher", "KD + mapall, clean teacher"):
+        model = Model.load(student_run(out, title, seed) / "model.onnx")
+        found = model.predict(pixels[None], model.metadata.labels.index(SICK))
+        assert found.saliency_map is not None
+        panels.append(IMAGE.overlay(pixels, found.saliency_map[0], model.metadata.outputs.display.shift))
+    Image.fromarray(np.concatenate(panels, axis=1)).save(out / "maps.png")
 
 
 def table(results: list[dict[str, Any]]) -> str:

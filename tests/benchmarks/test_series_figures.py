@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from timeseries import SHAPELET, divide, find_shapelet, interval, shapelet_accuracy, share_inside
+from timeseries import SHAPELET, accuracy_interval, divide, find_shapelet, interval, shapelet_accuracy, share_inside
 
 from kdedge_runtime.sources.timeseries.ts_file import TsFile, read_ts
 
@@ -28,6 +28,11 @@ def test_interval_is_of_the_mean_over_cases() -> None:
     figures = interval(np.concatenate((np.ones(90), np.zeros(10), [np.nan])))
     assert figures["mean"] == pytest.approx(0.9)
     assert figures["low"] == pytest.approx(0.84, abs=0.01) and figures["high"] == pytest.approx(0.95, abs=0.01)
+
+
+def test_accuracy_without_an_error_has_an_interval() -> None:
+    figures = accuracy_interval(np.ones(40))
+    assert figures["mean"] == figures["high"] == 1 and figures["low"] == pytest.approx(0.025 ** (1 / 40), abs=0.001)
 
 
 def test_best_threshold_divides_the_classes() -> None:

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 import kdedge
 from kdedge.models.run_folder import is_run
+from kdedge_export.metrics.confidence import SHARE, mean_interval
 from kdedge_export.metrics.map_similarity import map_pearson
 from kdedge_runtime import Model
 from kdedge_runtime.sources.timeseries.ts_file import TsFile, read_ts
@@ -89,7 +90,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
                 of_point = predict(paths[model], test.values[truth == POINT], np.full((truth == POINT).sum(), POINT))[1]
                 inside.append(share_inside(of_point, stretch["start"], test.values.shape[1]))
         figures["models"][model] = {
-            "accuracy": interval(np.mean(right, axis=0)),
+            "accuracy": accuracy_interval(np.mean(right, axis=0)),
             "accuracies": [float(each.mean()) for each in right],
             "pearson": interval(np.mean(pearson, axis=0)),
             "parameters": parameters(files[0][model]),
@@ -145,6 +146,13 @@ def interval(per_case: Doubles) -> dict[str, float]:
     drawn = np.random.default_rng(0).integers(0, len(values), (_DRAWS, len(values)))
     low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+
+
+def accuracy_interval(right: Doubles) -> dict[str, float]:
+    """Return the mean of shares of right answers with its 95 % interval, which has a width if all are right."""
+    found = mean_interval(right, SHARE)
+    assert found is not None
+    return {"mean": float(right.mean()), "low": found.low, "high": found.high}
 
 
 def share_inside(maps: Floats, start: int, length: int) -> Doubles:
@@ -238,7 +246,7 @@ def baseline(make: Callable[[], Any], train: TsFile, test: TsFile) -> dict[str, 
     started = time.perf_counter()
     predicted = classifier.predict(cases)
     us = (time.perf_counter() - started) / len(cases) * 1e6
-    return {"accuracy": interval((predicted == np.array(test.targets)).astype(np.float64)), "us": us}
+    return {"accuracy": accuracy_interval((predicted == np.array(test.targets)).astype(np.float64)), "us": us}
 
 
 def parameters(file: Path) -> int:
@@ -271,7 +279,7 @@ def print_figures(name: str, figures: Mapping[str, Any]) -> None:
         print(f"| {' | '.join(row + [''] * (stretch is not None))} |")
     for title, each in figures["models"].items():
         seeds = sorted(100 * one for one in each["accuracies"])
-        row = [title, shown(each["accuracy"], 100), f"{seeds[0]:.1f}–{seeds[-1]:.1f}", shown(each["pearson"], 1, 3)]
+        row = [title, shown(each["accuracy"], 100), f"{seeds[0]:.1f} to {seeds[-1]:.1f}", shown(each["pearson"], 1, 3)]
         row += [f"{each['us']:.0f}"] + ([shown(each["inside"], 100)] if stretch is not None else [])
         print(f"| {' | '.join(row)} |")
     if stretch is not None:

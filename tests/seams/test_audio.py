@@ -10,6 +10,7 @@ import soundfile
 from sound_toys import CLASSES, RATE_HZ, burst, write_bursts
 
 import kdedge
+from kdedge.pipelines.bundle_writer import write_bundle
 from kdedge.pipelines.training_pipeline import Run
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
@@ -80,6 +81,7 @@ def test_validation_compares_all_files_and_counts_false_alarms(files: Path, tmp_
     background.mkdir()
     soundfile.write(background / "tone.wav", np.concatenate([burst("low", rng, at_s=0.5) for _ in range(6)]), RATE_HZ)
     soundfile.write(background / "short.wav", burst("low", rng)[:2_000], RATE_HZ)
+    soundfile.write(background / "muted.wav", np.zeros(8 * RATE_HZ), RATE_HZ)  # no time in which anything was measured
     validation = kdedge.validate(files, quick=True, background=background, most_false_alarms=1.0)
     report, document = validation.report, json.loads(validation.document.read_text(encoding="utf-8"))
     assert set(document["models"]) == {"teacher", "student", "fp32", "fp16", "int8"}
@@ -136,6 +138,10 @@ def test_device_answers_with_times(files: Path, tmp_path: Path) -> None:
     assert len(list(drawn.iterdir())) == 3
     first, last = answers[0]["heat"], answers[2]["heat"]
     assert last["cy"] < first["cy"]  # high tones are drawn above low ones
+
+
+def test_suggested_source_is_a_microphone(files: Path, tmp_path: Path) -> None:
+    assert write_bundle(files, tmp_path / "bundle.zip").example_source == "mic:"
 
 
 def test_self_test_passes(files: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -19,7 +20,9 @@ from kdedge.data import index_dataset
 from kdedge.pipelines.training_pipeline import Run
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.explainers.sample_files import explain_samples
 from kdedge_runtime.feedback.class_folders import write_class_folders
 from kdedge_runtime.feedback.verdict import Verdict
 from kdedge_runtime.modalities.timeseries import TimeseriesInput
@@ -193,9 +196,15 @@ def test_corrections_become_training_data(files: Path, tmp_path: Path) -> None:
         window, _ = burst(1 + seed % 2, seed)
         prediction = decode_prediction(model, Frame(seed, window, 0.0, f"#{seed}"), model.predict(window[None]))
         verdicts.append(Verdict.of(prediction, "right", model_sha256="0" * 64))
+        with pytest.raises(UsageError, match="Boxes"):
+            Verdict.of(prediction, "right", model_sha256="0" * 64, box=(0.0, 0.0, 0.5, 0.5))
+    verdicts[0] = replace(verdicts[0], box=(0.0, 0.0, 0.5, 0.5))
     write_class_folders(verdicts, tmp_path / "corrected")
     collection = index_dataset(tmp_path / "corrected")
     assert collection.modality == "timeseries" and set(collection.labels) <= set(LABELS)
     read = [sample.read().values for split in (collection.train, collection.val) for sample in split.samples]
     windows = [burst(1 + seed % 2, seed)[0] for seed in range(4)]
     assert len(read) == 4 and all(any(np.array_equal(one, other) for other in windows) for one in read)
+    explained = explain_samples(model, [tmp_path / "corrected"], tmp_path / "maps")
+    assert {each.file for each in explained} == set((tmp_path / "corrected").rglob("*.csv"))
+    assert {each.written.name for each in explained} == {f"{each.file.stem}-000000.png" for each in explained}

@@ -9,17 +9,16 @@ import numpy as np
 
 from kdedge_export.metrics.confidence import Interval
 from kdedge_runtime import Model
+from kdedge_runtime.errors import SourceError
 from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.sources.source import Frame, Source
 from kdedge_runtime.stream.smoothing import EventFilter
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["NO_KEYWORD", "REFRACTORY_S", "FalseAlarms", "count_false_alarms", "poisson_interval"]
+__all__ = ["REFRACTORY_S", "FalseAlarms", "count_false_alarms", "poisson_interval"]
 
 REFRACTORY_S = 1.0
 """Time after an alarm in which its label causes no further one, in seconds."""
-NO_KEYWORD = "_"
-"""First character of labels that are no alarms, such as `_silence_`."""
 _BATCH = 32
 _OUTSIDE = 0.025
 """Probability outside each end of the interval."""
@@ -46,33 +45,40 @@ def count_false_alarms(
 ) -> FalseAlarms:
     """Run a file on background recordings, and count its events; see `EventFilter`.
 
-    Unknown windows and labels that begin with `_` are no alarms.
+    Time in no window, such as that of zeros, does not count.
 
     Args:
         role: name of the file's candidate.
         model: the file.
         open_source: creates the source of the recordings, whose frames are windows in time.
         progress: called after every batch with the number of windows.
+
+    Raises:
+        SourceError: no recording is readable.
     """
     labels: Counter[str] = Counter()
-    seconds, done = 0.0, 0
+    seconds, done, name = 0.0, 0, ""
     with open_source() as source:
+        name = source.name
         for recording in _recordings(source):
-            events = EventFilter(REFRACTORY_S)
+            events, end_s = EventFilter(REFRACTORY_S), 0.0
             for batch in _batches(recording):
                 samples = np.stack([model.metadata.input.preprocess(frame.sample) for frame in batch])
                 found = model.predict(samples, explained=False)
                 for number, frame in enumerate(batch):
                     assert frame.span_s is not None
                     prediction = decode_prediction(model, frame, found.of_sample(number))
-                    if prediction.label.startswith(NO_KEYWORD):
-                        continue
+                    seconds += frame.span_s[1] - max(frame.span_s[0], end_s)
+                    end_s = frame.span_s[1]
                     if events.mark(prediction, frame.span_s[1]).event:
                         labels[prediction.label] += 1
                 done += len(batch)
                 progress(f"background, {role}", done, done)
-            assert batch[-1].span_s is not None
-            seconds += batch[-1].span_s[1]
+    if not seconds:
+        raise SourceError(
+            f"None of the background recordings in {name} can be read, so that there is no time in which to count "
+            "false alarms. Expected sounds that are not silent."
+        )
     alarms, hours = labels.total(), seconds / 3600
     low, high = poisson_interval(alarms)
     return FalseAlarms(role, alarms, hours, alarms / hours, Interval(low / hours, high / hours), dict(labels))
@@ -103,20 +109,25 @@ def _root(rising: Callable[[float], float], count: int) -> float:
 
 
 def _recordings(source: Source) -> Iterator[Iterator[Frame]]:
-    """Group the windows of a source by recording; each begins at 0 s."""
+    """Group the windows of a source by recording, which is the part of their names before `#`."""
     frames = iter(source)
     following = next(frames, None)
 
     def windows() -> Iterator[Frame]:
         nonlocal following
         while following is not None:
+            name = _recording_name(following)
             yield following
             following = next(frames, None)
-            if following is None or following.span_s is None or following.span_s[0] == 0:
+            if following is None or _recording_name(following) != name:
                 return
 
     while following is not None:
         yield windows()
+
+
+def _recording_name(frame: Frame) -> str:
+    return frame.name.rpartition("#")[0]
 
 
 def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:

@@ -19,8 +19,8 @@ class LogMel(nn.Module):
 
     Framing, window and Fourier transform are one strided convolution; only bins that a filter uses are computed. The
     features equal librosa's with the Slaney scale and `center=False`, after padding (see
-    `kdedge_runtime.modalities.audio_features`). A window with another number of samples is resampled, so that a teacher
-    can use the student's sounds.
+    `kdedge_runtime.modalities.audio_features`). A window at another rate is resampled, so that a teacher can use the
+    student's sounds.
     """
 
     dft: Tensor

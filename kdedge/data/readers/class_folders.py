@@ -26,16 +26,16 @@ from kdedge_runtime.sinks.frame_recorder import RECORDED
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import files_below, is_image_file
 
-__all__ = ["IMAGES", "SIDE_NAMES", "FolderKind", "check_folder", "list_folder", "list_samples"]
+__all__ = ["IMAGES", "SIDE_NAMES", "FolderKind", "Side", "check_folder", "list_folder", "list_samples", "split_folders"]
 
-_Side: TypeAlias = Literal["train", "val", "test"]
-SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
+Side: TypeAlias = Literal["train", "val", "test"]
+SIDE_NAMES: Mapping[Side, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
 """Folder names of the splits, in order of preference."""
-_SIDE_WORDS: Mapping[_Side, str] = {"train": "training", "val": "validation", "test": "test"}
+_SIDE_WORDS: Mapping[Side, str] = {"train": "training", "val": "validation", "test": "test"}
 _COMPANION_SUFFIXES = frozenset(
     {".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".npy", ".npz", ".parquet", ".pdf"}
     | {".pkl", ".py", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
@@ -186,14 +186,19 @@ def check_folder(root: Path, kind: FolderKind = IMAGES) -> None:
     raise DataError(f"{root} is a file, not a folder. {kind.expected}")
 
 
-def _side_folders(root: Path, kind: FolderKind) -> dict[_Side, Path]:
-    """Return the split folders created by the user; without any, the whole folder is for training."""
+def split_folders(root: Path) -> dict[Side, Path]:
+    """Return the folders that are named after splits."""
     below = {path.name.lower(): path for path in _visible(root) if path.is_dir()}
-    found = {
+    return {
         side: below[next(name for name in names if name in below)]
         for side, names in SIDE_NAMES.items()
         if not below.keys().isdisjoint(names)
     }
+
+
+def _side_folders(root: Path, kind: FolderKind) -> dict[Side, Path]:
+    """Return the split folders created by the user; without any, the whole folder is for training."""
+    found = split_folders(root)
     train = found.get("train")
     if train is not None and len(found) > 1:
         return found
@@ -225,7 +230,7 @@ def _list(folder: Path, kind: FolderKind) -> _Listing:
     return _Listing(kind, folder, classes, loose, unknown + strange)
 
 
-def _labels(listings: Mapping[_Side, _Listing]) -> tuple[str, ...]:
+def _labels(listings: Mapping[Side, _Listing]) -> tuple[str, ...]:
     for listing in listings.values():
         empty = [name for name, paths in listing.classes.items() if not paths]
         if empty:

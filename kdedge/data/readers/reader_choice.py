@@ -1,5 +1,6 @@
 """Dataset locations and their readers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
@@ -48,11 +49,14 @@ def index_dataset(
     for name in sorted(options.given.keys() - modality.dataset_options):
         raise UsageError(f"--{name.replace('_', '-')} does not apply to {data}. Remove it.")
     collection = modality.index(str(data), options, unlabeled_ok=unlabeled_ok)
-    group_of = None if options.group_by is None else group_names(options.group_by)
+    by_option = None if options.group_by is None else group_names(options.group_by, collection.group_of)
     if collection.split == "hashed" and not len(collection.val):
+        group_of = by_option or collection.group_of
         collection = divided(collection, val_fraction=val_fraction, seed=seed, group_of=group_of)
-    if group_of is not None:
-        check_groups(collection, group_of)
+        if group_of is not by_option:
+            collection = replace(collection, split="recordings")
+    if by_option is not None:
+        check_groups(collection, by_option)
     return collection
 
 

@@ -4,14 +4,19 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from kdedge.data.series_samples import SeriesLayout, WindowSample
+from kdedge.data.samples import StoredSample
+from kdedge.data.series_samples import SeriesLayout, UnreadableRecording, WindowSample
 from kdedge_runtime.errors import DataError, SourceError, UsageError
+from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.modalities.timeseries import TimeseriesInput
+from kdedge_runtime.sources.timeseries.columns import ColumnPlan, SeriesColumn, check_units
 from kdedge_runtime.sources.timeseries.cutter import SeriesWindow, WindowCutter
 from kdedge_runtime.sources.timeseries.series_rows import SeriesRow, iterate_rows, read_plan
 from kdedge_runtime.util.files import displayable
@@ -25,6 +30,10 @@ _OVERLAP = 2
 """Windows that each row of a recording is in, except at its ends."""
 _LENGTH = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m|)")
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0}
+
+
+class _NoWindow(DataError):
+    """Damaged recording, or one that is shorter than a window."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class RecordingReader:
         """
         self.breaks: Counter[str] = Counter()
         """Number of windows in progress that were dropped, by reason."""
+        self._units: dict[str, str] = {}
         self._window = window
         self._shape: _Shape | None = None
         if window is not None and _LENGTH.fullmatch(window) is None:
@@ -62,13 +72,18 @@ class RecordingReader:
         """Channel names of the first recording; empty before it is read."""
         return () if self._shape is None else self._shape.layout.channels
 
-    def samples_of(self, root: Path, path: Path) -> tuple[WindowSample, ...]:
+    def samples_of(self, root: Path, path: Path) -> tuple[StoredSample, ...]:
         """Return the windows of a file, without the labels of its rows.
 
+        A file that is damaged or shorter than a window has one sample, whose `read` raises.
+
         Raises:
-            DataError: the file is damaged, shorter than a window, or differs from the others.
+            DataError: the file differs from the others.
         """
-        return tuple(sample for sample, _ in self.labeled_samples(root, path, has_labels=False))
+        try:
+            return tuple(sample for sample, _ in self.labeled_samples(root, path, has_labels=False))
+        except _NoWindow as error:
+            return (UnreadableRecording(displayable(path.relative_to(root).as_posix()), str(path), str(error)),)
 
     def labeled_samples(self, root: Path, path: Path, *, has_labels: bool) -> list[tuple[WindowSample, str]]:
         """Return the windows of a file with their labels; a window with rows of several labels is dropped.
@@ -79,7 +94,7 @@ class RecordingReader:
             has_labels: False to ignore the column of labels.
 
         Raises:
-            DataError: the file is damaged, shorter than a window, or differs from the others.
+            DataError: the file is damaged, has no window, or differs from the others.
         """
         try:
             rows = self._read(path, has_labels)
@@ -89,7 +104,7 @@ class RecordingReader:
         except SourceError as error:
             raise DataError(str(error)) from error
         if not windows:
-            raise DataError(f"{path} has no window of {shape.length:,} consecutive rows, only {len(rows):,} rows.")
+            raise _NoWindow(f"{path} has no window of {shape.length:,} consecutive rows, only {len(rows):,} rows.")
         name, is_whole = displayable(path.relative_to(root).as_posix()), self._window is None
         return [
             (
@@ -101,6 +116,23 @@ class RecordingReader:
             for window, label in windows
         ]
 
+    def check_input(self, spec: InputSpec) -> None:
+        """Raise unless a model takes windows of these units and this rate; unknown ones fit any.
+
+        Raises:
+            DataError: rate or units differ.
+        """
+        if self._shape is None or not isinstance(spec, TimeseriesInput):
+            return
+        columns = [SeriesColumn(name, self._units.get(name, "")) for name in self.channels]
+        check_units(columns, spec.channel_units, "The dataset")
+        rate_hz = self._shape.layout.rate_hz
+        if rate_hz is not None and spec.rate_hz is not None and abs(rate_hz / spec.rate_hz - 1) > _SAME_RATE:
+            raise DataError(
+                f"The dataset has {rate_hz:g} rows per second, but the model was trained with {spec.rate_hz:g}. "
+                "Expected the same rate: resample the recordings."
+            )
+
     def warn(self) -> None:
         """Log the number of windows that were dropped, once per process."""
         if self.breaks:
@@ -108,22 +140,31 @@ class RecordingReader:
 
     def _read(self, path: Path, has_labels: bool) -> list[SeriesRow]:
         wanted = None if self._shape is None else self._shape.layout.channels
-        plan = read_plan(path, wanted)
+        with _damage():
+            plan = read_plan(path, None)
+        if wanted is not None:
+            plan = read_plan(path, wanted)
+        self._compare_units(path, plan)
         if has_labels and plan.label_at is None:
             raise SourceError(
                 f"{path} has no column of labels. Expected one named label, class, activity or target, or one folder "
                 "of recordings per class."
             )
-        rows = list(iterate_rows(path, plan))
+        with _damage():
+            rows = list(iterate_rows(path, plan))
         if not rows:
-            raise SourceError(f"{path} has no rows. Expected numbers below a header.")
+            raise _NoWindow(f"{path} has no rows. Expected numbers below a header.")
         for number, (before, after) in enumerate(pairwise(rows), start=2):
             if before.time_s is not None and after.time_s is not None and after.time_s < before.time_s:
-                raise SourceError(
+                raise _NoWindow(
                     f"{path}: the timestamp of row {number:,} is before that of the row above. Expected rows in the "
                     "order of time: sort them, or divide the file."
                 )
         return rows
+
+    def _compare_units(self, path: Path, plan: ColumnPlan) -> None:
+        check_units(plan.channels, self._units, str(path))
+        self._units |= {column.name: column.unit for column in plan.channels if column.unit}
 
     def _measure(self, path: Path, rows: Sequence[SeriesRow]) -> _Shape:
         plan = read_plan(path, None)
@@ -175,19 +216,50 @@ class RecordingReader:
         self, path: Path, rows: Sequence[SeriesRow], shape: _Shape, has_labels: bool
     ) -> Iterator[tuple[SeriesWindow, str]]:
         hop = max(1, shape.length // _OVERLAP)
-        if self._window is None:  # NaN is reported when the sample is read, so that no file disappears
-            yield SeriesWindow.of_rows([row.values for row in rows]), rows[0].label or ""
+        if self._window is None:
+            yield _whole(path, rows, shape, has_labels)
             return
         cutter = WindowCutter(shape.length, hop, shape.layout.rate_hz, str(path))
         for row in rows:
             label = (row.label or "") if has_labels else ""
             if has_labels and not label:
-                cutter.interrupt("label", row.time_s)  # rows between two activities
+                cutter.interrupt("label")  # rows between two activities
                 continue
             window = cutter.push(row.time_s, row.values, label)
             if window is not None:
                 yield window, label
         self.breaks.update(cutter.breaks)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    try:
+        yield
+    except SourceError as error:
+        raise _NoWindow(str(error)) from error
+
+
+def _whole(path: Path, rows: Sequence[SeriesRow], shape: _Shape, has_labels: bool) -> tuple[SeriesWindow, str]:
+    """Return all rows as one window with its label.
+
+    Raises:
+        SourceError: the label changes or is missing, or the window would span a gap.
+    """
+    labels = {row.label or "" for row in rows} if has_labels else {""}
+    if has_labels and (len(labels) > 1 or "" in labels):
+        fault = "several labels" if len(labels) > 1 else "no label"
+        raise SourceError(
+            f"{path} has {fault}, but without --window a file is one window. Cut it with --window, such as --window 2s."
+        )
+    cutter = WindowCutter(len(rows), 1, shape.layout.rate_hz, str(path))
+    for row in rows:  # NaN is reported when the sample is read, so that no file disappears
+        cutter.push(row.time_s, (0.0,))
+    if cutter.breaks:
+        raise SourceError(
+            f"{path} has a break ({', '.join(cutter.breaks)}), but without --window a file is one window. Cut it with "
+            "--window, such as --window 2s."
+        )
+    return SeriesWindow.of_rows([row.values for row in rows]), labels.pop()
 
 
 @cache

@@ -19,9 +19,9 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from kdedge.data.dataset_index import DatasetIndex, divided, fingerprint_of
+from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.dataset_options import DatasetOptions
-from kdedge.data.readers.class_folders import SIDE_NAMES, FolderKind, list_folder
+from kdedge.data.readers.class_folders import SIDE_NAMES, FolderKind, Side, list_folder, split_folders
 from kdedge.data.readers.recordings import RecordingReader
 from kdedge.data.series_samples import SeriesLayout, WindowSample
 from kdedge.data.splits import Split
@@ -30,13 +30,11 @@ from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.sources.timeseries.series_rows import is_table_file
 from kdedge_runtime.sources.timeseries.ts_file import TsFile, is_ts_file, read_ts
 from kdedge_runtime.util.files import displayable, file_sha256
-from kdedge_runtime.util.images import files_below
+from kdedge_runtime.util.images import files_below, is_image_file
 
 __all__ = ["list_series", "reads_series"]
 
 _TRAIN, _TEST = "_TRAIN", "_TEST"
-_VAL_FRACTION, _SEED = 0.2, 0
-"""As in `kdedge.data.index_dataset`."""
 _PROBED = 20
 """Files whose names determine the kind of a folder."""
 _COMPANIONS = frozenset({".json", ".md", ".txt", ".toml", ".yaml", ".yml"})
@@ -54,7 +52,10 @@ def reads_series(data: str) -> bool:
     if any(name in named for names in SIDE_NAMES.values() for name in names):
         return False
     files = list(islice((file for file in files_below(path) if file.suffix.lower() not in _COMPANIONS), _PROBED))
-    return bool(files) and all(map(is_table_file, files))
+    if not files or not all(map(is_table_file, files)):
+        return False
+    # Tables next to class folders of images, such as their annotations.
+    return not any(is_image_file(file) for file in files_below(path) if file.parent != path)
 
 
 def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
@@ -72,7 +73,8 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
             raise UsageError(f"--window cuts recordings, but {path} has cases of one length. Remove --window.")
         return _list_archive(path)
     reader = RecordingReader(options.window)
-    sides = _side_folders(path)
+    found = split_folders(path)
+    sides: dict[Side, Path] = found if "train" in found else {"train": path}
     has_classes = any(each.is_dir() for folder in sides.values() for each in folder.iterdir() if each.name[0] != ".")
     if has_classes:
         kind = FolderKind("timeseries", "recordings", "CSV, Parquet", is_table_file, reader.samples_of)
@@ -80,25 +82,15 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
     else:
         collection = _list_labeled(path, sides, reader)
     reader.warn()
-    collection = replace(collection, columns=reader.channels)
-    if options.window is None or options.group_by is not None or collection.split != "hashed":
+    collection = replace(collection, columns=reader.channels, check_input=reader.check_input)
+    if options.window is None:
         return collection
-    _require_recordings(collection)
-    return replace(
-        divided(collection, val_fraction=_VAL_FRACTION, seed=_SEED, group_of=_recording_of), split="recordings"
-    )
+    if options.group_by is None and collection.split == "hashed":
+        _require_recordings(collection)
+    return replace(collection, group_of=_recording_of)
 
 
-def _side_folders(root: Path) -> dict[str, Path]:
-    """Return the folders of the splits; without any, the whole folder is for training."""
-    below = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
-    found: dict[str, Path] = {
-        side: below[name] for side, names in SIDE_NAMES.items() for name in names[::-1] if name in below
-    }
-    return found if "train" in found else {"train": root}
-
-
-def _list_labeled(root: Path, sides: Mapping[str, Path], reader: RecordingReader) -> DatasetIndex:
+def _list_labeled(root: Path, sides: Mapping[Side, Path], reader: RecordingReader) -> DatasetIndex:
     """Index recordings with a column of labels."""
     files = {side: sorted(file for file in folder.iterdir() if is_table_file(file)) for side, folder in sides.items()}
     found = {
@@ -130,7 +122,7 @@ def _list_labeled(root: Path, sides: Mapping[str, Path], reader: RecordingReader
 
 
 def _recording_of(name: str) -> str:
-    return name.rpartition("#")[0]
+    return name.rpartition("#")[0] or name
 
 
 def _require_recordings(collection: DatasetIndex) -> None:

@@ -91,6 +91,11 @@ class AudioAugmenter:
 
         return torch.from_numpy(load_background(self.settings.background, self.spec))
 
+    @cached_property
+    def _by_device(self) -> dict[torch.device, Tensor]:
+        """Background recordings on the devices that were used."""
+        return {}
+
     def draw(self, count: int, generator: torch.Generator) -> AudioParams:
         """Draw the parameters of every sound; see `Augmenter`."""
         spec, settings, device = self.spec, self.settings, generator.device
@@ -179,7 +184,9 @@ class AudioAugmenter:
 
     def _backgrounds(self, start: Tensor) -> Tensor:
         """Cut stretches of the background recordings, float32 `[n, S]` of root mean square 1."""
-        recorded = self.background.to(start.device)
+        if start.device not in self._by_device:
+            self._by_device[start.device] = self.background.to(start.device)
+        recorded = self._by_device[start.device]
         first = (start * (len(recorded) - self.spec.samples)).long()
         cut = recorded[first[:, None] + torch.arange(self.spec.samples, device=start.device)]
         return cut / cut.square().mean(dim=1, keepdim=True).clamp(min=_LEAST_POWER).sqrt()

@@ -71,7 +71,7 @@ def enroll_photos(
     sys.stdout.write(printable_lines(f"{enrollment_table(images)}\n\n{summary}\n"))
     for warning in enrollment_warnings(images, classes.threshold):
         _log.warning("warning: %s", warning)
-    _log_next(options, output)
+    _log_next(options, output, model.metadata.input)
 
 
 def set_threshold(options: ModelOptions, output: Path, threshold: float) -> None:
@@ -95,7 +95,7 @@ def set_threshold(options: ModelOptions, output: Path, threshold: float) -> None
         EnrolledClasses.read(output, model)  # raises if the file is missing
         classes = EnrolledClasses.update(output, model, lambda before: replace(before, threshold=threshold))
     sys.stdout.write(printable_lines(f"{_described(classes, output)}\n"))
-    _log_next(options, output)
+    _log_next(options, output, model.metadata.input)
 
 
 def _described(classes: "EnrolledClasses", output: Path) -> str:
@@ -105,8 +105,9 @@ def _described(classes: "EnrolledClasses", output: Path) -> str:
     return f"{len(classes.names)} {'class' if len(classes.names) == 1 else 'classes'} in {output}, {known}"
 
 
-def _log_next(options: ModelOptions, output: Path) -> None:
-    command = shlex.join(["kdedge-run", str(options.path), "--classes", str(output), "--source", "0", "--view"])
+def _log_next(options: ModelOptions, output: Path, spec: "InputSpec") -> None:
+    source = ["--source", spec.example_source, "--view"]
+    command = shlex.join(["kdedge-run", str(options.path), "--classes", str(output), *source])
     _log.info("next: %s", command)
 
 

@@ -56,7 +56,12 @@ def draw_spectrogram(
 
 
 def gray_spectrogram(features: Floats) -> Pixels:
-    """Convert log energies `[mel_bands, frames]` to gray uint8 RGB of the same size, low frequencies at the bottom."""
+    """Convert log energies `[mel_bands, frames]` to gray uint8 RGB of the same size, low frequencies at the bottom.
+
+    Digital silence, which has the same energy everywhere, is black.
+    """
+    if not np.ptp(features):
+        return np.zeros((*features.shape, 3), np.uint8)
     levels = np.clip((features[::-1] - float(features.max()) + _DYNAMIC_RANGE) / _DYNAMIC_RANGE, 0, 1)
     return np.repeat(np.round(levels * 255).astype(np.uint8)[..., None], 3, axis=2)
 

@@ -1,5 +1,6 @@
 """Explain files of samples: draw each sample next to its map."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -48,7 +49,8 @@ def explain_samples(
     Args:
         model: the model. If it has no map and no explainer is given, the PNG has only text.
         paths: files of samples or folders of them; each window of a recording is a sample.
-        output: output folder. Samples with equal names from different folders get the suffix `-2`, `-3`, …
+        output: output folder. Each PNG is named after its sample: `a.png`, or `a-000128.png` for a window. Samples
+            with equal names from different folders get the suffix `-2`, `-3`, …
         class_name: name or index of the class to explain; None for the top-1 class of each sample.
         opacity: opacity of the map, in [0, 1].
         explainer: black-box explainer used instead of the map in the model file; see `kdedge_runtime.explainers`.
@@ -67,7 +69,7 @@ def explain_samples(
     done: list[ExplainedSample] = []
     reading = _Reading(model.metadata.input)
     for file, frame in reading.frames(paths):
-        target = output / names.take(displayable(PurePath(frame.name).stem), ".png")
+        target = output / names.take(displayable(_title(frame.name)), ".png")
         if target.resolve() in inputs:
             raise UsageError(f"{target} is an input file and would be overwritten. Choose another folder: -o DIR.")
         prediction, estimate = _explain(model, frame, class_index, explainer, progress)
@@ -113,11 +115,16 @@ class _Reading:
                     self.expected += source.expected or 0
                     for frame in source:
                         _require_sample(path, source, frame)
-                        yield path / frame.name if path.is_dir() else path, frame
+                        yield frame.file or (path / frame.name if path.is_dir() else path), frame
                 self.unreadable += source.unreadable
             except SourceError as error:
                 self.failures.append(error)
                 self.unreadable += 1
+
+
+def _title(name: str) -> str:
+    """Return the name of a sample without folders and the suffix of its file, such as `a-128` for `b/a.csv-128`."""
+    return re.sub(r"\.\w+(?=[#-]\d+$|$)", "", PurePath(name).name).replace("#", "-")
 
 
 def _require_sample(path: Path, source: Source, frame: Frame) -> None:

@@ -12,7 +12,7 @@ from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.feedback.verdict import Verdict
 from kdedge_runtime.util.files import atomic_write
-from kdedge_runtime.util.images import open_image
+from kdedge_runtime.util.images import IMAGE_SUFFIXES, open_image
 
 __all__ = ["FolderSummary", "write_class_folders", "write_unknown"]
 
@@ -73,7 +73,7 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
         images[label] += 1
         file = f"{names[label]}/feedback-{digest[:8].hex()}{verdict.suffix}"
         atomic_write(folder / file, verdict.content, durable=False)
-        if box is not None:
+        if box is not None and verdict.suffix in IMAGE_SUFFIXES:
             boxes.append((file, *_pixels(verdict, box)))
     if boxes:
         atomic_write(folder / "boxes.csv", _table(boxes))

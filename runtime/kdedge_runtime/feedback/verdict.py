@@ -10,6 +10,7 @@ from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.images import IMAGE_SUFFIXES
 
 __all__ = ["Judgment", "Verdict"]
 
@@ -83,8 +84,10 @@ class Verdict:
         """Create feedback on a prediction, with the current time.
 
         Raises:
-            UsageError: see the class.
+            UsageError: see the class, or a box is given for a sample that is no image.
         """
+        if box is not None and prediction.input.sample_suffix not in IMAGE_SUFFIXES:
+            raise UsageError(f"Boxes mark objects in images, but the model takes {prediction.input.kind}. Send no box.")
         return cls(
             judgment=judgment,
             content=prediction.input.encode_sample(prediction.sample),

@@ -14,14 +14,16 @@ from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities.audio_features import MelScale, log_mel
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.sounds import require_measured
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
     from kdedge_runtime.sources.source import Source
 
-__all__ = ["AudioInput"]
+__all__ = ["LONGEST_S", "AudioInput"]
 
-_LONGEST_S = 600.0
+LONGEST_S = 600.0
+"""Longest window in seconds."""
 _HIGHEST_HZ = 192_000
 _FULL_SCALE = 32_767
 
@@ -113,12 +115,13 @@ class AudioInput(InputSpec):
         is_sound = (
             all(math.isfinite(number) for number in real)
             and spec.rate_hz <= _HIGHEST_HZ
-            and spec.window_s <= _LONGEST_S
+            and spec.window_s <= LONGEST_S
             and spec.samples % spec.frame_hop == spec.n_fft % 2 == spec.win_length % 2 == spec.frame_hop % 2 == 0
             and spec.frame_hop <= spec.win_length <= spec.n_fft <= spec.samples
             and 0 <= spec.fmin_hz < spec.fmax_hz <= spec.rate_hz / 2
             and min(spec.log_offset, spec.least_peak, spec.std, spec.hop_s) > 0
             and spec.mel_bands <= spec.n_fft // 2
+            and spec.hop_s <= spec.window_s
         )
         if not is_sound:
             raise ValueError(f"invalid input {dict(values)}")
@@ -134,17 +137,17 @@ class AudioInput(InputSpec):
             PCM float32 `[self.samples]`.
 
         Raises:
-            UnreadableSample: there are no samples, or one is not finite.
+            UnreadableSample: there are no samples, one is not finite, or nothing was measured (`require_measured`).
         """
         if sample.ndim != 1 or not len(sample):
             raise UnreadableSample(f"A sound has the shape {sample.shape}. Expected PCM [S], one channel.", "empty")
         if not np.isfinite(sample).all():
             raise UnreadableSample("A sound has samples that are not finite (NaN or infinity).", "not finite")
-        missing = self.samples - len(sample)
-        if missing > 0:
-            return np.pad(sample, (missing // 2, missing - missing // 2)).astype(np.float32)
-        start = -missing // 2
-        return np.ascontiguousarray(sample[start : start + self.samples], dtype=np.float32)
+        start = max(0, len(sample) - self.samples) // 2
+        part = sample[start : start + self.samples]
+        require_measured(part, self.samples)
+        missing = self.samples - len(part)
+        return np.pad(part, (missing // 2, missing - missing // 2)).astype(np.float32)
 
     @property
     def preprocessing_id(self) -> str:
@@ -222,6 +225,11 @@ class AudioInput(InputSpec):
         row = np.arange(self.mel_bands, dtype=np.int64) * rows // self.mel_bands
         column = np.arange(self.frames, dtype=np.int64) * columns // self.frames
         return row[:, None] * columns + column
+
+    @property
+    def example_source(self) -> str:
+        """Default microphone; see `InputSpec`."""
+        return "mic:"
 
     def open_source(
         self,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["MelScale", "dft_kernels", "hann_window", "log_mel", "mel_edges", "mel_filters", "side_padding"]
+__all__ = ["MelScale", "dft_kernels", "hann_window", "log_mel", "mel_edges", "mel_filters", "side_padding", "stft"]
 
 _LINEAR_HZ = 200 / 3
 """Width of a mel below 1 kHz, in hertz."""
@@ -83,6 +83,13 @@ def dft_kernels(scale: MelScale) -> tuple[NDArray[np.float64], NDArray[np.intp]]
     return np.concatenate([np.cos(phase), np.sin(phase)]) * hann_window(scale), used
 
 
+def stft(sound: NDArray[np.float64], scale: MelScale) -> NDArray[np.complex128]:
+    """Compute the short-time Fourier transform of PCM `[S]`, `[frames, n_fft / 2 + 1]`."""
+    padded = np.pad(sound, side_padding(scale))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, scale.n_fft)[:: scale.frame_hop]
+    return np.asarray(np.fft.rfft(frames * hann_window(scale), axis=1))
+
+
 def log_mel(sound: Floats, scale: MelScale) -> Floats:
     """Compute log-mel features, float32 `[mel_bands, frames]`, lowest band first.
 
@@ -91,9 +98,7 @@ def log_mel(sound: Floats, scale: MelScale) -> Floats:
         scale: parameters of the features.
     """
     level = max(float(np.abs(sound).max(initial=0)), scale.least_peak)
-    padded = np.pad(sound.astype(np.float64) / level, side_padding(scale))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, scale.n_fft)[:: scale.frame_hop]
-    power = np.abs(np.fft.rfft(frames * hann_window(scale), axis=1)) ** 2
+    power = np.abs(stft(sound.astype(np.float64) / level, scale)) ** 2
     return np.asarray(np.log(mel_filters(scale) @ power.T + scale.log_offset), dtype=np.float32)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_runtime.modalities.audio_features import MelScale, hann_window, mel_filters, side_padding
+from kdedge_runtime.modalities.audio_features import MelScale, hann_window, mel_filters, side_padding, stft
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["blend_sounds"]
@@ -27,7 +27,7 @@ def blend_sounds(sound: Floats, hidden: Floats, keep: Floats, scale: MelScale) -
     Returns:
         PCM float32 `[n, S]`.
     """
-    difference = _stft(sound.astype(np.float64) - hidden, scale)
+    difference = stft(sound.astype(np.float64) - hidden, scale)
     weights = _bin_weights(scale)
     masks = np.broadcast_to(keep.astype(np.float64), (len(keep), scale.mel_bands, len(difference)))
     shown = [_istft(difference * (weights @ mask).T, len(sound), scale) for mask in masks]
@@ -41,12 +41,6 @@ def _bin_weights(scale: MelScale) -> NDArray[np.float64]:
     nearest = used[np.abs(np.arange(len(filters))[:, None] - used).argmin(axis=1)]
     weights = filters[nearest]
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
-
-
-def _stft(sound: NDArray[np.float64], scale: MelScale) -> NDArray[np.complex128]:
-    padded = np.pad(sound, side_padding(scale))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, scale.n_fft)[:: scale.frame_hop]
-    return np.asarray(np.fft.rfft(frames * hann_window(scale), axis=1))
 
 
 def _istft(spectra: NDArray[np.complex128], samples: int, scale: MelScale) -> NDArray[np.float64]:

@@ -204,6 +204,11 @@ class ImageInput(InputSpec):
             if (right - left) * (bottom - top) < _LEAST_VISIBLE * part.shape[0] * part.shape[1]
         )
 
+    @property
+    def example_source(self) -> str:
+        """First camera; see `InputSpec`."""
+        return "0"
+
     def open_source(
         self,
         uri: str,

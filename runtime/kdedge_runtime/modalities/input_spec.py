@@ -221,6 +221,11 @@ class InputSpec(ABC):
         """Default interval between the windows of a recording in seconds; None for samples without windows."""
         return None
 
+    @property
+    def example_source(self) -> str:
+        """Value of `--source` in suggested commands: a sensor, or `FILE` without one, the default."""
+        return "FILE"
+
     @abstractmethod
     def open_source(
         self,

@@ -71,6 +71,11 @@ class TimeseriesInput(InputSpec):
         return () if self.channels == unnamed_channels(len(self.channels)) else self.channels
 
     @property
+    def channel_units(self) -> dict[str, str]:
+        """Units by channel name; empty if unknown."""
+        return dict(zip(self.channels, self.units, strict=False))
+
+    @property
     def hop_s(self) -> float | None:
         """Default interval between windows in seconds; None for series without a clock."""
         return None if self.rate_hz is None else self.hop / self.rate_hz

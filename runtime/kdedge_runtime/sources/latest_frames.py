@@ -34,7 +34,7 @@ class LatestFrames:
         self.live = True
         self.fps: float | None = None
         self.expected: int | None = None
-        self.dropped = 0
+        self._skipped = 0
         self._source = source
         self._stop = stop or threading.Event()
         self._closed = threading.Event()
@@ -43,6 +43,11 @@ class LatestFrames:
         self._finished = False
         self._error: BaseException | None = None
         self._reader = threading.Thread(target=self._read, name="kdedge-reader", daemon=True)
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames that were not returned, and of those that the wrapped source dropped."""
+        return self._skipped + self._source.dropped
 
     @property
     def unreadable(self) -> int:
@@ -69,6 +74,8 @@ class LatestFrames:
         # driver is abandoned; it is a daemon.
         self._closed.set()
         self._reader.join(_JOIN_TIMEOUT_S)
+        if self._reader.is_alive() and self._source.live:  # a muted microphone returns nothing, but ends if closed
+            self._source.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[Frame]:
         # Start here, so that frames before the first request do not count as dropped.
@@ -91,7 +98,7 @@ class LatestFrames:
         try:
             for frame in self._paced():
                 with self._changed:
-                    self.dropped += self._newest is not None
+                    self._skipped += self._newest is not None
                     self._newest = frame
                     self._changed.notify()
                 if self._closed.is_set():

@@ -71,6 +71,7 @@ class LiveSource:
         backoff: Backoff | None = None,
         *,
         window_s: float | None = None,
+        closed: threading.Event | None = None,
     ) -> None:
         """Create a source. Entering opens it.
 
@@ -82,6 +83,7 @@ class LiveSource:
             backoff: delays between attempts; None for the default.
             window_s: length of the windows that end at their capture time, in seconds; None for samples without
                 windows.
+            closed: event that is set on exit, for connections whose `read` can wait without an end.
         """
         self.name = name
         self.fps: float | None = None
@@ -94,7 +96,7 @@ class LiveSource:
         self._first_at: float | None = None
         self._connection: Connection | None = None
         self._in_use = threading.Lock()
-        self._closed = False
+        self._closed = closed or threading.Event()
 
     def __enter__(self) -> Self:
         self._connection = self._connect()
@@ -104,7 +106,7 @@ class LiveSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self._closed = True
+        self._closed.set()
         # Releasing a camera during a read crashes some drivers, so the reading thread releases it.
         if self._in_use.acquire(timeout=_JOIN_TIMEOUT_S):
             self._disconnect()
@@ -114,17 +116,17 @@ class LiveSource:
         try:
             yield from self._frames()
         finally:
-            if self._closed:
+            if self._closed.is_set():
                 with self._in_use:
                     self._disconnect()
 
     def _frames(self) -> Iterator[Frame]:
         index = 0
-        while not self._closed:
+        while not self._closed.is_set():
             with self._in_use:
                 read = self._connection.read() if self._connection is not None else None
             if read is None:
-                if not index:
+                if not index and not self._is_ending():
                     raise SourceError(f"{self.name} opened but returns no frames. Check that no other program uses it.")
                 read = self._recover()
                 if read is None:
@@ -132,6 +134,9 @@ class LiveSource:
             sample, captured_at = read
             yield Frame(index, sample, captured_at, f"{self._kind}-{index:06d}", span_s=self._span_s(captured_at))
             index += 1
+
+    def _is_ending(self) -> bool:
+        return self._closed.is_set() or self._stop.is_set()
 
     def _span_s(self, captured_at: float) -> tuple[float, float] | None:
         """Return start and end of a window in seconds from the start of the first one; outages count."""
@@ -148,12 +153,12 @@ class LiveSource:
         Raises:
             SourceError: no frame for longer than `Backoff.timeout_s`.
         """
-        if self._closed or self._stop.is_set():
+        if self._is_ending():
             return None
         lost_at = time.monotonic()
         _log.warning("%s returns no more frames: reopening it", self.name)
         attempt = 0
-        while not self._closed and not self._stop.is_set():
+        while not self._is_ending():
             with self._in_use:
                 self._disconnect()
             if time.monotonic() - lost_at > self._backoff.timeout_s:
@@ -174,7 +179,7 @@ class LiveSource:
 
     def _attempt(self) -> tuple[Sample, float] | None:
         with self._in_use:
-            if self._closed:
+            if self._closed.is_set():
                 return None
             try:
                 self._connection = self._connect()

@@ -12,7 +12,7 @@ __all__ = ["LoopedSource"]
 
 
 class LoopedSource:
-    """Source that repeats another one, with continuous frame indices."""
+    """Source that repeats another one, with continuous frame indices and times."""
 
     live = False
     dropped = 0
@@ -42,14 +42,16 @@ class LoopedSource:
         self._source.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[Frame]:
-        start = 0
+        start, start_s = 0, 0.0
         while True:
-            behind = start
+            behind, end_s = start, start_s
             for frame in self._source:
                 behind = start + frame.index + 1
-                yield replace(frame, index=start + frame.index)
+                span = None if frame.span_s is None else (start_s + frame.span_s[0], start_s + frame.span_s[1])
+                end_s = end_s if span is None else max(end_s, span[1])
+                yield replace(frame, index=start + frame.index, span_s=span)
             if behind == start:
                 raise SourceError(f"{self.name} returned no readable frame, so there is nothing to repeat.")
-            start = behind
+            start, start_s = behind, end_s
             self._source.__exit__(None, None, None)
             self._source.__enter__()

@@ -39,6 +39,8 @@ class Frame:
     """Ground truth; synthetic frames only."""
     span_s: tuple[float, float] | None = None
     """Start and end of a window in seconds from the start of the source; None for samples without windows."""
+    file: Path | None = None
+    """File that the window was cut from, if the name is not that of a file."""
 
 
 class Source(Protocol):

@@ -13,6 +13,8 @@ __all__ = ["EventFilter", "ScoreSmoother", "time_of"]
 
 _LEAST_SHARE = 0.5
 """Smallest score of an event as a fraction of its range."""
+_NO_EVENT = "_"
+"""First character of labels that are no events."""
 _EPSILON_S = 1e-6
 
 
@@ -51,7 +53,8 @@ class ScoreSmoother:
 class EventFilter:
     """Marks events: predictions that are not unknown, with half of the score range or more.
 
-    After an event of a region, predictions of the same label are no events for the refractory time.
+    Labels that begin with `_`, such as `_silence_`, are no events. After an event of a region, predictions of the same
+    label are no events for the refractory time.
     """
 
     def __init__(self, refractory_s: float) -> None:
@@ -66,7 +69,7 @@ class EventFilter:
 
     def _is_event(self, prediction: Prediction, at_s: float) -> bool:
         share = prediction.share
-        if prediction.unknown or (share is not None and share < _LEAST_SHARE):
+        if prediction.unknown or prediction.label.startswith(_NO_EVENT) or (share is not None and share < _LEAST_SHARE):
             return False
         key = prediction.region_name, prediction.label
         last = self._last.get(key)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,12 @@ from kdedge_runtime.errors import MissingDependency, UnreadableSample
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = [
+    "LEAST_SHARE",
     "SOUND_SUFFIXES",
     "SoundInfo",
     "Resampler",
     "is_sound_file",
+    "require_measured",
     "read_blocks",
     "read_sound",
     "sound_info",
@@ -26,12 +28,20 @@ __all__ = [
 
 SOUND_SUFFIXES = (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 """Lower-case suffixes of sound files."""
+LEAST_SHARE = 0.1
+"""Shortest sound as a share of the window; the rest would be padding that nobody measured."""
 _BLOCK_S = 10.0
 """Length of the blocks in which a file is decoded, in seconds."""
 _MARGIN_S = 0.05
 """Length of the sound around a part that the resampler also receives, so that its filter is filled."""
 _UNKNOWN_BYTES = 0x7FFF_0000
 """Smallest length in a header that stands for an unknown one, as written by programs that stream."""
+_MOST_HEADER_BYTES = 64
+"""Bytes of a chunk that are read; its announced length can be anything."""
+_OGG_PAGE_BYTES = 65_307
+"""Longest page of an Ogg file in bytes (RFC 3533)."""
+_OGG_END = 4
+"""Flag of the last page of an Ogg stream."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,29 @@ class Resampler:
 def is_sound_file(path: Path) -> bool:
     """Return True if a file has a sound suffix and is not hidden."""
     return path.suffix.lower() in SOUND_SUFFIXES and not path.name.startswith(".")
+
+
+def require_measured(sound: Floats, window: int, name: str = "A sound") -> None:
+    """Raise if a sound is silent, or too short for a window.
+
+    Args:
+        sound: PCM `[S]`.
+        window: length of the window in samples.
+        name: name of the sound in messages.
+
+    Raises:
+        UnreadableSample: all samples are 0, or there are fewer than a tenth of the window.
+    """
+    if not sound.any():
+        raise UnreadableSample(
+            f"{name} has only zeros, so nothing was measured. Record it again or remove it.", "silent"
+        )
+    if len(sound) < LEAST_SHARE * window:
+        raise UnreadableSample(
+            f"{name} has {len(sound):,} samples, but the window {window:,}. Expected at least {LEAST_SHARE:.0%} of it: "
+            "record a longer one, or train with a shorter --window.",
+            "too short",
+        )
 
 
 def sound_info(path: str | Path) -> SoundInfo:
@@ -157,28 +190,53 @@ def _opened(path: str | Path) -> Iterator[Any]:
 
 
 def _check_length(path: Path) -> None:
-    """Raise if a file is missing or empty, or a RIFF file ends before the length in its header."""
+    """Raise if a file is missing or empty, or ends before the length in its header."""
     try:
         size = path.stat().st_size
+        if not size:
+            raise UnreadableSample(f"{path} is empty. Record it again or remove it.", "empty")
         with path.open("rb") as file:
             header = file.read(12)
-            if not size:
-                raise UnreadableSample(f"{path} is empty. Record it again or remove it.", "empty")
-            if header[:4] != b"RIFF" or header[8:] != b"WAVE":
-                return
-            align = 1
-            while len(chunk := file.read(8)) == 8:
-                name, length = struct.unpack("<4sI", chunk)
-                if name == b"data":
-                    present = size - file.tell()
-                    if present < length < _UNKNOWN_BYTES:
-                        raise _truncated(path, present // align, length // align)
-                    return
-                content = file.read(length + length % 2)
-                if name == b"fmt " and len(content) >= 14:
-                    align = max(1, struct.unpack_from("<H", content, 12)[0])
+            if header[:4] in (b"RIFF", b"RF64") and header[8:] == b"WAVE":
+                _check_riff(path, file, size)
+            elif header[:4] == b"FORM" and header[8:12] in (b"AIFF", b"AIFC"):
+                _check_bytes(path, size - 8, struct.unpack(">I", header[4:8])[0])
+            elif header[:4] == b".snd" and len(header) == 12:
+                start, length = struct.unpack(">II", header[4:])
+                _check_bytes(path, size - start, length)
+            elif header[:4] == b"OggS":
+                file.seek(max(0, size - _OGG_PAGE_BYTES))
+                last = file.read().rpartition(b"OggS")[2]
+                if len(last) < 2 or not last[1] & _OGG_END:
+                    raise UnreadableSample(
+                        f"{path} is truncated: it has no last page. Copy it again or remove it.", "truncated"
+                    )
     except OSError as error:
         raise UnreadableSample(f"{path} cannot be opened: {error.strerror or error}.", "unreadable") from error
+
+
+def _check_riff(path: Path, file: BinaryIO, size: int) -> None:
+    """Raise if the data of a wav file are shorter than its header announces; `file` is behind the first 12 bytes."""
+    align, long_length = 1, None
+    while len(chunk := file.read(8)) == 8:
+        name, length = struct.unpack("<4sI", chunk)
+        start = file.tell()
+        if name == b"data":
+            announced = length if length < _UNKNOWN_BYTES else long_length
+            if announced is not None and size - start < announced:
+                raise _truncated(path, (size - start) // align, announced // align)
+            return
+        content = file.read(min(length, _MOST_HEADER_BYTES))
+        if name == b"fmt " and len(content) >= 14:
+            align = max(1, struct.unpack_from("<H", content, 12)[0])
+        elif name == b"ds64" and len(content) >= 16:
+            long_length = struct.unpack_from("<Q", content, 8)[0]
+        file.seek(start + length + length % 2)
+
+
+def _check_bytes(path: Path, present: int, announced: int) -> None:
+    if present < announced < _UNKNOWN_BYTES:
+        raise _truncated(path, present, announced, "bytes")
 
 
 def _mono(block: NDArray[np.float32], path: str | Path) -> Floats:
@@ -190,9 +248,9 @@ def _mono(block: NDArray[np.float32], path: str | Path) -> Floats:
     return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
 
 
-def _truncated(path: str | Path, present: int, announced: int) -> UnreadableSample:
+def _truncated(path: str | Path, present: int, announced: int, unit: str = "samples") -> UnreadableSample:
     return UnreadableSample(
-        f"{path} is truncated: it has {present:,} samples, but its header announces {announced:,}. Copy it again or "
+        f"{path} is truncated: it has {present:,} {unit}, but its header announces {announced:,}. Copy it again or "
         "remove it.",
         "truncated",
     )

@@ -202,6 +202,11 @@ class TestResolution:
             == name
         )
 
+    @pytest.mark.parametrize(("modality", "flip"), [("image", True), ("audio", False), ("timeseries", False)])
+    def test_flip_is_recorded_where_it_applies(self, modality: str, flip: bool) -> None:
+        request = TrainConfig("data", "resnet8", teacher=("t",))
+        assert requested_recipe(request, 500, 10, "classify", modality=modality).augmentation.flip is flip
+
     def test_values_of_the_recipe_are_used(self, recipe: Path) -> None:
         recipe.write_text("epochs = 9\nbatch_size = 16\nlearning_rate = 1\ntemperature = 7\n[loss]\nce = 1\n")
         request = TrainConfig("photos", "resnet18", teacher=("t",), recipe=str(recipe))

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,12 +120,13 @@ def test_class_folders_have_splits_of_their_own(tmp_path: Path) -> None:
 
 
 def test_files_of_several_lengths_need_a_window(tmp_path: Path) -> None:
-    write(tmp_path / "walk" / "1.csv", "....")
-    write(tmp_path / "run" / "1.csv", "......")
+    for name in "12":
+        write(tmp_path / "walk" / f"{name}.csv", "....")
+        write(tmp_path / "run" / f"{name}.csv", "......")
     with pytest.raises(DataError, match="--window"):
         index_dataset(tmp_path)
-    counts = windows(index_dataset(tmp_path, DatasetOptions(window="2", group_by=".*")))
-    assert sum(map(len, counts.values())) == 3 + 5
+    counts = windows(index_dataset(tmp_path, DatasetOptions(window="2")))
+    assert sum(map(len, counts.values())) == 2 * (3 + 5)
 
 
 def test_recordings_are_cut_where_the_label_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,6 +157,73 @@ def test_groups_of_recordings_replace_recordings(tmp_path: Path) -> None:
     found = windows(index_dataset(tmp_path, DatasetOptions(window="4", group_by="^[a-z]+")))
     people = {side: {name[:3] for name, _ in each} for side, each in found.items()}
     assert people["val"] and not people["train"] & people["val"]
+
+
+@pytest.mark.parametrize("pattern", [".*", "[^/]+$", r"\d+\D*$"])
+def test_groups_never_divide_a_recording(tmp_path: Path, pattern: str) -> None:
+    for name in ("1", "2", "3"):
+        write(tmp_path / f"{name}.csv", "aaaabbbb" * 4)
+    found = windows(index_dataset(tmp_path, DatasetOptions(window="4", group_by=pattern)))
+    files = {side: {name.partition("#")[0] for name, _ in each} for side, each in found.items()}
+    assert files["val"] and not files["train"] & files["val"]
+
+
+def test_rows_are_not_matched_by_groups(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        write(tmp_path / f"{name}.csv", "aaaabbbb")
+    with pytest.raises(UsageError, match=r"does not match 1\.csv\."):
+        index_dataset(tmp_path, DatasetOptions(window="4", group_by=r"\d+$"))
+
+
+def test_recordings_are_divided_by_fraction_and_seed(tmp_path: Path) -> None:
+    for number in range(10):
+        write(tmp_path / f"{number}.csv", "aaaabbbb")
+    options = DatasetOptions(window="4")
+    halves = [index_dataset(tmp_path, options, val_fraction=0.5, seed=seed).val for seed in range(4)]
+    assert {len({sample.name.partition("#")[0] for sample in half.samples}) for half in halves} == {5}
+    assert len({half.samples for half in halves}) > 1
+    assert len(index_dataset(tmp_path, options, val_fraction=0.2).val) < len(halves[0])
+
+
+@pytest.mark.parametrize("labels", ["aaab", ".aaa", "...."])
+def test_recording_of_several_labels_needs_a_window(tmp_path: Path, labels: str) -> None:
+    for number, each in enumerate(("aaaa", "bbbb", labels)):
+        write(tmp_path / f"{number}.csv", each)
+    with pytest.raises(DataError, match=r"2\.csv.*--window"):
+        index_dataset(tmp_path)
+
+
+def test_recording_with_a_gap_needs_a_window(tmp_path: Path) -> None:
+    for name in ("run", "walk"):
+        write(tmp_path / name / "1.csv", "......")
+        write(tmp_path / name / "2.csv", "......", gap_at=4 if name == "walk" else None)
+    with pytest.raises(DataError, match=r"2\.csv.*gap.*--window"):
+        index_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "time,ax [g],ay [g]\n0,fast,2\n", "time,ax [g],ay [g]\n0,1,2\n0.5,3,4\n"])
+def test_damaged_or_short_recording_is_one_unreadable_sample(tmp_path: Path, content: str) -> None:
+    for label in ("run", "walk"):
+        for number in range(3):
+            write(tmp_path / label / f"{number}.csv", "....")
+    (tmp_path / "walk" / "0.csv").write_text(content)
+    collection = index_dataset(tmp_path, DatasetOptions(window="4"))
+    (damaged,) = (
+        each for each in (*collection.train.samples, *collection.val.samples) if not isinstance(each, WindowSample)
+    )
+    assert damaged.name == "walk/0.csv"
+    with pytest.raises(UnreadableSample, match=r"0\.csv"):
+        damaged.read()
+    assert measure_windows(collection.train, "toy").length == 4
+
+
+def test_recordings_of_other_units_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "1.csv", "aaaabbbb", header="time,ax,ay,label")
+    write(tmp_path / "2.csv", "aaaabbbb", header="time,ax [g],ay [g],label")
+    assert index_dataset(tmp_path, DatasetOptions(window="4")).labels == ("a", "b")
+    write(tmp_path / "3.csv", "aaaabbbb", header="time,ax [g],ay [m/s²],label")
+    with pytest.raises(DataError, match=r"3\.csv.*ay.*m/s²"):
+        index_dataset(tmp_path, DatasetOptions(window="4"))
 
 
 def test_class_in_a_single_recording_is_refused(tmp_path: Path) -> None:
@@ -226,7 +295,11 @@ def test_folders_of_other_files_are_not_time_series(tmp_path: Path) -> None:
     (tmp_path / "photos" / "boxes.csv").touch()
     (tmp_path / "table").mkdir()
     write(tmp_path / "table" / "train.csv", "ab")
-    for name in ("photos", "table"):
+    for number in range(30):
+        write(tmp_path / "annotated" / "boxes" / f"{number}.csv", "ab")
+    (tmp_path / "annotated" / "cat").mkdir()
+    (tmp_path / "annotated" / "cat" / "1.png").touch()
+    for name in ("photos", "table", "annotated"):
         assert not TIMESERIES.reads(str(tmp_path / name))
     (tmp_path / "film.ts").write_bytes(b"\x47\x40\x11\x10" * 47)  # an MPEG transport stream
     assert not TIMESERIES.reads(str(tmp_path / "film.ts"))
@@ -250,4 +323,21 @@ def test_model_of_other_channels_or_another_order_is_refused(tmp_path: Path) -> 
     spec = measure_windows(one.train, "one")
     one.require(spec, "classify", "model.onnx")
     with pytest.raises(UsageError, match=r"model\.onnx takes the columns ax, ay.*ay, ax"):
+        other.require(spec, "classify", "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"period_s": 0.1}, "rows per second"), ({"header": "time,ax [g],ay [m/s²],label"}, "ay.*g")]
+)
+def test_model_of_another_rate_or_unit_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    for name in "pq":
+        write(tmp_path / "one" / f"{name}.csv", "aaaabbbb")
+        write(tmp_path / "other" / f"{name}.csv", "aaaabbbb", **change)
+        write(tmp_path / "unknown" / f"{name}.csv", "aaaabbbb", header="time,ax,ay,label")
+    one, other, unknown = (
+        index_dataset(tmp_path / name, DatasetOptions(window="4")) for name in ("one", "other", "unknown")
+    )
+    spec = measure_windows(one.train, "one")
+    unknown.require(spec, "classify", "model.onnx")
+    with pytest.raises(DataError, match=words):
         other.require(spec, "classify", "model.onnx")

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from kdedge.data import decode, index_dataset
+from kdedge.data.decoding import readable
+from kdedge.data.readers.sound_folder import holds_sounds, list_unlabeled_sounds
 from kdedge.data.sound_samples import SoundSample, window_starts
 from kdedge.data.streaming import SampleStream
 from kdedge.modalities import modality_of_dataset
@@ -92,13 +95,19 @@ def test_unusual_files_are_converted_or_skipped_and_counted(dataset: Path) -> No
     sound[3] = np.nan
     soundfile.write(path, sound, rate, subtype="FLOAT")
     (dataset / "no" / "broken.wav").write_bytes(b"RIFF")
+    soundfile.write(dataset / "no" / "muted.wav", np.zeros(8_000), 8_000)
+    write(dataset / "yes" / "click.wav", 0.05)
     collection = index_dataset(dataset)
     problems = decode(collection.train, SPEC).problems + decode(collection.val, SPEC).problems
     assert dict(problems.skipped) == {
         "no/nan.wav": "not finite",
         "no/broken.wav": "not a sound",
+        "no/muted.wav": "silent",
+        "yes/click.wav": "too short",
     }
-    assert "1 stereo, mixed to mono" in str(problems)
+    checked = [problem for side in (collection.train, collection.val) for problem in readable(side, SPEC)[1].skipped]
+    assert len(checked) == 4
+    assert "1 mixed to mono and converted from 44,100 Hz" in str(problems)
 
 
 def test_unlabeled_sounds_add_what_is_new(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -111,6 +120,23 @@ def test_unlabeled_sounds_add_what_is_new(dataset: Path, tmp_path_factory: pytes
     decoded = decode(collection.train, SPEC)
     assert [sample.name for sample in decoded.samples][-2:] == [f"{more.name}/deep/new-sound.wav#{n}" for n in (0, 1)]
     assert decoded.targets[-2:].tolist() == [-1, -1]
+
+
+def test_unlabeled_links_are_followed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    more = tmp_path_factory.mktemp("more")
+    (more / "link.wav").symlink_to(dataset / "yes" / "0.wav")
+    (source,) = list_unlabeled_sounds(more)
+    (sample,) = source.samples
+    assert sample.name == f"{more.name}/link.wav" and len(sample.read().values) == 5_600
+
+
+def test_spectrograms_beside_sounds_do_not_make_them_images(dataset: Path) -> None:
+    for number in range(7):
+        Image.new("L", (8, 8)).save(dataset / "no" / f"0{number}.png")
+    assert holds_sounds(dataset)
+    for number in range(2):
+        Image.new("L", (8, 8)).save(dataset / "no" / f"1{number}.png")
+    assert not holds_sounds(dataset)
 
 
 def test_whole_recording_has_its_own_rate(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdedge_runtime.drawing.spectrogram import draw_spectrogram, time_marks
+from kdedge_runtime.drawing.spectrogram import draw_spectrogram, gray_spectrogram, time_marks
 from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities import parse_input
 from kdedge_runtime.modalities.audio import AudioInput
@@ -75,6 +75,7 @@ def test_metadata_survives() -> None:
         {"least_peak": float("nan")},
         {"std": 0.0},
         {"hop_s": -1.0},
+        {"hop_s": 1.5},
         {"mel_bands": 200},
         {"mel_bands": 40.0},
         {"name": 3},
@@ -158,3 +159,18 @@ def test_marks_are_round_times() -> None:
     assert time_marks(0.0, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert time_marks(12.5, 13.5) == pytest.approx([12.6, 12.8, 13.0, 13.2, 13.4])
     assert len(time_marks(0.0, 500.0)) <= 9
+
+
+@pytest.mark.parametrize(
+    ("sound", "fault"),
+    [(np.zeros(8_000, np.float32), "silent"), (noise(799), "too short"), (noise(1), "too short")],
+)
+def test_what_nobody_measured_is_refused(sound: np.ndarray, fault: str) -> None:
+    with pytest.raises(UnreadableSample) as caught:
+        SPEC.preprocess(sound)
+    assert caught.value.fault == fault
+    assert SPEC.preprocess(noise(800)).any()
+
+
+def test_spectrogram_of_digital_silence_is_black() -> None:
+    assert not gray_spectrogram(SPEC.features(np.zeros(8_000, np.float32))).any()

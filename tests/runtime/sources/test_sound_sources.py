@@ -3,11 +3,16 @@
 import http.server
 import logging
 import os
+import socket
 import stat
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -81,6 +86,13 @@ def test_single_damaged_file_and_missing_ones_are_errors(tmp_path: Path) -> None
         open_audio_source(WINDOWS, str(tmp_path / "none.wav"))
 
 
+def test_loop_continues_in_time(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1.5, RATE_HZ), RATE_HZ)
+    with open_audio_source(WINDOWS, str(tmp_path / "a.wav"), loop=True) as source:
+        spans = [frame.span_s for _, frame in zip(range(5), source, strict=False)]
+    assert spans == [(0.0, 1.0), (0.5, 1.5), (1.5, 2.5), (2.0, 3.0), (3.0, 4.0)]
+
+
 def test_loop_repeats_a_file(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1.0, RATE_HZ), RATE_HZ)
     with open_audio_source(WINDOWS, str(tmp_path / "a.wav"), loop=True) as source:
@@ -104,12 +116,49 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 def test_file_behind_an_address_is_downloaded(served: str) -> None:
     with open_audio_source(WINDOWS, f"{served}/a.ogg?key=secret") as source:
-        assert [frame.span_s for frame in source] == [(0.0, 1.0), (0.5, 1.5)]
+        assert [(frame.name, frame.span_s) for frame in source] == [("a.ogg#0", (0.0, 1.0)), ("a.ogg#1", (0.5, 1.5))]
         assert "secret" not in source.name
     with pytest.raises(SourceError, match="404"), open_audio_source(WINDOWS, f"{served}/b.ogg"):
         pass
     with pytest.raises(UsageError, match="names no file"):
         open_audio_source(WINDOWS, served)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("HTTP/1.0 200 OK\r\nContent-Length: 9000\r\n\r\n", "truncated: 4 of 9,000"),
+        ("HTTP/1.0 200 OK\r\n\r\n", "Content-Length"),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 900000000\r\n\r\n", "at most 500 MB"),
+        ("nonsense\r\n\r\n", "BadStatusLine"),
+    ],
+)
+def test_incomplete_and_endless_answers_are_refused(head: str, message: str) -> None:
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(head.encode() + b"RIFF")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        source = open_audio_source(WINDOWS, f"http://127.0.0.1:{server.getsockname()[1]}/a.wav")
+        with pytest.raises(SourceError, match=message), source:
+            pass
+        thread.join()
+
+
+def test_address_that_is_invalid_is_an_error() -> None:
+    with pytest.raises(SourceError, match="InvalidURL"), open_audio_source(WINDOWS, "http://localhost/a b.wav"):
+        pass
+
+
+def test_download_is_stopped(served: str) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(SourceError, match="stopped"), open_audio_source(WINDOWS, f"{served}/a.ogg", stop=stop):
+        pass
 
 
 def fake_arecord(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
@@ -170,3 +219,146 @@ def test_default_microphone_falls_back_to_arecord(tmp_path: Path, monkeypatch: p
     for uri, needed in (("mic:", "sounddevice"), ("alsa:", "alsa-utils")):
         with pytest.raises(MissingDependency, match=needed), open_audio_source(WINDOWS, uri):
             pass
+
+
+def test_silence_and_clicks_of_a_sample_are_no_windows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    silent, click = np.zeros(RATE_HZ, np.float32), np.ones(1, np.float32)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([silent, tone(1.0, RATE_HZ)]), RATE_HZ)
+    soundfile.write(tmp_path / "b.wav", silent, RATE_HZ)
+    soundfile.write(tmp_path / "c.wav", click, RATE_HZ)
+    with open_audio_source(WINDOWS, str(tmp_path)) as source, caplog.at_level(logging.WARNING):
+        assert [(frame.index, frame.name, frame.span_s) for frame in source] == [
+            (1, "a.wav#1", (0.5, 1.5)),
+            (2, "a.wav#2", (1.0, 2.0)),
+        ]
+    assert source.unreadable == 2 and "only zeros" in caplog.text and "at least 10%" in caplog.text
+    for name in ("b.wav", "c.wav"):
+        with pytest.raises(SourceError, match=name), open_audio_source(WINDOWS, str(tmp_path / name)) as source:
+            list(source)
+
+
+class _PortAudioError(Exception):
+    pass
+
+
+class _FakeStream:
+    """Input stream whose blocks the test delivers."""
+
+    opened: "list[_FakeStream]" = []  # noqa: RUF012 - cleared by the fixture
+    fails = False
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings, self.closed = settings, False
+        self.opened.append(self)
+
+    def start(self) -> None:
+        if self.fails:
+            raise _PortAudioError("device busy")
+
+    def close(self) -> None:
+        self.closed = True
+
+    def deliver(self, sound: Floats, *, overflow: bool = False) -> None:
+        """Deliver a sound in blocks; with `overflow`, samples before it are lost."""
+        size = self.settings["blocksize"]
+        for start in range(0, len(sound), size):
+            flags = SimpleNamespace(input_overflow=overflow and start == 0)
+            self.settings["callback"](sound[start : start + size, None], size, None, flags)
+
+
+@pytest.fixture
+def portaudio(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    def check(**settings: Any) -> None:
+        if settings["samplerate"] != module.rate:
+            raise _PortAudioError("rate")
+
+    def query(_device: Any, _kind: str) -> dict[str, float]:
+        return {"default_samplerate": module.rate}
+
+    module = SimpleNamespace(
+        rate=float(RATE_HZ),
+        PortAudioError=_PortAudioError,
+        InputStream=_FakeStream,
+        check_input_settings=check,
+        query_devices=query,
+    )
+    monkeypatch.setattr(_FakeStream, "opened", [])
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    return module
+
+
+def test_portaudio_windows_have_the_time_of_their_capture(
+    portaudio: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("kdedge_runtime.sources.audio.microphone.time.monotonic", lambda: now)
+    with open_audio_source(WINDOWS, "mic:3", "all") as source:
+        (stream,) = _FakeStream.opened
+        assert stream.settings["device"] == 3 and stream.settings["samplerate"] == RATE_HZ
+        stream.deliver(tone(1.0, RATE_HZ))
+        now = 107.0  # read late
+        assert next(iter(source)).captured_at == 100.0
+    assert stream.closed
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_lost_samples_leave_no_gap_in_a_window(
+    portaudio: SimpleNamespace, caplog: pytest.LogCaptureFixture, late: bool
+) -> None:
+    after = tone(1.0, RATE_HZ, 880.0)
+    with open_audio_source(WINDOWS, "mic:", "all") as source, caplog.at_level(logging.WARNING):
+        (stream,) = _FakeStream.opened
+        stream.deliver(tone(9.0 if late else 0.9, RATE_HZ))
+        frames = iter(source)
+        if late:  # 5 s of it are kept
+            assert [len(next(frames).sample) for _ in range(9)] == [RATE_HZ] * 9
+        for _ in range(2):
+            stream.deliver(after, overflow=not late)
+            assert np.array_equal(next(frames).sample, after)
+            late = False
+    assert caplog.text.count("lost samples") == 1
+
+
+def test_microphone_of_another_rate_is_converted(portaudio: SimpleNamespace) -> None:
+    portaudio.rate = 44_100.0
+    with open_audio_source(WINDOWS, "mic:USB", "all") as source:
+        (stream,) = _FakeStream.opened
+        assert stream.settings["samplerate"] == 44_100 and stream.settings["device"] == "USB"
+        stream.deliver(tone(1.2, 44_100))
+        assert np.abs(next(iter(source)).sample[200:-200] - tone(1.0, RATE_HZ)[200:-200]).max() < 0.01
+
+
+def test_stream_that_does_not_start_is_closed(portaudio: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_FakeStream, "fails", True)
+    with pytest.raises(SourceError, match="device busy"), open_audio_source(WINDOWS, "mic:"):
+        pass
+    assert _FakeStream.opened[0].closed
+
+
+@pytest.mark.parametrize("frames", ["all", "latest"])
+def test_muted_microphone_ends_with_its_source(portaudio: SimpleNamespace, frames: Literal["all", "latest"]) -> None:
+    ended, muted = threading.Event(), np.zeros(RATE_HZ // 20, np.float32)
+
+    def deliver() -> None:
+        while not ended.wait(0.01):
+            _FakeStream.opened[0].deliver(muted)
+
+    with open_audio_source(WINDOWS, "mic:", frames) as source:
+        threads = [threading.Thread(target=work, daemon=True) for work in (deliver, lambda: list(source))]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+    threads[1].join(5)
+    assert not threads[1].is_alive()
+    ended.set()
+    threads[0].join()
+    assert _FakeStream.opened[0].closed
+
+
+def test_overrun_of_arecord_leaves_no_gap_in_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write_raw(tmp_path / "before", tone(0.9, RATE_HZ))
+    after = write_raw(tmp_path / "after", tone(8.0, RATE_HZ, 880.0))  # more than the pipe holds
+    fake_arecord(tmp_path, monkeypatch, f"cat {before}; sleep 0.3; echo 'overrun!!!' >&2; cat {after}; sleep 20")
+    with open_audio_source(WINDOWS, "alsa:", "all") as source:
+        spectrum = np.abs(np.fft.rfft(next(iter(source)).sample))
+    assert spectrum.argmax() == 880 and spectrum[440] < 0.01 * spectrum[880]

@@ -47,6 +47,7 @@ def test_label_causes_one_event_within_the_time() -> None:
 def test_unknown_and_improbable_predictions_are_no_events() -> None:
     events, prediction = EventFilter(1.0), toy_prediction()
     assert not events.mark(replace(prediction, unknown=True), 0.0).event
+    assert not events.mark(replace(prediction, ranking=(("_silence_", 0.9), ("sign", 0.1))), 0.0).event
     assert not events.mark(replace(prediction, ranking=(("tree", 0.49), ("sign", 0.1))), 0.1).event
     assert events.mark(prediction, 0.2).event
 

@@ -1,5 +1,6 @@
 """Sound files: formats, rates, channels, parts, and files that are damaged or lie."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,37 @@ def test_files_without_sound_are_refused(tmp_path: Path) -> None:
             read_sound(path)
         faults[path.stem] = raised.value.fault
     assert faults == {"empty": "empty", "short": "empty", "text": "not a sound", "missing": "unreadable"}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format_name"),
+    [
+        ("aiff", "AIFF"),
+        ("wav", "RF64"),
+        ("wav", "WAVEX"),
+        ("au", "AU"),
+        ("ogg", "OGG"),
+        ("flac", "FLAC"),
+        ("mp3", "MP3"),
+    ],
+)
+def test_half_a_file_is_refused_in_every_format(suffix: str, format_name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 30_000), 8_000, format=format_name)
+    assert len(read_sound(path)) == pytest.approx(30_000, rel=0.1)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UnreadableSample):
+        read_sound(path)
+
+
+def test_announced_length_of_a_chunk_is_not_read(tmp_path: Path) -> None:
+    path = write_lying_wav(tmp_path / "a.wav", announced=100, present=100)
+    content = path.read_bytes()
+    with path.open("wb") as file:
+        file.write(content[:12] + b"junk" + (3_000_000_000).to_bytes(4, "little"))
+        file.truncate(2_000_000_000)  # a sparse file
+    tracemalloc.start()
+    with pytest.raises(UnreadableSample):
+        sound_info(path)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()

@@ -65,12 +65,17 @@ def _create(windows: SoundWindows, uri: str, stop: threading.Event | None) -> So
     if colon and scheme in ("mic", "alsa"):
         from kdedge_runtime.sources.audio.microphone import open_arecord, open_microphone
 
-        opener = partial(open_microphone if scheme == "mic" else open_arecord, rest, windows)
-        return LiveSource(f"Microphone {uri}", scheme, opener, stop, window_s=windows.length_s)
+        closed, stop = threading.Event(), stop or threading.Event()
+
+        def is_closed() -> bool:
+            return closed.is_set() or stop.is_set()
+
+        opener = partial(open_microphone if scheme == "mic" else open_arecord, rest, windows, is_closed)
+        return LiveSource(f"Microphone {uri}", scheme, opener, stop, window_s=windows.length_s, closed=closed)
     if colon and scheme in ("http", "https"):
         from kdedge_runtime.sources.audio.downloaded_sound import DownloadedSound
 
-        return DownloadedSound(uri, windows)
+        return DownloadedSound(uri, windows, stop)
     path = Path(uri).expanduser()
     if not path.exists():
         raise SourceError(f"The file or folder {path} does not exist. Expected {AUDIO_GRAMMAR}.")

@@ -1,8 +1,10 @@
 """Sound file behind a URL as a source of windows."""
 
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
@@ -31,12 +33,13 @@ class DownloadedSound:
     expected: int | None = None
     paths: tuple[Path, ...] = ()
 
-    def __init__(self, url: str, windows: SoundWindows) -> None:
+    def __init__(self, url: str, windows: SoundWindows, stop: threading.Event | None = None) -> None:
         """Create a source.
 
         Args:
             url: address of the file, `http` or `https`.
             windows: rate, length and interval of the windows.
+            stop: event that ends the download.
 
         Raises:
             UsageError: the address has no host or no file name.
@@ -47,7 +50,7 @@ class DownloadedSound:
         if not parts.hostname or not self._file_name:
             raise UsageError(f"--source {url} names no file. Expected an address such as http://HOST/sound.wav.")
         self.fps: float | None = 1 / windows.hop_s
-        self._url, self._windows = url, windows
+        self._url, self._windows, self._stop = url, windows, stop or threading.Event()
         self._files: SoundFiles | None = None
         self._opened = ExitStack()
 
@@ -59,7 +62,7 @@ class DownloadedSound:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdedge-")))
-            path = folder / f"sound{PurePosixPath(self._file_name).suffix}"
+            path = folder / self._file_name
             self._download(path)
             self._files = stack.enter_context(SoundFiles(path, self._windows))
             self._opened = stack.pop_all()
@@ -77,14 +80,29 @@ class DownloadedSound:
     def _download(self, path: Path) -> None:
         try:
             with urlopen(self._url, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
-                received = 0
+                expected, received = self._length(answer), 0
                 while chunk := answer.read(_CHUNK_BYTES):
                     received += len(chunk)
-                    if received > _MOST_BYTES:
-                        raise SourceError(
-                            f"{self.name} is longer than {_MOST_BYTES // 1_000_000} MB. Expected a sound file, not a "
-                            "stream without an end."
-                        )
                     file.write(chunk)
-        except (URLError, OSError, ValueError) as error:
-            raise SourceError(f"{self.name} cannot be read: {error}. Check the address.") from error
+                    if self._stop.is_set():
+                        raise SourceError(f"The download of {self.name} was stopped after {received:,} bytes.")
+        except (URLError, HTTPException, OSError, ValueError) as error:
+            raise SourceError(f"{self.name} cannot be read: {error!r}. Check the address.") from error
+        if received < expected:
+            raise SourceError(
+                f"{self.name} is truncated: {received:,} of {expected:,} bytes were received. Repeat the command."
+            )
+
+    def _length(self, answer: HTTPResponse) -> int:
+        """Return the announced length in bytes; an answer without one may have no end."""
+        if answer.length is None:
+            raise SourceError(
+                f"{self.name} has no announced length (Content-Length), so it may have no end. Expected a sound file, "
+                "not a stream: download it, and use the file."
+            )
+        if answer.length > _MOST_BYTES:
+            raise SourceError(
+                f"{self.name} has {answer.length / 1e6:,.0f} MB. Expected at most {_MOST_BYTES // 1_000_000} MB: "
+                "download it, and use the file."
+            )
+        return answer.length

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.audio.windows import SoundWindows, sliding_windows
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.images import files_below
-from kdedge_runtime.util.sounds import SOUND_SUFFIXES, is_sound_file, read_blocks
+from kdedge_runtime.util.sounds import SOUND_SUFFIXES, is_sound_file, read_blocks, require_measured
 
 __all__ = ["SoundFiles"]
 
@@ -22,8 +24,9 @@ _log = logging.getLogger(__name__)
 class SoundFiles:
     """One sound file, or all below a folder in path order, each cut into windows.
 
-    Files are decoded block by block. In a folder, an unreadable file is logged, counted and skipped. A single
-    unreadable file is an error.
+    Files are decoded block by block. Windows that contain only zeros are left out, since nothing was measured; a file
+    without any other window, or shorter than a tenth of a window, is unreadable. In a folder, an unreadable file is
+    logged, counted and skipped. A single unreadable file is an error.
     """
 
     live = False
@@ -76,9 +79,16 @@ class SoundFiles:
         name = displayable((file.relative_to(self._path) if self._path.is_dir() else Path(file.name)).as_posix())
         try:
             cut = sliding_windows(read_blocks(file, rate_hz), self._windows)
+            is_silent = True
             for number, (start, sound) in enumerate(cut):
+                if not sound.any():
+                    continue
+                require_measured(sound, self._windows.length, str(file))
+                is_silent = False
                 span = start / rate_hz, (start + len(sound)) / rate_hz
                 yield Frame(index + number, sound, time.monotonic(), f"{name}#{number}", span_s=span)
+            if is_silent:
+                require_measured(np.zeros(0, np.float32), self._windows.length, str(file))
         except SourceError as error:
             if not self._path.is_dir():
                 raise

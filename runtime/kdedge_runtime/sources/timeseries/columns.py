@@ -1,20 +1,37 @@
 """Columns of a table with time series: the time, the channels and the label, found by their names."""
 
+import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from kdedge_runtime.errors import SourceError
+from kdedge_runtime.errors import DataError, SourceError
 
-__all__ = ["SeriesColumn", "ColumnPlan", "is_header", "parse_number", "parse_time_s", "plan_columns", "split_line"]
+__all__ = [
+    "ColumnPlan",
+    "SeriesColumn",
+    "check_units",
+    "is_header",
+    "parse_number",
+    "parse_time_s",
+    "plan_columns",
+    "split_line",
+]
 
-_TIME_NAMES = {"t": 1.0, "time": 1.0, "timestamp": 1.0, "datetime": 1.0, "date": 1.0}
-_TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_TIME_NAMES = {"t", "time", "timestamp", "datetime", "date"}
+_TIME_UNITS = (
+    dict.fromkeys(("s", "sec", "second", "seconds"), 1.0)
+    | dict.fromkeys(("ms", "msec", "milliseconds"), 1e-3)
+    | dict.fromkeys(("us", "\u00b5s", "\u03bcs", "microseconds"), 1e-6)
+    | {"ns": 1e-9, "min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0}
+    | dict.fromkeys(("", "utc", "iso", "iso 8601"), 1.0)
+)
 _LABEL_NAMES = {"label", "class", "activity", "target"}
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}
 _UNIT = re.compile(r"^(?P<name>.*?)\s*[\[(](?P<unit>[^\[\]()]*)[\])]$")
+_QUOTED = re.compile(r'"[^"]*"')
 _DELIMITERS = (";", "\t", ",")
 """Delimiters in order of preference: a line with semicolons may have commas in its numbers or names."""
 
@@ -39,12 +56,23 @@ class SeriesColumn:
 
     @property
     def time_unit_s(self) -> float | None:
-        """Seconds per unit of a column of times; None for other columns."""
+        """Seconds per unit of a column of times; None for other columns.
+
+        Raises:
+            SourceError: the unit of the times is unknown.
+        """
         name = self.name.lower()
         base, _, suffix = name.rpartition("_")
-        if base in _TIME_NAMES and suffix in _TIME_UNITS:
+        if base in _TIME_NAMES and suffix and suffix in _TIME_UNITS:
             return _TIME_UNITS[suffix]
-        return None if name not in _TIME_NAMES else _TIME_UNITS.get(self.unit.lower(), 1.0)
+        if name not in _TIME_NAMES:
+            return None
+        if self.unit.lower() not in _TIME_UNITS:
+            raise SourceError(
+                f"The column {self.name} has times in {self.unit}. Expected s, ms, us, ns, min, h or ISO 8601; rename "
+                "the column if it has no times."
+            )
+        return _TIME_UNITS[self.unit.lower()]
 
     @property
     def is_label(self) -> bool:
@@ -104,11 +132,44 @@ def plan_columns(titles: Sequence[str], wanted: Sequence[str] | None, name: str)
     return ColumnPlan(tuple(columns[at] for at in channel_at), channel_at, time_at, unit_s, label_at, len(columns))
 
 
+def check_units(columns: Sequence[SeriesColumn], expected: Mapping[str, str], name: str) -> None:
+    """Raise if a channel has another unit than expected; unknown ones fit any.
+
+    Args:
+        columns: columns of the channels.
+        expected: units by channel name.
+        name: name of the table in the error.
+
+    Raises:
+        DataError: A unit differs.
+    """
+    for column in columns:
+        other = expected.get(column.name, "")
+        if column.unit and other and _plain(column.unit) != _plain(other):
+            raise DataError(
+                f"{name} has the channel {column.name} in {column.unit}, but {other} is expected. Convert the values, "
+                "or correct the unit in the header."
+            )
+
+
+def _plain(unit: str) -> str:
+    return unit.replace("^2", "²").replace(" ", "")
+
+
 def split_line(line: str) -> list[str]:
-    """Split a line of a table at semicolons, tabs or commas, the first that it has; else at white space."""
+    """Split a line of a table at semicolons, tabs or commas, the first that it has; else at white space.
+
+    Delimiters in quotes do not count.
+    """
     text = line.strip()
-    delimiter = next((each for each in _DELIMITERS if each in text), None)
-    return [part.strip().strip('"') for part in text.split(delimiter)]
+    bare = _QUOTED.sub("", text)
+    delimiter = next((each for each in _DELIMITERS if each in bare), None)
+    if '"' not in text or delimiter is None:
+        return [part.strip().strip('"') for part in text.split(delimiter)]
+    try:
+        return [part.strip() for part in next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))]
+    except csv.Error:  # noise on a wire
+        return [text]
 
 
 def is_header(fields: Sequence[str]) -> bool:
@@ -154,10 +215,14 @@ def _float(text: str) -> float:
 
 
 def _parse_date_s(text: str) -> float | None:
-    """Return the seconds since 1970 of a date in ISO 8601; None if the text is none, such as a plain number."""
-    if "-" not in text[1:] or ":" not in text:
+    """Return the seconds since 1970 of a date in ISO 8601; None if the text is none, such as a plain number.
+
+    Without a zone it is in UTC, so that no hour is missing or twice.
+    """
+    if "-" not in text[1:]:
         return None
     try:
-        return datetime.fromisoformat(text.strip()).timestamp()
+        date = datetime.fromisoformat(text.strip())
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, OSError):  # the latter two of years out of range
         return None

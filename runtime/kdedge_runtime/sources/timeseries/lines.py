@@ -1,5 +1,6 @@
 """Lines of text from standard input, a file that grows, or a serial port."""
 
+import logging
 import os
 import sys
 import threading
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdedge_runtime.errors import MissingDependency, SourceError
+from kdedge_runtime.sources.timeseries.columns import is_header, split_line
 
 __all__ = ["GrowingFile", "Lines", "SerialLines", "StandardInput"]
 
+_log = logging.getLogger(__name__)
 _POLL_S = 0.05
 _READ_S = 0.2
 """Longest wait for bytes of a serial port in seconds, after which a stop is noticed."""
@@ -20,8 +23,10 @@ _LONGEST_LINE = 1 << 20
 class Lines(Protocol):
     """Open connection to a sender of lines."""
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str | int]:
         """Iterate over the lines until the sender ends or the connection is closed.
+
+        A number stands for an interruption: so many lines were dropped, or 0 if it is unknown how many.
 
         Raises:
             SourceError: the connection is lost.
@@ -32,17 +37,21 @@ class Lines(Protocol):
 
 
 class StandardInput:
-    """Lines of standard input, until its end."""
+    """Lines of standard input, until its end. A last line without a line break may be incomplete, and is skipped."""
 
-    def __iter__(self) -> Iterator[str]:
-        yield from sys.stdin
+    def __iter__(self) -> Iterator[str | int]:
+        for line in sys.stdin.buffer:
+            if line.endswith(b"\n"):
+                yield line.decode("utf-8", "replace")
+            else:
+                _log.warning("skipped: the last line of standard input has no line break, so it may be incomplete")
 
     def close(self) -> None:
         """Leave standard input open: a blocked read ends with the process."""
 
 
 class GrowingFile:
-    """Lines that are appended to a file, after those it has already; a replaced or shortened file is read again."""
+    """Lines that are appended to a file, after its header. A file that replaces it is read from its beginning."""
 
     def __init__(self, path: Path) -> None:
         """Open the file.
@@ -53,19 +62,25 @@ class GrowingFile:
         self._path = path
         self._closed = threading.Event()
         self._file = self._open()
+        self._header = self._skip_rows()
 
-    def __iter__(self) -> Iterator[str]:
-        rest = ""
+    def __iter__(self) -> Iterator[str | int]:
+        rest = b""
         try:
+            if self._header is not None:
+                yield self._header
             while not self._closed.is_set():
                 part = self._file.readline(_LONGEST_LINE)
                 rest += part
-                if rest.endswith("\n"):
-                    yield rest
-                    rest = ""
+                if rest.endswith(b"\n"):
+                    yield _text(rest)
+                    rest = b""
                 elif not part and self._is_replaced():
+                    # Rows may have been appended between the last read and the replacement.
+                    yield from (_text(line) for line in self._file if line.endswith(b"\n"))
                     self._file.close()
-                    self._file, rest = self._open(), ""
+                    self._file, rest = self._open(), b""
+                    yield 0
                 elif not part:
                     self._closed.wait(_POLL_S)
         finally:
@@ -77,9 +92,19 @@ class GrowingFile:
 
     def _open(self) -> Any:
         try:
-            return self._path.open(encoding="utf-8-sig", errors="replace", newline="")
+            return self._path.open("rb")
         except OSError as error:
             raise SourceError(f"{self._path} cannot be read ({error.strerror}). Expected a CSV file.") from error
+
+    def _skip_rows(self) -> str | None:
+        """Go behind the last line break, and return the header if there is one."""
+        first = self._file.readline(_LONGEST_LINE)
+        end = os.fstat(self._file.fileno()).st_size
+        start = max(0, end - _LONGEST_LINE)
+        self._file.seek(start)
+        self._file.seek(start + self._file.read(end - start).rfind(b"\n") + 1)
+        is_complete = first.endswith(b"\n") and is_header(split_line(_text(first)))
+        return _text(first) if is_complete else None
 
     def _is_replaced(self) -> bool:
         try:
@@ -90,8 +115,12 @@ class GrowingFile:
         return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) or there.st_size < self._file.tell()
 
 
+def _text(line: bytes) -> str:
+    return line.decode("utf-8-sig", "replace")
+
+
 class SerialLines:
-    """Lines of a serial port."""
+    """Lines of a serial port. The first one may be the end of a line, so it is skipped unless it has titles."""
 
     def __init__(self, port: str, baud: int) -> None:
         """Open the port.
@@ -118,14 +147,16 @@ class SerialLines:
                 "the group dialout."
             ) from error
 
-    def __iter__(self) -> Iterator[str]:
-        rest = b""
+    def __iter__(self) -> Iterator[str | int]:
+        rest, is_first = b"", True
         try:
             while not self._closed.is_set():
                 rest += self._port.readline()
                 if rest.endswith(b"\n"):
-                    yield rest.decode("utf-8", "replace")
-                    rest = b""
+                    text = rest.decode("utf-8", "replace")
+                    if not is_first or is_header(split_line(text)):
+                        yield text
+                    rest, is_first = b"", False
                 elif len(rest) > _LONGEST_LINE:
                     raise SourceError(f"The serial port {self._name} sends no line breaks. Check the baud rate.")
         except (self._failure, OSError) as error:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.live_source import Backoff
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.sources.timeseries.cutter import WindowCutter
+from kdedge_runtime.sources.timeseries.cutter import WindowCutter, longest_gap_s
 from kdedge_runtime.sources.timeseries.lines import Lines
 from kdedge_runtime.sources.timeseries.row_parser import RowParser
 from kdedge_runtime.sources.timeseries.series_rows import SeriesRow
@@ -26,10 +26,16 @@ _log = logging.getLogger(__name__)
 _WAIT_S = 0.1
 _SILENCE_S, _SILENT_PERIODS = 2.0, 10.0
 """Time without a row after which a sensor counts as stopped: in seconds and in periods, whichever is longer."""
+_JITTER_S = 0.5
+"""Delay of rows without timestamps on their way that is no gap, in seconds: senders and drivers collect some."""
 _WAITING = 65_536
 """Lines that wait to be read at most."""
 _MOST_FAULTS = 20
 """Lines without a row in succession, after which the source fails: it sends something else."""
+
+
+_Received: TypeAlias = tuple[float, str | int | SourceError | None]
+"""Time of arrival, and a line, the number of lines that were dropped, the reason of a failure, or None at the end."""
 
 
 class LiveSeries:
@@ -42,7 +48,6 @@ class LiveSeries:
     live = True
     paths: tuple[Path, ...] = ()
     expected: int | None = None
-    dropped = 0
 
     def __init__(
         self,
@@ -71,6 +76,8 @@ class LiveSeries:
         self.name = name
         self.fps: float | None = None
         self.reconnects = 0
+        self.dropped = 0
+        """Lines that were dropped on their way."""
         self.unreadable = 0
         """Lines without a row, and windows that were dropped."""
         self._spec, self._connect, self._hop = spec, connect, hop
@@ -81,8 +88,11 @@ class LiveSeries:
         self._silence_s = max(_SILENCE_S, _SILENT_PERIODS * period_s) if silence_s is None else silence_s
         self._backoff = backoff or Backoff()
         self._lines: Lines | None = None
-        self._received: queue.Queue[str | SourceError | None] = queue.Queue(_WAITING)
+        self._received: queue.Queue[_Received] = queue.Queue(_WAITING)
         self._faults = 0
+        self._longest_s = longest_gap_s(spec.rate_hz) + _JITTER_S
+        self._heard_at = time.monotonic()
+        self._is_silent = False
 
     def __enter__(self) -> Self:
         self._lines = self._connect()
@@ -99,41 +109,52 @@ class LiveSeries:
 
     def __iter__(self) -> Iterator[Frame]:
         spec = self._spec
-        parser = RowParser(spec.channels, self.name)
+        parser = RowParser(spec.channels, self.name, spec.channel_units)
         cutter = WindowCutter(spec.length, self._hop, spec.rate_hz, self.name)
-        heard_at, is_silent, index = time.monotonic(), False, 0
+        self._heard_at, index = time.monotonic(), 0
         while not self._closed.is_set() and not self._stop.is_set():
             try:
-                received = self._received.get(timeout=_WAIT_S)
+                arrived_at, received = self._received.get(timeout=_WAIT_S)
             except queue.Empty:
-                silent_s = time.monotonic() - heard_at
-                if silent_s > self._silence_s and not is_silent:
-                    is_silent = True
-                    cutter.interrupt("silence", None)
-                    _log.warning(
-                        "%s has sent no row for %.1f s: there is no prediction until rows arrive", self.name, silent_s
-                    )
+                self._notice_silence(time.monotonic(), cutter)
+                continue
+            self._notice_silence(arrived_at, cutter)
+            if isinstance(received, int):
+                self.dropped += received
+                cutter.interrupt("lost")
                 continue
             if not isinstance(received, str):
                 if not self._reopens or not self._reconnect(received):
                     if received is not None and not self._closed.is_set():
                         raise received
                     return
-                cutter.interrupt("silence", None)
+                cutter.interrupt("silence")
                 continue
+            faults = self.unreadable
             row = self._row(parser, received)
             if row is None:
+                if self.unreadable > faults:
+                    cutter.interrupt("lost")
                 continue
-            heard_at = time.monotonic()
-            if is_silent:
-                _log.warning("%s sends rows again", self.name)
-                is_silent = False
             before = sum(cutter.breaks.values())
+            if row.time_s is None and arrived_at - self._heard_at > self._longest_s:
+                cutter.interrupt("gap")
+            self._heard_at = arrived_at
+            if self._is_silent:
+                _log.warning("%s sends rows again", self.name)
+                self._is_silent = False
             window = cutter.push(row.time_s, row.values)
             self.unreadable += sum(cutter.breaks.values()) - before
             if window is not None:
-                yield Frame(index, window.values, heard_at, f"window-{index:06d}", span_s=window.span_s)
+                yield Frame(index, window.values, arrived_at, f"window-{index:06d}", span_s=window.span_s)
                 index += 1
+
+    def _notice_silence(self, now: float, cutter: WindowCutter) -> None:
+        silent_s = now - self._heard_at
+        if silent_s > self._silence_s and not self._is_silent:
+            self._is_silent = True
+            cutter.interrupt("silence")
+            _log.warning("%s has sent no row for %.1f s: there is no prediction until rows arrive", self.name, silent_s)
 
     def _row(self, parser: RowParser, line: str) -> SeriesRow | None:
         """Parse a line; None for a header, or for a line without a row, which is counted.
@@ -160,12 +181,15 @@ class LiveSeries:
         received = self._received
 
         def read() -> None:
+            end: SourceError | None = None
             try:
                 for line in lines:
-                    received.put(line)
-                received.put(None)
+                    received.put((time.monotonic(), line))
             except SourceError as error:
-                received.put(error)
+                end = error
+            except Exception as error:  # else the run would wait forever
+                end = SourceError(f"{self.name} cannot be read ({error}). Expected lines of text.")
+            received.put((time.monotonic(), end))
 
         threading.Thread(target=read, name="kdedge-series", daemon=True).start()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.sources.timeseries.columns import check_units
 from kdedge_runtime.sources.timeseries.cutter import SeriesWindow, WindowCutter
 from kdedge_runtime.sources.timeseries.series_rows import is_table_file, iterate_rows, read_plan
 from kdedge_runtime.sources.timeseries.ts_file import TS_SUFFIX, read_ts
@@ -82,7 +83,7 @@ class RecordedSeries:
                 for window in self._windows(file):
                     stem = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
                     name = f"{displayable(stem.as_posix())}-{window.first_row:06d}"
-                    yield Frame(index, window.values, time.monotonic(), name, span_s=window.span_s)
+                    yield Frame(index, window.values, time.monotonic(), name, span_s=window.span_s, file=file)
                     index += 1
             except SourceError as error:
                 if not self._path.is_dir():
@@ -101,6 +102,7 @@ class RecordedSeries:
             return
         spec = self._spec
         plan = read_plan(file, spec.channels)
+        check_units(plan.channels, spec.channel_units, str(file))
         cutter = WindowCutter(spec.length, self._hop, spec.rate_hz, str(file))
         rows = windows = 0
         for row in iterate_rows(file, plan):

@@ -2,13 +2,15 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.timeseries.columns import (
     ColumnPlan,
     SeriesColumn,
+    check_units,
     is_header,
     parse_time_s,
     plan_columns,
@@ -25,13 +27,15 @@ class RowParser:
     Without a header a line has the channels in their order. A JSON object has them by name, and an array in order.
     """
 
-    def __init__(self, channels: Sequence[str], name: str) -> None:
+    def __init__(self, channels: Sequence[str], name: str, units: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start before the first line.
 
         Args:
             channels: channel names of the model in their order.
             name: name of the source in errors.
+            units: units of the model by channel; those of a header are compared with them.
         """
+        self._units = units
         self._channels = tuple(channels)
         self._name = name
         self._plan: ColumnPlan | None = None
@@ -41,6 +45,7 @@ class RowParser:
 
         Raises:
             SourceError: the line has no row of the model's channels.
+            DataError: A header has a channel in another unit than that of the model.
         """
         text = line.strip()
         if not text:
@@ -49,7 +54,9 @@ class RowParser:
             return self._parse_json(text)
         fields = split_line(text)
         if is_header(fields) and not self._is_row(fields):
-            self._plan = plan_columns(fields, self._channels, self._name)
+            plan = plan_columns(fields, self._channels, self._name)
+            check_units(plan.channels, self._units, self._name)
+            self._plan = plan
             return None
         plan = self._plan or unnamed_plan(len(fields), self._channels, self._name)
         return row_of(fields, plan, self._name)

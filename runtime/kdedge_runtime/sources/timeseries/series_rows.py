@@ -1,4 +1,4 @@
-"""Tables of recordings: CSV through the standard library, Parquet through pyarrow."""
+"""Tables of recordings: CSV line by line, as sensors send it, and Parquet through pyarrow."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from kdedge_runtime.errors import MissingDependency, SourceError
@@ -38,14 +39,12 @@ class TopicLines:
                 "install 'paho-mqtt>=2'`, or the runtime with its extra `mqtt`."
             ) from error
         self._address = address
-        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._lines: queue.Queue[str | int | None] = queue.Queue()
+        self._lost = 0
         self._answers: queue.Queue[str] = queue.Queue()
         self._client = client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv311)
-        client.on_connect, client.on_subscribe, client.on_message = (
-            self._on_connect,
-            self._on_subscribe,
-            self._on_message,
-        )
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_subscribe, client.on_message = self._on_subscribe, self._on_message
         if address.username is not None:
             client.username_pw_set(address.username, address.password)
         if address.tls is not None:
@@ -67,7 +66,8 @@ class TopicLines:
                 "and KDEDGE_MQTT_PASSWORD of a user that may read it."
             )
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str | int]:
+        lost_before = 0
         while True:
             try:
                 line = self._lines.get(timeout=_WAIT_S)
@@ -75,6 +75,9 @@ class TopicLines:
                 continue
             if line is None:
                 return
+            if (lost := self._lost) > lost_before:
+                yield lost - lost_before
+                lost_before = lost
             yield line
 
     def close(self) -> None:
@@ -89,6 +92,9 @@ class TopicLines:
         else:  # also after a lost connection
             client.subscribe(self._address.topic, qos=1)
 
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._lines.put(0)
+
     def _on_subscribe(self, client: Any, userdata: Any, mid: Any, reasons: Any, properties: Any) -> None:
         self._answers.put(next((str(reason) for reason in reasons if reason.is_failure), ""))
 
@@ -96,6 +102,8 @@ class TopicLines:
         if message.retain:
             return
         for line in message.payload.decode("utf-8", "replace").splitlines():
-            while self._lines.qsize() >= _WAITING:
-                self._lines.get_nowait()
+            if self._lines.qsize() >= _WAITING:
+                with suppress(queue.Empty):
+                    self._lines.get_nowait()
+                    self._lost += 1
             self._lines.put(line)

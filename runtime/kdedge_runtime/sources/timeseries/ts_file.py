@@ -144,7 +144,3 @@ def _parse_case(path: Path, number: int, channels: list[str]) -> Floats:
         lengths = ", ".join(str(len(row)) for row in rows)
         raise SourceError(f"{path}, line {number}: channels of {lengths} steps. Expected the same number in each.")
     return np.array(rows, dtype=np.float32).T
-
-
-def _parse_value(text: str) -> float:
-    return float("nan") if text.strip() == "?" else float(text)

@@ -9,16 +9,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from broker import Broker, until
 
-from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.modalities.timeseries import TimeseriesInput
+from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.live_source import Backoff
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.timeseries.live import LiveSeries
@@ -31,7 +32,7 @@ class Wire:
     """Scripted sender of lines."""
 
     def __init__(self) -> None:
-        self.sent: queue.Queue[str | None] = queue.Queue()
+        self.sent: queue.Queue[str | int | None] = queue.Queue()
         self.openings = 0
         self.broken = False
 
@@ -45,7 +46,7 @@ class Wire:
         for number in numbers:
             self.sent.put(f"{number},{-number}\n")
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str | int]:
         while (line := self.sent.get()) is not None:
             yield line
         if self.broken:
@@ -106,9 +107,10 @@ def test_lines_without_a_row_are_counted(caplog: pytest.LogCaptureFixture) -> No
     source = LiveSeries(SPEC, "wire", wire.connect, 2)
     wire.sent.put("booting version 3\n")
     wire.sent.put("ay,ax\n")
-    wire.send(0, 1, 2)
+    wire.send(8, 9)
     wire.sent.put("3\n")
-    wire.send(3)
+    wire.sent.put("\n")
+    wire.send(0, 1, 2, 3)
     wire.sent.put(None)
     with caplog.at_level(logging.WARNING), source:
         (frame,) = source
@@ -116,11 +118,68 @@ def test_lines_without_a_row_are_counted(caplog: pytest.LogCaptureFixture) -> No
     assert source.unreadable == 2 and len([line for line in caplog.records if "skipped" in line.message]) == 2
 
 
+@pytest.mark.parametrize("lost", [0, 3])
+def test_lines_that_were_lost_are_in_no_window(lost: int) -> None:
+    wire = Wire()
+    wire.send(8, 9)
+    wire.sent.put(lost)
+    wire.send(0, 1, 2, 3)
+    wire.sent.put(None)
+    with LiveSeries(SPEC, "wire", wire.connect, 2) as source:
+        assert firsts(list(source)) == [0]
+    assert source.dropped == lost
+
+
+def test_pause_without_timestamps_is_a_break() -> None:
+    wire = Wire()
+    with frames_of(LiveSeries(SPEC, "wire", wire.connect, 2)) as frames:
+        wire.send(8, 9)
+        time.sleep(1.0)
+        wire.send(0, 1, 2, 3)
+        until(lambda: frames)
+    assert firsts(frames) == [0]
+
+
+def test_blank_lines_are_silence(caplog: pytest.LogCaptureFixture) -> None:
+    wire = Wire()
+    source = LiveSeries(SPEC, "wire", wire.connect, 2, silence_s=0.2)
+    with caplog.at_level(logging.WARNING), frames_of(source):
+        wire.send(0)
+
+        def warned() -> bool:
+            wire.sent.put("\n")
+            time.sleep(0.02)
+            return "has sent no row" in caplog.text
+
+        until(warned)
+
+
+def test_failure_of_a_reader_ends_the_run() -> None:
+    class Failing(Wire):
+        def __iter__(self) -> Iterator[str | int]:
+            raise RuntimeError("driver")
+
+    with LiveSeries(SPEC, "wire", Failing().connect, 2) as source, pytest.raises(SourceError, match="driver"):
+        list(source)
+
+
 def test_sender_of_something_else_fails() -> None:
     wire = Wire()
     for _ in range(50):
         wire.sent.put("temperature is fine\n")
     with LiveSeries(SPEC, "wire", wire.connect, 2) as source, pytest.raises(SourceError, match="ax"):
+        list(source)
+
+
+def test_header_in_another_unit_ends_the_run() -> None:
+    wire = Wire()
+    wire.sent.put("ax [m/s²],ay\n")
+    wire.send(0, 1, 2, 3)
+    wire.sent.put(None)
+    with (
+        LiveSeries(replace(SPEC, units=("g", "")), "wire", wire.connect, 2) as source,
+        pytest.raises(DataError, match="ax"),
+    ):
         list(source)
 
 
@@ -162,25 +221,29 @@ def test_standard_input_is_read_until_its_end() -> None:
     script += "spec = T(('ax', 'ay'), 4, (0.0, 0.0), (1.0, 1.0), rate_hz=10.0, hop=2)\n"
     script += "with spec.open_source('stdin', 'all', hop_s=0.1) as source:\n"
     script += "    print([float(frame.sample[0, 0]) for frame in source])\n"
-    lines = "".join(f"{number},0\n" for number in range(6))
-    done = subprocess.run([sys.executable, "-c", script], input=lines, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[0.0, 1.0, 2.0]"
+    rows = b"".join(b"%d,0\n" % number for number in range(6))
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=b"\xff\n" + rows + b"6,", capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == b"[0.0, 1.0, 2.0]" and b"line break" in done.stderr
 
 
 def test_growing_file_is_followed_through_rotation(tmp_path: Path) -> None:
     file = tmp_path / "log.csv"
-    file.write_text("ay,ax\n0,0\n0,1\n")
+    file.write_text("ay,ax\n0,90\n0,91\n0,92\n0,93\n")
     with frames_of(SPEC.open_source(f"tail:{file}", "all")) as frames:
         with file.open("a") as log:
-            log.write("0,2\n0,")
+            log.write("0,0\n0,1\n0,2\n0,")
             log.flush()
             time.sleep(0.2)
             log.write("3\n")
         until(lambda: frames)
+        with file.open("a") as log:
+            log.write("0,4\n0,5\n")
         (tmp_path / "new").write_text("ax,ay\n" + "".join(f"{number},0\n" for number in range(20, 24)))
         (tmp_path / "new").replace(file)
-        until(lambda: firsts(frames)[-1] > 1)
-    assert firsts(frames)[0] == 0 and len(frames) >= 2
+        until(lambda: firsts(frames)[-1] > 2)
+    assert firsts(frames) == [0, 2, 20]
 
 
 def test_serial_port_is_read(tmp_path: Path) -> None:
@@ -189,6 +252,7 @@ def test_serial_port_is_read(tmp_path: Path) -> None:
     device, port = pty.openpty()
     with frames_of(SPEC.open_source(f"serial:{os.ttyname(port)}@9600", "all")) as frames:
         time.sleep(0.1)
+        os.write(device, b".25,3\r\n")  # the end of a line
         for number in range(6):
             os.write(device, f"{number},{2 * number}\r\n".encode())
         until(lambda: len(frames) == 2)
@@ -234,7 +298,10 @@ def test_lost_broker_is_found_again(tmp_path: Path) -> None:
     with Broker(tmp_path) as broker:
         from paho.mqtt.publish import single
 
-        with frames_of(SPEC.open_source(f"mqtt://127.0.0.1:{broker.port}/imu", "all")) as frames:
+        clockless = replace(SPEC, rate_hz=None)
+        with frames_of(clockless.open_source(f"mqtt://127.0.0.1:{broker.port}/imu", "all")) as frames:
+            single("imu", "7,0\n8,0\n9,0", hostname="127.0.0.1", port=broker.port)
+            time.sleep(0.3)
             broker.kill()
             broker.start()
 
@@ -244,6 +311,22 @@ def test_lost_broker_is_found_again(tmp_path: Path) -> None:
                 return bool(frames)
 
             until(sent)
+        assert firsts(frames)[0] == 1
+
+
+def test_messages_that_are_too_many_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdedge_runtime.sources.timeseries.topic._WAITING", 3)
+    with Broker(tmp_path) as broker:
+        from paho.mqtt.publish import single
+
+        from kdedge_runtime.sinks.mqtt.broker_address import BrokerAddress
+        from kdedge_runtime.sources.timeseries.topic import TopicLines
+
+        lines = TopicLines(BrokerAddress.parse(f"mqtt://127.0.0.1:{broker.port}/imu", option="--source"))
+        single("imu", "0\n1\n2\n3\n4", qos=1, hostname="127.0.0.1", port=broker.port)
+        until(lambda: lines._lost == 2)
+        assert list(islice(lines, 4)) == [2, "2", "3", "4"]
+        lines.close()
 
 
 def test_absent_broker_is_named(tmp_path: Path) -> None:
@@ -267,12 +350,13 @@ def test_invalid_addresses_are_refused(uri: str) -> None:
 
 
 def test_newest_window_is_kept_for_a_slow_model() -> None:
-    source = SPEC.open_source("stdin")
-    assert source.live and source.fps is None
+    assert isinstance(SPEC.open_source("stdin"), LatestFrames)
     wire = Wire()
-    live = LiveSeries(SPEC, "wire", wire.connect, 1)
-    wire.send(*range(8))
-    wire.sent.put(None)
-    with live:
-        assert firsts(list(islice(live, 3))) == [0, 1, 2]
-    assert np.isfinite(live.unreadable)
+    with LatestFrames(LiveSeries(SPEC, "wire", wire.connect, 1)) as latest:
+        wire.send(*range(4))
+        frames = iter(latest)
+        assert firsts([next(frames)]) == [0]
+        wire.send(*range(4, 20))
+        until(lambda: latest.dropped == 15)
+        assert firsts([next(frames)]) == [16]
+        wire.sent.put(None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.modalities.timeseries import TimeseriesInput
 
 SPEC = TimeseriesInput(("ax", "ay"), 4, (0.0, 0.0), (1.0, 1.0), rate_hz=10.0, hop=2)
@@ -45,6 +45,13 @@ def test_folder_skips_unreadable_files(tmp_path: Path, caplog: pytest.LogCapture
         (frame,) = source
     assert frame.name.startswith("walk/1.csv") and source.unreadable == 2 and source.fps is None
     assert "az" in caplog.text and "no window" in caplog.text
+
+
+def test_recording_in_another_unit_is_refused(tmp_path: Path) -> None:
+    in_g = replace(SPEC, units=("g", "m/s²"))
+    assert starts(in_g, str(write(tmp_path / "a.csv", 4, header="time,ay [m/s^2],ax"))) == [0]
+    with pytest.raises(DataError, match=r"ax.*m/s²"):
+        starts(in_g, str(write(tmp_path / "b.csv", 4, header="time,ay,ax [m/s²]")))
 
 
 @pytest.mark.parametrize(

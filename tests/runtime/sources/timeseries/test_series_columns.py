@@ -1,5 +1,6 @@
 """Columns of tables: titles, units, times and delimiters; rows of CSV, Parquet and JSON."""
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,12 +29,35 @@ def test_titles_have_units(title: str, name: str, unit: str) -> None:
         ("time_ms", 1e-3),
         ("t [us]", 1e-6),
         ("time [s]", 1.0),
+        ("time [min]", 60.0),
+        ("t (h)", 3600.0),
+        ("time_sec", 1.0),
+        ("timestamp [UTC]", 1.0),
         ("ax", None),
         ("rate_ms", None),
     ],
 )
 def test_times_have_units(title: str, unit_s: float | None) -> None:
     assert SeriesColumn.parse(title).time_unit_s == unit_s
+
+
+def test_unknown_unit_of_times_is_refused() -> None:
+    with pytest.raises(SourceError, match="fortnights"):
+        plan_columns(["time [fortnights]", "ax"], None, "table")
+    plan_columns(["t [°C]", "ax"], ("t", "ax"), "table")  # a channel
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="needs time zones of POSIX")
+def test_dates_without_a_zone_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")  # daylight saving time ends between the two
+    time.tzset()
+    try:
+        hours = [parse_time_s(f"2026-10-25T0{hour}:30:00", 1.0) for hour in (1, 3)]
+        assert hours[1] - hours[0] == 7200
+        assert parse_time_s("2026-11-30", 1.0) == datetime(2026, 11, 30, tzinfo=UTC).timestamp()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_times_are_seconds_or_dates() -> None:
@@ -48,6 +72,12 @@ def test_times_are_seconds_or_dates() -> None:
 @pytest.mark.parametrize("line", ["1,2,3", "1;2;3", "1\t2\t3", "1 2  3", ' "1", "2", "3"\n'])
 def test_lines_are_split_at_their_delimiter(line: str) -> None:
     assert split_line(line) == ["1", "2", "3"]
+
+
+def test_delimiters_in_quotes_do_not_count() -> None:
+    assert split_line('0,1,"walk; fast, uphill"') == ["0", "1", "walk; fast, uphill"]
+    assert split_line('0;"a ""b"""') == ["0", 'a "b"']
+    assert len(split_line('1,"2\r3",\r4')) in (1, 3)
 
 
 def test_headers_have_titles() -> None:

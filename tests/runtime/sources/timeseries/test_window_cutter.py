@@ -74,7 +74,7 @@ def test_gap_of_more_than_a_few_periods_cuts() -> None:
     assert starts(windows) == [0, 2, 4, 6, 8] and not cutter.breaks
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e39])
 def test_missing_values_are_never_in_a_window(value: float, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         windows, cutter = cut(even(12), r5=value, r6=value)
@@ -91,7 +91,7 @@ def test_interruption_drops_what_came_before() -> None:
     cutter = WindowCutter(4, 2, 10.0, "test")
     for number in range(3):
         assert cutter.push(None, [float(number)]) is None
-    cutter.interrupt("silence", None)
+    cutter.interrupt("silence")
     made = [cutter.push(None, [float(number)]) for number in range(3, 7)]
     assert made[:3] == [None] * 3 and made[3] is not None and made[3].values[0, 0] == 3
 
@@ -103,3 +103,36 @@ def test_rows_at_another_rate_are_refused(period_s: float, fits: bool) -> None:
     else:
         with pytest.raises(SourceError, match="rows per second"):
             cut(even(12, period_s))
+
+
+def test_rate_is_compared_in_every_window() -> None:
+    slow = even(4, 0.24, at_s=5.6)
+    windows, cutter = cut([*even(6), *slow, *even(6, at_s=6.5)])
+    assert starts(windows) == [0, 2, 4, 10, 12] and cutter.breaks["rate"] == 1
+    with pytest.raises(SourceError, match=r"4\.167 rows per second"):
+        cut([*even(6), *even(20, 0.24, at_s=5.74)])
+    with pytest.raises(SourceError, match="rows per second"):
+        cut([*even(6), *even(20, 0.001, at_s=5.6)])
+
+
+def test_stream_time_goes_on_when_the_clock_of_the_sensor_restarts() -> None:
+    windows, cutter = cut([*even(5, at_s=36000.0), *even(4, at_s=0.0)])
+    assert [window.span_s for window in windows] == [pytest.approx((0, 0.4)), pytest.approx((0.5, 0.9))]
+    cutter = WindowCutter(1, 1, 10.0, "test")
+    cutter.push(50.0, [0.0])
+    cutter.interrupt("silence")  # as after a reconnect
+    window = cutter.push(3.0, [0.0])
+    assert window is not None and window.span_s == pytest.approx((0.1, 0.2))
+
+
+def test_row_without_time_hides_no_jump() -> None:
+    assert cut([5.0, 5.1, None, 3.0, 3.1])[1].breaks == {"backwards": 1}
+    assert cut([5.0, 5.1, None, 9.0, 9.1])[1].breaks == {"gap": 1}
+    assert not cut([5.0, 5.1, None, 5.3, 5.4])[1].breaks
+
+
+@pytest.mark.parametrize("start_s", [0.0, 5.0])
+def test_break_is_located_from_the_first_row(start_s: float, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        cut([*even(4, at_s=start_s), start_s + 9.0])
+    assert "at 9.000 s" in caplog.text
