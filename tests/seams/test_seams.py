@@ -19,19 +19,26 @@ from toy_runtime import LABELS, TASK, SignalInput, bits_of, write_signals
 import kdedge
 from kdedge.cli.web import web
 from kdedge.data import index_dataset
+from kdedge.losses import LOSS_TERMS
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.run_folder import BEST
 from kdedge.pipelines.model_inspection import inspect_model
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.unlabeled_samples import add_unlabeled
+from kdedge_export.modalities import EXPORT_MODALITIES
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.feedback import FeedbackStore, Verdict, write_class_folders
+from kdedge_runtime.modalities import INPUT_SPECS
 from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.progress import no_progress
 
 ENTRY_POINTS = """
@@ -64,6 +71,10 @@ def seams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(site)
         yield
+    registries = INPUT_SPECS, TASKS, EXPORT_MODALITIES, EXPORT_TASKS, TRAINING_MODALITIES, TRAINING_TASKS, LOSS_TERMS
+    for registry in registries:  # other tests of this process list what is built in
+        for name in ("signal", TASK, "bce", "bkd"):
+            registry._loaded.pop(name, None)
 
 
 @pytest.fixture(scope="module")
