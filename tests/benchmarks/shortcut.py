@@ -172,7 +172,7 @@ def table(results: list[dict[str, Any]]) -> str:
     """Format the table of the docs as Markdown."""
     columns = {"unmarked": "unmarked %", "marked": "marked as in training %", "swapped": "marker swapped %"}
     columns["evidence"] = "evidence on the marker %"
-    lines = ["| trained on marked images | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = ["| model | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
     for title in dict.fromkeys(row["model"] for row in results):
         cells = []
         for name in columns:
