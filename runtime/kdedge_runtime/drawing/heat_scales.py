@@ -25,8 +25,7 @@ class HeatScales:
 
     def update(self, prediction: Prediction) -> None:
         """Update the scale of every region with its map."""
-        frame = prediction.frame
-        at_s = frame.index / self._fps if self._fps else frame.captured_at
+        at_s = prediction.frame.time_s(self._fps)
         for each in prediction.by_region:
             if each.saliency_map is not None:
                 self._scales[each.region_name].update(peak(each.saliency_map), at_s, smooth=self._moving)

@@ -147,7 +147,7 @@ class TimeseriesInput(InputSpec):
         """Create a renderer of plots; see `InputSpec`."""
         from kdedge_runtime.drawing.series_renderer import SeriesRenderer
 
-        return SeriesRenderer(self, moving=moving)
+        return SeriesRenderer(self, moving=moving, fps=fps)
 
     def draw_sample(self, sample: Sample) -> Pixels:
         """Plot every channel as a line; see `draw_series`."""

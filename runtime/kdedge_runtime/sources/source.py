@@ -42,6 +42,16 @@ class Frame:
     file: Path | None = None
     """File that the window was cut from, if the name is not that of a file."""
 
+    def time_s(self, fps: float | None) -> float:
+        """Return the time in seconds: the end of the window, the place in a recording, or the capture time.
+
+        Args:
+            fps: frame rate of a recording that is not played in real time; None for live sources.
+        """
+        if self.span_s is not None:
+            return self.span_s[1]
+        return self.index / fps if fps else self.captured_at
+
 
 class Source(Protocol):
     """Frame source: a context manager that can be iterated once.

@@ -25,7 +25,7 @@ from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame, Source, is_still_source
 from kdedge_runtime.stream.prefetch import Prefetcher
 from kdedge_runtime.stream.schedule import ALWAYS, ExplainSchedule, ExplainScheduler, FpsBudget, Reason
-from kdedge_runtime.stream.smoothing import EventFilter, ScoreSmoother, time_of
+from kdedge_runtime.stream.smoothing import EventFilter, ScoreSmoother
 from kdedge_runtime.stream.statistics import RunProgress, RunSummary
 from kdedge_runtime.tasks import TASKS
 
@@ -119,7 +119,7 @@ def run(
             for result in ready:
                 prediction = result.prediction()
                 if events is not None:
-                    prediction = events.mark(prediction, time_of(prediction.frame, recorded_fps))
+                    prediction = events.mark(prediction, prediction.frame.time_s(recorded_fps))
                 renderer.update_scale(prediction)
                 watched = any(sink.wants_overlay for sink in sinks)
                 if watched:
@@ -316,7 +316,7 @@ class _InferenceStage:
     def _smoothed(self, region: Region | None, row: Explanation, frame: Frame) -> Explanation:
         """Replace the scores of a row by their mean over recent frames; logits and map stay those of the frame."""
         assert self._smoother is not None
-        at_s = time_of(frame, None if self._source.live else self._source.fps)
+        at_s = frame.time_s(None if self._source.live else self._source.fps)
         name = None if region is None else region.name
         return replace(row, scores=self._smoother.smooth(name, at_s, row.scores[0])[None])
 

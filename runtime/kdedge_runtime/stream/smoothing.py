@@ -6,28 +6,15 @@ from dataclasses import replace
 import numpy as np
 
 from kdedge_runtime.prediction import Prediction
-from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.arrays import Floats
 
-__all__ = ["EventFilter", "ScoreSmoother", "time_of"]
+__all__ = ["EventFilter", "ScoreSmoother"]
 
 _LEAST_SHARE = 0.5
 """Smallest score of an event as a fraction of its range."""
 _NO_EVENT = "_"
 """First character of labels that are no events."""
 _EPSILON_S = 1e-6
-
-
-def time_of(frame: Frame, fps: float | None) -> float:
-    """Return the time of a frame in seconds: the end of its window, its place in a recording, or its capture time.
-
-    Args:
-        frame: the frame.
-        fps: frame rate of a recording that is not played in real time; None for live sources.
-    """
-    if frame.span_s is not None:
-        return frame.span_s[1]
-    return frame.index / fps if fps else frame.captured_at
 
 
 class ScoreSmoother:

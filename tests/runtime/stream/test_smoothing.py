@@ -11,7 +11,7 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.runner import StreamSettings, run
-from kdedge_runtime.stream.smoothing import EventFilter, ScoreSmoother, time_of
+from kdedge_runtime.stream.smoothing import EventFilter, ScoreSmoother
 
 
 def test_mean_covers_the_frames_within_the_time() -> None:
@@ -31,9 +31,9 @@ def test_single_frame_within_the_time_keeps_its_scores() -> None:
 
 def test_time_is_the_end_of_a_window_or_the_place_in_a_recording() -> None:
     frame = Frame(30, np.zeros(1), 7.0, "a")
-    assert time_of(frame, None) == 7.0
-    assert time_of(frame, 10.0) == 3.0
-    assert time_of(Frame(30, np.zeros(1), 7.0, "a", span_s=(1.0, 2.5)), 10.0) == 2.5
+    assert frame.time_s(None) == 7.0
+    assert frame.time_s(10.0) == 3.0
+    assert Frame(30, np.zeros(1), 7.0, "a", span_s=(1.0, 2.5)).time_s(10.0) == 2.5
 
 
 def test_label_causes_one_event_within_the_time() -> None:
