@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex, index_dataset, subset
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import check_left_out, leave_out
@@ -14,7 +16,24 @@ from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import DataError, UsageError
 
-__all__ = ["index_training_data", "join_unlabeled", "reopen_training_data"]
+__all__ = ["data_record", "index_training_data", "join_unlabeled", "reopen_training_data"]
+
+
+def data_record(
+    request: TrainConfig, collection: DatasetIndex, train: int, val: int, unlabeled: UnlabeledPart | None = None
+) -> dict[str, Any]:
+    """Return `RunRecord.data` for the numbers of training and validation samples."""
+    return {
+        "source": collection.source,
+        "fingerprint": collection.fingerprint,
+        "split": collection.split,
+        "train": train,
+        "val": val,
+        "options": request.dataset_options.given,
+        "images_per_class": request.images_per_class,
+        "leave_out": list(request.leave_out),
+        "unlabeled": None if unlabeled is None else unlabeled.record,
+    }
 
 
 def index_training_data(

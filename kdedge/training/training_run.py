@@ -57,7 +57,7 @@ from kdedge.training.teachers.teacher_loading import (
     teacher_record,
 )
 from kdedge.training.trainer import Trainer
-from kdedge.training.training_data import index_training_data, join_unlabeled, reopen_training_data
+from kdedge.training.training_data import data_record, index_training_data, join_unlabeled, reopen_training_data
 from kdedge.training.unlabeled_samples import check_unlabeled_request
 from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import DataError, UsageError
@@ -90,9 +90,13 @@ def start_run(
     compute = choose_device(device, compiled=compiled)
     group = join_process_group(compute.device)
     group.wait()  # another process of this run must not create the folder before all have checked it
-    options = request.dataset_options
     indexed = index_training_data(
-        request.data, options, request.images_per_class, request.leave_out, request.kind, request.task
+        request.data,
+        request.dataset_options,
+        request.images_per_class,
+        request.leave_out,
+        request.kind,
+        request.task,
     )
     modality = TRAINING_MODALITIES[indexed.modality]
     if (finished := modality.fit(request, indexed, out, callback)) is not None:
@@ -141,17 +145,7 @@ def start_run(
         model=spec,
         input=spec_input,
         labels=labels,
-        data={
-            "source": collection.source,
-            "fingerprint": collection.fingerprint,
-            "split": collection.split,
-            "train": len(images),
-            "val": len(val),
-            "options": options.given,
-            "images_per_class": request.images_per_class,
-            "leave_out": list(request.leave_out),
-            "unlabeled": None if unlabeled is None else unlabeled.record,
-        },
+        data=data_record(request, collection, len(images), len(val), unlabeled),
         recipe=asdict(config),
         request=given,
         device=compute.name,

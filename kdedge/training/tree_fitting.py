@@ -3,11 +3,9 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.resolved_config import ResolvedConfig
@@ -18,19 +16,21 @@ from kdedge.modalities.tabular_network import fit_input
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, lock_run, write_run
 from kdedge.models.trees import trees_file
-from kdedge.models.trees.ensemble import TreeEnsemble
+from kdedge.models.trees.boosting import Boosting
+from kdedge.models.trees.ensemble import TreeEnsemble, mark_missing
 from kdedge.models.trees.lightgbm_trees import LightgbmTrees
 from kdedge.models.trees.xgboost_trees import XgboostTrees
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.run_callback import RunCallback
+from kdedge.training.training_data import data_record
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.util.files import file_sha256
 
 __all__ = ["fit_trees"]
 
 _RATE = 0.05
+_ROUNDS = 2000
 _TAKEN = frozenset(
     {"data", "model", "target", "schema", "task", "epochs", "lr", "seed", "images_per_class", "leave_out"}
 )
@@ -59,17 +59,20 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
         callback.on_warning(str(data.problems))
     classes = len(collection.labels) if EXPORT_TASKS[collection.task].has_classes else 0
     library: type[XgboostTrees] | type[LightgbmTrees] = XgboostTrees if request.model == "xgboost" else LightgbmTrees
-    rate, seed = request.lr or _RATE, request.seed or 0
-    trees, rounds = library.fit(
-        (_filled(data.train.images, spec), data.train.targets),
-        (_filled(data.val.images, spec), data.val.targets),
+    train, val = (
+        (mark_missing(np.asarray(side.images, np.float32), spec), side.targets) for side in (data.train, data.val)
+    )
+    boosting = Boosting(
+        train,
+        val,
         [column.name for column in spec.features],
         [column.kind == "categorical" for column in spec.features],
         classes=classes,
-        rate=rate,
-        rounds=request.epochs,
-        seed=seed,
+        rate=request.lr or _RATE,
+        rounds=request.epochs or _ROUNDS,
+        seed=request.seed or 0,
     )
+    trees, rounds = library.fit(boosting)
     file = trees_file(out, request.model)
     task = TRAINING_TASKS[collection.task]
     with lock_run(out):
@@ -83,7 +86,7 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
         config = ResolvedConfig(
             epochs=rounds,
             batch_size=len(data.train),
-            learning_rate=rate,
+            learning_rate=boosting.rate,
             loss={"ce" if classes else "rse": 1.0},
             settings={},
             measured=(),
@@ -96,24 +99,14 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
             fit_head=False,
             augmentation=Augmentation(shift=0, flip=False, photometric=0),
             cached_views=0,
-            seed=seed,
+            seed=boosting.seed,
         )
         record = RunRecord(
             kind="train",
             model=ModelSpec(request.model, len(collection.labels)),
             input=spec,
             labels=collection.labels,
-            data={
-                "source": collection.source,
-                "options": request.dataset_options.given,
-                "fingerprint": collection.fingerprint,
-                "split": collection.split,
-                "train": len(data.train),
-                "val": len(data.val),
-                "images_per_class": request.images_per_class,
-                "leave_out": list(request.leave_out),
-                "unlabeled": None,
-            },
+            data=data_record(request, collection, len(data.train), len(data.val)),
             recipe=asdict(config),
             request=request.given,
             device="cpu",
@@ -123,9 +116,3 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
         write_run(out, record)
     callback.on_plan([("trees", f"{request.model}, {rounds} rounds"), ("data", str(len(data.train)))], [], rounds)
     return record
-
-
-def _filled(rows: NDArray[Any], spec: TabularInput) -> NDArray[np.float32]:
-    """Return rows with NaN for every missing value, as the libraries take them."""
-    is_code = np.array([column.kind == "categorical" for column in spec.features])
-    return np.where(is_code & (rows < 0), np.nan, rows).astype(np.float32)

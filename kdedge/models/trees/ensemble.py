@@ -16,7 +16,7 @@ from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.files import file_sha256
 
-__all__ = ["TreeEnsemble", "Trees", "load_tree_file", "load_tree_run"]
+__all__ = ["TreeEnsemble", "Trees", "load_tree_file", "load_tree_run", "mark_missing"]
 
 _OUTPUTS = {"binary": ("classify", 2), "regression": ("regression", 1)}
 
@@ -79,8 +79,7 @@ class TreeEnsemble:
         Returns:
             Logits float32 `[N, K]`; and TreeSHAP values of each logit `[N, K, F]`, or None.
         """
-        unknown = np.array([column.kind == "categorical" for column in self.input.features]) & ~(rows >= 0)
-        values = np.where(unknown | ~np.isfinite(rows), np.nan, rows).astype(np.float32)
+        values = mark_missing(rows, self.input)
         parts: Floats | None = None
         if explained:
             all_parts = self.trees.contributions(values)
@@ -91,6 +90,13 @@ class TreeEnsemble:
             logits = np.concatenate([-logits / 2, logits / 2], axis=1)
             parts = None if parts is None else np.concatenate([-parts / 2, parts / 2], axis=1)
         return logits.astype(np.float32), None if parts is None else parts.astype(np.float32)
+
+
+def mark_missing(rows: Floats, spec: TabularInput) -> Floats:
+    """Return rows `[N, F]` with NaN for missing values and unknown categories, as the libraries take them."""
+    unknown = np.array([column.kind == "categorical" for column in spec.features]) & ~(rows >= 0)
+    filled: Floats = np.where(unknown | ~np.isfinite(rows), np.nan, rows).astype(np.float32)
+    return filled
 
 
 def load_tree_run(run: Path, record: RunRecord) -> TreeEnsemble:

@@ -1,6 +1,5 @@
 """Trees of LightGBM."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge.models.trees.boosting import PATIENCE, Boosting
 from kdedge_runtime.errors import MissingDependency, ModelFileError
 from kdedge_runtime.util.files import atomic_path
 
@@ -19,7 +19,6 @@ _OBJECTIVES = {
     "regression": "regression",
     "regression_l1": "regression",
 }
-_ROUNDS, _PATIENCE = 2000, 50
 _SETTINGS = {"num_leaves": 15, "bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.8, "verbose": -1}
 
 
@@ -62,36 +61,22 @@ class LightgbmTrees:
             ) from error
 
     @classmethod
-    def fit(
-        cls,
-        train: tuple[NDArray[np.float32], NDArray[Any]],
-        val: tuple[NDArray[np.float32], NDArray[Any]],
-        names: Sequence[str],
-        categorical: Sequence[bool],
-        *,
-        classes: int,
-        rate: float,
-        rounds: int | None,
-        seed: int,
-    ) -> tuple["LightgbmTrees", int]:
-        """Train trees until the loss on the validation rows has not fallen for 50 rounds.
-
-        The arguments are those of `XgboostTrees.fit`.
-        """
+    def fit(cls, boosting: Boosting) -> tuple["LightgbmTrees", int]:
+        """Train trees with early stopping; see `XgboostTrees.fit`."""
         lightgbm = _lightgbm()
-        objective: dict[str, Any] = {"objective": "regression" if not classes else "binary"}
-        if classes > 2:
-            objective = {"objective": "multiclass", "num_class": classes}
-        codes = [place for place, each in enumerate(categorical) if each]
+        objective: dict[str, Any] = {"objective": "regression" if not boosting.classes else "binary"}
+        if boosting.classes > 2:
+            objective = {"objective": "multiclass", "num_class": boosting.classes}
+        codes = [place for place, each in enumerate(boosting.categorical) if each]
         # LightGBM refuses characters of JSON in names. The columns are matched by the record of the run.
-        plain = [f"column_{place}" for place in range(len(names))]
-        data = lightgbm.Dataset(train[0], train[1], feature_name=plain, categorical_feature=codes)
+        plain = [f"column_{place}" for place in range(len(boosting.names))]
+        data = lightgbm.Dataset(*boosting.train, feature_name=plain, categorical_feature=codes)
         booster = lightgbm.train(
-            _SETTINGS | objective | {"learning_rate": rate, "seed": seed},
+            _SETTINGS | objective | {"learning_rate": boosting.rate, "seed": boosting.seed},
             data,
-            rounds or _ROUNDS,
-            valid_sets=[data.create_valid(*val)],
-            callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)],
+            boosting.rounds,
+            valid_sets=[data.create_valid(*boosting.val)],
+            callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
         )
         best = int(booster.best_iteration) or int(booster.current_iteration())
         text = booster.model_to_string(num_iteration=best)

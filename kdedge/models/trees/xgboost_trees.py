@@ -1,7 +1,6 @@
 """Trees of XGBoost."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge.models.trees.boosting import PATIENCE, Boosting
 from kdedge_runtime.errors import MissingDependency, ModelFileError
 from kdedge_runtime.util.files import atomic_path
 
@@ -23,7 +23,6 @@ _OBJECTIVES = {
     "reg:absoluteerror": "regression",
     "reg:pseudohubererror": "regression",
 }
-_ROUNDS, _PATIENCE = 2000, 50
 _SETTINGS = {"max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.8, "min_child_weight": 5}
 
 
@@ -65,52 +64,32 @@ class XgboostTrees:
         return cls._of(booster)
 
     @classmethod
-    def fit(
-        cls,
-        train: tuple[NDArray[np.float32], NDArray[Any]],
-        val: tuple[NDArray[np.float32], NDArray[Any]],
-        names: Sequence[str],
-        categorical: Sequence[bool],
-        *,
-        classes: int,
-        rate: float,
-        rounds: int | None,
-        seed: int,
-    ) -> tuple["XgboostTrees", int]:
-        """Train trees until the loss on the validation rows has not fallen for 50 rounds.
-
-        Args:
-            train: rows `[N, F]` with NaN for missing values, and their targets.
-            val: validation rows and targets.
-            names: name of each column.
-            categorical: True for each column of codes.
-            classes: number of classes; 0 for a regression.
-            rate: learning rate, in (0, 1].
-            rounds: maximum number of rounds; None takes 2000.
-            seed: random seed.
+    def fit(cls, boosting: Boosting) -> tuple["XgboostTrees", int]:
+        """Train trees until the loss on the validation rows has not fallen for `PATIENCE` rounds.
 
         Returns:
             The trees up to the best round, and the number of rounds.
         """
         xgboost = _xgboost()
+        names = boosting.names
         if any(character in name for name in names for character in "[]<"):  # not allowed in names
             names = [f"column_{place}" for place in range(len(names))]
-        kinds = ["c" if each else "q" for each in categorical]
+        kinds = ["c" if each else "q" for each in boosting.categorical]
         objective: dict[str, Any] = {"objective": "reg:squarederror"}
-        if classes:
+        if boosting.classes:
             objective = {"objective": "binary:logistic", "eval_metric": "logloss"}
-        if classes > 2:
-            objective = {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": classes}
+        if boosting.classes > 2:
+            objective = {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": boosting.classes}
         sides = [
             xgboost.DMatrix(rows, targets, feature_names=list(names), feature_types=kinds, enable_categorical=True)
-            for rows, targets in (train, val)
+            for rows, targets in (boosting.train, boosting.val)
         ]
         booster = xgboost.train(
-            _SETTINGS | objective | {"eta": rate, "seed": seed},
+            _SETTINGS | objective | {"eta": boosting.rate, "seed": boosting.seed},
             sides[0],
-            rounds or _ROUNDS,
+            boosting.rounds,
             evals=[(sides[1], "val")],
-            early_stopping_rounds=_PATIENCE,
+            early_stopping_rounds=PATIENCE,
             verbose_eval=False,
         )
         best = int(booster.best_iteration) + 1

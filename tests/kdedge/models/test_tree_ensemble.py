@@ -14,6 +14,7 @@ import xgboost
 
 from kdedge.data.table_schema import ColumnSchema, TableSchema
 from kdedge.models.model_spec import ModelSpec
+from kdedge.models.trees.boosting import Boosting
 from kdedge.models.trees.ensemble import TreeEnsemble, load_tree_file, load_tree_run
 from kdedge.models.trees.lightgbm_trees import LightgbmTrees
 from kdedge.models.trees.tree_module import TreeModule
@@ -44,7 +45,9 @@ def targets(found: np.ndarray, classes: int) -> np.ndarray:
 
 def fitted(library: type[XgboostTrees] | type[LightgbmTrees], classes: int) -> XgboostTrees | LightgbmTrees:
     sides = [(some, targets(some, classes)) for some in (rows(), rows(100, 1))]
-    trees, rounds = library.fit(*sides, NAMES, (False, False, True), classes=classes, rate=0.3, rounds=15, seed=0)
+    trees, rounds = library.fit(
+        Boosting(*sides, NAMES, (False, False, True), classes=classes, rate=0.3, rounds=15, seed=0)
+    )
     assert 1 <= rounds <= 15
     return trees
 
@@ -106,8 +109,8 @@ def test_any_name_of_a_column_can_be_trained(library: type[XgboostTrees]) -> Non
     some = rows(100)
     side = some, targets(some, 2)
     names = ("a < b", 'c "d"', "größe, [m²]")
-    trees, _ = library.fit(side, side, names, (False,) * 3, classes=2, rate=0.3, rounds=3, seed=0)
-    plain, _ = library.fit(side, side, NAMES, (False,) * 3, classes=2, rate=0.3, rounds=3, seed=0)
+    trees, _ = library.fit(Boosting(side, side, names, (False,) * 3, classes=2, rate=0.3, rounds=3, seed=0))
+    plain, _ = library.fit(Boosting(side, side, NAMES, (False,) * 3, classes=2, rate=0.3, rounds=3, seed=0))
     np.testing.assert_array_equal(trees.contributions(some), plain.contributions(some))
 
 
