@@ -56,7 +56,7 @@ class UnreadableRecording(StoredSample):
 
     path: str
     message: str = field(compare=False)
-    """What is wrong with the file, and what was expected."""
+    """Fault of the file, and the expected content."""
 
     def __str__(self) -> str:
         return self.path

@@ -66,17 +66,7 @@ class AudioInput(InputSpec):
     @property
     def scale(self) -> MelScale:
         """Parameters of the log-mel features."""
-        return MelScale(
-            self.rate_hz,
-            self.n_fft,
-            self.win_length,
-            self.frame_hop,
-            self.mel_bands,
-            self.fmin_hz,
-            self.fmax_hz,
-            self.log_offset,
-            self.least_peak,
-        )
+        return MelScale._make(getattr(self, name) for name in MelScale._fields)
 
     @property
     def frames(self) -> int:

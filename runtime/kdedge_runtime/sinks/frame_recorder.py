@@ -105,9 +105,7 @@ class FrameRecorder:
             for line in text.splitlines():
                 self._adopt(line)
             listed_names = {entry.name for entry in self._entries}
-            for path in sorted(
-                path for path in self._folder.iterdir() if path.name != RECORDED
-            ):  # a killed run has not written its line
+            for path in sorted(self._folder.glob(f"*{self._suffix}")):  # a killed run has not written its line
                 if path.name not in listed_names:
                     self._adopt(printable_json({"file": path.name, "usefulness": 0.0}))
             self._rewrite()

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
@@ -49,7 +50,7 @@ class _Samples(NamedTuple):
     """True if samples before the block are lost."""
 
 
-class _LiveWindows:
+class _LiveWindows(ABC):
     """Windows of a microphone: the newest `samples` samples, every `hop_s` seconds.
 
     Windows that contain only zeros are not returned, since a muted or disconnected microphone measures nothing. Windows
@@ -67,9 +68,9 @@ class _LiveWindows:
         self._missing = windows.length
         self._zeros, self._gaps = 0, 0
 
+    @abstractmethod
     def block(self) -> _Samples | None:
         """Wait for the next samples; None if the device failed."""
-        raise NotImplementedError
 
     def read(self) -> tuple[Floats, float] | None:
         """Return the next window and the time of its last sample; None if the device failed, or the source closed."""
