@@ -13,10 +13,12 @@ assert sys.argv[1] == "default" or keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    block = libc.malloc(ctypes.c_size_t(48 << 20))
-    ctypes.memset(block, 1, 48 << 20)
-    libc.free(ctypes.c_void_p(block))
+for step in range(10):
+    blocks = [libc.malloc(ctypes.c_size_t(24 << 20)) for _ in range(4)]
+    for block in blocks:
+        ctypes.memset(block, 1, 24 << 20)
+    for block in blocks:
+        libc.free(ctypes.c_void_p(block))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
