@@ -167,6 +167,7 @@ def test_camera_results_match_python_without_network_requests(page: Any, model: 
     assert requests == [], "no upload"
     _assert_as_in_python(_latest(page), model)
     assert page.text_content("#label") in model.metadata.labels
+    assert page.text_content("#label") in page.text_content("#keys"), "answers of the last minute"
     page.click("text=Stop")
     assert page.problems == []
 

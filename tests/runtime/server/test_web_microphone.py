@@ -308,6 +308,7 @@ def test_microphone_results_match_python_without_network_requests(page: Any, ton
     assert evidence.argmax() == tone_model.metadata.input.features(tone(0.5, RATE_HZ, 2_600)).mean(axis=1).argmax()
     assert latest["span"][1] - latest["span"][0] == pytest.approx(0.5)
     assert page.text_content("#times").endswith(" s")
+    assert "high" in page.text_content("#keys"), "answers of the last minute"
     page.click("text=Stop")
     assert requests == [], "no upload"
     assert page.problems == []
@@ -348,6 +349,7 @@ def test_muted_microphone_gets_no_answer(page: Any) -> None:
         assert page.evaluate(LATEST) is None
         assert page.text_content("#label") == "–" and page.text_content("#p") == ""
         assert not page.is_visible("#heat") and "muted" in page.text_content("#empty")
+        assert page.text_content("#fps") == "–"
         page.wait_for_timeout(600)  # more than two windows
         assert page.evaluate(LATEST) is None
         page.evaluate(f"() => {{ const [track] = given[0].stream.getAudioTracks(); {unmute}; }}")
@@ -470,8 +472,14 @@ def test_page_fits_a_phone(chromium: Any, url: str) -> None:
     page.wait_for_selector("#heat:visible")
     page.wait_for_selector("#times:visible")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    boxes = [mark.bounding_box() for mark in page.query_selector_all("#times span")]
-    assert boxes and all(left["x"] + left["width"] < right["x"] for left, right in pairwise(boxes))
+    marks = page.evaluate(
+        """() => [...document.querySelectorAll("#times span")].map((mark) => {
+            const { left, right } = mark.getBoundingClientRect();
+            return [left, right];
+        })"""
+    )
+    assert marks and marks[0][0] >= 0 and marks[-1][1] <= 390
+    assert all(right < left for (_, right), (left, _) in pairwise(marks))
     page.context.close()
 
 

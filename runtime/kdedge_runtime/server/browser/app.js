@@ -3,12 +3,14 @@
 import { at, become, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
 import { choose } from "/chooser.js";
 import { peak, SmoothedScale } from "/heat.js";
+import { showHistory } from "/history.js";
 import { SENSORS } from "/sensors.js";
 import { drawTimes } from "/spectrogram.js";
 
 const BEST = "top-1 class";
 const RANKED = 3;
 const RECENT = 30;
+const MINUTE_MS = 60_000, STEP_MS = 500;
 
 const scoreText = (score) => about.score_name === "similarity" ? score.toFixed(2)
   : (score * 100).toFixed(score < 0.0995 ? 1 : 0) + " %";
@@ -21,6 +23,7 @@ let opacity = 0.6;
 let source = null;      // open sensor or file; results of earlier ones are discarded
 let facing = "environment";
 let endedAt = [];
+let past = [];          // answers of the last minute
 
 /** Latest prediction: preprocessed `input`, `logits`, `map`, `explained` and the `sample`; null without one. */
 export let latest = null;
@@ -67,12 +70,30 @@ function show(answer, scale) {
   document.title = `${answer.unknown ? UNKNOWN : ranking[0].label} · kdedge`;
 }
 
+/** Show the answers of the last minute, the latest of every half second. `answer` is null for no answer. */
+function showPast(answer, time) {
+  past = past.filter((each) => time - each.time < MINUTE_MS);
+  if (answer) {
+    const share = Math.max(...answer.scores);
+    const label = answer.unknown ? UNKNOWN : about.labels[answer.scores.indexOf(share)];
+    const stepOf = (each) => Math.floor(each.time / STEP_MS);
+    const point = { time, label, share: Math.min(1, Math.max(0, share)) };
+    const isSameStep = past.length > 0 && stepOf(past.at(-1)) === stepOf(point);
+    if (isSameStep) past.pop();
+    past.push(point);
+    if (isSameStep) return;  // drawn with the next step
+  }
+  showHistory(past.map((each) => [(time - each.time) / 1000, each.label, each.share]));
+  at("past").hidden = past.length === 0;
+}
+
 /** Show that nothing was measured, without an answer. */
-function showUnmeasured({ sample, span }) {
+function showUnmeasured({ sample, span }, reason) {
   latest = null;
   const silence = sample ?? new Float32Array(about.input.samples);
-  showSample({ sample: silence, span, map: null }, 0, "Only zeros: the microphone is muted or disconnected.");
+  showSample({ sample: silence, span, map: null }, 0, `Only zeros: ${reason}.`);
   showAnswer({ ranking: [{ label: "–", text: "", share: 0 }], hasMap: false });
+  clearRates();
   document.title = "kdedge";
 }
 
@@ -81,6 +102,11 @@ function showRates(capturedAt) {
   endedAt = [...endedAt, now].slice(-RECENT - 1);
   write("age", Math.max(0, Date.now() - capturedAt).toFixed(0), "ms");
   if (endedAt.length > 1) write("fps", ((endedAt.length - 1) * 1000 / (now - endedAt[0])).toFixed(1));
+}
+
+function clearRates() {
+  endedAt = [];
+  for (const id of ["age", "fps"]) write(id, "–");
 }
 
 // ---- sources
@@ -96,7 +122,7 @@ async function play(opened) {
     if (!isCurrent()) return;
     const scale = new SmoothedScale();
     let previousAt = null;
-    endedAt = [];
+    clearRates();
     if (opened.isOpen) at("live").textContent = "Stop";
     at("turn").hidden = !(opened.isLive && sensor.hasOtherSide);
     const isGoing = () => become("live", opened.isLive ? "live" : "playing");
@@ -104,7 +130,8 @@ async function play(opened) {
       const taken = await opened.next();
       if (!isCurrent() || !taken) break;
       if (!taken.isMeasured) {
-        showUnmeasured(taken);
+        showUnmeasured(taken, opened.isLive ? "the microphone is muted or disconnected" : "nothing was measured");
+        showPast(null, Date.now());
         become("held", "nothing measured");
         continue;
       }
@@ -114,7 +141,10 @@ async function play(opened) {
       previousAt = taken.capturedAt;
       isGoing();
       show(answer, answer.map ? scale.update(peak(answer.map), elapsedS) : 0);
-      if (opened.isLive) showRates(taken.capturedAt);
+      if (opened.isOpen) {
+        showRates(taken.capturedAt);
+        showPast(answer, taken.capturedAt);
+      }
     }
   } catch (error) {
     if (isCurrent()) throw error;
@@ -138,11 +168,7 @@ function startLive() {
   return play(new sensor.Live({ input: about.input, facing }));
 }
 
-function openFile(file) {
-  write("age", "–");
-  write("fps", "–");
-  return play(new sensor.File(file, about.input));
-}
+const openFile = (file) => play(new sensor.File(file, about.input));
 
 /** Explain the sample on the screen again, if it does not change. */
 async function again() {
@@ -183,6 +209,8 @@ async function start() {
   at("controls").hidden = !about.has_map;
   at("live").textContent = `Start the ${sensor.name.toLowerCase()}`;
   at("file").textContent = sensor.file;
+  at("past-title").textContent =
+    `${about.score_name === "probability" ? "Confidence" : "Similarity"} over the last minute`;
   at("picker").accept = sensor.accept;
   at("empty").textContent = sensor.empty;
   at("image").ariaLabel = sensor.canvas;

@@ -9,6 +9,7 @@ export class Microphone {
   isLive = true;
   isOpen = false;
   #isClosed = false;
+  #isNewlyMuted = false;
   #measuredFrom = 0;  // time in milliseconds before which the microphone was muted
   #context = null;
   #stream = null;
@@ -78,10 +79,16 @@ export class Microphone {
     // While it is muted, the browser fills in zeros.
     if (!block || startedAt < this.#measuredFrom) this.#windows.interrupt();
     else this.#windows.add(block, at);
-    if (this.#waiting) this.#offer();
+    this.#offer();
   }
 
   #offer() {
+    if (!this.#waiting) return;
+    if (this.#isNewlyMuted) {
+      this.#isNewlyMuted = false;
+      this.#settle("resolve", { sample: null, isMeasured: false });
+      return;
+    }
     const window = this.#windows.take();
     if (!window) return;
     const end = (window.capturedAt - this.#startedAt) / 1000;
@@ -91,8 +98,9 @@ export class Microphone {
 
   #mute() {
     this.#measuredFrom = Infinity;
+    this.#isNewlyMuted = true;
     this.#windows.interrupt();
-    this.#settle("resolve", { sample: null, isMeasured: false });
+    this.#offer();
   }
 
   /** Fail if no block follows in time. */
