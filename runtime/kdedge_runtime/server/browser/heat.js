@@ -48,11 +48,10 @@ function heatImage(map, scale, part, toWidth, toHeight, ramp, opacity, display) 
   const share = strength(map, display);
   const cells = Uint8Array.from(data, (value) => Math.round(255 * share * Math.min(1, Math.max(0, value / scale))));
   const levels = enlarged(cells, width, height, display, part, toWidth, toHeight);
-  const image = new ImageData(toWidth, toHeight);
-  levels.forEach((level, index) => {
-    image.data.set(ramp[level], index * 4);
-    image.data[index * 4 + 3] = Math.round(level * opacity);
-  });
+  const rgba = ramp.flatMap((color, level) => [...color, Math.round(level * opacity)]);
+  const colors = new Uint32Array(Uint8Array.from(rgba).buffer);
+  const image = new ImageData(toWidth, toHeight), pixels = new Uint32Array(image.data.buffer);
+  levels.forEach((level, index) => { pixels[index] = colors[level]; });
   return image;
 }
 
