@@ -80,8 +80,8 @@ def distill(
         list[str] | None,
         typer.Option(
             metavar="MORE",
-            help="Unlabeled images to learn from the teacher alone: a folder, a quoted pattern, WebDataset shards, a "
-            "video, or the folder of kdedge run --record. Repeat it for several.",
+            help="Unlabeled samples to learn from the teacher alone: a folder, a quoted pattern, WebDataset shards, a "
+            "video, a table, or the folder of kdedge run --record. Repeat it for several.",
         ),
     ] = None,
     every: Annotated[
