@@ -9,7 +9,7 @@ import torch
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["ComputeDevice", "choose_device"]
+__all__ = ["ComputeDevice", "choose_device", "evaluation_batch"]
 
 WINDOWS_BYTES = 8 << 30
 """Assumed memory where Python cannot determine it."""
@@ -43,6 +43,15 @@ class ComputeDevice:
     def autocast(self) -> torch.autocast:
         """Return the autocast context for forward passes."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Return the number of samples in a forward pass without gradients.
+
+    On a CPU larger batches are not faster, but take more memory: 256 images of 224 px in EfficientNet-Lite0 take 3.9 GB
+    instead of 1.0, and a third more time.
+    """
+    return 256 if device.type == "cuda" else 32
 
 
 def _machine_bytes() -> int:

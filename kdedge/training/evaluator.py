@@ -11,6 +11,7 @@ from torch import Tensor
 from kdedge.data import UNLABELED
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.tasks import TRAINING_TASKS
+from kdedge.training.compute_device import evaluation_batch
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
@@ -21,8 +22,6 @@ from kdedge_export.metrics.scores import mean
 from kdedge_export.tasks import EXPORT_TASKS
 
 __all__ = ["EvalOutputs", "Evaluator", "agreement_metrics", "evaluate"]
-
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def evaluate(
     places = torch.arange(-(-count // group.size) * group.size, device=store.targets.device).clamp_max_(count - 1)
     predictions = [
         forward(images, wanted if isinstance(wanted, int) else wanted[index])
-        for index, images in store.batches(torch.split(group.shard(places), _BATCH))
+        for index, images in store.batches(torch.split(group.shard(places), evaluation_batch(places.device)))
     ]
     maps = [prediction.maps[:, 0] for prediction in predictions if prediction.maps is not None]
     with torch.no_grad():

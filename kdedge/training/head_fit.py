@@ -16,6 +16,7 @@ from torch.optim import LBFGS
 from kdedge.losses import LOSS_TERMS
 from kdedge.losses.loss_inputs import LossInputs, ModelOutput
 from kdedge.training.batches import Batches
+from kdedge.training.compute_device import evaluation_batch
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.interruption import StopRequested, never_stop
@@ -33,7 +34,6 @@ _HELD_OUT = 5
 _MOST_ITERATIONS = 300
 _CONVEX = {"ce", "kd"}
 """Terms that L-BFGS minimizes from zero; others may be stationary there, and start from the fit to soft targets."""
-_BATCH = 64
 MOST_IMAGES = 20_000
 """Maximum number of images, chosen at random, so that their features fit in memory."""
 _TOLERANCE = 1e-4
@@ -205,7 +205,7 @@ def _collect(
     train_step.student.eval()
     features, logits = [], []
     with torch.no_grad():
-        for _, images in store.batches(torch.split(group.shard(padded), _BATCH)):
+        for _, images in store.batches(torch.split(group.shard(padded), evaluation_batch(padded.device))):
             if group.size == 1 and must_stop():
                 raise StopRequested
             with train_step.compute.autocast():

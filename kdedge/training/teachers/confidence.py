@@ -6,13 +6,14 @@ import torch
 
 from kdedge.data import UNLABELED
 from kdedge.tasks import TRAINING_TASKS
+from kdedge.training.compute_device import evaluation_batch
 from kdedge.training.evaluator import Evaluator
 from kdedge.training.sample_store import SampleStore
 from kdedge_runtime.util.arrays import evenly_spaced
 
 __all__ = ["TeacherConfidence", "measure_confidence"]
 
-_BATCH, _MOST_SAMPLES = 256, 2000
+_MOST_SAMPLES = 2000
 _CONFIDENT = 0.5
 _OTHER_DOMAIN = 0.75
 """Ratio of the mean confidences below which unlabeled samples look like another domain.
@@ -71,7 +72,9 @@ def measure_confidence(evaluator: Evaluator, images: SampleStore) -> TeacherConf
     if not len(chosen):
         return None
     chosen = chosen[torch.from_numpy(evenly_spaced(len(chosen), _MOST_SAMPLES)).to(chosen.device)]
-    logits = torch.cat([teacher(batch).logits for _, batch in images.batches(torch.split(chosen, _BATCH))])
+    logits = torch.cat(
+        [teacher(batch).logits for _, batch in images.batches(torch.split(chosen, evaluation_batch(chosen.device)))]
+    )
     ours, theirs = task.confidence(logits), task.confidence(val.logits)
     if ours is None or theirs is None:
         return None

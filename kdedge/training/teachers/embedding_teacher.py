@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from kdedge.models.embedding_network import EmbeddingNetwork
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.trained_model import TrainedModel
-from kdedge.training.compute_device import ComputeDevice
+from kdedge.training.compute_device import ComputeDevice, evaluation_batch
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.pooled_features import PooledEncoder
 from kdedge.training.sample_store import SampleStore
@@ -32,7 +32,6 @@ _MOST_VALUES = 256
 """Maximum size of an embedding; see `.github/docs/benchmarks/embeddings.md`."""
 _MOST_IMAGES = 20_000
 """Maximum number of labeled images that projection and prototypes are fitted on."""
-_BATCH = 64
 
 
 def embedding_size(teacher: LoadedTeacher) -> int:
@@ -136,7 +135,7 @@ def _outputs(
     watched = InstrumentedModel(encoder, spec, compute, is_headless=True).eval()
     found: list[Tensor] = []
     done = 0
-    for index, batch in images.batches(torch.split(chosen, _BATCH)):
+    for index, batch in images.batches(torch.split(chosen, evaluation_batch(chosen.device))):
         with torch.no_grad(), compute.autocast():
             found.append(watched(batch).logits.float().cpu())
         done += len(index)

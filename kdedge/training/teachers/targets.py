@@ -9,6 +9,7 @@ from torch import Tensor
 from kdedge.losses.all_class_maps import MOST_PROBABLE
 from kdedge.losses.loss_inputs import ModelOutput
 from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
+from kdedge.training.compute_device import evaluation_batch
 from kdedge.training.cuda_graphs import CudaGraphRunner
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.interruption import StopRequested
@@ -18,8 +19,6 @@ from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precisi
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["OnlineTeacher", "TeacherTargets", "NoTeacher", "CachedTeacher", "classes_to_keep"]
-
-_BATCH = 256
 
 
 class TeacherTargets(Protocol):
@@ -155,7 +154,7 @@ class CachedTeacher:
         everything = torch.arange(count, device=self._images.targets.device)
         predictions: list[ModelOutput] = []
         done = 0
-        for index, images in self._images.batches(torch.split(everything, _BATCH)):
+        for index, images in self._images.batches(torch.split(everything, evaluation_batch(everything.device))):
             if must_stop():
                 raise StopRequested
             predictions.append(

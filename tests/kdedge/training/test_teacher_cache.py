@@ -122,6 +122,11 @@ def request_with_cache(scenes: Path, teacher_run: Path) -> TrainConfig:
 
 
 class TestRun:
+    @pytest.fixture(autouse=True)
+    def one_batch_a_view(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Evaluate all training images in one batch, so that batches count views."""
+        monkeypatch.setattr(targets, "evaluation_batch", lambda _: 64)
+
     def start(self, request: TrainConfig, out: Path) -> Listener:
         listener = Listener()
         start_run(request, out, listener, "cpu")
@@ -189,7 +194,7 @@ class TestRun:
     def test_cache_computation_can_be_stopped(
         self, request_with_cache: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(targets, "_BATCH", 16)
+        monkeypatch.setattr(targets, "evaluation_batch", lambda _: 16)
         listener = StopsAsking()
         assert start_run(request_with_cache, tmp_path / "run", listener, "cpu").result is None
         assert (listener.evaluated, listener.epochs) == (1, [])
