@@ -81,10 +81,10 @@ def calibration_images(
     aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # also evenly spaced
     if not aside.any():  # with one or two images, measure on the calibration images
         aside = np.ones(len(decoded), dtype=bool)
-    calibration = decoded.images[~aside] if not aside.all() else decoded.images
+    calibration = decoded.samples[~aside] if not aside.all() else decoded.samples
     targets = known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
     problems = str(decoded.problems) if decoded.problems else None
-    sets = CalibrationSet(calibration, decoded.images[aside], None if targets is None else targets[aside])
+    sets = CalibrationSet(calibration, decoded.samples[aside], None if targets is None else targets[aside])
     return CalibrationImages(sets, problems)
 
 

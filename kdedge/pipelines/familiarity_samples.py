@@ -53,7 +53,7 @@ def _read(collection: DatasetIndex, trained: CalibrationTarget, progress: Progre
     training = decode(lowest_ranked(collection.train, per_class=per_class, seed=0), trained.input, progress=progress)
     known = decode(collection.val.thinned(_KNOWN), trained.input, progress=progress)
     return FamiliaritySamples(
-        training.images,
+        training.samples,
         known_classes(training.targets, collection.labels, trained.labels, collection.source),
-        known.images,
+        known.samples,
     )

@@ -212,11 +212,11 @@ def _validation_set(
     notes += [str(note) for note in (part, decoded.problems) if note]
     labels = _labels(files)
     return ValidationSet(
-        images=decoded.images,
+        images=decoded.samples,
         labels=labels,
         targets=_targets(collection, decoded.targets, labels),
         task=files.fp32.metadata.task,
-        names=[sample.name for sample in decoded.samples],
+        names=[sample.name for sample in decoded.stored],
         held_out=_held_out(collection, decoded, files),
         masks=_masks(boxes, collection, decoded, files.input, notes, progress),
         source=Data(
@@ -286,7 +286,7 @@ def _held_out(collection: DatasetIndex, decoded: DecodedSamples, files: Exported
     if not _is_training_data(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
         return None
     fitted = {sample.name for sample in fitting_half(collection.val).samples}
-    return np.array([sample.name not in fitted for sample in decoded.samples])
+    return np.array([sample.name not in fitted for sample in decoded.stored])
 
 
 def _masks(
@@ -302,7 +302,7 @@ def _masks(
     if where is None or not len(decoded):
         return None
     chosen = evenly_spaced(len(decoded), LOCATED_IMAGES).tolist()
-    samples = [decoded.samples[index] for index in chosen]
+    samples = [decoded.stored[index] for index in chosen]
     try:
         found = object_masks(where, samples, spec, progress)
     except DataError as error:

@@ -113,9 +113,9 @@ class PredictionQueries:
                 source=collection.source,
                 labels=collection.labels,
                 fingerprint=collection.fingerprint,
-                images=decoded.images,
+                images=decoded.samples,
                 targets=decoded.targets,
-                names=tuple(sample.name for sample in decoded.samples),
+                names=tuple(sample.name for sample in decoded.stored),
                 input=spec,
                 part=part,
             )

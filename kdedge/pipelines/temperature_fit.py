@@ -72,7 +72,7 @@ def _fit(collection: DatasetIndex, model: Model) -> TemperatureFit:
     if len(decoded) < FEWEST_IMAGES:
         return TemperatureFit(1.0, 0, f"{len(decoded)} images are too few, {FEWEST_IMAGES} are needed")
     targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)
-    logits = predict(model, decoded.images).logits
+    logits = predict(model, decoded.samples).logits
     temperature = fit_temperature(logits, np.asarray(targets))
     why_not = _why_none(temperature, int((logits.argmax(axis=1) != targets).sum()), len(decoded))
     return TemperatureFit(temperature, len(decoded)) if why_not is None else TemperatureFit(1.0, 0, why_not)

@@ -50,4 +50,4 @@ def unfamiliar_samples(
 
 
 def _read(split: Split, spec: InputSpec, progress: ProgressCallback) -> Sample:
-    return decode(split.thinned(_MOST), spec, progress=progress).images
+    return decode(split.thinned(_MOST), spec, progress=progress).samples

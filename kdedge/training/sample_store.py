@@ -158,7 +158,7 @@ def _all_fit(count: int, spec: InputSpec, compute: ComputeDevice, group: Process
 
 
 def _on_device(decoded: DecodedSamples, compute: ComputeDevice) -> DeviceSamples:
-    return DeviceSamples(decoded.images, decoded.targets, compute.device)
+    return DeviceSamples(decoded.samples, decoded.targets, compute.device)
 
 
 def _streamed(split: Split, spec: InputSpec, compute: ComputeDevice) -> StreamedSamples:

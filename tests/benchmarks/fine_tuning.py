@@ -104,11 +104,11 @@ def choose_on_halves(run: Path, data: Path) -> float:
         load_state(model, average_weights(first, last, share), str(run))
         with torch.inference_mode():
             parts = [
-                model(front_end(torch.from_numpy(val.images[start : start + 64].copy()))).argmax(dim=1)
-                for start in range(0, len(val.images), 64)
+                model(front_end(torch.from_numpy(val.samples[start : start + 64].copy()))).argmax(dim=1)
+                for start in range(0, len(val.samples), 64)
             ]
         right.append(torch.cat(parts).numpy() == val.targets)
-    answers, even = np.stack(right), np.arange(len(val.images)) % 2 == 0
+    answers, even = np.stack(right), np.arange(len(val.samples)) % 2 == 0
     chosen = [answers[answers[:, half].mean(axis=1).argmax(), ~half].sum() for half in (even, ~even)]
     return 100 * float(sum(chosen)) / len(even)
 
@@ -127,10 +127,10 @@ def regress(data: Path, name: str, weights: Path, images: int, kept: Path) -> di
     collection = index_dataset(data)
     train_split = decode((subset(collection, images) if images else collection).train, spec)
     assert train_split.targets is not None
-    fitted = linear_model.LogisticRegression(max_iter=1000).fit(features(train_split.images), train_split.targets)
+    fitted = linear_model.LogisticRegression(max_iter=1000).fit(features(train_split.samples), train_split.targets)
     seconds = time.monotonic() - started
     val = decode(collection.val, spec)
-    result = {"top1": 100 * float(fitted.score(features(val.images), val.targets)), "seconds": round(seconds, 1)}
+    result = {"top1": 100 * float(fitted.score(features(val.samples), val.targets)), "seconds": round(seconds, 1)}
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(result))
     return result

@@ -179,7 +179,7 @@ def evaluate(
     held_out, reference = taught_by(teacher, teacher_weights, data, student.input)
     assert held_out.targets is not None
     train_step = wrap_for_export(student.model, student.input)
-    predictions = predict(train_step, held_out.images, reference.explained_class)
+    predictions = predict(train_step, held_out.samples, reference.explained_class)
     pearson = pair_pearson(reference, predictions)
     assert pearson is not None
     figures: dict[str, object] = {
@@ -196,9 +196,9 @@ def evaluate(
         figures |= {"epochs": record.recipe["epochs"], "seconds": record.result["seconds"], "device": record.device}
     boxes = boxes_beside(str(data))
     if boxes is not None:
-        masks = object_masks(boxes, held_out.samples, spec)
+        masks = object_masks(boxes, held_out.stored, spec)
         named = [index for index, mask in enumerate(masks) if mask is not None]
-        images, known = held_out.images[named], [mask for mask in masks if mask is not None]
+        images, known = held_out.samples[named], [mask for mask in masks if mask is not None]
         maps = predict(train_step, images, held_out.targets[named]).maps
         assert maps is not None
         found = localize_all({"run": maps}, known, {}, {"edges": area_mean(edge_maps(images), *maps.shape[1:])})
@@ -224,7 +224,7 @@ def taught_by(
         taught.model.cuda()
     collection = index_dataset(data)
     held_out = decode(collection.test or collection.val, spec)
-    return held_out, predict(wrap_for_export(taught.model, taught.input), held_out.images)
+    return held_out, predict(wrap_for_export(taught.model, taught.input), held_out.samples)
 
 
 def table(results: list[dict[str, object]]) -> str:

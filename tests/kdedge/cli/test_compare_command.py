@@ -73,9 +73,9 @@ class TestMeasuring:
         assert [one.title for one in comparison.teachers] == ["teacher"]
         expected = compare_runs(runs[2:]).predictions[0].predictions.logits
         np.testing.assert_allclose(comparison.teachers[0].predictions.logits, expected, atol=1e-5)
-        assert steps[0] == ("reading images", 1, 3 * VAL)
+        assert steps[0] == ("reading samples", 1, 3 * VAL)
         assert steps[-1] == ("evaluating models", 9 * VAL, 9 * VAL)
-        assert sum(what == "reading images" for what, _, _ in steps) == 3 * VAL, "read once for all"
+        assert sum(what == "reading samples" for what, _, _ in steps) == 3 * VAL, "read once for all"
 
     def test_missing_or_changed_teacher_is_excluded_with_a_note(self, runs: list[Path]) -> None:
         shutil.copy(runs[0] / BEST, runs[2] / BEST)

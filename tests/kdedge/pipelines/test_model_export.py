@@ -67,7 +67,7 @@ def test_exported_run_matches_pytorch(exported_run: Path, scenes: Path) -> None:
     model = Model.load(exported_run / "model.onnx")
     trained = load_trained(str(exported_run))
     network, spec = trained.model.eval(), trained.input
-    images = decode(index_dataset(scenes).val, spec).images
+    images = decode(index_dataset(scenes).val, spec).samples
     features: list[torch.Tensor] = []
     handle = network.get_submodule(model.metadata.outputs.target_layer).register_forward_hook(
         lambda _module, _args, output: features.append(output)
@@ -122,7 +122,7 @@ def test_int8_metadata_differs_only_in_quantization(exported_run: Path, scenes: 
     fp32, int8 = (Model.load(exported_run / name) for name in ("model.onnx", "model.int8.onnx"))
     note = int8.metadata.quantization
     assert note is not None
-    images = decode(index_dataset(scenes).train, int8.metadata.input).images
+    images = decode(index_dataset(scenes).train, int8.metadata.input).samples
     calibrated = images[np.arange(len(images)) % 3 != 2]  # choices are made on the rest
     sha256 = hashlib.sha256(calibrated.tobytes()).hexdigest()
     assert note["calibration_sha256"] == sha256, "calibrated on other images"
@@ -168,7 +168,7 @@ def test_profile_determines_quantization(
     assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
     assert max(result.logits_error, result.map_error or 0) <= TOLERANCE
     assert {what: (done, total) for what, done, total in steps} == {
-        "reading images": (48, 48),
+        "reading samples": (48, 48),
         "exporting": (1, 1),
         "calibrating": (64, 64),
         "choosing ranges": (4, 4),
@@ -180,7 +180,7 @@ def test_method_none_writes_a_plain_graph(exported_run: Path, scenes: Path, tmp_
     assert (result.map_error, result.quantized) == (None, {})
     plain = Model.load(tmp_path / "deep" / "plain.onnx")
     assert not plain.has_map
-    images = decode(index_dataset(scenes).val, plain.metadata.input).images
+    images = decode(index_dataset(scenes).val, plain.metadata.input).samples
     explained = Model.load(exported_run / "model.onnx").predict(images)
     np.testing.assert_allclose(plain.predict(images).logits, explained.logits, rtol=1e-4, atol=1e-5)
     # Default name in a run, so that neither file replaces the other.

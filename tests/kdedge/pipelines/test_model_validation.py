@@ -49,7 +49,7 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
     page = validation.page.read_text(encoding="utf-8")
     assert "<html" in page and "small:resnet8" in page
     timing = "measuring latency and memory"
-    assert steps[:3] == [(timing, 0, 1), (timing, 1, 1), ("reading images", 1, 3 * VAL)]
+    assert steps[:3] == [(timing, 0, 1), (timing, 1, 1), ("reading samples", 1, 3 * VAL)]
     assert all(done <= total for _, done, total in steps)
 
 

@@ -54,7 +54,7 @@ def test_both_files_have_the_fitted_temperature(calibrated_run: Path) -> None:
     metadata = metadata_of(calibrated_run)
     half = fitting_half(index_dataset(calibrated_run.parent / "scenes").val)
     decoded = decode(half, metadata.input)
-    logits = predict(Model.load(calibrated_run / "model.onnx"), decoded.images).logits
+    logits = predict(Model.load(calibrated_run / "model.onnx"), decoded.samples).logits
     assert metadata.temperature == pytest.approx(fit_temperature(logits, decoded.targets))
     assert metadata.temperature != 1.0
     assert metadata.metrics["temperature_images"] == len(half)

@@ -345,7 +345,7 @@ def test_test_metrics_belong_to_their_weights(tmp_path: Path, monkeypatch: pytes
     assert record.result is not None and record.result["best"]["epoch"] == 1
 
     index = load(index_dataset(str(data)), record.input)
-    pixels = torch.from_numpy(np.ascontiguousarray(index.val.images)).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(np.ascontiguousarray(index.val.samples)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (record.input.mean, record.input.std))
     expected = {}
     for name, file in (("best", BEST), ("last", LAST)):
