@@ -3,7 +3,7 @@
 from kdedge.data import DatasetIndex, decode
 from kdedge.data.splits import lowest_ranked
 from kdedge.models.artifacts import Artifacts
-from kdedge.pipelines.calibration_images import CalibrationTarget, known_classes, known_samples
+from kdedge.pipelines.calibration_samples import CalibrationTarget, known_classes, known_samples
 from kdedge_export.familiarity import FamiliaritySamples
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import KdedgeError
@@ -44,7 +44,7 @@ def familiarity_samples(
     except KdedgeError as error:
         if data is not None:
             raise
-        return FamiliaritySamples(why_not=f"the run's images cannot be read: {error}")
+        return FamiliaritySamples(why_not=f"the run's samples cannot be read: {error}")
 
 
 def _read(collection: DatasetIndex, trained: CalibrationTarget, progress: ProgressCallback) -> FamiliaritySamples:

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="timm:tf_efficientnet_lite0")
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--images-per-class", type=int, nargs="+", default=[20, 50, 0], help="0 takes all")
+    parser.add_argument("--samples-per-class", type=int, nargs="+", default=[20, 50, 0], help="0 takes all")
     parser.add_argument("--methods", nargs="+", choices=[LINEAR, *METHODS], default=[LINEAR, *METHODS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="of runs that train all layers; default: chosen by kdedge")
@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out or Path("runs/fine-tuning") / options.data.resolve().name
     results = []
-    for images, method, seed in itertools.product(options.images_per_class, options.methods, options.seeds):
+    for images, method, seed in itertools.product(options.samples_per_class, options.methods, options.seeds):
         if method in (LINEAR, "freeze") and seed != options.seeds[0]:
             continue  # nothing is random
         result = {"images": images or "all", "method": method, "seed": seed}
@@ -69,7 +69,7 @@ def train(options: argparse.Namespace, run: Path, images: int, method: str, seed
     arguments = ["train", str(options.data), "--model", options.model, "--seed", str(seed), "--out", str(run)]
     arguments += [] if options.flip else ["--no-flip"]
     arguments += [] if options.epochs is None or method == "freeze" else ["--epochs", str(options.epochs)]
-    arguments += ["--images-per-class", str(images)] if images else []
+    arguments += ["--samples-per-class", str(images)] if images else []
     arguments += [] if method == "random weights" else ["--weights", str(options.weights)]
     started = time.monotonic()
     kdedge(*arguments, *METHODS[method])

@@ -5,7 +5,7 @@ python tests/benchmarks/quality.py DATA
 python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-weights W.safetensors \\
     --students resnet8 resnet20 --regimes all --recipe tests/benchmarks/cifar.toml  # see cifar10.py for the data
 python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-weights W.safetensors \\
-    --students resnet8 --regimes few --images-per-class 50 --few-epochs 250 --methods default
+    --students resnet8 --regimes few --samples-per-class 50 --few-epochs 250 --methods default
 ```
 
 Every run uses the command line (`kdedge train`, `kdedge distill`), with the defaults of the device unless given.
@@ -67,7 +67,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["alone", "KD", "KD + mapall"])
     parser.add_argument("--regimes", nargs="+", choices=("all", "few"), default=["all", "few"])
     parser.add_argument(
-        "--images-per-class", type=int, default=20, help="number of images per class in the regime `few`"
+        "--samples-per-class", type=int, default=20, help="number of images per class in the regime `few`"
     )
     parser.add_argument("--recipe", help="recipe of the students; default: chosen by kdedge")
     parser.add_argument("--cache-teacher", type=int)
@@ -108,8 +108,8 @@ def main() -> None:
     choices = itertools.product(options.regimes, options.students, options.methods, range(options.seeds))
     for regime, student, method, seed in choices:
         few = regime == "few"
-        images = f"{options.images_per_class} per class" if few else "all images"
-        name = f"{options.images_per_class if few else 'all'}-{student}-{method.replace(' ', '')}-{seed}"
+        images = f"{options.samples_per_class} per class" if few else "all images"
+        name = f"{options.samples_per_class if few else 'all'}-{student}-{method.replace(' ', '')}-{seed}"
         arguments = ["distill", *common, "--teacher", teacher, "--student", student, "--out", str(options.out / name)]
         arguments += [
             "--no-pretrained",
@@ -119,7 +119,7 @@ def main() -> None:
         ]
         arguments += given("--loss", METHODS[method]) + given("--teacher-weights", weights)
         arguments += given("--recipe", options.recipe) + given("--cache-teacher", options.cache_teacher)
-        arguments += given("--images-per-class", options.images_per_class if few else None)
+        arguments += given("--samples-per-class", options.samples_per_class if few else None)
         jobs.append(
             ({"images": images, "student": student, "method": method, "seed": seed}, options.out / name, arguments)
         )

@@ -17,6 +17,7 @@ import kdedge
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
 from kdedge.models.run_folder import read_run
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import UsageError
@@ -62,6 +63,21 @@ def test_trees_are_trained_into_a_run(teacher: Run) -> None:
     assert [column.kind for column in schema.columns] == ["numeric", "numeric", "categorical", "categorical", "numeric"]
     assert schema.columns[0].unit == "EUR" and schema.columns[0].missing > 0
     assert teacher.record.result is not None and teacher.record.result["best"]["val_top1"] > 0.8
+
+
+def test_plan_names_rows_and_the_recipe_of_tables(data: Path, tmp_path: Path) -> None:
+    class Plan(RunCallback):
+        def __init__(self) -> None:
+            self.lines: dict[str, str] = {}
+
+        def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+            self.lines |= dict(lines)
+
+    plan = Plan()
+    kdedge.train(data, "mlp:8", target="answer", output=tmp_path / "run", epochs=1, device="cpu", callback=plan)
+    assert plan.lines["samples"] == "402 for training, 98 for validation, 2 classes"
+    assert plan.lines["recipe"] == "table-labels (for tabular samples)"
+    assert "image" not in str(plan.lines)
 
 
 def test_contributions_are_distilled(student: Run) -> None:
