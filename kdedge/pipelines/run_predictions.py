@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from kdedge.data import index_dataset
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import leave_out
-from kdedge.models.run_folder import RunRecord
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel
 from kdedge.models.trees.ensemble import TreeEnsemble
 from kdedge.models.trees.tree_module import TreeModule
@@ -90,7 +90,7 @@ class PredictionQueries:
         if not EXPORT_TASKS[run.record.task].has_classes:
             raise UsageError(f"Predictions of the task {run.record.task} are compared by kdedge validate.")
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
-        samples = self._samples(self.data or run.data, spec, run.record)
+        samples = self._samples(self.data or run.data, spec, run)
         right, total = _right(samples, run.record.labels), len(samples.names)
         before, all_models = self._evaluated * total, self.models * total
         predictions = predict(
@@ -102,10 +102,12 @@ class PredictionQueries:
         self._evaluated += 1
         return RunPredictions(title, samples, run.record.labels, predictions)
 
-    def _samples(self, source: str, spec: InputSpec, record: RunRecord) -> EvaluatedSamples:
-        key = source, spec, record.left_out, record.dataset_options
+    def _samples(self, source: str, spec: InputSpec, run: RunHistory) -> EvaluatedSamples:
+        artifacts = Artifacts(str(run.folder), run.folder, run.record)
+        options, left_out = artifacts.dataset_options, artifacts.left_out
+        key = source, spec, left_out, options
         if key not in self._read:
-            collection = leave_out(index_dataset(source, record.dataset_options), record.left_out)
+            collection = leave_out(index_dataset(source, options), left_out)
             decoded, part = read_validation_split(collection, spec, self.progress)
             if not len(decoded):
                 raise DataError(f"{source} has no readable validation samples. Give other samples with --data.")

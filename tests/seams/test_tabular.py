@@ -16,6 +16,7 @@ from table_toys import HEADER, make_rows, write_table
 import kdedge
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
 from kdedge.models.run_folder import read_run
+from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
@@ -95,6 +96,20 @@ def test_validation_passes_with_complete_contributions(files: Path) -> None:
         check = outcomes[f"{precision}_completeness"]
         assert check.outcome == "passed" and check.bound == 1e-4 and check.measured is not None
     assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
+
+
+def test_runs_are_compared_with_their_own_schema(teacher: Run, data: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "edited.json"
+    values = json.loads((teacher.folder / SCHEMA_FILE).read_text())
+    (city,) = (column for column in values["columns"] if column["name"] == "city")
+    city |= {"kind": "ignored", "categories": []}
+    schema.write_text(json.dumps(values))
+    run = kdedge.train(data, "mlp:8", schema=schema, output=tmp_path / "run", epochs=2, device="cpu")
+    schema.write_text((teacher.folder / SCHEMA_FILE).read_text())
+    comparison = compare_runs([run.folder])
+    assert comparison.notes == ()
+    (compared,) = comparison.predictions
+    assert compared.samples.fingerprint == run.record.data["fingerprint"]
 
 
 def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: Path) -> None:
