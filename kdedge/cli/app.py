@@ -15,6 +15,7 @@ from kdedge.cli.doctor import doctor
 from kdedge.cli.explain import explain
 from kdedge.cli.export import export
 from kdedge.cli.feedback import feedback
+from kdedge.cli.freed_memory import keep_freed_memory
 from kdedge.cli.inspect import inspect
 from kdedge.cli.run import run
 from kdedge.cli.train import train
@@ -37,7 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for making in (demo, train, distill, export, validate):
+MAKING = (demo, train, distill, export, validate)
+for making in MAKING:
     app.command()(making)
 # The runtime parses its own options, also on the device. They are passed through unchanged.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
@@ -47,7 +49,12 @@ app.add_typer(feedback, name="feedback")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if context.invoked_subcommand in {each.__name__ for each in MAKING}:
+        keep_freed_memory()
     if version:
         from kdedge import __version__
 

@@ -1,0 +1,32 @@
+"""Freed memory of the GNU C library, kept in the process.
+
+Training allocates the same tensors in every step. By default, glibc returns large freed blocks to the system, and every
+step then pays for fresh pages. Larger blocks than `LARGEST_BLOCK` are still returned: keeping them, too, saves no more
+time, and raises the peak memory by 40 %.
+"""
+
+import ctypes
+import platform
+
+__all__ = ["keep_freed_memory"]
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+"""Parameters of `mallopt(3)`."""
+LARGEST_BLOCK = 32 << 20
+"""Size in bytes of the largest blocks that are kept; the limit of `mallopt`."""
+LARGEST_END = 2**31 - 1
+"""Free bytes at the end of the heap that are kept; the largest `int`."""
+STEP = 64 << 20
+"""Bytes by which the heap grows."""
+
+
+def keep_freed_memory() -> bool:
+    """Reuse freed blocks of this process; True if the C library is glibc and admits it.
+
+    Most memory stays in the process until it ends, so this is meant for commands and not for libraries.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((M_MMAP_THRESHOLD, LARGEST_BLOCK), (M_TRIM_THRESHOLD, LARGEST_END), (M_TOP_PAD, STEP))
+    return bool(min(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings) == 1)
