@@ -165,7 +165,7 @@ def test_int8_loss_warns_and_suggests_a_goal(
             0.2,
             1.3,
             0.5,
-            "inconclusive: a loss of at most 0.5 points of accuracy is not shown; 0.2 on these images, up to 1.3",
+            "inconclusive: a loss of at most 0.5 points of accuracy is not shown; 0.2 on these samples, up to 1.3",
         ),
         (0.2, 0.4, 0.5, None),
         (0.2, 1.3, None, None),
@@ -191,4 +191,4 @@ def test_inconclusive_drop_reports_the_samples_needed(
         assert "inconclusive" not in printed
     else:
         needed = samples_needed(512, drop_points, most, 0.5, worst=100.0)
-        assert f"{verdict_text} at 95 % confidence; about {needed:,} images would show it" in printed
+        assert f"{verdict_text} at 95 % confidence; about {needed:,} samples would show it" in printed

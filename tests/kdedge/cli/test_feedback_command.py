@@ -66,7 +66,7 @@ def test_exported_folder_is_a_dataset(command: Callable[..., Outcome], database:
     greys = sorted((path.parent.name, int(read_image(path)[0, 0, 0])) for path in folder.rglob("*.jpg"))
     kept = [("bolt", 50), ("nut, M4", 20), ("nut, M4", 30), ("screw", 10)]
     assert greys == kept, "a second review of an image replaces the first"
-    assert "4 images of 3 classes" in outcome.err
+    assert "4 samples of 3 classes" in outcome.err
     assert "1 marked as wrong" in outcome.err
     assert f"cp -rn {folder}/. DATA/train" in outcome.err and "distill again" in outcome.err
 
