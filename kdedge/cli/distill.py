@@ -81,7 +81,7 @@ def distill(
         typer.Option(
             metavar="MORE",
             help="Unlabeled samples to learn from the teacher alone: a folder, a quoted pattern, WebDataset shards, a "
-            "video, or the folder of kdedge run --record. Repeat it for several.",
+            "video, a table, or the folder of kdedge run --record. Repeat it for several.",
         ),
     ] = None,
     every: Annotated[

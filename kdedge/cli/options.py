@@ -117,7 +117,8 @@ GroupBy = Annotated[
     typer.Option(
         metavar="REGEX",
         help="Keep samples with the same match in their names in one split, such as the frames of a track or the "
-        "recordings of a speaker. [default: every sample by itself]",
+        "recordings of a speaker; for a table, rows with the same value in this column. [default: every sample by "
+        "itself]",
     ),
 ]
 Window = Annotated[

@@ -12,7 +12,7 @@ class DatasetOptions:
     """Options of reading a dataset; None leaves one to the modality."""
 
     group_by: str | None = None
-    """Regular expression of sample names. Samples with the same match stay in one split."""
+    """Regular expression of sample names, or column of a table. Samples with the same match stay in one split."""
     window: str | None = None
     """Length of the windows that recordings are cut into, a time such as `1s` or a number of steps."""
     target: str | None = None

@@ -1,10 +1,12 @@
 """Samples of a dataset, independent of its storage."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from kdedge_runtime.modalities import InputSpec, Sample
@@ -50,6 +52,16 @@ class StoredSample(ABC):
         Raises:
             UnreadableSample: the sample does not exist or is damaged.
         """
+
+    def digest(self, values: Sample) -> bytes:
+        """Return a SHA-256 of what a model receives of the sample, by which copies are recognized.
+
+        Args:
+            values: the decoded sample, `read().values`.
+        """
+        digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).data)
+        return digest.digest()
 
     @abstractmethod
     def stamp(self) -> str:

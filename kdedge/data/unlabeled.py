@@ -4,15 +4,12 @@ Samples are compared by the SHA-256 of their decoded values, so a renamed or los
 Near-duplicates are compared by a perceptual hash of the modality.
 """
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-
-import numpy as np
 
 from kdedge.data.dataset_index import fingerprint_of
 from kdedge.data.samples import StoredSample
@@ -176,9 +173,7 @@ def _content(sample: StoredSample | SkippedFile, hasher: PerceptualHash | None) 
         values = sample.read().values
     except UnreadableSample as error:
         return SkippedFile(sample.name, error.fault)
-    digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
-    digest.update(np.ascontiguousarray(values).data)
-    return digest.digest(), None if hasher is None else hasher(values)
+    return sample.digest(values), None if hasher is None else hasher(values)
 
 
 def _because(skipped: Sequence[SkippedFile]) -> str:

@@ -48,7 +48,7 @@ class AudioTraining(TrainingModality):
 
         return list_sound_folder(Path(data), unlabeled_ok=unlabeled_ok)
 
-    def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
+    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
         """List the sounds of a folder; see `list_unlabeled_sounds`. Long ones are cut into windows."""
         from kdedge.data.readers.sound_folder import list_unlabeled_sounds
 

@@ -50,7 +50,7 @@ class ImageTraining(TrainingModality):
             return list_frigate_dataset(frigate)
         return list_folder(Path(data), unlabeled_ok=unlabeled_ok)
 
-    def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
+    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
         """List images of a folder, a pattern or shards, and frames of videos; see `list_unlabeled_images`."""
         from kdedge.data.readers.unlabeled_images import list_unlabeled_images
 

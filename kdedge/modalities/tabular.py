@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.data.grouping import GroupOf
+    from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.graph_feed import GraphFeed
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.run_folder import RunRecord
@@ -40,14 +42,27 @@ class TabularTraining(TrainingModality):
 
     @property
     def dataset_options(self) -> frozenset[str]:
-        """Target, schema and task."""
-        return frozenset({"target", "schema", "task"})
+        """Column of groups, target, schema and task."""
+        return frozenset({"group_by", "target", "schema", "task"})
 
     def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
         """Read a table and its schema; see `kdedge.data.readers.table_files`."""
         from kdedge.data.readers.table_files import index_table
 
         return index_table(data, options)
+
+    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
+        """List the rows of a table without their targets; see `list_unlabeled_rows`."""
+        from kdedge.data.readers.table_files import schema_of
+        from kdedge.data.readers.unlabeled_rows import list_unlabeled_rows
+
+        return list_unlabeled_rows(Path(location), schema_of(collection.train))
+
+    def groups(self, collection: DatasetIndex, group_by: str) -> GroupOf:
+        """Return the function of a row's name to the value of a column; see `row_groups`."""
+        from kdedge.data.table_groups import row_groups
+
+        return row_groups(collection, group_by)
 
     def describe(self, data: str, options: DatasetOptions) -> list[tuple[str, ...]]:
         """Describe the columns, and the target last; see `describe_schema`."""

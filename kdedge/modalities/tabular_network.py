@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from kdedge.config.train_config import TrainConfig
 from kdedge.data.dataset_index import DatasetIndex
-from kdedge.data.readers.table_files import RowSample, schema_of
+from kdedge.data.readers.table_files import schema_of
+from kdedge.data.row_samples import RowSample
 from kdedge.data.table_columns import fit_column
 from kdedge.data.table_schema import ColumnSchema, TableSchema, input_titles
 from kdedge.models.model_spec import ModelSpec

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.data.grouping import GroupOf
     from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.graph_feed import GraphFeed
     from kdedge.models.model_spec import ModelSpec
@@ -78,22 +79,35 @@ class TrainingModality(ABC):
         `group_by` is applied afterwards. The modality divides into splits only what is not named by its hash.
         """
 
+    def groups(self, collection: DatasetIndex, group_by: str) -> GroupOf:
+        """Return the function of a sample's name to its group; by default a regular expression, see `group_names`.
+
+        Raises:
+            UsageError: the expression is invalid, or there is no such column.
+        """
+        from kdedge.data.grouping import group_names
+
+        return group_names(group_by, collection.group_of)
+
     def describe(self, data: str, options: DatasetOptions) -> list[tuple[str, ...]]:
         """Describe the columns of a dataset: name, kind, unit, values and missing values; empty without columns."""
         return []
 
-    def list_unlabeled(self, location: str, *, every_s: float) -> list[UnlabeledSource]:
+    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
         """List unlabeled samples for distillation; an error by default.
 
         Args:
             location: folder, file or pattern.
+            collection: dataset that they are added to.
             every_s: interval between samples of a recording in seconds.
 
         Raises:
             UsageError: the modality has no reader of unlabeled samples.
             DataError: the location does not exist, or has no samples.
         """
-        raise UsageError(f"--unlabeled reads images only, so it cannot read {location}. Remove it.")
+        raise UsageError(
+            f"--unlabeled has no reader for {collection.modality} samples, so it cannot read {location}. Remove it."
+        )
 
     def perceptual_hash(self, sample: Sample) -> int | None:
         """Compute a hash of 64 bits that similar samples share, up to a few bits; None without one, the default."""

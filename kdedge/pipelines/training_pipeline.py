@@ -76,7 +76,7 @@ def train(
         lr: peak learning rate; None scales it with the batch size.
         recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else `labels`.
         flip: flip images horizontally; None takes the recipe's setting.
-        group_by: regular expression of sample names; samples with the same match stay in one split.
+        group_by: regular expression of sample names, or column of a table; see `DatasetOptions`.
         window: length of the windows of a recording, such as `1s`; None leaves it to the modality.
         target: column of the ground truth in a table.
         schema: file with the kinds and categories of the columns of a table; None infers them.
@@ -191,7 +191,7 @@ def distill(
         recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else chooses by the number of
             samples per class.
         flip: flip images horizontally; None takes the recipe's setting.
-        group_by: regular expression of sample names; samples with the same match stay in one split.
+        group_by: regular expression of sample names, or column of a table; see `DatasetOptions`.
         window: length of the windows of a recording, such as `1s`; None leaves it to the modality.
         target: column of the ground truth in a table.
         schema: file with the kinds and categories of the columns of a table; None infers them.

@@ -90,7 +90,7 @@ def add_unlabeled(
         return collection, None
     train, val, test = collection.train, collection.val, collection.test or Split()
     held_out = [val, test, collection.left_out]
-    sources = [source for location in locations for source in _list(location, collection.modality, interval)]
+    sources = [source for location in locations for source in _list(location, collection, interval)]
     names = tuple(dict.fromkeys(source.location for source in sources))
     is_divided = collection.is_unlabeled and collection.split == "hashed"
     if collection.is_unlabeled:
@@ -114,15 +114,16 @@ def add_unlabeled(
     return replace(collection, train=joined), part
 
 
-def _list(location: str, modality: str, every_s: float) -> list[UnlabeledSource]:
+def _list(location: str, collection: DatasetIndex, every_s: float) -> list[UnlabeledSource]:
     """List the samples of a location.
 
     Raises:
         UsageError: they are of another modality.
     """
+    modality = collection.modality
     others = [kind for kind in TRAINING_MODALITIES if kind != modality and TRAINING_MODALITIES[kind].reads(location)]
     if others:
         raise UsageError(
             f"{location} has {others[0]} samples, but the dataset has {modality} samples. Expected samples of one kind."
         )
-    return TRAINING_MODALITIES[modality].list_unlabeled(location, every_s=every_s)
+    return TRAINING_MODALITIES[modality].list_unlabeled(location, collection, every_s=every_s)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
 from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
-from kdedge.data.grouping import check_groups, group_names
+from kdedge.data.grouping import check_groups
 from kdedge.data.readers.class_folders import check_folder, list_samples
 from kdedge.data.readers.webdataset import is_shards
 from kdedge.data.splits import UNLABELED, Split
@@ -49,7 +49,7 @@ def index_dataset(
     for name in sorted(options.given.keys() - modality.dataset_options):
         raise UsageError(f"--{name.replace('_', '-')} does not apply to {data}. Remove it.")
     collection = modality.index(str(data), options, unlabeled_ok=unlabeled_ok)
-    by_option = None if options.group_by is None else group_names(options.group_by, collection.group_of)
+    by_option = None if options.group_by is None else modality.groups(collection, options.group_by)
     if collection.split == "hashed" and not len(collection.val):
         group_of = by_option or collection.group_of
         collection = divided(collection, val_fraction=val_fraction, seed=seed, group_of=group_of)

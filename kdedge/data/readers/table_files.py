@@ -1,25 +1,26 @@
 """Index of a table: a file whose rows are divided by a hash, or a folder with `train`, `val` and `test` files.
 
 ```
-DATA.csv                                  validation rows are divided by a hash of their cells
+DATA.csv                                  validation rows are divided by a hash of their cells, or of their group
 DATA/train.csv  DATA/val.csv  DATA/test.csv   one of `val` and `test` may be missing
 ```
 
 Files are CSV, TSV or Parquet.
 """
 
-import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import cast
 
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.dataset_options import DatasetOptions
-from kdedge.data.samples import LoadedSample, StoredSample
+from kdedge.data.grouping import grouped_halves
+from kdedge.data.row_samples import RowSample, input_places, row_digest, row_fault
 from kdedge.data.splits import Split, hashed_halves
+from kdedge.data.table_groups import group_of_row, group_place
 from kdedge.data.table_schema import (
     ColumnSchema,
     TableSchema,
@@ -34,40 +35,15 @@ from kdedge.data.table_schema import (
 )
 from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.modalities.table_column import find_title, row_sample, split_unit
+from kdedge_runtime.modalities.table_column import find_title, split_unit
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, Row, read_table_rows
 
-__all__ = ["RowSample", "index_table", "is_table", "schema_of"]
+__all__ = ["index_table", "is_table", "schema_of"]
 
 _log = logging.getLogger(__name__)
 _VAL_FRACTION, _SEED = 0.2, 0
 _SIDES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
-
-
-@dataclass(frozen=True, slots=True)
-class RowSample(StoredSample):
-    """Row of a table, held in memory."""
-
-    row: Row
-    schema: TableSchema
-    """Schema of the table, shared by its rows."""
-
-    def read(self) -> LoadedSample:
-        """Return the row by column name; see `row_sample`."""
-        return LoadedSample(row_sample(self.row.titles, self.row.cells))
-
-    @property
-    def key(self) -> str:
-        """Hash of the cells, so that identical rows stay in one split and the others do not move when rows are added.
-
-        See `StoredSample.key`.
-        """
-        return _digest(self.row)
-
-    def stamp(self) -> str:
-        """Return a hash of the cells; see `StoredSample.stamp`."""
-        return _digest(self.row)
 
 
 def is_table(data: str) -> bool:
@@ -79,7 +55,8 @@ def is_table(data: str) -> bool:
 def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
     """Read a table, and infer its schema from the training rows or read it from a file.
 
-    Rows without a target, or with a cell that is not a number in a numeric column, are reported as skipped.
+    Rows without a target or a group, or with a cell that is not a number in a numeric column, are reported as skipped.
+    The column of the groups is no input of an inferred schema.
 
     Raises:
         UsageError: there is no target, no such column, or the schema does not fit.
@@ -91,13 +68,15 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
         raise DataError(f"There is no table {path}. Expected a file with a header (*{', *'.join(TABLE_SUFFIXES)}).")
     tables = {side: _rows(file) for side, file in files.items()}
     schema = _schema(tables["train"], options, path)
-    held_out = frozenset[int]() if "val" in files else _held_out(tables["train"], schema, path)
+    group_by = options.group_by
+    held_out = frozenset[int]() if "val" in files else _held_out(tables["train"], schema, group_by, path)
     if options.schema is None:
         training = [row for row in _sound(tables["train"], path) if row.number not in held_out]
-        schema = replace(schema, columns=infer_columns(training, schema.target, str(path)))
-        _warn_about_texts(schema, training, str(path))
+        columns = infer_columns(training, schema.target, str(path))
+        schema = replace(schema, columns=columns if group_by is None else _without(columns, group_by))
+        _warn_about_texts(schema, training, str(path), group_by)
     skipped: list[SkippedFile] = []
-    splits = {side: _split(files[side], rows, schema, skipped) for side, rows in tables.items()}
+    splits = {side: _split(files[side], rows, schema, group_by, skipped) for side, rows in tables.items()}
     if held_out:
         both = splits["train"]
         apart = [each.row.number in held_out for each in both.samples if isinstance(each, RowSample)]
@@ -116,7 +95,7 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
             [
                 repr((schema.target, schema.task, schema.labels)),
                 *(repr((column.name, column.kind, column.categories)) for column in schema.columns),
-                *(f"{side}\0{row.number}\0{_digest(row)}" for side in tables for row in tables[side]),
+                *(f"{side}\0{row.number}\0{row_digest(row)}" for side in tables for row in tables[side]),
             ]
         ),
         modality="tabular",
@@ -130,6 +109,12 @@ def schema_of(split: Split) -> TableSchema:
     sample = split.samples[0]
     assert isinstance(sample, RowSample)
     return sample.schema
+
+
+def _without(columns: Sequence[ColumnSchema], group_by: str) -> tuple[ColumnSchema, ...]:
+    """Return the columns without the one of the groups as an input."""
+    name, _ = split_unit(group_by)
+    return tuple(replace(column, kind="ignored") if column.name == name else column for column in columns)
 
 
 def _side_files(folder: Path) -> dict[str, Path]:
@@ -191,19 +176,32 @@ def _sound(rows: Sequence[Row], path: Path) -> list[Row]:
     return sound
 
 
-def _held_out(rows: Sequence[Row], schema: TableSchema, path: Path) -> frozenset[int]:
-    """Return the numbers of the rows for validation, by a hash of their cells."""
+def _held_out(rows: Sequence[Row], schema: TableSchema, group_by: str | None, path: Path) -> frozenset[int]:
+    """Return the numbers of the rows for validation, by a hash of their cells or of their groups."""
     place = find_column(rows[0].titles, schema.target, str(path))
-    known = [(row, target) for row in _sound(rows, path) if (target := _target(row.cells[place], schema)) is not None]
-    every = Split(tuple(RowSample("", row, schema) for row, _ in known), tuple(target for _, target in known))
-    _, val = hashed_halves(every, val_fraction=_VAL_FRACTION, seed=_SEED)
+    known = [
+        (RowSample(str(row.number), row, schema), target)
+        for row in _sound(rows, path)
+        if (target := _target(row.cells[place], schema)) is not None
+    ]
+    groups: dict[str, str] = {}
+    if group_by is not None:
+        at = group_place(rows[0].titles, group_by, str(path))
+        groups = {sample.name: group for sample, _ in known if (group := group_of_row(sample.row, at)) is not None}
+        known = [(sample, target) for sample, target in known if sample.name in groups]
+    every = Split(tuple(sample for sample, _ in known), tuple(target for _, target in known))
+    if group_by is None:
+        _, val = hashed_halves(every, val_fraction=_VAL_FRACTION, seed=_SEED)
+    else:
+        _, val = grouped_halves(every, groups.__getitem__, val_fraction=_VAL_FRACTION, seed=_SEED)
     return frozenset(sample.row.number for sample in val.samples if isinstance(sample, RowSample))
 
 
-def _warn_about_texts(schema: TableSchema, rows: Sequence[Row], name: str) -> None:
+def _warn_about_texts(schema: TableSchema, rows: Sequence[Row], name: str, group_by: str | None) -> None:
     """Warn about columns that are ignored since their texts are nearly all different."""
+    intended = None if group_by is None else split_unit(group_by)[0]
     for column in schema.columns:
-        if column.kind == "ignored" and column.missing < len(rows):
+        if column.kind == "ignored" and column.name != intended and column.missing < len(rows):
             place = find_title(input_titles(rows[0].titles, schema.target, name), column.name, column.unit)
             assert place is not None
             example = next(cell for row in rows if (cell := row.cells[place]) and number_of(cell) is None)
@@ -221,20 +219,21 @@ def _warn_once(table: str, column: str, example: str) -> None:
     )
 
 
-def _split(file: Path, rows: Sequence[Row], schema: TableSchema, skipped: list[SkippedFile]) -> Split:
+def _split(
+    file: Path, rows: Sequence[Row], schema: TableSchema, group_by: str | None, skipped: list[SkippedFile]
+) -> Split:
     """Return the usable rows with their targets, and add the others to `skipped`."""
     place = find_column(rows[0].titles, schema.target, str(file))
-    titles = input_titles(rows[0].titles, schema.target, str(file))
-    found = {column: find_title(titles, column.name, column.unit) for column in schema.used}
-    places = {column: at for column, at in found.items() if at is not None}
-    if lost := sorted({column.name for column in found.keys() - places.keys()}):
-        raise DataError(f"{file} has no column {', '.join(map(repr, lost[:5]))}, unlike the training rows.")
+    places = input_places(input_titles(rows[0].titles, schema.target, str(file)), schema, str(file))
+    group_at = None if group_by is None else group_place(rows[0].titles, group_by, str(file))
     samples: list[RowSample] = []
     targets: list[int | float] = []
     digits = len(str(len(rows)))
     for row in rows:
         name = f"{displayable(file.name)}:{row.number:0{digits}}"
-        fault = _fault(row, places)
+        fault = row_fault(row, places)
+        if fault is None and group_at is not None and group_of_row(row, group_at) is None:
+            fault = f"without a value in {group_by}"
         target = None if fault is not None else _target(row.cells[place], schema)
         if target is None:
             skipped.append(SkippedFile(name, fault or "without a known target"))
@@ -244,23 +243,9 @@ def _split(file: Path, rows: Sequence[Row], schema: TableSchema, skipped: list[S
     return Split(tuple(samples), tuple(targets))
 
 
-def _fault(row: Row, places: dict[ColumnSchema, int]) -> str | None:
-    if len(row.cells) != len(row.titles):
-        return "with another number of cells"
-    for column, place in places.items():
-        cell = row.cells[place]
-        if column.kind == "numeric" and cell is not None and not is_missing(cell) and number_of(cell) is None:
-            return f"without a number in {column.name}"
-    return None
-
-
 def _target(cell: str | None, schema: TableSchema) -> int | float | None:
     if cell is None or is_missing(cell):
         return None
     if schema.task == "regression":
         return number_of(cell)
     return schema.labels.index(cell.strip()) if cell.strip() in schema.labels else None
-
-
-def _digest(row: Row) -> str:
-    return hashlib.sha256(repr((row.titles, row.cells)).encode()).hexdigest()

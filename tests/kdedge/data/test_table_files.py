@@ -8,7 +8,8 @@ import pytest
 
 from kdedge.data import index_dataset
 from kdedge.data.dataset_options import DatasetOptions
-from kdedge.data.readers.table_files import RowSample, is_table, schema_of
+from kdedge.data.readers.table_files import is_table, schema_of
+from kdedge.data.row_samples import RowSample
 from kdedge_runtime.errors import DataError, UsageError
 
 LINES = [f"{number},{'ab'[number % 2]},{'no' if number % 3 else 'yes'}" for number in range(60)]
@@ -173,5 +174,5 @@ def test_bad_tables(tmp_path: Path) -> None:
         write(tmp_path / "two" / name, LINES)
     with pytest.raises(DataError, match="for the same split"):
         index_dataset(tmp_path / "two", ANSWER)
-    with pytest.raises(UsageError, match="--group-by does not apply"):
-        index_dataset(write(tmp_path / "table.csv", LINES), DatasetOptions(target="answer", group_by="x"))
+    with pytest.raises(UsageError, match="--window does not apply"):
+        index_dataset(write(tmp_path / "table.csv", LINES), DatasetOptions(target="answer", window="1s"))

@@ -53,7 +53,7 @@ def test_shown_frame_is_enrolled_and_recognized(chromium: Any, site: Site) -> No
     page.click("#enroll button")
     page.wait_for_selector("#message.good:has-text('leaf has 1 sample.')")
     page.click("#enroll button")
-    page.wait_for_selector("#message.good:has-text('leaf has 2 images.')")
+    page.wait_for_selector("#message.good:has-text('leaf has 2 samples.')")
     page.wait_for_selector("#label:text-is('leaf')")
     assert page.text_content("#p") == "1.00"
     other.click("#explain")

@@ -1,0 +1,41 @@
+"""Rows of tables without a target, which a student learns from its teacher alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdedge.data.row_samples import RowSample, input_places, row_fault
+from kdedge.data.table_schema import TableSchema
+from kdedge.data.unlabeled import UnlabeledSource
+from kdedge.data.unreadable_files import SkippedFile
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.util.files import displayable
+from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, Row, read_table_rows
+
+__all__ = ["list_unlabeled_rows"]
+
+
+def list_unlabeled_rows(location: Path, schema: TableSchema) -> list[UnlabeledSource]:
+    """List the rows of a table. A column of the target is not used.
+
+    Args:
+        location: table file.
+        schema: schema of the labeled rows, whose input columns must all be present.
+
+    Raises:
+        DataError: there is no table, or it lacks an input column.
+    """
+    if not location.is_file() or location.suffix.lower() not in TABLE_SUFFIXES:
+        raise DataError(f"{location} is no table. Expected a file (*{', *'.join(TABLE_SUFFIXES)}).")
+    rows = list(read_table_rows(location))
+    if not rows:
+        raise DataError(f"{location} has no rows below its header.")
+    return [UnlabeledSource(str(location.resolve()), _samples(location, rows, schema), len(rows), is_footage=False)]
+
+
+def _samples(file: Path, rows: list[Row], schema: TableSchema) -> Iterator[RowSample | SkippedFile]:
+    places = input_places(rows[0].titles, schema, str(file))
+    digits = len(str(len(rows)))
+    for row in rows:
+        name = f"{displayable(file.resolve().parent.name)}/{displayable(file.name)}:{row.number:0{digits}}"
+        fault = row_fault(row, places)
+        yield RowSample(name, row, schema) if fault is None else SkippedFile(name, fault)

@@ -1,0 +1,50 @@
+"""Groups of rows that stay in one split: rows with the same value in a column, such as those of a customer."""
+
+from collections.abc import Sequence
+
+from kdedge.data.dataset_index import DatasetIndex
+from kdedge.data.grouping import GroupOf
+from kdedge.data.row_samples import RowSample
+from kdedge.data.splits import Split
+from kdedge.data.table_schema import is_missing
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities.table_column import find_title, split_unit
+from kdedge_runtime.util.table_rows import Row
+
+__all__ = ["group_of_row", "group_place", "row_groups"]
+
+
+def group_place(titles: Sequence[str], column: str, name: str) -> int:
+    """Return the place of the column of `--group-by` in a table `name`.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    place = find_title(titles, *split_unit(column))
+    if place is None:
+        raise UsageError(
+            f"{name} has no column {column!r}. Expected one of {', '.join(titles[:12])} for --group-by, whose rows "
+            "with the same value stay in one split."
+        )
+    return place
+
+
+def group_of_row(row: Row, place: int) -> str | None:
+    """Return the value that names the group of a row; None if it is missing."""
+    cell = row.cells[place]
+    return None if cell is None or is_missing(cell) else cell.strip()
+
+
+def row_groups(collection: DatasetIndex, column: str) -> GroupOf:
+    """Return the function of a row's name to the value of a column in it.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    groups: dict[str, str] = {}
+    for split in (collection.train, collection.val, collection.test or Split()):
+        for sample in split.samples:
+            assert isinstance(sample, RowSample)
+            place = group_place(sample.row.titles, column, collection.source)
+            groups[sample.name] = group_of_row(sample.row, place) or ""
+    return groups.__getitem__

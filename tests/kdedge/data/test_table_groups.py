@@ -1,0 +1,65 @@
+"""Rows of a table that stay in one split, since they have the same value in a column."""
+
+from pathlib import Path
+
+import pytest
+
+from kdedge.data import index_dataset
+from kdedge.data.dataset_options import DatasetOptions
+from kdedge.data.readers.table_files import schema_of
+from kdedge.data.row_samples import RowSample
+from kdedge.data.splits import Split
+from kdedge_runtime.errors import DataError, UsageError
+
+HEADER = "patient,age,answer"
+LINES = [f"{number // 4},{number},{'no' if number % 3 else 'yes'}" for number in range(120)]
+BY_PATIENT = DatasetOptions(target="answer", group_by="patient")
+
+
+def write(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def patients(split: Split) -> set[str | None]:
+    return {sample.row.cells[0] for sample in split.samples if isinstance(sample, RowSample)}
+
+
+def test_no_group_is_divided(tmp_path: Path) -> None:
+    path = write(tmp_path / "table.csv", LINES)
+    index = index_dataset(path, BY_PATIENT)
+    assert not patients(index.train) & patients(index.val)
+    assert len(index.train) + len(index.val) == 120 and 24 <= len(index.val) <= 48
+    alone = index_dataset(path, DatasetOptions(target="answer"))
+    assert patients(alone.train) & patients(alone.val)
+
+
+def test_group_is_no_input(tmp_path: Path) -> None:
+    schema = schema_of(index_dataset(write(tmp_path / "table.csv", LINES), BY_PATIENT).train)
+    assert [column.name for column in schema.used] == ["age"]
+
+
+def test_numeric_targets_are_grouped(tmp_path: Path) -> None:
+    path = write(tmp_path / "table.csv", [f"{number // 4},{number % 7},{number / 3}" for number in range(120)])
+    index = index_dataset(path, DatasetOptions(target="answer", group_by="patient", task="regression"))
+    assert len(index.val) and not patients(index.train) & patients(index.val)
+
+
+def test_rows_without_a_group_are_reported(tmp_path: Path) -> None:
+    index = index_dataset(write(tmp_path / "table.csv", [*LINES, ",7,no"]), BY_PATIENT)
+    assert [skipped.name for skipped in index.skipped] == ["table.csv:121"]
+    assert "patient" in index.skipped[0].reason
+
+
+def test_divided_groups_of_given_splits_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", LINES[:90])
+    write(tmp_path / "val.csv", LINES[90:])
+    with pytest.raises(DataError, match="--group-by"):
+        index_dataset(tmp_path, BY_PATIENT)
+    write(tmp_path / "val.csv", LINES[92:])
+    assert len(index_dataset(tmp_path, BY_PATIENT).val) == 28
+
+
+def test_unknown_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="clinic"):
+        index_dataset(write(tmp_path / "table.csv", LINES), DatasetOptions(target="answer", group_by="clinic"))
