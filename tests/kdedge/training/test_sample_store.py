@@ -99,7 +99,7 @@ def test_unreadable_validation_and_test_images_are_skipped(tmp_path: Path) -> No
     assert record.data["val"] == 8 and record.result is not None and "test" in record.result
     assert [re.sub(r"\(.*", "", warning) for warning in listener.warnings] == [
         "1 of 9 files: 1 empty ",
-        "Test images: 1 of 9 files: 1 empty ",
+        "Test samples: 1 of 9 files: 1 empty ",
     ]
 
 

@@ -219,7 +219,7 @@ class TestRun:
             ("[loss]\nce = 1\nat = {}", "too large to cache. Remove --cache-teacher"),
             (
                 "[loss]\nkd = 1\n[augmentation]\nmixup = 0.2",
-                r"Mixed images .* cannot be cached\. Remove --cache-teacher",
+                r"Mixed samples .* cannot be cached\. Remove --cache-teacher",
             ),
         ],
     )
