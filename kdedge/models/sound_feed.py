@@ -29,7 +29,7 @@ def find_sound_feed(view: GraphIndex, name: str) -> tuple[AudioInput, GraphFeed]
     shapes = [[axis.dim_value or None for axis in port.type.tensor_type.shape.dim] for port in ports]
     expected = (
         "Expected one input of floats [N, S]: PCM in [-1, 1] at 16 kHz with a fixed number of samples S, a multiple of "
-        "320. For features of another kind, export the network with kdedge."
+        "320. A network for features needs the graph of its front end before it (onnx.compose.merge_models)."
     )
     taken = ", ".join(
         f"{port.name} {[size or '?' for size in shape]}" for port, shape in zip(ports, shapes, strict=True)

@@ -1,14 +1,18 @@
 """Each example runs, in a folder with the files that it needs, and leaves what it promises."""
 
 import runpy
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from PIL import Image
 
+from kdedge.models.onnx_model import OnnxClassifier
 from kdedge_export import exportable
 from kdedge_export.onnx_graph.model_file import save_model
 from kdedge_export.scenes import LABELS, render_scene
@@ -17,6 +21,7 @@ from kdedge_runtime import ImageInput, Metadata, Model
 
 HERE = Path(__file__).parent
 EXAMPLES = {path.stem for path in HERE.glob("*.py") if not path.stem.startswith("test_")}
+FRONT_END = HERE.parents[2] / "shared" / "data" / "weights" / "google-speech-embedding-melspectrogram.onnx"
 SIDE, CLASSES = 64, LABELS[:3]
 
 
@@ -116,3 +121,37 @@ def test_image_is_classified_and_overlaid(
 def test_every_example_is_tested() -> None:
     tested = Path(__file__).read_text("utf-8")
     assert {name for name in EXAMPLES if f'run("{name}"' in tested} == EXAMPLES != set()
+
+
+@pytest.mark.data
+def test_network_for_features_teaches_behind_its_front_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The front end is the published one of the speech embedding, with 97 frames of 32 bands."""
+    if not FRONT_END.exists():
+        pytest.skip(f"the reference data are not at {FRONT_END.parent}")
+    torch.manual_seed(0)
+    classifier = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 5, 4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 24 * 7, 3)
+    ).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = {"features": {0: "n"}, "logits": {0: "n"}}
+        torch.onnx.export(
+            classifier,
+            (torch.zeros(2, 1, 97, 32),),
+            tmp_path / "network.onnx",
+            dynamo=False,
+            input_names=["features"],
+            output_names=["logits"],
+            dynamic_axes=axes,
+            opset_version=13,
+        )
+    shutil.copy(FRONT_END, tmp_path / "front_end.onnx")
+    run("join_a_front_end", tmp_path, monkeypatch)
+    teacher = OnnxClassifier.load(tmp_path / "teacher.onnx", modality="audio")
+    sounds = torch.randn(2, 16_000)
+    logits, _ = teacher(sounds)
+    for sound, found in zip(sounds, logits, strict=True):
+        (features,) = ort.InferenceSession(str(FRONT_END)).run(None, {"input": sound[None].numpy()})
+        with torch.no_grad():
+            expected = classifier(torch.from_numpy(features))[0]
+        assert torch.allclose(found, expected, atol=1e-3) and expected.std() > 1e-2
