@@ -167,7 +167,7 @@ class TestLoad:
     def test_class_without_readable_images_is_an_error(self, tmp_path: Path) -> None:
         for path in (self.data(tmp_path) / "val/low").iterdir():
             spoil(path, "empty")
-        with pytest.raises(DataError, match=r"No validation image of class 'low' .*3 empty"):
+        with pytest.raises(DataError, match=r"No validation sample of class 'low' .*3 empty"):
             load(index_dataset(tmp_path), SPEC)
 
     def test_one_image_per_class_leaves_none_for_validation(self, tmp_path: Path) -> None:
