@@ -28,24 +28,19 @@ def web(
         typer.Option(envvar="KDEDGE_TOKEN", help="Access token required from other machines. [default: generated]"),
     ] = None,
 ) -> None:
-    """Run a model in the browser of a laptop or phone. The browser uses the camera of its device."""
+    """Run a model of images or sounds in the browser of a laptop or phone, on its camera or microphone."""
     import os
     import threading
 
-    from kdedge_runtime.errors import UsageError
     from kdedge_runtime.model import Model
     from kdedge_runtime.precision import FP32
     from kdedge_runtime.server import AccessPolicy, Address
-    from kdedge_runtime.server.browser.page_server import WebServer
+    from kdedge_runtime.server.browser.page_server import WebServer, sensor_of
     from kdedge_runtime.server.tls import self_signed_context, tls_context
     from kdedge_runtime.stream.runner import stopped_by_signals
 
     loaded = Model.load(model)
-    if loaded.metadata.input.kind != "image":
-        raise UsageError(
-            f"{model} takes {loaded.metadata.input.kind} samples, and the page in the browser has only a camera. Use "
-            f"the live view: kdedge run {model} --source SOURCE --view"
-        )
+    sensor_of(loaded)  # refuses other samples before all else
     policy = AccessPolicy.at(
         Address.parse(listen, "--listen"), token, is_printed=token != os.environ.get("KDEDGE_TOKEN")
     )

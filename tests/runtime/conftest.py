@@ -8,6 +8,7 @@ import pytest
 from colour_model import SIDE, write_color_model
 from embedding_model import write_embedding_model
 from PIL import Image
+from tone_model import write_tone_model
 from view_client import ABOUT, HERE
 
 from kdedge_runtime.feedback import FeedbackStore
@@ -31,6 +32,11 @@ def model(model_path: Path) -> Model:
 @pytest.fixture(scope="session")
 def embedding_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model.load(write_embedding_model(tmp_path_factory.mktemp("embedding") / "colors.onnx"), threads=1)
+
+
+@pytest.fixture(scope="session")
+def tone_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model.load(write_tone_model(tmp_path_factory.mktemp("tones") / "tones.onnx"), threads=1)
 
 
 @pytest.fixture

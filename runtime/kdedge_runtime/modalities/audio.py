@@ -12,7 +12,7 @@ import numpy as np
 
 from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities.audio_features import MelScale, log_mel
-from kdedge_runtime.modalities.input_spec import InputSpec, Renderer
+from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Renderer
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.sounds import require_measured
 
@@ -215,6 +215,11 @@ class AudioInput(InputSpec):
         row = np.arange(self.mel_bands, dtype=np.int64) * rows // self.mel_bands
         column = np.arange(self.frames, dtype=np.int64) * columns // self.frames
         return row[:, None] * columns + column
+
+    @property
+    def browser_sensor(self) -> BrowserSensor:
+        """Microphone."""
+        return "microphone"
 
     @property
     def example_source(self) -> str:

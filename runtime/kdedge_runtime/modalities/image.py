@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.image_region import ImageRegion, parse_image_regions
-from kdedge_runtime.modalities.input_spec import InputSpec, Region, Renderer
+from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Region, Renderer
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 if TYPE_CHECKING:
@@ -203,6 +203,11 @@ class ImageInput(InputSpec):
             for left, top, right, bottom in [self.visible_box(*part.shape[:2])]
             if (right - left) * (bottom - top) < _LEAST_VISIBLE * part.shape[0] * part.shape[1]
         )
+
+    @property
+    def browser_sensor(self) -> BrowserSensor:
+        """Camera."""
+        return "camera"
 
     @property
     def example_source(self) -> str:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from kdedge_runtime.sources.source import Source
     from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["InputSpec", "Region", "Renderer", "Sample"]
+__all__ = ["BrowserSensor", "InputSpec", "Region", "Renderer", "Sample"]
 
 Sample: TypeAlias = NDArray[Any]
 """Raw sample of a source, such as an image uint8 RGB `[H, W, 3]`; after preprocessing with the shape of the input."""
+
+
+BrowserSensor: TypeAlias = Literal["camera", "microphone"]
+"""Sensors that browsers open, by their names in a Permissions-Policy."""
 
 
 class Region(Protocol):
@@ -220,6 +224,11 @@ class InputSpec(ABC):
     @property
     def hop_s(self) -> float | None:
         """Default interval between the windows of a recording in seconds; None for samples without windows."""
+        return None
+
+    @property
+    def browser_sensor(self) -> BrowserSensor | None:
+        """Sensor that the page of `kdedge web` reads; None if the page has none for these samples, the default."""
         return None
 
     @property

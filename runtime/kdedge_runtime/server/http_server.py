@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.modalities import BrowserSensor
 from kdedge_runtime.server.access import AccessPolicy, Rejection
 from kdedge_runtime.server.connection_limits import ConnectionLimits
 from kdedge_runtime.server.failed_logins import FailedLogins
@@ -36,11 +37,11 @@ _HEADERS = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_DEVICES = "camera", "microphone", "geolocation"
 _CSP = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self'; img-src 'self' blob: data:; media-src blob:; "
     "connect-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -201,6 +202,10 @@ class RequestHandler(BaseHTTPRequestHandler):
             )
             self.rfile.discard(_MAX_DISCARDED_BYTES)
 
+    def sensor(self) -> BrowserSensor | None:
+        """Return the sensor that the pages may open; none by default."""
+        return None
+
     def assets(self) -> Mapping[str, StaticFile]:
         """Return static files by path."""
         return {}
@@ -264,10 +269,12 @@ class RequestHandler(BaseHTTPRequestHandler):
         if "Content-Length" not in headers:
             self.close_connection = True
         self.send_response(status)
+        sensor = self.sensor()
         always = {
             "Content-Type": content_type,
             "Cache-Control": "no-store",
             "Content-Security-Policy": _CSP.format(scripts=self.scripts),
+            "Permissions-Policy": ", ".join(f"{name}={'(self)' if name == sensor else '()'}" for name in _DEVICES),
         }
         for name, value in (always | _HEADERS | dict(headers)).items():
             self.send_header(name, value)

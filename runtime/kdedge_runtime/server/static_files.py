@@ -55,5 +55,5 @@ def read_static_files(folder: Traversable, paths: Mapping[str, str]) -> dict[str
 @lru_cache(maxsize=1)
 def shared_static_files() -> dict[str, StaticFile]:
     """Return the files served without a token: the token page and the files shared by all pages."""
-    names = {name: name.removeprefix("/") for name in ("/theme.css", "/answer.js", "/chooser.js")}
+    names = {name: name.removeprefix("/") for name in ("/theme.css", "/answer.js", "/chooser.js", "/history.js")}
     return read_static_files(files("kdedge_runtime.server"), {"/": "token.html"} | names)

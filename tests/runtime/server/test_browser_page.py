@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -17,6 +18,8 @@ import onnxruntime as ort
 import pytest
 
 from kdedge_runtime.errors import MissingDependency, ModelFileError, UsageError
+from kdedge_runtime.modalities.table_column import TableColumn
+from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.browser import web_runtime
@@ -57,18 +60,48 @@ def _get(server: WebServer, path: str, **headers: str) -> tuple[http.client.HTTP
 def test_page_is_cross_origin_isolated(server: WebServer) -> None:
     response, body = _get(server, "/")
     assert response.status == 200
-    assert b"Images are not uploaded" in body
+    assert b"Nothing is uploaded" in body
     assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
     policy = response.headers["Content-Security-Policy"]
     assert "script-src 'self' 'wasm-unsafe-eval'" in policy
     assert "connect-src 'self'" in policy
     assert "unsafe-inline" not in policy
+    assert response.headers["Permissions-Policy"] == "camera=(self), microphone=(), geolocation=()"
+
+
+def test_page_of_sounds_may_open_only_the_microphone(stand_in: Path, tone_model: Model) -> None:
+    opened = WebServer(AccessPolicy.at(Address("127.0.0.1", 0)), tone_model)
+    opened.start("web")
+    try:
+        response, _ = _get(opened, "/")
+        assert response.headers["Permissions-Policy"] == "camera=(), microphone=(self), geolocation=()"
+        description = json.loads(_get(opened, "/model.json")[1])
+        assert (description["sensor"], description["shape"], description["dtype"]) == ("microphone", [4_000], "float32")
+    finally:
+        opened.close()
+
+
+def test_samples_without_a_sensor_are_refused(stand_in: Path, model: Model) -> None:
+    spec = TabularInput((TableColumn("age", "numeric", None, (18.0, 80.0), (), (0.4,)),))
+    table = replace(model, metadata=replace(model.metadata, input=spec))
+    with pytest.raises(UsageError, match=r"tabular samples.*camera and a microphone.*--view"):
+        WebServer(AccessPolicy.at(Address("127.0.0.1", 0)), table)
 
 
 def test_only_referenced_files_are_served(server: WebServer) -> None:
     kinds = {"/app.js": "text/javascript; charset=utf-8", "/ort/ort-wasm-simd-threaded.wasm": "application/wasm"}
-    for path in (*kinds, "/worker.js", "/engine.js", "/fit.js", "/heat.js", "/answer.js", "/theme.css", "/model.onnx"):
+    for path in (
+        *kinds,
+        "/worker.js",
+        "/engine.js",
+        "/fit.js",
+        "/heat.js",
+        "/capture.js",
+        "/answer.js",
+        "/theme.css",
+        "/model.onnx",
+    ):
         response, _ = _get(server, path)
         assert response.status == 200, path
         assert response.headers["Content-Type"] == kinds.get(path, response.headers["Content-Type"])

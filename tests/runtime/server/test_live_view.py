@@ -39,6 +39,7 @@ def test_page_loads_only_own_resources(view: LiveView) -> None:
     policy = response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+    assert response.headers["Permissions-Policy"] == "camera=(), microphone=(), geolocation=()"
     parts = {"/": page}
     for path in [*re.findall(r'(?:src|href)="(/[^"]+)"', page), "/box.js", "/history.js", "/answer.js", "/chooser.js"]:
         response, body = get(view, path)

@@ -27,7 +27,7 @@ FILM = Path(__file__).parents[4] / "shared" / "data" / "camera-bottles-640x360.m
 LATEST = """async () => {
     const { latest } = await import("/app.js");
     return latest && {
-        pixels: Array.from(latest.pixels), logits: Array.from(latest.logits), explained: latest.explained,
+        input: Array.from(latest.input), logits: Array.from(latest.logits), explained: latest.explained,
         map: Array.from(latest.map.data), width: latest.map.width, height: latest.map.height,
     };
 }"""
@@ -90,14 +90,14 @@ def serve() -> Iterator[Callable[[Model], str]]:
 @pytest.fixture
 def page(chromium: Any, serve: Callable[[Model], str], model: Model) -> Any:
     opened = open_page(chromium, serve(model), viewport={"width": 1280, "height": 860})
-    opened.wait_for_selector("#camera:enabled")
+    opened.wait_for_selector("#live:enabled")
     return opened
 
 
 def _latest(page: Any) -> dict[str, np.ndarray]:
     found = page.evaluate(LATEST)
     return {
-        "pixels": np.array(found["pixels"], np.uint8),
+        "input": np.array(found["input"], np.uint8),
         "logits": np.array(found["logits"], np.float32),
         "map": np.array(found["map"], np.float32).reshape(found["height"], found["width"]),
         "explained": np.array(found["explained"]),
@@ -106,7 +106,7 @@ def _latest(page: Any) -> dict[str, np.ndarray]:
 
 def _assert_as_in_python(latest: dict[str, np.ndarray], model: Model, class_index: int | None = None) -> None:
     spec = model.metadata.input
-    expected = model.predict(latest["pixels"].reshape(1, spec.height, spec.width, 3), class_index)
+    expected = model.predict(latest["input"].reshape(1, spec.height, spec.width, 3), class_index)
     np.testing.assert_allclose(latest["logits"], expected.logits[0], atol=1e-3)
     np.testing.assert_allclose(latest["map"], expected.saliency_map[0], atol=1e-3)
     assert latest["explained"] == expected.explained_class[0]
@@ -160,13 +160,14 @@ def test_camera_results_match_python_without_network_requests(page: Any, model: 
     requests: list[str] = []
     assert page.evaluate("crossOriginIsolated"), "required for threads"
     page.on("request", lambda request: requests.append(request.url))
-    page.click("#camera")
+    page.click("#live")
     page.wait_for_selector("#heat:visible")
     page.wait_for_selector("#state.live")
     page.wait_for_timeout(500)
     assert requests == [], "no upload"
     _assert_as_in_python(_latest(page), model)
     assert page.text_content("#label") in model.metadata.labels
+    assert page.text_content("#label") in page.text_content("#keys"), "answers of the last minute"
     page.click("text=Stop")
     assert page.problems == []
 
@@ -181,7 +182,7 @@ def test_unused_cameras_are_stopped(page: Any) -> None:
                 given.push(stream);
                 return stream;
             };
-            for (let click = 0; click < 3; click++) document.getElementById("camera").click();
+            for (let click = 0; click < 3; click++) document.getElementById("live").click();
         }"""
     )
     page.wait_for_selector("#state.live")
@@ -195,7 +196,7 @@ def test_unused_cameras_are_stopped(page: Any) -> None:
 
 
 def test_selected_class_is_explained(page: Any, model: Model) -> None:
-    page.click("#camera")
+    page.click("#live")
     page.wait_for_selector("#heat:visible")
     page.click("#explain")
     page.click("dialog .choices button:text-is('blue')")
@@ -214,7 +215,7 @@ def test_image_is_explained_with_opacity(page: Any, model: Model, red_spot: np.n
     page.wait_for_selector("#label:has-text('red')")
     latest = _latest(page)
     picture = np.asarray(Image.open(tmp_path / "spot.png"))
-    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), model.metadata.input.preprocess(picture))
+    np.testing.assert_array_equal(latest["input"].reshape(64, 64, 3), model.metadata.input.preprocess(picture))
     _assert_as_in_python(latest, model)
 
     def green_on_the_spot() -> int:
@@ -237,7 +238,7 @@ def test_transparency_matches_python(page: Any, model: Model, tmp_path: Path) ->
     chooser.value.set_files(tmp_path / "logo.png")
     page.wait_for_selector("#label:has-text('red')")
     latest = _latest(page)
-    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), read_image(tmp_path / "logo.png"))
+    np.testing.assert_array_equal(latest["input"].reshape(64, 64, 3), read_image(tmp_path / "logo.png"))
     _assert_as_in_python(latest, model)
 
 
@@ -249,7 +250,7 @@ def test_color_profile_is_ignored_as_in_python(page: Any, model: Model, tmp_path
         page.click("#file")
     chooser.value.set_files(tmp_path / "linear.png")
     page.wait_for_selector("#label:has-text('red')")
-    assert np.unique(_latest(page)["pixels"]).tolist() == [40, 120]
+    assert np.unique(_latest(page)["input"]).tolist() == [40, 120]
 
 
 @pytest.mark.parametrize("display", [UNMEASURED, MapDisplay(0.4, -0.3, 1.0), MapDisplay(-1.0, 0.25, 9.0)])
@@ -259,11 +260,11 @@ def test_heat_map_matches_python(page: Any, display: MapDisplay) -> None:
     spec, scale = ImageInput(60, 60, (0.0,) * 3, (1.0,) * 3, resize="squash"), peak(positions)
     drawn = page.evaluate(
         """async ([cells, scale, about]) => {
-            const { draw } = await import("/heat.js");
+            const { drawOverlay } = await import("/overlay.js");
             const white = new ImageData(new Uint8ClampedArray(260 * 180 * 4).fill(255), 260, 180);
             const frame = await createImageBitmap(white);
             const canvas = document.createElement("canvas");
-            draw(canvas, frame, { data: Float32Array.from(cells), width: 6, height: 5 }, scale, about, 0.6);
+            drawOverlay(canvas, frame, { data: Float32Array.from(cells), width: 6, height: 5 }, scale, about, 0.6);
             return [...canvas.getContext("2d").getImageData(0, 0, 260, 180).data];
         }""",
         [
@@ -297,7 +298,7 @@ def test_embedding_model_shows_similarities(
     chromium: Any, serve: Callable[[Model], str], embedding_model: Model, red_spot: np.ndarray, tmp_path: Path
 ) -> None:
     page = open_page(chromium, serve(embedding_model))
-    page.wait_for_selector("#camera:enabled")
+    page.wait_for_selector("#live:enabled")
     red_spot[40:60, 4:28] = (30, 60, 250)
     Image.fromarray(red_spot).save(tmp_path / "spot.png")
     page.set_input_files("#picker", tmp_path / "spot.png")
@@ -318,11 +319,11 @@ def test_denied_camera_and_int8_are_reported(
     model = Model.load(write_model())
     quantized = replace(model, metadata=replace(model.metadata, quantization={"weights": "int8"}))
     page = open_page(chromium, serve(quantized))
-    page.wait_for_selector("#camera:enabled")
+    page.wait_for_selector("#live:enabled")
     assert page.is_visible("#quantized")
     page.evaluate(
         "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')) }"
     )
-    page.click("#camera")
+    page.click("#live")
     page.wait_for_selector("#message.bad:has-text('denied')")
     assert page.problems == []

@@ -1,27 +1,31 @@
-// Page logic: classifies and explains camera frames or an image. Images never leave the browser.
+// Page logic: predicts and explains samples of a sensor or a file. Samples never leave the browser.
 
-import { at, become, make, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
+import { at, become, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
 import { choose } from "/chooser.js";
-import { draw, peak, SmoothedScale } from "/heat.js";
+import { peak, SmoothedScale } from "/heat.js";
+import { showHistory } from "/history.js";
+import { SENSORS } from "/sensors.js";
+import { drawTimes } from "/spectrogram.js";
 
 const BEST = "top-1 class";
 const RANKED = 3;
 const RECENT = 30;
+const MINUTE_MS = 60_000, STEP_MS = 500;
 
 const scoreText = (score) => about.score_name === "similarity" ? score.toFixed(2)
   : (score * 100).toFixed(score < 0.0995 ? 1 : 0) + " %";
 
-const video = make("video", { muted: true, playsInline: true });
 const worker = new Worker("/worker.js", { type: "module" });
 let about = null;
+let sensor = null;
 let classIndex = null;
 let opacity = 0.6;
-let source = 0;         // incremented per camera or image, to discard results of earlier ones
+let source = null;      // open sensor or file; results of earlier ones are discarded
 let facing = "environment";
-let steady = new SmoothedScale();
 let endedAt = [];
+let past = [];          // answers of the last minute
 
-/** Latest prediction: input `pixels`, `logits`, `map`, `explained` and the `frame`. */
+/** Latest prediction: preprocessed `input`, `logits`, `map`, `explained` and the `sample`; null without one. */
 export let latest = null;
 
 function request(message, transfer = []) {
@@ -34,20 +38,28 @@ function request(message, transfer = []) {
 
 // Requests are queued, because the worker handles one at a time.
 let queue = Promise.resolve();
-function answerTo(frame) {
-  queue = queue.catch(() => {}).then(() => request({ frame, classIndex }, [frame]));
+function answerTo(sample) {
+  queue = queue.catch(() => {}).then(() => request({ sample, classIndex }, [sample.buffer ?? sample]));
   return queue;
 }
 
 // ---- display
 
+function showSample(shown, scale, note = "") {
+  const canvas = at("image");
+  sensor.draw(canvas, shown, shown.map, scale, about, opacity);
+  at("figure").style.setProperty("--aspect", canvas.width / canvas.height);
+  canvas.hidden = false;
+  at("times").hidden = !shown.span;
+  if (shown.span) drawTimes(at("times"), ...shown.span);
+  at("empty").hidden = !note;
+  at("empty").textContent = note;
+}
+
 function show(answer, scale) {
-  latest?.frame.close();
+  latest?.sample.close?.();
   latest = answer;
-  draw(at("image"), answer.frame, answer.map, scale, about, opacity);
-  at("figure").style.setProperty("--aspect", answer.frame.width / answer.frame.height);
-  at("image").hidden = false;
-  at("empty").hidden = true;
+  showSample(answer, scale);
   const ranking = answer.scores.map((score, index) => ({ label: about.labels[index], score }))
     .sort((a, b) => b.score - a.score).slice(0, RANKED)
     .map(({ label, score }) => ({ label, text: scoreText(score), share: Math.min(1, Math.max(0, score)) }));
@@ -58,91 +70,124 @@ function show(answer, scale) {
   document.title = `${answer.unknown ? UNKNOWN : ranking[0].label} · kdedge`;
 }
 
+/** Show the answers of the last minute, the latest of every half second. `answer` is null for no answer. */
+function showPast(answer, time) {
+  past = past.filter((each) => time - each.time < MINUTE_MS);
+  if (answer) {
+    const share = Math.max(...answer.scores);
+    const label = answer.unknown ? UNKNOWN : about.labels[answer.scores.indexOf(share)];
+    const stepOf = (each) => Math.floor(each.time / STEP_MS);
+    const point = { time, label, share: Math.min(1, Math.max(0, share)) };
+    const isSameStep = past.length > 0 && stepOf(past.at(-1)) === stepOf(point);
+    if (isSameStep) past.pop();
+    past.push(point);
+    if (isSameStep) return;  // drawn with the next step
+  }
+  showHistory(past.map((each) => [(time - each.time) / 1000, each.label, each.share]));
+  at("past").hidden = past.length === 0;
+}
+
+/** Show that nothing was measured, without an answer. */
+function showUnmeasured({ sample, span }, reason) {
+  latest = null;
+  const silence = sample ?? new Float32Array(about.input.samples);
+  showSample({ sample: silence, span, map: null }, 0, `Only zeros: ${reason}.`);
+  showAnswer({ ranking: [{ label: "–", text: "", share: 0 }], hasMap: false });
+  clearRates();
+  document.title = "kdedge";
+}
+
 function showRates(capturedAt) {
   const now = performance.now();
   endedAt = [...endedAt, now].slice(-RECENT - 1);
-  write("age", (now - capturedAt).toFixed(0), "ms");
+  write("age", Math.max(0, Date.now() - capturedAt).toFixed(0), "ms");
   if (endedAt.length > 1) write("fps", ((endedAt.length - 1) * 1000 / (now - endedAt[0])).toFixed(1));
+}
+
+function clearRates() {
+  endedAt = [];
+  for (const id of ["age", "fps"]) write(id, "–");
 }
 
 // ---- sources
 
-async function startCamera() {
-  if (!navigator.mediaDevices) {
-    throw new Error("This browser allows camera access only on localhost or encrypted pages: open the https address.");
-  }
-  stopCamera();
-  const mine = source;
-  const stream = await navigator.mediaDevices.getUserMedia({
-    audio: false, video: { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } },
-  });
-  if (mine !== source) {  // clicked again in the meantime
-    stop(stream);
-    return;
-  }
-  video.srcObject = stream;
+/** Predict the samples of a source until it ends or another one begins. */
+async function play(opened) {
+  stop();
+  source = opened;
+  become("", "starting");
+  const isCurrent = () => source === opened;
   try {
-    await video.play();
+    await opened.open();
+    if (!isCurrent()) return;
+    const scale = new SmoothedScale();
+    let previousAt = null;
+    clearRates();
+    if (opened.isOpen) at("live").textContent = "Stop";
+    at("turn").hidden = !(opened.isLive && sensor.hasOtherSide);
+    const isGoing = () => become("live", opened.isLive ? "live" : "playing");
+    for (isGoing();;) {
+      const taken = await opened.next();
+      if (!isCurrent() || !taken) break;
+      if (!taken.isMeasured) {
+        showUnmeasured(taken, opened.isLive ? "the microphone is muted or disconnected" : "nothing was measured");
+        showPast(null, Date.now());
+        become("held", "nothing measured");
+        continue;
+      }
+      const answer = { ...await answerTo(taken.sample), span: taken.span };
+      if (!isCurrent()) break;
+      const elapsedS = (taken.capturedAt - (previousAt ?? taken.capturedAt)) / 1000;
+      previousAt = taken.capturedAt;
+      isGoing();
+      show(answer, answer.map ? scale.update(peak(answer.map), elapsedS) : 0);
+      if (opened.isOpen) {
+        showRates(taken.capturedAt);
+        showPast(answer, taken.capturedAt);
+      }
+    }
   } catch (error) {
-    if (mine === source) throw error;
+    if (isCurrent()) throw error;
   }
-  if (mine !== source) return;
-  steady = new SmoothedScale();
-  endedAt = [];
-  become("live", "live");
-  at("camera").textContent = "Stop";
-  at("turn").hidden = false;
-  for (let before = performance.now(), capturedAt = before; mine === source; before = capturedAt) {
-    capturedAt = performance.now();
-    const answer = await answerTo(await createImageBitmap(video));
-    if (mine !== source) break;
-    show(answer, answer.map ? steady.update(peak(answer.map), (capturedAt - before) / 1000) : 0);
-    showRates(capturedAt);
-    await nextFrame();
-  }
+  if (isCurrent()) stop();
 }
 
-/** Wait for the next camera frame. Hidden pages get none. */
-const nextFrame = () => new Promise((resolve) => {
-  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(resolve);
-  else requestAnimationFrame(resolve);
-});
-
-function stop(stream) {
-  for (const track of stream?.getTracks() ?? []) track.stop();
-}
-
-function stopCamera() {
-  source++;
-  stop(video.srcObject);
-  video.srcObject = null;
-  at("camera").textContent = "Start the camera";
+function stop() {
+  source?.close();
+  source = null;
+  at("live").textContent = `Start the ${sensor.name.toLowerCase()}`;
   at("turn").hidden = true;
   become("", "ready");
 }
 
-async function openPicture(file) {
-  stopCamera();
-  // Without color conversion, as in the Python runtime.
-  const answer = await answerTo(await createImageBitmap(file, { colorSpaceConversion: "none" }));
-  show(answer, answer.map ? peak(answer.map) : 0);
-  write("age", "–");
-  write("fps", "–");
+function startLive() {
+  if (!navigator.mediaDevices) {
+    throw new Error(
+      `Browsers allow ${sensor.name.toLowerCase()} access only on localhost or encrypted pages: open the https address.`);
+  }
+  return play(new sensor.Live({ input: about.input, facing }));
 }
 
-/** Explain the frame on the screen again, if it is a still image. */
+const openFile = (file) => play(new sensor.File(file, about.input));
+
+/** Explain the sample on the screen again, if it does not change. */
 async function again() {
-  if (!latest || video.srcObject) return;
-  const answer = await answerTo(await createImageBitmap(latest.frame));
-  show(answer, answer.map ? peak(answer.map) : 0);
+  if (!latest || source) return;
+  const { span } = latest;
+  const answer = { ...await answerTo(await sensor.copy(latest.sample)), span };
+  if (!source) show(answer, answer.map ? peak(answer.map) : 0);
 }
 
 async function attempt(deed) {
   try {
     await deed();
   } catch (error) {
-    stopCamera();
-    showMessage(error.name === "NotAllowedError" ? "Camera access was denied. Allow it in the browser's address bar." : error.message, "bad");
+    if (sensor) stop();
+    const messages = {
+      NotAllowedError: `${sensor?.name} access was denied. Allow it in the browser's address bar.`,
+      NotFoundError: `No ${sensor?.name.toLowerCase()} was found. Connect one, or open a file.`,
+    };
+    showMessage(messages[error.name] ?? error.message, "bad");
   }
 }
 
@@ -158,29 +203,42 @@ async function chooseClass() {
 async function start() {
   become("", "loading the model");
   about = await (await fetch("/model.json")).json();
+  sensor = SENSORS[about.sensor];
   at("about").textContent = about.name;
   at("quantized").hidden = !about.is_quantized;
   at("controls").hidden = !about.has_map;
+  at("live").textContent = `Start the ${sensor.name.toLowerCase()}`;
+  at("file").textContent = sensor.file;
+  at("past-title").textContent =
+    `${about.score_name === "probability" ? "Confidence" : "Similarity"} over the last minute`;
+  at("picker").accept = sensor.accept;
+  at("empty").textContent = sensor.empty;
+  at("image").ariaLabel = sensor.canvas;
+  for (const unit of document.querySelectorAll(".unit")) unit.textContent = sensor.unit;
   const { threads } = await request({ about });
   write("threads", threads);
-  for (const id of ["camera", "file"]) at(id).disabled = false;
+  for (const id of ["live", "file"]) at(id).disabled = false;
   become("", "ready");
 }
 
-at("camera").onclick = () => attempt(async () => { if (video.srcObject) stopCamera(); else await startCamera(); });
-at("turn").onclick = () => attempt(() => { facing = facing === "user" ? "environment" : "user"; return startCamera(); });
+at("live").onclick = () => attempt(async () => { if (source?.isOpen) stop(); else await startLive(); });
+at("turn").onclick = () => attempt(() => { facing = facing === "user" ? "environment" : "user"; return startLive(); });
 at("file").onclick = () => at("picker").click();
-at("picker").onchange = () => attempt(() => openPicture(at("picker").files[0]));
+at("picker").onchange = () => {
+  const [file] = at("picker").files;
+  at("picker").value = "";  // so that the same file can be opened again
+  if (file) attempt(() => openFile(file));
+};
 at("explain").onclick = () => attempt(chooseClass);
 at("opacity").oninput = () => {
   opacity = Number(at("opacity").value);
   at("opacity-value").textContent = `${Math.round(opacity * 100)} %`;
-  if (!video.srcObject) attempt(again);
+  if (!source) attempt(again);
 };
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   const file = event.dataTransfer.files[0];
-  if (file) attempt(() => openPicture(file));
+  if (file) attempt(() => openFile(file));
 });
 attempt(start);

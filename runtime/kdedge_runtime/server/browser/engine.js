@@ -22,20 +22,21 @@ export class Engine {
   }
 
   /**
-   * Classify and explain one image.
+   * Classify and explain one sample.
    *
-   * @param {Uint8Array} pixels RGB [height, width, 3] at the model's input size.
+   * @param {Uint8Array|Float32Array} values preprocessed sample.
    * @param {number|null} classIndex class to explain; null for the top-1 class.
    * @returns {Promise<{logits: Float32Array, explained: number, unknown: boolean,
    *   map: {data: Float32Array, height: number, width: number}|null}>}
    */
-  async run(pixels, classIndex = null) {
-    const { input, has_map: hasMap, threshold } = this.about;
-    const feeds = { [input.name]: new ort.Tensor("uint8", pixels, [1, input.height, input.width, 3]) };
+  async run(values, classIndex = null) {
+    const { input, shape, dtype, has_map: hasMap, threshold } = this.about;
+    const feeds = { [input.name]: new ort.Tensor(dtype, values, [1, ...shape]) };
     if (hasMap) feeds.class_index = new ort.Tensor("int64", BigInt64Array.of(BigInt(classIndex ?? -1)), [1]);
     const outputs = await this.session.run(feeds);
     const logits = outputs.logits.data;
-    const unknown = threshold !== null && outputs.familiarity.data[0] < threshold;
+    // The threshold is the score of a sample in float32.
+    const unknown = threshold !== null && !(outputs.familiarity.data[0] >= Math.fround(threshold));
     if (!hasMap) return { logits, explained: logits.indexOf(Math.max(...logits)), unknown, map: null };
     const [, height, width] = outputs.saliency_map.dims;
     const explained = Number(outputs.explained_class.data[0]);

@@ -4,6 +4,7 @@
 // weights in 22-bit fixed point, 8 bits between the passes.
 
 const PRECISION_BITS = 22;
+const scratch = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
 const FILTERS = {
   bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   bicubic: { support: 2, weight: (x) => cubic(Math.abs(x)) },
@@ -44,6 +45,14 @@ function innerSize(height, width, spec) {
   const innerWidth = Math.max(1, Math.floor(width * scale + 0.5));
   const left = Math.floor((spec.width - innerWidth) / 2), top = Math.floor((spec.height - innerHeight) / 2);
   return { width: innerWidth, height: innerHeight, left, top };
+}
+
+/** Resize a frame to the model input; see `fit`. */
+export function fitFrame(frame, spec) {
+  const { width, height } = frame;
+  Object.assign(scratch.canvas, { width, height });
+  drawOnWhite(scratch, frame);
+  return fit(scratch.getImageData(0, 0, width, height).data, width, height, spec);
 }
 
 /** Resize RGBA pixels to the model input: Uint8Array of RGB [spec.height, spec.width, 3]. */

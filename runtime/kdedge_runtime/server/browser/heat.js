@@ -1,6 +1,6 @@
-// Heat map rendering, equivalent to the Python runtime (heat.py, overlay.py).
+// Heat map rendering, equivalent to the Python runtime (heatmap.py, overlay.py).
 
-import { drawOnWhite, resample, visibleBox } from "/fit.js";
+import { resample } from "/fit.js";
 
 /** Display scale that rises immediately and decays slowly, to avoid flicker. */
 export class SmoothedScale {
@@ -9,13 +9,13 @@ export class SmoothedScale {
   }
 
   update(peak, elapsedS) {
-    this.scale = Math.max(peak, this.scale * 0.5 ** (elapsedS / this.halfLifeS));
+    this.scale = Math.max(peak, this.scale * 0.5 ** (Math.max(0, elapsedS) / this.halfLifeS));
     return this.scale;
   }
 }
 
 /** Return the maximum of a map, or 0 if it has no positive value. */
-export const peak = (map) => Math.max(0, ...map.data);
+export const peak = (map) => map.data.reduce((most, value) => Math.max(most, value), 0);
 
 /** Return the difference between a map's maximum and the mean of its positive part; 0 for a constant map. */
 export const contrast = (map) => peak(map) - map.data.reduce((sum, value) => sum + Math.max(0, value), 0) / map.data.length;
@@ -23,30 +23,24 @@ export const contrast = (map) => peak(map) - map.data.reduce((sum, value) => sum
 /** Return the display strength of a map, below 1 if it is flatter than typical. */
 const strength = (map, { typical_contrast: typical }) => (typical === null ? 1 : Math.min(1, contrast(map) / typical));
 
-/** Draw a frame with its heat map and an outline of the visible part. */
-export function draw(canvas, frame, map, scale, { input, ramp, display }, opacity) {
-  const { width, height } = frame;
-  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  const context = canvas.getContext("2d");
-  drawOnWhite(context, frame);
-  const [left, top, right, bottom] = visibleBox(height, width, input).map(Math.round);
-  if (map && scale > 0) {
-    // The letterbox of a narrow strip is far larger than the strip.
-    const shown = [Math.max(left, 0), Math.max(top, 0), Math.min(right, width), Math.min(bottom, height)];
-    const part = shown.map((edge, axis) =>
-      axis % 2 ? ((edge - top) * map.height) / (bottom - top) : ((edge - left) * map.width) / (right - left));
-    const heat = heatImage(map, scale, part, shown[2] - shown[0], shown[3] - shown[1], ramp, opacity, display);
-    const layer = new OffscreenCanvas(heat.width, heat.height);
-    layer.getContext("2d").putImageData(heat, 0, 0);
-    context.drawImage(layer, shown[0], shown[1]);
-  }
-  if (left > 0 || top > 0 || right < width || bottom < height) {
-    context.lineWidth = 1;
-    context.strokeStyle = "rgb(255 255 255 / .6)";
-    context.strokeRect(left + 0.5, top + 0.5, right - left - 1, bottom - top - 1);
-    context.strokeStyle = "rgb(0 0 0 / .45)";
-    context.strokeRect(left + 1.5, top + 1.5, right - left - 3, bottom - top - 3);
-  }
+/**
+ * Blend a heat map over a region of a canvas.
+ *
+ * @param {{data: Float32Array, height: number, width: number}} map raw signed map.
+ * @param {number} scale map value shown as full heat.
+ * @param {number[]} region left, top, right and bottom of the map in pixels. Parts outside the canvas are not drawn.
+ * @param {{ramp: number[][], display: object}} about color ramp, and position and contrast of the map.
+ */
+export function pasteHeat(context, map, scale, [left, top, right, bottom], { ramp, display }, opacity) {
+  const { width, height } = context.canvas;
+  // The letterbox of a narrow strip is far larger than the strip.
+  const shown = [Math.max(left, 0), Math.max(top, 0), Math.min(right, width), Math.min(bottom, height)];
+  const part = shown.map((edge, axis) =>
+    axis % 2 ? ((edge - top) * map.height) / (bottom - top) : ((edge - left) * map.width) / (right - left));
+  const heat = heatImage(map, scale, part, shown[2] - shown[0], shown[3] - shown[1], ramp, opacity, display);
+  const layer = new OffscreenCanvas(heat.width, heat.height);
+  layer.getContext("2d").putImageData(heat, 0, 0);
+  context.drawImage(layer, shown[0], shown[1]);
 }
 
 function heatImage(map, scale, part, toWidth, toHeight, ramp, opacity, display) {
@@ -54,11 +48,10 @@ function heatImage(map, scale, part, toWidth, toHeight, ramp, opacity, display) 
   const share = strength(map, display);
   const cells = Uint8Array.from(data, (value) => Math.round(255 * share * Math.min(1, Math.max(0, value / scale))));
   const levels = enlarged(cells, width, height, display, part, toWidth, toHeight);
-  const image = new ImageData(toWidth, toHeight);
-  levels.forEach((level, index) => {
-    image.data.set(ramp[level], index * 4);
-    image.data[index * 4 + 3] = Math.round(level * opacity);
-  });
+  const rgba = ramp.flatMap((color, level) => [...color, Math.round(level * opacity)]);
+  const colors = new Uint32Array(Uint8Array.from(rgba).buffer);
+  const image = new ImageData(toWidth, toHeight), pixels = new Uint32Array(image.data.buffer);
+  levels.forEach((level, index) => { pixels[index] = colors[level]; });
   return image;
 }
 

@@ -8,6 +8,8 @@ from importlib.resources import files
 from typing import ClassVar
 
 from kdedge_runtime.drawing.colormap import heat_ramp
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities import BrowserSensor
 from kdedge_runtime.model import Model
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.server import (
@@ -22,15 +24,27 @@ from kdedge_runtime.server.browser.required_input import with_required_input
 from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
 from kdedge_runtime.tasks import TASKS
 
-__all__ = ["WebServer", "describe_model"]
+__all__ = ["WebServer", "describe_model", "sensor_of"]
 
-_PAGE = {"/": "page.html"} | {
-    f"/{name}": name for name in ("web.css", "app.js", "worker.js", "engine.js", "fit.js", "heat.js")
-}
+_FILES = (
+    "web.css",
+    *("app.js", "worker.js", "engine.js", "sensors.js", "heat.js"),
+    *("camera.js", "fit.js", "overlay.js"),
+    *(
+        "microphone.js",
+        "capture.js",
+        "sound_file.js",
+        "sound_windows.js",
+        "resampler.js",
+        "log_mel.js",
+        "spectrogram.js",
+    ),
+)
+_PAGE = {"/": "page.html"} | {f"/{name}": name for name in _FILES}
 
 
 class WebServer(HttpServer):
-    """Serves the page, the model and onnxruntime-web. It receives no images."""
+    """Serves the page, the model and onnxruntime-web. It receives no samples."""
 
     def __init__(self, policy: AccessPolicy, model: Model, tls: ssl.SSLContext | None = None) -> None:
         """Create the server and listen. `start` begins answering.
@@ -42,8 +56,9 @@ class WebServer(HttpServer):
 
         Raises:
             MissingDependency: onnxruntime-web is not installed.
-            UsageError: the address cannot be used.
+            UsageError: the address cannot be used, or the page has no sensor for the model.
         """
+        self.sensor = sensor_of(model)
         self.assets: dict[str, StaticFile] = {
             **shared_static_files(),
             **read_static_files(files("kdedge_runtime.server.browser"), _PAGE),
@@ -54,6 +69,21 @@ class WebServer(HttpServer):
         super().__init__(policy, _WebHandler, option="--listen", tls=tls)
 
 
+def sensor_of(model: Model) -> BrowserSensor:
+    """Return the sensor of the page for a model.
+
+    Raises:
+        UsageError: the model takes samples that a browser has no sensor for.
+    """
+    spec = model.metadata.input
+    if spec.browser_sensor is None:
+        raise UsageError(
+            f"{model.path} takes {spec.kind} samples, but the page in the browser has only a camera and a microphone. "
+            f"Use the live view: kdedge run {model.path} --source {spec.example_source} --view"
+        )
+    return spec.browser_sensor
+
+
 def describe_model(model: Model) -> dict[str, object]:
     """Return the metadata that the page needs, as a JSON-compatible dictionary."""
     metadata = model.metadata
@@ -61,7 +91,10 @@ def describe_model(model: Model) -> dict[str, object]:
         "name": model.path.name,
         "labels": metadata.labels,
         "score_name": TASKS[metadata.task].score_name,
+        "sensor": metadata.input.browser_sensor,
         "input": asdict(metadata.input),
+        "shape": metadata.input.shape,
+        "dtype": metadata.input.dtype.name,
         "temperature": metadata.temperature,
         "display": asdict(metadata.outputs.display),
         "has_map": model.has_map,
@@ -77,3 +110,6 @@ class _WebHandler(RequestHandler):
 
     def assets(self) -> Mapping[str, StaticFile]:
         return self.server.assets
+
+    def sensor(self) -> BrowserSensor:
+        return self.server.sensor

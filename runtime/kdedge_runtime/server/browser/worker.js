@@ -1,26 +1,21 @@
 // Preprocessing and inference in a worker thread, to keep the page responsive.
 
 import { Engine } from "/engine.js";
-import { drawOnWhite, fit } from "/fit.js";
+import { fitFrame } from "/fit.js";
+import { fitSound } from "/sound_windows.js";
 
-const canvas = new OffscreenCanvas(1, 1);
-const context = canvas.getContext("2d", { willReadFrequently: true });
+const PREPROCESS = { camera: fitFrame, microphone: fitSound };
 let engine = null;
 
-function pixelsOf(frame) {
-  Object.assign(canvas, { width: frame.width, height: frame.height });
-  drawOnWhite(context, frame);
-  return context.getImageData(0, 0, frame.width, frame.height).data;
-}
-
-async function answer({ frame, classIndex }) {
+async function answer({ sample, classIndex }) {
   const started = performance.now();
-  const pixels = fit(pixelsOf(frame), frame.width, frame.height, engine.about.input);
+  const input = PREPROCESS[engine.about.sensor](sample, engine.about.input);
   const fitted = performance.now();
-  const outputs = await engine.run(pixels, classIndex);
+  const outputs = await engine.run(input, classIndex);
   const ms = { preprocess: fitted - started, inference: performance.now() - fitted };
-  // The frame is returned, so that its heat map is drawn on the same frame.
-  postMessage({ kind: "answer", frame, pixels, ms, scores: engine.scores(outputs.logits), ...outputs }, [frame, pixels.buffer]);
+  // The sample is returned, so that its heat map is drawn on the same sample.
+  const message = { kind: "answer", sample, input, ms, scores: engine.scores(outputs.logits), ...outputs };
+  postMessage(message, [sample.buffer ?? sample, input.buffer]);
 }
 
 onmessage = async ({ data }) => {

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 _MAX_VIEWERS = 64
 _STREAM_BUFFER_BYTES = 128 * 1024
 _JPEG_QUALITY = 90
-_PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js", "history.js")}
+_PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js")}
 _PASSED = "That frame is no longer available. Press hold first."
 
 

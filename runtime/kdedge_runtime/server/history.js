@@ -38,14 +38,14 @@ export function showHistory(points) {
     const isFirst = !before || before[0] - ago > GAP_S;
     through += `${isFirst ? "M" : "L"}${x} ${y}`;
     if (isFirst || before[1] !== label) {
-      // A zero-length line with round caps makes the first point visible.
-      paths.push({ label, d: `M${x} ${y}h0` });
+      // A zero-length line with round caps makes the first point visible, a wide one a single point.
+      paths.push({ label, d: `M${x} ${y}h0`, single: "single" });
     } else {
-      paths.at(-1).d += `L${x} ${y}`;
+      Object.assign(paths.at(-1), { d: `${paths.at(-1).d}L${x} ${y}`, single: "" });
     }
   });
-  at("history").replaceChildren(...grid, shape("path", { class: "through", d: through }), ...paths.map(({ label, d }) => {
-    const path = shape("path", { d });
+  at("history").replaceChildren(...grid, shape("path", { class: "through", d: through }), ...paths.map(({ label, d, single }) => {
+    const path = shape("path", { d, class: single });
     path.style.stroke = colorOf(label);
     return path;
   }));
