@@ -2,7 +2,7 @@
 
 ```
 exported = kdedge_export.export(module, input_spec, labels, "model.onnx")
-kdedge_export.quantize(exported.path, calibration_images)
+kdedge_export.quantize(exported.path, calibration_samples)
 kdedge_export.add_saliency("theirs.onnx", "ours.onnx")
 kdedge_export.add_familiarity("ours.onnx", samples)
 ```

@@ -23,7 +23,7 @@ __all__ = ["TOLERANCE", "check_against_torch"]
 TOLERANCE = 1e-4
 """Maximum error of logits and maps against PyTorch, relative to their range.
 
-It allows for a different order of float32 sums. Errors may also reach PyTorch's own float32 error on that image,
+It allows for a different order of float32 sums. Errors may also reach PyTorch's own float32 error on that sample,
 measured against float64, up to 1 % of the range. A differentiated map is compared with units at activation boundaries
 kept on the same side.
 """
@@ -38,7 +38,7 @@ class _Measured:
 
 
 def check_against_torch(module: ExportableModel | ClassifierOnly, model: Model) -> tuple[float, float | None]:
-    """Compare module and file on two batches of different content and size (one and three images).
+    """Compare module and file on two batches of different content and size (one and three samples).
 
     Different inputs reveal values exported as constants. Each batch is run for its top-1 classes, selected by the file
     itself, and for other classes.
@@ -57,17 +57,17 @@ def check_against_torch(module: ExportableModel | ClassifierOnly, model: Model) 
     spec, generator = module.spec, np.random.default_rng(0)
     measured = []
     for count in (1, 3):
-        images = modality_of(spec).random_samples(spec, count, generator)
-        if model.has_map and (fault := run_without_class(model, images).fault) is not None:
+        samples = modality_of(spec).random_samples(spec, count, generator)
+        if model.has_map and (fault := run_without_class(model, samples).fault) is not None:
             raise KdedgeError(
                 f"The exported graph does not explain its top-1 class: {fault}. Please report this model."
             )
-        free = predict(model, images)
+        free = predict(model, samples)
         top = free.logits.argmax(axis=1)
-        measured.append(_measure(module, model, images, top, free))
+        measured.append(_measure(module, model, samples, top, free))
         if model.has_map and free.logits.shape[1] > 1:
             other = other_classes(top, free.logits.shape[1])
-            measured.append(_measure(module, model, images, other, predict(model, images, other)))
+            measured.append(_measure(module, model, samples, other, predict(model, samples, other)))
     _require_exact([found.exact for found in measured])
     logits_error, map_error = (
         max(getattr(found, name) for found in measured) for name in ("logits_error", "map_error")
@@ -76,14 +76,14 @@ def check_against_torch(module: ExportableModel | ClassifierOnly, model: Model) 
 
 
 def _measure(
-    module: ExportableModel | ClassifierOnly, model: Model, images: Sample, classes: Integers, theirs: Predictions
+    module: ExportableModel | ClassifierOnly, model: Model, samples: Sample, classes: Integers, theirs: Predictions
 ) -> _Measured:
-    ours = predict(module, images, classes)
-    errors = [agreement.logits_error(ours.logits, theirs.logits), np.zeros(len(images))]
+    ours = predict(module, samples, classes)
+    errors = [agreement.logits_error(ours.logits, theirs.logits), np.zeros(len(samples))]
     if ours.maps is not None and theirs.maps is not None:
         errors[1] = map_similarity.map_error(ours.maps, theirs.maps)
     task = EXPORT_TASKS[model.metadata.task]
-    exact = measure_exactness(module, model, images, ours, theirs, _BOUNDS, task)
+    exact = measure_exactness(module, model, samples, ours, theirs, _BOUNDS, task)
     return _Measured(exact, *(float(each.max()) for each in errors))
 
 
@@ -105,7 +105,7 @@ def _require_exact(found: list[Exactness]) -> None:
     if "inconclusive" in outcomes:
         raise KdedgeError(
             f"It cannot be shown that the exported graph matches PyTorch: relative errors {figures}, expected at most "
-            f"{CEILING:.0e}, and PyTorch's own float32 error against float64 is similar on these images. The model is "
+            f"{CEILING:.0e}, and PyTorch's own float32 error against float64 is similar on these samples. The model is "
             "ill-conditioned; export weights that are trained, or trained longer."
         )
 

@@ -68,12 +68,12 @@ def quantize(
 
     Args:
         path: fp32 model file with preprocessing in its metadata.
-        calibration: images at the model's input size, uint8 RGB `[N, H, W, 3]`, from the training split. int8 needs
+        calibration: preprocessed samples `[N, …]` of the training split. int8 needs
             them; fp16 also measures its largest values on them.
-        held_out: other images of the training split, to measure the loss; None splits off every third calibration
-            image.
+        held_out: other samples of the training split, to measure the loss; None splits off every third calibration
+            sample.
         precision: name of the recipe, a key of `kdedge_export.quantization.RECIPES`.
-        targets: ground-truth class indices of the held-out images, int64 `[M]`, or None without labels.
+        targets: ground-truth class indices of the held-out samples, int64 `[M]`, or None without labels.
         familiarity: samples to fit the thresholds of familiarity and of enrolled classes again; None keeps those of the
             fp32 file.
         recipe: settings of integer kernels; None uses the defaults.
@@ -83,8 +83,8 @@ def quantize(
         progress: called with the step, the completed count and the total.
 
     Raises:
-        UsageError: there is no such recipe, it needs images and there are none, or there are targets without held-out
-            images.
+        UsageError: there is no such recipe, it needs samples and there are none, or there are targets without held-out
+            samples.
         ModelFileError: the file is already quantized, or cannot be converted.
     """
     path = Path(path)
@@ -93,18 +93,18 @@ def quantize(
         raise ModelFileError(f"{path} is already quantized. Quantize the fp32 file it was made from.")
     check_fp32_name(path)
     if held_out is None and targets is not None:
-        raise UsageError("Targets belong to held-out images, but no held-out images were given.")
-    images = None
+        raise UsageError("Targets belong to held-out samples, but no held-out samples were given.")
+    samples = None
     if calibration is not None:
         if held_out is None:
             calibration, held_out = (calibration, calibration) if len(calibration) < 3 else _split(calibration)
-        images = CalibrationSet(calibration, held_out, targets)
+        samples = CalibrationSet(calibration, held_out, targets)
     return write_precision(
         _graph_of(path, model.metadata.outputs.target_layer),
         model.metadata,
         variant_path(path, precision_named(precision)) if output is None else Path(output),
         precision,
-        images,
+        samples,
         familiarity=familiarity,
         settings=recipe,
         goal=goal,
@@ -118,7 +118,7 @@ def write_precision(
     metadata: Metadata,
     output: Path,
     precision: str,
-    images: CalibrationSet | None,
+    samples: CalibrationSet | None,
     *,
     familiarity: FamiliaritySamples | None = None,
     settings: QuantizationRecipe | None = None,
@@ -133,7 +133,7 @@ def write_precision(
         metadata: metadata of the fp32 file.
         output: file to write. If the goal is missed, an earlier file of this name is removed.
         precision: name of the recipe.
-        images: calibration images; None only for a recipe that needs none, which may use them if there are any.
+        samples: calibration samples; None only for a recipe that needs none, which may use them if there are any.
         familiarity: samples to fit the thresholds of familiarity and of enrolled classes again; None keeps those of the
             fp32 file.
         settings: settings of integer kernels; None uses the defaults.
@@ -142,20 +142,20 @@ def write_precision(
         progress: called during long steps.
 
     Raises:
-        UsageError: there is no such recipe, it needs images and there are none, or it cannot meet a goal.
+        UsageError: there is no such recipe, it needs samples and there are none, or it cannot meet a goal.
         ModelFileError: the graph cannot be converted.
     """
     recipe, goal = recipe_named(precision), goal or FidelityGoal()
-    if precision_named(precision).is_calibrated and images is None:
+    if precision_named(precision).is_calibrated and samples is None:
         raise UsageError(
-            f"{precision} needs calibration images, but none were given. Pass images of the training split."
+            f"{precision} needs calibration samples, but none were given. Pass samples of the training split."
         )
     if not precision_named(precision).is_calibrated and goal != FidelityGoal():
         raise UsageError(
             f"{precision} has no layers to choose for a goal. Omit the goal, or use a precision such as int8."
         )
     inputs = ConversionInputs(
-        graph, metadata.input, images, settings or QuantizationRecipe(), goal, progress, metadata.task
+        graph, metadata.input, samples, settings or QuantizationRecipe(), goal, progress, metadata.task
     )
     converted = recipe.convert(inputs)
     note = {**converted.note, "precision": precision, "device": device}
@@ -174,11 +174,11 @@ def write_precision(
     return QuantizedFile(output, note, converted.tradeoff)
 
 
-def _split(images: Pixels) -> tuple[Pixels, Pixels]:
-    """Split off every third image."""
+def _split(samples: Pixels) -> tuple[Pixels, Pixels]:
+    """Split off every third sample."""
     third = slice(2, None, 3)
-    kept = [index for index in range(len(images)) if index % 3 != 2]
-    return images[kept], images[third]
+    kept = [index for index in range(len(samples)) if index % 3 != 2]
+    return samples[kept], samples[third]
 
 
 def _graph_of(path: Path, target_layer: str | None) -> ExportedGraph:

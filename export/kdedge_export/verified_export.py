@@ -65,7 +65,7 @@ def export(
 ) -> ExportedFile:
     """Export a classifier with its saliency map to one `.onnx` file, and verify the file against PyTorch.
 
-    Both run on two batches of random images, for the top-1 class and for other classes. The file is written only if
+    Both run on two batches of random samples, for the top-1 class and for other classes. The file is written only if
     logits and maps agree.
 
     Args:

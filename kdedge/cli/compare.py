@@ -29,7 +29,7 @@ def compare(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")] = Path("compare.html"),
     data: Annotated[
-        str | None, typer.Option(help="Images to evaluate all runs on. [default: each run's validation split]")
+        str | None, typer.Option(help="Samples to evaluate all runs on. [default: each run's validation split]")
     ] = None,
     trust_code: TrustCode = None,
     as_json: Annotated[

@@ -16,7 +16,6 @@ from kdedge.cli.options import (
     Flip,
     Freeze,
     GroupBy,
-    ImagesPerClass,
     LearningRate,
     LeaveOut,
     Out,
@@ -25,6 +24,7 @@ from kdedge.cli.options import (
     Prompts,
     RecipeOption,
     Resume,
+    SamplesPerClass,
     SchemaFile,
     SeedOption,
     Size,
@@ -112,7 +112,7 @@ def distill(
         typer.Option(
             metavar="VIEWS",
             min=1,
-            help="Number of fixed augmented views per image. Teacher outputs are computed once and cached next "
+            help="Number of fixed augmented views per sample. Teacher outputs are computed once and cached next "
             "to the run folder.",
         ),
     ] = None,
@@ -133,7 +133,7 @@ def distill(
     window: Window = None,
     target: Target = None,
     schema: SchemaFile = None,
-    images_per_class: ImagesPerClass = None,
+    samples_per_class: SamplesPerClass = None,
     leave_out: LeaveOut = None,
     seed: SeedOption = None,
     device: Device = "auto",
@@ -195,7 +195,7 @@ def distill(
             window=window,
             target=target,
             schema=schema,
-            images_per_class=images_per_class,
+            samples_per_class=samples_per_class,
             leave_out=leave_out or (),
             seed=seed,
             device=device,

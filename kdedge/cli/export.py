@@ -116,7 +116,7 @@ def export(
     prompt: Prompts = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Images to calibrate on, and for the familiarity threshold. [default: the run's]"),
+        typer.Option(help="Samples to calibrate on, and for the familiarity threshold. [default: the run's]"),
     ] = None,
     device: Annotated[
         str | None,

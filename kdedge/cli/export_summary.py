@@ -11,7 +11,7 @@ from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import tradeoff_table
 from kdedge_export.export_check import TOLERANCE
-from kdedge_export.metrics.confidence import images_needed
+from kdedge_export.metrics.confidence import samples_needed
 from kdedge_export.quantization import RECIPES, FidelityGoal, Tradeoff
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
@@ -46,7 +46,7 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         but = _but_for(result.map_error, "rounding and activations that it flips")
         write(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {positions}")
     if result.fit is not None and result.fit.why_not is None:
-        half = f"fitted on {result.fit.images:,} validation images, which kdedge validate excludes"
+        half = f"fitted on {result.fit.samples:,} validation samples, which kdedge validate excludes"
         write(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
     elif result.fit is not None:
         write(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
@@ -61,14 +61,14 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
     if any(file.path is None for file in result.quantized.values()):
         return
     if result.metadata.outputs.method == NO_MAP:
-        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fastest)])} --source IMAGE")
+        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fastest)])} --source SAMPLE")
     elif result.metadata.lineage["student"]["weights"] is None:
         write("\nThe weights are random: use this file for benchmarks only.")
     elif artifacts.run is None:
-        images = "DIR" if data is None else shlex.quote(data)
+        samples = "DIR" if data is None else shlex.quote(data)
         given = [] if weights is None else ["--weights", str(weights)]
         held = shlex.join(["kdedge", "validate", str(result.fp32), *given])
-        write(f"\nNext: {held} --data {images}")
+        write(f"\nNext: {held} --data {samples}")
     elif result.fp32.resolve().parent == artifacts.run.resolve():
         in_its_place = result.fp32.name == "model.onnx"
         write(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
@@ -106,7 +106,7 @@ def _shortfall(name: str, tradeoff: Tradeoff) -> str:
         missed.append(f"a drop of {found.drop_points:.2f} points instead of {goal.max_drop:g}")
     return (
         f"No {name} file was written. The best candidate has {len(tradeoff.chosen.float_layers)} of {tradeoff.layers} "
-        f"layers in fp32, with {' and '.join(missed)}. Loosen the goal, calibrate on more images like those of the "
+        f"layers in fp32, with {' and '.join(missed)}. Loosen the goal, calibrate on more samples like those of the "
         "device (--data), or use the fp32 file."
     )
 
@@ -142,9 +142,9 @@ def _print_goal(result: ExportResult, tradeoff: Tradeoff, write: Callable[[str],
         write("")
         write_image(tradeoff, image_path(result.fp32))
         stderr_console().print(tradeoff_table(tradeoff))
-        one = f"one image is {100 / tradeoff.images:.2g} points"
+        one = f"one sample is {100 / tradeoff.samples:.2g} points"
         write(
-            f"  measured on {tradeoff.images} training images that were not used for calibration ({one}): "
+            f"  measured on {tradeoff.samples} training samples that were not used for calibration ({one}): "
             f"{image_path(result.fp32)}"
         )
         if (doubt := _not_shown(tradeoff)) is not None:
@@ -156,7 +156,7 @@ def _print_fidelity(name: str, note: Mapping[str, Any], tradeoff: Tradeoff, writ
     maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
     arithmetic = note["held_out"]["arithmetic"]
     write(
-        f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images "
+        f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.samples} training samples "
         f"({arithmetic})"
     )
     if (saturated := saturation_note(note)) is not None:
@@ -176,28 +176,28 @@ def _print_latency(name: str, latency: Mapping[str, Any], write: Callable[[str],
 
 
 def _not_shown(tradeoff: Tradeoff) -> str | None:
-    """Return a note if the confidence interval allows a larger drop than the goal, with the images needed."""
+    """Return a note if the confidence interval allows a larger drop than the goal, with the samples needed."""
     found, most = tradeoff.chosen.fidelity, tradeoff.goal.max_drop
     if most is None or not tradeoff.met or found.most_drop_points <= most:
         return None
-    needed = images_needed(tradeoff.images, found.drop_points, found.most_drop_points, most, worst=100.0)
+    needed = samples_needed(tradeoff.samples, found.drop_points, found.most_drop_points, most, worst=100.0)
     what = "points of accuracy" if found.top1 is not None else "% of the predictions"
-    advice = "no number of images" if needed is None else f"about {needed:,} images"
+    advice = "no number of samples" if needed is None else f"about {needed:,} samples"
     return (
-        f"inconclusive: a loss of at most {most:g} {what} is not shown; {found.drop_points:.1f} on these images, up to "
-        f"{found.most_drop_points:.1f} at 95 % confidence; {advice} would show it"
+        f"inconclusive: a loss of at most {most:g} {what} is not shown; {found.drop_points:.1f} on these samples, up "
+        f"to {found.most_drop_points:.1f} at 95 % confidence; {advice} would show it"
     )
 
 
 def _broken_bounds(name: str, tradeoff: Tradeoff) -> list[str]:
-    """Return the `kdedge validate` bounds that a file misses on held-out images.
+    """Return the `kdedge validate` bounds that a file misses on held-out samples.
 
-    A single image is never reported, even if it exceeds the bound.
+    A single sample is never reported, even if it exceeds the bound.
     """
     found, bounds = tradeoff.chosen.fidelity, RECIPES[name].bounds
     faults = []
     allowed = bounds.top1_drop_points if found.top1 is not None else 100 * (1 - bounds.agreement)
-    if found.drop_points > max(allowed, 1.5 * 100 / tradeoff.images):
+    if found.drop_points > max(allowed, 1.5 * 100 / tradeoff.samples):
         what = "points of accuracy" if found.top1 is not None else "% of the predictions"
         faults.append(f"{name} loses {found.drop_points:.1f} {what}, kdedge validate allows {allowed:g}")
     if found.map_pearson is not None and found.map_pearson < bounds.map_pearson_mean:

@@ -27,10 +27,10 @@ def export(
     ] = None,
     unknown: Annotated[
         Path | None,
-        typer.Option(help="Output folder for images of none of the classes. [default: they are excluded]"),
+        typer.Option(help="Output folder for samples of none of the classes. [default: they are excluded]"),
     ] = None,
 ) -> None:
-    """Export reviewed images as class folders, with the labels that users gave, and unknown ones to name."""
+    """Export reviewed samples as class folders, with the labels that users gave, and unknown ones to name."""
     from kdedge.cli.console import stderr_console
     from kdedge_runtime.errors import UsageError
     from kdedge_runtime.feedback import FeedbackStore, write_class_folders, write_unknown
@@ -39,37 +39,37 @@ def export(
         raise UsageError(
             "There is nothing to write. Give a folder: -o DIR for the classes, --unknown DIR for the rest."
         )
-    with FeedbackStore.open_to_read(database) as store, stderr_console().status("writing images"):
+    with FeedbackStore.open_to_read(database) as store, stderr_console().status("writing samples"):
         written = None if output is None else write_class_folders(store, output)
         count = None if unknown is None else write_unknown(store, unknown)
     if written is not None and output is not None:
         _print_feedback(written, output)
     if count is not None:
         stderr_console().print(
-            f"{unknown}: {count:,} images of none of the classes. Move them to class folders, or measure with them: "
+            f"{unknown}: {count:,} samples of none of the classes. Move them to class folders, or measure with them: "
             f"kdedge validate RUN --unfamiliar {unknown}",
             soft_wrap=True,
         )
 
 
 def _print_feedback(written: "FolderSummary", folder: Path) -> None:
-    """Print the images per class, the excluded entries, and the next step."""
+    """Print the samples per class, the excluded entries, and the next step."""
     from kdedge.cli.console import stderr_console
 
     console = stderr_console()
-    count = sum(written.images.values())
-    console.print(f"{folder}: {count:,} images of {len(written.images):,} classes, {written.boxes:,} with a box")
-    for label, images in written.images.items():
-        console.print(f"  {images:6,}  {label}")
+    count = sum(written.samples.values())
+    console.print(f"{folder}: {count:,} samples of {len(written.samples):,} classes, {written.boxes:,} with a box")
+    for label, samples in written.samples.items():
+        console.print(f"  {samples:6,}  {label}")
     if written.unlabeled:
         console.print(f"excluded: {written.unlabeled:,} marked as wrong or unknown, without a correct label")
     if written.superseded:
-        console.print(f"excluded: {written.superseded:,} reviews replaced by a later review of the same image")
-    if written.images:
+        console.print(f"excluded: {written.superseded:,} reviews replaced by a later review of the same sample")
+    if written.samples:
         added = shlex.join(["cp", "-rn", f"{folder}/.", "DATA/train"])
         console.print(
             (
-                f"\nNext: add them to the training images of the model ({added}; DATA if it has no train/) "
+                f"\nNext: add them to the training samples of the model ({added}; DATA if it has no train/) "
                 "and distill again."
             ),
             soft_wrap=True,

@@ -15,7 +15,7 @@ __all__ = [
     "Flip",
     "Freeze",
     "GroupBy",
-    "ImagesPerClass",
+    "SamplesPerClass",
     "LearningRate",
     "LeaveOut",
     "Out",
@@ -37,8 +37,9 @@ DataOption = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Folder with one subfolder of images per class, or with train/, val/ and test/ splits of that "
-        "form; torchvision:NAME:ROOT; or WebDataset shards. kdedge distill also takes a folder without classes.",
+        help="Folder with one subfolder of samples per class, such as images or recordings, or with train/, val/ and "
+        "test/ splits of that form; a table; torchvision:NAME:ROOT; or WebDataset shards. kdedge distill also takes a "
+        "folder without classes.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
@@ -73,7 +74,8 @@ Size = Annotated[
     typer.Option(
         min=16,
         max=1024,
-        help="Input size in pixels. [default: that of the teacher or the trained weights, else from the image sizes]",
+        help="Input size of images in pixels. [default: that of the teacher or the trained weights, else from the "
+        "sizes of the images]",
     ),
 ]
 OutputStride = Annotated[
@@ -94,7 +96,7 @@ RecipeOption = Annotated[
     str | None,
     typer.Option(
         help="Recipe: default, few-images, fine-tune, labels, table, table-labels, or a .toml file. [default: "
-        "fine-tune from trained weights; else labels to train; to distill few-images below 100 images per class, else "
+        "fine-tune from trained weights; else labels to train; to distill few-images below 100 samples per class, else "
         "default; for tables table-labels to train and table to distill]"
     ),
 ]
@@ -136,7 +138,12 @@ SchemaFile = Annotated[
         "--schema", help="File with the kinds and categories of the columns of a table. [default: inferred and written]"
     ),
 ]
-ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Number of training images per class. [default: all]")]
+SamplesPerClass = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Train on this number of samples per class, chosen by a hash of their names. [default: all]"
+    ),
+]
 LeaveOut = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,7 +9,7 @@ __all__ = ["run"]
 
 
 def run(context: typer.Context) -> None:
-    """Run a model file on a camera, a video or images, or test it. Without a model file: a shipped ImageNet model."""
+    """Run a model on a camera or another source, or test it. Without a model file: a shipped ImageNet model."""
     from kdedge_runtime.cli.main import main
 
     shipped = files("kdedge.models") / "shipped" / "efficientnet_lite0.int8.onnx"

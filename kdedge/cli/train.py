@@ -16,7 +16,6 @@ from kdedge.cli.options import (
     Flip,
     Freeze,
     GroupBy,
-    ImagesPerClass,
     LearningRate,
     LeaveOut,
     Out,
@@ -24,6 +23,7 @@ from kdedge.cli.options import (
     Pretrained,
     RecipeOption,
     Resume,
+    SamplesPerClass,
     SchemaFile,
     SeedOption,
     Size,
@@ -70,7 +70,7 @@ def train(
         DataTask | None,
         typer.Option(help="Predict a numeric target of a table as a value, not as classes. [default: from the data]"),
     ] = None,
-    images_per_class: ImagesPerClass = None,
+    samples_per_class: SamplesPerClass = None,
     leave_out: LeaveOut = None,
     seed: SeedOption = None,
     device: Device = "auto",
@@ -78,7 +78,7 @@ def train(
     resume: Resume = False,
     trust_code: TrustCode = None,
 ) -> None:
-    """Train a teacher on a folder of labeled images."""
+    """Train a teacher on labeled samples."""
     from kdedge.cli.training_checks import check_training_options
     from kdedge.data.dataset_options import DatasetOptions
 
@@ -108,7 +108,7 @@ def train(
             target=target,
             schema=schema,
             task=None if task is None else "regression",
-            images_per_class=images_per_class,
+            samples_per_class=samples_per_class,
             leave_out=leave_out or (),
             seed=seed,
             device=device,
@@ -117,7 +117,7 @@ def train(
             callback=screen,
         ),
         out,
-        following=lambda record: _following(record, data, out, flip, images_per_class, options),
+        following=lambda record: _following(record, data, out, flip, samples_per_class, options),
     )
 
 
@@ -126,7 +126,7 @@ def _following(
     data: str,
     out: Path,
     flip: bool | None,
-    images_per_class: int | None,
+    samples_per_class: int | None,
     options: "DatasetOptions",
 ) -> str:
     """Return the next command: distillation into a smaller student with the same data options, or export."""
@@ -145,7 +145,7 @@ def _following(
         name = record.model.name.removeprefix("small:")
         return f"No bundled student is smaller than {name}, so there is nothing to distill into.\n{next_export(out)}"
     mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
-    few = [] if images_per_class is None else ["--images-per-class", str(images_per_class)]
+    few = [] if samples_per_class is None else ["--samples-per-class", str(samples_per_class)]
     without = [part for name in record.left_out for part in ("--leave-out", name)]
     command = ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *read, *few, *without]
     return f"Next: {shlex.join(command)}"

@@ -30,7 +30,7 @@ _BASELINES = {"centre": "guess at the center", "random": "random maps", "edges":
 def validate(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder with exported files, or a model file.")],
     data: Annotated[
-        str | None, typer.Option(help="Images to validate on. [default: the run's validation split]")
+        str | None, typer.Option(help="Samples to validate on. [default: the run's validation split]")
     ] = None,
     boxes: Annotated[
         Path | None,
@@ -75,7 +75,7 @@ def validate(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Images that belong to none of the classes, to report how many are called unknown. [default: the "
+            help="Samples that belong to none of the classes, to report how many are called unknown. [default: the "
             "classes of --leave-out and Frigate's folders none and unknown, if any, and drawn textures]",
         ),
     ] = None,
@@ -173,7 +173,7 @@ def _print_validation(validation: "Validation") -> None:
 
 
 def _models(report: "ValidationReport") -> "Table":
-    table = _table(f"{report.images:,} images: {report.data.description}", "size", report.accuracy, "agreement", "KL")
+    table = _table(f"{report.samples:,} samples: {report.data.description}", "size", report.accuracy, "agreement", "KL")
     for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
         table.add_column(title, justify="right")
     for candidate in report.candidates:
@@ -201,8 +201,8 @@ def _maps(report: "ValidationReport") -> "Table | None":
     places, faith = report.localization, report.faithfulness
     if places is None and faith is None:
         return None
-    sampled = [f"objects in {places.images:,} images"] if places is not None else []
-    sampled += [f"deletion and insertion on {faith.images:,}"] if faith is not None else []
+    sampled = [f"objects in {places.samples:,} samples"] if places is not None else []
+    sampled += [f"deletion and insertion on {faith.samples:,}"] if faith is not None else []
     table = _table(f"Maps: {', '.join(sampled)}", "on the object", "energy inside", "deletion", "insertion")
     titles = _BASELINES | {candidate.name: candidate.title for candidate in report.candidates}
     for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
@@ -224,7 +224,7 @@ def _robustness(report: "ValidationReport") -> "Table | None":
     if report.robustness is None:
         return None
     table = _table(
-        f"{report.shipped.title}, robustness on {report.robustness.images} images",
+        f"{report.shipped.title}, robustness on {report.robustness.samples} samples",
         report.accuracy,
         "agreement",
         "map Pearson",
@@ -251,12 +251,12 @@ def _recognition(report: "ValidationReport") -> "Table | None":
         return None
     titles = {candidate.name: candidate.title for candidate in report.candidates}
     title = f"Unfamiliar samples, familiarity by {found.method}"
-    table = _table(title, "model", "images", "AUROC", "AUROC of softmax", "called unknown")
+    table = _table(title, "model", "samples", "AUROC", "AUROC of softmax", "called unknown")
     for row in found.groups:
         table.add_row(
             row.group,
             titles[row.role],
-            f"{row.images:,}",
+            f"{row.samples:,}",
             f"{100 * row.auroc:.1f} %",
             "–" if row.max_softmax_auroc is None else f"{100 * row.max_softmax_auroc:.1f} %",
             "–" if row.detected is None else _share(row.detected, row.intervals.get("detected")),
@@ -265,14 +265,14 @@ def _recognition(report: "ValidationReport") -> "Table | None":
 
 
 def _verification(report: "ValidationReport") -> "Table | None":
-    """Build a table of the verification of pairs of images by embeddings."""
+    """Build a table of the verification of pairs of samples by embeddings."""
     found = report.verification
     if found is None:
         return None
     titles = {candidate.name: candidate.title for candidate in report.candidates}
     pairs = f"{found.genuine:,} genuine and {found.impostors:,} impostor pairs"
     table = _table(
-        f"Verification: {pairs} of {found.images:,} images", "equal error rate", "true accepts at 1 % false accepts"
+        f"Verification: {pairs} of {found.samples:,} samples", "equal error rate", "true accepts at 1 % false accepts"
     )
     for row in found.files:
         table.add_row(
@@ -302,7 +302,7 @@ def _classes(report: "ValidationReport") -> "Table | None":
         return None
     role = report.shipped.name
     shown = report.classes[:_WORST_CLASSES]
-    table = _table(f"{report.shipped.title}, worst of {len(report.classes)} classes", "images", "top-1", "agreement")
+    table = _table(f"{report.shipped.title}, worst of {len(report.classes)} classes", "samples", "top-1", "agreement")
     table.add_column("map Pearson", justify="right")
     for row in shown:
         pearson = row.map_pearson.get(role)
@@ -321,7 +321,7 @@ def _print_meaning(console: "Console", report: "ValidationReport") -> None:
     from kdedge_export.metrics.confidence import unseen_share
 
     console.print(
-        "[…]: 95 % confidence interval over images. A bound holds if the unfavorable end of the interval keeps it."
+        "[…]: 95 % confidence interval over samples. A bound holds if the unfavorable end of the interval keeps it."
     )
     right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
     if "student" in right:
@@ -340,9 +340,9 @@ def _print_meaning(console: "Console", report: "ValidationReport") -> None:
         console.print(f"There is no PyTorch model: the fp32 file is validated alone{held}.")
     compared = report.comparisons.get(report.shipped.name)
     if compared is not None and compared.agreement == 1.0:
-        share = 100 * unseen_share(report.images)
+        share = 100 * unseen_share(report.samples)
         console.print(
-            f"No prediction changed on {report.images:,} images. Changes on up to {share:.3g} % of images "
+            f"No prediction changed on {report.samples:,} samples. Changes on up to {share:.3g} % of samples "
             "may go unseen (95 %)."
         )
 

@@ -11,7 +11,7 @@ _LARGEST_ALPHA = 100  # at this value nearly all pairs are mixed half and half
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Augmentation of training images; 0 or False disables a part.
+    """Augmentation of training samples; 0 or False disables a part.
 
     Raises:
         UsageError: A setting is out of range.

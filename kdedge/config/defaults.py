@@ -24,8 +24,8 @@ SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 LARGEST_ON_CPU = 64
 LEAST_MAP_POSITIONS = 7
 """Minimum map resolution along each side for useful localization."""
-FEW_IMAGES = 100
-"""Threshold in images per class for the few-images recipe."""
+FEW_SAMPLES = 100
+"""Threshold in samples per class for the few-images recipe."""
 DEFAULT_STEPS = 4000
 """Training length of a recipe that sets none, in steps."""
 LEAST_EPOCHS, LEAST_FINE_TUNING_EPOCHS, MOST_EPOCHS = 30.0, 5.0, 300.0
@@ -74,16 +74,16 @@ def requested_stride_factor(output_stride: int, strides: Sequence[int]) -> int:
     return strides[0] // output_stride
 
 
-def choose_batch_size(images: int) -> int:
+def choose_batch_size(samples: int) -> int:
     """Return the default batch size; small datasets use small batches to get enough steps."""
-    return 128 if images >= 8000 else 64 if images >= 1000 else 32
+    return 128 if samples >= 8000 else 64 if samples >= 1000 else 32
 
 
-def choose_recipe(kind: str, images_per_class: float) -> str:
-    """Return the default recipe for random weights, for the command and a number of training images per class."""
+def choose_recipe(kind: str, samples_per_class: float) -> str:
+    """Return the default recipe for random weights, for the command and a number of training samples per class."""
     if kind == "train":
         return "labels"
-    return "few-images" if images_per_class < FEW_IMAGES else "default"
+    return "few-images" if samples_per_class < FEW_SAMPLES else "default"
 
 
 def choose_epochs(

@@ -26,7 +26,7 @@ class ResolvedConfig:
 
     epochs: int
     batch_size: int
-    """Images per step, over all processes."""
+    """Samples per step, over all processes."""
     learning_rate: float
     """Peak learning rate of the last layer, with linear warmup and cosine decay to zero."""
     loss: dict[str, float]
@@ -49,7 +49,7 @@ class ResolvedConfig:
     """True if the first epoch fits the last layer on frozen features."""
     augmentation: Augmentation
     cached_views: int
-    """Number of cached views per image for the teacher; 0 evaluates the teacher in every epoch."""
+    """Number of cached views per sample for the teacher; 0 evaluates the teacher in every epoch."""
     seed: int
 
     @classmethod
@@ -79,13 +79,13 @@ class ResolvedConfig:
 
 
 def requested_recipe(
-    request: TrainConfig, images: int, classes: int, task: str, *, modality: str = "image", has_labels: bool = True
+    request: TrainConfig, samples: int, classes: int, task: str, *, modality: str = "image", has_labels: bool = True
 ) -> Recipe:
     """Read the recipe of a run, and override it with the options of the request.
 
     Args:
-        request: training options; without a recipe, one is chosen from the number of images per class.
-        images: number of training images.
+        request: training options; without a recipe, one is chosen from the number of samples per class.
+        samples: number of training samples.
         classes: number of classes, K.
         task: task of the dataset, which may replace the loss of the recipe.
         modality: modality of the dataset, which chooses the recipe.
@@ -96,7 +96,7 @@ def requested_recipe(
             the head of random layers; or the loss needs labels that the samples do not have.
     """
     own = TRAINING_MODALITIES[modality].default_recipe(request.kind)
-    default = own or choose_recipe(request.kind, images / max(1, classes))
+    default = own or choose_recipe(request.kind, samples / max(1, classes))
     recipe = load_recipe(request.recipe or (FINE_TUNE if request.is_pretrained else default))
     loss = recipe.loss if recipe.loss.weights else load_recipe(default).loss
     if request.loss is not None:
@@ -149,9 +149,9 @@ def _without_labels(loss: LossSpec, request: TrainConfig) -> LossSpec:
     return LossSpec(kept, {name: options for name, options in loss.settings.items() if name in kept})
 
 
-def resolve_batch_size(recipe: Recipe, images: int) -> int:
-    """Return the batch size of a recipe, or the default for a number of training images; at most all images."""
-    return min(recipe.batch_size or choose_batch_size(images), images)
+def resolve_batch_size(recipe: Recipe, samples: int) -> int:
+    """Return the batch size of a recipe, or the default for a number of training samples; at most all samples."""
+    return min(recipe.batch_size or choose_batch_size(samples), samples)
 
 
 def resolve_config(
@@ -162,7 +162,7 @@ def resolve_config(
     Args:
         request: training options.
         recipe: recipe with the request's options, see `requested_recipe`.
-        batch_size: images per step, over all processes.
+        batch_size: samples per step, over all processes.
         weights: weight of each loss term, including the measured ones.
         epochs: number of epochs.
     """

@@ -58,7 +58,7 @@ class TrainConfig:
     window: str | None = None
     target: str | None = None
     schema: str | None = None
-    images_per_class: int | None = None
+    samples_per_class: int | None = None
     leave_out: tuple[str, ...] = ()
     """Classes of the dataset to train without; validation shows how the model treats their samples."""
     cache_teacher: int | None = None
@@ -85,7 +85,7 @@ class TrainConfig:
         unused = [name for name in ("epochs", "lr", "batch_size", "cache_teacher") if getattr(self, name) is not None]
         if self.freeze and unused:
             raise UsageError(
-                f"--freeze fits the last layer on all images at once, so it takes no --{unused[0].replace('_', '-')}. "
+                f"--freeze fits the last layer on all samples at once, so it takes no --{unused[0].replace('_', '-')}. "
                 "Remove one of them."
             )
         if self.freeze and self.task is not None:

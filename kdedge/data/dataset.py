@@ -20,7 +20,7 @@ __all__ = ["Dataset", "load", "load_validation", "readable_validation", "typical
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded training and validation images."""
+    """Decoded training and validation samples."""
 
     labels: tuple[str, ...]
     train: DecodedSamples
@@ -34,16 +34,16 @@ class Dataset:
 def load(
     collection: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> Dataset:
-    """Decode the training and validation images at the model's input size; test images are not read.
+    """Decode the training and validation samples; test samples are not read.
 
     Args:
         collection: dataset index from `kdedge.data.index_dataset`, optionally reduced by `kdedge.data.subset`.
         spec: input of the model.
         workers: number of decoding threads; None takes one per core, at most eight.
-        progress: called after every image, with the total of both splits.
+        progress: called after every sample, with the total of both splits.
 
     Raises:
-        DataError: A class has no readable images, or the validation split has none.
+        DataError: A class has no readable samples, or the validation split has none.
     """
     total = len(collection.train) + len(collection.val)
 
@@ -60,14 +60,14 @@ def load(
 def load_validation(
     collection: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> DecodedSamples:
-    """Decode the validation images.
+    """Decode the validation samples.
 
     Raises:
-        DataError: there are none, or a class has no readable images.
+        DataError: there are none, or a class has no readable samples.
     """
     if not len(collection.val):
         raise DataError(
-            f"{collection.source} has one image per class, so none is left for validation. Expected two or more."
+            f"{collection.source} has one sample per class, so none is left for validation. Expected two or more."
         )
     val = decode(collection.val, spec, workers=workers, progress=progress)
     _require_all_classes(collection, "validation", collection.val, val.targets.tolist(), val.problems)
@@ -77,10 +77,10 @@ def load_validation(
 def readable_validation(
     collection: DatasetIndex, spec: InputSpec, *, progress: ProgressCallback = no_progress
 ) -> tuple[Split, UnreadableFiles]:
-    """Return the readable validation images and a report on the others, without keeping pixels.
+    """Return the readable validation samples and a report on the others, without keeping them.
 
     Raises:
-        DataError: A class has no readable images.
+        DataError: A class has no readable samples.
     """
     side, problems = readable(collection.val, spec, progress=progress)
     _require_all_classes(collection, "validation", collection.val, side.targets, problems)
@@ -96,7 +96,7 @@ def _require_all_classes(
     if lost:
         names = ", ".join("unknown" if target == UNLABELED else repr(collection.labels[int(target)]) for target in lost)
         raise DataError(
-            f"No {side} image of class {names} in {collection.source} can be read ({problems}). "
+            f"No {side} sample of class {names} in {collection.source} can be read ({problems}). "
             "Replace the damaged files."
         )
 

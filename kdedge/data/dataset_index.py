@@ -1,4 +1,4 @@
-"""Dataset index: images with their classes and splits, before any image is opened."""
+"""Dataset index: samples with their classes and splits, before any sample is opened."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -26,29 +26,29 @@ names."""
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """Index of a dataset: classes and splits of all images."""
+    """Index of a dataset: classes and splits of all samples."""
 
     source: str
     """Location given to `kdedge.data.index_dataset`, with absolute paths."""
     labels: tuple[str, ...]
-    """Class names; empty for images without classes."""
+    """Class names; empty for samples without classes."""
     train: Split
     val: Split
     test: Split | None
-    """Test images, if the user or publisher has set some aside."""
+    """Test samples, if the user or publisher has set some aside."""
     split: Divider
     fingerprint: str
-    """SHA-256 over properties that identify the dataset without opening images, over all splits, hexadecimal."""
+    """SHA-256 over properties that identify the dataset without opening samples, over all splits, hexadecimal."""
     modality: str = "image"
     """Modality of the samples, a key of `kdedge.modalities.TRAINING_MODALITIES`."""
     task: str = "classify"
     """Task of the targets, a key of `kdedge.tasks.TRAINING_TASKS`."""
     skipped: tuple[SkippedFile, ...] = ()
-    """Files that may be intended as images but are not used."""
+    """Files that may be intended as samples but are not used."""
     left_out: Split = field(default_factory=Split)
     """Samples of classes to train without; their copies among unlabeled samples are not used either."""
     unfamiliar: tuple[str, ...] = ()
-    """Folders of images that belong to no class, with absolute paths."""
+    """Folders of samples that belong to no class, with absolute paths."""
     is_footage: bool = False
     """True for consecutive frames without classes, which may be near-duplicates."""
     columns: tuple[str, ...] = ()
@@ -118,7 +118,7 @@ def divided(
 
 
 def subset(collection: DatasetIndex, per_class: int, *, seed: int = 0) -> DatasetIndex:
-    """Keep at most `per_class` training images of each class; the other splits are unchanged.
+    """Keep at most `per_class` training samples of each class; the other splits are unchanged.
 
     The selection depends only on the names and the seed. A smaller selection is part of a larger one.
 
@@ -126,10 +126,10 @@ def subset(collection: DatasetIndex, per_class: int, *, seed: int = 0) -> Datase
         UsageError: `per_class` is less than 1.
     """
     if per_class < 1:
-        raise UsageError(f"--images-per-class must be at least 1; got {per_class}.")
+        raise UsageError(f"--samples-per-class must be at least 1; got {per_class}.")
     return replace(collection, train=lowest_ranked(collection.train, per_class=per_class, seed=seed))
 
 
 def fingerprint_of(entries: Iterable[str]) -> str:
-    """Compute the SHA-256 over entries, one per image, in any order."""
+    """Compute the SHA-256 over entries, one per sample, in any order."""
     return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest()

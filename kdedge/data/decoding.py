@@ -1,4 +1,4 @@
-"""Decoding of images into one array, with the device's preprocessing."""
+"""Decoding of samples into one array, with the device's preprocessing."""
 
 import os
 from collections.abc import Callable
@@ -20,43 +20,44 @@ __all__ = ["DecodedSamples", "decode", "readable"]
 
 @dataclass(frozen=True)
 class DecodedSamples:
-    """Readable images, aligned with their classes."""
+    """Readable samples, aligned with their targets."""
 
-    images: Pixels
-    """Images, uint8 RGB `[N, H, W, 3]` at the model's input size."""
+    samples: Pixels
+    """Preprocessed samples `[N, …]`; images are uint8 RGB `[N, H, W, 3]` at the model's input size."""
     targets: Targets
     """Class indices `[N]`; -1 for an unknown class."""
-    samples: tuple[StoredSample, ...]
+    stored: tuple[StoredSample, ...]
+    """The samples as they are stored."""
     problems: UnreadableFiles
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.stored)
 
 
 def decode(
     split: Split, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> DecodedSamples:
-    """Decode every image at the model's input size; unreadable images are dropped with their targets.
+    """Decode and preprocess every sample; unreadable samples are dropped with their targets.
 
     Args:
-        split: images and their classes.
+        split: samples and their classes.
         spec: input of the model.
         workers: number of decoding threads; None takes one per core, at most eight.
-        progress: called after every image.
+        progress: called after every sample.
     """
     split = split.for_input(spec)
-    images = np.empty((len(split), *spec.shape), spec.dtype)
+    samples = np.empty((len(split), *spec.shape), spec.dtype)
 
     def keep(index: int, pixels: Pixels) -> None:
-        images[index] = spec.preprocess(pixels)
+        samples[index] = spec.preprocess(pixels)
 
     kept, problems = _read_all(split, keep, workers, progress)
     for row, index in enumerate(kept):
         if row != index:  # close the gap in place: copying would need twice the memory
-            images[row] = images[index]
+            samples[row] = samples[index]
     sound = split.take(kept)
     targets = sound.target_array
-    return DecodedSamples(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
+    return DecodedSamples(samples=samples[: len(kept)], targets=targets, stored=sound.samples, problems=problems)
 
 
 def readable(
@@ -75,7 +76,7 @@ def readable(
 def _read_all(
     split: Split, use: Callable[[int, Pixels], None], workers: int | None, progress: ProgressCallback
 ) -> tuple[list[int], UnreadableFiles]:
-    """Read every image in threads and pass it to `use`; return the indices of readable images and the problems."""
+    """Read every sample in threads and pass it to `use`; return the indices of readable samples and the problems."""
 
     def read(index: int) -> SkippedFile | str | None:
         """Return the conversion of the sample, or the reason for skipping it."""
@@ -98,5 +99,5 @@ def _read_all(
                 kept.append(index)
                 if outcome is not None:
                     converted.append(SkippedFile(split.samples[index].name, outcome))
-            progress("reading images", index + 1, len(split))
+            progress("reading samples", index + 1, len(split))
     return kept, UnreadableFiles(len(split), tuple(skipped), tuple(converted))

@@ -52,7 +52,7 @@ class WindowSample(StoredSample):
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRecording(StoredSample):
-    """Recording without a window, which is reported like an unreadable image."""
+    """Recording without a window, which is reported like an unreadable sample."""
 
     path: str
     message: str = field(compare=False)

@@ -1,4 +1,4 @@
-"""Splits and subsets by a hash of image names: equal on every machine, stable when files are added."""
+"""Splits and subsets by a hash of sample names: equal on every machine, stable when files are added."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,12 +13,12 @@ from kdedge_runtime.util.arrays import Targets, evenly_spaced
 __all__ = ["UNLABELED", "Split", "by_target", "hashed_halves", "lowest_ranked", "rank"]
 
 UNLABELED = -1
-"""Target of an image whose class is unknown."""
+"""Target of a sample whose class is unknown."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their classes."""
+    """Samples with their classes."""
 
     samples: tuple[StoredSample, ...] = ()
     targets: tuple[int, ...] | tuple[float, ...] = ()
@@ -43,7 +43,7 @@ class Split:
         return Split(tuple(sample for sample, _ in pairs), tuple(target for _, target in pairs))
 
     def pairs(self) -> Iterator[tuple[StoredSample, float]]:
-        """Iterate over pairs of image and class."""
+        """Iterate over pairs of sample and class."""
         return zip(self.samples, self.targets, strict=True)
 
     def thinned(self, most: int) -> "Split":
@@ -51,16 +51,16 @@ class Split:
         return self.take(evenly_spaced(len(self), most).tolist())
 
     def take(self, indices: Iterable[int]) -> "Split":
-        """Select the images at these indices, in this order."""
+        """Select the samples at these indices, in this order."""
         chosen = list(indices)
         return Split(tuple(self.samples[i] for i in chosen), tuple(self.targets[i] for i in chosen))
 
 
 def hashed_halves(split: Split, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
-    """Split images into training and validation by a hash of each name, both in the original order.
+    """Split samples into training and validation by a hash of each name, both in the original order.
 
-    An image's split depends only on its name, so adding files never moves the others. The exception is a class so small
-    that one split would be empty: it receives the image closest to the threshold.
+    A sample's split depends only on its name, so adding files never moves the others. The exception is a class so small
+    that one split would be empty: it receives the sample closest to the threshold.
     """
     ranks = _ranks(split, seed)
     train: list[int] = []
@@ -82,7 +82,7 @@ def hashed_halves(split: Split, *, val_fraction: float, seed: int) -> tuple[Spli
 
 
 def lowest_ranked(split: Split, *, per_class: int, seed: int) -> Split:
-    """Select at most `per_class` images of each class by a hash of their names; smaller selections are nested."""
+    """Select at most `per_class` samples of each class by a hash of their names; smaller selections are nested."""
     ranks = _ranks(split, seed)
     drawn = [index for members in by_target(split) for index in sorted(members, key=ranks.__getitem__)[:per_class]]
     return split.take(sorted(drawn))

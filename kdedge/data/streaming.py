@@ -1,4 +1,4 @@
-"""Streaming of images that do not fit in memory, decoded by worker processes in training order."""
+"""Streaming of samples that do not fit in memory, decoded by worker processes in training order."""
 
 import atexit
 import hashlib
@@ -24,26 +24,26 @@ from kdedge_runtime.errors import DataError, KdedgeError, UnreadableSample
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Targets
 
-__all__ = ["SampleStream", "worker_count", "fits_in_memory", "max_images_in_memory"]
+__all__ = ["SampleStream", "worker_count", "fits_in_memory", "max_samples_in_memory"]
 
 _SHARE_OF_MEMORY = 0.5
-"""Fraction of the memory for images; the rest is for the model, its activations and other processes."""
+"""Fraction of the memory for samples; the rest is for the model, its activations and other processes."""
 _LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM)
 """Signals left to the main process; Ctrl-C and service managers signal the whole process group."""
 
 
-def max_images_in_memory(spec: InputSpec, memory_bytes: int) -> int:
-    """Return the number of images at the model's input size that fit in half of the memory."""
+def max_samples_in_memory(spec: InputSpec, memory_bytes: int) -> int:
+    """Return the number of samples at the model's input size that fit in half of the memory."""
     return int(_SHARE_OF_MEMORY * memory_bytes) // (math.prod(spec.shape) * spec.dtype.itemsize)
 
 
 def fits_in_memory(count: int, spec: InputSpec, memory_bytes: int) -> bool:
-    """Return True if this number of images at the model's input size fits in half of the memory."""
-    return count <= max_images_in_memory(spec, memory_bytes)
+    """Return True if this number of samples at the model's input size fits in half of the memory."""
+    return count <= max_samples_in_memory(spec, memory_bytes)
 
 
 class SampleStream:
-    """Images of a split, decoded on every access exactly as by `kdedge.data.decoding`.
+    """Samples of a split, decoded on every access exactly as by `kdedge.data.decoding`.
 
     Worker processes start with the first batch and persist over epochs, until the stream is closed or the program ends.
     """
@@ -52,7 +52,7 @@ class SampleStream:
         """Initialize the stream; nothing is opened yet.
 
         Args:
-            split: images and their classes.
+            split: samples and their classes.
             spec: input of the model.
             workers: number of decoding processes; None takes one per available core.
         """
@@ -77,20 +77,20 @@ class SampleStream:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the images in reports."""
+        """Names of the samples in reports."""
         return tuple(sample.name for sample in self._order.split.samples)
 
     def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Decode batches of images ahead of time, in exactly this order; only one iteration may be active.
+        """Decode batches of samples ahead of time, in exactly this order; only one iteration may be active.
 
         Args:
-            order: image indices of each batch. An image may occur several times or not at all.
+            order: sample indices of each batch. A sample may occur several times or not at all.
 
         Yields:
             uint8 RGB `[n, H, W, 3]` on the CPU, in pinned memory if CUDA is available.
 
         Raises:
-            DataError: an image cannot be read.
+            DataError: a sample cannot be read.
             KdedgeError: A worker process has died.
         """
         self._order.batches = order
@@ -157,13 +157,13 @@ class _Decoder(Dataset[Tensor | str]):
 
     def __getitem__(self, samples: Sequence[StoredSample]) -> Tensor | str:
         """Return a batch, or an error message: for an exception torch would print the worker's traceback."""
-        images = np.empty((len(samples), *self.spec.shape), self.spec.dtype)
+        values = np.empty((len(samples), *self.spec.shape), self.spec.dtype)
         for row, sample in enumerate(samples):
             try:
-                images[row] = self.spec.preprocess(sample.read().values)
+                values[row] = self.spec.preprocess(sample.read().values)
             except UnreadableSample as error:
                 return str(error)
-        return torch.from_numpy(images)
+        return torch.from_numpy(values)
 
 
 def _begin_worker(_: int) -> None:

@@ -52,7 +52,7 @@ class LossTerm:
     same_size: bool = False
     """True if the compared features must have the same size."""
     whole_batch: bool = False
-    """True if the term compares images with each other.
+    """True if the term compares samples with each other.
 
     The logits and pooled features of all processes are gathered for it, not their targets, maps or spatial features.
     """

@@ -10,7 +10,7 @@ __all__ = ["cat_kd_loss"]
 
 
 def cat_kd_loss(inputs: LossInputs, *, positions: int = 2) -> Tensor:
-    """Compute `mean (N(A_r M_S) - N(A_r M_T))²` over images, all classes and positions.
+    """Compute `mean (N(A_r M_S) - N(A_r M_T))²` over samples, all classes and positions.
 
     `A_r` average-pools a map to `r × r`; `N` divides each class's map by its L2 norm.
 

@@ -9,12 +9,12 @@ __all__ = ["cross_entropy_loss"]
 
 
 def cross_entropy_loss(inputs: LossInputs) -> Tensor:
-    """Compute `-sum_c y_c log p_S(c)`, mean over labeled images.
+    """Compute `-sum_c y_c log p_S(c)`, mean over labeled samples.
 
-    Unlabeled images have targets of zeros and add nothing. The sum is divided by the number of labeled images expected
-    in a batch, so that every label has the same weight in an epoch.
+    Unlabeled samples have targets of zeros and add nothing. The sum is divided by the number of labeled samples
+    expected in a batch, so that every label has the same weight in an epoch.
 
-    Shapes: student logits and targets `[N, K]`; the target of a mixed image is the mixture of both labels.
+    Shapes: student logits and targets `[N, K]`; the target of a mixed sample is the mixture of both labels.
     Source: negative log-likelihood of the labels; for mixed labels as in mixup (Zhang et al., ICLR 2018).
     Default weight: 1.
     """

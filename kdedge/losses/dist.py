@@ -11,7 +11,7 @@ __all__ = ["dist_loss"]
 def dist_loss(inputs: LossInputs) -> Tensor:
     """Compute `T² · [(1 - mean_i ρ(Y_S[i, :], Y_T[i, :])) + (1 - mean_c ρ(Y_S[:, c], Y_T[:, c]))]`.
 
-    `Y` are softened probabilities and ρ is Pearson's correlation. The second part compares the images of a batch with
+    `Y` are softened probabilities and ρ is Pearson's correlation. The second part compares the samples of a batch with
     each other: use batches of 64 or more.
 
     Shapes: logits of both `[N, K]`, of the batches of all processes.
@@ -22,5 +22,5 @@ def dist_loss(inputs: LossInputs) -> Tensor:
     student = (inputs.student.logits / inputs.temperature).softmax(dim=1)
     teacher = (inputs.teacher_output.logits / inputs.temperature).softmax(dim=1)
     between_classes = 1 - pearson(student, teacher).mean()
-    between_images = 1 - pearson(student.T, teacher.T).mean()
-    return (between_classes + between_images) * inputs.temperature**2
+    between_samples = 1 - pearson(student.T, teacher.T).mean()
+    return (between_classes + between_samples) * inputs.temperature**2

@@ -13,7 +13,7 @@ def dkd_loss(inputs: LossInputs, *, others: float = 8.0) -> Tensor:
     """Compute `T² · [KL(b_T || b_S) + β KL(p̂_T || p̂_S)]`, summed over classes and mean over the batch.
 
     `b = [p_y, 1 - p_y]` is the softened probability of the ground-truth class (the larger one for mixed labels, the
-    teacher's top class for unlabeled images), `p̂` the distribution over the other classes.
+    teacher's top class for unlabeled samples), `p̂` the distribution over the other classes.
 
     Shapes: logits of both and targets `[N, K]`.
     Source: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, eq. 7 with α = 1. The code suppresses the

@@ -32,7 +32,7 @@ class LossInputs:
     The maps are those of its most probable classes, in that order; the student's maps are for the same classes.
     """
     targets: Tensor
-    """Labels as class distributions, float32 `[N, K]`; mixed labels for mixed images, zeros for unlabeled ones."""
+    """Labels as class distributions, float32 `[N, K]`; mixed labels for mixed samples, zeros for unlabeled ones."""
     temperature: float
     """Softmax temperature for student and teacher distributions."""
     projected: tuple[Tensor, ...] = ()

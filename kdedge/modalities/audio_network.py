@@ -140,12 +140,12 @@ def _headers(split: Split) -> list[SoundInfo]:
 def _measured(spec: AudioInput, split: Split) -> AudioInput:
     """Return the input with mean and standard deviation of the features of some recordings."""
     decoded = decode(split, spec)
-    if not len(decoded.images):
+    if not len(decoded.samples):
         raise DataError(
             f"None of the first {len(split):,} sounds is usable ({decoded.problems}). Expected sounds that are not "
             f"silent, with at least {LEAST_SHARE:.0%} of the window of {spec.window_s:g} s."
         )
-    energies = [spec.features(sound) for sound in decoded.images]
+    energies = [spec.features(sound) for sound in decoded.samples]
     mean = sum(float(each.mean()) for each in energies) / len(energies)
     variance = sum(float(((each - mean) ** 2).mean()) for each in energies) / len(energies)
     return replace(spec, mean=round(mean, 4), std=round(math.sqrt(variance), 4))

@@ -117,7 +117,7 @@ class Artifacts:
         source = str(self.record.data["source"])
         if not source.startswith(TORCHVISION) and not is_shards(source) and not Path(source).exists():
             raise DataError(
-                f"{self.source} was trained with the images in {source}, which no longer exist. Give their location: "
+                f"{self.source} was trained with the samples in {source}, which no longer exist. Give their location: "
                 "--data DIR"
             )
         return source

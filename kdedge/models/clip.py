@@ -12,6 +12,7 @@ from kdedge.models.published_weights import PublishedWeights
 from kdedge.models.zero_shot import ZeroShot
 from kdedge_runtime.errors import MissingDependency, UsageError
 from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["ClipClassifier", "build_clip", "clip_name", "find_published_clip"]
 
@@ -159,11 +160,6 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _import_open_clip() -> Any:
-    try:
+    with needs_package("A model named clip:…", "OpenCLIP", "pip install 'kdedge-distill[open_clip]'"):
         import open_clip
-    except ImportError as error:
-        raise MissingDependency(
-            "Models named clip:… require OpenCLIP, which is not installed. Install it: pip install "
-            "'kdedge-distill[open_clip]'"
-        ) from error
     return open_clip

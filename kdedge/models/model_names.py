@@ -11,6 +11,7 @@ from kdedge.models.resnet_layouts import RESNETS
 from kdedge.models.run_folder import BEST, is_run
 from kdedge.models.zero_shot import is_clip
 from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["canonical_name", "import_timm", "networks_of"]
 
@@ -86,12 +87,8 @@ def import_timm() -> Any:
     Raises:
         MissingDependency: timm is not installed.
     """
-    try:
+    with needs_package("A model named timm:…", "timm", "pip install timm"):
         import timm
-    except ImportError as error:
-        raise MissingDependency(
-            "Models named timm:… require the timm package, which is not installed. Install it: pip install timm"
-        ) from error
     return timm
 
 

@@ -18,6 +18,7 @@ from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.graph_feed import GraphFeed, feed_images, feed_samples
 from kdedge.models.model_registry import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD
 from kdedge_export.modalities import modality_of
+from kdedge_export.onnx_graph.file_metadata import read_metadata
 from kdedge_export.onnx_graph.graph_index import Array, GraphIndex, TensorProbe
 from kdedge_export.onnx_graph.graph_input import EXAMPLES, find_image_input
 from kdedge_export.onnx_import.foreign_file import ForeignFile
@@ -79,8 +80,7 @@ class OnnxClassifier:
         """
         path = Path(path)
         file = ForeignFile.open(path)
-        props = {item.key: item.value for item in file.model.metadata_props}
-        metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
+        metadata = read_metadata(file.model)
         if metadata is not None and input is not None:
             raise UsageError(
                 f"{path} was exported by kdedge and contains its preprocessing. Do not give another input."

@@ -15,8 +15,9 @@ from urllib.error import HTTPError
 
 from kdedge.models.digest import state_sha256
 from kdedge.models.weight_files import read_state
-from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.files import atomic_write
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["fetch_from_hugging_face", "fetch_from_url"]
 
@@ -73,7 +74,7 @@ def fetch_from_hugging_face(network: str, repository: str, names: Sequence[str])
         UsageError: no file exists, or it is missing or damaged and cannot be downloaded.
         MissingDependency: huggingface_hub is not installed.
     """
-    try:
+    with needs_package(f"A download of {network}", "huggingface_hub", "pip install huggingface_hub"):
         from huggingface_hub import (
             constants,
             get_hf_file_metadata,
@@ -82,11 +83,6 @@ def fetch_from_hugging_face(network: str, repository: str, names: Sequence[str])
             try_to_load_from_cache,
         )
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise MissingDependency(
-            f"The weights of {network} are on the Hugging Face Hub, whose package is not installed. Install it: "
-            "pip install huggingface_hub"
-        ) from error
     cached = (try_to_load_from_cache(repository, name) for name in names)
     copies = [Path(path) for path in cached if isinstance(path, str)]
     if copies and _is_intact(copies[0]):

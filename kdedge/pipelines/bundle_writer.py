@@ -9,11 +9,12 @@ from kdedge_runtime import Model
 from kdedge_runtime.bundle import MANIFEST, SIGNATURE, SUMS, Manifest, format_checksums, model_names
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.devices import load_profile
-from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.model import is_bundle
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.files import atomic_path
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["BundleSummary", "write_bundle"]
 
@@ -111,13 +112,9 @@ def _models(source: Path) -> tuple[dict[str, Path], InputSpec]:
 
 
 def _signed(message: bytes, private_key: Path) -> tuple[bytes, str]:
-    try:
+    with needs_package("Signing", "cryptography", "pip install cryptography"):
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    except ImportError as error:
-        raise MissingDependency(
-            "Signing requires the package cryptography. Install it: `pip install cryptography`."
-        ) from error
     if not private_key.is_file():
         raise UsageError(
             f"The key file {private_key} does not exist. Create one with `openssl genpkey -algorithm ed25519 -out "

@@ -16,27 +16,27 @@ Flags = NDArray[np.bool_]
 
 
 def class_accuracy(right: Flags, targets: Targets, classes: int) -> Scores:
-    """Compute the accuracy per class, `[classes]` in [0, 1]; NaN for a class without images.
+    """Compute the accuracy per class, `[classes]` in [0, 1]; NaN for a class without samples.
 
     Args:
         right: bool `[N]`, True for correct predictions.
-        targets: int64 `[N]`, ground-truth class of each image.
+        targets: int64 `[N]`, ground-truth class of each sample.
         classes: number of classes.
     """
-    images = np.bincount(targets, minlength=classes)
+    samples = np.bincount(targets, minlength=classes)
     hits = np.bincount(targets[right], minlength=classes)
-    return np.asarray(np.divide(hits, images, out=np.full(classes, np.nan), where=images > 0))
+    return np.asarray(np.divide(hits, samples, out=np.full(classes, np.nan), where=samples > 0))
 
 
 def disagreement(predictions: Sequence[Integers], maps: Sequence[Floats]) -> Scores:
-    """Compute the disagreement of models on each image, `[N]` in [0, 2].
+    """Compute the disagreement of models on each sample, `[N]` in [0, 2].
 
     It is the fraction of model pairs with different predictions, plus the mean of `(1 - r) / 2` over pairs of maps (see
     `map_similarity.map_pearson`; r is 0 for a constant map).
 
     Args:
         predictions: int64 `[N]` predictions of each of two or more models.
-        maps: raw signed maps `[N, h, w]` of models that have them, all for the same class of an image. They are
+        maps: raw signed maps `[N, h, w]` of models that have them, all for the same class of a sample. They are
             compared at their smallest size.
     """
     stack = np.stack(predictions)
@@ -47,7 +47,7 @@ def disagreement(predictions: Sequence[Integers], maps: Sequence[Floats]) -> Sco
 
 
 def most_informative(scores: Scores, targets: Targets, count: int) -> list[int]:
-    """Return the indices of at most `count` images with the highest scores, spread evenly over the classes."""
+    """Return the indices of at most `count` samples with the highest scores, spread evenly over the classes."""
     classes = len(np.unique(targets))
     each = -(-count // classes)
     taken: dict[int, int] = {}
@@ -61,10 +61,10 @@ def most_informative(scores: Scores, targets: Targets, count: int) -> list[int]:
 
 
 def _mean_correlation(maps: Sequence[Floats]) -> Scores:
-    """Compute the mean of r over all pairs of maps of each image, `[N]`."""
+    """Compute the mean of r over all pairs of maps of each sample, `[N]`."""
     height, width = (min(stack.shape[axis] for stack in maps) for axis in (1, 2))
-    images, count = len(maps[0]), len(maps)
-    total, lengths = np.zeros((images, height * width)), np.zeros(images)
+    samples, count = len(maps[0]), len(maps)
+    total, lengths = np.zeros((samples, height * width)), np.zeros(samples)
     for own in maps:
         stack = own if own.shape[1:] == (height, width) else area_mean(own, height, width)
         positions = np.nan_to_num(stack.reshape(len(stack), -1).astype(np.float64), posinf=0.0, neginf=0.0)

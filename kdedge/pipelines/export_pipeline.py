@@ -46,13 +46,13 @@ def export(
             `kdedge_export.quantization.RECIPES`.
         min_map_correlation: minimum correlation of quantized maps with fp32 maps; layers stay in fp32 to reach it.
         max_drop: maximum loss of top-1 accuracy, in percentage points.
-        data: images for calibration and familiarity; None takes the run's.
+        data: samples for calibration and familiarity; None takes the run's.
         device: device profile that quantized files are optimized for.
         progress: called during long steps.
 
     Raises:
         HeadNotSupported: the model does not support this method.
-        UsageError: the source, the weights or the calibration images are unusable.
+        UsageError: the source, the weights or the calibration samples are unusable.
         KdedgeError: the exported graph does not match PyTorch.
     """
     return export_model(

@@ -3,7 +3,7 @@
 from kdedge.data import DatasetIndex, decode
 from kdedge.data.splits import lowest_ranked
 from kdedge.models.artifacts import Artifacts
-from kdedge.pipelines.calibration_images import CalibrationTarget, known_classes, known_samples
+from kdedge.pipelines.calibration_samples import CalibrationTarget, known_classes, known_samples
 from kdedge_export.familiarity import FamiliaritySamples
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import KdedgeError
@@ -44,7 +44,7 @@ def familiarity_samples(
     except KdedgeError as error:
         if data is not None:
             raise
-        return FamiliaritySamples(why_not=f"the run's images cannot be read: {error}")
+        return FamiliaritySamples(why_not=f"the run's samples cannot be read: {error}")
 
 
 def _read(collection: DatasetIndex, trained: CalibrationTarget, progress: ProgressCallback) -> FamiliaritySamples:
@@ -53,7 +53,7 @@ def _read(collection: DatasetIndex, trained: CalibrationTarget, progress: Progre
     training = decode(lowest_ranked(collection.train, per_class=per_class, seed=0), trained.input, progress=progress)
     known = decode(collection.val.thinned(_KNOWN), trained.input, progress=progress)
     return FamiliaritySamples(
-        training.images,
+        training.samples,
         known_classes(training.targets, collection.labels, trained.labels, collection.source),
-        known.images,
+        known.samples,
     )

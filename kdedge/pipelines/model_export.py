@@ -12,7 +12,7 @@ from kdedge.models.network_weights import NetworkWeights
 from kdedge.models.run_folder import RunRecord
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.models.zero_shot import ZeroShot
-from kdedge.pipelines.calibration_images import calibration_images
+from kdedge.pipelines.calibration_samples import calibration_samples
 from kdedge.pipelines.familiarity_samples import familiarity_samples
 from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
@@ -53,7 +53,7 @@ class ExportResult:
     removed: tuple[Path, ...] = ()
     """Removed files of an earlier export, if they belonged to another model."""
     problems: str | None = None
-    """Description of unreadable calibration images, or None."""
+    """Description of unreadable calibration samples, or None."""
 
     def __fspath__(self) -> str:
         """Return the path of the fp32 file, so that `validate` and `explain` accept the result."""
@@ -100,14 +100,14 @@ def export_model(
         target_layer: module path of the target layer; None finds it automatically.
         precisions: names of the recipes, keys of `kdedge_export.quantization.RECIPES`.
         goal: fidelity to keep by precisions that are calibrated; None accepts any loss.
-        data: images to calibrate on and for familiarity; None takes the run's.
+        data: samples to calibrate on and for familiarity; None takes the run's.
         profile: device profile that quantized files are optimized for.
         progress: called during long steps.
 
     Raises:
         HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
-        UsageError: calibration images are missing, the source is unusable, a run folder is required, there is no such
+        UsageError: calibration samples are missing, the source is unusable, a run folder is required, there is no such
             precision, or none of them can meet a goal.
         KdedgeError: the exported graph does not match PyTorch, or the match is hidden by rounding.
     """
@@ -126,19 +126,19 @@ def export_model(
             f"{trained.spec.name} is an encoder without classes, so it has no predictions to export. Train a "
             f"classifier from it: kdedge train DATA --model {artifacts.source}"
         )
-    samples = familiarity_samples(artifacts, trained, data, progress)
-    needs_images = bool(calibrated) or (bool(precisions) and data is not None)
-    images = calibration_images(artifacts, trained, data, progress) if needs_images else None
+    known = familiarity_samples(artifacts, trained, data, progress)
+    is_needed = bool(calibrated) or (bool(precisions) and data is not None)
+    calibration = calibration_samples(artifacts, trained, data, progress) if is_needed else None
     progress("exporting", 0, 1)
     fit: TemperatureFit | None = None
 
     def with_temperature(model: Model, metadata: Metadata) -> Metadata:
         nonlocal fit
         fit = fit_run(artifacts, model)
-        if fit is None or not fit.images:
+        if fit is None or not fit.samples:
             return metadata
         return replace(
-            metadata, temperature=fit.temperature, metrics=metadata.metrics | {"temperature_images": fit.images}
+            metadata, temperature=fit.temperature, metrics=metadata.metrics | {"temperature_samples": fit.samples}
         )
 
     exported = export(
@@ -151,7 +151,7 @@ def export_model(
         task=trained.task,
         lineage=_lineage(artifacts, trained),
         metrics=_run_metrics(artifacts.record),
-        familiarity=samples,
+        familiarity=known,
         complete=with_temperature,
     )
     metadata, graph = exported.metadata, exported.graph
@@ -165,8 +165,8 @@ def export_model(
             metadata,
             variant_path(output, precision_named(name)),
             name,
-            None if images is None else images.sets,
-            familiarity=samples,
+            None if calibration is None else calibration.sets,
+            familiarity=known,
             settings=recipe_of(profile),
             goal=goal if name in calibrated else None,
             device=profile.name,
@@ -185,7 +185,7 @@ def export_model(
         fit=fit,
         quantized=quantized,
         removed=tuple(path for path in stale if path not in written),
-        problems=None if images is None else images.problems,
+        problems=None if calibration is None else calibration.problems,
     )
 
 
@@ -251,7 +251,7 @@ def _run_metrics(record: RunRecord | None) -> dict[str, Any]:
         return {}
     best = record.result["best"]
     figures = {key: _legible(value) for key, value in best.items() if key.startswith("val_") or key == "epoch"}
-    return {"measured_on": f"the PyTorch model, {record.data['val']} validation images"} | figures
+    return {"measured_on": f"the PyTorch model, {record.data['val']} validation samples"} | figures
 
 
 def _legible(value: float) -> float:

@@ -8,10 +8,11 @@ import onnx
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspection.class_weights import ClassWeights, class_weights
-from kdedge_export.inspection.example_feed import declared_input, example_feed
+from kdedge_export.inspection.example_feed import example_feed
 from kdedge_export.inspection.layer_attribution import LayerAttribution, attribute_layers
 from kdedge_export.inspection.layer_timing import LayerTimes, time_layers
 from kdedge_export.inspection.structure import GraphStructure, structure_of
+from kdedge_export.onnx_graph.file_metadata import read_metadata
 from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 from kdedge_export.onnx_graph.graph_input import EXAMPLES
 from kdedge_export.onnx_graph.prototypes import fix_prototypes
@@ -85,7 +86,8 @@ def inspect_model(
     path = _model_file(source)
     model = load_foreign_model(ForeignFile.open(path))
     fix_prototypes(model)
-    explained = any(item.key == "kdedge.schema" for item in model.metadata_props)
+    metadata = read_metadata(model)
+    explained = metadata is not None
     if (image is not None or class_name is not None) and not explained:
         raise UsageError(
             f"{path} has no preprocessing for images. Add it with kdedge export --from-onnx {path} --mean "
@@ -93,11 +95,10 @@ def inspect_model(
         )
     if class_name is not None and image is None:
         raise UsageError("--class selects the class to explain in an image. Give an image too, or remove --class.")
-    declared = declared_input(model)
-    if image is not None and declared is not None and declared.kind != "image":
+    if image is not None and metadata is not None and metadata.input.kind != "image":
         raise UsageError(
-            f"{path} takes {declared.kind} samples, and inspect traces images only. Remove {image}, or draw its map: "
-            f"kdedge explain {path} {image}"
+            f"{path} takes {metadata.input.kind} samples, and inspect traces images only. Remove {image}, or draw its "
+            f"map: kdedge explain {path} {image}"
         )
     classes = count_classes(GraphIndex(model), example_feed(model, str(path), count=EXAMPLES), str(path))
     progress("timing layers", 0, 1)

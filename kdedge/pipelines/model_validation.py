@@ -20,7 +20,7 @@ from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_teacher import load_run_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
 from kdedge.pipelines.unfamiliar_samples import unfamiliar_samples
-from kdedge.pipelines.validation_images import read_validation_split
+from kdedge.pipelines.validation_samples import read_validation_split
 from kdedge_export.familiarity.file_familiarity import without_familiarity
 from kdedge_export.inspection.structure import structure_of
 from kdedge_export.torch_export import wrap_for_export
@@ -49,8 +49,8 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 __all__ = ["Validation", "validate_model"]
 
 Flags = NDArray[np.bool_]
-LOCATED_IMAGES = 1000
-"""Maximum number of images whose object annotations are read."""
+LOCATED_SAMPLES = 1000
+"""Maximum number of samples whose object annotations are read."""
 _DIVIDED: dict[Divider, str] = {
     "folders": "split by folder",
     "shards": "split by shard",
@@ -94,13 +94,13 @@ class Validation:
         few, undecided = inconclusive(checks)
         faults = [f"{failed} of {len(checks)} checks failed"] if failed or not (few or undecided) else []
         if few:
-            needed = max(check.images_needed or 0 for check in checks)
-            images = f"{self.report.images:,} image{'' if self.report.images == 1 else 's'}"
+            needed = max(check.samples_needed or 0 for check in checks)
+            samples = f"{self.report.samples:,} sample{'' if self.report.samples == 1 else 's'}"
             enough = f"(about {needed:,} would show {'it' if few == 1 else 'them'})"
-            faults.append(f"{few} of {len(checks)} checks {_is(few)} inconclusive with {images} {enough}")
+            faults.append(f"{few} of {len(checks)} checks {_is(few)} inconclusive with {samples} {enough}")
         if undecided:
             faults.append(
-                f"{undecided} of {len(checks)} checks {_is(undecided)} inconclusive regardless of the number of images"
+                f"{undecided} of {len(checks)} checks {_is(undecided)} inconclusive regardless of the number of samples"
             )
         raise ValidationFailed(f"{' and '.join(faults)}; see {self.page}")
 
@@ -131,30 +131,30 @@ def validate_model(
 
     Args:
         source: run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
-        data: images; None takes the dataset that the run was trained with.
+        data: samples; None takes the dataset that the run was trained with.
         boxes: object annotations (see `kdedge.data.annotations`); None takes `boxes.csv` of the dataset, if it exists.
         weights: weights that the file of a named model was exported from. None searches by name, next to the file and
             in the current folder.
         model: function that builds the model, `FILE.py:FUNCTION`, for a file exported from a Python file.
         profile: device whose budgets are checked; None takes the one that the quantized files were made for, if any.
-        quick: True to skip checks with many forward passes per image.
-        unfamiliar: images that belong to none of the classes, in any folders; None takes none.
+        quick: True to skip checks with many forward passes per sample.
+        unfamiliar: samples that belong to none of the classes, in any folders; None takes none.
         background: recordings that contain no class, to count false alarms; None counts none.
         most_false_alarms: largest number of false alarms per hour; None checks none.
         outside: largest share of the positive evidence outside the annotated regions, in [0, 1]; None checks nothing.
         output: folder of the report; None takes `report/` in the run, or next to the model file.
-        progress: called while images are read and models are run.
+        progress: called while samples are read and models are run.
 
     Raises:
         UsageError: there is nothing to validate, or the weights are missing or different.
-        DataError: the images do not fit the model.
+        DataError: the samples do not fit the model.
     """
     artifacts = Artifacts.open(source)
     files = open_files(artifacts, weights, model)
     root = data or (None if files.run is None else files.run.dataset())
     if root is None:
         raise UsageError(
-            f"{files.fp32.path} does not belong to a run, so its images are unknown. Give them: --data DIR."
+            f"{files.fp32.path} does not belong to a run, so its samples are unknown. Give them: --data DIR."
         )
     everything = index_dataset(root, files.dataset_options, unlabeled_ok=True)
     collection = leave_out(everything, files.left_out)
@@ -212,11 +212,11 @@ def _validation_set(
     notes += [str(note) for note in (part, decoded.problems) if note]
     labels = _labels(files)
     return ValidationSet(
-        images=decoded.images,
+        samples=decoded.samples,
         labels=labels,
         targets=_targets(collection, decoded.targets, labels),
         task=files.fp32.metadata.task,
-        names=[sample.name for sample in decoded.samples],
+        names=[sample.name for sample in decoded.stored],
         held_out=_held_out(collection, decoded, files),
         masks=_masks(boxes, collection, decoded, files.input, notes, progress),
         source=Data(
@@ -275,18 +275,18 @@ def _labels(files: ExportedFiles) -> tuple[str, ...]:
 
 
 def _is_training_data(collection: DatasetIndex, record: RunRecord | None) -> bool:
-    """Return True if these are the images that the run was trained with, in any location."""
+    """Return True if these are the samples that the run was trained with, in any location."""
     if record is None:
         return False
     return bool(collection.source == record.data["source"] or collection.fingerprint == record.data["fingerprint"])
 
 
 def _held_out(collection: DatasetIndex, decoded: DecodedSamples, files: ExportedFiles) -> Flags | None:
-    """Return a mask of images not used to fit the temperature, or None if none were used."""
-    if not _is_training_data(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
+    """Return a mask of samples not used to fit the temperature, or None if none were used."""
+    if not _is_training_data(collection, files.record) or "temperature_samples" not in files.fp32.metadata.metrics:
         return None
     fitted = {sample.name for sample in fitting_half(collection.val).samples}
-    return np.array([sample.name not in fitted for sample in decoded.samples])
+    return np.array([sample.name not in fitted for sample in decoded.stored])
 
 
 def _masks(
@@ -297,12 +297,12 @@ def _masks(
     notes: list[str],
     progress: ProgressCallback,
 ) -> list[Flags | None] | None:
-    """Return object masks for evenly spaced images, or None without annotations."""
+    """Return object masks for evenly spaced samples, or None without annotations."""
     where = boxes or boxes_beside(collection.source)
     if where is None or not len(decoded):
         return None
-    chosen = evenly_spaced(len(decoded), LOCATED_IMAGES).tolist()
-    samples = [decoded.samples[index] for index in chosen]
+    chosen = evenly_spaced(len(decoded), LOCATED_SAMPLES).tolist()
+    samples = [decoded.stored[index] for index in chosen]
     try:
         found = object_masks(where, samples, spec, progress)
     except DataError as error:
@@ -317,7 +317,7 @@ def _masks(
 
 
 def _targets(collection: DatasetIndex, targets: Targets, labels: tuple[str, ...]) -> Integers | None:
-    """Map the dataset's classes to the model's labels; None for images without classes."""
+    """Map the dataset's classes to the model's labels; None for samples without classes."""
     if not collection.labels:
         return None
     return as_model_classes(targets, collection.labels, labels, collection.source)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdedge.models.artifacts import Artifacts
-from kdedge.pipelines.calibration_images import calibration_images
+from kdedge.pipelines.calibration_samples import calibration_samples
 from kdedge.pipelines.familiarity_samples import familiarity_samples
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.pipelines.quantization_settings import recipe_of
@@ -51,12 +51,12 @@ def quantize_onnx(
             "remove --quantize and --precision."
         )
     calibrated = [name for name in precisions if precision_named(name).is_calibrated]
-    needs_images = bool(calibrated) or data is not None
-    images = calibration_images(Artifacts.open(file.path), metadata, data, progress) if needs_images else None
+    is_needed = bool(calibrated) or data is not None
+    calibration = calibration_samples(Artifacts.open(file.path), metadata, data, progress) if is_needed else None
     familiarity = None
     if data is not None:
         familiarity = familiarity_samples(Artifacts.open(file.path), metadata, data, progress)
-    sets = None if images is None else images.sets
+    sets = None if calibration is None else calibration.sets
     quantized = {}
     for name in dict.fromkeys(precisions):
         quantized[name] = quantize(
@@ -77,5 +77,5 @@ def quantize_onnx(
         file.output_error,
         file.map_error,
         quantized=quantized,
-        problems=None if images is None else images.problems,
+        problems=None if calibration is None else calibration.problems,
     )

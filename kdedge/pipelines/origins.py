@@ -1,4 +1,4 @@
-"""Recover the inputs of a recorded run: its teacher, its images, and their classes."""
+"""Recover the inputs of a recorded run: its teacher, its samples, and their classes."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Comparison of training runs: metrics, predictions and maps on shared images."""
+"""Comparison of training runs: metrics, predictions and maps on shared samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class RunComparison:
     parameters: Mapping[str, int]
     """Mapping from run name to parameter count; missing if the weights cannot be loaded."""
     predictions: tuple[RunPredictions, ...]
-    """Predictions at each run's best epoch, in the order of the runs, all on the same images."""
+    """Predictions at each run's best epoch, in the order of the runs, all on the same samples."""
     teachers: tuple[RunPredictions, ...]
-    """Predictions of teachers that are not among the runs, on the same images."""
+    """Predictions of teachers that are not among the runs, on the same samples."""
     doubts: tuple[str, ...]
     """Warnings about figures that are not comparable."""
     notes: tuple[str, ...]
@@ -40,14 +40,14 @@ class RunComparison:
 def compare_runs(
     folders: Sequence[Path], *, data: str | None = None, progress: ProgressCallback = no_progress
 ) -> RunComparison:
-    """Read runs and evaluate the best epoch of each on its validation images.
+    """Read runs and evaluate the best epoch of each on its validation samples.
 
-    Runs whose weights or images are missing keep their recorded metrics.
+    Runs whose weights or samples are missing keep their recorded metrics.
 
     Args:
         folders: run folders, the baseline first.
-        data: images to evaluate on; None takes the dataset of each run.
-        progress: called while images are read and models are evaluated.
+        data: samples to evaluate on; None takes the dataset of each run.
+        progress: called while samples are read and models are evaluated.
 
     Raises:
         UsageError: A folder is not a run, its files are damaged, or no run has completed an epoch.
@@ -68,13 +68,13 @@ def compare_runs(
         except KdedgeError as error:
             notes.add(f"only recorded metrics are shown, no predictions. {error}", run.name)
             continue
-        if predictions and not _same_images(prediction, predictions[0]):
-            notes.add(f"excluded from classes and images, which are those of {predictions[0].title}", run.name)
+        if predictions and not _same_samples(prediction, predictions[0]):
+            notes.add(f"excluded from classes and samples, which are those of {predictions[0].title}", run.name)
             continue
-        if data is None and prediction.images.fingerprint != run.record.data["fingerprint"]:
-            notes.add(f"the images in {prediction.images.source} have changed since training", run.name)
-        if prediction.images.part is not None:
-            notes.add(f"classes and images cover {prediction.images.part}", run.name)
+        if data is None and prediction.samples.fingerprint != run.record.data["fingerprint"]:
+            notes.add(f"the samples in {prediction.samples.source} have changed since training", run.name)
+        if prediction.samples.part is not None:
+            notes.add(f"classes and samples cover {prediction.samples.part}", run.name)
         predictions.append(prediction)
     predicted = {prediction.title for prediction in predictions}
     teachers = []
@@ -89,7 +89,7 @@ def compare_runs(
             model_of = teacher if isinstance(teacher, TrainedModel | TreeEnsemble) else OnnxTeacherFile.of(teacher)
             teachers.append(predictor.evaluate(title, model_of, run))
         except KdedgeError as error:
-            notes.add(f"excluded from the images. {error}", f"teacher {origin.name}")
+            notes.add(f"excluded from the samples. {error}", f"teacher {origin.name}")
     return RunComparison(
         runs,
         groups,
@@ -114,8 +114,8 @@ class _Notes:
         return [f"{', '.join(names)}: {reason}" for reason, names in self._whom.items()]
 
 
-def _same_images(one: RunPredictions, other: RunPredictions) -> bool:
-    a, b = one.images, other.images
+def _same_samples(one: RunPredictions, other: RunPredictions) -> bool:
+    a, b = one.samples, other.samples
     return (a.fingerprint, a.names, a.labels) == (b.fingerprint, b.names, b.labels)
 
 

@@ -92,7 +92,7 @@ class RunHistory:
         return str(self.record.data.get("source") or self.record.data["root"])
 
     @property
-    def images(self) -> tuple[str, str, int]:
+    def samples(self) -> tuple[str, str, int]:
         """Key that distinguishes validation sets: fingerprint, split rule and size."""
         data = self.record.data
         return str(data["fingerprint"]), str(data["split"]), int(data["val"])

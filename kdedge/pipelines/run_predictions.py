@@ -1,17 +1,17 @@
-"""Predictions and maps of runs and their teachers on the validation images."""
+"""Predictions and maps of runs and their teachers on the validation samples."""
 
 from dataclasses import dataclass, field
 
 from kdedge.data import index_dataset
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import leave_out
-from kdedge.models.run_folder import RunRecord
+from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel
 from kdedge.models.trees.ensemble import TreeEnsemble
 from kdedge.models.trees.tree_module import TreeModule
 from kdedge.pipelines.origins import as_model_classes
 from kdedge.pipelines.run_history import RunHistory
-from kdedge.pipelines.validation_images import read_validation_split
+from kdedge.pipelines.validation_samples import read_validation_split
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.tasks import EXPORT_TASKS
@@ -22,35 +22,35 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["RunPredictions", "EvaluatedImages", "PredictionQueries"]
+__all__ = ["RunPredictions", "EvaluatedSamples", "PredictionQueries"]
 
 
 @dataclass(frozen=True)
-class EvaluatedImages:
-    """Validation images of a dataset at a model's input size."""
+class EvaluatedSamples:
+    """Validation samples of a dataset at a model's input size."""
 
     source: str
     labels: tuple[str, ...]
     fingerprint: str
-    images: Pixels
-    """Images, uint8 RGB `[N, H, W, 3]`."""
+    samples: Pixels
+    """Preprocessed samples `[N, …]`."""
     targets: Targets
     """Ground-truth classes, int64 `[N]`, as indices into the labels."""
     names: tuple[str, ...]
-    """Name of each image, unique in the dataset."""
+    """Name of each sample, unique in the dataset."""
     input: InputSpec
     """Input of the model, which the samples are preprocessed for."""
     part: str | None = None
-    """Description of the subset if not all images are used, or None."""
+    """Description of the subset if not all samples are used, or None."""
 
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """Predictions of a model, with maps for the ground-truth class of each image."""
+    """Predictions of a model, with maps for the ground-truth class of each sample."""
 
     title: str
     """Name of the run or teacher."""
-    images: EvaluatedImages
+    samples: EvaluatedSamples
     labels: tuple[str, ...]
     """Labels of the model."""
     predictions: Predictions
@@ -58,64 +58,66 @@ class RunPredictions:
     @property
     def right(self) -> Integers:
         """Ground-truth classes, int64 `[N]`, as indices into the model's labels."""
-        return _right(self.images, self.labels)
+        return _right(self.samples, self.labels)
 
 
 @dataclass
 class PredictionQueries:
-    """Evaluates models on images; each dataset is read once per input size."""
+    """Evaluates models on samples; each dataset is read once per input size."""
 
     data: str | None
-    """Images for all runs; None uses each run's own dataset."""
+    """Samples for all runs; None uses each run's own dataset."""
     models: int
     """Number of models to evaluate, for the progress."""
     progress: ProgressCallback
     _evaluated: int = field(default=0, init=False)
-    _read: dict[tuple[str, InputSpec, tuple[str, ...], DatasetOptions], EvaluatedImages] = field(
+    _read: dict[tuple[str, InputSpec, tuple[str, ...], DatasetOptions], EvaluatedSamples] = field(
         default_factory=dict, init=False
     )
 
     def evaluate(self, title: str, trained: TrainedModel | TreeEnsemble | Model, run: RunHistory) -> RunPredictions:
-        """Predict the validation images and explain the ground-truth class of each.
+        """Predict the validation samples and explain the ground-truth class of each.
 
         Args:
             title: display name of the model.
             trained: model, or a teacher's file. Without a closed-form head there are predictions, but no maps.
-            run: run that the model belongs to or has taught; it determines the images and the class order.
+            run: run that the model belongs to or has taught; it determines the samples and the class order.
 
         Raises:
-            DataError: the images are missing, cannot be read, or have classes that the model lacks.
+            DataError: the samples are missing, cannot be read, or have classes that the model lacks.
             UsageError: the task of the run has no classes.
         """
         if not EXPORT_TASKS[run.record.task].has_classes:
             raise UsageError(f"Predictions of the task {run.record.task} are compared by kdedge validate.")
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
-        images = self._images(self.data or run.data, spec, run.record)
-        right, total = _right(images, run.record.labels), len(images.names)
+        samples = self._samples(self.data or run.data, spec, run)
+        right, total = _right(samples, run.record.labels), len(samples.names)
         before, all_models = self._evaluated * total, self.models * total
         predictions = predict(
             trained if isinstance(trained, Model) else _module(trained),
-            images.images,
+            samples.samples,
             right,
             progress=lambda done: self.progress("evaluating models", before + done, all_models),
         )
         self._evaluated += 1
-        return RunPredictions(title, images, run.record.labels, predictions)
+        return RunPredictions(title, samples, run.record.labels, predictions)
 
-    def _images(self, source: str, spec: InputSpec, record: RunRecord) -> EvaluatedImages:
-        key = source, spec, record.left_out, record.dataset_options
+    def _samples(self, source: str, spec: InputSpec, run: RunHistory) -> EvaluatedSamples:
+        artifacts = Artifacts(str(run.folder), run.folder, run.record)
+        options, left_out = artifacts.dataset_options, artifacts.left_out
+        key = source, spec, left_out, options
         if key not in self._read:
-            collection = leave_out(index_dataset(source, record.dataset_options), record.left_out)
+            collection = leave_out(index_dataset(source, options), left_out)
             decoded, part = read_validation_split(collection, spec, self.progress)
             if not len(decoded):
-                raise DataError(f"{source} has no readable validation images. Give other images with --data.")
-            self._read[key] = EvaluatedImages(
+                raise DataError(f"{source} has no readable validation samples. Give other samples with --data.")
+            self._read[key] = EvaluatedSamples(
                 source=collection.source,
                 labels=collection.labels,
                 fingerprint=collection.fingerprint,
-                images=decoded.images,
+                samples=decoded.samples,
                 targets=decoded.targets,
-                names=tuple(sample.name for sample in decoded.samples),
+                names=tuple(sample.name for sample in decoded.stored),
                 input=spec,
                 part=part,
             )
@@ -131,6 +133,6 @@ def _module(trained: TrainedModel | TreeEnsemble) -> ExportableModel | Classifie
         return ClassifierOnly(trained.model, trained.input)
 
 
-def _right(images: EvaluatedImages, labels: tuple[str, ...]) -> Integers:
+def _right(samples: EvaluatedSamples, labels: tuple[str, ...]) -> Integers:
     """Return the ground-truth classes as indices into the model's labels."""
-    return as_model_classes(images.targets, images.labels, labels, images.source)
+    return as_model_classes(samples.targets, samples.labels, labels, samples.source)

@@ -23,15 +23,15 @@ RunTeacher: TypeAlias = ExportableModel | ClassifierOnly | OnnxTeacherFile | Tre
 
 
 def load_run_teacher(
-    taught_by: dict[str, Any] | None, task: str, method: str, images: ValidationSet, notes: list[str]
+    taught_by: dict[str, Any] | None, task: str, method: str, samples: ValidationSet, notes: list[str]
 ) -> tuple[RunTeacher | None, Origin]:
-    """Load a run's teacher and test it on one image.
+    """Load a run's teacher and test it on one sample.
 
     Args:
         taught_by: teacher entry of the run's record; None for a run without a teacher.
         task: task of the run.
         method: saliency method of the student.
-        images: validation images.
+        samples: validation samples.
         notes: receives the reason if the teacher is excluded or has no map.
 
     Returns:
@@ -50,7 +50,7 @@ def load_run_teacher(
     if loaded.task != task:
         notes.append(f"the teacher is excluded, {other_task(loaded.task, task)}")
         return None, Origin()
-    if isinstance(loaded, TrainedModel) and len(loaded.labels) != len(images.labels):
+    if isinstance(loaded, TrainedModel) and len(loaded.labels) != len(samples.labels):
         classes = f"{len(loaded.labels)} classes" if loaded.labels else "no classes"
         notes.append(f"the teacher is excluded, it has {classes} and taught only features")
         return None, Origin()
@@ -64,9 +64,9 @@ def load_run_teacher(
         origin, teacher = Origin(loaded.path.name), OnnxTeacherFile.of(loaded)
         why = None if loaded.explains_any else f"{loaded.path.name} has no map of a selectable class"
     try:
-        _try(teacher, images)
+        _try(teacher, samples)
     except Exception as error:  # a model from the user's own file may raise any exception
-        notes.append(f"the teacher is excluded, it fails on the images: {error}")
+        notes.append(f"the teacher is excluded, it fails on the samples: {error}")
         return None, Origin()
     if why is not None:
         notes.append(f"only the teacher's predictions are evaluated, not its maps: {why}")
@@ -87,13 +87,13 @@ def _explained(trained: TrainedModel, method: str) -> tuple[ExportableModel | Cl
         return ClassifierOnly(trained.model.eval(), trained.input), str(error)
 
 
-def _try(teacher: RunTeacher, images: ValidationSet) -> None:
-    """Run the teacher on one image.
+def _try(teacher: RunTeacher, samples: ValidationSet) -> None:
+    """Run the teacher on one sample.
 
     Raises:
         UsageError: the number of classes differs from the student's.
     """
-    prediction: Predictions = predict(teacher, images.images[:1], np.zeros(1, dtype=np.int64))
-    found, expected = prediction.logits.shape[1], len(images.labels)
+    prediction: Predictions = predict(teacher, samples.samples[:1], np.zeros(1, dtype=np.int64))
+    found, expected = prediction.logits.shape[1], len(samples.labels)
     if found != expected:
         raise UsageError(f"it has {found} classes, and the student {expected}.")

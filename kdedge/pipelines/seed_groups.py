@@ -15,7 +15,7 @@ _NAMES_SHOWN = 4
 _PARTS = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 """Splits names into numbers, words and separators."""
 _RECORDED_ELSEWHERE = frozenset(
-    {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "images_per_class", "leave_out"}
+    {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "samples_per_class", "leave_out"}
     | {"group_by", "window", "target", "schema"}
     | {"recipe", "recipe_sha256", "epochs", "batch_size", "lr", "loss", "temperature", "flip", "cache_teacher", "seed"}
     | {"unlabeled", "every_s"}
@@ -63,13 +63,13 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 def comparability_warnings(runs: Sequence[RunHistory], groups: Sequence[SeedGroup]) -> list[str]:
     """Return warnings about figures that are not comparable, one sentence each."""
     found = []
-    on_images = _by([(run.images, run) for run in runs])
-    if len(on_images) > 1:
+    on_samples = _by([(run.samples, run) for run in runs])
+    if len(on_samples) > 1:
         sets = "; ".join(
-            f"{images[2]:,} images of {members[0].data}: {_names(members)}" for images, members in on_images.items()
+            f"{samples[2]:,} samples of {members[0].data}: {_names(members)}" for samples, members in on_samples.items()
         )
         found.append(
-            f"The runs were validated on different images, so figures are not comparable across these: {sets}."
+            f"The runs were validated on different samples, so figures are not comparable across these: {sets}."
         )
     by_teacher = _by([(run.taught_by, run) for run in runs if run.teachers])
     if len(by_teacher) > 1:

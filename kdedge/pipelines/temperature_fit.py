@@ -1,8 +1,8 @@
 """Temperature scaling: fitted on one half of the validation split, evaluated on the other.
 
-A temperature must not be evaluated on the images it was fitted on. A hash of each image's name assigns it to a half, on
-every machine, so `kdedge validate` can reproduce the split. Both halves selected the best epoch. A model is therefore
-slightly more confident of correct predictions there than on new images.
+A temperature must not be evaluated on the samples it was fitted on. A hash of each sample's name assigns it to a half,
+on every machine, so `kdedge validate` can reproduce the split. Both halves selected the best epoch. A model is
+therefore slightly more confident of correct predictions there than on new samples.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["TemperatureFit", "fit_run", "fitting_half"]
 
-FEWEST_IMAGES, MOST_IMAGES = 30, 2000
-"""Below the minimum the temperature stays at 1; more images than the maximum change it little."""
+FEWEST_SAMPLES, MOST_SAMPLES = 30, 2000
+"""Below the minimum the temperature stays at 1; more samples than the maximum change it little."""
 _SEED = 1
 """Differs from the seed of the train/val split, whose ranks are all low on the validation split."""
 
@@ -34,8 +34,8 @@ class TemperatureFit:
 
     temperature: float
     """Fitted temperature; 1.0 if none could be fitted."""
-    images: int
-    """Number of images it was fitted on."""
+    samples: int
+    """Number of samples it was fitted on."""
     why_not: str | None = None
     """Reason for leaving the temperature at 1, or None."""
 
@@ -46,7 +46,7 @@ def fitting_half(side: Split) -> Split:
 
 
 def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
-    """Fit the temperature of a run's exported model; None for a model without a run, which has no known images.
+    """Fit the temperature of a run's exported model; None for a model without a run, which has no known samples.
 
     Args:
         artifacts: exported run or model name.
@@ -59,34 +59,34 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
     try:
         collection = index_dataset(artifacts.record.data["source"], artifacts.dataset_options, unlabeled_ok=True)
         if collection.is_unlabeled:
-            return TemperatureFit(1.0, 0, "its images have no labels")
+            return TemperatureFit(1.0, 0, "its samples have no labels")
         collection = leave_out(collection, artifacts.left_out)
         return _fit(collection, model)
-    except KdedgeError as error:  # an export does not require the images
-        return TemperatureFit(1.0, 0, f"its images cannot be read: {error}")
+    except KdedgeError as error:  # an export does not require the samples
+        return TemperatureFit(1.0, 0, f"its samples cannot be read: {error}")
 
 
 def _fit(collection: DatasetIndex, model: Model) -> TemperatureFit:
     half = fitting_half(collection.val)
-    decoded = decode(half.thinned(MOST_IMAGES), model.metadata.input)
-    if len(decoded) < FEWEST_IMAGES:
-        return TemperatureFit(1.0, 0, f"{len(decoded)} images are too few, {FEWEST_IMAGES} are needed")
+    decoded = decode(half.thinned(MOST_SAMPLES), model.metadata.input)
+    if len(decoded) < FEWEST_SAMPLES:
+        return TemperatureFit(1.0, 0, f"{len(decoded)} samples are too few, {FEWEST_SAMPLES} are needed")
     targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)
-    logits = predict(model, decoded.images).logits
+    logits = predict(model, decoded.samples).logits
     temperature = fit_temperature(logits, np.asarray(targets))
     why_not = _why_none(temperature, int((logits.argmax(axis=1) != targets).sum()), len(decoded))
     return TemperatureFit(temperature, len(decoded)) if why_not is None else TemperatureFit(1.0, 0, why_not)
 
 
-def _why_none(temperature: float, wrong: int, images: int) -> str | None:
+def _why_none(temperature: float, wrong: int, samples: int) -> str | None:
     """Explain a temperature at an end of its range, which is not a valid fit; None for a valid one."""
     if temperature == LOWEST:
         if not wrong:
-            return f"all {images} predictions are correct, so the optimum is unbounded"
-        return f"the optimum is below {LOWEST:g}, since the logits of {images} images hardly differ"
+            return f"all {samples} predictions are correct, so the optimum is unbounded"
+        return f"the optimum is below {LOWEST:g}, since the logits of {samples} samples hardly differ"
     if temperature == HIGHEST:
         return (
-            f"{wrong} of {images} predictions are wrong and ground-truth classes score no higher than others, so no "
+            f"{wrong} of {samples} predictions are wrong and ground-truth classes score no higher than others, so no "
             "temperature fits"
         )
     return None

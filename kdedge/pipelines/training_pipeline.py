@@ -52,7 +52,7 @@ def train(
     target: str | None = None,
     schema: Location | None = None,
     task: Literal["regression"] | None = None,
-    images_per_class: int | None = None,
+    samples_per_class: int | None = None,
     leave_out: Sequence[str] = (),
     seed: int | None = None,
     device: str = "auto",
@@ -60,19 +60,19 @@ def train(
     resume: bool = False,
     callback: RunCallback | None = None,
 ) -> Run:
-    """Train a classifier on labeled images, for example a teacher.
+    """Train a classifier on labeled samples, for example a teacher.
 
     Args:
-        data: folder with one folder of images per class, or with `train/` and `val/` of such folders.
+        data: folder with one folder of samples per class, or with `train/` and `val/` of such folders.
         model: network, such as `resnet18`, `timm:convnext_atto` or `small:resnet56`.
         output: run folder to write.
         weights: file of the initial weights; None starts from the network's published ones, if there are any.
         pretrained: True requires published weights, and False starts from random ones.
-        size: input size in pixels; None chooses it from the images.
+        size: input size in pixels; None chooses it from the samples.
         output_stride: pixels per map position; None chooses it from the input size.
         freeze: fit only the last layer, on the features of the trained layers below.
         epochs: number of epochs; None chooses it from the data and the device.
-        batch_size: batch size; None chooses it from the number of images.
+        batch_size: batch size; None chooses it from the number of samples.
         lr: peak learning rate; None scales it with the batch size.
         recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else `labels`.
         flip: flip images horizontally; None takes the recipe's setting.
@@ -81,7 +81,7 @@ def train(
         target: column of the ground truth in a table.
         schema: file with the kinds and categories of the columns of a table; None infers them.
         task: `regression` for a numeric target of a table; None takes the task of the data.
-        images_per_class: training images per class; None takes all.
+        samples_per_class: training samples per class; None takes all.
         leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -91,7 +91,7 @@ def train(
 
     Raises:
         UsageError: an option is out of range, or `output` holds a run.
-        DataError: the images cannot train a classifier.
+        DataError: the samples cannot train a classifier.
     """
     request = TrainConfig(
         data=os.fspath(data),
@@ -111,7 +111,7 @@ def train(
         target=target,
         schema=_absolute(schema),
         task=task,
-        images_per_class=images_per_class,
+        samples_per_class=samples_per_class,
         leave_out=tuple(leave_out),
         seed=seed,
     )
@@ -148,7 +148,7 @@ def distill(
     window: str | None = None,
     target: str | None = None,
     schema: Location | None = None,
-    images_per_class: int | None = None,
+    samples_per_class: int | None = None,
     leave_out: Sequence[str] = (),
     seed: int | None = None,
     device: str = "auto",
@@ -159,14 +159,14 @@ def distill(
     """Distill a student from one teacher or several: soft labels, hard labels and saliency maps.
 
     Args:
-        data: labeled images, as for `train`; or a folder of images without class folders, whose classes are those of
+        data: labeled samples, as for `train`; or a folder of samples without class folders, whose classes are those of
             the teacher.
         teacher: run, run folder, `.onnx` file, or network with published weights or `teacher_weights`; several form
             an ensemble.
         student: network, such as `resnet10w16` or `mobilenet_v3_small`.
         task: `embedding` for a student that recognizes enrolled classes, `regression` for a numeric target of a table;
             None takes the task of the data.
-        unlabeled: unlabeled images that the student learns from the teacher alone: folders, patterns, WebDataset
+        unlabeled: unlabeled samples that the student learns from the teacher alone: folders, patterns, WebDataset
             shards or videos.
         every_s: interval between unlabeled video frames in seconds; None takes 1.
         output: run folder to write.
@@ -177,25 +177,25 @@ def distill(
         prompts: sentences with `{}` for the class, whose embeddings are averaged; empty takes `a photo of a {}`.
         loss: weighted sum of loss terms, such as `ce:0.1,kd:0.9,mapall:20`; None takes the recipe's.
         temperature: softmax temperature of the distillation loss; None takes the recipe's.
-        cache_teacher: number of augmented views per image whose teacher outputs are cached; None computes all online.
+        cache_teacher: number of augmented views per sample whose teacher outputs are cached; None computes all online.
         init: `teacher` initializes the student with a selection of the teacher's weights.
         weights: file of the student's initial weights; None starts from its published ones, if there are any and
             `init` is None.
         pretrained: True requires published weights of the student, and False starts from random ones.
-        size: input size in pixels; None chooses it from the images.
+        size: input size in pixels; None chooses it from the samples.
         output_stride: pixels per map position; None chooses it from the input size.
         freeze: fit only the last layer, on the features of the trained layers below.
         epochs: number of epochs; None chooses it from the data and the device.
-        batch_size: batch size; None chooses it from the number of images.
+        batch_size: batch size; None chooses it from the number of samples.
         lr: peak learning rate; None scales it with the batch size.
         recipe: shipped recipe or TOML file; None takes `fine-tune` from trained weights, else chooses by the number of
-            images per class.
+            samples per class.
         flip: flip images horizontally; None takes the recipe's setting.
         group_by: regular expression of sample names, or column of a table; see `DatasetOptions`.
         window: length of the windows of a recording, such as `1s`; None leaves it to the modality.
         target: column of the ground truth in a table.
         schema: file with the kinds and categories of the columns of a table; None infers them.
-        images_per_class: training images per class; None takes all.
+        samples_per_class: training samples per class; None takes all.
         leave_out: classes of the dataset to train without.
         seed: random seed; None takes 0.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -205,7 +205,7 @@ def distill(
 
     Raises:
         UsageError: an option is out of range, a teacher is unusable, or `output` holds a run.
-        DataError: the images cannot train a classifier, or do not fit the teacher's classes.
+        DataError: the samples cannot train a classifier, or do not fit the teacher's classes.
     """
     more = [unlabeled] if isinstance(unlabeled, str | os.PathLike) else unlabeled
     teachers = [teacher] if isinstance(teacher, str | os.PathLike) else teacher
@@ -237,7 +237,7 @@ def distill(
         window=window,
         target=target,
         schema=_absolute(schema),
-        images_per_class=images_per_class,
+        samples_per_class=samples_per_class,
         leave_out=tuple(leave_out),
         seed=seed,
     )

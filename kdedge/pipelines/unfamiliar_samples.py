@@ -1,4 +1,4 @@
-"""Unfamiliar samples of a validation: left-out classes, folders of no class in the dataset, and any other images."""
+"""Unfamiliar samples of a validation: left-out classes, folders of no class in the dataset, and any other samples."""
 
 from kdedge.data import DatasetIndex, Split, decode
 from kdedge.data.dataset_index import source_name
@@ -25,7 +25,7 @@ def unfamiliar_samples(
     """Read unfamiliar samples by the name of their group.
 
     Args:
-        collection: dataset of the validation, with all classes, and its folders of images of no class.
+        collection: dataset of the validation, with all classes, and its folders of samples of no class.
         left_out: classes that the model was trained without.
         unfamiliar: location of samples that belong to none of the classes; None for none.
         spec: input of the model.
@@ -43,11 +43,11 @@ def unfamiliar_samples(
     if unfamiliar is not None:
         samples = _read(list_unlabeled(unfamiliar), spec, progress)
         if not len(samples):
-            raise DataError(f"{unfamiliar} has no readable images. Expected images of none of the classes.")
+            raise DataError(f"{unfamiliar} has no readable samples. Expected samples of none of the classes.")
         name = source_name(unfamiliar)
         groups[unfamiliar if name in groups else name] = samples
     return groups
 
 
 def _read(split: Split, spec: InputSpec, progress: ProgressCallback) -> Sample:
-    return decode(split.thinned(_MOST), spec, progress=progress).images
+    return decode(split.thinned(_MOST), spec, progress=progress).samples

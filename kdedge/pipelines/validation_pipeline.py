@@ -31,13 +31,13 @@ def validate(
 
     Args:
         source: export result, run folder or model file.
-        data: images; None takes the run's validation split.
+        data: samples; None takes the run's validation split.
         boxes: object annotations: a table or a folder of masks; None takes `boxes.csv` of the data.
         weights: weights of a file from a named network; None searches next to the file and in the current folder.
         model: function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
         device: device profile with budgets; None takes the one that the quantized files were made for.
         quick: skip the faithfulness and robustness checks.
-        unfamiliar: folder of images that belong to none of the classes.
+        unfamiliar: folder of samples that belong to none of the classes.
         background: recordings that contain no class, to count false alarms per hour.
         most_false_alarms: largest number of false alarms per hour; None checks none.
         outside: largest share of the positive evidence outside the annotated regions, in [0, 1]; None checks nothing.
@@ -49,7 +49,7 @@ def validate(
 
     Raises:
         UsageError: there is nothing to validate.
-        DataError: the images do not fit the model.
+        DataError: the samples do not fit the model.
     """
     return validate_model(
         source,

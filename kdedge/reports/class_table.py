@@ -14,11 +14,11 @@ __all__ = ["ClassRow", "class_rows"]
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Top-1 of every run on the images of one class."""
+    """Top-1 of every run on the samples of one class."""
 
     label: str
-    images: int
-    """Number of images of the class."""
+    samples: int
+    """Number of samples of the class."""
     accuracy: tuple[float, ...]
     """Fraction of correct predictions of each run, in [0, 1]; the first run is the baseline."""
 
@@ -29,25 +29,25 @@ class ClassRow:
 
 
 def class_rows(predictions: Sequence[RunPredictions]) -> list[ClassRow]:
-    """Return a row for all images, then one per class with images.
+    """Return a row for all samples, then one per class with samples.
 
     Classes are sorted by the largest loss against the baseline, then by top-1, worst first.
 
     Args:
-        predictions: predictions of the runs on the same images; the first run is the baseline.
+        predictions: predictions of the runs on the same samples; the first run is the baseline.
     """
-    evaluated = predictions[0].images
+    evaluated = predictions[0].samples
     count = len(evaluated.labels)
-    images = np.bincount(evaluated.targets, minlength=count)
+    samples = np.bincount(evaluated.targets, minlength=count)
     hits = [agreement.top1(one.predictions.logits) == one.right for one in predictions]
     accuracy = np.stack([class_accuracy(hit, evaluated.targets, count) for hit in hits])
     overall = tuple(agreement.top1_accuracy(one.predictions.logits, one.right) for one in predictions)
     order = np.lexsort((accuracy.mean(axis=0), (accuracy[1:] - accuracy[0]).min(axis=0, initial=np.inf)))
     return [
-        ClassRow("all", int(images.sum()), overall),
+        ClassRow("all", int(samples.sum()), overall),
         *(
-            ClassRow(evaluated.labels[index], int(images[index]), tuple(map(float, accuracy[:, index])))
+            ClassRow(evaluated.labels[index], int(samples[index]), tuple(map(float, accuracy[:, index])))
             for index in order
-            if images[index]
+            if samples[index]
         ),
     ]

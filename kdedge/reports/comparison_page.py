@@ -31,7 +31,7 @@ class Leader:
     name: str
     value: float
     is_tested: bool
-    """True if the figures are on test images, which all runs have; else on validation images."""
+    """True if the figures are on test samples, which all runs have; else on validation samples."""
 
 
 def render_page(comparison: RunComparison) -> str:
@@ -53,7 +53,7 @@ def render_page(comparison: RunComparison) -> str:
         accuracy=accuracy_chart(comparison.groups, styles),
         compared=[one.title for one in predictions],
         classes=class_rows(predictions) if predictions else [],
-        smallest_class=min(Counter(predictions[0].images.targets.tolist()).values()) if predictions else 0,
+        smallest_class=min(Counter(predictions[0].samples.targets.tolist()).values()) if predictions else 0,
         gallery=disagreement_gallery(predictions, comparison.teachers) if predictions else [],
         versions=f"kdedge {__version__} · torch {torch.__version__}",
         **_summary(comparison),
@@ -73,9 +73,9 @@ def _summary(comparison: RunComparison) -> dict[str, object]:
     explained = [run for run in taught if figure_of(run, Column("val", "best", "map_pearson")) is not None]
     is_one_teacher = len(explained) > 1 and len({run.taught_by for run in explained}) == 1
     return {
-        "is_ranked": len({run.images for run in runs}) == 1,
+        "is_ranked": len({run.samples for run in runs}) == 1,
         "data": runs[0].data,
-        "image_count": runs[0].images[2],
+        "sample_count": runs[0].samples[2],
         "are_students": bool(taught),
         "most_accurate": _leader(rivals, "top1") if len(rivals) > 1 else None,
         "closest": _leader(explained, "map_pearson") if is_one_teacher else None,

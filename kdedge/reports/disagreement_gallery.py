@@ -1,4 +1,4 @@
-"""Images on which models differ, with each model's prediction and map."""
+"""Samples on which models differ, with each model's prediction and map."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from kdedge_export.metrics import agreement
 from kdedge_export.modalities import ExportModality, modality_of
 from kdedge_runtime.modalities import Sample
 
-__all__ = ["ComparedImage", "RunMap", "disagreement_gallery"]
+__all__ = ["ComparedSample", "RunMap", "disagreement_gallery"]
 
 _MOST_POSITIONS = 150
 _FEWEST_ROWS, _MOST_ROWS = 3, 8
@@ -20,7 +20,7 @@ _FEWEST_ROWS, _MOST_ROWS = 3, 8
 
 @dataclass(frozen=True)
 class RunMap:
-    """Prediction and map of one model for one image."""
+    """Prediction and map of one model for one sample."""
 
     title: str
     """Name of the run or teacher."""
@@ -34,22 +34,22 @@ class RunMap:
 
 
 @dataclass(frozen=True)
-class ComparedImage:
-    """One image with the results of all models."""
+class ComparedSample:
+    """One sample with the results of all models."""
 
     name: str
     label: str
     image: str
-    """Image as a data URI."""
+    """Thumbnail as a data URI."""
     cells: tuple[RunMap, ...]
 
 
-def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunPredictions]) -> list[ComparedImage]:
-    """Return the images with each model's map of the ground-truth class. Empty for a single model.
+def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunPredictions]) -> list[ComparedSample]:
+    """Return the samples with each model's map of the ground-truth class. Empty for a single model.
 
     Args:
-        runs: predictions of the runs, all on the same images.
-        teachers: predictions of their teachers on the same images.
+        runs: predictions of the runs, all on the same samples.
+        teachers: predictions of their teachers on the same samples.
     """
     models = [*teachers, *runs]
     if len(models) < 2:
@@ -59,15 +59,15 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
     maps = [one.predictions.maps for one in compared if one.predictions.maps is not None]
     scores = disagreement(predictions, maps)
     count = max(_FEWEST_ROWS, min(_MOST_ROWS, _MOST_POSITIONS // (1 + len(models))))
-    rows = most_informative(scores, runs[0].images.targets, count)
-    images = runs[0].images
-    modality = modality_of(images.input)
+    rows = most_informative(scores, runs[0].samples.targets, count)
+    samples = runs[0].samples
+    modality = modality_of(samples.input)
     return [
-        ComparedImage(
-            name=images.names[row],
-            label=images.labels[images.targets[row]],
-            image=jpeg_uri(modality.thumbnail(images.images[row])),
-            cells=tuple(_cell(row, images.images[row], model, modality) for model in models),
+        ComparedSample(
+            name=samples.names[row],
+            label=samples.labels[samples.targets[row]],
+            image=jpeg_uri(modality.thumbnail(samples.samples[row])),
+            cells=tuple(_cell(row, samples.samples[row], model, modality) for model in models),
         )
         for row in rows
     ]

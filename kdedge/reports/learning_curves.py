@@ -41,10 +41,10 @@ class LearningCurves:
 
 
 _QUANTITIES = (
-    _Quantity("val_top1", "Top-1, %", "share of correct predictions on the validation images", scale=100.0),
+    _Quantity("val_top1", "Top-1, %", "share of correct predictions on the validation samples", scale=100.0),
     _Quantity("val_agreement", "Agreement, %", "share of predictions equal to those of the run’s teacher", scale=100.0),
     _Quantity("val_map_pearson", "Map Pearson", "correlation with the teacher’s maps, at most 1"),
-    _Quantity("val_loss", "Cross-entropy", "on the validation images, in nats; lower is better", logarithmic=True),
+    _Quantity("val_loss", "Cross-entropy", "on the validation samples, in nats; lower is better", logarithmic=True),
 )
 
 

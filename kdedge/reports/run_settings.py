@@ -16,7 +16,7 @@ _ORDER = (
     "loss",
     "model",
     "teacher",
-    "images",
+    "samples",
     "unlabeled",
     "seed",
     "parameters",
@@ -63,17 +63,17 @@ def duration(seconds: float) -> str:
 
 def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
     record = run.record
-    limit, images = record.data["images_per_class"], record.data["train"]
-    unlabeled = record.data.get("unlabeled") or {"locations": (), "images": 0}
-    labeled = images - (unlabeled["images"] if unlabeled["locations"] else 0)
+    limit, samples = record.data["samples_per_class"], record.data["train"]
+    unlabeled = record.data.get("unlabeled") or {"locations": (), "samples": 0}
+    labeled = samples - (unlabeled["samples"] if unlabeled["locations"] else 0)
     factor = record.model.stride_factor
     settings = {
         "model": record.model.name,
         "parameters": "" if parameters is None else f"{parameters / 1e6:.2f} M",
         "teacher": " + ".join(teacher.name for teacher in run.teachers) or "none",
         "loss": shown_loss(record.recipe["loss"]),
-        "images": f"all {labeled:,}" if limit is None else f"{limit} per class",
-        "unlabeled": f"{images - labeled:,}" if images > labeled else "",
+        "samples": f"all {labeled:,}" if limit is None else f"{limit} per class",
+        "unlabeled": f"{samples - labeled:,}" if samples > labeled else "",
         "seed": str(record.recipe["seed"]),
         "device": record.device,
         "input": record.input.summary,

@@ -58,7 +58,7 @@ class ClassificationTraining(TrainingTask):
         if top1 >= min(_ABOUT_CHANCE / len(labels), _NOT_CHANCE):
             return None
         return (
-            f"The teacher's top-1 is {100 * top1:.1f} % on the validation images, about chance. "
+            f"The teacher's top-1 is {100 * top1:.1f} % on the validation samples, about chance. "
             f"Check that its classes are in the order of the folders ({', '.join(labels[:3])}, …)."
         )
 

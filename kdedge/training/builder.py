@@ -73,7 +73,7 @@ def build_student(
 def build_trainer_parts(
     student: InstrumentedModel,
     teacher: Teacher | None,
-    images: SampleStore,
+    samples: SampleStore,
     val: SampleStore,
     objective: Objective,
     views: AugmentationPlan,
@@ -93,8 +93,8 @@ def build_trainer_parts(
     Args:
         student: student with initial weights.
         teacher: teacher, or None to train on labels only.
-        images: training images.
-        val: validation images, which select the best epoch.
+        samples: training samples.
+        val: validation samples, which select the best epoch.
         objective: loss terms.
         views: augmentation schedule.
         group: processes that share every batch.
@@ -102,7 +102,7 @@ def build_trainer_parts(
         classes: number of outputs, K.
         same_classes: False for a teacher with other classes, or none, whose predictions are not evaluated.
         task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
-        batch_size: images per step, over all processes.
+        batch_size: samples per step, over all processes.
         recipe: settings of the optimizer and the loss, and the compared layers.
         cache: cache of teacher outputs, or None.
         progress: called while the cache is filled.
@@ -111,9 +111,9 @@ def build_trainer_parts(
         UsageError: the student or teacher lacks an output that the loss needs.
     """
     if batch_size % group.size:
-        divisible = batch_size // group.size * group.size  # not the next multiple above: there may be no more images
+        divisible = batch_size // group.size * group.size  # not the next multiple above: there may be no more samples
         expected = f"Use a divisible --batch-size such as {divisible}." if divisible else "Start fewer processes."
-        raise UsageError(f"A batch of {batch_size} images cannot be divided among {group.size} processes. {expected}")
+        raise UsageError(f"A batch of {batch_size} samples cannot be divided among {group.size} processes. {expected}")
     hinted = _watch_layers(student, teacher, objective, views, recipe.layers)
     _require_possible(student, teacher, objective, views)
     train_step = TrainStep(
@@ -123,17 +123,17 @@ def build_trainer_parts(
         group,
         recipe=recipe,
         hinted=hinted,
-        labeled_fraction=_labeled_fraction(images, task),
-        target_variance=1.0 if EXPORT_TASKS[task].has_classes else _variance(images),
+        labeled_fraction=_labeled_fraction(samples, task),
+        target_variance=1.0 if EXPORT_TASKS[task].has_classes else _variance(samples),
     )
     teacher_targets: TeacherTargets = NoTeacher()
     if teacher is not None and objective.uses_teacher:
         teacher_targets = OnlineTeacher(teacher, objective.map_classes, compiled=compute.compiled)
         if cache is not None:
-            teacher_targets = CachedTeacher(teacher, objective.map_classes, images, views, cache, group, progress)
+            teacher_targets = CachedTeacher(teacher, objective.map_classes, samples, views, cache, group, progress)
     return (
         train_step,
-        Batches(images, views, teacher_targets, classes, group, batch_size=batch_size, task=task),
+        Batches(samples, views, teacher_targets, classes, group, batch_size=batch_size, task=task),
         Evaluator(train_step, val, teacher if same_classes else None, cache, task),
     )
 
@@ -142,7 +142,7 @@ def open_teacher_cache(
     folder: Path,
     teachers: Sequence[LoadedTeacher],
     teacher: Teacher | None,
-    images: SampleStore,
+    samples: SampleStore,
     val: SampleStore,
     objective: Objective,
     views: AugmentationPlan,
@@ -156,8 +156,8 @@ def open_teacher_cache(
         folder: folder with the caches of all runs.
         teachers: teachers with the hashes of their weights.
         teacher: these teachers on the device.
-        images: decoded training images.
-        val: decoded validation images.
+        samples: decoded training samples.
+        val: decoded validation samples.
         objective: loss terms, which determine the number of maps.
         views: augmentation and the number of fixed views.
         compute: device and precision; bfloat16 changes the outputs.
@@ -172,14 +172,14 @@ def open_teacher_cache(
     key = {
         "format": CACHE_FORMAT,
         "teacher": [member.record for member in teachers],
-        "train": images.sha256,
+        "train": samples.sha256,
         "val": val.sha256,
         "augmentation": asdict(views.augmenter.settings),
         "views": views.kept,
         "map_classes": min(classes_to_keep(teacher, objective.map_classes), classes),
         "pooled": any(LOSS_TERMS[name].pooled for name in objective.settings),
         # The embedding of a teacher is fitted on the labels.
-        "embedding": None if embedding is None else [embedding, _sha256(images.targets)],
+        "embedding": None if embedding is None else [embedding, _sha256(samples.targets)],
         "bf16": compute.bf16,
     }
     return TeacherCache(folder, key)
@@ -189,16 +189,16 @@ def _sha256(targets: torch.Tensor) -> str:
     return hashlib.sha256(targets.cpu().numpy().tobytes()).hexdigest()
 
 
-def _labeled_fraction(images: SampleStore, task: str) -> float:
+def _labeled_fraction(samples: SampleStore, task: str) -> float:
     """Return the fraction of labeled samples; 1 if there are none, since no term can then use labels."""
     if not TRAINING_TASKS[task].accepts_unlabeled:
         return 1.0
-    return float((images.targets != UNLABELED).float().mean()) or 1.0
+    return float((samples.targets != UNLABELED).float().mean()) or 1.0
 
 
-def _variance(images: SampleStore) -> float:
+def _variance(samples: SampleStore) -> float:
     """Return the variance of the targets; 1 if all are equal."""
-    return float(images.targets.double().var(correction=0)) or 1.0
+    return float(samples.targets.double().var(correction=0)) or 1.0
 
 
 def _watch_layers(
@@ -283,6 +283,6 @@ def _require_possible(
         )
     if views.kept and views.augmenter.settings.mixes:
         raise UsageError(
-            "Mixed images differ in every batch, so the teacher's outputs cannot be cached. "
+            "Mixed samples differ in every batch, so the teacher's outputs cannot be cached. "
             "Remove --cache-teacher, or use a recipe without mixup and cutmix: --recipe default."
         )

@@ -80,7 +80,7 @@ def train_epoch(
         for batch in batches.of(epoch, at.step, must_stop):
             done, total = (epoch - first) * steps + step, (config.epochs - first) * steps
             rate = learning_rate(done, total, config.learning_rate, config.warmup_fraction)
-            sums += train_step.learn(batch.images, batch.targets, batch.teacher_output, weights, rate)
+            sums += train_step.learn(batch.samples, batch.targets, batch.teacher_output, weights, rate)
             step += 1
             on_step(epoch, step, steps, sums)
             if step < steps and (group.size == 1 or step % STOP_EVERY == 0) and group.any(must_stop(), device):

@@ -1,4 +1,4 @@
-"""Evaluation of the student on held-out images, and its agreement with the teacher."""
+"""Evaluation of the student on held-out samples, and its agreement with the teacher."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ __all__ = ["EvalOutputs", "Evaluator", "agreement_metrics", "evaluate"]
 
 @dataclass(frozen=True)
 class EvalOutputs:
-    """Outputs of a model on every image of a split."""
+    """Outputs of a model on every sample of a split."""
 
     logits: Tensor
     """Logits, float32 `[N, K]`."""
@@ -40,20 +40,20 @@ def evaluate(
     wanted: int | Tensor,
     group: ProcessGroup,
 ) -> EvalOutputs:
-    """Evaluate a model on images and gather the outputs of all processes.
+    """Evaluate a model on samples and gather the outputs of all processes.
 
     Args:
         forward: forward function, see `Teacher`.
-        store: N images.
-        wanted: classes to explain, int64 `[N, 1]`; 1 explains each image's top class.
+        store: N samples.
+        wanted: classes to explain, int64 `[N, 1]`; 1 explains each sample's top class.
         group: processes; each evaluates its share.
     """
     count = len(store)
-    # Gathering needs equal counts in all processes: pad with the last image.
+    # Gathering needs equal counts in all processes: pad with the last sample.
     places = torch.arange(-(-count // group.size) * group.size, device=store.targets.device).clamp_max_(count - 1)
     predictions = [
-        forward(images, wanted if isinstance(wanted, int) else wanted[index])
-        for index, images in store.batches(torch.split(group.shard(places), evaluation_batch(places.device)))
+        forward(samples, wanted if isinstance(wanted, int) else wanted[index])
+        for index, samples in store.batches(torch.split(group.shard(places), evaluation_batch(places.device)))
     ]
     maps = [prediction.maps[:, 0] for prediction in predictions if prediction.maps is not None]
     with torch.no_grad():
@@ -105,7 +105,7 @@ class Evaluator:
 
         Args:
             train_step: student in training.
-            val: validation images, which select the best epoch.
+            val: validation samples, which select the best epoch.
             teacher: teacher, or None.
             cache: cache of teacher outputs, or None.
             task: task of the dataset, a key of `kdedge.tasks.TRAINING_TASKS`.
@@ -115,7 +115,7 @@ class Evaluator:
 
     @cached_property
     def teacher_outputs(self) -> EvalOutputs | None:
-        """Outputs of the teacher on the validation images, or None without a teacher."""
+        """Outputs of the teacher on the validation samples, or None without a teacher."""
         if self.teacher is None or self._cache is None:
             return self.evaluate_teacher(self.val)
         if self._cache.read("val") is None:
@@ -137,20 +137,20 @@ class Evaluator:
         return {} if outputs is None else agreement_metrics(outputs, self.val.targets, None, self.task)
 
     def validate(self) -> dict[str, float]:
-        """Return the student's metrics on the validation images: `val_top1`, `val_loss` and so on."""
+        """Return the student's metrics on the validation samples: `val_top1`, `val_loss` and so on."""
         return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_outputs).items()}
 
     def test(self, store: SampleStore, teacher: EvalOutputs | None) -> dict[str, float]:
-        """Return the student's metrics on test images: `test_top1`, `test_loss` and so on.
+        """Return the student's metrics on test samples: `test_top1`, `test_loss` and so on.
 
         Args:
-            store: test images.
+            store: test samples.
             teacher: teacher outputs on them, see `evaluate_teacher`.
         """
         return {f"test_{name}": value for name, value in self._figures(store, teacher).items()}
 
     def evaluate_teacher(self, store: SampleStore) -> EvalOutputs | None:
-        """Evaluate the teacher on images; None without a teacher."""
+        """Evaluate the teacher on samples; None without a teacher."""
         return None if self.teacher is None else evaluate(self.teacher, store, 1, self._train_step.group)
 
     def _figures(self, store: SampleStore, teacher: EvalOutputs | None) -> dict[str, float]:

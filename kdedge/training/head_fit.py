@@ -1,6 +1,6 @@
 """Fit the last layer of a network on the features of its frozen layers (linear probing).
 
-The features of every training image are computed once, without augmentation. The layer then minimizes the terms of the
+The features of every training sample are computed once, without augmentation. The layer then minimizes the terms of the
 loss that depend on logits alone, with an L2 penalty, by L-BFGS: multinomial logistic regression for cross-entropy.
 """
 
@@ -30,12 +30,12 @@ __all__ = ["LastLayer", "find_last_layer", "fit_head", "minimize"]
 _STRENGTHS = (25.0, 250.0, 2500.0)
 """Compared inverse strengths of the L2 penalty for features of unit length: scikit-learn's C at that scale."""
 _HELD_OUT = 5
-"""Every fifth image compares the strengths; the chosen one is then fitted on all images."""
+"""Every fifth sample compares the strengths; the chosen one is then fitted on all samples."""
 _MOST_ITERATIONS = 300
 _CONVEX = {"ce", "kd"}
 """Terms that L-BFGS minimizes from zero; others may be stationary there, and start from the fit to soft targets."""
-MOST_IMAGES = 20_000
-"""Maximum number of images, chosen at random, so that their features fit in memory."""
+MOST_SAMPLES = 20_000
+"""Maximum number of samples, chosen at random, so that their features fit in memory."""
 _TOLERANCE = 1e-4
 """Tolerance on the logits relative to the largest."""
 
@@ -60,13 +60,13 @@ class LastLayer:
         return F.linear(features, self.weight.flatten(1), self.bias)
 
 
-def find_last_layer(student: InstrumentedModel, head: Sequence[str], images: Tensor) -> LastLayer | None:
+def find_last_layer(student: InstrumentedModel, head: Sequence[str], samples: Tensor) -> LastLayer | None:
     """Find the dense layer that returns the logits, or return None if there is none.
 
     Args:
         student: network.
         head: tensors whose first dimension is the number of outputs.
-        images: a few samples, on which the layer has to reproduce the logits.
+        samples: a few samples, on which the layer has to reproduce the logits.
 
     Raises:
         KdedgeError: the logits are not finite.
@@ -83,10 +83,10 @@ def find_last_layer(student: InstrumentedModel, head: Sequence[str], images: Ten
     last = LastLayer(path, layer.weight, layer.bias)
     student.eval()
     with torch.no_grad():
-        features, logits = _features(student, path, images)
+        features, logits = _features(student, path, samples)
         if not bool(logits.isfinite().all()):
             raise KdedgeError("The network's logits are not finite. Expected trained weights; check --weights.")
-        if features.shape != (len(images), last.weight.shape[1]):
+        if features.shape != (len(samples), last.weight.shape[1]):
             return None
         error = (last.logits(features) - logits).abs().max()
     return last if float(error) <= _TOLERANCE * float(logits.abs().max()) else None
@@ -107,7 +107,7 @@ def fit_head(
 
     Args:
         train_step: student, loss and processes.
-        batches: training images with their targets; at most `MOST_IMAGES` are used.
+        batches: training samples with their targets; at most `MOST_SAMPLES` are used.
         teacher: teacher, or None.
         last: last layer of the student.
         weights: mapping from term name to weight.
@@ -129,7 +129,7 @@ def fit_head(
     targets, temperature = batches.targets(index), train_step.temperature
 
     def on(rows: Tensor | slice) -> Callable[[], Tensor]:
-        """Return a function that computes the terms on some images."""
+        """Return a function that computes the terms on some samples."""
         inputs, answers = features[rows], targets[rows]
         teacher_output = None if taught is None else ModelOutput(taught[rows])
 
@@ -197,32 +197,32 @@ def minimize(last: LastLayer, loss: Callable[[], Tensor], penalty: float) -> Non
 def _collect(
     train_step: TrainStep, batches: Batches, teacher: Teacher | None, last: LastLayer, must_stop: Callable[[], bool]
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Compute the features `[N, D]` of training images, their indices, and the teacher's logits `[N, K]`."""
-    group, store = train_step.group, batches.images
-    count = min(len(store), MOST_IMAGES)
+    """Compute the features `[N, D]` of training samples, their indices, and the teacher's logits `[N, K]`."""
+    group, store = train_step.group, batches.samples
+    count = min(len(store), MOST_SAMPLES)
     index = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:count].to(store.targets.device)
     padded = torch.cat((index, index[: -count % group.size]))  # gathering needs equal counts in all processes
     train_step.student.eval()
     features, logits = [], []
     with torch.no_grad():
-        for _, images in store.batches(torch.split(group.shard(padded), evaluation_batch(padded.device))):
+        for _, samples in store.batches(torch.split(group.shard(padded), evaluation_batch(padded.device))):
             if group.size == 1 and must_stop():
                 raise StopRequested
             with train_step.compute.autocast():
-                features.append(_features(train_step.student, last.path, images)[0].float())
+                features.append(_features(train_step.student, last.path, samples)[0].float())
             if teacher is not None:
-                logits.append(teacher(images).logits)
+                logits.append(teacher(samples).logits)
         taught = group.gather(torch.cat(logits))[:count] if logits else None
         return group.gather(torch.cat(features))[:count], index, taught
 
 
-def _features(student: InstrumentedModel, path: str, images: Tensor) -> tuple[Tensor, Tensor]:
+def _features(student: InstrumentedModel, path: str, samples: Tensor) -> tuple[Tensor, Tensor]:
     """Return the input of a layer, flattened to `[N, D]`, and the logits."""
     caught: list[Tensor] = []
     layer = student.model.get_submodule(path)
     handle = layer.register_forward_pre_hook(lambda _layer, inputs: caught.append(inputs[0].flatten(1).clone()))
     try:
-        logits: Tensor = student(images).logits
+        logits: Tensor = student(samples).logits
     finally:
         handle.remove()
     return torch.cat(caught), logits

@@ -79,21 +79,21 @@ class InstrumentedModel(nn.Module):
             layer = self.model.get_submodule(path)
             layer.register_forward_hook(lambda _module, _args, output, index=index: catch(index, output))
 
-    def forward(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
+    def forward(self, samples: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the model.
 
         Args:
-            images: uint8 RGB `[N, H, W, 3]`; images of another size are resampled.
+            samples: preprocessed samples `[N, …]`; images of another size are resampled.
             wanted: classes to explain, int64 `[N, k]`, or the number of most probable classes.
         """
-        x = self.front_end(images).contiguous(memory_format=self._memory_format)
+        x = self.front_end(samples).contiguous(memory_format=self._memory_format)
         if self.explained is None or (isinstance(wanted, int) and wanted == 0):
             logits = self.model(x).float()
             return ModelOutput(logits, features=self._caught())
         output = self.explained(x)
         logits, features = output.logits.float(), self._caught()
         classes = self._most_probable(logits, wanted) if isinstance(wanted, int) else wanted
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(samples.device.type, enabled=False):
             maps = self.explained.class_maps(output, classes)
         return ModelOutput(logits, classes, maps, features)
 

@@ -25,7 +25,7 @@ def seconds_per_epoch(train_step: TrainStep, batches: Batches, steps: int = 6) -
         for _ in range(steps):
             started = time.perf_counter()
             batch = next(repeated)  # the teacher's forward pass is part of the step
-            terms = train_step.terms(batch.images, batch.targets, batch.teacher_output)
+            terms = train_step.terms(batch.samples, batch.targets, batch.teacher_output)
             torch.autograd.backward(terms.sum())
             train_step.optimizer.zero_grad(set_to_none=True)
             times.append(time.perf_counter() - started)
@@ -37,7 +37,7 @@ def measure_loss_scales(train_step: TrainStep, batches: Batches, steps: int = 4)
     """Compute the mean of each unweighted term over the first batches, without updating the student."""
     with _without_a_trace(train_step), torch.no_grad():
         terms = [
-            train_step.terms(batch.images, batch.targets, batch.teacher_output)
+            train_step.terms(batch.samples, batch.targets, batch.teacher_output)
             for batch in _first_batches(batches, steps)
         ]
     mean = torch.stack(terms).mean(dim=0)

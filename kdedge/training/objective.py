@@ -75,7 +75,7 @@ def make_objective(terms: Iterable[str], settings: Mapping[str, Mapping[str, flo
 
 
 def _of_all_processes(inputs: LossInputs, group: ProcessGroup) -> LossInputs:
-    """Gather the logits and pooled features of the whole batch for terms that compare images with each other."""
+    """Gather the logits and pooled features of the whole batch for terms that compare samples with each other."""
 
     def gathered(output: ModelOutput) -> ModelOutput:
         pooled = (feature for feature in output.features if feature.shape[2:] == (1, 1))

@@ -7,6 +7,7 @@ from typing import Any
 from kdedge.config.resolved_config import ResolvedConfig
 from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.init_from_teacher import InitSummary
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.network_weights import NetworkWeights
@@ -44,7 +45,7 @@ def summarize_plan(
     val = evaluator.val
     parameters = sum(parameter.numel() for parameter in train_step.student.model.parameters())
     lines = [
-        ("images", f"{_training(batches, unlabeled)}, {len(val):,} for validation, {batches.classes} classes"),
+        ("samples", f"{_training(batches, unlabeled)}, {len(val):,} for validation, {batches.classes} classes"),
         *_unlabeled(unlabeled, confidence),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
         *_weights(request, start, init_summary),
@@ -54,7 +55,7 @@ def summarize_plan(
         lines.append(("task", f"embedding of {spec.embedding} values; one prototype per class, from the teacher"))
     positions = train_step.student.map_size
     as_teacher = teachers and teachers[0].classes > 0
-    why_size = "from the image sizes and the device" if start is None else "as the weights expect"
+    why_size = "from the data and the device" if start is None else "as the weights expect"
     why_size = "as the teacher's" if as_teacher else why_size
     lines.append(("input", f"{train_step.student.spec.summary} ({reason(request.size, why_size)})"))
     assumed = _assumed_input(teachers, start, spec.name)
@@ -64,10 +65,8 @@ def summarize_plan(
         removed = "early strides removed" if spec.fresh_stem else "last strides removed and later kernels dilated"
         stem = f"{removed}, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
         lines.append(("map", f"{positions[0]} × {positions[1]} ({reason(request.output_stride, stem)})"))
-    why_recipe = "from the number of images" if teachers else "without a teacher"
-    why_recipe = why_recipe if start is None else "from trained weights"
     lines += [
-        ("recipe", f"{recipe_name} ({reason(request.recipe, why_recipe)})"),
+        ("recipe", f"{recipe_name} ({reason(request.recipe, _why_recipe(request, trainer, teachers, start))})"),
         ("loss", _loss(config)),
         ("augment", _augmentation(batches.augmentation)),
     ]
@@ -75,7 +74,7 @@ def summarize_plan(
     if config.fit_head:
         lines.append(("head", f"fitted on frozen features in epoch 1{'; other layers stay' * only_head}"))
     if config.cached_views:
-        lines.append(("cache", f"teacher outputs are cached for {config.cached_views} views of each image"))
+        lines.append(("cache", f"teacher outputs are cached for {config.cached_views} views of each sample"))
     why_epochs = "as requested" if request.epochs is not None else "from recipe, data and device"
     processes, optimizer = train_step.group.size, {"sgd": "SGD", "adamw": "AdamW"}[config.optimizer]
     steps = f"batch size {config.batch_size}, {optimizer} with learning rate {config.learning_rate:g}"
@@ -91,8 +90,19 @@ def summarize_plan(
     ]
 
 
+def _why_recipe(
+    request: TrainConfig, trainer: Trainer, teachers: Sequence[LoadedTeacher], start: NetworkWeights | None
+) -> str:
+    if start is not None:
+        return "from trained weights"
+    kind = trainer.train_step.student.spec.kind
+    if TRAINING_MODALITIES[kind].default_recipe(request.kind) is not None:
+        return f"for {kind} samples"
+    return "from the number of samples" if teachers else "without a teacher"
+
+
 def _training(batches: Batches, unlabeled: UnlabeledPart | None) -> str:
-    count = len(batches.images)
+    count = len(batches.samples)
     if unlabeled is None:
         return f"{count:,} for training"
     if not unlabeled.locations:

@@ -17,4 +17,4 @@ class RunCallback(TrainerCallback, Protocol):
         """Called with a warning for the user, such as a report of unreadable files."""
 
     def on_progress(self, step: str, done: int, total: int, /) -> None:
-        """Called while images are decoded and while the cache of teacher outputs is filled; a `ProgressCallback`."""
+        """Called while samples are decoded and while the cache of teacher outputs is filled; a `ProgressCallback`."""

@@ -1,4 +1,4 @@
-"""End of a training run: training, evaluation on the test images, and the complete record."""
+"""End of a training run: training, evaluation on the test samples, and the complete record."""
 
 import signal
 from pathlib import Path
@@ -17,12 +17,12 @@ __all__ = ["complete_run"]
 def complete_run(
     trainer: Trainer, record: RunRecord, test: Split | None, folder: Path, callback: RunCallback, *, resume: bool
 ) -> RunRecord:
-    """Train, evaluate on the test images, and complete the record.
+    """Train, evaluate on the test samples, and complete the record.
 
     Args:
-        trainer: trainer; its image stores are closed.
+        trainer: trainer; its sample stores are closed.
         record: record of the run without a result.
-        test: test images, or None.
+        test: test samples, or None.
         folder: run folder.
         callback: training callback.
         resume: True to continue from the folder's checkpoint.
@@ -31,13 +31,13 @@ def complete_run(
         The record; its `result` is None if SIGTERM ended training before the last epoch.
 
     Raises:
-        DataError: None of the test images is readable.
+        DataError: None of the test samples is readable.
     """
     try:
         with stop_requests() as must_stop:
             result = trainer.run(folder, callback, resume=resume, must_stop=must_stop)
     finally:
-        trainer.batches.images.close()
+        trainer.batches.samples.close()
         trainer.evaluator.val.close()
     if result is None:
         if must_stop.signal == signal.SIGINT:
@@ -54,27 +54,27 @@ def complete_run(
 def _test(
     trainer: Trainer, test: Split, record: RunRecord, folder: Path, callback: RunCallback
 ) -> dict[str, dict[str, float]]:
-    """Compute the metrics of the best and last epoch on test images, which no decision has used.
+    """Compute the metrics of the best and last epoch on test samples, which no decision has used.
 
     Raises:
-        DataError: None of the test images is readable.
+        DataError: None of the test samples is readable.
     """
-    test_images, problems = load_evaluation_samples(
+    test_samples, problems = load_evaluation_samples(
         test,
         record.input,
         trainer.train_step.compute,
         trainer.train_step.group,
         callback.on_progress,
-        beside=(trainer.batches.images, trainer.evaluator.val),
+        beside=(trainer.batches.samples, trainer.evaluator.val),
     )
-    if not len(test_images):
+    if not len(test_samples):
         raise DataError(
-            f"No test image in {record.data['source']} is readable ({problems}). All epochs are "
+            f"No test sample in {record.data['source']} is readable ({problems}). All epochs are "
             "done: restore the files and continue with --resume."
         )
     if problems:
-        callback.on_warning(f"Test images: {problems}")
+        callback.on_warning(f"Test samples: {problems}")
     try:
-        return trainer.test({"best": folder / BEST, "last": folder / LAST}, test_images)
+        return trainer.test({"best": folder / BEST, "last": folder / LAST}, test_samples)
     finally:
-        test_images.close()
+        test_samples.close()

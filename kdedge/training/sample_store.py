@@ -48,8 +48,8 @@ class SampleStore(Protocol):
 class DeviceSamples:
     """Samples held in device memory."""
 
-    def __init__(self, images: Pixels, targets: Targets, device: torch.device) -> None:
-        self.pixels = torch.from_numpy(images).to(device)
+    def __init__(self, samples: Pixels, targets: Targets, device: torch.device) -> None:
+        self.pixels = torch.from_numpy(samples).to(device)
         self.targets = torch.from_numpy(targets).to(device)
 
     def __len__(self) -> int:
@@ -87,8 +87,8 @@ class StreamedSamples:
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches; see `SampleStore`."""
         batches = self._stream.batches([index.tolist() for index in order])
-        for index, images in zip(order, batches, strict=True):
-            yield index, images.to(self.targets.device, non_blocking=True)
+        for index, samples in zip(order, batches, strict=True):
+            yield index, samples.to(self.targets.device, non_blocking=True)
 
     def close(self) -> None:
         """Stop background workers; see `SampleStore`."""
@@ -115,13 +115,13 @@ def load_training_samples(
     if _all_fit(len(collection.train) + len(collection.val), spec, compute, group):
         data = load(collection, spec, progress=progress)
         return _on_device(data.train, compute), _on_device(data.val, compute), data.problems
-    images = _streamed(collection.train, spec, compute)
+    samples = _streamed(collection.train, spec, compute)
     problems = UnreadableFiles(len(collection.skipped), collection.skipped)
     if not _all_fit(len(collection.val), spec, compute, group):
         side, found = readable_validation(collection, spec, progress=progress)
-        return images, _streamed(side, spec, compute), problems + found
+        return samples, _streamed(side, spec, compute), problems + found
     val = load_validation(collection, spec, progress=progress)
-    return images, _on_device(val, compute), problems + val.problems
+    return samples, _on_device(val, compute), problems + val.problems
 
 
 def load_evaluation_samples(
@@ -143,7 +143,7 @@ def load_evaluation_samples(
         progress: called after every sample.
         beside: stores that may already be in memory.
     """
-    held = sum(len(images) for images in beside if isinstance(images, DeviceSamples))
+    held = sum(len(samples) for samples in beside if isinstance(samples, DeviceSamples))
     if not _all_fit(held + len(split), spec, compute, group):
         sound, problems = readable(split, spec, progress=progress)  # a damaged file must not end a run after training
         return _streamed(sound, spec, compute), problems
@@ -158,7 +158,7 @@ def _all_fit(count: int, spec: InputSpec, compute: ComputeDevice, group: Process
 
 
 def _on_device(decoded: DecodedSamples, compute: ComputeDevice) -> DeviceSamples:
-    return DeviceSamples(decoded.images, decoded.targets, compute.device)
+    return DeviceSamples(decoded.samples, decoded.targets, compute.device)
 
 
 def _streamed(split: Split, spec: InputSpec, compute: ComputeDevice) -> StreamedSamples:

@@ -65,17 +65,17 @@ class TrainStep:
             if group.size == 1:  # communication between processes cannot be captured
                 self._step = CudaGraphRunner(self._one_step)
 
-    def terms(self, images: Tensor, targets: Tensor, teacher_output: ModelOutput | None) -> Tensor:
+    def terms(self, samples: Tensor, targets: Tensor, teacher_output: ModelOutput | None) -> Tensor:
         """Compute the unweighted terms on this process's part of a batch, float32 `[terms]`.
 
         Args:
-            images: augmented uint8 RGB `[n, H, W, 3]`.
+            samples: augmented samples `[n, …]`.
             targets: float32 `[n, K]`.
-            teacher_output: teacher outputs on these images.
+            teacher_output: teacher outputs on these samples.
         """
         with self.compute.autocast():
             wanted = 0 if teacher_output is None or teacher_output.classes is None else teacher_output.classes
-            prediction = self.student(images, wanted)
+            prediction = self.student(samples, wanted)
             pairs = zip(self.projections, prediction.features, strict=False)
             projected = tuple(projection(feature).float() for projection, feature in pairs)
         shares = self.labeled_fraction, self.target_variance
@@ -83,7 +83,7 @@ class TrainStep:
         return self.objective.values(inputs, self.group)
 
     def learn(
-        self, images: Tensor, targets: Tensor, teacher_output: ModelOutput | None, weights: Tensor, rate: float
+        self, samples: Tensor, targets: Tensor, teacher_output: ModelOutput | None, weights: Tensor, rate: float
     ) -> Tensor:
         """Take one optimization step on the weighted sum of the terms, and return the detached terms."""
         set_learning_rate(self.optimizer, rate)
@@ -92,10 +92,10 @@ class TrainStep:
             if teacher_output is None
             else (teacher_output.logits, teacher_output.classes, teacher_output.maps, *teacher_output.features)
         )
-        return self._step(images, targets, weights, *prediction)[0]
+        return self._step(samples, targets, weights, *prediction)[0]
 
     def _one_step(
-        self, images: Tensor, targets: Tensor, weights: Tensor, *prediction: Tensor | None
+        self, samples: Tensor, targets: Tensor, weights: Tensor, *prediction: Tensor | None
     ) -> tuple[Tensor, ...]:
         logits, *reasons = prediction
         teacher_output = None
@@ -104,18 +104,18 @@ class TrainStep:
             teacher_output = ModelOutput(
                 logits, classes, maps, tuple(feature for feature in features if feature is not None)
             )
-        terms = self._values(images, targets, teacher_output)
+        terms = self._values(samples, targets, teacher_output)
         torch.autograd.backward((terms * weights).sum())
         self.group.average(self.parameters)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return (terms.detach(),)
 
-    def predict(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
+    def predict(self, samples: Tensor, wanted: int | Tensor) -> ModelOutput:
         """Run the student in evaluation mode without gradients; see `InstrumentedModel.forward`."""
         self.student.eval()
         with torch.no_grad(), self.compute.autocast():
-            prediction: ModelOutput = self.student(images, wanted)
+            prediction: ModelOutput = self.student(samples, wanted)
         return prediction
 
     @property

@@ -161,20 +161,20 @@ class Trainer:
         total = sum(loss[name] * mean for name, mean in means.items())
         return {"loss": total, **{f"loss_{name}": mean for name, mean in means.items()}, "lr": 0.0}
 
-    def test(self, weights: Mapping[str, Path], images: SampleStore) -> dict[str, dict[str, float]]:
-        """Evaluate saved weights on the test images; the teacher is evaluated once.
+    def test(self, weights: Mapping[str, Path], samples: SampleStore) -> dict[str, dict[str, float]]:
+        """Evaluate saved weights on the test samples; the teacher is evaluated once.
 
         Args:
             weights: mapping from result name to weights file.
-            images: test images, not used for any decision.
+            samples: test samples, not used for any decision.
 
         Returns:
             `test_top1`, `test_loss` and so on under each name, see `Evaluator.test`.
         """
-        outputs, figures = self.evaluator.evaluate_teacher(images), {}
+        outputs, figures = self.evaluator.evaluate_teacher(samples), {}
         for name, file in weights.items():
             load_state(self.train_step.student.model, read_state(file), str(file))
-            figures[name] = self.evaluator.test(images, outputs)
+            figures[name] = self.evaluator.test(samples, outputs)
         return figures
 
     def _save(self, folder: Path, at: TrainState) -> None:

@@ -30,7 +30,7 @@ def data_record(
         "train": train,
         "val": val,
         "options": request.dataset_options.given,
-        "images_per_class": request.images_per_class,
+        "samples_per_class": request.samples_per_class,
         "leave_out": list(request.leave_out),
         "unlabeled": None if unlabeled is None else unlabeled.record,
     }
@@ -39,7 +39,7 @@ def data_record(
 def index_training_data(
     data: str,
     options: DatasetOptions,
-    images_per_class: int | None,
+    samples_per_class: int | None,
     left_out: Sequence[str],
     kind: str,
     task: str | None,
@@ -47,26 +47,26 @@ def index_training_data(
     """Index a dataset for a task, or for its own; only a run of the kind `distill` takes one without labels.
 
     Raises:
-        UsageError: images per class, left-out classes or embeddings are requested of a dataset without classes, or a
+        UsageError: samples per class, left-out classes or embeddings are requested of a dataset without classes, or a
             left-out class does not exist.
     """
     collection = index_dataset(data, options, unlabeled_ok=kind == "distill")
     if task == EMBEDDING:
         collection = _for_embedding(collection)
-    if collection.is_unlabeled and (images_per_class is not None or left_out):
-        option = "--leave-out" if left_out else "--images-per-class"
+    if collection.is_unlabeled and (samples_per_class is not None or left_out):
+        option = "--leave-out" if left_out else "--samples-per-class"
         raise UsageError(f"{collection.source} has no classes. Remove {option}.")
     if left_out:
         check_left_out(collection, left_out)
         collection = leave_out(collection, left_out)
-    return collection if images_per_class is None else subset(collection, images_per_class)
+    return collection if samples_per_class is None else subset(collection, samples_per_class)
 
 
 def _for_embedding(collection: DatasetIndex) -> DatasetIndex:
     if collection.is_unlabeled or not EXPORT_TASKS[collection.task].has_classes:
         raise UsageError(
             f"{collection.source} has no classes, but --task embedding needs some: their means are the prototypes. "
-            "Give labeled images, and the others with --unlabeled."
+            "Give labeled samples, and the others with --unlabeled."
         )
     return replace(collection, task=EMBEDDING)
 
@@ -94,7 +94,7 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
     indexed = index_training_data(
         record.data["source"],
         record.dataset_options,
-        record.data["images_per_class"],
+        record.data["samples_per_class"],
         record.left_out,
         record.kind,
         EMBEDDING if record.task == EMBEDDING else None,
@@ -111,6 +111,6 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
 
 def _changed(source: str, out: Path) -> DataError:
     return DataError(
-        f"The images in {source} have changed since {out} was started, so it cannot be resumed exactly. "
+        f"The samples in {source} have changed since {out} was started, so it cannot be resumed exactly. "
         "Start a new run with another --out."
     )

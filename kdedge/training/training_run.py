@@ -83,7 +83,7 @@ def start_run(
 
     Raises:
         UsageError: the request cannot be fulfilled, or `out` already holds a run.
-        DataError: the images cannot train a classifier, or the test images disappeared during training.
+        DataError: the samples cannot train a classifier, or the test samples disappeared during training.
     """
     check_folder_free(out)
     _allow_own_code(request)
@@ -93,7 +93,7 @@ def start_run(
     indexed = index_training_data(
         request.data,
         request.dataset_options,
-        request.images_per_class,
+        request.samples_per_class,
         request.leave_out,
         request.kind,
         request.task,
@@ -128,10 +128,10 @@ def start_run(
         cached_views=request.cache_teacher or 0,
         initial=request,
     )
-    images, val = batches.images, evaluator.val
+    samples, val = batches.samples, evaluator.val
     check_map_size(train_step.student.map_size, spec_input)
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
-    confidence = None if unlabeled is None else measure_confidence(evaluator, images)
+    confidence = None if unlabeled is None else measure_confidence(evaluator, samples)
     if confidence is not None and confidence.warning is not None:
         callback.on_warning(confidence.warning)
     if recipe.fit_head and last_layer is None:
@@ -145,7 +145,7 @@ def start_run(
         model=spec,
         input=spec_input,
         labels=labels,
-        data=data_record(request, collection, len(images), len(val), unlabeled),
+        data=data_record(request, collection, len(samples), len(val), unlabeled),
         recipe=asdict(config),
         request=given,
         device=compute.name,
@@ -178,7 +178,7 @@ def continue_run(
 
     Raises:
         UsageError: there is no run, it was started with other options, or its teacher has changed.
-        DataError: the images are not those that the run was started with.
+        DataError: the samples are not those that the run was started with.
     """
     record = read_run(out)
     _allow_own_code(request)
@@ -208,11 +208,11 @@ def continue_run(
         cached_views=config.cached_views,
         initial=initial,
     )
-    images, val = batches.images, evaluator.val
-    counts = {"train": len(images), "val": len(val)}
+    samples, val = batches.samples, evaluator.val
+    counts = {"train": len(samples), "val": len(val)}
     if any(record.data[side] != count for side, count in counts.items()):
         raise DataError(
-            f"{out} was started with {record.data['train']:,} images for training and {record.data['val']:,} for "
+            f"{out} was started with {record.data['train']:,} samples for training and {record.data['val']:,} for "
             f"validation, but {counts['train']:,} and {counts['val']:,} are readable now, so it cannot be resumed "
             "exactly. Restore the files, or start a new run with another --out."
         )
@@ -238,7 +238,7 @@ def _build_parts(
     cached_views: int,
     initial: TrainConfig | None,
 ) -> tuple[TrainStep, Batches, Evaluator, InitSummary | None, LastLayer | None]:
-    """Load the images and build the parts of a trainer, and warn about unreadable files.
+    """Load the samples and build the parts of a trainer, and warn about unreadable files.
 
     `caches` is the folder with the teacher caches of all runs. `initial` is the request for the initial weights; None
     for random ones, which a checkpoint will replace. The last layer is found if the recipe fits it.
@@ -246,10 +246,10 @@ def _build_parts(
     Raises:
         UsageError: only the last layer is requested, and the network has no dense last layer.
     """
-    # The augmenter is created before images are read, since it may be an error.
+    # The augmenter is created before samples are read, since it may be an error.
     modality = TRAINING_MODALITIES[spec_input.kind]
     augmenter = modality.augmenter(recipe.augmentation, spec_input)
-    images, val, problems = load_training_samples(collection, spec_input, compute, group, callback.on_progress)
+    samples, val, problems = load_training_samples(collection, spec_input, compute, group, callback.on_progress)
     if problems:
         callback.on_warning(str(problems))
     weights = None if initial is None else initial.weights
@@ -270,13 +270,13 @@ def _build_parts(
     if spec.embedding is None:
         teacher = as_teacher(teachers, compute)
     else:
-        teacher = make_embedding_teacher(teachers[0], student, images, compute, callback.on_progress)
+        teacher = make_embedding_teacher(teachers[0], student, samples, compute, callback.on_progress)
     objective = make_objective(recipe.loss.weights, recipe.loss.settings)
-    views = AugmentationPlan(augmenter, len(images), compute.device, seed=seed, kept=cached_views)
+    views = AugmentationPlan(augmenter, len(samples), compute.device, seed=seed, kept=cached_views)
     train_step, batches, evaluator = build_trainer_parts(
         student,
         teacher,
-        images,
+        samples,
         val,
         objective,
         views,
@@ -288,7 +288,7 @@ def _build_parts(
         batch_size=resolve_batch_size(recipe, len(collection.train)),
         recipe=recipe,
         cache=open_teacher_cache(
-            caches, teachers, teacher, images, val, objective, views, compute, classes, spec.embedding
+            caches, teachers, teacher, samples, val, objective, views, compute, classes, spec.embedding
         ),
         progress=callback.on_progress,
     )

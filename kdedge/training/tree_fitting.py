@@ -32,7 +32,7 @@ __all__ = ["fit_trees"]
 _RATE = 0.05
 _ROUNDS = 2000
 _TAKEN = frozenset(
-    {"data", "model", "target", "schema", "task", "epochs", "lr", "seed", "images_per_class", "leave_out"}
+    {"data", "model", "target", "schema", "task", "epochs", "lr", "seed", "samples_per_class", "leave_out"}
 )
 """Options that apply to trees."""
 
@@ -60,7 +60,7 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
     classes = len(collection.labels) if EXPORT_TASKS[collection.task].has_classes else 0
     library: type[XgboostTrees] | type[LightgbmTrees] = XgboostTrees if request.model == "xgboost" else LightgbmTrees
     train, val = (
-        (mark_missing(np.asarray(side.images, np.float32), spec), side.targets) for side in (data.train, data.val)
+        (mark_missing(np.asarray(side.samples, np.float32), spec), side.targets) for side in (data.train, data.val)
     )
     boosting = Boosting(
         train,
@@ -80,7 +80,7 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
         ensemble = TreeEnsemble(
             file, file_sha256(file), spec, collection.labels, collection.task, len(collection.labels), trees
         )
-        logits, _ = ensemble(np.asarray(data.val.images, np.float32))
+        logits, _ = ensemble(np.asarray(data.val.samples, np.float32))
         found = task.metrics(torch.from_numpy(logits), torch.from_numpy(data.val.targets))
         best = {"epoch": rounds} | {f"val_{name}": value for name, value in found.items()}
         config = ResolvedConfig(

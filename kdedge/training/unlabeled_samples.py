@@ -18,7 +18,7 @@ from kdedge_runtime.util.progress import ProgressCallback
 __all__ = ["UnlabeledPart", "add_unlabeled", "check_unlabeled_request"]
 
 _VAL_FRACTION, _SEED = 0.2, 0
-"""As in `kdedge.data.index_dataset`, so that every image keeps its split."""
+"""As in `kdedge.data.index_dataset`, so that every sample keeps its split."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class UnlabeledPart:
         return {
             "locations": list(self.locations),
             "every_s": self.every_s,
-            "images": len(self.selection.samples),
+            "samples": len(self.selection.samples),
             "fingerprint": self.selection.fingerprint,
         }
 
@@ -62,8 +62,8 @@ def check_unlabeled_request(request: TrainConfig, collection: DatasetIndex, reci
         )
     if collection.is_unlabeled and request.unlabeled:
         raise UsageError(
-            f"{collection.source} has no class folders, so --unlabeled adds nothing else. Put all images into one "
-            "folder, or give labeled images as DATA."
+            f"{collection.source} has no class folders, so --unlabeled adds nothing else. Put all samples into one "
+            "folder, or give labeled samples as DATA."
         )
 
 
@@ -106,7 +106,7 @@ def add_unlabeled(
         added, val = hashed_halves(added, val_fraction=_VAL_FRACTION, seed=_SEED)
         if not len(val):
             raise DataError(
-                f"Only one image of {collection.source} is readable and no duplicate, so none is left for validation. "
+                f"Only one sample of {collection.source} is readable and no duplicate, so none is left for validation. "
                 "Expected two or more."
             )
         return replace(collection, train=added, val=val), part

@@ -1,7 +1,7 @@
 """Averages of the weights before and after all layers are fine-tuned.
 
 The first weights are those of the fitted last layer on frozen features, the others those of the last epoch. Their
-averages are often more accurate than both: fine-tuning fits the images, and the frozen layers keep what is general.
+averages are often more accurate than both: fine-tuning fits the samples, and the frozen layers keep what is general.
 
 Source: Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022, eq. 1 (WiSE-FT), after linear probing.
 """

@@ -2,10 +2,10 @@
 
 ```json
 {"schema": 1, "embedding": {"size": 128, "id": "0123456789abcdef"}, "threshold": 0.52,
- "classes": [{"name": "red-valve", "images": 5, "prototype": [0.0731, …]}]}
+ "classes": [{"name": "red-valve", "samples": 5, "prototype": [0.0731, …]}]}
 ```
 
-The prototype of a class is the mean of the L2-normalized embeddings of its images (nearest class mean, Mensink et al.
+The prototype of a class is the mean of the L2-normalized embeddings of its samples (nearest class mean, Mensink et al.
 2013). The id names the weights of the model, because embeddings of different models cannot be compared.
 """
 
@@ -32,8 +32,8 @@ __all__ = ["EnrolledClass", "EnrolledClasses", "check_class_name"]
 
 _SCHEMA = 1
 _LONGEST_NAME = 200
-_MOST_IMAGES = 1_000_000
-"""Maximum number of images of a class."""
+_MOST_SAMPLES = 1_000_000
+"""Maximum number of samples of a class."""
 _MOST_CLASSES = 10_000
 """Maximum number of classes of a file, which are computed for every sample."""
 _LONGEST_WAIT_S = 30.0
@@ -44,10 +44,10 @@ class EnrolledClass:
     """One enrolled class."""
 
     name: str
-    images: int
-    """Number of images, 1 to 1,000,000."""
+    samples: int
+    """Number of samples, 1 to 1,000,000."""
     prototype: Floats
-    """Mean of the L2-normalized embeddings of the images, float32 `[D]`."""
+    """Mean of the L2-normalized embeddings of the samples, float32 `[D]`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class EnrolledClasses:
             )
             raise DataError(
                 f"The classes in {path} were enrolled with another model than {model.path.name} ({difference}), so "
-                f"that they cannot be compared. Use their model, or enroll their images again: `{again}`."
+                f"that they cannot be compared. Use their model, or enroll their samples again: `{again}`."
             )
         return found
 
@@ -193,14 +193,18 @@ class EnrolledClasses:
             KdedgeError: the file cannot be written.
         """
         if not self.classes:
-            raise DataError(f"There are no classes to write to {path}. Enroll images of one before.")
+            raise DataError(f"There are no classes to write to {path}. Enroll samples of one before.")
         values = {
             "schema": _SCHEMA,
             "embedding": {"size": self.embedding.size, "id": self.embedding.id},
             "threshold": self.threshold,
             "classes": [
                 # The shortest decimal number of a float32 is not that of the same float64.
-                {"name": each.name, "images": each.images, "prototype": [float(str(value)) for value in each.prototype]}
+                {
+                    "name": each.name,
+                    "samples": each.samples,
+                    "prototype": [float(str(value)) for value in each.prototype],
+                }
                 for each in self.classes
             ],
         }
@@ -210,15 +214,15 @@ class EnrolledClasses:
             raise _unwritable(path, error) from error
 
     def add(self, name: str, embeddings: Floats) -> Self:
-        """Return the classes with further images of a class, which may be new.
+        """Return the classes with further samples of a class, which may be new.
 
         Args:
             name: name of the class.
-            embeddings: L2-normalized embeddings of the images, `[N, D]`.
+            embeddings: L2-normalized embeddings of the samples, `[N, D]`.
 
         Raises:
             UsageError: the name cannot be used, or there are too many classes.
-            DataError: an embedding is not finite, the mean of the class is zero, or the class has too many images.
+            DataError: an embedding is not finite, the mean of the class is zero, or the class has too many samples.
         """
         name = check_class_name(name)
         before = next((each for each in self.classes if each.name == name), None)
@@ -228,15 +232,17 @@ class EnrolledClasses:
                 "file, or remove unused classes."
             )
         count, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
-        if count + (0 if before is None else before.images) > _MOST_IMAGES:
-            raise DataError(f"{name} would have more than {_MOST_IMAGES} images. Enroll further ones as another class.")
+        if count + (0 if before is None else before.samples) > _MOST_SAMPLES:
+            raise DataError(
+                f"{name} would have more than {_MOST_SAMPLES} samples. Enroll further ones as another class."
+            )
         if before is not None:
-            count, total = count + before.images, total + before.images * before.prototype.astype(np.float64)
+            count, total = count + before.samples, total + before.samples * before.prototype.astype(np.float64)
         prototype = (total / count).astype(np.float32)
         if not np.isfinite(prototype).all() or not prototype.any():
             raise DataError(
-                f"The images of {name} have no mean embedding: it is zero or not finite. Expected images with content; "
-                "use others."
+                f"The samples of {name} have no mean embedding: it is zero or not finite. Expected samples with "
+                "content; use others."
             )
         added = EnrolledClass(name, count, prototype)
         if before is None:
@@ -264,7 +270,7 @@ class _LaterSchema(Exception):
 
 def _command(model: Model, output: Path | str) -> str:
     return shlex.join(
-        ["kdedge-run", "enroll", str(model.bundle or model.path), "--name", "NAME", "PHOTOS", "-o", str(output)]
+        ["kdedge-run", "enroll", str(model.bundle or model.path), "--name", "NAME", "SAMPLES", "-o", str(output)]
     )
 
 
@@ -291,15 +297,15 @@ def check_class_name(name: str) -> str:
 
 
 def _parse_class(values: Any, size: int) -> EnrolledClass:
-    name, images, numbers = values["name"], values["images"], values["prototype"]
+    name, samples, numbers = values["name"], values["samples"], values["prototype"]
     if not isinstance(name, str) or check_class_name(name) != name:
         raise ValueError(f"invalid name {name!r}")
-    if not isinstance(images, int) or isinstance(images, bool) or not 1 <= images <= _MOST_IMAGES:
-        raise ValueError(f"{name}: invalid number of images, expected 1 to {_MOST_IMAGES}")
+    if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= _MOST_SAMPLES:
+        raise ValueError(f"{name}: invalid number of samples, expected 1 to {_MOST_SAMPLES}")
     if not isinstance(numbers, list) or len(numbers) != size or not all(map(is_finite_number, numbers)):
         raise ValueError(f"{name}: the prototype is not a list of {size} finite numbers")
     with np.errstate(over="ignore", under="ignore"):
         prototype = np.array(numbers, np.float32)
     if not np.isfinite(prototype).all() or not prototype.any():
         raise ValueError(f"{name}: the prototype is zero or too large")
-    return EnrolledClass(name, images, prototype)
+    return EnrolledClass(name, samples, prototype)

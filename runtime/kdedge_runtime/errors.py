@@ -3,7 +3,7 @@
 ```
 KdedgeError            exit 1   base class of all expected errors
 ├── UsageError         exit 2   invalid command or input
-│   ├── DataError      exit 2   invalid images or labels
+│   ├── DataError      exit 2   invalid samples or labels
 │   └── ModelFileError exit 2   invalid or unsupported model file
 ├── MissingDependency  exit 3   an optional package is not installed
 ├── ValidationFailed   exit 4   a gate failed (the report is still written)
@@ -48,7 +48,7 @@ class UsageError(KdedgeError):
 
 
 class DataError(UsageError):
-    """Invalid images or labels."""
+    """Invalid samples or labels."""
 
 
 class ModelFileError(UsageError):
@@ -68,7 +68,7 @@ class ValidationFailed(KdedgeError):
 
 
 class SourceError(KdedgeError):
-    """Camera, video or image that could not be read."""
+    """Camera, file or other source that could not be read."""
 
     exit_code = 5
 

@@ -69,7 +69,7 @@ class Explanation:
     None if the file was exported with `--method none` or no map was requested.
     """
     display: MapDisplay = UNMEASURED
-    """Position and contrast of the maps on the images."""
+    """Position and contrast of the maps on the samples."""
     familiarity: Floats | None = None
     """Similarity to the training samples `[N]`, larger for more familiar ones; None if the file does not have it."""
     unknown: NDArray[np.bool_] | None = None

@@ -64,12 +64,12 @@ def check_outputs(
 
     Args:
         path: path of the model file, for error messages.
-        shape: number of images and labels.
+        shape: number of samples and labels.
         logits: logits, floats of this shape.
-        saliency_map: maps, floats `[images, h, w]` with 1 to `MOST_POSITIONS` values each; None skips this check.
-        explained_class: class indices, integers `[images]` from 0 to labels - 1; checked together with the map.
-        familiarity: familiarity, floats `[images]`; None skips this check.
-        embedding: embeddings, floats `[images, embedding_size]`; None skips this check.
+        saliency_map: maps, floats `[samples, h, w]` with 1 to `MOST_POSITIONS` values each; None skips this check.
+        explained_class: class indices, integers `[samples]` from 0 to labels - 1; checked together with the map.
+        familiarity: familiarity, floats `[samples]`; None skips this check.
+        embedding: embeddings, floats `[samples, embedding_size]`; None skips this check.
         embedding_size: number of values of an embedding.
 
     Raises:

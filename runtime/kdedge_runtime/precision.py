@@ -41,7 +41,7 @@ class Precision:
     title: str
     """Name in tables."""
     is_calibrated: bool = False
-    """True if the conversion needs images, and can keep layers in fp32 to meet a goal. Default False."""
+    """True if the conversion needs samples, and can keep layers in fp32 to meet a goal. Default False."""
     is_integer: bool = False
     """True if its layers may run in integer kernels; results are then evaluated with exact sums. Default False."""
 

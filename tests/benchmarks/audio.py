@@ -130,8 +130,8 @@ def measure_fold(fold: Path) -> dict[str, dict[str, float]]:
     test = index_dataset(fold / "data").test
     assert test is not None
     sounds = decode(test, spec)
-    parts = [sounds.images[start : start + BATCH] for start in range(0, len(sounds), BATCH)]
-    latencies = fastest_ms(*(partial(model.predict, sounds.images[:1]) for model in models.values()), runs=200)
+    parts = [sounds.samples[start : start + BATCH] for start in range(0, len(sounds), BATCH)]
+    latencies = fastest_ms(*(partial(model.predict, sounds.samples[:1]) for model in models.values()), runs=200)
     for (name, model), latency_ms in zip(models.items(), latencies, strict=True):
         logits = np.concatenate([model.predict(part).logits for part in parts])
         right = logits.argmax(axis=1) == sounds.targets

@@ -32,9 +32,9 @@ def main(data: str, *files: str) -> None:
         model = Model.load(file)
         spec = require_image(model.metadata.input, file)
         decoded = decode(collection.val, spec)
-        masks = object_masks(boxes, decoded.samples, spec)
+        masks = object_masks(boxes, decoded.stored, spec)
         known = [index for index, mask in enumerate(masks) if mask is not None and mask.any()]
-        images = decoded.images[known]
+        images = decoded.samples[known]
         objects = [mask for mask in masks if mask is not None and mask.any()]
         targets = decoded.targets[known] if collection.labels == model.metadata.labels else None
         maps = predict(model, images, targets).maps

@@ -127,7 +127,7 @@ def read(data: Path, side: str, spec: InputSpec) -> tuple[Pixels, Integers]:
     """Decode a split at a model's input."""
     samples = decode(getattr(index_dataset(data), side), spec)
     assert samples.targets is not None
-    return samples.images, np.asarray(samples.targets)
+    return samples.samples, np.asarray(samples.targets)
 
 
 def of_timm(options: argparse.Namespace, out: Path) -> Embedded:

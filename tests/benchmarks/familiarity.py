@@ -327,12 +327,12 @@ def student(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     rows = []
     for data in options.data:
-        train, val = listed(data, "train", options.images_per_class), listed(data, "val")
+        train, val = listed(data, "train", options.samples_per_class), listed(data, "val")
         classes = sorted(path.name for path in (data / "train").iterdir())
         for part in range(PARTS):
             known = remaining(train, part)
             left_out = [name for number, name in enumerate(classes) if number not in known]
-            name = f"{options.student.replace(':', '-')}-{options.images_per_class}-{data.name}-{part}"
+            name = f"{options.student.replace(':', '-')}-{options.samples_per_class}-{data.name}-{part}"
             run = options.cache / name
             train_student(options, data, left_out, run)
             loaded = load_trained(str(run))
@@ -367,7 +367,7 @@ def train_student(options: argparse.Namespace, data: Path, left_out: list[str], 
     arguments = ["train", str(data), "--model", options.student, "--out", str(run)]
     arguments += [part for name in left_out for part in ("--leave-out", name)]
     arguments += ["--size", str(options.size), "--epochs", str(options.epochs), "--no-flip"]
-    arguments += ["--images-per-class", str(options.images_per_class)]
+    arguments += ["--samples-per-class", str(options.samples_per_class)]
     command = [sys.executable, "-c", "from kdedge.cli import main; main()", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -411,7 +411,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--student", default="small:resnet8")
     parser.add_argument("--size", type=int, default=32, help="input size of the student in pixels")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--images-per-class", type=int, default=150, help="training images of the student per class")
+    parser.add_argument("--samples-per-class", type=int, default=150, help="training images of the student per class")
     parser.add_argument("--cache", type=Path, default=Path("runs/familiarity"))
     return parser.parse_args(arguments)
 

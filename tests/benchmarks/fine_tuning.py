@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="timm:tf_efficientnet_lite0")
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--images-per-class", type=int, nargs="+", default=[20, 50, 0], help="0 takes all")
+    parser.add_argument("--samples-per-class", type=int, nargs="+", default=[20, 50, 0], help="0 takes all")
     parser.add_argument("--methods", nargs="+", choices=[LINEAR, *METHODS], default=[LINEAR, *METHODS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="of runs that train all layers; default: chosen by kdedge")
@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out or Path("runs/fine-tuning") / options.data.resolve().name
     results = []
-    for images, method, seed in itertools.product(options.images_per_class, options.methods, options.seeds):
+    for images, method, seed in itertools.product(options.samples_per_class, options.methods, options.seeds):
         if method in (LINEAR, "freeze") and seed != options.seeds[0]:
             continue  # nothing is random
         result = {"images": images or "all", "method": method, "seed": seed}
@@ -69,7 +69,7 @@ def train(options: argparse.Namespace, run: Path, images: int, method: str, seed
     arguments = ["train", str(options.data), "--model", options.model, "--seed", str(seed), "--out", str(run)]
     arguments += [] if options.flip else ["--no-flip"]
     arguments += [] if options.epochs is None or method == "freeze" else ["--epochs", str(options.epochs)]
-    arguments += ["--images-per-class", str(images)] if images else []
+    arguments += ["--samples-per-class", str(images)] if images else []
     arguments += [] if method == "random weights" else ["--weights", str(options.weights)]
     started = time.monotonic()
     kdedge(*arguments, *METHODS[method])
@@ -104,11 +104,11 @@ def choose_on_halves(run: Path, data: Path) -> float:
         load_state(model, average_weights(first, last, share), str(run))
         with torch.inference_mode():
             parts = [
-                model(front_end(torch.from_numpy(val.images[start : start + 64].copy()))).argmax(dim=1)
-                for start in range(0, len(val.images), 64)
+                model(front_end(torch.from_numpy(val.samples[start : start + 64].copy()))).argmax(dim=1)
+                for start in range(0, len(val.samples), 64)
             ]
         right.append(torch.cat(parts).numpy() == val.targets)
-    answers, even = np.stack(right), np.arange(len(val.images)) % 2 == 0
+    answers, even = np.stack(right), np.arange(len(val.samples)) % 2 == 0
     chosen = [answers[answers[:, half].mean(axis=1).argmax(), ~half].sum() for half in (even, ~even)]
     return 100 * float(sum(chosen)) / len(even)
 
@@ -127,10 +127,10 @@ def regress(data: Path, name: str, weights: Path, images: int, kept: Path) -> di
     collection = index_dataset(data)
     train_split = decode((subset(collection, images) if images else collection).train, spec)
     assert train_split.targets is not None
-    fitted = linear_model.LogisticRegression(max_iter=1000).fit(features(train_split.images), train_split.targets)
+    fitted = linear_model.LogisticRegression(max_iter=1000).fit(features(train_split.samples), train_split.targets)
     seconds = time.monotonic() - started
     val = decode(collection.val, spec)
-    result = {"top1": 100 * float(fitted.score(features(val.images), val.targets)), "seconds": round(seconds, 1)}
+    result = {"top1": 100 * float(fitted.score(features(val.samples), val.targets)), "seconds": round(seconds, 1)}
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(result))
     return result

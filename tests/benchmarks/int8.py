@@ -98,7 +98,7 @@ def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path
     )
     seconds = time.monotonic() - started
     fp32 = Model.load(result.fp32, threads=1)
-    images = decode(index_dataset(photos, unlabeled_ok=True).val, fp32.metadata.input).images
+    images = decode(index_dataset(photos, unlabeled_ok=True).val, fp32.metadata.input).samples
     for name, file in result.quantized.items():
         assert file.path is not None
         line = {"model": model, "precision": name} | compared(fp32, file, images, known, options.runs)
@@ -151,7 +151,7 @@ def random_weights(source: str, photos: Path, path: Path) -> Path:
     trained = load_trained(source, pretrained=False)
     spec = require_image(trained.input, source)
     split = index_dataset(photos, unlabeled_ok=True).train
-    images = decode(split.take(range(min(SETTLED_ON, len(split)))), spec).images
+    images = decode(split.take(range(min(SETTLED_ON, len(split)))), spec).samples
     x = (torch.from_numpy(images).float() / 255 - torch.tensor(spec.mean)) / torch.tensor(spec.std)
     for module in trained.model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -86,7 +86,7 @@ def main() -> None:
             run = options.out / f"{name} {epochs} {seed}".replace(" ", "_")
             recipe = run.with_suffix(".toml")
             recipe.write_text(text)
-            few = ("--student", "resnet8", "--images-per-class", "20", "--epochs", str(epochs), "--seed", str(seed))
+            few = ("--student", "resnet8", "--samples-per-class", "20", "--epochs", str(epochs), "--seed", str(seed))
             cache = () if options.mixed else ("--cache-teacher", "16")
             which = ("--teacher", str(teacher), "--recipe", str(recipe), "--out", str(run))
             quality.kdedge("distill", *common, *few, *cache, *which)

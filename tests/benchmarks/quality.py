@@ -5,7 +5,7 @@ python tests/benchmarks/quality.py DATA
 python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-weights W.safetensors \\
     --students resnet8 resnet20 --regimes all --recipe tests/benchmarks/cifar.toml  # see cifar10.py for the data
 python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-weights W.safetensors \\
-    --students resnet8 --regimes few --images-per-class 50 --few-epochs 250 --methods default
+    --students resnet8 --regimes few --samples-per-class 50 --few-epochs 250 --methods default
 ```
 
 Every run uses the command line (`kdedge train`, `kdedge distill`), with the defaults of the device unless given.
@@ -67,7 +67,7 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["alone", "KD", "KD + mapall"])
     parser.add_argument("--regimes", nargs="+", choices=("all", "few"), default=["all", "few"])
     parser.add_argument(
-        "--images-per-class", type=int, default=20, help="number of images per class in the regime `few`"
+        "--samples-per-class", type=int, default=20, help="number of images per class in the regime `few`"
     )
     parser.add_argument("--recipe", help="recipe of the students; default: chosen by kdedge")
     parser.add_argument("--cache-teacher", type=int)
@@ -108,8 +108,8 @@ def main() -> None:
     choices = itertools.product(options.regimes, options.students, options.methods, range(options.seeds))
     for regime, student, method, seed in choices:
         few = regime == "few"
-        images = f"{options.images_per_class} per class" if few else "all images"
-        name = f"{options.images_per_class if few else 'all'}-{student}-{method.replace(' ', '')}-{seed}"
+        images = f"{options.samples_per_class} per class" if few else "all images"
+        name = f"{options.samples_per_class if few else 'all'}-{student}-{method.replace(' ', '')}-{seed}"
         arguments = ["distill", *common, "--teacher", teacher, "--student", student, "--out", str(options.out / name)]
         arguments += [
             "--no-pretrained",
@@ -119,7 +119,7 @@ def main() -> None:
         ]
         arguments += given("--loss", METHODS[method]) + given("--teacher-weights", weights)
         arguments += given("--recipe", options.recipe) + given("--cache-teacher", options.cache_teacher)
-        arguments += given("--images-per-class", options.images_per_class if few else None)
+        arguments += given("--samples-per-class", options.samples_per_class if few else None)
         jobs.append(
             ({"images": images, "student": student, "method": method, "seed": seed}, options.out / name, arguments)
         )
@@ -179,7 +179,7 @@ def evaluate(
     held_out, reference = taught_by(teacher, teacher_weights, data, student.input)
     assert held_out.targets is not None
     train_step = wrap_for_export(student.model, student.input)
-    predictions = predict(train_step, held_out.images, reference.explained_class)
+    predictions = predict(train_step, held_out.samples, reference.explained_class)
     pearson = pair_pearson(reference, predictions)
     assert pearson is not None
     figures: dict[str, object] = {
@@ -196,9 +196,9 @@ def evaluate(
         figures |= {"epochs": record.recipe["epochs"], "seconds": record.result["seconds"], "device": record.device}
     boxes = boxes_beside(str(data))
     if boxes is not None:
-        masks = object_masks(boxes, held_out.samples, spec)
+        masks = object_masks(boxes, held_out.stored, spec)
         named = [index for index, mask in enumerate(masks) if mask is not None]
-        images, known = held_out.images[named], [mask for mask in masks if mask is not None]
+        images, known = held_out.samples[named], [mask for mask in masks if mask is not None]
         maps = predict(train_step, images, held_out.targets[named]).maps
         assert maps is not None
         found = localize_all({"run": maps}, known, {}, {"edges": area_mean(edge_maps(images), *maps.shape[1:])})
@@ -224,7 +224,7 @@ def taught_by(
         taught.model.cuda()
     collection = index_dataset(data)
     held_out = decode(collection.test or collection.val, spec)
-    return held_out, predict(wrap_for_export(taught.model, taught.input), held_out.images)
+    return held_out, predict(wrap_for_export(taught.model, taught.input), held_out.samples)
 
 
 def table(results: list[dict[str, object]]) -> str:

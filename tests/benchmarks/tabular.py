@@ -103,7 +103,7 @@ def measure_fold(data: Path, options: argparse.Namespace) -> dict[str, dict[str,
     test = index_dataset(data, DatasetOptions(target=options.target)).test
     assert test is not None
     decoded = decode(test, trees.input)
-    rows, targets = np.asarray(decoded.images, np.float32), decoded.targets
+    rows, targets = np.asarray(decoded.samples, np.float32), decoded.targets
     logits, parts = trees(rows, explained=True)
     assert parts is not None
     top = logits.argmax(axis=1)
@@ -113,7 +113,7 @@ def measure_fold(data: Path, options: argparse.Namespace) -> dict[str, dict[str,
     files["KD + contributions, int8"] = runs["KD + contributions"] / "model.int8.onnx"
     for name, file in files.items():
         model = Model.load(file, threads=1)
-        given = predict(model, decoded.images, top)
+        given = predict(model, decoded.samples, top)
         assert given.maps is not None
         agreement = {
             "pearson": float(np.nanmean(maps_pearson(wanted, given.maps))),

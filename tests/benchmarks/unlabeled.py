@@ -6,7 +6,7 @@ python tests/benchmarks/unlabeled.py gtsrb22 --no-flip --weights tf_efficientnet
 
 The teacher is EfficientNet-Lite0, fine-tuned on all labels of the training split. The same student is then distilled
 from all labels, from a few labeled images per class, and from these and all other training images without their labels
-(`--images-per-class N --unlabeled DATA/train`, which drops copies of the labeled ones). `labels alone` trains it
+(`--samples-per-class N --unlabeled DATA/train`, which drops copies of the labeled ones). `labels alone` trains it
 without the teacher. Figures are of the last epoch on the validation split, on which nothing is selected. Prints one
 JSON line per result and a table: mean and standard deviation over the seeds. Complete runs in --out are not repeated.
 """
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--model", default="timm:tf_efficientnet_lite0", help="teacher")
     parser.add_argument("--weights", type=Path, help="weights of the teacher; default: published ones")
     parser.add_argument("--student", default="resnet10w16")
-    parser.add_argument("--images-per-class", type=int, default=5)
+    parser.add_argument("--samples-per-class", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--teacher", type=Path, help="run of the teacher; default: trained first")
@@ -61,7 +61,7 @@ def train_teacher(options: argparse.Namespace, run: Path) -> Path:
 def train_student(options: argparse.Namespace, teacher: Path, out: Path, method: str, seed: int) -> dict[str, Any]:
     """Train a student and return its figures."""
     run = out / f"{method.replace(' ', '-')}-{seed}"
-    few = [] if method == "all labels" else ["--images-per-class", str(options.images_per_class)]
+    few = [] if method == "all labels" else ["--samples-per-class", str(options.samples_per_class)]
     arguments = [str(options.data), "--seed", str(seed), "--out", str(run), *few]
     arguments += [] if options.flip else ["--no-flip"]
     arguments += [] if options.size is None else ["--size", str(options.size)]

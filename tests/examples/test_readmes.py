@@ -54,7 +54,7 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "module": network(),
         "input_spec": ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3),
         "labels": CLASSES,
-        "calibration_images": scenes(4)[0],
+        "calibration_samples": scenes(4)[0],
     }
     (block,) = code("export/README.md")
     exec(block, names)

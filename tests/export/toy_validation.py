@@ -19,7 +19,7 @@ def run(folder: Path, **changes: object) -> tuple[ValidationReport, SampleGaller
         "student": STUDENT,
         "fp32": model_file(STUDENT, folder / "model.onnx"),
         "int8": model_file(STUDENT, folder / "model.int8.onnx", noise=0.005),
-        "images": IMAGES,
+        "samples": IMAGES,
         "targets": right_predictions(),
         "labels": LABELS,
     } | changes

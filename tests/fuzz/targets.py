@@ -100,7 +100,7 @@ def run_record(work: Path) -> Case:
         model=ModelSpec("small:resnet8", 2),
         input=ImageInput(32, 32, (0.5,) * 3, (0.25,) * 3),
         labels=("a", "b"),
-        data={"source": "/photos", "fingerprint": "ab", "train": 8, "val": 2, "images_per_class": None},
+        data={"source": "/photos", "fingerprint": "ab", "train": 8, "val": 2, "samples_per_class": None},
         recipe=asdict(config) | {"measured": []},
         request=request.given,
         device="CPU",

@@ -63,7 +63,7 @@ def make_run(
             "split": "folders",
             "train": 48,
             "val": 18,
-            "images_per_class": None,
+            "samples_per_class": None,
         },
         recipe=asdict(tiny_config(learning_rate=0.1, loss=loss or {"ce": 1.0}, measured=measured, seed=seed)),
         request={"data": "data", "model": "resnet8", **(request or {})},

@@ -171,7 +171,7 @@ def tiny_trainer(
     student = InstrumentedModel(build_model(ModelSpec(model, len(CLASSES)), SIDE), spec, compute)
     taught = None if teacher is None else NetworkTeacher(InstrumentedModel(teacher, spec, compute), compute)
     data = load(index_dataset(root), spec)
-    train, val = (DeviceSamples(side.images, side.targets, compute.device) for side in (data.train, data.val))
+    train, val = (DeviceSamples(side.samples, side.targets, compute.device) for side in (data.train, data.val))
     views = AugmentationPlan(
         ImageAugmenter(config.augmentation, spec.height, spec.width),
         len(train),

@@ -17,7 +17,7 @@ from kdedge_runtime import enrolled_classes
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.embedding import Embedding
 from kdedge_runtime.enrolled_classes import EnrolledClasses
-from kdedge_runtime.enrollment import enrolled_images
+from kdedge_runtime.enrollment import enrolled_samples
 from kdedge_runtime.errors import DataError, KdedgeError, UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import decode_prediction
@@ -48,7 +48,7 @@ def test_prototype_is_the_mean_whatever_the_order(embedding_model: Model) -> Non
     together = none.add("rust", np.concatenate([FIRST, SECOND]))
     stepwise = none.add("rust", SECOND[:1]).add("leaf", OTHER).add("rust", SECOND[1:]).add(" rust ", FIRST)
     for found in (together, stepwise):
-        assert found.classes[0].name == "rust" and found.classes[0].images == 7
+        assert found.classes[0].name == "rust" and found.classes[0].samples == 7
         np.testing.assert_allclose(found.classes[0].prototype, mean, atol=1e-6)
     assert stepwise.names == ("rust", "leaf")
     np.testing.assert_allclose(stepwise.prototypes[1], OTHER.mean(axis=0), atol=1e-6)
@@ -60,13 +60,13 @@ def test_file_is_read_as_written(classes: EnrolledClasses, embedding_model: Mode
     classes.write(path)
     found = EnrolledClasses.read(path, embedding_model)
     assert (found.names, found.threshold) == (classes.names, 0.6) and found.embedding.is_of(classes.embedding)
-    assert [each.images for each in found.classes] == [4, 2]
+    assert [each.samples for each in found.classes] == [4, 2]
     np.testing.assert_array_equal(found.prototypes, classes.prototypes)
     assert [entry.name for entry in path.parent.iterdir()] == ["classes.json"]
     values = json.loads(path.read_text(encoding="utf-8"))
     assert values.keys() == {"schema", "embedding", "threshold", "classes"}
     assert values["embedding"] == {"size": 3, "id": ID}
-    assert values["classes"][1].keys() == {"name", "images", "prototype"}
+    assert values["classes"][1].keys() == {"name", "samples", "prototype"}
 
 
 def test_model_answers_with_the_classes(classes: EnrolledClasses, embedding_model: Model, red_spot: np.ndarray) -> None:
@@ -117,10 +117,10 @@ def damaged(enrolled: EnrolledClasses, path: Path, **changes: Any) -> Path:
         ({"_name": "a\x1bb"}, "control character"),
         ({"_name": 3}, "invalid name"),
         ({"_name": "Unknown"}, "no class"),
-        ({"_images": 0}, "rust: invalid number of images"),
-        ({"_images": True}, "number of images"),
-        ({"_images": 1_000_001}, "number of images"),
-        ({"_images": 10**400}, "rust: invalid number of images"),
+        ({"_samples": 0}, "rust: invalid number of samples"),
+        ({"_samples": True}, "number of samples"),
+        ({"_samples": 1_000_001}, "number of samples"),
+        ({"_samples": 10**400}, "rust: invalid number of samples"),
         ({"_prototype": [1.0, float("nan"), 0.0]}, "3 finite numbers"),
         ({"_prototype": [1.0, float("inf"), 0.0]}, "3 finite numbers"),
         ({"_prototype": [1.0, 10**400, 0.0]}, "damaged"),
@@ -166,7 +166,7 @@ def test_classes_of_another_model_name_both_files(
         EnrolledClasses.read(path, other)
     for part in (str(path), "other.onnx", f"kdedge-run enroll {other.path} --name"):
         assert part in str(raised.value)
-    damaged(classes, path, embedding={"size": 4, "id": ID}, classes=[{"name": "a", "images": 1, "prototype": [1] * 4}])
+    damaged(classes, path, embedding={"size": 4, "id": ID}, classes=[{"name": "a", "samples": 1, "prototype": [1] * 4}])
     with pytest.raises(DataError, match="4 values instead of 3"):
         EnrolledClasses.read(path, embedding_model)
 
@@ -199,26 +199,26 @@ def test_length_of_a_stored_prototype_has_no_effect(
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-6)
     for before in (classes, scaled):
         after = before.add("new", FIRST[:2])
-        (image, _) = enrolled_images(after, "new", ["1.png", "2.png"], FIRST[:2])
+        (image, _) = enrolled_samples(after, "new", ["1.png", "2.png"], FIRST[:2])
         similarity = max(unit(classes.prototypes) @ FIRST[0])
         assert image.nearest_similarity == pytest.approx(similarity, abs=1e-5)
-    own, _ = enrolled_images(scaled.add("rust", FIRST[:2]), "rust", ["1.png", "2.png"], FIRST[:2])
+    own, _ = enrolled_samples(scaled.add("rust", FIRST[:2]), "rust", ["1.png", "2.png"], FIRST[:2])
     assert own.own is not None and -1.00001 <= own.own <= 1.00001
 
 
 def test_number_of_images_is_limited(classes: EnrolledClasses, embedding_model: Model, tmp_path: Path) -> None:
-    path = damaged(classes, tmp_path / "classes.json", _images=999_999)
+    path = damaged(classes, tmp_path / "classes.json", _samples=999_999)
     full = EnrolledClasses.read(path, embedding_model).add("rust", FIRST[:1])
-    assert full.classes[0].images == 1_000_000
+    assert full.classes[0].samples == 1_000_000
     full.write(path)
-    with pytest.raises(DataError, match="rust would have more than 1000000 images"):
+    with pytest.raises(DataError, match="rust would have more than 1000000 samples"):
         EnrolledClasses.read(path, embedding_model).add("rust", FIRST[:1])
     assert full.add("leaf", FIRST[:1]).names[-1] == "leaf"
 
 
 def test_number_of_classes_is_limited(classes: EnrolledClasses, embedding_model: Model, tmp_path: Path) -> None:
     path = tmp_path / "classes.json"
-    entries = [{"name": f"class {index}", "images": 1, "prototype": [1, index, 0]} for index in range(10_001)]
+    entries = [{"name": f"class {index}", "samples": 1, "prototype": [1, index, 0]} for index in range(10_001)]
     damaged(classes, path, classes=entries)
     with pytest.raises(DataError, match="10001 classes, expected at most 10000"):
         EnrolledClasses.read(path, embedding_model)
@@ -226,7 +226,7 @@ def test_number_of_classes_is_limited(classes: EnrolledClasses, embedding_model:
     full = EnrolledClasses.read(path, embedding_model)
     with pytest.raises(UsageError, match="one more cannot be added to 10000 classes"):
         full.add("one more", FIRST)
-    assert full.add("class 3", FIRST).classes[3].images == 5
+    assert full.add("class 3", FIRST).classes[3].samples == 5
     fuller = EnrolledClasses(full.embedding, None, full.classes[1:]).add("one more", FIRST)
     assert len(fuller.classes) == 10_000
 
@@ -273,7 +273,7 @@ def test_enrollments_of_several_processes_are_all_kept(embedding_model: Model, t
         assert process.stdout is not None
         process.stdout.close()
     found = EnrolledClasses.read(path, embedding_model)
-    assert sorted((each.name, each.images) for each in found.classes) == [("a", 12), ("b", 12)]
+    assert sorted((each.name, each.samples) for each in found.classes) == [("a", 12), ("b", 12)]
     np.testing.assert_allclose(found.prototypes, np.full((2, 3), 1 / 3), atol=1e-5)
     assert [entry.name for entry in path.parent.iterdir()] == ["classes.json"]
 
@@ -343,7 +343,7 @@ def test_classes_are_updated_without_locks(
     path = tmp_path / "classes.json"
     for _ in range(2):
         EnrolledClasses.update(path, embedding_model, lambda found: found.add("new", FIRST))
-    assert EnrolledClasses.read(path, embedding_model).classes[0].images == 8
+    assert EnrolledClasses.read(path, embedding_model).classes[0].samples == 8
 
 
 def test_file_without_classes_is_not_written(embedding_model: Model, tmp_path: Path) -> None:

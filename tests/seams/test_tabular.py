@@ -16,7 +16,9 @@ from table_toys import HEADER, make_rows, write_table
 import kdedge
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
 from kdedge.models.run_folder import read_run
+from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import UsageError
@@ -64,6 +66,21 @@ def test_trees_are_trained_into_a_run(teacher: Run) -> None:
     assert teacher.record.result is not None and teacher.record.result["best"]["val_top1"] > 0.8
 
 
+def test_plan_names_rows_and_the_recipe_of_tables(data: Path, tmp_path: Path) -> None:
+    class Plan(RunCallback):
+        def __init__(self) -> None:
+            self.lines: dict[str, str] = {}
+
+        def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+            self.lines |= dict(lines)
+
+    plan = Plan()
+    kdedge.train(data, "mlp:8", target="answer", output=tmp_path / "run", epochs=1, device="cpu", callback=plan)
+    assert plan.lines["samples"] == "402 for training, 98 for validation, 2 classes"
+    assert plan.lines["recipe"] == "table-labels (for tabular samples)"
+    assert "image" not in str(plan.lines)
+
+
 def test_contributions_are_distilled(student: Run) -> None:
     assert student.record.result is not None
     best = student.record.result["best"]
@@ -79,6 +96,20 @@ def test_validation_passes_with_complete_contributions(files: Path) -> None:
         check = outcomes[f"{precision}_completeness"]
         assert check.outcome == "passed" and check.bound == 1e-4 and check.measured is not None
     assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
+
+
+def test_runs_are_compared_with_their_own_schema(teacher: Run, data: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "edited.json"
+    values = json.loads((teacher.folder / SCHEMA_FILE).read_text())
+    (city,) = (column for column in values["columns"] if column["name"] == "city")
+    city |= {"kind": "ignored", "categories": []}
+    schema.write_text(json.dumps(values))
+    run = kdedge.train(data, "mlp:8", schema=schema, output=tmp_path / "run", epochs=2, device="cpu")
+    schema.write_text((teacher.folder / SCHEMA_FILE).read_text())
+    comparison = compare_runs([run.folder])
+    assert comparison.notes == ()
+    (compared,) = comparison.predictions
+    assert compared.samples.fingerprint == run.record.data["fingerprint"]
 
 
 def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Agreement of two models' predictions, and their correctness: pure functions on logits, float `[N, K]`.
 
-Scores are float64 `[N]`, one per image; NaN is handled where they are aggregated.
+Scores are float64 `[N]`, one per sample; NaN is handled where they are aggregated.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def top1(logits: Floats) -> Integers:
-    """Return the top-1 class of each image, int64 `[N]`; -1 if its logits are not finite."""
+    """Return the top-1 class of each sample, int64 `[N]`; -1 if its logits are not finite."""
     finite = np.isfinite(logits).all(axis=1)
     return np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)
 
@@ -40,9 +40,9 @@ def is_right(logits: Floats, targets: Targets) -> Scores:
 
 
 def accuracy_drop(lost: Scores) -> float:
-    """Compute the mean of per-image losses `[N]` in percentage points.
+    """Compute the mean of per-sample losses `[N]` in percentage points.
 
-    Summing whole images first is exact; the difference of two fractions could round a drop of one point above one.
+    Summing whole samples first is exact; the difference of two fractions could round a drop of one point above one.
     """
     return 100 * float(lost.sum()) / len(lost)
 
@@ -58,22 +58,22 @@ def top1_accuracy(logits: Floats, targets: Targets) -> float:
 
 
 def agrees(reference: Floats, candidate: Floats) -> Scores:
-    """Return per-image top-1 agreement, `[N]`, 1.0 or 0.0; two invalid predictions do not agree.
+    """Return per-sample top-1 agreement, `[N]`, 1.0 or 0.0; two invalid predictions do not agree.
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: logits of the same images.
+        candidate: logits of the same samples.
     """
     prediction = top1(reference)
     return np.asarray((prediction == top1(candidate)) & (prediction >= 0), dtype=np.float64)
 
 
 def agreement(reference: Floats, candidate: Floats) -> float:
-    """Compute the fraction of images in [0, 1] with the same top-1 class.
+    """Compute the fraction of samples in [0, 1] with the same top-1 class.
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: logits of the same images.
+        candidate: logits of the same samples.
     """
     return float(agrees(reference, candidate).mean())
 
@@ -83,7 +83,7 @@ def kl_divergence(reference: Floats, candidate: Floats) -> Scores:
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: logits of the same images.
+        candidate: logits of the same samples.
     """
     log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
     return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
@@ -94,7 +94,7 @@ def logits_error(reference: Floats, candidate: Floats) -> Scores:
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: logits of the same images.
+        candidate: logits of the same samples.
     """
     return map_error(reference[:, None], candidate[:, None])
 
@@ -112,7 +112,7 @@ def distance(reference: Floats | Scores, candidate: Floats | Scores) -> Scores:
 
     Args:
         reference: logits, float `[N, K]`, without what the task ignores (`TaskMetrics.centered`).
-        candidate: such logits of the same images.
+        candidate: such logits of the same samples.
     """
     a, b = (some.astype(np.float64) for some in (reference, candidate))
     sizes = np.linalg.norm(a, axis=1) + np.linalg.norm(b, axis=1)

@@ -1,6 +1,6 @@
 """Confidence calibration: expected calibration error and temperature scaling.
 
-The temperature is fitted on one set of images. The error is measured on another, before and after.
+The temperature is fitted on one set of samples. The error is measured on another, before and after.
 """
 
 import math
@@ -16,8 +16,8 @@ from kdedge_runtime.util.arrays import Floats, Targets, softmax
 
 __all__ = ["BINS", "HIGHEST", "LOWEST", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
 
-BINS, IMAGES_A_BIN = 15, 25
-"""Maximum number of bins, and minimum number of images per bin."""
+BINS, SAMPLES_A_BIN = 15, 25
+"""Maximum number of bins, and minimum number of samples per bin."""
 _SIMULATIONS = 200
 LOWEST, HIGHEST = 0.05, 20.0
 _STEPS = 60
@@ -28,7 +28,7 @@ class Calibration:
     """Calibration of a model's predicted probabilities."""
 
     n: int
-    """Number of images measured; none of them was used to fit the temperature."""
+    """Number of samples measured; none of them was used to fit the temperature."""
     temperature: float
     """Temperature stored in the model file, which divides the logits."""
     ece_before: float
@@ -40,9 +40,9 @@ class Calibration:
     """Mean negative log-likelihood of the target class, in nats."""
     nll: float
     ece_by_chance: float
-    """Expected calibration error of a perfectly calibrated model with these probabilities, on as many images."""
+    """Expected calibration error of a perfectly calibrated model with these probabilities, on as many samples."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals of all fields except the last. Those of the errors are biased upwards, since repeated images add
+    """95 % intervals of all fields except the last. Those of the errors are biased upwards, since repeated samples add
     to the distance."""
 
 
@@ -76,7 +76,7 @@ def expected_calibration_error(confidence: Scores, right: Scores, bins: int | No
     """Compute the debiased expected calibration error over equal-mass bins, in [0, 1].
 
     The error is the mean distance between confidence and accuracy. Bins of equal mass, unlike bins of equal width, all
-    hold enough images (Nguyen and O'Connor, EMNLP 2015). Even a perfectly calibrated model has a nonzero distance in
+    hold enough samples (Nguyen and O'Connor, EMNLP 2015). Even a perfectly calibrated model has a nonzero distance in
     every bin by chance. This bias is estimated and subtracted, as by Kumar et al. (Verified Uncertainty Calibration,
     NeurIPS 2019) for the absolute error. The estimate is the expected distance under binomial noise of a bin's
     accuracy, minus the distance. The error of a miscalibrated model is recovered; for a perfectly calibrated one about
@@ -85,10 +85,10 @@ def expected_calibration_error(confidence: Scores, right: Scores, bins: int | No
     Args:
         confidence: `[N]`, the probability of the predicted class.
         right: `[N]`, 1.0 where the prediction is correct.
-        bins: number of bins; None uses 15, or fewer to keep at least 25 images in each.
+        bins: number of bins; None uses 15, or fewer to keep at least 25 samples in each.
     """
     order = np.argsort(confidence, kind="stable")
-    parts = bins or max(1, min(BINS, len(order) // IMAGES_A_BIN))
+    parts = bins or max(1, min(BINS, len(order) // SAMPLES_A_BIN))
     starts = np.arange(parts) * len(order) // parts
     sizes = np.diff([*starts, len(order)])
     accuracy, mean = (np.add.reduceat(values[order], starts) / sizes for values in (right, confidence))
@@ -135,7 +135,7 @@ def _confidence(logits: Floats, temperature: float) -> Scores:
 
 
 def _nll(logits: Floats, targets: Targets, temperature: float) -> Scores:
-    """Compute the negative log-likelihood of each image's target class, `[N]`, in nats."""
+    """Compute the negative log-likelihood of each sample's target class, `[N]`, in nats."""
     scaled = logits.astype(np.float64) / temperature
     shifted = scaled - scaled.max(axis=1, keepdims=True)
     own = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Compare two models on the same images and for the same classes."""
+"""Compare two models on the same samples and for the same classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,24 +36,25 @@ class MapComparison:
     defined: int
     """Number of pairs with at least one map that is not constant; the correlations and the IoU cover these."""
     pearson_mean: float
-    """Mean Pearson correlation of the maps over images; NaN if every pair is constant."""
+    """Mean Pearson correlation of the maps over samples; NaN if every pair is constant."""
     pearson_p5: float
-    """5th percentile of the correlation over images."""
+    """5th percentile of the correlation over samples."""
     pearson_p1: float
-    """1st percentile of the correlation over images."""
+    """1st percentile of the correlation over samples."""
     top20_iou_mean: float
     """Mean IoU of the 20 % of positions with the largest values; 0.11 by chance."""
     error_relative: float
-    """Largest difference at any position of any image, relative to the range of that image's reference map."""
+    """Largest difference at any position of any sample, relative to the range of that sample's reference map."""
     scale_error: float
     """Mean relative difference of the maps' norms, in [0, 1]; 1 if the candidate explains another class."""
     floor_pearson: float
-    """Mean correlation of the reference's map of one image with the candidate's of another; NaN for a single image."""
+    """Mean correlation of the reference's map of one sample with the candidate's of another; NaN for a single
+    sample."""
     constant_reference: int
-    """Number of images whose reference map is constant."""
+    """Number of samples whose reference map is constant."""
     constant_candidate: int
     wrong_class: int
-    """Number of images where the candidate explained a class other than the requested one."""
+    """Number of samples where the candidate explained a class other than the requested one."""
     intervals: Mapping[str, Interval | None]
     """95 % intervals by field name: the mean, the percentiles, the IoU, the scale error and the floor."""
 
@@ -63,20 +64,20 @@ class Comparison:
     """Agreement of a candidate model with a reference."""
 
     n: int
-    """Number of images compared."""
+    """Number of samples compared."""
     top1_reference: float | None
     """Top-1 accuracy in [0, 1]; None without targets."""
     top1_candidate: float | None
     top1_drop_points: float | None
     """Accuracy drop of the candidate in percentage points; negative for a gain."""
     agreement: float
-    """Fraction of images in [0, 1] with the same top-1 class."""
+    """Fraction of samples in [0, 1] with the same top-1 class."""
     kl: float
     """Mean divergence of the candidate from the reference in nats (`TaskMetrics.divergence`)."""
     kl_capped: float
-    """Mean divergence with each image capped at 1 nat, and counted as 1 if its logits are not finite."""
+    """Mean divergence with each sample capped at 1 nat, and counted as 1 if its logits are not finite."""
     logits_error: float
-    """Largest difference of any logit of any image, relative to the range of the reference's logits."""
+    """Largest difference of any logit of any sample, relative to the range of the reference's logits."""
     logits_distance: float
     """Mean distance of the logits in [0, 1] (`agreement.distance`)."""
     maps: MapComparison | None
@@ -95,8 +96,8 @@ def compare(reference: Predictions, candidate: Predictions, targets: Targets | N
 
     Args:
         reference: predictions to preserve.
-        candidate: predictions for the same images and the same explained classes.
-        targets: int64 `[N]`, the ground truth; None for unlabeled images.
+        candidate: predictions for the same samples and the same explained classes.
+        targets: int64 `[N]`, the ground truth; None for unlabeled samples.
         task: metrics of the models' task.
     """
     agrees = task.agreement(reference.logits, candidate.logits)
@@ -136,7 +137,7 @@ def compare(reference: Predictions, candidate: Predictions, targets: Targets | N
 
 
 def pair_pearson(reference: Predictions, candidate: Predictions) -> NDArray[np.float64] | None:
-    """Compute the correlation of each image's two maps, `[N]`: 0 if a map is lost, NaN if both are constant.
+    """Compute the correlation of each sample's two maps, `[N]`: 0 if a map is lost, NaN if both are constant.
 
     Returns None if either model has no maps.
     """

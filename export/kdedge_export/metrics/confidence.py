@@ -1,17 +1,17 @@
-"""Confidence intervals for values measured on a sample of images.
+"""Confidence intervals for values measured on samples of a population.
 
-All are 95 % intervals over images, seeded for reproducibility. Comparisons on the same images use paired intervals, so
-that images on which two models agree add little width.
+All are 95 % intervals over samples, seeded for reproducibility. Comparisons on the same samples use paired intervals,
+so that samples on which two models agree add little width.
 
-A bootstrap cannot account for failures that occur in none of the images. If 2 in 100 images fail, 30 images often
+A bootstrap cannot account for failures that occur in none of the samples. If 2 in 100 samples fail, 30 samples often
 contain no failure, and the bootstrap interval then has zero width. Means of bounded scores therefore count one
-additional image with the worst possible score (`SHARE`, `DIFFERENCE`, `CORRELATION`), with all weights resampled
+additional sample with the worst possible score (`SHARE`, `DIFFERENCE`, `CORRELATION`), with all weights resampled
 (Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable,
 Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208). For proportions this equals
-the exact interval of Clopper and Pearson; if no image fails, its end is `unseen_share`. Percentiles use the interval of
-their order statistics (David and Nagaraja, Order Statistics, 2003, section 7.1), which does not exist for too few
-images. Unbounded scores use the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch.
-13).
+the exact interval of Clopper and Pearson; if no sample fails, its end is `unseen_share`. Percentiles use the interval
+of their order statistics (David and Nagaraja, Order Statistics, 2003, section 7.1), which does not exist for too few
+samples. Unbounded scores use the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+ch. 13).
 """
 
 import math
@@ -31,7 +31,7 @@ __all__ = [
     "SHARE",
     "Interval",
     "fewest_for_percentile",
-    "images_needed",
+    "samples_needed",
     "interval_of",
     "mean_interval",
     "percentile_interval",
@@ -41,16 +41,16 @@ __all__ = [
 
 LEVEL = 0.95
 SHARE = (0.0, 1.0)
-"""Lowest and highest score of an image for a proportion."""
+"""Lowest and highest score of a sample for a proportion."""
 DIFFERENCE = (-1.0, 1.0)
-"""Lowest and highest difference of two correctness scores of an image."""
+"""Lowest and highest difference of two correctness scores of a sample."""
 CORRELATION = (-1.0, 1.0)
 """Lowest and highest correlation of two maps."""
 _TAIL = (1 - LEVEL) / 2
 _RESAMPLES, _MOST_RESAMPLES = 2000, 50_000
 _SEED = 0
 _CHUNK = 2**22
-"""Maximum number of resampled images held in memory at once."""
+"""Maximum number of resampled samples held in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def mean_interval(scores: Scores, bounds: tuple[float, float] | None = None, sca
     Args:
         scores: `[N]`; NaN values are ignored.
         bounds: lowest and highest possible score; None for unbounded scores, which use a bootstrap and need at least
-            two images.
+            two samples.
         scale: positive factor.
 
     Returns:
@@ -84,9 +84,9 @@ def mean_interval(scores: Scores, bounds: tuple[float, float] | None = None, sca
 
 
 def percentile_interval(scores: Scores, percent: float) -> Interval | None:
-    """Compute the interval of a percentile of scores `[N]` over images, ignoring NaN.
+    """Compute the interval of a percentile of scores `[N]` over samples, ignoring NaN.
 
-    Returns None with too few images for either end (see `fewest_for_percentile`).
+    Returns None with too few samples for either end (see `fewest_for_percentile`).
     """
     ordered = np.sort(scores[~np.isnan(scores)]).astype(np.float64)
     n, share = len(ordered), percent / 100
@@ -95,37 +95,37 @@ def percentile_interval(scores: Scores, percent: float) -> Interval | None:
 
 
 def fewest_for_percentile(percent: float) -> int:
-    """Return the minimum number of images for an interval of a percentile below the median: 72 for the 5th.
+    """Return the minimum number of samples for an interval of a percentile below the median: 72 for the 5th.
 
-    With fewer images, all may lie above the percentile.
+    With fewer samples, all may lie above the percentile.
     """
     return math.ceil(math.log(_TAIL) / math.log(1 - percent / 100))
 
 
 def interval_of(figure: Callable[[NDArray[np.int64]], float], n: int, resamples: int = 500) -> Interval | None:
-    """Compute a bootstrap interval of any statistic of `n` images.
+    """Compute a bootstrap interval of any statistic of `n` samples.
 
-    The statistic is computed from image indices int64 `[n]`, drawn with replacement. Returns None for fewer than two
-    images.
+    The statistic is computed from sample indices int64 `[n]`, drawn with replacement. Returns None for fewer than two
+    samples.
     """
     return _bootstrap(lambda index: np.array([figure(row) for row in index]), n, resamples)
 
 
-def images_needed(n: int, measured: float, end: float, bound: float, worst: float | None = None) -> int | None:
-    """Estimate the number of images that would move an interval's end to the bound, at the same estimate.
+def samples_needed(n: int, measured: float, end: float, bound: float, worst: float | None = None) -> int | None:
+    """Estimate the number of samples that would move an interval's end to the bound, at the same estimate.
 
-    The sampling error falls with the square root of the number of images. The allowance for unseen images falls
+    The sampling error falls with the square root of the number of samples. The allowance for unseen samples falls
     linearly.
 
     Args:
-        n: number of images measured.
+        n: number of samples measured.
         measured: the estimate.
         end: the end of its interval that violates the bound.
         bound: the bound.
-        worst: worst score of an unseen image; None if the interval assumes none.
+        worst: worst score of an unseen sample; None if the interval assumes none.
 
     Returns:
-        The number, rounded up to two digits; None if the estimate equals the bound, which no number of images settles.
+        The number, rounded up to two digits; None if the estimate equals the bound, which no number of samples settles.
     """
     margin, width = abs(measured - bound), abs(end - measured)
     if not margin > 1e-12 or not math.isfinite(width):
@@ -135,14 +135,14 @@ def images_needed(n: int, measured: float, end: float, bound: float, worst: floa
     return rounded_up(needed)
 
 
-def rounded_up(images: float) -> int:
-    """Round a number of images up to two significant digits."""
-    unit = int(10 ** max(0, math.floor(math.log10(max(images, 1))) - 1))
-    return math.ceil(images / unit) * unit
+def rounded_up(samples: float) -> int:
+    """Round a number of samples up to two significant digits."""
+    unit = int(10 ** max(0, math.floor(math.log10(max(samples, 1))) - 1))
+    return math.ceil(samples / unit) * unit
 
 
 def unseen_share(n: int) -> float:
-    """Return the largest failure rate consistent with `n` images without a failure: about `3.7 / n`.
+    """Return the largest failure rate consistent with `n` samples without a failure: about `3.7 / n`.
 
     This is the upper end of the interval of a proportion of 0 (Clopper and Pearson, Biometrika 1934).
     """
@@ -173,7 +173,7 @@ def _bounded_ends(
 
 
 def _rank(n: int, share: float) -> int:
-    """Return the largest rank r with P(fewer than r of `n` images in a population `share`) ≤ 2.5 %; 0 if none."""
+    """Return the largest rank r with P(fewer than r of `n` samples in a population `share`) ≤ 2.5 %; 0 if none."""
     k = np.arange(1, n + 1)
     steps = np.log(n - k + 1) - np.log(k) + math.log(share / (1 - share))
     chances = np.exp(n * math.log(1 - share) + np.concatenate([[0.0], np.cumsum(steps)]))
@@ -189,7 +189,7 @@ def _bootstrap(figures: Callable[[NDArray[np.int64]], Scores], n: int, resamples
 
 
 def _draws(n: int, resamples: int) -> Iterator[NDArray[np.int64]]:
-    """Yield image indices `[some, n]`, drawn with replacement, until there are `resamples` rows."""
+    """Yield sample indices `[some, n]`, drawn with replacement, until there are `resamples` rows."""
     generator = np.random.default_rng(_SEED)
     rows = max(1, _CHUNK // n)
     for start in range(0, resamples, rows):

@@ -21,15 +21,15 @@ from kdedge_runtime.modalities import Sample
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["FAITH_IMAGES", "FEWEST_FAITH_IMAGES", "MOST_MARGIN", "STEPS", "Faithfulness", "areas", "faithfulness"]
+__all__ = ["FAITH_SAMPLES", "FEWEST_FAITH_SAMPLES", "MOST_MARGIN", "STEPS", "Faithfulness", "areas", "faithfulness"]
 
-FAITH_IMAGES = 64
-"""Maximum number of images for this measurement; each is run 22 times per kind of map."""
-FEWEST_FAITH_IMAGES = 30
-"""Minimum number of images for checking a margin; with fewer, only a margin above 0.07 could be significant."""
+FAITH_SAMPLES = 64
+"""Maximum number of samples for this measurement; each is run 22 times per kind of map."""
+FEWEST_FAITH_SAMPLES = 30
+"""Minimum number of samples for checking a margin; with fewer, only a margin above 0.07 could be significant."""
 MOST_MARGIN = 0.5
-"""Cap on each image's margin, for or against a map. The bound of a mean assumes that an unseen image scores worst. At
-an uncapped worst score of -2, the check would need hundreds of images."""
+"""Cap on each sample's margin, for or against a map. The bound of a mean assumes that an unseen sample scores worst. At
+an uncapped worst score of -2, the check would need hundreds of samples."""
 STEPS = 10
 """Number of steps per curve, at fractions 1/10, 2/10, …, 1 of the pixels, besides 0."""
 
@@ -43,7 +43,7 @@ class Faithfulness:
     insertion: float
     """Mean area under the insertion curve, in [0, 1]; higher is better."""
     margin: float
-    """Mean of insertion minus deletion, minus that of a random map, each image capped at ±0.5; above 0 is better than
+    """Mean of insertion minus deletion, minus that of a random map, each sample capped at ±0.5; above 0 is better than
     chance."""
     intervals: Mapping[str, Interval | None]
     """95 % intervals by field name; the margin's is of the pairs."""
@@ -69,7 +69,7 @@ def faithfulness(
         classes: int64 `[N]`, the explained class, whose probability is measured.
         smooth: function that removes the details of a sample, from which insertion starts.
         references: further baseline maps `[N, h, w]` of the samples.
-        progress: called with the number of curves done, two per image and kind of map.
+        progress: called with the number of curves done, two per sample and kind of map.
     """
     n, height, width = list(maps.values())[-1].shape
     baselines = {"random": random_maps(n, height, width), **references}

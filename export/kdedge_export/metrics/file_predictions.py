@@ -16,7 +16,7 @@ __all__ = ["Batch", "Predictions", "batch_size", "batches", "embed", "gather", "
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits and saliency maps of a model for all images."""
+    """Logits and saliency maps of a model for all samples."""
 
     logits: Floats
     """Logits `[N, K]`."""
@@ -27,29 +27,29 @@ class Predictions:
 
 
 Batch: TypeAlias = tuple[Integers, Floats, Floats | None, Integers]
-"""Image indices `[n]`, their logits, maps and explained classes."""
+"""Sample indices `[n]`, their logits, maps and explained classes."""
 
 
 def batch_size(model: Model, most: int) -> int:
-    """Return the batch size of a file: `most`, or 1 if its graph has a fixed batch of one image."""
+    """Return the batch size of a file: `most`, or 1 if its graph has a fixed batch of one sample."""
     (own,) = (item for item in model.session.get_inputs() if item.name == model.metadata.input.name)
     return 1 if isinstance(own.shape[0], int) else most
 
 
-def run_file(model: Model, images: Pixels, classes: Integers, size: int) -> Iterator[Batch]:
-    """Run a model file over images in batches.
+def run_file(model: Model, samples: Pixels, classes: Integers, size: int) -> Iterator[Batch]:
+    """Run a model file over samples in batches.
 
     Args:
         model: model file.
-        images: uint8 RGB `[N, H, W, 3]` at the model's size.
-        classes: int64 `[N]`, the class to explain in each image; negative for its top-1 class.
+        samples: preprocessed samples `[N, …]` at the model's size.
+        classes: int64 `[N]`, the class to explain in each sample; negative for its top-1 class.
         size: maximum batch size.
     """
-    # A model file explains one class per batch, so images are grouped by requested class.
+    # A model file explains one class per batch, so samples are grouped by requested class.
     for requested in np.unique(classes):
         of_this_class = np.flatnonzero(classes == requested)
         for batch in batches(of_this_class, batch_size(model, size)):
-            result = model.predict(images[batch], class_index=None if requested < 0 else int(requested))
+            result = model.predict(samples[batch], class_index=None if requested < 0 else int(requested))
             yield batch, result.logits, result.saliency_map, result.explained_class
 
 
@@ -70,18 +70,18 @@ def embed(model: Model, samples: Sample, size: int = 32) -> Floats:
 
 
 def batches(numbers: Integers, size: int) -> Iterator[Integers]:
-    """Split image indices into batches of at most `size`."""
+    """Split sample indices into batches of at most `size`."""
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]
 
 
 def gather(found: Iterator[Batch], n: int, progress: Callable[[int], None] | None = None) -> Predictions:
-    """Concatenate batches in image order.
+    """Concatenate batches in sample order.
 
     Args:
-        found: batches that cover all images.
-        n: number of images.
-        progress: called with the number of images done so far, after every batch.
+        found: batches that cover all samples.
+        n: number of samples.
+        progress: called with the number of samples done so far, after every batch.
     """
     numbers, logits, maps, explained = [], [], [], []
     done = 0

@@ -1,4 +1,4 @@
-"""Localization of objects by saliency maps, for images with known object regions."""
+"""Localization of objects by saliency maps, for samples with known object regions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Localization:
     """Localization scores of one kind of map."""
 
     pointing: float
-    """Fraction of images in [0, 1] whose map maximum lies on the object (see `map_similarity.pointing_game`)."""
+    """Fraction of samples in [0, 1] whose map maximum lies on the object (see `map_similarity.pointing_game`)."""
     energy_inside: float
     """Mean fraction of the map's positive part on the object, in [0, 1]; 0 for a map without a positive part."""
     intervals: Mapping[str, Interval | None]
@@ -33,11 +33,11 @@ class Localization:
 def localize(
     maps: Floats, masks: Sequence[Flags], shift: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the pointing game and the energy inside per image, `[N]` each (see `map_similarity`).
+    """Compute the pointing game and the energy inside per sample, `[N]` each (see `map_similarity`).
 
     Args:
         maps: raw signed maps `[N, h, w]` at any resolution.
-        masks: bool `[H, W]` of each image, True on the object, at the size of the model's input.
+        masks: bool `[H, W]` of each sample, True on the object, at the size of the model's input.
         shift: displacement of the maps' content, in map positions (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`).
     """
     hits, energies = [], []
@@ -61,7 +61,7 @@ def localize_all(
 
     Args:
         maps: raw signed maps `[N, h, w]` by model name.
-        masks: bool `[H, W]` of each image, True on the object.
+        masks: bool `[H, W]` of each sample, True on the object.
         shifts: displacement of the map content, in map positions, by model name; zero if missing.
         references: further baseline maps `[N, h, w]` of the samples, see `ExportModality.baseline_maps`.
     """

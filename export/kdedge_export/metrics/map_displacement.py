@@ -3,7 +3,7 @@
 Convolutions with odd kernels and even strides, asymmetric padding and learned filters displace features relative to
 their spatial position, by up to half a position. The displacement is measured on the file itself. Mirroring a sample
 mirrors the displacement of the map's content. Half the distance between a map and the mirrored map of the mirrored
-image is therefore the displacement.
+sample is therefore the displacement.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _LARGEST = 0.75
 """Largest accepted displacement (half the distance), in map positions; larger values are chance matches."""
 _LEAST_PEARSON = 0.6
 _SPREAD = 0.25
-"""Largest accepted difference between the displacements from two halves of the images, in map positions."""
+"""Largest accepted difference between the displacements from two halves of the samples, in map positions."""
 
 
 def measure_display(
@@ -62,7 +62,7 @@ def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
 
     Args:
         maps: `[N, h, w]`.
-        mirrored: `[N, h, w]`, the maps of the mirrored images, mirrored back.
+        mirrored: `[N, h, w]`, the maps of the mirrored samples, mirrored back.
         axis: 1 for the vertical displacement, 2 for the horizontal one.
 
     Returns:

@@ -1,7 +1,7 @@
 """Similarity of two models' saliency maps, and of maps and objects: pure functions on arrays.
 
 Maps are raw, signed float `[N, h, w]`, compared before any normalization and at their native resolution, so that no
-color scale or upsampling filter can make two maps look alike. Scores are float64 `[N]`, one per image; NaN is handled
+color scale or upsampling filter can make two maps look alike. Scores are float64 `[N]`, one per sample; NaN is handled
 where they are aggregated.
 """
 
@@ -35,7 +35,7 @@ def scale_error(reference: Floats, candidate: Floats) -> Scores:
 
     Args:
         reference: raw maps, float `[N, h, w]`.
-        candidate: raw maps of the same images.
+        candidate: raw maps of the same samples.
     """
     a, b = (np.linalg.norm(_positions(maps), axis=1) for maps in (reference, candidate))
     smaller, larger = np.minimum(a, b), np.maximum(a, b)
@@ -62,7 +62,7 @@ def map_pearson(reference: Floats, candidate: Floats) -> Scores:
 
     Args:
         reference: raw maps, float `[N, h, w]`.
-        candidate: raw maps of the same images.
+        candidate: raw maps of the same samples.
     """
     a, b = _positions(reference), _positions(candidate)
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
@@ -81,7 +81,7 @@ def topk_iou(reference: Floats, candidate: Floats, share: float = 0.2) -> Scores
 
     Args:
         reference: raw maps, float `[N, h, w]`.
-        candidate: raw maps of the same images.
+        candidate: raw maps of the same samples.
         share: fraction of positions, in (0, 1].
     """
     a, b = _positions(reference), _positions(candidate)
@@ -100,7 +100,7 @@ def map_error(reference: Floats, candidate: Floats) -> Scores:
 
     Args:
         reference: raw maps, float `[N, h, w]`.
-        candidate: raw maps of the same images.
+        candidate: raw maps of the same samples.
     """
     a, b = _positions(reference), _positions(candidate)
     worst = np.abs(a - b).max(axis=1)
@@ -110,13 +110,13 @@ def map_error(reference: Floats, candidate: Floats) -> Scores:
 
 
 def permute_pairs(n: int) -> Integers:
-    """Return a fixed permutation of `n ≥ 2` images without fixed points, int64 `[n]`.
+    """Return a fixed permutation of `n ≥ 2` samples without fixed points, int64 `[n]`.
 
-    It is a single cycle in a seeded random order. It pairs each image with a different one, so that the agreement of
+    It is a single cycle in a seeded random order. It pairs each sample with a different one, so that the agreement of
     their maps measures the floor due to center bias alone.
 
     Args:
-        n: number of images, 2 or more.
+        n: number of samples, 2 or more.
     """
     order = np.random.default_rng(0).permutation(n)
     partner = np.empty(n, dtype=np.int64)
@@ -125,7 +125,7 @@ def permute_pairs(n: int) -> Integers:
 
 
 def pointing_game(maps: Floats, masks: Flags) -> Scores:
-    """Score the pointing game per image, `[N]` in [0, 1] (Zhang et al. 2016, without tolerance).
+    """Score the pointing game per sample, `[N]` in [0, 1] (Zhang et al. 2016, without tolerance).
 
     The score is 1 if the map's maximum lies on the object. Equal maxima share the hit, so a constant map scores the
     object's area fraction, as random guessing would. NaN if a map is not finite.

@@ -21,11 +21,11 @@ class ClassRow:
 
     label: str
     n: int
-    """Number of images of the class."""
+    """Number of samples of the class."""
     top1: Mapping[str, float]
     """Accuracy in [0, 1] by role; empty without labels."""
     agreement: Mapping[str, float]
-    """Fraction of images in [0, 1] with the reference's prediction, by role."""
+    """Fraction of samples in [0, 1] with the reference's prediction, by role."""
     map_pearson: Mapping[str, float]
     """Mean map correlation with the reference by role; NaN if all maps are constant."""
     intervals: Mapping[str, Mapping[str, Interval | None]]
@@ -42,7 +42,7 @@ def class_rows(
     origin: str,
     shipped: str,
 ) -> tuple[ClassRow, ...]:
-    """Return one row per class with images, worst first: by the deployed file's accuracy, then by its maps.
+    """Return one row per class with samples, worst first: by the deployed file's accuracy, then by its maps.
 
     Args:
         predictions: predictions of every model.

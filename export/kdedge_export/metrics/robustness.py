@@ -28,14 +28,14 @@ class Robustness:
     top1: float | None
     """Top-1 accuracy in [0, 1]; None without labels."""
     agreement: float | None
-    """Fraction of images in [0, 1] with the reference's prediction for the same corrupted image; None without a
+    """Fraction of samples in [0, 1] with the reference's prediction for the same corrupted sample; None without a
     reference."""
     map_pearson: float | None
-    """Mean correlation with the reference's map of the same corrupted image; None without maps or a reference."""
+    """Mean correlation with the reference's map of the same corrupted sample; None without maps or a reference."""
     prediction_kept: float
-    """Fraction of images in [0, 1] with the file's own prediction for the clean image."""
+    """Fraction of samples in [0, 1] with the file's own prediction for the clean sample."""
     map_kept: float | None
-    """Mean correlation with the file's own map of the clean image, for the same class."""
+    """Mean correlation with the file's own map of the clean sample, for the same class."""
     intervals: Mapping[str, Interval | None]
     """95 % intervals by field name."""
 

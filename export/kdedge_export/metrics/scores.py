@@ -10,12 +10,12 @@ Scores = NDArray[np.float64]
 
 
 def mean(scores: Scores) -> float:
-    """Compute the mean over images with a defined score; NaN if there are none."""
+    """Compute the mean over samples with a defined score; NaN if there are none."""
     defined = scores[~np.isnan(scores)]
     return float(defined.mean()) if defined.size else float("nan")
 
 
 def percentile(scores: Scores, percent: float) -> float:
-    """Compute a percentile over images with a defined score; NaN if there are none."""
+    """Compute a percentile over samples with a defined score; NaN if there are none."""
     defined = scores[~np.isnan(scores)]
     return float(np.percentile(defined, percent)) if defined.size else float("nan")

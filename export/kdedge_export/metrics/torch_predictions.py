@@ -1,4 +1,4 @@
-"""Predictions of a PyTorch module or a model file, with each image's map for a given class."""
+"""Predictions of a PyTorch module or a model file, with each sample's map for a given class."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,40 +19,40 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["Predictions", "TorchModel", "at_once", "predict", "weight_bytes"]
 
 TorchModel: TypeAlias = nn.Module
-"""Exported graph as a module: `forward(image, class_index) -> (logits, saliency_map, explained_class)`.
+"""Exported graph as a module: `forward(sample, class_index) -> (logits, saliency_map, explained_class)`.
 
 See `kdedge_export.torch_export.wrappers.ExportableModel` for shapes; `ClassifierOnly` without maps works as well.
 """
 
 MAX_BATCH, MOST_DIFFERENTIATED = 64, 16
 """Batch size; and batch size for methods that differentiate down to the pixels, which keep all activations (35 MB per
-image in a ResNet-18 at 224 px)."""
+sample in a ResNet-18 at 224 px)."""
 
 
 def predict(
     model: TorchModel | Model,
-    images: Pixels,
+    samples: Pixels,
     classes: Integers | None = None,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """Run a model over all images.
+    """Run a model over all samples.
 
     Args:
         model: a PyTorch module or a model file; the module runs on its own device, in evaluation mode.
-        images: uint8 RGB `[N, H, W, 3]` at the model's size, N ≥ 1.
-        classes: int64 `[N]`, the class to explain in each image; None explains each image's top-1 class.
-        progress: called with the number of images done so far, after every batch.
+        samples: preprocessed samples `[N, …]` at the model's size, N ≥ 1.
+        classes: int64 `[N]`, the class to explain in each sample; None explains each sample's top-1 class.
+        progress: called with the number of samples done so far, after every batch.
     """
-    requested = np.full(len(images), TOP_CLASS, dtype=np.int64) if classes is None else classes
+    requested = np.full(len(samples), TOP_CLASS, dtype=np.int64) if classes is None else classes
     if isinstance(model, Model):
-        return gather(run_file(model, images, requested, at_once(model)), len(images), progress)
+        return gather(run_file(model, samples, requested, at_once(model)), len(samples), progress)
     with evaluating(model), _exact_float32(), torch.no_grad():
-        return gather(_run_module(model, images, requested), len(images), progress)
+        return gather(_run_module(model, samples, requested), len(samples), progress)
 
 
 def at_once(model: TorchModel | Model) -> int:
-    """Return the batch size for a model; pixel methods evaluate many variants of each image."""
+    """Return the batch size for a model; pixel methods evaluate many variants of each sample."""
     name = model.metadata.outputs.method if isinstance(model, Model) else None
     if isinstance(model, ExportableModel):
         name = model.explained.method
@@ -67,11 +67,11 @@ def weight_bytes(model: TorchModel) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterator[Batch]:
+def _run_module(model: TorchModel, samples: Pixels, classes: Integers) -> Iterator[Batch]:
     weights = next(iter([*model.parameters(), *model.buffers()]), None)
     device = torch.device("cpu") if weights is None else weights.device
-    for batch in batches(np.arange(len(images)), at_once(model)):
-        inputs = torch.from_numpy(images[batch]).to(device)
+    for batch in batches(np.arange(len(samples)), at_once(model)):
+        inputs = torch.from_numpy(samples[batch]).to(device)
         if isinstance(model, ClassifierOnly):
             logits = model(inputs).cpu().numpy()
             yield batch, logits, None, logits.argmax(axis=1)

@@ -28,7 +28,7 @@ class Rejection:
     """Known samples that a file calls unknown."""
 
     role: str
-    images: int
+    samples: int
     rejected: float
     """Fraction of known samples in [0, 1] below the threshold."""
     rise: float | None
@@ -43,7 +43,7 @@ class Detection:
 
     group: str
     role: str
-    images: int
+    samples: int
     auroc: float
     """Area under the ROC curve of familiarity in [0, 1], known against unfamiliar samples."""
     max_softmax_auroc: float | None
@@ -59,7 +59,7 @@ class DetectionDrop:
     """Loss of detection of a file against the fp32 file, over the unfamiliar samples of all groups."""
 
     role: str
-    images: int
+    samples: int
     drop: float
     """Fraction of samples in [-1, 1] that only the fp32 file detects, minus those that only this file detects."""
     interval: Interval | None

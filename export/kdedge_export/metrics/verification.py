@@ -1,12 +1,12 @@
-"""Verification by embeddings: decide from their similarity whether two images show the same class.
+"""Verification by embeddings: decide from their similarity whether two samples show the same class.
 
-A pair of different images is genuine if both have the same class, else an impostor pair. A pair is accepted if its
+A pair of different samples is genuine if both have the same class, else an impostor pair. A pair is accepted if its
 similarity reaches a threshold. The false accept rate (FAR) is the fraction of impostor pairs accepted, the true accept
 rate (TAR) that of genuine pairs (Phillips et al., An introduction to evaluating biometric systems, Computer 33, 2000;
 Grother et al., Face Recognition Vendor Test 1: Verification, NIST; ISO/IEC 19795-1).
 
-Pairs that share an image are dependent. Intervals therefore resample images: a pair's weight is the product of the
-counts of its two images, and an image is never paired with itself (Fogliato et al., Confidence intervals for error
+Pairs that share a sample are dependent. Intervals therefore resample samples: a pair's weight is the product of the
+counts of its two samples, and a sample is never paired with itself (Fogliato et al., Confidence intervals for error
 rates in 1:1 matching tasks, arXiv:2306.01198). They hold for these classes, not for others.
 """
 
@@ -27,9 +27,9 @@ __all__ = ["FALSE_ACCEPTS", "MOST_VERIFIED", "FileVerification", "Verification",
 FALSE_ACCEPTS = 0.01
 """False accept rate at which true accepts are measured."""
 MOST_VERIFIED = 1000
-"""Maximum number of images; they have 499,500 pairs."""
+"""Maximum number of samples; they have 499,500 pairs."""
 _A_CLASS = 5
-"""Minimum number of images per class if there are more images than the maximum; otherwise classes are left out."""
+"""Minimum number of samples per class if there are more samples than the maximum; otherwise classes are left out."""
 _RESAMPLES, _SEED = 500, 0
 _TAIL = (1 - LEVEL) / 2
 _INVALID = -2.0
@@ -53,9 +53,9 @@ class FileVerification:
 
 @dataclass(frozen=True)
 class Verification:
-    """Verification by the embeddings of all files, on pairs of the same images."""
+    """Verification by the embeddings of all files, on pairs of the same samples."""
 
-    images: int
+    samples: int
     classes: int
     genuine: int
     """Number of genuine pairs."""
@@ -66,12 +66,12 @@ class Verification:
 
 @dataclass(frozen=True)
 class _RankedPairs:
-    """Pairs of images in order of falling similarity."""
+    """Pairs of samples in order of falling similarity."""
 
     genuine: NDArray[np.intp]
-    """Image indices `[2, G]` of genuine pairs."""
+    """Sample indices `[2, G]` of genuine pairs."""
     impostors: NDArray[np.intp]
-    """Image indices `[2, I]` of impostor pairs."""
+    """Sample indices `[2, I]` of impostor pairs."""
     accepted_genuine: Integers
     """Number of genuine pairs accepted, at thresholds that fall from accepting none to accepting all."""
     accepted_impostors: Integers
@@ -80,19 +80,19 @@ class _RankedPairs:
 @dataclass(frozen=True)
 class _Resamples:
     counts: NDArray[np.int64]
-    """Number of times each image was drawn, `[resamples, N]`."""
+    """Number of times each sample was drawn, `[resamples, N]`."""
     unseen: Scores
-    """Weight of an unseen image's pairs relative to all, `[resamples]`."""
+    """Weight of an unseen sample's pairs relative to all, `[resamples]`."""
 
 
 def choose_verified(classes: Integers) -> NDArray[np.intp]:
-    """Choose at most `MOST_VERIFIED` images, evenly spaced by class, with at least five images of a class if possible.
+    """Choose at most `MOST_VERIFIED` samples, evenly spaced by class, with five or more of a class if possible.
 
     Args:
-        classes: int64 `[N]`, the class of each image.
+        classes: int64 `[N]`, the class of each sample.
 
     Returns:
-        Image indices, in order of their classes.
+        Sample indices, in order of their classes.
     """
     order = np.argsort(classes, kind="stable")
     if len(order) <= MOST_VERIFIED:
@@ -106,14 +106,14 @@ def choose_verified(classes: Integers) -> NDArray[np.intp]:
 def verification(embeddings: Mapping[str, Floats], reference: str, classes: Integers) -> Verification | None:
     """Measure verification by the embeddings of files, and the loss of true accepts against the fp32 file.
 
-    All files are resampled alike. The intervals allow for unseen failures: for an additional image whose pairs all have
-    the worst result (see `kdedge_export.metrics.confidence`). An image is part of two pairs in `n`, so that it counts
-    twice. Pairs of an embedding that is not finite are accepted last.
+    All files are resampled alike. The intervals allow for unseen failures: for an additional sample whose pairs all
+    have the worst result (see `kdedge_export.metrics.confidence`). A sample is part of two pairs in `n`, so that it
+    counts twice. Pairs of an embedding that is not finite are accepted last.
 
     Args:
-        embeddings: L2-normalized embeddings `[N, D]` by name of the file, of the same images.
+        embeddings: L2-normalized embeddings `[N, D]` by name of the file, of the same samples.
         reference: name of the fp32 file.
-        classes: int64 `[N]`, the class of each image.
+        classes: int64 `[N]`, the class of each sample.
 
     Returns:
         The results, the fp32 file's first; None without a genuine or without an impostor pair.
@@ -161,7 +161,7 @@ def _rank(
 
 
 def _rates(ranked: _RankedPairs, counts: NDArray[np.int64]) -> tuple[float, float]:
-    """Return the equal error rate and the true accept rate for images with these counts; NaN without both kinds."""
+    """Return the equal error rate and the true accept rate for samples with these counts; NaN without both kinds."""
     genuine, impostors = (_cumulated(pairs, counts) for pairs in (ranked.genuine, ranked.impostors))
     if not genuine[-1] or not impostors[-1]:
         return math.nan, math.nan

@@ -53,44 +53,44 @@ def open_session(
 
 
 def make_feed(
-    session: ort.InferenceSession, images: Pixels, class_index: int = TOP_CLASS
+    session: ort.InferenceSession, samples: Pixels, class_index: int = TOP_CLASS
 ) -> Mapping[str, NDArray[Any]]:
-    """Return the inputs of a session: images, and the class to explain if it has that input.
+    """Return the inputs of a session: samples, and the class to explain if it has that input.
 
     Args:
-        session: session with an image input.
-        images: uint8 RGB `[N, H, W, 3]` at the graph's size.
-        class_index: class for all images; -1 explains each image's top-1 class.
+        session: session of an exported graph.
+        samples: preprocessed samples `[N, …]` at the graph's size.
+        class_index: class for all samples; -1 explains each sample's top-1 class.
     """
     return {
-        item.name: np.array([class_index]) if item.name == "class_index" else images for item in session.get_inputs()
+        item.name: np.array([class_index]) if item.name == "class_index" else samples for item in session.get_inputs()
     }
 
 
-def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, runs: int = 30) -> tuple[float, ...]:
-    """Measure the median latency of each session on one image, interleaved so that slowdowns affect all equally.
+def paired_latency_ms(sessions: Sequence[ort.InferenceSession], sample: Pixels, runs: int = 30) -> tuple[float, ...]:
+    """Measure the median latency of each session on one sample, interleaved so that slowdowns affect all equally.
 
     Args:
         sessions: sessions to measure.
-        image: uint8 `[1, H, W, 3]`.
+        sample: preprocessed sample `[1, …]`.
         runs: measured runs of each, after five warm-up runs.
     """
-    feeds = [make_feed(session, image) for session in sessions]
+    feeds = [make_feed(session, sample) for session in sessions]
     calls = [partial(session.run, None, values) for session, values in zip(sessions, feeds, strict=True)]
     return latencies_ms(*calls, runs=runs)
 
 
-def latency_note(models: Mapping[str, onnx.ModelProto], image: Pixels, runs: int = 30) -> dict[str, Any]:
+def latency_note(models: Mapping[str, onnx.ModelProto], sample: Pixels, runs: int = 30) -> dict[str, Any]:
     """Measure graphs on one thread of this machine, for the metadata of a model file.
 
     Args:
         models: graphs by the name of their precision.
-        image: uint8 `[1, H, W, 3]`.
+        sample: preprocessed sample `[1, …]`.
         runs: measured runs of each, see `paired_latency_ms`.
 
     Returns:
         The latency of each graph in ms by name, `machine` and `threads`.
     """
     sessions = [open_session(model, exact_sums=False) for model in models.values()]
-    latencies = paired_latency_ms(sessions, image, runs)
+    latencies = paired_latency_ms(sessions, sample, runs)
     return dict(zip(models, latencies, strict=True)) | {"machine": machine_name(), "threads": 1}

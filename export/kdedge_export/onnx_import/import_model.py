@@ -14,6 +14,7 @@ from kdedge_export.familiarity.graph import add_familiarity_output
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.modalities.image import IMAGE
 from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.file_metadata import read_metadata
 from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_export.onnx_graph.graph_input import find_image_input, make_example_feed
 from kdedge_export.onnx_import.classifier_graph import ClassifierGraph, analyze_classifier
@@ -109,9 +110,10 @@ def add_saliency(
     original = load_foreign_model(file)
     props = {item.key: item.value for item in original.metadata_props}
     had_map = has_map(original, props, source)
-    check_options_used(source, props, had_map, target or method or head, pixels, geometry, labels, side_px)
-    if "kdedge.schema" in props or (had_map and pixels is None):
-        return _copied(source, output, props)
+    own = read_metadata(original)
+    check_options_used(source, own is not None, had_map, target or method or head, pixels, geometry, labels, side_px)
+    if own is not None or (had_map and pixels is None):
+        return _copied(source, output, Outputs.from_json(props[OUTPUTS]), own)
     original, logits = _with_logits(original, str(source), had_map, head, side_px)
     view = GraphIndex(original)
     probed = Outputs.from_json(props[OUTPUTS]).target_layer if had_map else target
@@ -193,9 +195,7 @@ def _with_logits(
     return with_two_classes(model, find_logits(view, feed, name, head))
 
 
-def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:
-    outputs = Outputs.from_json(props[OUTPUTS])
-    metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
+def _copied(source: Path, output: Path, outputs: Outputs, metadata: Metadata | None) -> ExplainedFile:
     with atomic_path(output) as temporary:
         shutil.copyfile(source, temporary)
     return ExplainedFile(output, outputs, was_explained=True, metadata=metadata)

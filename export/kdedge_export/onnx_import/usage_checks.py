@@ -18,7 +18,7 @@ OUTPUTS = "kdedge.outputs"
 
 def check_options_used(
     source: Path,
-    props: dict[str, str],
+    is_own: bool,
     had_map: bool,
     map_option: str | None,
     pixels: PixelInput | None,
@@ -34,7 +34,7 @@ def check_options_used(
         )
     given = {"--labels": labels, "--size": side_px, "--resize": geometry, "--mean": pixels, "--std": pixels}
     useless = _listed([option for option, value in given.items() if value is not None])
-    if "kdedge.schema" in props and useless:
+    if is_own and useless:
         raise UsageError(f"{source} is already a kdedge model, with its own labels and input. Omit {useless}.")
     if had_map and pixels is None and useless:
         raise UsageError(

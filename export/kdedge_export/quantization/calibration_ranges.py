@@ -1,4 +1,4 @@
-"""Calibration: value distributions of tensors on calibration images, and the ranges to quantize."""
+"""Calibration: value distributions of tensors on calibration samples, and the ranges to quantize."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,23 +32,23 @@ class Histogram:
 
 
 def observe(
-    model: onnx.ModelProto, tensors: list[str], images: Pixels, progress: Callable[[int], None]
+    model: onnx.ModelProto, tensors: list[str], samples: Pixels, progress: Callable[[int], None]
 ) -> dict[str, Histogram]:
-    """Run an fp32 graph twice over all images: for the extremes, then for the histograms.
+    """Run an fp32 graph twice over all samples: for the extremes, then for the histograms.
 
     Args:
         model: the fp32 graph.
         tensors: names of float tensors in it.
-        images: uint8 RGB `[N, H, W, 3]`.
-        progress: called with 1 after each image of each of the two passes.
+        samples: preprocessed samples `[N, …]`.
+        progress: called with 1 after each sample of each of the two passes.
     """
     extremes: dict[str, Range] = {}
-    for values in values_of(model, tensors, images, progress):
+    for values in values_of(model, tensors, samples, progress):
         for name, value in values.items():
             low, high = extremes.get(name, (np.inf, -np.inf))
             extremes[name] = min(low, float(value.min())), max(high, float(value.max()))
     counts = {name: np.zeros(_BINS) for name in tensors}
-    for values in values_of(model, tensors, images, progress):
+    for values in values_of(model, tensors, samples, progress):
         for name, value in values.items():
             low, high = extremes[name]
             width = (high - low) / _BINS or 1.0
@@ -119,19 +119,19 @@ def _divergence(counts: NDArray[np.float64], first: int, last: int) -> float:
 
 
 def values_of(
-    model: onnx.ModelProto, tensors: list[str], images: Pixels, progress: Callable[[int], None]
+    model: onnx.ModelProto, tensors: list[str], samples: Pixels, progress: Callable[[int], None]
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Yield the tensors' values for one image after another.
+    """Yield the tensors' values for one sample after another.
 
     Args:
         model: a graph.
         tensors: names of tensors in it.
-        images: uint8 RGB `[N, H, W, 3]`.
-        progress: called with 1 after each image.
+        samples: preprocessed samples `[N, …]`.
+        progress: called with 1 after each sample.
     """
     session = open_session(_with_outputs(model, tensors), exact_sums=True)
-    for image in images:
-        yield dict(zip(tensors, session.run(tensors, make_feed(session, image[None])), strict=True))
+    for sample in samples:
+        yield dict(zip(tensors, session.run(tensors, make_feed(session, sample[None])), strict=True))
         progress(1)
 
 

@@ -5,8 +5,8 @@ are quantized once, with one scale per output, and stored once:
 
 - the logits are an integer product with a float result, so that they do not tie;
 - the map gathers a class's row of bytes and multiplies it by the row's scale;
-- a gradient through a hidden layer is quantized per image, after multiplication by the layer's scales. Its range is its
-  own largest value, so that no image's map depends on others in the batch.
+- a gradient through a hidden layer is quantized per sample, after multiplication by the layer's scales. Its range is
+  its own largest value, so that no sample's map depends on others in the batch.
 """
 
 from collections.abc import Collection, Mapping

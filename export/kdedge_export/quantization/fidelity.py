@@ -24,18 +24,18 @@ _ARITHMETIC: Arithmetic = "exact sums"
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Agreement of a graph with the fp32 graph on the same images."""
+    """Agreement of a graph with the fp32 graph on the same samples."""
 
     agreement: float
-    """Fraction of images in [0, 1] with the same top-1 class."""
+    """Fraction of samples in [0, 1] with the same top-1 class."""
     top1: float | None
     """Top-1 accuracy in [0, 1]; None without labels."""
     drop_points: float
-    """Drop of top-1 accuracy in percentage points; without labels, of images whose prediction changed."""
+    """Drop of top-1 accuracy in percentage points; without labels, of samples whose prediction changed."""
     most_drop_points: float
     """Unfavorable end of the drop's 95 % interval."""
     logits_error: float
-    """Mean over images of the squared error of the centered logits, relative to their variance."""
+    """Mean over samples of the squared error of the centered logits, relative to their variance."""
     map_pearson: float | None
     """Mean correlation of the maps of the fp32 graph's top-1 class; None without a map."""
 
@@ -50,36 +50,36 @@ class Fidelity:
 
 
 class FidelityEvaluator:
-    """Evaluator of graphs against the fp32 graph's results on fixed images."""
+    """Evaluator of graphs against the fp32 graph's results on fixed samples."""
 
     def __init__(
-        self, model: onnx.ModelProto, images: Pixels, targets: Targets | None = None, task: str = "classify"
+        self, model: onnx.ModelProto, samples: Pixels, targets: Targets | None = None, task: str = "classify"
     ) -> None:
         """Run the fp32 graph.
 
         Args:
             model: the fp32 graph.
-            images: uint8 RGB `[N, H, W, 3]`, N ≥ 1; used neither for calibration nor for validation.
-            targets: int64 `[N]`, the ground truth; None for unlabeled images.
+            samples: preprocessed samples `[N, …]`, N ≥ 1; used neither for calibration nor for validation.
+            targets: int64 `[N]`, the ground truth; None for unlabeled samples.
             task: task of the model, a key of `kdedge_export.tasks.EXPORT_TASKS`.
         """
-        self._images, self._targets, self._task = images, targets, EXPORT_TASKS[task]
-        self._classes: NDArray[np.int64] = np.full(len(images), -1)
-        self._every = np.arange(len(images))
+        self._samples, self._targets, self._task = samples, targets, EXPORT_TASKS[task]
+        self._classes: NDArray[np.int64] = np.full(len(samples), -1)
+        self._every = np.arange(len(samples))
         self._logits, self._maps = self._run(model, self._every)
         self._classes = self._logits.argmax(axis=1)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._samples)
 
     @property
     def itself(self) -> Fidelity:
         """Fidelity of the fp32 graph itself, without losses."""
         return self._compare(self._logits, self._maps, self._every)
 
-    def evaluate(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
-        """Evaluate another graph, on `images` evenly spaced images if given, since classes are in order."""
-        numbers = self._every if images is None else evenly_spaced(len(self._images), images)
+    def evaluate(self, model: onnx.ModelProto, samples: int | None = None) -> Fidelity:
+        """Evaluate another graph, on so many evenly spaced samples if given, since classes are in order."""
+        numbers = self._every if samples is None else evenly_spaced(len(self._samples), samples)
         return self._compare(*self._run(model, numbers), numbers)
 
     def _run(self, model: onnx.ModelProto, numbers: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
@@ -87,7 +87,7 @@ class FidelityEvaluator:
         has_map = any(item.name == "saliency_map" for item in session.get_outputs())
         wanted = ["logits", "saliency_map"] if has_map else ["logits"]
         predictions = [
-            session.run(wanted, make_feed(session, self._images[number][None], int(self._classes[number])))
+            session.run(wanted, make_feed(session, self._samples[number][None], int(self._classes[number])))
             for number in numbers
         ]
         logits = np.concatenate([prediction[0] for prediction in predictions])
@@ -107,7 +107,7 @@ class FidelityEvaluator:
             scores = np.nan_to_num(map_pearson(self._maps[numbers], maps), nan=0.0)[varying]
             pearson = float(scores.mean()) if varying.any() else 1.0
         interval = mean_interval(lost, DIFFERENCE, scale=100)
-        assert interval is not None, "no images"
+        assert interval is not None, "no samples"
         return Fidelity(
             float(agreed.mean()),
             top1_share,

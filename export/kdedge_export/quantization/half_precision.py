@@ -35,7 +35,7 @@ __all__ = ["FP16"]
 
 _LARGEST = float(np.finfo(np.float16).max)
 _HEADROOM = 4
-"""Nodes stay in float32 if a value exceeds 1 / 4 of the largest float16, since other images may have larger values."""
+"""Nodes stay in float32 if a value exceeds 1 / 4 of the largest float16, since other samples may have larger values."""
 _FRAMES = 4
 """Number of reference samples, and of random ones."""
 _SUMS = (
@@ -57,16 +57,16 @@ _STORED_AS_HALF = 65_536
 
 
 def _convert(inputs: ConversionInputs) -> ConvertedGraph:
-    """Convert a graph, and run the result on sample images.
+    """Convert a graph, and run the result on samples.
 
     Raises:
         ModelFileError: nothing can be converted, or the converted graph does not run or overflows.
     """
     inputs.progress("converting to fp16", 0, 1)
-    images = _samples(inputs)
+    samples = _samples(inputs)
     graph = _without_constant_nodes(inputs.graph.model)
     exact = inputs.graph.head_nodes | front_end_nodes(ir.from_proto(graph).graph)
-    overflowing = _overflowing(graph, exact, images)
+    overflowing = _overflowing(graph, exact, samples)
     kept = exact | overflowing
     layers = [node.name for node in graph.graph.node if node.op_type in WEIGHTED]
     if exact.issuperset(layers):
@@ -81,13 +81,13 @@ def _convert(inputs: ConversionInputs) -> ConvertedGraph:
         )
     model = _converted(graph, kept)
     _store_as_half(model.graph)
-    _require_finite(model, images)
-    latency_ms = latency_note({"fp32": inputs.graph.model, "fp16": model}, images[:1])
+    _require_finite(model, samples)
+    latency_ms = latency_note({"fp32": inputs.graph.model, "fp16": model}, samples[:1])
     inputs.progress("converting to fp16", 1, 1)
     note = {
         "format": "float16",
         "weights": "fp16",
-        "calibration_images": 0 if inputs.images is None else len(inputs.images.calibration),
+        "calibration_samples": 0 if inputs.samples is None else len(inputs.samples.calibration),
         "float_layers": [node.name for node in graph.graph.node if node.name in overflowing],
         "latency_ms": latency_ms,
     }
@@ -98,7 +98,7 @@ FP16 = PrecisionRecipe(
     "fp16",
     _convert,
     # float16 rounds by 2^-11, int8 by 2^-8 of a tensor's range: errors are about a tenth. Bounds on a mean that unseen
-    # images could break (accuracy, mean correlation) equal those of int8, since a tighter one would need more images
+    # samples could break (accuracy, mean correlation) equal those of int8, since a tighter one would need more samples
     # to be shown, not a better file. The others are a tenth, or as close to 1.
     FidelityBounds(
         top1_drop_points=1.0,
@@ -118,7 +118,7 @@ def _samples(inputs: ConversionInputs) -> Sample:
     spec = inputs.spec
     reference = np.stack([spec.reference_sample(seed) for seed in range(_FRAMES)])
     drawn = modality_of(spec).random_samples(spec, _FRAMES, np.random.default_rng(0))
-    return np.concatenate([reference, drawn, *([] if inputs.images is None else [inputs.images.calibration])])
+    return np.concatenate([reference, drawn, *([] if inputs.samples is None else [inputs.samples.calibration])])
 
 
 def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -130,15 +130,15 @@ def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     return to_proto(lifted)
 
 
-def _overflowing(model: onnx.ModelProto, head: Collection[str], images: Sample) -> frozenset[str]:
+def _overflowing(model: onnx.ModelProto, head: Collection[str], samples: Sample) -> frozenset[str]:
     """Return the names of the body's nodes with a weight, an input or an output that is too large for float16."""
     limit = _LARGEST / _HEADROOM
     constants = (tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT)
-    # A weight has no headroom, since it does not depend on the image.
+    # A weight has no headroom, since it does not depend on the sample.
     large = {each.name for each in constants if _reaches(numpy_helper.to_array(each), _LARGEST)}
     body = [node for node in model.graph.node if node.name not in head]
     tensors = [name for node in body for name in node.output if name]
-    for values in values_of(model, tensors, images, lambda _: None):
+    for values in values_of(model, tensors, samples, lambda _: None):
         large.update(name for name, value in values.items() if value.dtype == np.float32 and _reaches(value, limit))
     return frozenset(node.name for node in body if large.intersection([*node.input, *node.output]))
 
@@ -184,14 +184,14 @@ def _store_as_half(graph: onnx.GraphProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
 
 
-def _require_finite(model: onnx.ModelProto, images: Sample) -> None:
-    """Raise unless the graph runs on each image, and on two at once if its batch is dynamic, with finite outputs."""
+def _require_finite(model: onnx.ModelProto, samples: Sample) -> None:
+    """Raise unless the graph runs on each sample, and on two at once if its batch is dynamic, with finite outputs."""
     try:
         session = open_session(model, exact_sums=True)
         (size,) = (each.shape[0] for each in session.get_inputs() if each.name != "class_index")
-        batches = [images[number : number + 1] for number in range(len(images))]
+        batches = [samples[number : number + 1] for number in range(len(samples))]
         if not isinstance(size, int):
-            batches.append(images[:2])
+            batches.append(samples[:2])
         is_finite = all(
             np.isfinite(values).all() for batch in batches for values in session.run(None, make_feed(session, batch))
         )

@@ -16,7 +16,7 @@ from kdedge_runtime.util.progress import ProgressCallback
 __all__ = ["FidelityGoal", "Tradeoff", "TradeoffPoint", "search"]
 
 _RANKED_ON = 64
-"""Maximum number of images for ranking single layers; final decisions use all images."""
+"""Maximum number of samples for ranking single layers; final decisions use all samples."""
 
 Build = Callable[[Collection[str]], onnx.ModelProto]
 """Function from the names of fp32 nodes to the quantized graph."""
@@ -24,7 +24,7 @@ Build = Callable[[Collection[str]], onnx.ModelProto]
 
 @dataclass(frozen=True)
 class FidelityGoal:
-    """Target of quantization, on images not used for calibration."""
+    """Target of quantization, on samples not used for calibration."""
 
     min_map_correlation: float | None = None
     """Minimum mean Pearson correlation with the maps of the fp32 graph, in [-1, 1]."""
@@ -54,7 +54,7 @@ class TradeoffPoint:
     bytes: int
     """File size in bytes."""
     latency_ms: float
-    """Median latency of one image on this machine, with one thread."""
+    """Median latency of one sample on this machine, with one thread."""
     fp32_latency_ms: float
     """Median latency of the fp32 graph, measured interleaved."""
     fidelity: Fidelity
@@ -74,8 +74,8 @@ class Tradeoff:
     chosen: TradeoffPoint
     """Selection that meets the target with the fewest fp32 layers of those tried; the closest one if none does."""
     fp32: TradeoffPoint
-    images: int
-    """Number of images used to measure the fidelity."""
+    samples: int
+    """Number of samples used to measure the fidelity."""
     goal: FidelityGoal
     layers: int
     """Number of quantizable layers."""
@@ -101,7 +101,7 @@ def search(
     build: Build,
     layers: tuple[QuantizableLayer, ...],
     evaluator: FidelityEvaluator,
-    image: Pixels,
+    sample: Pixels,
     goal: FidelityGoal,
     progress: ProgressCallback,
 ) -> Tradeoff:
@@ -114,8 +114,8 @@ def search(
         fp32: the fp32 graph.
         build: builds the quantized graph.
         layers: layers that may be kept in fp32.
-        evaluator: evaluator with the fp32 graph's results on held-out images.
-        image: uint8 `[1, H, W, 3]` for timing.
+        evaluator: evaluator with the fp32 graph's results on held-out samples.
+        sample: preprocessed sample `[1, …]` for timing.
         goal: the target; an empty one is met by plain int8.
         progress: called while single layers and then sets of layers are measured.
 
@@ -130,7 +130,7 @@ def search(
 
     def measure(chosen: Collection[QuantizableLayer]) -> TradeoffPoint:
         model = build([name for layer in chosen for name in layer.nodes])
-        fp32_ms, latency_ms = paired_latency_ms([reference, open_session(model, exact_sums=False)], image)
+        fp32_ms, latency_ms = paired_latency_ms([reference, open_session(model, exact_sums=False)], sample)
         names = tuple(layer.name for layer in layers if layer in chosen)
         return TradeoffPoint(names, model.ByteSize(), latency_ms, fp32_ms, evaluator.evaluate(model))
 

@@ -23,9 +23,9 @@ class FidelityBounds:
     top1_drop_points: float
     """Largest accuracy drop, in percentage points."""
     agreement: float
-    """Minimum fraction of images in [0, 1] with the reference's prediction; checked only without labels."""
+    """Minimum fraction of samples in [0, 1] with the reference's prediction; checked only without labels."""
     kl: float
-    """Largest mean KL divergence of the softmax from the reference's, in nats, each image capped at 1."""
+    """Largest mean KL divergence of the softmax from the reference's, in nats, each sample capped at 1."""
     logits_distance: float
     """Largest mean distance of the logits from the reference's (`agreement.distance`); 0.15 is an error of 35 % of
     their norm."""
@@ -42,14 +42,14 @@ class FidelityBounds:
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Training images at the model's input size, to calibrate a conversion and to measure its loss."""
+    """Training samples at the model's input size, to calibrate a conversion and to measure its loss."""
 
     calibration: Pixels
-    """Images to calibrate on, uint8 RGB `[N, H, W, 3]`."""
+    """Preprocessed samples `[N, …]` to calibrate on."""
     held_out: Pixels
-    """Other images, uint8 RGB `[M, H, W, 3]`, to measure the loss."""
+    """Other such samples `[M, …]`, to measure the loss."""
     targets: Targets | None = None
-    """Ground truth of the held-out images, int64 `[M]`; None without labels."""
+    """Ground truth of the held-out samples, int64 `[M]`; None without labels."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class ConversionInputs:
     """Graph of the fp32 file; it is not modified."""
     spec: InputSpec
     """Input specification of the file."""
-    images: CalibrationSet | None
-    """Images; None only for a recipe that needs none, which may use them if there are any."""
+    samples: CalibrationSet | None
+    """Samples; None only for a recipe that needs none, which may use them if there are any."""
     settings: QuantizationRecipe
     """Integer kernels of the device."""
     goal: FidelityGoal

@@ -73,7 +73,7 @@ def prepare_graph(graph: ExportedGraph, *, bytes_in: bool) -> PreparedGraph:
         elif node.op_type == "ReduceMean":
             _pool(node)
     infer_shapes(model)
-    # Squeeze-and-excitation: a few values per image, whose quantization loses much and gains nothing unless it is
+    # Squeeze-and-excitation: a few values per sample, whose quantization loses much and gains nothing unless it is
     # large.
     pooled = flatten_squeeze_excite(model.graph, graph.head_nodes)
     RemoveUnusedNodesPass()(model)

@@ -31,7 +31,7 @@ __all__ = ["INT8", "Quantized", "quantize"]
 
 _TIMED_RUNS = 50
 _RANGES_CHOSEN_ON = 128
-"""Maximum number of held-out images for choosing ranges; the chosen file is evaluated on all."""
+"""Maximum number of held-out samples for choosing ranges; the chosen file is evaluated on all."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Quantized:
 
     @property
     def latency_ms(self) -> tuple[float, float]:
-        """Median latency of fp32 and int8 on this machine for one image, with one thread, measured interleaved."""
+        """Median latency of fp32 and int8 on this machine for one sample, with one thread, measured interleaved."""
         latency = self.note["latency_ms"]
         return latency["fp32"], latency["int8"]
 
@@ -71,24 +71,24 @@ def quantize(
     The map and small layers of the head stay in fp32, since they are less than one percent of the work. Logits are
     float, since int8 logits tie. Large dense layers are quantized by `dense`, since onnxruntime's quantizer crashes if
     the map shares their weights. The calibration method is the one with the smallest loss of predictions and maps on
-    held-out images.
+    held-out samples.
 
     Args:
         graph: result of `export_graph`.
         calibration: uint8 RGB `[N, H, W, 3]` at the model's size, from the training split.
-        held_out: other images of the training split.
+        held_out: other samples of the training split.
         recipe: the device's settings.
-        targets: int64, the ground truth of the held-out images; None without labels.
+        targets: int64, the ground truth of the held-out samples; None without labels.
         task: task of the model, a key of `kdedge_export.tasks.EXPORT_TASKS`.
         goal: target to meet; None keeps no layer in fp32.
         progress: called during long steps.
 
     Raises:
-        UsageError: there are no images.
+        UsageError: there are no samples.
     """
     if len(calibration) == 0 or len(held_out) == 0:
         raise UsageError(
-            "Quantization needs calibration images, but there are none. Name a folder with images: --data DIR."
+            "Quantization needs calibration samples, but there are none. Name a folder with samples: --data DIR."
         )
     rewritten = prepare_graph(graph, bytes_in=recipe.activations == "uint8")
     evaluator = FidelityEvaluator(graph.model, held_out, targets, task)
@@ -107,10 +107,10 @@ def quantize(
         "calibration": method,
         "calibration_loss": losses,
         "calibration_sha256": hashlib.sha256(calibration.tobytes()).hexdigest(),
-        "calibration_images": len(calibration),
+        "calibration_samples": len(calibration),
         "float_layers": list(tradeoff.chosen.float_layers),
         "goal": asdict(tradeoff.goal),
-        "held_out": {"images": len(held_out)} | found.to_dict(),
+        "held_out": {"samples": len(held_out)} | found.to_dict(),
         "latency_ms": latency_ms,
     }
     int8_layers = tuple(layer.name for layer in layers if layer.name not in kept)
@@ -118,14 +118,14 @@ def quantize(
 
 
 def _convert(inputs: ConversionInputs) -> ConvertedGraph:
-    images = inputs.images
-    assert images is not None, "INT8 needs images"
+    samples = inputs.samples
+    assert samples is not None, "INT8 needs samples"
     quantized = quantize(
         inputs.graph,
-        images.calibration,
-        images.held_out,
+        samples.calibration,
+        samples.held_out,
         inputs.settings,
-        targets=images.targets,
+        targets=samples.targets,
         task=inputs.task,
         goal=inputs.goal,
         progress=inputs.progress,
@@ -159,9 +159,9 @@ def _choose_ranges(
     """Return the best method, the loss of each method with all layers in int8, and the best ranges."""
     done = 0
 
-    def count(images: int) -> None:
+    def count(samples: int) -> None:
         nonlocal done
-        done += images
+        done += samples
         progress("calibrating", done, 2 * len(calibration))
 
     count(0)

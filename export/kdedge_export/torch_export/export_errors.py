@@ -15,7 +15,7 @@ from kdedge_runtime.errors import KdedgeError
 __all__ = ["translate_export_errors"]
 
 _OF_VALUES = (GuardOnDataDependentSymNode, DataDependentOutputException, DynamicOutputShapeException)
-"""Errors for Python code or shapes that depend on image values."""
+"""Errors for Python code or shapes that depend on the values of a sample."""
 _UNKNOWN_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 
@@ -41,8 +41,8 @@ def _description(model: nn.Module, error: Exception) -> str:
     start = f"{type(model).__name__} cannot be exported{place}: "
     if any(isinstance(cause, _OF_VALUES) for cause in causes):
         return (
-            f"{start}its next step depends on values computed from the image ({reason}). A graph is the same for "
-            "every image: use torch.where instead of if, and avoid while, .item(), .tolist(), float(tensor) and "
+            f"{start}its next step depends on values computed from the sample ({reason}). A graph is the same for "
+            "every sample: use torch.where instead of if, and avoid while, .item(), .tolist(), float(tensor) and "
             "boolean masks."
         )
     if (operator := _UNKNOWN_OPERATOR.search(reason)) is not None:

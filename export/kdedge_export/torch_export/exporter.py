@@ -101,7 +101,7 @@ def export_graph(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
     if fixed := exported.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
         raise GraphNotSupported(
             f"{type(model).__name__} cannot be exported: its code converts the batch size to a Python number, so the "
-            f"graph would accept only {fixed} images at a time. Write x.shape[0] or -1 instead of len(x)."
+            f"graph would accept only {fixed} samples at a time. Write x.shape[0] or -1 instead of len(x)."
         )
     return exported
 

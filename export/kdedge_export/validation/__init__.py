@@ -2,7 +2,7 @@
 
 ```python
 models = Models(student=deployed, fp32=model, converted={"int8": small})
-report, evidence = validate(models, ValidationSet(images, labels, targets))
+report, evidence = validate(models, ValidationSet(samples, labels, targets))
 for line in checklist(report.checks):
     print(line)
 write_report(report, evidence, Path("report"))

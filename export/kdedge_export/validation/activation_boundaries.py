@@ -97,7 +97,7 @@ def _overtaken(
     (first, second), ranked = values.topk(2, dim=1).values.T, values.topk(2, dim=1).indices
     best, next_best = order.gather(1, ranked).T
     others, flat = theirs.flatten(), reach.flatten()
-    # A window outside the image has no runner-up; its index of -1 is only a valid placeholder.
+    # A window outside the input has no runner-up; its index of -1 is only a valid placeholder.
     near = (next_best >= 0) & (first - second <= torch.maximum(flat[best], flat[next_best]))
     near[near.clone()] = others[next_best[near]] > others[best[near]]
     gaps = (first - second)[near].tolist()

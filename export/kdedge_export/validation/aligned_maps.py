@@ -6,7 +6,7 @@ rounding error of their kink and fall on the other side. Both maps are then corr
 those units, which can reach percents of the range. This difference is not estimated but removed. The exported graph
 gives the side of each unit. Units within their own rounding error of a kink are moved to that side, and PyTorch's map
 is recomputed; it must then equal the graph's. The moved units are few and leave the logits unchanged. The report lists
-the images with both errors.
+the samples with both errors.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ NEAR = 4.0
 """Units within this multiple of their rounding error count as near a kink, since the graph's rounding is an independent
 draw."""
 MOST_MOVED = 1e-3
-"""Largest fraction of a network's units that may be moved on one image; rounding cannot explain more."""
+"""Largest fraction of a network's units that may be moved on one sample; rounding cannot explain more."""
 _ULPS = 4.0
 """Minimum rounding error of a unit, in float32 steps at its channel's median magnitude."""
 _MEDIANS = 2.5
@@ -60,7 +60,7 @@ class AlignedMaps:
     """Number of moved units, int64 `[N]`; 0 if the map is unmodified."""
 
 
-def align_activations(module: ExportableModel, model: Model, images: Pixels, classes: Integers) -> AlignedMaps:
+def align_activations(module: ExportableModel, model: Model, samples: Pixels, classes: Integers) -> AlignedMaps:
     """Compute PyTorch's maps with units on the exported graph's sides of their kinks.
 
     Only units within their own rounding error of a kink are moved, by no more than that. A map that is wrong for
@@ -70,14 +70,14 @@ def align_activations(module: ExportableModel, model: Model, images: Pixels, cla
     Args:
         module: module whose maps are differentiated (`has_boundaries`).
         model: its exported graph.
-        images: uint8 RGB `[N, H, W, 3]`.
+        samples: preprocessed samples `[N, …]`.
         classes: int64 `[N]`, the explained classes.
     """
     graph = _Shown(model)
     rows = []
-    for image, picked in zip(images, classes, strict=True):
-        theirs = graph.values(image[None], int(picked))
-        rows.append(_on_their_sides(module, image[None], picked[None], theirs))
+    for sample, picked in zip(samples, classes, strict=True):
+        theirs = graph.values(sample[None], int(picked))
+        rows.append(_on_their_sides(module, sample[None], picked[None], theirs))
     return AlignedMaps(np.concatenate([maps for maps, _ in rows]), np.array([moved for _, moved in rows], np.int64))
 
 
@@ -101,27 +101,27 @@ class _Shown:
         shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
         self._session = open_session(shown, exact_sums=True)
 
-    def values(self, image: Pixels, picked: int) -> list[tuple[bool, Tensor]]:
+    def values(self, sample: Pixels, picked: int) -> list[tuple[bool, Tensor]]:
         """Return, for each such function in graph order, True for a pool, and its tensor."""
         if not self._names:
             return []
-        found = self._session.run(self._names, make_feed(self._session, image, picked))
+        found = self._session.run(self._names, make_feed(self._session, sample, picked))
         return list(zip(self._kinds, map(torch.from_numpy, found), strict=True))
 
 
-def activation_pattern_float64(module: ExportableModel, images: Pixels, classes: Integers) -> Floats:
+def activation_pattern_float64(module: ExportableModel, samples: Pixels, classes: Integers) -> Floats:
     """Compute PyTorch's float32 maps with every unit on its float64 side of the kink.
 
     Args:
         module: module whose maps are differentiated (`has_boundaries`).
-        images: uint8 RGB `[N, H, W, 3]`.
+        samples: preprocessed samples `[N, …]`.
         classes: int64 `[N]`, the explained classes.
 
     Returns:
         Maps `[N, h, w]`.
     """
     rows = []
-    for image, picked in zip(images, classes, strict=True):
+    for sample, picked in zip(samples, classes, strict=True):
         exact: list[Tensor] = []
         units: list[BoundaryUnit] = []
 
@@ -133,18 +133,18 @@ def activation_pattern_float64(module: ExportableModel, images: Pixels, classes:
             units.extend(BoundaryUnit(call.number, index, push) for index, push in turned)
 
         with in_float64(module):
-            _run(module, image[None], picked[None], BoundaryRecorder(note))
-        ours = _run(module, image[None], picked[None], BoundaryRecorder(collect)).maps
-        moved = _run(module, image[None], picked[None], BoundaryRecorder(pushed=units)).maps if units else ours
+            _run(module, sample[None], picked[None], BoundaryRecorder(note))
+        ours = _run(module, sample[None], picked[None], BoundaryRecorder(collect)).maps
+        moved = _run(module, sample[None], picked[None], BoundaryRecorder(pushed=units)).maps if units else ours
         assert moved is not None
         rows.append(moved)
     return np.concatenate(rows)
 
 
 def _on_their_sides(
-    module: ExportableModel, image: Pixels, picked: Integers, theirs: list[tuple[bool, Tensor]]
+    module: ExportableModel, sample: Pixels, picked: Integers, theirs: list[tuple[bool, Tensor]]
 ) -> tuple[Floats, int]:
-    """Return the map of one image, and the number of units moved for it."""
+    """Return the map of one sample, and the number of units moved for it."""
     single: list[tuple[bool, Tensor]] = []
     units: list[BoundaryUnit] = []
 
@@ -153,15 +153,15 @@ def _on_their_sides(
         turned = call.turned(x, theirs[call.number][1].to(x.device), NEAR * _rounding(x, call.x))
         units.extend(BoundaryUnit(call.number, index, push) for index, push in turned)
 
-    ours = _run(module, image, picked, BoundaryRecorder(lambda call: single.append((call.pools, call.x))))
+    ours = _run(module, sample, picked, BoundaryRecorder(lambda call: single.append((call.pools, call.x))))
     assert ours.maps is not None
     if [(pools, x.shape) for pools, x in single] != [(pools, x.shape) for pools, x in theirs]:
         return ours.maps, 0
     with in_float64(module):
-        exact = _run(module, image, picked, BoundaryRecorder(collect))
+        exact = _run(module, sample, picked, BoundaryRecorder(collect))
     if not 0 < len(units) <= max(1, MOST_MOVED * sum(x.numel() for _, x in single)):
         return ours.maps, 0
-    moved = _run(module, image, picked, BoundaryRecorder(pushed=units))
+    moved = _run(module, sample, picked, BoundaryRecorder(pushed=units))
     allowed = np.maximum(_LOGITS, NEAR * agreement.logits_error(exact.logits, ours.logits))
     if not (agreement.logits_error(ours.logits, moved.logits) <= allowed).all():
         return ours.maps, 0
@@ -187,9 +187,9 @@ def _rounding(single: Tensor, double: Tensor) -> Tensor:
     return torch.maximum(own, usual.reshape(1, -1, *[1] * (own.dim() - 2)) if own.dim() > 2 else usual)
 
 
-def _run(module: ExportableModel, image: Pixels, picked: Integers, calls: BoundaryRecorder) -> Predictions:
+def _run(module: ExportableModel, sample: Pixels, picked: Integers, calls: BoundaryRecorder) -> Predictions:
     with calls:
-        return predict(module, image, picked)
+        return predict(module, sample, picked)
 
 
 @contextmanager

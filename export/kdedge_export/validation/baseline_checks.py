@@ -28,13 +28,13 @@ def check_constant(role: str, right: Scores, constant: Scores, gates: Gates, *, 
     return check_sample(key, name, sample, ">=", gates.over_constant_points, "points")
 
 
-def check_evidence(role: str, found: Localization | None, images: int, gates: Gates) -> list[Check]:
+def check_evidence(role: str, found: Localization | None, samples: int, gates: Gates) -> list[Check]:
     """Check that positive evidence lies in the regions of interest; empty without a bound.
 
     Args:
         role: role of the deployed file.
         found: localization of its maps; None if no region is known, or there are no maps.
-        images: number of images with a region.
+        samples: number of samples with a region.
         gates: the bounds.
     """
     if gates.evidence_outside is None:
@@ -42,7 +42,7 @@ def check_evidence(role: str, found: Localization | None, images: int, gates: Ga
     inside = None if found is None else found.intervals["energy_inside"]
     outside = None if inside is None else Interval(1 - inside.high, 1 - inside.low)
     measured = None if found is None else 1 - found.energy_inside
-    sample = MeasuredSample(measured, outside, images, images, worst=1.0)
+    sample = MeasuredSample(measured, outside, samples, samples, worst=1.0)
     key, name = f"{role}_evidence_outside", f"{role} evidence outside the region of interest"
-    reason = "no image has a region of interest, or the file has no map"
+    reason = "no sample has a region of interest, or the file has no map"
     return [check_sample(key, name, sample, "<=", gates.evidence_outside, "share", reason)]

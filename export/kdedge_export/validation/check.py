@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kdedge_export.metrics.confidence import Interval, images_needed, rounded_up
+from kdedge_export.metrics.confidence import Interval, rounded_up, samples_needed
 
 __all__ = [
     "Check",
@@ -48,9 +48,9 @@ class Check:
     unit: Unit
     outcome: Outcome
     interval: Interval | None = None
-    """95 % interval; None for exact values and if there are too few images."""
-    images_needed: int | None = None
-    """Approximate number of images that would make the check conclusive at this estimate; None if it already is or no
+    """95 % interval; None for exact values and if there are too few samples."""
+    samples_needed: int | None = None
+    """Approximate number of samples that would make the check conclusive at this estimate; None if it already is or no
     number would."""
     reason: str | None = None
     """Explanation of the outcome, if there is more to add than the measured value."""
@@ -63,21 +63,21 @@ class Check:
 
 @dataclass(frozen=True)
 class MeasuredSample:
-    """Estimate of a population value, measured on a sample of images."""
+    """Estimate of a population value, measured on samples."""
 
     measured: float | None
     """Estimate, or None if it could not be measured."""
     interval: Interval | None
     n: int
-    """Number of images measured."""
+    """Number of samples measured."""
     of: int
-    """Number of images given; the value is undefined on the others."""
+    """Number of samples given; the value is undefined on the others."""
     worst: float | None = None
-    """Worst score of an unseen image, assumed by the interval; None if the interval assumes none."""
+    """Worst score of an unseen sample, assumed by the interval; None if the interval assumes none."""
     fewest: int = 1
-    """Minimum number of images for an interval."""
+    """Minimum number of samples for an interval."""
     most: int | None = None
-    """Maximum number of images this value is ever measured on; None for no limit."""
+    """Maximum number of samples this value is ever measured on; None for no limit."""
 
 
 def check_value(
@@ -126,8 +126,8 @@ def applicable(checks: Sequence[Check]) -> list[Check]:
 
 
 def inconclusive(checks: Sequence[Check]) -> tuple[int, int]:
-    """Count the inconclusive checks that more images would settle, and those they would not."""
-    unshown = [check.images_needed is not None for check in checks if check.outcome == "inconclusive"]
+    """Count the inconclusive checks that more samples would settle, and those they would not."""
+    unshown = [check.samples_needed is not None for check in checks if check.outcome == "inconclusive"]
     return sum(unshown), len(unshown) - sum(unshown)
 
 
@@ -139,20 +139,20 @@ def verdict(checks: Sequence[Check]) -> bool:
 def _what_would_show(
     sample: MeasuredSample, measured: float, end: float | None, bound: float
 ) -> tuple[int | None, str]:
-    """Return the number of images that would settle a check, or None, and an explanation."""
+    """Return the number of samples that would settle a check, or None, and an explanation."""
     n, of = sample.n, sample.of
-    images = f"with {n:,} image{'' if n == 1 else 's'}"
+    samples = f"with {n:,} sample{'' if n == 1 else 's'}"
     if sample.most is not None and n >= sample.most:
-        return None, f"{images}, the maximum for this check"
+        return None, f"{samples}, the maximum for this check"
     if n < of:
-        images += f" of {of:,}, since the other maps are constant"
-    needed = sample.fewest if end is None else images_needed(n, measured, end, bound, sample.worst)
+        samples += f" of {of:,}, since the other maps are constant"
+    needed = sample.fewest if end is None else samples_needed(n, measured, end, bound, sample.worst)
     if needed is None:
-        return None, f"{images} the estimate equals the bound, which no number of images settles"
+        return None, f"{samples} the estimate equals the bound, which no number of samples settles"
     needed = max(needed, sample.fewest)
     if n < of:
         needed = rounded_up(needed * of / n)
-    return needed, f"{images}; about {needed:,} would show it"
+    return needed, f"{samples}; about {needed:,} would show it"
 
 
 def _kept(value: float, relation: Relation, bound: float) -> bool:

@@ -30,7 +30,7 @@ def check_recognition(found: Recognition | None, gates: Gates) -> list[Check]:
 def _check_known(row: Rejection, gates: Gates) -> Check:
     if row.rise is None:
         return _check_rejected(row)
-    sample = _points(row.rise, row.intervals["rise"], row.images)
+    sample = _points(row.rise, row.intervals["rise"], row.samples)
     key, name = f"{row.role}_known_rejected_rise", f"{row.role} further known samples called unknown"
     return check_sample(key, name, sample, "<=", gates.unknown_change_points, "points")
 
@@ -43,21 +43,21 @@ def _check_rejected(row: Rejection) -> Check:
     key, name = f"{row.role}_known_rejected", f"{row.role} known samples called unknown, at least"
     interval = row.intervals["rejected"]
     low = None if interval is None else interval.low
-    reason = f"{row.rejected:.1%} of {row.images:,} samples are, more than sampling explains"
+    reason = f"{row.rejected:.1%} of {row.samples:,} samples are, more than sampling explains"
     check = replace(check_value(key, name, low, "<=", ALLOWED, "share", reason), interval=interval)
     needed = fewest_known()
-    if check.outcome != "passed" or row.images >= needed:
+    if check.outcome != "passed" or row.samples >= needed:
         return check
-    reason = f"with {row.images} images; {needed} are needed, as for a threshold"
-    return replace(check, outcome="inconclusive", images_needed=needed, reason=reason)
+    reason = f"with {row.samples} samples; {needed} are needed, as for a threshold"
+    return replace(check, outcome="inconclusive", samples_needed=needed, reason=reason)
 
 
 def _check_drop(row: DetectionDrop, gates: Gates) -> Check:
-    sample = _points(row.drop, row.interval, row.images)
+    sample = _points(row.drop, row.interval, row.samples)
     key, name = f"{row.role}_detection_drop", f"{row.role} detection drop, unfamiliar samples"
     return check_sample(key, name, sample, "<=", gates.unknown_change_points, "points")
 
 
-def _points(share: float, interval: Interval | None, images: int) -> MeasuredSample:
+def _points(share: float, interval: Interval | None, samples: int) -> MeasuredSample:
     scaled = None if interval is None else Interval(100 * interval.low, 100 * interval.high)
-    return MeasuredSample(100 * share, scaled, images, images, worst=100.0)
+    return MeasuredSample(100 * share, scaled, samples, samples, worst=100.0)

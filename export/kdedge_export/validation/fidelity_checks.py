@@ -33,8 +33,8 @@ def check_comparison(
         role: name of the file's precision; other models have no checks.
         comparison: comparison of the file with its reference.
         gates: the bounds.
-        exact: decisive images of the fp32 file, if the rounding error was measured; None checks the comparison alone.
-        ties: number of images on which the fp32 prediction differs by rounding alone, which count as agreement.
+        exact: decisive samples of the fp32 file, if the rounding error was measured; None checks the comparison alone.
+        ties: number of samples on which the fp32 prediction differs by rounding alone, which count as agreement.
     """
     if role == FP32.name:
         return _check_fp32(comparison, gates, exact, ties)
@@ -69,13 +69,13 @@ def check_default_class(role: str, found: DefaultClass | None) -> Check:
     key, name = f"{role}_default_class", f"{role} explains its top-1 class by default"
     if found is None:
         return check_value(key, name, None, ">=", 1.0, "share", _NO_MAP)
-    return check_value(key, name, found.kept / found.images, ">=", 1.0, "share", found.fault)
+    return check_value(key, name, found.kept / found.samples, ">=", 1.0, "share", found.fault)
 
 
 def check_other_classes(role: str, found: OtherClasses | None, gates: Gates, why_not: str) -> Check:
     """Check a file's maps of classes other than the top-1 class.
 
-    This tests the graph and not the rounding error on unseen images, so the value is checked without an interval.
+    This tests the graph and not the rounding error on unseen samples, so the value is checked without an interval.
 
     Args:
         role: name of the file's precision.
@@ -101,13 +101,13 @@ def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, t
     plain = comparison.logits_error, comparison.kl, None if maps is None else maps.error_relative
     decisive = (None,) * 3 if exact is None else (exact.logits, exact.kl, exact.maps)
     checks = [check_value(*_AGREEMENT, agreement, ">=", gates.fp32_agreement, "share")]
-    for (key, name, unit), bound, figure, image in zip(_FP32_NAMES, bounds, plain, decisive, strict=True):
+    for (key, name, unit), bound, figure, sample in zip(_FP32_NAMES, bounds, plain, decisive, strict=True):
         if key == "fp32_map_error" and (lost := _lost(key, name, comparison, bound)) is not None:
             checks.append(lost)
-        elif image is None:
+        elif sample is None:
             checks.append(check_value(key, name, figure, "<=", bound, unit))
         else:
-            checks.append(_check_hardest(key, name, image, unit))
+            checks.append(_check_hardest(key, name, sample, unit))
     return tuple(checks)
 
 
@@ -124,7 +124,7 @@ def _check_hardest(key: str, name: str, decisive: WorstCase, unit: Unit = "error
     reason = None
     if decisive.outcome == "inconclusive":
         reason = (
-            f"since float32 alone explains up to {decisive.rounding:.0e} on this image: the network is "
+            f"since float32 alone explains up to {decisive.rounding:.0e} on this sample: the network is "
             "ill-conditioned there"
         )
     return Check(key, name, decisive.error, "<=", decisive.bound, unit, decisive.outcome, reason=reason)
@@ -134,7 +134,7 @@ def _check_predictions(role: str, comparison: Comparison, bounds: FidelityBounds
     n, intervals = comparison.n, comparison.intervals
     drop = MeasuredSample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
     key, bound = f"{role}_top1_drop_points", bounds.top1_drop_points
-    unlabeled = "the images have no labels" if drop.measured is None else None
+    unlabeled = "the samples have no labels" if drop.measured is None else None
     checks = [check_sample(key, f"{role} {comparison.accuracy} drop", drop, "<=", bound, "points", unlabeled)]
     if drop.measured is None:
         kept = MeasuredSample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)

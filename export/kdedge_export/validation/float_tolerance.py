@@ -1,9 +1,9 @@
 """Float32 rounding error of a network: the deviation of PyTorch's float32 results from float64.
 
-Rounding errors grow in an ill-conditioned network, such as a deep one on images unlike those of its batch statistics.
+Rounding errors grow in an ill-conditioned network, such as a deep one on samples unlike those of its batch statistics.
 PyTorch and ONNX Runtime sum in different orders and approximate exponentials differently. Both may then deviate from
 the exact result, and from each other, by more than a bound for well-conditioned networks. The deviation differs between
-images, so each image is compared with its own. If rounding could change a map visibly, agreement within it is
+samples, so each sample is compared with its own. If rounding could change a map visibly, agreement within it is
 inconclusive.
 """
 
@@ -33,12 +33,12 @@ _AT_A_TIME = 16
 
 @dataclass(frozen=True)
 class WorstCase:
-    """Decisive image among several."""
+    """Decisive sample among several."""
 
     error: float
-    """Error of the file relative to PyTorch, in units of the image's range."""
+    """Error of the file relative to PyTorch, in units of the sample's range."""
     bound: float
-    """Bound for this image."""
+    """Bound for this sample."""
     rounding: float
     """Error that float32 rounding would explain."""
     outcome: Literal["passed", "failed", "inconclusive"]
@@ -48,11 +48,11 @@ class WorstCase:
 def worst_case(
     errors: NDArray[np.float64], rounding: NDArray[np.float64], tolerance: float, ceiling: float = CEILING
 ) -> WorstCase:
-    """Compare errors with the rounding error of their own images and return the decisive one.
+    """Compare errors with the rounding error of their own samples and return the decisive one.
 
     Args:
-        errors: `[N]`, N ≥ 1, in units of each image's range; non-finite errors fail.
-        rounding: `[N]`, of the same images (see `measure_float_tolerance`).
+        errors: `[N]`, N ≥ 1, in units of each sample's range; non-finite errors fail.
+        rounding: `[N]`, of the same samples (see `measure_float_tolerance`).
         tolerance: error accepted without explanation.
         ceiling: largest error that rounding may explain.
     """
@@ -81,14 +81,16 @@ class FloatTolerance:
     """Largest map error, relative to the map's range; 0 without maps."""
 
 
-def measure_float_tolerance(module: TorchModel, images: Sample, classes: Integers, task: TaskMetrics) -> FloatTolerance:
+def measure_float_tolerance(
+    module: TorchModel, samples: Sample, classes: Integers, task: TaskMetrics
+) -> FloatTolerance:
     """Measure how far rounding alone may move a file's logits and maps from PyTorch's.
 
     In a well-conditioned network this is about 1e-6, so other errors stay visible.
 
     Args:
         module: float32 module: `ExportableModel`, or `ClassifierOnly` without maps.
-        images: uint8 RGB `[N, H, W, 3]`.
+        samples: preprocessed samples `[N, …]`.
         classes: int64 `[N]`, the explained classes.
         task: metrics of the model's task.
 
@@ -96,31 +98,31 @@ def measure_float_tolerance(module: TorchModel, images: Sample, classes: Integer
         Four times the largest float32 error relative to float64, and 16 times the divergence, which grows
             quadratically.
     """
-    single = predict(module, images, classes)
+    single = predict(module, samples, classes)
     with in_float64(module):
-        double = predict(module, images, classes)
+        double = predict(module, samples, classes)
     logits = _TIMES * agreement.logits_error(double.logits, single.logits)
     kl = _TIMES**2 * task.divergence(double.logits, single.logits)
     if single.maps is None or double.maps is None:
         return FloatTolerance(logits, kl, np.zeros_like(logits))
     # A unit that crosses its kink by rounding does not reflect the rounding error elsewhere (see `aligned_maps`).
-    maps = activation_pattern_float64(module, images, classes) if has_boundaries(module) else single.maps
+    maps = activation_pattern_float64(module, samples, classes) if has_boundaries(module) else single.maps
     return FloatTolerance(logits, kl, _TIMES * map_similarity.map_error(double.maps, maps))
 
 
 def is_tied(
     module: TorchModel,
-    images: Sample,
+    samples: Sample,
     ours: Predictions,
     theirs: Predictions,
     task: TaskMetrics,
     ceiling: float = CEILING,
 ) -> int:
-    """Count images whose prediction differs only because two logits are tied within rounding error.
+    """Count samples whose prediction differs only because two logits are tied within rounding error.
 
     Args:
         module: float32 module, as for `measure_float_tolerance`.
-        images: uint8 RGB `[N, H, W, 3]`.
+        samples: preprocessed samples `[N, …]`.
         ours: the module's predictions.
         theirs: the file's predictions.
         task: metrics of the model's task, which has classes.
@@ -136,7 +138,7 @@ def is_tied(
     for start in range(0, len(order), _AT_A_TIME):
         chosen = order[start : start + _AT_A_TIME]
         doubted = differing[chosen]
-        rounding = measure_float_tolerance(module, images[doubted], ours.explained_class[doubted], task).logits
+        rounding = measure_float_tolerance(module, samples[doubted], ours.explained_class[doubted], task).logits
         # Each of the two logits may be off by that much.
         tied = int((gaps[chosen] <= 2 * np.minimum(np.nan_to_num(rounding), ceiling)).sum())
         if not tied:

@@ -14,7 +14,7 @@ class Footprint:
     file_mb: float
     """File size in 10^6 bytes."""
     latency_ms: float
-    """Median latency of one image, in milliseconds."""
+    """Median latency of one sample, in milliseconds."""
     threads: int
     """Number of threads used for the latency."""
     peak_memory_mb: float | None

@@ -1,10 +1,10 @@
 """Bounds for exported models and their checks.
 
-A value estimated on a sample of images has a confidence interval. Its check passes only if the unfavorable end of the
+A value estimated on samples has a confidence interval. Its check passes only if the unfavorable end of the
 interval satisfies the bound. If the estimate satisfies the bound but the end does not, the check is inconclusive (`not
 shown`) and does not pass. At most 1 in 40 models that violate a bound passes its check (see `metrics.confidence`). This
 holds for one validation: repeated validation of changed models until one passes raises that rate. Values that must
-hold exactly on every image (export equivalence), or that describe the model (file size), are checked without an
+hold exactly on every sample (export equivalence), or that describe the model (file size), are checked without an
 interval.
 Checks of predictions and maps against the student are in `fidelity_checks`.
 """
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Literal
 
-from kdedge_export.metrics.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
-from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, Test
+from kdedge_export.metrics.faithfulness import FAITH_SAMPLES, FEWEST_FAITH_SAMPLES, MOST_MARGIN, Faithfulness
+from kdedge_export.metrics.sanity import SANE_SAMPLES, Sanity, Test
 from kdedge_export.quantization import RECIPES, FidelityBounds
 from kdedge_export.validation.check import Check, MeasuredSample, Unit, check_sample, check_value
 from kdedge_export.validation.float_tolerance import CEILING
@@ -37,7 +37,7 @@ __all__ = [
 
 NO_STUDENT = "there is no PyTorch model to compare with"
 """Reason of checks that do not apply to model files from other frameworks."""
-_TESTS: dict[Test, str] = {"class": "another class", "image": "another image", "head": "a random head"}
+_TESTS: dict[Test, str] = {"class": "another class", "sample": "another sample", "head": "a random head"}
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ class Gates:
     """Bounds on an exported model relative to its reference (`kdedge_export.candidates.reference`)."""
 
     fp32_agreement: float = 1.0
-    """Minimum fraction of images in [0, 1] on which the fp32 file predicts the student's class, except for rounding
+    """Minimum fraction of samples in [0, 1] on which the fp32 file predicts the student's class, except for rounding
     ties."""
     fp32_map_error: float = 1e-4
-    """Largest map error at any position, relative to the range of that image's map."""
+    """Largest map error at any position, relative to the range of that sample's map."""
     fp32_logits_error: float = 1e-4
-    """Largest logits error, relative to the range of that image's logits."""
+    """Largest logits error, relative to the range of that sample's logits."""
     fp32_kl: float = 1e-4
-    """Largest KL divergence of any image's softmax from the student's, in nats."""
+    """Largest KL divergence of any sample's softmax from the student's, in nats."""
     fp32_rounding: float = CEILING
-    """Largest error of an image's logits or map that float32 rounding may explain."""
+    """Largest error of a sample's logits or map that float32 rounding may explain."""
     precisions: Mapping[str, FidelityBounds] = field(
         default_factory=lambda: {name: recipe.bounds for name, recipe in RECIPES.items()}
     )
@@ -76,7 +76,7 @@ class Gates:
     map_margin: float = 0.0
     """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
     map_stays: float = 0.98
-    """Largest similarity, in [0, 1], of a map before and after its class, image or head weights change. Sound models
+    """Largest similarity, in [0, 1], of a map before and after its class, sample or head weights change. Sound models
     reach up to 0.91 (Grad-CAM++ and LayerCAM with random heads); a fixed spot with 2 % noise scores 0.995."""
 
 
@@ -118,34 +118,34 @@ def check_input(role: str, expected: InputSpec | None, stated: InputSpec) -> Che
     return check_value(key, name, 1 - len(odd) / len(trained), ">=", 1.0, "share", "; ".join(odd) or None)
 
 
-def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
-    """Check that a model's maps change with the class, the image or the head (sanity check).
+def check_sanity(row: Sanity, samples: int, method: str, gates: Gates) -> Check:
+    """Check that a model's maps change with the class, the sample or the head (sanity check).
 
     Args:
         row: similarity of the maps before and after the change.
-        images: number of images measured.
-        method: a key of `SALIENCY_METHODS`; class-agnostic methods are checked with another image only.
+        samples: number of samples measured.
+        method: a key of `SALIENCY_METHODS`; class-agnostic methods are checked with another sample only.
         gates: the bounds.
     """
     key, name = _named(row.role, row.test)
     known = SALIENCY_METHODS.get(method)  # None for a file without a map
-    if known is not None and not known.is_class_specific and row.test != "image":
+    if known is not None and not known.is_class_specific and row.test != "sample":
         return check_value(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
-    alike = MeasuredSample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
+    alike = MeasuredSample(row.alike, row.intervals["alike"], samples, samples, worst=1.0, most=SANE_SAMPLES)
     return check_sample(key, name, alike, "<=", gates.map_stays, "correlation")
 
 
-def check_unchanged(role: str, test: Literal["class", "image"], gates: Gates) -> Check:
-    """Return the check of a change that is impossible with a single class or a single image."""
+def check_unchanged(role: str, test: Literal["class", "sample"], gates: Gates) -> Check:
+    """Return the check of a change that is impossible with a single class or a single sample."""
     key, name = _named(role, test)
     if test == "class":
         return check_value(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
-    reason = "with 1 image; at least 2 are needed"
-    return Check(key, name, None, "<=", gates.map_stays, "correlation", "inconclusive", images_needed=2, reason=reason)
+    reason = "with 1 sample; at least 2 are needed"
+    return Check(key, name, None, "<=", gates.map_stays, "correlation", "inconclusive", samples_needed=2, reason=reason)
 
 
-def check_faithfulness(role: str, margin: Faithfulness, images: int, gates: Gates) -> tuple[Check, ...]:
-    """Check that the deployed file's maps are more faithful than random maps; empty with too few images.
+def check_faithfulness(role: str, margin: Faithfulness, samples: int, gates: Gates) -> tuple[Check, ...]:
+    """Check that the deployed file's maps are more faithful than random maps; empty with too few samples.
 
     An export preserves a wrong map, so that every comparison with the student passes. This check does not depend on the
     student.
@@ -153,13 +153,13 @@ def check_faithfulness(role: str, margin: Faithfulness, images: int, gates: Gate
     Args:
         role: role of the deployed file.
         margin: faithfulness of its maps.
-        images: number of images measured.
+        samples: number of samples measured.
         gates: the bounds.
     """
-    if images < FEWEST_FAITH_IMAGES:
+    if samples < FEWEST_FAITH_SAMPLES:
         return ()
     interval = margin.intervals["margin"]
-    sample = MeasuredSample(margin.margin, interval, images, images, worst=-MOST_MARGIN, most=FAITH_IMAGES)
+    sample = MeasuredSample(margin.margin, interval, samples, samples, worst=-MOST_MARGIN, most=FAITH_SAMPLES)
     name = f"{role} map more faithful than a random map"
     return (check_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
 

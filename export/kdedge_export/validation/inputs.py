@@ -1,4 +1,4 @@
-"""Inputs of a validation: models, images and device."""
+"""Inputs of a validation: models, samples and device."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Models:
     converted: Mapping[str, Model] = field(default_factory=dict)
     """Files in other precisions, by the name of the precision."""
     teacher: TorchModel | Model | None = None
-    """Teacher of the student, if available; it takes the same pixels."""
+    """Teacher of the student, if available; it takes the same samples."""
     trained_input: InputSpec | None = None
     """Input specification from training, which the files must match; None skips the check."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
@@ -66,26 +66,26 @@ class Models:
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Images to validate on.
+    """Samples to validate on.
 
     Raises:
-        DataError: there are no images, or targets, names or classes do not match.
+        DataError: there are no samples, or targets, names or classes do not match.
     """
 
-    images: Pixels
+    samples: Pixels
     """uint8 RGB `[N, H, W, 3]` at the model's size, preprocessed as in training."""
     labels: Sequence[str]
     """Class names in the order of the student's logits."""
     targets: Targets | None = None
-    """int64 `[N]`, the ground truth as the task encodes it: for classification classes; None for unlabeled images."""
+    """int64 `[N]`, the ground truth as the task encodes it: for classification classes; None for unlabeled samples."""
     task: str = "classify"
     """Task of the targets, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
     names: Sequence[str] | None = None
-    """Name of each image, such as its path; numbers if None."""
+    """Name of each sample, such as its path; numbers if None."""
     held_out: NDArray[np.bool_] | None = None
-    """bool `[N]`, images not used to fit the files' temperature; None for all."""
+    """bool `[N]`, samples not used to fit the files' temperature; None for all."""
     masks: Sequence[NDArray[np.bool_] | None] | None = None
-    """bool `[H, W]` per image, True on the object; None if unknown."""
+    """bool `[H, W]` per sample, True on the object; None if unknown."""
     source: Data = field(default_factory=Data)
     """Description of the data for the report."""
     unfamiliar: Mapping[str, Pixels] = field(default_factory=dict)
@@ -94,13 +94,13 @@ class ValidationSet:
     """Creates the source of recordings that contain no class; None counts no false alarms."""
 
     def __post_init__(self) -> None:
-        n = len(self.images)
+        n = len(self.samples)
         if n == 0:
-            raise DataError("There are no images to validate on. Name a folder that contains images: `--data DATA`.")
-        per_image = {"targets": self.targets, "names": self.names, "flags": self.held_out, "masks": self.masks}
-        for what, values in per_image.items():
+            raise DataError("There are no samples to validate on. Name a folder that contains samples: `--data DATA`.")
+        per_sample = {"targets": self.targets, "names": self.names, "flags": self.held_out, "masks": self.masks}
+        for what, values in per_sample.items():
             if values is not None and len(values) != n:
-                raise DataError(f"Found {n} images but {len(values)} {what}. Expected one per image.")
+                raise DataError(f"Found {n} samples but {len(values)} {what}. Expected one per sample.")
         is_class = EXPORT_TASKS[self.task].has_classes
         if is_class and self.targets is not None and not _are_indices(self.targets, len(self.labels)):
             raise DataError(

@@ -15,17 +15,17 @@ from kdedge_runtime import Model
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.util.arrays import Integers, Pixels
 
-__all__ = ["OTHER_CLASS_IMAGES", "OtherClasses", "compare_other_classes", "other_classes"]
+__all__ = ["OTHER_CLASS_SAMPLES", "OtherClasses", "compare_other_classes", "other_classes"]
 
-OTHER_CLASS_IMAGES = 32
-"""Maximum number of images for this comparison."""
+OTHER_CLASS_SAMPLES = 32
+"""Maximum number of samples for this comparison."""
 
 
 @dataclass(frozen=True)
 class OtherClasses:
-    """Agreement of maps of one other class per image with the reference's."""
+    """Agreement of maps of one other class per sample with the reference's."""
 
-    images: int
+    samples: int
     fp32_error: WorstCase | None
     """Map error of the fp32 file; None if the maps cannot be compared or the fp32 file is the reference."""
     pearson: Mapping[str, float]
@@ -33,7 +33,7 @@ class OtherClasses:
 
 
 def other_classes(top: Integers, count: int) -> Integers:
-    """Return a class per image other than its top-1 class, cycling through all classes.
+    """Return a class per sample other than its top-1 class, cycling through all classes.
 
     Args:
         top: int64 `[N]`, the top-1 classes.
@@ -45,7 +45,7 @@ def other_classes(top: Integers, count: int) -> Integers:
 def compare_other_classes(
     reference: TorchModel | Model,
     files: Mapping[str, Model],
-    images: Pixels,
+    samples: Pixels,
     top: Integers,
     count: int,
     bounds: Bounds,
@@ -56,21 +56,21 @@ def compare_other_classes(
     Args:
         reference: the exported module, with a map; or the fp32 file itself.
         files: model files by name.
-        images: uint8 RGB `[N, H, W, 3]`.
+        samples: preprocessed samples `[N, …]`.
         top: int64 `[N]`, the reference's predictions.
         count: number of classes, 2 or more.
         bounds: bounds on the fp32 file's errors.
         task: metrics of the models' task.
     """
     requested = other_classes(top, count)
-    ours, error = predict(reference, images, requested), None
+    ours, error = predict(reference, samples, requested), None
     if not isinstance(reference, Model):
-        theirs = predict(files[FP32.name], images, requested)
-        error = measure_exactness(reference, files[FP32.name], images, ours, theirs, bounds, task).maps
+        theirs = predict(files[FP32.name], samples, requested)
+        error = measure_exactness(reference, files[FP32.name], samples, ours, theirs, bounds, task).maps
     pearson = {}
     for name, file in files.items():
-        if name == FP32.name or (scores := pair_pearson(ours, predict(file, images, requested))) is None:
+        if name == FP32.name or (scores := pair_pearson(ours, predict(file, samples, requested))) is None:
             continue
         if not np.isnan(scores).all():
             pearson[name] = mean(scores)
-    return OtherClasses(len(images), error, pearson)
+    return OtherClasses(len(samples), error, pearson)

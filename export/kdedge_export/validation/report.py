@@ -34,7 +34,7 @@ from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.unfamiliar import Recognition
 from kdedge_export.metrics.verification import Verification
 from kdedge_export.validation.check import Check, applicable, verdict
-from kdedge_export.validation.exactness import AlignedImage
+from kdedge_export.validation.exactness import AlignedSample
 from kdedge_export.validation.footprint import Footprint
 from kdedge_export.validation.sampled_metrics import Sampled
 from kdedge_runtime.candidate import Candidate
@@ -44,7 +44,7 @@ from kdedge_runtime.util.files import atomic_write, file_sha256
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
-SCHEMA = 5
+SCHEMA = 6
 
 
 def _versions() -> dict[str, str]:
@@ -89,7 +89,7 @@ class Data:
     fingerprint: str | None = None
     """SHA-256 fingerprint of the dataset, as recorded in training; None if unknown."""
     chose_epoch: bool = False
-    """True if the student's best epoch was selected on these images, which biases its accuracy upwards."""
+    """True if the student's best epoch was selected on these samples, which biases its accuracy upwards."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ValidationReport:
     """Results of one validation."""
 
     data: Data
-    images: int
+    samples: int
     labeled: bool
     candidates: tuple[Candidate, ...]
     """Models: teacher, student, and the files from the most to the least exact, as far as present."""
@@ -106,8 +106,8 @@ class ValidationReport:
     comparisons: Mapping[str, Comparison]
     """Comparisons by name of the candidate, each with `kdedge_export.candidates.reference`."""
     checks: tuple[Check, ...]
-    aligned: tuple[AlignedImage, ...] = ()
-    """Images whose fp32 map error was computed with moved units; `comparisons` use the unmodified maps."""
+    aligned: tuple[AlignedSample, ...] = ()
+    """Samples whose fp32 map error was computed with moved units; `comparisons` use the unmodified maps."""
     classes: tuple[ClassRow, ...] = ()
     """Per-class results, worst first."""
     calibration: Mapping[str, Calibration] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Measurements on a sample of the images, since each needs many forward passes per image."""
+"""Measurements on some of the samples, since each needs many forward passes per sample."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from kdedge_export.candidates import STUDENT, TEACHER, origin, shipped
 from kdedge_export.metrics.calibration import Calibration, calibration
-from kdedge_export.metrics.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
+from kdedge_export.metrics.faithfulness import FAITH_SAMPLES, Faithfulness, faithfulness
 from kdedge_export.metrics.file_predictions import embed
 from kdedge_export.metrics.localization import Localization, localize_all
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_export.metrics.robustness import Robustness, robustness
-from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, sanity
+from kdedge_export.metrics.sanity import SANE_SAMPLES, Sanity, sanity
 from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.metrics.unfamiliar import Recognition, recognition
@@ -22,7 +22,7 @@ from kdedge_export.metrics.verification import Verification, choose_verified, ve
 from kdedge_export.modalities import modality_of
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.exactness import Bounds
-from kdedge_export.validation.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
+from kdedge_export.validation.other_classes import OTHER_CLASS_SAMPLES, OtherClasses, compare_other_classes
 from kdedge_runtime import Model
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.modalities import InputSpec, Sample
@@ -43,8 +43,8 @@ __all__ = [
     "measure_verification",
 ]
 
-DISTURBED_IMAGES = 96
-"""Maximum number of images to corrupt."""
+DISTURBED_SAMPLES = 96
+"""Maximum number of samples to corrupt."""
 DRAWN, DRAWN_SAMPLES = "textures and noise", 200
 """Group and number of drawn unfamiliar samples."""
 
@@ -54,21 +54,21 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Sampled(Generic[Rows]):
-    """Results measured on a sample of the images."""
+    """Results measured on some of the samples."""
 
-    images: int
-    """Sample size; the images are evenly spaced among all."""
+    samples: int
+    """Number of samples, which are evenly spaced among all."""
     rows: Rows
 
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """Models and images under validation, with the models' predictions for all images."""
+    """Models and samples under validation, with the models' predictions for all samples."""
 
     models: Mapping[Candidate, TorchModel | Model]
     predictions: Mapping[str, Predictions]
     """Predictions by name."""
-    images: Pixels
+    samples: Pixels
     targets: Targets | None
     progress: ProgressCallback
 
@@ -129,8 +129,8 @@ class MeasuredModel:
         return {each.name: of_files.get(each.name, fp32) for each in self.models if each != TEACHER}
 
     def sample(self, most: int) -> Integers:
-        """Return at most `most` evenly spaced image indices."""
-        return evenly_spaced(len(self.images), most)
+        """Return at most `most` evenly spaced sample indices."""
+        return evenly_spaced(len(self.samples), most)
 
     def start_step(self, what: str, total: int) -> Callable[[int], None]:
         """Report the start of a step and return its progress callback."""
@@ -141,14 +141,14 @@ class MeasuredModel:
 def measure_calibration(
     subject: MeasuredModel, held_out: Flags | None, temperatures: Mapping[str, float]
 ) -> dict[str, Calibration]:
-    """Compute every model's calibration on images not used to fit the temperature.
+    """Compute every model's calibration on samples not used to fit the temperature.
 
     Empty without labels, or for a task without probabilities.
     """
     targets = subject.class_targets
     if targets is None or not subject.task.has_probabilities:
         return {}
-    chosen = np.flatnonzero(np.ones(len(subject.images), dtype=np.bool_) if held_out is None else held_out)
+    chosen = np.flatnonzero(np.ones(len(subject.samples), dtype=np.bool_) if held_out is None else held_out)
     if not len(chosen):
         return {}
     return {
@@ -164,12 +164,12 @@ def measure_sanity(subject: MeasuredModel) -> Sampled[tuple[Sanity, ...]] | None
         for role, model in subject.by_name.items()
         if role != TEACHER.name and subject.predictions[role].maps is not None
     }
-    chosen = subject.sample(SANE_IMAGES)
+    chosen = subject.sample(SANE_SAMPLES)
     if subject.predictions[subject.shipped].maps is None:
         return None
     requested = subject.predictions[subject.origin].explained_class[chosen]
     advance = subject.start_step("sanity checks", len(models))
-    return Sampled(len(chosen), sanity(models, subject.images[chosen], requested, advance))
+    return Sampled(len(chosen), sanity(models, subject.samples[chosen], requested, advance))
 
 
 def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
@@ -178,10 +178,12 @@ def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
     count = found.logits.shape[1]
     if count < 2 or found.maps is None or subject.predictions[FP32.name].maps is None:
         return None
-    chosen = subject.sample(OTHER_CLASS_IMAGES)
+    chosen = subject.sample(OTHER_CLASS_SAMPLES)
     advance = subject.start_step("maps of other classes", 1)
     top = found.logits[chosen].argmax(axis=1)
-    compared = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds, subject.task)
+    compared = compare_other_classes(
+        reference, subject.files, subject.samples[chosen], top, count, bounds, subject.task
+    )
     advance(1)
     return compared
 
@@ -217,26 +219,26 @@ def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulne
     }
     if subject.predictions[subject.shipped].maps is None:
         return None
-    chosen = subject.sample(FAITH_IMAGES)
+    chosen = subject.sample(FAITH_SAMPLES)
     advance = subject.start_step("faithfulness", (len(maps) + 2) * 2 * len(chosen))
     classes = subject.predictions[subject.origin].explained_class[chosen]
     some = {str(role): of_all[chosen] for role, of_all in maps.items()}
-    samples, modality = subject.images[chosen], modality_of(subject.input)
+    samples, modality = subject.samples[chosen], modality_of(subject.input)
     references = _references(subject, chosen, some)
     rows = faithfulness(subject.shipped_file, some, samples, classes, modality.smoothed, references, advance)
     return Sampled(len(chosen), rows)
 
 
 def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]]:
-    """Measure predictions and maps on corrupted images."""
-    chosen = subject.sample(DISTURBED_IMAGES)
+    """Measure predictions and maps on corrupted samples."""
+    chosen = subject.sample(DISTURBED_SAMPLES)
     targets = None if subject.targets is None else subject.targets[chosen]
     corruptions = modality_of(subject.input).corruptions
     advance = subject.start_step("robustness", len(corruptions))
     rows = robustness(
         subject.by_name[subject.origin],
         subject.files,
-        subject.images[chosen],
+        subject.samples[chosen],
         targets,
         corruptions,
         subject.task,
@@ -252,7 +254,7 @@ def measure_recognition(subject: MeasuredModel, unfamiliar: Mapping[str, Sample]
     drawn = modality_of(subject.input).unfamiliar_samples(subject.input, DRAWN_SAMPLES)
     groups = dict(unfamiliar) if drawn is None else {**unfamiliar, DRAWN: drawn}
     advance = subject.start_step("unfamiliar samples", 1)
-    found = recognition(subject.files, FP32.name, subject.images, groups, subject.task)
+    found = recognition(subject.files, FP32.name, subject.samples, groups, subject.task)
     advance(1)
     return found
 
@@ -270,7 +272,7 @@ def measure_verification(subject: MeasuredModel) -> Verification | None:
     advance = subject.start_step("verification", len(subject.files))
     embeddings = {}
     for done, (role, file) in enumerate(subject.files.items(), 1):
-        embeddings[role] = embed(file, subject.images[chosen])
+        embeddings[role] = embed(file, subject.samples[chosen])
         advance(done)
     return verification(embeddings, FP32.name, targets[chosen])
 
@@ -278,7 +280,7 @@ def measure_verification(subject: MeasuredModel) -> Verification | None:
 def _references(subject: MeasuredModel, chosen: Integers, maps: Mapping[str, Floats]) -> dict[str, Floats]:
     """Return the modality's baseline maps at the resolution of the last maps."""
     size = list(maps.values())[-1].shape[1:]
-    baselines = modality_of(subject.input).baseline_maps(subject.input, subject.images[chosen])
+    baselines = modality_of(subject.input).baseline_maps(subject.input, subject.samples[chosen])
     return {name: area_mean(each, *size) for name, each in baselines.items()}
 
 
@@ -291,7 +293,7 @@ def _maps_of_the_right_class(subject: MeasuredModel, role: str, found: Predictio
     # Most maps already explain the target class.
     wrong = np.flatnonzero(found.explained_class[chosen] != targets[chosen])
     if len(wrong):
-        again = predict(subject.by_name[role], subject.images[chosen[wrong]], targets[chosen[wrong]]).maps
+        again = predict(subject.by_name[role], subject.samples[chosen[wrong]], targets[chosen[wrong]]).maps
         assert again is not None
         maps[wrong] = again
     return maps

@@ -1,4 +1,4 @@
-"""Per-image data shown in the report page; not part of `report.json`."""
+"""Per-sample data shown in the report page; not part of `report.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ __all__ = ["SampleGallery"]
 
 @dataclass(frozen=True)
 class SampleGallery:
-    """Images, predictions and saliency maps of one validation."""
+    """Samples, predictions and saliency maps of one validation."""
 
     modality: ExportModality
     task: str
     """Task of the models, a key of `kdedge_export.tasks.EXPORT_TASKS`."""
-    images: Sample
+    samples: Sample
     """Preprocessed samples `[N, …]`; images are uint8 RGB `[N, H, W, 3]`."""
     targets: Targets | None
-    """int64 `[N]`, the target classes; None for unlabeled images."""
+    """int64 `[N]`, the target classes; None for unlabeled samples."""
     labels: tuple[str, ...]
     names: tuple[str, ...]
-    """Name of each image: a path relative to the dataset."""
+    """Name of each sample: a path relative to the dataset."""
     candidates: tuple[Candidate, ...]
     """Models: teacher, student, and the files from the most to the least exact, as far as present."""
     predictions: Mapping[str, Predictions]

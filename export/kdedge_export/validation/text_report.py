@@ -24,7 +24,7 @@ def checklist(checks: Sequence[Check]) -> list[str]:
     [✓] fp32 top-1 agreement               100.00 %                        (>= 100 %)
     [✗] int8 map Pearson, 5th percentile   0.871        [0.862, 0.880]     (>= 0.9)    FAILED
     [?] int8 top-1 drop                    0.26 points  [-0.51, 1.28]      (<= 1 points)  INCONCLUSIVE with 390 …
-    [-] int8 top-1 drop                    not measured: the images have no labels
+    [-] int8 top-1 drop                    not measured: the samples have no labels
     [ ] fp32 top-1 agreement               not applicable: there is no PyTorch model to compare with
     ```
     """

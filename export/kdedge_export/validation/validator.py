@@ -16,7 +16,7 @@ from kdedge_export.tasks import EXPORT_TASKS, TaskMetrics
 from kdedge_export.validation.baseline_checks import check_constant, check_evidence
 from kdedge_export.validation.check import Check
 from kdedge_export.validation.completeness import check_completeness
-from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
+from kdedge_export.validation.exactness import AlignedSample, Bounds, Exactness, measure_exactness
 from kdedge_export.validation.false_alarm_checks import check_false_alarms
 from kdedge_export.validation.familiarity_checks import check_recognition
 from kdedge_export.validation.fidelity_checks import (
@@ -64,10 +64,10 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["validate", "write_report"]
 
-NAMED_IMAGES = 5
-"""Maximum number of images listed in a note; `report.json` lists all."""
-DEFAULT_CLASS_IMAGES = 32
-"""Maximum number of images for the default-class check."""
+NAMED_SAMPLES = 5
+"""Maximum number of samples listed in a note; `report.json` lists all."""
+DEFAULT_CLASS_SAMPLES = 32
+"""Maximum number of samples for the default-class check."""
 
 
 def validate(
@@ -82,29 +82,29 @@ def validate(
 ) -> tuple[ValidationReport, SampleGallery]:
     """Measure whether predictions and saliency maps survive export and quantization.
 
-    Every model sees the same pixels and explains the same class of each image, the PyTorch student's top-1 class; the
-    raw maps are compared. Without a student, as for a model file from another framework, it is the fp32 file's top-1
-    class. The other files are then compared with the fp32 file, and comparisons with PyTorch do not apply.
+    Every model receives the same samples and explains the same class of each sample, the PyTorch student's top-1 class;
+    the raw maps are compared. Without a student, as for a model file from another framework, it is the fp32 file's
+    top-1 class. The other files are then compared with the fp32 file, and comparisons with PyTorch do not apply.
 
     Args:
         models: models to validate.
-        data: images to validate on.
+        data: samples to validate on.
         deployment: target device, and the files' size and cost; None checks no budgets.
         gates: the bounds; None for the defaults.
-        quick: skip measurements with many forward passes per image: faithfulness and robustness.
+        quick: skip measurements with many forward passes per sample: faithfulness and robustness.
         notes: notes on skipped measurements, for the report.
         progress: called after every batch.
 
     Returns:
-        The report, and the per-image data shown in its page.
+        The report, and the per-sample data shown in its page.
 
     Raises:
         DataError: a model has other classes than the data.
     """
     gates, deployment = gates or Gates(), deployment or Deployment()
-    images, targets, labels, fp32 = data.images, data.targets, data.labels, models.fp32
+    samples, targets, labels, fp32 = data.samples, data.targets, data.labels, models.fp32
     requested = models.by_candidate
-    predictions = _predict_all(requested, images, labels, progress)
+    predictions = _predict_all(requested, samples, labels, progress)
     pairs = {
         candidate.name: (predictions[against.name], predictions[candidate.name])
         for candidate in requested
@@ -115,13 +115,13 @@ def validate(
     exact, ties = None, 0
     if models.student is not None:
         ours, theirs = pairs[FP32.name]
-        exact = measure_exactness(models.student, fp32, images, ours, theirs, bounds, task)
-        ties = 0 if not task.has_classes else is_tied(models.student, images, ours, theirs, task, gates.fp32_rounding)
+        exact = measure_exactness(models.student, fp32, samples, ours, theirs, bounds, task)
+        ties = 0 if not task.has_classes else is_tied(models.student, samples, ours, theirs, task, gates.fp32_rounding)
     aligned = () if exact is None else exact.aligned
     comparisons = {role: compare(against, candidate, targets, task) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {each.name: _temperature(each, model, fp32) for each, model in requested.items()}
-    subject = MeasuredModel(requested, predictions, images, targets, progress)
+    subject = MeasuredModel(requested, predictions, samples, targets, progress)
     recognized, verified = measure_recognition(subject, data.unfamiliar), measure_verification(subject)
     alarms = _false_alarms(models, data, progress)
     sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
@@ -134,7 +134,7 @@ def validate(
         *check_evidence(
             ships,
             None if localized is None else localized.rows.get(ships),
-            0 if localized is None else localized.images,
+            0 if localized is None else localized.samples,
             gates,
         ),
         *_completeness_checks(subject, gates),
@@ -142,7 +142,7 @@ def validate(
         *check_false_alarms(alarms, gates),
         *check_verification(verified, [] if fp32.metadata.embedding is None else subject.compared_files, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
-        *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.images, gates)),
+        *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.samples, gates)),
         *(
             check
             for role, footprint in deployment.footprints.items()
@@ -151,7 +151,7 @@ def validate(
     ]
     report = ValidationReport(
         data=data.source,
-        images=len(images),
+        samples=len(samples),
         labeled=targets is not None,
         candidates=tuple(requested),
         models={
@@ -181,11 +181,11 @@ def validate(
     evidence = SampleGallery(
         modality=modality_of(fp32.metadata.input),
         task=fp32.metadata.task,
-        images=images,
+        samples=samples,
         targets=targets,
         labels=tuple(labels),
         candidates=tuple(requested),
-        names=tuple(data.names or (f"image {number}" for number in range(len(images)))),
+        names=tuple(data.names or (f"sample {number}" for number in range(len(samples)))),
         predictions=predictions,
         scores={
             role: TASKS[fp32.metadata.task].scores(found.logits, temperatures[role])
@@ -224,16 +224,16 @@ def _threshold_notes(fp32: Model) -> list[str]:
 
 
 def _rounding_notes(
-    ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, files: Mapping[str, Model]
+    ties: int, aligned: Sequence[AlignedSample], data: ValidationSet, files: Mapping[str, Model]
 ) -> list[str]:
     """Return notes on differences caused only by rounding, and on kernels that saturate."""
     notes = []
     if ties:
-        images = f"{ties:,} image{'' if ties == 1 else 's'}"
-        notes.append(f"on {images} the fp32 file's prediction differs by rounding alone: two classes are tied")
+        samples = f"{ties:,} sample{'' if ties == 1 else 's'}"
+        notes.append(f"on {samples} the fp32 file's prediction differs by rounding alone: two classes are tied")
     if aligned:
         worst = max(aligned, key=lambda one: one.raw_error)
-        names = [data.names[one.image] if data.names else f"image {one.image}" for one in aligned[:NAMED_IMAGES]]
+        names = [data.names[one.sample] if data.names else f"sample {one.sample}" for one in aligned[:NAMED_SAMPLES]]
         more = f" and {len(aligned) - len(names):,} more" if len(aligned) > len(names) else ""
         moved = max(one.moved for one in aligned)
         notes.append(
@@ -247,14 +247,14 @@ def _rounding_notes(
 
 
 def _predict_all(
-    models: Mapping[Candidate, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: ProgressCallback
+    models: Mapping[Candidate, TorchModel | Model], samples: Pixels, labels: Sequence[str], progress: ProgressCallback
 ) -> dict[str, Predictions]:
     """Predict with every model in the order of `models`, explaining the source model's top-1 classes."""
 
     def predict_with(candidate: Candidate, classes: Integers | None) -> Predictions:
         title, model = candidate.title, models[candidate]
-        progress(title, 0, len(images))
-        found = predict(model, images, classes, progress=lambda done: progress(title, done, len(images)))
+        progress(title, 0, len(samples))
+        found = predict(model, samples, classes, progress=lambda done: progress(title, done, len(samples)))
         if found.logits.shape[1] != len(labels):
             raise DataError(
                 f"{title} has {found.logits.shape[1]} classes but the data has {len(labels)} labels. "
@@ -305,11 +305,11 @@ def _constant_checks(subject: MeasuredModel, task: TaskMetrics, gates: Gates) ->
 def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[Check]:
     """Return checks of the class explained by default, and of the maps of other classes."""
     checks = []
-    chosen = subject.sample(DEFAULT_CLASS_IMAGES)
+    chosen = subject.sample(DEFAULT_CLASS_SAMPLES)
     with_map = {role: file for role, file in subject.files.items() if subject.predictions[role].maps is not None}
     advance = subject.start_step("default class", len(with_map))
     for done, (role, file) in enumerate(with_map.items(), 1):
-        checks.append(check_default_class(role, run_without_class(file, subject.images[chosen])))
+        checks.append(check_default_class(role, run_without_class(file, subject.samples[chosen])))
         advance(done)
     found = other_maps(subject, bounds)
     count = len(subject.predictions[FP32.name].logits[0])
@@ -323,7 +323,7 @@ def _completeness_checks(subject: MeasuredModel, gates: Gates) -> list[Check]:
     return [
         check
         for role, file in subject.files.items()
-        for check in check_completeness(role, file, subject.images, classes, gates)
+        for check in check_completeness(role, file, subject.samples, classes, gates)
     ]
 
 
@@ -332,8 +332,8 @@ def _sanity_checks(
 ) -> list[Check]:
     """Return checks of every change that was made, and of those that were impossible."""
     made = {(row.role, row.test) for row in sound.rows}
-    tests: tuple[Literal["class", "image"], ...] = ("class", "image")
-    return [check_sanity(row, sound.images, method, gates) for row in sound.rows] + [
+    tests: tuple[Literal["class", "sample"], ...] = ("class", "sample")
+    return [check_sanity(row, sound.samples, method, gates) for row in sound.rows] + [
         check_unchanged(role, test, gates)
         for role, found in predictions.items()
         for test in tests

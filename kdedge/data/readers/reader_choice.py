@@ -36,10 +36,10 @@ def index_dataset(
         val_fraction: fraction of each class used for validation by the hash, in (0, 1). Rows of tables are already
             divided, with 0.2.
         seed: seed of the hash.
-        unlabeled_ok: True to accept images without classes; their targets are `UNLABELED`.
+        unlabeled_ok: True to accept samples without classes; their targets are `UNLABELED`.
 
     Raises:
-        DataError: the dataset does not exist, has no images, or its classes cannot train a classifier.
+        DataError: the dataset does not exist, has no samples, or its classes cannot train a classifier.
         UsageError: `val_fraction` is out of range, an option does not apply to the samples, or `group_by` is invalid.
         MissingDependency: torchvision needs another package to read the dataset.
     """

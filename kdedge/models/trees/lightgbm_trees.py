@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge.models.trees.boosting import PATIENCE, Boosting
-from kdedge_runtime.errors import MissingDependency, ModelFileError
+from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.util.files import atomic_path
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["LightgbmTrees"]
 
@@ -23,12 +24,8 @@ _SETTINGS = {"num_leaves": 15, "bagging_fraction": 0.8, "bagging_freq": 1, "feat
 
 
 def _lightgbm() -> Any:
-    try:
+    with needs_package("A model of LightGBM", "lightgbm", "pip install lightgbm"):
         import lightgbm
-    except ImportError as error:
-        raise MissingDependency(
-            "Trees of LightGBM need lightgbm, which is not installed. Install it with `pip install lightgbm`."
-        ) from error
     return lightgbm
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge.models.trees.boosting import PATIENCE, Boosting
-from kdedge_runtime.errors import MissingDependency, ModelFileError
+from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.util.files import atomic_path
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["XgboostTrees"]
 
@@ -27,12 +28,8 @@ _SETTINGS = {"max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.8, "min_chi
 
 
 def _xgboost() -> Any:
-    try:
+    with needs_package("A model of XGBoost", "xgboost", "pip install xgboost"):
         import xgboost
-    except ImportError as error:
-        raise MissingDependency(
-            "Trees of XGBoost need xgboost, which is not installed. Install it with `pip install xgboost`."
-        ) from error
     return xgboost
 
 

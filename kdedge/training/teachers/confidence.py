@@ -18,7 +18,7 @@ _CONFIDENT = 0.5
 _OTHER_DOMAIN = 0.75
 """Ratio of the mean confidences below which unlabeled samples look like another domain.
 
-Measured: a GTSRB teacher has 0.85 on its validation images, 0.89 on more signs, 0.49 on Tiny-ImageNet and 0.45 on
+Measured: a GTSRB teacher has 0.85 on its validation samples, 0.89 on more signs, 0.49 on Tiny-ImageNet and 0.45 on
 ImageNet photos; a Tiny-ImageNet teacher has 0.64, 0.65, and 0.32 on GTSRB.
 """
 
@@ -58,22 +58,22 @@ class TeacherConfidence:
         )
 
 
-def measure_confidence(evaluator: Evaluator, images: SampleStore) -> TeacherConfidence | None:
+def measure_confidence(evaluator: Evaluator, samples: SampleStore) -> TeacherConfidence | None:
     """Evaluate the teacher on unlabeled training samples; None without any, or without comparable predictions.
 
     Args:
         evaluator: evaluator with the teacher and its outputs on the validation samples.
-        images: training samples.
+        samples: training samples.
     """
     task, teacher, val = TRAINING_TASKS[evaluator.task], evaluator.teacher, evaluator.teacher_outputs
     if teacher is None or val is None or not task.accepts_unlabeled:
         return None
-    chosen = (images.targets == UNLABELED).nonzero()[:, 0]
+    chosen = (samples.targets == UNLABELED).nonzero()[:, 0]
     if not len(chosen):
         return None
     chosen = chosen[torch.from_numpy(evenly_spaced(len(chosen), _MOST_SAMPLES)).to(chosen.device)]
     logits = torch.cat(
-        [teacher(batch).logits for _, batch in images.batches(torch.split(chosen, evaluation_batch(chosen.device)))]
+        [teacher(batch).logits for _, batch in samples.batches(torch.split(chosen, evaluation_batch(chosen.device)))]
     )
     ours, theirs = task.confidence(logits), task.confidence(val.logits)
     if ours is None or theirs is None:

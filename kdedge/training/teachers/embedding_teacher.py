@@ -1,4 +1,4 @@
-"""Embedding teachers: encoders of any network, with a projection and prototypes fitted on labeled training images.
+"""Embedding teachers: encoders of any network, with a projection and prototypes fitted on labeled training samples.
 
 The features of a classifier or encoder are centered, whitened within classes and projected. This separates classes
 that it never saw better than the features themselves. Prototypes are the means of the normalized embeddings of a class.
@@ -26,12 +26,12 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["choose_images", "embedding_size", "make_embedding_teacher"]
+__all__ = ["choose_samples", "embedding_size", "make_embedding_teacher"]
 
 _MOST_VALUES = 256
 """Maximum size of an embedding; see `.github/docs/benchmarks/embeddings.md`."""
-_MOST_IMAGES = 20_000
-"""Maximum number of labeled images that projection and prototypes are fitted on."""
+_MOST_SAMPLES = 20_000
+"""Maximum number of labeled samples that projection and prototypes are fitted on."""
 
 
 def embedding_size(teacher: LoadedTeacher) -> int:
@@ -51,7 +51,7 @@ def embedding_size(teacher: LoadedTeacher) -> int:
 def make_embedding_teacher(
     teacher: LoadedTeacher,
     student: InstrumentedModel,
-    images: SampleStore,
+    samples: SampleStore,
     compute: ComputeDevice,
     progress: ProgressCallback,
 ) -> NetworkTeacher:
@@ -60,25 +60,25 @@ def make_embedding_teacher(
     Args:
         teacher: PyTorch model; that of an embedding run keeps its own projection.
         student: embedding network with one prototype per class.
-        images: training images; those without labels are not used.
+        samples: training samples; those without labels are not used.
         compute: device that computes the features.
         progress: called after every batch.
 
     Raises:
         UsageError: the teacher is not a PyTorch model, or its features are constant.
-        DataError: a feature is not finite, or a class has no labeled image.
+        DataError: a feature is not finite, or a class has no labeled sample.
     """
     model = _trained(teacher)
     assert isinstance(student.model, EmbeddingNetwork)
     prototypes = student.model.similarity.prototypes
-    chosen = choose_images(images.targets, len(prototypes))
-    labels = images.targets[chosen].cpu()
+    chosen = choose_samples(samples.targets, len(prototypes))
+    labels = samples.targets[chosen].cpu()
     if isinstance(model.model, EmbeddingNetwork):
         encoder: nn.Module = copy.deepcopy(model.model.encoder)
-        embeddings = _outputs(encoder, model.input, images, chosen, compute, progress)
+        embeddings = _outputs(encoder, model.input, samples, chosen, compute, progress)
     else:
         pooled = _pooled_encoder(teacher, model)
-        features = _outputs(pooled, model.input, images, chosen, compute, progress)
+        features = _outputs(pooled, model.input, samples, chosen, compute, progress)
         projection = _projection(features, labels, teacher)
         encoder = nn.Sequential(pooled, projection)
         with torch.no_grad():
@@ -104,19 +104,19 @@ def _pooled_encoder(teacher: LoadedTeacher, model: TrainedModel) -> PooledEncode
     return PooledEncoder.of(copy.deepcopy(model.model), example, is_headless=teacher.classes == 0)
 
 
-def choose_images(targets: Tensor, classes: int) -> Tensor:
-    """Return the indices of labeled images, evenly spaced in each class if there are too many.
+def choose_samples(targets: Tensor, classes: int) -> Tensor:
+    """Return the indices of labeled samples, evenly spaced in each class if there are too many.
 
     Raises:
         DataError: a class has none.
     """
-    per_class = max(1, _MOST_IMAGES // classes)
+    per_class = max(1, _MOST_SAMPLES // classes)
     found = []
     for each in range(classes):
         members = (targets == each).nonzero()[:, 0]
         if not len(members):
             raise DataError(
-                f"Class {each} has no labeled image that can be read, so it has no prototype. Add images, or remove "
+                f"Class {each} has no labeled sample that can be read, so it has no prototype. Add samples, or remove "
                 "the class."
             )
         found.append(members[torch.from_numpy(evenly_spaced(len(members), per_class)).to(members.device)])
@@ -126,16 +126,16 @@ def choose_images(targets: Tensor, classes: int) -> Tensor:
 def _outputs(
     encoder: nn.Module,
     spec: InputSpec,
-    images: SampleStore,
+    samples: SampleStore,
     chosen: Tensor,
     compute: ComputeDevice,
     progress: ProgressCallback,
 ) -> Tensor:
-    """Return the outputs `[n, D]` of an encoder on images at these indices, on the CPU."""
+    """Return the outputs `[n, D]` of an encoder on samples at these indices, on the CPU."""
     watched = InstrumentedModel(encoder, spec, compute, is_headless=True).eval()
     found: list[Tensor] = []
     done = 0
-    for index, batch in images.batches(torch.split(chosen, evaluation_batch(chosen.device))):
+    for index, batch in samples.batches(torch.split(chosen, evaluation_batch(chosen.device))):
         with torch.no_grad(), compute.autocast():
             found.append(watched(batch).logits.float().cpu())
         done += len(index)
@@ -149,7 +149,7 @@ def _projection(features: Tensor, labels: Tensor, teacher: LoadedTeacher) -> nn.
     if found is None:
         raise UsageError(
             f"The features of the teacher {teacher.name} do not differ within or between the classes of the data. "
-            "Expected a trained teacher, and two classes with several images each."
+            "Expected a trained teacher, and two classes with several samples each."
         )
     weight = torch.from_numpy(found.projection.T.copy())
     projection = nn.Linear(weight.shape[1], weight.shape[0])

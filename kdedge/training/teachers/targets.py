@@ -31,8 +31,8 @@ class TeacherTargets(Protocol):
             StopRequested: `must_stop` returned True before all outputs were ready.
         """
 
-    def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
-        """Return the teacher outputs for augmented images uint8 `[n, H, W, 3]` at dataset indices int64 `[n]`."""
+    def prediction(self, index: Tensor, samples: Tensor) -> ModelOutput | None:
+        """Return the teacher outputs for augmented samples `[n, …]` at dataset indices int64 `[n]`."""
 
 
 class NoTeacher:
@@ -41,7 +41,7 @@ class NoTeacher:
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """Do nothing; see `TeacherTargets`."""
 
-    def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
+    def prediction(self, index: Tensor, samples: Tensor) -> ModelOutput | None:
         """Return None; see `TeacherTargets`."""
         return None
 
@@ -63,9 +63,9 @@ class OnlineTeacher:
         if compiled and isinstance(teacher, NetworkTeacher):
             forward = torch.compile(teacher.predict, fullgraph=True, dynamic=False)
 
-            def run_teacher(images: Tensor) -> tuple[Tensor, ...]:
+            def run_teacher(samples: Tensor) -> tuple[Tensor, ...]:
                 with torch.no_grad():
-                    prediction = forward(images, map_classes)
+                    prediction = forward(samples, map_classes)
                 maps = (
                     ()
                     if prediction.classes is None or prediction.maps is None
@@ -78,24 +78,24 @@ class OnlineTeacher:
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """Do nothing; see `TeacherTargets`."""
 
-    def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
+    def prediction(self, index: Tensor, samples: Tensor) -> ModelOutput | None:
         """Run the teacher; see `TeacherTargets`."""
         if self._replayed is None:
-            return self._teacher(images, self._map_classes)
-        logits, *rest = self._replayed(images)
+            return self._teacher(samples, self._map_classes)
+        logits, *rest = self._replayed(samples)
         if not self._map_classes:
             return ModelOutput(logits, features=tuple(rest))
         return ModelOutput(logits, rest[0], rest[1], tuple(rest[2:]))
 
 
 class CachedTeacher:
-    """Runs the teacher once per view of the images and reads its outputs from disk afterwards."""
+    """Runs the teacher once per view of the samples and reads its outputs from disk afterwards."""
 
     def __init__(
         self,
         teacher: Teacher,
         map_classes: int,
-        images: SampleStore,
+        samples: SampleStore,
         views: AugmentationPlan,
         cache: TeacherCache,
         group: ProcessGroup,
@@ -106,7 +106,7 @@ class CachedTeacher:
         Args:
             teacher: teacher.
             map_classes: number of classes whose maps this run needs.
-            images: training images.
+            samples: training samples.
             views: schedule with a fixed number of views.
             cache: cache of teacher outputs.
             group: processes that share the cache; the main process fills it.
@@ -114,12 +114,12 @@ class CachedTeacher:
         """
         self._teacher, self._map_classes = teacher, map_classes
         self._classes_to_keep = classes_to_keep(teacher, map_classes)
-        self._images, self._views, self._cache = images, views, cache
+        self._samples, self._views, self._cache = samples, views, cache
         self._group, self._progress = group, progress
         self._prediction: ModelOutput | None = None
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
-        """Load the outputs of the epoch's view; the first time this evaluates the teacher on all images."""
+        """Load the outputs of the epoch's view; the first time this evaluates the teacher on all samples."""
         name = f"view-{self._views.number(epoch)}"
         stopped = False
         if self._cache.read(name) is None and self._group.is_main:
@@ -127,11 +127,11 @@ class CachedTeacher:
                 self._cache.write(name, self._evaluate(epoch, must_stop))
             except StopRequested:
                 stopped = True
-        if self._group.any(stopped, self._images.targets.device):  # the other processes wait here
+        if self._group.any(stopped, self._samples.targets.device):  # the other processes wait here
             raise StopRequested
         prediction = self._cache.read(name)
         assert prediction is not None
-        device = self._images.targets.device
+        device = self._samples.targets.device
         logits, features = prediction.logits.to(device), tuple(each.to(device) for each in prediction.features)
         if prediction.classes is None or prediction.maps is None or not self._map_classes:
             self._prediction = ModelOutput(logits, features=features)
@@ -140,7 +140,7 @@ class CachedTeacher:
             classes, maps = prediction.classes[:, kept].to(device), prediction.maps[:, kept].to(device)
             self._prediction = ModelOutput(logits, classes, maps, features)
 
-    def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
+    def prediction(self, index: Tensor, samples: Tensor) -> ModelOutput | None:
         """Return cached outputs; see `TeacherTargets`."""
         kept = self._prediction
         assert kept is not None
@@ -150,15 +150,15 @@ class CachedTeacher:
         return ModelOutput(logits, kept.classes[index].long(), kept.maps[index].float(), features)
 
     def _evaluate(self, epoch: int, must_stop: Callable[[], bool]) -> ModelOutput:
-        view, count, wanted = self._views.draw(epoch), len(self._images), self._classes_to_keep
-        everything = torch.arange(count, device=self._images.targets.device)
+        view, count, wanted = self._views.draw(epoch), len(self._samples), self._classes_to_keep
+        everything = torch.arange(count, device=self._samples.targets.device)
         predictions: list[ModelOutput] = []
         done = 0
-        for index, images in self._images.batches(torch.split(everything, evaluation_batch(everything.device))):
+        for index, samples in self._samples.batches(torch.split(everything, evaluation_batch(everything.device))):
             if must_stop():
                 raise StopRequested
             predictions.append(
-                to_half_precision(self._teacher(self._views.augmenter.apply(images, view.take(index)), wanted))
+                to_half_precision(self._teacher(self._views.augmenter.apply(samples, view.take(index)), wanted))
             )
             if len(predictions) == 1:
                 self._cache.require_room(predictions[0], count)

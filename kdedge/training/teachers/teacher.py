@@ -30,7 +30,7 @@ class Teacher(Protocol):
     def most_maps(self) -> int | None:
         """Maximum number of classes the teacher can explain in one call, or None if unlimited."""
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
+    def __call__(self, samples: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the teacher; see `InstrumentedModel.forward`."""
 
 
@@ -44,15 +44,15 @@ class NetworkTeacher:
         self.unexplained = watched.unexplained
         self._compute = compute
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
+    def __call__(self, samples: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the teacher; see `Teacher`."""
         with torch.no_grad():
-            return self.predict(images, wanted)
+            return self.predict(samples, wanted)
 
-    def predict(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
+    def predict(self, samples: Tensor, wanted: int | Tensor) -> ModelOutput:
         """Forward pass without a gradient context, for compilation."""
         with self._compute.autocast():
-            prediction: ModelOutput = self.watched(images, wanted)
+            prediction: ModelOutput = self.watched(samples, wanted)
         return prediction
 
 
@@ -70,9 +70,9 @@ class OnnxTeacher:
                 "for the loss term map (--loss ce:0.1,kd:0.9,map:20)."
             )
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
+    def __call__(self, samples: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the teacher; see `Teacher`. `wanted` is 0 or 1."""
-        logits, maps = self._model(images)
+        logits, maps = self._model(samples)
         if wanted == 0 or maps is None:
             return ModelOutput(logits)
         return ModelOutput(logits, logits.argmax(dim=1, keepdim=True), maps[:, None])
@@ -91,14 +91,14 @@ class TeacherEnsemble:
             self.unexplained = "An .onnx file in an ensemble cannot compute maps of the classes chosen by the ensemble."
         self.most_maps = None
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
+    def __call__(self, samples: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run all teachers; see `Teacher`."""
         if isinstance(wanted, int):
-            logits = self._task.mean([teacher(images).logits for teacher in self._teachers])
+            logits = self._task.mean([teacher(samples).logits for teacher in self._teachers])
             if wanted == 0 or self.unexplained is not None:
                 return ModelOutput(logits)
             wanted = logits.topk(min(wanted, logits.shape[1]), dim=1).indices
-        predictions = [teacher(images, wanted) for teacher in self._teachers]
+        predictions = [teacher(samples, wanted) for teacher in self._teachers]
         logits = self._task.mean([prediction.logits for prediction in predictions])
         total: Tensor | None = None
         for prediction in predictions:

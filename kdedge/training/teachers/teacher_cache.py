@@ -2,12 +2,12 @@
 
 ```
 FOLDER/KEY/key.json             everything the outputs depend on
-FOLDER/KEY/view-3.safetensors   fourth view of every training image: logits, classes, maps, pooled features
-FOLDER/KEY/val.safetensors      validation images
+FOLDER/KEY/view-3.safetensors   fourth view of every training sample: logits, classes, maps, pooled features
+FOLDER/KEY/val.safetensors      validation samples
 ```
 
-A view is one fixed augmentation of every image. Files are written atomically: a run that is killed leaves only complete
-views.
+A view is one fixed augmentation of every sample. Files are written atomically: a run that is killed leaves only
+complete views.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _POOLED = "features"
 
 
 class TeacherCache:
-    """Cached teacher outputs in half precision for several sets of images.
+    """Cached teacher outputs in half precision for several sets of samples.
 
     Maps are divided by their largest magnitude, since raw ones can be too small for half precision. All terms that
     compare maps are scale-invariant.
@@ -55,12 +55,12 @@ class TeacherCache:
             atomic_write(described, text)
         elif described.read_text(encoding="utf-8") != text:
             raise UsageError(
-                f"The teacher outputs in {self.folder} belong to another teacher, other images or another "
+                f"The teacher outputs in {self.folder} belong to another teacher, other samples or another "
                 "augmentation. Remove that folder; they will be recomputed."
             )
 
     def read(self, name: str) -> ModelOutput | None:
-        """Return the outputs for a set of images, memory-mapped and float16, or None if they are not cached.
+        """Return the outputs for a set of samples, memory-mapped and float16, or None if they are not cached.
 
         Raises:
             UsageError: the file is damaged.
@@ -80,8 +80,8 @@ class TeacherCache:
         """Raise if the disk cannot hold the outputs.
 
         Args:
-            sample: half-precision outputs for some of the images.
-            count: total number of images.
+            sample: half-precision outputs for some of the samples.
+            count: total number of samples.
 
         Raises:
             KdedgeError: there is not enough free space.
@@ -90,13 +90,13 @@ class TeacherCache:
         needed, free = taken * count // len(sample.logits), shutil.disk_usage(self.folder).free
         if needed > free:
             raise KdedgeError(
-                f"The teacher outputs for {count:,} images need {needed / 1e6:,.1f} MB, but the disk of "
+                f"The teacher outputs for {count:,} samples need {needed / 1e6:,.1f} MB, but the disk of "
                 f"{self.folder} has {free / 1e6:,.1f} MB free. Free some space and continue with --resume, or remove "
                 "--cache-teacher."
             )
 
     def write(self, name: str, prediction: ModelOutput) -> None:
-        """Write half-precision outputs for a set of images.
+        """Write half-precision outputs for a set of samples.
 
         Raises:
             KdedgeError: the disk is full, or the file cannot be written.

@@ -113,7 +113,7 @@ def teacher_labels(teacher: LoadedTeacher) -> tuple[str, ...]:
         labels = teacher.model.zero_shot.classes
     if labels is None or teacher.classes == 0:
         raise UsageError(
-            f"The images have no class folders, and the class names of the teacher {teacher.record['source']} are not "
+            f"The samples have no class folders, and the class names of the teacher {teacher.record['source']} are not "
             "known. Expected a run folder, an .onnx file with class names, or clip:MODEL/TAG with --classes."
         )
     return labels

@@ -19,14 +19,14 @@ class TreeTeacher:
     def __init__(self, ensemble: TreeEnsemble) -> None:
         self._ensemble = ensemble
 
-    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
+    def __call__(self, samples: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
         """Run the trees; see `Teacher`. They run on the CPU; the outputs are on the device of the rows."""
         is_explained = not isinstance(wanted, int) or wanted > 0
-        found, parts = self._ensemble(images.cpu().numpy(), explained=is_explained)
-        logits = torch.from_numpy(np.ascontiguousarray(found)).to(images.device)
+        found, parts = self._ensemble(samples.cpu().numpy(), explained=is_explained)
+        logits = torch.from_numpy(np.ascontiguousarray(found)).to(samples.device)
         if parts is None:
             return ModelOutput(logits)
         classes = logits.topk(min(wanted, logits.shape[1]), dim=1).indices if isinstance(wanted, int) else wanted
-        maps = torch.from_numpy(np.ascontiguousarray(parts)).to(images.device)
+        maps = torch.from_numpy(np.ascontiguousarray(parts)).to(samples.device)
         chosen = maps.gather(1, classes[..., None].expand(-1, -1, maps.shape[2]))
         return ModelOutput(logits, classes, chosen[:, :, None])

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.optional_package import needs_package
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -67,13 +68,9 @@ def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> boo
 
 
 def _key_type() -> "type[Ed25519PublicKey]":
-    try:
+    install = "`pip install cryptography` or `apt install python3-cryptography`"
+    with needs_package("--require-signature", "cryptography", install):
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    except ImportError as error:
-        raise MissingDependency(
-            f"--require-signature needs the package cryptography, which is not installed ({error}). Install it with "
-            "`pip install cryptography` or `apt install python3-cryptography`."
-        ) from error
     return Ed25519PublicKey
 
 

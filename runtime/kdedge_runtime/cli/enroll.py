@@ -1,4 +1,4 @@
-"""Command `enroll`: add images to a class of an embedding model, or set the threshold of its classes."""
+"""Command `enroll`: add samples to a class of an embedding model, or set the threshold of its classes."""
 
 import argparse
 import logging
@@ -18,58 +18,60 @@ if TYPE_CHECKING:
     from kdedge_runtime.modalities import InputSpec
     from kdedge_runtime.sources.source import Frame
 
-__all__ = ["COMMAND", "enroll_photos", "set_threshold"]
+__all__ = ["COMMAND", "enroll_samples", "set_threshold"]
 
 _log = logging.getLogger(__name__)
 _CLASSES = "classes.json"
 
 
-def enroll_photos(
-    options: ModelOptions, name: str, photos: Sequence[Path], output: Path, threshold: float | None = None
+def enroll_samples(
+    options: ModelOptions, name: str, files: Sequence[Path], output: Path, threshold: float | None = None
 ) -> None:
-    """Add images to a class, print their similarities to stdout, and write the classes.
+    """Add samples to a class, print their similarities to stdout, and write the classes.
 
     Args:
         options: model and its settings.
         name: class, new or enrolled before.
-        photos: image files and folders.
+        files: files of samples and folders of them.
         output: file of classes; it is extended if it exists.
         threshold: similarity below which a sample is unknown; None for that of the file, or of the model at first.
 
     Raises:
-        SourceError: a path does not exist, or no image can be read.
+        SourceError: a path does not exist, or no sample can be read.
         KdedgeError: the model, the classes or the name cannot be used.
     """
     import numpy as np
 
     from kdedge_runtime.devices.detection import find_profile
     from kdedge_runtime.enrolled_classes import EnrolledClasses, check_class_name
-    from kdedge_runtime.enrollment import embed_sample, enrolled_images, enrollment_table, enrollment_warnings
+    from kdedge_runtime.enrollment import embed_sample, enrolled_samples, enrollment_table, enrollment_warnings
     from kdedge_runtime.model_source import open_model
     from kdedge_runtime.util.printable import printable_lines
 
     name, profile = check_class_name(name), find_profile(options.device)
     with open_model(options.path, options.loader(profile), options.signer, options.device) as model:
-        # Before any image is read, because a wrong model or file is found at once.
+        # Before any sample is read, because a wrong model or file is found at once.
         EnrolledClasses.read_or_new(output, model)
         frames, embeddings = [], []
-        for frame in _frames(model.metadata.input, photos):
+        for frame in _frames(model.metadata.input, files):
             frames.append(frame.name)
             embeddings.append(embed_sample(model, frame.sample, frame.name))
     if not embeddings:
-        raise SourceError(f"None of the images of {name} can be read, so {output} is unchanged. Expected image files.")
+        raise SourceError(
+            f"None of the samples of {name} can be read, so {output} is unchanged. Expected files that the model takes."
+        )
     rows = np.stack(embeddings)
 
     def change(before: EnrolledClasses) -> EnrolledClasses:
         return replace(before, threshold=before.threshold if threshold is None else threshold).add(name, rows)
 
     classes = EnrolledClasses.update(output, model, change)
-    images = enrolled_images(classes, name, frames, rows)
-    count = next(each.images for each in classes.classes if each.name == name)
-    images_added = f"{len(rows)} {'image' if len(rows) == 1 else 'images'} added, {count} in all"
-    summary = f"{name}: {images_added} · {_described(classes, output)}"
-    sys.stdout.write(printable_lines(f"{enrollment_table(images)}\n\n{summary}\n"))
-    for warning in enrollment_warnings(images, classes.threshold):
+    samples = enrolled_samples(classes, name, frames, rows)
+    count = next(each.samples for each in classes.classes if each.name == name)
+    samples_added = f"{len(rows)} {'sample' if len(rows) == 1 else 'samples'} added, {count} in all"
+    summary = f"{name}: {samples_added} · {_described(classes, output)}"
+    sys.stdout.write(printable_lines(f"{enrollment_table(samples)}\n\n{summary}\n"))
+    for warning in enrollment_warnings(samples, classes.threshold):
         _log.warning("warning: %s", warning)
     _log_next(options, output, model.metadata.input)
 
@@ -111,18 +113,18 @@ def _log_next(options: ModelOptions, output: Path, spec: "InputSpec") -> None:
     _log.info("next: %s", command)
 
 
-def _frames(spec: "InputSpec", photos: Sequence[Path]) -> Iterator["Frame"]:
-    """Yield the images of files and folders. Unreadable files are logged and skipped."""
+def _frames(spec: "InputSpec", files: Sequence[Path]) -> Iterator["Frame"]:
+    """Yield the samples of files and folders. Unreadable files are logged and skipped."""
     from kdedge_runtime.sources.source import is_still_source
 
-    for path in photos:
+    for path in files:
         if not path.exists():
-            raise SourceError(f"{path} does not exist. Expected image files or folders of them.")
+            raise SourceError(f"{path} does not exist. Expected files or folders of them.")
         try:
             # Absolute, because a file could be named like a camera.
             with spec.open_source(str(path.absolute()), "all") as source:
                 if not is_still_source(source):
-                    raise UsageError(f"{path} is a recording, not an image. Extract images from it, and enroll them.")
+                    raise UsageError(f"{path} is a recording. Extract single samples from it, and enroll them.")
                 yield from source
         except SourceError as error:
             if path.is_dir():
@@ -132,21 +134,21 @@ def _frames(spec: "InputSpec", photos: Sequence[Path]) -> Iterator["Frame"]:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
-    parser.usage = "%(prog)s MODEL PHOTOS... --name NAME [options]\n       %(prog)s MODEL --threshold -1..1 [options]"
-    photos = parser.add_argument(
-        "photos",
+    parser.usage = "%(prog)s MODEL SAMPLES... --name NAME [options]\n       %(prog)s MODEL --threshold -1..1 [options]"
+    files = parser.add_argument(
+        "files",
         nargs="+",
         type=nonempty,
         default=[],
-        metavar="PHOTOS",
-        help="images of the class: files or folders; without them, only --threshold is set",
+        metavar="SAMPLES",
+        help="samples of the class: files or folders of them; without them, only --threshold is set",
     )
-    photos.required = False  # with nargs="*", photos after an option would be rejected
+    files.required = False  # with nargs="*", files after an option would be rejected
     parser.add_argument(
         "--name",
         type=nonempty,
         metavar="NAME",
-        help="name of the class of PHOTOS, new or enrolled before (default: none; needed for PHOTOS)",
+        help="name of the class of SAMPLES, new or enrolled before (default: none; needed for SAMPLES)",
     )
     parser.add_argument(
         "-o",
@@ -154,13 +156,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=nonempty,
         default=_CLASSES,
         metavar="FILE",
-        help=f"file of enrolled classes; images are added to it if it exists (default: {_CLASSES})",
+        help=f"file of enrolled classes; samples are added to it if it exists (default: {_CLASSES})",
     )
     parser.add_argument(
         "--threshold",
         type=cosine,
         metavar="-1..1",
-        help="cosine similarity below which an image is unknown, for all classes of the file (default: unchanged; at "
+        help="cosine similarity below which a sample is unknown, for all classes of the file (default: unchanged; at "
         "first the threshold of the model)",
     )
     add_inference_options(parser, device="auto")
@@ -169,25 +171,25 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _execute(arguments: argparse.Namespace) -> None:
     options = ModelOptions.from_arguments(arguments)
     output, name, threshold = Path(arguments.output), arguments.name, arguments.threshold
-    if arguments.photos:
+    if arguments.files:
         if name is None:
-            raise UsageError("The class of PHOTOS has no name. Add --name NAME.")
-        enroll_photos(options, name, [Path(photo) for photo in arguments.photos], output, threshold)
+            raise UsageError("The class of SAMPLES has no name. Add --name NAME.")
+        enroll_samples(options, name, [Path(file) for file in arguments.files], output, threshold)
         return
     if name is not None:
         raise UsageError(
-            f"There is no MODEL, or there are no images of {name}. Expected MODEL PHOTOS --name NAME; to set only "
+            f"There is no MODEL, or there are no samples of {name}. Expected MODEL SAMPLES --name NAME; to set only "
             "--threshold, remove --name."
         )
     if threshold is None:
-        raise UsageError(f"Nothing would be changed in {output}. Add PHOTOS and --name NAME, or --threshold.")
+        raise UsageError(f"Nothing would be changed in {output}. Add SAMPLES and --name NAME, or --threshold.")
     set_threshold(options, output, threshold)
 
 
 COMMAND = Command(
     "enroll",
-    "MODEL PHOTOS",
-    "add images to a class of an embedding model, or set its threshold, for `--classes`",
+    "MODEL SAMPLES",
+    "add samples to a class of an embedding model, or set its threshold, for `--classes`",
     _execute,
     _add_arguments,
 )

@@ -64,14 +64,14 @@ def make_sinks(
 
 
 def _check_apart(output: Path, source: Source, option: str = "-o") -> None:
-    """Raise if the output overlaps the source. Overlays have the names of their images and would overwrite them."""
+    """Raise if the output overlaps the source. Overlays have the names of their samples and would overwrite them."""
     taken = {path.resolve() for path in source.paths}
     beside = {path.parent.resolve() for path in source.paths if is_still_source(source) and path.is_file()}
     place = output.resolve()
     if place in taken | beside or not taken.isdisjoint(place.parents):
         raise UsageError(
-            f"{option} {output} overlaps --source: its files would overwrite those of the source or be read as images. "
-            "Choose another path."
+            f"{option} {output} overlaps --source: its files would overwrite those of the source or be read as "
+            "samples. Choose another path."
         )
 
 
@@ -79,7 +79,7 @@ def _output(path: Path, source: Source) -> Sink:
     if path.suffix.lower() == ".mp4":
         if is_still_source(source):
             raise UsageError(
-                "Single images cannot be written as a video. Use a folder for their overlays: `-o "
+                "Single samples cannot be written as a video. Use a folder for their overlays: `-o "
                 f"{path.with_suffix('')}`."
             )
         from kdedge_runtime.sinks.video_file import VideoFile

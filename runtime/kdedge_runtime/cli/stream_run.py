@@ -293,7 +293,7 @@ def _unknown_frames(arguments: argparse.Namespace, model: Model) -> "UnknownFram
     if measured is None or measured.threshold is None:
         raise UsageError(
             f"--record-unknown needs a familiarity threshold, but {model.path} has none. Export it again with at least "
-            "59 validation images of its classes, or remove --record-unknown."
+            "59 validation samples of its classes, or remove --record-unknown."
         )
     if not arguments.unknown:
         raise UsageError("--record-unknown records nothing with --no-unknown. Remove one of the two options.")

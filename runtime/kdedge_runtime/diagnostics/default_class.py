@@ -13,7 +13,7 @@ from kdedge_runtime.model import Model
 __all__ = ["DefaultClass", "run_without_class"]
 
 TOLERANCE = 1e-3
-"""Largest difference between two runs on one image, relative to the map's range. Kernels may sum in a different order
+"""Largest difference between two runs on one sample, relative to the map's range. Kernels may sum in a different order
 from run to run.
 """
 
@@ -22,12 +22,12 @@ from run to run.
 class DefaultClass:
     """Result of running a model without `class_index`."""
 
-    images: int
-    """Number of images."""
+    samples: int
+    """Number of samples."""
     kept: int
-    """Number of images whose map explains their top-1 class."""
+    """Number of samples whose map explains their top-1 class."""
     fault: str | None
-    """Description of the first failing image, or None."""
+    """Description of the first failing sample, or None."""
 
 
 def run_without_class(model: Model, samples: Sample) -> DefaultClass:
@@ -45,11 +45,11 @@ def _fault(model: Model, sample: Sample, number: int) -> str | None:
     free = model.predict(sample)
     top, explained = int(free.logits[0].argmax()), int(free.explained_class[0])
     if explained != top:
-        return f"image {number} explains class {explained} by default, but its top class is {top}"
+        return f"sample {number} explains class {explained} by default, but its top class is {top}"
     named = model.predict(sample, top)
     assert free.saliency_map is not None and named.saliency_map is not None
     largest = float(np.ptp(named.saliency_map)) or float(np.abs(named.saliency_map).max()) or 1.0
     error = float(np.abs(free.saliency_map - named.saliency_map).max()) / largest
     if not error <= TOLERANCE:  # also catches NaN
-        return f"the default map of image {number} differs from the map of its top class {top} (error {error:.0e})"
+        return f"the default map of sample {number} differs from the map of its top class {top} (error {error:.0e})"
     return None

@@ -73,7 +73,7 @@ def advice(model: Model, checks: list[DeviceCheck], instructions: tuple[str, ...
 
 def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
     outputs = [
-        model.predict(image[None], int(golden.explained_class[number])) for number, image in enumerate(golden.samples)
+        model.predict(sample[None], int(golden.explained_class[number])) for number, sample in enumerate(golden.samples)
     ]
     logits = np.concatenate([one.logits for one in outputs])
     logits_tolerance = map_tolerance = familiarity_tolerance = _FLOAT_TOLERANCE
@@ -98,8 +98,8 @@ def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
         yield DeviceCheck("map", "not evaluated: the file has no map", "", None)
         return
     free = run_without_class(model, golden.samples)
-    kept = free.fault or f"{free.kept} of {free.images}"
-    yield DeviceCheck("default class", kept, f"{free.images} of {free.images}", free.fault is None)
+    kept = free.fault or f"{free.kept} of {free.samples}"
+    yield DeviceCheck("default class", kept, f"{free.samples} of {free.samples}", free.fault is None)
     maps = np.concatenate([one.saliency_map for one in outputs if one.saliency_map is not None])
     yield check_bound("map", mean_error(maps, golden.saliency_map), map_tolerance, "{:.4f} of the range")
 
@@ -112,9 +112,9 @@ def _costs(
     throttling = Throttling(read_state())
     watch = Stopwatch()
     for number in range(_WARM_UPS + _RUNS):
-        image = golden.samples[number % len(golden.samples)][None]
+        sample = golden.samples[number % len(golden.samples)][None]
         with watch:
-            model.predict(image)
+            model.predict(sample)
     throttling.add(read_state())
     latency = _within_budget("latency", median(watch.laps_ms[_WARM_UPS:]), budgets.latency_ms, "{:.2f} ms")
     if throttling.reasons:  # latency on a throttled board is not representative

@@ -64,7 +64,7 @@ class ReferenceFrames:
         """Read the reference frames of a model file.
 
         Raises:
-            ModelFileError: they are missing or damaged, or this version generates different images.
+            ModelFileError: they are missing or damaged, or this version generates different samples.
         """
         values = model.metadata.golden
         if values is None:
@@ -76,9 +76,9 @@ class ReferenceFrames:
             count, outputs = int(values["frames"]), model.metadata.outputs
             if not 1 <= count <= _FRAMES:
                 raise ValueError(f"{count} frames, expected 1 to {_FRAMES}")
-            images = _draw(count, model.metadata.input)
-            if values["images_sha256"] != hashlib.sha256(images.tobytes()).hexdigest():
-                raise ValueError("this version of kdedge-runtime generates different images")
+            samples = _draw(count, model.metadata.input)
+            if values["samples_sha256"] != hashlib.sha256(samples.tobytes()).hexdigest():
+                raise ValueError("this version of kdedge-runtime generates different samples")
             logits = _unpack(values["logits"], (count, len(model.metadata.labels)))
             classes = np.array(values["explained_class"], dtype=np.int64)
             positions = None
@@ -97,7 +97,7 @@ class ReferenceFrames:
                 f"The reference frames of {model.path} are damaged ({str(error)[:200]}). Export it again."
             ) from error
         return cls(
-            samples=images,
+            samples=samples,
             logits=logits,
             explained_class=classes,
             saliency_map=positions,
@@ -119,16 +119,16 @@ def record_reference_frames(path: Path) -> dict[str, Any]:
     metadata = model.metadata
     positions = (metadata.outputs.map_height or 0) * (metadata.outputs.map_width or 0)
     count = min(_FRAMES, max(1, _BYTES // (4 * (len(metadata.labels) + positions))))
-    images = _draw(count, metadata.input)
-    logits, maps, classes, familiarity = _run_model(model, images)
-    other_logits, other_maps, _, other_familiarity = _run_model(otherwise, images, classes)
+    samples = _draw(count, metadata.input)
+    logits, maps, classes, familiarity = _run_model(model, samples)
+    other_logits, other_maps, _, other_familiarity = _run_model(otherwise, samples, classes)
     expected: dict[str, Any] = {}
     if familiarity is not None and other_familiarity is not None:
         rounding = mean_error(other_familiarity[None], familiarity[None])
         expected = {"familiarity": _pack(familiarity), "familiarity_rounding": min(MOST_ROUNDING, rounding)}
     return expected | {
         "frames": count,
-        "images_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
+        "samples_sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
         "explained_class": classes.tolist(),
         "logits": _pack(logits),
         "logits_rounding": min(MOST_ROUNDING, mean_error(other_logits, logits)),
@@ -165,12 +165,12 @@ def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
 
 
 def _run_model(
-    model: Model, images: Sample, classes: Integers | None = None
+    model: Model, samples: Sample, classes: Integers | None = None
 ) -> tuple[Floats, Floats | None, Integers, Floats | None]:
-    """Return logits, maps, explained classes and familiarity of images, computed one by one as on a device."""
+    """Return logits, maps, explained classes and familiarity of samples, computed one by one as on a device."""
     predictions = [
-        model.predict(image[None], None if classes is None else int(classes[number]))
-        for number, image in enumerate(images)
+        model.predict(sample[None], None if classes is None else int(classes[number]))
+        for number, sample in enumerate(samples)
     ]
     maps = [one.saliency_map for one in predictions if one.saliency_map is not None]
     familiarity = [one.familiarity for one in predictions if one.familiarity is not None]

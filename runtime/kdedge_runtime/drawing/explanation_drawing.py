@@ -1,18 +1,12 @@
 """Drawings of explanations for files: a sample next to its map, with the prediction below."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 from PIL import Image
 
 from kdedge_runtime.drawing.caption import Caption, append_caption
 from kdedge_runtime.util.arrays import Pixels
 
-if TYPE_CHECKING:
-    from kdedge_runtime.prediction import Prediction
-
-__all__ = ["pair_with_caption", "prediction_caption"]
+__all__ = ["pair_with_caption"]
 
 _GAP_PX = 6
 
@@ -29,10 +23,3 @@ def pair_with_caption(plain: Pixels, overlay: Pixels, caption: Caption) -> Pixel
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
     pair = Image.fromarray(np.concatenate([np.asarray(left), gap, overlay], axis=1))
     return np.asarray(append_caption(pair, caption))
-
-
-def prediction_caption(prediction: "Prediction", details: Sequence[str]) -> Caption:
-    """Return the caption of a prediction with further lines; an unknown sample has the nearest class there."""
-    if prediction.unknown:
-        return Caption(prediction.answer, "", None, (prediction.nearest_text, *details))
-    return Caption(prediction.label, prediction.score_text, prediction.share, tuple(details))

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.drawing.explanation_drawing import pair_with_caption, prediction_caption
+from kdedge_runtime.drawing.explanation_drawing import pair_with_caption
 from kdedge_runtime.drawing.heatmap import display_heat, peak
 from kdedge_runtime.drawing.overlay import draw_overlay
+from kdedge_runtime.drawing.prediction_caption import caption_of
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.util.arrays import Pixels
@@ -33,7 +34,7 @@ def draw_image_explanation(spec: ImageInput, prediction: Prediction, opacity: fl
         heat = display_heat(prediction.saliency_map, strongest, prediction.display.typical_contrast)
     box = spec.visible_box(*pixels.shape[:2])
     overlay = draw_overlay(pixels, heat, box, opacity=opacity, shift=prediction.display.shift)
-    return pair_with_caption(pixels, overlay, prediction_caption(prediction, details))
+    return pair_with_caption(pixels, overlay, caption_of(prediction, details=details))
 
 
 def _shrunk(pixels: Pixels) -> Pixels:

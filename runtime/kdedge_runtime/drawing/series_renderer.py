@@ -31,7 +31,7 @@ class SeriesRenderer:
         from kdedge_runtime.drawing.prediction_caption import caption_of
         from kdedge_runtime.drawing.series_plot import draw_series
 
-        caption = caption_of(prediction, moving=False)
+        caption = caption_of(prediction)
         if (span := prediction.frame.span_s) is not None:
             caption = replace(caption, details=(*caption.details, f"{span[0]:.2f} to {span[1]:.2f} s"))
         heat, shift = self._scales.heat(prediction), prediction.display.shift

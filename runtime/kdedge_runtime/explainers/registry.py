@@ -79,10 +79,10 @@ def make_explainer(
     Args:
         model: the model.
         method: name of a method of `EXPLAINERS`.
-        budget_ms: time limit per image in milliseconds. It may be exceeded by one batch, or by the minimum evaluations
+        budget_ms: time limit per sample in milliseconds. It may be exceeded by one batch, or by the minimum evaluations
         of the method. None uses the method's default number of evaluations.
         parts: number of superpixels for LIME and KernelSHAP, 2 to 200; None for 40. KernelSHAP is exact up to 10.
-        seed: random seed. The same image gets the same map, unless a budget stops earlier or later.
+        seed: random seed. The same sample gets the same map, unless a budget stops earlier or later.
         activations_of: function that returns the activations for Score-CAM.
 
     Raises:

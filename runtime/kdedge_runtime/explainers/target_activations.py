@@ -38,7 +38,7 @@ def target_activations(model: Model) -> Activations:
             f"Score-CAM needs the activations of the target layer, but the graph of {model.path} has no tensor "
             f"{ACTIVATIONS}. `kdedge export` adds it if the map has a closed form. Use another --method, such as "
             "occlusion. (With the full package, `kdedge explain` uses the last layer aligned with the "
-            "image, if there is one and its resolution matches the map.)"
+            "sample, if there is one and its resolution matches the map.)"
         )
     session, name = opened
 

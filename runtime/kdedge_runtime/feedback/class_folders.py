@@ -26,20 +26,20 @@ _LONGEST_BYTES = 240
 class FolderSummary:
     """Summary of an export."""
 
-    images: dict[str, int]
-    """Number of images by label, sorted."""
+    samples: dict[str, int]
+    """Number of samples by label, sorted."""
     boxes: int
     unlabeled: int
-    """Images known only to be misclassified or unknown, so they have no label and no folder."""
+    """Samples known only to be misclassified or unknown, so they have no label and no folder."""
     superseded: int
-    """Entries replaced by later feedback on the same image."""
+    """Entries replaced by later feedback on the same sample."""
 
 
 def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSummary:
-    """Write the images into class folders by their corrected labels, and annotated boxes to `boxes.csv`.
+    """Write the samples into class folders by their corrected labels, and annotated boxes to `boxes.csv`.
 
     Images are named `CLASS/feedback-DIGEST.jpg` by content, so they never overwrite other images; other samples have
-    their own suffix. The latest entry for an image counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in image
+    their own suffix. The latest entry for a sample counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in image
     pixels.
 
     Args:
@@ -63,14 +63,14 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
             "corrected with another label."
         )
     names = _folder_names({label for label, _ in labeled.values()})
-    images: Counter[str] = Counter()
+    samples: Counter[str] = Counter()
     boxes: list[tuple[str, int, int, int, int]] = []
     for verdict in verdicts:
         digest = _digest(verdict)
         label, box = labeled.pop(digest, (None, None))
         if label is None:
             continue
-        images[label] += 1
+        samples[label] += 1
         file = f"{names[label]}/feedback-{digest[:8].hex()}{verdict.suffix}"
         atomic_write(folder / file, verdict.content, durable=False)
         if box is not None and verdict.suffix in IMAGE_SUFFIXES:
@@ -78,11 +78,11 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
     if boxes:
         atomic_write(folder / "boxes.csv", _table(boxes))
     unlabeled = sum(label is None for label, _ in last.values())
-    return FolderSummary(dict(sorted(images.items())), len(boxes), unlabeled, count - len(last))
+    return FolderSummary(dict(sorted(samples.items())), len(boxes), unlabeled, count - len(last))
 
 
 def write_unknown(verdicts: Iterable[Verdict], folder: Path) -> int:
-    """Write the images whose latest entry is of none of the classes to `unknown-DIGEST.jpg`, and return their number.
+    """Write the samples whose latest entry is of none of the classes to `unknown-DIGEST.jpg`, and return their number.
 
     Other samples have their own suffix.
 
@@ -98,7 +98,7 @@ def write_unknown(verdicts: Iterable[Verdict], folder: Path) -> int:
     last = {_digest(verdict): verdict.judgment for verdict in verdicts}
     if "unknown" not in last.values():
         raise DataError(
-            f"None of the {len(last):,} images in the feedback is unknown. Expected frames recorded with "
+            f"None of the {len(last):,} samples in the feedback is unknown. Expected frames recorded with "
             "--record-unknown."
         )
     count = 0

@@ -149,7 +149,7 @@ class FeedbackStore:
         """
         with _explained(self.path):
             numbers = [number for (number,) in self._rows("SELECT id FROM verdict ORDER BY id")]
-        for number in numbers:  # one at a time, because all images may not fit in memory
+        for number in numbers:  # one at a time, because all samples may not fit in memory
             with _explained(self.path):
                 found = [_verdict(*row) for row in self._rows(f"SELECT {_COLUMNS} FROM verdict WHERE id = ?", number)]
             yield from found  # empty if the entry was just deleted to make room
@@ -274,7 +274,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         _check_ours(path, connection)
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     connection.execute("PRAGMA synchronous = FULL")  # no entry is lost on a power failure
-    connection.execute("PRAGMA secure_delete = OFF")  # overwriting deleted images would fill the log
+    connection.execute("PRAGMA secure_delete = OFF")  # overwriting deleted samples would fill the log
     if not _number(connection, "user_version"):
         connection.executescript(
             f"BEGIN IMMEDIATE; {_TABLE}; PRAGMA application_id = {_APPLICATION_ID}; "

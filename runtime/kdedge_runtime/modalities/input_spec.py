@@ -151,12 +151,13 @@ class InputSpec(ABC):
             opacity: opacity of the map at full heat, in [0, 1].
             details: further lines of the caption.
         """
-        from kdedge_runtime.drawing.explanation_drawing import pair_with_caption, prediction_caption
+        from kdedge_runtime.drawing.explanation_drawing import pair_with_caption
+        from kdedge_runtime.drawing.prediction_caption import caption_of
 
         renderer = self.renderer(moving=False, fps=None)
         renderer.update_scale(prediction)
         overlay = renderer.render(prediction, opacity)
-        return pair_with_caption(prediction.image, overlay, prediction_caption(prediction, details))
+        return pair_with_caption(prediction.image, overlay, caption_of(prediction, details=details))
 
     @abstractmethod
     def draw_sample(self, sample: Sample) -> "Pixels":

@@ -57,7 +57,7 @@ class FrameRecorder:
 
     A frame is more useful the lower the probability or similarity of its prediction, and by 1 if its label differs from
     that of the frame before, or it becomes unknown. If the folder is full, the least useful frames are removed, or the
-    new one is not written. Each image is written whole or not at all. A later run continues the folder.
+    new one is not written. Each sample is written whole or not at all. A later run continues the folder.
     """
 
     wants_overlay = False
@@ -76,7 +76,7 @@ class FrameRecorder:
         Args:
             folder: output folder: new, empty or recorded before.
             cap_mb: limit of all files together in MB (10^6 bytes), at least 1.
-            source: source of the frames. Files are timed by their frame rate; of single images, each is recorded.
+            source: source of the frames. Files are timed by their frame rate; of single samples, each is recorded.
             now: clock for the names.
             suffix: suffix of the recorded files, `InputSpec.sample_suffix`.
 
@@ -138,7 +138,7 @@ class FrameRecorder:
                 self._candidates[region] = _Candidate(usefulness, is_changed, ends_s, each)
 
     def _seconds(self, prediction: Prediction) -> float:
-        """Return the time of a frame in seconds; every single image has a second of its own."""
+        """Return the time of a frame in seconds; every single sample has a second of its own."""
         frame = prediction.frame
         if self._source.live:
             return frame.captured_at

@@ -16,7 +16,7 @@ Targets: TypeAlias = NDArray[Any]
 
 
 def evenly_spaced(total: int, most: int) -> Integers:
-    """Return at most `most` indices spread evenly over `total` images, because folders are sorted by class."""
+    """Return at most `most` indices spread evenly over `total` samples, because folders are sorted by class."""
     count = min(total, most)
     return np.arange(count, dtype=np.int64) * total // max(count, 1)
 

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from kdedge_runtime.errors import MissingDependency
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["load_opencv"]
 
@@ -19,13 +19,8 @@ def load_opencv(purpose: str) -> Any:
     """
     # Must be set before FFmpeg is first used. Otherwise a damaged video prints tens of thousands of lines.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    try:
+    with needs_package(purpose, "OpenCV", "`pip install opencv-python-headless` or `apt install python3-opencv`"):
         import cv2
-    except ImportError as error:
-        raise MissingDependency(
-            f"{purpose} needs OpenCV, which is not installed ({error}). "
-            "Install it with `pip install opencv-python-headless` or `apt install python3-opencv`."
-        ) from error
     if hasattr(cv2, "setLogLevel"):
         cv2.setLogLevel(0)
     return cv2

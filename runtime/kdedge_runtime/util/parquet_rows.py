@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdedge_runtime.errors import DataError, MissingDependency
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["cell_text", "parquet_rows", "parquet_titles"]
 
@@ -47,14 +48,9 @@ def cell_text(value: Any) -> str | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    try:
+    with needs_package(str(path), "pyarrow", "`pip install pyarrow`, or convert the file to CSV"):
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise MissingDependency(
-            f"{path} needs the package pyarrow, which is not installed. Install it with `pip install pyarrow`, or "
-            "convert the file to CSV."
-        ) from error
     try:
         with ParquetFile(path) as file:
             yield file

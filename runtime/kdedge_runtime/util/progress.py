@@ -12,7 +12,7 @@ class ProgressCallback(Protocol):
         """Receive the progress of one step.
 
         Args:
-            step: name of the step, such as `reading images`.
+            step: name of the step, such as `reading samples`.
             done: completed units of work.
             total: all units of work of this step.
         """

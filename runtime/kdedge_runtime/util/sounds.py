@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_runtime.errors import MissingDependency, UnreadableSample
+from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = [
     "LEAST_SHARE",
@@ -65,13 +66,8 @@ class Resampler:
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self._stream: Any = None
         if from_hz != to_hz:
-            try:
+            with needs_package(f"Conversion from {from_hz:,} to {to_hz:,} Hz", "soxr", "pip install soxr"):
                 import soxr
-            except ImportError as error:
-                raise MissingDependency(
-                    f"Sound at {from_hz:,} Hz must be converted to {to_hz:,} Hz, but soxr is not installed ({error}). "
-                    "Install it: pip install soxr"
-                ) from error
             self._stream = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32")
 
     def convert(self, block: Floats, *, last: bool = False) -> Floats:
@@ -169,13 +165,8 @@ def read_blocks(path: str | Path, rate_hz: int) -> Iterator[Floats]:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Any]:
-    try:
+    with needs_package("Reading of sound files", "soundfile", "pip install soundfile soxr"):
         import soundfile
-    except (ImportError, OSError) as error:  # OSError: libsndfile is missing
-        raise MissingDependency(
-            f"Reading sound files needs soundfile, which cannot be imported ({error}). Install it: "
-            "pip install soundfile soxr"
-        ) from error
     _check_length(Path(path))
     try:
         with soundfile.SoundFile(str(path)) as file:

@@ -14,14 +14,14 @@ from kdedge_export.metrics.confidence import (
     SHARE,
     Interval,
     fewest_for_percentile,
-    images_needed,
     interval_of,
     mean_interval,
     percentile_interval,
     rounded_up,
+    samples_needed,
     unseen_share,
 )
-from kdedge_export.metrics.faithfulness import FAITH_IMAGES, _summed_up
+from kdedge_export.metrics.faithfulness import FAITH_SAMPLES, _summed_up
 from kdedge_export.validation import Gates
 from kdedge_export.validation.fidelity_checks import check_comparison
 from kdedge_export.validation.gates import check_faithfulness
@@ -176,17 +176,17 @@ def test_numbers_are_rounded_up_to_two_digits(images: float, rounded: int) -> No
     assert rounded_up(images) == rounded
 
 
-def test_images_needed_matches_the_formula() -> None:
+def test_samples_needed_matches_the_formula() -> None:
     # Unseen images: 3.689 · |1 - 0.9| = 0.3689; a margin of 0.08, a width of 0.1.
     unseen = -math.log(0.025) * 0.1
     expected = unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2
-    assert images_needed(12, 0.9, 1.0, 0.98, 1.0) == math.ceil(expected) == 18
+    assert samples_needed(12, 0.9, 1.0, 0.98, 1.0) == math.ceil(expected) == 18
     # The whole width is due to unseen images: (0.2 · 3.689) / 0.1.
-    assert images_needed(1, 0.5, 0.9, 0.6, 0.3) == math.ceil(-math.log(0.025) * 0.2 / 0.1)
+    assert samples_needed(1, 0.5, 0.9, 0.6, 0.3) == math.ceil(-math.log(0.025) * 0.2 / 0.1)
     # Without an unseen image, (0.5 / 0.2)² times as many: 18.75.
-    assert images_needed(3, 0.2, 0.7, 0.4) == 19
-    assert images_needed(10, 0.5, math.inf, 0.6) is None
-    assert images_needed(10, 0.5, 0.7, 0.5 + 1e-13) is None
+    assert samples_needed(3, 0.2, 0.7, 0.4) == 19
+    assert samples_needed(10, 0.5, math.inf, 0.6) is None
+    assert samples_needed(10, 0.5, 0.7, 0.5 + 1e-13) is None
 
 
 def test_single_image_has_no_bootstrap_and_nan_is_ignored() -> None:
@@ -296,13 +296,13 @@ class TestFalsePassRateOfFaithfulness:
         ],
         ids=["normal", "left-skewed exponential", "left-skewed gamma"],
     )
-    @pytest.mark.parametrize("n", [30, FAITH_IMAGES])
+    @pytest.mark.parametrize("n", [30, FAITH_SAMPLES])
     def test_skewed_margins_of_mean_zero(self, draw: Callable[..., np.ndarray], n: int) -> None:
         rng = np.random.default_rng(0)
         shown = sum(self.outcome(draw(rng, n)) == "passed" for _ in range(60))
         assert shown <= 2
 
-    @pytest.mark.parametrize("n", [30, FAITH_IMAGES])
+    @pytest.mark.parametrize("n", [30, FAITH_SAMPLES])
     def test_few_images_that_lose_what_the_others_gain(self, n: int) -> None:
         """95 of 100 images gain 0.02 and the others lose 0.38; 1 of 5 draws of 30 images contains no losing image."""
         chance = 0.0
@@ -314,7 +314,7 @@ class TestFalsePassRateOfFaithfulness:
 
     def test_typical_margin_passes(self) -> None:
         rng = np.random.default_rng(0)
-        assert self.outcome(rng.normal(0.1, 0.1, FAITH_IMAGES)) == "passed"
+        assert self.outcome(rng.normal(0.1, 0.1, FAITH_SAMPLES)) == "passed"
 
     def test_margin_of_an_image_is_capped_at_one_half(self) -> None:
         found = _summed_up(np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 0.5]))
@@ -324,12 +324,12 @@ class TestFalsePassRateOfFaithfulness:
 @pytest.mark.parametrize(
     ("n", "lost", "bound"), [(100, 0, 1.0), (30, 0, 1.0), (200, 1, 2.0), (390, 2, 1.0), (60, 3, 10.0)]
 )
-def test_interval_at_images_needed_ends_at_the_bound(n: int, lost: int, bound: float) -> None:
-    """With `images_needed` images and the same proportion lost, the interval ends near the bound."""
+def test_interval_at_samples_needed_ends_at_the_bound(n: int, lost: int, bound: float) -> None:
+    """With `samples_needed` images and the same proportion lost, the interval ends near the bound."""
     scores = (np.arange(n) < lost).astype(np.float64)
     _, high = ends(mean_interval(scores, DIFFERENCE, 100))
     assert high > bound
-    needed = images_needed(n, 100 * lost / n, high, bound, worst=100.0)
+    needed = samples_needed(n, 100 * lost / n, high, bound, worst=100.0)
     assert needed is not None
     again = (np.arange(needed) < lost * needed / n).astype(np.float64)
     _, high = ends(mean_interval(again, DIFFERENCE, 100))
@@ -340,11 +340,11 @@ def test_interval_at_images_needed_ends_at_the_bound(n: int, lost: int, bound: f
 
 def test_width_falls_with_the_square_root_without_a_worst_score() -> None:
     # 1.2 beyond 0.2 must shrink to 0.8: (1.2 / 0.8)² = 2.25 times as many, rounded up to two digits.
-    assert images_needed(100, 0.2, 1.4, 1.0) == 230
+    assert samples_needed(100, 0.2, 1.4, 1.0) == 230
 
 
 def test_estimate_on_the_bound_needs_no_finite_number_of_images() -> None:
-    assert images_needed(100, 1.0, 2.0, 1.0) is None
+    assert samples_needed(100, 1.0, 2.0, 1.0) is None
 
 
 def test_unseen_share_has_a_probability_of_one_in_40() -> None:

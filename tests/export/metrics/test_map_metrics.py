@@ -220,7 +220,7 @@ class TestSanity:
         images = pictures(12, 0)  # type: ignore[operator]
         assert images.shape[1] == SIDE
         rows = sanity({"student": student}, images, predict(student, images).explained_class)
-        assert [row.test for row in rows] == ["class", "image", "head"]
+        assert [row.test for row in rows] == ["class", "sample", "head"]
         assert all(check_sanity(row, len(images), "gradcam", Gates()).passed for row in rows)
         # The head is restored.
         assert all((value == weights[name]).all() for name, value in student.state_dict().items())
@@ -250,11 +250,11 @@ class TestSanity:
     @pytest.mark.parametrize(
         ("maps", "refused"),
         [
-            (lambda logits, noise: BELL * torch.ones_like(logits), {"class", "image", "head"}),
-            (lambda logits, noise: BELL * logits.abs(), {"class", "image", "head"}),
-            (lambda logits, noise: BELL + 0.02 * noise, {"class", "image", "head"}),
+            (lambda logits, noise: BELL * torch.ones_like(logits), {"class", "sample", "head"}),
+            (lambda logits, noise: BELL * logits.abs(), {"class", "sample", "head"}),
+            (lambda logits, noise: BELL + 0.02 * noise, {"class", "sample", "head"}),
             # Maps of logits with different signs differ in sign, but maps of other images lie in the same place.
-            (lambda logits, noise: BELL * logits, {"image"}),
+            (lambda logits, noise: BELL * logits, {"sample"}),
         ],
         ids=["fixed", "rescaled", "two percent of noise", "times the logit"],
     )
@@ -268,7 +268,7 @@ class TestSanity:
         sign = np.array([1.0, -1.0])[:, None, None] * np.random.default_rng(0).normal(size=(1, 4, 4))
         assert _alike("class", sign, sign[::-1]).tolist() == [0.0, 0.0]
         assert _alike("class", sign, 3 * sign) == pytest.approx([1.0, 1.0])
-        assert _alike("image", sign, sign[::-1]) == pytest.approx([1.0, 1.0])
+        assert _alike("sample", sign, sign[::-1]) == pytest.approx([1.0, 1.0])
 
     def test_constant_or_non_finite_maps_count_as_unchanged(self) -> None:
         flat, other = np.zeros((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)
@@ -292,7 +292,7 @@ class TestSanity:
 
     @pytest.mark.parametrize(
         ("broken", "caught"),
-        [({"constant_map": True}, {"class", "image"}), ({}, set())],
+        [({"constant_map": True}, {"class", "sample"}), ({}, set())],
         ids=["constant", "intact"],
     )
     def test_file_without_a_module_is_checked_for_class_and_image(
@@ -301,7 +301,7 @@ class TestSanity:
         model = model_file(Toy(), tmp_path / "toy.onnx", **broken)  # type: ignore[arg-type]
         rows = sanity({"fp32": model}, IMAGES, np.arange(len(IMAGES)) % CLASSES)
         assert {row.test for row in rows if row.alike > 0.98} == caught
-        assert {row.test for row in rows} == {"class", "image"}
+        assert {row.test for row in rows} == {"class", "sample"}
 
 
 class TestRobustness:

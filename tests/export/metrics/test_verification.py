@@ -118,7 +118,7 @@ def test_drop_is_paired() -> None:
     drop, own = second.intervals["drop"], second.intervals["true_accepts"]
     assert drop is not None and own is not None and drop.low < second.drop < drop.high
     assert drop.high - drop.low < 0.6 * (own.high - own.low)
-    assert found.genuine + found.impostors == 200 * 199 / 2 and (found.images, found.classes) == (200, 8)
+    assert found.genuine + found.impostors == 200 * 199 / 2 and (found.samples, found.classes) == (200, 8)
 
 
 def test_same_files_differ_by_an_unseen_image_only() -> None:

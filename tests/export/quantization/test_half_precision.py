@@ -213,7 +213,7 @@ def test_largest_values_are_measured_on_calibration_and_random_samples(
         monkeypatch.setattr(ImageExport, "random_samples", lambda *_: bright)
     note = quantize(path, bright if source == "calibration" else None, precision="fp16").note
     assert bool(note["float_layers"]) is (source != "none")
-    assert (note["calibration_images"] > 0) is (source == "calibration")
+    assert (note["calibration_samples"] > 0) is (source == "calibration")
 
 
 def test_network_without_a_layer_that_fits_is_an_error(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_goal_and_unknown_precision_are_rejected(export: Names, tmp_path: Path, 
     path.write_bytes(export("linear").model.path.read_bytes())
     rejected: Collection[tuple[dict[str, object], str]] = (
         ({"precision": "fp16", "goal": FidelityGoal(max_drop=1.0)}, "has no layers to choose for a goal"),
-        ({"precision": "int8"}, "needs calibration images"),
+        ({"precision": "int8"}, "needs calibration samples"),
         ({"precision": "fp32"}, "no recipe for the precision 'fp32'"),
         ({"precision": "int3"}, "no precision 'int3'"),
     )

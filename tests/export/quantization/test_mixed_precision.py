@@ -161,7 +161,7 @@ def test_size_grows_with_fp32_layers(rescued: Quantized, broken: ExportedGraph) 
     # In so small a network, nodes that convert to int8 and back outweigh the weights they save.
     assert tradeoff.points[0].bytes < min(tradeoff.chosen.bytes, tradeoff.fp32.bytes)
     assert tradeoff.chosen.bytes == rescued.model.ByteSize() and tradeoff.fp32.bytes == broken.model.ByteSize()
-    assert tradeoff.layers == 5 and tradeoff.images == 48
+    assert tradeoff.layers == 5 and tradeoff.samples == 48
     assert all(point.latency_ms > 0 and point.fp32_latency_ms > 0 for point in tradeoff.points)
 
 

@@ -191,12 +191,12 @@ def test_note_records_the_settings(full_range: Quantized, calibration: np.ndarra
         "weights": "int8",
         "per_channel": True,
         "calibration_sha256": hashlib.sha256(calibration.tobytes()).hexdigest(),
-        "calibration_images": len(calibration),
+        "calibration_samples": len(calibration),
         "float_layers": [],
         "goal": {"min_map_correlation": None, "max_drop": None},
         "reduce_range": False,
     }
-    assert held_out["images"] == 16 and 0.5 < held_out["agreement"] <= 1 and held_out["top1"] is None
+    assert held_out["samples"] == 16 and 0.5 < held_out["agreement"] <= 1 and held_out["top1"] is None
     assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
 
 
@@ -241,5 +241,5 @@ def test_graph_without_map_is_quantized_up_to_its_last_layer(
 
 
 def test_calibration_images_are_required(export: Callable[[str], Export], calibration: np.ndarray) -> None:
-    with pytest.raises(UsageError, match=r"needs calibration images, but there are none.*--data DIR"):
+    with pytest.raises(UsageError, match=r"needs calibration samples, but there are none.*--data DIR"):
         quantize(export("linear").graph, calibration[:0], calibration, QuantizationRecipe())

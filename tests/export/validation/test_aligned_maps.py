@@ -145,7 +145,7 @@ def test_moved_units_are_reported_with_both_errors(pictures: Draw, tmp_path) -> 
     data = ValidationSet(image, LABELS, names=["bottle/7.png"])
     report, _ = validate(Models(module, model), data, quick=True)
     (aligned,) = report.aligned
-    assert aligned.image == 0 and 1 <= aligned.moved <= 2
+    assert aligned.sample == 0 and 1 <= aligned.moved <= 2
     assert aligned.error <= TOLERANCE < aligned.raw_error
     assert aligned.raw_pearson < aligned.pearson <= 1
     assert report.comparisons["fp32"].maps.pearson_mean == pytest.approx(aligned.raw_pearson)

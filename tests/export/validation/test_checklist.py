@@ -35,10 +35,10 @@ class TestChecklist:
         assert checklist(checks) == [
             "[✓] fp32 logits error                 0.0e+00                      (<= 0.0001)",
             "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
-            "[-] int8 top-1 drop                   not measured: the images have no labels",
+            "[-] int8 top-1 drop                   not measured: the samples have no labels",
             "[✗] int8 top-1 agreement              50.00 %      [39.79, 60.12]  (>= 90 %)  FAILED",
             "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  "
-            "INCONCLUSIVE with 100 images; "
+            "INCONCLUSIVE with 100 samples; "
             "about 370 would show it",
             "[✓] int8 map Pearson, 5th percentile  1.000        [1.000, 1.000]  (>= 0.9)",
         ]
@@ -61,9 +61,9 @@ class TestChecklist:
 
     def test_inconclusive_line_states_its_reason(self) -> None:
         ends = Interval(0.9799, 1.0)
-        unshown = check(0.99, 0.98, True, outcome="inconclusive", interval=ends, reason="with 9 images; …")
+        unshown = check(0.99, 0.98, True, outcome="inconclusive", interval=ends, reason="with 9 samples; …")
         (line,) = checklist([unshown])
-        assert line == "[?] some check  0.990  [0.9799, 1.000]  (>= 0.98)  INCONCLUSIVE with 9 images; …"
+        assert line == "[?] some check  0.990  [0.9799, 1.000]  (>= 0.98)  INCONCLUSIVE with 9 samples; …"
 
     def test_no_checks_give_no_lines(self) -> None:
         assert checklist([]) == []

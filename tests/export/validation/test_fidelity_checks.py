@@ -39,12 +39,12 @@ def test_image_with_the_wrong_default_class_is_named(tmp_path: Path) -> None:
     broken = model_file(STUDENT, tmp_path / "broken.onnx", default_is_least=True)
     report, _ = run(tmp_path, fp32=broken, int8=None, quick=True)
     (check,) = (check for check in report.checks if check.key == "fp32_default_class")
-    assert check.measured == 0.0 and "image 0 explains class" in (check.reason or "")
+    assert check.measured == 0.0 and "sample 0 explains class" in (check.reason or "")
 
 
 def test_sound_file_explains_its_top_class_by_default(tmp_path: Path) -> None:
     found = run_without_class(model_file(STUDENT, tmp_path / "sound.onnx"), pictures(8))
-    assert (found.images, found.kept, found.fault) == (8, 8, None)
+    assert (found.samples, found.kept, found.fault) == (8, 8, None)
 
 
 @pytest.mark.parametrize("count", [2, 4, 7])

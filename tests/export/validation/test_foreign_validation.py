@@ -94,7 +94,7 @@ def test_comparisons_with_pytorch_do_not_apply_but_others_are_measured(fp32: Mod
     assert set(report.calibration) == {"fp32", "int8"} and report.classes[0].top1["fp32"] == 1.0
     assert report.faithfulness is not None and {"fp32", "int8"} <= set(report.faithfulness.rows)
     assert report.robustness is not None and report.sanity is not None
-    assert {row.test for row in report.sanity.rows} == {"class", "image"}
+    assert {row.test for row in report.sanity.rows} == {"class", "sample"}
     for row in report.robustness.rows:
         assert (row.agreement is None) == (row.map_pearson is None) == (row.role == "fp32")
     assert (evidence.explained_class == evidence.predictions["fp32"].logits.argmax(axis=1)).all()
@@ -107,7 +107,7 @@ def test_single_file_passes_only_by_measured_checks(fp32: Model) -> None:
         *(
             "fp32_default_class",
             "fp32_map_follows_class",
-            "fp32_map_follows_image",
+            "fp32_map_follows_sample",
             "fp32_map_margin",
             "fp32_over_constant",
         )
@@ -122,7 +122,7 @@ def test_inapplicable_checks_are_no_evidence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "broken"),
     [
-        ({"constant_map": True}, {"fp32_map_follows_class", "fp32_map_follows_image"}),
+        ({"constant_map": True}, {"fp32_map_follows_class", "fp32_map_follows_sample"}),
         ({"default_is_least": True}, {"fp32_default_class"}),
         ({"negative_map": True}, {"fp32_map_margin"}),
     ],

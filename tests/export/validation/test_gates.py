@@ -101,8 +101,8 @@ class TestConstantMaps:
         assert {check.outcome for check in of_maps.values()} == {"inconclusive"}
         p5 = of_maps["int8_map_pearson_p5"]
         # 72 such images are needed, and 3 of 1,000 qualify.
-        assert p5.images_needed == 24_000
-        assert p5.reason == "with 3 images of 1,000, since the other maps are constant; about 24,000 would show it"
+        assert p5.samples_needed == 24_000
+        assert p5.reason == "with 3 samples of 1,000, since the other maps are constant; about 24,000 would show it"
 
     def test_enough_varying_maps_pass(self) -> None:
         assert all(outcomes("int8", compared(1000, constant=500)).values())
@@ -160,24 +160,24 @@ class TestTheInterval:
         assert not verdict([unshown])
 
     @pytest.mark.parametrize("n", [1, 2, 30, 100])
-    def test_images_needed_if_all_images_agree(self, n: int) -> None:
+    def test_samples_needed_if_all_images_agree(self, n: int) -> None:
         unshown = self.drop(n, 0)
-        assert (unshown.outcome, unshown.images_needed) == ("inconclusive", 370)
-        assert unshown.reason == f"with {n} image{'' if n == 1 else 's'}; about 370 would show it"
+        assert (unshown.outcome, unshown.samples_needed) == ("inconclusive", 370)
+        assert unshown.reason == f"with {n} sample{'' if n == 1 else 's'}; about 370 would show it"
 
     def test_5th_percentile_has_no_interval_with_too_few_images(self) -> None:
         def percentile(n: int) -> Check:
             return next(check for check in check_comparison("int8", compared(n), Gates()) if check.key.endswith("p5"))
 
         p5 = percentile(71)
-        assert (p5.outcome, p5.interval, p5.images_needed) == ("inconclusive", None, 72)
-        assert p5.reason == "with 71 images; about 72 would show it"
+        assert (p5.outcome, p5.interval, p5.samples_needed) == ("inconclusive", None, 72)
+        assert p5.reason == "with 71 samples; about 72 would show it"
         assert percentile(72).passed
 
     def test_estimate_on_the_bound_is_never_conclusive(self) -> None:
         on_it = self.drop(100, 1)
-        assert (on_it.outcome, on_it.images_needed) == ("inconclusive", None)
-        assert on_it.reason is not None and "no number of images" in on_it.reason
+        assert (on_it.outcome, on_it.samples_needed) == ("inconclusive", None)
+        assert on_it.reason is not None and "no number of samples" in on_it.reason
 
     def test_correlations_are_checked_at_their_lower_end(self) -> None:
         unsure = compared(1000, correlations=[0.0] * 15)

@@ -16,7 +16,7 @@ from kdedge_export.validation.gates import (
 )
 
 
-@pytest.mark.parametrize("test", ["class", "image", "head"])
+@pytest.mark.parametrize("test", ["class", "sample", "head"])
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
 def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> None:
     ends = Interval(0.2, 0.5)
@@ -25,25 +25,25 @@ def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> Non
     assert (found.key, found.relation, found.bound, found.unit) == (
         f"int8_map_follows_{test}", "<=", 0.7, "correlation",
     )  # fmt: skip
-    words = {"class": "another class", "image": "another image", "head": "a random head"}
+    words = {"class": "another class", "sample": "another sample", "head": "a random head"}
     assert found.name.startswith("int8 map") and found.name.endswith(words[test])
-    if method == "eigencam" and test != "image":
+    if method == "eigencam" and test != "sample":
         assert (found.outcome, found.measured, found.interval) == ("not measured", None, None)
     else:
         assert (found.outcome, found.measured, found.interval) == ("passed", 0.3, ends)
 
 
-def test_images_needed_for_sanity_assume_one_unchanged_map() -> None:
+def test_samples_needed_for_sanity_assume_one_unchanged_map() -> None:
     unsure = Sanity("class", "int8", 0.9, 0.9, {"alike": Interval(0.8, 1.0), "pearson": None})
     found = check_sanity(unsure, 12, "gradcam", Gates())
-    # See `confidence.images_needed`: an unseen image scores 1.
+    # See `confidence.samples_needed`: an unseen image scores 1.
     unseen = -math.log(0.025) * 0.1
-    assert found.images_needed == math.ceil(unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2)
+    assert found.samples_needed == math.ceil(unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2)
 
 
 @pytest.mark.parametrize(
     ("test", "outcome", "needed", "token"),
-    [("class", "not measured", None, "no other class"), ("image", "inconclusive", 2, "1 image")],
+    [("class", "not measured", None, "no other class"), ("sample", "inconclusive", 2, "1 sample")],
 )
 def test_impossible_change_is_reported_with_its_reason(test: str, outcome: str, needed: int | None, token: str) -> None:
     found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ def test_impossible_change_is_reported_with_its_reason(test: str, outcome: str, 
     assert bound == (f"fp32_map_follows_{test}", None, "<=", 0.7, "correlation")
     changed = Sanity(test, "fp32", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})  # type: ignore[arg-type]
     assert found.name == check_sanity(changed, 12, "gradcam", Gates()).name
-    assert (found.outcome, found.images_needed) == (outcome, needed)
+    assert (found.outcome, found.samples_needed) == (outcome, needed)
     assert token in (found.reason or "")
 
 
@@ -62,13 +62,13 @@ def test_maps_that_do_not_change_fail_the_sanity_check() -> None:
 
 
 def test_sanity_check_uses_the_interval() -> None:
-    unsure = Sanity("image", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
+    unsure = Sanity("sample", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
     few = check_sanity(unsure, 3, "gradcam", Gates())
-    assert (few.outcome, few.images_needed) == ("inconclusive", 4)
+    assert (few.outcome, few.samples_needed) == ("inconclusive", 4)
     # The check never uses more images than this.
     most = check_sanity(unsure, 64, "gradcam", Gates())
-    assert (most.outcome, most.images_needed) == ("inconclusive", None)
-    assert most.reason == "with 64 images, the maximum for this check"
+    assert (most.outcome, most.samples_needed) == ("inconclusive", None)
+    assert most.reason == "with 64 samples, the maximum for this check"
 
 
 def test_class_agnostic_method_is_checked_with_images_only() -> None:
@@ -76,7 +76,7 @@ def test_class_agnostic_method_is_checked_with_images_only() -> None:
     unmeasured = check_sanity(still, 64, "eigencam", Gates())
     assert unmeasured.outcome == "not measured"
     assert unmeasured.reason == "eigencam is class-agnostic"
-    assert check_sanity(replace(still, test="image"), 64, "eigencam", Gates()).outcome == "failed"
+    assert check_sanity(replace(still, test="sample"), 64, "eigencam", Gates()).outcome == "failed"
 
 
 class TestFaithfulness:
@@ -91,12 +91,12 @@ class TestFaithfulness:
 
     def test_inconclusive_margin_at_the_maximum_number_of_images(self) -> None:
         (unsure,) = self.check(64, 0.07, -0.01)
-        assert (unsure.outcome, unsure.images_needed) == ("inconclusive", None)
+        assert (unsure.outcome, unsure.samples_needed) == ("inconclusive", None)
         (fewer,) = self.check(30, 0.07, -0.01)
-        # See `confidence.images_needed`: an unseen image has the worst margin, -0.5, since there are few images.
+        # See `confidence.samples_needed`: an unseen image has the worst margin, -0.5, since there are few images.
         unseen = -math.log(0.025) * 0.57
         assert fewer.outcome == "inconclusive"
-        assert fewer.images_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
+        assert fewer.samples_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
 
     def test_too_few_images_give_no_check(self) -> None:
         assert self.check(29, 0.07, 0.03) == ()

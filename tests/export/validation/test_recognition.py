@@ -27,11 +27,11 @@ LABELS = ("red", "green", "blue")
 
 
 def colors(count: int, seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Draw noisy images with a dominant primary color, and their classes."""
+    """Draw noisy samples with a dominant primary color, and their classes."""
     rng, numbers = np.random.default_rng(seed), np.arange(count) % classes
-    images = rng.integers(0, 90, (count, *SPEC.shape))
-    images[np.arange(count), ..., numbers] += 120
-    return images.astype(np.uint8), numbers
+    samples = rng.integers(0, 90, (count, *SPEC.shape))
+    samples[np.arange(count), ..., numbers] += 120
+    return samples.astype(np.uint8), numbers
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_noise_is_recognized_and_known_samples_are_not(files: dict[str, Model]) 
     stored = files["fp32"].metadata.familiarity
     assert stored is not None and stored.threshold == found.threshold
     fp32, int8 = found.groups
-    assert (fp32.role, int8.role, fp32.images) == ("fp32", "int8", 80)
+    assert (fp32.role, int8.role, fp32.samples) == ("fp32", "int8", 80)
     assert fp32.auroc > 0.95 and fp32.detected is not None and fp32.detected > 0.9
     direct = files["fp32"].predict(noise)
     softmax = files["fp32"].predict(colors(120, 1)[0]).scores.max(axis=1)
@@ -74,17 +74,17 @@ def test_noise_is_recognized_and_known_samples_are_not(files: dict[str, Model]) 
     assert found.known[1].rise is not None and abs(found.known[1].rise) < 0.1
     (drop,) = found.drops
     assert int8.detected is not None
-    assert (drop.role, drop.images) == ("int8", 80) and drop.drop == pytest.approx(fp32.detected - int8.detected)
+    assert (drop.role, drop.samples) == ("int8", 80) and drop.drop == pytest.approx(fp32.detected - int8.detected)
 
 
-def measured(rejected: float = 0.02, rise: float = 0.0, drop: float = 0.0, images: int = 1000) -> Recognition:
+def measured(rejected: float = 0.02, rise: float = 0.0, drop: float = 0.0, samples: int = 1000) -> Recognition:
     """Return a recognition with these values, and narrow intervals of the paired differences."""
     near = lambda value: Interval(value - 0.002, value + 0.002)  # noqa: E731
     known = (
-        Rejection("fp32", images, rejected, None, {"rejected": near(rejected)}),
-        Rejection("int8", images, rejected + rise, rise, {"rejected": near(rejected), "rise": near(rise)}),
+        Rejection("fp32", samples, rejected, None, {"rejected": near(rejected)}),
+        Rejection("int8", samples, rejected + rise, rise, {"rejected": near(rejected), "rise": near(rise)}),
     )
-    return Recognition("discriminant-cosine", 0.5, known, (), (DetectionDrop("int8", images, drop, near(drop)),))
+    return Recognition("discriminant-cosine", 0.5, known, (), (DetectionDrop("int8", samples, drop, near(drop)),))
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def measured(rejected: float = 0.02, rise: float = 0.0, drop: float = 0.0, image
         (measured(), ("passed", "passed", "passed")),
         (measured(rejected=0.06), ("failed", "passed", "passed")),
         (measured(rejected=0.051), ("passed", "passed", "passed")),
-        (measured(rejected=0.06, images=58), ("failed", "passed", "passed")),
-        (measured(images=58), ("inconclusive", "passed", "passed")),
-        (measured(images=59), ("passed", "passed", "passed")),
+        (measured(rejected=0.06, samples=58), ("failed", "passed", "passed")),
+        (measured(samples=58), ("inconclusive", "passed", "passed")),
+        (measured(samples=59), ("passed", "passed", "passed")),
         (measured(rise=0.04), ("passed", "failed", "passed")),
         (measured(rise=0.029), ("passed", "inconclusive", "passed")),
         (measured(drop=0.05), ("passed", "passed", "failed")),
@@ -140,12 +140,12 @@ def test_no_checks_without_a_threshold() -> None:
 
 
 def test_report_has_unfamiliar_samples(files: dict[str, Model], network: nn.Module, tmp_path: Path) -> None:
-    images, targets = colors(120, 1)
+    samples, targets = colors(120, 1)
     other = np.random.default_rng(3).integers(0, 256, (30, *SPEC.shape), dtype=np.uint8)
     student = kdedge_export.exportable(network, SPEC)
     report, evidence = kdedge_export.validate(
         Models(student, files["fp32"], {"int8": files["int8"]}),
-        ValidationSet(images, LABELS, targets, unfamiliar={"other things": other}),
+        ValidationSet(samples, LABELS, targets, unfamiliar={"other things": other}),
         quick=True,
     )
     assert report.familiarity is not None

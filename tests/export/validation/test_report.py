@@ -109,10 +109,10 @@ def test_map_that_is_wrong_in_pytorch_fails_the_faithfulness_check(tmp_path: Pat
 
 
 def test_faithfulness_needs_enough_images(tmp_path: Path) -> None:
-    few, _ = run(tmp_path, images=IMAGES[:29], targets=None)
+    few, _ = run(tmp_path, samples=IMAGES[:29], targets=None)
     assert few.faithfulness is not None
     assert "int8_map_margin" not in {check.key for check in few.checks}
-    enough, _ = run(tmp_path, images=IMAGES[:30], targets=None)
+    enough, _ = run(tmp_path, samples=IMAGES[:30], targets=None)
     (check,) = (check for check in enough.checks if check.key == "int8_map_margin")
     assert check.passed and check.interval is not None and check.interval.low > 0
 
@@ -124,17 +124,19 @@ def test_shuffled_predictions_fail_without_labels(tmp_path: Path) -> None:
 
 
 def test_image_sanity_check_needs_two_images(tmp_path: Path) -> None:
-    report, evidence = run(tmp_path, images=IMAGES[:1], targets=None, int8=None, quick=True)
+    report, evidence = run(tmp_path, samples=IMAGES[:1], targets=None, int8=None, quick=True)
     outcomes = {check.key: check.outcome for check in report.checks if "follows" in check.key}
-    expected = {f"{role}_map_follows_{test}" for role in ("student", "fp32") for test in ("class", "image")}
+    expected = {f"{role}_map_follows_{test}" for role in ("student", "fp32") for test in ("class", "sample")}
     assert set(outcomes) == expected
-    assert {outcome for key, outcome in outcomes.items() if key.endswith("image")} == {"inconclusive"}
+    assert {outcome for key, outcome in outcomes.items() if key.endswith("sample")} == {"inconclusive"}
     assert not report.passed
-    (line,) = (line for line in checklist(report.checks) if line.startswith("[?] fp32 map similarity to another image"))
-    assert line.endswith("INCONCLUSIVE with 1 image; at least 2 are needed")
+    (line,) = (
+        line for line in checklist(report.checks) if line.startswith("[?] fp32 map similarity to another sample")
+    )
+    assert line.endswith("INCONCLUSIVE with 1 sample; at least 2 are needed")
     page, document = write_report(report, evidence, tmp_path / "report")
     Draft202012Validator(json_schema()).validate(json.loads(document.read_text("utf-8")))
-    assert "with 1 image; at least 2 are needed" in page.read_text("utf-8")
+    assert "with 1 sample; at least 2 are needed" in page.read_text("utf-8")
 
 
 def test_single_class_has_no_class_sanity_check(tmp_path: Path) -> None:
@@ -207,9 +209,9 @@ def test_quick_skips_faithfulness_and_robustness(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": IMAGES[:0], "targets": None}, "no images"),
-        ({"targets": np.zeros(3, dtype=np.int64)}, "400 images but 3 targets"),
-        ({"names": ["one"]}, "400 images but 1 names"),
+        ({"samples": IMAGES[:0], "targets": None}, "no samples"),
+        ({"targets": np.zeros(3, dtype=np.int64)}, "400 samples but 3 targets"),
+        ({"names": ["one"]}, "400 samples but 1 names"),
         ({"targets": np.full(400, 4)}, "outside the 4 labels"),
         ({"labels": LABELS[:3], "targets": None}, "4 classes but the data has 3 labels"),
     ],
@@ -265,11 +267,11 @@ class TestJson:
         Draft202012Validator.check_schema(schema)
         faults = [fault.message for fault in Draft202012Validator(schema).iter_errors(document)]
         assert faults == []
-        assert (document["schema"], document["passed"], document["images"]) == (5, True, 400)
+        assert (document["schema"], document["passed"], document["samples"]) == (6, True, 400)
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
         assert list(document["localization"]["rows"]) == [*ROLES, "centre", "random", "edges"]
-        assert document["robustness"]["images"] == 96
+        assert document["robustness"]["samples"] == 96
         # Every key is described.
         assert set(document) == set(schema["properties"])
         for part, described in (("models", "model"), ("comparisons", "comparison"), ("calibration", "calibration")):
@@ -306,7 +308,7 @@ class TestJson:
 
     def test_non_finite_values_are_null(self, tmp_path: Path) -> None:
         broken = model_file(STUDENT, tmp_path / "broken.onnx", class_shift=1)
-        report, evidence = run(tmp_path, fp32=broken, images=IMAGES[:1], targets=None)
+        report, evidence = run(tmp_path, fp32=broken, samples=IMAGES[:1], targets=None)
         maps = report.comparisons["fp32"].maps
         assert maps is not None
         assert math.isnan(maps.floor_pearson)

@@ -26,8 +26,8 @@ from kdedge_export.validation import (
 from kdedge_export.validation.check import check_value
 from kdedge_export.validation.page import render_page
 from kdedge_export.validation.page.histogram import histogram, lower_end
-from kdedge_export.validation.page.image_choice import choose
-from kdedge_export.validation.page.image_gallery import lowest_and_highest
+from kdedge_export.validation.page.sample_choice import choose
+from kdedge_export.validation.page.sample_gallery import lowest_and_highest
 from kdedge_export.validation.sampled_metrics import Sampled
 
 IMAGES = pictures(80)
@@ -45,7 +45,7 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationRepor
             teacher=Toy(seed=7, stride=2),
         ),
         ValidationSet(
-            images=IMAGES,
+            samples=IMAGES,
             labels=LABELS,
             targets=np.arange(len(IMAGES)) % len(LABELS),
             names=[f"val/{number:03}.png" for number in range(len(IMAGES))],
@@ -113,8 +113,8 @@ def test_page_marks_accuracy_on_images_that_selected_the_epoch(
     report, evidence = validated
     chosen = replace(report, data=replace(report.data, chose_epoch=True))
     text = read(render_page(chosen, evidence)).text
-    assert text.count("on images that selected the epoch") == 3, "student, fp32 and int8"
-    assert "points), on images used to select the student’s epoch. The maps" in text
+    assert text.count("on samples that selected the epoch") == 3, "student, fp32 and int8"
+    assert "points), on samples used to select the student’s epoch. The maps" in text
     assert "epoch" not in read(render_page(report, evidence)).text
 
 
@@ -153,10 +153,10 @@ NOTE = {
     "calibration": "entropy",
     "calibration_loss": {"minmax": 0.06, "entropy": 0.0125},
     "calibration_sha256": "c0ffee",
-    "calibration_images": 171,
+    "calibration_samples": 171,
     "float_layers": ["layer1.0.conv1", "<b>"],
     "goal": {"min_map_correlation": 0.98, "max_drop": 0.5},
-    "held_out": {"images": 85, "top1": 0.925, "agreement": 0.98, "map_pearson": 0.98765, "loss": 0.02},
+    "held_out": {"samples": 85, "top1": 0.925, "agreement": 0.98, "map_pearson": 0.98765, "loss": 0.02},
     "device": "raspberry-pi-5",
 }
 
@@ -170,7 +170,7 @@ def test_quantization_section_describes_the_metadata(validated: tuple[Validation
 
     text = page()
     assert "7 bits" in text
-    assert ", on 171 training images" in text
+    assert ", on 171 training samples" in text
     assert "0.0125chosen" in text and "0.0600" in text
     assert "and 2 layers: layer1.0.conv1, <b>" in text
     assert "map correlation of 0.98 or more and top-1 drop of at most 0.5 points" in text
@@ -186,10 +186,10 @@ def test_metadata_values_are_escaped_in_the_page(
     report, evidence = validated
     evil = "<form action=//elsewhere>"
     has_target = dict.fromkeys(
-        ("weights", "activations", "calibration", "calibration_images", "calibration_sha256"), evil
+        ("weights", "activations", "calibration", "calibration_samples", "calibration_sha256"), evil
     )
     kept = NOTE["held_out"] | {"float_layers": evil}
-    note = NOTE | has_target | {"device": evil, "float_layers": [evil], "held_out": kept | {"images": evil}}
+    note = NOTE | has_target | {"device": evil, "float_layers": [evil], "held_out": kept | {"samples": evil}}
     facts = replace(report.models["int8"], quantization=note)
     page = render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)
     assert evil not in page
@@ -209,11 +209,11 @@ def test_page_renders_with_incomplete_quantization_metadata(
 def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[ValidationReport, SampleGallery]) -> None:
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
-    reason = "with 80 images; about 900 would show it"
-    unshown = replace(shown, outcome="inconclusive", interval=Interval(0.95, 1.0), images_needed=900, reason=reason)
+    reason = "with 80 samples; about 900 would show it"
+    unshown = replace(shown, outcome="inconclusive", interval=Interval(0.95, 1.0), samples_needed=900, reason=reason)
     page = render_page(replace(report, checks=(shown, unshown)), evidence)
     text = read(page).text
-    assert "Not shown: 1 of 2 checks needs more than 80 images" in text
+    assert "Not shown: 1 of 2 checks needs more than 80 samples" in text
     assert f"inconclusive {reason}" in text and "[0.950, 1.000]" in text
     assert '<header class="unknown">' in page
 
@@ -224,11 +224,11 @@ def test_headline_asks_for_more_images_only_if_they_would_help(
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
     ill = replace(shown, outcome="inconclusive", interval=None, reason="since float32 alone explains up to 4e-02")
-    few = replace(ill, images_needed=900)
+    few = replace(ill, samples_needed=900)
     for checks, headline in (
-        ((shown, ill), "Not shown: 1 of 2 checks would not be settled by more images"),
-        ((ill, few, few), "Not shown: 1 of 3 checks would not be settled by more images; 2 need more than 80 images"),
-        ((shown, few, few), "Not shown: 2 of 3 checks need more than 80 images"),
+        ((shown, ill), "Not shown: 1 of 2 checks would not be settled by more samples"),
+        ((ill, few, few), "Not shown: 1 of 3 checks would not be settled by more samples; 2 need more than 80 samples"),
+        ((shown, few, few), "Not shown: 2 of 3 checks need more than 80 samples"),
     ):
         assert headline in read(render_page(replace(report, checks=checks), evidence)).text
 
@@ -285,7 +285,7 @@ class TestChoice:
     ) -> None:
         _, evidence = validated
         sections = {section.title: section.rows for section in choose(evidence)}
-        assert list(sections) == ["Worst maps", "Changed predictions", "Farthest from the teacher", "Typical images"]
+        assert list(sections) == ["Worst maps", "Changed predictions", "Farthest from the teacher", "Typical samples"]
         student, int8 = (evidence.predictions[role].logits.argmax(axis=1) for role in ("student", "int8"))
         assert all(student[row] != int8[row] for row in sections["Changed predictions"])
         scores = evidence.pearson["int8"]
@@ -301,7 +301,7 @@ class TestChoice:
     def test_gallery_shows_images_without_maps(self, tmp_path: Path) -> None:
         fp32 = model_file(STUDENT, tmp_path / "model.onnx", without_map=True)
         _, evidence = validate(Models(STUDENT, fp32), ValidationSet(IMAGES, LABELS))
-        assert [section.title for section in choose(evidence)] == ["Typical images"]
+        assert [section.title for section in choose(evidence)] == ["Typical samples"]
 
 
 def drawn(scores: np.ndarray, floor: float, low: float) -> str:

@@ -18,18 +18,18 @@ from kdedge_export.validation.verification_checks import check_verification
 from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError
 
-IMAGES, TARGETS = textures(400, seed=2)
+SAMPLES, TARGETS = textures(400, seed=2)
 TOY = EmbeddingToy()
 
 
-def measured(drop: float, half_width: float | None, images: int = 400) -> Verification:
+def measured(drop: float, half_width: float | None, samples: int = 400) -> Verification:
     interval = None if half_width is None else Interval(drop - half_width, drop + half_width)
     ends = {"equal_error": None, "true_accepts": None}
     files = (
         FileVerification("fp32", 0.02, 0.9, None, ends),
         FileVerification("int8", 0.02, 0.9 - drop, drop, ends | {"drop": interval}),
     )
-    return Verification(images, 10, 900, 9000, files)
+    return Verification(samples, 10, 900, 9000, files)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_drop_is_checked_at_the_unfavorable_end(drop: float, half_width: float |
     assert (check.unit, check.relation) == ("points", "<=")
 
 
-def test_number_of_images_needed_counts_both_images_of_a_pair() -> None:
-    # An unseen image in 100 may lose 2 · 3.69 points.
-    (check,) = check_verification(measured(0.0, 0.0738, images=100), ["int8"], Gates())
-    assert check.outcome == "inconclusive" and check.images_needed is not None
-    assert 240 <= check.images_needed <= 260
-    (check,) = check_verification(measured(0.0, 0.04, images=1000), ["int8"], Gates())
-    assert check.outcome == "inconclusive" and check.images_needed is None
+def test_number_of_samples_needed_counts_both_samples_of_a_pair() -> None:
+    # An unseen sample in 100 may lose 2 · 3.69 points.
+    (check,) = check_verification(measured(0.0, 0.0738, samples=100), ["int8"], Gates())
+    assert check.outcome == "inconclusive" and check.samples_needed is not None
+    assert 240 <= check.samples_needed <= 260
+    (check,) = check_verification(measured(0.0, 0.04, samples=1000), ["int8"], Gates())
+    assert check.outcome == "inconclusive" and check.samples_needed is None
 
 
 def test_bound_is_that_of_the_gates() -> None:
@@ -73,7 +73,7 @@ def run(folder: Path, targets: np.ndarray | None = TARGETS, **broken: float) -> 
     """Validate the toy's files; `broken` describes the int8 file."""
     fp32 = embedding_file(TOY, folder / "model.onnx", threshold=0.7)
     int8 = embedding_file(TOY, folder / "model.int8.onnx", threshold=0.7, **({"noise": 0.01} | broken))
-    return validate(Models(TOY, fp32, {"int8": int8}), ValidationSet(IMAGES, LABELS, targets, task="embedding"))
+    return validate(Models(TOY, fp32, {"int8": int8}), ValidationSet(SAMPLES, LABELS, targets, task="embedding"))
 
 
 def outcomes(report: ValidationReport) -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_good_files_pass(validated: tuple[ValidationReport, SampleGallery]) -> N
     found = outcomes(report)
     assert set(found.values()) == {"passed"}, {key: each for key, each in found.items() if each != "passed"}
     assert {"int8_true_accepts_drop", "int8_kl", "int8_map_pearson_mean", "fp32_other_map_error"} <= found.keys()
-    assert report.verification is not None and report.verification.images == 400
+    assert report.verification is not None and report.verification.samples == 400
     assert [row.role for row in report.verification.files] == ["fp32", "int8"]
 
 
@@ -98,7 +98,7 @@ def test_rates_are_those_of_the_files(validated: tuple[ValidationReport, SampleG
     report, _ = validated
     fp32 = embedding_file(TOY, tmp_path / "model.onnx")
     order = np.argsort(TARGETS, kind="stable")
-    found = verification({"fp32": embed(fp32, IMAGES[order])}, "fp32", TARGETS[order])
+    found = verification({"fp32": embed(fp32, SAMPLES[order])}, "fp32", TARGETS[order])
     assert found is not None and report.verification is not None
     assert report.verification.files[0] == found.files[0]
     assert found.files[0].true_accepts > 0.9
@@ -123,9 +123,9 @@ def test_areas_are_similarities(validated: tuple[ValidationReport, SampleGallery
 
 def test_areas_of_negative_similarities_are_zero(tmp_path: Path) -> None:
     model = embedding_file(TOY, tmp_path / "model.onnx").with_classes(LABELS, -TOY.prototypes.numpy())
-    found = model.predict(IMAGES[:1])
+    found = model.predict(SAMPLES[:1])
     assert found.logits.max() < 0 and found.saliency_map is not None
-    assert areas(model, IMAGES[0], found.saliency_map[0], 0, lambda sample: sample) == (0.0, 0.0)
+    assert areas(model, SAMPLES[0], found.saliency_map[0], 0, lambda sample: sample) == (0.0, 0.0)
 
 
 def test_report_and_page_have_the_rates(validated: tuple[ValidationReport, SampleGallery], tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_no_verification_without_both_kinds_of_pairs(targets: np.ndarray | None,
 
 def test_embedding_must_be_in_every_file(model_of_classes: Model) -> None:
     with pytest.raises(ModelFileError, match="embedding"):
-        embed(model_of_classes, IMAGES[:2])
+        embed(model_of_classes, SAMPLES[:2])
 
 
 @pytest.fixture
@@ -159,9 +159,9 @@ def model_of_classes(tmp_path: Path) -> Model:
     return model_file(Toy(), tmp_path / "classes.onnx")
 
 
-@pytest.mark.parametrize(("images", "outcome"), [(200, "inconclusive"), (260, "passed")])
-def test_unchanged_file_needs_about_250_images(images: int, outcome: str) -> None:
-    embeddings, targets = np.eye(5, dtype=np.float32)[np.arange(images) % 5], np.arange(images) % 5
+@pytest.mark.parametrize(("samples", "outcome"), [(200, "inconclusive"), (260, "passed")])
+def test_unchanged_file_needs_about_250_samples(samples: int, outcome: str) -> None:
+    embeddings, targets = np.eye(5, dtype=np.float32)[np.arange(samples) % 5], np.arange(samples) % 5
     found = verification({"fp32": embeddings, "int8": embeddings}, "fp32", targets)
     (check,) = check_verification(found, ["int8"], Gates())
     assert check.outcome == outcome and check.measured == 0

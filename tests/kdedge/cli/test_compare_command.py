@@ -60,8 +60,8 @@ class TestMeasuring:
         assert comparison.teachers == (), "the teacher is one of the runs"
         assert comparison.notes == () and comparison.doubts == ()
         for run, one in zip(runs, comparison.predictions, strict=True):
-            hits = one.predictions.logits.argmax(axis=1) == one.images.targets
-            shares = {label: hits[one.images.targets == i].mean() for i, label in enumerate(one.images.labels)}
+            hits = one.predictions.logits.argmax(axis=1) == one.samples.targets
+            shares = {label: hits[one.samples.targets == i].mean() for i, label in enumerate(one.samples.labels)}
             assert shares == pytest.approx(right_by_class(run, scenes / "val"))
             assert one.predictions.maps is not None and len(one.predictions.maps) == 3 * VAL
             np.testing.assert_array_equal(one.predictions.explained_class, one.right)
@@ -73,9 +73,9 @@ class TestMeasuring:
         assert [one.title for one in comparison.teachers] == ["teacher"]
         expected = compare_runs(runs[2:]).predictions[0].predictions.logits
         np.testing.assert_allclose(comparison.teachers[0].predictions.logits, expected, atol=1e-5)
-        assert steps[0] == ("reading images", 1, 3 * VAL)
+        assert steps[0] == ("reading samples", 1, 3 * VAL)
         assert steps[-1] == ("evaluating models", 9 * VAL, 9 * VAL)
-        assert sum(what == "reading images" for what, _, _ in steps) == 3 * VAL, "read once for all"
+        assert sum(what == "reading samples" for what, _, _ in steps) == 3 * VAL, "read once for all"
 
     def test_missing_or_changed_teacher_is_excluded_with_a_note(self, runs: list[Path]) -> None:
         shutil.copy(runs[0] / BEST, runs[2] / BEST)
@@ -90,8 +90,8 @@ class TestMeasuring:
         comparison = compare_runs([make_run(tmp_path / "student", data=scenes, teacher=origin)])
         assert comparison.notes == ()
         (teacher,) = comparison.teachers
-        assert teacher.images.images.shape == (3 * VAL, 48, 48, 3), "decoded at its own size"
-        colors = teacher.images.images.mean((1, 2)) / 255
+        assert teacher.samples.samples.shape == (3 * VAL, 48, 48, 3), "decoded at its own size"
+        colors = teacher.samples.samples.mean((1, 2)) / 255
         weight, bias = (numpy_helper.to_array(part) for part in onnx.load(origin["source"]).graph.initializer)
         expected = (colors - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225) @ weight + bias
         np.testing.assert_allclose(teacher.predictions.logits, expected, atol=1e-4)
@@ -109,9 +109,9 @@ class TestMeasuring:
         monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
         comparison = compare_runs(runs)
         (note,) = comparison.notes
-        assert note.startswith("student-0, student-1, teacher: classes and images cover 9 of 18 validation images")
-        assert [len(one.images.names) for one in comparison.predictions] == [9, 9, 9]
-        assert np.bincount(comparison.predictions[0].images.targets).tolist() == [3, 3, 3]
+        assert note.startswith("student-0, student-1, teacher: classes and samples cover 9 of 18 validation samples")
+        assert [len(one.samples.names) for one in comparison.predictions] == [9, 9, 9]
+        assert np.bincount(comparison.predictions[0].samples.targets).tolist() == [3, 3, 3]
 
     def test_data_option_selects_other_images(self, scenes: Path, tmp_path: Path) -> None:
         comparison = compare_runs([make_run(tmp_path / "run", data=tmp_path / "nowhere")], data=str(scenes))
@@ -123,8 +123,8 @@ class TestMeasuring:
         run = make_run(tmp_path / "run", data=moved)
         (moved / "val" / CLASSES[0] / "05.png").unlink()
         comparison = compare_runs([run, runs[0]])
-        assert any(note.startswith("run: the images in") and "have changed" in note for note in comparison.notes)
-        assert any(note.startswith("student-0: excluded from classes and images") for note in comparison.notes)
+        assert any(note.startswith("run: the samples in") and "have changed" in note for note in comparison.notes)
+        assert any(note.startswith("student-0: excluded from classes and samples") for note in comparison.notes)
 
     def test_unknown_classes_are_noted(self, runs: list[Path], tmp_path: Path) -> None:
         strange = write_scenes(tmp_path / "strange", labels=("key", "leaf", "mug"), train=1, val=1)
@@ -146,7 +146,7 @@ class TestCommand:
         assert ["student-{0,1}", "2", "70.0 ± 0.0", "80.0 ± 0.0", "0.900 ± 0.000"] in [line[:5] for line in lines]
         assert outcome.out.startswith("all runs: ") and "model small:resnet8" in outcome.out.splitlines()[0]
         assert outcome.err.splitlines()[-1] == f"page: {page}"
-        assert "<h2>Images</h2>" in page.read_text(encoding="utf-8")
+        assert "<h2>Samples</h2>" in page.read_text(encoding="utf-8")
 
     def test_json_has_one_object_per_run(
         self, command: Callable[..., Outcome], runs: list[Path], tmp_path: Path

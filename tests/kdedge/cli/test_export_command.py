@@ -13,7 +13,7 @@ from training_toys import Outcome
 from kdedge.cli.export_summary import print_export
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult, export_model
-from kdedge_export.metrics.confidence import images_needed
+from kdedge_export.metrics.confidence import samples_needed
 from kdedge_export.quantization import FidelityGoal
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
@@ -79,7 +79,9 @@ def test_met_goal_marks_the_chosen_candidate(command: Command, exported_run: Pat
         "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9", "--max-drop", "20", "-o", str(output)
     )
     assert outcome.code == 0, outcome.err
-    assert "measured on 16 training images that were not used for calibration (one image is 6.2 points)" in outcome.err
+    assert (
+        "measured on 16 training samples that were not used for calibration (one sample is 6.2 points)" in outcome.err
+    )
     assert "→" in outcome.err and "calibration: " in outcome.err and "held out: agreement" in outcome.err
     assert "(exact sums)" in outcome.err and "measured here" in outcome.err
     assert output.with_suffix(".int8.onnx").is_file() and output.with_suffix(".tradeoff.svg").is_file()
@@ -147,7 +149,7 @@ def test_int8_loss_warns_and_suggests_a_goal(
     assert found is not None
     chosen = found.chosen
     fidelity = replace(chosen.fidelity, top1=0.4, drop_points=drop_points, map_pearson=map_pearson)
-    lost = replace(found, chosen=replace(chosen, fidelity=fidelity), images=images)
+    lost = replace(found, chosen=replace(chosen, fidelity=fidelity), samples=images)
     print_export(with_int8(exported, tradeoff=lost), Artifacts.open("small:resnet8"), None, None)
     printed = capsys.readouterr().err
     if warned is None:
@@ -163,13 +165,13 @@ def test_int8_loss_warns_and_suggests_a_goal(
             0.2,
             1.3,
             0.5,
-            "inconclusive: a loss of at most 0.5 points of accuracy is not shown; 0.2 on these images, up to 1.3",
+            "inconclusive: a loss of at most 0.5 points of accuracy is not shown; 0.2 on these samples, up to 1.3",
         ),
         (0.2, 0.4, 0.5, None),
         (0.2, 1.3, None, None),
     ],
 )
-def test_inconclusive_drop_reports_the_images_needed(
+def test_inconclusive_drop_reports_the_samples_needed(
     exported: ExportResult,
     drop_points: float,
     most: float,
@@ -182,11 +184,11 @@ def test_inconclusive_drop_reports_the_images_needed(
     chosen = found.chosen
     fidelity = replace(chosen.fidelity, top1=0.9, drop_points=drop_points, most_drop_points=most)
     chosen = replace(chosen, fidelity=fidelity)
-    tradeoff = replace(found, points=(chosen,), chosen=chosen, images=512, goal=FidelityGoal(max_drop=goal))
+    tradeoff = replace(found, points=(chosen,), chosen=chosen, samples=512, goal=FidelityGoal(max_drop=goal))
     print_export(with_int8(exported, tradeoff=tradeoff), Artifacts.open("small:resnet8"), None, None)
     printed = " ".join(capsys.readouterr().err.split())
     if verdict_text is None:
         assert "inconclusive" not in printed
     else:
-        needed = images_needed(512, drop_points, most, 0.5, worst=100.0)
-        assert f"{verdict_text} at 95 % confidence; about {needed:,} images would show it" in printed
+        needed = samples_needed(512, drop_points, most, 0.5, worst=100.0)
+        assert f"{verdict_text} at 95 % confidence; about {needed:,} samples would show it" in printed

@@ -66,7 +66,7 @@ def test_exported_folder_is_a_dataset(command: Callable[..., Outcome], database:
     greys = sorted((path.parent.name, int(read_image(path)[0, 0, 0])) for path in folder.rglob("*.jpg"))
     kept = [("bolt", 50), ("nut, M4", 20), ("nut, M4", 30), ("screw", 10)]
     assert greys == kept, "a second review of an image replaces the first"
-    assert "4 images of 3 classes" in outcome.err
+    assert "4 samples of 3 classes" in outcome.err
     assert "1 marked as wrong" in outcome.err
     assert f"cp -rn {folder}/. DATA/train" in outcome.err and "distill again" in outcome.err
 
@@ -82,7 +82,7 @@ def test_merged_exports_overwrite_no_images(tmp_path: Path) -> None:
 def test_boxes_are_in_pixels_of_their_files(database: Path, tmp_path: Path) -> None:
     with FeedbackStore.open_to_read(database) as store:
         written = write_class_folders(store, tmp_path / "out")
-    assert written.images == {"bolt": 1, "nut, M4": 2, "screw": 1}
+    assert written.samples == {"bolt": 1, "nut, M4": 2, "screw": 1}
     assert (written.boxes, written.unlabeled, written.superseded) == (2, 1, 1)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "boxes.csv").read_text())))
     corners = [tuple(int(row[key]) for key in ("x1", "y1", "x2", "y2")) for row in rows]
@@ -116,7 +116,7 @@ def test_colliding_labels_are_rejected_before_writing(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "entries.db")) as connection, connection:
         connection.execute(way_out)
     with FeedbackStore.open_to_read(tmp_path / "entries.db") as store:
-        assert write_class_folders(store, tmp_path / "out").images == {"bolt": 2}
+        assert write_class_folders(store, tmp_path / "out").samples == {"bolt": 2}
 
 
 def test_reviews_without_a_label_are_rejected(tmp_path: Path) -> None:

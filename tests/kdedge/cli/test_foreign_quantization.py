@@ -48,7 +48,7 @@ class TestValidate:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ((), "its images are unknown. Give them: --data DIR"),
+            ((), "its samples are unknown. Give them: --data DIR"),
             (("--data", "SCENES", "--weights", "WEIGHTS"), "not from a PyTorch model. Remove --weights"),
             (("--data", "SCENES", "--model", "net.py:make"), "not from a PyTorch model. Remove --model"),
         ],
@@ -87,10 +87,10 @@ class TestQuantize:
         ours = tmp_path / "ours.onnx"
         done = command("export", "--from-onnx", theirs, "-o", ours, *self.FRONT, "--quantize", "--data", scenes)
         assert done.code == 0, done.err
-        assert re.search(r"held out: agreement \d+\.\d %, map Pearson 0\.\d+ on \d+ training images", done.err)
+        assert re.search(r"held out: agreement \d+\.\d %, map Pearson 0\.\d+ on \d+ training samples", done.err)
         fp32, int8 = Model.load(ours), Model.load(tmp_path / "ours.int8.onnx")
         note = int8.metadata.quantization
-        assert note is not None and note["calibration_images"] > 0 and note["device"] == "generic"
+        assert note is not None and note["calibration_samples"] > 0 and note["device"] == "generic"
         assert note["held_out"]["map_pearson"] > 0.98
         assert int8.metadata.labels == fp32.metadata.labels and int8.metadata.outputs == fp32.metadata.outputs
         images = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)

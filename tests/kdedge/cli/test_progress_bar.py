@@ -48,11 +48,11 @@ def test_terminal_has_bars_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None
 def test_export_and_validate_log_each_step(command: Callable[..., Outcome], exported_run: Path, tmp_path: Path) -> None:
     exported = command("export", exported_run, "--quantize", "-o", tmp_path / "model.onnx")
     assert exported.code == 0, exported.err
-    steps = ["reading images …", "exporting …", "calibrating …", "choosing ranges …"]
+    steps = ["reading samples …", "exporting …", "calibrating …", "choosing ranges …"]
     assert exported.err.splitlines()[: len(steps)] == steps
     validated = command("validate", exported_run, "--out", tmp_path / "report")
     assert validated.code in (0, 4), validated.err
-    steps = ["measuring latency and memory …", "reading images …", "Student, PyTorch …"]
+    steps = ["measuring latency and memory …", "reading samples …", "Student, PyTorch …"]
     lines = validated.err.splitlines()
     assert lines[: len(steps)] == steps
     for step in ("ONNX, fp32 …", "ONNX, int8 …", "sanity checks …", "faithfulness …", "robustness …"):

@@ -77,7 +77,7 @@ class TestTraining:
             ("torchvision:resnet18", None, None, None, "--student resnet10w16"),
             ("small:resnet20", False, None, None, "--student resnet8 --no-flip"),
             ("small:resnet20", None, "^[a-z]+", None, "--student resnet8 --group-by '^[a-z]+'"),
-            ("torchvision:resnet18", True, None, 50, "--student resnet10w16 --flip --images-per-class 50"),
+            ("torchvision:resnet18", True, None, 50, "--student resnet10w16 --flip --samples-per-class 50"),
         ],
     )
     def test_next_command_matches_teacher_and_data(

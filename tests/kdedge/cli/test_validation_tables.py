@@ -18,7 +18,7 @@ from kdedge_runtime.precision import PRECISIONS
 
 REPORT = ValidationReport(
     data=Data(),
-    images=60,
+    samples=60,
     labeled=True,
     candidates=tuple(Candidate.of_file(PRECISIONS[name], None) for name in ("fp32", "int8")),
     models={},

@@ -12,7 +12,7 @@ import pytest
 from training_toys import tiny_config
 
 from kdedge.cli import options
-from kdedge.config.defaults import FEW_IMAGES
+from kdedge.config.defaults import FEW_SAMPLES
 from kdedge.config.loss_spec import LossSpec, parse_loss
 from kdedge.config.recipe_file import Recipe, load_recipe, recipe_text, shipped_recipes
 from kdedge.config.resolved_config import (
@@ -180,7 +180,7 @@ class TestRecipeFile:
                 benchmark = runpy.run_path(str(ROOT / script))
                 given = benchmark["read_options"](shlex.split(arguments.replace("\\\n#", "")))
                 if name == "few-images":  # chosen by the number of images per class
-                    assert given.recipe is None and given.images_per_class < FEW_IMAGES
+                    assert given.recipe is None and given.samples_per_class < FEW_SAMPLES
                 else:
                     assert (ROOT / given.recipe).samefile(name)
 
@@ -194,7 +194,7 @@ class TestResolution:
         assert resolved(request, recipe, batch_size=32).learning_rate == 0.1 * 32 / 128
 
     @pytest.mark.parametrize(
-        ("per_class", "name"), [(1, "few-images"), (FEW_IMAGES - 1, "few-images"), (FEW_IMAGES, "default")]
+        ("per_class", "name"), [(1, "few-images"), (FEW_SAMPLES - 1, "few-images"), (FEW_SAMPLES, "default")]
     )
     def test_recipe_depends_on_images_per_class(self, per_class: int, name: str) -> None:
         assert (

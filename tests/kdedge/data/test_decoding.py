@@ -49,9 +49,9 @@ def test_targets_and_samples_stay_aligned_when_files_are_dropped(mixed: Split) -
     decoded = decode(mixed, SPEC, workers=2)
     kept = [index for index in range(60) if index % 3]
     np.testing.assert_array_equal(decoded.targets, kept)
-    np.testing.assert_array_equal(decoded.images[:, 4, 4, 0], kept)
-    assert [sample.name for sample in decoded.samples] == [f"{index:02}.png" for index in kept]
-    assert decoded.images.dtype == np.uint8
+    np.testing.assert_array_equal(decoded.samples[:, 4, 4, 0], kept)
+    assert [sample.name for sample in decoded.stored] == [f"{index:02}.png" for index in kept]
+    assert decoded.samples.dtype == np.uint8
     assert decoded.targets.dtype == np.int64
 
 
@@ -70,20 +70,20 @@ def test_images_are_preprocessed_as_on_the_device(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{index}.jpg")
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(paths[-1])
     decoded = decode(Split(files(*paths), (0, 1, 0, 1)), spec)
-    np.testing.assert_array_equal(decoded.images, [spec.preprocess(read_image(path)) for path in paths])
+    np.testing.assert_array_equal(decoded.samples, [spec.preprocess(read_image(path)) for path in paths])
 
 
 def test_result_is_independent_of_threads(mixed: Split) -> None:
     one, four = decode(mixed, SPEC, workers=1), decode(mixed, SPEC, workers=4)
-    np.testing.assert_array_equal(one.images, four.images)
-    assert one.samples == four.samples
+    np.testing.assert_array_equal(one.samples, four.samples)
+    assert one.stored == four.stored
     assert one.problems == four.problems
 
 
 def test_grayscale_images_are_kept_and_reported(tmp_path: Path) -> None:
     Image.new("L", (9, 9), 77).save(tmp_path / "grey.png")
     decoded = decode(Split(files(tmp_path / "grey.png", photo(tmp_path / "red.png", 200)), (3, 4)), SPEC)
-    assert (decoded.images[0] == 77).all()
+    assert (decoded.samples[0] == 77).all()
     assert [name for name, _ in decoded.problems.converted] == ["grey.png"]
     assert str(decoded.problems) == "1 of 2 files: 1 grayscale, read as RGB"
 
@@ -97,7 +97,7 @@ def test_progress_reaches_the_total(mixed: Split) -> None:
 def test_only_unreadable_files_give_an_empty_array(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     decoded = decode(Split(files(tmp_path / "a.png"), (0,)), SPEC)
-    assert decoded.images.shape == (0, 8, 8, 3)
+    assert decoded.samples.shape == (0, 8, 8, 3)
     assert len(decoded) == 0
 
 
@@ -107,7 +107,7 @@ def test_unreadable_file_does_not_double_memory(mixed: Split) -> None:
     decoded = decode(mixed, spec, workers=1)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    np.testing.assert_array_equal(decoded.images[:, 64, 64, 0], decoded.targets)
+    np.testing.assert_array_equal(decoded.samples[:, 64, 64, 0], decoded.targets)
     assert peak_bytes < 1.3 * len(mixed) * 128 * 128 * 3
 
 
@@ -150,7 +150,7 @@ class TestLoad:
         assert dataset.fingerprint == folder.fingerprint
         for side, count in ((dataset.train, 11), (dataset.val, 5)):
             assert len(side) == count
-            np.testing.assert_array_equal(side.images[:, 0, 0, 0], np.where(side.targets == 0, 200, 50))
+            np.testing.assert_array_equal(side.samples[:, 0, 0, 0], np.where(side.targets == 0, 200, 50))
         assert calls == [(done, 18) for done in range(1, 19)]
         assert str(dataset.problems) == (
             "3 of 19 files: 1 of unknown type (clip.mov), 1 truncated (0.png), 1 empty (1.png), skipped"
@@ -167,7 +167,7 @@ class TestLoad:
     def test_class_without_readable_images_is_an_error(self, tmp_path: Path) -> None:
         for path in (self.data(tmp_path) / "val/low").iterdir():
             spoil(path, "empty")
-        with pytest.raises(DataError, match=r"No validation image of class 'low' .*3 empty"):
+        with pytest.raises(DataError, match=r"No validation sample of class 'low' .*3 empty"):
             load(index_dataset(tmp_path), SPEC)
 
     def test_one_image_per_class_leaves_none_for_validation(self, tmp_path: Path) -> None:

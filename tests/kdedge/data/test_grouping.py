@@ -12,7 +12,7 @@ from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.grouping import group_names
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import load_trained
-from kdedge.pipelines.calibration_images import known_samples
+from kdedge.pipelines.calibration_samples import known_samples
 from kdedge_runtime.errors import DataError, UsageError
 
 BY_TRACK = DatasetOptions(group_by=r"track(\d+)")

@@ -65,14 +65,14 @@ def test_long_recording_is_cut_into_windows_on_one_side(dataset: Path) -> None:
     write(dataset / "yes" / "long.wav", 3.6, rate_hz=16_000)
     collection = index_dataset(dataset)
     sides = [decode(split, SPEC) for split in (collection.train, collection.val)]
-    names = [[sample.name for sample in side.samples] for side in sides]
+    names = [[sample.name for sample in side.stored] for side in sides]
     long = [[name for name in side if "long" in name] for side in names]
     assert sorted(map(len, long)) == [0, 4]
     assert max(long) == [f"yes/long.wav#{number}" for number in range(4)]
     side = sides[0] if long[0] else sides[1]
-    rows = [row for row, sample in enumerate(side.samples) if "long" in sample.name]
-    assert (side.targets[rows] == 1).all() and side.images.shape[1:] == (8_000,)
-    assert not np.array_equal(side.images[rows[0]], side.images[rows[1]])
+    rows = [row for row, sample in enumerate(side.stored) if "long" in sample.name]
+    assert (side.targets[rows] == 1).all() and side.samples.shape[1:] == (8_000,)
+    assert not np.array_equal(side.samples[rows[0]], side.samples[rows[1]])
 
 
 def test_stream_reads_the_same_windows(dataset: Path) -> None:
@@ -84,8 +84,8 @@ def test_stream_reads_the_same_windows(dataset: Path) -> None:
         (batch,) = stream.batches([list(range(len(stream)))])
     finally:
         stream.close()
-    assert stream.names == tuple(sample.name for sample in decoded.samples)
-    assert np.array_equal(batch.numpy(), decoded.images)
+    assert stream.names == tuple(sample.name for sample in decoded.stored)
+    assert np.array_equal(batch.numpy(), decoded.samples)
 
 
 def test_unusual_files_are_converted_or_skipped_and_counted(dataset: Path) -> None:
@@ -118,7 +118,7 @@ def test_unlabeled_sounds_add_what_is_new(dataset: Path, tmp_path_factory: pytes
     assert part is not None and part.selection.found == 2
     assert [sample.name for sample in part.selection.samples] == [f"{more.name}/deep/new-sound.wav"]
     decoded = decode(collection.train, SPEC)
-    assert [sample.name for sample in decoded.samples][-2:] == [f"{more.name}/deep/new-sound.wav#{n}" for n in (0, 1)]
+    assert [sample.name for sample in decoded.stored][-2:] == [f"{more.name}/deep/new-sound.wav#{n}" for n in (0, 1)]
     assert decoded.targets[-2:].tolist() == [-1, -1]
 
 

@@ -66,7 +66,7 @@ def test_stream_describes_the_split(stream: SampleStream, split: Split) -> None:
 
 
 def test_pixels_equal_decode_in_the_requested_order(stream: SampleStream, split: Split) -> None:
-    images = decode(split, SPEC).images
+    images = decode(split, SPEC).samples
     for order in (shuffled(1), shuffled(2), [[3, 3, 0], [39], [0]], []):
         batches = list(stream.batches(order))
         assert [len(batch) for batch in batches] == [len(indices) for indices in order]
@@ -76,7 +76,7 @@ def test_pixels_equal_decode_in_the_requested_order(stream: SampleStream, split:
 
 
 def test_aborted_epoch_does_not_affect_the_next(stream: SampleStream, split: Split) -> None:
-    images = decode(split, SPEC).images
+    images = decode(split, SPEC).samples
     next(stream.batches(shuffled(3)))
     for batch, indices in zip(stream.batches(shuffled(4)), shuffled(4), strict=True):
         np.testing.assert_array_equal(batch.numpy(), images[indices])

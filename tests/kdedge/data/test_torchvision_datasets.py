@@ -109,8 +109,8 @@ class TestMnist:
             assert split is not None
             decoded = decode(split, SPEC)
             source = reference[split is not collection.test]
-            indices = [int(sample.name.split("/")[1]) for sample in decoded.samples]
-            np.testing.assert_array_equal(decoded.images[..., 0], source.data[indices].numpy())
+            indices = [int(sample.name.split("/")[1]) for sample in decoded.stored]
+            np.testing.assert_array_equal(decoded.samples[..., 0], source.data[indices].numpy())
             np.testing.assert_array_equal(decoded.targets, source.targets[indices].numpy())
 
     def test_validation_is_split_from_training_and_test_is_official(self, tmp_path: Path) -> None:

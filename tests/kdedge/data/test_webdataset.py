@@ -50,8 +50,8 @@ def names(split: Split) -> list[str]:
 def assert_pictures_have_their_classes(collection: DatasetIndex, classes: int = 3) -> None:
     for split in (collection.train, collection.val, *([collection.test] if collection.test else [])):
         decoded = decode(split, SPEC)
-        numbers = [int(Path(sample.name).stem) for sample in decoded.samples]
-        np.testing.assert_array_equal(decoded.images[:, 4, 4, 0], numbers)
+        numbers = [int(Path(sample.name).stem) for sample in decoded.stored]
+        np.testing.assert_array_equal(decoded.samples[:, 4, 4, 0], numbers)
         np.testing.assert_array_equal(decoded.targets, np.array(numbers) % classes)
 
 

@@ -23,7 +23,7 @@ RECORD = RunRecord(
     model=ModelSpec("small:resnet20", 2, 2, False),
     input=ImageInput(48, 48, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), interpolation="bicubic"),
     labels=("Käse", "Brot [alt]"),
-    data={"source": "/photos", "fingerprint": "ab", "split": "hashed", "train": 8, "val": 2, "images_per_class": None},
+    data={"source": "/photos", "fingerprint": "ab", "split": "hashed", "train": 8, "val": 2, "samples_per_class": None},
     recipe=asdict(tiny_config(epochs=3, loss={"ce": 0.1, "kd": 0.9})) | {"measured": []},
     request={"data": "photos", "model": "resnet20", "epochs": 3},
     device="CPU, 1 threads",

@@ -25,7 +25,7 @@ from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, read_run, write_run
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines import model_export as workflow
-from kdedge.pipelines.calibration_images import calibration_images
+from kdedge.pipelines.calibration_samples import calibration_samples
 from kdedge.pipelines.model_export import export_model
 from kdedge.reports.tradeoff import tradeoff_table
 from kdedge.reports.tradeoff_chart import image_path, write_image
@@ -67,7 +67,7 @@ def test_exported_run_matches_pytorch(exported_run: Path, scenes: Path) -> None:
     model = Model.load(exported_run / "model.onnx")
     trained = load_trained(str(exported_run))
     network, spec = trained.model.eval(), trained.input
-    images = decode(index_dataset(scenes).val, spec).images
+    images = decode(index_dataset(scenes).val, spec).samples
     features: list[torch.Tensor] = []
     handle = network.get_submodule(model.metadata.outputs.target_layer).register_forward_hook(
         lambda _module, _args, output: features.append(output)
@@ -122,14 +122,14 @@ def test_int8_metadata_differs_only_in_quantization(exported_run: Path, scenes: 
     fp32, int8 = (Model.load(exported_run / name) for name in ("model.onnx", "model.int8.onnx"))
     note = int8.metadata.quantization
     assert note is not None
-    images = decode(index_dataset(scenes).train, int8.metadata.input).images
+    images = decode(index_dataset(scenes).train, int8.metadata.input).samples
     calibrated = images[np.arange(len(images)) % 3 != 2]  # choices are made on the rest
     sha256 = hashlib.sha256(calibrated.tobytes()).hexdigest()
     assert note["calibration_sha256"] == sha256, "calibrated on other images"
-    assert (note["calibration_images"], note["reduce_range"], note["device"]) == (len(calibrated), True, "generic")
+    assert (note["calibration_samples"], note["reduce_range"], note["device"]) == (len(calibrated), True, "generic")
     held_out = note["held_out"]
-    assert held_out["images"] == len(images) - len(calibrated) and held_out["top1"] is not None, "labels are known"
-    measured_on = f"the PyTorch model, {len(index_dataset(scenes).val)} validation images"
+    assert held_out["samples"] == len(images) - len(calibrated) and held_out["top1"] is not None, "labels are known"
+    measured_on = f"the PyTorch model, {len(index_dataset(scenes).val)} validation samples"
     assert int8.metadata.metrics == fp32.metadata.metrics and int8.metadata.metrics["measured_on"] == measured_on
     assert int8.metadata.lineage == fp32.metadata.lineage
     assert int8.metadata.outputs == fp32.metadata.outputs
@@ -168,7 +168,7 @@ def test_profile_determines_quantization(
     assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
     assert max(result.logits_error, result.map_error or 0) <= TOLERANCE
     assert {what: (done, total) for what, done, total in steps} == {
-        "reading images": (48, 48),
+        "reading samples": (48, 48),
         "exporting": (1, 1),
         "calibrating": (64, 64),
         "choosing ranges": (4, 4),
@@ -180,7 +180,7 @@ def test_method_none_writes_a_plain_graph(exported_run: Path, scenes: Path, tmp_
     assert (result.map_error, result.quantized) == (None, {})
     plain = Model.load(tmp_path / "deep" / "plain.onnx")
     assert not plain.has_map
-    images = decode(index_dataset(scenes).val, plain.metadata.input).images
+    images = decode(index_dataset(scenes).val, plain.metadata.input).samples
     explained = Model.load(exported_run / "model.onnx").predict(images)
     np.testing.assert_allclose(plain.predict(images).logits, explained.logits, rtol=1e-4, atol=1e-5)
     # Default name in a run, so that neither file replaces the other.
@@ -200,7 +200,7 @@ def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
     spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
     labels = ("class 0", "class 1", "class 2", "class 3")
     trained = TrainedModel(ModelSpec("small:resnet8", 4), torch.nn.Identity(), spec, labels, {})
-    pictures = calibration_images(Artifacts.open("small:resnet8"), trained, str(tmp_path), lambda *_: None).sets
+    pictures = calibration_samples(Artifacts.open("small:resnet8"), trained, str(tmp_path), lambda *_: None).sets
     assert (len(pictures.calibration), len(pictures.held_out)) == (256, 160)
     assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation images"
     assert np.bincount(pictures.held_out[:, 0, 0, 0]).tolist() == [40, 40, 40, 40]
@@ -211,7 +211,7 @@ def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
 
 def test_images_of_other_classes_have_no_labels(weights: Path, scenes: Path) -> None:
     trained = load_trained("small:resnet8", weights=weights)  # its classes are named 0, 1, 2
-    pictures = calibration_images(Artifacts.open("small:resnet8"), trained, str(scenes), lambda *_: None).sets
+    pictures = calibration_samples(Artifacts.open("small:resnet8"), trained, str(scenes), lambda *_: None).sets
     assert pictures.targets is None and len(pictures.held_out) == 16
 
 
@@ -227,7 +227,7 @@ def test_single_calibration_image(weights: Path, tmp_path: Path) -> None:
         profile=GENERIC,
     )
     assert result.quantized["int8"].path is not None
-    assert result.quantized["int8"].note["calibration_images"] == 1
+    assert result.quantized["int8"].note["calibration_samples"] == 1
 
 
 def test_goal_keeps_fp32_layers_and_missed_goal_leaves_no_file(exported_run: Path, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_unreadable_calibration_image_is_named(weights: Path, scenes: Path, tmp_
 
 def test_quantizing_a_named_model_needs_images(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.onnx"
-    with pytest.raises(UsageError, match=r"images to calibrate on.*--data DIR"):
+    with pytest.raises(UsageError, match=r"samples to calibrate on.*--data DIR"):
         export_model("small:resnet8", weights=weights, output=output, precisions=["int8"], profile=GENERIC)
     assert not output.exists(), "the missing images were detected only after the export"
 

@@ -35,7 +35,7 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
     validation = validate_model(str(run), progress=lambda *step: steps.append(step))
     report = validation.report
     assert report.passed
-    assert report.images == 3 * VAL and report.labeled
+    assert report.samples == 3 * VAL and report.labeled
     assert report.data.description == f"{scenes.name}, validation split (split by folder)"
     assert set(report.models) == {"teacher", "student", "fp32"}
     comparison = report.comparisons["fp32"]
@@ -49,7 +49,7 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
     page = validation.page.read_text(encoding="utf-8")
     assert "<html" in page and "small:resnet8" in page
     timing = "measuring latency and memory"
-    assert steps[:3] == [(timing, 0, 1), (timing, 1, 1), ("reading images", 1, 3 * VAL)]
+    assert steps[:3] == [(timing, 0, 1), (timing, 1, 1), ("reading samples", 1, 3 * VAL)]
     assert all(done <= total for _, done, total in steps)
 
 
@@ -116,7 +116,7 @@ def test_moved_images_suggest_data_option(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     record["data"]["source"] = "/elsewhere/scenes"
     (run / "run.json").write_text(json.dumps(record))
-    with pytest.raises(DataError, match=r"trained with the images in /elsewhere/scenes, .* --data DIR"):
+    with pytest.raises(DataError, match=r"trained with the samples in /elsewhere/scenes, .* --data DIR"):
         validate_model(str(run))
 
 
@@ -230,13 +230,13 @@ def test_unreadable_images_are_noted(run: Path, scenes: Path, tmp_path: Path) ->
     shutil.copytree(scenes, copy)
     next((copy / "val" / "fish").iterdir()).write_bytes(b"")
     validation = validate_model(str(run), data=str(copy))
-    assert validation.report.images == 3 * VAL - 1
+    assert validation.report.samples == 3 * VAL - 1
     assert len(validation.report.notes) == 2 and "1 of 18" in validation.report.notes[0]
 
 
 def test_validation_images_beyond_half_of_the_memory_are_subsampled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
     report = validate_model(str(run), quick=True).report
-    assert report.images == 9
-    assert report.notes[0] == "9 of 18 validation images, evenly spaced: more do not fit in half of the memory"
+    assert report.samples == 9
+    assert report.notes[0] == "9 of 18 validation samples, evenly spaced: more do not fit in half of the memory"
     assert [row.n for row in report.classes] == [3, 3, 3]

@@ -21,7 +21,7 @@ from kdedge.cli.validate import _print_validation
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.bundle_writer import write_bundle
-from kdedge.pipelines.calibration_images import calibration_images
+from kdedge.pipelines.calibration_samples import calibration_samples
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge_export.file_quantization import quantize
@@ -48,7 +48,7 @@ FIELDS = {
     "labels",
     "input",
     "map_follows_class",
-    "map_follows_image",
+    "map_follows_sample",
 }
 
 
@@ -188,12 +188,12 @@ def test_fp16_takes_the_calibration_images_of_the_command(
     output = tmp_path / "m.onnx"
     result = export_model(str(exported_run), output=output, precisions=precisions, data=data, profile=GENERIC)
     trained = load_trained(Artifacts.open(str(exported_run)))
-    sets = calibration_images(Artifacts.open(str(exported_run)), trained, str(scenes), lambda *_: None).sets
+    sets = calibration_samples(Artifacts.open(str(exported_run)), trained, str(scenes), lambda *_: None).sets
     path = tmp_path / "api.fp16.onnx"
     called = quantize(output, sets.calibration, sets.held_out, precision="fp16", output=path)
     notes = [dict(file.note) for file in (result.quantized["fp16"], called)]
     assert notes[0].pop("latency_ms").keys() == notes[1].pop("latency_ms").keys()
-    assert notes[0] == notes[1] and notes[0]["calibration_images"] == len(sets.calibration)
+    assert notes[0] == notes[1] and notes[0]["calibration_samples"] == len(sets.calibration)
     assert onnx.load(tmp_path / "m.fp16.onnx").graph == onnx.load(path).graph
 
 
@@ -257,7 +257,7 @@ def test_foreign_file_is_converted_without_images_and_validated(command: Command
     done = command("export", "--from-onnx", theirs, "-o", again, *front, "--precision", "fp16", "--data", scenes)
     assert done.code == 0, done.err
     notes = [Model.load(path).metadata.quantization for path in (fp16.path, tmp_path / "again.fp16.onnx")]
-    assert [note and note["calibration_images"] > 0 for note in notes] == [False, True]
+    assert [note and note["calibration_samples"] > 0 for note in notes] == [False, True]
     done = command("validate", ours, "--data", scenes, "--quick", "--out", tmp_path / "report")
     assert done.code in (0, 4), done.err
     document = json.loads((tmp_path / "report/report.json").read_text("utf-8"))

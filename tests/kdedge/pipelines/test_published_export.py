@@ -69,7 +69,7 @@ def test_lineage_of_a_run_names_its_initial_weights(
     weight_server: WeightServer, command: Callable[..., Outcome], scenes: Path, tmp_path: Path
 ) -> None:
     publish_timm(weight_server, "test_efficientnet")
-    options = ("--epochs", 1, "--size", 32, "--device", "cpu", "--images-per-class", 4)
+    options = ("--epochs", 1, "--size", 32, "--device", "cpu", "--samples-per-class", 4)
     outcome = command("train", scenes, "--model", NETWORK, *options, "--out", tmp_path / "run")
     assert outcome.code == 0 and "license apache-2.0" in outcome.err, outcome.err
     assert command("export", tmp_path / "run").code == 0

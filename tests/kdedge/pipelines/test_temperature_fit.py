@@ -15,7 +15,7 @@ from kdedge.data import decode, index_dataset
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
-from kdedge.pipelines.temperature_fit import FEWEST_IMAGES, fit_run, fitting_half
+from kdedge.pipelines.temperature_fit import FEWEST_SAMPLES, fit_run, fitting_half
 from kdedge.training.training_run import start_run
 from kdedge_export.metrics.calibration import fit_temperature
 from kdedge_export.metrics.torch_predictions import Predictions, predict
@@ -54,10 +54,10 @@ def test_both_files_have_the_fitted_temperature(calibrated_run: Path) -> None:
     metadata = metadata_of(calibrated_run)
     half = fitting_half(index_dataset(calibrated_run.parent / "scenes").val)
     decoded = decode(half, metadata.input)
-    logits = predict(Model.load(calibrated_run / "model.onnx"), decoded.images).logits
+    logits = predict(Model.load(calibrated_run / "model.onnx"), decoded.samples).logits
     assert metadata.temperature == pytest.approx(fit_temperature(logits, decoded.targets))
     assert metadata.temperature != 1.0
-    assert metadata.metrics["temperature_images"] == len(half)
+    assert metadata.metrics["temperature_samples"] == len(half)
     assert metadata_of(calibrated_run, "model.int8.onnx").temperature == metadata.temperature
 
 
@@ -71,7 +71,7 @@ def test_runtime_applies_the_temperature(calibrated_run: Path) -> None:
 
 def test_calibration_error_is_measured_on_the_other_half(calibrated_run: Path) -> None:
     report = validate_model(str(calibrated_run), quick=True).report
-    fitted = metadata_of(calibrated_run).metrics["temperature_images"]
+    fitted = metadata_of(calibrated_run).metrics["temperature_samples"]
     found = report.calibration["fp32"]
     assert found.n == 3 * PER_CLASS - fitted
     assert found.temperature == metadata_of(calibrated_run).temperature
@@ -80,23 +80,23 @@ def test_calibration_error_is_measured_on_the_other_half(calibrated_run: Path) -
 def test_other_images_are_all_used(calibrated_run: Path, tmp_path: Path) -> None:
     other = write_scenes(tmp_path / "other", train=1, val=4)
     report = validate_model(str(calibrated_run), data=str(other), quick=True).report
-    assert report.calibration["fp32"].n == report.images == 12
+    assert report.calibration["fp32"].n == report.samples == 12
     assert not report.data.chose_epoch
 
 
 def test_moved_images_are_recognized(calibrated_run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(calibrated_run.parent / "scenes", tmp_path / "copy")
     report = validate_model(str(calibrated_run), data=str(copy), quick=True).report
-    assert report.calibration["fp32"].n < report.images
+    assert report.calibration["fp32"].n < report.samples
     assert report.data.chose_epoch
 
 
 def test_too_few_images_keep_temperature_one(exported_run: Path) -> None:
     fit = fit_run(Artifacts.open(exported_run), Model.load(exported_run / "model.onnx"))
-    assert fit is not None and fit.temperature == 1.0 and fit.images == 0
-    assert fit.why_not is not None and f"too few, {FEWEST_IMAGES} are needed" in fit.why_not
+    assert fit is not None and fit.temperature == 1.0 and fit.samples == 0
+    assert fit.why_not is not None and f"too few, {FEWEST_SAMPLES} are needed" in fit.why_not
     metadata = metadata_of(exported_run)
-    assert metadata.temperature == 1.0 and "temperature_images" not in metadata.metrics
+    assert metadata.temperature == 1.0 and "temperature_samples" not in metadata.metrics
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_missing_temperature_is_explained(
     predictions = Predictions(logits(targets).astype(np.float32), None, targets)
     monkeypatch.setattr("kdedge.pipelines.temperature_fit.predict", lambda *_: predictions)
     fit = fit_run(Artifacts.open(calibrated_run), model)
-    assert fit is not None and (fit.temperature, fit.images) == (1.0, 0)
+    assert fit is not None and (fit.temperature, fit.samples) == (1.0, 0)
     assert fit.why_not is not None and re.match(why, fit.why_not.replace("the optimum is ", "")), fit.why_not
 
 
@@ -140,5 +140,5 @@ def test_similarities_are_not_calibrated(calibrated_run: Path) -> None:
     model = Model.load(calibrated_run / "model.onnx")
     metadata = replace(model.metadata, task="embedding", embedding=Embedding(8, "0" * 16))
     fit = fit_run(Artifacts.open(str(calibrated_run)), replace(model, metadata=metadata))
-    assert fit is not None and (fit.temperature, fit.images) == (1.0, 0)
+    assert fit is not None and (fit.temperature, fit.samples) == (1.0, 0)
     assert fit.why_not is not None and "embedding" in fit.why_not

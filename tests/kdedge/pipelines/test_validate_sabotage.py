@@ -204,20 +204,20 @@ def test_unmodified_files_pass(run: Path) -> None:
         (lambda graph: explain(graph, None), {"fp32_map_error", "fp32_map_follows_class"}),
         (
             give_constant_map,
-            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_image"},
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_sample"},
         ),
         (
             give_the_first_pictures_map,
-            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_image"},
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_sample"},
         ),
-        (lambda graph: show_a_spot(graph, 1.0, 0.0), {"fp32_map_error", "fp32_map_follows_image"}),
+        (lambda graph: show_a_spot(graph, 1.0, 0.0), {"fp32_map_error", "fp32_map_follows_sample"}),
         (
             lambda graph: show_a_spot(graph, 0.0, 0.0),
-            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_image"},
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_sample"},
         ),
         (
             lambda graph: show_a_spot(graph, 0.0, 0.02),
-            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_image"},
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_sample"},
         ),
         (lambda graph: scale_output(graph, "logits", 3), {"fp32_logits_error"}),
         (lambda graph: scale_output(graph, "logits", 0.1), {"fp32_logits_error", "fp32_kl"}),

@@ -62,8 +62,8 @@ def test_teacher_uses_its_own_input_size(run: Path, scenes: Path, tmp_path: Path
     write_run(run, replace(read_run(run), teacher=teacher))
     evidence = validate_model(str(run)).evidence
     trained = load_trained("timm:test_efficientnet", weights=weights)
-    assert trained.input.height > evidence.images.shape[1]
-    x = torch.from_numpy((evidence.images / 255.0 - trained.input.mean) / trained.input.std).permute(0, 3, 1, 2)
+    assert trained.input.height > evidence.samples.shape[1]
+    x = torch.from_numpy((evidence.samples / 255.0 - trained.input.mean) / trained.input.std).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits = trained.model.eval()(F.interpolate(x.float(), trained.input.height, mode="bilinear", antialias=True))
     np.testing.assert_allclose(evidence.predictions["teacher"].logits, logits, atol=1e-4 * float(logits.abs().max()))
@@ -88,7 +88,7 @@ class TestTeachersFile:
         assert validation.report.models["teacher"].bytes == (tmp_path / "t.onnx").stat().st_size
         predictions, evidence = validation.evidence.predictions["teacher"], validation.evidence
         classes = evidence.predictions["student"].explained_class
-        expected = predict(module, evidence.images, classes)  # resamples without rounding to whole pixel values
+        expected = predict(module, evidence.samples, classes)  # resamples without rounding to whole pixel values
         np.testing.assert_allclose(predictions.logits, expected.logits, atol=0.02 * np.abs(expected.logits).max())
         assert predictions.maps is not None and expected.maps is not None
         np.testing.assert_allclose(predictions.maps, expected.maps, atol=0.05 * np.abs(expected.maps).max())
@@ -111,7 +111,7 @@ class TestTeachersFile:
         validation = validate_model(str(run), quick=True)
         report = validation.report
         assert teacher_notes(validation) == [
-            "the teacher is excluded, it fails on the images: it has 7 classes, and the student 3."
+            "the teacher is excluded, it fails on the samples: it has 7 classes, and the student 3."
         ]
         assert report.passed and "teacher" not in report.models
 
@@ -137,5 +137,5 @@ def test_teacher_with_failing_code_is_excluded_with_a_note(run: Path, tmp_path: 
     write_run(run, replace(read_run(run), teacher=teacher))
     validation = validate_model(str(run), quick=True)
     report = validation.report
-    assert teacher_notes(validation) == ["the teacher is excluded, it fails on the images: no pictures, please"]
+    assert teacher_notes(validation) == ["the teacher is excluded, it fails on the samples: no pictures, please"]
     assert report.passed and "teacher" not in report.models

@@ -40,7 +40,7 @@ class TestObjects:
     def test_boxes_next_to_the_images_are_used(self, run: Path, copy: Path) -> None:
         self.boxes(copy / "boxes.csv")
         places = validate_model(str(run), data=str(copy), quick=True).report.localization
-        assert places is not None and places.images == VAL
+        assert places is not None and places.samples == VAL
         assert list(places.rows) == ["teacher", "student", "fp32", "centre", "random", "edges"]
         assert places.rows["centre"].pointing == 1.0
         assert places.rows["fp32"].energy_inside == pytest.approx(places.rows["student"].energy_inside, abs=1e-4)
@@ -48,7 +48,7 @@ class TestObjects:
     def test_boxes_option(self, run: Path, tmp_path: Path) -> None:
         boxes = self.boxes(tmp_path / "other.csv")
         places = validate_model(str(run), boxes=boxes, quick=True).report.localization
-        assert places is not None and places.images == VAL
+        assert places is not None and places.samples == VAL
 
     def test_maps_are_for_the_ground_truth_class(self, run: Path, tmp_path: Path) -> None:
         """The maps are for the ground-truth class even if the prediction differs."""
@@ -120,7 +120,7 @@ class TestCommand:
         where = ("--data", scenes, "--boxes", boxes, "--out", tmp_path / "out")
         outcome = command("validate", run, "--quick", "--device", "raspberry-pi-5", *where)
         report = json.loads((tmp_path / "out" / "report.json").read_text())
-        assert (report["quick"], report["device"], report["localization"]["images"]) == (True, "raspberry-pi-5", VAL)
+        assert (report["quick"], report["device"], report["localization"]["samples"]) == (True, "raspberry-pi-5", VAL)
         assert outcome.code == (0 if report["passed"] else 4)
         assert len(outcome.out.splitlines()) == len(report["checks"])
         assert "--quick: faithfulness and robustness were skipped" in outcome.err
@@ -139,14 +139,14 @@ class TestVerdict:
         made = validate_model(str(run), quick=True)
         return replace(made, report=replace(made.report, checks=checks))
 
-    def test_inconclusive_check_fails_with_the_images_needed(self, run: Path) -> None:
+    def test_inconclusive_check_fails_with_the_samples_needed(self, run: Path) -> None:
         shown = Check("a", "a", 1.0, ">=", 0.9, "share", "passed")
-        unshown = replace(shown, outcome="inconclusive", images_needed=70, reason="with 18 images")
+        unshown = replace(shown, outcome="inconclusive", samples_needed=70, reason="with 18 samples")
         with pytest.raises(
-            ValidationFailed, match=r"^1 of 2 checks is inconclusive with 18 images \(about 70 would show it\)"
+            ValidationFailed, match=r"^1 of 2 checks is inconclusive with 18 samples \(about 70 would show it\)"
         ):
             self.validation(run, shown, unshown).require_passed()
-        both = r"^1 of 3 checks failed and 1 of 3 checks is inconclusive with 18 images"
+        both = r"^1 of 3 checks failed and 1 of 3 checks is inconclusive with 18 samples"
         with pytest.raises(ValidationFailed, match=both):
             self.validation(run, shown, unshown, replace(shown, outcome="failed")).require_passed()
         self.validation(run, shown).require_passed()
@@ -155,11 +155,11 @@ class TestVerdict:
         shown = Check("a", "a", 1.0, ">=", 0.9, "share", "passed")
         ill = replace(shown, outcome="inconclusive", reason="since float32 alone explains up to 4e-02 of the range")
         with pytest.raises(
-            ValidationFailed, match=r"^1 of 2 checks is inconclusive regardless of the number of images; see "
+            ValidationFailed, match=r"^1 of 2 checks is inconclusive regardless of the number of samples; see "
         ):
             self.validation(run, shown, ill).require_passed()
-        few = replace(ill, images_needed=370)
-        both = r"^2 of 4 checks are inconclusive with 18 images \(about 370 would show them\) "
+        few = replace(ill, samples_needed=370)
+        both = r"^2 of 4 checks are inconclusive with 18 samples \(about 370 would show them\) "
         with pytest.raises(ValidationFailed, match=both):
             self.validation(run, shown, ill, few, few).require_passed()
 

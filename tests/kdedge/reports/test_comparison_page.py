@@ -11,7 +11,7 @@ from compare_toys import epoch_line, make_run, taught_line
 
 from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.pipelines.run_history import read_histories
-from kdedge.pipelines.run_predictions import EvaluatedImages, RunPredictions
+from kdedge.pipelines.run_predictions import EvaluatedSamples, RunPredictions
 from kdedge.pipelines.seed_groups import SeedGroup, comparability_warnings, group_by_seed
 from kdedge.reports.accuracy_chart import AccuracyChart, accuracy_chart
 from kdedge.reports.class_table import class_rows
@@ -39,7 +39,7 @@ def predictions(
     maps = rng.normal(size=(10, 4, 4)).astype(np.float32) if with_maps else None
     return RunPredictions(
         title,
-        EvaluatedImages("data", labels, "f", images, TARGETS, names, INPUT),
+        EvaluatedSamples("data", labels, "f", images, TARGETS, names, INPUT),
         labels,
         Predictions(logits, maps, TARGETS),
     )
@@ -103,7 +103,7 @@ class TestPage:
         assert "$" not in page
         pictures = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
         assert pictures and all(source and source.startswith("data:image/jpeg;base64,") for source in pictures)
-        for heading in ("Runs", "Learning curves", "Accuracy against map Pearson", "Classes", "Images"):
+        for heading in ("Runs", "Learning curves", "Accuracy against map Pearson", "Classes", "Samples"):
             assert heading in reader.text
 
     def test_each_run_has_a_line_in_each_chart(self, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ class TestPage:
         better, worse = taught((0.8, 0.9)), taught((0.7, 0.6))
         both = comparison(tmp_path / "1", {"a": better | tested(0.65), "b": worse | tested(0.68)})
         text = Reader(render_page(both)).text.replace("\u00a0", " ")
-        assert "Highest top-1 of the students, on the test images: b, 68.0 %" in text
+        assert "Highest top-1 of the students, on the test samples: b, 68.0 %" in text
         assert "Maps closest to the teacher’s: a" in text, "maps were not measured on them"
         one = comparison(tmp_path / "2", {"a": better, "b": worse | tested(0.99)})
         assert "Highest top-1 of the students: a, 80.0 %" in Reader(render_page(one)).text.replace("\u00a0", " ")
@@ -228,7 +228,7 @@ class TestClasses:
     def test_class_with_the_largest_loss_is_first(self, tmp_path: Path) -> None:
         baseline = predictions("base", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])  # bird 75 %, cat 100 %, dog 50 %
         other = predictions("other", [0, 0, 0, 0, 1, 0, 0, 1, 2, 2])  # bird 100 %, cat 50 %, dog 100 %
-        rows = {row.label: (row.images, *row.accuracy, *row.changes) for row in class_rows([baseline, other])}
+        rows = {row.label: (row.samples, *row.accuracy, *row.changes) for row in class_rows([baseline, other])}
         assert list(rows) == ["all", "cat", "bird", "dog"]
         assert rows["cat"] == (4, 1.0, 0.5, -0.5)
         assert rows["dog"] == (2, 0.5, 1.0, 0.5)

@@ -57,16 +57,16 @@ def test_step_has_no_graph_breaks(scenes: Path, pooled: bool) -> None:
     teacher = NetworkTeacher(watched("small:resnet14"), replace(choose_device("cpu"), bf16=True))
     teacher.watched.watch([POOLED] if pooled else stages(teacher.watched))
     with torch.no_grad():
-        taught = torch.compile(teacher.predict, fullgraph=True, backend="aot_eager")(batch.images, 3)
+        taught = torch.compile(teacher.predict, fullgraph=True, backend="aot_eager")(batch.samples, 3)
     assert len(taught.features) == (1 if pooled else 3)
-    assert all(torch.equal(*pair) for pair in zip(taught.features, teacher(batch.images, 3).features, strict=True))
-    assert torch.equal(taught.maps, teacher(batch.images, 3).maps)
+    assert all(torch.equal(*pair) for pair in zip(taught.features, teacher(batch.samples, 3).features, strict=True))
+    assert torch.equal(taught.maps, teacher(batch.samples, 3).maps)
     train_step.student.train()
     before = copy.deepcopy(train_step.student.state_dict())
     results = []
     for terms in (train_step.terms, torch.compile(train_step.terms, fullgraph=True, backend="aot_eager")):
         train_step.student.load_state_dict(before)
-        values = terms(batch.images, batch.targets, taught)
+        values = terms(batch.samples, batch.targets, taught)
         values.sum().backward()
         results.append([values.detach(), *(parameter.grad for parameter in train_step.parameters)])
         train_step.optimizer.zero_grad()

@@ -99,7 +99,7 @@ def test_run_of_two_processes_is_usable(runs: dict[int, Path]) -> None:
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(mixup=1.0, cutmix=1.0, erase=0.5)])
 def test_parts_of_all_processes_form_the_batches_of_one(scenes: Path, augmentation: Augmentation) -> None:
     recipe = tiny_config(epochs=2, batch_size=12, learning_rate=0.01, loss={"ce": 1.0}, augmentation=augmentation)
-    images = tiny_trainer(scenes, recipe).batches.images
+    images = tiny_trainer(scenes, recipe).batches.samples
     views = AugmentationPlan(ImageAugmenter(augmentation, 32, 32), len(images), torch.device("cpu"), seed=0, kept=0)
 
     def batches(rank: int, size: int) -> list[Batch]:
@@ -109,8 +109,8 @@ def test_parts_of_all_processes_form_the_batches_of_one(scenes: Path, augmentati
         )
 
     for whole, *parts in zip(batches(0, 1), *(batches(rank, 3) for rank in range(3)), strict=True):
-        assert len(whole.images) == 12
-        assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+        assert len(whole.samples) == 12
+        assert torch.equal(torch.cat([part.samples for part in parts]), whole.samples)
         assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
 
 
@@ -127,9 +127,9 @@ class Unmet(ProcessGroup):
 @pytest.mark.parametrize(
     ("batch", "processes", "message"),
     [
-        (15, 2, r"A batch of 15 images cannot be divided among 2 processes\. .*--batch-size such as 14\."),
-        (64, 5, r"A batch of 48 images cannot be divided among 5 processes\. .*--batch-size such as 45\."),
-        (3, 4, r"A batch of 3 images cannot be divided among 4 processes\. Start fewer processes\."),
+        (15, 2, r"A batch of 15 samples cannot be divided among 2 processes\. .*--batch-size such as 14\."),
+        (64, 5, r"A batch of 48 samples cannot be divided among 5 processes\. .*--batch-size such as 45\."),
+        (3, 4, r"A batch of 3 samples cannot be divided among 4 processes\. Start fewer processes\."),
     ],
     ids=["odd", "more than the images", "more processes than images"],
 )

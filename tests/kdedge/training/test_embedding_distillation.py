@@ -22,7 +22,7 @@ from kdedge.pipelines.model_export import export_model
 from kdedge.training.compute_device import choose_device
 from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.sample_store import DeviceSamples
-from kdedge.training.teachers.embedding_teacher import choose_images, embedding_size, make_embedding_teacher
+from kdedge.training.teachers.embedding_teacher import choose_samples, embedding_size, make_embedding_teacher
 from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
@@ -160,10 +160,10 @@ def test_corrected_labels_use_no_cached_embeddings(
 
 def test_every_class_is_chosen() -> None:
     targets = torch.tensor([0] * 50_000 + [1, 2])
-    chosen = targets[choose_images(targets, 3)]
+    chosen = targets[choose_samples(targets, 3)]
     assert chosen.bincount().tolist() == [6_666, 1, 1]
     with pytest.raises(DataError, match="Class 3 "):
-        choose_images(targets, 4)
+        choose_samples(targets, 4)
 
 
 class TestErrors:

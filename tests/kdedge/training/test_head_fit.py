@@ -106,7 +106,7 @@ class TestFit:
         own = trainer.evaluator.teacher
         means = fit_head(trainer.train_step, trainer.batches, own, last_layer(trainer), config.loss)
         assert set(means) == {"kd"}, "maps need more than logits"
-        pixels = trainer.batches.images.pixels
+        pixels = trainer.batches.samples.pixels
         student = trainer.train_step.predict(pixels, 0).logits.softmax(dim=1)
         target = own(pixels, 0).logits.softmax(dim=1)
         assert float((student - target).abs().max()) < 0.05, "the same features can reproduce the teacher"
@@ -122,7 +122,7 @@ class TestFit:
         means = fit_head(trainer.train_step, trainer.batches, own, last, config.loss)
         with torch.no_grad():
             last.weight.zero_()
-        images = trainer.batches.images
+        images = trainer.batches.samples
         index = torch.arange(len(images))
         blank = trainer.train_step.predict(images.pixels, 0)
         inputs = LossInputs(blank, own(images.pixels, 0), trainer.batches.targets(index), config.temperature)

@@ -54,7 +54,7 @@ def request_with_everything(scenes: Path, teacher_run: Path) -> TrainConfig:
         epochs=3,
         batch_size=9,
         output_stride=8,
-        images_per_class=9,
+        samples_per_class=9,
     )
 
 

@@ -112,7 +112,7 @@ def dropout(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFa
         epochs=3,
         batch_size=9,
         output_stride=8,
-        images_per_class=6,
+        samples_per_class=6,
     )
     folder = tmp_path_factory.mktemp("dropout") / "run"
     start_run(request, folder, Listener(), "cpu")
@@ -245,7 +245,7 @@ class TestRefused:
             ({"seed": 4}, "started with seed 3, not 4"),
             ({"model": "small:resnet14"}, "started with model 'small:resnet8', not 'small:resnet14'"),
             ({"flip": False}, "started with flip 'left to its default', not False"),
-            ({"images_per_class": 2}, "started with images-per-class 'left to its default', not 2"),
+            ({"samples_per_class": 2}, "started with samples-per-class 'left to its default', not 2"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
@@ -286,7 +286,7 @@ class TestRefused:
         write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
         picture = next((data / "train").rglob("*.png"))
         picture.write_bytes(b"x" * picture.stat().st_size)  # same name and size
-        with pytest.raises(DataError, match=r"started with 12 images .*, but 11 and 6 are readable now"):
+        with pytest.raises(DataError, match=r"started with 12 samples .*, but 11 and 6 are readable now"):
             continue_run(request, tmp_path / "run", Listener(), "cpu")
 
     def test_changed_recipe(self, plain: Reference, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_unreadable_validation_and_test_images_are_skipped(tmp_path: Path) -> No
     assert record.data["val"] == 8 and record.result is not None and "test" in record.result
     assert [re.sub(r"\(.*", "", warning) for warning in listener.warnings] == [
         "1 of 9 files: 1 empty ",
-        "Test images: 1 of 9 files: 1 empty ",
+        "Test samples: 1 of 9 files: 1 empty ",
     ]
 
 
@@ -107,7 +107,7 @@ def test_unreadable_validation_and_test_images_are_skipped(tmp_path: Path) -> No
 def test_class_without_readable_validation_images_is_an_error(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=8, val=1)
     next((data / "val" / "fish").iterdir()).write_bytes(b"")
-    with pytest.raises(DataError, match=r"No validation image of class 'fish' .* can be read"):
+    with pytest.raises(DataError, match=r"No validation sample of class 'fish' .* can be read"):
         start_run(TrainConfig(str(data), "small:resnet8", epochs=1), tmp_path / "run", Listener(), "cpu")
 
 

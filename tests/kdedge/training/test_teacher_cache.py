@@ -91,7 +91,7 @@ class TestFile:
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 100, 100))
         # 5 logits and 3 maps of 16 positions in 2 bytes, 3 classes in 4: 118 bytes per image.
-        with pytest.raises(KdedgeError, match=r"1,000,000 images need 118\.0 MB.*--resume.*--cache-teacher"):
+        with pytest.raises(KdedgeError, match=r"1,000,000 samples need 118\.0 MB.*--resume.*--cache-teacher"):
             cache.require_room(to_half_precision(a_prediction()), 1_000_000)
         cache.require_room(to_half_precision(a_prediction()), 0)
 
@@ -162,7 +162,7 @@ class TestRun:
             assert ours[name] == pytest.approx(theirs[name], rel=2e-3)
 
     @pytest.mark.parametrize(
-        "change", [{"images_per_class": 8}, {"flip": False}, {"cache_teacher": 3}, {"size": 48}], ids=str
+        "change", [{"samples_per_class": 8}, {"flip": False}, {"cache_teacher": 3}, {"size": 48}], ids=str
     )
     def test_other_data_or_views_are_recomputed(
         self, request_with_cache: TrainConfig, tmp_path: Path, change: dict[str, Any]
@@ -224,7 +224,7 @@ class TestRun:
             ("[loss]\nce = 1\nat = {}", "too large to cache. Remove --cache-teacher"),
             (
                 "[loss]\nkd = 1\n[augmentation]\nmixup = 0.2",
-                r"Mixed images .* cannot be cached\. Remove --cache-teacher",
+                r"Mixed samples .* cannot be cached\. Remove --cache-teacher",
             ),
         ],
     )

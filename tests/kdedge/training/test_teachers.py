@@ -297,7 +297,7 @@ class TestRun:
                     path.write_bytes(b"")
 
         request, listener = TrainConfig(str(data), SMALL, epochs=2, batch_size=6), Listener()
-        with pytest.raises(DataError, match=r"No test image .*All epochs are done.*--resume") as caught:
+        with pytest.raises(DataError, match=r"No test sample .*All epochs are done.*--resume") as caught:
             start_run(request, tmp_path / "run", Thief(), "cpu")
         assert "\n" not in str(caught.value)
         first, *others = stored
@@ -309,7 +309,7 @@ class TestRun:
         )
         assert continue_run(request, tmp_path / "run", listener, "cpu").result["test"]
         assert not listener.epochs
-        assert listener.warnings == [f"Test images: 1 of 6 files: 1 empty ({first.name}), skipped"]
+        assert listener.warnings == [f"Test samples: 1 of 6 files: 1 empty ({first.name}), skipped"]
 
     def test_test_images_are_read_once_at_the_end(
         self, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -53,14 +53,14 @@ def test_step_follows_the_gradient_with_weight_decay(
     train_step.student.train()
     before = [parameter.detach().clone() for parameter in train_step.student.model.parameters()]
 
-    logits = train_step.student(batch.images, 0).logits
+    logits = train_step.student(batch.samples, 0).logits
     soft = F.softmax(batch.teacher_output.logits / recipe.temperature, dim=1)
     kl = (soft * (soft.log() - F.log_softmax(logits / recipe.temperature, dim=1))).sum(dim=1).mean()
     cross_entropy = -(batch.targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
     loss = weights[0] * cross_entropy + weights[1] * recipe.temperature**2 * kl
     gradients = torch.autograd.grad(loss, list(train_step.student.model.parameters()))
 
-    terms = train_step.learn(batch.images, batch.targets, batch.teacher_output, torch.tensor(weights), 0.02)
+    terms = train_step.learn(batch.samples, batch.targets, batch.teacher_output, torch.tensor(weights), 0.02)
     assert terms.tolist() == pytest.approx([cross_entropy.item(), recipe.temperature**2 * kl.item()], rel=1e-4)
     for start, gradient, parameter in zip(before, gradients, train_step.student.model.parameters(), strict=True):
         expected = -0.02 * (1 + MOMENTUM) * (gradient + weight_decay * start)
@@ -77,14 +77,14 @@ def test_terms_receive_maps_and_features_of_both_models(scenes: Path, names: tup
     train_step.student.train()
     teacher_output = batch.teacher_output
     classes = 0 if teacher_output is None or teacher_output.classes is None else teacher_output.classes
-    prediction = train_step.student(batch.images, classes)
+    prediction = train_step.student(batch.samples, classes)
     projected = tuple(
         project(layer) for project, layer in zip(train_step.projections, prediction.features, strict=False)
     )
     assert bool(projected) == ("hint" in names)
     inputs = LossInputs(prediction, teacher_output, batch.targets, recipe.temperature, projected)
     expected = [LOSS_TERMS[name].compute(inputs).item() for name in names]
-    found = train_step.learn(batch.images, batch.targets, teacher_output, torch.ones(len(names)), 0.01)
+    found = train_step.learn(batch.samples, batch.targets, teacher_output, torch.ones(len(names)), 0.01)
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
@@ -306,7 +306,7 @@ def test_teacher_receives_the_mixed_images(scenes: Path, mixed: dict[str, float]
     for batch in trainer.batches.of(0):
         assert (batch.targets.max(dim=1).values < 1).any(), "images were mixed"
         assert batch.teacher_output is not None
-        values = batch.images.permute(0, 3, 1, 2).float() / 255
+        values = batch.samples.permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             expected = teacher((values - 0.5) / 0.25)
         torch.testing.assert_close(batch.teacher_output.logits, expected, rtol=1e-4, atol=1e-4)
@@ -345,7 +345,7 @@ def test_test_metrics_belong_to_their_weights(tmp_path: Path, monkeypatch: pytes
     assert record.result is not None and record.result["best"]["epoch"] == 1
 
     index = load(index_dataset(str(data)), record.input)
-    pixels = torch.from_numpy(np.ascontiguousarray(index.val.images)).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(np.ascontiguousarray(index.val.samples)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (record.input.mean, record.input.std))
     expected = {}
     for name, file in (("best", BEST), ("last", LAST)):

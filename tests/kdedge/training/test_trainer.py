@@ -50,16 +50,16 @@ def differing(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
 class TestEpochs:
     def test_each_image_is_used_once_per_epoch_in_random_order(self, scenes: Path) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, augmentation=STILL))
-        pictures = trainer.batches.images.pixels
+        pictures = trainer.batches.samples.pixels
         orders = []
         for epoch in (0, 1):
             batches = list(trainer.batches.of(epoch))
-            assert [len(batch.images) for batch in batches] == [16, 16, 16]
+            assert [len(batch.samples) for batch in batches] == [16, 16, 16]
             order = []
             for batch in batches:
-                for image, target in zip(batch.images, batch.targets, strict=True):
+                for image, target in zip(batch.samples, batch.targets, strict=True):
                     index = int((pictures == image).flatten(1).all(dim=1).nonzero())
-                    assert trainer.batches.images.targets[index] == target.argmax()
+                    assert trainer.batches.samples.targets[index] == target.argmax()
                     order.append(index)
             assert sorted(order) == list(range(TRAIN * len(CLASSES)))
             orders.append(order)
@@ -68,7 +68,7 @@ class TestEpochs:
     def test_incomplete_last_batch_is_dropped_unless_it_is_the_only_one(self, scenes: Path) -> None:
         assert tiny_trainer(scenes, replace(RECIPE, batch_size=20)).batches.per_epoch == 2
         alone = tiny_trainer(scenes, replace(RECIPE, batch_size=500))
-        assert [len(batch.images) for batch in alone.batches.of(0)] == [48]
+        assert [len(batch.samples) for batch in alone.batches.of(0)] == [48]
 
     def test_each_epoch_writes_a_line_of_metrics(self, scenes: Path, tmp_path: Path) -> None:
         trainer, listener = tiny_trainer(scenes, taught("ce kd map"), teacher=a_teacher()), Listener()
@@ -195,7 +195,7 @@ def test_terms_receive_float32_under_bfloat16(name: str, scenes: Path, monkeypat
     for bf16 in (False, True):
         trainer = tiny_trainer(scenes, taught(name), teacher=a_teacher(), bf16=bf16)
         batch = next(trainer.batches.of(0))
-        values[bf16] = trainer.train_step.terms(batch.images, batch.targets, batch.teacher_output)
+        values[bf16] = trainer.train_step.terms(batch.samples, batch.targets, batch.teacher_output)
     assert seen == [({torch.float32}, False)] * 2
     assert values[True].dtype == torch.float32
     assert values[True].item() != values[False].item(), "forward passes are rounded"

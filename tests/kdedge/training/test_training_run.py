@@ -63,7 +63,7 @@ class TestPlan:
         request = TrainConfig(str(tiny), SMALL, teacher=(str(teacher_run),), epochs=1, temperature=3.0)
         start_run(request, tmp_path / "run", listener, "cpu")
         plan = dict(listener.plan)
-        assert plan["images"] == "12 for training, 6 for validation, 3 classes"
+        assert plan["samples"] == "12 for training, 6 for validation, 3 classes"
         assert re.search(r"\(1\.0 times the student's\), \d+\.\d % top-1 here$", plan["teacher"])
         assert plan["input"] == "32 × 32 px (as the teacher's)"
         assert plan["map"] == "8 × 8 (stem unchanged)"

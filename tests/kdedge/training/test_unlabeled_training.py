@@ -51,11 +51,11 @@ class TestMore:
         self, scenes: Path, teacher_run: Path, more: Path, tmp_path: Path
     ) -> None:
         listener = Listener()
-        run = distill(scenes, teacher_run, tmp_path / "run", unlabeled=more, images_per_class=5, callback=listener)
+        run = distill(scenes, teacher_run, tmp_path / "run", unlabeled=more, samples_per_class=5, callback=listener)
         data = run.record.data
-        assert (data["train"], data["val"], data["images_per_class"]) == (15 + MORE, 3 * VAL, 5)
-        assert data["unlabeled"]["images"] == MORE and data["unlabeled"]["locations"] == [str(more)]
-        assert "15 labeled and 40 unlabeled" in value_of(listener, "images")
+        assert (data["train"], data["val"], data["samples_per_class"]) == (15 + MORE, 3 * VAL, 5)
+        assert data["unlabeled"]["samples"] == MORE and data["unlabeled"]["locations"] == [str(more)]
+        assert "15 labeled and 40 unlabeled" in value_of(listener, "samples")
         assert value_of(listener, "unlabeled").startswith("40 of 42; dropped: 1 duplicates, 1 equal")
         assert "40 unlabeled samples" in value_of(listener, "certainty")
         assert any("broken.jpg" in warning for warning in listener.warnings)
@@ -65,7 +65,7 @@ class TestMore:
         self, scenes: Path, teacher_run: Path, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """In memory and streamed, with cross-entropy, mixing and a shuffled order."""
-        options: dict[str, Any] = {"unlabeled": [more], "images_per_class": 5, "epochs": 3, "seed": 1}
+        options: dict[str, Any] = {"unlabeled": [more], "samples_per_class": 5, "epochs": 3, "seed": 1}
         whole = distill(scenes, teacher_run, tmp_path / "whole", **options)
         monkeypatch.setattr(ComputeDevice, "memory_bytes", 0)
         with pytest.raises(KeyboardInterrupt):
@@ -84,7 +84,7 @@ class TestMore:
         shutil.copy(scenes / "train" / CLASSES[2] / "00.png", unlabeled / "left-out.png")
         options = {"unlabeled": unlabeled, "leave_out": CLASSES[2:], "loss": "rkd", "epochs": 1}
         run = distill(scenes, teacher_run, tmp_path / "run", callback=listener, **options)
-        assert run.record.data["unlabeled"]["images"] == MORE
+        assert run.record.data["unlabeled"]["samples"] == MORE
         assert "2 equal to held-out" in value_of(listener, "unlabeled")
 
     def test_run_whose_unlabeled_images_changed_is_not_resumed(
@@ -98,7 +98,7 @@ class TestMore:
             distill(scenes, teacher_run, tmp_path / "run", unlabeled=copy, resume=True)
 
     def test_cached_teacher_covers_them(self, scenes: Path, teacher_run: Path, more: Path, tmp_path: Path) -> None:
-        options: dict[str, Any] = {"unlabeled": more, "cache_teacher": 1, "recipe": "default", "images_per_class": 5}
+        options: dict[str, Any] = {"unlabeled": more, "cache_teacher": 1, "recipe": "default", "samples_per_class": 5}
         distill(scenes, teacher_run, tmp_path / "run", **options)
         (view,) = (tmp_path / TEACHER_CACHE).rglob("view-0.safetensors")
         assert load_file(view)["logits"].shape == (15 + MORE, 3)
@@ -122,7 +122,7 @@ class TestMore:
         assert done.returncode == 0, done.stderr
         assert len(list(recorded.glob("*.jpg"))) == 10
         run = distill(scenes, teacher_run, tmp_path / "run", unlabeled=recorded, epochs=1)
-        assert 1 <= run.record.data["unlabeled"]["images"] <= 10
+        assert 1 <= run.record.data["unlabeled"]["samples"] <= 10
 
     def test_low_confidence_is_a_warning(
         self, scenes: Path, teacher_run: Path, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +190,7 @@ class TestNoLabels:
         run = distill(scenes, teacher_run, tmp_path / "run", unlabeled=more, epochs=1)
         kdedge.export(run)
         lineage = Model.load(run.folder / "model.onnx").metadata.lineage
-        assert lineage is not None and lineage["data"]["unlabeled"]["images"] == MORE
+        assert lineage is not None and lineage["data"]["unlabeled"]["samples"] == MORE
         assert str(more) not in json.dumps(lineage)
 
     def test_own_validation_images_are_kept_apart(self, teacher_run: Path, more: Path, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ class TestNoLabels:
         [
             ({"loss": "ce:0.1,kd:0.9"}, "ce needs labels"),
             ({"recipe": "labels"}, "ce needs labels"),
-            ({"images_per_class": 3}, "no classes"),
+            ({"samples_per_class": 3}, "no classes"),
         ],
     )
     def test_labels_cannot_be_used(

@@ -42,7 +42,7 @@ def figures(run: Path, weights: dict[str, torch.Tensor], data: str) -> dict[str,
     val = decode(index_dataset(data).val, trained.input)
     front_end = modality_of(trained.input).front_end(trained.input)
     with torch.no_grad():
-        logits = trained.model.eval()(front_end(torch.from_numpy(val.images)))
+        logits = trained.model.eval()(front_end(torch.from_numpy(val.samples)))
     targets = torch.from_numpy(val.targets)
     top1 = float((logits.argmax(dim=1) == targets).float().mean())
     return {"val_top1": top1, "val_loss": float(torch.nn.functional.cross_entropy(logits, targets))}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.enrolled_classes import EnrolledClasses
-from kdedge_runtime.enrollment import embed_sample, enrolled_images, enrollment_table, enrollment_warnings
+from kdedge_runtime.enrollment import embed_sample, enrolled_samples, enrollment_table, enrollment_warnings
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import Model
 
@@ -55,7 +55,7 @@ def test_folder_becomes_a_class(
     found = EnrolledClasses.read(output, Model.load(file, threads=1))
     embeddings = np.stack([expected_embedding(image) for image in reds.values()])
     np.testing.assert_allclose(found.prototypes[0], embeddings.mean(axis=0), atol=1e-5)
-    assert (found.names, found.classes[0].images, found.threshold) == (("rust",), 3, 0.6)
+    assert (found.names, found.classes[0].samples, found.threshold) == (("rust",), 3, 0.6)
     printed = capsys.readouterr()
     rows = [line.split() for line in printed.out.splitlines()[1:4]]
     for index, (name, row) in enumerate(zip(reds, rows, strict=True)):
@@ -96,7 +96,7 @@ def test_threshold_is_set_without_images(
     assert enroll(file, "--threshold", threshold, "-o", output) == 0
     assert f"1 class in {output}, unknown below {threshold:.2f}" in capsys.readouterr().out
     found = EnrolledClasses.read(output, model)
-    assert (before.threshold, found.threshold, found.names, found.classes[0].images) == (0.6, threshold, ("rust",), 3)
+    assert (before.threshold, found.threshold, found.names, found.classes[0].samples) == (0.6, threshold, ("rust",), 3)
     np.testing.assert_array_equal(found.prototypes, before.prototypes)
 
 
@@ -104,8 +104,8 @@ def test_threshold_is_set_without_images(
     ("options", "message"),
     [
         ([], "Nothing would be changed"),
-        (["--name", "rust"], "no images of rust"),
-        (["--name", "rust", "--threshold", "0.5"], "no images of rust"),
+        (["--name", "rust"], "no samples of rust"),
+        (["--name", "rust", "--threshold", "0.5"], "no samples of rust"),
         (["reds"], "Add --name"),
         (["--threshold", "0.5", "-o", "none.json"], "none.json does not exist"),
     ],
@@ -139,7 +139,7 @@ def test_images_can_follow_options(file: Path, reds: dict[str, np.ndarray], tmp_
     paths = [tmp_path / "reds" / name for name in reds]
     assert enroll(file, "--name", "rust", *paths[:2], "-o", output) == 0
     assert enroll("--name", "rust", "-o", output, file, paths[2]) == 0
-    assert EnrolledClasses.read(output, Model.load(file, threads=1)).classes[0].images == 3
+    assert EnrolledClasses.read(output, Model.load(file, threads=1)).classes[0].samples == 3
 
 
 def test_images_are_added_by_their_counts(file: Path, reds: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_images_are_added_by_their_counts(file: Path, reds: dict[str, np.ndarray
     assert enroll(file, tmp_path / "reds", "--name", "rust", "-o", together) == 0
     model = Model.load(file, threads=1)
     found, expected = EnrolledClasses.read(stepwise, model), EnrolledClasses.read(together, model)
-    assert (found.classes[0].images, found.threshold) == (3, 0.4)
+    assert (found.classes[0].samples, found.threshold) == (3, 0.4)
     np.testing.assert_allclose(found.prototypes, expected.prototypes, atol=1e-6)
 
 
@@ -160,7 +160,7 @@ def test_unfit_images_are_named(
     output = tmp_path / "classes.json"
     photo(tmp_path / "leaf.png", GREEN)
     assert enroll(file, tmp_path / "leaf.png", "--name", "leaf", "-o", output) == 0
-    assert "single image" in capsys.readouterr().err
+    assert "single sample" in capsys.readouterr().err
     photo(tmp_path / "reds" / "d-mistake.png", GREEN, GREEN, GREEN, RED)
     photo(tmp_path / "reds" / "e-odd.png", BLUE, BLUE, RED, BLUE)
     assert enroll(file, tmp_path / "reds", "--name", "rust", "-o", output, "--threshold", "0.1") == 0
@@ -177,10 +177,10 @@ def test_unreadable_images_are_skipped(
     assert enroll(file, tmp_path / "reds" / "a.png", broken, tmp_path / "reds", "--name", "rust", "-o", output) == 0
     printed = capsys.readouterr()
     assert printed.err.count("skipped: ") == 2 and "broken.png" in printed.err
-    assert EnrolledClasses.read(output, Model.load(file, threads=1)).classes[0].images == 4
+    assert EnrolledClasses.read(output, Model.load(file, threads=1)).classes[0].samples == 4
     before = output.read_bytes()
     assert enroll(file, broken, broken, "--name", "rust", "-o", output) == 5
-    assert "None of the images" in capsys.readouterr().err and output.read_bytes() == before
+    assert "None of the samples" in capsys.readouterr().err and output.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_bundle_is_accepted(
     bundle = write_bundle(tmp_path / "bundle.zip", with_golden(file))
     output = tmp_path / "classes.json"
     assert enroll(bundle, tmp_path / "reds", "--name", "rust", "-o", output) == 0
-    assert json.loads(output.read_text())["classes"][0]["images"] == 3
+    assert json.loads(output.read_text())["classes"][0]["samples"] == 3
     assert f"kdedge-run {bundle} --classes" in capsys.readouterr().err
 
 
@@ -261,7 +261,7 @@ def test_similarities_of_opposite_images(embedding_model: Model) -> None:
     """Check a class whose other images cancel each other out."""
     rows = np.float32([[1, 0, 0], [0, 1, 0], [0, -1, 0]])
     classes = EnrolledClasses.of_model(embedding_model).add("odd", rows)
-    images = enrolled_images(classes, "odd", ["a" * 50, "b", "c"], rows)
+    images = enrolled_samples(classes, "odd", ["a" * 50, "b", "c"], rows)
     assert [each.own for each in images] == pytest.approx([0.0, -(0.5**0.5), -(0.5**0.5)], abs=5e-4)
     assert len(enrollment_table(images).splitlines()) == 4 and "a" * 40 not in enrollment_table(images)
     assert enrollment_warnings(images, None) == [] and len(enrollment_warnings(images, 0.1)) == 3

@@ -123,7 +123,7 @@ def test_command_for_missing_classes_works_as_printed(
     assert main(arguments) == 2
     suggested = shlex.split(capsys.readouterr().err.split("`")[1])
     assert suggested[:3] == ["kdedge-run", "enroll", model_name]
-    assert main([str(photos) if word == "PHOTOS" else word for word in suggested[1:]]) == 0
+    assert main([str(photos) if word == "SAMPLES" else word for word in suggested[1:]]) == 0
     assert main(arguments) == 0
 
 

@@ -83,7 +83,7 @@ def test_int8_frames_record_exact_sums(tmp_path: Path) -> None:
         {"logits": "not base64"},
         {"explained_class": [0]},
         {"saliency_map": None},
-        {"images_sha256": "0" * 64},
+        {"samples_sha256": "0" * 64},
     ],
 )
 def test_damaged_frames_raise(write_model: Callable[..., Path], changes: dict[str, object]) -> None:

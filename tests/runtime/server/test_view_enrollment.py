@@ -35,7 +35,7 @@ def site(embedding_model: Model, tmp_path: Path, images: list[np.ndarray]) -> It
 def test_first_class_replaces_those_of_the_model(site: Site, images: list[np.ndarray]) -> None:
     before = site.until(label="red")
     assert (before["enrolls"], before["revision"]) == (True, 0) and not site.path.exists()
-    assert site.enroll(" gate valve ") == (200, {"name": "gate valve", "images": 1})
+    assert site.enroll(" gate valve ") == (200, {"name": "gate valve", "samples": 1})
     embedding = site.model.predict(images[0][None]).embedding
     np.testing.assert_allclose(site.classes.prototypes, embedding, atol=1e-6)
     after = site.until(label="gate valve")
@@ -52,13 +52,13 @@ def test_shown_frame_is_enrolled_although_the_run_goes_on(site: Site) -> None:
     assert post(site.view, "/hold", {"serial": serial})[0] == 200
     site.source.index = 1
     site.until(label="green")
-    assert post(site.view, "/enroll", {"serial": serial, "name": "rust"})[1] == {"name": "rust", "images": 1}
+    assert post(site.view, "/enroll", {"serial": serial, "name": "rust"})[1] == {"name": "rust", "samples": 1}
     site.until(label="rust", unknown=True)  # the run shows green, and red was enrolled
     assert site.enroll("leaf")[0] == 200
     site.until(label="leaf", unknown=False)
-    assert site.enroll("rust") == (200, {"name": "rust", "images": 2})
+    assert site.enroll("rust") == (200, {"name": "rust", "samples": 2})
     found = site.classes
-    assert found.names == ("rust", "leaf") and [each.images for each in found.classes] == [2, 1]
+    assert found.names == ("rust", "leaf") and [each.samples for each in found.classes] == [2, 1]
     mean = (found.prototypes[1] + site.model.predict(site.source.images[0][None]).embedding[0]) / 2
     np.testing.assert_allclose(found.prototypes[0], mean, atol=1e-6)
 
@@ -94,7 +94,7 @@ def test_images_of_other_programs_are_kept(site: Site) -> None:
     assert site.enroll("rust")[0] == 200
     outside = site.classes.add("leaf", np.float32([[0, 1, 0]])).add("rust", np.float32([[0, 0, 1]]))
     outside.write(site.path)
-    assert site.enroll("rust") == (200, {"name": "rust", "images": 3})
+    assert site.enroll("rust") == (200, {"name": "rust", "samples": 3})
     assert site.classes.names == ("rust", "leaf")
     assert site.until(label="rust", ranked=2)["revision"] == 2
 
@@ -141,7 +141,7 @@ def test_class_beyond_the_limit_is_refused(site: Site, monkeypatch: pytest.Monke
     assert site.enroll("rust")[0] == 200
     status, reply = site.enroll("leaf")
     assert status == 400 and "leaf cannot be added to 1 classes" in reply["error"]
-    assert site.enroll("rust") == (200, {"name": "rust", "images": 2})
+    assert site.enroll("rust") == (200, {"name": "rust", "samples": 2})
     assert site.classes.names == ("rust",)
 
 
@@ -169,7 +169,7 @@ def test_enrollments_at_the_same_time_are_all_kept(site: Site) -> None:
     for thread in threads:
         thread.join()
     assert [status for status, _ in results] == [200] * 15
-    assert sorted((each.name, each.images) for each in site.classes.classes) == [("a", 5), ("b", 5), ("c", 5)]
+    assert sorted((each.name, each.samples) for each in site.classes.classes) == [("a", 5), ("b", 5), ("c", 5)]
     assert site.metrics()["revision"] == 15
 
 
@@ -226,7 +226,7 @@ def test_command_creates_the_file_and_reads_it_again(
         patch.setattr("kdedge_runtime.server.live_view.LiveView", Watched)
         assert main([str(embedding_model.path), *source, "--loop", "--max-frames", "400", "--view", "0"]) == 0
     assert "does not exist yet" in capsys.readouterr().err
-    assert replies == [{"name": "rust", "images": 1}]
+    assert replies == [{"name": "rust", "samples": 1}]
     assert main([str(embedding_model.path), *source, "--jsonl", str(tmp_path / "out.jsonl")]) == 0
     line = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
     assert (line["label"], line["unknown"]) == ("rust", False) and line["similarity"] == pytest.approx(1, abs=1e-4)

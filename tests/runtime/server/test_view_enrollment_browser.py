@@ -40,7 +40,7 @@ def test_shown_frame_is_enrolled_and_recognized(chromium: Any, site: Site) -> No
     site.until(label="green")
     page.fill("#enroll-name", "rust <1>")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#message.good:has-text('rust <1> has 1 image.')")
+    page.wait_for_selector("#message.good:has-text('rust <1> has 1 sample.')")
     np.testing.assert_allclose(
         site.classes.prototypes, site.model.predict(site.source.images[0][None]).embedding, atol=1e-6
     )
@@ -51,9 +51,9 @@ def test_shown_frame_is_enrolled_and_recognized(chromium: Any, site: Site) -> No
     page.wait_for_selector("#label:text-is('unknown')")
     page.fill("#enroll-name", "leaf")
     page.click("#enroll button")
-    page.wait_for_selector("#message.good:has-text('leaf has 1 image.')")
+    page.wait_for_selector("#message.good:has-text('leaf has 1 sample.')")
     page.click("#enroll button")
-    page.wait_for_selector("#message.good:has-text('leaf has 2 images.')")
+    page.wait_for_selector("#message.good:has-text('leaf has 2 samples.')")
     page.wait_for_selector("#label:text-is('leaf')")
     assert page.text_content("#p") == "1.00"
     other.click("#explain")

@@ -1,4 +1,4 @@
-"""Histogram of per-image map correlations."""
+"""Histogram of per-sample map correlations."""
 
 import math
 
@@ -28,7 +28,7 @@ def histogram(scores: NDArray[np.float64], floor: float, low: float) -> Markup |
 
     Args:
         scores: `[N]` in [-1, 1]; NaN values are ignored.
-        floor: mean correlation of the maps of different images; not drawn if NaN.
+        floor: mean correlation of the maps of different samples; not drawn if NaN.
         low: left end of the axis (see `lower_end`), shared by histograms to be compared.
 
     Returns:
@@ -43,7 +43,7 @@ def histogram(scores: NDArray[np.float64], floor: float, low: float) -> Markup |
     counts, edges = np.histogram(defined, bins=_BINS, range=(low, 1.0))
     for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
-            # A single image stays visible among hundreds.
+            # A single sample stays visible among hundreds.
             height = max(count, 0.004 * counts.max())
             (bar,) = axes.bar(start, height, 0.9 * (end - start), align="edge", color=COLORS["bar"])
             chart.tag(bar, f"{start:.2f} to {end:.2f}: {count}")

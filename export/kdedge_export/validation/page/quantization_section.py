@@ -23,7 +23,7 @@ _Fact: TypeAlias = tuple[str, str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """Fidelity of a file on held-out images, as recorded in its metadata."""
+    """Fidelity of a file on held-out samples, as recorded in its metadata."""
 
     name: str
     found: Mapping[str, Any]
@@ -47,8 +47,8 @@ class QuantizationSection:
     losses: tuple[tuple[str, float, bool], ...]
     """Description and loss of each calibration method with all layers quantized, best first, and True if chosen."""
     results: tuple[HeldOutResult, ...]
-    images: str
-    """Heading of the results, with the number of held-out images."""
+    samples: str
+    """Heading of the results, with the number of held-out samples."""
 
 
 def quantization_sections(report: ValidationReport) -> list[QuantizationSection]:
@@ -70,7 +70,7 @@ def _section(title: str, facts: ModelFacts, note: Mapping[str, Any]) -> Quantiza
             for way, loss in sorted((note.get("calibration_loss") or {}).items(), key=lambda item: float(item[1]))
         ),
         results=tuple(_results(note, held_out)),
-        images=f"On {held_out['images']} of them" if "images" in held_out else "On held-out images",
+        samples=f"On {held_out['samples']} of them" if "samples" in held_out else "On held-out samples",
     )
 
 
@@ -87,8 +87,8 @@ def _facts(note: Mapping[str, Any]) -> Iterator[_Fact]:
         each = "one scale per output channel" if note.get("per_channel") else "one scale per layer"
         yield "Weights", f"{note.get('weights', 'integers')} of {bits}; {each}", ()
     if "calibration" in note:
-        way, images = str(note["calibration"]), str(note.get("calibration_images", "?"))
-        yield "Ranges", f"{_WAYS.get(way, way)}, on {images} training images", ()
+        way, samples = str(note["calibration"]), str(note.get("calibration_samples", "?"))
+        yield "Ranges", f"{_WAYS.get(way, way)}, on {samples} training samples", ()
     if "float_layers" in note:
         layers = note["float_layers"]
         small = "small dense layers" if "calibration" in note else "the last layer"
@@ -122,6 +122,6 @@ def _goal(goal: Mapping[str, Any]) -> str:
 
 
 def _results(note: Mapping[str, Any], held_out: Mapping[str, Any]) -> Iterator[HeldOutResult]:
-    """Yield the results of this file on held-out images, if there are any."""
+    """Yield the results of this file on held-out samples, if there are any."""
     if held_out:
         yield HeldOutResult("this file", held_out, len(note.get("float_layers", ())))

@@ -12,9 +12,9 @@ from kdedge_export.metrics.confidence import unseen_share
 from kdedge_export.metrics.sanity import Sanity, Test
 from kdedge_export.validation.check import Check, Outcome, applicable, inconclusive
 from kdedge_export.validation.page.histogram import histogram, lower_end
-from kdedge_export.validation.page.image_choice import choose
-from kdedge_export.validation.page.image_gallery import gallery_rows, lowest_and_highest
 from kdedge_export.validation.page.quantization_section import quantization_sections
+from kdedge_export.validation.page.sample_choice import choose
+from kdedge_export.validation.page.sample_gallery import gallery_rows, lowest_and_highest
 from kdedge_export.validation.report import ValidationReport
 from kdedge_export.validation.samples import SampleGallery
 from kdedge_export.validation.text_report import bound_text, found, plain_speed, spread
@@ -32,7 +32,7 @@ _OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "not applicable": ("inapplicable", ""),
 }
 _BASELINES = {"centre": "Center prior", "random": "Random maps", "edges": "Edge maps (Sobel)"}
-_SANITY_TESTS: dict[Test, str] = {"class": "Another class", "image": "Another image", "head": "A random head"}
+_SANITY_TESTS: dict[Test, str] = {"class": "Another class", "sample": "Another sample", "head": "A random head"}
 
 
 def render_page(report: ValidationReport, evidence: SampleGallery) -> str:
@@ -86,12 +86,12 @@ def _verdict(report: ValidationReport) -> tuple[str, str]:
 
 
 def _unshown(few: int, undecided: int, report: ValidationReport) -> str:
-    """Describe what would settle the inconclusive checks: more images, or none."""
+    """Describe what would settle the inconclusive checks: more samples, or none."""
     of = f"of {len(applicable(report.checks))} checks"
-    more = f"need{'s' if few == 1 else ''} more than {report.images:,} image{'' if report.images == 1 else 's'}"
+    more = f"need{'s' if few == 1 else ''} more than {report.samples:,} sample{'' if report.samples == 1 else 's'}"
     if not undecided:
         return f"{few} {of} {more}"
-    others = f"{undecided} {of} would not be settled by more images"
+    others = f"{undecided} {of} would not be settled by more samples"
     return f"{others}; {few} {more}" if few else others
 
 
@@ -101,8 +101,8 @@ def _notes(report: ValidationReport) -> list[str]:
         notes.append("faithfulness and robustness were skipped (--quick)")
     compared = report.comparisons.get(report.shipped.name)
     if compared is not None and compared.agreement == 1.0:
-        unseen = f"changes on up to {100 * unseen_share(report.images):.3g} % of unseen images cannot be excluded"
-        notes.append(f"no prediction changed on {report.images:,} images: {unseen}")
+        unseen = f"changes on up to {100 * unseen_share(report.samples):.3g} % of unseen samples cannot be excluded"
+        notes.append(f"no prediction changed on {report.samples:,} samples: {unseen}")
     return notes
 
 
@@ -142,7 +142,7 @@ def _sanity(report: ValidationReport) -> dict[str, object] | None:
     for row in report.sanity.rows:
         rows.setdefault(row.role, {})[row.test] = row
     tests = [test for test in _SANITY_TESTS if any(test in found for found in rows.values())]
-    return {"images": report.sanity.images, "tests": tests, "rows": rows}
+    return {"samples": report.sanity.samples, "tests": tests, "rows": rows}
 
 
 def _speeds(report: ValidationReport) -> list[str]:

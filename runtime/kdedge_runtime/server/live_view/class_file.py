@@ -29,7 +29,7 @@ class ClassFile:
     def add(self, name: str, prediction: Prediction) -> EnrolledClass:
         """Add a frame or region to a class, which may be new, and answer with it from the next frame.
 
-        The file is read before, so that images enrolled by other programs are kept.
+        The file is read before, so that samples enrolled by other programs are kept.
 
         Raises:
             UsageError: the name cannot be used, or the prediction has no embedding.

@@ -115,8 +115,8 @@ async function standing(question) {
 }
 
 async function enroll() {
-  const { name, images } = await request("/enroll", { serial: shown, region, name: at("enroll-name").value });
-  showMessage(`Enrolled: ${name} has ${count(images)} ${images === 1 ? "image" : "images"}.`, "good");
+  const { name, samples } = await request("/enroll", { serial: shown, region, name: at("enroll-name").value });
+  showMessage(`Enrolled: ${name} has ${count(samples)} ${samples === 1 ? "sample" : "samples"}.`, "good");
 }
 
 const JUDGING = {

@@ -344,9 +344,9 @@ class _ViewHandler(RequestHandler):
         name = _optional_text("name", body.get("name"))
         prediction = self._shown(body)
         enrolled = class_file.add(name or "", prediction)
-        frame, images = prediction.frame.name, enrolled.images
-        _log.info("enrolled: %s is %s (images of this class: %d)", frame, enrolled.name, images)
-        return {"name": enrolled.name, "images": enrolled.images}
+        frame, samples = prediction.frame.name, enrolled.samples
+        _log.info("enrolled: %s is %s (samples of this class: %d)", frame, enrolled.name, samples)
+        return {"name": enrolled.name, "samples": enrolled.samples}
 
     def _predict(self, body: dict[str, Any]) -> object:
         """Answer for a posted sample, as a line of `--jsonl`."""

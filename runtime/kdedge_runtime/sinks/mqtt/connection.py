@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sinks.mqtt.broker_address import BrokerAddress
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["BrokerConnection", "Payload"]
 
@@ -65,13 +66,8 @@ class BrokerConnection:
         Raises:
             MissingDependency: paho-mqtt is not installed.
         """
-        try:
+        with needs_package("--mqtt", "paho-mqtt 2 or later", "`pip install 'paho-mqtt>=2'`, or the extra `mqtt`"):
             import paho.mqtt.client  # noqa: F401
-        except ImportError as error:
-            raise MissingDependency(
-                "--mqtt needs the package paho-mqtt 2 or later, which is not installed. Install it with `pip install "
-                "'paho-mqtt>=2'`, or the runtime with its extra `mqtt`."
-            ) from error
         self._address = address
         self._client_id = client_id
         self._owned = owned

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdedge_runtime.errors import MissingDependency, SourceError
+from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.timeseries.columns import is_header, split_line
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["GrowingFile", "Lines", "SerialLines", "StandardInput"]
 
@@ -129,13 +130,8 @@ class SerialLines:
             SourceError: the port does not exist, is in use, or the user may not open it.
             MissingDependency: pyserial is not installed.
         """
-        try:
+        with needs_package("--source serial:", "pyserial", "`pip install pyserial`, or the extra `serial`"):
             from serial import Serial, SerialException
-        except ImportError as error:
-            raise MissingDependency(
-                "--source serial: needs the package pyserial, which is not installed. Install it with `pip install "
-                "pyserial`, or the runtime with its extra `serial`."
-            ) from error
         self._failure = SerialException
         self._name = port
         self._closed = threading.Event()

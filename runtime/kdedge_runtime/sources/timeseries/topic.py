@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from kdedge_runtime.errors import MissingDependency, SourceError
+from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sinks.mqtt.broker_address import BrokerAddress
+from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = ["TopicLines"]
 
@@ -30,14 +31,10 @@ class TopicLines:
             SourceError: the broker cannot be reached, or refuses the connection or the topic.
             MissingDependency: paho-mqtt is not installed.
         """
-        try:
+        install = "`pip install 'paho-mqtt>=2'`, or the extra `mqtt`"
+        with needs_package("--source mqtt:", "paho-mqtt 2 or later", install):
             from paho.mqtt.client import Client, MQTTv311
             from paho.mqtt.enums import CallbackAPIVersion
-        except ImportError as error:
-            raise MissingDependency(
-                "--source mqtt: needs the package paho-mqtt 2 or later, which is not installed. Install it with `pip "
-                "install 'paho-mqtt>=2'`, or the runtime with its extra `mqtt`."
-            ) from error
         self._address = address
         self._lines: queue.Queue[str | int | None] = queue.Queue()
         self._lost = 0

@@ -1,4 +1,4 @@
-"""Images for calibration, and held-out images to measure the quantization loss."""
+"""Samples for calibration, and held-out samples to measure the quantization loss."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,12 +15,12 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Integers, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["CalibrationImages", "CalibrationTarget", "calibration_images", "known_classes", "known_samples"]
+__all__ = ["CalibrationSamples", "CalibrationTarget", "calibration_samples", "known_classes", "known_samples"]
 
-CALIBRATION_IMAGES = 256
-"""Maximum number of calibration images; more images hardly change the activation ranges."""
-HELD_OUT_IMAGES = 512
-"""Maximum number of held-out images, at most a third of the sample.
+CALIBRATION_SAMPLES = 256
+"""Maximum number of calibration samples; more samples hardly change the activation ranges."""
+HELD_OUT_SAMPLES = 512
+"""Maximum number of held-out samples, at most a third of the samples.
 
 They come from the training split, but are not used for calibration. Choices during quantization are measured on them,
 so the validation split stays untouched.
@@ -28,17 +28,17 @@ so the validation split stays untouched.
 
 
 @dataclass(frozen=True)
-class CalibrationImages:
-    """Training images at the model's input size."""
+class CalibrationSamples:
+    """Training samples at the model's input size."""
 
     sets: CalibrationSet
-    """Images to calibrate on, and held-out images with their targets in the model's order."""
+    """Samples to calibrate on, and held-out samples with their targets in the model's order."""
     problems: str | None
     """Description of unreadable files, or None."""
 
 
 class CalibrationTarget(Protocol):
-    """Protocol of a model or file metadata that selects calibration images."""
+    """Protocol of a model or file metadata that selects calibration samples."""
 
     @property
     def input(self) -> InputSpec:
@@ -53,39 +53,39 @@ class CalibrationTarget(Protocol):
         """Class names in the order of the logits."""
 
 
-def calibration_images(
+def calibration_samples(
     artifacts: Artifacts, trained: CalibrationTarget, data: str | None, progress: ProgressCallback
-) -> CalibrationImages:
-    """Select evenly spaced training images; validation images are never used.
+) -> CalibrationSamples:
+    """Select evenly spaced training samples; validation samples are never used.
 
     Args:
         artifacts: run, model name, or model file.
         trained: the model or its metadata.
         data: dataset location; None takes the run's training split.
-        progress: called while images are read.
+        progress: called while samples are read.
 
     Raises:
         UsageError: no dataset is given or recorded.
     """
     if data is None and artifacts.run is None:
         raise UsageError(
-            "Quantization needs images to calibrate on, and a model without a run has none recorded. Give "
-            "a folder of images similar to those seen in use: --data DIR."
+            "Quantization needs samples to calibrate on, and a model without a run has none recorded. Give "
+            "a folder of samples similar to those seen in use: --data DIR."
         )
     collection = known_samples(artifacts, trained, data)
     split = collection.train
-    held_out = min(HELD_OUT_IMAGES, len(split) // 3)
-    chosen = split.thinned(CALIBRATION_IMAGES + held_out)
+    held_out = min(HELD_OUT_SAMPLES, len(split) // 3)
+    chosen = split.thinned(CALIBRATION_SAMPLES + held_out)
     count = len(chosen)
     decoded = decode(chosen, trained.input, progress=progress)
     aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # also evenly spaced
-    if not aside.any():  # with one or two images, measure on the calibration images
+    if not aside.any():  # with one or two samples, measure on the calibration samples
         aside = np.ones(len(decoded), dtype=bool)
-    calibration = decoded.images[~aside] if not aside.all() else decoded.images
+    calibration = decoded.samples[~aside] if not aside.all() else decoded.samples
     targets = known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
     problems = str(decoded.problems) if decoded.problems else None
-    sets = CalibrationSet(calibration, decoded.images[aside], None if targets is None else targets[aside])
-    return CalibrationImages(sets, problems)
+    sets = CalibrationSet(calibration, decoded.samples[aside], None if targets is None else targets[aside])
+    return CalibrationSamples(sets, problems)
 
 
 def known_samples(artifacts: Artifacts, trained: CalibrationTarget, data: str | None) -> DatasetIndex:
@@ -101,7 +101,7 @@ def known_samples(artifacts: Artifacts, trained: CalibrationTarget, data: str | 
 
 
 def known_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
-    """Map targets to the model's classes; None if the images have no class folders or the classes do not match."""
+    """Map targets to the model's classes; None if the samples have no class folders or the classes do not match."""
     try:
         return as_model_classes(targets, labels, known, source) if labels else None
     except DataError:

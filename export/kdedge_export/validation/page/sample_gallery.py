@@ -1,4 +1,4 @@
-"""Images of the report, with the prediction and saliency map of every model."""
+"""Samples of the report, with the prediction and saliency map of every model."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from kdedge_export.candidates import reference
 from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_export.tasks import EXPORT_TASKS
-from kdedge_export.validation.page.image_choice import Section
+from kdedge_export.validation.page.sample_choice import Section
 from kdedge_export.validation.samples import SampleGallery
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.tasks import TASKS
@@ -21,7 +21,7 @@ _PAIRS = 3
 
 @dataclass(frozen=True)
 class ModelCell:
-    """Prediction and map of one model for one image."""
+    """Prediction and map of one model for one sample."""
 
     candidate: Candidate
     label: str
@@ -40,11 +40,11 @@ class ModelCell:
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One image with the results of all models."""
+    """One sample with the results of all models."""
 
     name: str
     image: str
-    """Image as a data URI."""
+    """Thumbnail as a data URI."""
     target: str | None
     explained: str
     """Label of the explained class."""
@@ -53,7 +53,7 @@ class GalleryRow:
 
 @dataclass(frozen=True)
 class MapPair:
-    """Maps of the source model and the deployed file for one image."""
+    """Maps of the source model and the deployed file for one sample."""
 
     name: str
     score: float
@@ -67,7 +67,7 @@ def gallery_rows(section: Section, evidence: SampleGallery) -> list[GalleryRow]:
 
 
 def lowest_and_highest(evidence: SampleGallery) -> dict[str, list[MapPair]]:
-    """Collect the images with the lowest and highest map agreement with the source model; empty without maps."""
+    """Collect the samples with the lowest and highest map agreement with the source model; empty without maps."""
     scores = evidence.pearson.get(evidence.shipped.name, np.array([]))
     ranked = [int(row) for row in np.argsort(scores, kind="stable") if not np.isnan(scores[row])]
     if len(ranked) < 2 * _PAIRS:
@@ -87,7 +87,7 @@ def _pair(number: int, evidence: SampleGallery) -> MapPair:
 def _row(number: int, evidence: SampleGallery) -> GalleryRow:
     return GalleryRow(
         name=evidence.names[number],
-        image=jpeg_uri(evidence.modality.thumbnail(evidence.images[number])),
+        image=jpeg_uri(evidence.modality.thumbnail(evidence.samples[number])),
         target=_target(number, evidence),
         explained=evidence.labels[evidence.explained_class[number]],
         cells=tuple(_cell(candidate, number, evidence) for candidate in evidence.candidates),
@@ -126,4 +126,4 @@ def _overlay(candidate: Candidate, number: int, evidence: SampleGallery) -> str 
     if maps is None:
         return None
     shift = evidence.shifts.get(candidate.name, (0.0, 0.0))
-    return jpeg_uri(evidence.modality.overlay(evidence.images[number], maps[number], shift))
+    return jpeg_uri(evidence.modality.overlay(evidence.samples[number], maps[number], shift))

@@ -1,4 +1,4 @@
-"""Selection of the images shown in the report: the worst first, then typical ones."""
+"""Selection of the samples shown in the report: the worst first, then typical ones."""
 
 from dataclasses import dataclass
 
@@ -21,21 +21,21 @@ TYPICAL_ROWS = 6
 
 @dataclass(frozen=True)
 class Section:
-    """Group of images shown together."""
+    """Group of samples shown together."""
 
     title: str
     note: str
-    """Property shared by the images, in one sentence."""
+    """Property shared by the samples, in one sentence."""
     rows: tuple[int, ...]
-    """Image indices in display order."""
+    """Sample indices in display order."""
 
 
 def choose(evidence: SampleGallery) -> list[Section]:
-    """Select the gallery sections; no image appears twice, and empty sections are left out.
+    """Select the gallery sections; no sample appears twice, and empty sections are left out.
 
     The sections are: the lowest map agreement between the source model and the deployed file, worst first; predictions
-    changed by export, most confident first; the lowest map agreement between student and teacher; and images around the
-    median. A file without a reference has its most confident wrong predictions, and evenly spaced images.
+    changed by export, most confident first; the lowest map agreement between student and teacher; and samples around
+    the median. A file without a reference has its most confident wrong predictions, and evenly spaced samples.
     """
     shipped = evidence.shipped
     if reference(shipped, evidence.candidates) is None:
@@ -49,7 +49,7 @@ def choose(evidence: SampleGallery) -> list[Section]:
         ),
         Section(
             "Changed predictions",
-            f"Images on which the {shipped.words} and the {first} predict different classes, not listed above. The "
+            f"Samples on which the {shipped.words} and the {first} predict different classes, not listed above. The "
             f"{first}’s most confident predictions come first.",
             _take(_changed(evidence, shipped), CHANGED_ROWS, seen),
         ),
@@ -59,8 +59,8 @@ def choose(evidence: SampleGallery) -> list[Section]:
             _take(_by_pearson(evidence, STUDENT), FARTHEST_ROWS, seen),
         ),
         Section(
-            "Typical images",
-            f"Images around the median agreement of the {shipped.words} with the {first}.",
+            "Typical samples",
+            f"Samples around the median agreement of the {shipped.words} with the {first}.",
             _take(_around_median(evidence, shipped), TYPICAL_ROWS, seen),
         ),
     ]
@@ -77,7 +77,7 @@ def _of_one_file(evidence: SampleGallery, file: Candidate) -> list[Section]:
         note = f"The {file.words}’s most confident wrong predictions first."
         sections.append(Section("Wrong predictions", note, _take(wrong, WRONG_ROWS, seen)))
     spaced = evenly_spaced(len(logits), TYPICAL_ROWS).tolist()
-    sections.append(Section("Sample images", "Evenly spaced among all images.", _take(spaced, TYPICAL_ROWS, seen)))
+    sections.append(Section("Examples", "Evenly spaced among all samples.", _take(spaced, TYPICAL_ROWS, seen)))
     return [section for section in sections if section.rows]
 
 
@@ -109,7 +109,7 @@ def _by_pearson(evidence: SampleGallery, candidate: Candidate) -> list[int]:
 def _around_median(evidence: SampleGallery, candidate: Candidate) -> list[int]:
     ranked = _by_pearson(evidence, candidate)
     if not ranked:
-        return list(range(len(evidence.images)))
+        return list(range(len(evidence.samples)))
     middle = len(ranked) / 2 - 0.5
     nearest = sorted(range(len(ranked)), key=lambda place: abs(place - middle))
     return [ranked[place] for place in nearest]
