@@ -40,7 +40,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.modalities.audio import AudioInput
 from kdedge_runtime.util.timing import fastest_ms
 
-STUDENT, EPOCHS, VIEWS = "resnet8", 15, 4
+STUDENT, EPOCHS, VIEWS = "resnet8", 120, 20
 TAKE = re.compile(r"(?P<speaker>[a-z]+)_(?P<take>\d+)\.wav")
 RECIPE = """
 [loss]
