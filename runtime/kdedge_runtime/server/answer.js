@@ -39,7 +39,7 @@ export function showAnswer({ ranking, explained, hasMap, speaks, unknown = false
   at("heat").hidden = !hasMap;
   at("why").textContent = speaks
     ? `The heat map shows the evidence for ${explained}.`
-    : `No evidence for ${explained} in this frame.`;
+    : `No evidence for ${explained} in this sample.`;
 }
 
 export function become(state, text) {

@@ -124,7 +124,7 @@ def test_opacity_and_class_affect_the_stream(chromium: Any, watched: LiveView, c
 
     page.click("#explain")
     page.click("dialog .choices button:text-is('blue')")
-    _until(lambda: "No evidence for blue in this frame" in page.text_content("#why"))
+    _until(lambda: "No evidence for blue in this sample" in page.text_content("#why"))
     _until(lambda: heat() < 20)
     page.click("#explain")
     page.click("dialog .choices button:text-is('top-1 class')")

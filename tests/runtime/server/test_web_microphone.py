@@ -202,19 +202,21 @@ def test_frequencies_beyond_the_rate_are_removed(evaluate: Callable[[str, Any], 
     assert np.abs(converted[400:-400]).max() == pytest.approx(0.5 * kept, abs=5e-5)
 
 
-def _live_windows(evaluate: Callable[[str, Any], Any], blocks: list[Any], from_hz: int = RATE_HZ) -> list[Any]:
+def _live_windows(
+    evaluate: Callable[[str, Any], Any], blocks: list[Any], from_hz: int = RATE_HZ, buffer_ms: int = 0
+) -> list[Any]:
     """Return the windows after each block, with the time of their last sample; a block is samples and their time."""
     taken: list[Any] = evaluate(
-        """async ([blocks, spec, rate]) => {
+        """async ([blocks, spec, rate, bufferMs]) => {
             const { LiveWindows } = await import("/sound_windows.js");
-            const windows = new LiveWindows(spec, rate);
+            const windows = new LiveWindows(spec, rate, bufferMs);
             return blocks.map(([samples, at]) => {
                 windows.add(Float32Array.from(samples), at);
                 const window = windows.take();
                 return window && [Array.from(window.sample), window.capturedAt];
             });
         }""",
-        [blocks, asdict(TONE_SPEC), from_hz],
+        [blocks, asdict(TONE_SPEC), from_hz, buffer_ms],
     )
     return taken
 
@@ -242,6 +244,65 @@ def test_windows_have_no_gaps(evaluate: Callable[[str, Any], Any]) -> None:
     assert [at for _, at in found] == [times[end // 400 - 1] for end in ends]
     for (window, _), end in zip(found, ends, strict=True):
         np.testing.assert_array_equal(np.array(window, np.float32), sound[end - 4_000 : end])
+
+
+def _capture_times(count: int, lost_ms: float, every: int) -> list[float]:
+    """Return the times of blocks of 50 ms, if samples of `lost_ms` are lost before every `every`-th one."""
+    return [50 * (block + 1) + lost_ms * (block // every) for block in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("lost_ms", "every", "last_blocks"),
+    [
+        (90.0, 3, []),  # the second loss, every 6 blocks, is too much; a window has 10
+        (40.0, 4, [10, 22, 34, 46]),  # the third loss, every 12 blocks
+        (0.0, 3, [10, 15, 20, 25, 30, 35, 40, 45]),
+    ],
+)
+def test_small_losses_add_up(
+    evaluate: Callable[[str, Any], Any], lost_ms: float, every: int, last_blocks: list[int]
+) -> None:
+    times = _capture_times(48, lost_ms, every)
+    windows = _live_windows(evaluate, [[np.full(400, block + 1).tolist(), at] for block, at in enumerate(times)])
+    assert [int(window[0][-1]) for window in windows if window] == last_blocks
+    for window, at in filter(None, windows):
+        first = int(window[0])
+        assert at - (times[first - 1] - 50) <= 500 + 100, "time from the first to the last sample"
+
+
+@pytest.mark.parametrize("drift", [-1e-4, 1e-4])
+def test_drift_of_the_clock_is_no_loss(evaluate: Callable[[str, Any], Any], drift: float) -> None:
+    """In half an hour the drift exceeds the longest pause."""
+    count = evaluate(
+        """async ([spec, drift]) => {
+            const { LiveWindows } = await import("/sound_windows.js");
+            const windows = new LiveWindows({ ...spec, rate_hz: 1000, samples: 500 }, 1000);
+            const block = new Float32Array(50).fill(1);
+            let count = 0;
+            for (let i = 1; i <= 36_000; i++) {
+                windows.add(block, 50 * i * (1 + drift));
+                count += windows.take() !== null;
+            }
+            return count;
+        }""",
+        [asdict(TONE_SPEC), drift],
+    )
+    assert count == 36_000 // 5 - 1
+
+
+@pytest.mark.parametrize(("buffer_ms", "ends"), [(0, [4, 6, 10, 12, 14, 16]), (50, [4, 6, 8, 10, 12, 14, 16])])
+def test_blocks_may_be_late_by_the_buffer_of_the_browser(
+    evaluate: Callable[[str, Any], Any], buffer_ms: int, ends: list[int]
+) -> None:
+    sound = noise(16_000)
+    blocks = [
+        [sound[start : start + 400].tolist(), (start + 400) / 8 + (120 if start >= 6_000 else 0)]
+        for start in range(0, 16_000, 400)
+    ]
+    found = [window for window in _live_windows(evaluate, blocks, buffer_ms=buffer_ms) if window]
+    assert len(found) == len(ends)
+    for (window, _), end in zip(found, ends, strict=True):
+        np.testing.assert_array_equal(np.array(window, np.float32), sound[1_000 * end - 4_000 : 1_000 * end])
 
 
 def test_windows_behind_a_gap_have_nothing_from_before(evaluate: Callable[[str, Any], Any]) -> None:
@@ -392,12 +453,78 @@ def test_disconnected_and_denied_microphones_are_reported(page: Any) -> None:
     page.evaluate("() => given[0].stream.getAudioTracks()[0].dispatchEvent(new Event('ended'))")
     page.wait_for_selector("#message.bad:has-text('disconnected')")
     assert page.text_content("#live") == "Start the microphone"
-    for name, words in (("NotAllowedError", "Microphone access was denied"), ("NotFoundError", "No microphone")):
+    for name, words in (
+        ("NotAllowedError", "Microphone access was denied"),
+        ("NotFoundError", "No microphone"),
+        ("NotReadableError", "other programs"),
+    ):
         page.evaluate(
             f"() => {{ navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', '{name}')) }}"
         )
         page.click("#live")
         page.wait_for_selector(f"#message.bad:has-text('{words}')")
+    assert page.problems == []
+
+
+def test_microphone_is_stopped_if_its_processing_fails(page: Any) -> None:
+    """The first start is superseded before its permission is granted."""
+    page.evaluate(KEEP_STREAMS)
+    page.evaluate(
+        """() => {
+            AudioWorklet.prototype.addModule = () => Promise.reject(new Error("no module"));
+            for (let click = 0; click < 2; click++) document.getElementById("live").click();
+        }"""
+    )
+    page.wait_for_selector("#message.bad:has-text('no module')")
+    page.wait_for_function("given.length === 2")
+    page.wait_for_function(
+        "given.every(({ stream }) => stream.getTracks().every((track) => track.readyState === 'ended'))"
+    )
+    assert page.problems == []
+
+
+KEEP_CONTEXTS = """() => {
+    globalThis.contexts = [];
+    globalThis.AudioContext = class extends AudioContext {
+        constructor() {
+            super();
+            contexts.push(this);
+        }
+    };
+}"""
+
+
+def test_interrupted_microphone_is_resumed(page: Any) -> None:
+    page.evaluate(KEEP_CONTEXTS)
+    page.click("#live")
+    page.wait_for_selector("#label:text-is('high')")
+    page.evaluate("() => contexts[0].suspend()")
+    page.evaluate("() => { document.getElementById('label').textContent = '' }")
+    page.wait_for_function("contexts[0].state === 'running'")
+    page.wait_for_selector("#label:text-is('high')")
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+def test_microphone_that_cannot_be_resumed_is_reported(page: Any, is_started: bool) -> None:
+    page.clock.install()
+    page.evaluate(KEEP_STREAMS)
+    page.evaluate(KEEP_CONTEXTS)
+    never = "AudioContext.prototype.resume = () => new Promise(() => {})"
+    if is_started:
+        page.click("#live")
+        page.wait_for_selector("#label:text-is('high')")
+        page.evaluate(f"() => {{ {never}; return contexts[0].suspend(); }}")
+    else:
+        create = "AudioContext = class extends AudioContext { constructor() { super(); this.suspend(); } }"
+        page.evaluate(f"() => {{ {never}; globalThis.{create}; }}")
+        page.click("#live")
+        page.wait_for_selector("#live:text-is('Stop')")
+    page.wait_for_function("contexts[0].state === 'suspended'")
+    page.clock.fast_forward(10_000)
+    page.wait_for_selector("#message.bad:has-text('interrupted')")
+    page.wait_for_selector("#state:text-is('ready')")
+    assert page.evaluate("given[0].stream.getTracks()[0].readyState") == "ended"
     assert page.problems == []
 
 
@@ -426,6 +553,61 @@ def test_short_sound_is_explained(
     prediction = tone_model.predict(expected[None])
     np.testing.assert_allclose(latest["scores"], prediction.scores[0], atol=1e-3)
     assert latest["span"] == pytest.approx([(seconds - 0.5) / 2, (seconds + 0.5) / 2])
+    assert page.problems == []
+
+
+def test_short_sound_is_played_to_its_end(page: Any, tmp_path: Path) -> None:
+    page.evaluate(
+        """() => {
+            globalThis.events = [];
+            const { start } = AudioBufferSourceNode.prototype, { close } = AudioContext.prototype;
+            AudioBufferSourceNode.prototype.start = function () {
+                this.addEventListener("ended", () => events.push("ended"));
+                start.call(this);
+            };
+            AudioContext.prototype.close = function () {
+                events.push("closed");
+                return close.call(this);
+            };
+        }"""
+    )
+    soundfile.write(tmp_path / "low.wav", tone(0.5, RATE_HZ, TONE_HZ["low"]), RATE_HZ)
+    _open_file(page, tmp_path / "low.wav")
+    page.wait_for_selector("#label:text-is('low')")
+    page.wait_for_selector("#state:text-is('ready')")
+    assert page.evaluate("events") == ["ended", "closed"]
+    assert page.problems == []
+
+
+def test_class_is_explained_while_a_short_sound_is_played(page: Any, tone_model: Model, tmp_path: Path) -> None:
+    """The browser does not begin to play the sound, so that it ends only after a timeout."""
+    page.evaluate("() => { AudioBufferSourceNode.prototype.start = () => {} }")
+    soundfile.write(tmp_path / "low.wav", tone(0.5, RATE_HZ, TONE_HZ["low"]), RATE_HZ)
+    _open_file(page, tmp_path / "low.wav")
+    page.wait_for_selector("#why:has-text('low')")
+    page.evaluate(
+        """() => {
+            document.getElementById("explain").click();
+            const choices = [...document.querySelectorAll("dialog .choices button")];
+            choices.find((each) => each.textContent === "high").click();
+        }"""
+    )
+    page.wait_for_selector("#why:has-text('high')")
+    _assert_as_in_python(page.evaluate(LATEST), tone_model, 2)
+    page.wait_for_selector("#state:text-is('ready')")
+    assert page.problems == []
+
+
+def test_chart_has_the_last_answer_of_a_file(page: Any, tmp_path: Path) -> None:
+    """Both answers are in the same half second of the fixed clock, so the second one waits for the next."""
+    page.clock.set_fixed_time(1_700_000_000)
+    sound = np.concatenate([tone(0.3, RATE_HZ, TONE_HZ["low"]), tone(0.45, RATE_HZ, TONE_HZ["high"])])
+    soundfile.write(tmp_path / "both.wav", sound, RATE_HZ)
+    _open_file(page, tmp_path / "both.wav")
+    page.wait_for_selector("#label:text-is('low')")
+    page.wait_for_selector("#label:text-is('high')")
+    page.wait_for_selector("#state:text-is('ready')")
+    assert page.text_content("#keys") == "high"
     assert page.problems == []
 
 
@@ -493,12 +675,3 @@ def test_page_fits_a_phone(chromium: Any, url: str) -> None:
     assert marks and marks[0][0] >= 0 and marks[-1][1] <= 390
     assert all(right < left for (_, right), (left, _) in pairwise(marks))
     page.context.close()
-
-
-def test_gap_rule_depends_on_the_buffer_of_the_browser(evaluate: Callable[[str, Any], Any]) -> None:
-    longest = evaluate(
-        "async (spec) => { const { LiveWindows } = await import('/sound_windows.js');"
-        " return [new LiveWindows(spec, 8000).longestPauseMs, new LiveWindows(spec, 8000, 50).longestPauseMs]; }",
-        asdict(TONE_SPEC),
-    )
-    assert longest[1] - longest[0] == 50

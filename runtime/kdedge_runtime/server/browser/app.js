@@ -81,7 +81,7 @@ function showPast(answer, time) {
     const isSameStep = past.length > 0 && stepOf(past.at(-1)) === stepOf(point);
     if (isSameStep) past.pop();
     past.push(point);
-    if (isSameStep) return;  // drawn with the next step
+    if (isSameStep) return;  // drawn with the next step, or at the end
   }
   showHistory(past.map((each) => [(time - each.time) / 1000, each.label, each.share]));
   at("past").hidden = past.length === 0;
@@ -157,6 +157,7 @@ function stop() {
   source = null;
   at("live").textContent = `Start the ${sensor.name.toLowerCase()}`;
   at("turn").hidden = true;
+  showPast(null, Date.now());
   become("", "ready");
 }
 
@@ -172,10 +173,11 @@ const openFile = (file) => play(new sensor.File(file, about.input));
 
 /** Explain the sample on the screen again, if it does not change. */
 async function again() {
-  if (!latest || source) return;
+  const isChanging = () => source !== null && !source.isStill;
+  if (!latest || isChanging()) return;
   const { span } = latest;
   const answer = { ...await answerTo(await sensor.copy(latest.sample)), span };
-  if (!source) show(answer, answer.map ? peak(answer.map) : 0);
+  if (!isChanging()) show(answer, answer.map ? peak(answer.map) : 0);
 }
 
 async function attempt(deed) {
@@ -186,6 +188,7 @@ async function attempt(deed) {
     const messages = {
       NotAllowedError: `${sensor?.name} access was denied. Allow it in the browser's address bar.`,
       NotFoundError: `No ${sensor?.name.toLowerCase()} was found. Connect one, or open a file.`,
+      NotReadableError: `${sensor?.name} access failed. Close other programs that use it, and start again.`,
     };
     showMessage(messages[error.name] ?? error.message, "bad");
   }
@@ -233,7 +236,7 @@ at("explain").onclick = () => attempt(chooseClass);
 at("opacity").oninput = () => {
   opacity = Number(at("opacity").value);
   at("opacity-value").textContent = `${Math.round(opacity * 100)} %`;
-  if (!source) attempt(again);
+  attempt(again);
 };
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {

@@ -27,22 +27,31 @@ export class Microphone {
     // The processing for calls would change the sound, and cannot be repeated in training.
     const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     this.#stream = await navigator.mediaDevices.getUserMedia({ video: false, audio: raw });
-    this.#context = new AudioContext();  // at the rate of the device; see resampler.js
-    await this.#context.audioWorklet.addModule("/capture.js");
-    await this.#context.resume();
-    if (this.#isClosed) return this.close();  // in the meantime
-    const bufferMs = 2000 * (this.#context.baseLatency || 0);
-    this.#windows = new LiveWindows(this.input, this.#context.sampleRate, bufferMs);
+    try {
+      if (!this.#isClosed) await this.#record();
+    } finally {
+      if (!this.isOpen) this.close();  // after a failure, or closed in the meantime
+    }
+  }
+
+  async #record() {
+    const context = this.#context = new AudioContext();  // at the rate of the device; see resampler.js
+    await context.audioWorklet.addModule("/capture.js");
+    if (this.#isClosed) return;
+    const bufferMs = 2000 * (context.baseLatency || 0);
+    this.#windows = new LiveWindows(this.input, context.sampleRate, bufferMs);
     const options = { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" };
-    const capture = new AudioWorkletNode(this.#context, "capture", options);
+    const capture = new AudioWorkletNode(context, "capture", options);
     capture.port.onmessage = ({ data }) => this.#add(data);
     const [track] = this.#stream.getAudioTracks();
     track.onmute = () => this.#mute();
     track.onunmute = () => { this.#measuredFrom = Date.now(); };
     track.onended = () => this.#fail("The microphone was disconnected. Connect it and start again.");
-    this.#context.createMediaStreamSource(this.#stream).connect(capture);
+    context.createMediaStreamSource(this.#stream).connect(capture);
     if (track.muted) this.#mute();
     this.#watch();
+    context.onstatechange = () => this.#resume();
+    this.#resume();
     this.isOpen = true;
   }
 
@@ -62,7 +71,8 @@ export class Microphone {
     this.#isClosed = true;
     clearTimeout(this.#timer);
     for (const track of this.#stream?.getTracks() ?? []) track.stop();
-    if (this.#context?.state !== "closed") this.#context?.close();
+    this.#context?.close();
+    this.#context = null;
     this.#settle("resolve", null);
   }
 
@@ -103,12 +113,21 @@ export class Microphone {
     this.#offer();
   }
 
+  /** Resume, also after an interruption by the system. The promise can stay pending: see `#watch`. */
+  #resume() {
+    if (!this.#isClosed && this.#context.state !== "running") this.#context.resume().catch(() => {});
+  }
+
   /** Fail if no block follows in time. */
   #watch() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       if (this.#measuredFrom === Infinity) this.#watch();
-      else this.#fail("The microphone returned no samples for 10 s. Expected one that no other program uses.");
+      else if (this.#context.state === "running") {
+        this.#fail("The microphone returned no samples for 10 s. Expected one that no other program uses.");
+      } else {
+        this.#fail("The system interrupted the recording, for example for a call or a locked screen. Start it again.");
+      }
     }, TIMEOUT_MS);
   }
 

@@ -2,7 +2,7 @@
 //
 // A source has `open()`, `next()` and `close()`. `next` waits for a sample and its time, and returns null at the end:
 // {sample, capturedAt, span, isMeasured}. `span` has the start and end of a sound in seconds. Samples that were not
-// measured get no answer.
+// measured get no answer. `isStill` is true if the source has a single sample, which is shown until it ends.
 
 import { Camera, ImageFile } from "/camera.js";
 import { Microphone } from "/microphone.js";

@@ -4,6 +4,7 @@ import { resampled } from "/resampler.js";
 import { fitSound, isMeasured, windowStarts } from "/sound_windows.js";
 
 const OTHER_HZ = 48_000;  // rate for formats whose header is not read
+const LATEST_END_MS = 1000;  // time after the end of a sound at which playback is given up, if it did not begin
 
 /** Sound file: the window that was heard last. The last window ends with the sound. */
 export class SoundFile {
@@ -14,6 +15,7 @@ export class SoundFile {
   #sound = null;
   #starts = [];
   #startedAt = 0;
+  #ended = null;
 
   constructor(file, input) {
     Object.assign(this, { file, input });
@@ -30,19 +32,25 @@ export class SoundFile {
     this.isOpen = true;
   }
 
+  /** True for a sound of at most one window, which is answered at once and then played to its end. */
+  get isStill() {
+    return this.#sound?.length <= this.input.samples;
+  }
+
   async next() {
     const { samples, rate_hz: rate } = this.input;
     const endOf = (start) => this.#startedAt + (1000 * Math.min(start + samples, this.#sound.length)) / rate;
-    if (!this.#starts.length) return null;
-    // A sound of at most one window is answered at once.
-    const isStill = this.#sound.length <= samples;
-    if (!isStill) await new Promise((resolve) => setTimeout(resolve, endOf(this.#starts[0]) - Date.now()));
+    if (!this.#starts.length) {
+      await Promise.race([this.#ended, until(endOf(this.#sound.length) + LATEST_END_MS)]);
+      return null;
+    }
+    if (!this.isStill) await until(endOf(this.#starts[0]));
     if (this.#isClosed) return null;
     while (this.#starts.length > 1 && endOf(this.#starts[1]) <= Date.now()) this.#starts.shift();
     const start = this.#starts.shift();
     const sample = this.#sound.slice(start, start + samples);
     const from = (start + (sample.length - samples) / 2) / rate;  // where the sound is padded
-    const capturedAt = isStill ? this.#startedAt : endOf(start);
+    const capturedAt = this.isStill ? this.#startedAt : endOf(start);
     return { sample, capturedAt, span: [from, from + samples / rate], isMeasured: isMeasured(sample) };
   }
 
@@ -55,9 +63,15 @@ export class SoundFile {
     this.#context = new AudioContext();
     const player = new AudioBufferSourceNode(this.#context, { buffer });
     player.connect(this.#context.destination);
+    this.#ended = new Promise((resolve) => {
+      const latency = () => 1000 * (this.#context.outputLatency || 0);  // the last samples are not heard before
+      player.onended = () => setTimeout(resolve, latency());
+    });
     player.start();
   }
 }
+
+const until = (time) => new Promise((resolve) => setTimeout(resolve, time - Date.now()));
 
 async function decode(content) {
   // Decoders of browsers convert the rate badly (see resampler.js), so that the rate of the file is used.

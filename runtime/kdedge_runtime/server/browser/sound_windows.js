@@ -4,6 +4,7 @@ import { Resampler } from "/resampler.js";
 
 const LEAST_SHARE = 0.1;        // shortest sound as a share of the window
 const LONGEST_PAUSE_MS = 100;   // browsers buffer a microphone for this time; samples beyond it are lost
+const CLOCK_DRIFT = 1e-3;       // largest difference between the clocks of microphone and system
 
 /** Interval between windows in samples. */
 export const hopOf = (spec) => Math.round(spec.hop_s * spec.rate_hz);
@@ -50,6 +51,7 @@ export class LiveWindows {
   #written = 0;
   #end;          // end of the next window
   #at = null;    // time of the last sample
+  #due = null;   // time of the last sample if no block since the last interrupt had been late
 
   /**
    * @param {object} spec input of the model.
@@ -66,8 +68,12 @@ export class LiveWindows {
 
   /** Append a block at the rate of the microphone. `at` is the time of its last sample in milliseconds. */
   add(block, at) {
-    const pause = this.#at === null ? 0 : at - this.#at - (1000 * block.length) / this.resampler.fromHz;
-    if (pause > this.longestPauseMs) this.interrupt();
+    // Losses add up, and so does the drift of the clocks.
+    const lengthMs = (1000 * block.length) / this.resampler.fromHz;
+    const due = Math.min(at, (this.#due ?? at) + lengthMs * (1 + CLOCK_DRIFT));
+    const isLost = at - due > this.longestPauseMs;
+    if (isLost) this.interrupt();
+    this.#due = isLost ? at : due;
     this.#at = at;
     for (const value of this.resampler.convert(block)) this.#held[this.#written++ % this.#held.length] = value;
   }
@@ -75,6 +81,7 @@ export class LiveWindows {
   /** Begin the next window behind the samples so far, because the following ones do not adjoin them. */
   interrupt() {
     this.resampler.reset();
+    this.#due = null;
     this.#end = this.#written + this.#length;
   }
 
