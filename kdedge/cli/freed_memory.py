@@ -20,13 +20,13 @@ STEP = 64 << 20
 """Bytes by which the heap grows."""
 
 
-def keep_freed_memory() -> bool:
-    """Reuse freed blocks of this process; True if the C library is glibc and admits it.
+def keep_freed_memory() -> None:
+    """Reuse freed blocks of this process, if its C library is glibc.
 
     Most memory stays in the process until it ends, so this is meant for commands and not for libraries.
     """
     if platform.libc_ver()[0] != "glibc":
-        return False
+        return
     mallopt = ctypes.CDLL(None).mallopt
-    settings = ((M_MMAP_THRESHOLD, LARGEST_BLOCK), (M_TRIM_THRESHOLD, LARGEST_END), (M_TOP_PAD, STEP))
-    return bool(min(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings) == 1)
+    for name, value in ((M_MMAP_THRESHOLD, LARGEST_BLOCK), (M_TRIM_THRESHOLD, LARGEST_END), (M_TOP_PAD, STEP)):
+        mallopt(ctypes.c_int(name), ctypes.c_int(value))

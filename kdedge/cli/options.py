@@ -115,10 +115,9 @@ Freeze = Annotated[
 GroupBy = Annotated[
     str | None,
     typer.Option(
-        metavar="REGEX",
-        help="Keep samples with the same match in their names in one split, such as the frames of a track or the "
-        "recordings of a speaker; for a table, rows with the same value in this column. [default: every sample by "
-        "itself]",
+        metavar="REGEX|COLUMN",
+        help="Keep samples with the same match in their names in one split, such as the frames of a track. For a "
+        "table, keep rows with the same value in this column. [default: every sample by itself]",
     ),
 ]
 Window = Annotated[
@@ -141,7 +140,7 @@ SchemaFile = Annotated[
 SamplesPerClass = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Train on this number of samples per class, chosen by a hash of their names. [default: all]"
+        min=1, help="Train on this number of samples per class, chosen by a hash of their names or rows. [default: all]"
     ),
 ]
 LeaveOut = Annotated[

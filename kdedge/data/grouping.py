@@ -66,7 +66,7 @@ def grouped_halves(split: Split, group_of: GroupOf, *, val_fraction: float, seed
             sizes[groups[index]] += 1
         if len(sizes) < 2:
             raise DataError(
-                f"All samples of a class are in one group of --group-by, such as {split.samples[members[0]].name}, so "
+                f"All samples of a target are in one group of --group-by, such as {split.samples[members[0]].name}, so "
                 "none are left for validation. Expected two or more groups of each class."
             )
         _choose(sizes, chosen, val_fraction * len(members), seed)

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kdedge.data.samples import LoadedSample, StoredSample
 from kdedge.data.table_schema import ColumnSchema, TableSchema, is_missing, number_of
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import Sample
-from kdedge_runtime.modalities.table_column import find_title, row_sample
+from kdedge_runtime.modalities.table_column import canonical_text, find_title, row_sample
 from kdedge_runtime.util.table_rows import Row
 
 __all__ = ["RowSample", "input_places", "row_digest", "row_fault"]
@@ -35,15 +36,21 @@ class RowSample(StoredSample):
         return row_digest(self.row)
 
     def digest(self, values: Sample) -> bytes:
-        """Return a SHA-256 of the input columns; the target and ignored columns make no other sample."""
-        places = (find_title(self.row.titles, column.name, column.unit) for column in self.schema.used)
+        """Return a SHA-256 of the input columns with numbers in one form; see `StoredSample.digest`."""
+        places = _places(self.row.titles, self.schema)
         cells = [None if place is None else self.row.cells[place] for place in places]
-        texts = [None if cell is None or is_missing(cell) else cell.strip() for cell in cells]
+        texts = [None if cell is None or is_missing(cell) else canonical_text(cell.strip()) for cell in cells]
         return hashlib.sha256(repr(texts).encode()).digest()
 
     def stamp(self) -> str:
         """Return a hash of the cells; see `StoredSample.stamp`."""
         return row_digest(self.row)
+
+
+@lru_cache(maxsize=64)
+def _places(titles: tuple[str, ...], schema: TableSchema) -> tuple[int | None, ...]:
+    """Return the places of the input columns in a header."""
+    return tuple(find_title(titles, column.name, column.unit) for column in schema.used)
 
 
 def row_digest(row: Row) -> str:

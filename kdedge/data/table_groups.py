@@ -8,7 +8,7 @@ from kdedge.data.row_samples import RowSample
 from kdedge.data.splits import Split
 from kdedge.data.table_schema import is_missing
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.table_column import find_title, split_unit
+from kdedge_runtime.modalities.table_column import canonical_text, find_title, split_unit
 from kdedge_runtime.util.table_rows import Row
 
 __all__ = ["group_of_row", "group_place", "row_groups"]
@@ -30,9 +30,9 @@ def group_place(titles: Sequence[str], column: str, name: str) -> int:
 
 
 def group_of_row(row: Row, place: int) -> str | None:
-    """Return the value that names the group of a row; None if it is missing."""
+    """Return the value that names the group of a row, such as `1.0` for `1`; None if it is missing."""
     cell = row.cells[place]
-    return None if cell is None or is_missing(cell) else cell.strip()
+    return None if cell is None or is_missing(cell) else canonical_text(cell.strip())
 
 
 def row_groups(collection: DatasetIndex, column: str) -> GroupOf:
@@ -43,8 +43,11 @@ def row_groups(collection: DatasetIndex, column: str) -> GroupOf:
     """
     groups: dict[str, str] = {}
     for split in (collection.train, collection.val, collection.test or Split()):
-        for sample in split.samples:
+        place = None
+        for sample in split.samples:  # of one table, with one header
             assert isinstance(sample, RowSample)
-            place = group_place(sample.row.titles, column, collection.source)
-            groups[sample.name] = group_of_row(sample.row, place) or ""
+            place = group_place(sample.row.titles, column, collection.source) if place is None else place
+            group = group_of_row(sample.row, place)
+            assert group is not None, "rows without a group are skipped"
+            groups[sample.name] = group
     return groups.__getitem__

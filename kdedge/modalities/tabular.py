@@ -136,11 +136,17 @@ class TabularTraining(TrainingModality):
 
         schema_of_input(schema_of(collection.train), spec).write(folder / SCHEMA_FILE)
 
-    def options_of_run(self, options: DatasetOptions, folder: Path) -> DatasetOptions:
-        """Return the schema of the run instead of the options from which it follows."""
+    def options_of_run(self, options: DatasetOptions, folder: Path, data: str) -> DatasetOptions:
+        """Return the schema of the run instead of the options from which it follows.
+
+        Groups are omitted for another table without their column, which is no input of the model.
+        """
+        from kdedge.data.readers.table_files import has_column
         from kdedge.data.table_schema import SCHEMA_FILE
 
         path = folder / SCHEMA_FILE
+        if options.group_by is not None and not has_column(data, options.group_by):
+            options = replace(options, group_by=None)
         return replace(options, schema=str(path), target=None, task=None) if path.is_file() else options
 
 

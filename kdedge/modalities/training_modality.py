@@ -76,7 +76,8 @@ class TrainingModality(ABC):
     def index(self, data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> DatasetIndex:
         """Index a dataset without opening samples; see `kdedge.data.index_dataset`.
 
-        `group_by` is applied afterwards. The modality divides into splits only what is not named by its hash.
+        `group_by` is applied afterwards, unless the modality divides the samples itself. It does so only where their
+        names do not identify them.
         """
 
     def groups(self, collection: DatasetIndex, group_by: str) -> GroupOf:
@@ -130,8 +131,14 @@ class TrainingModality(ABC):
         """Write files about the data and the input of the model next to `run.json`; none by default."""
         return
 
-    def options_of_run(self, options: DatasetOptions, folder: Path) -> DatasetOptions:
-        """Return the options with which the later steps of a run read data; those of the training by default."""
+    def options_of_run(self, options: DatasetOptions, folder: Path, data: str) -> DatasetOptions:
+        """Return the options with which the later steps of a run read data; those of the training by default.
+
+        Args:
+            options: options of the training.
+            folder: run folder.
+            data: location that is read with them.
+        """
         return options
 
     def check_model(self, name: str) -> None:

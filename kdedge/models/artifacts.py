@@ -98,13 +98,12 @@ class Artifacts:
         """Classes of the dataset that a run was trained without; empty without a run."""
         return () if self.record is None else self.record.left_out
 
-    @property
-    def dataset_options(self) -> DatasetOptions:
-        """Options of reading the dataset of a run, or other data like it; none without a run."""
+    def options_for(self, data: str) -> DatasetOptions:
+        """Return the options of reading the dataset of a run, or other data like it; none without a run."""
         if self.record is None or self.run is None:
             return NO_OPTIONS
         modality = TRAINING_MODALITIES[self.record.input.kind]
-        return modality.options_of_run(self.record.dataset_options, self.run)
+        return modality.options_of_run(self.record.dataset_options, self.run, data)
 
     def dataset(self) -> str | None:
         """Return the dataset location that a run was trained with; None without a run.

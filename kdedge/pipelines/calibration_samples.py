@@ -94,7 +94,8 @@ def known_samples(artifacts: Artifacts, trained: CalibrationTarget, data: str | 
     Raises:
         KdedgeError: the dataset cannot be read, or belongs to another modality or task.
     """
-    everything = index_dataset(data or artifacts.dataset() or "", artifacts.dataset_options, unlabeled_ok=True)
+    root = data or artifacts.dataset() or ""
+    everything = index_dataset(root, artifacts.options_for(root), unlabeled_ok=True)
     collection = leave_out(everything, artifacts.left_out)
     collection.require(trained.input, trained.task, artifacts.source)
     return collection

@@ -33,10 +33,9 @@ class ExportedFiles:
     run: Artifacts | None
     """Run that holds the files; None for a named model."""
 
-    @property
-    def dataset_options(self) -> DatasetOptions:
-        """Options of reading the dataset of the run; none without a run."""
-        return NO_OPTIONS if self.run is None else self.run.dataset_options
+    def options_for(self, data: str) -> DatasetOptions:
+        """Return the options of reading the dataset of the run, or other data like it; none without a run."""
+        return NO_OPTIONS if self.run is None else self.run.options_for(data)
 
     @property
     def left_out(self) -> tuple[str, ...]:

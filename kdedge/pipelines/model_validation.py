@@ -156,7 +156,7 @@ def validate_model(
         raise UsageError(
             f"{files.fp32.path} does not belong to a run, so its samples are unknown. Give them: --data DIR."
         )
-    everything = index_dataset(root, files.dataset_options, unlabeled_ok=True)
+    everything = index_dataset(root, files.options_for(root), unlabeled_ok=True)
     collection = leave_out(everything, files.left_out)
     collection.require(files.input, files.fp32.metadata.task, str(files.fp32.path))
     notes: list[str] = []
@@ -169,7 +169,8 @@ def validate_model(
             f"--outside {outside:g} bounds the evidence outside annotated regions, but {root} has none. Add --boxes "
             "FILE, or remove --outside."
         )
-    groups = unfamiliar_samples(everything, files.left_out, unfamiliar, files.input, progress)
+    options = replace(files.options_for(root), group_by=None)
+    groups = unfamiliar_samples(everything, files.left_out, unfamiliar, options, files.input, progress)
     recordings = None if background is None else background_source(files.input, background)
     validation_set = replace(validation_set, unfamiliar=groups, background=recordings)
     report, evidence = validate(

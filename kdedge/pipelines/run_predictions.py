@@ -104,7 +104,7 @@ class PredictionQueries:
 
     def _samples(self, source: str, spec: InputSpec, run: RunHistory) -> EvaluatedSamples:
         artifacts = Artifacts(str(run.folder), run.folder, run.record)
-        options, left_out = artifacts.dataset_options, artifacts.left_out
+        options, left_out = artifacts.options_for(source), artifacts.left_out
         key = source, spec, left_out, options
         if key not in self._read:
             collection = leave_out(index_dataset(source, options), left_out)

@@ -57,7 +57,8 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
     if not EXPORT_TASKS[model.metadata.task].has_probabilities:
         return TemperatureFit(1.0, 0, f"the task {model.metadata.task} has no class probabilities")
     try:
-        collection = index_dataset(artifacts.record.data["source"], artifacts.dataset_options, unlabeled_ok=True)
+        root = artifacts.record.data["source"]
+        collection = index_dataset(root, artifacts.options_for(root), unlabeled_ok=True)
         if collection.is_unlabeled:
             return TemperatureFit(1.0, 0, "its samples have no labels")
         collection = leave_out(collection, artifacts.left_out)

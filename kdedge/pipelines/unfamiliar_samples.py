@@ -2,8 +2,9 @@
 
 from kdedge.data import DatasetIndex, Split, decode
 from kdedge.data.dataset_index import source_name
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import left_out_samples
-from kdedge.data.readers.reader_choice import list_unlabeled
+from kdedge.data.readers.reader_choice import list_all_samples
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec, Sample
 from kdedge_runtime.util.progress import ProgressCallback
@@ -19,6 +20,7 @@ def unfamiliar_samples(
     collection: DatasetIndex,
     left_out: tuple[str, ...],
     unfamiliar: str | None,
+    options: DatasetOptions,
     spec: InputSpec,
     progress: ProgressCallback,
 ) -> dict[str, Sample]:
@@ -28,6 +30,7 @@ def unfamiliar_samples(
         collection: dataset of the validation, with all classes, and its folders of samples of no class.
         left_out: classes that the model was trained without.
         unfamiliar: location of samples that belong to none of the classes; None for none.
+        options: options of reading the dataset of the run, which `unfamiliar` is read with.
         spec: input of the model.
         progress: called while samples are read.
 
@@ -39,9 +42,9 @@ def unfamiliar_samples(
     if len(held):
         groups[LEFT_OUT] = _read(held, spec, progress)
     for folder in collection.unfamiliar:
-        groups[source_name(folder)] = _read(list_unlabeled(folder), spec, progress)
+        groups[source_name(folder)] = _read(list_all_samples(folder), spec, progress)
     if unfamiliar is not None:
-        samples = _read(list_unlabeled(unfamiliar), spec, progress)
+        samples = _read(list_all_samples(unfamiliar, options), spec, progress)
         if not len(samples):
             raise DataError(f"{unfamiliar} has no readable samples. Expected samples of none of the classes.")
         name = source_name(unfamiliar)

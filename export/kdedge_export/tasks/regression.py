@@ -45,8 +45,9 @@ class RegressionMetrics(TaskMetrics):
 
 
 def _relative(logits: Floats, values: Scores) -> Scores:
-    """Compute squared differences relative to the variance of `values`, `[N]`."""
-    spread = np.maximum(values.var(axis=0), _LEAST_VARIANCE)
+    """Compute squared differences relative to the variance of `values`, or to the square of a single value, `[N]`."""
+    variance = values.var(axis=0) if len(values) > 1 else values[0] ** 2
+    spread = np.maximum(variance, _LEAST_VARIANCE)
     with np.errstate(invalid="ignore", over="ignore"):
         found = ((logits.astype(np.float64) - values) ** 2 / spread).mean(axis=1)
     return np.asarray(np.minimum(np.nan_to_num(found, nan=_LARGEST, posinf=_LARGEST), _LARGEST))

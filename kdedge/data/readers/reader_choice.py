@@ -12,7 +12,7 @@ from kdedge.data.splits import UNLABELED, Split
 from kdedge.modalities import TRAINING_MODALITIES, modality_of_dataset
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["check_data_source", "index_dataset", "list_unlabeled"]
+__all__ = ["check_data_source", "index_dataset", "list_all_samples"]
 
 
 def index_dataset(
@@ -31,7 +31,7 @@ def index_dataset(
     Args:
         data: folder (see `kdedge.data.readers.class_folders` and `frigate` for layouts), torchvision dataset on disk
             (`torchvision:NAME:ROOT`, see `kdedge.data.readers.torchvision_datasets`), or WebDataset shards
-            (`kdedge.data.readers.webdataset`).
+            (`kdedge.data.readers.webdataset`). Sounds, recordings and tables: see the readers of their modalities.
         options: options of the modality, and groups of samples that stay together.
         val_fraction: fraction of each class used for validation by the hash, in (0, 1). Rows of tables are already
             divided, with 0.2.
@@ -60,15 +60,19 @@ def index_dataset(
     return collection
 
 
-def list_unlabeled(data: str) -> Split:
+def list_all_samples(data: str, options: DatasetOptions = NO_OPTIONS) -> Split:
     """List the samples of all splits of a dataset without their classes; a folder of images may have any layout.
+
+    Args:
+        data: location.
+        options: options of the modality.
 
     Raises:
         DataError: the dataset does not exist or has no samples.
     """
     if modality_of_dataset(data) is TRAINING_MODALITIES["image"] and Path(data).is_dir():
         return list_samples(Path(data))
-    collection = index_dataset(data, unlabeled_ok=True)
+    collection = index_dataset(data, options, unlabeled_ok=True)
     splits = [split for split in (collection.train, collection.val, collection.test) if split is not None]
     samples = tuple(sample for split in splits for sample in split.samples)
     return Split(samples, (UNLABELED,) * len(samples))

@@ -39,7 +39,7 @@ from kdedge_runtime.modalities.table_column import find_title, split_unit
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, Row, read_table_rows
 
-__all__ = ["index_table", "is_table", "schema_of"]
+__all__ = ["has_column", "index_table", "is_table", "schema_of"]
 
 _log = logging.getLogger(__name__)
 _VAL_FRACTION, _SEED = 0.2, 0
@@ -74,6 +74,8 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
         training = [row for row in _sound(tables["train"], path) if row.number not in held_out]
         columns = infer_columns(training, schema.target, str(path))
         schema = replace(schema, columns=columns if group_by is None else _without(columns, group_by))
+        if not schema.used:
+            raise DataError(f"{path} has no column to learn from besides the target and the group. Expected others.")
         _warn_about_texts(schema, training, str(path), group_by)
     skipped: list[SkippedFile] = []
     splits = {side: _split(files[side], rows, schema, group_by, skipped) for side, rows in tables.items()}
@@ -102,6 +104,16 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
         task=schema.task,
         skipped=tuple(skipped),
     )
+
+
+def has_column(data: str, column: str) -> bool:
+    """Return True unless the training rows of a table lack a column."""
+    path = Path(data)
+    file = _side_files(path).get("train") if path.is_dir() else path
+    if file is None or not file.is_file():
+        return True  # `index_table` reports it
+    first = next(iter(read_table_rows(file)), None)
+    return first is None or find_title(first.titles, *split_unit(column)) is not None
 
 
 def schema_of(split: Split) -> TableSchema:
@@ -180,7 +192,7 @@ def _held_out(rows: Sequence[Row], schema: TableSchema, group_by: str | None, pa
     """Return the numbers of the rows for validation, by a hash of their cells or of their groups."""
     place = find_column(rows[0].titles, schema.target, str(path))
     known = [
-        (RowSample(str(row.number), row, schema), target)
+        (RowSample(f"{displayable(path.name)}:{row.number}", row, schema), target)
         for row in _sound(rows, path)
         if (target := _target(row.cells[place], schema)) is not None
     ]

@@ -1,10 +1,10 @@
 """Rows of tables without a target, which a student learns from its teacher alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kdedge.data.row_samples import RowSample, input_places, row_fault
-from kdedge.data.table_schema import TableSchema
+from kdedge.data.table_schema import ColumnSchema, TableSchema
 from kdedge.data.unlabeled import UnlabeledSource
 from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
@@ -23,17 +23,21 @@ def list_unlabeled_rows(location: Path, schema: TableSchema) -> list[UnlabeledSo
 
     Raises:
         DataError: there is no table, or it lacks an input column.
+        UsageError: a column has another unit.
     """
     if not location.is_file() or location.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(f"{location} is no table. Expected a file (*{', *'.join(TABLE_SUFFIXES)}).")
     rows = list(read_table_rows(location))
     if not rows:
         raise DataError(f"{location} has no rows below its header.")
-    return [UnlabeledSource(str(location.resolve()), _samples(location, rows, schema), len(rows), is_footage=False)]
+    places = input_places(rows[0].titles, schema, str(location))
+    samples = _samples(location, rows, schema, places)
+    return [UnlabeledSource(str(location.resolve()), samples, len(rows), is_footage=False)]
 
 
-def _samples(file: Path, rows: list[Row], schema: TableSchema) -> Iterator[RowSample | SkippedFile]:
-    places = input_places(rows[0].titles, schema, str(file))
+def _samples(
+    file: Path, rows: list[Row], schema: TableSchema, places: Mapping[ColumnSchema, int]
+) -> Iterator[RowSample | SkippedFile]:
     digits = len(str(len(rows)))
     for row in rows:
         name = f"{displayable(file.resolve().parent.name)}/{displayable(file.name)}:{row.number:0{digits}}"

@@ -180,13 +180,13 @@ class TableColumn:
         return f"{value:.6g}" if math.isfinite(value) else "missing"
 
     def _code(self, text: str) -> float | None:
-        names = self.categories if text in self.categories else tuple(map(_canonical, self.categories))
-        text = text if names is self.categories else _canonical(text)
+        names = self.categories if text in self.categories else tuple(map(canonical_text, self.categories))
+        text = text if names is self.categories else canonical_text(text)
         code = names.index(text) if text in names else None
         return float(code) if code is not None and self.is_trained[code] else None
 
 
-def _canonical(text: str) -> str:
+def canonical_text(text: str) -> str:
     """Return one text for the forms of a number or truth value in CSV, JSON and Parquet, such as `1.0` for `1`."""
     if _NUMBER.fullmatch(text):
         return repr(float(text))

@@ -66,3 +66,10 @@ def test_constant_prediction_has_an_r2_of_zero() -> None:
     useful, useless = (check_constant("int8", some, constant, Gates(), is_bounded=False) for some in scores)
     assert useful.outcome == "passed" and useful.measured == pytest.approx(36, abs=10)
     assert useless.outcome == "failed"
+
+
+def test_rounding_of_a_single_sample_is_no_divergence() -> None:
+    """A check of one sample at a time has no variance."""
+    value = np.array([[80.36804]], np.float32)
+    assert REGRESSION.divergence(value, np.nextafter(value, np.float32(np.inf))).max() < 1e-12
+    assert REGRESSION.divergence(value, 1.1 * value).max() > 1e-3

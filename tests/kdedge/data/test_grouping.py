@@ -88,7 +88,7 @@ def test_run_keeps_its_groups(tracks: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("runs") / "run"
     options: dict[str, Any] = {"group_by": BY_TRACK.group_by, "size": 16, "epochs": 1, "device": "cpu"}
     run = kdedge.train(tracks, "resnet8", output=folder, **options)
-    assert Artifacts.open(run).dataset_options == BY_TRACK
+    assert Artifacts.open(run).options_for(str(tracks)) == BY_TRACK
     again = kdedge.train(tracks, "resnet8", output=folder, **options, resume=True)
     assert run.record.data["val"] == again.record.data["val"] == 12
     assert len(known_samples(Artifacts.open(run), load_trained(str(run.folder)), None).val) == 12

@@ -9,6 +9,8 @@ from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.readers.table_files import schema_of
 from kdedge.data.row_samples import RowSample
 from kdedge.data.splits import Split
+from kdedge.data.table_schema import SCHEMA_FILE
+from kdedge.modalities.tabular import TABULAR
 from kdedge_runtime.errors import DataError, UsageError
 
 HEADER = "patient,age,answer"
@@ -58,6 +60,33 @@ def test_divided_groups_of_given_splits_are_refused(tmp_path: Path) -> None:
         index_dataset(tmp_path, BY_PATIENT)
     write(tmp_path / "val.csv", LINES[92:])
     assert len(index_dataset(tmp_path, BY_PATIENT).val) == 28
+
+
+def test_forms_of_a_number_are_one_group(tmp_path: Path) -> None:
+    lines = [line.replace(",", ".0,", number % 2) for number, line in enumerate(LINES)]
+    index = index_dataset(write(tmp_path / "table.csv", lines), BY_PATIENT)
+    train, val = ({float(patient or "nan") for patient in patients(split)} for split in (index.train, index.val))
+    assert val and not train & val
+
+
+def test_group_as_the_only_input_is_refused(tmp_path: Path) -> None:
+    lines = [f"{number // 4},{'no' if number % 3 else 'yes'}" for number in range(120)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["patient,answer", *lines]) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no column to learn from"):
+        index_dataset(path, BY_PATIENT)
+
+
+def test_run_is_validated_on_a_table_without_groups(tmp_path: Path) -> None:
+    index = index_dataset(write(tmp_path / "table.csv", LINES), BY_PATIENT)
+    run = tmp_path / "run"
+    run.mkdir()
+    schema_of(index.train).write(run / SCHEMA_FILE)
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(["age,answer", *(line.partition(",")[2] for line in LINES)]) + "\n", encoding="utf-8")
+    assert TABULAR.options_of_run(BY_PATIENT, run, str(tmp_path / "table.csv")).group_by == "patient"
+    options = TABULAR.options_of_run(BY_PATIENT, run, str(other))
+    assert options.group_by is None and len(index_dataset(other, options).val)
 
 
 def test_unknown_column_is_refused(tmp_path: Path) -> None:

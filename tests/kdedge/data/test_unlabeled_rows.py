@@ -54,6 +54,13 @@ def test_copies_of_labeled_rows_are_dropped_whatever_their_answer(table: Path, t
     assert len(names) == 1 and dropped == {"duplicates": 2, "held_out": 1, "faulty": 0}
 
 
+def test_copies_are_recognized_in_any_form_of_numbers(table: Path, tmp_path: Path) -> None:
+    """Parquet and CSV write the same value as 7.0 and 7."""
+    copies = [f"{number}.0, {'ab'[number % 2]}" for number in range(60)]
+    with pytest.raises(DataError, match="adds anything"):
+        added(table, write(tmp_path / "copies.csv", "age,job", copies))
+
+
 def test_several_tables(table: Path, tmp_path: Path) -> None:
     files = [write(tmp_path / "more" / f"{number}.tsv", "age\tjob", [f"{100 + number}\ta"]) for number in range(2)]
     names, _ = added(table, *files)

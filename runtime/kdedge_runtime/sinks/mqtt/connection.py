@@ -67,7 +67,7 @@ class BrokerConnection:
             MissingDependency: paho-mqtt is not installed.
         """
         with needs_package("--mqtt", "paho-mqtt 2 or later", "`pip install 'paho-mqtt>=2'`, or the extra `mqtt`"):
-            import paho.mqtt.client  # noqa: F401
+            import paho.mqtt.enums  # noqa: F401  # paho-mqtt 1 has none
         self._address = address
         self._client_id = client_id
         self._owned = owned
