@@ -41,3 +41,14 @@ def open_page(opened: Any, url: str, **context: Any) -> Any:
     page.on("console", lambda entry: page.problems.append(entry.text) if entry.type in ("error", "warning") else None)
     page.goto(url)
     return page
+
+
+def wait_until(page: Any, condition: str) -> None:
+    """Wait until a JavaScript expression is true; the pages forbid Playwright's own way, which is `eval`."""
+    is_true = page.evaluate(
+        f"""async () => {{
+            for (let i = 0; i < 300 && !({condition}); i++) await new Promise((resolve) => setTimeout(resolve, 50));
+            return {condition};
+        }}"""
+    )
+    assert is_true, condition

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser, open_page
+from browser import browser, open_page, wait_until
 from PIL import Image, PngImagePlugin
 
 from kdedge_runtime.drawing.colormap import heat_ramp
@@ -186,7 +186,7 @@ def test_unused_cameras_are_stopped(page: Any) -> None:
         }"""
     )
     page.wait_for_selector("#state.live")
-    page.wait_for_function("given.length === 3")
+    wait_until(page, "given.length === 3")
     page.wait_for_selector("#heat:visible")
     on = "given.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
     assert page.evaluate(on) == 1

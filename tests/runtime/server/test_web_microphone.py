@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from browser import browser, open_page
+from browser import browser, open_page, wait_until
 from PIL import Image
 from sound_files import tone
 from tone_model import TONE_HZ, TONE_SPEC
@@ -436,11 +436,11 @@ def test_sound_is_not_processed_and_unused_microphones_are_stopped(page: Any) ->
     page.evaluate(KEEP_STREAMS)
     page.evaluate("() => { for (let click = 0; click < 3; click++) document.getElementById('live').click(); }")
     page.wait_for_selector("#heat:visible")
-    page.wait_for_function("given.length === 3")
+    wait_until(page, "given.length === 3")
     wanted = page.evaluate("given[0].wanted.audio")
     assert wanted == {"echoCancellation": False, "noiseSuppression": False, "autoGainControl": False}
     on = "given.flatMap(({ stream }) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
-    page.wait_for_function(f"{on} === 1")
+    wait_until(page, f"{on} === 1")
     page.click("text=Stop")
     assert page.evaluate(on) == 0
     assert page.problems == []
@@ -476,10 +476,8 @@ def test_microphone_is_stopped_if_its_processing_fails(page: Any) -> None:
         }"""
     )
     page.wait_for_selector("#message.bad:has-text('no module')")
-    page.wait_for_function("given.length === 2")
-    page.wait_for_function(
-        "given.every(({ stream }) => stream.getTracks().every((track) => track.readyState === 'ended'))"
-    )
+    wait_until(page, "given.length === 2")
+    wait_until(page, "given.every(({ stream }) => stream.getTracks().every((track) => track.readyState === 'ended'))")
     assert page.problems == []
 
 
@@ -500,7 +498,7 @@ def test_interrupted_microphone_is_resumed(page: Any) -> None:
     page.wait_for_selector("#label:text-is('high')")
     page.evaluate("() => contexts[0].suspend()")
     page.evaluate("() => { document.getElementById('label').textContent = '' }")
-    page.wait_for_function("contexts[0].state === 'running'")
+    wait_until(page, "contexts[0].state === 'running'")
     page.wait_for_selector("#label:text-is('high')")
     assert page.problems == []
 
@@ -520,7 +518,7 @@ def test_microphone_that_cannot_be_resumed_is_reported(page: Any, is_started: bo
         page.evaluate(f"() => {{ {never}; globalThis.{create}; }}")
         page.click("#live")
         page.wait_for_selector("#live:text-is('Stop')")
-    page.wait_for_function("contexts[0].state === 'suspended'")
+    wait_until(page, "contexts[0].state === 'suspended'")
     page.clock.fast_forward(10_000)
     page.wait_for_selector("#message.bad:has-text('interrupted')")
     page.wait_for_selector("#state:text-is('ready')")
