@@ -101,8 +101,13 @@ def requested_recipe(
     loss = recipe.loss if recipe.loss.weights else load_recipe(default).loss
     if request.loss is not None:
         loss = parse_loss(request.loss)
+    unfit = TRAINING_TASKS[task].unfit_terms
     if request.loss is None and request.recipe in (None, *shipped_recipes()):
         loss = TRAINING_TASKS[task].default_loss(loss)
+    elif wrong := [name for name in loss.weights if name in unfit]:
+        raise UsageError(
+            f"The loss term {wrong[0]} does not fit the task {task}. Expected {unfit[wrong[0]]} in its place."
+        )
     if not has_labels:
         loss = _without_labels(loss, request)
     if request.temperature is not None and not any(LOSS_TERMS[name].uses_temperature for name in loss.weights):

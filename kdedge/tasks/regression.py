@@ -18,13 +18,15 @@ __all__ = ["REGRESSION", "RegressionTraining"]
 class RegressionTraining(TrainingTask):
     """Targets are values; the best epoch has the highest R²."""
 
+    unfit_terms: Mapping[str, str] = {"ce": "rse", "kd": "rsekd", "ls": "rsekd", "dkd": "rsekd", "dist": "rsekd"}
+
     def targets(self, values: Tensor, outputs: int) -> Tensor:
         """Return the values as a column, `[n, 1]`."""
         return values.float()[:, None]
 
     def default_loss(self, recipe: LossSpec) -> LossSpec:
         """Replace the terms of classes by squared errors; terms of maps stay."""
-        return recipe.renamed({"ce": "rse", "kd": "rsekd"})
+        return recipe.renamed(self.unfit_terms)
 
     def metrics(self, logits: Tensor, values: Tensor) -> dict[str, float]:
         """Compute `r2`, `mae` in the unit of the target, and `loss`, the relative squared error `1 - r2`."""

@@ -20,6 +20,9 @@ class TrainingTask(ABC):
     accepts_unlabeled = False
     """True if `targets` returns a row of zeros for the value `UNLABELED`, so that label terms ignore the sample."""
 
+    unfit_terms: Mapping[str, str] = {}
+    """Loss terms that compare something else, each with the term in its place."""
+
     @abstractmethod
     def targets(self, values: Tensor, outputs: int) -> Tensor:
         """Convert the ground truth of a dataset `[n]` to targets of the loss, float32 `[n, outputs]`."""

@@ -41,7 +41,7 @@ from kdedge_runtime import Model
 
 _BATCH, _TIMED_ROWS = 512, 300
 STUDENTS: dict[str, str | None] = {"alone": "", "KD": "ce:0.1,kd:0.9", "KD + contributions": None}
-"""Loss of each student: empty for labels only, None for the recipe's."""
+"""Loss of each student: empty for labels only, None for the recipe's; of regressions with their own terms."""
 
 
 def main() -> None:
@@ -93,7 +93,10 @@ def measure_fold(data: Path, options: argparse.Namespace) -> dict[str, dict[str,
     for run in runs.values():
         shutil.rmtree(run, ignore_errors=True)
     teacher = kdedge.train(data, options.model, output=runs["teacher"], **common)
+    task = index_dataset(data, DatasetOptions(target=options.target)).task
     for name, loss in STUDENTS.items():
+        if loss and task == "regression":
+            loss = loss.replace("ce", "rse").replace("kd", "rsekd")
         if loss == "":
             kdedge.train(data, options.student, output=runs[name], **common)
         else:

@@ -10,10 +10,13 @@ from sklearn.metrics import mean_absolute_error, r2_score
 
 import kdedge
 from kdedge.config.loss_spec import parse_loss
+from kdedge.config.resolved_config import requested_recipe
+from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.losses.loss_inputs import LossInputs, ModelOutput
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.tasks.regression import REGRESSION
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.tasks import TASKS
 
 
@@ -79,3 +82,12 @@ def test_device_shows_the_value() -> None:
     np.testing.assert_array_equal(task.scores(values, 2.0), values)
     assert task.ranking(values[0], ("price [EUR]",)) == (("price [EUR]", pytest.approx(12345.678)),)
     assert task.share(0.3) is None and task.format_score(12345.678) == "1.235e+04" and task.score_name == "value"
+
+
+@pytest.mark.parametrize("loss", ["ce:0.1,kd:0.9", "rse:0.1,dist:1"])
+def test_terms_of_classes_are_refused(loss: str) -> None:
+    """A softmax of one value is constant, so that such terms would teach nothing."""
+    request = TrainConfig("rows.csv", "mlp", loss=loss)
+    with pytest.raises(UsageError, match="regression"):
+        requested_recipe(request, 100, 1, "regression", modality="tabular")
+    requested_recipe(request, 100, 2, "classify", modality="tabular")
