@@ -6,7 +6,7 @@ from kdedge.data.dataset_index import DatasetIndex
 from kdedge.data.grouping import GroupOf
 from kdedge.data.row_samples import RowSample
 from kdedge.data.splits import Split
-from kdedge.data.table_schema import is_missing
+from kdedge.data.table_schema import expected_columns, is_missing
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.table_column import canonical_text, find_title, split_unit
 from kdedge_runtime.util.table_rows import Row
@@ -23,8 +23,8 @@ def group_place(titles: Sequence[str], column: str, name: str) -> int:
     place = find_title(titles, *split_unit(column))
     if place is None:
         raise UsageError(
-            f"{name} has no column {column!r}. Expected one of {', '.join(titles[:12])} for --group-by, whose rows "
-            "with the same value stay in one split."
+            f"{name} has no column {column!r} for --group-by, whose rows with the same value stay in one split. "
+            f"{expected_columns(titles, column)}"
         )
     return place
 

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ __all__ = [
     "TableSchema",
     "TableTask",
     "describe_schema",
+    "expected_columns",
     "infer_columns",
     "find_column",
     "infer_schema",
@@ -38,6 +40,8 @@ _MOST_CATEGORIES = 64
 """Maximum number of categories of a column; rarer ones count as missing."""
 _MOST_CLASSES = 20
 """Number of different numbers in the target above which it is a quantity, not a class."""
+_MOST_NAMED = 24
+"""Maximum number of columns in an error."""
 _ROWS_OF_AN_ID = 50
 _NUMERIC_SHARE = 0.95
 """Fraction of the values that are numbers, from which a column is numeric; rows with other values are skipped."""
@@ -214,8 +218,16 @@ def find_column(titles: Sequence[str], wanted: str, name: str) -> int:
     """
     found = find_title(titles, *split_unit(wanted))
     if found is None:
-        raise UsageError(f"{name} has no column {wanted!r}. Expected one of {', '.join(titles[:12])} for --target.")
+        raise UsageError(f"{name} has no column {wanted!r} for --target. {expected_columns(titles, wanted)}")
     return found
+
+
+def expected_columns(titles: Sequence[str], wanted: str) -> str:
+    """Return the end of an error about a missing column: the most similar title, or all titles up to a number."""
+    if similar := get_close_matches(wanted, titles, 1):
+        return f"Did you mean {similar[0]}?"
+    more = f" and {len(titles) - _MOST_NAMED} more" if len(titles) > _MOST_NAMED else ""
+    return f"Expected one of {', '.join(titles[:_MOST_NAMED])}{more}."
 
 
 def input_titles(titles: Sequence[str], target: str, name: str) -> tuple[str, ...]:

@@ -64,6 +64,11 @@ class AudioTraining(TrainingModality):
         elif name != SPEECH_EMBEDDING:
             canonical_name(name)
 
+    @property
+    def students(self) -> Sequence[str]:
+        """Residual networks for images, which take the features as one."""
+        return "small:resnet10w16", "small:resnet8"
+
     def choose_network(
         self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, AudioInput]:

@@ -56,7 +56,7 @@ _DIVIDED: dict[Divider, str] = {
     "shards": "split by shard",
     "official": "official split",
     "recordings": "split by recording",
-    "hashed": "split by file name hash",
+    "hashed": "split by hash",
 }
 
 
@@ -212,6 +212,8 @@ def _validation_set(
     decoded, part = read_validation_split(collection, files.input, progress)
     notes += [str(note) for note in (part, decoded.problems) if note]
     labels = _labels(files)
+    group_by = files.options_for(collection.source).group_by
+    divided = _DIVIDED[collection.split] + ("" if group_by is None else f", groups of --group-by {group_by}")
     return ValidationSet(
         samples=decoded.samples,
         labels=labels,
@@ -221,7 +223,7 @@ def _validation_set(
         held_out=_held_out(collection, decoded, files),
         masks=_masks(boxes, collection, decoded, files.input, notes, progress),
         source=Data(
-            f"{collection.name}, validation split ({_DIVIDED[collection.split]})",
+            f"{collection.name}, validation split ({divided})",
             collection.fingerprint,
             chose_epoch=_is_training_data(collection, files.record),
         ),

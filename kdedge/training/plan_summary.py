@@ -6,6 +6,7 @@ from typing import Any
 
 from kdedge.config.resolved_config import ResolvedConfig
 from kdedge.config.train_config import TrainConfig
+from kdedge.data import UNLABELED
 from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.init_from_teacher import InitSummary
@@ -107,7 +108,7 @@ def _training(batches: Batches, unlabeled: UnlabeledPart | None) -> str:
         return f"{count:,} for training"
     if not unlabeled.locations:
         return f"{count:,} without labels for training"
-    labeled = count - len(unlabeled.selection.samples)
+    labeled = int((batches.samples.targets != UNLABELED).sum())  # of those that can be read
     return f"{labeled:,} labeled and {count - labeled:,} unlabeled for training"
 
 

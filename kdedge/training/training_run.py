@@ -48,6 +48,7 @@ from kdedge.training.sample_store import load_training_samples
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.confidence import measure_confidence
 from kdedge.training.teachers.embedding_teacher import embedding_size, make_embedding_teacher
+from kdedge.training.teachers.teacher_groups import other_groups
 from kdedge.training.teachers.teacher_loading import (
     as_teacher,
     init_source,
@@ -131,6 +132,9 @@ def start_run(
     samples, val = batches.samples, evaluator.val
     check_map_size(train_step.student.map_size, spec_input)
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
+    for teacher in teachers:
+        if (warning := other_groups(teacher, collection.source, request.group_by)) is not None:
+            callback.on_warning(warning)
     confidence = None if unlabeled is None else measure_confidence(evaluator, samples)
     if confidence is not None and confidence.warning is not None:
         callback.on_warning(confidence.warning)

@@ -32,7 +32,7 @@ __all__ = ["fit_trees"]
 _RATE = 0.05
 _ROUNDS = 2000
 _TAKEN = frozenset(
-    {"data", "model", "target", "schema", "task", "epochs", "lr", "seed", "samples_per_class", "leave_out"}
+    {"data", "model", "group_by", "target", "schema", "task", "epochs", "lr", "seed", "samples_per_class", "leave_out"}
 )
 """Options that apply to trees."""
 

@@ -25,6 +25,7 @@ from kdedge.data.table_schema import (
     ColumnSchema,
     TableSchema,
     TableTask,
+    expected_columns,
     find_column,
     infer_columns,
     infer_target,
@@ -155,8 +156,8 @@ def _schema(rows: Sequence[Row], options: DatasetOptions, path: Path) -> TableSc
     if options.schema is None:
         if options.target is None:
             raise UsageError(
-                f"{path} is a table, so its target column must be given: --target COLUMN, one of "
-                f"{', '.join(rows[0].titles[:12])}."
+                f"{path} is a table, so its target column must be given: --target COLUMN. "
+                f"{expected_columns(rows[0].titles, '')}"
             )
         return infer_target(_sound(rows, path), options.target, task, str(path))
     schema = read_schema(Path(options.schema))

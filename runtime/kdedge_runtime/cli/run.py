@@ -205,7 +205,9 @@ def run_stream(arguments: argparse.Namespace, soak_s: float | None = None) -> Kd
         test failed.
     """
     if arguments.source is None and arguments.device is None:
-        raise UsageError("There is no source. Add --source SOURCE, or --device NAME for its camera.")
+        raise UsageError(
+            "There is no source. Add --source with a sensor or a file, or --device NAME for its camera; see --help."
+        )
     if arguments.view is None:
         for option in ("token", "tls", "feedback"):
             if getattr(arguments, option) is not None:

@@ -213,7 +213,7 @@ def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[Valida
     unshown = replace(shown, outcome="inconclusive", interval=Interval(0.95, 1.0), samples_needed=900, reason=reason)
     page = render_page(replace(report, checks=(shown, unshown)), evidence)
     text = read(page).text
-    assert "Not shown: 1 of 2 checks needs more than 80 samples" in text
+    assert "Undecided: 1 of 2 checks needs more than 80 samples" in text
     assert f"inconclusive {reason}" in text and "[0.950, 1.000]" in text
     assert '<header class="unknown">' in page
 
@@ -226,9 +226,9 @@ def test_headline_asks_for_more_images_only_if_they_would_help(
     ill = replace(shown, outcome="inconclusive", interval=None, reason="since float32 alone explains up to 4e-02")
     few = replace(ill, samples_needed=900)
     for checks, headline in (
-        ((shown, ill), "Not shown: 1 of 2 checks would not be settled by more samples"),
-        ((ill, few, few), "Not shown: 1 of 3 checks would not be settled by more samples; 2 need more than 80 samples"),
-        ((shown, few, few), "Not shown: 2 of 3 checks need more than 80 samples"),
+        ((shown, ill), "Undecided: 1 of 2 checks would not be settled by more samples"),
+        ((ill, few, few), "Undecided: 1 of 3 checks would not be settled by more samples; 2 need more than 80 samples"),
+        ((shown, few, few), "Undecided: 2 of 3 checks need more than 80 samples"),
     ):
         assert headline in read(render_page(replace(report, checks=checks), evidence)).text
 

@@ -13,6 +13,7 @@ from kdedge.data.grouping import group_names
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.calibration_samples import known_samples
+from kdedge.training.run_callback import RunCallback
 from kdedge_runtime.errors import DataError, UsageError
 
 BY_TRACK = DatasetOptions(group_by=r"track(\d+)")
@@ -23,6 +24,17 @@ def write(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(root / name)
     return root
+
+
+class Warned(RunCallback):
+    """Keeps the warnings of a run."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def on_warning(self, warning: str) -> None:
+        """Keep a warning."""
+        self.warnings.append(warning)
 
 
 @pytest.fixture
@@ -92,6 +104,20 @@ def test_run_keeps_its_groups(tracks: Path, tmp_path_factory: pytest.TempPathFac
     again = kdedge.train(tracks, "resnet8", output=folder, **options, resume=True)
     assert run.record.data["val"] == again.record.data["val"] == 12
     assert len(known_samples(Artifacts.open(run), load_trained(str(run.folder)), None).val) == 12
+
+
+def test_teacher_with_other_groups_is_warned_about(tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It was trained on validation samples of the student."""
+    runs = tmp_path_factory.mktemp("runs")
+    options: dict[str, Any] = {"size": 16, "epochs": 1, "device": "cpu"}
+    teacher = kdedge.train(tracks, "resnet8", output=runs / "teacher", group_by=BY_TRACK.group_by, **options).folder
+    warnings: dict[str | None, list[str]] = {}
+    for group_by in (None, BY_TRACK.group_by):
+        callback = Warned()
+        out = runs / str(len(warnings))
+        kdedge.distill(tracks, teacher, "resnet8", output=out, group_by=group_by, callback=callback, **options)
+        warnings[group_by] = [warning for warning in callback.warnings if "--group-by" in warning]
+    assert len(warnings[None]) == 1 and warnings[BY_TRACK.group_by] == []
 
 
 def test_options_of_other_modalities_are_refused(tracks: Path) -> None:

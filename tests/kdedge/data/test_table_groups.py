@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import kdedge
 from kdedge.data import index_dataset
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.readers.table_files import schema_of
@@ -87,6 +88,12 @@ def test_run_is_validated_on_a_table_without_groups(tmp_path: Path) -> None:
     assert TABULAR.options_of_run(BY_PATIENT, run, str(tmp_path / "table.csv")).group_by == "patient"
     options = TABULAR.options_of_run(BY_PATIENT, run, str(other))
     assert options.group_by is None and len(index_dataset(other, options).val)
+
+
+def test_trees_take_groups(tmp_path: Path) -> None:
+    data = write(tmp_path / "table.csv", LINES)
+    run = kdedge.train(data, "xgboost", output=tmp_path / "run", target="answer", group_by="patient", epochs=2)
+    assert [column.name for column in run.record.input.features] == ["age"]  # type: ignore[attr-defined]
 
 
 def test_unknown_column_is_refused(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_unlabeled_images_are_evaluated_by_agreement(named_file: Path, tmp_path:
     report = validate_model(str(named_file), data=str(folder)).report
     assert report.passed and not report.labeled
     assert report.models["fp32"].top1 is None
-    assert report.data.description == "flat, validation split (split by file name hash)"
+    assert report.data.description == "flat, validation split (split by hash)"
 
 
 def test_unreadable_images_are_noted(run: Path, scenes: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def _verdict(report: ValidationReport) -> tuple[str, str]:
     if failed:
         return "failed", f"Failed {failed} of {len(outcomes)} checks"
     if few or undecided:
-        return "unknown", f"Not shown: {_unshown(few, undecided, report)}"
+        return "unknown", f"Undecided: {_unshown(few, undecided, report)}"
     if not report.passed:
         return "failed", "Nothing could be measured"
     if unmeasured:
