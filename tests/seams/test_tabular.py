@@ -290,6 +290,27 @@ def test_posted_rows_are_answered_and_run(files: Path, caplog: pytest.LogCapture
         assert list(frames) == []
 
 
+def test_silence_between_requests_is_healthy(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.FRESH_S", 0.0)
+    model = Model.load(files / "model.onnx")
+    source = model.metadata.input.open_source("http", stop=threading.Event())
+
+    def status(url: str) -> int:
+        try:
+            with urllib.request.urlopen(f"{url}health", timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    controls = Controls(model, StreamSettings())
+    with LiveView(AccessPolicy.at(Address("127.0.0.1", 0), None), {}, controls, posted=source) as view:  # type: ignore[arg-type]
+        assert status(view.url) == 200
+        post(view.url, {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5})
+        assert status(view.url) == 503, "a row waits for the run"
+        next(iter(source))
+        assert status(view.url) == 200
+
+
 def test_source_of_posted_rows_needs_a_view(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(files / "model.onnx"), "--source", "http"]) == 2
     assert "Add --view" in capfd.readouterr().err

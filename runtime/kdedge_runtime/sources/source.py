@@ -105,6 +105,10 @@ class Source(Protocol):
 class PostedSource(Protocol):
     """Source of samples that other programs post to the live view."""
 
+    @property
+    def waiting(self) -> int:
+        """Number of samples that wait for the run."""
+
     def post(self, values: Mapping[str, Any]) -> Frame:
         """Check a sample, and add it to the run.
 

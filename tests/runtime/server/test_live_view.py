@@ -280,6 +280,18 @@ def test_image_rate_depends_on_sending_cost() -> None:
     assert not board.is_due, "no viewers"
 
 
+def test_posted_samples_are_drawn_and_kept_without_a_viewer() -> None:
+    now = [0.0]
+    drawn = replace(a_prediction(0), overlay=a_prediction(0).frame.sample)
+    boards = {kind: LatestFrame(clock=lambda: now[0], on_request=kind == "posted") for kind in ("camera", "posted")}
+    due = {kind: board.is_due for kind, board in boards.items()}
+    for board in boards.values():
+        board.publish(drawn, None)  # type: ignore[arg-type]
+    now[0] = 60.0
+    found = {kind: board.next_image(0, 0.01) is not None for kind, board in boards.items()}
+    assert due == found == {"camera": False, "posted": True}
+
+
 def test_health_follows_predictions() -> None:
     now = [0.0]
     board = LatestFrame(clock=lambda: now[0])

@@ -49,12 +49,15 @@ class EncodedFrame:
 class LatestFrame:
     """Holds the latest prediction. The run writes; any number of clients wait and read."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, on_request: bool = False) -> None:
         """Create an empty board.
 
         Args:
             clock: monotonic clock in seconds.
+            on_request: True for samples that other programs post at any time. They are drawn without a viewer, and kept
+                for the next one.
         """
+        self._on_request = on_request
         self.shown = SentFrames()
         self.histories: defaultdict[str | None, ConfidenceHistory] = defaultdict(ConfidenceHistory)
         """Confidence by region; None is the whole frame."""
@@ -84,7 +87,7 @@ class LatestFrame:
     @property
     def is_due(self) -> bool:
         """True if the next prediction should include its overlay."""
-        return self.is_watched and self._clock() >= self._due_at
+        return (self._on_request or self.is_watched) and self._clock() >= self._due_at
 
     def note_cost(self, sending_s: float) -> None:
         """Record the CPU time used to send an image to all clients."""
@@ -153,7 +156,7 @@ class LatestFrame:
     def _is_old(self, drawn: PublishedFrame) -> bool:
         """Return True if an overlay was drawn for a client that has since disconnected."""
         # Not by capture time: an explanation may take longer than the polling interval.
-        return self._clock() - drawn.pinned_at > _LEASE_S
+        return not self._on_request and self._clock() - drawn.pinned_at > _LEASE_S
 
     def health(self) -> tuple[bool, float]:
         """Return True if the run is healthy, and the seconds since the last prediction (or the start)."""

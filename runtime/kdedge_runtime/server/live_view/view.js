@@ -233,7 +233,7 @@ function showFigures(m) {
   // Another selection may have been made since the request, or the run may have other regions than the one before.
   if (!m.regions.some(({ name }) => name === region)) region = m.region;
   showRegions(m.regions);
-  showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.cx != null,
+  showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.entropy != null,
                unknown: m.unknown });
   const isProbability = m.score_name === "probability";
   at("past-title").textContent = `${isProbability ? "Confidence" : capitalized(m.score_name)} over the last minute`;

@@ -151,7 +151,7 @@ class _Site:
     feedback: Feedback | None
     class_file: ClassFile | None
     posted: PostedSource | None = None
-    board: LatestFrame = field(default_factory=LatestFrame)
+    board: LatestFrame = field(init=False)
     broadcast: Broadcast = field(init=False)
     machine: MachineMonitor = field(default_factory=MachineMonitor)
     viewers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_MAX_VIEWERS))
@@ -162,6 +162,7 @@ class _Site:
     )
 
     def __post_init__(self) -> None:
+        self.board = LatestFrame(on_request=self.posted is not None)
         self.broadcast = Broadcast(self.board)
 
     def metrics(self, serial: int = 0, region: str | None = None) -> dict[str, Any]:
@@ -247,7 +248,10 @@ class _ViewHandler(RequestHandler):
         self.send_body(HTTPStatus.OK, CONTENT_TYPE, text.encode())
 
     def _health(self) -> None:
-        healthy, silence_s = self.server.site.board.health()
+        site = self.server.site
+        healthy, silence_s = site.board.health()
+        if site.posted is not None:  # silence is no fault between requests
+            healthy = healthy or not site.posted.waiting
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         self.send_json(status, {"status": "ok" if healthy else "stalled", "last_answer_s": round(silence_s, 3)})
 

@@ -63,6 +63,11 @@ class PostedRows:
             except queue.Empty:
                 continue
 
+    @property
+    def waiting(self) -> int:
+        """Number of rows that wait for the run."""
+        return self._frames.qsize()
+
     def post(self, values: Mapping[str, Any]) -> Frame:
         """Check a row, and add it to the run.
 
