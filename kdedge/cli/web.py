@@ -28,7 +28,7 @@ def web(
         typer.Option(envvar="KDEDGE_TOKEN", help="Access token required from other machines. [default: generated]"),
     ] = None,
 ) -> None:
-    """Run a model of images or sounds in the browser of a laptop or phone, on its camera or microphone."""
+    """Run a model in the browser of a laptop or phone. The browser uses its camera or microphone."""
     import os
     import threading
 
