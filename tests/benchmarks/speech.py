@@ -14,7 +14,8 @@ average, with pauses of one to two seconds, followed by minutes of noise alone. 
 every 0.1 s, as from a microphone, and marks events. A word counts as found if an event of its label ends within the
 word or at most one window after it. Any other event then is a wrong word. Events elsewhere are false alarms. Delay is
 the time from the end of a word to the end of the window of its event. Nothing is selected on the left-out speaker.
-Prints one JSON line per speaker and a table. Complete runs in --out are not repeated.
+Prints one JSON line per speaker and a table, and draws answers for the last speaker to answers.png in --out. Complete
+runs are not repeated.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from PIL import Image
 from quality import kdedge
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo")
@@ -98,6 +100,7 @@ def main() -> None:
         results.append(result)
         print(json.dumps(result), flush=True)
     print(table(results))
+    draw(model, digits, speaker, options.out / "answers.png")
 
 
 def write_data(digits: Path, data: Path, speaker: str, rng: np.random.Generator) -> None:
@@ -205,6 +208,21 @@ def shares_of(words: list[Word], found: list[tuple[float, str]]) -> tuple[list[W
 def heard_during(word: Word, found: list[tuple[float, str]]) -> list[tuple[float, str]]:
     """Return the events that end within a word or at most one window after it."""
     return [(end, label) for end, label in found if word.start_s < end <= word.end_s + WINDOW_S]
+
+
+def draw(model: Path, digits: Path, speaker: str, target: Path) -> None:
+    """Draw the answers to a known and an unknown word of a speaker, as `kdedge run` does."""
+    panels = []
+    for label in (KNOWN[3], UNKNOWN[0]):
+        drawn = target.with_name(f"answer-{label}")
+        command = [sys.executable, "-m", "kdedge", "run", str(model), "-o", str(drawn)]
+        subprocess.run([*command, "--source", str(digits / label / f"{speaker}_07.wav")], check=True)
+        with Image.open(next(drawn.iterdir())) as answer:
+            panels.append(answer.convert("RGB"))
+    sheet = Image.new("RGB", (sum(panel.width for panel in panels), max(panel.height for panel in panels)), "white")
+    for number, panel in enumerate(panels):
+        sheet.paste(panel, (sum(each.width for each in panels[:number]), 0))
+    sheet.save(target)
 
 
 def table(results: list[dict[str, Any]]) -> str:
