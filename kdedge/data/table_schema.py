@@ -125,7 +125,7 @@ def _column(values: dict[str, Any]) -> ColumnSchema:
     categories = _texts(values.get("categories", []), f"categories of {values['name']!r}")
     column = ColumnSchema(**values | {"categories": categories})
     if column.kind not in get_args(Kind) or not isinstance(column.name, str):
-        raise ValueError(f"the column {column.name!r} has the kind {column.kind!r}")
+        raise ValueError(f"the column {column.name!r} has the kind {column.kind!r}, not {' or '.join(get_args(Kind))}")
     if column.kind == "categorical" and not column.categories:
         raise ValueError(f"the categorical column {column.name!r} needs categories")
     return column

@@ -141,8 +141,8 @@ def run(
         progress.failure = error
     if not progress.frames and not stop.is_set():
         raise SourceError(
-            f"{source.name} returned no readable frame ({progress.unreadable:,} unreadable). Check the files, or "
-            "test the rest of the setup with `--source synthetic:`."
+            f"{source.name} returned no readable frame ({progress.unreadable:,} unreadable). Check the files or "
+            "the sensor."
         )
     return progress.summary()
 
