@@ -64,9 +64,9 @@ def input_places(titles: Sequence[str], schema: TableSchema, name: str) -> dict[
     Raises:
         DataError: a column is missing.
     """
-    found = {column: find_title(titles, column.name, column.unit) for column in schema.used}
-    places = {column: at for column, at in found.items() if at is not None}
-    if lost := sorted({column.name for column in found.keys() - places.keys()}):
+    found = zip(schema.used, _places(tuple(titles), schema), strict=True)
+    places = {column: at for column, at in found if at is not None}
+    if lost := sorted({column.name for column in set(schema.used) - places.keys()}):
         raise DataError(f"{name} has no column {', '.join(map(repr, lost[:5]))}, unlike the training rows.")
     return places
 

@@ -1,6 +1,6 @@
 """Groups of rows that stay in one split: rows with the same value in a column, such as those of a customer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kdedge.data.dataset_index import DatasetIndex
 from kdedge.data.grouping import GroupOf
@@ -11,7 +11,7 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.table_column import canonical_text, find_title, split_unit
 from kdedge_runtime.util.table_rows import Row
 
-__all__ = ["group_of_row", "group_place", "row_groups"]
+__all__ = ["group_of_row", "group_place", "groups_of_rows", "row_groups"]
 
 
 def group_place(titles: Sequence[str], column: str, name: str) -> int:
@@ -35,6 +35,22 @@ def group_of_row(row: Row, place: int) -> str | None:
     return None if cell is None or is_missing(cell) else canonical_text(cell.strip())
 
 
+def groups_of_rows(samples: Iterable[RowSample], column: str, name: str) -> dict[str, str]:
+    """Return the groups of the rows of a table `name` by the names of their samples, without rows that have none.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    groups: dict[str, str] = {}
+    place = None
+    for sample in samples:  # of one table, with one header
+        place = group_place(sample.row.titles, column, name) if place is None else place
+        group = group_of_row(sample.row, place)
+        if group is not None:
+            groups[sample.name] = group
+    return groups
+
+
 def row_groups(collection: DatasetIndex, column: str) -> GroupOf:
     """Return the function of a row's name to the value of a column in it.
 
@@ -43,11 +59,6 @@ def row_groups(collection: DatasetIndex, column: str) -> GroupOf:
     """
     groups: dict[str, str] = {}
     for split in (collection.train, collection.val, collection.test or Split()):
-        place = None
-        for sample in split.samples:  # of one table, with one header
-            assert isinstance(sample, RowSample)
-            place = group_place(sample.row.titles, column, collection.source) if place is None else place
-            group = group_of_row(sample.row, place)
-            assert group is not None, "rows without a group are skipped"
-            groups[sample.name] = group
+        rows = [sample for sample in split.samples if isinstance(sample, RowSample)]
+        groups |= groups_of_rows(rows, column, collection.source)
     return groups.__getitem__

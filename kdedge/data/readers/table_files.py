@@ -20,7 +20,7 @@ from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.grouping import grouped_halves
 from kdedge.data.row_samples import RowSample, input_places, row_digest, row_fault
 from kdedge.data.splits import Split, hashed_halves
-from kdedge.data.table_groups import group_of_row, group_place
+from kdedge.data.table_groups import group_of_row, group_place, groups_of_rows
 from kdedge.data.table_schema import (
     ColumnSchema,
     TableSchema,
@@ -40,7 +40,7 @@ from kdedge_runtime.modalities.table_column import find_title, split_unit
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, Row, read_table_rows
 
-__all__ = ["has_column", "index_table", "is_table", "schema_of"]
+__all__ = ["has_column", "index_table", "is_table", "rows_of_table", "schema_of"]
 
 _log = logging.getLogger(__name__)
 _VAL_FRACTION, _SEED = 0.2, 0
@@ -67,7 +67,7 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
     files = _side_files(path) if path.is_dir() else {"train": path}
     if not all(file.is_file() for file in files.values()):
         raise DataError(f"There is no table {path}. Expected a file with a header (*{', *'.join(TABLE_SUFFIXES)}).")
-    tables = {side: _rows(file) for side, file in files.items()}
+    tables = {side: rows_of_table(file) for side, file in files.items()}
     schema = _schema(tables["train"], options, path)
     group_by = options.group_by
     held_out = frozenset[int]() if "val" in files else _held_out(tables["train"], schema, group_by, path)
@@ -144,7 +144,12 @@ def _only(paths: Sequence[Path]) -> Path:
     return paths[0]
 
 
-def _rows(file: Path) -> list[Row]:
+def rows_of_table(file: Path) -> list[Row]:
+    """Read all rows of a table.
+
+    Raises:
+        DataError: the table cannot be read, or has no rows.
+    """
     rows = list(read_table_rows(file))
     if not rows:
         raise DataError(f"{file} has no rows below its header.")
@@ -199,8 +204,7 @@ def _held_out(rows: Sequence[Row], schema: TableSchema, group_by: str | None, pa
     ]
     groups: dict[str, str] = {}
     if group_by is not None:
-        at = group_place(rows[0].titles, group_by, str(path))
-        groups = {sample.name: group for sample, _ in known if (group := group_of_row(sample.row, at)) is not None}
+        groups = groups_of_rows((sample for sample, _ in known), group_by, str(path))
         known = [(sample, target) for sample, target in known if sample.name in groups]
     every = Split(tuple(sample for sample, _ in known), tuple(target for _, target in known))
     if group_by is None:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kdedge.data.readers.table_files import rows_of_table
 from kdedge.data.row_samples import RowSample, input_places, row_fault
 from kdedge.data.table_schema import ColumnSchema, TableSchema
 from kdedge.data.unlabeled import UnlabeledSource
 from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.files import displayable
-from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, Row, read_table_rows
+from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, Row
 
 __all__ = ["list_unlabeled_rows"]
 
@@ -27,9 +28,7 @@ def list_unlabeled_rows(location: Path, schema: TableSchema) -> list[UnlabeledSo
     """
     if not location.is_file() or location.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(f"{location} is no table. Expected a file (*{', *'.join(TABLE_SUFFIXES)}).")
-    rows = list(read_table_rows(location))
-    if not rows:
-        raise DataError(f"{location} has no rows below its header.")
+    rows = rows_of_table(location)
     places = input_places(rows[0].titles, schema, str(location))
     samples = _samples(location, rows, schema, places)
     return [UnlabeledSource(str(location.resolve()), samples, len(rows), is_footage=False)]
