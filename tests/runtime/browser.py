@@ -1,4 +1,4 @@
-"""Headless Chromium for tests of the web pages."""
+"""Headless Chromium and servers for tests of the web pages."""
 
 import os
 import shutil
@@ -7,6 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
+from kdedge_runtime.errors import MissingDependency
+from kdedge_runtime.model import Model
+from kdedge_runtime.server import AccessPolicy, Address
+from kdedge_runtime.server.browser.page_server import WebServer
+from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
 
 
 def chromium() -> str:
@@ -52,3 +58,22 @@ def wait_until(page: Any, condition: str) -> None:
         }}"""
     )
     assert is_true, condition
+
+
+@contextmanager
+def served(model: Model) -> Iterator[str]:
+    """Serve the page of `kdedge web` for a model; skip the test without onnxruntime-web.
+
+    Yields:
+        The address of the page.
+    """
+    try:
+        onnxruntime_web()
+    except MissingDependency:
+        pytest.skip("onnxruntime-web is not here: make web-assets")
+    server = WebServer(AccessPolicy.at(Address("127.0.0.1", 0)), model)
+    server.start("web")
+    try:
+        yield server.url
+    finally:
+        server.close()

@@ -31,3 +31,8 @@ def write_unfinished_wav(path: Path, sound: Floats, rate_hz: int) -> Path:
     content[at : at + 4] = struct.pack("<I", 0xFFFF_FFFF)
     path.write_bytes(content)
     return path
+
+
+def noise(samples: int, seed: int = 0) -> Floats:
+    """Draw white noise, PCM `[samples]`."""
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, samples).astype(np.float32)

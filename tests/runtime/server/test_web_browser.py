@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
@@ -9,18 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser, open_page, wait_until
+from browser import browser, open_page, served, wait_until
 from PIL import Image, PngImagePlugin
 
 from kdedge_runtime.drawing.colormap import heat_ramp
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, SmoothedScale, display_heat, peak
 from kdedge_runtime.drawing.overlay import draw_overlay
-from kdedge_runtime.errors import MissingDependency
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.model import Model
-from kdedge_runtime.server import AccessPolicy, Address
-from kdedge_runtime.server.browser.page_server import WebServer
-from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
 from kdedge_runtime.util.images import read_image
 
 FILM = Path(__file__).parents[4] / "shared" / "data" / "camera-bottles-640x360.mp4"
@@ -70,21 +67,8 @@ def _spots() -> Iterator[np.ndarray]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Model], str]]:
-    servers: list[WebServer] = []
-
-    def start(model: Model) -> str:
-        try:
-            onnxruntime_web()
-        except MissingDependency:
-            pytest.skip("onnxruntime-web is not here: make web-assets")
-        server = WebServer(AccessPolicy.at(Address("127.0.0.1", 0)), model)
-        servers.append(server)
-        server.start("web")
-        return server.url
-
-    yield start
-    for server in servers:
-        server.close()
+    with ExitStack() as stack:
+        yield lambda model: stack.enter_context(served(model))
 
 
 @pytest.fixture
