@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from answer_sheet import write_sheet
 from PIL import Image, ImageFilter
 from quality import kdedge
 
@@ -183,18 +184,14 @@ def draw(run: Path, known: list[tuple[str, Pixels]], unknown: list[tuple[str, Pi
     """Draw the answers to a known sign by day and at night, and to a left-out sign, as `kdedge run` does."""
     shown = max((pixels for _, pixels in known), key=np.size)
     samples = [shown, CONDITIONS[NIGHT](shown, 0), max((pixels for _, pixels in unknown), key=np.size)]
-    panels = []
+    folders = []
     for number, pixels in enumerate(samples):
         source, drawn = target.with_name(f"sample-{number}.png"), target.with_name(f"answer-{number}")
         Image.fromarray(pixels).save(source)
         command = [sys.executable, "-m", "kdedge", "run", str(run / FILES["int8"]), "--source", str(source)]
         subprocess.run([*command, "-o", str(drawn)], capture_output=True, check=True)
-        with Image.open(next(drawn.iterdir())) as answer:
-            panels.append(answer.convert("RGB").resize((240, 240 * answer.height // answer.width)))
-    sheet = Image.new("RGB", (240 * len(panels), max(panel.height for panel in panels)), "white")
-    for number, panel in enumerate(panels):
-        sheet.paste(panel, (240 * number, 0))
-    sheet.save(target)
+        folders.append(drawn)
+    write_sheet(folders, target, width=240)
 
 
 if __name__ == "__main__":

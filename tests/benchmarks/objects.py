@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from answer_sheet import write_sheet
 from enrollment import FOLDS, distill
-from PIL import Image
 
 from kdedge.data import index_dataset
 
@@ -123,17 +123,13 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def draw(model: Path, classes: Path, data: Path, labels: tuple[str, ...], target: Path) -> None:
     """Draw the answers for the largest image of three enrolled classes, and of one that is not."""
-    panels = []
+    folders = []
     for number, label in enumerate((*labels[0::FOLDS][:3], labels[1])):
         file = max((data / "val" / label).iterdir(), key=lambda path: path.stat().st_size)
         folder = target.with_name(f"answer-{number}")
         run(model, "--classes", classes, "--source", file, "-o", folder)
-        with Image.open(next(iter(sorted(folder.iterdir())))) as drawn:
-            panels.append(drawn.convert("RGB").resize((240, 240 * drawn.height // drawn.width)))
-    sheet = Image.new("RGB", (240 * len(panels), max(panel.height for panel in panels)), "white")
-    for number, panel in enumerate(panels):
-        sheet.paste(panel, (240 * number, 0))
-    sheet.save(target)
+        folders.append(folder)
+    write_sheet(folders, target, width=240)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from PIL import Image
+from answer_sheet import write_sheet
 from quality import kdedge
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo")
@@ -212,17 +212,13 @@ def heard_during(word: Word, found: list[tuple[float, str]]) -> list[tuple[float
 
 def draw(model: Path, digits: Path, speaker: str, target: Path) -> None:
     """Draw the answers to a known and an unknown word of a speaker, as `kdedge run` does."""
-    panels = []
+    folders = []
     for label in (KNOWN[3], UNKNOWN[0]):
         drawn = target.with_name(f"answer-{label}")
         command = [sys.executable, "-m", "kdedge", "run", str(model), "-o", str(drawn)]
         subprocess.run([*command, "--source", str(digits / label / f"{speaker}_07.wav")], check=True)
-        with Image.open(next(drawn.iterdir())) as answer:
-            panels.append(answer.convert("RGB"))
-    sheet = Image.new("RGB", (sum(panel.width for panel in panels), max(panel.height for panel in panels)), "white")
-    for number, panel in enumerate(panels):
-        sheet.paste(panel, (sum(each.width for each in panels[:number]), 0))
-    sheet.save(target)
+        folders.append(drawn)
+    write_sheet(folders, target)
 
 
 def table(results: list[dict[str, Any]]) -> str:

@@ -250,8 +250,7 @@ class _ViewHandler(RequestHandler):
     def _health(self) -> None:
         site = self.server.site
         healthy, silence_s = site.board.health()
-        if site.posted is not None:  # silence is no fault between requests
-            healthy = healthy or not site.posted.waiting
+        healthy |= site.posted is not None and not site.posted.waiting  # silence is no fault between requests
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         self.send_json(status, {"status": "ok" if healthy else "stalled", "last_answer_s": round(silence_s, 3)})
 
