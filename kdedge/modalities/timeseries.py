@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdedge.modalities.training_modality import Augmenter, TrainingModality
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from kdedge.config.train_config import TrainConfig
     from kdedge.data.dataset_index import DatasetIndex
     from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.data.unlabeled import UnlabeledSource
     from kdedge.models.graph_feed import GraphFeed
     from kdedge.models.model_spec import ModelSpec
     from kdedge.models.teacher_source import LoadedTeacher
@@ -42,6 +44,14 @@ class TimeseriesTraining(TrainingModality):
         from kdedge.data.readers.series_files import list_series
 
         return list_series(data, options, unlabeled_ok=unlabeled_ok)
+
+    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
+        """List the windows of recordings, or the cases of a `.ts` file; see `list_unlabeled_series`."""
+        from kdedge.data.readers.series_files import list_unlabeled_series
+        from kdedge.data.series_samples import WindowSample
+
+        sample = next(each for each in collection.train.samples if isinstance(each, WindowSample))
+        return list_unlabeled_series(Path(location), sample)
 
     def check_model(self, name: str) -> None:
         """Raise if there is no such network for time series."""

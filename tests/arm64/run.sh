@@ -79,14 +79,15 @@ done
 
 # Not those that play at the pace of a camera: emulation is tens of times slower than the clock that they go by.
 tests=(
-    test_{deployment,metadata,model,runtime_imports}.py
+    test_{deployment,embedding,enrolled_classes,familiarity,metadata,model,precision,prediction,runtime_imports}.py
     bundle/test_bundle.py
     cli/test_commands.py
     devices/test_{detection,profiles}.py
     diagnostics/test_{benchmark,device_checks,environment,plain_model,reference_frames,system_state}.py
     drawing/test_{heatmap,overlay}.py
     explainers/test_sample_files.py
-    modalities/test_image_input.py
+    modalities/test_{audio,image,tabular,timeseries}_input.py
+    sources/test_{grammar,row_source,sources}.py
     tasks/test_classification.py
     util/test_{images,plugin_registry,process,timing}.py
 )

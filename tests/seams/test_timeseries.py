@@ -75,6 +75,15 @@ def test_student_is_distilled_with_maps(files: Path) -> None:
     assert test["test_top1"] > 0.9 and test["test_map_pearson"] > 0.5
 
 
+def test_student_learns_from_unlabeled_cases(teacher: Run, data: Path, tmp_path: Path) -> None:
+    cases = str(data / "Bursts_TRAIN.ts")
+    options: dict[str, Any] = {"samples_per_class": 2, "unlabeled": [cases], "epochs": 1, "device": "cpu"}
+    run = kdedge.distill(data, teacher, "series:small", output=tmp_path / "run", **options)
+    held_out = len(index_dataset(data).val)
+    part = run.record.data["unlabeled"]
+    assert part["samples"] == 120 - held_out - 2 * len(LABELS)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
 def test_map_lies_on_the_channel_and_the_time_of_the_burst(files: Path, name: str) -> None:
     model = Model.load(files / name)

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Self
 
 from kdedge.data.samples import StoredSample
 from kdedge.data.series_samples import SeriesLayout, UnreadableRecording, WindowSample
@@ -66,6 +67,15 @@ class RecordingReader:
             raise UsageError(
                 f"--window {window} is not a length. Expected a time such as 2s, or a number of rows such as 128."
             )
+
+    @classmethod
+    def like(cls, sample: WindowSample) -> Self:
+        """Create a reader of further recordings for a dataset, with the channels, rate and length of its windows."""
+        reader = cls(str(len(sample.values)))
+        reader._shape = _Shape(sample.layout, len(sample.values), Path(sample.path))
+        names_and_units = zip(sample.layout.channels, sample.layout.units, strict=False)  # units may be unknown
+        reader._units = {name: unit for name, unit in names_and_units if unit}
+        return reader
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -21,10 +21,19 @@ from pathlib import Path
 
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.dataset_options import DatasetOptions
-from kdedge.data.readers.class_folders import SIDE_NAMES, FolderKind, Side, list_folder, split_folders
+from kdedge.data.readers.class_folders import (
+    SIDE_NAMES,
+    FolderKind,
+    Side,
+    list_folder,
+    list_samples,
+    split_folders,
+)
 from kdedge.data.readers.recordings import RecordingReader
+from kdedge.data.samples import StoredSample
 from kdedge.data.series_samples import SeriesLayout, WindowSample
 from kdedge.data.splits import Split
+from kdedge.data.unlabeled import UnlabeledSource
 from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.sources.timeseries.series_rows import is_table_file
@@ -32,7 +41,7 @@ from kdedge_runtime.sources.timeseries.ts_file import TsFile, is_ts_file, read_t
 from kdedge_runtime.util.files import displayable, file_sha256
 from kdedge_runtime.util.images import files_below, is_image_file
 
-__all__ = ["list_series", "reads_series"]
+__all__ = ["list_series", "list_unlabeled_series", "reads_series"]
 
 _TRAIN, _TEST = "_TRAIN", "_TEST"
 _PROBED = 20
@@ -77,8 +86,7 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
     sides: dict[Side, Path] = found if "train" in found else {"train": path}
     has_classes = any(each.is_dir() for folder in sides.values() for each in folder.iterdir() if each.name[0] != ".")
     if has_classes:
-        kind = FolderKind("timeseries", "recordings", "CSV, Parquet", is_table_file, reader.samples_of)
-        collection = list_folder(path, kind, unlabeled_ok=unlabeled_ok)
+        collection = list_folder(path, _recordings(reader), unlabeled_ok=unlabeled_ok)
     else:
         collection = _list_labeled(path, sides, reader)
     reader.warn()
@@ -88,6 +96,48 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
     if options.group_by is None and collection.split == "hashed":
         _require_recordings(collection)
     return replace(collection, group_of=_recording_of)
+
+
+def list_unlabeled_series(location: Path, sample: WindowSample) -> list[UnlabeledSource]:
+    """List the windows of recordings, or the cases of a `.ts` file, without their labels.
+
+    Args:
+        location: folder of recordings in any layout, or a `.ts` file.
+        sample: window of the dataset, whose channels, rate and length they must have; longer recordings are cut.
+
+    Raises:
+        DataError: the location does not exist, has no recordings, or they differ from the dataset.
+        MissingDependency: pyarrow is needed for Parquet files.
+    """
+    if location.is_file():
+        samples: tuple[StoredSample, ...] = _unlabeled_cases(location, sample)
+    else:
+        reader = RecordingReader.like(sample)
+        samples = list_samples(location, _recordings(reader)).samples
+        reader.warn()
+    prefix = displayable(location.resolve().parent.name if location.is_file() else location.resolve().name)
+    named = (replace(each, name=f"{prefix}/{each.name}") for each in samples)
+    return [UnlabeledSource(str(location.resolve()), named, len(samples), is_footage=False)]
+
+
+def _unlabeled_cases(file: Path, sample: WindowSample) -> tuple[WindowSample, ...]:
+    if not is_ts_file(file):
+        raise DataError(f"{file} is no folder. Expected a folder of recordings (CSV, Parquet), or a .ts file.")
+    try:
+        content = read_ts(file)
+    except SourceError as error:
+        raise DataError(str(error)) from error
+    if content.values.shape[1:] != sample.values.shape:
+        steps, channels = sample.values.shape
+        raise DataError(
+            f"{file} has {_describe(content)}, but the dataset has {channels} channels of {steps} steps. Expected the "
+            "same."
+        )
+    return tuple(replace(each, layout=sample.layout) for each in _windows(file, content))
+
+
+def _recordings(reader: RecordingReader) -> FolderKind:
+    return FolderKind("timeseries", "recordings", "CSV, Parquet", is_table_file, reader.samples_of)
 
 
 def _list_labeled(root: Path, sides: Mapping[Side, Path], reader: RecordingReader) -> DatasetIndex:
@@ -191,13 +241,16 @@ def _channels(content: TsFile) -> tuple[str, ...]:
 
 
 def _split(file: Path, content: TsFile) -> Split:
+    return Split(_windows(file, content), content.targets)
+
+
+def _windows(file: Path, content: TsFile) -> tuple[WindowSample, ...]:
     layout = SeriesLayout(_channels(content))
     digits = len(str(len(content.values)))
-    samples = tuple(
+    return tuple(
         WindowSample(f"{displayable(file.name)}/{number + 1:0{digits}}", str(file), values, layout)
         for number, values in enumerate(content.values)
     )
-    return Split(samples, content.targets)
 
 
 def _describe(content: TsFile) -> str:
