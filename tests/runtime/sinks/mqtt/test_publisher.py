@@ -1,35 +1,18 @@
-"""Publishing to a real broker: what arrives and stays, and a broker that is absent, killed or refuses."""
+"""Publishing to a real broker: values that arrive, change and stay."""
 
 import json
-import logging
-import select
-import shutil
-import signal
-import socket
-import ssl
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
-from broker import Broker, Subscriber, mosquitto, until
+from broker import Broker, Subscriber, until
 from PIL import Image
+from publishing import address_of, labels_of, prediction_of
 from toy_predictions import in_regions, toy_prediction
 
-from kdedge_runtime.cli.main import main
-from kdedge_runtime.errors import UsageError
-from kdedge_runtime.prediction import Prediction
-from kdedge_runtime.sinks.mqtt import BrokerAddress, MqttPublisher
-from kdedge_runtime.sinks.mqtt.connection import BrokerConnection
+from kdedge_runtime.sinks.mqtt import MqttPublisher
 from kdedge_runtime.stream.statistics import RunProgress
-
-COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 
 
 class Clock:
@@ -40,35 +23,16 @@ class Clock:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with Broker(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
-def _address(broker: Broker, **settings: object) -> BrokerAddress:
-    return replace(BrokerAddress("127.0.0.1", broker.port, "home/porch"), **settings)
-
-
-def _says(label: str, share: float, index: int = 0) -> Prediction:
-    return replace(toy_prediction(index), ranking=((label, share), ("other", 0.0)))
-
-
-def _labels(subscriber: Subscriber, topic: str = "home/porch/state") -> list[tuple[str, float]]:
-    states = [json.loads(payload) for payload in subscriber.of(topic)]
-    return [(state["label"], state["p"]) for state in states]
-
-
 def test_everything_is_retained_and_offline_at_the_end(broker: Broker, progress: RunProgress) -> None:
-    with Subscriber(broker) as live, MqttPublisher(_address(broker), "a.onnx") as sink:
+    with Subscriber(broker) as live, MqttPublisher(address_of(broker), "a.onnx") as sink:
         until(lambda: len([topic for topic in live.retained if topic.startswith("homeassistant/")]) == 4)
         assert live.retained["home/porch/status"] == b"offline", "available with the first prediction"
         assert sink.wants_overlay
-        sink.write(_says("open", 0.9), progress)
+        sink.write(prediction_of("open", 0.9), progress)
         until(lambda: live.retained.get("home/porch/status") == b"online")
         assert not sink.wants_overlay, "the snapshot was just taken"
         assert np.asarray(Image.open(BytesIO(live.retained["home/porch/snapshot"]))).shape == (48, 64, 3)
@@ -82,7 +46,7 @@ def test_everything_is_retained_and_offline_at_the_end(broker: Broker, progress:
 
 def test_only_changes_are_published_and_rate_is_limited(broker: Broker, progress: RunProgress, clock: Clock) -> None:
     with Subscriber(broker) as live:
-        with MqttPublisher(_address(broker), "a.onnx", clock=clock) as sink:
+        with MqttPublisher(address_of(broker), "a.onnx", clock=clock) as sink:
             for label, share, after_s, published in (
                 ("open", 0.90, 0, 1),
                 ("open", 0.90, 5, 1),  # nothing new
@@ -93,18 +57,18 @@ def test_only_changes_are_published_and_rate_is_limited(broker: Broker, progress
                 ("open", 0.80, 0.1, 3),  # too soon, but the last one
             ):
                 clock.now_s += after_s
-                sink.write(_says(label, share), progress)
-                until(lambda count=published: len(_labels(live)) >= count)  # only the newest value is kept
+                sink.write(prediction_of(label, share), progress)
+                until(lambda count=published: len(labels_of(live)) >= count)  # only the newest value is kept
         until(lambda: b"offline" in live.of("home/porch/status"))
-    assert _labels(live) == [("open", 0.9), ("open", 0.84), ("shut", 0.8), ("open", 0.8)]
+    assert labels_of(live) == [("open", 0.9), ("open", 0.84), ("shut", 0.8), ("open", 0.8)]
 
 
 def test_snapshot_follows_a_change_and_is_refreshed(broker: Broker, progress: RunProgress, clock: Clock) -> None:
-    with MqttPublisher(_address(broker), "a.onnx", clock=clock) as sink:
+    with MqttPublisher(address_of(broker), "a.onnx", clock=clock) as sink:
         due = []
         for label, after_s in (("open", 0), ("open", 30), ("shut", 1), ("shut", 1), ("shut", 59), ("shut", 2)):
             clock.now_s += after_s
-            prediction = _says(label, 0.9)
+            prediction = prediction_of(label, 0.9)
             due.append(sink.wants_overlay)
             sink.write(prediction if due[-1] else replace(prediction, overlay=None), progress)
     assert due == [True, False, False, True, False, True]
@@ -113,21 +77,21 @@ def test_snapshot_follows_a_change_and_is_refreshed(broker: Broker, progress: Ru
 def test_each_region_has_its_state(broker: Broker, progress: RunProgress) -> None:
     prediction = in_regions(toy_prediction(), door="open", window="shut")
     with Subscriber(broker) as live:
-        with MqttPublisher(_address(broker), "a.onnx", ("door", "window")) as sink:
+        with MqttPublisher(address_of(broker), "a.onnx", ("door", "window")) as sink:
             sink.write(prediction, progress)
         until(lambda: b"offline" in live.of("home/porch/status"))
-    assert _labels(live, "home/porch/door/state") == [("open", 0.75)]
-    assert _labels(live, "home/porch/window/state") == [("shut", 0.5)]
+    assert labels_of(live, "home/porch/door/state") == [("open", 0.75)]
+    assert labels_of(live, "home/porch/window/state") == [("shut", 0.5)]
 
 
 def test_entities_of_earlier_regions_are_removed(broker: Broker, progress: RunProgress) -> None:
-    with MqttPublisher(_address(broker), "a.onnx", ("door", "window")):
+    with MqttPublisher(address_of(broker), "a.onnx", ("door", "window")):
         pass
     with Subscriber(broker) as live:
         others = "homeassistant/sensor/other/door_label/config"
         live.publish(others, b"{}")
         until(lambda: len([topic for topic in live.retained if "window" in topic]) == 3)
-        with MqttPublisher(_address(broker), "a.onnx", ("door",)):
+        with MqttPublisher(address_of(broker), "a.onnx", ("door",)):
             until(lambda: not [topic for topic in live.retained if "window" in topic])
         kept = {topic for topic in live.retained if topic.startswith("homeassistant/")}
     assert len(kept) == 1 + 3 + 1 and others in kept
@@ -135,341 +99,25 @@ def test_entities_of_earlier_regions_are_removed(broker: Broker, progress: RunPr
 
 def test_states_of_earlier_regions_are_removed(broker: Broker, progress: RunProgress) -> None:
     """A run whose topic is below that of another keeps its state, although it has the same form."""
-    with MqttPublisher(_address(broker), "a.onnx", ("door", "window")) as sink:
+    with MqttPublisher(address_of(broker), "a.onnx", ("door", "window")) as sink:
         sink.write(in_regions(toy_prediction(), door="open", window="shut"), progress)
-    with MqttPublisher(_address(broker, topic="home/porch/gate"), "a.onnx") as sink:
-        sink.write(_says("open", 0.9), progress)
+    with MqttPublisher(address_of(broker, topic="home/porch/gate"), "a.onnx") as sink:
+        sink.write(prediction_of("open", 0.9), progress)
     with Subscriber(broker) as live:
         live.publish("home/porch/lamp/state", b"on")
         states = {f"home/porch/{name}/state" for name in ("door", "window", "gate", "lamp")}
         until(lambda: states <= live.retained.keys())
-        with MqttPublisher(_address(broker), "a.onnx", ("door",)):
+        with MqttPublisher(address_of(broker), "a.onnx", ("door",)):
             until(lambda: not [topic for topic in live.retained if "window" in topic])
         until(lambda: live.of("home/porch/status")[-1:] == [b"offline"])
         assert {topic for topic in live.retained if topic.endswith("/state")} == states - {"home/porch/window/state"}
 
 
 def test_silent_camera_is_unavailable(broker: Broker, progress: RunProgress, clock: Clock) -> None:
-    with Subscriber(broker) as live, MqttPublisher(_address(broker), "a.onnx", clock=clock) as sink:
-        sink.write(_says("open", 0.9), progress)
+    with Subscriber(broker) as live, MqttPublisher(address_of(broker), "a.onnx", clock=clock) as sink:
+        sink.write(prediction_of("open", 0.9), progress)
         until(lambda: live.of("home/porch/status")[-1:] == [b"online"])
         clock.now_s += 31
         until(lambda: live.of("home/porch/status")[-1:] == [b"offline"])
-        sink.write(_says("open", 0.9), progress)
+        sink.write(prediction_of("open", 0.9), progress)
         until(lambda: live.of("home/porch/status")[-1:] == [b"online"])
-
-
-def test_lost_client_is_unavailable(broker: Broker, model_path: Path) -> None:
-    command = [
-        *COMMAND,
-        str(model_path),
-        "--source",
-        "synthetic:",
-        "--mqtt",
-        f"mqtt://127.0.0.1:{broker.port}/home/porch",
-    ]
-    with Subscriber(broker) as live, subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        until(lambda: live.retained.get("home/porch/status") == b"online")
-        process.kill()
-        until(lambda: live.retained["home/porch/status"] == b"offline")
-
-
-def test_broker_that_is_killed_and_restarted_gets_the_newest(
-    broker: Broker, progress: RunProgress, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, "kdedge_runtime"), MqttPublisher(_address(broker), "a.onnx") as sink:
-        sink.write(_says("open", 0.9), progress)
-        with Subscriber(broker) as live:
-            until(lambda: live.retained.get("home/porch/status") == b"online")
-        broker.kill()
-        until(lambda: not sink._connection.is_connected)
-        slowest_s, ended = 0.0, time.monotonic() + 1.5
-        for index in range(10**9):
-            started = time.monotonic()
-            sink.write(_says(f"label {index}", 0.9), progress)
-            slowest_s = max(slowest_s, time.monotonic() - started)
-            assert not sink.wants_overlay
-            if started > ended:
-                break
-            time.sleep(0.005)
-        assert slowest_s < 1, "the run does not wait for the broker"
-        assert len(sink._connection._newest) == 7, "one value per topic"
-        newest = sink._published[None][0].label
-        broker.start()
-        with Subscriber(broker) as live:
-            until(lambda: live.retained.get("home/porch/status") == b"online")
-            until(lambda: "home/porch/state" in live.retained and len(live.retained) == 7)
-            assert json.loads(live.retained["home/porch/state"])["label"] == newest != "open"
-    messages = [record.getMessage() for record in caplog.records]
-    assert [message.split()[1] for message in messages] == ["connected", "The", "connected"], messages
-
-
-def test_broker_may_start_later(tmp_path: Path, progress: RunProgress) -> None:
-    late = Broker(tmp_path)
-    started = time.monotonic()
-    with MqttPublisher(_address(late), "a.onnx") as sink:
-        assert time.monotonic() - started < 5, "a closed port answers at once"
-        sink.write(_says("open", 0.9), progress)
-        with late, Subscriber(late) as live:
-            until(lambda: live.retained.get("home/porch/status") == b"online")
-            assert json.loads(live.retained["home/porch/state"])["label"] == "open"
-
-
-def test_silent_port_delays_the_start_only_briefly(progress: RunProgress, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("paho.mqtt", reason="needs paho-mqtt")
-    monkeypatch.setattr("kdedge_runtime.sinks.mqtt.connection._FIRST_ANSWER_S", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = BrokerAddress("127.0.0.1", silent.getsockname()[1], "home/porch")
-        with MqttPublisher(address, "a.onnx") as sink:
-            sink.write(_says("open", 0.9), progress)
-            assert not sink.wants_overlay
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Broker]:
-    """Broker with the user `cam`, who may write to home/porch but not to home/attic."""
-    passwords, rights = tmp_path / "passwords", tmp_path / "rights"
-    mosquitto()
-    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "cam", "secret"], check=True, capture_output=True)
-    rights.write_text("user cam\ntopic readwrite home/porch/#\ntopic readwrite homeassistant/#\n")
-    rights.chmod(0o600)
-    settings = ("allow_anonymous false", f"password_file {passwords}", f"acl_file {rights}")
-    with Broker(tmp_path, *settings) as opened:
-        yield opened
-
-
-def test_credentials_are_accepted(guarded: Broker, progress: RunProgress) -> None:
-    with (
-        Subscriber(guarded, username="cam", password="secret") as live,
-        MqttPublisher(_address(guarded, username="cam", password="secret"), "a.onnx") as sink,
-    ):
-        sink.write(_says("open", 0.9), progress)
-        until(lambda: live.retained.get("home/porch/status") == b"online")
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{}, {"username": "cam", "password": "wrong"}, {"username": "cam", "password": "secret", "topic": "home/attic"}],
-    ids=["anonymous", "password", "topic"],
-)
-def test_refusal_is_an_error_at_the_start(guarded: Broker, wrong: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="Not authorized") as raised:
-        MqttPublisher(_address(guarded, **wrong), "a.onnx").__enter__()
-    message = str(raised.value)
-    assert "KDEDGE_MQTT_USERNAME" in message
-    assert f"127.0.0.1:{guarded.port}" in message
-    assert "secret" not in message and "wrong" not in message
-
-
-def test_run_reports_refusal_before_the_camera_opens(
-    guarded: Broker, model_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("KDEDGE_MQTT_USERNAME", "cam")
-    monkeypatch.setenv("KDEDGE_MQTT_PASSWORD", "wr0ng-secret")
-    url = f"mqtt://127.0.0.1:{guarded.port}/home/porch"
-    assert main([str(model_path), "--source", "/dev/video99", "--mqtt", url]) == 2
-    error = capfd.readouterr().err
-    assert "refuses the connection" in error
-    assert "video99" not in error and "wr0ng-secret" not in error
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Path:
-    """Self-made CA `ca.pem`, with a certificate of 127.0.0.1 in `server.pem` and `server.key`."""
-    mosquitto()
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
-    for command in (
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=kdedge-test-ca",
-        "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=127.0.0.1",
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem -extfile names",
-    ):
-        (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-        subprocess.run(["openssl", *command.split()], cwd=tmp_path, check=True, capture_output=True)
-    return tmp_path
-
-
-@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
-def test_tls_with_a_self_made_authority(authority: Path, progress: RunProgress) -> None:
-    files = (f"certfile {authority / 'server.pem'}", f"keyfile {authority / 'server.key'}", "allow_anonymous true")
-    with Broker(authority, *files) as broker:
-        url, ca_file = f"mqtts://127.0.0.1:{broker.port}/home/porch", str(authority / "ca.pem")
-        trusting = ssl.create_default_context(cafile=ca_file)
-        address = BrokerAddress.parse(url, environment={"KDEDGE_MQTT_CA": ca_file})
-        with Subscriber(broker, tls=trusting) as live, MqttPublisher(address, "a.onnx") as sink:
-            sink.write(_says("open", 0.9), progress)
-            until(lambda: live.retained.get("home/porch/status") == b"online")
-        with pytest.raises(UsageError, match="--mqtt-ca") as raised:
-            MqttPublisher(BrokerAddress.parse(url, environment={}), "a.onnx").__enter__()
-        assert "certificate" in str(raised.value)
-        other = replace(BrokerAddress.parse(url, ca_file, environment={}), host="localhost")
-        with pytest.raises(UsageError, match="localhost"):
-            MqttPublisher(other, "a.onnx").__enter__()
-
-
-@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
-def test_wrong_port_is_logged_and_retried(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-    address = BrokerAddress.parse(f"mqtts://127.0.0.1:{broker.port}/home/porch", environment={})
-    with MqttPublisher(address, "a.onnx") as sink:
-        assert not sink.wants_overlay
-    assert "cannot be used" in caplog.text and "with TLS" in caplog.text
-
-
-def test_second_run_with_the_same_topic_is_named(
-    broker: Broker, progress: RunProgress, caplog: pytest.LogCaptureFixture
-) -> None:
-    with MqttPublisher(_address(broker), "a.onnx"), MqttPublisher(_address(broker), "b.onnx"):
-        until(lambda: "another program publishes to home/porch" in caplog.text)
-
-
-def _rivals_delays(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch, done: Callable[[list[list[float]]], object]
-) -> list[list[float]]:
-    """Run two publishers with one topic until a condition is met; return the delays of each in seconds."""
-    monkeypatch.setattr("kdedge_runtime.sinks.mqtt.connection._SHORTEST_DELAY_S", 0.01)
-    delays: list[list[float]] = []
-    with MqttPublisher(_address(broker), "a.onnx") as first, MqttPublisher(_address(broker), "b.onnx") as second:
-        for connection in (first._connection, second._connection):
-            recorded: list[float] = []
-
-            def wait(timeout_s: float, wait=connection._closing.wait, recorded=recorded) -> bool:
-                recorded.append(timeout_s)
-                return wait(timeout_s)
-
-            monkeypatch.setattr(connection._closing, "wait", wait)
-            delays.append(recorded)
-        until(lambda: done(delays))
-    return delays
-
-
-def test_runs_with_the_same_topic_slow_down_and_log_once(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, "kdedge_runtime"):
-        for delays in _rivals_delays(broker, monkeypatch, lambda found: min(map(len, found)) >= 4):
-            assert delays == [delays[0] * 2**index for index in range(len(delays))]
-    assert caplog.text.count("another program publishes") == 2, "once for each run"
-    assert caplog.text.count("mqtt: connected") <= 4, "at the start and after the first failure"
-
-
-def test_connection_that_held_is_retried_soon_and_logged_again(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("kdedge_runtime.sinks.mqtt.connection._HELD_S", 0.0)
-    # A rival that interrupts the start of a connection may double some of the delays.
-    _rivals_delays(broker, monkeypatch, lambda found: max(delays.count(0.01) for delays in found) > 2)
-    assert caplog.text.count("another program publishes") > 2
-
-
-def test_unexpected_error_does_not_end_the_connection(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-    connection = BrokerConnection(_address(broker), "flaky", ("home/porch/status", b"offline"), {}, "none/#")
-    attempts: list[int] = []
-
-    def flaky() -> bytes:
-        attempts.append(1)
-        if len(attempts) == 1:
-            raise ValueError("an image that cannot be encoded")
-        return b"second"
-
-    with Subscriber(broker) as live:
-        connection.start()
-        connection.put("a", flaky)
-        until(lambda: live.of("a") == [b"second"])
-        connection.close()
-    assert "ValueError: an image that cannot be encoded" in caplog.text
-
-
-def test_broker_without_mqtt_5_is_supported(broker: Broker, progress: RunProgress) -> None:
-    """A gateway answers MQTT 5 as old brokers do, and passes MQTT 3.1.1 to the real one."""
-    levels: list[int] = []
-
-    def serve(client: socket.socket) -> None:
-        hello = client.recv(4096)
-        levels.append(hello[hello.index(b"MQTT") + 4])
-        if levels[-1] == 5:
-            client.sendall(bytes([0x20, 2, 0, 1]))  # CONNACK: unacceptable protocol version
-            client.close()
-            return
-        with client, socket.create_connection(("127.0.0.1", broker.port)) as real:
-            real.sendall(hello)
-            while ready := select.select([client, real], [], [], 10)[0]:
-                content = ready[0].recv(65536)
-                if not content:
-                    return
-                (real if ready[0] is client else client).sendall(content)
-
-    def accept(gateway: socket.socket) -> None:
-        for _ in range(2):
-            serve(gateway.accept()[0])
-
-    with socket.create_server(("127.0.0.1", 0)) as gateway, Subscriber(broker) as live:
-        thread = threading.Thread(target=accept, args=(gateway,))
-        thread.start()
-        address = replace(_address(broker), port=gateway.getsockname()[1])
-        with MqttPublisher(address, "a.onnx") as sink:
-            sink.write(_says("open", 0.9), progress)
-            until(lambda: live.retained.get("home/porch/status") == b"online")
-        until(lambda: live.retained.get("home/porch/status") == b"offline")
-        thread.join(10)
-    assert levels == [5, 4]
-
-
-def test_stalled_broker_keeps_one_value_per_topic(broker: Broker) -> None:
-    """Values that cannot be written are replaced, not queued."""
-    connection = BrokerConnection(_address(broker), "stalled", ("home/porch/status", b"offline"), {}, "none/#")
-    release, entered = threading.Event(), threading.Event()
-
-    def slow() -> bytes:
-        entered.set()
-        release.wait(10)
-        return b"first"
-
-    with Subscriber(broker) as live:
-        connection.start()
-        connection.put("a", slow)
-        assert entered.wait(10)
-        for value in range(100):
-            connection.put("a", str(value).encode())
-        release.set()
-        until(lambda: live.of("a")[-1:] == [b"99"])
-        connection.close()
-    assert live.of("a") == [b"first", b"99"]
-
-
-def test_missing_package_names_the_extra(model_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['paho'] = sys.modules['paho.mqtt'] = sys.modules['paho.mqtt.client'] = None\n"
-        "from kdedge_runtime.cli.main import main\n"
-        f"sys.exit(main([{str(model_path)!r}, '--source', 'synthetic:', '--mqtt', 'mqtt:///a']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 3
-    assert "paho-mqtt" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_authority_without_broker_is_a_usage_error(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([str(model_path), "--source", "synthetic:", "--mqtt-ca", "ca.pem"]) == 2
-    assert "--mqtt" in capfd.readouterr().err
-
-
-def test_run_survives_its_broker(broker: Broker, model_path: Path, tmp_path: Path) -> None:
-    lines = tmp_path / "seen.jsonl"
-    url = f"mqtt://127.0.0.1:{broker.port}/home/porch"
-    command = [*COMMAND, str(model_path), "--source", "synthetic:", "--crop", "door=0,0,0.5,1", "--mqtt", url]
-    with subprocess.Popen([*command, "--jsonl", str(lines)], stderr=subprocess.PIPE, text=True) as process:
-        with Subscriber(broker) as live:
-            until(lambda: live.retained.get("home/porch/status") == b"online")
-        broker.kill()
-        size_bytes = lines.stat().st_size
-        until(lambda: lines.stat().st_size > size_bytes + 10_000)
-        broker.start()
-        with Subscriber(broker) as live:
-            until(lambda: live.retained.get("home/porch/status") == b"online")
-            until(lambda: {"home/porch/door/state", "home/porch/snapshot"} <= live.retained.keys())
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-            until(lambda: live.retained["home/porch/status"] == b"offline")
-        errors = process.stderr.read()
-    assert errors.count("mqtt: connected") == 2 and errors.count("mqtt: The MQTT broker") == 1, errors
-    *_, newest, _ = (json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines())
-    assert newest["region"] == "door"
