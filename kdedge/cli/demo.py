@@ -43,13 +43,14 @@ def _print_demo(console: "Console", result: "DemoResult") -> None:
     """Print the checklist, the results table and the next command."""
     from rich.table import Table
 
+    from kdedge.reports.run_settings import duration
     from kdedge_export.html.text import correlation
     from kdedge_export.validation import checklist
 
     console.print()
     for line in checklist(result.validation.report.checks):
         console.print(line, soft_wrap=True)
-    table = Table(title=f"\nkdedge demo, {result.seconds / 60:.1f} minutes", title_justify="left")
+    table = Table(title=f"\nkdedge demo, {duration(result.seconds)}", title_justify="left")
     for title in ("", "size", "top-1", "agreement", "map Pearson", f"map on {result.scenario.evidence}", "latency"):
         table.add_column(title, justify="right" if title else "left")
     for row in result.rows:

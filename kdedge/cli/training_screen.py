@@ -16,6 +16,7 @@ from torch import Tensor
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.reports.run_settings import duration
 from kdedge.training.run_callback import RunCallback
 
 __all__ = ["Screen", "train_with_progress"]
@@ -162,7 +163,7 @@ def _print_result(console: Console, record: RunRecord, out: Path) -> None:
         metrics = rows[which]
         table.add_row(name, _epoch(metrics), *(_figure(key, metrics.get(key)) for key in columns))
     # Not the table title, which would wrap at the table width.
-    console.print(f"\n{out}, after {record.result['seconds'] / 60:.1f} minutes", soft_wrap=True)
+    console.print(f"\n{out}, after {duration(record.result['seconds'])}", soft_wrap=True)
     console.print(table)
 
 
