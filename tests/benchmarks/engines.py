@@ -70,12 +70,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE.onnx")
     parser.add_argument("--onnx2tf", type=Path, help="onnx2tf's program, which is installed in its own environment")
+    parser.add_argument(
+        "--converted", type=Path, metavar="DIR", help="keep converted files, and use those of an earlier call"
+    )
     parser.add_argument("--seconds", type=float, default=30, help="time to measure each file [default: 30]")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        for number, file in enumerate(options.files):
-            own = Path(folder, str(number))
-            own.mkdir()
+    with tempfile.TemporaryDirectory() as temporary:
+        for file in options.files:
+            own = Path(options.converted or temporary, file.stem)
+            own.mkdir(parents=True, exist_ok=True)
             for line in measured(file.absolute(), own, options):
                 print(json.dumps({"file": file.name} | line), flush=True)
 
@@ -87,7 +90,7 @@ def measured(file: Path, folder: Path, options: argparse.Namespace) -> Iterator[
         "ncnn": lambda: ncnn_engine(file, folder, compact=False),
         "ncnn-default": lambda: ncnn_engine(file, folder, compact=True),
     }
-    if options.onnx2tf is not None:
+    if options.onnx2tf is not None or list(folder.glob("litert/*_float32.tflite")):
         openers["litert"] = lambda: litert_engine(file, folder, options.onnx2tf)
     images = [Model.load(file).metadata.input.reference_sample(seed)[None] for seed in range(INPUTS)]
     engines = [onnxruntime_engine(file)]
@@ -190,19 +193,16 @@ def ncnn_engine(file: Path, folder: Path, *, compact: bool) -> Engine:
     import ncnn
 
     spec = require_image(Model.load(file).metadata.input, str(file))
+    folder = folder / ("fp16" if compact else "fp32")
+    folder.mkdir(exist_ok=True)
     weight = portable(file, folder / "portable.onnx")
-    program = Path(sys.executable).with_name("pnnx")
-    shape = f"inputshape=[1,3,{spec.height},{spec.width}]f32"
-    command = [str(program), "portable.onnx", shape, f"fp16={int(compact)}"]
-    converted = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    unsupported = [line for line in converted.stderr.splitlines() if "not supported" in line]
-    if unsupported:
-        raise ValueError(f"pnnx: {unsupported[0]}")
+    files = folder / "portable.ncnn.param", folder / "portable.ncnn.bin"
+    if not all(each.is_file() for each in files):
+        run_pnnx(folder, f"inputshape=[1,3,{spec.height},{spec.width}]f32", compact=compact)
     net = ncnn.Net()
     net.opt.num_threads = 1
     for setting in ("use_bf16_storage", "use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
         setattr(net.opt, setting, compact)
-    files = folder / "portable.ncnn.param", folder / "portable.ncnn.bin"
     if net.load_param(str(files[0])) or net.load_model(str(files[1])):
         raise ValueError("ncnn cannot load the converted file")
     mean = [255 * value for value in spec.mean]
@@ -220,6 +220,18 @@ def ncnn_engine(file: Path, folder: Path, *, compact: bool) -> Engine:
         return logits[None], np.tensordot(weight[logits.argmax()] / cells, activations, 1)[None]
 
     return Engine("ncnn-default" if compact else "ncnn", sum(each.stat().st_size for each in files), run)
+
+
+def run_pnnx(folder: Path, shape: str, *, compact: bool) -> None:
+    """Convert `portable.onnx` for ncnn."""
+    program = Path(sys.executable).with_name("pnnx")
+    command = [str(program), "portable.onnx", shape, f"fp16={int(compact)}"]
+    converted = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    unsupported = [line for line in converted.stderr.splitlines() if "not supported" in line]
+    if unsupported:
+        for path in folder.glob("portable.ncnn.*"):
+            path.unlink()
+        raise ValueError(f"pnnx: {unsupported[0]}")
 
 
 def portable(file: Path, path: Path) -> Array | None:
@@ -246,14 +258,15 @@ def portable(file: Path, path: Path) -> Array | None:
     return found.astype(np.float32)
 
 
-def litert_engine(file: Path, folder: Path, program: Path) -> Engine:
+def litert_engine(file: Path, folder: Path, program: Path | None) -> Engine:
     from ai_edge_litert.interpreter import Interpreter
 
-    # onnx2tf compares its own outputs on 20 photos that it downloads, unless they are here.
-    photos = np.random.default_rng(0).random((20, 128, 128, 3), dtype=np.float32)
-    np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", photos)
-    command = [str(program.absolute()), "-i", str(file), "-o", "litert", "-b", "1", "-n", "-kat", "image"]
-    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    if program is not None and not list(folder.glob("litert/*_float32.tflite")):
+        # onnx2tf compares its own outputs on 20 photos that it downloads, unless they are here.
+        photos = np.random.default_rng(0).random((20, 128, 128, 3), dtype=np.float32)
+        np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", photos)
+        command = [str(program.absolute()), "-i", str(file), "-o", "litert", "-b", "1", "-n", "-kat", "image"]
+        subprocess.run(command, cwd=folder, capture_output=True, check=True)
     (path,) = (folder / "litert").glob("*_float32.tflite")
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()

@@ -235,6 +235,8 @@ def test_postscript_does_not_start_ghostscript(tmp_path: Path, monkeypatch: pyte
 
 def test_every_image_open_uses_the_format_list() -> None:
     root = Path(__file__).parents[3]
+    if not (root / "runtime").is_dir():
+        pytest.skip("the sources are not here")
     sources = [path for name in ("kdedge", "export", "runtime") for path in (root / name).rglob("*.py")]
     calls = [
         line for path in sources for line in path.read_text(encoding="utf-8").splitlines() if "Image.open(" in line
