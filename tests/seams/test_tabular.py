@@ -6,6 +6,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from table_toys import HEADER, make_rows, write_table
 
 import kdedge
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
-from kdedge.models.run_folder import read_run
+from kdedge.models.run_folder import read_run, write_run
 from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.reports.disagreement_gallery import disagreement_gallery
+from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.modalities.tabular import TabularInput
@@ -98,18 +101,47 @@ def test_validation_passes_with_complete_contributions(files: Path) -> None:
     assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
 
 
-def test_runs_are_compared_with_their_own_schema(teacher: Run, data: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def without_city(teacher: Run, tmp_path: Path) -> Path:
+    """Write the schema of the teacher with one column ignored."""
     schema = tmp_path / "edited.json"
     values = json.loads((teacher.folder / SCHEMA_FILE).read_text())
     (city,) = (column for column in values["columns"] if column["name"] == "city")
     city |= {"kind": "ignored", "categories": []}
     schema.write_text(json.dumps(values))
-    run = kdedge.train(data, "mlp:8", schema=schema, output=tmp_path / "run", epochs=2, device="cpu")
-    schema.write_text((teacher.folder / SCHEMA_FILE).read_text())
-    comparison = compare_runs([run.folder])
-    assert comparison.notes == ()
-    (compared,) = comparison.predictions
-    assert compared.samples.fingerprint == run.record.data["fingerprint"]
+    return schema
+
+
+def test_runs_are_compared_on_the_same_rows_with_their_own_schemas(
+    teacher: Run, student: Run, data: Path, without_city: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = kdedge.train(data, "xgboost", schema=without_city, output=tmp_path / "run", epochs=20)
+    options = {"target": "answer", "epochs": 2, "device": "cpu"}
+    taught = kdedge.distill(data, run, "mlp:8", output=tmp_path / "taught", **options)  # type: ignore[arg-type]
+    (adopted,) = (each.getMessage() for each in caplog.records if "schema of its teacher" in each.getMessage())
+    assert "without city" in adopted and "job" not in adopted
+    without_city.write_text((teacher.folder / SCHEMA_FILE).read_text())
+    comparison = compare_runs([taught.folder, run.folder, student.folder, teacher.folder])
+    assert comparison.notes == () and not any("samples" in doubt for doubt in comparison.doubts)
+    assert {each.samples.fingerprint for each in comparison.predictions} == {student.record.data["fingerprint"]}
+    assert [each.samples.samples.shape for each in comparison.predictions] == [(98, 4)] * 2 + [(98, 5)] * 2
+    differing = run_settings(comparison).differing
+    assert differing["columns"] == ("without city",) * 2 + ("all",) * 2
+    assert [differing["schema"].index(each) for each in differing["schema"]] == [0, 0, 2, 2]
+    rows = disagreement_gallery(comparison.predictions, comparison.teachers)
+    assert rows and all(cell.map is not None for row in rows for cell in row.cells)
+
+
+def test_run_is_not_resumed_with_another_schema(data: Path, without_city: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = {"schema": without_city, "output": folder, "epochs": 1, "device": "cpu"}
+    kdedge.train(data, "mlp:8", **options)  # type: ignore[arg-type]
+    write_run(folder, replace(read_run(folder), result=None))
+    values = json.loads(without_city.read_text())
+    values["labels"].reverse()
+    without_city.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="schema"):
+        kdedge.train(data, "mlp:8", resume=True, **options)  # type: ignore[arg-type]
 
 
 def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: Path) -> None:
