@@ -15,6 +15,7 @@ from kdedge.models.network_weights import NetworkWeights
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.trained_model import TrainedModel
+from kdedge.models.trees.ensemble import TreeEnsemble
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation import Augmentation
 from kdedge.training.batches import Batches
@@ -127,6 +128,8 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Eva
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers
+    if isinstance(teacher.model, TreeEnsemble):
+        return [("teacher", f"{teacher.name}, trees of {teacher.model.bytes / 1e6:.2f} MB, {right}")]
     if not isinstance(teacher.model, TrainedModel):
         fed = teacher.model.fed
         return [("teacher", f"{teacher.name}, {right}"), *([] if fed is None else [("shown", fed)])]

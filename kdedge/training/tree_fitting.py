@@ -114,5 +114,10 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
             result={"best": best, "last": best, "seconds": time.monotonic() - started},
         )
         write_run(out, record)
-    callback.on_plan([("trees", f"{request.model}, {rounds} rounds"), ("data", str(len(data.train)))], [], rounds)
+    counts = f"{len(data.train):,} for training, {len(data.val):,} for validation"
+    lines = [
+        ("samples", f"{counts}, {classes} classes" if classes else counts),
+        ("trees", f"{request.model}, {rounds:,} rounds, {ensemble.bytes / 1e6:.2f} MB"),
+    ]
+    callback.on_plan(lines, [], rounds)
     return record

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -69,14 +70,30 @@ def test_trees_are_trained_into_a_run(teacher: Run) -> None:
     assert teacher.record.result is not None and teacher.record.result["best"]["val_top1"] > 0.8
 
 
+class Plan(RunCallback):
+    """Keeps the lines of the plan."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, str] = {}
+
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+        self.lines |= dict(lines)
+
+
+def test_size_of_trees_is_that_of_their_file(files: Path, teacher: Run, data: Path, tmp_path: Path) -> None:
+    size = (teacher.folder / "trees.ubj").stat().st_size
+    report = kdedge.validate(files, quick=True).report
+    assert report.models["teacher"].bytes == size > 10_000
+    plan, options = Plan(), {"target": "answer", "epochs": 1, "device": "cpu"}
+    kdedge.distill(data, teacher, "mlp:8", output=tmp_path / "run", callback=plan, **options)  # type: ignore[arg-type]
+    assert f"{size / 1e6:.2f} MB" in plan.lines["teacher"]
+    plan = Plan()
+    kdedge.train(data, "xgboost", target="answer", output=tmp_path / "trees", epochs=3, callback=plan)
+    assert plan.lines["samples"] == "402 for training, 98 for validation, 2 classes"
+    assert re.fullmatch(r"xgboost, 3 rounds, 0\.0\d MB", plan.lines["trees"])
+
+
 def test_plan_names_rows_and_the_recipe_of_tables(data: Path, tmp_path: Path) -> None:
-    class Plan(RunCallback):
-        def __init__(self) -> None:
-            self.lines: dict[str, str] = {}
-
-        def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
-            self.lines |= dict(lines)
-
     plan = Plan()
     kdedge.train(data, "mlp:8", target="answer", output=tmp_path / "run", epochs=1, device="cpu", callback=plan)
     assert plan.lines["samples"] == "402 for training, 98 for validation, 2 classes"

@@ -355,7 +355,8 @@ def _facts(
             quantization=model.metadata.quantization,
             arithmetic=model.arithmetic,
         )
-    return ModelFacts(origin.name, weight_bytes(model), origin.sha256, top1, interval)
+    size = weight_bytes(model) if origin.bytes is None else origin.bytes
+    return ModelFacts(origin.name, size, origin.sha256, top1, interval)
 
 
 def _temperature(candidate: Candidate, model: TorchModel | Model, fp32: Model) -> float:
