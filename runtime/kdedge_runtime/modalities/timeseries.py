@@ -4,11 +4,12 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from kdedge_runtime.errors import UnreadableSample
+from kdedge_runtime.errors import SourceError, UnreadableSample
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
 from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
@@ -193,6 +194,13 @@ class TimeseriesInput(InputSpec):
         columns = min(steps, count // rows)
         row, column = np.arange(channels) * rows // channels, np.arange(steps) * columns // steps
         return row[:, None] * columns + column
+
+    def check_sample_file(self, path: Path) -> None:
+        """Raise unless a file may hold recordings; see `InputSpec`."""
+        from kdedge_runtime.sources.timeseries.recorded import is_series_file
+
+        if path.is_file() and not is_series_file(path):
+            raise SourceError(f"{path} has no time series. Expected a CSV, Parquet or .ts file, or a folder of them.")
 
     def open_source(
         self,
