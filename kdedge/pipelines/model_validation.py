@@ -11,6 +11,7 @@ from kdedge.data import DatasetIndex, DecodedSamples, index_dataset
 from kdedge.data.annotations import boxes_beside, object_masks
 from kdedge.data.dataset_index import Divider
 from kdedge.data.left_out import leave_out
+from kdedge.data.readers.reader_choice import require_kind
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.run_folder import RunRecord
 from kdedge.pipelines.background_recordings import background_source
@@ -156,6 +157,7 @@ def validate_model(
         raise UsageError(
             f"{files.fp32.path} does not belong to a run, so its samples are unknown. Give them: --data DIR."
         )
+    require_kind(root, files.input.kind, str(files.fp32.path))
     everything = index_dataset(root, files.options_for(root), unlabeled_ok=True)
     collection = leave_out(everything, files.left_out)
     collection.require(files.input, files.fp32.metadata.task, str(files.fp32.path))

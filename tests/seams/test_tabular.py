@@ -25,7 +25,7 @@ from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.modalities.tabular import TabularInput
@@ -167,6 +167,27 @@ def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: P
     assert kdedge.validate(files, data=other, quick=True).report.checks, "one of the classes is enough"
     with pytest.raises(UsageError, match="USD"):
         kdedge.validate(files, data=write_table(tmp_path / "usd.csv", rows, ("income [USD]", *HEADER[1:])), quick=True)
+
+
+def test_samples_of_another_kind_are_refused_by_name(files: Path, tmp_path: Path) -> None:
+    for name in ("yes", "no"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.wav").write_bytes(b"RIFF")
+    with pytest.raises(UsageError, match=r"model\.onnx takes tabular samples, but .* has audio samples") as refused:
+        kdedge.validate(files, data=tmp_path)
+    assert "--schema" not in str(refused.value)
+    with pytest.raises(UsageError, match="takes tabular samples"):
+        kdedge.export(files, precisions=["int8"], data=tmp_path)
+    with pytest.raises(DataError, match="no folder"):
+        kdedge.validate(files, data=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("sample", [".", "yes.wav"])
+def test_explanations_of_rows_need_a_table(files: Path, tmp_path: Path, sample: str) -> None:
+    (tmp_path / "yes.wav").write_bytes(b"RIFF")
+    with pytest.raises(SourceError, match=r"no table.*\*\.csv") as refused:
+        kdedge.explain(files / "model.onnx", [tmp_path / sample], tmp_path / "out")
+    assert "stdin" not in str(refused.value) and "--source" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
