@@ -44,6 +44,7 @@ from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.util.arrays import Integers, Targets, evenly_spaced
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -96,7 +97,7 @@ class Validation:
         faults = [f"{failed} of {len(checks)} checks failed"] if failed or not (few or undecided) else []
         if few:
             needed = max(check.samples_needed or 0 for check in checks)
-            samples = f"{self.report.samples:,} sample{'' if self.report.samples == 1 else 's'}"
+            samples = counted(self.report.samples, "sample")
             enough = f"(about {needed:,} would show {'it' if few == 1 else 'them'})"
             faults.append(f"{few} of {len(checks)} checks {_is(few)} inconclusive with {samples} {enough}")
         if undecided:

@@ -16,6 +16,7 @@ from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
 from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
@@ -60,7 +61,7 @@ class TabularInput(InputSpec):
     @property
     def summary(self) -> str:
         """Number of columns, such as `20 columns`."""
-        return f"{len(self.features)} columns"
+        return counted(len(self.features), "column")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

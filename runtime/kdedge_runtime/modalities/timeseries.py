@@ -13,6 +13,7 @@ from kdedge_runtime.errors import SourceError, UnreadableSample
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
 from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
@@ -64,7 +65,7 @@ class TimeseriesInput(InputSpec):
     def summary(self) -> str:
         """Steps and channels, with the duration if the rate is known, such as `100 steps (10 s) × 6 channels`."""
         duration = "" if self.rate_hz is None else f" ({self.length / self.rate_hz:g} s)"
-        return f"{self.length} steps{duration} × {len(self.channels)} channel{'s' * (len(self.channels) > 1)}"
+        return f"{counted(self.length, 'step')}{duration} × {counted(len(self.channels), 'channel')}"
 
     @property
     def column_names(self) -> tuple[str, ...]:
