@@ -210,6 +210,25 @@ def test_device_gives_an_answer_and_reasons_for_each_row(files: Path, name: str,
     assert np.mean([answer["label"] == right for answer, right in zip(answers, expected, strict=True)]) > 0.7
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_lines_are_complete(files: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The named contributions and the others add up to the output minus that of the average row."""
+    monkeypatch.setattr("kdedge_runtime.sinks.json_lines._REASONS", 2)
+    lines, table = tmp_path / "answers.jsonl", write_table(tmp_path / "rows.csv", make_rows(40, seed=2))
+    assert main([str(files / name), "--source", str(table), "--jsonl", str(lines)]) == 0
+    *answers, _ = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+    model = Model.load(files / name)
+    spec = model.metadata.input
+    hidden = spec.mask(spec.reference_sample(0), np.zeros((1, *spec.mask_size), np.float32))
+    average = dict(zip(model.metadata.labels, model.predict(hidden).logits[0].tolist(), strict=True))
+    assert {answer["explained"] for answer in answers} == {"yes", "no"}
+    assert max(abs(answer["other"]) for answer in answers) > 0.01
+    for answer in answers:
+        shown = sum(reason["contribution"] for reason in answer["reasons"])
+        gained = answer["output"] - average[answer["explained"]]
+        assert len(answer["reasons"]) == 2 and shown + answer["other"] == pytest.approx(gained, abs=1e-3)
+
+
 def test_rows_from_standard_input(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = {"income": 9000, "age": 30, "job": "clerk", "city": "north", "noise": 0}
     odd = good | {"city": "west", "income": None}
