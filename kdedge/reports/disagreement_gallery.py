@@ -7,7 +7,6 @@ import numpy as np
 
 from kdedge.pipelines.disagreement import disagreement, most_informative
 from kdedge.pipelines.run_predictions import RunPredictions
-from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_export.metrics import agreement
 from kdedge_export.modalities import modality_of
 
@@ -62,11 +61,12 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
     count = max(_FEWEST_ROWS, min(_MOST_ROWS, _MOST_POSITIONS // (1 + len(models))))
     rows = most_informative(scores, runs[0].samples.targets, count)
     samples = runs[0].samples
+    modality = modality_of(samples.input)
     return [
         ComparedSample(
             name=samples.names[row],
             label=samples.labels[samples.targets[row]],
-            image=jpeg_uri(modality_of(samples.input).thumbnail(samples.samples[row])),
+            image=modality.figure_uri(modality.thumbnail(samples.samples[row])),
             cells=tuple(_cell(row, model) for model in models),
         )
         for row in rows
@@ -75,12 +75,14 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
 
 def _cell(row: int, model: RunPredictions) -> RunMap:
     logits, maps = model.predictions.logits[row].astype(np.float64), model.predictions.maps
-    overlay = modality_of(model.samples.input).overlay
+    modality = modality_of(model.samples.input)
     prediction = int(agreement.top1(model.predictions.logits[row : row + 1])[0])
     return RunMap(
         title=model.title,
         label=None if prediction < 0 else model.labels[prediction],
         probability=0.0 if prediction < 0 else float(1 / np.exp(logits - logits[prediction]).sum()),
         is_wrong=prediction != model.right[row],
-        map=None if maps is None else jpeg_uri(overlay(model.samples.samples[row], maps[row], (0.0, 0.0))),
+        map=None
+        if maps is None
+        else modality.figure_uri(modality.overlay(model.samples.samples[row], maps[row], (0.0, 0.0))),
     )

@@ -1,5 +1,6 @@
 """Tables go through every step: trees teach, contributions are distilled, exported, checked and shown."""
 
+import base64
 import csv
 import io
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from table_toys import HEADER, make_rows, write_table
 
 import kdedge
@@ -116,6 +118,15 @@ def test_validation_passes_with_complete_contributions(files: Path) -> None:
         check = outcomes[f"{precision}_completeness"]
         assert check.outcome == "passed" and check.bound == 1e-4 and check.measured is not None
     assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
+
+
+def test_report_shows_waterfalls_at_a_readable_size(files: Path) -> None:
+    page = kdedge.validate(files, quick=True).page.read_text(encoding="utf-8")
+    assert page.count('class="gallery wide"') and 'class="halves wide"' in page and "heat map" not in page
+    figures = [base64.b64decode(text) for text in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+    sizes = {Image.open(io.BytesIO(figure)).size for figure in figures}
+    assert len(figures) > 20 and {width for width, _ in sizes} == {640} and "data:image/jpeg" not in page
+    assert len(page) < 6_000_000
 
 
 @pytest.fixture
