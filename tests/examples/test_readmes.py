@@ -53,6 +53,16 @@ def test_overview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["model"].session.get_session_options().intra_op_num_threads == 3
 
 
+def test_corrected_rows_are_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas", reason="the page appends rows with pandas")
+    monkeypatch.chdir(tmp_path)
+    Path("credit.csv").write_text("job,age,answer\nclerk,031,yes\n")
+    Path("more.csv").write_text("age,job,answer,town\n40.50,NA,no,Ulm\n")
+    (block,) = code(".github/docs/how-to/feedback.md")
+    exec(block, {})
+    assert Path("credit-2.csv").read_text() == "job,age,answer,town\nclerk,031,yes,\nNA,40.50,no,Ulm\n"
+
+
 def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_theirs(tmp_path / "theirs.onnx")

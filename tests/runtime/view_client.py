@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
@@ -39,8 +40,10 @@ def a_prediction(index: int, shade: int = 128) -> Prediction:
 class Run:
     """Run that predicts a hundred frames per second and draws on request."""
 
-    def __init__(self, view: LiveView, progress: RunProgress) -> None:
-        self.view, self.progress = view, progress
+    def __init__(
+        self, view: LiveView, progress: RunProgress, predict: Callable[[int], Prediction] = a_prediction
+    ) -> None:
+        self.view, self.progress, self.predict = view, progress, predict
         self.drawn = self.written = 0
         self.slowest_s = 0.0
         self._ended = threading.Event()
@@ -56,9 +59,9 @@ class Run:
 
     def _predictions(self) -> None:
         while not self._ended.wait(0.01):
-            prediction = a_prediction(self.written)
+            prediction = self.predict(self.written)
             if self.view.wants_overlay:
-                prediction = replace(prediction, overlay=prediction.frame.sample)
+                prediction = replace(prediction, overlay=prediction.image)
                 self.drawn += 1
             self.progress.count(prediction)
             started = time.monotonic()

@@ -5,7 +5,6 @@ import json
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -205,7 +204,6 @@ def test_corrections_become_training_data(files: Path, tmp_path: Path) -> None:
         verdicts.append(Verdict.of(prediction, "right", model_sha256="0" * 64))
         with pytest.raises(UsageError, match="Boxes"):
             Verdict.of(prediction, "right", model_sha256="0" * 64, box=(0.0, 0.0, 0.5, 0.5))
-    verdicts[0] = replace(verdicts[0], box=(0.0, 0.0, 0.5, 0.5))
     write_class_folders(verdicts, tmp_path / "corrected")
     collection = index_dataset(tmp_path / "corrected")
     assert collection.modality == "timeseries" and set(collection.labels) <= set(LABELS)

@@ -7,7 +7,7 @@ write_folder     export to class folders for training
 ```
 """
 
-from kdedge_runtime.feedback.class_folders import FolderSummary, write_class_folders, write_unknown
+from kdedge_runtime.feedback.class_folders import FeedbackSummary, write_class_folders, write_unknown
 from kdedge_runtime.feedback.store import FeedbackError, FeedbackStore
 from kdedge_runtime.feedback.verdict import Judgment, Verdict
 
@@ -16,7 +16,7 @@ __all__ = [
     "FeedbackStore",
     "Judgment",
     "Verdict",
-    "FolderSummary",
+    "FeedbackSummary",
     "write_class_folders",
     "write_unknown",
 ]

@@ -12,9 +12,9 @@ from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.feedback.verdict import Verdict
 from kdedge_runtime.util.files import atomic_write
-from kdedge_runtime.util.images import IMAGE_SUFFIXES, open_image
+from kdedge_runtime.util.images import open_image
 
-__all__ = ["FolderSummary", "write_class_folders", "write_unknown"]
+__all__ = ["FeedbackSummary", "write_class_folders", "write_unknown"]
 
 _FORBIDDEN = '<>:"/\\|?*'
 """Characters that are invalid in folder names on some systems."""
@@ -23,19 +23,19 @@ _LONGEST_BYTES = 240
 
 
 @dataclass(frozen=True)
-class FolderSummary:
+class FeedbackSummary:
     """Summary of an export."""
 
     samples: dict[str, int]
     """Number of samples by label, sorted."""
     boxes: int
     unlabeled: int
-    """Samples known only to be misclassified or unknown, so they have no label and no folder."""
+    """Samples known only to be misclassified or unknown, so they have no label."""
     superseded: int
     """Entries replaced by later feedback on the same sample."""
 
 
-def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSummary:
+def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FeedbackSummary:
     """Write the samples into class folders by their corrected labels, and annotated boxes to `boxes.csv`.
 
     Images are named `CLASS/feedback-DIGEST.jpg` by content, so they never overwrite other images; other samples have
@@ -48,9 +48,10 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
 
     Raises:
         UsageError: the folder is not empty.
-        DataError: no entry has a label, or two labels would share a folder.
+        DataError: no entry has a label, two labels would share a folder, or the samples are rows of a table.
     """
     _check_empty(folder, "-o")
+    _check_files(verdicts, "-o FILE.csv --target COLUMN")
     last: dict[bytes, tuple[str | None, Box | None]] = {}
     count = 0
     for verdict in verdicts:
@@ -73,12 +74,12 @@ def write_class_folders(verdicts: Iterable[Verdict], folder: Path) -> FolderSumm
         samples[label] += 1
         file = f"{names[label]}/feedback-{digest[:8].hex()}{verdict.suffix}"
         atomic_write(folder / file, verdict.content, durable=False)
-        if box is not None and verdict.suffix in IMAGE_SUFFIXES:
+        if box is not None:
             boxes.append((file, *_pixels(verdict, box)))
     if boxes:
         atomic_write(folder / "boxes.csv", _table(boxes))
     unlabeled = sum(label is None for label, _ in last.values())
-    return FolderSummary(dict(sorted(samples.items())), len(boxes), unlabeled, count - len(last))
+    return FeedbackSummary(dict(sorted(samples.items())), len(boxes), unlabeled, count - len(last))
 
 
 def write_unknown(verdicts: Iterable[Verdict], folder: Path) -> int:
@@ -92,9 +93,10 @@ def write_unknown(verdicts: Iterable[Verdict], folder: Path) -> int:
 
     Raises:
         UsageError: the folder is not empty.
-        DataError: no entry is unknown.
+        DataError: no entry is unknown, or the samples are rows of a table.
     """
     _check_empty(folder, "--unknown")
+    _check_files(verdicts, "--unknown FILE.csv")
     last = {_digest(verdict): verdict.judgment for verdict in verdicts}
     if "unknown" not in last.values():
         raise DataError(
@@ -113,6 +115,11 @@ def write_unknown(verdicts: Iterable[Verdict], folder: Path) -> int:
 def _check_empty(folder: Path, option: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty. Use a new or empty folder: {option} FOLDER.")
+
+
+def _check_files(verdicts: Iterable[Verdict], instead: str) -> None:
+    if any(verdict.layout == "row" for verdict in verdicts):
+        raise DataError(f"The feedback is about rows of a table, which belong into one file. Use {instead}.")
 
 
 def _digest(verdict: Verdict) -> bytes:

@@ -18,20 +18,20 @@ __all__ = ["FeedbackError", "FeedbackStore"]
 
 _log = logging.getLogger(__name__)
 _APPLICATION_ID = 0x6B646662  # "kdfb": identifies the file format
-_SCHEMA = 1
+_SCHEMA = 2
 _PAGE_BYTES = 4096
 _TIMEOUT_S = 10.0
 """Time in seconds to wait for a lock held by another program."""
 _SLACK_PAGES = 8
 """Pages needed by an entry in addition to its content, for the B-tree and the free list."""
 _COLUMNS = (
-    "judgment, content, suffix, map, map_height, map_width, label, probability, explained, frame_name, model_sha256, "
-    "at, correct_label, box_left, box_top, box_right, box_bottom"
+    "judgment, content, suffix, layout, map, map_height, map_width, label, probability, explained, frame_name, "
+    "model_sha256, at, correct_label, box_left, box_top, box_right, box_bottom"
 )
 _TABLE = """
 CREATE TABLE verdict (
     id INTEGER PRIMARY KEY,
-    judgment TEXT NOT NULL, content BLOB NOT NULL, suffix TEXT NOT NULL,
+    judgment TEXT NOT NULL, content BLOB NOT NULL, suffix TEXT NOT NULL, layout TEXT NOT NULL,
     map BLOB, map_height INTEGER, map_width INTEGER,
     label TEXT NOT NULL, probability REAL NOT NULL, explained TEXT NOT NULL, frame_name TEXT NOT NULL,
     model_sha256 TEXT NOT NULL, at TEXT NOT NULL, correct_label TEXT,
@@ -120,7 +120,7 @@ class FeedbackStore:
                 f"quarter of the limit ({max(self._most_bytes, 0) / 1e6:.1f} MB). Raise the limit."
             )
         row = (
-            *(verdict.judgment, verdict.content, verdict.suffix, packed, *shape),
+            *(verdict.judgment, verdict.content, verdict.suffix, verdict.layout, packed, *shape),
             *(verdict.label, verdict.probability, verdict.explained, verdict.frame_name, verdict.model_sha256),
             *(verdict.at.isoformat(timespec="milliseconds"), verdict.correct_label),
             *(verdict.box or (None,) * 4),
@@ -299,6 +299,7 @@ def _verdict(
     judgment: Any,
     content: bytes,
     suffix: str,
+    layout: Any,
     packed: bytes | None,
     map_height: int,
     map_width: int,
@@ -316,6 +317,7 @@ def _verdict(
         judgment=judgment,
         content=content,
         suffix=suffix,
+        layout=layout,
         saliency_map=None if packed is None else unpack_map(packed, map_height, map_width),
         label=label,
         probability=probability,

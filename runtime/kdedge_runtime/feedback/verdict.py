@@ -1,5 +1,6 @@
 """User feedback on one prediction."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Self, TypeAlias, get_args
@@ -8,15 +9,16 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities import SampleLayout
 from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats
-from kdedge_runtime.util.images import IMAGE_SUFFIXES
 
 __all__ = ["Judgment", "Verdict"]
 
 Judgment: TypeAlias = Literal["right", "wrong", "label", "place", "unknown"]
-"""Prediction correct (`right`), wrong (`wrong`), corrected with another label (`label`), correct with the map in the
-wrong place (`place`), or of none of the classes (`unknown`).
+"""Prediction correct (`right`), wrong (`wrong`), corrected with another label or value (`label`), correct with the map
+in the wrong place (`place`), or of none of the classes (`unknown`).
 """
 _LONGEST_LABEL = 200
 
@@ -34,6 +36,7 @@ class Verdict:
     """Complete frame or region without its map, encoded as in a file."""
     suffix: str
     """Suffix of such files, such as `.jpg`."""
+    layout: SampleLayout
     saliency_map: Floats | None
     """Raw signed map `[h, w]`, or None if the model has no map. Stored in half precision."""
     label: str
@@ -48,7 +51,7 @@ class Verdict:
     at: datetime
     """Time of the feedback, with time zone."""
     correct_label: str | None = None
-    """Correct label; only for the judgment `label`."""
+    """Correct label, or the number of a regression; only for the judgment `label`."""
     box: Box | None = None
     """Bounding box of the object: left, top, right, bottom as fractions of the frame or region, in [0, 1]."""
 
@@ -84,14 +87,17 @@ class Verdict:
         """Create feedback on a prediction, with the current time.
 
         Raises:
-            UsageError: see the class, or a box is given for a sample that is no image.
+            UsageError: see the class, or the samples have no boxes, or the task has no classes.
         """
-        if box is not None and prediction.input.sample_suffix not in IMAGE_SUFFIXES:
+        if not prediction.input.has_boxes and (box is not None or judgment == "place"):
             raise UsageError(f"Boxes mark objects in images, but the model takes {prediction.input.kind}. Send no box.")
+        if not TASKS[prediction.task].has_classes:
+            _check_value(judgment, correct_label)
         return cls(
             judgment=judgment,
             content=prediction.input.encode_sample(prediction.sample),
             suffix=prediction.input.sample_suffix,
+            layout=prediction.input.sample_layout,
             saliency_map=prediction.saliency_map,
             label=prediction.label,
             probability=1.0 if prediction.share is None else prediction.share,
@@ -107,6 +113,20 @@ class Verdict:
     def true_label(self) -> str | None:
         """True label according to the feedback; None if the prediction is only marked as wrong or unknown."""
         return {"right": self.label, "place": self.label, "label": self.correct_label}.get(self.judgment)
+
+
+def _check_value(judgment: Judgment, correct_label: str | None) -> None:
+    """Raise unless feedback on a value has the right number, or rejects the value only."""
+    if judgment in ("right", "place"):
+        raise UsageError("A predicted value is no label. Send the measured value with the judgment `label`.")
+    if correct_label is None:
+        return
+    try:
+        number = float(correct_label)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{correct_label[:40]!r} is not a number. Expected the measured value, such as 12.5.")
 
 
 def _is_text(value: str) -> bool:

@@ -8,10 +8,19 @@ value `kind` of a model file to its class; other packages add classes with an en
 from collections.abc import Mapping
 from typing import Any
 
-from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Region, Renderer, Sample
+from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Region, Renderer, Sample, SampleLayout
 from kdedge_runtime.util.plugin_registry import Registry
 
-__all__ = ["INPUT_SPECS", "BrowserSensor", "InputSpec", "Region", "Renderer", "Sample", "parse_input"]
+__all__ = [
+    "INPUT_SPECS",
+    "BrowserSensor",
+    "InputSpec",
+    "Region",
+    "Renderer",
+    "Sample",
+    "SampleLayout",
+    "parse_input",
+]
 
 INPUT_SPECS: Registry[type[InputSpec]] = Registry(
     "kind of input",

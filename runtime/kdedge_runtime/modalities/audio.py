@@ -186,6 +186,11 @@ class AudioInput(InputSpec):
         """Suffix of wav files."""
         return ".wav"
 
+    @property
+    def sample_noun(self) -> str:
+        """Window of a recording."""
+        return "window"
+
     def encode_sample(self, sample: Floats) -> bytes:
         """Encode a sound as wav with 16 bits; values beyond full scale are clipped."""
         buffer = io.BytesIO()

@@ -163,6 +163,11 @@ class ImageInput(InputSpec):
         """Suffix of JPEG files."""
         return ".jpg"
 
+    @property
+    def has_boxes(self) -> bool:
+        """True: objects have a place in an image."""
+        return True
+
     def encode_sample(self, sample: Pixels) -> bytes:
         """Encode an image as JPEG."""
         from kdedge_runtime.util.images import encode_jpeg

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdedge_runtime.sources.source import Source
     from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["BrowserSensor", "InputSpec", "Region", "Renderer", "Sample"]
+__all__ = ["BrowserSensor", "InputSpec", "Region", "Renderer", "Sample", "SampleLayout"]
 
 Sample: TypeAlias = NDArray[Any]
 """Raw sample of a source, such as an image uint8 RGB `[H, W, 3]`; after preprocessing with the shape of the input."""
@@ -26,6 +26,9 @@ Sample: TypeAlias = NDArray[Any]
 
 BrowserSensor: TypeAlias = Literal["camera", "microphone"]
 """Sensors that browsers open, by their names in a Permissions-Policy."""
+
+SampleLayout: TypeAlias = Literal["file", "row"]
+"""Layout of samples in datasets: a file for each, or a row of one table."""
 
 
 class Region(Protocol):
@@ -168,6 +171,26 @@ class InputSpec(ABC):
     @abstractmethod
     def sample_suffix(self) -> str:
         """Suffix of files with one raw sample, such as `.jpg`."""
+
+    @property
+    def sample_layout(self) -> SampleLayout:
+        """Layout of samples in datasets, `file` by default."""
+        return "file"
+
+    @property
+    def sample_noun(self) -> str:
+        """Name of one sample of a source on pages; `frame` by default."""
+        return "frame"
+
+    @property
+    def has_boxes(self) -> bool:
+        """True if boxes mark objects in samples; False by default."""
+        return False
+
+    @property
+    def has_overlay(self) -> bool:
+        """True if maps are blended over samples with an opacity, the default; False if they are charts."""
+        return True
 
     @abstractmethod
     def encode_sample(self, sample: Sample) -> bytes:

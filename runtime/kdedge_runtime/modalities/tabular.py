@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
+from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample, SampleLayout
 from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.counts import counted
@@ -170,6 +170,21 @@ class TabularInput(InputSpec):
     def sample_suffix(self) -> str:
         """Suffix of CSV files."""
         return ".csv"
+
+    @property
+    def sample_layout(self) -> SampleLayout:
+        """Row of one table."""
+        return "row"
+
+    @property
+    def sample_noun(self) -> str:
+        """Row."""
+        return "row"
+
+    @property
+    def has_overlay(self) -> bool:
+        """False, since a waterfall is a chart."""
+        return False
 
     def encode_sample(self, sample: Sample) -> bytes:
         """Encode a row as CSV with its header; a preprocessed row has the columns of the model."""

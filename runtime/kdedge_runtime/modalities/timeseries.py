@@ -162,6 +162,11 @@ class TimeseriesInput(InputSpec):
         """Suffix of tables, `.csv`."""
         return ".csv"
 
+    @property
+    def sample_noun(self) -> str:
+        """Window of a recording."""
+        return "window"
+
     def encode_sample(self, sample: Sample) -> bytes:
         """Encode a window as CSV, with the time of each row if the rate is known; nine digits keep every value."""
         titles = [f"{name} [{unit}]" for name, unit in zip(self.channels, self.units, strict=False)]

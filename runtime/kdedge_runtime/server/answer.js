@@ -23,13 +23,15 @@ export const UNKNOWN = "unknown";
 
 /**
  * Fill the prediction card. `ranking` is [{label, text, share}], best first, with the score as text and as a fraction
- * of its range or null; `speaks` is true if the map has positive values. An
- * `unknown` sample belongs to no class, so the whole ranking is listed below.
+ * of its range or null; `speaks` is true if the map has positive values; `isChart` is true if the map is drawn as bars.
+ * An `unknown` sample belongs to no class, so the whole ranking is listed below.
  */
-export function showAnswer({ ranking, explained, hasMap, speaks, unknown = false }) {
+export function showAnswer({ ranking, explained, hasMap, speaks, unknown = false, isChart = false,
+                              hasClasses = true }) {
   const [best, ...others] = unknown ? [{ label: UNKNOWN, text: "", share: 0 }, ...ranking] : ranking;
   write("label", best.label);
   write("p", best.text);
+  at("best-bar").hidden = best.share === null;
   at("best-bar").firstElementChild.style.width = best.share * 100 + "%";
   at("others").replaceChildren(...others.flatMap(({ label, text, share }) => [
     make("span", { className: "name", textContent: label, title: label }),
@@ -37,9 +39,15 @@ export function showAnswer({ ranking, explained, hasMap, speaks, unknown = false
     make("span", { className: "number", textContent: text }),
   ]));
   at("heat").hidden = !hasMap;
-  at("why").textContent = speaks
-    ? `The heat map shows the evidence for ${explained}.`
+  at("heat").classList.toggle("chart", isChart);
+  at("why").textContent = isChart ? chartText(explained, hasClasses)
+    : speaks ? `The heat map shows the evidence for ${explained}.`
     : `No evidence for ${explained} in this sample.`;
+}
+
+function chartText(explained, hasClasses) {
+  return hasClasses ? `Orange bars are evidence for ${explained}, blue bars against it.`
+    : `Orange bars raise ${explained}, blue bars lower it.`;
 }
 
 export function become(state, text) {

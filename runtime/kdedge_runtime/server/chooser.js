@@ -1,8 +1,31 @@
-// Dialog to select one of many classes, with search.
+// Dialogs to select one of many classes, with search, and to type a number.
 
 import { make } from "/answer.js";
 
 const MOST_SHOWN = 60;
+
+/** Open a dialog for a number. Resolves to its text, or undefined if the dialog was closed. */
+export function typeNumber(title) {
+  const number = make("input", { type: "number", step: "any", required: true });
+  number.setAttribute("aria-label", title);
+  const cancel = make("button", { type: "button", className: "plain", textContent: "Cancel" });
+  const store = make("button", { className: "strong", textContent: "Store" });
+  const form = make("form", {}, number, make("div", { className: "row" }, cancel, store));
+  const dialog = make("dialog", {}, make("h2", { textContent: title }), form);
+  dialog.setAttribute("aria-label", title);
+  return new Promise((resolve) => {
+    let typed;
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      typed = number.value;
+      dialog.close();
+    };
+    cancel.onclick = () => dialog.close();
+    dialog.onclose = () => { dialog.remove(); resolve(typed); };
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
 
 /**
  * Open the dialog.

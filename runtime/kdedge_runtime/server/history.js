@@ -4,7 +4,7 @@ import { at, make } from "/answer.js";
 
 const SPAN_S = 60;
 const GAP_S = 3;
-const COLORS = ["inference", "preprocess", "output", "overlay", "sixth", "seventh", "eighth", "capture"];
+const COLORS = ["inference", "preprocess", "output", "overlay", "sixth", "seventh", "eighth", "wait"];
 const SVG = "http://www.w3.org/2000/svg";
 const colors = new Map();
 
@@ -17,6 +17,7 @@ function assignColors(labels) {
   }
 }
 
+const round = (value) => Number(value.toPrecision(4)).toLocaleString("en");
 const colorOf = (label) => `var(--${colors.get(label)})`;
 
 function shape(tag, attributes) {
@@ -25,15 +26,20 @@ function shape(tag, attributes) {
   return element;
 }
 
-/** Draw [[seconds ago, label, share], …], oldest first; shares are in [0, 1]. */
-export function showHistory(points) {
+/**
+ * Draw [[seconds ago, label, score], …], oldest first. Bounded scores are in [0, 1]; others span the height from the
+ * smallest to the largest, which are written below the chart.
+ */
+export function showHistory(points, { isBounded = true } = {}) {
+  const scores = isBounded ? [0, 1] : points.map(([, , score]) => score);
+  const low = Math.min(...scores), reach = Math.max(...scores) - low || 1;
   const grid = [0, 0.5, 1].map((y) => shape("line", { class: "grid", x1: 0, x2: SPAN_S, y1: y, y2: y }));
   const recent = [...new Set(points.map(([, label]) => label).reverse())];
   assignColors(recent.toReversed());
   const paths = [];
   let through = "";
   points.forEach(([ago, label, p], index) => {
-    const [x, y] = [SPAN_S - ago, 1 - p];
+    const [x, y] = [SPAN_S - ago, 1 - (p - low) / reach];
     const before = points[index - 1];
     const isFirst = !before || before[0] - ago > GAP_S;
     through += `${isFirst ? "M" : "L"}${x} ${y}`;
@@ -55,4 +61,7 @@ export function showHistory(points) {
     dot.style.fill = colorOf(label);
     return make("span", {}, dot, label);
   }));
+  if (!isBounded && points.length) {
+    at("keys").append(make("span", {}, `${round(low)} to ${round(Math.max(...scores))}`));
+  }
 }

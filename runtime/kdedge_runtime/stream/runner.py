@@ -261,7 +261,7 @@ class _InferenceStage:
         is_checked = not self._regions
         while True:
             try:
-                with self._timer.measure("capture"):
+                with self._timer.measure("wait"):
                     frame = next(frames)
             except StopIteration:
                 return

@@ -17,7 +17,7 @@ from kdedge_runtime.util.timing import StageName, StageTally, StageTimer
 
 __all__ = ["STAGES", "RunProgress", "RunSummary"]
 
-STAGES = ("capture", "preprocess", "inference", "explanation", "overlay", "output")
+STAGES = ("wait", "preprocess", "inference", "explanation", "overlay", "output")
 """Stages of a frame: wait for it, resize, model, black-box explainer, drawing, sinks."""
 _RECENT_FRAMES = 30
 

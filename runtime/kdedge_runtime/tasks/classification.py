@@ -13,6 +13,7 @@ class Classification:
 
     name = "classify"
     score_name = "probability"
+    has_classes = True
     has_bounded_logits = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:

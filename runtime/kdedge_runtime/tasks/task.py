@@ -24,6 +24,10 @@ class Task(Protocol):
         """Name of a score in outputs, such as `probability`."""
 
     @property
+    def has_classes(self) -> bool:
+        """True if the outputs are labels, which are right or wrong; False if they are values."""
+
+    @property
     def has_bounded_logits(self) -> bool:
         """True if logits are similarities of a small range, such as cosines, whose softmax is nearly uniform."""
 

@@ -24,6 +24,7 @@ def verdict(gray: int, label: str = "bolt", **changes: object) -> Verdict:
         "judgment": "right",
         "content": encode_jpeg(np.full((60, 80, 3), gray, np.uint8), 90),
         "suffix": ".jpg",
+        "layout": "file",
         "saliency_map": None,
         "label": label,
         "probability": 0.75,
@@ -136,6 +137,28 @@ def test_missing_database_is_a_single_sentence_error(command: Callable[..., Outc
     assert outcome.code == 2
     assert outcome.err.startswith("error: The feedback file")
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_become_one_table(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    rows = {"suffix": ".csv", "layout": "row"}
+    with FeedbackStore.open(tmp_path / "rows.db", 5) as store:
+        store.add(verdict(0, "yes", content=b"age,job\r\n31,pilot\r\n", **rows))
+        store.add(verdict(0, "yes", content=b"age,job\r\n32,clerk\r\n", judgment="unknown", **rows))
+    export = ("feedback", "export", tmp_path / "rows.db")
+    outcome = command(*export, "-o", tmp_path / "more.csv", "--target", "answer", "--unknown", tmp_path / "new.csv")
+    assert outcome.code == 0, outcome.err
+    assert "1 rows with a label" in outcome.err and "distill again" in outcome.err
+    assert (tmp_path / "more.csv").read_text() == "age,job,answer\n31,pilot,yes\n"
+    assert (tmp_path / "new.csv").read_text() == "age,job\n32,clerk\n"
+    for wrong, option in (
+        (("-o", tmp_path / "out"), "FILE.csv --target"),
+        (("--unknown", tmp_path / "out"), "--unknown FILE.csv"),
+        (("-o", tmp_path / "other.csv"), "--target COLUMN"),
+        (("-o", tmp_path / "out", "--target", "answer"), "-o FILE.csv"),
+    ):
+        outcome = command(*export, *wrong)
+        assert outcome.code == 2 and option in outcome.err, wrong
+    assert not (tmp_path / "out").exists() and not (tmp_path / "other.csv").exists()
 
 
 def test_unknown_images_have_their_own_folder(command: Callable[..., Outcome], database: Path, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_page_shows_the_run(chromium: Any, watched: LiveView) -> None:
     assert page.input_value("#method") == "cam"
     page.wait_for_selector("#stages tr")
     assert [row.text_content() for row in page.query_selector_all("#stages td:first-child")][:3] == [
-        "capture",
+        "wait",
         "preprocess",
         "inference",
     ]

@@ -58,7 +58,7 @@ def test_stages_are_timed_without_warm_up(model: Model, video: Path) -> None:
     with VideoSource(video) as source:
         summary = run(model, source, [Collector(wants_overlay=True)])
     assert {name: stage.count for name, stage in summary.stages.items()} == dict.fromkeys(
-        ("capture", "preprocess", "inference", "overlay", "output"), 24
+        ("wait", "preprocess", "inference", "overlay", "output"), 24
     )
     assert summary.age.count == 24
     assert dict(summary.labels) == {"red": 12, "blue": 12}

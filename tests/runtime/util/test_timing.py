@@ -19,7 +19,7 @@ def test_statistics_of_known_durations() -> None:
 
 def test_no_samples_give_none() -> None:
     assert StageTally().stage() is None
-    assert StageTimer(("capture",)).stages() == {}
+    assert StageTimer(("wait",)).stages() == {}
 
 
 def test_percentiles_use_recent_samples_and_mean_uses_all() -> None:
@@ -34,20 +34,20 @@ def test_percentiles_use_recent_samples_and_mean_uses_all() -> None:
 
 def test_stages_are_in_milliseconds_and_ordered() -> None:
     now = iter([0.0, 0.010, 1.0, 1.002])
-    timer = StageTimer(("capture", "inference", "overlay"), clock=lambda: next(now))
+    timer = StageTimer(("wait", "inference", "overlay"), clock=lambda: next(now))
     with timer.measure("inference"):
         pass
-    with timer.measure("capture"):
+    with timer.measure("wait"):
         pass
     stages = timer.stages()
-    assert list(stages) == ["capture", "inference"]
+    assert list(stages) == ["wait", "inference"]
     assert stages["inference"].mean_ms == pytest.approx(10)
-    assert stages["capture"].mean_ms == pytest.approx(2)
+    assert stages["wait"].mean_ms == pytest.approx(2)
 
 
 def test_raising_block_is_not_a_sample() -> None:
-    timer = StageTimer(("capture",))
-    with pytest.raises(StopIteration), timer.measure("capture"):
+    timer = StageTimer(("wait",))
+    with pytest.raises(StopIteration), timer.measure("wait"):
         next(iter(()))
     assert timer.stages() == {}
 

@@ -2,25 +2,31 @@
 
 import { at, become, count, make, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
 import { drawBox } from "/box.js";
-import { choose } from "/chooser.js";
+import { choose, typeNumber } from "/chooser.js";
 import { showHistory } from "/history.js";
 
 const BEST = "top-1 class";
 const POLL_MS = 400;
 const HIDDEN_POLL_MS = 5000;
 const STALLED_MS = 3000;
-const STATES = { live: "live", waiting: "waiting for frames", stalled: "no new frames", lost: "the run has ended", held: "held" };
+const SLOW_FPS = 5;
+const statesOf = (noun) => ({ live: "live", waiting: `waiting for ${noun}s`, stalled: `no new ${noun}s`,
+                               lost: "the run has ended", held: "held" });
 const capitalized = (word) => word[0].toUpperCase() + word.slice(1);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+let wake = () => {};  // ends the pause between two polls
+const pauseOrWake = (ms) => Promise.race([pause(ms), new Promise((resolve) => { wake = resolve; })]);
 
 let shown = 0;        // serial number of the frame on the screen
 let image = null;   // its JPEG
 let held = false;     // true while the image is on hold
 let answer = null;    // latest metrics of the frame on the screen
 let region = null;    // name of the selected region; null for the first one or a run without regions
-let choices = null;   // available classes and methods
+let choices = null;   // available classes and methods, and parts of the page
+let states = statesOf("frame");
 let revision = 0;     // revision of the classes among the choices
 let lastFrames = 0, lastChange = Date.now();
+let isSlow = true;    // true if the figures of every frame can be read
 let settledAt = 0;    // polled settings are ignored until this time
 
 async function request(path, body) {
@@ -64,6 +70,7 @@ async function watch() {
       if (held) continue;
       await show(blob);
       shown = serial;
+      if (isSlow) wake();
     } catch {
       shown = 0;
       await pause(1000);
@@ -93,7 +100,7 @@ function release() {
 function mark() {
   at("hold").setAttribute("aria-pressed", held);
   at("hold").textContent = held ? "Resume" : "Hold";
-  if (held) become("held", STATES.held);
+  if (held) become("held", states.held);
 }
 
 async function storeFeedback(judgment, more = {}) {
@@ -124,7 +131,9 @@ const JUDGING = {
   wrong: () => storeFeedback("wrong"),
   label: () => standing(async () => {
     const first = answer.ranking.slice(1).map(({ label }) => label);
-    const label = await choose("Correct class", (await allChoices()).labels, { first, free: true });
+    const { labels, has_classes } = await allChoices();
+    const label = await (has_classes ? choose("Correct class", labels, { first, free: true })
+                                     : typeNumber(`Measured ${answer.label}`));
     if (label) await storeFeedback("label", { label });
   }),
   place: () => standing(async () => {
@@ -149,8 +158,22 @@ async function allChoices() {
     choices = await request("/choices.json");
     at("enroll-names").replaceChildren(...choices.labels.map((value) => make("option", { value })));
     at("method").replaceChildren(...choices.methods.map((name) => make("option", { value: name, textContent: name })));
+    showParts(choices);
   }
   return choices;
+}
+
+/** Show the parts of the page that the samples and the task have. */
+function showParts({ labels, sample, has_boxes, has_overlay, has_classes }) {
+  states = statesOf(sample);
+  for (const element of document.querySelectorAll("[data-noun]")) {
+    element.textContent = element.dataset.noun.replace("{}", sample);
+  }
+  at("verdict-right").hidden = !has_classes;
+  at("verdict-label").textContent = has_classes ? "Other class…" : "Measured value…";
+  at("verdict-place").hidden = !has_boxes;
+  at("opacity-part").hidden = !has_overlay;
+  at("explain-part").hidden = labels.length < 2;
 }
 
 // ---- settings
@@ -234,7 +257,7 @@ function showFigures(m) {
   if (!m.regions.some(({ name }) => name === region)) region = m.region;
   showRegions(m.regions);
   showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.entropy != null,
-               unknown: m.unknown });
+               unknown: m.unknown, isChart: !choices.has_overlay, hasClasses: choices.has_classes });
   const isProbability = m.score_name === "probability";
   at("past-title").textContent = `${isProbability ? "Confidence" : capitalized(m.score_name)} over the last minute`;
   at("history").setAttribute("aria-label", `${capitalized(m.score_name)} of the best class over the last minute`);
@@ -242,6 +265,7 @@ function showFigures(m) {
 }
 
 function showRates(m) {
+  isSlow = m.fps < SLOW_FPS;
   write("fps", m.fps.toFixed(1));
   write("frames", count(m.frames), m.expected ? "of " + count(m.expected) : "");
   write("dropped", count(m.dropped), m.unreadable ? `+ ${count(m.unreadable)} unreadable` : "");
@@ -293,7 +317,7 @@ async function poll() {
       await allChoices();
       at("controls").hidden = false;
       showMachine(m.machine);
-      showHistory(m.history);
+      showHistory(m.history, { isBounded: choices.has_classes });
       if (Date.now() > settledAt) showSettings(m.controls);
       if (m.frames) {
         showRates(m);
@@ -306,14 +330,14 @@ async function poll() {
       }
       if (m.frames !== lastFrames) { lastFrames = m.frames; lastChange = Date.now(); }
       const state = !m.frames ? "waiting" : Date.now() - lastChange > STALLED_MS ? "stalled" : "live";
-      if (!held) become(state, STATES[state]);
+      if (!held) become(state, states[state]);
     } catch {
       choices = null;  // the next run may use another model
-      become("lost", STATES.lost);
+      become("lost", states.lost);
     }
     for (const button of at("verdicts").children) button.disabled = !shown;
     at("hold").disabled = at("enroll").lastElementChild.disabled = !shown;
-    await pause(document.hidden ? HIDDEN_POLL_MS : POLL_MS);
+    await pauseOrWake(document.hidden ? HIDDEN_POLL_MS : POLL_MS);
   }
 }
 

@@ -36,6 +36,7 @@ from kdedge_runtime.server.live_view.run_state import describe_machine, describe
 from kdedge_runtime.sinks.json_lines import record
 from kdedge_runtime.sources.source import PostedSource
 from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.images import encode_jpeg
 
 __all__ = ["Feedback", "LiveView"]
@@ -76,7 +77,7 @@ class LiveView:
     | `/frame.jpg?serial=`  | frame of a shown prediction, without heat map; `&region=NAME`      |
     | `/metrics.json`       | prediction (`?serial=` for a shown one, `&region=`), history, rates, timings, board |
     | `/metrics`            | metrics in Prometheus format                                          |
-    | `/choices.json`       | classes and methods                                                   |
+    | `/choices.json`       | classes, methods, and the parts of the page for samples and task      |
     | `/health`             | 200 if predictions are recent, 503 after ten seconds without one      |
     | `POST /controls`      | change the explained class, the method and the opacity                |
     | `POST /hold`          | keep the frame of a shown prediction                                  |
@@ -237,7 +238,14 @@ class _ViewHandler(RequestHandler):
 
     def _choices(self) -> None:
         controls = self.server.site.controls
-        self.send_json(HTTPStatus.OK, {"labels": controls.model.metadata.labels, "methods": controls.methods})
+        metadata = controls.model.metadata
+        parts = {
+            "sample": metadata.input.sample_noun,
+            "has_boxes": metadata.input.has_boxes,
+            "has_overlay": metadata.input.has_overlay,
+            "has_classes": TASKS[metadata.task].has_classes,
+        }
+        self.send_json(HTTPStatus.OK, {"labels": metadata.labels, "methods": controls.methods, **parts})
 
     def _prometheus(self) -> None:
         site = self.server.site
