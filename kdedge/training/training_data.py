@@ -102,7 +102,7 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
     )
     if indexed.fingerprint != record.data["fingerprint"]:
         raise _changed(f"The samples in {indexed.source} have", out)
-    if indexed.schema != record.data["schema"]:
+    if indexed.schema != record.data.get("schema"):
         raise _changed(f"The schema of {indexed.source} has", out)
     kept = record.data.get("unlabeled")
     locations, every_s = ((), None) if kept is None else (kept["locations"], kept["every_s"])
