@@ -17,6 +17,7 @@ from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
 from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.saliency_methods import NO_MAP
+from kdedge_runtime.util.counts import grid_text
 
 __all__ = ["print_export", "print_precision", "check_goal_reached"]
 
@@ -42,7 +43,7 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
     )
     if result.map_error is not None:
         explained = outputs.head if outputs.target_layer is None else f"{outputs.head} head at {outputs.target_layer}"
-        positions = f"{outputs.method}, {outputs.map_width} × {outputs.map_height}, {explained}"
+        positions = f"{outputs.method}, {grid_text(outputs.map_height, outputs.map_width)}, {explained}"
         but = _but_for(result.map_error, "rounding and activations that it flips")
         write(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {positions}")
     if result.fit is not None and result.fit.why_not is None:

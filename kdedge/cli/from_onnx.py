@@ -11,6 +11,7 @@ from kdedge_runtime.devices import DeviceProfile, load_profile
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.precision import PRECISIONS
 from kdedge_runtime.saliency_methods import NO_MAP, SALIENCY_METHODS
+from kdedge_runtime.util.counts import grid_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,7 +207,7 @@ def _write_method(result: "ExplainedOnnx", console: "Console") -> None:
         console.print(flagged("warning", note), soft_wrap=True)
     if outputs.method == "reciprocam":
         write("      it evaluates the layers after the target layer once per map position, for each position's logit")
-    positions = f"{outputs.map_width} × {outputs.map_height} map, " if outputs.map_width else ""
+    positions = f"{grid_text(outputs.map_height, outputs.map_width)} map, " if outputs.map_width else ""
     write(f"      {positions}{outputs.head} head, target layer {outputs.target_layer}")
     time = f"{cost.latency:.2f} × the latency" if cost.latency >= 1 else "no measurable latency"
     write(f"  cost of the map: {cost.macs:.3f} × the MACs and {time} (measured here, one thread)")

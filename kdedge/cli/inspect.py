@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdedge_runtime.util.counts import grid_text
 from kdedge_runtime.util.printable import printable
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ def _print_inspected(inspected: "ModelInspection", page: Path) -> None:
         predictions = ", ".join(f"{label} {score}" for label, score in ranked)
         write(f"{inspected.seen.name}: {predictions}; explained: {labels[decision.explained_class]}")
         for stage in decision.stages:
-            height, width = stage.positions
             evidence = stage.evidence
             reader = (
                 "" if stage.attention is None else f", input of attention {stage.attention[0]} of {stage.attention[1]}"
@@ -84,8 +84,8 @@ def _print_inspected(inspected: "ModelInspection", page: Path) -> None:
             first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in evidence.channels[:3])
             beside = "" if evidence.beside is None else f"; {100 * evidence.beside:.0f} % in non-patch tokens"
             write(
-                f"  {width} × {height}{reader}  {stage.way}: half of the attribution in {evidence.channels_for(0.5)} "
-                f"of {len(evidence.shares)} channels; {first}{beside}  {stage.tensor}"
+                f"  {grid_text(*stage.positions)}{reader}  {stage.way}: half of the attribution in "
+                f"{evidence.channels_for(0.5)} of {len(evidence.shares)} channels; {first}{beside}  {stage.tensor}"
             )
     if inspected.why_not_seen is not None:
         console.print(flagged("note", inspected.why_not_seen), soft_wrap=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from kdedge_export.saliency.explained_model import MIN_POSITIONS
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.util.counts import grid_text
 
 __all__ = [
     "DEFAULT_STEPS",
@@ -111,6 +112,6 @@ def check_map_size(size: tuple[int, int] | None, spec: InputSpec) -> None:
     """
     if size is not None and spec.positions(size) < MIN_POSITIONS:
         raise UsageError(
-            f"The saliency map would be only {size[0]}×{size[1]}; at least {MIN_POSITIONS}×{MIN_POSITIONS} is "
+            f"The saliency map would be only {grid_text(*size)}; at least {grid_text(MIN_POSITIONS, MIN_POSITIONS)} is "
             "needed for localization. Use a larger --size or a smaller --output-stride."
         )

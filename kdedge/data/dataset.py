@@ -28,7 +28,7 @@ class Dataset:
     fingerprint: str
     """Fingerprint, see `DatasetIndex.fingerprint`."""
     problems: UnreadableFiles
-    """Unreadable and skipped files of both splits; print it once if it is true."""
+    """Unreadable samples and skipped files of both splits; print it once if it is true."""
 
 
 def load(
@@ -93,12 +93,25 @@ def _require_all_classes(
     if not EXPORT_TASKS[collection.task].has_classes:
         return
     lost = sorted(set(split.targets) - set(found))
+    if UNLABELED in lost:
+        raise _none_usable(split, problems)
     if lost:
-        names = ", ".join("unknown" if target == UNLABELED else repr(collection.labels[int(target)]) for target in lost)
+        names = ", ".join(repr(collection.labels[int(target)]) for target in lost)
         raise DataError(
             f"No {side} sample of class {names} in {collection.source} can be read ({problems}). "
             "Replace the damaged files."
         )
+
+
+def _none_usable(split: Split, problems: UnreadableFiles) -> DataError:
+    """Return the error for unlabeled samples that can be read, but not used at the input of the model."""
+    unlabeled = [sample for sample, target in zip(split.samples, split.targets, strict=True) if target == UNLABELED]
+    names = {sample.name for sample in unlabeled}
+    own = tuple(each for each in problems.skipped if not names.isdisjoint({each.name, each.name.rpartition("#")[0]}))
+    return DataError(
+        f"None of the unlabeled samples can be used, such as {unlabeled[0]} ({UnreadableFiles(len(own), own)}). "
+        "Replace the files."
+    )
 
 
 def typical_size(split: Split, count: int = 200) -> int:

@@ -53,6 +53,8 @@ class DatasetIndex:
     """True for consecutive frames without classes, which may be near-duplicates."""
     columns: tuple[str, ...] = ()
     """Names of the columns of every sample, in their order; empty for samples without names."""
+    schema: str | None = None
+    """SHA-256 of the class order and of the kinds and categories of columns, hexadecimal; None without a schema."""
     group_of: GroupOf | None = field(default=None, compare=False)
     """Function of a sample's name to the file that it was cut from; None if every sample stands alone."""
     check_input: Callable[[InputSpec], None] | None = field(default=None, compare=False)

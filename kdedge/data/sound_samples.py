@@ -9,7 +9,7 @@ from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.modalities.audio import AudioInput
 from kdedge_runtime.util.files import displayable
-from kdedge_runtime.util.sounds import read_sound, sound_info
+from kdedge_runtime.util.sounds import read_sound, require_measured, sound_info
 
 __all__ = ["SoundSample", "window_starts"]
 
@@ -59,9 +59,14 @@ class SoundSample(StoredSample):
         )
 
     def read(self) -> LoadedSample:
-        """Decode the sound, or its window, as mono PCM; see `StoredSample.read`."""
+        """Decode the sound, or its window, as mono PCM; see `StoredSample.read`.
+
+        Raises:
+            UnreadableSample: the sound cannot be decoded, or is silent.
+        """
         info = sound_info(self.path)
         values = read_sound(self.path, self.rate_hz, self.start, self.count)
+        require_measured(values, window=0, name=self.path)
         changes = ["mixed to mono"] if info.channels > 1 else []
         if self.rate_hz not in (None, info.rate_hz):
             changes.append(f"converted from {info.rate_hz:,} Hz")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -86,6 +87,12 @@ class TableSchema:
     def used(self) -> tuple[ColumnSchema, ...]:
         """Columns that are not ignored."""
         return tuple(column for column in self.columns if column.kind != "ignored")
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the class order and the columns without their statistics, hexadecimal."""
+        columns = [(column.name, column.kind, column.categories) for column in self.columns]
+        return sha256(repr((self.labels, columns)).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """Write the schema atomically as JSON, in the form that `read_schema` takes."""

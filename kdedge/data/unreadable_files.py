@@ -1,4 +1,4 @@
-"""Report of all unusable files of a dataset, as one warning."""
+"""Report of all unusable samples of a dataset, as one warning."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _NAMES_SHOWN = 2
 
 
 class SkippedFile(NamedTuple):
-    """File with the reason for skipping or converting it."""
+    """Sample or other file, with the reason for skipping or converting it."""
 
     name: str
     """Name as in `StoredSample.name`."""
@@ -22,10 +22,10 @@ class SkippedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class UnreadableFiles:
-    """Unusable files of a dataset; reports can be added."""
+    """Unusable samples of a dataset, and files that are none; reports can be added."""
 
     checked: int = 0
-    """Number of files checked, including readable ones."""
+    """Number of samples checked, including readable ones; windows of a recording count one each."""
     skipped: tuple[SkippedFile, ...] = ()
     converted: tuple[SkippedFile, ...] = ()
     """Files that are kept after a conversion, such as `grayscale, read as RGB`, with the conversion as the reason."""
@@ -39,9 +39,9 @@ class UnreadableFiles:
         return bool(self.skipped or self.converted)
 
     def __str__(self) -> str:
-        """Format as one line: `2 of 90 files: 1 truncated (a.jpg), skipped; 1 grayscale, read as RGB`."""
+        """Format as one line: `2 of 90 samples: 1 truncated (a.jpg), skipped; 1 grayscale, read as RGB`."""
         if not self:
-            return f"{self.checked:,} files, all readable"
+            return f"{self.checked:,} samples, all readable"
         by_reason: dict[str, list[str]] = {}
         for name, reason in self.skipped:
             by_reason.setdefault(reason, []).append(name)
@@ -52,7 +52,7 @@ class UnreadableFiles:
         parts = [f"{', '.join(counts)}, skipped"] if counts else []
         conversions = Counter(reason for _, reason in self.converted)
         parts += [f"{count:,} {conversion}" for conversion, count in conversions.items()]
-        return f"{len(self.skipped) + len(self.converted):,} of {self.checked:,} files: {'; '.join(parts)}"
+        return f"{len(self.skipped) + len(self.converted):,} of {self.checked:,} samples: {'; '.join(parts)}"
 
 
 def _shortened(names: Iterable[str]) -> str:

@@ -32,6 +32,7 @@ from kdedge_runtime.sinks.json_lines import JsonLinesFile
 from kdedge_runtime.sinks.video_file import VideoFile
 from kdedge_runtime.stream.runner import run
 from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import atomic_write
 from kdedge_runtime.util.timing import latencies_ms
 
@@ -111,7 +112,7 @@ def run_demo(modality: str, out: Path, callback: RunCallback, print_heading: Pri
     export_model(str(student), precisions=["int8"], profile=load_profile("generic"))
     print_heading("5/6  Validate predictions and maps")
     validation = validate_model(str(student), data=str(unseen))
-    print_heading(f"6/6  Run on {sizes.frames} frames of a source")
+    print_heading(f"6/6  Run on {counted(sizes.frames, 'frame')} of a source")
     right = _watch(scenario, validation.model, out)
     candidates = validation.report.candidates
     files = {each.name: each.path for each in candidates if each.path is not None}

@@ -1,5 +1,6 @@
 """Choose the network of a table model and its input: the columns, with the constants of their encoding."""
 
+import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +16,12 @@ from kdedge.models.table_network import network_widths
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
-from kdedge_runtime.modalities.table_column import find_title
+from kdedge_runtime.modalities.table_column import TableColumn, find_title
 from kdedge_runtime.modalities.tabular import TabularInput
 
 __all__ = ["choose_table_network", "fit_input", "schema_of_input"]
+
+_log = logging.getLogger(__name__)
 
 
 def choose_table_network(
@@ -90,11 +93,28 @@ def _as_taught(schema: TableSchema, teacher: LoadedTeacher) -> TableSchema:
                 f"is {own.kind}{'' if own.unit is None else f' in {own.unit}'}. Expected the kinds and units of the "
                 "teacher: give its schema with --schema."
             )
+    if changes := _changes(schema, teacher.input.features):
+        _log.warning(
+            "The student takes the schema of its teacher %s, which differs from that of the table: %s.",
+            teacher.name,
+            "; ".join(changes),
+        )
     columns = tuple(
         ColumnSchema(taught.name, taught.kind, there[taught.name].unit or taught.unit, taught.categories)
         for taught in teacher.input.features
     )
     return replace(schema, columns=columns)
+
+
+def _changes(schema: TableSchema, taught: Sequence[TableColumn]) -> list[str]:
+    """Return the differences of a teacher's columns from the schema of a table, one phrase for each kind."""
+    own = {column.name: column for column in schema.used}
+    names = [column.name for column in taught]
+    unused = [name for name in own if name not in names]
+    other = [column.name for column in taught if column.categories != own[column.name].categories]
+    phrases = (("without", unused), ("with other categories of", other))
+    found = [f"{phrase} {', '.join(columns)}" for phrase, columns in phrases if columns]
+    return found or ["with the columns in another order"] * (names != list(own))
 
 
 def _require_same(first: LoadedTeacher, other: LoadedTeacher) -> None:

@@ -65,7 +65,7 @@ class RunRecord:
     input: InputSpec
     labels: tuple[str, ...]
     data: dict[str, Any]
-    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `options`, `samples_per_class`,
+    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `schema`, `options`, `samples_per_class`,
     `leave_out`, `unlabeled`.
 
     `unlabeled` is None, or see `UnlabeledPart.record`.

@@ -7,6 +7,7 @@ import numpy as np
 
 from kdedge.data import DatasetIndex, decode, index_dataset
 from kdedge.data.left_out import leave_out
+from kdedge.data.readers.reader_choice import require_kind
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
 from kdedge_export.quantization import CalibrationSet
@@ -95,6 +96,7 @@ def known_samples(artifacts: Artifacts, trained: CalibrationTarget, data: str | 
         KdedgeError: the dataset cannot be read, or belongs to another modality or task.
     """
     root = data or artifacts.dataset() or ""
+    require_kind(root, trained.input.kind, artifacts.source)
     everything = index_dataset(root, artifacts.options_for(root), unlabeled_ok=True)
     collection = leave_out(everything, artifacts.left_out)
     collection.require(trained.input, trained.task, artifacts.source)

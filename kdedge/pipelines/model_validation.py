@@ -11,6 +11,7 @@ from kdedge.data import DatasetIndex, DecodedSamples, index_dataset
 from kdedge.data.annotations import boxes_beside, object_masks
 from kdedge.data.dataset_index import Divider
 from kdedge.data.left_out import leave_out
+from kdedge.data.readers.reader_choice import require_kind
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.run_folder import RunRecord
 from kdedge.pipelines.background_recordings import background_source
@@ -43,6 +44,7 @@ from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.util.arrays import Integers, Targets, evenly_spaced
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -95,7 +97,7 @@ class Validation:
         faults = [f"{failed} of {len(checks)} checks failed"] if failed or not (few or undecided) else []
         if few:
             needed = max(check.samples_needed or 0 for check in checks)
-            samples = f"{self.report.samples:,} sample{'' if self.report.samples == 1 else 's'}"
+            samples = counted(self.report.samples, "sample")
             enough = f"(about {needed:,} would show {'it' if few == 1 else 'them'})"
             faults.append(f"{few} of {len(checks)} checks {_is(few)} inconclusive with {samples} {enough}")
         if undecided:
@@ -156,6 +158,7 @@ def validate_model(
         raise UsageError(
             f"{files.fp32.path} does not belong to a run, so its samples are unknown. Give them: --data DIR."
         )
+    require_kind(root, files.input.kind, str(files.fp32.path))
     everything = index_dataset(root, files.options_for(root), unlabeled_ok=True)
     collection = leave_out(everything, files.left_out)
     collection.require(files.input, files.fp32.metadata.task, str(files.fp32.path))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge.models.trained_model import TrainedModel, load_trained
-from kdedge.models.trees.ensemble import TreeEnsemble
+from kdedge.models.trees import is_tree_run
+from kdedge.models.trees.ensemble import TreeEnsemble, load_tree_run
 from kdedge.pipelines.onnx_teacher_file import OnnxTeacherFile
 from kdedge.pipelines.origins import load_origin
 from kdedge.pipelines.run_history import RunHistory, TeacherOrigin, read_histories
@@ -26,7 +27,7 @@ class RunComparison:
     """Runs in the order given; the first is the baseline."""
     groups: tuple[SeedGroup, ...]
     parameters: Mapping[str, int]
-    """Mapping from run name to parameter count; missing if the weights cannot be loaded."""
+    """Mapping from run name to parameter count; missing for trees, and if the weights cannot be loaded."""
     predictions: tuple[RunPredictions, ...]
     """Predictions at each run's best epoch, in the order of the runs, all on the same samples."""
     teachers: tuple[RunPredictions, ...]
@@ -62,8 +63,9 @@ def compare_runs(
             notes.add("no epoch is complete yet", run.name)
             continue
         try:
-            trained = load_trained(str(run.folder))
-            parameters[run.name] = trained.parameters
+            trained = _load(run)
+            if isinstance(trained, TrainedModel):
+                parameters[run.name] = trained.parameters
             prediction = predictor.evaluate(run.name, trained, run)
         except KdedgeError as error:
             notes.add(f"only recorded metrics are shown, no predictions. {error}", run.name)
@@ -112,6 +114,12 @@ class _Notes:
 
     def lines(self) -> list[str]:
         return [f"{', '.join(names)}: {reason}" for reason, names in self._whom.items()]
+
+
+def _load(run: RunHistory) -> TrainedModel | TreeEnsemble:
+    if is_tree_run(run.record):
+        return load_tree_run(run.folder, run.record)
+    return load_trained(str(run.folder))
 
 
 def _same_samples(one: RunPredictions, other: RunPredictions) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from kdedge.data import index_dataset
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import leave_out
+from kdedge.data.readers.reader_choice import require_kind
 from kdedge.models.artifacts import Artifacts
 from kdedge.models.trained_model import TrainedModel
 from kdedge.models.trees.ensemble import TreeEnsemble
@@ -107,6 +108,7 @@ class PredictionQueries:
         options, left_out = artifacts.options_for(source), artifacts.left_out
         key = source, spec, left_out, options
         if key not in self._read:
+            require_kind(source, spec.kind, run.name)
             collection = leave_out(index_dataset(source, options), left_out)
             decoded, part = read_validation_split(collection, spec, self.progress)
             if not len(decoded):

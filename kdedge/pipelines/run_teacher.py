@@ -56,7 +56,7 @@ def load_run_teacher(
         return None, Origin()
     teacher: RunTeacher
     if isinstance(loaded, TreeEnsemble):
-        origin, teacher, why = Origin(loaded.path.name, loaded.sha256), TreeModule(loaded), None
+        origin, teacher, why = Origin(loaded.path.name, loaded.sha256, loaded.bytes), TreeModule(loaded), None
     elif isinstance(loaded, TrainedModel):
         origin = Origin(loaded.spec.name, loaded.origin["weights_sha256"])
         teacher, why = _explained(loaded, method)

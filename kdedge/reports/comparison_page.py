@@ -19,6 +19,7 @@ from kdedge.reports.run_settings import run_settings
 from kdedge.reports.run_styles import styles_of_runs
 from kdedge.reports.run_tables import groups_table, runs_table
 from kdedge_export.html.page import render
+from kdedge_export.modalities import modality_of
 from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["Leader", "render_page", "write_page"]
@@ -55,6 +56,7 @@ def render_page(comparison: RunComparison) -> str:
         classes=class_rows(predictions) if predictions else [],
         smallest_class=min(Counter(predictions[0].samples.targets.tolist()).values()) if predictions else 0,
         gallery=disagreement_gallery(predictions, comparison.teachers) if predictions else [],
+        modality=modality_of(comparison.runs[0].record.input),
         versions=f"kdedge {__version__} · torch {torch.__version__}",
         **_summary(comparison),
     )

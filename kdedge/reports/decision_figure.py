@@ -13,6 +13,7 @@ from kdedge_export.html.charts import COLORS, Chart, chart_style, font_families
 from kdedge_export.html.thumbnails import at_display_size, overlaid
 from kdedge_export.inspection.layer_attribution import AttributionStage, Channel
 from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.counts import grid_text
 
 __all__ = ["decision_figure"]
 
@@ -40,8 +41,7 @@ def decision_figure(seen: ImageInspection) -> Chart:
     _draw_image(canvas, seen)
     for at, (stage, lines) in enumerate(zip(stages, notes, strict=True), start=1):
         x = _MARGIN + at * (_COLUMN + _GAP)
-        height, width = stage.positions
-        canvas.text(x, _TOP - 16, f"{width} × {height} map", size=14, weight="bold")
+        canvas.text(x, _TOP - 16, f"{grid_text(*stage.positions)} map", size=14, weight="bold")
         canvas.image(
             x, _TOP, _COLUMN, overlaid(seen.pixels, _readable(stage.evidence.saliency_map), stage.evidence.shift)
         )
@@ -90,9 +90,9 @@ def _notes(stage: AttributionStage) -> list[str]:
     if stage.attention is not None:
         lines.append(f"attention {stage.attention[0]} of {stage.attention[1]}")
     if stage.why_blanked is not None:
-        lines.append(f"{columns} × {rows} ablations")
+        lines.append(f"{grid_text(rows, columns)} ablations")
     elif (rows, columns) != stage.positions:
-        lines.append(f"evaluated at {columns} × {rows}")
+        lines.append(f"evaluated at {grid_text(rows, columns)}")
     if stage.evidence.beside is not None:
         lines.append(f"{100 * stage.evidence.beside:.0f} % in non-patch tokens")
     return [*lines, stage.tensor]

@@ -7,10 +7,8 @@ import numpy as np
 
 from kdedge.pipelines.disagreement import disagreement, most_informative
 from kdedge.pipelines.run_predictions import RunPredictions
-from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_export.metrics import agreement
-from kdedge_export.modalities import ExportModality, modality_of
-from kdedge_runtime.modalities import Sample
+from kdedge_export.modalities import modality_of
 
 __all__ = ["ComparedSample", "RunMap", "disagreement_gallery"]
 
@@ -57,6 +55,8 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
     compared = runs if len(runs) > 1 else models
     predictions = [agreement.top1(one.predictions.logits) for one in compared]
     maps = [one.predictions.maps for one in compared if one.predictions.maps is not None]
+    if len({one.samples.input.column_names for one in compared}) > 1:
+        maps = []  # their positions are different columns
     scores = disagreement(predictions, maps)
     count = max(_FEWEST_ROWS, min(_MOST_ROWS, _MOST_POSITIONS // (1 + len(models))))
     rows = most_informative(scores, runs[0].samples.targets, count)
@@ -66,20 +66,23 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
         ComparedSample(
             name=samples.names[row],
             label=samples.labels[samples.targets[row]],
-            image=jpeg_uri(modality.thumbnail(samples.samples[row])),
-            cells=tuple(_cell(row, samples.samples[row], model, modality) for model in models),
+            image=modality.figure_uri(modality.thumbnail(samples.samples[row])),
+            cells=tuple(_cell(row, model) for model in models),
         )
         for row in rows
     ]
 
 
-def _cell(row: int, sample: Sample, model: RunPredictions, modality: ExportModality) -> RunMap:
+def _cell(row: int, model: RunPredictions) -> RunMap:
     logits, maps = model.predictions.logits[row].astype(np.float64), model.predictions.maps
+    modality = modality_of(model.samples.input)
     prediction = int(agreement.top1(model.predictions.logits[row : row + 1])[0])
     return RunMap(
         title=model.title,
         label=None if prediction < 0 else model.labels[prediction],
         probability=0.0 if prediction < 0 else float(1 / np.exp(logits - logits[prediction]).sum()),
         is_wrong=prediction != model.right[row],
-        map=None if maps is None else jpeg_uri(modality.overlay(sample, maps[row], (0.0, 0.0))),
+        map=None
+        if maps is None
+        else modality.figure_uri(modality.overlay(model.samples.samples[row], maps[row], (0.0, 0.0))),
     )

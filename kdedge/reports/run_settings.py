@@ -1,7 +1,7 @@
 """Settings of runs as text: shared by all, or differing between runs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from kdedge.pipelines.run_history import RunHistory
 __all__ = ["RunSettings", "duration", "run_settings", "shown_loss"]
 
 _SHOWN_ELSEWHERE = frozenset({"epochs", "loss", "seed"})
+_DIGITS = 8
+"""Number of digits of the hash of a schema, which distinguishes the few schemas of a comparison."""
 _ORDER = (
     "loss",
     "model",
@@ -21,6 +23,8 @@ _ORDER = (
     "seed",
     "parameters",
     "input",
+    "columns",
+    "schema",
     "stem",
     "initial weights",
     "device",
@@ -40,7 +44,10 @@ class RunSettings:
 
 def run_settings(comparison: RunComparison) -> RunSettings:
     """Split the settings of runs into shared and differing ones."""
-    of_runs = [_settings(run, comparison.parameters.get(run.name)) for run in comparison.runs]
+    of_runs = [
+        _settings(run, comparison.parameters.get(run.name)) | columns
+        for run, columns in zip(comparison.runs, _columns(comparison.runs), strict=True)
+    ]
     names = dict.fromkeys([*_ORDER, *(name for settings in of_runs for name in settings)])
     values = {name: tuple(settings.get(name, "") for settings in of_runs) for name in names}
     return RunSettings(
@@ -77,6 +84,7 @@ def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
         "seed": str(record.recipe["seed"]),
         "device": record.device,
         "input": record.input.summary,
+        "schema": "" if record.data.get("schema") is None else record.input.preprocessing_id[:_DIGITS],
         "stem": "unchanged" if factor == 1 else f"{factor}× finer",
         "initial weights": _initial_weights(record),
     }
@@ -84,6 +92,16 @@ def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
         if name not in _SHOWN_ELSEWHERE:
             settings |= _flat(name.replace("_", " "), value)
     return settings
+
+
+def _columns(runs: Sequence[RunHistory]) -> list[dict[str, str]]:
+    """Return the columns that each model lacks, if the models take different ones."""
+    taken = [run.record.input.column_names for run in runs]
+    if len({frozenset(names) for names in taken}) == 1:
+        return [{} for _ in runs]
+    every = dict.fromkeys(name for names in taken for name in names)
+    lost = [", ".join(name for name in every if name not in names) for names in taken]
+    return [{"columns": f"without {names}" if names else "all"} for names in lost]
 
 
 def _initial_weights(record: RunRecord) -> str:

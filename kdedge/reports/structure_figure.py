@@ -9,6 +9,7 @@ from kdedge_export.html.charts import COLORS, Chart, chart_style
 from kdedge_export.html.text import sizes
 from kdedge_export.inspection.layer_timing import LayerTimes
 from kdedge_export.inspection.structure import GraphLayer, GraphStructure
+from kdedge_runtime.util.counts import grid_text
 
 __all__ = ["structure_figure"]
 
@@ -78,4 +79,4 @@ def _resolution(layer: GraphLayer, structure: GraphStructure) -> str:
     # Only the image itself has its channels last.
     is_image = shape[3] == 3 and shape[1:3] == tuple(structure.inputs[0][2][1:3])
     rows, columns = shape[1:3] if is_image else shape[2:]
-    return "vector" if (rows, columns) == (1, 1) else f"{columns or '?'} × {rows or '?'}"
+    return "vector" if (rows, columns) == (1, 1) else grid_text(rows, columns)

@@ -52,15 +52,18 @@ class ClassificationTraining(TrainingTask):
         """Return the accuracy in percent."""
         return f"{100 * metrics['top1']:.1f} % top-1"
 
-    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str | None:
-        """Return a warning about an accuracy at chance level."""
+    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str], *, is_named: bool) -> str | None:
+        """Return a warning about an accuracy at chance level; see `TrainingTask`."""
         top1 = metrics["top1"]
         if top1 >= min(_ABOUT_CHANCE / len(labels), _NOT_CHANCE):
             return None
-        return (
-            f"The teacher's top-1 is {100 * top1:.1f} % on the validation samples, about chance. "
-            f"Check that its classes are in the order of the folders ({', '.join(labels[:3])}, …)."
-        )
+        advice = f"Check that its classes are in the order of the data ({', '.join(labels[:3])}, …)."
+        if is_named:
+            advice = (
+                "Its classes are those of the data, so it was trained too little, or on samples unlike these. Train it "
+                "longer, or on these samples."
+            )
+        return f"The teacher's top-1 is {100 * top1:.1f} % on the validation samples, about chance. {advice}"
 
     def merit(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Return accuracy, then agreement, maps and loss, since small sets often tie; without labels agreement."""

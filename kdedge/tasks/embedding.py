@@ -37,7 +37,7 @@ class EmbeddingTraining(ClassificationTraining):
 
         return super().metrics(logits / SOFTMAX_TEMPERATURE, values)
 
-    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str | None:
+    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str], *, is_named: bool) -> str | None:
         """Return None: the class means of the teacher are fitted on these classes."""
         return None
 

@@ -54,8 +54,14 @@ class TrainingTask(ABC):
         """Describe the metrics of a teacher in the plan; its loss by default."""
         return f"loss {metrics['loss']:.3f}"
 
-    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str | None:
-        """Return a warning about a teacher that seems wrong for the data; None by default."""
+    def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str], *, is_named: bool) -> str | None:
+        """Return a warning about a teacher that seems wrong for the data; None by default.
+
+        Args:
+            metrics: metrics of the teacher on the validation samples.
+            labels: classes of the data.
+            is_named: True if the teacher has class names, which are then those of the data in their order.
+        """
         return None
 
     @abstractmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.counts import counted
 
 __all__ = ["ComputeDevice", "choose_device", "evaluation_batch"]
 
@@ -81,7 +82,7 @@ def choose_device(name: str = "auto", *, compiled: bool = False) -> ComputeDevic
     if name == "cpu":
         if compiled:
             raise UsageError("--compile replays steps as CUDA graphs, but this run uses the CPU. Remove --compile.")
-        return ComputeDevice(torch.device("cpu"), False, f"CPU, {torch.get_num_threads()} threads")
+        return ComputeDevice(torch.device("cpu"), False, f"CPU, {counted(torch.get_num_threads(), 'thread')}")
     if re.fullmatch(r"cuda(:\d+)?", name) is None:
         raise UsageError(f"Unknown device {name!r}. Expected auto, cpu, cuda or cuda:N.")
     if not torch.cuda.is_available():

@@ -15,6 +15,7 @@ from kdedge.models.network_weights import NetworkWeights
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.models.trained_model import TrainedModel
+from kdedge.models.trees.ensemble import TreeEnsemble
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation import Augmentation
 from kdedge.training.batches import Batches
@@ -22,6 +23,8 @@ from kdedge.training.evaluator import Evaluator
 from kdedge.training.teachers.confidence import TeacherConfidence
 from kdedge.training.trainer import Trainer
 from kdedge.training.unlabeled_samples import UnlabeledPart
+from kdedge_export.tasks import EXPORT_TASKS
+from kdedge_runtime.util.counts import counted, grid_text
 
 __all__ = ["summarize_plan"]
 
@@ -45,8 +48,10 @@ def summarize_plan(
     train_step, batches, evaluator, config = trainer.train_step, trainer.batches, trainer.evaluator, trainer.config
     val = evaluator.val
     parameters = sum(parameter.numel() for parameter in train_step.student.model.parameters())
+    has_classes = EXPORT_TASKS[evaluator.task].has_classes
+    classes = f", {counted(batches.classes, 'class', 'classes')}" if has_classes else ""
     lines = [
-        ("samples", f"{_training(batches, unlabeled)}, {len(val):,} for validation, {batches.classes} classes"),
+        ("samples", f"{_training(batches, unlabeled)}, {len(val):,} for validation{classes}"),
         *_unlabeled(unlabeled, confidence),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
         *_weights(request, start, init_summary),
@@ -65,7 +70,7 @@ def summarize_plan(
     if positions is not None:
         removed = "early strides removed" if spec.fresh_stem else "last strides removed and later kernels dilated"
         stem = f"{removed}, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
-        lines.append(("map", f"{positions[0]} × {positions[1]} ({reason(request.output_stride, stem)})"))
+        lines.append(("map", f"{grid_text(*positions)} ({reason(request.output_stride, stem)})"))
     lines += [
         ("recipe", f"{recipe_name} ({reason(request.recipe, _why_recipe(request, trainer, teachers, start))})"),
         ("loss", _loss(config)),
@@ -75,11 +80,11 @@ def summarize_plan(
     if config.fit_head:
         lines.append(("head", f"fitted on frozen features in epoch 1{'; other layers stay' * only_head}"))
     if config.cached_views:
-        lines.append(("cache", f"teacher outputs are cached for {config.cached_views} views of each sample"))
+        lines.append(("cache", f"teacher outputs are cached for {counted(config.cached_views, 'view')} of each sample"))
     why_epochs = "as requested" if request.epochs is not None else "from recipe, data and device"
     processes, optimizer = train_step.group.size, {"sgd": "SGD", "adamw": "AdamW"}[config.optimizer]
     steps = f"batch size {config.batch_size}, {optimizer} with learning rate {config.learning_rate:g}"
-    schedule = [] if only_head else [("schedule", f"{config.epochs} epochs ({why_epochs}), {steps}")]
+    schedule = [] if only_head else [("schedule", f"{counted(config.epochs, 'epoch')} ({why_epochs}), {steps}")]
     return [
         *lines,
         *schedule,
@@ -127,6 +132,8 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Eva
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers
+    if isinstance(teacher.model, TreeEnsemble):
+        return [("teacher", f"{teacher.name}, trees of {teacher.model.bytes / 1e6:.2f} MB, {right}")]
     if not isinstance(teacher.model, TrainedModel):
         fed = teacher.model.fed
         return [("teacher", f"{teacher.name}, {right}"), *([] if fed is None else [("shown", fed)])]

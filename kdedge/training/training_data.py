@@ -29,6 +29,7 @@ def data_record(
         "split": collection.split,
         "train": train,
         "val": val,
+        "schema": collection.schema,
         "options": request.dataset_options.given,
         "samples_per_class": request.samples_per_class,
         "leave_out": list(request.leave_out),
@@ -89,7 +90,7 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
     """Index the data of a run again.
 
     Raises:
-        DataError: the data have changed.
+        DataError: the data or their schema have changed.
     """
     indexed = index_training_data(
         record.data["source"],
@@ -100,17 +101,18 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
         EMBEDDING if record.task == EMBEDDING else None,
     )
     if indexed.fingerprint != record.data["fingerprint"]:
-        raise _changed(indexed.source, out)
+        raise _changed(f"The samples in {indexed.source} have", out)
+    if indexed.schema != record.data.get("schema"):
+        raise _changed(f"The schema of {indexed.source} has", out)
     kept = record.data.get("unlabeled")
     locations, every_s = ((), None) if kept is None else (kept["locations"], kept["every_s"])
     collection, unlabeled = join_unlabeled(indexed, record.labels, locations, every_s, callback)
     if (None if unlabeled is None else unlabeled.record) != kept:
-        raise _changed(", ".join(locations) or indexed.source, out)
+        raise _changed(f"The samples in {', '.join(locations) or indexed.source} have", out)
     return collection
 
 
-def _changed(source: str, out: Path) -> DataError:
+def _changed(what: str, out: Path) -> DataError:
     return DataError(
-        f"The samples in {source} have changed since {out} was started, so it cannot be resumed exactly. "
-        "Start a new run with another --out."
+        f"{what} changed since {out} was started, so it cannot be resumed exactly. Start a new run with another --out."
     )

@@ -63,6 +63,7 @@ from kdedge.training.unlabeled_samples import check_unlabeled_request
 from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.util.counts import counted
 
 __all__ = ["continue_run", "start_run"]
 
@@ -220,7 +221,7 @@ def continue_run(
             f"validation, but {counts['train']:,} and {counts['val']:,} are readable now, so it cannot be resumed "
             "exactly. Restore the files, or start a new run with another --out."
         )
-    plan = [("resume", f"{out}, {config.epochs} epochs in total"), ("device", compute.name)]
+    plan = [("resume", f"{out}, {counted(config.epochs, 'epoch')} in total"), ("device", compute.name)]
     callback.on_plan(plan, list(config.loss), config.epochs)
     trainer = Trainer(train_step, batches, evaluator, config, last_layer)
     with lock_run(out) if group.is_main else nullcontext():
@@ -312,7 +313,9 @@ def _warn_about_teachers(
         if mismatch is not None:
             callback.on_warning(f"The teacher {teacher.name} {mismatch}")
     if evaluator.teacher_metrics:
-        warning = TRAINING_TASKS[evaluator.task].teacher_warning(evaluator.teacher_metrics, labels)
+        is_named = all(teacher.labels is not None for teacher in teachers)
+        task = TRAINING_TASKS[evaluator.task]
+        warning = task.teacher_warning(evaluator.teacher_metrics, labels, is_named=is_named)
         if warning is not None:
             callback.on_warning(warning)
 

@@ -25,6 +25,7 @@ from kdedge.training.run_callback import RunCallback
 from kdedge.training.training_data import data_record
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import file_sha256
 
 __all__ = ["fit_trees"]
@@ -114,5 +115,10 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
             result={"best": best, "last": best, "seconds": time.monotonic() - started},
         )
         write_run(out, record)
-    callback.on_plan([("trees", f"{request.model}, {rounds} rounds"), ("data", str(len(data.train)))], [], rounds)
+    counts = f"{len(data.train):,} for training, {len(data.val):,} for validation"
+    lines = [
+        ("samples", f"{counts}, {classes} classes" if classes else counts),
+        ("trees", f"{request.model}, {counted(rounds, 'round')}, {ensemble.bytes / 1e6:.2f} MB"),
+    ]
+    callback.on_plan(lines, [], rounds)
     return record

@@ -54,6 +54,11 @@ class Prediction:
     """L2-normalized embedding `[D]`; None if the model does not have it."""
     event: bool | None = None
     """True for the first of the predictions of a label within the refractory time; None without one."""
+    output: float | None = None
+    """Output for the explained label before the task's scores: its logit, or the value of a regression.
+
+    Contributions add up to its difference from the output for the reference. None if it is not known.
+    """
     further: tuple["Prediction", ...] = ()
     """Predictions for the further regions of the frame; see `by_region`."""
 
@@ -174,4 +179,5 @@ def decode_prediction(
         unknown=explanation.unknown is not None and bool(explanation.unknown[0]),
         region=region,
         embedding=embedding,
+        output=float(explanation.logits[0, int(explanation.explained_class[0])]),
     )

@@ -1,27 +1,33 @@
 """Tables go through every step: trees teach, contributions are distilled, exported, checked and shown."""
 
+import base64
 import csv
 import io
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from table_toys import HEADER, make_rows, write_table
 
 import kdedge
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
-from kdedge.models.run_folder import read_run
+from kdedge.models.run_folder import read_run, write_run
 from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.reports.disagreement_gallery import disagreement_gallery
+from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.modalities.tabular import TabularInput
@@ -66,14 +72,30 @@ def test_trees_are_trained_into_a_run(teacher: Run) -> None:
     assert teacher.record.result is not None and teacher.record.result["best"]["val_top1"] > 0.8
 
 
+class Plan(RunCallback):
+    """Keeps the lines of the plan."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, str] = {}
+
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+        self.lines |= dict(lines)
+
+
+def test_size_of_trees_is_that_of_their_file(files: Path, teacher: Run, data: Path, tmp_path: Path) -> None:
+    size = (teacher.folder / "trees.ubj").stat().st_size
+    report = kdedge.validate(files, quick=True).report
+    assert report.models["teacher"].bytes == size > 10_000
+    plan, options = Plan(), {"target": "answer", "epochs": 1, "device": "cpu"}
+    kdedge.distill(data, teacher, "mlp:8", output=tmp_path / "run", callback=plan, **options)  # type: ignore[arg-type]
+    assert f"{size / 1e6:.2f} MB" in plan.lines["teacher"]
+    plan = Plan()
+    kdedge.train(data, "xgboost", target="answer", output=tmp_path / "trees", epochs=3, callback=plan)
+    assert plan.lines["samples"] == "402 for training, 98 for validation, 2 classes"
+    assert re.fullmatch(r"xgboost, 3 rounds, 0\.0\d MB", plan.lines["trees"])
+
+
 def test_plan_names_rows_and_the_recipe_of_tables(data: Path, tmp_path: Path) -> None:
-    class Plan(RunCallback):
-        def __init__(self) -> None:
-            self.lines: dict[str, str] = {}
-
-        def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
-            self.lines |= dict(lines)
-
     plan = Plan()
     kdedge.train(data, "mlp:8", target="answer", output=tmp_path / "run", epochs=1, device="cpu", callback=plan)
     assert plan.lines["samples"] == "402 for training, 98 for validation, 2 classes"
@@ -98,18 +120,56 @@ def test_validation_passes_with_complete_contributions(files: Path) -> None:
     assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
 
 
-def test_runs_are_compared_with_their_own_schema(teacher: Run, data: Path, tmp_path: Path) -> None:
+def test_report_shows_waterfalls_at_a_readable_size(files: Path) -> None:
+    page = kdedge.validate(files, quick=True).page.read_text(encoding="utf-8")
+    assert page.count('class="gallery wide"') and 'class="halves wide"' in page and "heat map" not in page
+    figures = [base64.b64decode(text) for text in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+    sizes = {Image.open(io.BytesIO(figure)).size for figure in figures}
+    assert len(figures) > 20 and {width for width, _ in sizes} == {640} and "data:image/jpeg" not in page
+    assert len(page) < 6_000_000
+
+
+@pytest.fixture
+def without_city(teacher: Run, tmp_path: Path) -> Path:
+    """Write the schema of the teacher with one column ignored."""
     schema = tmp_path / "edited.json"
     values = json.loads((teacher.folder / SCHEMA_FILE).read_text())
     (city,) = (column for column in values["columns"] if column["name"] == "city")
     city |= {"kind": "ignored", "categories": []}
     schema.write_text(json.dumps(values))
-    run = kdedge.train(data, "mlp:8", schema=schema, output=tmp_path / "run", epochs=2, device="cpu")
-    schema.write_text((teacher.folder / SCHEMA_FILE).read_text())
-    comparison = compare_runs([run.folder])
-    assert comparison.notes == ()
-    (compared,) = comparison.predictions
-    assert compared.samples.fingerprint == run.record.data["fingerprint"]
+    return schema
+
+
+def test_runs_are_compared_on_the_same_rows_with_their_own_schemas(
+    teacher: Run, student: Run, data: Path, without_city: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = kdedge.train(data, "xgboost", schema=without_city, output=tmp_path / "run", epochs=20)
+    options = {"target": "answer", "epochs": 2, "device": "cpu"}
+    taught = kdedge.distill(data, run, "mlp:8", output=tmp_path / "taught", **options)  # type: ignore[arg-type]
+    (adopted,) = (each.getMessage() for each in caplog.records if "schema of its teacher" in each.getMessage())
+    assert "without city" in adopted and "job" not in adopted
+    without_city.write_text((teacher.folder / SCHEMA_FILE).read_text())
+    comparison = compare_runs([taught.folder, run.folder, student.folder, teacher.folder])
+    assert comparison.notes == () and not any("samples" in doubt for doubt in comparison.doubts)
+    assert {each.samples.fingerprint for each in comparison.predictions} == {student.record.data["fingerprint"]}
+    assert [each.samples.samples.shape for each in comparison.predictions] == [(98, 4)] * 2 + [(98, 5)] * 2
+    differing = run_settings(comparison).differing
+    assert differing["columns"] == ("without city",) * 2 + ("all",) * 2
+    assert [differing["schema"].index(each) for each in differing["schema"]] == [0, 0, 2, 2]
+    rows = disagreement_gallery(comparison.predictions, comparison.teachers)
+    assert rows and all(cell.map is not None for row in rows for cell in row.cells)
+
+
+def test_run_is_not_resumed_with_another_schema(data: Path, without_city: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = {"schema": without_city, "output": folder, "epochs": 1, "device": "cpu"}
+    kdedge.train(data, "mlp:8", **options)  # type: ignore[arg-type]
+    write_run(folder, replace(read_run(folder), result=None))
+    values = json.loads(without_city.read_text())
+    values["labels"].reverse()
+    without_city.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="schema"):
+        kdedge.train(data, "mlp:8", resume=True, **options)  # type: ignore[arg-type]
 
 
 def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: Path) -> None:
@@ -118,6 +178,27 @@ def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: P
     assert kdedge.validate(files, data=other, quick=True).report.checks, "one of the classes is enough"
     with pytest.raises(UsageError, match="USD"):
         kdedge.validate(files, data=write_table(tmp_path / "usd.csv", rows, ("income [USD]", *HEADER[1:])), quick=True)
+
+
+def test_samples_of_another_kind_are_refused_by_name(files: Path, tmp_path: Path) -> None:
+    for name in ("yes", "no"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.wav").write_bytes(b"RIFF")
+    with pytest.raises(UsageError, match=r"model\.onnx takes tabular samples, but .* has audio samples") as refused:
+        kdedge.validate(files, data=tmp_path)
+    assert "--schema" not in str(refused.value)
+    with pytest.raises(UsageError, match="takes tabular samples"):
+        kdedge.export(files, precisions=["int8"], data=tmp_path)
+    with pytest.raises(DataError, match="no folder"):
+        kdedge.validate(files, data=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("sample", [".", "yes.wav"])
+def test_explanations_of_rows_need_a_table(files: Path, tmp_path: Path, sample: str) -> None:
+    (tmp_path / "yes.wav").write_bytes(b"RIFF")
+    with pytest.raises(SourceError, match=r"no table.*\*\.csv") as refused:
+        kdedge.explain(files / "model.onnx", [tmp_path / sample], tmp_path / "out")
+    assert "stdin" not in str(refused.value) and "--source" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
@@ -138,6 +219,25 @@ def test_device_gives_an_answer_and_reasons_for_each_row(files: Path, name: str,
     assert units["income"] == "EUR" and units["job"] is None
     expected = [row[5] for row in make_rows(20, seed=1)]
     assert np.mean([answer["label"] == right for answer, right in zip(answers, expected, strict=True)]) > 0.7
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_lines_are_complete(files: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The named contributions and the others add up to the output minus that of the average row."""
+    monkeypatch.setattr("kdedge_runtime.sinks.json_lines._REASONS", 2)
+    lines, table = tmp_path / "answers.jsonl", write_table(tmp_path / "rows.csv", make_rows(40, seed=2))
+    assert main([str(files / name), "--source", str(table), "--jsonl", str(lines)]) == 0
+    *answers, _ = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+    model = Model.load(files / name)
+    spec = model.metadata.input
+    hidden = spec.mask(spec.reference_sample(0), np.zeros((1, *spec.mask_size), np.float32))
+    average = dict(zip(model.metadata.labels, model.predict(hidden).logits[0].tolist(), strict=True))
+    assert {answer["explained"] for answer in answers} == {"yes", "no"}
+    assert max(abs(answer["other"]) for answer in answers) > 0.01
+    for answer in answers:
+        shown = sum(reason["contribution"] for reason in answer["reasons"])
+        gained = answer["output"] - average[answer["explained"]]
+        assert len(answer["reasons"]) == 2 and shown + answer["other"] == pytest.approx(gained, abs=1e-3)
 
 
 def test_rows_from_standard_input(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from kdedge.data import index_dataset
 from kdedge.pipelines.training_pipeline import Run
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.explainers.sample_files import explain_samples
 from kdedge_runtime.feedback.class_folders import write_class_folders
@@ -195,6 +195,13 @@ def test_view_shows_the_last_window(files: Path, tmp_path: Path) -> None:
         assert ran.result().frames
     with Image.open(io.BytesIO(content)) as shown:
         assert shown.size[0] == 640 and shown.size[1] > 480
+
+
+def test_explanations_need_recordings(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(SourceError, match=r"no time series.*CSV") as refused:
+        explain_samples(Model.load(files / "model.onnx"), [tmp_path / "a.wav"], tmp_path / "maps")
+    assert "tail:" not in str(refused.value)
 
 
 def test_corrections_become_training_data(files: Path, tmp_path: Path) -> None:

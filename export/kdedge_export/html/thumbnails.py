@@ -10,13 +10,15 @@ from kdedge_runtime.drawing.heatmap import normalize_heatmap, peak
 from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["at_display_size", "jpeg_uri", "overlaid"]
+__all__ = ["at_display_size", "drawing_uri", "jpeg_uri", "overlaid"]
 
 SIDE_PX = 224
 """Longer side of an embedded image in pixels."""
 LARGEST_BYTES = 18_000
 """Maximum size of one encoded image: 46 rows of 5 stay below 6 MB as base64."""
 _QUALITIES = (82, 65, 45, 25)
+_COLORS = 32
+"""Number of colors of a drawing, with those at the edges of letters."""
 
 
 def overlaid(image: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> Pixels:
@@ -51,6 +53,13 @@ def jpeg_uri(image: Pixels) -> str:
     attempts = (_jpeg(image, quality) for quality in _QUALITIES)
     data = next((jpeg for jpeg in attempts if len(jpeg) <= LARGEST_BYTES), None) or _jpeg(image, _QUALITIES[-1])
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+
+
+def drawing_uri(image: Pixels) -> str:
+    """Encode a drawing of few colors, uint8 RGB `[H, W, 3]`, as a `data:` URI: sharper and smaller than as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).quantize(_COLORS).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _jpeg(image: Pixels, quality: int) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.util.arrays import Floats, Pixels
 
@@ -67,6 +68,23 @@ class ExportModality(ABC):
     def unfamiliar_samples(self, spec: Any, count: int) -> Sample | None:
         """Draw samples `[count, *spec.shape]` that belong to no class of any model; None by default."""
         return None
+
+    @property
+    def has_wide_figures(self) -> bool:
+        """True for figures with text, which pages show two in a row instead of one per model; False by default."""
+        return False
+
+    @property
+    def map_legend(self) -> str:
+        """Sentence on pages about the drawing of maps."""
+        return (
+            "The heat map shows the evidence for the class on each map’s own scale: where the evidence lies, not how "
+            "strong it is."
+        )
+
+    def figure_uri(self, figure: Pixels) -> str:
+        """Encode a thumbnail or an overlay as a `data:` URI for pages; JPEG by default."""
+        return jpeg_uri(figure)
 
     @abstractmethod
     def thumbnail(self, sample: Sample) -> Pixels:

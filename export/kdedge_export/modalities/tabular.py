@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdedge_export.html.thumbnails import drawing_uri
 from kdedge_export.modalities.export_modality import Corruption, ExportModality
 from kdedge_runtime.drawing.waterfall import bars_of, draw_row, draw_waterfall
 from kdedge_runtime.modalities.table_column import HIDDEN
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TABULAR", "TabularExport"]
 
+_BARS = 8
+"""Maximum number of bars in a page, which shows many waterfalls."""
 _BEYOND = 0.1
 """Part of the range by which random numbers exceed it."""
 _MISSING = 0.05
@@ -84,13 +87,27 @@ class TabularExport(ExportModality):
         """Return the reference, the average training row."""
         return np.full_like(sample, HIDDEN)
 
+    @property
+    def has_wide_figures(self) -> bool:
+        """True: waterfalls have names and values of columns."""
+        return True
+
+    @property
+    def map_legend(self) -> str:
+        """Sentence about waterfalls; see `ExportModality`."""
+        return "Bars show the contribution of each column, from the average training row on, on each map’s own scale."
+
+    def figure_uri(self, figure: Pixels) -> str:
+        """Encode a waterfall without loss; see `drawing_uri`."""
+        return drawing_uri(figure)
+
     def thumbnail(self, sample: Floats) -> Pixels:
         """Draw the columns of a row with their values."""
         return draw_row(self.spec, sample)
 
     def overlay(self, sample: Floats, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         """Draw the waterfall of a row."""
-        return draw_waterfall(bars_of(self.spec, sample, saliency_map[0]))
+        return draw_waterfall(bars_of(self.spec, sample, saliency_map[0], _BARS))
 
 
 def _without(sample: Floats, number: int, share: float) -> Floats:

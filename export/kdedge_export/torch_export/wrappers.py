@@ -10,6 +10,7 @@ from kdedge_export.saliency.explained_model import MIN_POSITIONS, map_size
 from kdedge_export.torch_export.export_errors import translate_export_errors
 from kdedge_runtime.metadata import Outputs
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.util.counts import grid_text
 
 __all__ = ["ExportableModel", "ClassifierOnly", "wrap_for_export"]
 
@@ -103,7 +104,7 @@ def wrap_for_export(
         height, width = deployed.map_size
     if spec.positions((height, width)) < MIN_POSITIONS:
         raise HeadNotSupported(
-            f"The saliency map of {type(model).__name__} has a resolution of only {height}×{width} at "
+            f"The saliency map of {type(model).__name__} has a resolution of only {grid_text(height, width)} at "
             f"{spec.summary}. Expected at least {MIN_POSITIONS} positions a side. Train with a finer "
             "--output-stride or a larger --size, name an earlier --target-layer, or export without a map: --method "
             "none."

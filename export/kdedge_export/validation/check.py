@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdedge_export.metrics.confidence import Interval, rounded_up, samples_needed
+from kdedge_runtime.util.counts import counted
 
 __all__ = [
     "Check",
@@ -141,7 +142,7 @@ def _what_would_show(
 ) -> tuple[int | None, str]:
     """Return the number of samples that would settle a check, or None, and an explanation."""
     n, of = sample.n, sample.of
-    samples = f"with {n:,} sample{'' if n == 1 else 's'}"
+    samples = f"with {counted(n, 'sample')}"
     if sample.most is not None and n >= sample.most:
         return None, f"{samples}, the maximum for this check"
     if n < of:

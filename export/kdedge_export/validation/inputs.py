@@ -25,12 +25,14 @@ __all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Source of a PyTorch model's weights, for the report."""
+    """Source of a model that is no `Model`, for the report."""
 
     name: str = ""
     """Name, such as the architecture."""
     sha256: str | None = None
-    """SHA-256 of the weights, if known."""
+    """SHA-256 of the weights or the file, if known."""
+    bytes: int | None = None
+    """File size of a model without weights, such as trees; None takes the parameters and buffers of the module."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class ModelFacts:
     name: str
     """File name, or the class name of a PyTorch module."""
     bytes: int
-    """File size; for a PyTorch module the size of its parameters and buffers."""
+    """File size; for a PyTorch module with weights the size of its parameters and buffers."""
     sha256: str | None
     """SHA-256 of the file; for a PyTorch module of its checkpoint, if known."""
     top1: float | None

@@ -60,6 +60,7 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Integers, Pixels, Targets
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["validate", "write_report"]
@@ -229,8 +230,9 @@ def _rounding_notes(
     """Return notes on differences caused only by rounding, and on kernels that saturate."""
     notes = []
     if ties:
-        samples = f"{ties:,} sample{'' if ties == 1 else 's'}"
-        notes.append(f"on {samples} the fp32 file's prediction differs by rounding alone: two classes are tied")
+        notes.append(
+            f"on {counted(ties, 'sample')} the fp32 file's prediction differs by rounding alone: two classes are tied"
+        )
     if aligned:
         worst = max(aligned, key=lambda one: one.raw_error)
         names = [data.names[one.sample] if data.names else f"sample {one.sample}" for one in aligned[:NAMED_SAMPLES]]
@@ -355,7 +357,8 @@ def _facts(
             quantization=model.metadata.quantization,
             arithmetic=model.arithmetic,
         )
-    return ModelFacts(origin.name, weight_bytes(model), origin.sha256, top1, interval)
+    size = weight_bytes(model) if origin.bytes is None else origin.bytes
+    return ModelFacts(origin.name, size, origin.sha256, top1, interval)
 
 
 def _temperature(candidate: Candidate, model: TorchModel | Model, fp32: Model) -> float:

@@ -12,7 +12,7 @@ from kdedge.data.splits import UNLABELED, Split
 from kdedge.modalities import TRAINING_MODALITIES, modality_of_dataset
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["check_data_source", "index_dataset", "list_all_samples"]
+__all__ = ["check_data_source", "index_dataset", "list_all_samples", "require_kind"]
 
 
 def index_dataset(
@@ -76,6 +76,29 @@ def list_all_samples(data: str, options: DatasetOptions = NO_OPTIONS) -> Split:
     splits = [split for split in (collection.train, collection.val, collection.test) if split is not None]
     samples = tuple(sample for split in splits for sample in split.samples)
     return Split(samples, (UNLABELED,) * len(samples))
+
+
+def require_kind(data: str, kind: str, name: str) -> None:
+    """Raise unless a dataset has samples of the kind that a model takes, before options of the model are applied.
+
+    Args:
+        data: location.
+        kind: modality of the model, a key of `TRAINING_MODALITIES`.
+        name: name of the model in the error.
+
+    Raises:
+        DataError: the dataset does not exist.
+        UsageError: the samples are of another kind.
+    """
+    found = modality_of_dataset(data)
+    if found is TRAINING_MODALITIES[kind]:
+        return
+    check_data_source(data)
+    (other,) = (each for each in TRAINING_MODALITIES if TRAINING_MODALITIES[each] is found)
+    raise UsageError(
+        f"{name} takes {kind} samples, but {data} has {other} samples. Expected data of the same kind: give others "
+        "with --data, or the model that was trained on these."
+    )
 
 
 def check_data_source(data: str) -> None:

@@ -96,14 +96,14 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
         split="folders" if "val" in files else "hashed",
         fingerprint=fingerprint_of(
             [
-                repr((schema.target, schema.task, schema.labels)),
-                *(repr((column.name, column.kind, column.categories)) for column in schema.columns),
+                repr((schema.target, schema.task, sorted(schema.labels))),
                 *(f"{side}\0{row.number}\0{row_digest(row)}" for side in tables for row in tables[side]),
             ]
         ),
         modality="tabular",
         task=schema.task,
         skipped=tuple(skipped),
+        schema=schema.sha256,
     )
 
 

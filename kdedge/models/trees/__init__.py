@@ -6,12 +6,30 @@ This module imports neither package, so that names and files can be checked at o
 from pathlib import Path
 
 from kdedge.models.run_folder import RunRecord
+from kdedge_runtime.errors import UsageError
 
-__all__ = ["TREE_LIBRARIES", "is_tree_file", "is_tree_run", "trees_file"]
+__all__ = ["TREE_LIBRARIES", "is_tree_file", "is_tree_run", "refuse_trees", "trees_file"]
 
 TREE_LIBRARIES = {"xgboost": ".ubj", "lightgbm": ".txt"}
 """Libraries by the name for `--model`, with the suffix of their files in a run folder."""
 _SUFFIXES = (".ubj", ".json", ".txt")
+
+
+def refuse_trees(name: str, network: str) -> None:
+    """Raise if a model name is that of a library of trees, for samples that are no rows of a table.
+
+    Args:
+        name: name of the requested model.
+        network: name of a network that takes the samples, for the error.
+
+    Raises:
+        UsageError: it is `xgboost` or `lightgbm`.
+    """
+    if name in TREE_LIBRARIES:
+        raise UsageError(
+            f"{name} trains an ensemble of trees, which needs a table, but the data are none. Expected a network, "
+            f"such as {network}."
+        )
 
 
 def is_tree_run(record: RunRecord | None) -> bool:

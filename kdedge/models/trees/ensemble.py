@@ -66,6 +66,11 @@ class TreeEnsemble:
     fed: str | None = None
     """Assumption about the input; None, since columns are matched by name."""
 
+    @property
+    def bytes(self) -> int:
+        """File size in bytes."""
+        return self.path.stat().st_size
+
     def __call__(self, rows: Floats, *, explained: bool = False) -> tuple[Floats, Floats | None]:
         """Compute logits, and contributions to them.
 

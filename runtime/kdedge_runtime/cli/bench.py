@@ -14,6 +14,7 @@ from kdedge_runtime.cli.model_options import (
     add_json_option,
     add_model_argument,
 )
+from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.devices import DeviceProfile
@@ -46,7 +47,7 @@ def print_bench(options: ModelOptions) -> None:
         sys.stdout.write(printable_lines(measured.to_json()) + "\n")
         return
     count = options.threads or profile.threads
-    used = "1 thread" if count == 1 else f"{count or 'all'} threads"
+    used = counted(count, "thread") if count else "all threads"
     provider = next(iter(models.values())).provider
     setup = f"{profile.name}, onnxruntime {ort.__version__}, {provider}, {used}, batch size 1"
     names = ", ".join(model.path.name for model in models.values())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kdedge_runtime.cli.command import Command, cosine, nonempty
 from kdedge_runtime.cli.model_options import ModelOptions, add_inference_options, add_model_argument
 from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.enrolled_classes import EnrolledClasses
@@ -68,7 +69,7 @@ def enroll_samples(
     classes = EnrolledClasses.update(output, model, change)
     samples = enrolled_samples(classes, name, frames, rows)
     count = next(each.samples for each in classes.classes if each.name == name)
-    samples_added = f"{len(rows)} {'sample' if len(rows) == 1 else 'samples'} added, {count} in all"
+    samples_added = f"{counted(len(rows), 'sample')} added, {count} in all"
     summary = f"{name}: {samples_added} · {_described(classes, output)}"
     sys.stdout.write(printable_lines(f"{enrollment_table(samples)}\n\n{summary}\n"))
     for warning in enrollment_warnings(samples, classes.threshold):
@@ -104,7 +105,7 @@ def _described(classes: "EnrolledClasses", output: Path) -> str:
     known = "nothing is unknown without --threshold"
     if classes.threshold is not None:
         known = f"unknown below {classes.threshold:.2f}"
-    return f"{len(classes.names)} {'class' if len(classes.names) == 1 else 'classes'} in {output}, {known}"
+    return f"{counted(len(classes.names), 'class', 'classes')} in {output}, {known}"
 
 
 def _log_next(options: ModelOptions, output: Path, spec: "InputSpec") -> None:

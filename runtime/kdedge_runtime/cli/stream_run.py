@@ -27,6 +27,7 @@ from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
 from kdedge_runtime.stream.schedule import ExplainSchedule
 from kdedge_runtime.stream.statistics import RunProgress, RunSummary
 from kdedge_runtime.tasks import TASKS
+from kdedge_runtime.util.counts import counted, grid_text
 from kdedge_runtime.util.files import file_sha256
 from kdedge_runtime.util.printable import printable
 
@@ -326,13 +327,13 @@ def _tls(wanted: str | None, policy: "AccessPolicy") -> "ssl.SSLContext | None":
 
 
 def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
-    spec = model.metadata.input
+    spec, enrolled = model.metadata.input, "" if model.prototypes is None else "enrolled "
     parts = [
         f"onnxruntime {ort.__version__}",
         f"provider {model.provider.removesuffix('ExecutionProvider')} (requested: {setup.provider or 'none'})",
-        "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
+        (counted(setup.threads, "thread") if setup.threads else "all threads") + ", spinning" * setup.spinning,
         spec.summary,
-        f"{len(model.metadata.labels)} {'classes' if model.prototypes is None else 'enrolled classes'}",
+        counted(len(model.metadata.labels), f"{enrolled}class", f"{enrolled}classes"),
         _number_format(model),
         _map(model, method),
     ]
@@ -343,7 +344,8 @@ def _map(model: Model, method: str | None) -> str:
     if method is not None:
         return f"map by {method}"
     outputs = model.metadata.outputs
-    return f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map"
+    size = grid_text(outputs.map_height, outputs.map_width)
+    return f"map {size} {outputs.method}" if model.has_map else "no map"
 
 
 def _number_format(model: Model) -> str:

@@ -10,6 +10,7 @@ from typing import get_args
 
 from kdedge_runtime.devices.profile import DeviceProfile, Instruction, load_profile, profile_names
 from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.util.counts import counted
 
 __all__ = ["GENERIC", "MachineInfo", "detect_machine", "find_profile", "machine_name", "profile_for"]
 
@@ -46,7 +47,8 @@ class MachineInfo:
     @property
     def processor(self) -> str:
         """Processor description, such as `Cortex-A76, aarch64, 4 cores`."""
-        return f"{self.cpu or 'unknown'}, {self.architecture}, {self.cores or '?'} cores"
+        cores = "? cores" if self.cores is None else counted(self.cores, "core")
+        return f"{self.cpu or 'unknown'}, {self.architecture}, {cores}"
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from kdedge_runtime.drawing.fonts import find_font, load_font
 from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.modalities.tabular import TabularInput
@@ -76,7 +77,7 @@ def bars_of(spec: "TabularInput", values: Floats, contributions: Floats, most: i
     ]
     rest = order[len(shown) :]
     if rest:
-        bars.append(Bar(f"{len(rest)} other columns", "", float(finite[rest].sum())))
+        bars.append(Bar(counted(len(rest), "other column"), "", float(finite[rest].sum())))
     return tuple(bars)
 
 
@@ -85,22 +86,25 @@ def draw_waterfall(bars: Sequence[Bar], head: str = "", detail: str = "") -> Pix
 
     Args:
         bars: contributions in the order of drawing.
-        head: text above the bars.
-        detail: smaller text below `head`.
+        head: text above the bars; no line without it.
+        detail: smaller text below `head`; no line without it.
     """
     ends = np.cumsum([0.0, *(bar.contribution for bar in bars)])
     low, high = float(ends.min()), float(ends.max())
     reach = max(high - low, 1e-9)
-    image = Image.new("RGB", (_WIDTH, (len(bars) + 3) * _LINE), _PAGE)
+    lines = [
+        (text, color, size) for text, color, size in ((head, _TEXT, _SIZE + 3), (detail, _SOFT, _SIZE - 2)) if text
+    ]
+    top = len(lines) * _LINE
+    image = Image.new("RGB", (_WIDTH, top + (len(bars) + 1) * _LINE), _PAGE)
     draw = ImageDraw.Draw(image)
     left, right = round(_NAMES * _WIDTH), _WIDTH - 4 * _SIZE
-    _text(draw, (_SIZE, 0), head, _TEXT, _SIZE + 3, _WIDTH - 2 * _SIZE)
-    _text(draw, (_SIZE, _LINE), detail, _SOFT, _SIZE - 2, _WIDTH - 2 * _SIZE)
+    for number, (text, color, size) in enumerate(lines):
+        _text(draw, (_SIZE, number * _LINE), text, color, size, _WIDTH - 2 * _SIZE)
 
     def x_of(value: float) -> int:
         return left + round((value - low) / reach * (right - left))
 
-    top = 2 * _LINE
     draw.line((x_of(0.0), top, x_of(0.0), top + len(bars) * _LINE), fill=_RULE)
     for bar, start, end in zip(bars, ends, ends[1:], strict=False):
         _row(draw, top, bar.title, bar.value, left - _SIZE)
@@ -113,16 +117,17 @@ def draw_waterfall(bars: Sequence[Bar], head: str = "", detail: str = "") -> Pix
 
 
 def draw_row(spec: "TabularInput", values: Floats, head: str = "") -> Pixels:
-    """Draw the first columns of a preprocessed row with their values, uint8 RGB."""
+    """Draw the first columns of a preprocessed row with their values, uint8 RGB; no line above them without `head`."""
     shown = spec.features[:_BARS]
-    image = Image.new("RGB", (_WIDTH, (len(shown) + 2) * _LINE), _PAGE)
+    top = _LINE if head else 0
+    image = Image.new("RGB", (_WIDTH, top + (len(shown) + 1) * _LINE), _PAGE)
     draw = ImageDraw.Draw(image)
     _text(draw, (_SIZE, 0), head, _TEXT, _SIZE + 3, _WIDTH - 2 * _SIZE)
     for place, column in enumerate(shown):
-        _row(draw, (place + 1) * _LINE, column.title, column.text_of(float(values[place])), _WIDTH - _SIZE)
+        _row(draw, top + place * _LINE, column.title, column.text_of(float(values[place])), _WIDTH - _SIZE)
     left_out = len(spec.features) - len(shown)
     if left_out:
-        _text(draw, (_SIZE, (len(shown) + 1) * _LINE), f"{left_out} other columns", _SOFT, _SIZE - 2, _WIDTH)
+        _text(draw, (_SIZE, top + len(shown) * _LINE), counted(left_out, "other column"), _SOFT, _SIZE - 2, _WIDTH)
     return np.asarray(image)
 
 

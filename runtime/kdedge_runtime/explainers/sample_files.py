@@ -110,6 +110,7 @@ class _Reading:
             try:
                 if not path.exists():
                     raise SourceError(f"{path} does not exist. Expected a file or a folder of samples.")
+                self._spec.check_sample_file(path)
                 # Absolute, because a file could be named like a camera.
                 with self._spec.open_source(str(path.absolute()), "all") as source:
                     self.expected += source.expected or 0

@@ -4,6 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -258,6 +259,14 @@ class InputSpec(ABC):
     def example_source(self) -> str:
         """Value of `--source` in suggested commands: a sensor, or `FILE` without one, the default."""
         return "FILE"
+
+    def check_sample_file(self, path: Path) -> None:
+        """Raise unless a file or folder may hold samples; by default `open_source` reports it.
+
+        Raises:
+            SourceError: the file is of another type. The error names no sources other than files.
+        """
+        return
 
     @abstractmethod
     def open_source(

@@ -7,14 +7,16 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample, SampleLayout
 from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
@@ -59,7 +61,7 @@ class TabularInput(InputSpec):
     @property
     def summary(self) -> str:
         """Number of columns, such as `20 columns`."""
-        return f"{len(self.features)} columns"
+        return counted(len(self.features), "column")
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -217,6 +219,13 @@ class TabularInput(InputSpec):
         """Return the columns, in groups of neighbors if there are more than `count`."""
         places = np.arange(len(self.features), dtype=np.int64)
         return (places * min(count, len(places)) // len(places))[None]
+
+    def check_sample_file(self, path: Path) -> None:
+        """Raise unless a file is a table; see `InputSpec`."""
+        from kdedge_runtime.util.table_rows import TABLE_SUFFIXES
+
+        if path.is_dir() or path.suffix.lower() not in TABLE_SUFFIXES:
+            raise SourceError(f"{path} is no table. Expected a file with a header (*{', *'.join(TABLE_SUFFIXES)}).")
 
     def open_source(
         self,

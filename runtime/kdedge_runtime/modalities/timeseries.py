@@ -4,14 +4,16 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from kdedge_runtime.errors import UnreadableSample
+from kdedge_runtime.errors import SourceError, UnreadableSample
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
 from kdedge_runtime.modalities.timeseries_names import unnamed_channels
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
@@ -63,7 +65,7 @@ class TimeseriesInput(InputSpec):
     def summary(self) -> str:
         """Steps and channels, with the duration if the rate is known, such as `100 steps (10 s) × 6 channels`."""
         duration = "" if self.rate_hz is None else f" ({self.length / self.rate_hz:g} s)"
-        return f"{self.length} steps{duration} × {len(self.channels)} channel{'s' * (len(self.channels) > 1)}"
+        return f"{counted(self.length, 'step')}{duration} × {counted(len(self.channels), 'channel')}"
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -198,6 +200,13 @@ class TimeseriesInput(InputSpec):
         columns = min(steps, count // rows)
         row, column = np.arange(channels) * rows // channels, np.arange(steps) * columns // steps
         return row[:, None] * columns + column
+
+    def check_sample_file(self, path: Path) -> None:
+        """Raise unless a file may hold recordings; see `InputSpec`."""
+        from kdedge_runtime.sources.timeseries.recorded import is_series_file
+
+        if path.is_file() and not is_series_file(path):
+            raise SourceError(f"{path} has no time series. Expected a CSV, Parquet or .ts file, or a folder of them.")
 
     def open_source(
         self,

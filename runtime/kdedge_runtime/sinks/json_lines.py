@@ -12,10 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+import numpy as np
+
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.printable import printable_json
 
 __all__ = ["JsonLinesFile", "record"]
@@ -50,8 +53,7 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "heat": _heat(prediction),
     }
     if prediction.saliency_map is not None:
-        reasons = prediction.input.reasons(prediction.sample, prediction.saliency_map, _REASONS)
-        line |= {"reasons": reasons} if reasons else {}
+        line |= _reasons(prediction, prediction.saliency_map)
     if (truth := prediction.frame.truth) is not None:
         box = {} if truth.box is None else {"box": _fractions(truth.box, prediction.frame)}
         line["truth"] = {"label": truth.label, **box}
@@ -77,7 +79,8 @@ class JsonLinesFile:
     images `box` (left, top, right, bottom as fractions of the frame).
 
     Rows of a table have `reasons`: the columns with the largest contributions to the explained output, with their value
-    and unit.
+    and unit. `other` is the sum of the remaining contributions, and `output` the explained output: the logit of the
+    class, or the value of a regression.
 
     The last line contains only `summary`, the summary of the run.
     """
@@ -159,6 +162,16 @@ class JsonLinesFile:
 def _fractions(box: tuple[int, int, int, int], frame: Frame) -> list[float]:
     height, width = frame.sample.shape[:2]
     return [round(edge / side, 4) for edge, side in zip(box, (width, height, width, height), strict=True)]
+
+
+def _reasons(prediction: Prediction, saliency_map: Floats) -> dict[str, Any]:
+    """Return the named contributions, the sum of the others, and the output that all of them explain."""
+    reasons = prediction.input.reasons(prediction.sample, saliency_map, _REASONS)
+    if not reasons:
+        return {}
+    other = float(saliency_map.sum(dtype=np.float64)) - sum(reason["contribution"] for reason in reasons)
+    output = {} if prediction.output is None else {"output": round(prediction.output, 5)}
+    return {"reasons": reasons, "other": round(other, 5), **output}
 
 
 def _heat(prediction: Prediction) -> dict[str, float | None] | None:

@@ -10,6 +10,7 @@ from typing import Self
 
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.util.counts import counted
 
 __all__ = ["SystemdNotifier"]
 
@@ -66,7 +67,9 @@ class SystemdNotifier:
             return
         now_s = self._clock()
         if now_s - self._petted_s >= self._watchdog_s / 4:
-            status = f"{progress.frames} frames, {progress.recent_fps:.1f} fps, {prediction.age_ms:.0f} ms old"
+            status = (
+                f"{counted(progress.frames, 'frame')}, {progress.recent_fps:.1f} fps, {prediction.age_ms:.0f} ms old"
+            )
             self._send(f"WATCHDOG=1\nSTATUS={status}")
             self._petted_s = now_s
 

@@ -13,6 +13,7 @@ from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sinks.fragmented_mp4 import FragmentWriter
 from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import number_earlier, sync_folder, utf8_path
 from kdedge_runtime.util.opencv import load_opencv
 from kdedge_runtime.util.temporary_files import find_abandoned, mark_owned, scratch_folder
@@ -158,7 +159,7 @@ class VideoFile:
             reason = error.strerror or error if isinstance(error, OSError) else error
             kept = "No frame was kept"
             if self._written:
-                kept = f"The video was finished there and is playable: {self._written:,} frames"
+                kept = f"The video was finished there and is playable: {counted(self._written, 'frame')}"
             raise KdedgeError(
                 f"{self._path} cannot be written: {reason}. {kept}. Expected free space on the disk and in the "
                 "temporary folder, and no limit on file size (`df -h`, `ulimit -f`)."
@@ -179,7 +180,7 @@ class VideoFile:
             raise KdedgeError(f"{nearly_full} Nothing was recorded, and earlier videos are unchanged. {expected}")
         self._finish()
         raise KdedgeError(
-            f"{nearly_full} The video was finished there and is playable: {self._written:,} frames. {expected}"
+            f"{nearly_full} The video was finished there and is playable: {counted(self._written, 'frame')}. {expected}"
         )
 
     def _finish(self) -> None:

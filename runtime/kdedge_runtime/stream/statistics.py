@@ -11,6 +11,7 @@ from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Source
 from kdedge_runtime.stream.schedule import Reason
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.printable import printable
 from kdedge_runtime.util.timing import StageName, StageTally, StageTimer
 
@@ -184,12 +185,14 @@ class RunSummary:
         return "\n".join(lines)
 
     def _counts(self) -> str:
-        of_promised = f" of {self.expected:,}" if self.expected is not None else ""
+        frames = counted(self.frames, "frame")
+        if self.expected is not None:
+            frames = f"{self.frames:,} of {counted(self.expected, 'frame')}"
         counts = (
-            f"{self.frames:,}{of_promised} frames in {self.elapsed_s:.1f} s ({self.fps:.1f} fps), "
+            f"{frames} in {self.elapsed_s:.1f} s ({self.fps:.1f} fps), "
             f"{self.dropped:,} dropped, {self.unreadable:,} unreadable"
         )
-        return counts + (f", {self.reconnects:,} reconnects" if self.reconnects else "")
+        return counts + (f", {counted(self.reconnects, 'reconnect')}" if self.reconnects else "")
 
     def _rates(self) -> list[str]:
         if self.model_fps is None:
@@ -203,7 +206,7 @@ class RunSummary:
         if not self.left_out:
             return []
         reasons = ", ".join(f"{count:,} skipped by {reason}" for reason, count in sorted(self.left_out.items()))
-        return [f"{self.explained:,} frames explained, {reasons}"]
+        return [f"{counted(self.explained, 'frame')} explained, {reasons}"]
 
 
 def _named(region: str | None, label: str) -> str:

@@ -27,6 +27,8 @@ class Row:
     titles: tuple[str, ...]
     cells: tuple[str | None, ...]
     """Text of each cell; None without a value. A damaged row has another number of cells than titles."""
+    is_object: bool = False
+    """True for a JSON object, whose columns need not be those of the other rows."""
 
 
 def read_table_rows(path: Path) -> Iterator[Row]:
@@ -113,7 +115,7 @@ def row_of_values(values: Any, number: int) -> Row:
     titles = tuple(title.strip() for title in values)
     if "" in titles or len(set(titles)) != len(titles):
         raise UnreadableSample(f"Row {number} has an empty or repeated name of a column.", "repeated names")
-    return Row(number, titles, tuple(cell_text(value) for value in values.values()))
+    return Row(number, titles, tuple(cell_text(value) for value in values.values()), is_object=True)
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

@@ -107,7 +107,7 @@ class TestTraining:
         outcome = command("train", data, *TRAIN, "--epochs", 1, "--out", tmp_path / "run")
         assert outcome.code == 0, outcome.err
         (warning,) = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
-        assert warning.startswith("warning: 4 of 28 files: ")
+        assert warning.startswith("warning: 4 of 28 samples: ")
         assert "1 truncated ([bold]broken.png)" in warning
         assert "1 not an image (words.jpg)" in warning
         assert "1 empty (void.png)" in warning

@@ -80,7 +80,7 @@ class TestStride:
     def test_too_coarse_map_is_rejected(self) -> None:
         check_map_size((4, 4), SPEC)
         check_map_size(None, SPEC)
-        with pytest.raises(UsageError, match=r"only 3×4.*--size"):
+        with pytest.raises(UsageError, match=r"only 3 × 4.*--size"):
             check_map_size((3, 4), SPEC)
 
 

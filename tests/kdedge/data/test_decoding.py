@@ -85,7 +85,7 @@ def test_grayscale_images_are_kept_and_reported(tmp_path: Path) -> None:
     decoded = decode(Split(files(tmp_path / "grey.png", photo(tmp_path / "red.png", 200)), (3, 4)), SPEC)
     assert (decoded.samples[0] == 77).all()
     assert [name for name, _ in decoded.problems.converted] == ["grey.png"]
-    assert str(decoded.problems) == "1 of 2 files: 1 grayscale, read as RGB"
+    assert str(decoded.problems) == "1 of 2 samples: 1 grayscale, read as RGB"
 
 
 def test_progress_reaches_the_total(mixed: Split) -> None:
@@ -122,8 +122,8 @@ class TestProblems:
         gray = tuple(SkippedFile(f"{index}.jpg", "grayscale, read as RGB") for index in range(6))
         problems = UnreadableFiles(3000, tuple(skipped[:2])) + UnreadableFiles(114, tuple(skipped[2:]), gray)
         assert str(problems) == (
-            "12 of 3,114 files: 3 truncated (a.jpg, b.jpg, …), 1 empty (d.jpg), 2 not images (e.jpg, f.jpg), skipped; "
-            "6 grayscale, read as RGB"
+            "12 of 3,114 samples: 3 truncated (a.jpg, b.jpg, …), 1 empty (d.jpg), 2 not images (e.jpg, f.jpg), "
+            "skipped; 6 grayscale, read as RGB"
         )
 
     def test_readable_files_are_no_problem(self) -> None:
@@ -153,7 +153,7 @@ class TestLoad:
             np.testing.assert_array_equal(side.samples[:, 0, 0, 0], np.where(side.targets == 0, 200, 50))
         assert calls == [(done, 18) for done in range(1, 19)]
         assert str(dataset.problems) == (
-            "3 of 19 files: 1 of unknown type (clip.mov), 1 truncated (0.png), 1 empty (1.png), skipped"
+            "3 of 19 samples: 1 of unknown type (clip.mov), 1 truncated (0.png), 1 empty (1.png), skipped"
         )
 
     def test_test_split_is_not_read(self, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Datasets of sounds: class folders, windows of long recordings, rates, and damaged files."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from kdedge.data import decode, index_dataset
+from kdedge.data import Split, decode, index_dataset, load
 from kdedge.data.decoding import readable
 from kdedge.data.readers.sound_folder import holds_sounds, list_unlabeled_sounds
 from kdedge.data.sound_samples import SoundSample, window_starts
@@ -15,6 +16,7 @@ from kdedge.data.streaming import SampleStream
 from kdedge.modalities import modality_of_dataset
 from kdedge.modalities.audio_defaults import make_audio_input
 from kdedge.training.unlabeled_samples import add_unlabeled
+from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.progress import no_progress
 
 SPEC = make_audio_input(8_000, 1.0)
@@ -75,6 +77,17 @@ def test_long_recording_is_cut_into_windows_on_one_side(dataset: Path) -> None:
     assert not np.array_equal(side.samples[rows[0]], side.samples[rows[1]])
 
 
+def test_damaged_windows_are_counted_among_windows(tmp_path: Path) -> None:
+    write(tmp_path / "yes" / "a.wav", 3.0)
+    sound = np.sin(np.arange(24_000, dtype=np.float32))
+    sound[8_000:16_000] = 0
+    (tmp_path / "no").mkdir()
+    soundfile.write(tmp_path / "no" / "b.wav", sound, 8_000)
+    collection = index_dataset(tmp_path)
+    split = Split(collection.train.samples + collection.val.samples, (0,) * 2)
+    assert str(decode(split, SPEC).problems) == "1 of 6 samples: 1 silent (b.wav#1), skipped"
+
+
 def test_stream_reads_the_same_windows(dataset: Path) -> None:
     write(dataset / "yes" / "long.wav", 2.0)
     split = index_dataset(dataset).train
@@ -120,6 +133,20 @@ def test_unlabeled_sounds_add_what_is_new(dataset: Path, tmp_path_factory: pytes
     decoded = decode(collection.train, SPEC)
     assert [sample.name for sample in decoded.stored][-2:] == [f"{more.name}/deep/new-sound.wav#{n}" for n in (0, 1)]
     assert decoded.targets[-2:].tolist() == [-1, -1]
+
+
+def test_unusable_unlabeled_sounds_are_named_with_their_folder(
+    dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    silent, short = tmp_path_factory.mktemp("silent"), tmp_path_factory.mktemp("short")
+    for number in range(2):
+        soundfile.write(silent / f"{number}.wav", np.zeros(8_000), 8_000)
+        write(short / f"{number}.wav", 0.05 + number / 1000)
+    with pytest.raises(DataError, match=rf"^{re.escape(str(silent))} .*2 silent"):
+        add_unlabeled(index_dataset(dataset), [str(silent)], None, no_progress)
+    collection, _ = add_unlabeled(index_dataset(dataset), [str(short)], None, no_progress)
+    with pytest.raises(DataError, match=rf"unlabeled samples.*{re.escape(str(short))}.*2 of 2 samples: 2 too short"):
+        load(collection, SPEC)
 
 
 def test_unlabeled_links_are_followed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -89,19 +89,22 @@ def test_contradicting_options_are_refused(tmp_path: Path, options: dict[str, st
         index_dataset(other, DatasetOptions(schema=str(file)))
 
 
-def test_schema_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+def test_schema_has_its_own_hash_and_is_no_part_of_the_fingerprint(tmp_path: Path) -> None:
     path, file = write(tmp_path / "table.csv", LINES), tmp_path / "schema.json"
     index = index_dataset(path, ANSWER)
     schema_of(index.train).write(file)
     written = json.loads(file.read_text(encoding="utf-8"))
-    found = {index_dataset(path, DatasetOptions(schema=str(file))).fingerprint}
-    assert found == {index.fingerprint}
+    again = index_dataset(path, DatasetOptions(schema=str(file)))
+    assert (again.fingerprint, again.schema) == (index.fingerprint, index.schema)
+    found = {again.schema}
     for change in (
         {"labels": ["yes", "no"]},
         {"columns": [written["columns"][0] | {"kind": "ignored"}, written["columns"][1]]},
     ):
         file.write_text(json.dumps(written | change), encoding="utf-8")
-        found.add(index_dataset(path, DatasetOptions(schema=str(file))).fingerprint)
+        changed = index_dataset(path, DatasetOptions(schema=str(file)))
+        assert changed.fingerprint == index.fingerprint and changed.val.samples
+        found.add(changed.schema)
     assert len(found) == 3
 
 

@@ -206,7 +206,7 @@ class TestFaults:
         write_tar(tmp_path / "train.tar", members)
         write_tar(tmp_path / "val.tar", members)
         problems = load(index_dataset(tmp_path), SPEC).problems
-        assert str(problems) == "4 of 12 files: 2 not images (0.png, 0.png), 2 empty (1.png, 1.png), skipped"
+        assert str(problems) == "4 of 12 samples: 2 not images (0.png, 0.png), 2 empty (1.png, 1.png), skipped"
 
     def test_missing_shard_makes_its_images_unreadable(self, shards: Path) -> None:
         collection = index_dataset(shards)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.model_names import canonical_name, networks_of
 from kdedge.models.model_registry import build_model, head_tensors, pretrained_input, pretrained_labels
 from kdedge.models.model_spec import ModelSpec
@@ -65,6 +66,13 @@ class TestNames:
     def test_unknown_name_gets_examples(self) -> None:
         with pytest.raises(UsageError, match=r"no model 'qqqq'\. Try resnet18"):
             canonical_name("qqqq")
+
+    @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+    def test_trees_need_a_table(self, name: str) -> None:
+        for kind, network in (("image", "resnet8"), ("audio", "resnet8"), ("timeseries", "series:small")):
+            with pytest.raises(UsageError, match=rf"{name} .*table.*{network}"):
+                TRAINING_MODALITIES[kind].check_model(name)
+        TRAINING_MODALITIES["tabular"].check_model(name)
 
     def test_run_folder_suggests_its_weights(self, teacher_run: Path) -> None:
         weights = re.escape(str(teacher_run / "best.safetensors"))

@@ -21,3 +21,13 @@ def test_confidence_is_the_probability_of_the_top_class() -> None:
 def test_best_epoch_without_labels_has_the_highest_agreement() -> None:
     epochs = [{"val_agreement": 0.5, "val_map_pearson": 0.9}, {"val_agreement": 0.7, "val_map_pearson": 0.1}]
     assert max(epochs, key=CLASSIFICATION.merit) == epochs[1]
+
+
+def test_warning_about_chance_names_a_cause_that_is_possible() -> None:
+    def warning(top1: float, *, is_named: bool) -> str | None:
+        return CLASSIFICATION.teacher_warning({"top1": top1}, ["a", "b", "c", "d", "e"], is_named=is_named)
+
+    foreign, own = warning(0.21, is_named=False), warning(0.21, is_named=True)
+    assert foreign is not None and "order" in foreign and "a, b, c" in foreign
+    assert own is not None and "order" not in own and "longer" in own
+    assert warning(0.9, is_named=True) is None

@@ -98,8 +98,8 @@ def test_unreadable_validation_and_test_images_are_skipped(tmp_path: Path) -> No
     record = start_run(TrainConfig(str(data), "small:resnet8", epochs=1), tmp_path / "run", listener, "cpu")
     assert record.data["val"] == 8 and record.result is not None and "test" in record.result
     assert [re.sub(r"\(.*", "", warning) for warning in listener.warnings] == [
-        "1 of 9 files: 1 empty ",
-        "Test samples: 1 of 9 files: 1 empty ",
+        "1 of 9 samples: 1 empty ",
+        "Test samples: 1 of 9 samples: 1 empty ",
     ]
 
 

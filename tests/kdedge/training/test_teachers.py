@@ -309,7 +309,7 @@ class TestRun:
         )
         assert continue_run(request, tmp_path / "run", listener, "cpu").result["test"]
         assert not listener.epochs
-        assert listener.warnings == [f"Test samples: 1 of 6 files: 1 empty ({first.name}), skipped"]
+        assert listener.warnings == [f"Test samples: 1 of 6 samples: 1 empty ({first.name}), skipped"]
 
     def test_test_images_are_read_once_at_the_end(
         self, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

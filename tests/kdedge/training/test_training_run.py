@@ -68,7 +68,7 @@ class TestPlan:
         assert plan["input"] == "32 × 32 px (as the teacher's)"
         assert plan["map"] == "8 × 8 (stem unchanged)"
         assert plan["loss"] == "0.1·ce + 0.9·kd + 20·mapall, temperature 3"
-        assert plan["schedule"].startswith("1 epochs (as requested), batch size 12, SGD with learning rate ")
+        assert plan["schedule"].startswith("1 epoch (as requested), batch size 12, SGD with learning rate ")
 
     def test_network_for_larger_images_gets_a_finer_map(self, tiny: Path, tmp_path: Path) -> None:
         listener = Listener()
@@ -207,7 +207,7 @@ class TestRefused:
 
     def test_too_coarse_map(self, tiny: Path, tmp_path: Path) -> None:
         request = TrainConfig(str(tiny), "small:resnet10w16", size=16, output_stride=8, epochs=1)
-        refused(tmp_path, request, r"only 2×2.*--size")
+        refused(tmp_path, request, r"only 2 × 2.*--size")
 
     def test_too_small_images_for_the_network(self, tiny: Path, tmp_path: Path) -> None:
         refused(

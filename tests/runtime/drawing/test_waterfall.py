@@ -38,7 +38,14 @@ def test_lengths_are_proportional_and_colors_show_the_sign() -> None:
     assert first > 150 and abs(middle / first - 0.5) < 0.02 and abs(last / first - 0.25) < 0.02
 
 
+def test_texts_above_the_bars_take_room_only_if_there_are_any() -> None:
+    bar = [Bar("n", "v", 1.0)]
+    heights = [draw_waterfall(bar, *texts).shape[0] for texts in ((), ("head",), ("head", "detail"))]
+    assert heights[0] < heights[1] < heights[2]
+    assert draw_row(SPEC, np.zeros(15, np.float32)).shape[0] < draw_row(SPEC, np.zeros(15, np.float32), "head").shape[0]
+
+
 def test_long_texts_stay_inside() -> None:
     drawn = draw_waterfall([Bar("name " * 40, "value " * 40, 1.0)], "head " * 60)
-    assert drawn.shape == draw_waterfall([Bar("n", "v", 1.0)]).shape
+    assert drawn.shape == draw_waterfall([Bar("n", "v", 1.0)], "head").shape
     assert draw_row(SPEC, np.zeros(15, np.float32)).shape[1] == drawn.shape[1]

@@ -101,7 +101,7 @@ def test_video_ends_before_the_disk_is_full(
         sink.write(toy_prediction(0), progress)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
         monkeypatch.setattr(sink, "_next_check", 0.0)
-        with pytest.raises(KdedgeError, match=r"nearly full \(1 MB free\).*is playable: 1 frames"):
+        with pytest.raises(KdedgeError, match=r"nearly full \(1 MB free\).*is playable: 1 frame"):
             sink.write(toy_prediction(1), progress)
     assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
 

@@ -107,6 +107,21 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read("stdin") == ([], 0)
 
 
+def test_object_without_a_column_is_skipped_unless_all_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = ['{"a": 1}', '{"a": 0.5, "b": "y"}', '{"b": "x"}', "{", '{"b": "x", "a": 0}']
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    with caplog.at_level(logging.WARNING):
+        frames, unreadable = read("stdin")
+    assert values(frames) == [[0.5, 1], [0, 0]] and unreadable == 3
+    assert [frame.name for frame in frames] == ["row 2", "row 5"]
+    assert [message for message in caplog.messages if "row 1 " in message and "'b'" in message]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines[:1] + lines[2:4])))
+    with pytest.raises(UsageError, match="'b'"):
+        read("stdin")
+
+
 def test_parquet_equals_csv(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

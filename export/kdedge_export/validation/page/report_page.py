@@ -20,6 +20,7 @@ from kdedge_export.validation.samples import SampleGallery
 from kdedge_export.validation.text_report import bound_text, found, plain_speed, spread
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.precision import FP32
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["render_page", "write_page"]
@@ -88,7 +89,7 @@ def _verdict(report: ValidationReport) -> tuple[str, str]:
 def _unshown(few: int, undecided: int, report: ValidationReport) -> str:
     """Describe what would settle the inconclusive checks: more samples, or none."""
     of = f"of {len(applicable(report.checks))} checks"
-    more = f"need{'s' if few == 1 else ''} more than {report.samples:,} sample{'' if report.samples == 1 else 's'}"
+    more = f"need{'s' if few == 1 else ''} more than {counted(report.samples, 'sample')}"
     if not undecided:
         return f"{few} {of} {more}"
     others = f"{undecided} {of} would not be settled by more samples"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge_export.candidates import reference
-from kdedge_export.html.thumbnails import jpeg_uri
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.page.sample_choice import Section
 from kdedge_export.validation.samples import SampleGallery
@@ -87,7 +86,7 @@ def _pair(number: int, evidence: SampleGallery) -> MapPair:
 def _row(number: int, evidence: SampleGallery) -> GalleryRow:
     return GalleryRow(
         name=evidence.names[number],
-        image=jpeg_uri(evidence.modality.thumbnail(evidence.samples[number])),
+        image=evidence.modality.figure_uri(evidence.modality.thumbnail(evidence.samples[number])),
         target=_target(number, evidence),
         explained=evidence.labels[evidence.explained_class[number]],
         cells=tuple(_cell(candidate, number, evidence) for candidate in evidence.candidates),
@@ -126,4 +125,4 @@ def _overlay(candidate: Candidate, number: int, evidence: SampleGallery) -> str 
     if maps is None:
         return None
     shift = evidence.shifts.get(candidate.name, (0.0, 0.0))
-    return jpeg_uri(evidence.modality.overlay(evidence.samples[number], maps[number], shift))
+    return evidence.modality.figure_uri(evidence.modality.overlay(evidence.samples[number], maps[number], shift))

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from kdedge_runtime.errors import DataError, UnreadableSample
+from kdedge_runtime.errors import DataError, UnreadableSample, UsageError
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.tabular.unseen_categories import UnseenCategories
@@ -27,7 +27,8 @@ class RowSource:
     """Rows of a table in their order.
 
     A row with a cell that is not a number, or with another number of cells, is logged, counted and skipped. A category
-    that the model does not have is logged once, and counts as a missing value. A missing column is an error.
+    that the model does not have is logged once, and counts as a missing value. A column that the header lacks is an
+    error. A JSON object that lacks a column is skipped like a damaged row; it is an error if no row can be read.
     """
 
     live = False
@@ -68,6 +69,8 @@ class RowSource:
         pass
 
     def __iter__(self) -> Iterator[Frame]:
+        lacking: UsageError | None = None
+        is_read = False
         for index, row in enumerate(self._rows()):
             if self._stop.is_set():
                 return
@@ -76,12 +79,19 @@ class RowSource:
                     raise row
                 sample = row_sample(row.titles, row.cells)
                 self._spec.preprocess(sample)
-            except UnreadableSample as error:
+            except (UnreadableSample, UsageError) as error:
+                if isinstance(row, Row) and isinstance(error, UsageError):
+                    if not row.is_object:
+                        raise
+                    lacking = lacking or error
                 self.unreadable += 1
                 _log.warning("row %d is skipped: %s", index + 1, error)
                 continue
+            is_read = True
             self._unseen.warn(self._spec.unseen(sample))
             yield Frame(index, sample, time.monotonic(), f"row {index + 1}")
+        if lacking is not None and not is_read:
+            raise lacking
 
 
 def read_lines(lines: Iterable[str], name: str) -> Iterator[Row | UnreadableSample]:
