@@ -42,6 +42,7 @@ def export(
     from kdedge.cli.console import stderr_console
     from kdedge_runtime.errors import UsageError
     from kdedge_runtime.feedback import FeedbackStore
+    from kdedge_runtime.util.counts import counted
 
     if output is None and unknown is None:
         raise UsageError("There is nothing to write. Give an output: -o DIR for the labeled samples, --unknown DIR.")
@@ -55,7 +56,7 @@ def export(
     if count is not None and unknown is not None:
         named = "Add the column of the target" if _is_table(unknown) else "Move them to class folders"
         stderr_console().print(
-            f"{unknown}: {count:,} samples of none of the classes. {named}, or measure with them: "
+            f"{unknown}: {counted(count, 'sample')} of none of the classes. {named}, or measure with them: "
             f"kdedge validate RUN --unfamiliar {shlex.quote(str(unknown))}",
             soft_wrap=True,
         )
@@ -87,18 +88,24 @@ def _write_unknown(store: "FeedbackStore", output: Path) -> int:
 def _print_feedback(written: "FeedbackSummary", output: Path) -> None:
     """Print the samples per class, the excluded entries, and the next step."""
     from kdedge.cli.console import stderr_console
+    from kdedge_runtime.util.counts import counted
 
     console = stderr_console()
     count = sum(written.samples.values())
-    written_as = f"samples of {len(written.samples):,} classes, {written.boxes:,} with a box"
-    console.print(f"{output}: {count:,} {'rows with a label' if _is_table(output) else written_as}")
+    classes = f"{counted(len(written.samples), 'class', 'classes')}, {written.boxes:,} with a box"
+    samples = (
+        f"{counted(count, 'row')} with a label" if _is_table(output) else f"{counted(count, 'sample')} of {classes}"
+    )
+    console.print(f"{output}: {samples}")
     if len(written.samples) <= _MOST_LISTED:
-        for label, samples in written.samples.items():
-            console.print(f"  {samples:6,}  {label}")
+        for label, number in written.samples.items():
+            console.print(f"  {number:6,}  {label}")
     if written.unlabeled:
         console.print(f"excluded: {written.unlabeled:,} marked as wrong or unknown, without a correct label")
     if written.superseded:
-        console.print(f"excluded: {written.superseded:,} reviews replaced by a later review of the same sample")
+        console.print(
+            f"excluded: {counted(written.superseded, 'review')} replaced by a later review of the same sample"
+        )
     if _is_table(output):
         console.print("\nNext: append the rows to the table of the training, and distill again.", soft_wrap=True)
         return

@@ -147,7 +147,7 @@ def test_rows_become_one_table(command: Callable[..., Outcome], tmp_path: Path) 
     export = ("feedback", "export", tmp_path / "rows.db")
     outcome = command(*export, "-o", tmp_path / "more.csv", "--target", "answer", "--unknown", tmp_path / "new.csv")
     assert outcome.code == 0, outcome.err
-    assert "1 rows with a label" in outcome.err and "distill again" in outcome.err
+    assert "1 row with a label" in outcome.err and "distill again" in outcome.err
     assert (tmp_path / "more.csv").read_text() == "age,job,answer\n31,pilot,yes\n"
     assert (tmp_path / "new.csv").read_text() == "age,job\n32,clerk\n"
     for wrong, option in (
