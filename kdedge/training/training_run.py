@@ -144,6 +144,9 @@ def start_run(
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
     trainer = Trainer(train_step, batches, evaluator, config, last_layer)
     lines = summarize_plan(request, recipe.name, trainer, teachers, spec, start, init_summary, unlabeled, confidence)
+    stored = len(collection.train) + len(collection.val)
+    if len(samples) + len(val) > stored:
+        lines.insert(1, ("windows", f"cut from {counted(stored, 'file')}"))
     callback.on_plan(lines, list(config.loss), config.epochs)
     record = RunRecord(
         kind=request.kind,

@@ -12,6 +12,7 @@ from sound_toys import CLASSES, RATE_HZ, burst, write_bursts
 import kdedge
 from kdedge.pipelines.bundle_writer import write_bundle
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.explainers import make_explainer
@@ -48,6 +49,28 @@ def test_input_comes_from_the_recordings(teacher: Run) -> None:
     assert isinstance(spec, AudioInput)
     assert (spec.rate_hz, spec.mel_bands) == (RATE_HZ, BANDS)
     assert spec.window_s == 1.0  # the shortest default window that is not shorter than the sounds
+
+
+def test_plan_counts_windows_and_the_files_that_they_are_cut_from(tmp_path: Path) -> None:
+    class Plan(RunCallback):
+        def __init__(self) -> None:
+            self.lines: dict[str, str] = {}
+
+        def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+            self.lines |= dict(lines)
+
+    rng = np.random.default_rng(0)
+    for side, count in {"train": 3, "val": 1}.items():
+        for label in CLASSES[:2]:
+            (tmp_path / side / label).mkdir(parents=True)
+            for number in range(count):
+                sound = np.concatenate([burst(label, rng) for _ in range(4)])
+                soundfile.write(tmp_path / side / label / f"{number}.wav", sound, RATE_HZ)
+    plan = Plan()
+    options = {**STEPS, "epochs": 1, "window": "1s"}
+    kdedge.train(tmp_path, "resnet8", output=tmp_path / "run", callback=plan, **options)
+    assert plan.lines["samples"] == "24 for training, 8 for validation, 2 classes"
+    assert plan.lines["windows"] == "cut from 8 files"
 
 
 def test_networks_learn(teacher: Run, student: Run) -> None:
