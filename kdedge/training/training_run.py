@@ -193,7 +193,7 @@ def continue_run(
     require_same_request(request, record, out)
     config = ResolvedConfig.from_record(record.recipe)
     if record.result is not None:
-        callback.on_plan([("resume", f"{out} is complete: all {config.epochs} epochs are done")], [], config.epochs)
+        callback.on_plan([("resume", f"{out} is complete after {counted(config.epochs, 'epoch')}")], [], config.epochs)
         return record
     collection = reopen_training_data(record, out, callback)
     compute = choose_device(device, compiled=compiled)

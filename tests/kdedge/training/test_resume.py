@@ -226,7 +226,7 @@ class TestFinished:
         record = continue_run(plain.request, plain.folder, listener, "cpu")
         assert record == read_run(plain.folder)
         assert content(plain.folder) == before
-        assert listener.plan == [("resume", f"{plain.folder} is complete: all 5 epochs are done")]
+        assert listener.plan == [("resume", f"{plain.folder} is complete after 5 epochs")]
 
     def test_run_killed_after_its_last_epoch_gets_its_record(self, plain: Reference, half_done: Path) -> None:
         listener = Listener()
