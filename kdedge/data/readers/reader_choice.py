@@ -6,13 +6,12 @@ from pathlib import Path
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
 from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.data.grouping import check_groups
-from kdedge.data.readers.class_folders import check_folder, list_samples
+from kdedge.data.readers.class_folders import check_folder
 from kdedge.data.readers.webdataset import is_shards
-from kdedge.data.splits import UNLABELED, Split
 from kdedge.modalities import TRAINING_MODALITIES, modality_of_dataset
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["check_data_source", "index_dataset", "list_all_samples", "require_kind"]
+__all__ = ["check_data_source", "index_dataset", "require_kind"]
 
 
 def index_dataset(
@@ -58,24 +57,6 @@ def index_dataset(
     if by_option is not None:
         check_groups(collection, by_option)
     return collection
-
-
-def list_all_samples(data: str, options: DatasetOptions = NO_OPTIONS) -> Split:
-    """List the samples of all splits of a dataset without their classes; a folder of images may have any layout.
-
-    Args:
-        data: location.
-        options: options of the modality.
-
-    Raises:
-        DataError: the dataset does not exist or has no samples.
-    """
-    if modality_of_dataset(data) is TRAINING_MODALITIES["image"] and Path(data).is_dir():
-        return list_samples(Path(data))
-    collection = index_dataset(data, options, unlabeled_ok=True)
-    splits = [split for split in (collection.train, collection.val, collection.test) if split is not None]
-    samples = tuple(sample for split in splits for sample in split.samples)
-    return Split(samples, (UNLABELED,) * len(samples))
 
 
 def require_kind(data: str, kind: str, name: str) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample, SampleLayout
-from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title
+from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title, row_sample
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.counts import counted
 
@@ -172,11 +172,6 @@ class TabularInput(InputSpec):
         return ".csv"
 
     @property
-    def sample_layout(self) -> SampleLayout:
-        """Row of one table."""
-        return "row"
-
-    @property
     def sample_noun(self) -> str:
         """Row."""
         return "row"
@@ -185,6 +180,12 @@ class TabularInput(InputSpec):
     def has_overlay(self) -> bool:
         """False, since a waterfall is a chart."""
         return False
+
+    def evidence_legend(self, *, has_classes: bool) -> str:
+        """Return the meaning of the colors of a waterfall; see `InputSpec`."""
+        if has_classes:
+            return "Orange bars are evidence for {}, blue bars against it."
+        return "Orange bars raise {}, blue bars lower it."
 
     def encode_sample(self, sample: Sample) -> bytes:
         """Encode a row as CSV with its header; a preprocessed row has the columns of the model."""
@@ -197,6 +198,16 @@ class TabularInput(InputSpec):
         text = io.StringIO(newline="")
         csv.writer(text).writerows([titles, cells])
         return text.getvalue().encode()
+
+    @classmethod
+    def decode_sample(cls, content: bytes) -> Sample:
+        """Decode a row that `encode_sample` encoded; cells without a value are empty texts.
+
+        Raises:
+            ValueError: the content is not such a row.
+        """
+        titles, cells = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
+        return row_sample(tuple(titles), tuple(cells))
 
     @property
     def mask_size(self) -> tuple[int, int]:

@@ -244,6 +244,7 @@ class _ViewHandler(RequestHandler):
             "has_boxes": metadata.input.has_boxes,
             "has_overlay": metadata.input.has_overlay,
             "has_classes": TASKS[metadata.task].has_classes,
+            "legend": metadata.input.evidence_legend(has_classes=TASKS[metadata.task].has_classes),
         }
         self.send_json(HTTPStatus.OK, {"labels": metadata.labels, "methods": controls.methods, **parts})
 
