@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kdedge.data.table_schema import number_of
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackSummary, LatestEntries, Verdict
 from kdedge_runtime.modalities.table_column import find_title, split_unit
@@ -30,7 +31,8 @@ def write_reviewed_rows(
         target: name of the target column, with its unit as in training.
 
     Raises:
-        UsageError: a file exists or is no CSV file, both are the same, or rows have a column in several units.
+        UsageError: a file exists or is no CSV file, both are the same, rows have a column in several units, or the
+            target has other values than labels.
         DataError: there is nothing to write to a file.
     """
     for option, output in (("-o", file), ("--unknown", unknown)):
@@ -38,6 +40,7 @@ def write_reviewed_rows(
     if file is not None and file == unknown:
         raise UsageError(f"-o and --unknown are both {file}. Use two files.")
     latest = LatestEntries.of(verdicts, labels=file is not None, unknown=unknown is not None)
+    _check_target(verdicts, target, set(latest.labels.values()))
     labeled: dict[bytes, list[str]] = {}
     strange: dict[bytes, list[str]] = {}
     titles: list[str] = []
@@ -63,6 +66,24 @@ def _check_output(output: Path | None, option: str) -> None:
         raise UsageError(f"Rows of a table become one file, and {output} is no CSV file. Use {option} FILE.csv.")
     if output.exists():
         raise UsageError(f"{output} exists. Use a new file, so that no row is lost: {option} FILE.csv.")
+
+
+def _check_target(verdicts: Iterable[Verdict], target: str, labels: set[str]) -> None:
+    """Raise if the sources have the target with other values than labels: it is probably another column."""
+    if not labels or any(number_of(label) is not None for label in labels):
+        return  # measured values differ from those of the source
+    values = {value for verdict in verdicts if (value := _target_of(verdict.content, target))}
+    if values and not values & labels:
+        raise UsageError(
+            f"The column {target!r} of the rows has {min(values)!r}, but the labels are "
+            f"{', '.join(map(repr, sorted(labels)[:3]))}. Expected the target of the training: --target COLUMN."
+        )
+
+
+def _target_of(content: bytes, target: str) -> str | None:
+    row = TabularInput.decode_sample(content)
+    place = find_title(row.dtype.names or (), *split_unit(target))
+    return None if place is None else str(row.item()[place])
 
 
 def _cells(content: bytes, titles: list[str], target: str) -> list[str]:

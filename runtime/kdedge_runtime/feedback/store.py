@@ -359,8 +359,8 @@ def _explained(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if not isinstance(error, sqlite3.Error) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise FeedbackError(
-                f"{path} is damaged or not a feedback file ({error}). Move it away to start a new one: `mv {path} "
-                f"{path}.damaged`."
+                f"{path} is damaged or not a feedback file ({error}). Expected a file of `kdedge-run --feedback`. If "
+                f"it is one, move it away to start a new one: `mv {path} {path}.damaged`."
             ) from error
         remedy = {
             sqlite3.SQLITE_FULL: "The disk is full: free some space.",

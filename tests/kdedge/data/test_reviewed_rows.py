@@ -41,7 +41,7 @@ ROWS = [
     reviewed(["job", "age"], ["pilot", None], "label", correct_label="bad"),
     reviewed(["job", "age"], ["pilot", "40"], "wrong"),
     reviewed(["job", "age"], ["clerk, part-time", "31"], "label", correct_label="bad"),
-    reviewed(["age", "town", "answer", "job"], ["50", "Ulm", "old answer", "clerk"]),
+    reviewed(["age", "town", "answer", "job"], ["50", "Ulm", "bad", "clerk"]),
 ]
 
 
@@ -93,8 +93,15 @@ def test_titles_may_have_any_characters(tmp_path: Path, title: str) -> None:
         assert list(csv.reader(file)) == [[title, "b", "answer"], ["1", "2", "good"]]
 
 
+def test_target_must_have_the_labels_as_values(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'age' .*'31'"):
+        write_reviewed_rows(ROWS, tmp_path / "more.csv", None, "age")
+    write_reviewed_rows([reviewed(["age", "answer"], ["31", "good"])], tmp_path / "more.csv", None, "answer")
+    assert (tmp_path / "more.csv").read_text() == "age,answer\n31,good\n"
+
+
 def test_unknown_rows_have_no_target(tmp_path: Path) -> None:
-    unknown = reviewed(["age", "answer", "job"], ["99", "yes", "diver"], "unknown")
+    unknown = reviewed(["age", "answer", "job"], ["99", "good", "diver"], "unknown")
     summary = write_reviewed_rows([*ROWS, unknown], tmp_path / "more.csv", tmp_path / "new.csv", "answer")
     assert (tmp_path / "new.csv").read_text().splitlines() == ["job,age,town", "diver,99,"]
     assert (summary.unknown, summary.excluded, sum(summary.samples.values())) == (1, 1, 3)
