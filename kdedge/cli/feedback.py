@@ -45,7 +45,10 @@ def export(
     from kdedge_runtime.feedback import FeedbackStore
 
     if output is None and unknown is None:
-        raise UsageError("There is nothing to write. Give an output: -o DIR for the labeled samples, --unknown DIR.")
+        raise UsageError(
+            "There is nothing to write. Give an output: -o DIR for labeled samples, --unknown DIR for those of none of "
+            "the classes; for rows of a table -o FILE.csv --target COLUMN."
+        )
     with FeedbackStore.open_to_read(database) as store, stderr_console().status("writing samples"):
         if store.kind is None:
             raise DataError(

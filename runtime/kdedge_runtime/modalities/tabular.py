@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -14,7 +15,7 @@ import numpy as np
 
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
-from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title, row_sample
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title, row_sample, split_unit
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.counts import counted
 
@@ -114,9 +115,11 @@ class TabularInput(InputSpec):
         missing = [name for name, place in found.items() if place is None]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            close = get_close_matches(missing[0], [split_unit(title)[0] for title in titles], 1)
             raise UsageError(
-                f"The rows have no column {', '.join(map(repr, missing[:5]))}{more}. Expected the columns "
-                f"{self._names()}, in any order. A column whose values are unknown needs empty cells."
+                f"The rows have no column {', '.join(map(repr, missing[:5]))}{more}. "
+                f"{f'There is {close[0]!r}. ' if close else ''}Expected the columns {self._names()}, in any order. A "
+                "column whose values are unknown needs empty cells, or null in JSON."
             )
         return tuple(place for place in found.values() if place is not None)
 

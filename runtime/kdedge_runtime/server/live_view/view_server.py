@@ -346,7 +346,8 @@ class _ViewHandler(RequestHandler):
             box=_optional_box(body.get("box")),
         )
         feedback.store.add(verdict)
-        _log.info("feedback: %s, predicted %s: %s", prediction.frame.name, prediction.label, verdict.judgment)
+        judgment = " ".join(filter(None, (verdict.judgment, verdict.correct_label)))
+        _log.info("feedback: %s, predicted %s: %s", prediction.frame.name, prediction.label, judgment)
         return {"label": prediction.label, "kept": feedback.kept}
 
     def _enroll(self, body: dict[str, Any]) -> object:
