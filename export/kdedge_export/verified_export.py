@@ -17,7 +17,6 @@ from kdedge_export.metrics.torch_predictions import at_once
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.model_file import save_model
 from kdedge_export.saliency import find_cosine_layer
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.embedding import EMBEDDING, Embedding
@@ -25,6 +24,7 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.familiarity import Familiarity
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.saliency_methods import NO_MAP
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["ExportedFile", "export", "exportable"]
@@ -145,7 +145,7 @@ def _with_familiarity(
     graph: ExportedGraph, metadata: Metadata, samples: FamiliaritySamples
 ) -> tuple[ExportedGraph, Familiarity | None]:
     """Add the output `familiarity` for a task with classes."""
-    if not EXPORT_TASKS[metadata.task].has_classes:
+    if not TASKS[metadata.task].has_classes:
         return graph, None
     method, added = add_familiarity_output(graph.model, metadata.input, samples.training, samples.targets)
     return replace(graph, head_nodes=graph.head_nodes | added), Familiarity(method)

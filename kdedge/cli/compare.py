@@ -77,7 +77,7 @@ def _print_tables(comparison: "RunComparison") -> None:
     Settings shared by all runs are printed once. On narrow terminals the least informative settings are omitted.
     """
     from kdedge.cli.console import PrintableConsole
-    from kdedge.reports.run_figures import FIGURES, columns_of
+    from kdedge.reports.run_figures import columns_of
     from kdedge.reports.run_settings import run_settings
 
     console = PrintableConsole(
@@ -90,7 +90,7 @@ def _print_tables(comparison: "RunComparison") -> None:
     while not _fits(console, _runs_table(comparison, columns, shown)) and shown:
         dropped.insert(0, shown.popitem()[0])
     tables = [_runs_table(comparison, columns, shown), *_groups_tables(comparison, columns)]
-    while not all(_fits(console, table) for table in tables) and len(columns) > len(FIGURES):
+    while not all(_fits(console, table) for table in tables) and len(columns) > len({each.key for each in columns}):
         dropped.insert(0, _heading(columns.pop()).replace("\n", " "))
         tables = [_runs_table(comparison, columns, shown), *_groups_tables(comparison, columns)]
     for table in tables:

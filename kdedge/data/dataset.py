@@ -9,9 +9,9 @@ from kdedge.data.decoding import DecodedSamples, decode, readable
 from kdedge.data.samples import ImageSample
 from kdedge.data.splits import UNLABELED, Split
 from kdedge.data.unreadable_files import UnreadableFiles
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.images import UnreadableImage
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -90,7 +90,7 @@ def readable_validation(
 def _require_all_classes(
     collection: DatasetIndex, side: str, split: Split, found: Iterable[float], problems: UnreadableFiles
 ) -> None:
-    if not EXPORT_TASKS[collection.task].has_classes:
+    if not TASKS[collection.task].has_classes:
         return
     lost = sorted(set(split.targets) - set(found))
     if UNLABELED in lost:

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 from kdedge.data.grouping import GroupOf, grouped_halves
 from kdedge.data.splits import UNLABELED, Split, hashed_halves, lowest_ranked
 from kdedge.data.unreadable_files import SkippedFile
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import displayable
 
 __all__ = ["TORCHVISION", "DatasetIndex", "Divider", "divided", "fingerprint_of", "source_name", "subset"]
@@ -76,7 +76,7 @@ class DatasetIndex:
         Raises:
             UsageError: modality, task or the columns of samples differ, or their rate or units.
         """
-        has_same_targets = task == self.task or all(EXPORT_TASKS[each].has_classes for each in (task, self.task))
+        has_same_targets = task == self.task or all(TASKS[each].has_classes for each in (task, self.task))
         if spec.kind != self.modality or not has_same_targets:
             raise UsageError(
                 f"{name} takes {spec.kind} samples for the task {task}, but {self.source} has {self.modality} samples "

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.splits import UNLABELED, Split
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.class_hint import class_hint
 
 __all__ = ["check_left_out", "leave_out", "left_out_samples"]
@@ -21,7 +21,7 @@ def check_left_out(collection: DatasetIndex, classes: Sequence[str]) -> None:
     Raises:
         UsageError: the dataset has no classes or not these, or fewer than two remain.
     """
-    if not EXPORT_TASKS[collection.task].has_classes or not collection.labels:
+    if not TASKS[collection.task].has_classes or not collection.labels:
         raise UsageError(f"--leave-out needs a dataset with classes, but {collection.source} has none. Remove it.")
     for name in classes:
         if name not in collection.labels:

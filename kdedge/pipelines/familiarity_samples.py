@@ -5,8 +5,8 @@ from kdedge.data.splits import lowest_ranked
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.calibration_samples import CalibrationTarget, known_classes, known_samples
 from kdedge_export.familiarity import FamiliaritySamples
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["familiarity_samples"]
@@ -35,7 +35,7 @@ def familiarity_samples(
     Raises:
         KdedgeError: the given dataset cannot be read, or belongs to another modality or task.
     """
-    if not EXPORT_TASKS[trained.task].has_classes:
+    if not TASKS[trained.task].has_classes:
         return FamiliaritySamples(why_not="familiarity applies to tasks with classes only")
     if data is None and artifacts.run is None:
         return FamiliaritySamples(why_not="a model without a run has no known samples: give them with --data DIR")

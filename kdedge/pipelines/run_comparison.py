@@ -123,8 +123,11 @@ def _load(run: RunHistory) -> TrainedModel | TreeEnsemble:
 
 
 def _same_samples(one: RunPredictions, other: RunPredictions) -> bool:
-    a, b = one.samples, other.samples
-    return (a.fingerprint, a.names, a.labels) == (b.fingerprint, b.names, b.labels)
+    """Return whether samples and classes are equal; the classes may be in another order."""
+    a, b = (
+        (each.fingerprint, each.names, sorted(each.labels), each.ground_truth) for each in (one.samples, other.samples)
+    )
+    return a == b
 
 
 def _absent_teachers(runs: Sequence[RunHistory]) -> dict[str, tuple[TeacherOrigin, RunHistory]]:

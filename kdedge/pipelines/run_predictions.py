@@ -15,11 +15,11 @@ from kdedge.pipelines.run_history import RunHistory
 from kdedge.pipelines.validation_samples import read_validation_split
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.metrics.torch_predictions import Predictions, predict
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.torch_export.wrappers import ClassifierOnly, ExportableModel, wrap_for_export
 from kdedge_runtime import Model
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Integers, Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -43,6 +43,11 @@ class EvaluatedSamples:
     """Input of the model, which the samples are preprocessed for."""
     part: str | None = None
     """Description of the subset if not all samples are used, or None."""
+
+    @property
+    def ground_truth(self) -> tuple[str, ...]:
+        """Label of each sample, `[N]`, which does not depend on the order of the classes."""
+        return tuple(self.labels[target] for target in self.targets)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class PredictionQueries:
             DataError: the samples are missing, cannot be read, or have classes that the model lacks.
             UsageError: the task of the run has no classes.
         """
-        if not EXPORT_TASKS[run.record.task].has_classes:
+        if not TASKS[run.record.task].has_classes:
             raise UsageError(f"Predictions of the task {run.record.task} are compared by kdedge validate.")
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
         samples = self._samples(self.data or run.data, spec, run)

@@ -14,12 +14,13 @@ from kdedge.reports.accuracy_chart import accuracy_chart
 from kdedge.reports.class_table import class_rows
 from kdedge.reports.disagreement_gallery import disagreement_gallery
 from kdedge.reports.learning_curves import learning_curves
-from kdedge.reports.run_figures import Column, figure_of
+from kdedge.reports.run_figures import ACCURACIES, FIGURES, Column, figure_of, format_figure
 from kdedge.reports.run_settings import run_settings
 from kdedge.reports.run_styles import styles_of_runs
 from kdedge.reports.run_tables import groups_table, runs_table
 from kdedge_export.html.page import render
 from kdedge_export.modalities import modality_of
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import atomic_write
 
 __all__ = ["Leader", "render_page", "write_page"]
@@ -30,7 +31,8 @@ class Leader:
     """Run with the highest figure."""
 
     name: str
-    value: float
+    value: str
+    """Figure with its unit."""
     is_tested: bool
     """True if the figures are on test samples, which all runs have; else on validation samples."""
 
@@ -72,23 +74,30 @@ def _summary(comparison: RunComparison) -> dict[str, object]:
     runs = [run for run in comparison.runs if run.best is not None]
     taught = [run for run in runs if run.teachers]
     rivals = taught or runs
-    explained = [run for run in taught if figure_of(run, Column("val", "best", "map_pearson")) is not None]
+    explained = [run for run in taught if _validated(run, "map_pearson") is not None]
     is_one_teacher = len(explained) > 1 and len({run.taught_by for run in explained}) == 1
+    accuracy = next((key for key in ACCURACIES if all(_validated(run, key) is not None for run in rivals)), None)
     return {
         "is_ranked": len({run.samples for run in runs}) == 1,
         "data": runs[0].data,
         "sample_count": runs[0].samples[2],
         "are_students": bool(taught),
-        "most_accurate": _leader(rivals, "top1") if len(rivals) > 1 else None,
+        "has_classes": any(TASKS[run.record.task].has_classes for run in runs),
+        "accuracy_name": None if accuracy is None else FIGURES[accuracy].removesuffix(" %"),
+        "most_accurate": _leader(rivals, accuracy) if accuracy is not None and len(rivals) > 1 else None,
         "closest": _leader(explained, "map_pearson") if is_one_teacher else None,
     }
 
 
+def _validated(run: RunHistory, key: str) -> float | None:
+    return figure_of(run, Column("val", "best", key))
+
+
 def _leader(runs: list[RunHistory], key: str) -> Leader:
     tested = [figure_of(run, Column("test", "best", key)) for run in runs]
-    validated = [figure_of(run, Column("val", "best", key)) for run in runs]
+    validated = [_validated(run, key) for run in runs]
     figures = validated if None in tested else tested
     value, _, name = max(
         (value or 0.0, -place, run.name) for place, (run, value) in enumerate(zip(runs, figures, strict=True))
     )
-    return Leader(name, value, is_tested=figures is tested)
+    return Leader(name, format_figure(key, value) + "\u00a0%" * (key == "top1"), is_tested=figures is tested)

@@ -9,6 +9,7 @@ from kdedge.pipelines.disagreement import disagreement, most_informative
 from kdedge.pipelines.run_predictions import RunPredictions
 from kdedge_export.metrics import agreement
 from kdedge_export.modalities import modality_of
+from kdedge_runtime.util.arrays import Integers
 
 __all__ = ["ComparedSample", "RunMap", "disagreement_gallery"]
 
@@ -53,7 +54,7 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
     if len(models) < 2:
         return []
     compared = runs if len(runs) > 1 else models
-    predictions = [agreement.top1(one.predictions.logits) for one in compared]
+    predictions = _classes(compared)
     maps = [one.predictions.maps for one in compared if one.predictions.maps is not None]
     if len({one.samples.input.column_names for one in compared}) > 1:
         maps = []  # their positions are different columns
@@ -70,6 +71,20 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
             cells=tuple(_cell(row, model) for model in models),
         )
         for row in rows
+    ]
+
+
+def _classes(models: Sequence[RunPredictions]) -> list[Integers]:
+    """Return the top-1 classes of each model, `[N]`, as indices into the labels of all; -1 without a prediction."""
+    found = [agreement.top1(one.predictions.logits) for one in models]
+    if len({one.labels for one in models}) == 1:  # two classes may have the same name
+        return found
+    labels = dict.fromkeys(label for one in models for label in one.labels)
+    numbers = {label: number for number, label in enumerate(labels)}
+    # The last entry is that of the index -1.
+    return [
+        np.array([*(numbers[label] for label in one.labels), -1])[classes]
+        for one, classes in zip(models, found, strict=True)
     ]
 
 

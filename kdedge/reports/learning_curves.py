@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.reports.run_styles import RunStyle
 from kdedge_export.html.charts import COLORS, Chart, chart_style, number_format
+from kdedge_runtime.tasks import TASKS
 
 __all__ = ["LearningCurves", "learning_curves"]
 
@@ -29,6 +30,8 @@ class _Quantity:
     note: str
     scale: float = 1.0
     logarithmic: bool = False
+    of_classes: bool = False
+    """True if it is this quantity for tasks with classes only."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,16 @@ class LearningCurves:
 
 _QUANTITIES = (
     _Quantity("val_top1", "Top-1, %", "share of correct predictions on the validation samples", scale=100.0),
-    _Quantity("val_agreement", "Agreement, %", "share of predictions equal to those of the run’s teacher", scale=100.0),
+    _Quantity("val_r2", "R²", "explained share of the variance of the validation samples, at most 1"),
+    _Quantity("val_agreement", "Agreement, %", "with the predictions of the run’s teacher", scale=100.0),
     _Quantity("val_map_pearson", "Map Pearson", "correlation with the teacher’s maps, at most 1"),
-    _Quantity("val_loss", "Cross-entropy", "on the validation samples, in nats; lower is better", logarithmic=True),
+    _Quantity(
+        "val_loss",
+        "Cross-entropy",
+        "on the validation samples, in nats; lower is better",
+        logarithmic=True,
+        of_classes=True,
+    ),
 )
 
 
@@ -55,7 +65,8 @@ def learning_curves(runs: Sequence[RunHistory], styles: Mapping[str, RunStyle]) 
     """
     charts = []
     for quantity in _QUANTITIES:
-        lines = {number: points for number, run in enumerate(runs) if (points := _points(run, quantity))}
+        of_runs = [run for run in runs if TASKS[run.record.task].has_classes or not quantity.of_classes]
+        lines = {runs.index(run): points for run in of_runs if (points := _points(run, quantity))}
         if lines:
             charts.append(LearningCurves(quantity.title, quantity.note, _chart(quantity, lines, runs, styles)))
     return charts

@@ -7,10 +7,23 @@ from typing import Literal, NamedTuple
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.pipelines.seed_groups import SeedGroup, Spread, spread
 
-__all__ = ["FIGURES", "Column", "columns_of", "figure_of", "group_figure", "format_figure", "format_spread"]
+__all__ = [
+    "ACCURACIES",
+    "FIGURES",
+    "Column",
+    "columns_of",
+    "figure_of",
+    "group_figure",
+    "format_figure",
+    "format_spread",
+]
 
-FIGURES = {"top1": "top-1 %", "agreement": "agreement %", "map_pearson": "map Pearson"}
+FIGURES = {"top1": "top-1 %", "r2": "R²", "agreement": "agreement %", "map_pearson": "map Pearson"}
 """Metric key (after `val_` in `metrics.jsonl`) to column heading with unit."""
+ACCURACIES = ("top1", "r2")
+"""Metric keys of the accuracy of each task."""
+_COEFFICIENTS = ("r2", "map_pearson")
+"""Metric keys of figures without a unit."""
 
 
 class Column(NamedTuple):
@@ -49,7 +62,7 @@ def format_figure(key: str, value: float | None) -> str:
     """Format a metric in the unit of its heading, with a typographic minus sign; empty for None."""
     if value is None:
         return ""
-    return (f"{value:.3f}" if key == "map_pearson" else f"{100 * value:.1f}").replace("-", "−")
+    return (f"{value:.3f}" if key in _COEFFICIENTS else f"{100 * value:.1f}").replace("-", "−")
 
 
 def format_spread(key: str, value: Spread | None) -> str:

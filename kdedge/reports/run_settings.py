@@ -13,7 +13,7 @@ __all__ = ["RunSettings", "duration", "run_settings", "shown_loss"]
 
 _SHOWN_ELSEWHERE = frozenset({"epochs", "loss", "seed"})
 _DIGITS = 8
-"""Number of digits of the hash of a schema, which distinguishes the few schemas of a comparison."""
+"""Number of digits of a schema's SHA-256, which distinguishes the few schemas of a comparison."""
 _ORDER = (
     "loss",
     "model",
@@ -84,7 +84,7 @@ def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
         "seed": str(record.recipe["seed"]),
         "device": record.device,
         "input": record.input.summary,
-        "schema": "" if record.data.get("schema") is None else record.input.preprocessing_id[:_DIGITS],
+        "schema": (record.data.get("schema") or "")[:_DIGITS],
         "stem": "unchanged" if factor == 1 else f"{factor}× finer",
         "initial weights": _initial_weights(record),
     }

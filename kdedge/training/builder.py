@@ -32,9 +32,9 @@ from kdedge.training.sync_batch_norm import synchronize_batch_norm
 from kdedge.training.teachers.targets import CachedTeacher, NoTeacher, OnlineTeacher, TeacherTargets, classes_to_keep
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
 from kdedge.training.teachers.teacher_cache import TeacherCache
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["build_student", "build_trainer_parts", "open_teacher_cache"]
@@ -124,7 +124,7 @@ def build_trainer_parts(
         recipe=recipe,
         hinted=hinted,
         labeled_fraction=_labeled_fraction(samples, task),
-        target_variance=1.0 if EXPORT_TASKS[task].has_classes else _variance(samples),
+        target_variance=1.0 if TASKS[task].has_classes else _variance(samples),
     )
     teacher_targets: TeacherTargets = NoTeacher()
     if teacher is not None and objective.uses_teacher:

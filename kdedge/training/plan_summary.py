@@ -23,7 +23,7 @@ from kdedge.training.evaluator import Evaluator
 from kdedge.training.teachers.confidence import TeacherConfidence
 from kdedge.training.trainer import Trainer
 from kdedge.training.unlabeled_samples import UnlabeledPart
-from kdedge_export.tasks import EXPORT_TASKS
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.counts import counted, grid_text
 
 __all__ = ["summarize_plan"]
@@ -48,7 +48,7 @@ def summarize_plan(
     train_step, batches, evaluator, config = trainer.train_step, trainer.batches, trainer.evaluator, trainer.config
     val = evaluator.val
     parameters = sum(parameter.numel() for parameter in train_step.student.model.parameters())
-    has_classes = EXPORT_TASKS[evaluator.task].has_classes
+    has_classes = TASKS[evaluator.task].has_classes
     classes = f", {counted(batches.classes, 'class', 'classes')}" if has_classes else ""
     lines = [
         ("samples", f"{_training(batches, unlabeled)}, {len(val):,} for validation{classes}"),

@@ -15,8 +15,8 @@ from kdedge.data.splits import lowest_ranked
 from kdedge.data.streaming import SampleStream, fits_in_memory, worker_count
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.distributed import ProcessGroup
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -108,7 +108,7 @@ def load_training_samples(
     Raises:
         DataError: A class has no readable samples, or the validation split has none.
     """
-    classes = len(set(collection.val.targets)) if EXPORT_TASKS[collection.task].has_classes else 0
+    classes = len(set(collection.val.targets)) if TASKS[collection.task].has_classes else 0
     per_class = max(1, max(LEAST_VAL, len(collection.train)) // max(1, classes))
     if len(collection.val) > per_class * classes:
         collection = replace(collection, val=lowest_ranked(collection.val, per_class=per_class, seed=0))

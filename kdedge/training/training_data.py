@@ -12,9 +12,9 @@ from kdedge.data.left_out import check_left_out, leave_out
 from kdedge.models.run_folder import RunRecord
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.unlabeled_samples import UnlabeledPart, add_unlabeled
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.tasks import TASKS
 
 __all__ = ["data_record", "index_training_data", "join_unlabeled", "reopen_training_data"]
 
@@ -64,7 +64,7 @@ def index_training_data(
 
 
 def _for_embedding(collection: DatasetIndex) -> DatasetIndex:
-    if collection.is_unlabeled or not EXPORT_TASKS[collection.task].has_classes:
+    if collection.is_unlabeled or not TASKS[collection.task].has_classes:
         raise UsageError(
             f"{collection.source} has no classes, but --task embedding needs some: their means are the prototypes. "
             "Give labeled samples, and the others with --unlabeled."

@@ -23,8 +23,8 @@ from kdedge.models.trees.xgboost_trees import XgboostTrees
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.training_data import data_record
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import file_sha256
 
@@ -58,7 +58,7 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
     data = load(collection, spec, progress=callback.on_progress)
     if data.problems:
         callback.on_warning(str(data.problems))
-    classes = len(collection.labels) if EXPORT_TASKS[collection.task].has_classes else 0
+    classes = len(collection.labels) if TASKS[collection.task].has_classes else 0
     library: type[XgboostTrees] | type[LightgbmTrees] = XgboostTrees if request.model == "xgboost" else LightgbmTrees
     train, val = (
         (mark_missing(np.asarray(side.samples, np.float32), spec), side.targets) for side in (data.train, data.val)

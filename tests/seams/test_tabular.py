@@ -22,6 +22,8 @@ from kdedge.data.table_schema import SCHEMA_FILE, read_schema
 from kdedge.models.run_folder import read_run, write_run
 from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.reports.class_table import class_rows
+from kdedge.reports.comparison_page import write_page
 from kdedge.reports.disagreement_gallery import disagreement_gallery
 from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
@@ -155,9 +157,28 @@ def test_runs_are_compared_on_the_same_rows_with_their_own_schemas(
     assert [each.samples.samples.shape for each in comparison.predictions] == [(98, 4)] * 2 + [(98, 5)] * 2
     differing = run_settings(comparison).differing
     assert differing["columns"] == ("without city",) * 2 + ("all",) * 2
-    assert [differing["schema"].index(each) for each in differing["schema"]] == [0, 0, 2, 2]
+    assert differing["schema"] == tuple(each.record.data["schema"][:8] for each in comparison.runs)
+    assert len(set(differing["schema"])) == 2, "the edited one, and that of the table"
     rows = disagreement_gallery(comparison.predictions, comparison.teachers)
     assert rows and all(cell.map is not None for row in rows for cell in row.cells)
+
+
+def test_runs_are_compared_in_spite_of_another_order_of_classes(teacher: Run, data: Path, tmp_path: Path) -> None:
+    values = json.loads((teacher.folder / SCHEMA_FILE).read_text())
+    values["labels"].reverse()
+    (tmp_path / "reversed.json").write_text(json.dumps(values))
+    run = kdedge.train(data, "xgboost", schema=tmp_path / "reversed.json", output=tmp_path / "run", epochs=60, lr=0.2)
+    comparison = compare_runs([teacher.folder, run.folder])
+    assert comparison.notes == () and [one.labels for one in comparison.predictions] == [("no", "yes"), ("yes", "no")]
+    schemas = run_settings(comparison).differing["schema"]
+    assert schemas == tuple(each.record.data["schema"][:8] for each in (teacher, run))
+    one, other = (each.predictions.logits for each in comparison.predictions)
+    differing = np.flatnonzero((one.argmax(axis=1) == 0) != (other.argmax(axis=1) == 1))
+    names = comparison.predictions[0].samples.names
+    shown = [row.name for row in disagreement_gallery(comparison.predictions, [])]
+    assert set(shown[: len(differing)]) >= {names[index] for index in differing[: len(shown)]}
+    for row in class_rows(comparison.predictions):
+        assert abs(row.changes[0]) < 0.1
 
 
 def test_run_is_not_resumed_with_another_schema(data: Path, without_city: Path, tmp_path: Path) -> None:
@@ -334,8 +355,17 @@ def test_regression_keeps_its_unit(tmp_path: Path) -> None:
     assert student.record.task == "regression" and student.record.labels == ("amount [EUR]",)
     assert student.record.result is not None and student.record.result["best"]["val_r2"] > 0.8
     kdedge.export(student, precisions=["int8"])
-    report = kdedge.validate(student, quick=True).report
+    validated = kdedge.validate(student, quick=True)
+    page = validated.page.read_text(encoding="utf-8")
+    assert "same output" in page and "R²" in page and "of their variance" in page
+    assert not re.search(r"same class: |same class on|different classes|>Top-1</th>|<em class=.wrong", page)
+    report = validated.report
     assert not [check.key for check in report.checks if check.outcome == "failed"]
+    write_page(compare_runs([teacher.folder, student.folder]), tmp_path / "compare.html")
+    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert f"{student.record.result['best']['val_r2']:.3f}" in page and not re.search(
+        "(?i)top-1|class>|cross-entr", page
+    )
     drop = next(check for check in report.checks if check.key == "int8_top1_drop_points")
     assert drop.interval is not None and drop.outcome == "passed"
     lines = tmp_path / "answers.jsonl"

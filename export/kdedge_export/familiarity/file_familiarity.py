@@ -8,11 +8,11 @@ from onnx import helper
 
 from kdedge_export.familiarity.fitting import FamiliaritySamples, with_threshold
 from kdedge_export.familiarity.graph import add_familiarity_output
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.diagnostics.reference_frames import record_reference_frames
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.familiarity import FAMILIARITY, Familiarity
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import atomic_path
 
 __all__ = ["add_familiarity", "without_familiarity"]
@@ -37,7 +37,7 @@ def add_familiarity(path: str | Path, samples: FamiliaritySamples) -> Metadata:
     """
     path = Path(path)
     metadata = Model.load(path).metadata
-    if not EXPORT_TASKS[metadata.task].has_classes:
+    if not TASKS[metadata.task].has_classes:
         raise UsageError(f"{path} has the task {metadata.task}. Familiarity needs a task with classes.")
     model = without_familiarity(onnx.load(path))
     method, _ = add_familiarity_output(model, metadata.input, samples.training, samples.targets)

@@ -22,11 +22,6 @@ class TaskMetrics(ABC):
     """Lowest and highest value of `correct`, for its interval; None if it has none, which uses a bootstrap."""
 
     @property
-    def has_classes(self) -> bool:
-        """True if the ground truth is a class index, which allows class tables and localization."""
-        return False
-
-    @property
     def has_probabilities(self) -> bool:
         """True if the softmax of logits gives class probabilities, which allows temperature scaling and calibration."""
         return False

@@ -13,7 +13,6 @@ __all__ = ["CLASSIFICATION", "ClassificationMetrics"]
 class ClassificationMetrics(TaskMetrics):
     """Accuracy and agreement of top-1 classes; divergence of the softmax at temperature 1."""
 
-    has_classes = True
     has_probabilities = True
 
     def correct(self, logits: Floats, values: Integers) -> Scores:

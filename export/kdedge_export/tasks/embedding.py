@@ -14,8 +14,6 @@ SOFTMAX_TEMPERATURE = 0.05
 class EmbeddingMetrics(TaskMetrics):
     """Accuracy and agreement of the nearest prototypes. Logits are cosine similarities in [-1, 1], not centered."""
 
-    has_classes = True
-
     def correct(self, logits: Floats, values: Integers) -> Scores:
         """Return 1 if the nearest prototype is that of the ground truth, else 0."""
         return agreement.is_right(logits, values)

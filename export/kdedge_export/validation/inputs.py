@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from kdedge_export.candidates import STUDENT, TEACHER, file_candidates
 from kdedge_export.metrics.torch_predictions import TorchModel
-from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.footprint import Footprint
 from kdedge_export.validation.report import Data
 from kdedge_runtime import Model
@@ -18,6 +17,7 @@ from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32, precision_named
 from kdedge_runtime.sources.source import Source
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Pixels, Targets
 
 __all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
@@ -103,7 +103,7 @@ class ValidationSet:
         for what, values in per_sample.items():
             if values is not None and len(values) != n:
                 raise DataError(f"Found {n} samples but {len(values)} {what}. Expected one per sample.")
-        is_class = EXPORT_TASKS[self.task].has_classes
+        is_class = TASKS[self.task].has_classes
         if is_class and self.targets is not None and not _are_indices(self.targets, len(self.labels)):
             raise DataError(
                 f"A target is outside the {len(self.labels)} labels (found {self.targets.min()} to "

@@ -27,6 +27,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.modalities import InputSpec, Sample
 from kdedge_runtime.precision import FP32
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, Targets, evenly_spaced
 from kdedge_runtime.util.progress import ProgressCallback
 
@@ -114,7 +115,7 @@ class MeasuredModel:
     @property
     def class_targets(self) -> Integers | None:
         """Target classes; None without labels, or for a task without classes."""
-        return self.targets if self.task.has_classes else None
+        return self.targets if TASKS[self.shipped_file.metadata.task].has_classes else None
 
     @property
     def input(self) -> InputSpec:

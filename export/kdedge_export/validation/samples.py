@@ -11,6 +11,7 @@ from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_export.modalities import ExportModality
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.modalities import Sample
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers, Targets
 
 __all__ = ["SampleGallery"]
@@ -42,6 +43,11 @@ class SampleGallery:
 
     shifts: Mapping[str, tuple[float, float]]
     """Displacement of each model's maps, in map positions (`MapDisplay.shift`); missing if unknown."""
+
+    @property
+    def has_classes(self) -> bool:
+        """True if predictions are classes, False if they are values; see `kdedge_runtime.tasks.Task`."""
+        return TASKS[self.task].has_classes
 
     @property
     def explained_class(self) -> Integers:

@@ -111,13 +111,13 @@ def validate(
         for candidate in requested
         if (against := reference(candidate, requested)) is not None
     }
-    task = EXPORT_TASKS[fp32.metadata.task]
+    task, has_classes = EXPORT_TASKS[fp32.metadata.task], TASKS[fp32.metadata.task].has_classes
     bounds = Bounds(gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error, gates.fp32_rounding)
     exact, ties = None, 0
     if models.student is not None:
         ours, theirs = pairs[FP32.name]
         exact = measure_exactness(models.student, fp32, samples, ours, theirs, bounds, task)
-        ties = 0 if not task.has_classes else is_tied(models.student, samples, ours, theirs, task, gates.fp32_rounding)
+        ties = 0 if not has_classes else is_tied(models.student, samples, ours, theirs, task, gates.fp32_rounding)
     aligned = () if exact is None else exact.aligned
     comparisons = {role: compare(against, candidate, targets, task) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
@@ -162,7 +162,7 @@ def validate(
         comparisons=comparisons,
         checks=tuple(checks),
         classes=()
-        if not task.has_classes
+        if not has_classes
         else class_rows(predictions, pairs, pearson, targets, labels, origin=subject.origin, shipped=ships),
         calibration=measure_calibration(subject, data.held_out, temperatures),
         sanity=sound,

@@ -26,7 +26,7 @@ def test_prediction_is_the_nearest_prototype() -> None:
 def test_similarities_are_absolute() -> None:
     logits = similarities(3, 0)
     np.testing.assert_array_equal(EMBEDDING.centered(logits), logits.astype(np.float64))
-    assert EMBEDDING.has_classes and not EMBEDDING.has_probabilities
+    assert not EMBEDDING.has_probabilities
     assert EXPORT_TASKS["classify"].has_probabilities
 
 

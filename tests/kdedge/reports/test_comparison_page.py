@@ -259,6 +259,17 @@ class TestGallery:
         page = render_page(comparison(tmp_path, {"a": {}, "b": {}}, predictions=runs))
         assert page.count("no map") == 2 * len(shown) and page.count('<em class="wrong">') >= len(shown)
 
+    def test_equal_predictions_in_another_order_of_classes_do_not_differ(self) -> None:
+        one, other = [0, 1] * 5, [2, 1] * 5  # bird and cat, in both orders
+        one[3], other[3] = 2, 2  # dog, and bird
+        runs = (
+            predictions("a", one, with_maps=False),
+            predictions("b", other, with_maps=False, labels=("dog", "cat", "bird")),
+        )
+        shown = disagreement_gallery(runs, [])
+        assert shown[0].name == "val/3.png"
+        assert [row.cells[0].label == row.cells[1].label for row in shown] == [False] + [True] * (len(shown) - 1)
+
     def test_single_run_is_compared_with_its_teacher(self) -> None:
         student = predictions("a", [0] * 10)
         assert disagreement_gallery([student], []) == []

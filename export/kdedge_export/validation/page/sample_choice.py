@@ -41,6 +41,7 @@ def choose(evidence: SampleGallery) -> list[Section]:
     if reference(shipped, evidence.candidates) is None:
         return _of_one_file(evidence, shipped)
     first, seen = evidence.origin.words, set[int]()
+    what = "classes" if evidence.has_classes else "values"
     sections = [
         Section(
             "Worst maps",
@@ -49,7 +50,7 @@ def choose(evidence: SampleGallery) -> list[Section]:
         ),
         Section(
             "Changed predictions",
-            f"Samples on which the {shipped.words} and the {first} predict different classes, not listed above. The "
+            f"Samples on which the {shipped.words} and the {first} predict different {what}, not listed above. The "
             f"{first}’s most confident predictions come first.",
             _take(_changed(evidence, shipped), CHANGED_ROWS, seen),
         ),

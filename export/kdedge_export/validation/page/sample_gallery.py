@@ -94,7 +94,7 @@ def _row(number: int, evidence: SampleGallery) -> GalleryRow:
 
 
 def _target(number: int, evidence: SampleGallery) -> str | None:
-    if evidence.targets is None or not EXPORT_TASKS[evidence.task].has_classes:
+    if evidence.targets is None or not evidence.has_classes:
         return None
     label: str = evidence.labels[int(evidence.targets[number])]
     return label
@@ -113,7 +113,9 @@ def _cell(candidate: Candidate, number: int, evidence: SampleGallery) -> ModelCe
         label=label if is_valid else "no prediction",
         value=TASKS[evidence.task].format_score(value) if is_valid else "",
         is_changed=bool(task.agreement(before, after)[0] < 1),
-        is_wrong=evidence.targets is not None and bool(task.correct(after, evidence.targets[row])[0] < 1),
+        is_wrong=evidence.targets is not None
+        and task.bounds is not None  # values are never exact
+        and bool(task.correct(after, evidence.targets[row])[0] < 1),
         map=_overlay(candidate, number, evidence),
         against=against,
         score=None if math.isnan(score) else score,
