@@ -10,7 +10,6 @@ import numpy as np
 from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.prediction import Prediction
-from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["Judgment", "Verdict"]
@@ -89,12 +88,12 @@ class Verdict:
         """Create feedback on a prediction, with the current time.
 
         Raises:
-            UsageError: see the class, or the samples have no boxes, or the task has no classes.
+            UsageError: see the class, or the samples have no boxes, or the prediction is a value.
         """
         if not prediction.input.has_boxes and (box is not None or judgment == "place"):
             raise UsageError(f"Boxes mark objects in images, but the model takes {prediction.input.kind}. Send no box.")
         correct_label = None if correct_label is None else correct_label.strip()
-        if not TASKS[prediction.task].has_classes:
+        if prediction.share is None:  # a value, not a label
             correct_label = _checked_value(judgment, correct_label)
         return cls(
             judgment=judgment,

@@ -184,11 +184,11 @@ class InputSpec(ABC):
         """True if maps are blended over samples with an opacity, the default; False if they are charts."""
         return True
 
-    def evidence_legend(self, *, has_classes: bool) -> str:
+    def evidence_legend(self, *, has_values: bool) -> str:
         """Return a sentence that explains a drawn map, with `{}` for the explained label.
 
         Args:
-            has_classes: True if the label is a class; False if it is the name of a value.
+            has_values: True if the label is the name of a value; False if it is a class.
         """
         return "The heat map shows the evidence for {}."
 

@@ -184,11 +184,11 @@ class TabularInput(InputSpec):
         """False, since a waterfall is a chart."""
         return False
 
-    def evidence_legend(self, *, has_classes: bool) -> str:
+    def evidence_legend(self, *, has_values: bool) -> str:
         """Return the meaning of the colors of a waterfall; see `InputSpec`."""
-        if has_classes:
-            return "Orange bars are evidence for {}, blue bars against it."
-        return "Orange bars raise {}, blue bars lower it."
+        if has_values:
+            return "Orange bars raise {}, blue bars lower it."
+        return "Orange bars are evidence for {}, blue bars against it."
 
     def encode_sample(self, sample: Sample) -> bytes:
         """Encode a row as CSV with its header; a preprocessed row has the columns of the model."""

@@ -191,10 +191,10 @@ def _served(route: Any, part: str, other: str) -> None:
 def test_choices_name_the_parts(view_of: Callable[..., LiveView], view: LiveView) -> None:
     def parts(served: LiveView) -> tuple[object, ...]:
         choices = json.loads(get(served, "/choices.json")[1])
-        return tuple(choices[key] for key in ("sample", "has_boxes", "has_overlay", "has_classes"))
+        return tuple(choices[key] for key in ("sample", "has_boxes", "has_overlay", "has_values"))
 
-    assert parts(view) == ("frame", True, True, True)
-    assert parts(view_of(wage)) == ("row", False, False, False)
+    assert parts(view) == ("frame", True, True, False)
+    assert parts(view_of(wage)) == ("row", False, False, True)
 
 
 def test_predictions_of_images_keep_their_boxes(view: LiveView, progress: RunProgress, store: FeedbackStore) -> None:

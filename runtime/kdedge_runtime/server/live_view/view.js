@@ -132,9 +132,9 @@ const JUDGING = {
   wrong: () => storeFeedback("wrong"),
   label: () => standing(async () => {
     const first = answer.ranking.slice(1).map(({ label }) => label);
-    const { labels, has_classes } = await allChoices();
-    const label = await (has_classes ? choose("Correct class", labels, { first, free: true })
-                                     : typeNumber(`Measured ${answer.label}`));
+    const { labels, has_values } = await allChoices();
+    const label = await (has_values ? typeNumber(`Measured ${answer.label}`)
+                                    : choose("Correct class", labels, { first, free: true }));
     if (label) await storeFeedback("label", { label });
   }),
   place: () => standing(async () => {
@@ -165,13 +165,13 @@ async function allChoices() {
 }
 
 /** Show the parts of the page that the samples and the task have. */
-function showParts({ labels, sample, has_boxes, has_overlay, has_classes }) {
+function showParts({ labels, sample, has_boxes, has_overlay, has_values }) {
   states = statesOf(sample);
   for (const element of document.querySelectorAll("[data-noun]")) {
     element.textContent = element.dataset.noun.replace("{}", sample);
   }
-  at("verdict-right").hidden = !has_classes;
-  at("verdict-label").textContent = has_classes ? "Other class…" : "Measured value…";
+  at("verdict-right").hidden = has_values;
+  at("verdict-label").textContent = has_values ? "Measured value…" : "Other class…";
   at("verdict-place").hidden = !has_boxes;
   at("opacity-part").hidden = !has_overlay;
   at("explain-part").hidden = labels.length < 2;

@@ -239,12 +239,13 @@ class _ViewHandler(RequestHandler):
     def _choices(self) -> None:
         controls = self.server.site.controls
         metadata = controls.model.metadata
+        has_values = TASKS[metadata.task].share(0.0) is None
         parts = {
             "sample": metadata.input.sample_noun,
             "has_boxes": metadata.input.has_boxes,
             "has_overlay": metadata.input.has_overlay,
-            "has_classes": TASKS[metadata.task].has_classes,
-            "legend": metadata.input.evidence_legend(has_classes=TASKS[metadata.task].has_classes),
+            "has_values": has_values,
+            "legend": metadata.input.evidence_legend(has_values=has_values),
         }
         self.send_json(HTTPStatus.OK, {"labels": metadata.labels, "methods": controls.methods, **parts})
 
