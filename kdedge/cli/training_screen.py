@@ -18,6 +18,7 @@ from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.reports.run_settings import duration
 from kdedge.training.run_callback import RunCallback
+from kdedge_export.html.text import plain_number
 
 __all__ = ["Screen", "train_with_progress"]
 
@@ -177,5 +178,5 @@ def _figure(key: str, value: float | None, digits: int = 2) -> str:
     if value is None:
         return "–"
     if key.endswith("mae"):
-        return f"{value:.4g}"
+        return plain_number(value)
     return f"{value:.3f}" if key.endswith(("pearson", "r2")) else f"{100 * value:.{digits}f} %"
