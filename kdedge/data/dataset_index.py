@@ -61,6 +61,11 @@ class DatasetIndex:
     """Function that raises `UsageError` for the input of a model that differs otherwise, such as in units."""
 
     @property
+    def samples(self) -> int:
+        """Number of samples in all splits and of those that are not used."""
+        return sum(len(split) for split in (self.train, self.val, self.test or ())) + len(self.skipped)
+
+    @property
     def is_unlabeled(self) -> bool:
         """True if the samples have no ground truth."""
         return not self.labels and bool(len(self.train)) and set(self.train.targets) == {UNLABELED}

@@ -201,6 +201,17 @@ def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: P
         kdedge.validate(files, data=write_table(tmp_path / "usd.csv", rows, ("income [USD]", *HEADER[1:])), quick=True)
 
 
+def test_rows_that_are_not_used_are_reported(files: Path, tmp_path: Path) -> None:
+    rows = make_rows(150, seed=3)
+    for number, (column, cell) in enumerate([(5, ""), (1, "old"), (5, "perhaps")]):
+        rows[number] = (*rows[number][:column], cell, *rows[number][column + 1 :])
+    validation = kdedge.validate(files, data=write_table(tmp_path / "dirty.csv", rows), quick=True)
+    (note,) = (note for note in validation.report.notes if "dirty.csv" in note)
+    assert note.startswith("3 of 150 samples") and all(f"dirty.csv:{number:03}" in note for number in (1, 2, 3))
+    assert "without a target" in note and "'perhaps'" in note
+    assert "dirty.csv:003" in validation.page.read_text(encoding="utf-8")
+
+
 def test_samples_of_another_kind_are_refused_by_name(files: Path, tmp_path: Path) -> None:
     for name in ("yes", "no"):
         (tmp_path / name).mkdir()

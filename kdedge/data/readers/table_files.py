@@ -253,11 +253,18 @@ def _split(
             fault = f"without a value in {group_by}"
         target = None if fault is not None else _target(row.cells[place], schema)
         if target is None:
-            skipped.append(SkippedFile(name, fault or "without a known target"))
+            skipped.append(SkippedFile(name, fault or _target_fault(row.cells[place], schema)))
             continue
         samples.append(RowSample(name, row, schema))
         targets.append(target)
     return Split(tuple(samples), tuple(targets))
+
+
+def _target_fault(cell: str | None, schema: TableSchema) -> str:
+    """Return the reason for which `_target` is None."""
+    if cell is None or is_missing(cell):
+        return "without a target"
+    return "with a target that is not a number" if schema.task == "regression" else f"of the unknown class {cell!r}"
 
 
 def _target(cell: str | None, schema: TableSchema) -> int | float | None:
