@@ -173,7 +173,13 @@ def _print_validation(validation: "Validation") -> None:
 
 
 def _models(report: "ValidationReport") -> "Table":
-    table = _table(f"{report.samples:,} samples: {report.data.description}", "size", report.accuracy, "agreement", "KL")
+    table = _table(
+        f"{report.samples:,} samples: {report.data.description}",
+        "size",
+        report.wording.accuracy,
+        "agreement",
+        report.wording.divergence_heading,
+    )
     for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
         table.add_column(title, justify="right")
     for candidate in report.candidates:
@@ -184,7 +190,7 @@ def _models(report: "ValidationReport") -> "Table":
         table.add_row(
             candidate.title,
             f"{facts.bytes / 1e6:.2f} MB",
-            "–" if facts.top1 is None else f"{100 * facts.top1:.2f} %",
+            "–" if facts.top1 is None else report.wording.shown(facts.top1, 2),
             "" if compared is None else f"{100 * compared.agreement:.2f} %",
             "" if compared is None else f"{compared.kl:.4f}",
             "" if maps is None else f"{maps.pearson_mean:.4f}",
@@ -198,12 +204,15 @@ def _models(report: "ValidationReport") -> "Table":
 
 def _maps(report: "ValidationReport") -> "Table | None":
     """Build a table of the maps' localization and faithfulness, next to model-independent baselines."""
+    from kdedge_export.html.text import plain_number
+
     places, faith = report.localization, report.faithfulness
     if places is None and faith is None:
         return None
     sampled = [f"objects in {places.samples:,} samples"] if places is not None else []
     sampled += [f"deletion and insertion on {faith.samples:,}"] if faith is not None else []
     table = _table(f"Maps: {', '.join(sampled)}", "on the object", "energy inside", "deletion", "insertion")
+    area = "{:.3f}".format if report.wording.is_share else plain_number
     titles = _BASELINES | {candidate.name: candidate.title for candidate in report.candidates}
     for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
         place = places.rows.get(name) if places else None
@@ -212,8 +221,8 @@ def _maps(report: "ValidationReport") -> "Table | None":
             titles.get(name, name),  # a baseline of the modality names itself
             "" if place is None else _share(place.pointing, place.intervals["pointing"]),
             "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
-            "" if curves is None else f"{curves.deletion:.3f}",
-            "" if curves is None else f"{curves.insertion:.3f}",
+            "" if curves is None else area(curves.deletion),
+            "" if curves is None else area(curves.insertion),
         )
     return table
 
@@ -225,7 +234,7 @@ def _robustness(report: "ValidationReport") -> "Table | None":
         return None
     table = _table(
         f"{report.shipped.title}, robustness on {report.robustness.samples} samples",
-        report.accuracy,
+        report.wording.accuracy,
         "agreement",
         "map Pearson",
     )
@@ -235,7 +244,7 @@ def _robustness(report: "ValidationReport") -> "Table | None":
         if row.role == report.shipped.name:
             table.add_row(
                 row.disturbance,
-                "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
+                "–" if row.top1 is None else report.wording.shown(row.top1),
                 "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
                 "" if row.map_pearson is None else correlation(row.map_pearson),
                 f"{100 * row.prediction_kept:.1f} %",
@@ -325,10 +334,11 @@ def _print_meaning(console: "Console", report: "ValidationReport") -> None:
     )
     right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
     if "student" in right:
-        beside = f", its teacher {100 * right['teacher']:.1f} %" if "teacher" in right else ""
+        wording = report.wording
+        beside = f", that of its teacher {wording.shown(right['teacher'])}" if "teacher" in right else ""
         console.print(
-            "The checks compare the exported files with the student, whose accuracy is "
-            f"{100 * right['student']:.1f} %{beside}."
+            f"The checks compare the exported files with the student, whose {wording.accuracy_phrase} is "
+            f"{wording.shown(right['student'])}{beside}."
         )
     for name, facts in report.models.items():
         if facts.arithmetic is not None:

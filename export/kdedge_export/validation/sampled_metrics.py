@@ -113,9 +113,14 @@ class MeasuredModel:
         return EXPORT_TASKS[self.shipped_file.metadata.task]
 
     @property
+    def has_classes(self) -> bool:
+        """True if predictions are classes, False if they are values."""
+        return TASKS[self.shipped_file.metadata.task].has_classes
+
+    @property
     def class_targets(self) -> Integers | None:
         """Target classes; None without labels, or for a task without classes."""
-        return self.targets if TASKS[self.shipped_file.metadata.task].has_classes else None
+        return self.targets if self.has_classes else None
 
     @property
     def input(self) -> InputSpec:
