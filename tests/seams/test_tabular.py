@@ -119,6 +119,8 @@ def test_validation_passes_with_complete_contributions(files: Path) -> None:
     for precision in ("fp32", "int8"):
         check = outcomes[f"{precision}_completeness"]
         assert check.outcome == "passed" and check.bound == 1e-4 and check.measured is not None
+    note = report.models["int8"].quantization
+    assert note is not None and note["activations"] == "float32" and "calibration" not in note
     assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
 
 
@@ -378,7 +380,13 @@ def test_regression_keeps_its_unit(tmp_path: Path) -> None:
         "(?i)top-1|class>|cross-entr", page
     )
     drop = next(check for check in report.checks if check.key == "int8_top1_drop_points")
-    assert drop.interval is not None and drop.outcome == "passed"
+    assert drop.interval is not None and drop.outcome == "passed" and (drop.unit, drop.bound) == ("variance", 0.01)
+    assert not [check.key for check in report.checks if re.search("top-1|logits|KL|class", check.name)]
+    assert not [check.key for check in report.checks if check.unit in ("points", "nats")]
+    gain = next(check for check in report.checks if check.key == "int8_over_constant")
+    assert gain.measured == pytest.approx(report.models["int8"].top1) and gain.interval and gain.interval.high <= 1
+    r2 = report.models["int8"].top1
+    assert r2 is not None and f"R² is <b>{r2:.3f}</b>" in validated.page.read_text(encoding="utf-8")
     lines = tmp_path / "answers.jsonl"
     assert main([str(student.folder / "model.onnx"), "--source", str(data), "--jsonl", str(lines)]) == 0
     answer = json.loads(lines.read_text(encoding="utf-8").splitlines()[0])

@@ -178,6 +178,11 @@ def test_quantization_section_describes_the_metadata(validated: tuple[Validation
     assert "raspberry-pi-5" in text and "sha256 c0ffee" in text
     assert "exact sums" in text
     assert '{"' not in text and "calibration_loss" not in text, "raw JSON"
+    dense = {key: value for key, value in NOTE.items() if not key.startswith("calibration")}
+    facts = replace(report.models["int8"], quantization=dense | {"format": "weights", "activations": "float32"})
+    text = read(render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)).text
+    assert "Activationsfloat32" in text and "int8 of dense layers" in text
+    assert "range per tensor" not in text and "training samples not used for calibration" in text
 
 
 def test_metadata_values_are_escaped_in_the_page(
