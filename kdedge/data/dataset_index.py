@@ -53,6 +53,8 @@ class DatasetIndex:
     """True for consecutive frames without classes, which may be near-duplicates."""
     columns: tuple[str, ...] = ()
     """Names of the columns of every sample, in their order; empty for samples without names."""
+    target: str | None = None
+    """Title of the target column; None for samples without columns."""
     schema: str | None = None
     """SHA-256 of the class order and of the kinds and categories of columns, hexadecimal; None without a schema."""
     group_of: GroupOf | None = field(default=None, compare=False)

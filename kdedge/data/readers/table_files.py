@@ -78,6 +78,7 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
         if not schema.used:
             raise DataError(f"{path} has no column to learn from besides the target and the group. Expected others.")
         _warn_about_texts(schema, training, str(path), group_by)
+    _warn_about_case(schema.labels if schema.task == "classify" else (), str(path))
     skipped: list[SkippedFile] = []
     splits = {side: _split(files[side], rows, schema, group_by, skipped) for side, rows in tables.items()}
     if held_out:
@@ -103,6 +104,7 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
         modality="tabular",
         task=schema.task,
         skipped=tuple(skipped),
+        target=schema.target,
         schema=schema.sha256,
     )
 
@@ -234,6 +236,18 @@ def _warn_once(table: str, column: str, example: str) -> None:
         table,
         example,
     )
+
+
+@cache
+def _warn_about_case(labels: tuple[str, ...], table: str) -> None:
+    """Warn about classes that differ only in case, which are likely one class."""
+    alike = [label for label in labels if sum(each.casefold() == label.casefold() for each in labels) > 1]
+    if alike:
+        _log.warning(
+            "The classes %s of %s differ in case only, and are different classes. Write them alike if they are one.",
+            ", ".join(map(repr, alike)),
+            table,
+        )
 
 
 def _split(
