@@ -19,6 +19,7 @@ from kdedge.pipelines.training_pipeline import Run
 from kdedge.reports.run_settings import duration
 from kdedge.training.run_callback import RunCallback
 from kdedge_export.html.text import plain_number
+from kdedge_runtime.modalities.table_column import split_unit
 
 __all__ = ["Screen", "train_with_progress"]
 
@@ -156,6 +157,9 @@ def _print_result(console: Console, record: RunRecord, out: Path) -> None:
     assert record.result is not None
     rows = {which: record.result[which] | record.result.get("test", {}).get(which, {}) for which in ("best", "last")}
     columns = {key: title for key, title in (_SHOWN | _TESTED).items() if any(key in row for row in rows.values())}
+    _, unit = split_unit(record.labels[0])
+    if unit is not None:
+        columns |= {key: f"{title} [{unit}]" for key, title in columns.items() if key.endswith("mae")}
     table = Table()
     table.add_column("")
     for title in ("epoch", *columns.values()):

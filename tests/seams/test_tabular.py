@@ -18,13 +18,17 @@ from PIL import Image
 from table_toys import HEADER, make_rows, write_table
 
 import kdedge
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.run_folder import read_run, write_run
+from kdedge.pipelines.model_inspection import inspect_model
 from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.reports.class_table import class_rows
 from kdedge.reports.comparison_page import write_page
 from kdedge.reports.disagreement_gallery import disagreement_gallery
+from kdedge.reports.inspection_page import write_inspection
 from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
@@ -354,8 +358,20 @@ def test_german_credit_is_learned_with_its_reasons(tmp_path: Path) -> None:
 
 
 def test_trees_are_not_exported(teacher: Run) -> None:
-    with pytest.raises(UsageError, match="--student mlp"):
-        kdedge.export(teacher)
+    for step in (kdedge.export, kdedge.validate):
+        with pytest.raises(UsageError, match="--student mlp"):
+            step(teacher)
+    for modality, samples in (("audio", "sounds"), ("image", "images"), ("timeseries", "time series")):
+        with pytest.raises(UsageError, match=f"are {samples}"):
+            TRAINING_MODALITIES[modality].check_model("xgboost")
+
+
+def test_classes_that_differ_are_named(teacher: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(*row[:5], "Yes" if number % 9 == 0 else row[5]) for number, row in enumerate(make_rows(200))]
+    other = write_table(tmp_path / "other.csv", rows)
+    with pytest.raises(UsageError, match=r"only the data has Yes\).*--target answer"):
+        kdedge.distill(other, teacher, "mlp:8", target="answer", output=tmp_path / "run", epochs=1, device="cpu")
+    assert "'Yes', 'yes'" in caplog.text and "'no'" not in caplog.text
 
 
 def test_regression_keeps_its_unit(tmp_path: Path) -> None:
@@ -387,6 +403,13 @@ def test_regression_keeps_its_unit(tmp_path: Path) -> None:
     assert gain.measured == pytest.approx(report.models["int8"].top1) and gain.interval and gain.interval.high <= 1
     r2 = report.models["int8"].top1
     assert r2 is not None and f"R² is <b>{r2:.3f}</b>" in validated.page.read_text(encoding="utf-8")
+    inspected = inspect_model(str(student.folder))
+    assert inspected.labels == ("amount [EUR]",) and inspected.weights is None and inspected.structure.layers
+    write_inspection(inspected, tmp_path / "inspect.html")
+    assert "Regression of amount [EUR]" in (tmp_path / "inspect.html").read_text(encoding="utf-8")
+    described = TRAINING_MODALITIES["tabular"].describe(str(data), DatasetOptions(target="amount"))[-1]
+    low, high = (float(each) for each in described[3].split(" … "))
+    assert described[2] == "EUR" and low < 500 < 1500 < high
     lines = tmp_path / "answers.jsonl"
     assert main([str(student.folder / "model.onnx"), "--source", str(data), "--jsonl", str(lines)]) == 0
     answer = json.loads(lines.read_text(encoding="utf-8").splitlines()[0])
