@@ -74,9 +74,10 @@ def validate(
     unfamiliar: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR",
-            help="Samples that belong to none of the classes, to report how many are called unknown. [default: the "
-            "classes of --leave-out and Frigate's folders none and unknown, if any, and drawn textures]",
+            metavar="MORE",
+            help="Samples that belong to none of the classes, in the forms of kdedge distill --unlabeled, to report "
+            "how many are called unknown. [default: the classes of --leave-out and Frigate's folders none and unknown, "
+            "if any, and drawn textures]",
         ),
     ] = None,
     background: Annotated[

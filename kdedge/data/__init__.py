@@ -12,8 +12,8 @@ from kdedge.data.dataset_index import DatasetIndex, subset
 from kdedge.data.decoding import DecodedSamples, decode
 from kdedge.data.readers.reader_choice import index_dataset
 from kdedge.data.samples import FileSample, StoredSample
+from kdedge.data.skipped_samples import SkippedSample, SkippedSamples
 from kdedge.data.splits import UNLABELED, Split
-from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 
 __all__ = [
     "UNLABELED",
@@ -21,9 +21,9 @@ __all__ = [
     "Dataset",
     "DecodedSamples",
     "FileSample",
-    "UnreadableFiles",
+    "SkippedSamples",
     "StoredSample",
-    "SkippedFile",
+    "SkippedSample",
     "Split",
     "decode",
     "load",

@@ -7,8 +7,8 @@ from statistics import median
 from kdedge.data.dataset_index import DatasetIndex
 from kdedge.data.decoding import DecodedSamples, decode, readable
 from kdedge.data.samples import ImageSample
+from kdedge.data.skipped_samples import SkippedSamples
 from kdedge.data.splits import UNLABELED, Split
-from kdedge.data.unreadable_files import UnreadableFiles
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.tasks import TASKS
@@ -27,7 +27,7 @@ class Dataset:
     val: DecodedSamples
     fingerprint: str
     """Fingerprint, see `DatasetIndex.fingerprint`."""
-    problems: UnreadableFiles
+    problems: SkippedSamples
     """Unreadable samples and skipped files of both splits; print it once if it is true."""
 
 
@@ -53,7 +53,7 @@ def load(
     val = load_validation(collection, spec, workers=workers, progress=shifted(0))
     train = decode(collection.train, spec, workers=workers, progress=shifted(len(collection.val)))
     _require_all_classes(collection, "training", collection.train, train.targets.tolist(), train.problems)
-    problems = UnreadableFiles(len(collection.skipped), collection.skipped) + train.problems + val.problems
+    problems = SkippedSamples(len(collection.skipped), collection.skipped) + train.problems + val.problems
     return Dataset(collection.labels, train, val, collection.fingerprint, problems)
 
 
@@ -76,7 +76,7 @@ def load_validation(
 
 def readable_validation(
     collection: DatasetIndex, spec: InputSpec, *, progress: ProgressCallback = no_progress
-) -> tuple[Split, UnreadableFiles]:
+) -> tuple[Split, SkippedSamples]:
     """Return the readable validation samples and a report on the others, without keeping them.
 
     Raises:
@@ -88,7 +88,7 @@ def readable_validation(
 
 
 def _require_all_classes(
-    collection: DatasetIndex, side: str, split: Split, found: Iterable[float], problems: UnreadableFiles
+    collection: DatasetIndex, side: str, split: Split, found: Iterable[float], problems: SkippedSamples
 ) -> None:
     if not TASKS[collection.task].has_classes:
         return
@@ -103,13 +103,13 @@ def _require_all_classes(
         )
 
 
-def _none_usable(split: Split, problems: UnreadableFiles) -> DataError:
+def _none_usable(split: Split, problems: SkippedSamples) -> DataError:
     """Return the error for unlabeled samples that can be read, but not used at the input of the model."""
     unlabeled = [sample for sample, target in zip(split.samples, split.targets, strict=True) if target == UNLABELED]
     names = {sample.name for sample in unlabeled}
     own = tuple(each for each in problems.skipped if not names.isdisjoint({each.name, each.name.rpartition("#")[0]}))
     return DataError(
-        f"None of the unlabeled samples can be used, such as {unlabeled[0]} ({UnreadableFiles(len(own), own)}). "
+        f"None of the unlabeled samples can be used, such as {unlabeled[0]} ({SkippedSamples(len(own), own)}). "
         "Replace the files."
     )
 

@@ -7,8 +7,8 @@ from pathlib import PurePath
 from typing import Literal, TypeAlias
 
 from kdedge.data.grouping import GroupOf, grouped_halves
+from kdedge.data.skipped_samples import SkippedSample
 from kdedge.data.splits import UNLABELED, Split, hashed_halves, lowest_ranked
-from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.tasks import TASKS
@@ -43,7 +43,7 @@ class DatasetIndex:
     """Modality of the samples, a key of `kdedge.modalities.TRAINING_MODALITIES`."""
     task: str = "classify"
     """Task of the targets, a key of `kdedge.tasks.TRAINING_TASKS`."""
-    skipped: tuple[SkippedFile, ...] = ()
+    skipped: tuple[SkippedSample, ...] = ()
     """Files that may be intended as samples but are not used."""
     left_out: Split = field(default_factory=Split)
     """Samples of classes to train without; their copies among unlabeled samples are not used either."""

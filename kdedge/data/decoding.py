@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge.data.samples import StoredSample
+from kdedge.data.skipped_samples import SkippedSample, SkippedSamples
 from kdedge.data.splits import Split
-from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Pixels, Targets
@@ -28,7 +28,7 @@ class DecodedSamples:
     """Class indices `[N]`; -1 for an unknown class."""
     stored: tuple[StoredSample, ...]
     """The samples as they are stored."""
-    problems: UnreadableFiles
+    problems: SkippedSamples
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -62,7 +62,7 @@ def decode(
 
 def readable(
     split: Split, spec: InputSpec, *, progress: ProgressCallback = no_progress
-) -> tuple[Split, UnreadableFiles]:
+) -> tuple[Split, SkippedSamples]:
     """Return the readable samples for an input, and a report on the others; each is read once and discarded."""
     split = split.for_input(spec)
 
@@ -75,29 +75,29 @@ def readable(
 
 def _read_all(
     split: Split, use: Callable[[int, Pixels], None], workers: int | None, progress: ProgressCallback
-) -> tuple[list[int], UnreadableFiles]:
+) -> tuple[list[int], SkippedSamples]:
     """Read every sample in threads and pass it to `use`; return the indices of readable samples and the problems."""
 
-    def read(index: int) -> SkippedFile | str | None:
+    def read(index: int) -> SkippedSample | str | None:
         """Return the conversion of the sample, or the reason for skipping it."""
         sample = split.samples[index]
         try:
             loaded = sample.read()
             use(index, loaded.values)
         except UnreadableSample as error:
-            return SkippedFile(sample.name, error.fault)
+            return SkippedSample(sample.name, error.fault)
         return loaded.conversion
 
     kept: list[int] = []
-    converted: list[SkippedFile] = []
-    skipped: list[SkippedFile] = []
+    converted: list[SkippedSample] = []
+    skipped: list[SkippedSample] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         for index, outcome in enumerate(pool.map(read, range(len(split)))):
-            if isinstance(outcome, SkippedFile):
+            if isinstance(outcome, SkippedSample):
                 skipped.append(outcome)
             else:
                 kept.append(index)
                 if outcome is not None:
-                    converted.append(SkippedFile(split.samples[index].name, outcome))
+                    converted.append(SkippedSample(split.samples[index].name, outcome))
             progress("reading samples", index + 1, len(split))
-    return kept, UnreadableFiles(len(split), tuple(skipped), tuple(converted))
+    return kept, SkippedSamples(len(split), tuple(skipped), tuple(converted))

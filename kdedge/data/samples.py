@@ -41,6 +41,11 @@ class StoredSample(ABC):
         return (self,)
 
     @property
+    def cut_from(self) -> str | None:
+        """Location of the stored sample that this is a window of; None for a whole one, the default."""
+        return None
+
+    @property
     def key(self) -> str:
         """Text whose hash determines splits and subsets; the name by default."""
         return self.name

@@ -37,6 +37,11 @@ class SoundSample(StoredSample):
     def __str__(self) -> str:
         return self.path
 
+    @property
+    def cut_from(self) -> str | None:
+        """Path of the file for a window of it; see `StoredSample.cut_from`."""
+        return None if self.count is None else self.path
+
     def for_input(self, spec: InputSpec) -> "tuple[SoundSample, ...]":
         """Return the windows of the sound at the rate of an input, named `NAME#0`, `NAME#1`, and so on.
 

@@ -13,8 +13,8 @@ from itertools import islice
 
 from kdedge.data.dataset_index import fingerprint_of
 from kdedge.data.samples import StoredSample
+from kdedge.data.skipped_samples import SkippedSample, SkippedSamples
 from kdedge.data.splits import Split
-from kdedge.data.unreadable_files import SkippedFile, UnreadableFiles
 from kdedge_runtime.errors import DataError, UnreadableSample
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -42,7 +42,7 @@ class UnlabeledSource:
 
     location: str
     """Location, with absolute paths."""
-    samples: Iterator[StoredSample | SkippedFile]
+    samples: Iterator[StoredSample | SkippedSample]
     """Samples in order, and what cannot be read; iterable once."""
     expected: int
     """Approximate number of samples, for the progress."""
@@ -63,7 +63,7 @@ class UnlabeledSelection:
     """Number of frames that hardly differ from a recent one."""
     held_out: int
     """Number of samples with the content of a validation or test sample."""
-    problems: UnreadableFiles
+    problems: SkippedSamples
     fingerprint: str
     """SHA-256 over names and contents, hexadecimal."""
 
@@ -107,30 +107,31 @@ def select_unlabeled(
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
 
         def contents(
-            samples: Iterable[StoredSample | SkippedFile], hasher: PerceptualHash | None
-        ) -> Iterator[tuple[StoredSample | SkippedFile, _Content | SkippedFile]]:
+            samples: Iterable[StoredSample | SkippedSample], hasher: PerceptualHash | None
+        ) -> Iterator[tuple[StoredSample | SkippedSample, _Content | SkippedSample]]:
             iterator = iter(samples)
             while chunk := list(islice(iterator, _CHUNK)):
                 yield from zip(chunk, pool.map(lambda sample: _content(sample, hasher), chunk), strict=True)
                 counted.add(len(chunk))
 
         def digests(split: Split) -> set[bytes]:
-            return {content[0] for _, content in contents(split.samples, None) if not isinstance(content, SkippedFile)}
+            found = contents(split.samples, None)
+            return {content[0] for _, content in found if not isinstance(content, SkippedSample)}
 
         reserved = set[bytes]().union(*map(digests, held_out))
         seen = digests(train) - reserved
         kept: list[tuple[StoredSample, bytes]] = []
-        skipped: list[SkippedFile] = []
+        skipped: list[SkippedSample] = []
         readable = dict.fromkeys((source.location for source in sources), 0)
         found = equal = near = aside = 0
         for source in sources:
             recent = deque[int](maxlen=_RECENT)
             hasher = perceptual_hash if source.is_footage else None
             for sample, content in contents(source.samples, hasher):
-                if isinstance(content, SkippedFile):
+                if isinstance(content, SkippedSample):
                     skipped.append(content)
                     continue
-                assert not isinstance(sample, SkippedFile), "it has no content"
+                assert not isinstance(sample, SkippedSample), "it has no content"
                 digest, hashed = content
                 found += 1
                 readable[source.location] += 1
@@ -160,24 +161,24 @@ def select_unlabeled(
         duplicates=equal,
         near_duplicates=near,
         held_out=aside,
-        problems=UnreadableFiles(found + len(skipped), tuple(skipped)),
+        problems=SkippedSamples(found + len(skipped), tuple(skipped)),
         fingerprint=fingerprint_of(f"{sample.name}\0{digest.hex()}" for sample, digest in kept),
     )
 
 
-def _content(sample: StoredSample | SkippedFile, hasher: PerceptualHash | None) -> _Content | SkippedFile:
+def _content(sample: StoredSample | SkippedSample, hasher: PerceptualHash | None) -> _Content | SkippedSample:
     """Return the SHA-256 of a sample's values and its perceptual hash, or why it cannot be read."""
-    if isinstance(sample, SkippedFile):
+    if isinstance(sample, SkippedSample):
         return sample
     try:
         values = sample.read().values
     except UnreadableSample as error:
-        return SkippedFile(sample.name, error.fault)
+        return SkippedSample(sample.name, error.fault)
     return sample.digest(values), None if hasher is None else hasher(values)
 
 
-def _because(skipped: Sequence[SkippedFile]) -> str:
-    return f" ({UnreadableFiles(len(skipped), tuple(skipped))})" if skipped else ""
+def _because(skipped: Sequence[SkippedSample]) -> str:
+    return f" ({SkippedSamples(len(skipped), tuple(skipped))})" if skipped else ""
 
 
 class _Progress:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdedge.modalities.training_modality import Augmenter, TrainingModality
+from kdedge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from kdedge.tasks.training_task import TrainingTask
     from kdedge.training.run_callback import RunCallback
     from kdedge_export.onnx_graph.graph_index import GraphIndex
+    from kdedge_runtime.feedback import FeedbackStore, FeedbackSummary
     from kdedge_runtime.modalities import InputSpec
     from kdedge_runtime.modalities.tabular import TabularInput
 
@@ -57,6 +59,16 @@ class TabularTraining(TrainingModality):
         from kdedge.data.readers.unlabeled_rows import list_unlabeled_rows
 
         return list_unlabeled_rows(Path(location), schema_of(collection.train))
+
+    def write_feedback(
+        self, entries: FeedbackStore, output: Path | None, unknown: Path | None, target: str | None
+    ) -> FeedbackSummary:
+        """Write reviewed rows as tables; see `write_reviewed_rows`."""
+        from kdedge.data.reviewed_rows import write_reviewed_rows
+
+        if target is None:
+            raise UsageError("Rows need a column for the labels. Name it as in training: --target COLUMN.")
+        return write_reviewed_rows(entries, output, unknown, target)
 
     def groups(self, collection: DatasetIndex, group_by: str) -> GroupOf:
         """Return the function of a row's name to the value of a column; see `row_groups`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.feedback import write_class_folders
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kdedge.tasks.training_task import TrainingTask
     from kdedge.training.run_callback import RunCallback
     from kdedge_export.onnx_graph.graph_index import GraphIndex
+    from kdedge_runtime.feedback import FeedbackStore, FeedbackSummary
     from kdedge_runtime.modalities import InputSpec, Sample
 
 __all__ = ["Augmenter", "TrainingModality"]
@@ -109,6 +111,27 @@ class TrainingModality(ABC):
         raise UsageError(
             f"--unlabeled has no reader for {collection.modality} samples, so it cannot read {location}. Remove it."
         )
+
+    def write_feedback(
+        self, entries: FeedbackStore, output: Path | None, unknown: Path | None, target: str | None
+    ) -> FeedbackSummary:
+        """Write reviewed samples as training data: class folders by default, see `write_class_folders`.
+
+        Args:
+            entries: feedback of a device.
+            output: output for labeled samples; None for none.
+            unknown: output for samples of none of the classes; None for none.
+            target: column for the labels, for rows of tables.
+
+        Raises:
+            UsageError: an output exists, or an option does not apply.
+            DataError: there is nothing to write to an output.
+        """
+        if target is not None:
+            raise UsageError(
+                f"--target is for rows of a table, but the feedback has {entries.kind} samples. Remove it."
+            )
+        return write_class_folders(entries, output, unknown)
 
     def perceptual_hash(self, sample: Sample) -> int | None:
         """Compute a hash of 64 bits that similar samples share, up to a few bits; None without one, the default."""

@@ -172,8 +172,7 @@ def validate_model(
             f"--outside {outside:g} bounds the evidence outside annotated regions, but {root} has none. Add --boxes "
             "FILE, or remove --outside."
         )
-    options = replace(files.options_for(root), group_by=None)
-    groups = unfamiliar_samples(everything, files.left_out, unfamiliar, options, files.input, progress)
+    groups = unfamiliar_samples(everything, files.left_out, unfamiliar, files.input, progress)
     recordings = None if background is None else background_source(files.input, background)
     validation_set = replace(validation_set, unfamiliar=groups, background=recordings)
     report, evidence = validate(

@@ -2,9 +2,10 @@
 
 from kdedge.data import DatasetIndex, Split, decode
 from kdedge.data.dataset_index import source_name
-from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import left_out_samples
-from kdedge.data.readers.reader_choice import list_all_samples
+from kdedge.data.samples import StoredSample
+from kdedge.data.splits import UNLABELED
+from kdedge.training.unlabeled_samples import list_unlabeled
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec, Sample
 from kdedge_runtime.util.progress import ProgressCallback
@@ -20,7 +21,6 @@ def unfamiliar_samples(
     collection: DatasetIndex,
     left_out: tuple[str, ...],
     unfamiliar: str | None,
-    options: DatasetOptions,
     spec: InputSpec,
     progress: ProgressCallback,
 ) -> dict[str, Sample]:
@@ -29,12 +29,12 @@ def unfamiliar_samples(
     Args:
         collection: dataset of the validation, with all classes, and its folders of samples of no class.
         left_out: classes that the model was trained without.
-        unfamiliar: location of samples that belong to none of the classes; None for none.
-        options: options of reading the dataset of the run, which `unfamiliar` is read with.
+        unfamiliar: location of samples that belong to none of the classes, as for unlabeled ones; None for none.
         spec: input of the model.
         progress: called while samples are read.
 
     Raises:
+        UsageError: the location has samples of another modality.
         DataError: the location has no readable samples.
     """
     groups: dict[str, Sample] = {}
@@ -42,14 +42,20 @@ def unfamiliar_samples(
     if len(held):
         groups[LEFT_OUT] = _read(held, spec, progress)
     for folder in collection.unfamiliar:
-        groups[source_name(folder)] = _read(list_all_samples(folder), spec, progress)
+        groups[source_name(folder)] = _read(_all_samples(folder, collection), spec, progress)
     if unfamiliar is not None:
-        samples = _read(list_all_samples(unfamiliar, options), spec, progress)
+        samples = _read(_all_samples(unfamiliar, collection), spec, progress)
         if not len(samples):
             raise DataError(f"{unfamiliar} has no readable samples. Expected samples of none of the classes.")
         name = source_name(unfamiliar)
         groups[unfamiliar if name in groups else name] = samples
     return groups
+
+
+def _all_samples(location: str, collection: DatasetIndex) -> Split:
+    sources = list_unlabeled(location, collection)
+    samples = tuple(each for source in sources for each in source.samples if isinstance(each, StoredSample))
+    return Split(samples, (UNLABELED,) * len(samples))
 
 
 def _read(split: Split, spec: InputSpec, progress: ProgressCallback) -> Sample:

@@ -86,10 +86,10 @@ def train_epoch(
             if step < steps and (group.size == 1 or step % STOP_EVERY == 0) and group.any(must_stop(), device):
                 raise StopRequested
     except StopRequested:
-        _means(sums, max(step, 1), train_step, config, epoch, rate)
+        _means(sums, max(step, 1), train_step, config, epoch)
         seconds = at.seconds + time.monotonic() - started
         return TrainState(at.history, step, seconds, {"sums": sums, **_random_state(train_step)})
-    means = _means(sums, steps, train_step, config, epoch, rate)
+    means = _means(sums, steps, train_step, config, epoch)
     return {
         "loss": sum(weight * mean for weight, mean in zip(config.loss.values(), means, strict=True)),
         **{f"loss_{name}": mean for name, mean in zip(config.loss, means, strict=True)},
@@ -97,9 +97,7 @@ def train_epoch(
     }
 
 
-def _means(
-    sums: Tensor, steps: int, train_step: TrainStep, config: ResolvedConfig, epoch: int, rate: float
-) -> list[float]:
+def _means(sums: Tensor, steps: int, train_step: TrainStep, config: ResolvedConfig, epoch: int) -> list[float]:
     """Compute the mean of each term over all processes; the sums are reduced in place.
 
     Raises:
@@ -108,9 +106,11 @@ def _means(
     train_step.group.mean(sums)
     means: list[float] = (sums / steps).tolist()
     if train_step.group.any(not (all(map(math.isfinite, means)) and train_step.is_finite), train_step.compute.device):
+        odd = [name for name, mean in zip(config.loss, means, strict=True) if not math.isfinite(mean)]
+        kept = f"The checkpoint of epoch {epoch} is kept. " if epoch else ""
         raise KdedgeError(
-            f"The loss is not finite in epoch {epoch + 1} (learning rate {rate:.3g}). The last good checkpoint is "
-            "kept. Start again in another --out with a smaller learning rate, such as "
+            f"The loss is not finite in epoch {epoch + 1}{f' (term {odd[0]})' if odd else ''}. {kept}Start again in "
+            f"another --out with a learning rate below {config.learning_rate:.3g}, such as "
             f"--lr {config.learning_rate / 4:.3g}."
         )
     return means

@@ -16,7 +16,7 @@ from kdedge.training.distributed import ProcessGroup
 from kdedge.training.sample_store import SampleStore
 from kdedge.training.step import TrainStep
 from kdedge.training.teachers.teacher import Teacher
-from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
+from kdedge.training.teachers.teacher_cache import TeacherCache, to_stored_precision
 from kdedge_export.metrics.comparison import maps_pearson
 from kdedge_export.metrics.scores import mean
 from kdedge_export.tasks import EXPORT_TASKS
@@ -123,7 +123,7 @@ class Evaluator:
             if outputs is not None and self._train_step.group.is_main:
                 classes = outputs.logits.argmax(dim=1, keepdim=True)
                 maps = None if outputs.maps is None else outputs.maps[:, None]
-                self._cache.write("val", to_half_precision(ModelOutput(outputs.logits, classes, maps)))
+                self._cache.write("val", to_stored_precision(ModelOutput(outputs.logits, classes, maps)))
             self._train_step.group.wait()
         kept, device = self._cache.read("val"), self.val.targets.device
         assert kept is not None

@@ -20,6 +20,7 @@ from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.augmentation import Augmentation
 from kdedge.training.batches import Batches
 from kdedge.training.evaluator import Evaluator
+from kdedge.training.sample_store import WindowCount
 from kdedge.training.teachers.confidence import TeacherConfidence
 from kdedge.training.trainer import Trainer
 from kdedge.training.unlabeled_samples import UnlabeledPart
@@ -37,6 +38,7 @@ def summarize_plan(
     spec: ModelSpec,
     start: NetworkWeights | None,
     init_summary: InitSummary | None,
+    windows: WindowCount,
     unlabeled: UnlabeledPart | None = None,
     confidence: TeacherConfidence | None = None,
 ) -> list[tuple[str, str]]:
@@ -52,6 +54,7 @@ def summarize_plan(
     classes = f", {counted(batches.classes, 'class', 'classes')}" if has_classes else ""
     lines = [
         ("samples", f"{_training(batches, unlabeled)}, {len(val):,} for validation{classes}"),
+        *_windows(windows),
         *_unlabeled(unlabeled, confidence),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
         *_weights(request, start, init_summary),
@@ -115,6 +118,10 @@ def _training(batches: Batches, unlabeled: UnlabeledPart | None) -> str:
         return f"{count:,} without labels for training"
     labeled = int((batches.samples.targets != UNLABELED).sum())  # of those that can be read
     return f"{labeled:,} labeled and {count - labeled:,} unlabeled for training"
+
+
+def _windows(count: WindowCount) -> list[tuple[str, str]]:
+    return [("windows", f"{count.windows:,}, cut from {counted(count.stored, 'file')}")] if count.windows else []
 
 
 def _unlabeled(unlabeled: UnlabeledPart | None, confidence: TeacherConfidence | None) -> list[tuple[str, str]]:

@@ -1,16 +1,17 @@
 """Storage of samples during training: in device memory, or streamed to it."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from kdedge.data import DatasetIndex, DecodedSamples, Split, UnreadableFiles, decode, load, load_validation
+from kdedge.data import DatasetIndex, DecodedSamples, SkippedSamples, Split, decode, load, load_validation
 from kdedge.data.dataset import readable_validation
 from kdedge.data.decoding import readable
+from kdedge.data.samples import StoredSample
 from kdedge.data.splits import lowest_ranked
 from kdedge.data.streaming import SampleStream, fits_in_memory, worker_count
 from kdedge.training.compute_device import ComputeDevice
@@ -20,10 +21,42 @@ from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Pixels, Targets
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["SampleStore", "DeviceSamples", "StreamedSamples", "load_evaluation_samples", "load_training_samples"]
+__all__ = [
+    "DeviceSamples",
+    "SampleStore",
+    "StreamedSamples",
+    "TrainingSamples",
+    "WindowCount",
+    "load_evaluation_samples",
+    "load_training_samples",
+]
 
 LEAST_VAL = 2000
 """Minimum number of validation samples to use, if available."""
+
+
+class TrainingSamples(NamedTuple):
+    """Samples of a run, and how they came from the stored ones."""
+
+    train: "SampleStore"
+    val: "SampleStore"
+    problems: SkippedSamples
+    """Report of unreadable samples."""
+    windows: "WindowCount"
+
+
+class WindowCount(NamedTuple):
+    """Windows among the samples; unreadable ones are not counted if the samples are in memory."""
+
+    windows: int
+    stored: int
+    """Number of stored samples that they are cut from."""
+
+    @classmethod
+    def of(cls, *splits: Iterable[StoredSample]) -> Self:
+        """Count the windows of splits."""
+        cut = [sample.cut_from for split in splits for sample in split if sample.cut_from is not None]
+        return cls(len(cut), len(set(cut)))
 
 
 class SampleStore(Protocol):
@@ -97,13 +130,10 @@ class StreamedSamples:
 
 def load_training_samples(
     collection: DatasetIndex, spec: InputSpec, compute: ComputeDevice, group: ProcessGroup, progress: ProgressCallback
-) -> tuple[SampleStore, SampleStore, UnreadableFiles]:
+) -> TrainingSamples:
     """Load training and validation samples into memory if they fit, otherwise stream them.
 
     If the validation split is much larger than the training split, a part of each class is used, to limit its cost.
-
-    Returns:
-        Training samples, validation samples, and a report of unreadable files.
 
     Raises:
         DataError: A class has no readable samples, or the validation split has none.
@@ -112,16 +142,21 @@ def load_training_samples(
     per_class = max(1, max(LEAST_VAL, len(collection.train)) // max(1, classes))
     if len(collection.val) > per_class * classes:
         collection = replace(collection, val=lowest_ranked(collection.val, per_class=per_class, seed=0))
+    train, side = collection.train.for_input(spec), collection.val.for_input(spec)
+    collection = replace(collection, train=train, val=side)
     if _all_fit(len(collection.train) + len(collection.val), spec, compute, group):
         data = load(collection, spec, progress=progress)
-        return _on_device(data.train, compute), _on_device(data.val, compute), data.problems
+        windows = WindowCount.of(data.train.stored, data.val.stored)
+        return TrainingSamples(_on_device(data.train, compute), _on_device(data.val, compute), data.problems, windows)
     samples = _streamed(collection.train, spec, compute)
-    problems = UnreadableFiles(len(collection.skipped), collection.skipped)
+    problems = SkippedSamples(len(collection.skipped), collection.skipped)
     if not _all_fit(len(collection.val), spec, compute, group):
         side, found = readable_validation(collection, spec, progress=progress)
-        return samples, _streamed(side, spec, compute), problems + found
+        windows = WindowCount.of(train.samples, side.samples)
+        return TrainingSamples(samples, _streamed(side, spec, compute), problems + found, windows)
     val = load_validation(collection, spec, progress=progress)
-    return samples, _on_device(val, compute), problems + val.problems
+    windows = WindowCount.of(train.samples, val.stored)
+    return TrainingSamples(samples, _on_device(val, compute), problems + val.problems, windows)
 
 
 def load_evaluation_samples(
@@ -132,7 +167,7 @@ def load_evaluation_samples(
     progress: ProgressCallback,
     *,
     beside: Sequence[SampleStore],
-) -> tuple[SampleStore, UnreadableFiles]:
+) -> tuple[SampleStore, SkippedSamples]:
     """Load test samples into memory if they fit, otherwise stream them.
 
     Args:

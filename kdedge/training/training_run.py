@@ -5,17 +5,13 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
 from kdedge.config.defaults import check_map_size
 from kdedge.config.recipe_file import Recipe
-from kdedge.config.resolved_config import ResolvedConfig, requested_recipe, resolve_batch_size
+from kdedge.config.resolved_config import ResolvedConfig, requested_recipe
 from kdedge.config.train_config import TrainConfig
 from kdedge.data import DatasetIndex
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.code_trust import allow_typed
-from kdedge.models.init_from_teacher import InitSummary
-from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import (
     BEST,
     HEAD,
@@ -30,38 +26,29 @@ from kdedge.models.run_folder import (
 )
 from kdedge.models.teacher_source import LoadedTeacher
 from kdedge.tasks import TRAINING_TASKS
-from kdedge.training.augmentation.augmentation_plan import AugmentationPlan
-from kdedge.training.batches import Batches
-from kdedge.training.builder import build_student, build_trainer_parts, open_teacher_cache
-from kdedge.training.compute_device import ComputeDevice, choose_device
-from kdedge.training.distributed import ProcessGroup, join_process_group
+from kdedge.training.compute_device import choose_device
+from kdedge.training.distributed import join_process_group
 from kdedge.training.evaluator import Evaluator
-from kdedge.training.head_fit import LastLayer, find_last_layer
 from kdedge.training.initial_weights import find_initial_weights, initial_request
-from kdedge.training.objective import make_objective
 from kdedge.training.plan_summary import summarize_plan
 from kdedge.training.resolution import measure_config
 from kdedge.training.resumed_request import require_same_request
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.run_completion import complete_run
-from kdedge.training.sample_store import load_training_samples
-from kdedge.training.step import TrainStep
+from kdedge.training.run_parts import build_run_parts
 from kdedge.training.teachers.confidence import measure_confidence
-from kdedge.training.teachers.embedding_teacher import embedding_size, make_embedding_teacher
+from kdedge.training.teachers.embedding_teacher import embedding_size
 from kdedge.training.teachers.teacher_groups import other_groups
 from kdedge.training.teachers.teacher_loading import (
-    as_teacher,
-    init_source,
     load_teachers,
     reload_teachers,
     teacher_labels,
     teacher_record,
 )
-from kdedge.training.trainer import Trainer
 from kdedge.training.training_data import data_record, index_training_data, join_unlabeled, reopen_training_data
 from kdedge.training.unlabeled_samples import check_unlabeled_request
 from kdedge_runtime.embedding import EMBEDDING
-from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.counts import counted
 
@@ -116,7 +103,7 @@ def start_run(
         spec = replace(spec, embedding=embedding_size(teachers[0]))
     collection, unlabeled = join_unlabeled(indexed, labels, request.unlabeled, request.every_s, callback)
     recipe = _recipe(request, collection, has_labels=not indexed.is_unlabeled)
-    train_step, batches, evaluator, init_summary, last_layer = _build_parts(
+    parts = build_run_parts(
         collection,
         spec,
         spec_input,
@@ -130,6 +117,7 @@ def start_run(
         cached_views=request.cache_teacher or 0,
         initial=request,
     )
+    train_step, batches, evaluator = parts.train_step, parts.batches, parts.evaluator
     samples, val = batches.samples, evaluator.val
     check_map_size(train_step.student.map_size, spec_input)
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
@@ -139,14 +127,13 @@ def start_run(
     confidence = None if unlabeled is None else measure_confidence(evaluator, samples)
     if confidence is not None and confidence.warning is not None:
         callback.on_warning(confidence.warning)
-    if recipe.fit_head and last_layer is None:
+    if recipe.fit_head and parts.last_layer is None:
         recipe = replace(recipe, fit_head=False)
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
-    trainer = Trainer(train_step, batches, evaluator, config, last_layer)
-    lines = summarize_plan(request, recipe.name, trainer, teachers, spec, start, init_summary, unlabeled, confidence)
-    stored = len(collection.train) + len(collection.val)
-    if len(samples) + len(val) > stored:
-        lines.insert(1, ("windows", f"cut from {counted(stored, 'file')}"))
+    trainer = parts.trainer(config)
+    lines = summarize_plan(
+        request, recipe.name, trainer, teachers, spec, start, parts.init_summary, parts.windows, unlabeled, confidence
+    )
     callback.on_plan(lines, list(config.loss), config.epochs)
     record = RunRecord(
         kind=request.kind,
@@ -202,7 +189,7 @@ def continue_run(
     has_checkpoint = (out / LAST).is_file()
     initial = None if has_checkpoint else group.main_first(lambda: initial_request(record, out, modality))
     teachers = group.main_first(lambda: reload_teachers(record.teacher, out))
-    train_step, batches, evaluator, _, last_layer = _build_parts(
+    parts = build_run_parts(
         collection,
         record.model,
         record.input,
@@ -216,7 +203,7 @@ def continue_run(
         cached_views=config.cached_views,
         initial=initial,
     )
-    samples, val = batches.samples, evaluator.val
+    samples, val = parts.batches.samples, parts.evaluator.val
     counts = {"train": len(samples), "val": len(val)}
     if any(record.data[side] != count for side, count in counts.items()):
         raise DataError(
@@ -226,81 +213,9 @@ def continue_run(
         )
     plan = [("resume", f"{out}, {counted(config.epochs, 'epoch')} in total"), ("device", compute.name)]
     callback.on_plan(plan, list(config.loss), config.epochs)
-    trainer = Trainer(train_step, batches, evaluator, config, last_layer)
+    trainer = parts.trainer(config)
     with lock_run(out) if group.is_main else nullcontext():
         return complete_run(trainer, record, collection.test, out, callback, resume=True)
-
-
-def _build_parts(
-    collection: DatasetIndex,
-    spec: ModelSpec,
-    spec_input: InputSpec,
-    recipe: Recipe,
-    teachers: Sequence[LoadedTeacher],
-    compute: ComputeDevice,
-    group: ProcessGroup,
-    caches: Path,
-    callback: RunCallback,
-    *,
-    seed: int,
-    cached_views: int,
-    initial: TrainConfig | None,
-) -> tuple[TrainStep, Batches, Evaluator, InitSummary | None, LastLayer | None]:
-    """Load the samples and build the parts of a trainer, and warn about unreadable files.
-
-    `caches` is the folder with the teacher caches of all runs. `initial` is the request for the initial weights; None
-    for random ones, which a checkpoint will replace. The last layer is found if the recipe fits it.
-
-    Raises:
-        UsageError: only the last layer is requested, and the network has no dense last layer.
-    """
-    # The augmenter is created before samples are read, since it may be an error.
-    modality = TRAINING_MODALITIES[spec_input.kind]
-    augmenter = modality.augmenter(recipe.augmentation, spec_input)
-    samples, val, problems = load_training_samples(collection, spec_input, compute, group, callback.on_progress)
-    if problems:
-        callback.on_warning(str(problems))
-    weights = None if initial is None else initial.weights
-    init_from = init_source(teachers).model if initial is not None and initial.init == "teacher" else None
-    student, init_summary = build_student(
-        spec, spec_input, compute, group, seed=seed, weights=weights, init_from=init_from
-    )
-    last_layer = None
-    if recipe.fit_head and spec.embedding is None:
-        ((_, few),) = val.batches([torch.arange(min(2, len(val)), device=compute.device)])
-        last_layer = find_last_layer(student, modality.head_tensors(spec, spec_input), few)
-        if last_layer is None and initial is not None and initial.freeze:
-            raise UsageError(
-                f"The logits of {spec.name} are not the output of a dense layer, so it cannot be fitted alone. Train "
-                "all layers: remove --freeze."
-            )
-    classes = len(collection.labels)
-    if spec.embedding is None:
-        teacher = as_teacher(teachers, compute)
-    else:
-        teacher = make_embedding_teacher(teachers[0], student, samples, compute, callback.on_progress)
-    objective = make_objective(recipe.loss.weights, recipe.loss.settings)
-    views = AugmentationPlan(augmenter, len(samples), compute.device, seed=seed, kept=cached_views)
-    train_step, batches, evaluator = build_trainer_parts(
-        student,
-        teacher,
-        samples,
-        val,
-        objective,
-        views,
-        group,
-        compute,
-        classes=classes,
-        same_classes=spec.embedding is not None or all(teacher.classes == classes for teacher in teachers),
-        task=collection.task,
-        batch_size=resolve_batch_size(recipe, len(collection.train)),
-        recipe=recipe,
-        cache=open_teacher_cache(
-            caches, teachers, teacher, samples, val, objective, views, compute, classes, spec.embedding
-        ),
-        progress=callback.on_progress,
-    )
-    return train_step, batches, evaluator, init_summary, last_layer
 
 
 def _warn_about_teachers(

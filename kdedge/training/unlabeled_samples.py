@@ -15,7 +15,7 @@ from kdedge.tasks import TRAINING_TASKS
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["UnlabeledPart", "add_unlabeled", "check_unlabeled_request"]
+__all__ = ["UnlabeledPart", "add_unlabeled", "check_unlabeled_request", "list_unlabeled"]
 
 _VAL_FRACTION, _SEED = 0.2, 0
 """As in `kdedge.data.index_dataset`, so that every sample keeps its split."""
@@ -90,7 +90,7 @@ def add_unlabeled(
         return collection, None
     train, val, test = collection.train, collection.val, collection.test or Split()
     held_out = [val, test, collection.left_out]
-    sources = [source for location in locations for source in _list(location, collection, interval)]
+    sources = [source for location in locations for source in list_unlabeled(location, collection, interval)]
     names = tuple(dict.fromkeys(source.location for source in sources))
     is_divided = collection.is_unlabeled and collection.split == "hashed"
     if collection.is_unlabeled:
@@ -114,11 +114,17 @@ def add_unlabeled(
     return replace(collection, train=joined), part
 
 
-def _list(location: str, collection: DatasetIndex, every_s: float) -> list[UnlabeledSource]:
-    """List the samples of a location.
+def list_unlabeled(location: str, collection: DatasetIndex, every_s: float = EVERY_S) -> list[UnlabeledSource]:
+    """List the samples of a location without their labels.
+
+    Args:
+        location: folder, file or pattern, see `TrainingModality.list_unlabeled`.
+        collection: dataset with samples of the same modality.
+        every_s: interval between video frames in seconds.
 
     Raises:
-        UsageError: they are of another modality.
+        UsageError: the samples are of another modality, or it has no reader of unlabeled samples.
+        DataError: the location does not exist, or has no samples.
     """
     modality = collection.modality
     others = [kind for kind in TRAINING_MODALITIES if kind != modality and TRAINING_MODALITIES[kind].reads(location)]

@@ -55,9 +55,9 @@ class Prediction:
     event: bool | None = None
     """True for the first of the predictions of a label within the refractory time; None without one."""
     output: float | None = None
-    """Output for the explained label before the task's scores: its logit, or the value of a regression.
+    """Output for the explained label: its logit, or the value of a regression; None if unknown.
 
-    Contributions add up to its difference from the output for the reference. None if it is not known.
+    Contributions of a complete method, such as DeepLIFT, add up to its difference from the output for the reference.
     """
     further: tuple["Prediction", ...] = ()
     """Predictions for the further regions of the frame; see `by_region`."""

@@ -47,12 +47,15 @@ from onnx.utils import Extractor  # noqa: E402
 from kdedge_runtime import Model  # noqa: E402
 from kdedge_runtime.explainers.target_activations import ACTIVATIONS  # noqa: E402
 from kdedge_runtime.modalities.image import require_image  # noqa: E402
+from kdedge_runtime.util.files import file_sha256  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 OUTPUTS = ["logits", "saliency_map"]
 INPUTS = 4
 """Number of inputs whose outputs are compared."""
 WARM_UPS = 5
+_DIGITS = 12
+"""Number of digits of a file's SHA-256 in the name of its folder."""
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "litert": "ai-edge-litert"}
 
 
@@ -77,10 +80,25 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         for file in options.files:
-            own = Path(options.converted or temporary, file.stem)
-            own.mkdir(parents=True, exist_ok=True)
-            for line in measured(file.absolute(), own, options):
+            for line in measured(file.absolute(), conversions_of(file, options.converted or Path(temporary)), options):
                 print(json.dumps({"file": file.name} | line), flush=True)
+
+
+def conversions_of(file: Path, folder: Path) -> Path:
+    """Return the folder for conversions of a file, which has another name if the content changes."""
+    return folder / f"{file.stem}-{file_sha256(file)[:_DIGITS]}"
+
+
+def converted(folder: Path, convert: Callable[[Path], None]) -> Path:
+    """Return a folder that `convert` has filled, in this call or an earlier one; it appears whole or not at all."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder.parent) as temporary:
+            begun = Path(temporary, folder.name)
+            begun.mkdir()
+            convert(begun)
+            begun.rename(folder)
+    return folder
 
 
 def measured(file: Path, folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -90,7 +108,7 @@ def measured(file: Path, folder: Path, options: argparse.Namespace) -> Iterator[
         "ncnn": lambda: ncnn_engine(file, folder, compact=False),
         "ncnn-default": lambda: ncnn_engine(file, folder, compact=True),
     }
-    if options.onnx2tf is not None or list(folder.glob("litert/*_float32.tflite")):
+    if options.onnx2tf is not None or (folder / "litert").is_dir():
         openers["litert"] = lambda: litert_engine(file, folder, options.onnx2tf)
     images = [Model.load(file).metadata.input.reference_sample(seed)[None] for seed in range(INPUTS)]
     engines = [onnxruntime_engine(file)]
@@ -193,12 +211,14 @@ def ncnn_engine(file: Path, folder: Path, *, compact: bool) -> Engine:
     import ncnn
 
     spec = require_image(Model.load(file).metadata.input, str(file))
-    folder = folder / ("fp16" if compact else "fp32")
-    folder.mkdir(exist_ok=True)
-    weight = portable(file, folder / "portable.onnx")
+    graph, weight = portable(file)
+
+    def convert(begun: Path) -> None:
+        onnx.save(graph, begun / "portable.onnx")
+        run_pnnx(begun, f"inputshape=[1,3,{spec.height},{spec.width}]f32", compact=compact)
+
+    folder = converted(folder / ("fp16" if compact else "fp32"), convert)
     files = folder / "portable.ncnn.param", folder / "portable.ncnn.bin"
-    if not all(each.is_file() for each in files):
-        run_pnnx(folder, f"inputshape=[1,3,{spec.height},{spec.width}]f32", compact=compact)
     net = ncnn.Net()
     net.opt.num_threads = 1
     for setting in ("use_bf16_storage", "use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
@@ -226,48 +246,47 @@ def run_pnnx(folder: Path, shape: str, *, compact: bool) -> None:
     """Convert `portable.onnx` for ncnn."""
     program = Path(sys.executable).with_name("pnnx")
     command = [str(program), "portable.onnx", shape, f"fp16={int(compact)}"]
-    converted = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    unsupported = [line for line in converted.stderr.splitlines() if "not supported" in line]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    unsupported = [line for line in done.stderr.splitlines() if "not supported" in line]
     if unsupported:
-        for path in folder.glob("portable.ncnn.*"):
-            path.unlink()
         raise ValueError(f"pnnx: {unsupported[0]}")
 
 
-def portable(file: Path, path: Path) -> Array | None:
-    """Write the graph from normalized images to logits and target activations.
+def portable(file: Path) -> tuple[onnx.ModelProto, Array | None]:
+    """Return the graph from normalized images to logits and target activations, and the weights of its dense layer.
 
-    Returns the weights of the dense layer `[K, C]` whose product with the activations is the map. None if there is
-    another dense layer before it.
+    The product of the weights `[K, C]` with the activations is the map. None if there is another dense layer before it.
     """
     model = onnx.load(file)
     inner = {value: node for node in model.graph.node for value in node.output}
     convolution = next(node for node in model.graph.node if node.op_type == "Conv")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     inferred = onnx.shape_inference.infer_shapes(model)
-    onnx.save(Extractor(inferred).extract_model([convolution.input[0]], ["logits", ACTIVATIONS]), path)
+    graph = Extractor(inferred).extract_model([convolution.input[0]], ["logits", ACTIVATIONS])
     dense = inner["logits"]
     before = inner[dense.input[0]]
     while before.op_type in ("Reshape", "Flatten", "Squeeze"):
         before = inner[before.input[0]]
     if before.op_type not in ("ReduceMean", "GlobalAveragePool"):
-        return None
+        return graph, None
     weights = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
     name = dense.input[1]
     found: Array = weights[name if name in weights else inner[name].input[0]]  # cast in fp16 files
-    return found.astype(np.float32)
+    return graph, found.astype(np.float32)
 
 
 def litert_engine(file: Path, folder: Path, program: Path | None) -> Engine:
     from ai_edge_litert.interpreter import Interpreter
 
-    if program is not None and not list(folder.glob("litert/*_float32.tflite")):
+    def convert(begun: Path) -> None:
+        assert program is not None, "a file without conversion is not opened"
         # onnx2tf compares its own outputs on 20 photos that it downloads, unless they are here.
         photos = np.random.default_rng(0).random((20, 128, 128, 3), dtype=np.float32)
-        np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", photos)
-        command = [str(program.absolute()), "-i", str(file), "-o", "litert", "-b", "1", "-n", "-kat", "image"]
-        subprocess.run(command, cwd=folder, capture_output=True, check=True)
-    (path,) = (folder / "litert").glob("*_float32.tflite")
+        np.save(begun / "calibration_image_sample_data_20x128x128x3_float32.npy", photos)
+        command = [str(program.absolute()), "-i", str(file), "-o", str(begun), "-b", "1", "-n", "-kat", "image"]
+        subprocess.run(command, cwd=begun, capture_output=True, check=True)
+
+    (path,) = converted(folder / "litert", convert).glob("*_float32.tflite")
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     (taken,) = interpreter.get_input_details()

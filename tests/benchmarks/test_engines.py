@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from engines import INPUTS, errors, onnxruntime_engine, portable
+from engines import INPUTS, conversions_of, converted, errors, onnxruntime_engine, portable
 
 from kdedge.pipelines.model_export import export_model
 from kdedge_runtime import Model
@@ -14,15 +13,37 @@ from kdedge_runtime.devices import load_profile
 from kdedge_runtime.modalities.image import require_image
 
 
+def test_conversion_appears_whole_and_is_used_again(tmp_path: Path) -> None:
+    file, calls = tmp_path / "m.onnx", list[Path]()
+    file.write_bytes(b"one")
+    folder = conversions_of(file, tmp_path / "kept") / "fp32"
+
+    def convert(begun: Path) -> None:
+        (begun / "a").write_text("half")
+        calls.append(begun)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        (begun / "b").write_text("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        converted(folder, convert)
+    assert not folder.exists() and not list(folder.parent.iterdir())
+    for _ in range(2):
+        assert {path.name for path in converted(folder, convert).iterdir()} == {"a", "b"}
+    assert len(calls) == 2
+    file.write_bytes(b"two")
+    assert conversions_of(file, tmp_path / "kept") != folder.parent
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "has_product"), [("small:resnet8", True), ("torchvision:mobilenet_v3_small", False)])
 def test_portable_form_has_the_map_as_one_product(name: str, has_product: bool, tmp_path: Path) -> None:
     file = export_model(name, pretrained=False, output=tmp_path / "m.onnx", profile=load_profile("generic")).fp32
-    weight = portable(file, tmp_path / "portable.onnx")
-    assert not {"ArgMax", "Gather"} & {node.op_type for node in onnx.load(tmp_path / "portable.onnx").graph.node}
+    graph, weight = portable(file)
+    assert not {"ArgMax", "Gather"} & {node.op_type for node in graph.graph.node}
     assert (weight is not None) is has_product
     spec = require_image(Model.load(file).metadata.input, name)
-    session = ort.InferenceSession(tmp_path / "portable.onnx", providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     expected, actual = [], []
     for seed in range(INPUTS):
         image = spec.reference_sample(seed)[None]

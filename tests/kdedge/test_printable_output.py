@@ -58,7 +58,7 @@ def test_feedback_text_is_escaped(command: Callable[..., Outcome], tmp_path: Pat
                 judgment="label",
                 content=encode_jpeg(np.full((60, 80, 3), 9, np.uint8), 90),
                 suffix=".jpg",
-                layout="file",
+                kind="image",
                 saliency_map=None,
                 label="bolt",
                 probability=0.75,

@@ -20,7 +20,7 @@ from kdedge_runtime.diagnostics.device_checks import self_test
 from kdedge_runtime.diagnostics.reference_frames import ReferenceFrames
 from kdedge_runtime.errors import DataError, ModelFileError
 from kdedge_runtime.familiarity import Familiarity
-from kdedge_runtime.feedback import FeedbackStore, Verdict, write_class_folders, write_unknown
+from kdedge_runtime.feedback import FeedbackStore, Verdict, write_class_folders
 from kdedge_runtime.metadata import Metadata
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import decode_prediction
@@ -222,7 +222,7 @@ def test_unknown_frames_are_recorded_at_intervals(familiar_model: Model, photos:
             sink.write(prediction, progress)
     with FeedbackStore.open_to_read(tmp_path / "unknown.db") as store:
         found = list(store)
-        assert write_unknown(store, tmp_path / "unknown") == 2, "the same image once"
+        assert write_class_folders(store, None, tmp_path / "unknown").unknown == 2, "the same image once"
         with pytest.raises(DataError):
             write_class_folders(store, tmp_path / "classes")
     assert [(each.judgment, each.label, each.true_label) for each in found] == [
@@ -266,4 +266,4 @@ def test_exporting_nothing_unknown_is_an_error(model: Model, red_spot: np.ndarra
     prediction = decode_prediction(model, Frame(0, red_spot, 0.0, "spot"), model.predict(red_spot[None]))
     entries = [Verdict.of(prediction, judgment, model_sha256="0" * 64) for judgment in ("unknown", "right")]
     with pytest.raises(DataError, match="unknown"):
-        write_unknown(entries, tmp_path / "unknown")  # the later entry counts
+        write_class_folders(entries, None, tmp_path / "unknown")  # the later entry counts

@@ -9,6 +9,7 @@ import pytest
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, heat_stats
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.modalities.image_region import parse_image_regions
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.sources.source import Frame
@@ -62,3 +63,30 @@ def test_non_finite_outputs_raise(model: Model, broken: float, with_map: bool) -
     odd[0, 3, 3] = broken
     with pytest.raises(ModelFileError):
         decode_prediction(model, FRAME, replace(EXPLANATION, saliency_map=odd))
+
+
+def test_prediction_has_all_outputs_of_its_own_sample(model: Model) -> None:
+    embedding = np.array([[0.6, 0.8], [0.0, 1.0]], np.float32)
+    explanation = replace(
+        EXPLANATION,
+        logits=np.array([[0.5, -1.5, 2.5]], np.float32),
+        familiarity=np.array([0.25, 0.75], np.float32),
+        unknown=np.array([True, False]),
+        embedding=embedding,
+    )
+    prediction = decode_prediction(model, FRAME, explanation)
+    assert (prediction.familiarity, prediction.unknown, prediction.output) == (0.25, True, -1.5)
+    np.testing.assert_array_equal(prediction.embedding, embedding[0])
+    plain = decode_prediction(model, FRAME, EXPLANATION)
+    assert (plain.familiarity, plain.unknown, plain.embedding) == (None, False, None)
+
+
+def test_region_is_predicted_on_its_part(model: Model) -> None:
+    door, window = parse_image_regions(["door=0,0,80,90", "window=80,0,160,90"])
+    first = decode_prediction(model, FRAME, EXPLANATION, region=door)
+    both = replace(first, further=(decode_prediction(model, FRAME, EXPLANATION, region=window),))
+    assert (first.region_name, first.sample.shape) == ("door", (90, 80, 3))
+    assert both.of_region(None) is both and both.of_region("door") is both
+    assert both.of_region("window") is both.further[0] and both.of_region("attic") is None
+    whole = decode_prediction(model, FRAME, EXPLANATION)
+    assert whole.sample is FRAME.sample and whole.of_region("door") is None

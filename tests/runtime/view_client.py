@@ -38,12 +38,16 @@ def a_prediction(index: int, shade: int = 128) -> Prediction:
 
 
 class Run:
-    """Run that predicts a hundred frames per second and draws on request."""
+    """Run that predicts a hundred frames per second by default and draws on request."""
 
     def __init__(
-        self, view: LiveView, progress: RunProgress, predict: Callable[[int], Prediction] = a_prediction
+        self,
+        view: LiveView,
+        progress: RunProgress,
+        predict: Callable[[int], Prediction] = a_prediction,
+        every_s: float = 0.01,
     ) -> None:
-        self.view, self.progress, self.predict = view, progress, predict
+        self.view, self.progress, self.predict, self.every_s = view, progress, predict, every_s
         self.drawn = self.written = 0
         self.slowest_s = 0.0
         self._ended = threading.Event()
@@ -58,7 +62,7 @@ class Run:
         self._thread.join()
 
     def _predictions(self) -> None:
-        while not self._ended.wait(0.01):
+        while not self._ended.wait(self.every_s):
             prediction = self.predict(self.written)
             if self.view.wants_overlay:
                 prediction = replace(prediction, overlay=prediction.image)

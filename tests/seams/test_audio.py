@@ -66,11 +66,14 @@ def test_plan_counts_windows_and_the_files_that_they_are_cut_from(tmp_path: Path
             for number in range(count):
                 sound = np.concatenate([burst(label, rng) for _ in range(4)])
                 soundfile.write(tmp_path / side / label / f"{number}.wav", sound, RATE_HZ)
+    for number in range(30):  # more than there are windows
+        (tmp_path / "train" / CLASSES[0] / f"text{number}.wav").write_text("no sound")
+    soundfile.write(tmp_path / "train" / CLASSES[0] / "short.wav", burst(CLASSES[0], rng), RATE_HZ)
     plan = Plan()
     options = {**STEPS, "epochs": 1, "window": "1s"}
     kdedge.train(tmp_path, "resnet8", output=tmp_path / "run", callback=plan, **options)
-    assert plan.lines["samples"] == "24 for training, 8 for validation, 2 classes"
-    assert plan.lines["windows"] == "cut from 8 files"
+    assert plan.lines["samples"] == "25 for training, 8 for validation, 2 classes"
+    assert plan.lines["windows"] == "32, cut from 8 files"
 
 
 def test_networks_learn(teacher: Run, student: Run) -> None:

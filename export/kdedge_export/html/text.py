@@ -45,11 +45,11 @@ def quantity(value: float, digits: int, unit: str = "") -> str:
 
 
 def plain_number(value: float) -> str:
-    """Format a number with four digits, from 10,000 as an integer; an exponent is used from a million only."""
+    """Format a value with four digits, or as an integer from 1,000 to a billion, as the device does."""
     if not math.isfinite(value):
         return NONE
     size = abs(value)
-    return ("−" if value < 0 else "") + (f"{size:,.0f}" if 9999.5 <= size < 1e6 else f"{size:.4g}")
+    return ("−" if value < 0 else "") + (f"{size:,.0f}" if 1e3 <= size < 1e9 else f"{size:.4g}")
 
 
 def megabytes(size: int) -> str:

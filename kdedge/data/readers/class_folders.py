@@ -19,8 +19,8 @@ from typing import Literal, TypeAlias
 
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.samples import FileSample, StoredSample
+from kdedge.data.skipped_samples import SkippedSample
 from kdedge.data.splits import UNLABELED, Split
-from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.sinks.frame_recorder import RECORDED
 from kdedge_runtime.util.files import displayable
@@ -121,7 +121,7 @@ def list_folder(
     Raises:
         DataError: the folder does not exist, has no files of this kind, or its classes cannot train a classifier.
     """
-    check_folder(root, kind)
+    check_folder(root, kind.expected)
     listings = {side: _list(folder, kind) for side, folder in _side_folders(root, kind).items()}
     outside = {name: listing.classes.pop(name, []) for listing in listings.values() for name in no_class}
     aside: list[Path] = []
@@ -152,27 +152,37 @@ def list_folder(
         split="folders" if "val" in splits else "hashed",
         fingerprint=fingerprint_of(f"{_name(root, path)}\0{_size_bytes(path)}" for path in files),
         modality=kind.modality,
-        skipped=tuple(SkippedFile(_name(root, path), reason) for path, reason in unused),
+        skipped=tuple(SkippedSample(_name(root, path), reason) for path, reason in unused),
         is_footage=flat and (root / RECORDED).is_file(),
     )
 
 
-def list_samples(root: Path, kind: FolderKind = IMAGES) -> Split:
+def list_samples(root: Path, kind: FolderKind = IMAGES, expected: str | None = None) -> Split:
     """List all files of a kind below a folder in any layout, without classes.
+
+    Args:
+        root: folder.
+        kind: kind of its files.
+        expected: sentence on what to give instead, for errors; None for a folder of this kind.
 
     Raises:
         DataError: the folder does not exist, or has none.
     """
-    check_folder(root, kind)
+    expected = expected or f"Expected a folder of {kind.noun} ({kind.formats}), in any layout."
+    check_folder(root, expected)
     files = [path for path in files_below(root) if kind.is_sample(path)]
     if not files:
-        raise DataError(f"{root} has no {kind.noun} ({kind.formats}). Expected a folder of {kind.noun}, in any layout.")
+        raise DataError(f"{root} has no {kind.noun}. {expected}")
     samples = tuple(sample for path in files for sample in kind.samples_of(root, path))
     return Split(samples, (UNLABELED,) * len(samples))
 
 
-def check_folder(root: Path, kind: FolderKind = IMAGES) -> None:
+def check_folder(root: Path, expected: str) -> None:
     """Raise unless the folder exists.
+
+    Args:
+        root: folder.
+        expected: sentence on what to give instead, for errors.
 
     Raises:
         DataError: the path does not exist, or is a file.
@@ -180,10 +190,10 @@ def check_folder(root: Path, kind: FolderKind = IMAGES) -> None:
     if root.is_dir():
         return
     if not root.exists():
-        raise DataError(f"There is no folder {root}. {kind.expected}")
+        raise DataError(f"There is no folder {root}. {expected}")
     if (command := _ARCHIVE_COMMANDS.get(root.suffix.lower())) is not None:
         raise DataError(f"{root} is an archive: extract it with `{command.format(root)}` and give the folder.")
-    raise DataError(f"{root} is a file, not a folder. {kind.expected}")
+    raise DataError(f"{root} is a file, not a folder. {expected}")
 
 
 def split_folders(root: Path) -> dict[Side, Path]:

@@ -6,13 +6,12 @@ from pathlib import Path
 from kdedge.data.dataset_index import TORCHVISION, DatasetIndex, divided
 from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.data.grouping import check_groups
-from kdedge.data.readers.class_folders import check_folder, list_samples
+from kdedge.data.readers.class_folders import IMAGES, check_folder
 from kdedge.data.readers.webdataset import is_shards
-from kdedge.data.splits import UNLABELED, Split
-from kdedge.modalities import TRAINING_MODALITIES, modality_of_dataset
-from kdedge_runtime.errors import UsageError
+from kdedge.modalities import TRAINING_MODALITIES, TrainingModality, modality_of_dataset
+from kdedge_runtime.errors import DataError, UsageError
 
-__all__ = ["check_data_source", "index_dataset", "list_all_samples", "require_kind"]
+__all__ = ["check_data_source", "index_dataset", "require_kind"]
 
 
 def index_dataset(
@@ -46,6 +45,7 @@ def index_dataset(
     if not 0 < val_fraction < 1:
         raise UsageError(f"The validation fraction must be between 0 and 1, such as 0.2; got {val_fraction}.")
     modality = modality_of_dataset(str(data))
+    _check(str(data), modality)
     for name in sorted(options.given.keys() - modality.dataset_options):
         raise UsageError(f"--{name.replace('_', '-')} does not apply to {data}. Remove it.")
     collection = modality.index(str(data), options, unlabeled_ok=unlabeled_ok)
@@ -58,24 +58,6 @@ def index_dataset(
     if by_option is not None:
         check_groups(collection, by_option)
     return collection
-
-
-def list_all_samples(data: str, options: DatasetOptions = NO_OPTIONS) -> Split:
-    """List the samples of all splits of a dataset without their classes; a folder of images may have any layout.
-
-    Args:
-        data: location.
-        options: options of the modality.
-
-    Raises:
-        DataError: the dataset does not exist or has no samples.
-    """
-    if modality_of_dataset(data) is TRAINING_MODALITIES["image"] and Path(data).is_dir():
-        return list_samples(Path(data))
-    collection = index_dataset(data, options, unlabeled_ok=True)
-    splits = [split for split in (collection.train, collection.val, collection.test) if split is not None]
-    samples = tuple(sample for split in splits for sample in split.samples)
-    return Split(samples, (UNLABELED,) * len(samples))
 
 
 def require_kind(data: str, kind: str, name: str) -> None:
@@ -102,12 +84,24 @@ def require_kind(data: str, kind: str, name: str) -> None:
 
 
 def check_data_source(data: str) -> None:
-    """Raise if the dataset folder does not exist; nothing is indexed.
+    """Raise if a dataset does not exist; nothing is indexed.
 
     Raises:
-        DataError: the folder does not exist.
+        DataError: there is no such folder or file.
     """
-    if modality_of_dataset(data) is not TRAINING_MODALITIES["image"]:
+    _check(data, modality_of_dataset(data))
+
+
+def _check(data: str, modality: TrainingModality) -> None:
+    # Images are what no other modality reads, so also what does not exist and has no kind yet.
+    if modality is not TRAINING_MODALITIES["image"] or data.startswith(TORCHVISION):
         return
-    if not data.startswith(TORCHVISION) and (Path(data).is_dir() or not is_shards(data)):
-        check_folder(Path(data))
+    path = Path(data)
+    if path.is_dir() or is_shards(data):
+        return
+    if not path.exists():
+        raise DataError(
+            f"There is no folder or table {data}. Expected a folder, such as one with a subfolder of samples per "
+            "class, or a table (CSV, Parquet)."
+        )
+    check_folder(path, IMAGES.expected)

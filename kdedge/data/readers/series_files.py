@@ -46,6 +46,7 @@ __all__ = ["list_series", "list_unlabeled_series", "reads_series"]
 _TRAIN, _TEST = "_TRAIN", "_TEST"
 _PROBED = 20
 """Files whose names determine the kind of a folder."""
+_UNLABELED = "Expected a folder of recordings (CSV, Parquet), or a .ts file."
 _COMPANIONS = frozenset({".json", ".md", ".txt", ".toml", ".yaml", ".yml"})
 
 
@@ -113,7 +114,7 @@ def list_unlabeled_series(location: Path, sample: WindowSample) -> list[Unlabele
         samples: tuple[StoredSample, ...] = _unlabeled_cases(location, sample)
     else:
         reader = RecordingReader.like(sample)
-        samples = list_samples(location, _recordings(reader)).samples
+        samples = list_samples(location, _recordings(reader), _UNLABELED).samples
         reader.warn()
     prefix = displayable(location.resolve().parent.name if location.is_file() else location.resolve().name)
     named = (replace(each, name=f"{prefix}/{each.name}") for each in samples)
@@ -122,7 +123,7 @@ def list_unlabeled_series(location: Path, sample: WindowSample) -> list[Unlabele
 
 def _unlabeled_cases(file: Path, sample: WindowSample) -> tuple[WindowSample, ...]:
     if not is_ts_file(file):
-        raise DataError(f"{file} is no folder. Expected a folder of recordings (CSV, Parquet), or a .ts file.")
+        raise DataError(f"{file} is no folder. {_UNLABELED}")
     try:
         content = read_ts(file)
     except SourceError as error:

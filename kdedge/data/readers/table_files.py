@@ -19,6 +19,7 @@ from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.grouping import grouped_halves
 from kdedge.data.row_samples import RowSample, input_places, row_digest, row_fault
+from kdedge.data.skipped_samples import SkippedSample
 from kdedge.data.splits import Split, hashed_halves
 from kdedge.data.table_groups import group_of_row, group_place, groups_of_rows
 from kdedge.data.table_schema import (
@@ -34,7 +35,6 @@ from kdedge.data.table_schema import (
     number_of,
     read_schema,
 )
-from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.modalities.table_column import find_title, split_unit
 from kdedge_runtime.util.files import displayable
@@ -79,7 +79,7 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
             raise DataError(f"{path} has no column to learn from besides the target and the group. Expected others.")
         _warn_about_texts(schema, training, str(path), group_by)
     _warn_about_case(schema.labels if schema.task == "classify" else (), str(path))
-    skipped: list[SkippedFile] = []
+    skipped: list[SkippedSample] = []
     splits = {side: _split(files[side], rows, schema, group_by, skipped) for side, rows in tables.items()}
     if held_out:
         both = splits["train"]
@@ -251,7 +251,7 @@ def _warn_about_case(labels: tuple[str, ...], table: str) -> None:
 
 
 def _split(
-    file: Path, rows: Sequence[Row], schema: TableSchema, group_by: str | None, skipped: list[SkippedFile]
+    file: Path, rows: Sequence[Row], schema: TableSchema, group_by: str | None, skipped: list[SkippedSample]
 ) -> Split:
     """Return the usable rows with their targets, and add the others to `skipped`."""
     place = find_column(rows[0].titles, schema.target, str(file))
@@ -267,7 +267,7 @@ def _split(
             fault = f"without a value in {group_by}"
         target = None if fault is not None else _target(row.cells[place], schema)
         if target is None:
-            skipped.append(SkippedFile(name, fault or _target_fault(row.cells[place], schema)))
+            skipped.append(SkippedSample(name, fault or _target_fault(row.cells[place], schema)))
             continue
         samples.append(RowSample(name, row, schema))
         targets.append(target)

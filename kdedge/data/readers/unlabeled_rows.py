@@ -5,9 +5,9 @@ from pathlib import Path
 
 from kdedge.data.readers.table_files import rows_of_table
 from kdedge.data.row_samples import RowSample, input_places, row_fault
+from kdedge.data.skipped_samples import SkippedSample
 from kdedge.data.table_schema import ColumnSchema, TableSchema
 from kdedge.data.unlabeled import UnlabeledSource
-from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.files import displayable
 from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, Row
@@ -36,9 +36,9 @@ def list_unlabeled_rows(location: Path, schema: TableSchema) -> list[UnlabeledSo
 
 def _samples(
     file: Path, rows: list[Row], schema: TableSchema, places: Mapping[ColumnSchema, int]
-) -> Iterator[RowSample | SkippedFile]:
+) -> Iterator[RowSample | SkippedSample]:
     digits = len(str(len(rows)))
     for row in rows:
         name = f"{displayable(file.resolve().parent.name)}/{displayable(file.name)}:{row.number:0{digits}}"
         fault = row_fault(row, places)
-        yield RowSample(name, row, schema) if fault is None else SkippedFile(name, fault)
+        yield RowSample(name, row, schema) if fault is None else SkippedSample(name, fault)

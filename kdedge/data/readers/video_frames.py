@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from kdedge.data.samples import ImageSample, StoredSample
-from kdedge.data.unreadable_files import SkippedFile
+from kdedge.data.skipped_samples import SkippedSample
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.video_source import VideoSource
 from kdedge_runtime.util.files import displayable
@@ -47,8 +47,8 @@ def expected_frames(path: Path, every_s: float) -> int:
         return 1
 
 
-def sampled_frames(path: Path, name: str, every_s: float) -> Iterator[StoredSample | SkippedFile]:
-    """Yield one frame per interval, and for unreadable frames one `SkippedFile` at the end.
+def sampled_frames(path: Path, name: str, every_s: float) -> Iterator[StoredSample | SkippedSample]:
+    """Yield one frame per interval, and for unreadable frames one `SkippedSample` at the end.
 
     Args:
         path: video that OpenCV decodes.
@@ -66,9 +66,9 @@ def sampled_frames(path: Path, name: str, every_s: float) -> Iterator[StoredSamp
                     yield FrameSample(displayable(f"{name}/{frame.index:06}"), encode_jpeg(frame.sample, _QUALITY))
                     due = max(due + interval, frame.index + 0.5)
             if video.unreadable:
-                yield SkippedFile(f"{video.unreadable:,} frames of {displayable(name)}", "unreadable")
+                yield SkippedSample(f"{video.unreadable:,} frames of {displayable(name)}", "unreadable")
     except SourceError:
-        yield SkippedFile(displayable(name), "without readable frames")
+        yield SkippedSample(displayable(name), "without readable frames")
 
 
 def _interval(video: VideoSource, every_s: float) -> float:

@@ -26,8 +26,8 @@ from pathlib import Path
 
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.readers.tar_archive import TarSample, list_tar
+from kdedge.data.skipped_samples import SkippedSample
 from kdedge.data.splits import UNLABELED, Split
-from kdedge.data.unreadable_files import SkippedFile
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.util.images import IMAGE_SUFFIXES
 
@@ -100,7 +100,7 @@ def list_shards(data: str, *, unlabeled_ok: bool) -> DatasetIndex:
         test=splits.get("test"),
         split="shards" if "val" in splits else "hashed",
         fingerprint=fingerprint_of(f"{sample.name}\0{sample.size_bytes}\0{target}" for sample, target in every),
-        skipped=tuple(SkippedFile(sample.name, "without a class") for sample in strays),
+        skipped=tuple(SkippedSample(sample.name, "without a class") for sample in strays),
     )
 
 

@@ -15,7 +15,7 @@ from kdedge.training.distributed import ProcessGroup
 from kdedge.training.interruption import StopRequested
 from kdedge.training.sample_store import SampleStore
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
-from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
+from kdedge.training.teachers.teacher_cache import TeacherCache, to_stored_precision
 from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["OnlineTeacher", "TeacherTargets", "NoTeacher", "CachedTeacher", "classes_to_keep"]
@@ -158,7 +158,7 @@ class CachedTeacher:
             if must_stop():
                 raise StopRequested
             predictions.append(
-                to_half_precision(self._teacher(self._views.augmenter.apply(samples, view.take(index)), wanted))
+                to_stored_precision(self._teacher(self._views.augmenter.apply(samples, view.take(index)), wanted))
             )
             if len(predictions) == 1:
                 self._cache.require_room(predictions[0], count)

@@ -25,17 +25,20 @@ from kdedge.losses.loss_inputs import ModelOutput
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.util.files import atomic_path, atomic_write
 
-__all__ = ["TeacherCache", "to_half_precision"]
+__all__ = ["TeacherCache", "to_stored_precision"]
 
 _POOLED = "features"
 """Only pooled features are cached; spatial ones would be too large."""
+_EXACT_LOGITS = 64
+"""Maximum number of logits in float32: 256 bytes a sample, as many as a map of 11 × 11 takes."""
 
 
 class TeacherCache:
-    """Cached teacher outputs in half precision for several sets of samples.
+    """Cached teacher outputs for several sets of samples: maps and features in half precision.
 
     Maps are divided by their largest magnitude, since raw ones can be too small for half precision. All terms that
-    compare maps are scale-invariant.
+    compare maps are scale-invariant. Up to 64 logits stay float32, since values of a regression may exceed half
+    precision; more are stored in half precision.
     """
 
     def __init__(self, folder: Path, key: dict[str, Any]) -> None:
@@ -60,7 +63,7 @@ class TeacherCache:
             )
 
     def read(self, name: str) -> ModelOutput | None:
-        """Return the outputs for a set of samples, memory-mapped and float16, or None if they are not cached.
+        """Return the outputs for a set of samples as they were written, memory-mapped, or None if they are not cached.
 
         Raises:
             UsageError: the file is damaged.
@@ -80,7 +83,7 @@ class TeacherCache:
         """Raise if the disk cannot hold the outputs.
 
         Args:
-            sample: half-precision outputs for some of the samples.
+            sample: outputs for some of the samples, in the stored precision.
             count: total number of samples.
 
         Raises:
@@ -96,7 +99,7 @@ class TeacherCache:
             )
 
     def write(self, name: str, prediction: ModelOutput) -> None:
-        """Write half-precision outputs for a set of samples.
+        """Write the outputs for a set of samples, see `to_stored_precision`.
 
         Raises:
             KdedgeError: the disk is full, or the file cannot be written.
@@ -113,9 +116,10 @@ class TeacherCache:
         return self.folder / f"{name}.safetensors"
 
 
-def to_half_precision(prediction: ModelOutput) -> ModelOutput:
-    """Convert outputs to half precision on the CPU, with maps divided by their largest magnitude."""
-    logits, features = prediction.logits.half().cpu(), tuple(each.half().cpu() for each in prediction.features)
+def to_stored_precision(prediction: ModelOutput) -> ModelOutput:
+    """Convert outputs to the precision of the cache on the CPU, with maps divided by their largest magnitude."""
+    logits = prediction.logits.float() if prediction.logits.shape[1] <= _EXACT_LOGITS else prediction.logits.half()
+    logits, features = logits.cpu(), tuple(each.half().cpu() for each in prediction.features)
     if prediction.maps is None or prediction.classes is None:
         return ModelOutput(logits, features=features)
     largest = prediction.maps.abs().amax(dim=(2, 3), keepdim=True)

@@ -328,12 +328,14 @@ def _tls(wanted: str | None, policy: "AccessPolicy") -> "ssl.SSLContext | None":
 
 def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
     spec, enrolled = model.metadata.input, "" if model.prototypes is None else "enrolled "
+    labels, has_classes = model.metadata.labels, TASKS[model.metadata.task].has_classes
     parts = [
         f"onnxruntime {ort.__version__}",
         f"provider {model.provider.removesuffix('ExecutionProvider')} (requested: {setup.provider or 'none'})",
-        (counted(setup.threads, "thread") if setup.threads else "all threads") + ", spinning" * setup.spinning,
+        (counted(setup.threads, "thread") if setup.threads else "all threads")
+        + ", spinning" * (setup.spinning and setup.threads != 1),  # a single one waits for no other
         spec.summary,
-        counted(len(model.metadata.labels), f"{enrolled}class", f"{enrolled}classes"),
+        *([counted(len(labels), f"{enrolled}class", f"{enrolled}classes")] if has_classes else []),
         _number_format(model),
         _map(model, method),
     ]

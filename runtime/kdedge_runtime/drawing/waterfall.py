@@ -22,6 +22,8 @@ _BARS = 12
 _WIDTH, _LINE, _SIZE = 640, 26, 15
 _NAMES = 0.58
 """Share of the width for names and values."""
+_ROOM = 5 * _SIZE
+"""Width for the number of a bar in pixels."""
 _PAGE, _TEXT, _SOFT, _RULE = (18, 18, 24), (238, 238, 244), (176, 176, 190), (70, 70, 84)
 _FOR, _AGAINST = (255, 152, 56), (86, 156, 255)
 """Colors of contributions for and against the explained output; they differ in lightness, too."""
@@ -98,7 +100,7 @@ def draw_waterfall(bars: Sequence[Bar], head: str = "", detail: str = "") -> Pix
     top = len(lines) * _LINE
     image = Image.new("RGB", (_WIDTH, top + (len(bars) + 1) * _LINE), _PAGE)
     draw = ImageDraw.Draw(image)
-    left, right = round(_NAMES * _WIDTH), _WIDTH - 4 * _SIZE
+    left, right = round(_NAMES * _WIDTH), _WIDTH - _ROOM
     for number, (text, color, size) in enumerate(lines):
         _text(draw, (_SIZE, number * _LINE), text, color, size, _WIDTH - 2 * _SIZE)
 
@@ -110,10 +112,16 @@ def draw_waterfall(bars: Sequence[Bar], head: str = "", detail: str = "") -> Pix
         _row(draw, top, bar.title, bar.value, left - _SIZE)
         x, to = sorted((x_of(float(start)), x_of(float(end))))
         draw.rectangle((x, top + 5, max(x + 1, to), top + _LINE - 6), fill=_FOR if bar.contribution > 0 else _AGAINST)
-        _text(draw, (max(x + 1, to) + 4, top), f"{bar.contribution:+.2f}", _SOFT, _SIZE - 3, 4 * _SIZE)
+        _text(draw, (max(x + 1, to) + 4, top), _signed(bar.contribution), _SOFT, _SIZE - 3, _ROOM)
         top += _LINE
-    _text(draw, (_SIZE, top), f"sum {ends[-1]:+.2f}", _SOFT, _SIZE - 2, _WIDTH - 2 * _SIZE)
+    _text(draw, (_SIZE, top), f"sum {_signed(ends[-1])}", _SOFT, _SIZE - 2, _WIDTH - 2 * _SIZE)
     return np.asarray(image)
+
+
+def _signed(contribution: float) -> str:
+    """Format a contribution with its sign, in at most ten characters below a billion."""
+    digits = 0 if abs(contribution) >= 1e3 else 1 if abs(contribution) >= 1e2 else 2
+    return f"{contribution:+,.{digits}f}" if abs(contribution) < 1e8 else f"{contribution:+.2g}"
 
 
 def draw_row(spec: "TabularInput", values: Floats, head: str = "") -> Pixels:

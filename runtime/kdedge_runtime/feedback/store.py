@@ -25,13 +25,13 @@ _TIMEOUT_S = 10.0
 _SLACK_PAGES = 8
 """Pages needed by an entry in addition to its content, for the B-tree and the free list."""
 _COLUMNS = (
-    "judgment, content, suffix, layout, map, map_height, map_width, label, probability, explained, frame_name, "
+    "judgment, content, suffix, kind, map, map_height, map_width, label, probability, explained, frame_name, "
     "model_sha256, at, correct_label, box_left, box_top, box_right, box_bottom"
 )
 _TABLE = """
 CREATE TABLE verdict (
     id INTEGER PRIMARY KEY,
-    judgment TEXT NOT NULL, content BLOB NOT NULL, suffix TEXT NOT NULL, layout TEXT NOT NULL,
+    judgment TEXT NOT NULL, content BLOB NOT NULL, suffix TEXT NOT NULL, kind TEXT NOT NULL,
     map BLOB, map_height INTEGER, map_width INTEGER,
     label TEXT NOT NULL, probability REAL NOT NULL, explained TEXT NOT NULL, frame_name TEXT NOT NULL,
     model_sha256 TEXT NOT NULL, at TEXT NOT NULL, correct_label TEXT,
@@ -107,8 +107,8 @@ class FeedbackStore:
         """Add an entry, deleting the oldest ones if necessary.
 
         Raises:
-            FeedbackError: the disk is full, the file is damaged, the entry is too large, or an unknown frame would
-            delete other feedback. The entry is not stored; earlier ones are kept.
+            FeedbackError: the disk is full, the file is damaged or has samples of another modality, the entry is too
+            large, or an unknown frame would delete other feedback. The entry is not stored; earlier ones are kept.
         """
         saliency_map = verdict.saliency_map
         packed = None if saliency_map is None else pack_map(saliency_map)
@@ -120,7 +120,7 @@ class FeedbackStore:
                 f"quarter of the limit ({max(self._most_bytes, 0) / 1e6:.1f} MB). Raise the limit."
             )
         row = (
-            *(verdict.judgment, verdict.content, verdict.suffix, verdict.layout, packed, *shape),
+            *(verdict.judgment, verdict.content, verdict.suffix, verdict.kind, packed, *shape),
             *(verdict.label, verdict.probability, verdict.explained, verdict.frame_name, verdict.model_sha256),
             *(verdict.at.isoformat(timespec="milliseconds"), verdict.correct_label),
             *(verdict.box or (None,) * 4),
@@ -132,6 +132,7 @@ class FeedbackStore:
                     with _transaction(connection):
                         needed = -(-size_bytes // (_PAGE_BYTES - 4)) + _SLACK_PAGES
                         self._make_room(connection, needed, only_unknown=verdict.judgment == "unknown")
+                        self._check_kind(connection, verdict.kind)
                         connection.execute(
                             f"INSERT INTO verdict ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row
                         )
@@ -140,6 +141,17 @@ class FeedbackStore:
             except FeedbackError:
                 self.close()  # the next call reconnects, because the file may have been moved away
                 raise
+
+    @property
+    def kind(self) -> str | None:
+        """Modality of the samples, such as `image`; None without entries.
+
+        Raises:
+            FeedbackError: the file is damaged.
+        """
+        with _explained(self.path):
+            found = self._rows("SELECT kind FROM verdict LIMIT 1")
+        return str(found[0][0]) if found else None
 
     def __iter__(self) -> Iterator[Verdict]:
         """Iterate over the entries, oldest first.
@@ -203,6 +215,14 @@ class FeedbackStore:
             connection.close()
             raise
         return connection
+
+    def _check_kind(self, connection: sqlite3.Connection, kind: str) -> None:
+        other = connection.execute("SELECT kind FROM verdict WHERE kind != ? LIMIT 1", (kind,)).fetchone()
+        if other is not None:
+            raise FeedbackError(
+                f"{self.path} has feedback about samples of the kind {other[0]}, but this sample is of the kind "
+                f"{kind}. Use another file."
+            )
 
     def _make_room(self, connection: sqlite3.Connection, needed_pages: int, *, only_unknown: bool) -> None:
         """Delete the oldest entries until the given number of pages fits, or only those of unknown frames."""
@@ -299,7 +319,7 @@ def _verdict(
     judgment: Any,
     content: bytes,
     suffix: str,
-    layout: Any,
+    kind: str,
     packed: bytes | None,
     map_height: int,
     map_width: int,
@@ -317,7 +337,7 @@ def _verdict(
         judgment=judgment,
         content=content,
         suffix=suffix,
-        layout=layout,
+        kind=kind,
         saliency_map=None if packed is None else unpack_map(packed, map_height, map_width),
         label=label,
         probability=probability,
@@ -339,8 +359,8 @@ def _explained(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if not isinstance(error, sqlite3.Error) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise FeedbackError(
-                f"{path} is damaged or not a feedback file ({error}). Move it away to start a new one: `mv {path} "
-                f"{path}.damaged`."
+                f"{path} is damaged or not a feedback file ({error}). Expected a file of `kdedge-run --feedback`. If "
+                f"it is one, move it away to start a new one: `mv {path} {path}.damaged`."
             ) from error
         remedy = {
             sqlite3.SQLITE_FULL: "The disk is full: free some space.",

@@ -9,7 +9,6 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities import SampleLayout
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats
@@ -21,6 +20,8 @@ Judgment: TypeAlias = Literal["right", "wrong", "label", "place", "unknown"]
 in the wrong place (`place`), or of none of the classes (`unknown`).
 """
 _LONGEST_LABEL = 200
+_LARGEST_VALUE = 1e30
+"""Largest magnitude of a number in tables, see `kdedge_runtime.modalities.table_column`."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Verdict:
     """Complete frame or region without its map, encoded as in a file."""
     suffix: str
     """Suffix of such files, such as `.jpg`."""
-    layout: SampleLayout
+    kind: str
+    """Modality of the sample, such as `image`: a key of `INPUT_SPECS`."""
     saliency_map: Floats | None
     """Raw signed map `[h, w]`, or None if the model has no map. Stored in half precision."""
     label: str
@@ -91,13 +93,14 @@ class Verdict:
         """
         if not prediction.input.has_boxes and (box is not None or judgment == "place"):
             raise UsageError(f"Boxes mark objects in images, but the model takes {prediction.input.kind}. Send no box.")
+        correct_label = None if correct_label is None else correct_label.strip()
         if not TASKS[prediction.task].has_classes:
-            _check_value(judgment, correct_label)
+            correct_label = _checked_value(judgment, correct_label)
         return cls(
             judgment=judgment,
             content=prediction.input.encode_sample(prediction.sample),
             suffix=prediction.input.sample_suffix,
-            layout=prediction.input.sample_layout,
+            kind=prediction.input.kind,
             saliency_map=prediction.saliency_map,
             label=prediction.label,
             probability=1.0 if prediction.share is None else prediction.share,
@@ -105,7 +108,7 @@ class Verdict:
             frame_name=" ".join(filter(None, (prediction.frame.name, prediction.region_name))),
             model_sha256=model_sha256,
             at=datetime.now(UTC),
-            correct_label=correct_label.strip() if correct_label is not None else None,
+            correct_label=correct_label,
             box=box,
         )
 
@@ -115,18 +118,25 @@ class Verdict:
         return {"right": self.label, "place": self.label, "label": self.correct_label}.get(self.judgment)
 
 
-def _check_value(judgment: Judgment, correct_label: str | None) -> None:
-    """Raise unless feedback on a value has the right number, or rejects the value only."""
+def _checked_value(judgment: Judgment, correct_label: str | None) -> str | None:
+    """Return the right value of a regression as a plain number; None if the predicted one is only rejected.
+
+    Raises:
+        UsageError: the predicted value is confirmed, or the text is no number that training reads.
+    """
     if judgment in ("right", "place"):
         raise UsageError("A predicted value is no label. Send the measured value with the judgment `label`.")
     if correct_label is None:
-        return
+        return None
     try:
         number = float(correct_label)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"{correct_label[:40]!r} is not a number. Expected the measured value, such as 12.5.")
+    if not abs(number) <= _LARGEST_VALUE:  # also for NaN
+        raise UsageError(
+            f"{correct_label[:40]!r} is no measured value. Expected a number such as 12.5, at most {_LARGEST_VALUE:g}."
+        )
+    return f"{number:.12g}"
 
 
 def _is_text(value: str) -> bool:

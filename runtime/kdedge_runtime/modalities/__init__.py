@@ -8,7 +8,7 @@ value `kind` of a model file to its class; other packages add classes with an en
 from collections.abc import Mapping
 from typing import Any
 
-from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Region, Renderer, Sample, SampleLayout
+from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Region, Renderer, Sample
 from kdedge_runtime.util.plugin_registry import Registry
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Region",
     "Renderer",
     "Sample",
-    "SampleLayout",
     "parse_input",
 ]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdedge_runtime.sources.source import Source
     from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["BrowserSensor", "InputSpec", "Region", "Renderer", "Sample", "SampleLayout"]
+__all__ = ["BrowserSensor", "InputSpec", "Region", "Renderer", "Sample"]
 
 Sample: TypeAlias = NDArray[Any]
 """Raw sample of a source, such as an image uint8 RGB `[H, W, 3]`; after preprocessing with the shape of the input."""
@@ -26,9 +26,6 @@ Sample: TypeAlias = NDArray[Any]
 
 BrowserSensor: TypeAlias = Literal["camera", "microphone"]
 """Sensors that browsers open, by their names in a Permissions-Policy."""
-
-SampleLayout: TypeAlias = Literal["file", "row"]
-"""Layout of samples in datasets: a file for each, or a row of one table."""
 
 
 class Region(Protocol):
@@ -173,13 +170,8 @@ class InputSpec(ABC):
         """Suffix of files with one raw sample, such as `.jpg`."""
 
     @property
-    def sample_layout(self) -> SampleLayout:
-        """Layout of samples in datasets, `file` by default."""
-        return "file"
-
-    @property
     def sample_noun(self) -> str:
-        """Name of one sample of a source on pages; `frame` by default."""
+        """Name of one sample of a source on pages, with a plural in `s`; `frame` by default."""
         return "frame"
 
     @property
@@ -191,6 +183,14 @@ class InputSpec(ABC):
     def has_overlay(self) -> bool:
         """True if maps are blended over samples with an opacity, the default; False if they are charts."""
         return True
+
+    def evidence_legend(self, *, has_classes: bool) -> str:
+        """Return a sentence that explains a drawn map, with `{}` for the explained label.
+
+        Args:
+            has_classes: True if the label is a class; False if it is the name of a value.
+        """
+        return "The heat map shows the evidence for {}."
 
     @abstractmethod
     def encode_sample(self, sample: Sample) -> bytes:

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample, SampleLayout
-from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title
+from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title, row_sample, split_unit
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.counts import counted
 
@@ -114,9 +115,11 @@ class TabularInput(InputSpec):
         missing = [name for name, place in found.items() if place is None]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            close = get_close_matches(missing[0], [split_unit(title)[0] for title in titles], 1)
             raise UsageError(
-                f"The rows have no column {', '.join(map(repr, missing[:5]))}{more}. Expected the columns "
-                f"{self._names()}, in any order. A column whose values are unknown needs empty cells."
+                f"The rows have no column {', '.join(map(repr, missing[:5]))}{more}. "
+                f"{f'There is {close[0]!r}. ' if close else ''}Expected the columns {self._names()}, in any order. A "
+                "column whose values are unknown needs empty cells, or null in JSON."
             )
         return tuple(place for place in found.values() if place is not None)
 
@@ -172,11 +175,6 @@ class TabularInput(InputSpec):
         return ".csv"
 
     @property
-    def sample_layout(self) -> SampleLayout:
-        """Row of one table."""
-        return "row"
-
-    @property
     def sample_noun(self) -> str:
         """Row."""
         return "row"
@@ -185,6 +183,12 @@ class TabularInput(InputSpec):
     def has_overlay(self) -> bool:
         """False, since a waterfall is a chart."""
         return False
+
+    def evidence_legend(self, *, has_classes: bool) -> str:
+        """Return the meaning of the colors of a waterfall; see `InputSpec`."""
+        if has_classes:
+            return "Orange bars are evidence for {}, blue bars against it."
+        return "Orange bars raise {}, blue bars lower it."
 
     def encode_sample(self, sample: Sample) -> bytes:
         """Encode a row as CSV with its header; a preprocessed row has the columns of the model."""
@@ -197,6 +201,16 @@ class TabularInput(InputSpec):
         text = io.StringIO(newline="")
         csv.writer(text).writerows([titles, cells])
         return text.getvalue().encode()
+
+    @classmethod
+    def decode_sample(cls, content: bytes) -> Sample:
+        """Decode a row that `encode_sample` encoded; cells without a value are empty texts.
+
+        Raises:
+            ValueError: the content is not such a row.
+        """
+        titles, cells = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
+        return row_sample(tuple(titles), tuple(cells))
 
     @property
     def mask_size(self) -> tuple[int, int]:

@@ -23,11 +23,12 @@ export const UNKNOWN = "unknown";
 
 /**
  * Fill the prediction card. `ranking` is [{label, text, share}], best first, with the score as text and as a fraction
- * of its range or null; `speaks` is true if the map has positive values; `isChart` is true if the map is drawn as bars.
- * An `unknown` sample belongs to no class, so the whole ranking is listed below.
+ * of its range or null; `speaks` is true if the map has positive values; `legend` explains the map, with {} for the
+ * explained label; `isChart` is true for a map without colors from weak to strong. An `unknown` sample belongs to no
+ * class, so the whole ranking is listed below.
  */
-export function showAnswer({ ranking, explained, hasMap, speaks, unknown = false, isChart = false,
-                              hasClasses = true }) {
+export function showAnswer({ ranking, explained, hasMap, speaks, legend = "", unknown = false,
+                              isChart = false }) {
   const [best, ...others] = unknown ? [{ label: UNKNOWN, text: "", share: 0 }, ...ranking] : ranking;
   write("label", best.label);
   write("p", best.text);
@@ -40,14 +41,7 @@ export function showAnswer({ ranking, explained, hasMap, speaks, unknown = false
   ]));
   at("heat").hidden = !hasMap;
   at("heat").classList.toggle("chart", isChart);
-  at("why").textContent = isChart ? chartText(explained, hasClasses)
-    : speaks ? `The heat map shows the evidence for ${explained}.`
-    : `No evidence for ${explained} in this sample.`;
-}
-
-function chartText(explained, hasClasses) {
-  return hasClasses ? `Orange bars are evidence for ${explained}, blue bars against it.`
-    : `Orange bars raise ${explained}, blue bars lower it.`;
+  at("why").textContent = speaks || isChart ? legend.replace("{}", () => explained) : `No evidence for ${explained} in this sample.`;
 }
 
 export function become(state, text) {

@@ -28,7 +28,7 @@ export function typeNumber(title) {
 }
 
 /**
- * Open the dialog.
+ * Open the dialog of classes.
  *
  * @param {string} title dialog title.
  * @param {string[]} labels all classes.

@@ -80,7 +80,8 @@ class JsonLinesFile:
 
     Rows of a table have `reasons`: the columns with the largest contributions to the explained output, with their value
     and unit. `other` is the sum of the remaining contributions, and `output` the explained output: the logit of the
-    class, or the value of a regression.
+    class, or the value of a regression. With a complete method, such as DeepLIFT, all contributions and the output for
+    the average row add up to `output`; with a black-box explainer they need not.
 
     The last line contains only `summary`, the summary of the run.
     """

@@ -28,8 +28,8 @@ class Regression:
         return None
 
     def format_score(self, score: float, digits: int = 0) -> str:
-        """Format a value with four significant digits; `digits` has no effect."""
-        return f"{score:.4g}"
+        """Format a value with four significant digits or as an integer; `digits` has no effect."""
+        return f"{score:,.0f}" if 1e3 <= abs(score) < 1e9 else f"{score:.4g}"
 
 
 REGRESSION = Regression()

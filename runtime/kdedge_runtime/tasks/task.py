@@ -25,7 +25,7 @@ class Task(Protocol):
 
     @property
     def has_classes(self) -> bool:
-        """True if the outputs are labels, which are right or wrong; False if they are values."""
+        """True if the ground truth is one of the labels; False for values, or several labels at once."""
 
     @property
     def has_bounded_logits(self) -> bool:

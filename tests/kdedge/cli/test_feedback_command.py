@@ -24,7 +24,7 @@ def verdict(gray: int, label: str = "bolt", **changes: object) -> Verdict:
         "judgment": "right",
         "content": encode_jpeg(np.full((60, 80, 3), gray, np.uint8), 90),
         "suffix": ".jpg",
-        "layout": "file",
+        "kind": "image",
         "saliency_map": None,
         "label": label,
         "probability": 0.75,
@@ -67,8 +67,8 @@ def test_exported_folder_is_a_dataset(command: Callable[..., Outcome], database:
     greys = sorted((path.parent.name, int(read_image(path)[0, 0, 0])) for path in folder.rglob("*.jpg"))
     kept = [("bolt", 50), ("nut, M4", 20), ("nut, M4", 30), ("screw", 10)]
     assert greys == kept, "a second review of an image replaces the first"
-    assert "4 samples of 3 classes" in outcome.err
-    assert "1 marked as wrong" in outcome.err
+    assert "4 samples with 3 labels, 2 with a box" in outcome.err
+    assert "1 sample without a correct label" in outcome.err
     assert f"cp -rn {folder}/. DATA/train" in outcome.err and "distill again" in outcome.err
 
 
@@ -84,7 +84,7 @@ def test_boxes_are_in_pixels_of_their_files(database: Path, tmp_path: Path) -> N
     with FeedbackStore.open_to_read(database) as store:
         written = write_class_folders(store, tmp_path / "out")
     assert written.samples == {"bolt": 1, "nut, M4": 2, "screw": 1}
-    assert (written.boxes, written.unlabeled, written.superseded) == (2, 1, 1)
+    assert (written.boxes, written.excluded, written.superseded) == (2, 1, 1)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "boxes.csv").read_text())))
     corners = [tuple(int(row[key]) for key in ("x1", "y1", "x2", "y2")) for row in rows]
     assert corners == [
@@ -140,21 +140,20 @@ def test_missing_database_is_a_single_sentence_error(command: Callable[..., Outc
 
 
 def test_rows_become_one_table(command: Callable[..., Outcome], tmp_path: Path) -> None:
-    rows = {"suffix": ".csv", "layout": "row"}
+    rows = {"suffix": ".csv", "kind": "tabular"}
     with FeedbackStore.open(tmp_path / "rows.db", 5) as store:
         store.add(verdict(0, "yes", content=b"age,job\r\n31,pilot\r\n", **rows))
         store.add(verdict(0, "yes", content=b"age,job\r\n32,clerk\r\n", judgment="unknown", **rows))
     export = ("feedback", "export", tmp_path / "rows.db")
     outcome = command(*export, "-o", tmp_path / "more.csv", "--target", "answer", "--unknown", tmp_path / "new.csv")
     assert outcome.code == 0, outcome.err
-    assert "1 row with a label" in outcome.err and "distill again" in outcome.err
+    assert "1 sample with 1 label\n" in outcome.err and "kdedge distill DATA --target answer" in outcome.err
     assert (tmp_path / "more.csv").read_text() == "age,job,answer\n31,pilot,yes\n"
     assert (tmp_path / "new.csv").read_text() == "age,job\n32,clerk\n"
     for wrong, option in (
-        (("-o", tmp_path / "out"), "FILE.csv --target"),
-        (("--unknown", tmp_path / "out"), "--unknown FILE.csv"),
         (("-o", tmp_path / "other.csv"), "--target COLUMN"),
         (("-o", tmp_path / "out", "--target", "answer"), "-o FILE.csv"),
+        (("-o", tmp_path / "other.csv", "--unknown", tmp_path / "out", "--target", "answer"), "--unknown FILE.csv"),
     ):
         outcome = command(*export, *wrong)
         assert outcome.code == 2 and option in outcome.err, wrong
@@ -169,7 +168,22 @@ def test_unknown_images_have_their_own_folder(command: Callable[..., Outcome], d
     assert outcome.code == 0, outcome.err
     assert len(list((tmp_path / "none").glob("*.jpg"))) == 2 and "--unfamiliar" in outcome.err
     assert index_dataset(str(tmp_path / "out")).labels == ("nut, M4", "screw")
-    again = command("feedback", "export", database, "--unknown", tmp_path / "none")
-    assert again.code == 2 and "not empty" in again.err
+    again = command("feedback", "export", database, "-o", tmp_path / "new", "--unknown", tmp_path / "none")
+    assert again.code == 2 and "not empty" in again.err and not (tmp_path / "new").exists()
+    assert command("feedback", "export", database, "-o", tmp_path / "new", "--target", "answer").code == 2
     nothing = command("feedback", "export", database)
     assert nothing.code == 2 and "--unknown" in nothing.err
+
+
+def test_labels_with_the_fewest_samples_are_summed_up(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    with FeedbackStore.open(tmp_path / "many.db", 5) as store:
+        for number in range(102):
+            store.add(verdict(0, f"class {min(number, 100):03}", content=bytes([number])))
+    outcome = command("feedback", "export", tmp_path / "many.db", "-o", tmp_path / "out")
+    assert outcome.code == 0 and "2  class 100" in outcome.err and "and 1 label with fewer" in outcome.err
+
+
+def test_database_without_entries_is_an_error(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    FeedbackStore.open(tmp_path / "empty.db", 5).close()
+    outcome = command("feedback", "export", tmp_path / "empty.db", "-o", tmp_path / "out")
+    assert outcome.code == 2 and "no entries" in outcome.err

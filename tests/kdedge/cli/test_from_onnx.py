@@ -146,7 +146,7 @@ class TestFromOnnx:
                 "it is --mean 0.4824,0.4549,0.4039, and --std 58 becomes --std 0.2",
             ),
             (["--quantize"], "--data DIR"),
-            (["--data", "pictures"], "There is no folder pictures"),
+            (["--data", "pictures"], "There is no folder or table pictures"),
             (["--quantize", "--data", "pictures", "--keep-heatmaps", "1"], "--keep-heatmaps must be a correlation"),
             (["--weights", "w.pth"], "Remove --weights"),
             (["--method", "none"], "Remove one of the two options"),

@@ -125,7 +125,7 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("command_line", "message"),
         [
-            (("train", "nowhere", "--model", "resnet8"), "There is no folder nowhere"),
+            (("train", "nowhere", "--model", "resnet8"), "There is no folder or table nowhere"),
             (("train", "empty", "--model", "resnet8"), "empty has no images"),
             (("train", "flat", "--model", "resnet8"), "flat has 1 images but no class folders"),
             (("train", "scenes", "--model", "resnet88"), "There is no model 'resnet88'"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.data import FileSample, SkippedFile, Split, UnreadableFiles, decode, index_dataset, load, typical_size
+from kdedge.data import FileSample, SkippedSample, SkippedSamples, Split, decode, index_dataset, load, typical_size
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.util.images import read_image
@@ -113,22 +113,22 @@ def test_unreadable_file_does_not_double_memory(mixed: Split) -> None:
 
 class TestProblems:
     def test_report_is_one_line_with_two_names_per_reason(self) -> None:
-        skipped = [SkippedFile(f"train/cat/{name}", "truncated") for name in ("c.jpg", "a.jpg", "b.jpg")]
+        skipped = [SkippedSample(f"train/cat/{name}", "truncated") for name in ("c.jpg", "a.jpg", "b.jpg")]
         skipped += [
-            SkippedFile("d.jpg", "empty"),
-            SkippedFile("e.jpg", "not an image"),
-            SkippedFile("f.jpg", "not an image"),
+            SkippedSample("d.jpg", "empty"),
+            SkippedSample("e.jpg", "not an image"),
+            SkippedSample("f.jpg", "not an image"),
         ]
-        gray = tuple(SkippedFile(f"{index}.jpg", "grayscale, read as RGB") for index in range(6))
-        problems = UnreadableFiles(3000, tuple(skipped[:2])) + UnreadableFiles(114, tuple(skipped[2:]), gray)
+        gray = tuple(SkippedSample(f"{index}.jpg", "grayscale, read as RGB") for index in range(6))
+        problems = SkippedSamples(3000, tuple(skipped[:2])) + SkippedSamples(114, tuple(skipped[2:]), gray)
         assert str(problems) == (
             "12 of 3,114 samples: 3 truncated (a.jpg, b.jpg, …), 1 empty (d.jpg), 2 not images (e.jpg, f.jpg), "
             "skipped; 6 grayscale, read as RGB"
         )
 
     def test_readable_files_are_no_problem(self) -> None:
-        assert not UnreadableFiles(5)
-        assert UnreadableFiles(5, converted=(SkippedFile("a.jpg", "grayscale, read as RGB"),))
+        assert not SkippedSamples(5)
+        assert SkippedSamples(5, converted=(SkippedSample("a.jpg", "grayscale, read as RGB"),))
 
 
 class TestLoad:

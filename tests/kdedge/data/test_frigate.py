@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from training_toys import kdedge
 
-from kdedge.data import DatasetIndex, UnreadableFiles, index_dataset
+from kdedge.data import DatasetIndex, SkippedSamples, index_dataset
 from kdedge.data.readers.frigate import find_frigate_dataset
 from kdedge_runtime.errors import DataError
 
@@ -43,7 +43,7 @@ def test_model_folder_and_class_folder_are_the_same_dataset(tmp_path: Path, give
     assert index.unfamiliar == (str(model / "dataset" / "none"),)
     skipped = [name for name, _ in index.skipped]
     assert skipped == [f"none/none-{i}.png" for i in range(10)]
-    assert "10 of no class, in none/" in str(UnreadableFiles(40, index.skipped))
+    assert "10 of no class, in none/" in str(SkippedSamples(40, index.skipped))
 
 
 def test_fingerprint_does_not_depend_on_the_given_folder_or_on_crops(tmp_path: Path) -> None:

@@ -157,6 +157,13 @@ def test_unlabeled_links_are_followed(dataset: Path, tmp_path_factory: pytest.Te
     assert sample.name == f"{more.name}/link.wav" and len(sample.read().values) == 5_600
 
 
+@pytest.mark.parametrize("name", ["missing", "yes/0.wav"])
+def test_unlabeled_sounds_need_a_folder_in_any_layout(dataset: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"folder of sounds .* in any layout") as refused:
+        list_unlabeled_sounds(dataset / name)
+    assert "per class" not in str(refused.value) and "val/" not in str(refused.value)
+
+
 def test_spectrograms_beside_sounds_do_not_make_them_images(dataset: Path) -> None:
     for number in range(7):
         Image.new("L", (8, 8)).save(dataset / "no" / f"0{number}.png")

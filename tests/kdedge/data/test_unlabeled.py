@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.data import FileSample, SkippedFile, Split, StoredSample
+from kdedge.data import FileSample, SkippedSample, Split, StoredSample
 from kdedge.data.perceptual_hash import perceptual_hash
 from kdedge.data.samples import LoadedSample
 from kdedge.data.unlabeled import NEAR_BITS, UnlabeledSelection, UnlabeledSource, select_unlabeled
@@ -31,7 +31,7 @@ class Value(StoredSample):
         return str(self.value)
 
 
-def source(samples: Iterable[StoredSample | SkippedFile], *, is_footage: bool = False) -> UnlabeledSource:
+def source(samples: Iterable[StoredSample | SkippedSample], *, is_footage: bool = False) -> UnlabeledSource:
     listed = list(samples)
     return UnlabeledSource("more", iter(listed), len(listed), is_footage)
 
@@ -89,7 +89,7 @@ class TestSelection:
     def test_unreadable_files_are_reported(self, tmp_path: Path) -> None:
         (tmp_path / "broken.jpg").write_bytes(b"no image")
         broken = FileSample.below(tmp_path, tmp_path / "broken.jpg")
-        chosen = select(source([broken, SkippedFile("clip.mp4", "unreadable"), *values(1)]))
+        chosen = select(source([broken, SkippedSample("clip.mp4", "unreadable"), *values(1)]))
         assert {file.name for file in chosen.problems.skipped} == {"broken.jpg", "clip.mp4"}
         assert (chosen.found, chosen.problems.checked) == (1, 3)
 

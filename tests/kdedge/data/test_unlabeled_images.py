@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.data import SkippedFile, StoredSample
+from kdedge.data import SkippedSample, StoredSample
 from kdedge.data.readers.unlabeled_images import list_unlabeled_images
 from kdedge.data.unlabeled import UnlabeledSource
 from kdedge_runtime.errors import DataError
@@ -35,7 +35,7 @@ def write_video(path: Path) -> Path:
 
 def samples_of(sources: list[UnlabeledSource]) -> list[StoredSample]:
     found = [sample for source in sources for sample in source.samples]
-    return [sample for sample in found if not isinstance(sample, SkippedFile)]
+    return [sample for sample in found if not isinstance(sample, SkippedSample)]
 
 
 def grays(sources: list[UnlabeledSource]) -> list[int]:
@@ -103,12 +103,12 @@ class TestVideos:
         path.write_bytes(whole[: len(whole) * 6 // 10])
         (source,) = list_unlabeled_images(str(path), every_s=1)
         found = list(source.samples)
-        assert sum(not isinstance(sample, SkippedFile) for sample in found) >= 2
-        assert isinstance(found[-1], SkippedFile) and "clip.avi" in found[-1].name
+        assert sum(not isinstance(sample, SkippedSample) for sample in found) >= 2
+        assert isinstance(found[-1], SkippedSample) and "clip.avi" in found[-1].name
 
     def test_file_that_is_no_video_gives_no_frames(self, tmp_path: Path) -> None:
         path = tmp_path / "clip.mp4"
         path.write_bytes(b"no video")
         (source,) = list_unlabeled_images(str(path), every_s=1)
         (only,) = source.samples
-        assert isinstance(only, SkippedFile)
+        assert isinstance(only, SkippedSample)

@@ -77,6 +77,14 @@ def test_damaged_recordings_alone_are_an_error(labeled: DatasetIndex, tmp_path: 
         added(labeled, (tmp_path / "empty").mkdir() or tmp_path / "empty")
 
 
+@pytest.mark.parametrize("name", ["missing.ts", "missing", "empty"])
+def test_location_without_recordings_names_what_is_taken(labeled: DatasetIndex, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"Expected a folder of recordings .*\.ts file\.$") as refused:
+        added(labeled, tmp_path / name)
+    assert "per class" not in str(refused.value)
+
+
 def test_cases_of_an_archive_join_another_one(tmp_path: Path) -> None:
     def cases(name: str, first: int, count: int, steps: int = 4) -> Path:
         lines = (f"{','.join(str(first + n + t) for t in range(steps))}:{('up', 'down')[n % 2]}" for n in range(count))

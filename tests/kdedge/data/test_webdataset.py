@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.data import UNLABELED, DatasetIndex, SkippedFile, Split, decode, index_dataset, load, subset
+from kdedge.data import UNLABELED, DatasetIndex, SkippedSample, Split, decode, index_dataset, load, subset
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities.image import ImageInput
 
@@ -186,7 +186,7 @@ class TestLabels:
         write_tar(shards / "train-0002.tar", {"stray.png": picture(1)})
         collection = index_dataset(shards)
         assert len(collection.train) == 30
-        assert collection.skipped == (SkippedFile("train-0002.tar/stray.png", "without a class"),)
+        assert collection.skipped == (SkippedSample("train-0002.tar/stray.png", "without a class"),)
 
     def test_unlabeled_shards_must_be_allowed(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "a.tar", {f"{n}.png": picture(n) for n in range(20)})

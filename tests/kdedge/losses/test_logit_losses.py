@@ -140,6 +140,10 @@ class TestDecoupledSoftLabels:
         unlabeled, labeled = (replace(inputs, targets=targets) for targets in (torch.zeros_like(top), top))
         assert not torch.equal(top, inputs.targets)
         assert term("dkd", unlabeled).item() == term("dkd", labeled).item()
+        some = torch.cat((inputs.targets[:1], torch.zeros_like(top[1:])))
+        completed = torch.cat((inputs.targets[:1], top[1:]))
+        mixed, whole = (term("dkd", replace(inputs, targets=targets)).item() for targets in (some, completed))
+        assert mixed == whole != term("dkd", labeled).item()
 
     def test_equals_kd_with_the_teachers_non_target_weight(self) -> None:
         """Zhao et al. 2022, eq. 5: KD = TCKD + (1 - p_T(y)) NCKD."""

@@ -43,16 +43,17 @@ def test_images_that_fit_in_half_of_the_memory_are_kept(
     scenes: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, kept: set[str]
 ) -> None:
     monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * pictures * BYTES)
-    train, val, _ = load_training_samples(
+    train, val, _, windows = load_training_samples(
         index_dataset(scenes), SPEC, choose_device("cpu"), ProcessGroup(), no_progress
     )
+    assert windows == (0, 0)
     assert {side for side, images in {"train": train, "val": val}.items() if isinstance(images, DeviceSamples)} == kept
     assert (len(train), len(val)) == (48, 18)
 
 
 def test_test_images_count_images_already_in_memory(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collection, compute = index_dataset(scenes), choose_device("cpu")
-    train, val, _ = load_training_samples(collection, SPEC, compute, ProcessGroup(), no_progress)
+    train, val, *_ = load_training_samples(collection, SPEC, compute, ProcessGroup(), no_progress)
     for pictures, expected in ((84, DeviceSamples), (83, StreamedSamples)):
         monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * pictures * BYTES)
         arguments = (collection.val, SPEC, compute, ProcessGroup(), no_progress)

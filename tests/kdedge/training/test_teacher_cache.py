@@ -22,7 +22,7 @@ from kdedge.models.run_folder import LAST
 from kdedge.training.teachers import targets
 from kdedge.training.teachers import teacher_cache as cache_module
 from kdedge.training.teachers.teacher import NetworkTeacher
-from kdedge.training.teachers.teacher_cache import TeacherCache, to_half_precision
+from kdedge.training.teachers.teacher_cache import TeacherCache, to_stored_precision
 from kdedge.training.training_run import continue_run, start_run
 from kdedge_runtime.errors import KdedgeError, UsageError
 
@@ -40,20 +40,34 @@ class TestFile:
     def test_roundtrip(self, tmp_path: Path) -> None:
         prediction = a_prediction()
         assert TeacherCache(tmp_path, KEY).read("view-0") is None
-        TeacherCache(tmp_path, KEY).write("view-0", to_half_precision(prediction))
+        TeacherCache(tmp_path, KEY).write("view-0", to_stored_precision(prediction))
         kept = TeacherCache(tmp_path, KEY).read("view-0")
         assert (
             kept is not None and kept.maps is not None and kept.classes is not None and prediction.classes is not None
         )
-        assert kept.logits.dtype == kept.maps.dtype == torch.float16
-        assert torch.allclose(kept.logits.float(), prediction.logits, atol=2e-3)
+        assert kept.maps.dtype == torch.float16
+        assert torch.equal(kept.logits, prediction.logits)
         assert torch.equal(kept.classes.long(), prediction.classes)
+
+    @pytest.mark.parametrize(("offset", "spread"), [(4e5, 1e5), (300.0, 0.3)])
+    def test_values_of_a_regression_are_exact(self, tmp_path: Path, offset: float, spread: float) -> None:
+        values = offset + spread * torch.randn(6, 1)
+        TeacherCache(tmp_path, KEY).write("view-0", to_stored_precision(ModelOutput(values)))
+        kept = TeacherCache(tmp_path, KEY).read("view-0")
+        assert kept is not None and torch.equal(kept.logits, values)
+
+    def test_many_logits_are_stored_in_half_precision(self, tmp_path: Path) -> None:
+        logits = torch.randn(6, 1000)
+        TeacherCache(tmp_path, KEY).write("view-0", to_stored_precision(ModelOutput(logits)))
+        kept = TeacherCache(tmp_path, KEY).read("view-0")
+        assert kept is not None and kept.logits.dtype == torch.float16
+        assert torch.allclose(kept.logits.float(), logits, atol=2e-3)
 
     @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
     def test_maps_keep_their_shape_at_any_scale(self, tmp_path: Path, scale: float) -> None:
         prediction = a_prediction(scale=scale)
         cache = TeacherCache(tmp_path, KEY)
-        cache.write("view-0", to_half_precision(prediction))
+        cache.write("view-0", to_stored_precision(prediction))
         kept = cache.read("view-0")
         assert kept is not None and kept.maps is not None and prediction.maps is not None
         for ours, theirs in zip(kept.maps.float().flatten(0, 1), prediction.maps.flatten(0, 1), strict=True):
@@ -62,12 +76,12 @@ class TestFile:
 
     def test_zero_map_stays_zero(self, tmp_path: Path) -> None:
         cache = TeacherCache(tmp_path, KEY)
-        cache.write("view-0", to_half_precision(replace(a_prediction(), maps=torch.zeros(6, 3, 4, 4))))
+        cache.write("view-0", to_stored_precision(replace(a_prediction(), maps=torch.zeros(6, 3, 4, 4))))
         kept = cache.read("view-0")
         assert kept is not None and kept.maps is not None and not kept.maps.any()
 
     def test_keys_have_separate_folders(self, tmp_path: Path) -> None:
-        TeacherCache(tmp_path, KEY).write("view-0", to_half_precision(a_prediction()))
+        TeacherCache(tmp_path, KEY).write("view-0", to_stored_precision(a_prediction()))
         assert TeacherCache(tmp_path, KEY | {"teacher": "abd"}).read("view-0") is None
 
     def test_outputs_of_another_key_are_rejected(self, tmp_path: Path) -> None:
@@ -78,7 +92,7 @@ class TestFile:
 
     def test_damaged_file_is_rejected(self, tmp_path: Path) -> None:
         cache = TeacherCache(tmp_path, KEY)
-        cache.write("view-0", to_half_precision(a_prediction()))
+        cache.write("view-0", to_stored_precision(a_prediction()))
         (file,) = cache.folder.glob("view-0*")
         file.write_bytes(file.read_bytes()[:50])
         with pytest.raises(UsageError, match=r"Cannot read the teacher outputs in .*Remove the file"):
@@ -90,10 +104,10 @@ class TestFile:
         cache = TeacherCache(tmp_path, KEY)
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 100, 100))
-        # 5 logits and 3 maps of 16 positions in 2 bytes, 3 classes in 4: 118 bytes per image.
-        with pytest.raises(KdedgeError, match=r"1,000,000 samples need 118\.0 MB.*--resume.*--cache-teacher"):
-            cache.require_room(to_half_precision(a_prediction()), 1_000_000)
-        cache.require_room(to_half_precision(a_prediction()), 0)
+        # 3 maps of 16 positions in 2 bytes, 5 logits and 3 classes in 4: 128 bytes per sample.
+        with pytest.raises(KdedgeError, match=r"1,000,000 samples need 128\.0 MB.*--resume.*--cache-teacher"):
+            cache.require_room(to_stored_precision(a_prediction()), 1_000_000)
+        cache.require_room(to_stored_precision(a_prediction()), 0)
 
     def test_full_disk_leaves_no_partial_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def filling_up(tensors: dict[str, Tensor], path: Path) -> None:
@@ -103,7 +117,7 @@ class TestFile:
         cache = TeacherCache(tmp_path, KEY)
         monkeypatch.setattr(cache_module, "save_file", filling_up)
         with pytest.raises(KdedgeError, match="No space left"):
-            cache.write("view-0", to_half_precision(a_prediction()))
+            cache.write("view-0", to_stored_precision(a_prediction()))
         assert [path.name for path in cache.folder.iterdir()] == ["key.json"]
 
 

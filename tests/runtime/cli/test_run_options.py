@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from kdedge_runtime import __version__
 from kdedge_runtime.cli.main import build_parser, main
+from kdedge_runtime.devices import detection
 
 
 def _lines(path: Path) -> list[dict]:
@@ -27,6 +29,17 @@ def test_profile_configures_onnxruntime_and_options_override(model_path: Path, p
     assert "provider CPU (requested: cpu) · 1 thread ·" in capfd.readouterr().err
     assert main([str(model_path), "--source", str(photos)]) == 0
     assert "provider CPU (requested: none) · all threads" in capfd.readouterr().err
+
+
+def test_threads_spin_only_beside_others(
+    model_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    profile = detection.find_profile("raspberry-pi-4")
+    spinning = replace(profile, onnxruntime=replace(profile.onnxruntime, spinning=True))
+    monkeypatch.setattr(detection, "find_profile", lambda _: spinning)
+    for threads, expected in (("1", "· 1 thread ·"), ("2", "· 2 threads, spinning ·")):
+        assert main([str(model_path), "--source", str(photos), "--device", "raspberry-pi-4", "--threads", threads]) == 0
+        assert expected in capfd.readouterr().err
 
 
 def test_skipped_explanations_have_a_reason_in_jsonl(model_path: Path, video: Path, tmp_path: Path, capfd) -> None:

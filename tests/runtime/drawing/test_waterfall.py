@@ -45,6 +45,13 @@ def test_texts_above_the_bars_take_room_only_if_there_are_any() -> None:
     assert draw_row(SPEC, np.zeros(15, np.float32)).shape[0] < draw_row(SPEC, np.zeros(15, np.float32), "head").shape[0]
 
 
+def test_large_contributions_are_drawn_whole() -> None:
+    drawn = draw_waterfall([Bar("n", "v", value) for value in (-153_620.4, 98_765_432.1, 120.5)])
+    plain = draw_waterfall([Bar("n", "v", value) for value in (-1.0, 2.0, 0.1)])
+    assert drawn.shape == plain.shape
+    assert (drawn[:, -2:] == drawn[0, 0]).all(), "no text reaches the edge"
+
+
 def test_long_texts_stay_inside() -> None:
     drawn = draw_waterfall([Bar("name " * 40, "value " * 40, 1.0)], "head " * 60)
     assert drawn.shape == draw_waterfall([Bar("n", "v", 1.0)], "head").shape

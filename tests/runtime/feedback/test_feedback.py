@@ -30,7 +30,7 @@ def verdict(number: int = 0, *, size_bytes: int = 1000, **changes: object) -> Ve
         "judgment": "right",
         "content": number.to_bytes(8, "big") + bytes(size_bytes - 8),
         "suffix": ".jpg",
-        "layout": "file",
+        "kind": "image",
         "saliency_map": np.arange(49, dtype=np.float32).reshape(7, 7) - 20,
         "label": "red",
         "probability": 0.75,

@@ -90,6 +90,8 @@ def test_columns_that_differ_in_their_units_are_ambiguous() -> None:
 def test_missing_column_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"'income', 'job'.*any order"):
         SPEC.preprocess(row_sample(("age",), ("30",)))
+    with pytest.raises(UsageError, match=r"no column 'income'\. There is 'incomes'\."):
+        SPEC.preprocess(row_sample(("age", "incomes [EUR]", "job"), ("30", "1", "clerk")))
 
 
 def test_another_unit_is_an_error() -> None:

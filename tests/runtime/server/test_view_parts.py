@@ -2,9 +2,11 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -54,13 +56,13 @@ def view_of(model: Model, progress: RunProgress, store: FeedbackStore) -> Iterat
     """Return a function that serves a run of a table for classes or a value."""
     opened: list[Any] = []
 
-    def serve(predict: Callable[[int], Prediction]) -> LiveView:
+    def serve(predict: Callable[[int], Prediction], every_s: float = 0.01) -> LiveView:
         first = predict(0)
         labels = tuple(label for label, _ in first.ranking)
         metadata = replace(model.metadata, input=first.input, task=first.task, labels=labels)
         controls = Controls(replace(model, metadata=metadata), StreamSettings())
         view = LiveView(HERE, ABOUT, controls, Feedback(store, "ab" * 32))
-        for each in (view, Run(view, progress, predict)):
+        for each in (view, Run(view, progress, predict, every_s)):
             each.__enter__()
             opened.append(each)
         return view
@@ -95,7 +97,7 @@ def test_page_of_a_table_has_no_parts_of_images(
     assert nouns == ["Waiting for the first row.", "row age", "rows per second", "rows", "Milliseconds per row"]
     page.click("#verdict-right")
     page.wait_for_selector("#message.good")
-    assert [(entry.layout, entry.true_label) for entry in store] == [("row", "good")]
+    assert [(entry.kind, entry.true_label) for entry in store] == [("tabular", "good")]
     assert page.problems == []
 
 
@@ -124,6 +126,7 @@ def test_page_of_a_value_takes_the_measured_one(
         (wage, {"judgment": "right"}, "label"),
         (wage, {"judgment": "label", "label": "much"}, "number"),
         (wage, {"judgment": "label", "label": "inf"}, "number"),
+        (wage, {"judgment": "label", "label": "1e300"}, "number"),
     ],
 )
 def test_feedback_that_teaches_nothing_is_rejected(
@@ -132,6 +135,57 @@ def test_feedback_that_teaches_nothing_is_rejected(
     view = view_of(predict)
     status, answer = post(view, "/feedback", {"serial": shown_now(view)} | entry)
     assert status == 400 and word in answer["error"] and len(store) == 0
+
+
+@pytest.mark.parametrize(("typed", "stored"), [(" 1_000 ", "1000"), ("12.5", "12.5"), ("-3e2", "-300")])
+def test_measured_values_are_stored_as_plain_numbers(
+    view_of: Callable[..., LiveView], store: FeedbackStore, typed: str, stored: str
+) -> None:
+    view = view_of(wage)
+    assert post(view, "/feedback", {"serial": shown_now(view), "judgment": "label", "label": typed})[0] == 200
+    assert [entry.correct_label for entry in store] == [stored]
+
+
+def test_feedback_on_another_kind_of_samples_is_refused(
+    view_of: Callable[..., LiveView], view: LiveView, progress: RunProgress, store: FeedbackStore
+) -> None:
+    with Run(view, progress):
+        assert post(view, "/feedback", {"serial": shown_now(view), "judgment": "right"})[0] == 200
+    table = view_of(credit)
+    status, answer = post(table, "/feedback", {"serial": shown_now(table), "judgment": "right"})
+    assert status == 500 and "tabular" in answer["error"] and "image" in answer["error"]
+    assert (len(store), store.kind) == (1, "image")
+
+
+def test_hold_works_after_a_lost_poll(chromium: Any, view_of: Callable[..., LiveView]) -> None:
+    page = shown_page(chromium, view_of(credit))
+    page.route("**/metrics.json*", lambda route: route.abort())
+    page.wait_for_selector("#state.lost")
+    page.click("#hold")
+    page.wait_for_selector("#hold[aria-pressed=true]")
+    page.wait_for_timeout(200)
+    assert page.text_content("#message") == "" and page.text_content("#label") == "good"
+
+
+def test_figures_of_a_slow_run_follow_each_drawing(chromium: Any, view_of: Callable[..., LiveView]) -> None:
+    page, counts = chromium.new_page(), Counter[str]()
+    page.route("**/view.js", lambda route: _served(route, "POLL_MS = 400", "POLL_MS = 60_000"))
+    page.on("response", lambda response: counts.update([urlsplit(response.url).path]))
+    page.goto(view_of(wage, every_s=0.4).url)
+    deadline = time.monotonic() + 20
+    while counts["/snapshot.jpg"] < 6:
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(300)
+    assert counts["/metrics.json"] >= 5
+    page.close()
+
+
+def _served(route: Any, part: str, other: str) -> None:
+    """Serve a script with a part replaced."""
+    text = route.fetch().text()
+    assert part in text
+    route.fulfill(body=text.replace(part, other), content_type="text/javascript")
 
 
 def test_choices_name_the_parts(view_of: Callable[..., LiveView], view: LiveView) -> None:
@@ -146,4 +200,4 @@ def test_choices_name_the_parts(view_of: Callable[..., LiveView], view: LiveView
 def test_predictions_of_images_keep_their_boxes(view: LiveView, progress: RunProgress, store: FeedbackStore) -> None:
     with Run(view, progress, a_prediction):
         assert post(view, "/feedback", {"serial": shown_now(view), "judgment": "place", "box": [0, 0, 1, 1]})[0] == 200
-    assert [entry.layout for entry in store] == ["file"]
+    assert [entry.kind for entry in store] == ["image"]

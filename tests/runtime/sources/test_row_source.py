@@ -1,6 +1,8 @@
 """Sources of rows: files, standard input, and what damaged rows do."""
 
 import io
+import itertools
+import json
 import logging
 from pathlib import Path
 
@@ -120,6 +122,24 @@ def test_object_without_a_column_is_skipped_unless_all_are(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines[:1] + lines[2:4])))
     with pytest.raises(UsageError, match="'b'"):
         read("stdin")
+
+
+def test_stream_of_objects_without_a_column_ends_soon(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    endless = ({"a": 1} for _ in itertools.count())
+    monkeypatch.setattr("sys.stdin", map(json.dumps, endless))
+    with caplog.at_level(logging.WARNING), pytest.raises(UsageError, match="'b'"):
+        read("stdin")
+    assert len(caplog.messages) == 1
+    mixed = ['{"a": 0.5, "b": "y"}', *['{"a": 1}'] * 100, '{"a": 1, "b": "x"}']
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(mixed)))
+    with caplog.at_level(logging.WARNING):
+        assert (len(read("stdin")[0]), read_count(caplog)) == (2, 2)
+
+
+def read_count(caplog: pytest.LogCaptureFixture) -> int:
+    return len(caplog.messages)
 
 
 def test_parquet_equals_csv(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ async function hold() {
   held = true;
   mark();
   try {
+    await allChoices();
     answer = await request("/hold", { serial: shown, region });
     showFigures(answer);
   } catch (error) {
@@ -257,7 +258,7 @@ function showFigures(m) {
   if (!m.regions.some(({ name }) => name === region)) region = m.region;
   showRegions(m.regions);
   showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.entropy != null,
-               unknown: m.unknown, isChart: !choices.has_overlay, hasClasses: choices.has_classes });
+               unknown: m.unknown, legend: choices.legend, isChart: !choices.has_overlay });
   const isProbability = m.score_name === "probability";
   at("past-title").textContent = `${isProbability ? "Confidence" : capitalized(m.score_name)} over the last minute`;
   at("history").setAttribute("aria-label", `${capitalized(m.score_name)} of the best class over the last minute`);
@@ -317,7 +318,7 @@ async function poll() {
       await allChoices();
       at("controls").hidden = false;
       showMachine(m.machine);
-      showHistory(m.history, { isBounded: choices.has_classes });
+      showHistory(m.history, { isBounded: m.ranking?.[0].share !== null });
       if (Date.now() > settledAt) showSettings(m.controls);
       if (m.frames) {
         showRates(m);

@@ -244,6 +244,7 @@ class _ViewHandler(RequestHandler):
             "has_boxes": metadata.input.has_boxes,
             "has_overlay": metadata.input.has_overlay,
             "has_classes": TASKS[metadata.task].has_classes,
+            "legend": metadata.input.evidence_legend(has_classes=TASKS[metadata.task].has_classes),
         }
         self.send_json(HTTPStatus.OK, {"labels": metadata.labels, "methods": controls.methods, **parts})
 
@@ -345,7 +346,8 @@ class _ViewHandler(RequestHandler):
             box=_optional_box(body.get("box")),
         )
         feedback.store.add(verdict)
-        _log.info("feedback: %s, predicted %s: %s", prediction.frame.name, prediction.label, verdict.judgment)
+        judgment = " ".join(filter(None, (verdict.judgment, verdict.correct_label)))
+        _log.info("feedback: %s, predicted %s: %s", prediction.frame.name, prediction.label, judgment)
         return {"label": prediction.label, "kept": feedback.kept}
 
     def _enroll(self, body: dict[str, Any]) -> object:

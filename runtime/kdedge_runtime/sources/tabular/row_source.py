@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["RowSource", "read_lines"]
 
 _log = logging.getLogger(__name__)
+_MOST_LACKING = 20
+"""Number of objects without a column at the start of a source, above which it is an error."""
 
 
 class RowSource:
@@ -28,7 +30,8 @@ class RowSource:
 
     A row with a cell that is not a number, or with another number of cells, is logged, counted and skipped. A category
     that the model does not have is logged once, and counts as a missing value. A column that the header lacks is an
-    error. A JSON object that lacks a column is skipped like a damaged row; it is an error if no row can be read.
+    error. A JSON object that lacks a column is skipped like a damaged row, and logged for the first of its kind. It is
+    an error if no row can be read, at the latest after 20 such objects.
     """
 
     live = False
@@ -69,7 +72,7 @@ class RowSource:
         pass
 
     def __iter__(self) -> Iterator[Frame]:
-        lacking: UsageError | None = None
+        lacking: list[UsageError] = []
         is_read = False
         for index, row in enumerate(self._rows()):
             if self._stop.is_set():
@@ -79,19 +82,25 @@ class RowSource:
                     raise row
                 sample = row_sample(row.titles, row.cells)
                 self._spec.preprocess(sample)
-            except (UnreadableSample, UsageError) as error:
-                if isinstance(row, Row) and isinstance(error, UsageError):
-                    if not row.is_object:
-                        raise
-                    lacking = lacking or error
+            except UnreadableSample as error:
                 self.unreadable += 1
                 _log.warning("row %d is skipped: %s", index + 1, error)
+                continue
+            except UsageError as error:
+                if isinstance(row, Row) and not row.is_object:
+                    raise
+                self.unreadable += 1
+                if str(error) not in map(str, lacking):
+                    _log.warning("row %d is skipped, and others like it: %s", index + 1, error)
+                lacking = [*lacking[-_MOST_LACKING:], error]
+                if not is_read and len(lacking) > _MOST_LACKING:
+                    raise
                 continue
             is_read = True
             self._unseen.warn(self._spec.unseen(sample))
             yield Frame(index, sample, time.monotonic(), f"row {index + 1}")
-        if lacking is not None and not is_read:
-            raise lacking
+        if lacking and not is_read:
+            raise lacking[0]
 
 
 def read_lines(lines: Iterable[str], name: str) -> Iterator[Row | UnreadableSample]:

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["UnreadableFiles", "SkippedFile"]
+__all__ = ["SkippedSample", "SkippedSamples"]
 
 _PLURAL: dict[str, str] = {"not an image": "not images"}
 _NAMES_SHOWN = 2
 
 
-class SkippedFile(NamedTuple):
+class SkippedSample(NamedTuple):
     """Sample or other file, with the reason for skipping or converting it."""
 
     name: str
@@ -21,17 +21,17 @@ class SkippedFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class UnreadableFiles:
+class SkippedSamples:
     """Unusable samples of a dataset, and files that are none; reports can be added."""
 
     checked: int = 0
     """Number of samples checked, including readable ones; windows of a recording count one each."""
-    skipped: tuple[SkippedFile, ...] = ()
-    converted: tuple[SkippedFile, ...] = ()
+    skipped: tuple[SkippedSample, ...] = ()
+    converted: tuple[SkippedSample, ...] = ()
     """Files that are kept after a conversion, such as `grayscale, read as RGB`, with the conversion as the reason."""
 
-    def __add__(self, other: "UnreadableFiles") -> "UnreadableFiles":
-        return UnreadableFiles(
+    def __add__(self, other: "SkippedSamples") -> "SkippedSamples":
+        return SkippedSamples(
             self.checked + other.checked, self.skipped + other.skipped, self.converted + other.converted
         )
 
