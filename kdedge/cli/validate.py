@@ -1,7 +1,7 @@
 """The `kdedge validate` command."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -174,33 +174,29 @@ def _print_validation(validation: "Validation") -> None:
 
 
 def _models(report: "ValidationReport") -> "Table":
-    table = _table(
-        f"{report.samples:,} samples: {report.data.description}",
-        "size",
-        report.wording.accuracy,
-        "agreement",
-        report.wording.divergence_heading,
-    )
-    for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
-        table.add_column(title, justify="right")
+    wording, title = report.wording, f"{report.samples:,} samples: {report.data.description}"
+    columns = "size", wording.accuracy, "agreement", wording.divergence_heading, "map Pearson", "5th pct", "IoU", "ECE"
+    rows = []
     for candidate in report.candidates:
         role, facts = candidate.name, report.models[candidate.name]
         compared, calibrated = report.comparisons.get(role), report.calibration.get(role)
         footprint = report.footprints.get(role)
         maps = compared.maps if compared is not None else None
-        table.add_row(
-            candidate.title,
-            f"{facts.bytes / 1e6:.2f} MB",
-            "–" if facts.top1 is None else report.wording.shown(facts.top1, 2),
-            "" if compared is None else f"{100 * compared.agreement:.2f} %",
-            "" if compared is None else f"{compared.kl:.4f}",
-            "" if maps is None else f"{maps.pearson_mean:.4f}",
-            "" if maps is None else f"{maps.pearson_p5:.4f}",
-            "" if maps is None else f"{maps.top20_iou_mean:.3f}",
-            "" if calibrated is None else _calibrated(calibrated),
-            "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
+        rows.append(
+            (
+                candidate.title,
+                f"{facts.bytes / 1e6:.2f} MB",
+                "" if facts.top1 is None else wording.shown(facts.top1, 2),
+                "" if compared is None else f"{100 * compared.agreement:.2f} %",
+                "" if compared is None else f"{compared.kl:.4f}",
+                "" if maps is None else f"{maps.pearson_mean:.4f}",
+                "" if maps is None else f"{maps.pearson_p5:.4f}",
+                "" if maps is None else f"{maps.top20_iou_mean:.3f}",
+                "" if calibrated is None else _calibrated(calibrated),
+                "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
+            )
         )
-    return table
+    return _measured(title, (*columns, "latency"), rows)
 
 
 def _maps(report: "ValidationReport") -> "Table | None":
@@ -212,20 +208,22 @@ def _maps(report: "ValidationReport") -> "Table | None":
         return None
     sampled = [f"objects in {places.samples:,} samples"] if places is not None else []
     sampled += [f"deletion and insertion on {faith.samples:,}"] if faith is not None else []
-    table = _table(f"Maps: {', '.join(sampled)}", "on the object", "energy inside", "deletion", "insertion")
+    columns = "on the object", "energy inside", "deletion", "insertion"
+    rows = []
     area = "{:.3f}".format if report.wording.is_share else plain_number
     titles = _BASELINES | {candidate.name: candidate.title for candidate in report.candidates}
     for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
         place = places.rows.get(name) if places else None
         curves = faith.rows.get(name) if faith else None
-        table.add_row(
+        row = (
             titles.get(name, name),  # a baseline of the modality names itself
             "" if place is None else _share(place.pointing, place.intervals["pointing"]),
             "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
             "" if curves is None else area(curves.deletion),
             "" if curves is None else area(curves.insertion),
         )
-    return table
+        rows.append(row)
+    return _measured(f"Maps: {', '.join(sampled)}", columns, rows)
 
 
 def _robustness(report: "ValidationReport") -> "Table | None":
@@ -370,6 +368,15 @@ def _table(title: str, *columns: str) -> "Table":
     table = Table(title=title, title_justify="left")
     for column in ("", *columns):
         table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+def _measured(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+    """Build a table without the columns in which every cell is empty."""
+    kept = [place for place in range(1, 1 + len(columns)) if any(row[place] for row in rows)]
+    table = _table(title, *(columns[place - 1] for place in kept))
+    for row in rows:
+        table.add_row(row[0], *(row[place] for place in kept))
     return table
 
 

@@ -128,7 +128,7 @@ def test_page_shows_every_section_and_the_notes(validated: tuple[ValidationRepor
     models = dict(report.models) | {"int8": replace(report.models["int8"], quantization=noted)}
     shown = replace(report, footprints=footprints, models=models, notes=("the teacher is skipped: missing",))
     text = read(render_page(shown, evidence)).text
-    titles = ("Localization and faithfulness", "Sanity checks", "Robustness")
+    titles = ("Faithfulness of the maps", "Sanity checks", "Robustness")
     for title in (
         *titles,
         "Calibration",
@@ -137,6 +137,7 @@ def test_page_shows_every_section_and_the_notes(validated: tuple[ValidationRepor
         "Maps with the lowest and highest agreement",
     ):
         assert title in text
+    assert report.localization is None and "n the object" not in text
     assert "the teacher is skipped: missing" in text
     assert "int8 is slower than fp32 here (3.00 vs 2.00 ms)" in text
     assert "int8 is 2.00 times as fast as fp32 at export, on a workbench (2.00 vs 4.00 ms)." in text
