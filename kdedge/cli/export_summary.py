@@ -80,7 +80,7 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
 
 def _reason(result: ExportResult) -> str:
     """Return why the fp32 file is recommended although there are others; empty if it is not."""
-    return "; the others cost accuracy without a speedup, but save space" if result.fastest == result.fp32 else ""
+    return "; the others save space, but no time" if result.fastest == result.fp32 else ""
 
 
 def check_goal_reached(result: ExportResult) -> None:
@@ -129,7 +129,8 @@ def print_precision(result: ExportResult, name: str, write: Callable[[str], None
     layers = "" if file.tradeoff is None else f" of {file.tradeoff.layers}"
     kept = f", {floats}{layers} layers in fp32" if floats else ""
     ranges = f", calibration: {file.note['calibration']}" if "calibration" in file.note else ""
-    write(f"{file.path}  {_megabytes(file.path)}, logits and map in fp32{kept}{ranges}")
+    floats_of = "all but the dense weights" if file.note.get("format") == "weights" else "logits and map"
+    write(f"{file.path}  {_megabytes(file.path)}, {floats_of} in fp32{kept}{ranges}")
     if file.tradeoff is not None:
         _print_fidelity(name, file.note, file.tradeoff, write)
     if "latency_ms" in file.note:

@@ -18,6 +18,8 @@ from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.reports.run_settings import duration
 from kdedge.training.run_callback import RunCallback
+from kdedge_export.html.text import plain_number
+from kdedge_runtime.modalities.table_column import split_unit
 
 __all__ = ["Screen", "train_with_progress"]
 
@@ -155,6 +157,9 @@ def _print_result(console: Console, record: RunRecord, out: Path) -> None:
     assert record.result is not None
     rows = {which: record.result[which] | record.result.get("test", {}).get(which, {}) for which in ("best", "last")}
     columns = {key: title for key, title in (_SHOWN | _TESTED).items() if any(key in row for row in rows.values())}
+    _, unit = split_unit(record.labels[0])
+    if unit is not None:
+        columns |= {key: f"{title} [{unit}]" for key, title in columns.items() if key.endswith("mae")}
     table = Table()
     table.add_column("")
     for title in ("epoch", *columns.values()):
@@ -177,5 +182,5 @@ def _figure(key: str, value: float | None, digits: int = 2) -> str:
     if value is None:
         return "–"
     if key.endswith("mae"):
-        return f"{value:.4g}"
+        return plain_number(value)
     return f"{value:.3f}" if key.endswith(("pearson", "r2")) else f"{100 * value:.{digits}f} %"

@@ -1,7 +1,7 @@
 """The `kdedge validate` command."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -174,49 +174,56 @@ def _print_validation(validation: "Validation") -> None:
 
 
 def _models(report: "ValidationReport") -> "Table":
-    table = _table(f"{report.samples:,} samples: {report.data.description}", "size", report.accuracy, "agreement", "KL")
-    for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
-        table.add_column(title, justify="right")
+    wording, title = report.wording, f"{report.samples:,} samples: {report.data.description}"
+    columns = "size", wording.accuracy, "agreement", wording.divergence_heading, "map Pearson", "5th pct", "IoU", "ECE"
+    rows = []
     for candidate in report.candidates:
         role, facts = candidate.name, report.models[candidate.name]
         compared, calibrated = report.comparisons.get(role), report.calibration.get(role)
         footprint = report.footprints.get(role)
         maps = compared.maps if compared is not None else None
-        table.add_row(
-            candidate.title,
-            f"{facts.bytes / 1e6:.2f} MB",
-            "–" if facts.top1 is None else f"{100 * facts.top1:.2f} %",
-            "" if compared is None else f"{100 * compared.agreement:.2f} %",
-            "" if compared is None else f"{compared.kl:.4f}",
-            "" if maps is None else f"{maps.pearson_mean:.4f}",
-            "" if maps is None else f"{maps.pearson_p5:.4f}",
-            "" if maps is None else f"{maps.top20_iou_mean:.3f}",
-            "" if calibrated is None else _calibrated(calibrated),
-            "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
+        rows.append(
+            (
+                candidate.title,
+                f"{facts.bytes / 1e6:.2f} MB",
+                "" if facts.top1 is None else wording.shown(facts.top1, 2),
+                "" if compared is None else f"{100 * compared.agreement:.2f} %",
+                "" if compared is None else f"{compared.kl:.4f}",
+                "" if maps is None else f"{maps.pearson_mean:.4f}",
+                "" if maps is None else f"{maps.pearson_p5:.4f}",
+                "" if maps is None else f"{maps.top20_iou_mean:.3f}",
+                "" if calibrated is None else _calibrated(calibrated),
+                "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
+            )
         )
-    return table
+    return _measured(title, (*columns, "latency"), rows)
 
 
 def _maps(report: "ValidationReport") -> "Table | None":
     """Build a table of the maps' localization and faithfulness, next to model-independent baselines."""
+    from kdedge_export.html.text import plain_number
+
     places, faith = report.localization, report.faithfulness
     if places is None and faith is None:
         return None
     sampled = [f"objects in {places.samples:,} samples"] if places is not None else []
     sampled += [f"deletion and insertion on {faith.samples:,}"] if faith is not None else []
-    table = _table(f"Maps: {', '.join(sampled)}", "on the object", "energy inside", "deletion", "insertion")
+    columns = "on the object", "energy inside", "deletion", "insertion"
+    rows = []
+    area = "{:.3f}".format if report.wording.is_share else plain_number
     titles = _BASELINES | {candidate.name: candidate.title for candidate in report.candidates}
     for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
         place = places.rows.get(name) if places else None
         curves = faith.rows.get(name) if faith else None
-        table.add_row(
+        row = (
             titles.get(name, name),  # a baseline of the modality names itself
             "" if place is None else _share(place.pointing, place.intervals["pointing"]),
             "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
-            "" if curves is None else f"{curves.deletion:.3f}",
-            "" if curves is None else f"{curves.insertion:.3f}",
+            "" if curves is None else area(curves.deletion),
+            "" if curves is None else area(curves.insertion),
         )
-    return table
+        rows.append(row)
+    return _measured(f"Maps: {', '.join(sampled)}", columns, rows)
 
 
 def _robustness(report: "ValidationReport") -> "Table | None":
@@ -226,7 +233,7 @@ def _robustness(report: "ValidationReport") -> "Table | None":
         return None
     table = _table(
         f"{report.shipped.title}, robustness on {report.robustness.samples} samples",
-        report.accuracy,
+        report.wording.accuracy,
         "agreement",
         "map Pearson",
     )
@@ -236,7 +243,7 @@ def _robustness(report: "ValidationReport") -> "Table | None":
         if row.role == report.shipped.name:
             table.add_row(
                 row.disturbance,
-                "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
+                "–" if row.top1 is None else report.wording.shown(row.top1),
                 "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
                 "" if row.map_pearson is None else correlation(row.map_pearson),
                 f"{100 * row.prediction_kept:.1f} %",
@@ -326,10 +333,11 @@ def _print_meaning(console: "Console", report: "ValidationReport") -> None:
     )
     right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
     if "student" in right:
-        beside = f", its teacher {100 * right['teacher']:.1f} %" if "teacher" in right else ""
+        wording = report.wording
+        beside = f", that of its teacher {wording.shown(right['teacher'])}" if "teacher" in right else ""
         console.print(
-            "The checks compare the exported files with the student, whose accuracy is "
-            f"{100 * right['student']:.1f} %{beside}."
+            f"The checks compare the exported files with the student, whose {wording.accuracy_phrase} is "
+            f"{wording.shown(right['student'])}{beside}."
         )
     for name, facts in report.models.items():
         if facts.arithmetic is not None:
@@ -360,6 +368,15 @@ def _table(title: str, *columns: str) -> "Table":
     table = Table(title=title, title_justify="left")
     for column in ("", *columns):
         table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+def _measured(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+    """Build a table without the columns in which every cell is empty."""
+    kept = [place for place in range(1, 1 + len(columns)) if any(row[place] for row in rows)]
+    table = _table(title, *(columns[place - 1] for place in kept))
+    for row in rows:
+        table.add_row(row[0], *(row[place] for place in kept))
     return table
 
 

@@ -53,12 +53,19 @@ class DatasetIndex:
     """True for consecutive frames without classes, which may be near-duplicates."""
     columns: tuple[str, ...] = ()
     """Names of the columns of every sample, in their order; empty for samples without names."""
+    target: str | None = None
+    """Title of the target column; None for samples without columns."""
     schema: str | None = None
     """SHA-256 of the class order and of the kinds and categories of columns, hexadecimal; None without a schema."""
     group_of: GroupOf | None = field(default=None, compare=False)
     """Function of a sample's name to the file that it was cut from; None if every sample stands alone."""
     check_input: Callable[[InputSpec], None] | None = field(default=None, compare=False)
     """Function that raises `UsageError` for the input of a model that differs otherwise, such as in units."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in all splits and of those that are not used."""
+        return sum(len(split) for split in (self.train, self.val, self.test or ())) + len(self.skipped)
 
     @property
     def is_unlabeled(self) -> bool:

@@ -207,14 +207,21 @@ def infer_target(rows: Sequence[Row], target: str, task: TableTask | None, name:
     return TableSchema(title, "classify", labels, ())
 
 
-def describe_schema(schema: TableSchema) -> list[tuple[str, ...]]:
-    """Return name, kind, unit, values and missing values of each column as texts, and of the target last."""
+def describe_schema(schema: TableSchema, targets: Sequence[float]) -> list[tuple[str, ...]]:
+    """Return name, kind, unit, values and missing values of each column as texts, and of the target last.
+
+    Args:
+        schema: schema of a table.
+        targets: ground truth of the training rows, at least one.
+    """
     rows = [
         (column.name, column.kind, column.unit or "", column.values, str(column.missing or ""))
         for column in schema.columns
     ]
     name, unit = split_unit(schema.target)
-    return [*rows, (name, f"target: {schema.task}", unit or "", ", ".join(schema.labels[:6]), "")]
+    is_class = schema.task == "classify"
+    values = ", ".join(schema.labels[:6]) if is_class else f"{min(targets):.6g} … {max(targets):.6g}"
+    return [*rows, (name, f"target: {schema.task}", unit or "", values, "")]
 
 
 def find_column(titles: Sequence[str], wanted: str, name: str) -> int:

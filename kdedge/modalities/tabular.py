@@ -81,7 +81,8 @@ class TabularTraining(TrainingModality):
         from kdedge.data.readers.table_files import index_table, schema_of
         from kdedge.data.table_schema import describe_schema
 
-        return describe_schema(schema_of(index_table(data, options).train))
+        rows = index_table(data, options).train
+        return describe_schema(schema_of(rows), rows.targets)
 
     def default_recipe(self, kind: str) -> str:
         """Return the recipe of dense networks, with labels only to train."""

@@ -29,7 +29,7 @@ def check_series_network(name: str) -> str:
     bare = name.removeprefix(_PREFIX)
     if bare in SERIES_NETWORKS:
         return bare
-    refuse_trees(name, _PREFIX + next(iter(SERIES_NETWORKS)))
+    refuse_trees(name, "time series", _PREFIX + next(iter(SERIES_NETWORKS)))
     near = difflib.get_close_matches(bare, SERIES_NETWORKS, n=1) or list(SERIES_NETWORKS)
     expected = " or ".join(_PREFIX + each for each in near)
     raise UsageError(f"There is no network {name!r} for time series. Expected {expected}.")

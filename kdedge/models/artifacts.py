@@ -14,7 +14,7 @@ from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge.models.model_source import check_own_weights, check_weights, network_name
 from kdedge.models.run_folder import RunRecord, is_run, read_run, weights_file
-from kdedge.models.trees import is_tree_file, is_tree_run
+from kdedge.models.trees import is_tree_file, is_tree_run, refuse_export
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.files import Location
 
@@ -83,6 +83,7 @@ class Artifacts:
         if path.is_file():
             return path
         if self.run is not None:
+            refuse_export(self.source, self.record)
             raise UsageError(
                 f"{self.source} has no model file yet. Export it first: kdedge export {self.source} --quantize"
             )

@@ -60,7 +60,7 @@ def canonical_name(name: str) -> str:
             f"{name} is a run folder, but a model name is expected, such as that run's. "
             f"To start from its weights: --weights {Path(name) / BEST}."
         )
-    refuse_trees(name, "resnet18 or small:resnet8")
+    refuse_trees(name, "images or sounds", "resnet18 or small:resnet8")
     elsewhere = [f"timm:{bare}"] if not library and bare in networks_of("timm") else []
     near = elsewhere or [
         f"{candidate}:{match}"

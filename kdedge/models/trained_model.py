@@ -24,7 +24,7 @@ from kdedge.models.network_state import read_network_state
 from kdedge.models.network_weights import NetworkWeights, find_weights
 from kdedge.models.pretrained import assumed_input, published_name
 from kdedge.models.run_folder import weights_file
-from kdedge.models.trees import is_tree_run
+from kdedge.models.trees import refuse_export
 from kdedge.models.weight_files import load_state, read_state
 from kdedge.models.zero_shot import ZeroShot, is_clip
 from kdedge_runtime.errors import UsageError
@@ -96,11 +96,7 @@ def load_trained(
         raise UsageError(f"{artifacts.source} has its own classes. Remove --classes and --prompt.")
     if artifacts.run is not None and record is not None:
         check_own_weights(artifacts.source, weights, pretrained)
-        if is_tree_run(record):
-            raise UsageError(
-                f"{artifacts.source} is an ensemble of trees, which teaches a network but is not exported itself. "
-                f"Distill it: kdedge distill DATA --target COLUMN --teacher {artifacts.source} --student mlp"
-            )
+        refuse_export(artifacts.source, record)
         file = weights_file(artifacts.run, which)
         model = build_network(record.model, record.input)
         load_state(model, read_state(file), str(file))

@@ -55,10 +55,12 @@ class ModelInspection:
     structure: GraphStructure
     times: LayerTimes
     weights: ClassWeights | None
-    """Weights of the last layer; None if they are not plain constants, as in a quantized head."""
+    """Weights of the last layer; None without classes, or if they are not plain constants, as in a quantized head."""
     labels: tuple[str, ...]
     """Class names; class indices if the file has none."""
     seen: ImageInspection | None
+    has_classes: bool = True
+    """False if the outputs are values, whose names are the labels."""
     why_not_seen: str | None = None
     """Reason for a missing attribution, if an image was given."""
 
@@ -100,7 +102,10 @@ def inspect_model(
             f"{path} takes {metadata.input.kind} samples, and inspect traces images only. Remove {image}, or draw its "
             f"map: kdedge explain {path} {image}"
         )
-    classes = count_classes(GraphIndex(model), example_feed(model, str(path), count=EXAMPLES), str(path))
+    if metadata is None:
+        classes = count_classes(GraphIndex(model), example_feed(model, str(path), count=EXAMPLES), str(path))
+    else:
+        classes = len(metadata.labels)
     progress("timing layers", 0, 1)
     structure, feed = structure_of(model), example_feed(model, str(path))
     times = time_layers(model, feed, structure)
@@ -113,9 +118,10 @@ def inspect_model(
             seen = inspect_image(model, loaded, image, class_name=class_name, progress=progress)
         except HeadNotSupported as error:  # the layers are still shown
             why_not_seen = str(error)
-    weights = class_weights(model, classes)
+    has_classes = loaded is None or TASKS[loaded.metadata.task].has_classes
+    weights = class_weights(model, classes) if has_classes else None
     names = labels or tuple(map(str, range(classes)))
-    return ModelInspection(path, structure, times, weights, names, seen, why_not_seen)
+    return ModelInspection(path, structure, times, weights, names, seen, has_classes, why_not_seen)
 
 
 def inspect_image(

@@ -212,7 +212,9 @@ def _validation_set(
 ) -> ValidationSet:
     # Decoded for the trained input, not the file's input, so that a wrong input in the file is detected.
     decoded, part = read_validation_split(collection, files.input, progress)
-    notes += [str(note) for note in (part, decoded.problems) if note]
+    # Rows of tables are checked when they are indexed, before they are divided.
+    unused = replace(decoded.problems, checked=collection.samples, skipped=collection.skipped, converted=())
+    notes += [str(note) for note in (part, unused, decoded.problems) if note]
     labels = _labels(files)
     group_by = files.options_for(collection.source).group_by
     divided = _DIVIDED[collection.split] + ("" if group_by is None else f", groups of --group-by {group_by}")

@@ -1,5 +1,6 @@
 """Comparison of runs as a page."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,6 +99,7 @@ def _leader(runs: list[RunHistory], key: str) -> Leader:
     validated = [_validated(run, key) for run in runs]
     figures = validated if None in tested else tested
     value, _, name = max(
-        (value or 0.0, -place, run.name) for place, (run, value) in enumerate(zip(runs, figures, strict=True))
+        (-math.inf if value is None else value, -place, run.name)
+        for place, (run, value) in enumerate(zip(runs, figures, strict=True))
     )
     return Leader(name, format_figure(key, value) + "\u00a0%" * (key == "top1"), is_tested=figures is tested)

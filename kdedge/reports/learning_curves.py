@@ -46,6 +46,7 @@ class LearningCurves:
 _QUANTITIES = (
     _Quantity("val_top1", "Top-1, %", "share of correct predictions on the validation samples", scale=100.0),
     _Quantity("val_r2", "R²", "explained share of the variance of the validation samples, at most 1"),
+    _Quantity("val_mae", "Mean absolute error", "in the unit of the target; lower is better"),
     _Quantity("val_agreement", "Agreement, %", "with the predictions of the run’s teacher", scale=100.0),
     _Quantity("val_map_pearson", "Map Pearson", "correlation with the teacher’s maps, at most 1"),
     _Quantity(

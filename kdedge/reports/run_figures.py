@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.pipelines.seed_groups import SeedGroup, Spread, spread
+from kdedge_export.html.text import plain_number
 
 __all__ = [
     "ACCURACIES",
@@ -18,7 +19,13 @@ __all__ = [
     "format_spread",
 ]
 
-FIGURES = {"top1": "top-1 %", "r2": "R²", "agreement": "agreement %", "map_pearson": "map Pearson"}
+FIGURES = {
+    "top1": "top-1 %",
+    "r2": "R²",
+    "mae": "mean abs. error",
+    "agreement": "agreement %",
+    "map_pearson": "map Pearson",
+}
 """Metric key (after `val_` in `metrics.jsonl`) to column heading with unit."""
 ACCURACIES = ("top1", "r2")
 """Metric keys of the accuracy of each task."""
@@ -62,6 +69,8 @@ def format_figure(key: str, value: float | None) -> str:
     """Format a metric in the unit of its heading, with a typographic minus sign; empty for None."""
     if value is None:
         return ""
+    if key == "mae":
+        return plain_number(value)
     return (f"{value:.3f}" if key in _COEFFICIENTS else f"{100 * value:.1f}").replace("-", "−")
 
 

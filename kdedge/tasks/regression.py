@@ -37,7 +37,9 @@ class RegressionTraining(TrainingTask):
 
     def summary(self, metrics: Mapping[str, float]) -> str:
         """Return R² and the mean absolute error."""
-        return f"R² {metrics['r2']:.3f}, mean absolute error {metrics['mae']:.4g}"
+        from kdedge_export.html.text import plain_number
+
+        return f"R² {metrics['r2']:.3f}, mean absolute error {plain_number(metrics['mae'])}"
 
     def merit(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Return R²."""

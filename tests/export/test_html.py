@@ -9,7 +9,7 @@ from jinja2 import UndefinedError
 
 from kdedge_export.html.page import render
 from kdedge_export.html.palette import PALETTE
-from kdedge_export.html.text import correlation, large
+from kdedge_export.html.text import correlation, large, plain_number
 from kdedge_export.html.thumbnails import LARGEST_BYTES, at_display_size, jpeg_uri, overlaid
 
 
@@ -27,6 +27,23 @@ def test_large_counts_have_three_digits(count: float, shown: str) -> None:
 )
 def test_correlation_below_1_is_not_shown_as_1(value: float, shown: str) -> None:
     assert correlation(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (21_562.4, "21,562"),
+        (-999_999.0, "−999,999"),
+        (9_999.7, "10,000"),
+        (1_234.4, "1,234"),
+        (0.12345, "0.1235"),
+        (2.5e6, "2,500,000"),
+        (2.5e9, "2.5e+09"),
+        (float("nan"), "–"),
+    ],
+)
+def test_numbers_below_a_million_have_no_exponent(value: float, shown: str) -> None:
+    assert plain_number(value) == shown
 
 
 def test_page_allows_no_script_and_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

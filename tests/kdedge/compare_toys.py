@@ -13,6 +13,7 @@ from kdedge.data import index_dataset
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, METRICS, RunRecord, write_run
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.checkpoint import save_weights
 from kdedge_runtime.modalities.image import ImageInput
 
@@ -47,6 +48,7 @@ def make_run(
     result: dict[str, Any] | None = None,
     fingerprint: str = "f" * 64,
     labels: tuple[str, ...] = LABELS,
+    task: str = "classify",
 ) -> Path:
     """Write a run of `small:resnet8` with random weights for its seed; `data` is the recorded dataset location."""
     folder.mkdir(parents=True)
@@ -68,9 +70,10 @@ def make_run(
         recipe=asdict(tiny_config(learning_rate=0.1, loss=loss or {"ce": 1.0}, measured=measured, seed=seed)),
         request={"data": "data", "model": "resnet8", **(request or {})},
         device="CPU",
+        task=task,
         teacher=teacher,
         result={
-            "best": max(epochs, key=lambda line: line["val_top1"]),
+            "best": max(epochs, key=TRAINING_TASKS[task].merit),
             "last": last,
             "seconds": 3.0,
             **(result or {}),

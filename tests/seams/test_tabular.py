@@ -18,13 +18,17 @@ from PIL import Image
 from table_toys import HEADER, make_rows, write_table
 
 import kdedge
+from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
+from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.run_folder import read_run, write_run
+from kdedge.pipelines.model_inspection import inspect_model
 from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.reports.class_table import class_rows
 from kdedge.reports.comparison_page import write_page
 from kdedge.reports.disagreement_gallery import disagreement_gallery
+from kdedge.reports.inspection_page import write_inspection
 from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
 from kdedge_runtime import Model
@@ -120,6 +124,8 @@ def test_validation_passes_with_complete_contributions(files: Path) -> None:
     for precision in ("fp32", "int8"):
         check = outcomes[f"{precision}_completeness"]
         assert check.outcome == "passed" and check.bound == 1e-4 and check.measured is not None
+    note = report.models["int8"].quantization
+    assert note is not None and note["activations"] == "float32" and "calibration" not in note
     assert report.comparisons["student"].maps is not None and report.comparisons["student"].maps.pearson_mean > 0.9
 
 
@@ -200,6 +206,17 @@ def test_other_data_are_read_with_the_schema_of_the_run(files: Path, tmp_path: P
     assert kdedge.validate(files, data=other, quick=True).report.checks, "one of the classes is enough"
     with pytest.raises(UsageError, match="USD"):
         kdedge.validate(files, data=write_table(tmp_path / "usd.csv", rows, ("income [USD]", *HEADER[1:])), quick=True)
+
+
+def test_rows_that_are_not_used_are_reported(files: Path, tmp_path: Path) -> None:
+    rows = make_rows(150, seed=3)
+    for number, (column, cell) in enumerate([(5, ""), (1, "old"), (5, "perhaps")]):
+        rows[number] = (*rows[number][:column], cell, *rows[number][column + 1 :])
+    validation = kdedge.validate(files, data=write_table(tmp_path / "dirty.csv", rows), quick=True)
+    (note,) = (note for note in validation.report.notes if "dirty.csv" in note)
+    assert note.startswith("3 of 150 samples") and all(f"dirty.csv:{number:03}" in note for number in (1, 2, 3))
+    assert "without a target" in note and "'perhaps'" in note
+    assert "dirty.csv:003" in validation.page.read_text(encoding="utf-8")
 
 
 def test_samples_of_another_kind_are_refused_by_name(files: Path, tmp_path: Path) -> None:
@@ -343,8 +360,20 @@ def test_german_credit_is_learned_with_its_reasons(tmp_path: Path) -> None:
 
 
 def test_trees_are_not_exported(teacher: Run) -> None:
-    with pytest.raises(UsageError, match="--student mlp"):
-        kdedge.export(teacher)
+    for step in (kdedge.export, kdedge.validate):
+        with pytest.raises(UsageError, match="--student mlp"):
+            step(teacher)
+    for modality, samples in (("audio", "sounds"), ("image", "images"), ("timeseries", "time series")):
+        with pytest.raises(UsageError, match=f"are {samples}"):
+            TRAINING_MODALITIES[modality].check_model("xgboost")
+
+
+def test_classes_that_differ_are_named(teacher: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(*row[:5], "Yes" if number % 9 == 0 else row[5]) for number, row in enumerate(make_rows(200))]
+    other = write_table(tmp_path / "other.csv", rows)
+    with pytest.raises(UsageError, match=r"only the data has Yes\).*--target answer"):
+        kdedge.distill(other, teacher, "mlp:8", target="answer", output=tmp_path / "run", epochs=1, device="cpu")
+    assert "'Yes', 'yes'" in caplog.text and "'no'" not in caplog.text
 
 
 def test_regression_keeps_its_unit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -369,7 +398,20 @@ def test_regression_keeps_its_unit(tmp_path: Path, capfd: pytest.CaptureFixture[
         "(?i)top-1|class>|cross-entr", page
     )
     drop = next(check for check in report.checks if check.key == "int8_top1_drop_points")
-    assert drop.interval is not None and drop.outcome == "passed"
+    assert drop.interval is not None and drop.outcome == "passed" and (drop.unit, drop.bound) == ("variance", 0.01)
+    assert not [check.key for check in report.checks if re.search("top-1|logits|KL|class", check.name)]
+    assert not [check.key for check in report.checks if check.unit in ("points", "nats")]
+    gain = next(check for check in report.checks if check.key == "int8_over_constant")
+    assert gain.measured == pytest.approx(report.models["int8"].top1) and gain.interval and gain.interval.high <= 1
+    r2 = report.models["int8"].top1
+    assert r2 is not None and f"R² is <b>{r2:.3f}</b>" in validated.page.read_text(encoding="utf-8")
+    inspected = inspect_model(str(student.folder))
+    assert inspected.labels == ("amount [EUR]",) and inspected.weights is None and inspected.structure.layers
+    write_inspection(inspected, tmp_path / "inspect.html")
+    assert "Regression of amount [EUR]" in (tmp_path / "inspect.html").read_text(encoding="utf-8")
+    described = TRAINING_MODALITIES["tabular"].describe(str(data), DatasetOptions(target="amount"))[-1]
+    low, high = (float(each) for each in described[3].split(" … "))
+    assert described[2] == "EUR" and low < 500 < 1500 < high
     lines = tmp_path / "answers.jsonl"
     assert main([str(student.folder / "model.onnx"), "--source", str(data), "--jsonl", str(lines)]) == 0
     assert " class " not in next(line for line in capfd.readouterr().err.splitlines() if "provider CPU" in line)

@@ -36,7 +36,16 @@ def _environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (text.percent, text.points, text.correlation, text.quantity, text.megabytes, text.large, text.sizes)
+    formats = (
+        text.percent,
+        text.plain_number,
+        text.points,
+        text.correlation,
+        text.quantity,
+        text.megabytes,
+        text.large,
+        text.sizes,
+    )
     environment.filters |= {each.__name__: each for each in formats}
     environment.globals |= {"PALETTE": PALETTE}
     return environment

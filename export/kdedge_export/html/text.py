@@ -10,6 +10,7 @@ __all__ = [
     "large",
     "megabytes",
     "percent",
+    "plain_number",
     "points",
     "quantity",
     "sizes",
@@ -41,6 +42,14 @@ def correlation(value: float | None) -> str:
 def quantity(value: float, digits: int, unit: str = "") -> str:
     """Format a number with a fixed number of decimals; a dash for non-finite values."""
     return f"{value:.{digits}f}{unit}".replace("-", "−") if math.isfinite(value) else NONE
+
+
+def plain_number(value: float) -> str:
+    """Format a value with four digits, or as an integer from 1,000 to a billion, as the device does."""
+    if not math.isfinite(value):
+        return NONE
+    size = abs(value)
+    return ("−" if value < 0 else "") + (f"{size:,.0f}" if 1e3 <= size < 1e9 else f"{size:.4g}")
 
 
 def megabytes(size: int) -> str:

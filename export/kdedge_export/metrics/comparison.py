@@ -17,7 +17,7 @@ from kdedge_export.metrics.confidence import (
 )
 from kdedge_export.metrics.resampling import to_common_size
 from kdedge_export.metrics.scores import mean, percentile
-from kdedge_export.metrics.task_metrics import TaskMetrics
+from kdedge_export.metrics.task_metrics import TaskMetrics, TaskWording
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime.util.arrays import Floats, Targets
 
@@ -87,8 +87,8 @@ class Comparison:
     intervals: Mapping[str, Interval | None]
     """95 % intervals by field name: both accuracies, their paired difference, the agreement, both KL divergences and
     the logits distance."""
-    accuracy: str = "top-1"
-    """Name of the accuracy of the task, such as `top-1` or `R²`."""
+    wording: TaskWording = TaskWording()  # noqa: RUF009 - frozen
+    """Names of the task's metrics."""
 
 
 def compare(reference: Predictions, candidate: Predictions, targets: Targets | None, task: TaskMetrics) -> Comparison:
@@ -129,7 +129,7 @@ def compare(reference: Predictions, candidate: Predictions, targets: Targets | N
         kl_capped=float(kl_capped.mean()),
         logits_error=float(agreement.logits_error(reference.logits, candidate.logits).max()),
         logits_distance=float(distance.mean()),
-        accuracy=task.accuracy_name,
+        wording=task.wording,
         maps=_compare_maps(reference, candidate),
         lost_map=reference.maps is not None and candidate.maps is None,
         intervals=intervals,

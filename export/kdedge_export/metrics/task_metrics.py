@@ -4,20 +4,64 @@ It is not in `kdedge_export.tasks`, since metrics take a task as an argument and
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 
+from kdedge_export.html.text import points, quantity
 from kdedge_export.metrics.scores import Scores
 from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["TaskMetrics"]
+__all__ = ["TaskMetrics", "TaskWording"]
+
+
+@dataclass(frozen=True)
+class TaskWording:
+    """Names of a task's metrics in reports, and the form of its accuracy; those of classes by default."""
+
+    accuracy: str = "top-1"
+    """Name of the mean of `TaskMetrics.correct`."""
+    is_share: bool = True
+    """True if the accuracy is a fraction of samples, in percent; False for a coefficient such as R²."""
+    agreement: str = "top-1 agreement"
+    divergence: str = "KL divergence"
+    divergence_heading: str = "KL"
+    divergence_meaning: str = "mean KL divergence of the softmax from the reference’s, in nats"
+    outputs: str = "logits"
+    """Name of the outputs of the network."""
+    explained: str = "top-1 class"
+    """Name of what a map explains if nothing else is requested."""
+
+    @property
+    def accuracy_phrase(self) -> str:
+        """Name of the accuracy in a sentence."""
+        return f"{self.accuracy} accuracy" if self.is_share else self.accuracy
+
+    @property
+    def unit(self) -> str:
+        """Unit of an accuracy; empty for a coefficient."""
+        return "\u00a0%" if self.is_share else ""
+
+    def number(self, value: float, digits: int = 1) -> str:
+        """Format an accuracy without its unit: digits of percent, or three decimals of a coefficient."""
+        return quantity(100 * value, digits) if self.is_share else quantity(value, 3)
+
+    def shown(self, value: float, digits: int = 1) -> str:
+        """Format an accuracy with its unit."""
+        return self.number(value, digits) + self.unit
+
+    def change(self, hundredths: float) -> str:
+        """Format a signed difference of accuracies, given in percentage points or hundredths of a coefficient."""
+        if self.is_share:
+            return points(hundredths)
+        return f"{hundredths / 100:+.3f}".replace("-", "−") if round(hundredths / 100, 3) else "±0.000"
 
 
 class TaskMetrics(ABC):
     """Metrics of a task. Logits are float32 `[N, K]`; the ground truth is int64 `[N]`, as in the dataset."""
 
-    accuracy_name = "top-1"
-    """Name of the mean of `correct`."""
+    wording = TaskWording()
+    """Names of the metrics in reports."""
     bounds: tuple[float, float] | None = (0.0, 1.0)
     """Lowest and highest value of `correct`, for its interval; None if it has none, which uses a bootstrap."""
 

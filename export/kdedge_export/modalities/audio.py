@@ -80,6 +80,8 @@ class AudioExport(ExportModality):
         """Draw rendered sounds; see `kdedge_export.modalities.rendered_sounds`."""
         return render_sounds(spec, count, np.random.default_rng(0))
 
+    drawn_name = "chords, brown noise and random signals"
+
     def unfamiliar_samples(self, spec: AudioInput, count: int) -> Floats:
         """Draw textures; see `kdedge_export.modalities.rendered_sounds`."""
         return render_sound_textures(spec, count, np.random.default_rng(0))

@@ -65,6 +65,9 @@ class ExportModality(ABC):
         """Return samples `[count, *spec.shape]` on which the display of maps is measured; None by default."""
         return None
 
+    drawn_name = "drawn samples"
+    """Name of the result of `unfamiliar_samples` in reports."""
+
     def unfamiliar_samples(self, spec: Any, count: int) -> Sample | None:
         """Draw samples `[count, *spec.shape]` that belong to no class of any model; None by default."""
         return None

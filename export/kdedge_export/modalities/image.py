@@ -89,6 +89,8 @@ class ImageExport(ExportModality):
         scenes = (render_scene(LABELS[at % len(LABELS)], rng, side).image for at in range(count))
         return np.stack([spec.preprocess(scene) for scene in scenes])
 
+    drawn_name = "textures and noise"
+
     def unfamiliar_samples(self, spec: ImageInput, count: int) -> Pixels:
         """Draw textures and noise; see `kdedge_export.scenes.textures`."""
         return render_textures(np.random.default_rng(0), count, spec.height, spec.width)

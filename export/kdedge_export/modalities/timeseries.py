@@ -70,6 +70,8 @@ class TimeseriesExport(ExportModality):
         deviation = np.abs((samples - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32))
         return {"amplitude": np.ascontiguousarray(deviation.transpose(0, 2, 1), dtype=np.float32)}
 
+    drawn_name = "random walks, square waves and noise"
+
     def unfamiliar_samples(self, spec: TimeseriesInput, count: int) -> Sample:
         """Draw random walks, square waves and white noise, scaled to the spread of each channel."""
         rng = np.random.default_rng(_SEED)

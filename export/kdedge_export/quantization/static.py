@@ -100,21 +100,27 @@ def quantize(
     model = build([name for layer in layers if layer.name in kept for name in layer.nodes])
     latency_ms = latency_note({"fp32": graph.model, "int8": model}, calibration[:1], runs=_TIMED_RUNS)
     found = tradeoff.chosen.fidelity
-    note = {
-        "format": "qdq" if layers else "weights",
-        "weights": "int8",
-        "per_channel": True,
+    ranged = {
         "calibration": method,
         "calibration_loss": losses,
         "calibration_sha256": hashlib.sha256(calibration.tobytes()).hexdigest(),
         "calibration_samples": len(calibration),
+    }
+    settings = asdict(recipe)
+    if not ranges:  # weights alone are quantized
+        ranged, settings["activations"] = {}, "float32"
+    note = {
+        "format": "qdq" if layers else "weights",
+        "weights": "int8",
+        "per_channel": True,
+        **ranged,
         "float_layers": list(tradeoff.chosen.float_layers),
         "goal": asdict(tradeoff.goal),
         "held_out": {"samples": len(held_out)} | found.to_dict(),
         "latency_ms": latency_ms,
     }
     int8_layers = tuple(layer.name for layer in layers if layer.name not in kept)
-    return Quantized(model, note | asdict(recipe), tradeoff, int8_layers, ranges)
+    return Quantized(model, note | settings, tradeoff, int8_layers, ranges)
 
 
 def _convert(inputs: ConversionInputs) -> ConvertedGraph:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kdedge_export.metrics.scores import Scores
-from kdedge_export.metrics.task_metrics import TaskMetrics
+from kdedge_export.metrics.task_metrics import TaskMetrics, TaskWording
 from kdedge_runtime.util.arrays import Floats, Targets
 
 __all__ = ["REGRESSION", "RegressionMetrics"]
@@ -17,7 +17,16 @@ _LARGEST = 1e6
 class RegressionMetrics(TaskMetrics):
     """Accuracy is R², the explained part of the variance. Its scores are not bounded below."""
 
-    accuracy_name = "R²"
+    wording = TaskWording(
+        accuracy="R²",
+        is_share=False,
+        agreement="agreement",
+        divergence="squared difference",
+        divergence_heading="squared diff.",
+        divergence_meaning="half the mean squared difference to the reference’s prediction, relative to its variance",
+        outputs="output",
+        explained="output",
+    )
     bounds = None
 
     def correct(self, logits: Floats, values: Targets) -> Scores:
@@ -25,8 +34,8 @@ class RegressionMetrics(TaskMetrics):
         return 1 - _relative(logits, values.reshape(len(values), -1).astype(np.float64))
 
     def constant_correct(self, values: Targets, outputs: int) -> Scores:
-        """Return the scores of the mean of the samples, whose R² is 0."""
-        return self.correct(np.full((len(values), 1), values.mean(), np.float32), values)
+        """Return 0 for each sample, since R² is relative to the mean of the samples."""
+        return np.zeros(len(values))
 
     def agreement(self, reference: Floats, candidate: Floats) -> Scores:
         """Return `1 - (y - y')² / var(y)` of two models, at least 0: the part of the variance that they share.

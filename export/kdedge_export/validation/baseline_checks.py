@@ -3,29 +3,31 @@
 from kdedge_export.metrics.confidence import DIFFERENCE, Interval, mean_interval
 from kdedge_export.metrics.localization import Localization
 from kdedge_export.metrics.scores import Scores
-from kdedge_export.validation.check import Check, MeasuredSample, check_sample
+from kdedge_export.metrics.task_metrics import TaskMetrics
+from kdedge_export.validation.check import Check, MeasuredSample, accuracy_difference, check_sample
 from kdedge_export.validation.gates import Gates
 
 __all__ = ["check_constant", "check_evidence"]
 
 
-def check_constant(role: str, right: Scores, constant: Scores, gates: Gates, *, is_bounded: bool = True) -> Check:
+def check_constant(role: str, right: Scores, constant: Scores, gates: Gates, task: TaskMetrics) -> Check:
     """Check that a model is more often right than the best constant prediction, on the same samples.
 
     An accuracy of 95 % shows nothing if 95 % of the samples are of one class.
 
     Args:
         role: role of the deployed file.
-        right: correctness of its predictions in [0, 1], `[N]`.
+        right: correctness of its predictions, `[N]`, see `TaskMetrics.correct`.
         constant: correctness of the best constant prediction, see `TaskMetrics.constant_correct`.
         gates: the bounds.
-        is_bounded: False for scores without bounds, such as those of R², whose interval is a bootstrap.
+        task: metrics of the task; scores without bounds, such as those of R², have an interval by bootstrap.
     """
     gain = right - constant
-    interval = mean_interval(gain, DIFFERENCE if is_bounded else None, scale=100)
-    sample = MeasuredSample(100 * float(gain.mean()), interval, len(gain), len(gain), worst=-100.0)
+    unit, scale = accuracy_difference(task.wording)
+    interval = mean_interval(gain, None if task.bounds is None else DIFFERENCE, scale=scale)
+    sample = MeasuredSample(scale * float(gain.mean()), interval, len(gain), len(gain), worst=-scale)
     key, name = f"{role}_over_constant", f"{role} better than the best constant prediction"
-    return check_sample(key, name, sample, ">=", gates.over_constant_points, "points")
+    return check_sample(key, name, sample, ">=", gates.over_constant_points * scale / 100, unit)
 
 
 def check_evidence(role: str, found: Localization | None, samples: int, gates: Gates) -> list[Check]:

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdedge_export.metrics.confidence import Interval, rounded_up, samples_needed
+from kdedge_export.metrics.task_metrics import TaskWording
 from kdedge_runtime.util.counts import counted
 
 __all__ = [
     "Check",
     "Outcome",
     "Relation",
+    "accuracy_difference",
     "MeasuredSample",
     "Unit",
     "applicable",
@@ -20,9 +22,10 @@ __all__ = [
     "verdict",
 ]
 
-Unit = Literal["share", "points", "correlation", "error", "area", "nats", "count", "MB", "ms"]
-"""Unit of a measured value: a fraction in [0, 1], percentage points, a Pearson correlation, a relative error, a
-difference of areas under probability curves, a divergence in nats, a count, a size in 10^6 bytes, milliseconds."""
+Unit = Literal["share", "points", "variance", "correlation", "error", "area", "nats", "count", "MB", "ms"]
+"""Unit of a measured value: a fraction in [0, 1], percentage points, a share of the variance such as R², a Pearson
+correlation, a relative error, a difference of areas under probability curves, a divergence in nats, a count, a size in
+10^6 bytes, milliseconds."""
 Outcome = Literal["passed", "failed", "inconclusive", "not measured", "not applicable"]
 """Outcome of a check.
 
@@ -79,6 +82,11 @@ class MeasuredSample:
     """Minimum number of samples for an interval."""
     most: int | None = None
     """Maximum number of samples this value is ever measured on; None for no limit."""
+
+
+def accuracy_difference(wording: TaskWording) -> tuple[Unit, float]:
+    """Return the unit of a difference of accuracies, and the number of units in a difference of 1."""
+    return ("points", 100.0) if wording.is_share else ("variance", 1.0)
 
 
 def check_value(

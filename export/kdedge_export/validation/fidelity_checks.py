@@ -1,9 +1,19 @@
 """Checks of a model file against the student: predictions, probabilities, and saliency maps of every class."""
 
 from kdedge_export.metrics.comparison import Comparison, MapComparison
-from kdedge_export.metrics.confidence import fewest_for_percentile
+from kdedge_export.metrics.confidence import Interval, fewest_for_percentile
+from kdedge_export.metrics.task_metrics import TaskWording
 from kdedge_export.quantization import FidelityBounds
-from kdedge_export.validation.check import Check, MeasuredSample, Outcome, Relation, Unit, check_sample, check_value
+from kdedge_export.validation.check import (
+    Check,
+    MeasuredSample,
+    Outcome,
+    Relation,
+    Unit,
+    accuracy_difference,
+    check_sample,
+    check_value,
+)
 from kdedge_export.validation.exactness import Exactness
 from kdedge_export.validation.float_tolerance import WorstCase
 from kdedge_export.validation.gates import NO_STUDENT, Gates
@@ -15,12 +25,6 @@ __all__ = ["check_comparison", "check_default_class", "check_other_classes", "in
 
 _NO_MAP = "no saliency map in the model file"
 _LOST_MAP = f"{_NO_MAP}, but its reference has one"
-_FP32_NAMES: tuple[tuple[str, str, Unit], ...] = (
-    ("fp32_logits_error", "fp32 logits error", "error"),
-    ("fp32_kl", "fp32 KL divergence", "nats"),
-    ("fp32_map_error", "fp32 map error", "error"),
-)
-_AGREEMENT = "fp32_agreement", "fp32 top-1 agreement"
 _OTHER_CLASSES = "fp32_other_map_error", "fp32 map error, other classes"
 
 
@@ -43,15 +47,18 @@ def check_comparison(
     return ()
 
 
-def inapplicable_fp32_checks(gates: Gates) -> tuple[Check, ...]:
+def inapplicable_fp32_checks(gates: Gates, wording: TaskWording) -> tuple[Check, ...]:
     """Return the comparisons with PyTorch as not applicable, for model files from other frameworks.
 
     Args:
         gates: the bounds of these checks.
+        wording: names of the task's metrics.
     """
     bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
-    rows: list[tuple[str, str, Relation, float, Unit]] = [(*_AGREEMENT, ">=", gates.fp32_agreement, "share")]
-    rows += [(key, name, "<=", bound, unit) for (key, name, unit), bound in zip(_FP32_NAMES, bounds, strict=True)]
+    rows: list[tuple[str, str, Relation, float, Unit]] = [(*_agreement(wording), ">=", gates.fp32_agreement, "share")]
+    rows += [
+        (key, name, "<=", bound, unit) for (key, name, unit), bound in zip(_fp32_names(wording), bounds, strict=True)
+    ]
     rows += [(*_OTHER_CLASSES, "<=", gates.fp32_map_error, "error")]
     return tuple(
         Check(key, name, None, relation, bound, unit, "not applicable", reason=NO_STUDENT)
@@ -59,14 +66,15 @@ def inapplicable_fp32_checks(gates: Gates) -> tuple[Check, ...]:
     )
 
 
-def check_default_class(role: str, found: DefaultClass | None) -> Check:
+def check_default_class(role: str, found: DefaultClass | None, wording: TaskWording) -> Check:
     """Check the map returned when no class is requested, the default on a device.
 
     Args:
         role: role of the file.
         found: measured result; None for a file without a map.
+        wording: names of the task's metrics.
     """
-    key, name = f"{role}_default_class", f"{role} explains its top-1 class by default"
+    key, name = f"{role}_default_class", f"{role} explains its {wording.explained} by default"
     if found is None:
         return check_value(key, name, None, ">=", 1.0, "share", _NO_MAP)
     return check_value(key, name, found.kept / found.samples, ">=", 1.0, "share", found.fault)
@@ -93,6 +101,22 @@ def check_other_classes(role: str, found: OtherClasses | None, gates: Gates, why
     return check_value(f"{role}_other_map_pearson", name, measured, ">=", bound, "correlation", why_not)
 
 
+def _agreement(wording: TaskWording) -> tuple[str, str]:
+    return "fp32_agreement", f"fp32 {wording.agreement}"
+
+
+def _fp32_names(wording: TaskWording) -> tuple[tuple[str, str, Unit], ...]:
+    return (
+        ("fp32_logits_error", f"fp32 {wording.outputs} error", "error"),
+        ("fp32_kl", f"fp32 {wording.divergence}", _divergence_unit(wording)),
+        ("fp32_map_error", "fp32 map error", "error"),
+    )
+
+
+def _divergence_unit(wording: TaskWording) -> Unit:
+    return "nats" if wording.is_share else "error"
+
+
 def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, ties: int) -> tuple[Check, ...]:
     agreement, maps = comparison.agreement, comparison.maps
     if ties:
@@ -100,8 +124,9 @@ def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, t
     bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
     plain = comparison.logits_error, comparison.kl, None if maps is None else maps.error_relative
     decisive = (None,) * 3 if exact is None else (exact.logits, exact.kl, exact.maps)
-    checks = [check_value(*_AGREEMENT, agreement, ">=", gates.fp32_agreement, "share")]
-    for (key, name, unit), bound, figure, sample in zip(_FP32_NAMES, bounds, plain, decisive, strict=True):
+    checks = [check_value(*_agreement(comparison.wording), agreement, ">=", gates.fp32_agreement, "share")]
+    names = _fp32_names(comparison.wording)
+    for (key, name, unit), bound, figure, sample in zip(names, bounds, plain, decisive, strict=True):
         if key == "fp32_map_error" and (lost := _lost(key, name, comparison, bound)) is not None:
             checks.append(lost)
         elif sample is None:
@@ -132,19 +157,28 @@ def _check_hardest(key: str, name: str, decisive: WorstCase, unit: Unit = "error
 
 def _check_predictions(role: str, comparison: Comparison, bounds: FidelityBounds) -> list[Check]:
     n, intervals = comparison.n, comparison.intervals
-    drop = MeasuredSample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
-    key, bound = f"{role}_top1_drop_points", bounds.top1_drop_points
+    wording = comparison.wording
+    unit, scale = accuracy_difference(wording)
+    loss, interval = comparison.top1_drop_points, intervals.get("top1_drop_points")
+    if loss is not None:
+        loss *= scale / 100
+    if interval is not None:
+        interval = Interval(interval.low * scale / 100, interval.high * scale / 100)
+    drop = MeasuredSample(loss, interval, n, n, worst=scale)
+    key, bound = f"{role}_top1_drop_points", bounds.top1_drop_points * scale / 100
     unlabeled = "the samples have no labels" if drop.measured is None else None
-    checks = [check_sample(key, f"{role} {comparison.accuracy} drop", drop, "<=", bound, "points", unlabeled)]
+    checks = [check_sample(key, f"{role} {wording.accuracy} drop", drop, "<=", bound, unit, unlabeled)]
     if drop.measured is None:
         kept = MeasuredSample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
         bound = bounds.agreement
-        checks.append(check_sample(f"{role}_agreement", f"{role} top-1 agreement", kept, ">=", bound, "share"))
+        checks.append(check_sample(f"{role}_agreement", f"{role} {wording.agreement}", kept, ">=", bound, "share"))
     kl = MeasuredSample(comparison.kl_capped, intervals["kl_capped"], n, n, worst=1.0)
-    checks.append(check_sample(f"{role}_kl", f"{role} KL divergence, mean", kl, "<=", bounds.kl, "nats"))
+    checks.append(
+        check_sample(f"{role}_kl", f"{role} {wording.divergence}, mean", kl, "<=", bounds.kl, _divergence_unit(wording))
+    )
     away = MeasuredSample(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
     key, bound = f"{role}_logits_distance", bounds.logits_distance
-    checks.append(check_sample(key, f"{role} logits distance, mean", away, "<=", bound, "share"))
+    checks.append(check_sample(key, f"{role} {wording.outputs} distance, mean", away, "<=", bound, "share"))
     return checks
 
 

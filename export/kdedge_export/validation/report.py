@@ -31,6 +31,7 @@ from kdedge_export.metrics.localization import Localization
 from kdedge_export.metrics.per_class import ClassRow
 from kdedge_export.metrics.robustness import Robustness
 from kdedge_export.metrics.sanity import Sanity
+from kdedge_export.metrics.task_metrics import TaskWording
 from kdedge_export.metrics.unfamiliar import Recognition
 from kdedge_export.metrics.verification import Verification
 from kdedge_export.validation.check import Check, applicable, verdict
@@ -132,8 +133,8 @@ class ValidationReport:
     """True if faithfulness and robustness were skipped."""
     notes: tuple[str, ...] = ()
     """Notes on skipped measurements and their reasons."""
-    accuracy: str = "top-1"
-    """Name of the accuracy of the task, such as `top-1` or `R²`."""
+    wording: TaskWording = TaskWording()  # noqa: RUF009 - frozen
+    """Names of the task's metrics."""
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=_now)
 
@@ -164,14 +165,19 @@ class ValidationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values, as described by `report.schema.json`."""
-        values = {"schema": SCHEMA, "passed": self.passed} | asdict(self)
+        values: dict[str, Any] = {"schema": SCHEMA, "passed": self.passed, "accuracy": self.wording.accuracy} | asdict(
+            self
+        )
         for candidate in values.pop("candidates"):
             precision = candidate["precision"]
             values["models"][candidate["name"]]["precision"] = None if precision is None else precision["name"]
         references = {name: None if found is None else found.name for name, found in self.references.items()}
         values["comparisons"] = {
-            name: {"reference": references[name]} | asdict(compared) for name, compared in self.comparisons.items()
+            name: {"reference": references[name], "accuracy": compared.wording.accuracy} | asdict(compared)
+            for name, compared in self.comparisons.items()
         }
+        for each in (values, *values["comparisons"].values()):
+            del each["wording"]
         values["checks"] = [{"passed": check.passed} | asdict(check) for check in self.checks]
         finite: dict[str, Any] = _finite(values)
         return finite

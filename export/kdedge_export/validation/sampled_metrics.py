@@ -46,8 +46,8 @@ __all__ = [
 
 DISTURBED_SAMPLES = 96
 """Maximum number of samples to corrupt."""
-DRAWN, DRAWN_SAMPLES = "textures and noise", 200
-"""Group and number of drawn unfamiliar samples."""
+DRAWN_SAMPLES = 200
+"""Number of drawn unfamiliar samples."""
 
 Rows = TypeVar("Rows")
 Flags = NDArray[np.bool_]
@@ -113,9 +113,14 @@ class MeasuredModel:
         return EXPORT_TASKS[self.shipped_file.metadata.task]
 
     @property
+    def has_classes(self) -> bool:
+        """True if predictions are classes, False if they are values."""
+        return TASKS[self.shipped_file.metadata.task].has_classes
+
+    @property
     def class_targets(self) -> Integers | None:
         """Target classes; None without labels, or for a task without classes."""
-        return self.targets if TASKS[self.shipped_file.metadata.task].has_classes else None
+        return self.targets if self.has_classes else None
 
     @property
     def input(self) -> InputSpec:
@@ -252,8 +257,9 @@ def measure_recognition(subject: MeasuredModel, unfamiliar: Mapping[str, Sample]
     """Measure familiarity on unfamiliar samples, and on drawn ones; None if the files have no familiarity."""
     if subject.files[FP32.name].metadata.familiarity is None:
         return None
-    drawn = modality_of(subject.input).unfamiliar_samples(subject.input, DRAWN_SAMPLES)
-    groups = dict(unfamiliar) if drawn is None else {**unfamiliar, DRAWN: drawn}
+    modality = modality_of(subject.input)
+    drawn = modality.unfamiliar_samples(subject.input, DRAWN_SAMPLES)
+    groups = dict(unfamiliar) if drawn is None else {**unfamiliar, modality.drawn_name: drawn}
     advance = subject.start_step("unfamiliar samples", 1)
     found = recognition(subject.files, FP32.name, subject.samples, groups, subject.task)
     advance(1)

@@ -76,6 +76,7 @@ def plain_speed(name: str, fp32_ms: float, own_ms: float, where: str) -> str:
 _FEWEST_DIGITS: dict[Unit, int] = {
     "share": 2,
     "points": 2,
+    "variance": 4,
     "correlation": 3,
     "error": 1,
     "area": 3,
@@ -88,6 +89,7 @@ _MOST_DIGITS = 9
 _SUFFIXES: dict[Unit, str] = {
     "share": " %",
     "points": " points",
+    "variance": "",
     "correlation": "",
     "error": "",
     "area": "",

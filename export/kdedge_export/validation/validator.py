@@ -142,7 +142,7 @@ def validate(
         *check_recognition(recognized, gates),
         *check_false_alarms(alarms, gates),
         *check_verification(verified, [] if fp32.metadata.embedding is None else subject.compared_files, gates),
-        *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
+        *([] if sound is None else _sanity_checks(sound, subject, fp32.metadata.outputs.method, gates)),
         *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.samples, gates)),
         *(
             check
@@ -174,7 +174,7 @@ def validate(
         false_alarms=alarms,
         footprints=deployment.footprints,
         device=deployment.device,
-        accuracy=task.accuracy_name,
+        wording=task.wording,
         quick=quick,
         aligned=aligned,
         notes=(*notes, *_threshold_notes(fp32), *_rounding_notes(ties, aligned, data, subject.files)),
@@ -282,7 +282,7 @@ def _checks(
     for role, model in subject.files.items():
         is_origin = role == subject.origin  # a comparison with itself
         checks += (
-            inapplicable_fp32_checks(gates)
+            inapplicable_fp32_checks(gates, subject.task.wording)
             if is_origin
             else check_comparison(role, comparisons[role], gates, exact, ties)
         )
@@ -300,8 +300,7 @@ def _constant_checks(subject: MeasuredModel, task: TaskMetrics, gates: Gates) ->
     constant = task.constant_correct(targets, logits.shape[1])
     if constant is None:
         return []
-    right, is_bounded = task.correct(logits, targets), task.bounds is not None
-    return [check_constant(subject.shipped, right, constant, gates, is_bounded=is_bounded)]
+    return [check_constant(subject.shipped, task.correct(logits, targets), constant, gates, task)]
 
 
 def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[Check]:
@@ -311,8 +310,10 @@ def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[
     with_map = {role: file for role, file in subject.files.items() if subject.predictions[role].maps is not None}
     advance = subject.start_step("default class", len(with_map))
     for done, (role, file) in enumerate(with_map.items(), 1):
-        checks.append(check_default_class(role, run_without_class(file, subject.samples[chosen])))
+        checks.append(check_default_class(role, run_without_class(file, subject.samples[chosen]), subject.task.wording))
         advance(done)
+    if not subject.has_classes:
+        return checks
     found = other_maps(subject, bounds)
     count = len(subject.predictions[FP32.name].logits[0])
     why_not = "there is no other class" if count < 2 else "there are no two maps to compare"
@@ -330,14 +331,14 @@ def _completeness_checks(subject: MeasuredModel, gates: Gates) -> list[Check]:
 
 
 def _sanity_checks(
-    sound: Sampled[tuple[Sanity, ...]], predictions: Mapping[str, Predictions], method: str, gates: Gates
+    sound: Sampled[tuple[Sanity, ...]], subject: MeasuredModel, method: str, gates: Gates
 ) -> list[Check]:
     """Return checks of every change that was made, and of those that were impossible."""
     made = {(row.role, row.test) for row in sound.rows}
-    tests: tuple[Literal["class", "sample"], ...] = ("class", "sample")
+    tests: tuple[Literal["class", "sample"], ...] = ("class", "sample") if subject.has_classes else ("sample",)
     return [check_sanity(row, sound.samples, method, gates) for row in sound.rows] + [
         check_unchanged(role, test, gates)
-        for role, found in predictions.items()
+        for role, found in subject.predictions.items()
         for test in tests
         if role != TEACHER.name and found.maps is not None and (role, test) not in made
     ]

@@ -78,6 +78,7 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
         if not schema.used:
             raise DataError(f"{path} has no column to learn from besides the target and the group. Expected others.")
         _warn_about_texts(schema, training, str(path), group_by)
+    _warn_about_case(schema.labels if schema.task == "classify" else (), str(path))
     skipped: list[SkippedSample] = []
     splits = {side: _split(files[side], rows, schema, group_by, skipped) for side, rows in tables.items()}
     if held_out:
@@ -103,6 +104,7 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
         modality="tabular",
         task=schema.task,
         skipped=tuple(skipped),
+        target=schema.target,
         schema=schema.sha256,
     )
 
@@ -236,6 +238,18 @@ def _warn_once(table: str, column: str, example: str) -> None:
     )
 
 
+@cache
+def _warn_about_case(labels: tuple[str, ...], table: str) -> None:
+    """Warn about classes that differ only in case, which are likely one class."""
+    alike = [label for label in labels if sum(each.casefold() == label.casefold() for each in labels) > 1]
+    if alike:
+        _log.warning(
+            "The classes %s of %s differ in case only, and are different classes. Write them alike if they are one.",
+            ", ".join(map(repr, alike)),
+            table,
+        )
+
+
 def _split(
     file: Path, rows: Sequence[Row], schema: TableSchema, group_by: str | None, skipped: list[SkippedSample]
 ) -> Split:
@@ -253,11 +267,18 @@ def _split(
             fault = f"without a value in {group_by}"
         target = None if fault is not None else _target(row.cells[place], schema)
         if target is None:
-            skipped.append(SkippedSample(name, fault or "without a known target"))
+            skipped.append(SkippedSample(name, fault or _target_fault(row.cells[place], schema)))
             continue
         samples.append(RowSample(name, row, schema))
         targets.append(target)
     return Split(tuple(samples), tuple(targets))
+
+
+def _target_fault(cell: str | None, schema: TableSchema) -> str:
+    """Return the reason for which `_target` is None."""
+    if cell is None or is_missing(cell):
+        return "without a target"
+    return "with a target that is not a number" if schema.task == "regression" else f"of the unknown class {cell!r}"
 
 
 def _target(cell: str | None, schema: TableSchema) -> int | float | None:

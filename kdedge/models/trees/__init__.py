@@ -8,18 +8,19 @@ from pathlib import Path
 from kdedge.models.run_folder import RunRecord
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["TREE_LIBRARIES", "is_tree_file", "is_tree_run", "refuse_trees", "trees_file"]
+__all__ = ["TREE_LIBRARIES", "is_tree_file", "is_tree_run", "refuse_export", "refuse_trees", "trees_file"]
 
 TREE_LIBRARIES = {"xgboost": ".ubj", "lightgbm": ".txt"}
 """Libraries by the name for `--model`, with the suffix of their files in a run folder."""
 _SUFFIXES = (".ubj", ".json", ".txt")
 
 
-def refuse_trees(name: str, network: str) -> None:
+def refuse_trees(name: str, samples: str, network: str) -> None:
     """Raise if a model name is that of a library of trees, for samples that are no rows of a table.
 
     Args:
         name: name of the requested model.
+        samples: kind of the samples, such as `sounds`.
         network: name of a network that takes the samples, for the error.
 
     Raises:
@@ -27,8 +28,21 @@ def refuse_trees(name: str, network: str) -> None:
     """
     if name in TREE_LIBRARIES:
         raise UsageError(
-            f"{name} trains an ensemble of trees, which needs a table, but the data are none. Expected a network, "
-            f"such as {network}."
+            f"{name} trains an ensemble of trees, which needs a table, but the samples are {samples}. "
+            f"Expected a network, such as {network}."
+        )
+
+
+def refuse_export(source: str, record: RunRecord | None) -> None:
+    """Raise if a run, such as `runs/a`, trained an ensemble of trees, which has no model file.
+
+    Raises:
+        UsageError: with the command that distills a network, which can be exported.
+    """
+    if is_tree_run(record):
+        raise UsageError(
+            f"{source} is an ensemble of trees, which teaches a network but is not exported itself. Distill a network "
+            f"and export that: kdedge distill DATA --target COLUMN --teacher {source} --student mlp"
         )
 
 

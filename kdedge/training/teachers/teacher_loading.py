@@ -169,10 +169,22 @@ def _zero_shot(request: TrainConfig, data: DatasetIndex) -> ZeroShot:
 def _trained_on(teacher: LoadedTeacher, data: DatasetIndex) -> str:
     """Return the command that trains such a teacher, from the given weights if possible."""
     name, weights = teacher.record["source"], teacher.record["weights"]
-    command = shlex.join(["kdedge", "train", data.source, "--model"])
+    target = [] if data.target is None else ["--target", data.target]
+    command = shlex.join(["kdedge", "train", data.source, *target, "--model"])
     if "url" in teacher.record:
         return f": {command} {name}"
     return f": {command} " + ("MODEL" if weights is None else shlex.join([str(name), "--weights", weights]))
+
+
+def _odd_classes(teacher: LoadedTeacher, data: DatasetIndex) -> str:
+    """Name the classes that only one of both has; empty for a teacher without names."""
+    known = teacher.labels or data.labels
+    odd = {
+        "only the teacher": [label for label in known if label not in data.labels],
+        "only the data": [label for label in data.labels if label not in known],
+    }
+    parts = [f"{which} has {', '.join(labels[:6])}" for which, labels in odd.items() if labels]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _require_same_classes(teacher: LoadedTeacher, data: DatasetIndex) -> None:
@@ -185,7 +197,8 @@ def _require_same_classes(teacher: LoadedTeacher, data: DatasetIndex) -> None:
     if teacher.classes != len(data.labels):
         raise UsageError(
             f"The teacher {teacher.record['source']} has {teacher.classes} classes, but {data.source} has "
-            f"{len(data.labels)}. Expected a teacher trained on these classes{_trained_on(teacher, data)}. "
+            f"{len(data.labels)}{_odd_classes(teacher, data)}. Expected a teacher trained on these classes"
+            f"{_trained_on(teacher, data)}. "
             "A loss of features only accepts any classes: --loss ce,hint."
         )
     if teacher.labels is not None and teacher.labels != data.labels:

@@ -61,10 +61,12 @@ def test_drop_of_r2_has_an_interval_that_covers_it() -> None:
 def test_constant_prediction_has_an_r2_of_zero() -> None:
     wanted = values()
     constant = REGRESSION.constant_correct(wanted, 1)
-    assert constant.mean() == pytest.approx(0, abs=1e-6) and constant.min() < -1
+    mean = REGRESSION.correct(np.full((len(wanted), 1), wanted.mean(), np.float32), wanted)
+    assert not constant.any() and mean.mean() == pytest.approx(0, abs=1e-6)
     scores = [REGRESSION.correct(off(wanted, share), wanted) for share in (0.8, 1.2)]
-    useful, useless = (check_constant("int8", some, constant, Gates(), is_bounded=False) for some in scores)
-    assert useful.outcome == "passed" and useful.measured == pytest.approx(36, abs=10)
+    useful, useless = (check_constant("int8", some, constant, Gates(), REGRESSION) for some in scores)
+    assert useful.outcome == "passed" and useful.measured == pytest.approx(0.36, abs=0.1)
+    assert useful.interval is not None and useful.interval.high <= 1 and useful.unit == "variance"
     assert useless.outcome == "failed"
 
 

@@ -29,7 +29,7 @@ def logits_for(predicted: np.ndarray) -> np.ndarray:
 def test_model_must_be_better_than_a_constant(predicted: np.ndarray, outcome: str, measured: float) -> None:
     constant = CLASSIFY.constant_correct(TARGETS, 2)
     assert constant is not None and constant.mean() == 0.6
-    check = check_constant("int8", CLASSIFY.correct(logits_for(predicted), TARGETS), constant, Gates())
+    check = check_constant("int8", CLASSIFY.correct(logits_for(predicted), TARGETS), constant, Gates(), CLASSIFY)
     assert (check.key, check.outcome) == ("int8_over_constant", outcome)
     assert check.measured == pytest.approx(measured)
 
@@ -40,7 +40,7 @@ def test_coin_that_follows_a_trend_is_not_shown_to_be_better() -> None:
     predicted = (rng.random(1500) < 0.9).astype(int)
     constant = CLASSIFY.constant_correct(targets, 2)
     assert constant is not None
-    check = check_constant("fp32", CLASSIFY.correct(logits_for(predicted), targets), constant, Gates())
+    check = check_constant("fp32", CLASSIFY.correct(logits_for(predicted), targets), constant, Gates(), CLASSIFY)
     assert check.passed is False
 
 

@@ -128,7 +128,7 @@ def test_page_shows_every_section_and_the_notes(validated: tuple[ValidationRepor
     models = dict(report.models) | {"int8": replace(report.models["int8"], quantization=noted)}
     shown = replace(report, footprints=footprints, models=models, notes=("the teacher is skipped: missing",))
     text = read(render_page(shown, evidence)).text
-    titles = ("Localization and faithfulness", "Sanity checks", "Robustness")
+    titles = ("Faithfulness of the maps", "Sanity checks", "Robustness")
     for title in (
         *titles,
         "Calibration",
@@ -137,6 +137,7 @@ def test_page_shows_every_section_and_the_notes(validated: tuple[ValidationRepor
         "Maps with the lowest and highest agreement",
     ):
         assert title in text
+    assert report.localization is None and "n the object" not in text
     assert "the teacher is skipped: missing" in text
     assert "int8 is slower than fp32 here (3.00 vs 2.00 ms)" in text
     assert "int8 is 2.00 times as fast as fp32 at export, on a workbench (2.00 vs 4.00 ms)." in text
@@ -178,6 +179,11 @@ def test_quantization_section_describes_the_metadata(validated: tuple[Validation
     assert "raspberry-pi-5" in text and "sha256 c0ffee" in text
     assert "exact sums" in text
     assert '{"' not in text and "calibration_loss" not in text, "raw JSON"
+    dense = {key: value for key, value in NOTE.items() if not key.startswith("calibration")}
+    facts = replace(report.models["int8"], quantization=dense | {"format": "weights", "activations": "float32"})
+    text = read(render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)).text
+    assert "Activationsfloat32" in text and "int8 of dense layers" in text
+    assert "range per tensor" not in text and "training samples not used for calibration" in text
 
 
 def test_metadata_values_are_escaped_in_the_page(

@@ -7,12 +7,15 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from kdedge.cli.validate import _recognition, _verification
+from kdedge.cli.validate import _maps, _models, _recognition, _verification
 from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.faithfulness import Faithfulness
 from kdedge_export.metrics.unfamiliar import Detection, Recognition
 from kdedge_export.metrics.verification import FileVerification, Verification
+from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation import ValidationReport
-from kdedge_export.validation.report import Data
+from kdedge_export.validation.report import Data, ModelFacts
+from kdedge_export.validation.sampled_metrics import Sampled
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.precision import PRECISIONS
 
@@ -55,3 +58,14 @@ def test_separation_by_the_softmax_may_be_missing(softmax: float | None, shown: 
     row = Detection("noise", "fp32", 50, 0.95, softmax, 0.9, {"detected": None})
     report = replace(REPORT, familiarity=Recognition("cosine", 0.5, (), (row,), ()))
     assert shown in text(_recognition(report))
+
+
+def test_what_was_not_measured_has_no_column() -> None:
+    facts = {name: ModelFacts(f"{name}.onnx", 10**6, None, 0.98) for name in ("fp32", "int8")}
+    shown = text(_models(replace(REPORT, models=facts)))
+    assert "top-1" in shown and "98.00" in shown and "size" in shown
+    assert not {"ECE", "latency", "IoU", "agreement"} & set(shown.replace("┃", " ").split())
+    rows = {"int8": Faithfulness(deletion=360_224.2, insertion=496_656.1, margin=0.5, intervals={})}
+    curves = replace(REPORT, faithfulness=Sampled(64, rows), wording=EXPORT_TASKS["regression"].wording)
+    shown = text(_maps(curves))
+    assert "360,224" in shown and "insertion" in shown and "on the object" not in shown and "energy" not in shown

@@ -54,8 +54,8 @@ def test_unusable_rows_are_reported(tmp_path: Path) -> None:
     assert reasons == {
         "val.csv:21": "without a number in age",
         "val.csv:22": "with another number of cells",
-        "val.csv:23": "without a known target",
-        "val.csv:24": "without a known target",
+        "val.csv:23": "without a target",
+        "val.csv:24": "of the unknown class 'perhaps'",
     }
 
 

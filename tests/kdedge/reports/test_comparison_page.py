@@ -20,6 +20,7 @@ from kdedge.reports.disagreement_gallery import disagreement_gallery
 from kdedge.reports.learning_curves import learning_curves
 from kdedge.reports.run_settings import run_settings
 from kdedge.reports.run_styles import styles_of_runs
+from kdedge.reports.run_tables import runs_table
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime.modalities.image import ImageInput
 
@@ -197,6 +198,38 @@ class TestCurves:
         shown = comparison(tmp_path, {"a": {"epochs": lines}})
         chart = learning_curves(shown.runs, styles_of_runs(shown.groups))[-1]
         assert {"0.1", "0.2", "0.5", "1", "2", "5", "10"} <= set(re.findall(r">([\d.]+)</text>", str(chart.svg)))
+
+
+def regressions(*values: float) -> dict[str, Any]:
+    """Return options of a distilled regression whose epochs have these R²."""
+    origin = {"source": "/teacher", "weights": None, "weights_sha256": "a" * 64}
+    lines = [taught_line(number, 0.0, 0.5, 0.25) for number in range(1, len(values) + 1)]
+    for line, value in zip(lines, values, strict=True):
+        del line["val_top1"]
+        line |= {"val_r2": value, "val_mae": 40_000 * (1 - value), "val_loss": 1 - value}
+    return {"teacher": origin, "epochs": lines, "labels": ("price",), "task": "regression"}
+
+
+class TestRegressions:
+    """Runs of regressions are compared by R² and mean absolute error."""
+
+    def test_table_has_the_metrics_of_the_task(self, tmp_path: Path) -> None:
+        shown = comparison(tmp_path, {"a": regressions(0.25, 0.75, 0.5), "b": regressions(-0.5)})
+        table = runs_table(shown, run_settings(shown), styles_of_runs(shown.groups))
+        assert table.headings[2:6] == ("R²", "mean abs. error", "agreement %", "map Pearson")
+        assert [row.cells[1:3] for row in table.rows] == [("0.750", "10,000"), ("−0.500", "60,000")]
+        assert [row.cells[5:7] for row in table.rows] == [("0.500", "20,000"), ("−0.500", "60,000")]
+
+    def test_page_ranks_and_draws_them(self, tmp_path: Path) -> None:
+        shown = comparison(tmp_path, {"a": regressions(0.25), "b": regressions(0.75)})
+        page = render_page(shown)
+        leader = re.search(r"Highest R².*?<b>(\w+)</b>, ([\d.]+)\. ", page)
+        assert leader is not None and leader.groups() == ("b", "0.750")
+        assert "op-1" not in page
+        titles = [chart.title for chart in learning_curves(shown.runs, styles_of_runs(shown.groups))]
+        assert titles == ["R²", "Mean absolute error", "Agreement, %", "Map Pearson"]
+        drawn = accuracy_chart(shown.groups, styles_of_runs(shown.groups))
+        assert drawn is not None and ">R²</text>" in str(drawn.svg) and drawn.svg.count('class="mark"') == 2
 
 
 class TestAccuracyChart:

@@ -76,8 +76,9 @@ def _section(title: str, facts: ModelFacts, note: Mapping[str, Any]) -> Quantiza
 
 def _facts(note: Mapping[str, Any]) -> Iterator[_Fact]:
     """Yield name, description and layer names of each metadata entry."""
+    dense_only = note.get("format") == "weights"
     if "activations" in note:
-        yield "Activations", f"{note['activations']}, one range per tensor", ()
+        yield "Activations", f"{note['activations']}{'' if dense_only else ', one range per tensor'}", ()
     if "reduce_range" in note:
         bits = (
             "7 bits, for identical results on processors without VNNI"
@@ -85,11 +86,14 @@ def _facts(note: Mapping[str, Any]) -> Iterator[_Fact]:
             else "8 bits, for processors whose integer kernels do not saturate"
         )
         each = "one scale per output channel" if note.get("per_channel") else "one scale per layer"
-        yield "Weights", f"{note.get('weights', 'integers')} of {bits}; {each}", ()
+        which = " of dense layers," if dense_only else ""
+        yield "Weights", f"{note.get('weights', 'integers')}{which} of {bits}; {each}", ()
     if "calibration" in note:
         way, samples = str(note["calibration"]), str(note.get("calibration_samples", "?"))
         yield "Ranges", f"{_WAYS.get(way, way)}, on {samples} training samples", ()
-    if "float_layers" in note:
+    if dense_only:
+        yield "In fp32", "everything but the weights of dense layers", ()
+    elif "float_layers" in note:
         layers = note["float_layers"]
         small = "small dense layers" if "calibration" in note else "the last layer"
         words = f"the map and {small}" + (f", and {len(layers)} layers" if layers else "")
