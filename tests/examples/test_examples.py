@@ -1,5 +1,6 @@
 """Each example runs, in a folder with the files that it needs, and leaves what it promises."""
 
+import ast
 import runpy
 import shutil
 import warnings
@@ -9,9 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
+import kdedge
 from kdedge.models.onnx_model import OnnxClassifier
 from kdedge_export import exportable
 from kdedge_export.onnx_graph.model_file import save_model
@@ -116,6 +119,47 @@ def test_image_is_classified_and_overlaid(
     assert capsys.readouterr().out.split(",")[0] in CLASSES
     overlay = np.asarray(Image.open(tmp_path / "overlay.png"))
     assert overlay.shape[2] == 3 and np.ptp(overlay.astype(int) @ [1, -1, 0]) > 0
+
+
+def test_one_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    times = np.arange(8_000) / 8_000
+    for label, hertz in {"no": 400, "yes": 2_000}.items():
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(12):
+            sound = 0.5 * np.sin(2 * np.pi * (hertz + 10 * number) * times)
+            soundfile.write(tmp_path / "data" / label / f"{number}.wav", sound, 8_000)
+    monkeypatch.chdir(tmp_path)
+    trained = kdedge.train("data", "small:resnet8", epochs=4, device="cpu")
+    shutil.copy(kdedge.export(trained).fp32, "model.onnx")
+    shutil.copy("data/yes/0.wav", "yes.wav")
+    run("predict_a_sound", tmp_path, monkeypatch)
+    answer, shape = capsys.readouterr().out.splitlines()[-2:]
+    assert answer.startswith(("yes ", "no ")) and 0.5 <= float(answer.split()[1]) <= 1
+    outputs = Model.load("model.onnx").metadata.outputs
+    assert shape == str((outputs.map_height, outputs.map_width))
+
+
+def test_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{number},{'abc'[number % 3]},{'yes' if number % 3 else 'no'}" for number in range(90)]
+    for name in ("data.csv", "applications.csv"):
+        (tmp_path / name).write_text("\n".join(["age [years],job,answer", *lines]) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    trained = kdedge.train("data.csv", "mlp:8", target="answer", epochs=20, device="cpu")
+    shutil.copy(kdedge.export(trained).fp32, "model.onnx")
+    run("predict_a_row", tmp_path, monkeypatch)
+    answer, first, second = capsys.readouterr().out.splitlines()[-3:]
+    assert answer.startswith("no ")
+    assert {ast.literal_eval(line)["column"] for line in (first, second)} == {"age", "job"}
+    assert ast.literal_eval(first)["column"] == "job"
+
+
+def test_corrected_rows_are_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas", reason="the page appends rows with pandas")
+    monkeypatch.chdir(tmp_path)
+    Path("credit.csv").write_text("job,age,answer\nclerk,031,yes\n")
+    Path("more.csv").write_text("age,job,answer,town\n40.50,NA,no,Ulm\n")
+    run("append_rows", tmp_path, monkeypatch)
+    assert Path("credit-2.csv").read_text() == "job,age,answer,town\nclerk,031,yes,\nNA,40.50,no,Ulm\n"
 
 
 def test_every_example_is_tested() -> None:

@@ -81,7 +81,7 @@ def test_device_shows_the_value() -> None:
     values = np.float32([[12345.678]])
     np.testing.assert_array_equal(task.scores(values, 2.0), values)
     assert task.ranking(values[0], ("price [EUR]",)) == (("price [EUR]", pytest.approx(12345.678)),)
-    assert task.share(0.3) is None and task.format_score(12345.678) == "1.235e+04" and task.score_name == "value"
+    assert task.share(0.3) is None and task.format_score(12345.678) == "12,346" and task.score_name == "value"
 
 
 @pytest.mark.parametrize("loss", ["ce:0.1,kd:0.9", "rse:0.1,dist:1"])
