@@ -5,6 +5,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdedge.models.run_folder import is_run, read_run
+from kdedge.models.trees import refuse_export
 from kdedge_runtime import Model
 from kdedge_runtime.bundle import MANIFEST, SIGNATURE, SUMS, Manifest, format_checksums, model_names
 from kdedge_runtime.candidate import Candidate
@@ -99,6 +101,7 @@ def _models(source: Path) -> tuple[dict[str, Path], InputSpec]:
         return {names[Candidate.of(model).name]: source}, model.metadata.input
     found = {name: source / file for name, file in names.items() if (source / file).is_file()}
     if not found:
+        refuse_export(str(source), read_run(source) if is_run(source) else None)
         raise UsageError(f"{source} has no {names[FP32.name]}. Export it first: `kdedge export {source} --quantize`.")
     models = {name: Model.load(path, threads=1) for name, path in found.items()}
     for name, model in models.items():

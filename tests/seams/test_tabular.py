@@ -22,6 +22,7 @@ from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.run_folder import read_run, write_run
+from kdedge.pipelines.bundle_writer import write_bundle
 from kdedge.pipelines.model_inspection import inspect_model
 from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
@@ -360,7 +361,7 @@ def test_german_credit_is_learned_with_its_reasons(tmp_path: Path) -> None:
 
 
 def test_trees_are_not_exported(teacher: Run) -> None:
-    for step in (kdedge.export, kdedge.validate):
+    for step in (kdedge.export, kdedge.validate, lambda run: write_bundle(run.folder)):
         with pytest.raises(UsageError, match="--student mlp"):
             step(teacher)
     for modality, samples in (("audio", "sounds"), ("image", "images"), ("timeseries", "time series")):
