@@ -186,8 +186,12 @@ def _rates(ranked: _RankedPairs, counts: NDArray[np.int64]) -> tuple[float, floa
 
 def _cumulated(pairs: NDArray[np.intp], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the weight of the first 0, 1, 2, … pairs."""
-    weights = counts[pairs[0]] * counts[pairs[1]]
-    return np.concatenate([[0], np.cumsum(weights)])
+    weights = counts.take(pairs[0])  # faster than an index, and this is most of the time
+    weights *= counts.take(pairs[1])
+    cumulated = np.empty(len(weights) + 1, np.int64)
+    cumulated[0] = 0
+    np.cumsum(weights, out=cumulated[1:])
+    return cumulated
 
 
 def _draw(classes: Integers) -> _Resamples:
