@@ -69,7 +69,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
     def test_trees_need_a_table(self, name: str) -> None:
-        for kind, network in (("image", "resnet8"), ("audio", "resnet8"), ("timeseries", "series:small")):
+        for kind, network in (("image", "resnet"), ("audio", "resnet"), ("timeseries", "series:small")):
             with pytest.raises(UsageError, match=rf"{name} .*table.*{network}"):
                 TRAINING_MODALITIES[kind].check_model(name)
         TRAINING_MODALITIES["tabular"].check_model(name)

@@ -222,7 +222,7 @@ def content(folder: Path) -> dict[str, bytes]:
 class TestFinished:
     def test_complete_run_does_nothing(self, plain: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
         before, listener = content(plain.folder), Listener()
-        monkeypatch.setattr("kdedge.training.training_run.build_trainer_parts", None)
+        monkeypatch.setattr("kdedge.training.run_parts.build_trainer_parts", None)
         record = continue_run(plain.request, plain.folder, listener, "cpu")
         assert record == read_run(plain.folder)
         assert content(plain.folder) == before
