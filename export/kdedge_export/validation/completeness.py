@@ -50,5 +50,5 @@ def check_completeness(role: str, model: Model, samples: Sample, classes: Intege
     if method is None or not method.is_complete or not model.has_map:
         return ()
     error = completeness_error(model, samples, classes)
-    name = f"{role} contributions add up to the logit"
+    name = f"{role} contributions add up to the output"
     return (check_value(f"{role}_completeness", name, error, "<=", gates.completeness, "error"),)
