@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kdedge.data.table_schema import number_of
@@ -40,22 +40,23 @@ def write_reviewed_rows(
     if file is not None and file == unknown:
         raise UsageError(f"-o and --unknown are both {file}. Use two files.")
     latest = LatestEntries.of(verdicts, labels=file is not None, unknown=unknown is not None)
-    _check_target(verdicts, target, set(latest.labels.values()))
-    labeled: dict[bytes, list[str]] = {}
-    strange: dict[bytes, list[str]] = {}
     titles: list[str] = []
+    rows: dict[bytes, list[str]] = {}
+    targets: set[str] = set()
     for verdict in verdicts:
-        digest = latest.digest(verdict)
-        if digest in latest.labels or digest in latest.unknown:
-            rows = labeled if digest in latest.labels else strange
-            rows.setdefault(digest, _cells(verdict.content, titles, target))
-    tables = [
-        (unknown, titles, list(strange.values())),
-        (file, [*titles, target], [_padded(row, len(titles), latest.labels[key]) for key, row in labeled.items()]),
-    ]
-    for path, header, rows_of_file in tables:
-        if path is not None:
-            _write(path, header, rows_of_file)
+        digest, row = latest.digest(verdict), _cells_by_title(verdict.content)
+        place = find_title(tuple(row), *split_unit(target))
+        if place is not None:
+            targets.add(row.pop(tuple(row)[place]))
+        if digest not in rows and (digest in latest.labels or digest in latest.unknown):
+            rows[digest] = _in_order(row, titles)
+    _check_target(target, targets - {""}, set(latest.labels.values()))
+    whole = {digest: [*row, *[""] * (len(titles) - len(row))] for digest, row in rows.items()}
+    if unknown is not None:
+        _write(unknown, titles, [row for digest, row in whole.items() if digest in latest.unknown])
+    if file is not None:
+        labels = latest.labels
+        _write(file, [*titles, target], [[*row, labels[each]] for each, row in whole.items() if each in labels])
     return latest.summary
 
 
@@ -68,34 +69,26 @@ def _check_output(output: Path | None, option: str) -> None:
         raise UsageError(f"{output} exists. Use a new file, so that no row is lost: {option} FILE.csv.")
 
 
-def _check_target(verdicts: Iterable[Verdict], target: str, labels: set[str]) -> None:
+def _check_target(target: str, values: set[str], labels: set[str]) -> None:
     """Raise if the sources have the target with other values than labels: it is probably another column."""
-    if not labels or any(number_of(label) is not None for label in labels):
+    if any(number_of(label) is not None for label in labels):
         return  # measured values differ from those of the source
-    values = {value for verdict in verdicts if (value := _target_of(verdict.content, target))}
-    if values and not values & labels:
+    if labels and values and not values & labels:
         raise UsageError(
             f"The column {target!r} of the rows has {min(values)!r}, but the labels are "
             f"{', '.join(map(repr, sorted(labels)[:3]))}. Expected the target of the training: --target COLUMN."
         )
 
 
-def _target_of(content: bytes, target: str) -> str | None:
+def _cells_by_title(content: bytes) -> dict[str, str]:
     row = TabularInput.decode_sample(content)
-    place = find_title(row.dtype.names or (), *split_unit(target))
-    return None if place is None else str(row.item()[place])
+    return dict(zip(row.dtype.names or (), row.item(), strict=True))
 
 
-def _cells(content: bytes, titles: list[str], target: str) -> list[str]:
-    """Return the cells of a row in the order of the titles, without the target; new titles are appended."""
-    row = TabularInput.decode_sample(content)
-    names = row.dtype.names
-    assert names is not None
-    own_target = find_title(names, *split_unit(target))
+def _in_order(row: Mapping[str, str], titles: list[str]) -> list[str]:
+    """Return the cells of a row in the order of the titles; new titles are appended."""
     cells = [""] * len(titles)
-    for place, (title, cell) in enumerate(zip(names, row.item(), strict=True)):
-        if place == own_target:
-            continue
+    for title, cell in row.items():
         name, unit = split_unit(title)
         known = find_title(titles, name, unit)
         if known is None:
@@ -108,13 +101,7 @@ def _cells(content: bytes, titles: list[str], target: str) -> list[str]:
     return cells
 
 
-def _padded(cells: Sequence[str], columns: int, label: str) -> list[str]:
-    """Return the cells of all columns, and the label last."""
-    return [*cells, *[""] * (columns - len(cells)), label]
-
-
 def _write(file: Path, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([titles, *([*row, *[""] * (len(titles) - len(row))] for row in rows)])
+    csv.writer(text, lineterminator="\n").writerows([titles, *rows])
     atomic_write(file, text.getvalue())
