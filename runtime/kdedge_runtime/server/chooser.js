@@ -4,26 +4,42 @@ import { make } from "/answer.js";
 
 const MOST_SHOWN = 60;
 
-/** Open a dialog for a number. Resolves to its text, or undefined if the dialog was closed. */
-export function typeNumber(title) {
-  const number = make("input", { type: "number", step: "any", required: true });
-  number.setAttribute("aria-label", title);
-  const cancel = make("button", { type: "button", className: "plain", textContent: "Cancel" });
-  const store = make("button", { className: "strong", textContent: "Store" });
-  const form = make("form", {}, number, make("div", { className: "row" }, cancel, store));
-  const dialog = make("dialog", {}, make("h2", { textContent: title }), form);
-  dialog.setAttribute("aria-label", title);
+/**
+ * Open a dialog. Resolves to the value that it was closed with, or undefined if it was canceled.
+ *
+ * @param {string} title dialog title.
+ * @param {function} build function of `take`, which closes the dialog with a value, and of the button to cancel; returns
+ *   the content, with the button.
+ * @param {function} onShown called with the button when the dialog is on the screen.
+ */
+function open(title, build, onShown = () => {}) {
   return new Promise((resolve) => {
-    let typed;
-    form.onsubmit = (event) => {
-      event.preventDefault();
-      typed = number.value;
-      dialog.close();
-    };
+    let taken;
+    const dialog = make("dialog", {}, make("h2", { textContent: title }));
+    const take = (value) => { taken = value; dialog.close(); };
+    const cancel = make("button", { type: "button", className: "plain", textContent: "Cancel" });
     cancel.onclick = () => dialog.close();
-    dialog.onclose = () => { dialog.remove(); resolve(typed); };
+    dialog.append(...build(take, cancel));
+    dialog.setAttribute("aria-label", title);
+    dialog.onclose = () => { dialog.remove(); resolve(taken); };
     document.body.append(dialog);
     dialog.showModal();
+    onShown(cancel);
+  });
+}
+
+/** Open a dialog for a number. Resolves to its text, or undefined if the dialog was closed. */
+export function typeNumber(title) {
+  return open(title, (take, cancel) => {
+    const number = make("input", { type: "number", step: "any", required: true });
+    number.setAttribute("aria-label", title);
+    const store = make("button", { className: "strong", textContent: "Store" });
+    const form = make("form", {}, number, make("div", { className: "row" }, cancel, store));
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      take(number.value);
+    };
+    return [form];
   });
 }
 
@@ -42,15 +58,9 @@ export function choose(title, labels, { first = [], current, none, free = false 
   Object.assign(search, { autocomplete: "off", autocapitalize: "off", spellcheck: false });
   const choices = make("div", { className: "choices" });
   const form = make("form", {}, search);
-  const cancel = make("button", { type: "button", className: "plain", textContent: "Cancel" });
-  const dialog = make("dialog", {}, make("h2", { textContent: title }), form, choices,
-    make("div", { className: "row" }, make("span"), cancel));
-  dialog.setAttribute("aria-label", title);
   const ordered = [...new Set([...first, ...labels])];
 
-  return new Promise((resolve) => {
-    let chosen;
-    const take = (value) => { chosen = value; dialog.close(); };
+  const build = (take, cancel) => {
     const option = (text, value, isCurrent) => {
       const button = make("button", { type: "button", textContent: text, onclick: () => take(value) });
       button.setAttribute("aria-current", isCurrent);
@@ -74,11 +84,10 @@ export function choose(title, labels, { first = [], current, none, free = false 
       event.preventDefault();
       choices.querySelector("button")?.click();
     };
-    cancel.onclick = () => dialog.close();
-    dialog.onclose = () => { dialog.remove(); resolve(chosen); };
     list();
-    document.body.append(dialog);
-    dialog.showModal();
+    return [form, choices, make("div", { className: "row" }, make("span"), cancel)];
+  };
+  return open(title, build, (cancel) => {
     // On a touch screen the keyboard would cover the list.
     if (matchMedia("(pointer: coarse)").matches) cancel.focus({ preventScroll: true });
     else search.focus();
