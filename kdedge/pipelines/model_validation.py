@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge.data import DatasetIndex, DecodedSamples, index_dataset
+from kdedge.data import DatasetIndex, DecodedSamples, SkippedSamples, index_dataset
 from kdedge.data.annotations import boxes_beside, object_masks
 from kdedge.data.dataset_index import Divider
 from kdedge.data.left_out import leave_out
@@ -213,7 +213,7 @@ def _validation_set(
     # Decoded for the trained input, not the file's input, so that a wrong input in the file is detected.
     decoded, part = read_validation_split(collection, files.input, progress)
     # Rows of tables are checked when they are indexed, before they are divided.
-    unused = replace(decoded.problems, checked=collection.samples, skipped=collection.skipped, converted=())
+    unused = SkippedSamples(collection.samples, collection.skipped)
     notes += [str(note) for note in (part, unused, decoded.problems) if note]
     labels = _labels(files)
     group_by = files.options_for(collection.source).group_by

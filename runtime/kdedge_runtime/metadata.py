@@ -84,6 +84,11 @@ class Metadata:
     """Output `embedding` and input `prototypes`; None for other tasks than `embedding`."""
 
     @property
+    def has_values(self) -> bool:
+        """True if the predictions are values without a range, as in a regression; False if they are labels."""
+        return TASKS[self.task].share(0.0) is None
+
+    @property
     def precision(self) -> str:
         """Name of the precision, a key of `kdedge_runtime.precision.PRECISIONS`."""
         # The entry of the shipped model has no name.

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+from kdedge_runtime.util.counts import number_text
+
 __all__ = [
     "AS_GOOD_AS_ONE",
     "NONE",
@@ -48,8 +50,7 @@ def plain_number(value: float) -> str:
     """Format a value with four digits, or as an integer from 1,000 to a billion, as the device does."""
     if not math.isfinite(value):
         return NONE
-    size = abs(value)
-    return ("−" if value < 0 else "") + (f"{size:,.0f}" if 1e3 <= size < 1e9 else f"{size:.4g}")
+    return ("−" if value < 0 else "") + number_text(abs(value))
 
 
 def megabytes(size: int) -> str:

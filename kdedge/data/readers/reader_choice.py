@@ -75,7 +75,7 @@ def require_kind(data: str, kind: str, name: str) -> None:
     found = modality_of_dataset(data)
     if found is TRAINING_MODALITIES[kind]:
         return
-    check_data_source(data)
+    _check(data, found)
     (other,) = (each for each in TRAINING_MODALITIES if TRAINING_MODALITIES[each] is found)
     raise UsageError(
         f"{name} takes {kind} samples, but {data} has {other} samples. Expected data of the same kind: give others "

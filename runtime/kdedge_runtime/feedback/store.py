@@ -130,9 +130,9 @@ class FeedbackStore:
                 connection = self._connected()
                 with _explained(self.path):
                     with _transaction(connection):
+                        self._check_kind(connection, verdict.kind)
                         needed = -(-size_bytes // (_PAGE_BYTES - 4)) + _SLACK_PAGES
                         self._make_room(connection, needed, only_unknown=verdict.judgment == "unknown")
-                        self._check_kind(connection, verdict.kind)
                         connection.execute(
                             f"INSERT INTO verdict ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row
                         )

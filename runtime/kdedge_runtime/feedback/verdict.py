@@ -9,6 +9,7 @@ import numpy as np
 
 from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.modalities.table_column import LARGEST
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.util.arrays import Floats
 
@@ -19,8 +20,6 @@ Judgment: TypeAlias = Literal["right", "wrong", "label", "place", "unknown"]
 in the wrong place (`place`), or of none of the classes (`unknown`).
 """
 _LONGEST_LABEL = 200
-_LARGEST_VALUE = 1e30
-"""Largest magnitude of a number in tables, see `kdedge_runtime.modalities.table_column`."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +130,9 @@ def _checked_value(judgment: Judgment, correct_label: str | None) -> str | None:
         number = float(correct_label)
     except ValueError:
         number = math.nan
-    if not abs(number) <= _LARGEST_VALUE:  # also for NaN
+    if not abs(number) <= LARGEST:  # also for NaN
         raise UsageError(
-            f"{correct_label[:40]!r} is no measured value. Expected a number such as 12.5, at most {_LARGEST_VALUE:g}."
+            f"{correct_label[:40]!r} is no measured value. Expected a number such as 12.5, at most {LARGEST:g}."
         )
     return f"{number:.12g}"
 

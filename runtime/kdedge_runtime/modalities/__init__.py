@@ -11,15 +11,7 @@ from typing import Any
 from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Region, Renderer, Sample
 from kdedge_runtime.util.plugin_registry import Registry
 
-__all__ = [
-    "INPUT_SPECS",
-    "BrowserSensor",
-    "InputSpec",
-    "Region",
-    "Renderer",
-    "Sample",
-    "parse_input",
-]
+__all__ = ["INPUT_SPECS", "BrowserSensor", "InputSpec", "Region", "Renderer", "Sample", "parse_input"]
 
 INPUT_SPECS: Registry[type[InputSpec]] = Registry(
     "kind of input",

@@ -13,6 +13,7 @@ from kdedge_runtime.errors import UnreadableSample, UsageError
 
 __all__ = [
     "HIDDEN",
+    "LARGEST",
     "MISSING_CELLS",
     "UNKNOWN_CODE",
     "TableColumn",
@@ -29,7 +30,7 @@ HIDDEN = math.inf
 """Value of a column that a mask replaces by the reference; rows of a source never have it."""
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})
 """Cells without a value, in lower case."""
-_LARGEST = 1e30
+LARGEST = 1e30
 """Largest magnitude of a number: beyond it, float32 products overflow."""
 _UNIT = re.compile(r"\s*(?P<name>.*\S)\s*\[(?P<unit>[^\[\]]+)\]\s*")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -145,7 +146,7 @@ class TableColumn:
             return math.nan
         assert cell is not None
         value = float(cell) if _NUMBER.fullmatch(cell.strip()) else math.inf
-        if not math.isfinite(value) or abs(value) > _LARGEST:
+        if not math.isfinite(value) or abs(value) > LARGEST:
             raise UnreadableSample(
                 f"The column {self.title} has {cell.strip()[:40]!r}. Expected a finite number, or an empty cell.",
                 f"no number in {self.name}",

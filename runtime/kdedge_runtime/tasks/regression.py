@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.counts import number_text
 
 __all__ = ["REGRESSION", "Regression"]
 
@@ -29,7 +30,7 @@ class Regression:
 
     def format_score(self, score: float, digits: int = 0) -> str:
         """Format a value with four significant digits or as an integer; `digits` has no effect."""
-        return f"{score:,.0f}" if 1e3 <= abs(score) < 1e9 else f"{score:.4g}"
+        return number_text(score)
 
 
 REGRESSION = Regression()

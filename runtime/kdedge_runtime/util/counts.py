@@ -1,6 +1,6 @@
-"""Counts with their nouns, and sizes of maps, as texts."""
+"""Counts with their nouns, values, and sizes of maps, as texts."""
 
-__all__ = ["counted", "grid_text"]
+__all__ = ["counted", "grid_text", "number_text"]
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -12,6 +12,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
         plural: noun in the plural; None appends an `s`.
     """
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def number_text(value: float) -> str:
+    """Format a value with four significant digits, or as an integer from 1,000 to a billion."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def grid_text(rows: int | None, columns: int | None) -> str:

@@ -135,11 +135,8 @@ def test_stream_of_objects_without_a_column_ends_soon(
     mixed = ['{"a": 0.5, "b": "y"}', *['{"a": 1}'] * 100, '{"a": 1, "b": "x"}']
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(mixed)))
     with caplog.at_level(logging.WARNING):
-        assert (len(read("stdin")[0]), read_count(caplog)) == (2, 2)
-
-
-def read_count(caplog: pytest.LogCaptureFixture) -> int:
-    return len(caplog.messages)
+        assert len(read("stdin")[0]) == 2
+    assert len(caplog.messages) == 2
 
 
 def test_parquet_equals_csv(tmp_path: Path) -> None:

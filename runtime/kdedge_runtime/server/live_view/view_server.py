@@ -13,7 +13,7 @@ from importlib.resources import files
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from kdedge_runtime.drawing.heatmap import UNMEASURED, Box
+from kdedge_runtime.drawing.heatmap import UNMEASURED
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
 from kdedge_runtime.prediction import Prediction, decode_prediction
@@ -28,15 +28,15 @@ from kdedge_runtime.server import (
 from kdedge_runtime.server.http_server import TIMEOUT_S
 from kdedge_runtime.server.live_view.broadcast import BOUNDARY, Broadcast
 from kdedge_runtime.server.live_view.class_file import ClassFile
-from kdedge_runtime.server.live_view.controls import Controls, is_share
+from kdedge_runtime.server.live_view.controls import Controls
 from kdedge_runtime.server.live_view.latest_frame import LatestFrame
 from kdedge_runtime.server.live_view.machine_state import MachineMonitor
+from kdedge_runtime.server.live_view.posted_values import optional_box, optional_text, whole_number
 from kdedge_runtime.server.live_view.prometheus import CONTENT_TYPE, exposition
 from kdedge_runtime.server.live_view.run_state import describe_machine, describe_prediction, describe_run
 from kdedge_runtime.sinks.json_lines import record
 from kdedge_runtime.sources.source import PostedSource
 from kdedge_runtime.stream.statistics import RunProgress
-from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.images import encode_jpeg
 
 __all__ = ["Feedback", "LiveView"]
@@ -239,13 +239,12 @@ class _ViewHandler(RequestHandler):
     def _choices(self) -> None:
         controls = self.server.site.controls
         metadata = controls.model.metadata
-        has_values = TASKS[metadata.task].share(0.0) is None
         parts = {
             "sample": metadata.input.sample_noun,
             "has_boxes": metadata.input.has_boxes,
             "has_overlay": metadata.input.has_overlay,
-            "has_values": has_values,
-            "legend": metadata.input.evidence_legend(has_values=has_values),
+            "has_values": metadata.has_values,
+            "legend": metadata.input.evidence_legend(has_values=metadata.has_values),
         }
         self.send_json(HTTPStatus.OK, {"labels": metadata.labels, "methods": controls.methods, **parts})
 
@@ -328,11 +327,11 @@ class _ViewHandler(RequestHandler):
         return site.controls.figures()
 
     def _hold(self, wanted: dict[str, Any]) -> object:
-        serial = _whole_number(wanted.get("serial"))
+        serial = whole_number(wanted.get("serial"))
         prediction = self.server.site.board.shown.hold(serial)
         if prediction is None:
             raise UsageError(_PASSED)
-        return describe_prediction(serial, prediction, _optional_text("region", wanted.get("region")))
+        return describe_prediction(serial, prediction, optional_text("region", wanted.get("region")))
 
     def _store_feedback(self, body: dict[str, Any]) -> object:
         feedback = self.server.site.feedback
@@ -343,8 +342,8 @@ class _ViewHandler(RequestHandler):
             prediction,
             body.get("judgment"),  # type: ignore[arg-type]  # checked by the verdict
             model_sha256=feedback.model_sha256,
-            correct_label=_optional_text("label", body.get("label")),
-            box=_optional_box(body.get("box")),
+            correct_label=optional_text("label", body.get("label")),
+            box=optional_box(body.get("box")),
         )
         feedback.store.add(verdict)
         judgment = " ".join(filter(None, (verdict.judgment, verdict.correct_label)))
@@ -355,7 +354,7 @@ class _ViewHandler(RequestHandler):
         class_file = self.server.site.class_file
         if class_file is None:
             raise UsageError("This run has no enrolled classes. Start it with --classes FILE.")
-        name = _optional_text("name", body.get("name"))
+        name = optional_text("name", body.get("name"))
         prediction = self._shown(body)
         enrolled = class_file.add(name or "", prediction)
         frame, samples = prediction.frame.name, enrolled.samples
@@ -380,32 +379,10 @@ class _ViewHandler(RequestHandler):
 
     def _shown(self, body: dict[str, Any]) -> Prediction:
         """Return the prediction for the frame and region of a request."""
-        prediction = self.server.site.board.shown.find(_whole_number(body.get("serial")))
+        prediction = self.server.site.board.shown.find(whole_number(body.get("serial")))
         if prediction is None:
             raise UsageError(_PASSED)
-        prediction = prediction.of_region(_optional_text("region", body.get("region")))
+        prediction = prediction.of_region(optional_text("region", body.get("region")))
         if prediction is None:
             raise UsageError("Expected region: NAME of a region of the run.")
         return prediction
-
-
-def _whole_number(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UsageError("Expected serial: NUMBER of a shown frame.")
-    return value
-
-
-def _optional_text(key: str, value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise UsageError(f"Expected {key}: TEXT.")
-
-
-def _optional_box(value: object) -> Box | None:
-    if value is None:
-        return None
-    numbers = [float(edge) for edge in value if is_share(edge)] if isinstance(value, list) else []
-    if len(numbers) != 4:
-        raise UsageError("Expected box: [left, top, right, bottom] as fractions of the frame, 0 to 1.")
-    left, top, right, bottom = numbers
-    return left, top, right, bottom

@@ -23,6 +23,8 @@ __all__ = ["RowSource", "read_lines"]
 _log = logging.getLogger(__name__)
 _MOST_LACKING = 20
 """Number of objects without a column at the start of a source, above which it is an error."""
+_MOST_LOGGED = 100
+"""Number of different objects without a column that are logged; their names have no end."""
 
 
 class RowSource:
@@ -72,8 +74,9 @@ class RowSource:
         pass
 
     def __iter__(self) -> Iterator[Frame]:
-        lacking: list[UsageError] = []
-        is_read = False
+        lacking: UsageError | None = None
+        logged: set[str] = set()
+        skipped, is_read = 0, False
         for index, row in enumerate(self._rows()):
             if self._stop.is_set():
                 return
@@ -90,17 +93,18 @@ class RowSource:
                 if isinstance(row, Row) and not row.is_object:
                     raise
                 self.unreadable += 1
-                if str(error) not in map(str, lacking):
+                skipped, lacking = skipped + 1, lacking or error
+                if str(error) not in logged and len(logged) < _MOST_LOGGED:
+                    logged.add(str(error))
                     _log.warning("row %d is skipped, and others like it: %s", index + 1, error)
-                lacking = [*lacking[-_MOST_LACKING:], error]
-                if not is_read and len(lacking) > _MOST_LACKING:
+                if not is_read and skipped > _MOST_LACKING:
                     raise
                 continue
             is_read = True
             self._unseen.warn(self._spec.unseen(sample))
             yield Frame(index, sample, time.monotonic(), f"row {index + 1}")
-        if lacking and not is_read:
-            raise lacking[0]
+        if lacking is not None and not is_read:
+            raise lacking
 
 
 def read_lines(lines: Iterable[str], name: str) -> Iterator[Row | UnreadableSample]:
