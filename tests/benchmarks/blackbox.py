@@ -5,13 +5,11 @@ python tests/benchmarks/blackbox.py MODEL.onnx PICTURES [--budget-ms MS] [--imag
 ```
 
 Explains the top class of each image with every method. Prints one JSON line per method: evaluations and milliseconds
-per
-image, the method's standard error as a fraction of its peak, Pearson correlation with the file's map (at its
-resolution;
-null without a map), deletion (mean probability while pixels are hidden in the order of the map, in tenths; lower is
-better) and insertion (while they are revealed; higher is better). Figures are medians over the images; deletion and
-insertion are means. The line `file` is the file's own map, `random` the chance level. Random parts in the model's mean
-color disrupt an image, so chance has a good deletion and a bad insertion score: compare both.
+per image, the method's standard error as a fraction of its peak, Pearson correlation with the file's map (at its
+resolution; null without a map), deletion (mean probability while pixels are hidden in the order of the map, in tenths;
+lower is better) and insertion (while they are revealed; higher is better). Figures are medians over the images;
+deletion and insertion are means. The line `file` is the file's own map, `random` the chance level. Random parts in the
+model's mean color disrupt an image, so chance has a good deletion and a bad insertion score: compare both.
 """
 
 import argparse

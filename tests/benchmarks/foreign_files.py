@@ -7,11 +7,9 @@
     python tests/benchmarks/foreign_files.py FILES ROWS.jsonl [--only PART_OF_A_NAME ...]    # in kdedge's environment
 
 Adds one JSON line per file: the saliency method or the reason for rejection; the errors of its map and of its logits
-with
-preprocessing (`--mean`, `--std`) against the framework's own results for two images (see `foreign_nets`), relative to
-the
-largest value of an image; the largest difference of the file's own outputs, 0 being bit-exact; whether a second run
-changes nothing; and which of `kdedge inspect`, `explain` and `run` fail. Existing rows are not measured again.
+with preprocessing (`--mean`, `--std`) against the framework's own results for two images (see `foreign_nets`), relative
+to the largest value of an image; the largest difference of the file's own outputs, 0 being bit-exact; whether a second
+run changes nothing; and which of `kdedge inspect`, `explain` and `run` fail. Existing rows are not measured again.
 """
 
 import argparse

@@ -6,9 +6,8 @@
 
 Each network becomes `FOLDER/FRAMEWORK.NETWORK.npz` and, for each converter, `FOLDER/FRAMEWORK.NETWORK.CONVERTER.onnx`.
 The first holds two images, their preprocessing, and the framework's own results: logits, and Grad-CAM before its ReLU
-at
-the last features, for the top class, by automatic differentiation. Weights are random and seeded, including values that
-frameworks initialize to zero or one (statistics, scales of branches).
+at the last features, for the top class, by automatic differentiation. Weights are random and seeded, including values
+that frameworks initialize to zero or one (statistics, scales of branches).
 """
 
 import importlib

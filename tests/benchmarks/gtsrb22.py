@@ -10,8 +10,7 @@ writes `gtsrb22/train/CLASS/*.webp` (3,114), `gtsrb22/val/CLASS/*.webp` (390) an
 those with an even number. A track is one sign in 30 frames from an approaching car; every fifth frame is used. Tracks
 whose number ends in 4 form the validation split, tracks that end in 9 are excluded, and all others form the training
 split. WebP is lossless, so pixels and sizes are unchanged. torchvision's `GTSRB` is a different archive with fewer
-tracks
-per class, which the counts reveal.
+tracks per class, which the counts reveal.
 """
 
 import argparse

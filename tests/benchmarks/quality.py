@@ -9,16 +9,12 @@ python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-we
 ```
 
 Every run uses the command line (`kdedge train`, `kdedge distill`), with the defaults of the device unless given.
-Students
-are evaluated with the weights of their last epoch, so that they are not selected on the reported images: those in
-`test/`
-if it exists, otherwise the validation split. The teacher is the one used for distillation, at its best epoch by
-validation. Pointing is a hit if the maximum of the map of the ground-truth class lies in the object's box of
-`boxes.csv`;
-the score of a guess at the image center is reported too. Prints one JSON line per run and, at the end, the table of the
-README: mean ± standard deviation over the seeds. Complete runs in --out are not repeated, so other epochs, sizes or
-models
-need another --out.
+Students are evaluated with the weights of their last epoch, so that they are not selected on the reported images: those
+in `test/` if it exists, otherwise the validation split. The teacher is the one used for distillation, at its best epoch
+by validation. Pointing is a hit if the maximum of the map of the ground-truth class lies in the object's box of
+`boxes.csv`; the score of a guess at the image center is reported too. Prints one JSON line per run and, at the end, the
+table of the README: mean ± standard deviation over the seeds. Complete runs in --out are not repeated, so other epochs,
+sizes or models need another --out.
 """
 
 import argparse

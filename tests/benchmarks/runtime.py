@@ -8,18 +8,15 @@ python tests/benchmarks/runtime.py small.onnx --only start memory size
 ```
 
 Prints one JSON line per figure. Every run is a command in a separate process; references are measured alternately, so
-that
-a slowdown of the machine affects both. Figures are medians over the repeats.
+that a slowdown of the machine affects both. Figures are medians over the repeats.
 
 realtime    a video played at its own rate, with the newest frame processed: age, and the fraction of the reachable
-rate,
-            which is the rate of the video or, if slower, of inference alone
-throughput  every frame at maximum speed: the fraction of the rate of inference alone, with and without the overlay
-cost        one pass with the map, and of the same graph without it (`kdedge-run bench MODEL`); one overlay
-start       from the start of the process to the first explained frame, beyond `import onnxruntime`; and its CPU time,
-            which is less sensitive to a busy machine
-memory      peak of a run over photos, compared with a bare session; on Linux
-size        of the installed files, compared with those of numpy, onnxruntime and Pillow
+rate, which is the rate of the video or, if slower, of inference alone throughput  every frame at maximum speed: the
+fraction of the rate of inference alone, with and without the overlay cost        one pass with the map, and of the same
+graph without it (`kdedge-run bench MODEL`); one overlay start       from the start of the process to the first
+explained frame, beyond `import onnxruntime`; and its CPU time, which is less sensitive to a busy machine memory
+peak of a run over photos, compared with a bare session; on Linux size        of the installed files, compared with
+those of numpy, onnxruntime and Pillow
 """
 
 import argparse

@@ -7,8 +7,7 @@ python tests/benchmarks/sample_photos.py imagenet-sample-images photos
 
 writes `photos/NUMBER_WNID.jpg`, shorter side at most 256 px (Lanczos), JPEG quality 90. With Pillow 13 the files equal
 those of the tables byte for byte. The photos are probably ImageNet training images: they show agreement between two
-files,
-never accuracy.
+files, never accuracy.
 """
 
 import argparse

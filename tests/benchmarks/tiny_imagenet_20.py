@@ -7,8 +7,7 @@ python tests/benchmarks/tiny_imagenet_20.py tiny-imagenet-200 tiny-imagenet-20
 
 writes `tiny-imagenet-20/train/WNID/*.JPEG` (10,000), `tiny-imagenet-20/val/WNID/*.JPEG` (1,000), `boxes.csv` and
 `classes.json`. The JPEG files of 64 px are copied unchanged. The classes are listed here: the sorted `wnids.txt` in
-steps
-of ten.
+steps of ten.
 """
 
 import argparse

@@ -4,8 +4,7 @@
 
 exports classifiers of torchvision, timm and Hugging Face's transformers with random weights in the usual way, keeps the
 files in the folder FILES, and adds a row for each file to ROWS.jsonl; existing rows are kept. Each network has a
-process
-and two minutes. The exporter `optimum` needs optimum-onnx, and with it an older version of transformers.
+process and two minutes. The exporter `optimum` needs optimum-onnx, and with it an older version of transformers.
 """
 
 import json

@@ -8,7 +8,8 @@ The teacher is EfficientNet-Lite0, fine-tuned on all labels of the training spli
 from all labels, from a few labeled images per class, and from these and all other training images without their labels
 (`--samples-per-class N --unlabeled DATA/train`, which drops copies of the labeled ones). `labels alone` trains it
 without the teacher. Figures are of the last epoch on the validation split, on which nothing is selected. Prints one
-JSON line per result and a table: mean and standard deviation over the seeds. Complete runs in --out are not repeated.
+JSON line per result and a table: mean and standard deviation over the seeds. Complete runs in --out are not repeated,
+so other students, losses and epochs need another --out.
 """
 
 import argparse
@@ -30,6 +31,8 @@ def main() -> None:
     parser.add_argument("--model", default="timm:tf_efficientnet_lite0", help="teacher")
     parser.add_argument("--weights", type=Path, help="weights of the teacher; default: published ones")
     parser.add_argument("--student", default="resnet10w16")
+    parser.add_argument("--student-weights", type=Path, help="weights of the students; default: random ones")
+    parser.add_argument("--loss", help="loss of the distilled students; default: chosen by kdedge")
     parser.add_argument("--samples-per-class", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -66,12 +69,15 @@ def train_student(options: argparse.Namespace, teacher: Path, out: Path, method:
     arguments += [] if options.flip else ["--no-flip"]
     arguments += [] if options.size is None else ["--size", str(options.size)]
     arguments += [] if options.epochs is None else ["--epochs", str(options.epochs)]
+    weights = options.student_weights
+    arguments += ["--no-pretrained"] if weights is None else ["--weights", str(weights)]
     if method == "labels alone":
-        kdedge("train", *arguments, "--model", options.student, "--no-pretrained")
+        kdedge("train", *arguments, "--model", options.student)
     else:
         more = ["--unlabeled", str(options.data / "train")] if method == METHODS[-1] else []
         # Few images have a recipe with mixed images, which cannot be cached.
         more += [] if options.views is None or method == METHODS[2] else ["--cache-teacher", str(options.views)]
+        more += [] if options.loss is None else ["--loss", options.loss]
         kdedge("distill", *arguments, *more, "--teacher", str(teacher), "--student", options.student)
     record = json.loads((run / "run.json").read_text())
     last = record["result"]["last"]

@@ -6,8 +6,7 @@ python tests/benchmarks/viewers.py small.onnx FILM.mp4 --viewers 50 --rounds 6
 ```
 
 One run plays the video in a loop on one thread while clients connect and disconnect, in alternating rounds, so that a
-busy
-machine affects both. Prints one JSON line: medians over the rounds.
+busy machine affects both. Prints one JSON line: medians over the rounds.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """List each figure of README and docs with its command; fail on a figure without one.
 
 `claims.toml` holds two types of entries. `[[measured]]` has `command`, one or several commands, and `needs`, the
-machine
-and the data. `[[chosen]]` has `where`, the file and the name in it that holds a bound or a default. Both have
+machine and the data. `[[chosen]]` has `where`, the file and the name in it that holds a bound or a default. Both have
 `statements`: "PAGE: words of the sentence or the table". An entry without a matching statement is an error, too.
 
     python tests/claims/check.py        # or make claims; exit code 1 if a figure has no command

@@ -4,8 +4,7 @@
     python tests/fuzz/fuzz.py --target NAME --seed SEED --cases 1
 
 Each target runs in a separate process with 6 GiB of memory. Crashes, hangs and unbounded memory are therefore detected,
-as
-well as exceptions other than the project's own. Prints one row per target. Exits with 1 and prints the command that
+as well as exceptions other than the project's own. Prints one row per target. Exits with 1 and prints the command that
 repeats the case if one fails.
 """
 

@@ -1,9 +1,8 @@
 """Mutation tests of the numerical core: `make mutants`.
 
 mutmut changes one expression at a time and runs the tests that call the changed function. This script creates a flat
-tree
-of the three packages for each group of `groups.toml`, excludes the mutants explained in `equivalent.toml`, and writes
-`build/mutants/scores.json` and one `survivors.txt` per group.
+tree of the three packages for each group of `groups.toml`, excludes the mutants explained in `equivalent.toml`, and
+writes `build/mutants/scores.json` and one `survivors.txt` per group.
 """
 
 import argparse
