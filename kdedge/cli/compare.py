@@ -91,7 +91,7 @@ def _print_tables(comparison: "RunComparison") -> None:
         dropped.insert(0, shown.popitem()[0])
     tables = [_runs_table(comparison, columns, shown), *_groups_tables(comparison, columns)]
     while not all(_fits(console, table) for table in tables) and len(columns) > len({each.key for each in columns}):
-        dropped.insert(0, _heading(columns.pop()).replace("\n", " "))
+        dropped.insert(0, _headings(comparison, [columns.pop()])[0].replace("\n", " "))
         tables = [_runs_table(comparison, columns, shown), *_groups_tables(comparison, columns)]
     for table in tables:
         console.print(table)
@@ -130,7 +130,7 @@ def _runs_table(
     from kdedge.reports.run_figures import figure_of, format_figure
     from kdedge.reports.run_settings import duration
 
-    table = _table(["run"], ["epochs", *map(_heading, columns), "time"], settings)
+    table = _table(["run"], ["epochs", *_headings(comparison, columns), "time"], settings)
     for index, run in enumerate(comparison.runs):
         table.add_row(
             run.name,
@@ -148,7 +148,7 @@ def _groups_tables(comparison: "RunComparison", columns: "list[Column]") -> "lis
 
     if all(len(group.runs) == 1 for group in comparison.groups):
         return []
-    table = _table(["mean ± std\nover seeds"], ["n", *map(_heading, columns)])
+    table = _table(["mean ± std\nover seeds"], ["n", *_headings(comparison, columns)])
     for group in comparison.groups:
         figures = (format_spread(column.key, group_figure(group, column)) for column in columns)
         table.add_row(group.name, str(len(group.runs)), *figures)
@@ -166,10 +166,11 @@ def _table(names: Iterable[str], numbers: Iterable[str], texts: Iterable[str] = 
     return table
 
 
-def _heading(column: "Column") -> str:
-    from kdedge.reports.run_figures import FIGURES
+def _headings(comparison: "RunComparison", columns: "list[Column]") -> list[str]:
+    from kdedge.reports.run_figures import common_unit, heading
 
-    return f"{column.which}{' test' * (column.side == 'test')}\n{FIGURES[column.key]}"
+    unit = common_unit(comparison.runs)
+    return [f"{column.which}{' test' * (column.side == 'test')}\n{heading(column.key, unit)}" for column in columns]
 
 
 def _fits(console: "Console", table: "Table") -> bool:

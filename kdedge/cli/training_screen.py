@@ -17,9 +17,10 @@ from kdedge.cli.console import flagged, stderr_console
 from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.reports.run_settings import duration
+from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.run_callback import RunCallback
 from kdedge_export.html.text import plain_number
-from kdedge_runtime.modalities.table_column import split_unit
+from kdedge_runtime.modalities.table_column import join_unit
 
 __all__ = ["Screen", "train_with_progress"]
 
@@ -90,6 +91,7 @@ class Screen(RunCallback):
         self._training: TaskID | None = None
         self._epochs = 0
         self._terms: list[str] = []
+        self._unit: str | None = None
         self._last_refresh = 0.0
         self._validation = ""
 
@@ -112,13 +114,13 @@ class Screen(RunCallback):
         if done == total:
             self._progress.remove_task(self._preparations.pop(step))
 
-    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int, unit: str | None) -> None:
         """Print the resolved plan, one line per setting."""
         self._progress.start()
         if self._training is not None:  # the demo trains twice
             self._progress.remove_task(self._training)
         self._training, self._validation = None, ""
-        self._terms, self._epochs = terms, epochs
+        self._terms, self._epochs, self._unit = terms, epochs, unit
         for name, value in lines:
             self._console.print(f"{name:>9}  {value}", soft_wrap=True)
 
@@ -140,7 +142,7 @@ class Screen(RunCallback):
 
     def on_epoch(self, metrics: dict[str, Any]) -> None:
         """Print the summary line of the epoch."""
-        self._validation = _figures(metrics)
+        self._validation = _figures(metrics, self._unit)
         measured = [(term, metrics.get(f"loss_{term}")) for term in self._terms]  # fitting the head uses logits alone
         losses = "  ".join(f"{term} {value:.3f}" for term, value in measured if value is not None)
         self._console.print(
@@ -149,17 +151,17 @@ class Screen(RunCallback):
         )
 
 
-def _figures(metrics: dict[str, Any]) -> str:
-    return "  ".join(f"{title} {_figure(key, metrics[key], 1)}" for key, title in _SHOWN.items() if key in metrics)
+def _figures(metrics: dict[str, Any], unit: str | None) -> str:
+    shown = {key: title for key, title in _SHOWN.items() if key in metrics}
+    return "  ".join(f"{title} {_figure(key, metrics[key], 1, unit)}" for key, title in shown.items())
 
 
 def _print_result(console: Console, record: RunRecord, out: Path) -> None:
     assert record.result is not None
     rows = {which: record.result[which] | record.result.get("test", {}).get(which, {}) for which in ("best", "last")}
     columns = {key: title for key, title in (_SHOWN | _TESTED).items() if any(key in row for row in rows.values())}
-    _, unit = split_unit(record.labels[0])
-    if unit is not None:
-        columns |= {key: f"{title} [{unit}]" for key, title in columns.items() if key.endswith("mae")}
+    unit = TRAINING_TASKS[record.task].unit(record.labels)
+    columns |= {key: join_unit(title, unit) for key, title in columns.items() if key.endswith("mae")}
     table = Table()
     table.add_column("")
     for title in ("epoch", *columns.values()):
@@ -177,10 +179,10 @@ def _epoch(metrics: dict[str, Any]) -> str:
     return f"{metrics['epoch']}" if "average" not in metrics else f"1 … {metrics['epoch']} averaged"
 
 
-def _figure(key: str, value: float | None, digits: int = 2) -> str:
+def _figure(key: str, value: float | None, digits: int = 2, unit: str | None = None) -> str:
     """Format a metric with its unit, or a dash if it is undefined, such as the correlation of constant maps."""
     if value is None:
         return "–"
     if key.endswith("mae"):
-        return plain_number(value)
+        return plain_number(value, unit)
     return f"{value:.3f}" if key.endswith(("pearson", "r2")) else f"{100 * value:.{digits}f} %"

@@ -92,6 +92,11 @@ class RunHistory:
         return str(self.record.data.get("source") or self.record.data["root"])
 
     @property
+    def unit(self) -> str | None:
+        """Unit of the target of a regression; None without one."""
+        return TRAINING_TASKS[self.record.task].unit(self.record.labels)
+
+    @property
     def samples(self) -> tuple[str, str, int]:
         """Key that distinguishes validation sets: fingerprint, split rule and size."""
         data = self.record.data

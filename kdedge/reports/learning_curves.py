@@ -9,6 +9,7 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from kdedge.pipelines.run_history import RunHistory
+from kdedge.reports.run_figures import common_unit
 from kdedge.reports.run_styles import RunStyle
 from kdedge_export.html.charts import COLORS, Chart, chart_style, number_format
 from kdedge_runtime.tasks import TASKS
@@ -32,6 +33,16 @@ class _Quantity:
     logarithmic: bool = False
     of_classes: bool = False
     """True if it is this quantity for tasks with classes only."""
+    in_target_unit: bool = False
+    """True if its unit is that of the target."""
+
+    def texts(self, unit: str | None) -> tuple[str, str]:
+        """Return title and note; `unit` is that of the target, or None."""
+        if not self.in_target_unit:
+            return self.title, self.note
+        if unit is None:
+            return self.title, f"in the unit of the target; {self.note}"
+        return f"{self.title}, {unit}", self.note
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class LearningCurves:
 _QUANTITIES = (
     _Quantity("val_top1", "Top-1, %", "share of correct predictions on the validation samples", scale=100.0),
     _Quantity("val_r2", "R²", "explained share of the variance of the validation samples, at most 1"),
-    _Quantity("val_mae", "Mean absolute error", "in the unit of the target; lower is better"),
+    _Quantity("val_mae", "Mean absolute error", "lower is better", in_target_unit=True),
     _Quantity("val_agreement", "Agreement, %", "with the predictions of the run’s teacher", scale=100.0),
     _Quantity("val_map_pearson", "Map Pearson", "correlation with the teacher’s maps, at most 1"),
     _Quantity(
@@ -64,12 +75,12 @@ def learning_curves(runs: Sequence[RunHistory], styles: Mapping[str, RunStyle]) 
 
     The training loss is omitted, because sums of different terms are not comparable.
     """
-    charts = []
+    charts, unit = [], common_unit(runs)
     for quantity in _QUANTITIES:
         of_runs = [run for run in runs if TASKS[run.record.task].has_classes or not quantity.of_classes]
         lines = {runs.index(run): points for run in of_runs if (points := _points(run, quantity))}
         if lines:
-            charts.append(LearningCurves(quantity.title, quantity.note, _chart(quantity, lines, runs, styles)))
+            charts.append(LearningCurves(*quantity.texts(unit), _chart(quantity, lines, runs, styles)))
     return charts
 
 

@@ -7,16 +7,20 @@ from typing import Literal, NamedTuple
 from kdedge.pipelines.run_history import RunHistory
 from kdedge.pipelines.seed_groups import SeedGroup, Spread, spread
 from kdedge_export.html.text import plain_number
+from kdedge_runtime.modalities.table_column import join_unit
+from kdedge_runtime.tasks import TASKS
 
 __all__ = [
     "ACCURACIES",
     "FIGURES",
     "Column",
     "columns_of",
+    "common_unit",
     "figure_of",
     "group_figure",
     "format_figure",
     "format_spread",
+    "heading",
 ]
 
 FIGURES = {
@@ -26,7 +30,7 @@ FIGURES = {
     "agreement": "agreement %",
     "map_pearson": "map Pearson",
 }
-"""Metric key (after `val_` in `metrics.jsonl`) to column heading with unit."""
+"""Metric key (after `val_` in `metrics.jsonl`) to column heading; see `heading`."""
 ACCURACIES = ("top1", "r2")
 """Metric keys of the accuracy of each task."""
 _COEFFICIENTS = ("r2", "map_pearson")
@@ -63,6 +67,22 @@ def figure_of(run: RunHistory, column: Column) -> float | None:
 def group_figure(group: SeedGroup, column: Column) -> Spread | None:
     """Return mean and deviation of a group's metric, or None if a run lacks it."""
     return spread([figure_of(run, column) for run in group.runs])
+
+
+def common_unit(runs: Sequence[RunHistory]) -> str | None:
+    """Return the unit of the target if it is that of all regressions among the runs, else None."""
+    units = {run.unit for run in runs if TASKS[run.record.task].has_values}
+    return units.pop() if len(units) == 1 else None
+
+
+def heading(key: str, unit: str | None) -> str:
+    """Return the heading of a metric, such as `mean abs. error [kW]`.
+
+    Args:
+        key: key of `FIGURES`.
+        unit: unit of the target, see `common_unit`; other metrics ignore it.
+    """
+    return join_unit(FIGURES[key], unit) if key == "mae" else FIGURES[key]
 
 
 def format_figure(key: str, value: float | None) -> str:

@@ -6,13 +6,14 @@ from itertools import groupby
 
 from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.reports.run_figures import (
-    FIGURES,
     Column,
     columns_of,
+    common_unit,
     figure_of,
     format_figure,
     format_spread,
     group_figure,
+    heading,
 )
 from kdedge.reports.run_settings import RunSettings, duration
 from kdedge.reports.run_styles import RunStyle
@@ -46,7 +47,7 @@ class RunTable:
 
 def runs_table(comparison: RunComparison, settings: RunSettings, styles: Mapping[str, RunStyle]) -> RunTable:
     """Return one row per run: metrics, duration, and the settings that differ between runs."""
-    columns = columns_of(comparison.runs)
+    columns, unit = columns_of(comparison.runs), common_unit(comparison.runs)
     rows = []
     for number, run in enumerate(comparison.runs):
         figures = (format_figure(column.key, figure_of(run, column)) or NONE for column in columns)
@@ -55,7 +56,7 @@ def runs_table(comparison: RunComparison, settings: RunSettings, styles: Mapping
         rows.append(RunRow(run.name, styles[run.name], cells, texts))
     return RunTable(
         spans=(("", 2), *_spans(columns), ("", 1 + len(settings.differing))),
-        headings=("run", "epochs", *(FIGURES[column.key] for column in columns), "time"),
+        headings=("run", "epochs", *(heading(column.key, unit) for column in columns), "time"),
         settings=tuple(settings.differing),
         rows=tuple(rows),
     )
@@ -65,12 +66,12 @@ def groups_table(comparison: RunComparison, styles: Mapping[str, RunStyle]) -> R
     """Return mean and standard deviation per group of seeds; None if every group has one run."""
     if all(len(group.runs) == 1 for group in comparison.groups):
         return None
-    columns = columns_of(comparison.runs)
+    columns, unit = columns_of(comparison.runs), common_unit(comparison.runs)
     rows = []
     for group in comparison.groups:
         figures = (format_spread(column.key, group_figure(group, column)) or NONE for column in columns)
         rows.append(RunRow(group.name, styles[group.runs[0].name], (str(len(group.runs)), *figures)))
-    headings = ("runs", "n", *(FIGURES[column.key] for column in columns))
+    headings = ("runs", "n", *(heading(column.key, unit) for column in columns))
     return RunTable((("", 2), *_spans(columns)), headings, (), tuple(rows))
 
 

@@ -48,7 +48,7 @@ class ClassificationTraining(TrainingTask):
         together = torch.stack([F.log_softmax(one, dim=1) for one in logits])
         return together.logsumexp(dim=0) - torch.log(torch.tensor(float(len(logits)), device=together.device))
 
-    def summary(self, metrics: Mapping[str, float]) -> str:
+    def summary(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str:
         """Return the accuracy in percent."""
         return f"{100 * metrics['top1']:.1f} % top-1"
 

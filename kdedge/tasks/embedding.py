@@ -41,7 +41,7 @@ class EmbeddingTraining(ClassificationTraining):
         """Return None: the class means of the teacher are fitted on these classes."""
         return None
 
-    def summary(self, metrics: Mapping[str, float]) -> str:
+    def summary(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str:
         """Return the accuracy of the nearest class mean in percent."""
         return f"{100 * metrics['top1']:.1f} % nearest class mean"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdedge.tasks.training_task import TrainingTask
@@ -35,11 +35,17 @@ class RegressionTraining(TrainingTask):
         relative = float((error**2).mean() / spread)
         return {"r2": 1 - relative, "mae": float(error.abs().mean()), "loss": relative}
 
-    def summary(self, metrics: Mapping[str, float]) -> str:
-        """Return R² and the mean absolute error."""
+    def unit(self, labels: Sequence[str]) -> str | None:
+        """Return the unit in the title of the target column, such as `kW` of `power [kW]`."""
+        from kdedge_runtime.modalities.table_column import split_unit
+
+        return split_unit(labels[0])[1]
+
+    def summary(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str:
+        """Return R² and the mean absolute error with its unit."""
         from kdedge_export.html.text import plain_number
 
-        return f"R² {metrics['r2']:.3f}, mean absolute error {plain_number(metrics['mae'])}"
+        return f"R² {metrics['r2']:.3f}, mean absolute error {plain_number(metrics['mae'], self.unit(labels))}"
 
     def merit(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Return R²."""

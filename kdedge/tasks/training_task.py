@@ -50,8 +50,21 @@ class TrainingTask(ABC):
 
         return torch.stack(list(logits)).mean(dim=0)
 
-    def summary(self, metrics: Mapping[str, float]) -> str:
-        """Describe the metrics of a teacher in the plan; its loss by default."""
+    def unit(self, labels: Sequence[str]) -> str | None:
+        """Return the unit of the ground truth and of the metric `mae`, such as `kW`; None without one, the default.
+
+        Args:
+            labels: labels of the data.
+        """
+        return None
+
+    def summary(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str:
+        """Describe the metrics of a teacher in the plan; its loss by default.
+
+        Args:
+            metrics: metrics of the teacher on the validation samples.
+            labels: labels of the data.
+        """
         return f"loss {metrics['loss']:.3f}"
 
     def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str], *, is_named: bool) -> str | None:

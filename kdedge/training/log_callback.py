@@ -15,7 +15,7 @@ _LOG = logging.getLogger("kdedge")
 class LogCallback(RunCallback):
     """Logs training events to the logger `kdedge`: warnings at WARNING, all else at INFO."""
 
-    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int, unit: str | None) -> None:
         """Log the resolved plan."""
         for name, value in lines:
             _LOG.info("%s: %s", name, value)

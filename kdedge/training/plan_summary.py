@@ -39,6 +39,7 @@ def summarize_plan(
     start: NetworkWeights | None,
     init_summary: InitSummary | None,
     windows: WindowCount,
+    labels: Sequence[str],
     unlabeled: UnlabeledPart | None = None,
     confidence: TeacherConfidence | None = None,
 ) -> list[tuple[str, str]]:
@@ -58,7 +59,7 @@ def summarize_plan(
         *_unlabeled(unlabeled, confidence),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
         *_weights(request, start, init_summary),
-        *_teachers(teachers, parameters, evaluator),
+        *_teachers(teachers, parameters, evaluator, labels),
     ]
     if spec.embedding is not None:
         lines.append(("task", f"embedding of {spec.embedding} values; one prototype per class, from the teacher"))
@@ -129,13 +130,15 @@ def _unlabeled(unlabeled: UnlabeledPart | None, confidence: TeacherConfidence | 
     return lines if confidence is None else [*lines, ("certainty", confidence.summary)]
 
 
-def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Evaluator) -> list[tuple[str, str]]:
+def _teachers(
+    teachers: Sequence[LoadedTeacher], parameters: int, evaluator: Evaluator, labels: Sequence[str]
+) -> list[tuple[str, str]]:
     if not teachers:
         return []
     metrics = evaluator.teacher_metrics
     right = _features_only(teachers) if evaluator.teacher is None else "not tested without labels"
     if metrics:
-        right = f"{TRAINING_TASKS[evaluator.task].summary(metrics)} here"
+        right = f"{TRAINING_TASKS[evaluator.task].summary(metrics, labels)} here"
     if len(teachers) > 1:
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers

@@ -132,9 +132,19 @@ def start_run(
     config = measure_config(request, recipe, train_step, batches, on_cpu=on_cpu, warn=callback.on_warning)
     trainer = parts.trainer(config)
     lines = summarize_plan(
-        request, recipe.name, trainer, teachers, spec, start, parts.init_summary, parts.windows, unlabeled, confidence
+        request,
+        recipe.name,
+        trainer,
+        teachers,
+        spec,
+        start,
+        parts.init_summary,
+        parts.windows,
+        labels,
+        unlabeled,
+        confidence,
     )
-    callback.on_plan(lines, list(config.loss), config.epochs)
+    callback.on_plan(lines, list(config.loss), config.epochs, TRAINING_TASKS[collection.task].unit(labels))
     record = RunRecord(
         kind=request.kind,
         model=spec,
@@ -178,9 +188,10 @@ def continue_run(
     record = read_run(out)
     _allow_own_code(request)
     require_same_request(request, record, out)
-    config = ResolvedConfig.from_record(record.recipe)
+    config, unit = ResolvedConfig.from_record(record.recipe), TRAINING_TASKS[record.task].unit(record.labels)
     if record.result is not None:
-        callback.on_plan([("resume", f"{out} is complete after {counted(config.epochs, 'epoch')}")], [], config.epochs)
+        complete = [("resume", f"{out} is complete after {counted(config.epochs, 'epoch')}")]
+        callback.on_plan(complete, [], config.epochs, unit)
         return record
     collection = reopen_training_data(record, out, callback)
     compute = choose_device(device, compiled=compiled)
@@ -212,7 +223,7 @@ def continue_run(
             "exactly. Restore the files, or start a new run with another --out."
         )
     plan = [("resume", f"{out}, {counted(config.epochs, 'epoch')} in total"), ("device", compute.name)]
-    callback.on_plan(plan, list(config.loss), config.epochs)
+    callback.on_plan(plan, list(config.loss), config.epochs, unit)
     trainer = parts.trainer(config)
     with lock_run(out) if group.is_main else nullcontext():
         return complete_run(trainer, record, collection.test, out, callback, resume=True)

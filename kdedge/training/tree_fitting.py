@@ -120,5 +120,5 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
         ("samples", f"{counts}, {classes} classes" if classes else counts),
         ("trees", f"{request.model}, {counted(rounds, 'round')}, {ensemble.bytes / 1e6:.2f} MB"),
     ]
-    callback.on_plan(lines, [], rounds)
+    callback.on_plan(lines, [], rounds, task.unit(collection.labels))
     return record

@@ -86,7 +86,7 @@ class Metadata:
     @property
     def has_values(self) -> bool:
         """True if the predictions are values without a range, as in a regression; False if they are labels."""
-        return TASKS[self.task].share(0.0) is None
+        return TASKS[self.task].has_values
 
     @property
     def precision(self) -> str:

@@ -44,6 +44,7 @@ def test_correlation_below_1_is_not_shown_as_1(value: float, shown: str) -> None
 )
 def test_numbers_below_a_million_have_no_exponent(value: float, shown: str) -> None:
     assert plain_number(value) == shown
+    assert plain_number(value, "kW") == (f"{shown} kW" if shown != "–" else shown)
 
 
 def test_page_allows_no_script_and_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ class Listener(RunCallback):
     evaluated: int = 0
     """Number of batches on which the teacher was evaluated for the cache."""
 
-    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int, unit: str | None) -> None:
         self.plan += lines
 
     def on_warning(self, warning: str) -> None:

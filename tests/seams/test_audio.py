@@ -56,7 +56,7 @@ def test_plan_counts_windows_and_the_files_that_they_are_cut_from(tmp_path: Path
         def __init__(self) -> None:
             self.lines: dict[str, str] = {}
 
-        def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+        def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int, unit: str | None) -> None:
             self.lines |= dict(lines)
 
     rng = np.random.default_rng(0)

@@ -18,6 +18,8 @@ from PIL import Image
 from table_toys import HEADER, make_rows, write_table
 
 import kdedge
+from kdedge.cli.console import stderr_console
+from kdedge.cli.training_screen import Screen
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
 from kdedge.modalities import TRAINING_MODALITIES
@@ -85,7 +87,7 @@ class Plan(RunCallback):
     def __init__(self) -> None:
         self.lines: dict[str, str] = {}
 
-    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int, unit: str | None) -> None:
         self.lines |= dict(lines)
 
 
@@ -381,9 +383,21 @@ def test_regression_keeps_its_unit(tmp_path: Path, capfd: pytest.CaptureFixture[
     data = write_table(tmp_path / "amounts.csv", make_rows(300, task="regression"), (*HEADER[:5], "amount [EUR]"))
     options = {"target": "amount", "task": "regression", "device": "cpu"}
     teacher = kdedge.train(data, "lightgbm", output=tmp_path / "teacher", epochs=80, lr=0.2, target="amount")
-    student = kdedge.distill(
-        data, teacher, "mlp:32", output=tmp_path / "student", epochs=30, cache_teacher=1, lr=0.01, **options
-    )  # type: ignore[arg-type]
+    with Screen(stderr_console()) as screen:
+        student = kdedge.distill(
+            data,
+            teacher,
+            "mlp:32",
+            output=tmp_path / "student",
+            epochs=30,
+            cache_teacher=1,
+            lr=0.01,
+            callback=screen,
+            **options,  # type: ignore[arg-type]
+        )
+    printed = capfd.readouterr().err.splitlines()
+    assert sum(bool(re.search(r"^ +teacher .* error [\d.,]+ EUR here$", line)) for line in printed) == 1
+    assert sum(bool(re.search(r"^epoch .* error [\d.,]+ EUR ", line)) for line in printed) == 30
     assert student.record.task == "regression" and student.record.labels == ("amount [EUR]",)
     assert student.record.result is not None and student.record.result["best"]["val_r2"] > 0.8
     kdedge.export(student, precisions=["int8"])

@@ -164,6 +164,7 @@ class MultilabelInference:
     name = TASK
     score_name = "probability"
     has_classes = False
+    has_values = False
     has_bounded_logits = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:

@@ -46,11 +46,11 @@ def quantity(value: float, digits: int, unit: str = "") -> str:
     return f"{value:.{digits}f}{unit}".replace("-", "−") if math.isfinite(value) else NONE
 
 
-def plain_number(value: float) -> str:
-    """Format a value with four digits, or as an integer from 1,000 to a billion, as the device does."""
+def plain_number(value: float, unit: str | None = None) -> str:
+    """Format a value with four digits, or as an integer from 1,000 to a billion, as the device does; with its unit."""
     if not math.isfinite(value):
         return NONE
-    return ("−" if value < 0 else "") + number_text(abs(value))
+    return ("−" if value < 0 else "") + number_text(abs(value)) + ("" if unit is None else f" {unit}")
 
 
 def megabytes(size: int) -> str:

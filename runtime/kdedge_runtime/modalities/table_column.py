@@ -19,6 +19,7 @@ __all__ = [
     "TableColumn",
     "ColumnKind",
     "find_title",
+    "join_unit",
     "row_sample",
     "split_unit",
 ]
@@ -40,6 +41,11 @@ def split_unit(title: str) -> tuple[str, str | None]:
     """Split the title of a column, such as `age [years]`, into its name and its unit or None."""
     found = _UNIT.fullmatch(title)
     return (title.strip(), None) if found is None else (found["name"], found["unit"].strip())
+
+
+def join_unit(name: str, unit: str | None) -> str:
+    """Return a title such as `age [years]`, or the name alone without a unit."""
+    return name if unit is None else f"{name} [{unit}]"
 
 
 def find_title(titles: Sequence[str], name: str, unit: str | None) -> int | None:
@@ -106,7 +112,7 @@ class TableColumn:
     @property
     def title(self) -> str:
         """Name with its unit, such as `age [years]`."""
-        return self.name if self.unit is None else f"{self.name} [{self.unit}]"
+        return join_unit(self.name, self.unit)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -14,6 +14,7 @@ class Classification:
     name = "classify"
     score_name = "probability"
     has_classes = True
+    has_values = False
     has_bounded_logits = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:

@@ -14,6 +14,7 @@ class Regression:
     name = "regression"
     score_name = "value"
     has_classes = False
+    has_values = True
     has_bounded_logits = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:

@@ -14,6 +14,7 @@ class Similarity:
     name = "embedding"
     score_name = "similarity"
     has_classes = True
+    has_values = False
     has_bounded_logits = True
 
     def scores(self, logits: Floats, temperature: float) -> Floats:

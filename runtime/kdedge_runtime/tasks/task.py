@@ -28,6 +28,10 @@ class Task(Protocol):
         """True if the ground truth is one of the labels; False for values, or several labels at once."""
 
     @property
+    def has_values(self) -> bool:
+        """True if the output is a value without a range, as in a regression; False for labels."""
+
+    @property
     def has_bounded_logits(self) -> bool:
         """True if logits are similarities of a small range, such as cosines, whose softmax is nearly uniform."""
 

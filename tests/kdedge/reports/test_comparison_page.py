@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from compare_toys import epoch_line, make_run, taught_line
 
 from kdedge.pipelines.run_comparison import RunComparison
@@ -200,14 +201,14 @@ class TestCurves:
         assert {"0.1", "0.2", "0.5", "1", "2", "5", "10"} <= set(re.findall(r">([\d.]+)</text>", str(chart.svg)))
 
 
-def regressions(*values: float) -> dict[str, Any]:
+def regressions(*values: float, target: str = "price") -> dict[str, Any]:
     """Return options of a distilled regression whose epochs have these R²."""
     origin = {"source": "/teacher", "weights": None, "weights_sha256": "a" * 64}
     lines = [taught_line(number, 0.0, 0.5, 0.25) for number in range(1, len(values) + 1)]
     for line, value in zip(lines, values, strict=True):
         del line["val_top1"]
         line |= {"val_r2": value, "val_mae": 40_000 * (1 - value), "val_loss": 1 - value}
-    return {"teacher": origin, "epochs": lines, "labels": ("price",), "task": "regression"}
+    return {"teacher": origin, "epochs": lines, "labels": (target,), "task": "regression"}
 
 
 class TestRegressions:
@@ -219,6 +220,23 @@ class TestRegressions:
         assert table.headings[2:6] == ("R²", "mean abs. error", "agreement %", "map Pearson")
         assert [row.cells[1:3] for row in table.rows] == [("0.750", "10,000"), ("−0.500", "60,000")]
         assert [row.cells[5:7] for row in table.rows] == [("0.500", "20,000"), ("−0.500", "60,000")]
+
+    @pytest.mark.parametrize(
+        ("targets", "unit"),
+        [
+            (("price [EUR]", "price [EUR]"), "EUR"),
+            (("price [EUR]", "price [kEUR]"), None),
+            (("price [EUR]", "price"), None),
+        ],
+    )
+    def test_errors_of_one_unit_have_it(self, targets: tuple[str, str], unit: str | None, tmp_path: Path) -> None:
+        settings = {name: regressions(0.25, target=target) for name, target in zip("ab", targets, strict=True)}
+        shown = comparison(tmp_path, settings | {"classes": {}})
+        table = runs_table(shown, run_settings(shown), styles_of_runs(shown.groups))
+        assert table.headings[4] == ("mean abs. error" if unit is None else f"mean abs. error [{unit}]")
+        curves = {chart.title: chart.note for chart in learning_curves(shown.runs, styles_of_runs(shown.groups))}
+        title = "Mean absolute error" if unit is None else f"Mean absolute error, {unit}"
+        assert ("unit of the target" in curves[title]) == (unit is None)
 
     def test_page_ranks_and_draws_them(self, tmp_path: Path) -> None:
         shown = comparison(tmp_path, {"a": regressions(0.25), "b": regressions(0.75)})

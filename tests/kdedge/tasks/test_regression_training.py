@@ -37,6 +37,15 @@ def test_metrics_equal_scikit_learn(scale: float) -> None:
     assert TRAINING_TASKS["regression"] is REGRESSION
 
 
+@pytest.mark.parametrize(
+    ("title", "unit", "error"), [("power [kW]", "kW", "error 1,192 kW"), ("power", None, "error 1,192")]
+)
+def test_error_has_the_unit_of_the_target(title: str, unit: str | None, error: str) -> None:
+    assert REGRESSION.unit((title,)) == unit
+    assert REGRESSION.summary({"r2": 0.5, "mae": 1192.3}, (title,)).endswith(error)
+    assert TRAINING_TASKS["classify"].unit((title, "other")) is None
+
+
 def test_targets_keep_their_values() -> None:
     assert torch.equal(REGRESSION.targets(torch.tensor([1.5, -2.0]), 1), torch.tensor([[1.5], [-2.0]]))
 

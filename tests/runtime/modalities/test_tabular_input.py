@@ -9,7 +9,7 @@ import pytest
 
 from kdedge_runtime.errors import UnreadableSample, UsageError
 from kdedge_runtime.modalities import parse_input
-from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, row_sample, split_unit
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, join_unit, row_sample, split_unit
 from kdedge_runtime.modalities.tabular import TabularInput
 
 SPEC = TabularInput(
@@ -114,6 +114,7 @@ def test_another_unit_is_an_error() -> None:
 )
 def test_units_are_in_brackets(title: str, expected: tuple[str, str | None]) -> None:
     assert split_unit(title) == expected
+    assert split_unit(join_unit(*expected)) == expected
 
 
 def test_metadata_is_restored() -> None:

@@ -12,7 +12,7 @@ def test_values_are_the_outputs_in_their_order() -> None:
     logits = np.array([[3.0, -1.0]], np.float32)
     assert TASK.scores(logits, 2.5).tolist() == logits.tolist()
     assert TASK.ranking(logits[0], ("wage", "hours")) == (("wage", 3.0), ("hours", -1.0))
-    assert TASK.share(0.5) is None and not TASK.has_classes
+    assert TASK.share(0.5) is None and TASK.has_values and not TASK.has_classes
 
 
 @pytest.mark.parametrize(
