@@ -36,7 +36,7 @@ def compare(
         bool, typer.Option("--json", help="Print one JSON object per run instead of the table.")
     ] = False,
 ) -> None:
-    """Compare runs in a table and an HTML page. The page shows learning curves, classes and maps."""
+    """Compare runs in a table and an HTML page. The page shows learning curves, predictions and maps."""
     from kdedge.models.run_folder import TEACHER_CACHE, read_run
 
     runs = [

@@ -71,12 +71,13 @@ def compare_runs(
             notes.add(f"only recorded metrics are shown, no predictions. {error}", run.name)
             continue
         if predictions and not _same_samples(prediction, predictions[0]):
-            notes.add(f"excluded from classes and samples, which are those of {predictions[0].title}", run.name)
+            reason = f"because its samples or their ground truth differ from those of {predictions[0].title}"
+            notes.add(f"excluded from the compared predictions, {reason}", run.name)
             continue
         if data is None and prediction.samples.fingerprint != run.record.data["fingerprint"]:
             notes.add(f"the samples in {prediction.samples.source} have changed since training", run.name)
         if prediction.samples.part is not None:
-            notes.add(f"classes and samples cover {prediction.samples.part}", run.name)
+            notes.add(f"the compared predictions cover {prediction.samples.part}", run.name)
         predictions.append(prediction)
     predicted = {prediction.title for prediction in predictions}
     teachers = []
@@ -91,7 +92,7 @@ def compare_runs(
             model_of = teacher if isinstance(teacher, TrainedModel | TreeEnsemble) else OnnxTeacherFile.of(teacher)
             teachers.append(predictor.evaluate(title, model_of, run))
         except KdedgeError as error:
-            notes.add(f"excluded from the samples. {error}", f"teacher {origin.name}")
+            notes.add(f"excluded from the compared predictions. {error}", f"teacher {origin.name}")
     return RunComparison(
         runs,
         groups,
@@ -123,7 +124,7 @@ def _load(run: RunHistory) -> TrainedModel | TreeEnsemble:
 
 
 def _same_samples(one: RunPredictions, other: RunPredictions) -> bool:
-    """Return whether samples and classes are equal; the classes may be in another order."""
+    """Return whether samples and ground truth are equal; the classes may be in another order."""
     a, b = (
         (each.fingerprint, each.names, sorted(each.labels), each.ground_truth) for each in (one.samples, other.samples)
     )

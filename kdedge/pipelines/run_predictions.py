@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from kdedge.data import index_dataset
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.left_out import leave_out
@@ -36,34 +38,40 @@ class EvaluatedSamples:
     samples: Pixels
     """Preprocessed samples `[N, …]`."""
     targets: Targets
-    """Ground-truth classes, int64 `[N]`, as indices into the labels."""
+    """Ground truth `[N]`: int64 indices into the labels, or float32 values."""
     names: tuple[str, ...]
     """Name of each sample, unique in the dataset."""
     input: InputSpec
     """Input of the model, which the samples are preprocessed for."""
+    task: str
+    """Task of the ground truth, a key of `kdedge_runtime.tasks.TASKS`."""
     part: str | None = None
     """Description of the subset if not all samples are used, or None."""
 
     @property
-    def ground_truth(self) -> tuple[str, ...]:
-        """Label of each sample, `[N]`, which does not depend on the order of the classes."""
+    def ground_truth(self) -> tuple[str | float, ...]:
+        """Label or value of each sample, `[N]`, which does not depend on the order of the classes."""
+        if TASKS[self.task].has_values:
+            return tuple(self.targets.tolist())
         return tuple(self.labels[target] for target in self.targets)
 
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """Predictions of a model, with maps for the ground-truth class of each sample."""
+    """Predictions of a model, with maps for the ground-truth class or the value of each sample."""
 
     title: str
     """Name of the run or teacher."""
     samples: EvaluatedSamples
     labels: tuple[str, ...]
     """Labels of the model."""
+    task: str
+    """Task of the model, a key of `kdedge_runtime.tasks.TASKS`."""
     predictions: Predictions
 
     @property
     def right(self) -> Integers:
-        """Ground-truth classes, int64 `[N]`, as indices into the model's labels."""
+        """Ground-truth classes, int64 `[N]`, as indices into the model's labels; only for a task with classes."""
         return _right(self.samples, self.labels)
 
 
@@ -82,7 +90,7 @@ class PredictionQueries:
     )
 
     def evaluate(self, title: str, trained: TrainedModel | TreeEnsemble | Model, run: RunHistory) -> RunPredictions:
-        """Predict the validation samples and explain the ground-truth class of each.
+        """Predict the validation samples and explain the ground-truth class of each, or the only value.
 
         Args:
             title: display name of the model.
@@ -91,22 +99,24 @@ class PredictionQueries:
 
         Raises:
             DataError: the samples are missing, cannot be read, or have classes that the model lacks.
-            UsageError: the task of the run has no classes.
+            UsageError: the task of the run has neither one class nor one value for each sample.
         """
-        if not TASKS[run.record.task].has_classes:
+        task = TASKS[run.record.task]
+        if not (task.has_classes or task.has_values):
             raise UsageError(f"Predictions of the task {run.record.task} are compared by kdedge validate.")
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
         samples = self._samples(self.data or run.data, spec, run)
-        right, total = _right(samples, run.record.labels), len(samples.names)
+        total = len(samples.names)
+        explained = np.zeros(total, dtype=np.int64) if task.has_values else _right(samples, run.record.labels)
         before, all_models = self._evaluated * total, self.models * total
         predictions = predict(
             trained if isinstance(trained, Model) else _module(trained),
             samples.samples,
-            right,
+            explained,
             progress=lambda done: self.progress("evaluating models", before + done, all_models),
         )
         self._evaluated += 1
-        return RunPredictions(title, samples, run.record.labels, predictions)
+        return RunPredictions(title, samples, run.record.labels, run.record.task, predictions)
 
     def _samples(self, source: str, spec: InputSpec, run: RunHistory) -> EvaluatedSamples:
         artifacts = Artifacts(str(run.folder), run.folder, run.record)
@@ -126,6 +136,7 @@ class PredictionQueries:
                 targets=decoded.targets,
                 names=tuple(sample.name for sample in decoded.stored),
                 input=spec,
+                task=collection.task,
                 part=part,
             )
         return self._read[key]

@@ -14,11 +14,13 @@ from kdedge.pipelines.run_history import RunHistory
 from kdedge.reports.accuracy_chart import accuracy_chart
 from kdedge.reports.class_table import class_rows
 from kdedge.reports.disagreement_gallery import disagreement_gallery
+from kdedge.reports.error_table import error_rows
 from kdedge.reports.learning_curves import learning_curves
 from kdedge.reports.run_figures import ACCURACIES, FIGURES, Column, figure_of, format_figure
 from kdedge.reports.run_settings import run_settings
 from kdedge.reports.run_styles import styles_of_runs
 from kdedge.reports.run_tables import groups_table, runs_table
+from kdedge.tasks import TRAINING_TASKS
 from kdedge_export.html.page import render
 from kdedge_export.modalities import modality_of
 from kdedge_runtime.tasks import TASKS
@@ -40,8 +42,7 @@ class Leader:
 
 def render_page(comparison: RunComparison) -> str:
     """Render the complete page as HTML, without scripts or external resources."""
-    styles, predictions = styles_of_runs(comparison.groups), comparison.predictions
-    settings = run_settings(comparison)
+    styles, settings = styles_of_runs(comparison.groups), run_settings(comparison)
     return render(
         "kdedge.reports",
         "comparison.html",
@@ -55,13 +56,10 @@ def render_page(comparison: RunComparison) -> str:
         groups_table=groups_table(comparison, styles),
         curves=learning_curves(comparison.runs, styles),
         accuracy=accuracy_chart(comparison.groups, styles),
-        compared=[one.title for one in predictions],
-        classes=class_rows(predictions) if predictions else [],
-        smallest_class=min(Counter(predictions[0].samples.targets.tolist()).values()) if predictions else 0,
-        gallery=disagreement_gallery(predictions, comparison.teachers) if predictions else [],
         modality=modality_of(comparison.runs[0].record.input),
         versions=f"kdedge {__version__} · torch {torch.__version__}",
         **_summary(comparison),
+        **_compared_predictions(comparison),
     )
 
 
@@ -87,6 +85,23 @@ def _summary(comparison: RunComparison) -> dict[str, object]:
         "accuracy_name": None if accuracy is None else FIGURES[accuracy].removesuffix(" %"),
         "most_accurate": _leader(rivals, accuracy) if accuracy is not None and len(rivals) > 1 else None,
         "closest": _leader(explained, "map_pearson") if is_one_teacher else None,
+    }
+
+
+def _compared_predictions(comparison: RunComparison) -> dict[str, object]:
+    """Return the table of classes or of errors, and the samples on which the models differ."""
+    predictions = comparison.predictions
+    first = predictions[0] if predictions else None
+    has_values = first is not None and TASKS[first.task].has_values
+    of_classes = None if first is None or has_values else first.samples
+    return {
+        "compared": [one.title for one in predictions],
+        "classes": [] if of_classes is None else class_rows(predictions),
+        "smallest_class": 0 if of_classes is None else min(Counter(of_classes.targets.tolist()).values()),
+        "has_values": has_values,
+        "errors": error_rows(predictions) if has_values else [],
+        "unit": None if first is None else TRAINING_TASKS[first.task].unit(first.labels),
+        "gallery": disagreement_gallery(predictions, comparison.teachers) if predictions else [],
     }
 
 

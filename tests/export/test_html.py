@@ -9,7 +9,7 @@ from jinja2 import UndefinedError
 
 from kdedge_export.html.page import render
 from kdedge_export.html.palette import PALETTE
-from kdedge_export.html.text import correlation, large, plain_number
+from kdedge_export.html.text import correlation, large, plain_number, signed_number
 from kdedge_export.html.thumbnails import LARGEST_BYTES, at_display_size, jpeg_uri, overlaid
 
 
@@ -45,6 +45,13 @@ def test_correlation_below_1_is_not_shown_as_1(value: float, shown: str) -> None
 def test_numbers_below_a_million_have_no_exponent(value: float, shown: str) -> None:
     assert plain_number(value) == shown
     assert plain_number(value, "kW") == (f"{shown} kW" if shown != "–" else shown)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1234.4, "+1,234"), (-0.5, "−0.5"), (0.0, "±0"), (-0.0, "±0"), (float("inf"), "–")]
+)
+def test_differences_have_a_sign(value: float, shown: str) -> None:
+    assert signed_number(value) == shown
 
 
 def test_page_allows_no_script_and_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Run folders without training: records with invented metrics, and random weights."""
+"""Runs without training: folders with invented metrics and random weights, and predictions of regressions."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from training_toys import tiny_config
 
@@ -13,8 +14,10 @@ from kdedge.data import index_dataset
 from kdedge.models.model_registry import build_model
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, METRICS, RunRecord, write_run
+from kdedge.pipelines.run_predictions import EvaluatedSamples, RunPredictions
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.checkpoint import save_weights
+from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime.modalities.image import ImageInput
 
 SIDE = 32
@@ -93,3 +96,21 @@ def make_run(
 def taught_line(epoch: int, top1: float, agreement: float, pearson: float) -> dict[str, Any]:
     """Build a line of a run with a teacher."""
     return epoch_line(epoch, top1, val_agreement=agreement, val_map_pearson=pearson, val_loss=1.0 / epoch)
+
+
+def prices(title: str, errors: list[float], *, target: str = "price [EUR]", with_maps: bool = True) -> RunPredictions:
+    """Build the predictions of a regression for rows with the measured values 100, 200, …"""
+    count = len(errors)
+    measured = 100 * np.arange(1, count + 1, dtype=np.float32)
+    images = np.full((count, 8, 8, 3), 128, dtype=np.uint8)
+    names = tuple(f"rows.csv:{number}" for number in range(count))
+    maps = np.random.default_rng(0).normal(size=(count, 4, 4)).astype(np.float32) if with_maps else None
+    return RunPredictions(
+        title,
+        EvaluatedSamples(
+            "data", (target,), "f", images, measured, names, ImageInput(8, 8, (0.5,) * 3, (0.25,) * 3), "regression"
+        ),
+        (target,),
+        "regression",
+        Predictions((measured + np.float32(errors))[:, None], maps, np.zeros(count, dtype=np.int64)),
+    )

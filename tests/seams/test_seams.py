@@ -23,7 +23,9 @@ from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
 from kdedge.models.run_folder import BEST
 from kdedge.pipelines.model_inspection import inspect_model
+from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
+from kdedge.reports.comparison_page import render_page
 from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.compute_device import ComputeDevice
 from kdedge.training.run_callback import RunCallback
@@ -154,6 +156,13 @@ def test_spike_is_explained_at_its_time(files: Path) -> None:
     explanation = Model.load(files / "model.onnx").predict(signal[None], class_index=LABELS.index("spike"))
     assert explanation.saliency_map is not None
     assert abs(int(explanation.saliency_map[0, 0].argmax()) - 44 // 4) <= 1
+
+
+def test_runs_of_a_task_without_class_or_value_are_compared_by_their_records(teacher: Run, student: Run) -> None:
+    comparison = compare_runs([teacher.folder, student.folder])
+    (note,) = comparison.notes
+    assert TASK in note and "kdedge validate" in note
+    assert comparison.predictions == () and "<h2>Runs" in render_page(comparison)
 
 
 def test_validation_compares_all_files(files: Path) -> None:

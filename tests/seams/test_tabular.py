@@ -5,20 +5,23 @@ import csv
 import io
 import json
 import re
+import shutil
 import threading
 import urllib.error
 import urllib.request
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
+from sklearn.metrics import r2_score
 from table_toys import HEADER, make_rows, write_table
 
 import kdedge
-from kdedge.cli.console import stderr_console
+from kdedge.cli.compare import compare
 from kdedge.cli.training_screen import Screen
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
@@ -29,8 +32,8 @@ from kdedge.pipelines.model_inspection import inspect_model
 from kdedge.pipelines.run_comparison import compare_runs
 from kdedge.pipelines.training_pipeline import Run
 from kdedge.reports.class_table import class_rows
-from kdedge.reports.comparison_page import write_page
 from kdedge.reports.disagreement_gallery import disagreement_gallery
+from kdedge.reports.error_table import error_rows
 from kdedge.reports.inspection_page import write_inspection
 from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
@@ -379,39 +382,51 @@ def test_classes_that_differ_are_named(teacher: Run, tmp_path: Path, caplog: pyt
     assert "'Yes', 'yes'" in caplog.text and "'no'" not in caplog.text
 
 
-def test_regression_keeps_its_unit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    data = write_table(tmp_path / "amounts.csv", make_rows(300, task="regression"), (*HEADER[:5], "amount [EUR]"))
-    options = {"target": "amount", "task": "regression", "device": "cpu"}
-    teacher = kdedge.train(data, "lightgbm", output=tmp_path / "teacher", epochs=80, lr=0.2, target="amount")
-    with Screen(stderr_console()) as screen:
+@dataclass(frozen=True)
+class Amounts:
+    """Teacher and student of a regression, with what the training of the student printed."""
+
+    data: Path
+    teacher: Run
+    student: Run
+    printed: list[str]
+
+
+@pytest.fixture(scope="module")
+def amounts(tmp_path_factory: pytest.TempPathFactory) -> Amounts:
+    folder, printed = tmp_path_factory.mktemp("amounts"), io.StringIO()
+    data = write_table(folder / "amounts.csv", make_rows(300, task="regression"), (*HEADER[:5], "amount [EUR]"))
+    options: dict[str, Any] = {"target": "amount", "task": "regression", "device": "cpu", "cache_teacher": 1}
+    teacher = kdedge.train(data, "lightgbm", output=folder / "teacher", epochs=80, lr=0.2, target="amount")
+    with Screen(Console(file=printed, width=200)) as screen:
         student = kdedge.distill(
-            data,
-            teacher,
-            "mlp:32",
-            output=tmp_path / "student",
-            epochs=30,
-            cache_teacher=1,
-            lr=0.01,
-            callback=screen,
-            **options,  # type: ignore[arg-type]
+            data, teacher, "mlp:32", output=folder / "student", epochs=30, lr=0.01, callback=screen, **options
         )
-    printed = capfd.readouterr().err.splitlines()
-    assert sum(bool(re.search(r"^ +teacher .* error [\d.,]+ EUR here$", line)) for line in printed) == 1
-    assert sum(bool(re.search(r"^epoch .* error [\d.,]+ EUR ", line)) for line in printed) == 30
-    assert student.record.task == "regression" and student.record.labels == ("amount [EUR]",)
-    assert student.record.result is not None and student.record.result["best"]["val_r2"] > 0.8
-    kdedge.export(student, precisions=["int8"])
-    validated = kdedge.validate(student, quick=True)
+    return Amounts(data, teacher, student, printed.getvalue().splitlines())
+
+
+def test_regression_keeps_its_unit(amounts: Amounts) -> None:
+    record = amounts.student.record
+    assert record.task == "regression" and record.labels == ("amount [EUR]",)
+    assert record.result is not None and record.result["best"]["val_r2"] > 0.8
+    assert sum(bool(re.search(r"^ +teacher .* error [\d.,]+ EUR here$", line)) for line in amounts.printed) == 1
+    assert sum(bool(re.search(r"^epoch .* error [\d.,]+ EUR ", line)) for line in amounts.printed) == 30
+    described = TRAINING_MODALITIES["tabular"].describe(str(amounts.data), DatasetOptions(target="amount"))[-1]
+    low, high = (float(each) for each in described[3].split(" … "))
+    assert described[2] == "EUR" and low < 500 < 1500 < high
+
+
+def test_files_and_report_of_a_regression_have_no_classes(
+    amounts: Amounts, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(amounts.student.folder, tmp_path / "student"))
+    kdedge.export(run, precisions=["int8"])
+    validated = kdedge.validate(run, quick=True)
     page = validated.page.read_text(encoding="utf-8")
     assert "same output" in page and "R²" in page and "of their variance" in page
     assert not re.search(r"same class: |same class on|different classes|>Top-1</th>|<em class=.wrong", page)
     report = validated.report
     assert not [check.key for check in report.checks if check.outcome == "failed"]
-    write_page(compare_runs([teacher.folder, student.folder]), tmp_path / "compare.html")
-    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
-    assert f"{student.record.result['best']['val_r2']:.3f}" in page and not re.search(
-        "(?i)top-1|class>|cross-entr", page
-    )
     drop = next(check for check in report.checks if check.key == "int8_top1_drop_points")
     assert drop.interval is not None and drop.outcome == "passed" and (drop.unit, drop.bound) == ("variance", 0.01)
     assert not [check.key for check in report.checks if re.search("top-1|logits|KL|class", check.name)]
@@ -419,19 +434,46 @@ def test_regression_keeps_its_unit(tmp_path: Path, capfd: pytest.CaptureFixture[
     gain = next(check for check in report.checks if check.key == "int8_over_constant")
     assert gain.measured == pytest.approx(report.models["int8"].top1) and gain.interval and gain.interval.high <= 1
     r2 = report.models["int8"].top1
-    assert r2 is not None and f"R² is <b>{r2:.3f}</b>" in validated.page.read_text(encoding="utf-8")
-    inspected = inspect_model(str(student.folder))
+    assert r2 is not None and f"R² is <b>{r2:.3f}</b>" in page
+    inspected = inspect_model(str(run))
     assert inspected.labels == ("amount [EUR]",) and inspected.weights is None and inspected.structure.layers
     write_inspection(inspected, tmp_path / "inspect.html")
     assert "Regression of amount [EUR]" in (tmp_path / "inspect.html").read_text(encoding="utf-8")
-    described = TRAINING_MODALITIES["tabular"].describe(str(data), DatasetOptions(target="amount"))[-1]
-    low, high = (float(each) for each in described[3].split(" … "))
-    assert described[2] == "EUR" and low < 500 < 1500 < high
     lines = tmp_path / "answers.jsonl"
-    assert main([str(student.folder / "model.onnx"), "--source", str(data), "--jsonl", str(lines)]) == 0
+    assert main([str(run / "model.onnx"), "--source", str(amounts.data), "--jsonl", str(lines)]) == 0
     assert " class " not in next(line for line in capfd.readouterr().err.splitlines() if "provider CPU" in line)
     answer = json.loads(lines.read_text(encoding="utf-8").splitlines()[0])
     assert answer["label"] == "amount [EUR]" and 0 < answer["value"] < 3000 and answer["reasons"]
+
+
+def test_values_of_regressions_are_compared(
+    amounts: Amounts, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compared = compare_runs([amounts.student.folder])
+    assert compared.notes == () and [one.title for one in compared.teachers] == ["teacher"]
+    (student,), (teacher,) = compared.predictions, compared.teachers
+    assert student.samples.samples.shape[1] == 5 and student.samples.ground_truth == teacher.samples.ground_truth
+    for one, run in ((student, amounts.student), (teacher, amounts.teacher)):
+        assert run.record.result is not None
+        best = run.record.result["best"]
+        measured, found = one.samples.targets, one.predictions.logits[:, 0]
+        assert r2_score(measured, found) == pytest.approx(best["val_r2"], rel=1e-4)
+        assert error_rows([one])[0].errors[0] == pytest.approx(best["val_mae"], rel=1e-4)
+        assert one.predictions.maps is not None
+        # Contributions of all columns add up to the value less that of the average row.
+        rest = found - one.predictions.maps.sum(axis=(1, 2))
+        np.testing.assert_allclose(rest, rest[0], atol=1e-3 * measured.std())
+    row = disagreement_gallery(compared.predictions, compared.teachers)[0]
+    far = np.abs(teacher.predictions.logits - student.predictions.logits)[:, 0]
+    assert far[student.samples.names.index(row.name)] > np.quantile(far, 0.8)
+    assert [cell.title for cell in row.cells] == ["teacher", "student"] and all(cell.map for cell in row.cells)
+    compare([amounts.teacher.folder, amounts.student.folder], tmp_path / "compare.html", data=None, as_json=False)
+    printed = capfd.readouterr()
+    assert "mean abs. error [EUR]" in printed.out and "note" not in printed.err
+    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert amounts.student.record.result is not None
+    assert f"{amounts.student.record.result['best']['val_r2']:.3f}" in page
+    assert "EUR</b> measured" in page and not re.search("(?i)top-1|class>|cross-entr", page)
 
 
 def post(url: str, values: object) -> tuple[int, dict[str, Any]]:

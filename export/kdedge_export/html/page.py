@@ -39,6 +39,7 @@ def _environment(package: str) -> Environment:
     formats = (
         text.percent,
         text.plain_number,
+        text.signed_number,
         text.points,
         text.correlation,
         text.quantity,

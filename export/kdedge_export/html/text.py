@@ -15,6 +15,7 @@ __all__ = [
     "plain_number",
     "points",
     "quantity",
+    "signed_number",
     "sizes",
 ]
 
@@ -51,6 +52,13 @@ def plain_number(value: float, unit: str | None = None) -> str:
     if not math.isfinite(value):
         return NONE
     return ("−" if value < 0 else "") + number_text(abs(value)) + ("" if unit is None else f" {unit}")
+
+
+def signed_number(value: float) -> str:
+    """Format a signed difference of values, as `plain_number`."""
+    if not math.isfinite(value):
+        return NONE
+    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{number_text(abs(value))}"
 
 
 def megabytes(size: int) -> str:

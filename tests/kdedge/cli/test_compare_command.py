@@ -109,7 +109,7 @@ class TestMeasuring:
         monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
         comparison = compare_runs(runs)
         (note,) = comparison.notes
-        assert note.startswith("student-0, student-1, teacher: classes and samples cover 9 of 18 validation samples")
+        assert note.startswith("student-0, student-1, teacher: the compared predictions cover 9 of 18")
         assert [len(one.samples.names) for one in comparison.predictions] == [9, 9, 9]
         assert np.bincount(comparison.predictions[0].samples.targets).tolist() == [3, 3, 3]
 
@@ -124,7 +124,7 @@ class TestMeasuring:
         (moved / "val" / CLASSES[0] / "05.png").unlink()
         comparison = compare_runs([run, runs[0]])
         assert any(note.startswith("run: the samples in") and "have changed" in note for note in comparison.notes)
-        assert any(note.startswith("student-0: excluded from classes and samples") for note in comparison.notes)
+        assert any(note.startswith("student-0: excluded from the compared predictions") for note in comparison.notes)
 
     def test_unknown_classes_are_noted(self, runs: list[Path], tmp_path: Path) -> None:
         strange = write_scenes(tmp_path / "strange", labels=("key", "leaf", "mug"), train=1, val=1)

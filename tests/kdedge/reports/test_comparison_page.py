@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compare_toys import epoch_line, make_run, taught_line
+from compare_toys import epoch_line, make_run, prices, taught_line
 
 from kdedge.pipelines.run_comparison import RunComparison
 from kdedge.pipelines.run_history import read_histories
@@ -31,7 +31,12 @@ INPUT = ImageInput(8, 8, (0.5,) * 3, (0.25,) * 3)
 
 
 def predictions(
-    title: str, predicted: list[int], *, with_maps: bool = True, labels: tuple[str, ...] = LABELS
+    title: str,
+    predicted: list[int],
+    *,
+    with_maps: bool = True,
+    labels: tuple[str, ...] = LABELS,
+    task: str = "classify",
 ) -> RunPredictions:
     """Build confident predictions for ten images."""
     rng = np.random.default_rng(len(title))
@@ -41,8 +46,9 @@ def predictions(
     maps = rng.normal(size=(10, 4, 4)).astype(np.float32) if with_maps else None
     return RunPredictions(
         title,
-        EvaluatedSamples("data", labels, "f", images, TARGETS, names, INPUT),
+        EvaluatedSamples("data", labels, "f", images, TARGETS, names, INPUT, "classify"),
         labels,
+        task,
         Predictions(logits, maps, TARGETS),
     )
 
@@ -250,6 +256,60 @@ class TestRegressions:
         assert drawn is not None and ">R²</text>" in str(drawn.svg) and drawn.svg.count('class="mark"') == 2
 
 
+class TestPredictedValues:
+    def test_rows_with_the_most_different_values_are_first(self) -> None:
+        one, other = [0.0] * 12, [0.0] * 12
+        one[3], other[3] = -50, 1234.5
+        other[10] = 700
+        first, second, *_ = disagreement_gallery((prices("a", one), prices("b", other)), [prices("t", [1.0] * 12)])
+        assert (first.name, first.target) == ("rows.csv:3", "400 EUR")
+        shown = {cell.title: cell.prediction for cell in first.cells}
+        assert shown == {
+            "t": ("401 EUR", "+1", False),
+            "a": ("350 EUR", "−50", False),
+            "b": ("1,634 EUR", "+1,234", False),
+        }
+        assert all(cell.map is not None for cell in first.cells)
+        assert second.name == "rows.csv:10" and second.cells[1].prediction == ("1,100 EUR", "±0", False)
+
+    def test_maps_count_beside_values(self) -> None:
+        one, other = prices("a", [0.0] * 4), prices("b", [0.0] * 4)
+        assert one.predictions.maps is not None and other.predictions.maps is not None
+        other.predictions.maps[2] *= -1
+        assert disagreement_gallery((one, other), [])[0].name == "rows.csv:2"
+        other.predictions.logits[1] += np.float32(2 * np.std([100, 200, 300, 400]))  # more than opposite maps
+        assert [row.name for row in disagreement_gallery((one, other), [])][:2] == ["rows.csv:1", "rows.csv:2"]
+
+    def test_value_that_is_not_finite_is_none(self) -> None:
+        shown = disagreement_gallery((prices("a", [0.0] * 4), prices("b", [0.0, 0.0, math.nan, 9.0])), [])
+        assert shown[0].name == "rows.csv:2" and shown[0].cells[1].prediction == (None, "", False)
+
+    def test_page_shows_values_and_errors_instead_of_classes(self, tmp_path: Path) -> None:
+        runs = (
+            prices("a", [10.0] * 40, with_maps=False),
+            prices("b", [30.0] * 20 + [0.0] * 19 + [math.nan]),
+        )
+        settings = {name: regressions(0.25, target="price [EUR]") for name in "ab"}
+        page = render_page(comparison(tmp_path, settings, predictions=runs, teachers=(prices("t", [5.0] * 40),)))
+        text = Reader(page).text
+        assert "Errors" in text and "Samples" in text and "Classes" not in text and "Top-1" not in text
+        assert "measured [EUR]" in text and "error in EUR of a" in text
+        table = page[page.index("<h2>Errors") :]
+        rows = re.findall(r'<tr><th scope="row">([^<]+)</th>(.*?)</tr>', table, re.DOTALL)
+        cells = {label: re.findall(r"<td[^>]*>\s*(.*?)\s*</td>", text) for label, text in rows if "EUR" not in label}
+        assert cells["100 … 1,000"] == ["10", "10", "+20"]
+        assert cells["2,100 … 3,000"] == ["10", "10", "−10"]
+        assert "–" in cells["3,100 … 4,000"][2] and "–" in cells["all"][2]
+        changes = re.findall(r'<td class="(gain|loss|same)"', table)
+        assert changes == ["same", "loss", "loss", "gain", "same"]
+        assert "<b>4,000 EUR</b> measured" in page and "<b>4,010 EUR</b> +10" in page and "no prediction" in page
+
+    def test_values_without_a_unit_are_plain(self, tmp_path: Path) -> None:
+        runs = prices("a", [10.0] * 20, target="price"), prices("b", [30.0] * 20, target="price")
+        page = render_page(comparison(tmp_path, {name: regressions(0.25) for name in "ab"}, predictions=runs))
+        assert ">measured</th>" in page and "Mean absolute error of a" in page and "<b>110</b> +10" in page
+
+
 class TestAccuracyChart:
     def drawn(self, folder: Path, settings: dict[str, dict[str, Any]]) -> AccuracyChart | None:
         groups = comparison(folder, settings).groups
@@ -305,8 +365,9 @@ class TestGallery:
         first = shown[0]
         assert first.name == "val/7.png"
         assert all(cell.map is None for row in shown for cell in row.cells)
-        assert [first.label, *(cell.label for cell in first.cells)] == ["cat", "bird", "cat"]
-        assert [cell.is_wrong for cell in first.cells] == [True, False]
+        assert [first.target, *(cell.prediction.text for cell in first.cells)] == ["cat", "bird", "cat"]
+        assert [cell.prediction.is_wrong for cell in first.cells] == [True, False]
+        assert [cell.prediction.detail for cell in first.cells] == ["99 %", "99 %"]
         page = render_page(comparison(tmp_path, {"a": {}, "b": {}}, predictions=runs))
         assert page.count("no map") == 2 * len(shown) and page.count('<em class="wrong">') >= len(shown)
 
@@ -319,7 +380,19 @@ class TestGallery:
         )
         shown = disagreement_gallery(runs, [])
         assert shown[0].name == "val/3.png"
-        assert [row.cells[0].label == row.cells[1].label for row in shown] == [False] + [True] * (len(shown) - 1)
+        assert [len({cell.prediction.text for cell in row.cells}) > 1 for row in shown] == [True] + [False] * (
+            len(shown) - 1
+        )
+
+    def test_prediction_of_an_embedding_has_its_similarity(self) -> None:
+        runs = predictions("a", [0] * 10), predictions("b", [1] * 10, task="embedding")
+        assert [cell.prediction.detail for cell in disagreement_gallery(runs, [])[0].cells] == ["99 %", "5.00"]
+
+    def test_prediction_that_is_not_finite_is_none_and_wrong(self) -> None:
+        runs = predictions("a", [0] * 10), predictions("b", [0] * 10)
+        runs[1].predictions.logits[2] = np.nan
+        first = disagreement_gallery(runs, [])[0]
+        assert first.name == "val/2.png" and first.cells[1].prediction == (None, "", True)
 
     def test_single_run_is_compared_with_its_teacher(self) -> None:
         student = predictions("a", [0] * 10)
