@@ -6,9 +6,6 @@ import io
 import json
 import re
 import shutil
-import threading
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +40,6 @@ from kdedge_runtime.errors import DataError, SourceError, UsageError
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.modalities.tabular import TabularInput
-from kdedge_runtime.server import AccessPolicy, Address
-from kdedge_runtime.server.live_view import Controls, LiveView
-from kdedge_runtime.stream.runner import StreamSettings
 
 CREDIT = Path(__file__).parents[3] / "shared" / "data" / "german-credit.csv"
 
@@ -474,75 +468,3 @@ def test_values_of_regressions_are_compared(
     assert amounts.student.record.result is not None
     assert f"{amounts.student.record.result['best']['val_r2']:.3f}" in page
     assert "EUR</b> measured" in page and not re.search("(?i)top-1|class>|cross-entr", page)
-
-
-def post(url: str, values: object) -> tuple[int, dict[str, Any]]:
-    """Send JSON to the live view, and return the status and the answer."""
-    head = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}predict", json.dumps(values).encode(), head, method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
-def test_posted_rows_are_explained_by_the_method_of_the_run(files: Path) -> None:
-    model, stop = Model.load(files / "model.onnx"), threading.Event()
-    source = model.metadata.input.open_source("http", stop=stop)
-    row = {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5}
-    settings = StreamSettings(explainer=make_explainer(model, "occlusion"))
-    controls = Controls(model, settings, "occlusion")
-    with LiveView(AccessPolicy.at(Address("127.0.0.1", 0), None), {}, controls, posted=source) as view:  # type: ignore[arg-type]
-        _, answer = post(view.url, row)
-    expected = make_explainer(model, "occlusion")(model.metadata.input.preprocess(next(iter(source)).sample), 1).map
-    found = {reason["column"]: reason["contribution"] for reason in answer["reasons"]}
-    own = [found[name] for name in model.metadata.input.column_names]
-    np.testing.assert_allclose(own, expected[0], atol=1e-4)
-
-
-def test_posted_rows_are_answered_and_run(files: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model, stop = Model.load(files / "model.onnx"), threading.Event()
-    source = model.metadata.input.open_source("http", stop=stop)
-    row = {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5}
-    controls = Controls(model, StreamSettings())
-    with LiveView(AccessPolicy.at(Address("127.0.0.1", 0), None), {}, controls, posted=source) as view:  # type: ignore[arg-type]
-        status, answer = post(view.url, row)
-        assert status == 200 and answer["label"] == "yes" and answer["name"] == "row 1"
-        reasons = {reason["column"]: reason["value"] for reason in answer["reasons"]}
-        assert reasons["job"] == "clerk" and reasons["income"] == 9000
-        for bad, word in (({"job": "clerk"}, "income"), (row | {"age": "old"}, "age"), (row | {"age": [1]}, "object")):
-            status, answer = post(view.url, bad)
-            assert status == 400 and word in answer["error"]
-        assert post(view.url, row | {"income": None, "city": "mars"})[0] == 200
-        assert any("'mars'" in message for message in caplog.messages)
-        frames = iter(source)
-        assert [next(frames).name, next(frames).name] == ["row 1", "row 5"] and source.unreadable == 3
-        stop.set()
-        assert list(frames) == []
-
-
-def test_silence_between_requests_is_healthy(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.FRESH_S", 0.0)
-    model = Model.load(files / "model.onnx")
-    source = model.metadata.input.open_source("http", stop=threading.Event())
-
-    def status(url: str) -> int:
-        try:
-            with urllib.request.urlopen(f"{url}health", timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    controls = Controls(model, StreamSettings())
-    with LiveView(AccessPolicy.at(Address("127.0.0.1", 0), None), {}, controls, posted=source) as view:  # type: ignore[arg-type]
-        assert status(view.url) == 200
-        post(view.url, {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5})
-        assert status(view.url) == 503, "a row waits for the run"
-        next(iter(source))
-        assert status(view.url) == 200
-
-
-def test_source_of_posted_rows_needs_a_view(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([str(files / "model.onnx"), "--source", "http"]) == 2
-    assert "Add --view" in capfd.readouterr().err

@@ -15,7 +15,7 @@ from socketserver import TCPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.errors import KdedgeError, SourceError, UsageError
 from kdedge_runtime.modalities import BrowserSensor
 from kdedge_runtime.server.access import AccessPolicy, Rejection
 from kdedge_runtime.server.connection_limits import ConnectionLimits
@@ -164,6 +164,8 @@ def _outcome(change: Callable[[dict[str, Any]], object], body: dict[str, Any]) -
         return HTTPStatus.OK, change(body)
     except UsageError as error:
         return HTTPStatus.BAD_REQUEST, {"error": str(error)}
+    except SourceError as error:  # e.g. a run that has ended
+        return HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)}
     except (KdedgeError, OSError) as error:  # e.g. a model file that was removed
         return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": str(error)}
 

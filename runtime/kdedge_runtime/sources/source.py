@@ -117,6 +117,7 @@ class PostedSource(Protocol):
 
         Raises:
             UsageError: the sample cannot be read.
+            SourceError: too many samples wait for the run.
         """
 
 

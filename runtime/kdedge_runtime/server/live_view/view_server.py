@@ -6,17 +6,16 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.resources import files
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from kdedge_runtime.drawing.heatmap import UNMEASURED
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
-from kdedge_runtime.prediction import Prediction, decode_prediction
+from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server import (
     AccessPolicy,
     HttpServer,
@@ -31,6 +30,7 @@ from kdedge_runtime.server.live_view.class_file import ClassFile
 from kdedge_runtime.server.live_view.controls import Controls
 from kdedge_runtime.server.live_view.latest_frame import LatestFrame
 from kdedge_runtime.server.live_view.machine_state import MachineMonitor
+from kdedge_runtime.server.live_view.pending_predictions import PendingPredictions
 from kdedge_runtime.server.live_view.posted_values import optional_box, optional_text, whole_number
 from kdedge_runtime.server.live_view.prometheus import CONTENT_TYPE, exposition
 from kdedge_runtime.server.live_view.run_state import describe_machine, describe_prediction, describe_run
@@ -83,7 +83,7 @@ class LiveView:
     | `POST /hold`          | keep the frame of a shown prediction                                  |
     | `POST /feedback`      | user feedback on a shown prediction                                   |
     | `POST /enroll`        | add the frame of a shown prediction to an enrolled class              |
-    | `POST /predict`       | answer for a sample as JSON, for a source of posted samples           |
+    | `POST /predict`       | prediction of a posted sample as a line of `--jsonl`                  |
     """
 
     def __init__(
@@ -134,6 +134,8 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._site.board.close()
+        if self._site.pending is not None:
+            self._site.pending.close()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -141,6 +143,8 @@ class LiveView:
     def write(self, prediction: Prediction, progress: RunProgress) -> None:
         """Publish one prediction to the clients without blocking."""
         self._site.board.publish(prediction, progress)
+        if self._site.pending is not None:
+            self._site.pending.publish(prediction)
 
 
 @dataclass
@@ -152,6 +156,7 @@ class _Site:
     feedback: Feedback | None
     class_file: ClassFile | None
     posted: PostedSource | None = None
+    pending: PendingPredictions | None = field(init=False)
     board: LatestFrame = field(init=False)
     broadcast: Broadcast = field(init=False)
     machine: MachineMonitor = field(default_factory=MachineMonitor)
@@ -163,6 +168,7 @@ class _Site:
     )
 
     def __post_init__(self) -> None:
+        self.pending = None if self.posted is None else PendingPredictions(self.posted)
         self.board = LatestFrame(on_request=self.posted is not None)
         self.broadcast = Broadcast(self.board)
 
@@ -362,20 +368,12 @@ class _ViewHandler(RequestHandler):
         return {"name": enrolled.name, "samples": enrolled.samples}
 
     def _predict(self, body: dict[str, Any]) -> object:
-        """Answer for a posted sample, as a line of `--jsonl`."""
-        site = self.server.site
-        if site.posted is None:
+        """Return the prediction of a posted sample, as in a line of `--jsonl`."""
+        pending = self.server.site.pending
+        if pending is None:
             raise UsageError("This run takes no posted samples. Start a model of tables with --source http.")
-        model, frame = site.controls.model, site.posted.post(body)
-        sample = model.metadata.input.preprocess(frame.sample)[None]
-        settings = site.controls.settings
-        explainer = settings.explainer
-        answer = model.predict(sample, settings.class_index, explained=explainer is None)
-        if explainer is not None:
-            estimate = explainer(sample[0], int(answer.explained_class[0]))
-            answer = replace(answer, saliency_map=estimate.map[None], display=UNMEASURED)
-        prediction = decode_prediction(model, frame, answer)
-        return record(prediction, time.monotonic() - frame.captured_at, datetime.now(UTC))
+        prediction = pending.predict(body, TIMEOUT_S)
+        return record(prediction, time.monotonic() - prediction.frame.captured_at, datetime.now(UTC))
 
     def _shown(self, body: dict[str, Any]) -> Prediction:
         """Return the prediction for the frame and region of a request."""

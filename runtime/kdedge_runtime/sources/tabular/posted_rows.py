@@ -1,4 +1,4 @@
-"""Rows that are posted to the live view: each is answered at once, and passes through the run."""
+"""Rows that are posted to the live view; the run predicts them."""
 
 import queue
 import threading
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from kdedge_runtime.errors import UnreadableSample, UsageError
+from kdedge_runtime.errors import SourceError, UnreadableSample, UsageError
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.tabular.unseen_categories import UnseenCategories
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PostedRows"]
 
-_WAITING = 1000
-"""Maximum number of rows that wait for the run; further ones are answered, but not passed on."""
+_MOST_WAITING = 1000
+"""Maximum number of rows that wait for the run; further ones are rejected."""
 _STOP_CHECK_S = 0.2
 
 
@@ -43,7 +43,7 @@ class PostedRows:
         """
         self.dropped = self.unreadable = 0
         self._spec, self._stop = spec, stop or threading.Event()
-        self._frames: queue.Queue[Frame] = queue.Queue(_WAITING)
+        self._frames: queue.Queue[Frame] = queue.Queue(_MOST_WAITING)
         self._count = 0
         self._unseen = UnseenCategories()
         self._counting = threading.Lock()
@@ -76,6 +76,7 @@ class PostedRows:
 
         Raises:
             UsageError: the row lacks a column, or has a value that cannot be read.
+            SourceError: too many rows wait for the run.
         """
         with self._counting:
             self._count += 1
@@ -96,4 +97,5 @@ class PostedRows:
         except queue.Full:
             with self._counting:
                 self.dropped += 1
+            raise SourceError(f"{_MOST_WAITING:,} rows wait for a prediction. Post fewer at a time.") from None
         return frame

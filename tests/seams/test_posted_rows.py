@@ -1,0 +1,191 @@
+"""Rows that are posted to the live view: the run predicts them, with its settings, and the client gets its line."""
+
+import json
+import math
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from table_toys import make_rows, write_table
+
+import kdedge
+from kdedge_runtime import Model
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.modalities.table_column import row_sample
+from kdedge_runtime.server import AccessPolicy, Address
+from kdedge_runtime.server.live_view import Controls, LiveView, view_server
+from kdedge_runtime.sinks.json_lines import JsonLinesFile
+from kdedge_runtime.sources.tabular import posted_rows
+from kdedge_runtime.sources.tabular.posted_rows import PostedRows
+from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.schedule import ExplainSchedule
+
+ROW = {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("posted")
+    data = write_table(folder / "applicants.csv", make_rows(200))
+    student = kdedge.train(data, "mlp:8", target="answer", output=folder / "run", epochs=2, device="cpu")
+    kdedge.export(student)
+    return student.folder / "model.onnx"
+
+
+@dataclass
+class Service:
+    """Running live view of a model."""
+
+    view: LiveView
+    source: PostedRows
+    lines: Path
+
+    def post(self, values: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        head = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.view.url}predict", json.dumps(values).encode(), head, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def health(self) -> int:
+        try:
+            with urllib.request.urlopen(f"{self.view.url}health", timeout=10) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def written(self) -> list[dict[str, Any]]:
+        return [line for line in map(json.loads, self.lines.read_text().splitlines()) if "summary" not in line]
+
+
+@contextmanager
+def serving(
+    model: Model, lines: Path, settings: StreamSettings | None = None, *, runs: bool = True
+) -> Iterator[Service]:
+    """Serve a model; without `runs`, the rows wait."""
+    stop, settings = threading.Event(), settings or StreamSettings()
+    source = model.metadata.input.open_source("http", stop=stop)
+    assert isinstance(source, PostedRows)
+    access = AccessPolicy.at(Address("127.0.0.1", 0), None)
+    with (
+        LiveView(access, {}, Controls(model, settings), posted=source) as view,
+        JsonLinesFile(str(lines), stop) as file,
+    ):
+        running = threading.Thread(target=run, args=(model, source, [view, file], settings, stop))
+        try:
+            if runs:
+                running.start()
+            yield Service(view, source, lines)
+        finally:
+            stop.set()
+            if runs:
+                running.join()
+
+
+def test_response_is_the_line_of_the_run(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Model.load(file), tmp_path / "lines.jsonl") as service:
+        responses = [service.post(ROW), service.post(ROW | {"income": None, "city": "mars"})]
+    assert [status for status, _ in responses] == [200, 200]
+    found, written = [values for _, values in responses], service.written()
+    for line in found + written:
+        del line["time"]  # computed twice from the age, to the millisecond
+    assert found == written
+    assert [line["name"] for line in found] == ["row 1", "row 2"]
+    reasons = {reason["column"]: reason["value"] for reason in found[0]["reasons"]}
+    assert reasons["job"] == "clerk" and reasons["income"] == 9000
+    assert any("'mars'" in message for message in caplog.messages)
+
+
+def test_settings_of_the_run_apply(file: Path, tmp_path: Path) -> None:
+    model = Model.load(file)
+    assert model.metadata.familiarity is not None
+    familiarity = replace(model.metadata.familiarity, threshold=math.inf)
+    model = replace(model, metadata=replace(model.metadata, familiarity=familiarity))
+    with serving(model, tmp_path / "lines.jsonl") as service:
+        assert service.post(ROW)[1]["unknown"] is True
+    settings = StreamSettings(unknown=False, cadence=ExplainSchedule.parse("every=2"))
+    with serving(model, tmp_path / "lines.jsonl", settings) as service:
+        first, second = (service.post(ROW)[1] for _ in range(2))
+    assert first["unknown"] is False, "as with --no-unknown"
+    assert first["explained"] == first["label"] and second["explained"] is None, "every second row is explained"
+
+
+def test_rows_are_explained_by_the_method_of_the_run(file: Path, tmp_path: Path) -> None:
+    model = Model.load(file)
+    settings = StreamSettings(class_index=1, explainer=make_explainer(model, "occlusion"))
+    with serving(model, tmp_path / "lines.jsonl", settings) as service:
+        _, line = service.post(ROW)
+    sample = model.metadata.input.preprocess(row_sample(tuple(ROW), tuple(map(str, ROW.values()))))
+    expected = make_explainer(model, "occlusion")(sample, 1).map
+    found = {reason["column"]: reason["contribution"] for reason in line["reasons"]}
+    np.testing.assert_allclose([found[name] for name in model.metadata.input.column_names], expected[0], atol=1e-4)
+
+
+def test_simultaneous_clients_get_their_own_rows(file: Path, tmp_path: Path) -> None:
+    with serving(Model.load(file), tmp_path / "lines.jsonl") as service, ThreadPoolExecutor(8) as clients:
+        incomes = list(range(1000, 1040))
+        lines = [line for _, line in clients.map(lambda income: service.post(ROW | {"income": income}), incomes)]
+    found = [next(one["value"] for one in line["reasons"] if one["column"] == "income") for line in lines]
+    assert found == incomes and len({line["name"] for line in lines}) == 40
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [({"job": "clerk"}, "income"), (ROW | {"age": "old"}, "age"), (ROW | {"age": [1]}, "object")],
+    ids=["missing column", "text for a number", "list"],
+)
+def test_invalid_rows_are_rejected(file: Path, tmp_path: Path, values: dict[str, Any], word: str) -> None:
+    with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
+        status, error = service.post(values)
+        assert status == 400 and word in error["error"]
+        assert service.source.unreadable == 1 and service.source.waiting == 0
+
+
+def test_clients_are_released_when_the_run_ends(file: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as clients:
+        with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
+            response = clients.submit(service.post, ROW)
+            while not service.source.waiting:
+                pass
+        assert response.result()[0] == 503
+
+
+def test_row_without_a_prediction_in_time(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_server, "TIMEOUT_S", 0.05)
+    with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
+        assert service.post(ROW)[0] == 503
+
+
+def test_rows_beyond_the_limit_are_rejected(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posted_rows, "_MOST_WAITING", 1)
+    monkeypatch.setattr(view_server, "TIMEOUT_S", 0.05)
+    with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
+        service.post(ROW)
+        assert service.post(ROW)[0] == 503 and service.source.dropped == 1
+
+
+def test_silence_between_requests_is_healthy(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.FRESH_S", 0.0)
+    monkeypatch.setattr(view_server, "TIMEOUT_S", 0.05)
+    with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
+        assert service.health() == 200
+        service.post(ROW)
+        assert service.health() == 503, "a row waits for the run"
+        next(iter(service.source))
+        assert service.health() == 200
+
+
+def test_source_of_posted_rows_needs_a_view(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(file), "--source", "http"]) == 2
+    assert "Add --view" in capfd.readouterr().err
