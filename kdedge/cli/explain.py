@@ -54,7 +54,10 @@ def explain(
             raise UsageError(f"{option} {value:g} needs --method. Add --method, or remove {option}.")
     import kdedge
     from kdedge.cli.progress_bar import step_progress
+    from kdedge_export.modalities import modality_of
 
+    if page:
+        _require_layer_attribution(model)
     with step_progress() as progress:
         done = kdedge.explain(
             model,
@@ -69,11 +72,22 @@ def explain(
     for explained in done:
         _print_prediction(explained, budget_ms)
     drawn = [(explained.file, explained.written) for explained in done]
-    is_image = done[0].prediction.input.kind == "image"
-    if page and not is_image:
-        raise UsageError(f"--page needs a model of images, and {model} takes others. Remove --page.")
-    if page or (page is None and len(drawn) == 1 and method is None and is_image):
+    has_page = len(drawn) == 1 and method is None and modality_of(done[0].prediction.input).has_layer_attribution
+    if page or (page is None and has_page):
         _write_pages(model, drawn, class_name, is_wanted=bool(page))
+
+
+def _require_layer_attribution(source: Path) -> None:
+    """Raise before any work if the page of a model cannot be drawn."""
+    from kdedge_export.modalities import modality_of
+    from kdedge_runtime import Model
+    from kdedge_runtime.errors import UsageError
+    from kdedge_runtime.model_source import open_model
+
+    with open_model(source, Model.load) as model:
+        spec = model.metadata.input
+    if not modality_of(spec).has_layer_attribution:
+        raise UsageError(f"--page needs a model of images, but {source} takes {spec.kind} samples. Remove --page.")
 
 
 def _print_prediction(explained: "ExplainedSample", budget_ms: float | None) -> None:

@@ -12,6 +12,7 @@ from kdedge_export.inspection.example_feed import example_feed
 from kdedge_export.inspection.layer_attribution import LayerAttribution, attribute_layers
 from kdedge_export.inspection.layer_timing import LayerTimes, time_layers
 from kdedge_export.inspection.structure import GraphStructure, structure_of
+from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.file_metadata import read_metadata
 from kdedge_export.onnx_graph.graph_index import Array, GraphIndex
 from kdedge_export.onnx_graph.graph_input import EXAMPLES
@@ -97,7 +98,7 @@ def inspect_model(
         )
     if class_name is not None and image is None:
         raise UsageError("--class selects the class to explain in an image. Give an image too, or remove --class.")
-    if image is not None and metadata is not None and metadata.input.kind != "image":
+    if image is not None and metadata is not None and not modality_of(metadata.input).has_layer_attribution:
         raise UsageError(
             f"{path} takes {metadata.input.kind} samples, and inspect traces images only. Remove {image}, or draw its "
             f"map: kdedge explain {path} {image}"

@@ -19,6 +19,7 @@ from table_toys import HEADER, make_rows, write_table
 
 import kdedge
 from kdedge.cli.compare import compare
+from kdedge.cli.explain import explain
 from kdedge.cli.training_screen import Screen
 from kdedge.data.dataset_options import DatasetOptions
 from kdedge.data.table_schema import SCHEMA_FILE, read_schema
@@ -468,3 +469,9 @@ def test_values_of_regressions_are_compared(
     assert amounts.student.record.result is not None
     assert f"{amounts.student.record.result['best']['val_r2']:.3f}" in page
     assert "EUR</b> measured" in page and not re.search("(?i)top-1|class>|cross-entr", page)
+
+
+def test_page_of_rows_is_rejected_before_any_work(files: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--page needs a model of images"):
+        explain(files / "model.onnx", [data], tmp_path / "explained", page=True)
+    assert not (tmp_path / "explained").exists()

@@ -78,6 +78,11 @@ class ExportModality(ABC):
         return False
 
     @property
+    def has_layer_attribution(self) -> bool:
+        """True if the contributions of layers can be drawn over a sample; False by default."""
+        return False
+
+    @property
     def map_legend(self) -> str:
         """Sentence on pages about the drawing of maps."""
         return (

@@ -50,6 +50,11 @@ class ImageExport(ExportModality):
             "brightness × 1.5": partial(_brightness, factor=1.5),
         }
 
+    @property
+    def has_layer_attribution(self) -> bool:
+        """True; see `ExportModality`."""
+        return True
+
     def front_end(self, spec: ImageInput) -> nn.Module:
         """Return the cast and normalization; see `Normalize`."""
         from kdedge_export.modalities.normalization import Normalize
