@@ -5,7 +5,7 @@ Results are accepted wherever a path is:
 ```
 teacher = kdedge.train("data", "resnet18", output="runs/teacher")
 student = kdedge.distill("data", teacher, "resnet10w16", output="runs/student")
-files = kdedge.export(student, quantize=True)
+files = kdedge.export(student, precisions=["int8"])
 kdedge.validate(files).require_passed()
 kdedge.explain(files, ["photo.jpg"])
 ```

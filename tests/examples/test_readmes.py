@@ -3,10 +3,13 @@
 Trainings are short.
 """
 
+import ast
 import functools
+import inspect
 import re
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from PIL import Image
 from test_examples import CLASSES, SIDE, network, scenes, write_theirs
 
 import kdedge
+import kdedge_export
 from kdedge_runtime import ImageInput, Model
 
 ROOT = Path(__file__).parents[2]
@@ -63,3 +67,17 @@ def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(block, names)
     assert Model.load("model.int8.onnx").has_map
     assert names["explained"].outputs.method == "hirescam"
+
+
+@pytest.mark.parametrize("package", [kdedge, kdedge_export], ids=lambda package: package.__name__)
+def test_calls_in_package_docstrings_fit_their_signatures(package: ModuleType) -> None:
+    (example,) = re.findall(r"^```\n(.*?)^```", package.__doc__ or "", re.DOTALL | re.MULTILINE)
+    calls = {
+        ast.unparse(node.func): node
+        for node in ast.walk(ast.parse(example))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix(f"{package.__name__}.").isidentifier()
+    }
+    assert calls
+    for name, call in calls.items():
+        keywords = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg is not None}
+        inspect.signature(getattr(package, name.removeprefix(f"{package.__name__}."))).bind(*call.args, **keywords)
