@@ -1,4 +1,4 @@
-"""Distill small image classifiers with saliency-map supervision and export them with their explanation.
+"""Distill small classifiers and regressors for images, sounds, time series and tables, with their saliency maps.
 
 Results are accepted wherever a path is:
 

@@ -1,4 +1,4 @@
-"""Export, explain, quantize and validate image classifiers.
+"""Export, explain, quantize and validate small models for images, sounds, time series and tables.
 
 ```
 exported = kdedge_export.export(module, input_spec, labels, "model.onnx")

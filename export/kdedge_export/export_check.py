@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 """Maximum error of logits and maps against PyTorch, relative to their range.
 
 It allows for a different order of float32 sums. Errors may also reach PyTorch's own float32 error on that sample,
-measured against float64, up to 1 % of the range. A differentiated map is compared with units at activation boundaries
+measured against float64, up to 1% of the range. A differentiated map is compared with units at activation boundaries
 kept on the same side.
 """
 _BOUNDS = Bounds(TOLERANCE, TOLERANCE, TOLERANCE, CEILING)
@@ -104,7 +104,7 @@ def _require_exact(found: list[Exactness]) -> None:
         )
     if "inconclusive" in outcomes:
         raise KdedgeError(
-            f"It cannot be shown that the exported graph matches PyTorch: relative errors {figures}, expected at most "
+            f"The export cannot be confirmed to match PyTorch: relative errors {figures}, expected at most "
             f"{CEILING:.0e}, and PyTorch's own float32 error against float64 is similar on these samples. The model is "
             "ill-conditioned; export weights that are trained, or trained longer."
         )

@@ -152,7 +152,7 @@ def write_precision(
         )
     if not precision_named(precision).is_calibrated and goal != FidelityGoal():
         raise UsageError(
-            f"{precision} has no layers to choose for a goal. Omit the goal, or use a precision such as int8."
+            f"{precision} has no layers to choose for a goal. Remove the goal, or use a precision such as int8."
         )
     inputs = ConversionInputs(
         graph, metadata.input, samples, settings or QuantizationRecipe(), goal, progress, metadata.task

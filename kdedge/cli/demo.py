@@ -57,10 +57,10 @@ def _print_demo(console: "Console", result: "DemoResult") -> None:
         table.add_row(
             row.title,
             f"{row.megabytes:.2f} MB",
-            f"{100 * row.top1:.1f} %",
-            "" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+            f"{row.top1:.1%}",
+            "" if row.agreement is None else f"{row.agreement:.1%}",
             "" if row.map_pearson is None else correlation(row.map_pearson),
-            f"{100 * row.energy_inside:.0f} %",
+            f"{row.energy_inside:.0%}",
             f"{row.latency_ms:.2f} ms{' ✓' if row.is_fastest else ''}",
         )
     console.print(table)
@@ -68,12 +68,12 @@ def _print_demo(console: "Console", result: "DemoResult") -> None:
         (
             "Agreement and map Pearson compare the student with its teacher, and the exported files with the PyTorch "
             f"student. Map on {result.scenario.evidence} is the share of the map inside its exact mask; a uniform map "
-            f"has {100 * result.mask_share:.0f} %. Latency is per sample on one thread, in PyTorch or onnxruntime. ✓ "
+            f"has {result.mask_share:.0%}. Latency is per sample on one thread, in PyTorch or onnxruntime. ✓ "
             "marks the file to run on machines like this one."
         ),
     )
     console.print(
-        f"source   {result.scenario.sizes.frames} frames, {100 * result.stream_right:.0f} % classified correctly",
+        f"source   {result.scenario.sizes.frames} frames, {result.stream_right:.0%} classified correctly",
     )
     console.print(f"video    {result.validation.model.parent.parent / 'overlay.mp4'}", soft_wrap=True)
     console.print(f"report   {result.validation.page}", soft_wrap=True)

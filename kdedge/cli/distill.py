@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from kdedge.cli.options import (
+    DATA_HELP,
     BatchSize,
     Classes,
     Compile,
-    DataOption,
     Device,
     Epochs,
     Flip,
@@ -33,6 +33,7 @@ from kdedge.cli.options import (
     Weights,
     Window,
 )
+from kdedge.losses import LOSS_TERMS
 
 __all__ = ["distill"]
 
@@ -63,39 +64,41 @@ def _seconds(text: str) -> float:
 
 
 def distill(
-    data: DataOption,
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help=f"{DATA_HELP} Or samples without classes, in a folder or a table.")
+    ],
     teacher: Annotated[
         list[str],
-        typer.Option(help="Run folder, .onnx file, or model name. Repeat the option for an ensemble."),
+        typer.Option(help="Run folder, .onnx file, or model name. Repeat for an ensemble."),
     ],
     student: Annotated[str, typer.Option(help="Student architecture, such as resnet10w16 or mobilenet_v3_small.")],
     task: Annotated[
         Task | None,
         typer.Option(
-            help="Train an encoder of samples for kdedge run --classes, or a model of a numeric target of a table. "
+            help="embedding: train an encoder for classes enrolled later; regression: predict a numeric target. "
             "[default: from the data]"
         ),
     ] = None,
     unlabeled: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MORE",
-            help="Unlabeled samples to learn from the teacher alone: a folder, a quoted pattern, WebDataset shards, a "
-            "video, a table, or the folder of kdedge run --record. Repeat it for several.",
+            metavar="DATA",
+            help="Unlabeled samples, learned from the teacher alone: a folder, a quoted pattern, WebDataset shards, a "
+            "video, a table, or the folder of kdedge run --record. May be repeated.",
         ),
     ] = None,
     every: Annotated[
         float | None,
         typer.Option(
-            metavar="TIME", parser=_seconds, help="Interval between unlabeled video frames, such as 1s. [default: 1s]"
+            metavar="TIME", parser=_seconds, help="Interval between frames of unlabeled videos. [default: 1s]"
         ),
     ] = None,
     out: Out = Path("runs/student"),
     loss: Annotated[
         str | None,
         typer.Option(
-            help="Weighted sum of loss terms (ce, kd, ls, dkd, dist, rse, rsekd, at, hint, cosine, rkd, cat, e2, map, "
-            "mapall), such as ce:0.1,kd:0.9,mapall:20. [default: from the recipe]"
+            help=f"Weighted sum of loss terms ({', '.join(LOSS_TERMS.built_in)}), such as ce:0.1,kd:0.9,mapall:20. "
+            "[default: from the recipe]"
         ),
     ] = None,
     temperature: Annotated[
@@ -112,12 +115,15 @@ def distill(
         typer.Option(
             metavar="VIEWS",
             min=1,
-            help="Number of fixed augmented views per sample. Teacher outputs are computed once and cached next "
-            "to the run folder.",
+            help="Number of fixed augmented views per sample. Teacher outputs are computed once and cached next to the "
+            "run folder. [default: no cache]",
         ),
     ] = None,
     init: Annotated[
-        Start | None, typer.Option(help="Initialize the student with a selection of the teacher's weights.")
+        Start | None,
+        typer.Option(
+            help="teacher: copy the teacher's weights that fit the student. [default: published or random weights]"
+        ),
     ] = None,
     weights: Weights = None,
     pretrained: Pretrained = None,

@@ -33,7 +33,7 @@ def explain(
     budget_ms: Annotated[
         float | None, typer.Option(help="Time budget per sample in ms, above 0 (needs --method). [default: no limit]")
     ] = None,
-    parts: Annotated[
+    segments: Annotated[
         int | None,
         typer.Option(help="Number of segments for lime and shap, 2 to 200; shap is exact up to 10. [default: 40]"),
     ] = None,
@@ -49,7 +49,7 @@ def explain(
     """Draw the saliency maps of images or other samples."""
     from kdedge_runtime.errors import UsageError
 
-    for option, value in (("--budget-ms", budget_ms), ("--parts", parts)):
+    for option, value in (("--budget-ms", budget_ms), ("--segments", segments)):
         if value is not None and method is None:
             raise UsageError(f"{option} {value:g} needs --method. Add --method, or remove {option}.")
     import kdedge
@@ -66,7 +66,7 @@ def explain(
             class_name=class_name,
             method=method,
             budget_ms=budget_ms,
-            parts=parts,
+            segments=segments,
             progress=progress,
         )
     for explained in done:

@@ -60,10 +60,9 @@ def export(
     min_map_correlation: Annotated[
         float | None,
         typer.Option(
-            "--keep-heatmaps",
-            metavar="PEARSON",
-            help="Keep layers in fp32 until quantized maps correlate with the fp32 maps by at least this much, -1 to 1 "
-            "(needs --quantize).",
+            metavar="R",
+            help="Keep layers in fp32 until quantized maps have at least this Pearson correlation with the fp32 maps, "
+            "-1 to 1 (needs --quantize).",
         ),
     ] = None,
     max_drop: Annotated[
@@ -163,7 +162,7 @@ def export(
 ) -> None:
     """Export a model to ONNX with a saliency map. The file computes logits and map in one pass.
 
-    Exits with 4 if --keep-heatmaps or --max-drop cannot be met.
+    Exits with 4 if --min-map-correlation or --max-drop cannot be met.
     """
     from kdedge.cli.from_model import ModelExport, export_model_file
     from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
@@ -171,7 +170,7 @@ def export(
     from kdedge_runtime.precision import precision_named
 
     precisions = tuple(dict.fromkeys([*(precision or ()), *([_QUANTIZE] if quantize else ())]))
-    quantizing = {"--keep-heatmaps": min_map_correlation, "--max-drop": max_drop, "--device": device}
+    quantizing = {"--min-map-correlation": min_map_correlation, "--max-drop": max_drop, "--device": device}
     of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size, "--head": head} | {
         "--resize": resize,
         "--crop-fraction": crop_fraction,

@@ -10,12 +10,10 @@ from kdedge.cli.familiarity_line import describe_familiarity
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import tradeoff_table
-from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.confidence import samples_needed
 from kdedge_export.quantization import RECIPES, FidelityGoal, Tradeoff
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
-from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.counts import grid_text
 
@@ -37,15 +35,11 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         write(f"  [-] weights: {result.weights.summary}")
     if result.assumed_input is not None:
         write(f"  [-] preprocessing: {result.assumed_input}")
-    write(
-        f"  [✓] logits equal PyTorch's{_but_for(result.logits_error, 'rounding')} on two inputs "
-        f"(relative error {result.logits_error:.0e})"
-    )
+    write(f"  [✓] logits match PyTorch (relative error {result.logits_error:.0e}, two inputs)")
     if result.map_error is not None:
         explained = outputs.head if outputs.target_layer is None else f"{outputs.head} head at {outputs.target_layer}"
         positions = f"{outputs.method}, {grid_text(outputs.map_height, outputs.map_width)}, {explained}"
-        but = _but_for(result.map_error, "rounding and activations that it flips")
-        write(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {positions}")
+        write(f"  [✓] map matches PyTorch (relative error {result.map_error:.0e}, two inputs): {positions}")
     if result.fit is not None and result.fit.why_not is None:
         half = f"fitted on {result.fit.samples:,} validation samples, which kdedge validate excludes"
         write(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
@@ -112,10 +106,6 @@ def _shortfall(name: str, tradeoff: Tradeoff) -> str:
     )
 
 
-def _but_for(error: float, what: str) -> str:
-    return f" up to {what}" if error > TOLERANCE else ""
-
-
 def print_precision(result: ExportResult, name: str, write: Callable[[str], None]) -> None:
     """Print fidelity and latency of a file in another precision, line by line."""
     file = result.quantized[name]
@@ -149,18 +139,15 @@ def _print_goal(result: ExportResult, tradeoff: Tradeoff, write: Callable[[str],
             f"  measured on {tradeoff.samples} training samples that were not used for calibration ({one}): "
             f"{image_path(result.fp32)}"
         )
-        if (doubt := _not_shown(tradeoff)) is not None:
-            write(f"  {doubt}")
+        if (warning := _unconfirmed(tradeoff)) is not None:
+            write(f"  {warning}")
 
 
 def _print_fidelity(name: str, note: Mapping[str, Any], tradeoff: Tradeoff, write: Callable[[str], None]) -> None:
     fidelity = tradeoff.chosen.fidelity
     maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
     arithmetic = note["held_out"]["arithmetic"]
-    write(
-        f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.samples} training samples "
-        f"({arithmetic})"
-    )
+    write(f"  held out: agreement {fidelity.agreement:.1%}{maps} on {tradeoff.samples} training samples ({arithmetic})")
     if (saturated := saturation_note(note)) is not None:
         stderr_console().print(flagged("warning", saturated), soft_wrap=True)
     for fault in _broken_bounds(name, tradeoff):
@@ -169,25 +156,23 @@ def _print_fidelity(name: str, note: Mapping[str, Any], tradeoff: Tradeoff, writ
 
 def _print_latency(name: str, latency: Mapping[str, Any], write: Callable[[str], None]) -> None:
     ratio = latency["fp32"] / latency[name]
-    pays = fastest({FP32.name: latency["fp32"], name: latency[name]}) == name
-    verdict = "faster" if pays else "SLOWER" if ratio < 0.95 else "no gain"
     write(
-        f"  measured here, one thread: fp32 {latency['fp32']:.2f} ms, {name} {latency[name]:.2f} ms; "
-        f"{name} is {ratio:.2f} × as fast ({verdict} on this machine)"
+        f"  latency on this machine, one thread: fp32 {latency['fp32']:.2f} ms, {name} {latency[name]:.2f} ms "
+        f"({ratio:.2f}× speedup)"
     )
 
 
-def _not_shown(tradeoff: Tradeoff) -> str | None:
+def _unconfirmed(tradeoff: Tradeoff) -> str | None:
     """Return a note if the confidence interval allows a larger drop than the goal, with the samples needed."""
     found, most = tradeoff.chosen.fidelity, tradeoff.goal.max_drop
     if most is None or not tradeoff.met or found.most_drop_points <= most:
         return None
     needed = samples_needed(tradeoff.samples, found.drop_points, found.most_drop_points, most, worst=100.0)
     what = "points of accuracy" if found.top1 is not None else "% of the predictions"
-    advice = "no number of samples" if needed is None else f"about {needed:,} samples"
+    advice = "no number of samples suffices" if needed is None else f"about {needed:,} samples needed to confirm"
     return (
-        f"inconclusive: a loss of at most {most:g} {what} is not shown; {found.drop_points:.1f} on these samples, up "
-        f"to {found.most_drop_points:.1f} at 95 % confidence; {advice} would show it"
+        f"inconclusive: a loss of at most {most:g} {what} is not confirmed; {found.drop_points:.1f} on these samples, "
+        f"up to {found.most_drop_points:.1f} at 95% confidence; {advice}"
     )
 
 
@@ -206,7 +191,9 @@ def _broken_bounds(name: str, tradeoff: Tradeoff) -> list[str]:
         faults.append(
             f"maps correlate at {found.map_pearson:.3f}, kdedge validate requires {bounds.map_pearson_mean:g}"
         )
-    advice = "" if tradeoff.goal != FidelityGoal() else ". To keep layers in fp32: --keep-heatmaps 0.98 --max-drop 0.5"
+    advice = (
+        "" if tradeoff.goal != FidelityGoal() else ". To keep layers in fp32: --min-map-correlation 0.98 --max-drop 0.5"
+    )
     return [f"{' and '.join(faults)}{advice}"] if faults else []
 
 

@@ -8,8 +8,8 @@ __all__ = ["describe_familiarity"]
 def describe_familiarity(found: Familiarity) -> str:
     """Describe the threshold of familiarity, or the reason why there is none."""
     if found.threshold is None or found.most_rejected is None:
-        return f"[-] no threshold for unknown samples (familiarity by {found.method}): {found.why_not}"
+        return f"[-] no familiarity threshold ({found.method}): {found.why_not}"
     return (
-        f"[✓] unknown below familiarity {found.threshold:.3f} ({found.method}): {found.rejected} of {found.known:,} "
-        f"known validation samples, at most {100 * found.most_rejected:.1f} % (95 %)"
+        f"[✓] familiarity threshold {found.threshold:.3f} ({found.method}): rejects {found.rejected} of "
+        f"{found.known:,} validation samples (upper bound {found.most_rejected:.1%} at 95% confidence)"
     )

@@ -38,7 +38,7 @@ def export(
         typer.Option(metavar="COLUMN", help="Column for the labels of rows; required for a table."),
     ] = None,
 ) -> None:
-    """Export reviewed samples with the labels that users gave, and unknown ones to name."""
+    """Export reviewed samples as training data."""
     from kdedge.cli.console import stderr_console
     from kdedge.modalities import TRAINING_MODALITIES
     from kdedge_runtime.errors import DataError, UsageError

@@ -2,7 +2,7 @@
 
 Training allocates the same tensors in every step. By default, glibc returns large freed blocks to the system, and every
 step then pays for fresh pages. Larger blocks than `LARGEST_BLOCK` are still returned: keeping them, too, saves no more
-time, and raises the peak memory by 40 %.
+time, and raises the peak memory by 40%.
 """
 
 import ctypes

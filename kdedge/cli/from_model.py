@@ -44,7 +44,8 @@ class ModelExport:
             )
         if self.min_map_correlation is not None and self.method == NO_MAP:
             raise UsageError(
-                "--keep-heatmaps needs a saliency map, but --method none exports none. Remove one of the two options."
+                "--min-map-correlation needs a saliency map, but --method none exports none. Remove one of the two "
+                "options."
             )
         check_goal_possible(self.min_map_correlation, self.max_drop)
 
@@ -57,7 +58,7 @@ def check_goal_possible(min_map_correlation: float | None, max_drop: float | Non
     """
     if min_map_correlation is not None and not -1 <= min_map_correlation < 1:
         raise UsageError(
-            "--keep-heatmaps must be a correlation of at least -1 and below 1, such as 0.98; "
+            "--min-map-correlation must be a correlation of at least -1 and below 1, such as 0.98; "
             f"got {min_map_correlation:g}."
         )
     if max_drop is not None and not 0 <= max_drop <= 100:

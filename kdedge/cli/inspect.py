@@ -81,8 +81,8 @@ def _print_inspected(inspected: "ModelInspection", page: Path) -> None:
             reader = (
                 "" if stage.attention is None else f", input of attention {stage.attention[0]} of {stage.attention[1]}"
             )
-            first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in evidence.channels[:3])
-            beside = "" if evidence.beside is None else f"; {100 * evidence.beside:.0f} % in non-patch tokens"
+            first = ", ".join(f"{item.index} ({item.share:.0%})" for item in evidence.channels[:3])
+            beside = "" if evidence.beside is None else f"; {evidence.beside:.0%} in non-patch tokens"
             write(
                 f"  {grid_text(*stage.positions)}{reader}  {stage.way}: half of the attribution in "
                 f"{evidence.channels_for(0.5)} of {len(evidence.shares)} channels; {first}{beside}  {stage.tensor}"

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from kdedge.config.recipe_names import shipped_recipes
+
 __all__ = [
+    "DATA_HELP",
     "BatchSize",
     "Classes",
     "Compile",
@@ -33,15 +36,11 @@ __all__ = [
     "Window",
 ]
 
-DataOption = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="Folder with one subfolder of samples per class, such as images or recordings, or with train/, val/ and "
-        "test/ splits of that form; a table; torchvision:NAME:ROOT; or WebDataset shards. kdedge distill also takes a "
-        "folder without classes.",
-    ),
-]
+DATA_HELP = (
+    "Folder with one subfolder of samples per class, such as images or recordings, or with train/, val/ and test/ "
+    "splits of that form; a table; torchvision:NAME:ROOT; or WebDataset shards."
+)
+DataOption = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Weights = Annotated[
     str | None,
@@ -51,8 +50,8 @@ Pretrained = Annotated[
     bool | None,
     typer.Option(
         "--pretrained/--no-pretrained",
-        help="Start from the network's published weights of torchvision or timm, downloaded once; or from random "
-        "ones. [default: published, if there are any and no others are given]",
+        help="Start from the published weights of torchvision or timm, downloaded once; or from random ones. "
+        "[default: published, if available and no others are given]",
     ),
 ]
 Classes = Annotated[
@@ -66,7 +65,7 @@ Prompts = Annotated[
     list[str] | None,
     typer.Option(
         "--prompt",
-        help="Sentence with {} for the class, for a zero-shot model. Repeat it to average. [default: a photo of a {}]",
+        help="Sentence with {} for the class, for a zero-shot model. Repeat to average. [default: a photo of a {}]",
     ),
 ]
 Size = Annotated[
@@ -95,9 +94,8 @@ LearningRate = Annotated[
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="Recipe: default, few-images, fine-tune, labels, table, table-labels, or a .toml file. [default: "
-        "fine-tune from trained weights; else labels to train; to distill few-images below 100 samples per class, else "
-        "default; for tables table-labels to train and table to distill]"
+        help=f"Recipe: {', '.join(shipped_recipes())}, or a .toml file. [default: chosen from data and weights; see "
+        "the printed plan]"
     ),
 ]
 Flip = Annotated[
@@ -116,16 +114,16 @@ GroupBy = Annotated[
     str | None,
     typer.Option(
         metavar="REGEX|COLUMN",
-        help="Keep samples with the same match in their names in one split, such as the frames of a track. For a "
-        "table, keep rows with the same value in this column. [default: every sample by itself]",
+        help="Regular expression; samples whose names match equally stay in one split. For a table: a column; rows "
+        "with equal values stay in one split. [default: no groups]",
     ),
 ]
 Window = Annotated[
     str | None,
     typer.Option(
         metavar="LENGTH",
-        help="Length of the windows that recordings are cut into, a time such as 1s or a number of steps. [default: "
-        "from the teacher or the data]",
+        help="Window length of recordings: a time such as 1s, or a number of steps. [default: from the teacher or the "
+        "data]",
     ),
 ]
 Target = Annotated[
@@ -147,8 +145,8 @@ LeaveOut = Annotated[
     list[str] | None,
     typer.Option(
         metavar="CLASS",
-        help="Train without this class; kdedge validate then reports whether its samples are recognized as unknown. "
-        "May be repeated. [default: none]",
+        help="Train without this class; kdedge validate then measures how many of its samples are detected as "
+        "unknown. May be repeated. [default: none]",
     ),
 ]
 SeedOption = Annotated[
@@ -175,6 +173,6 @@ TrustCode = Annotated[
     typer.Option(
         metavar="SHA256",
         callback=_allow,
-        help="SHA-256 of a Python file that a run folder names as its model and that may be executed.",
+        help="Execute the model's Python file if its SHA-256 starts with this value (12 digits or more).",
     ),
 ]

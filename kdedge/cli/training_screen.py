@@ -185,4 +185,4 @@ def _figure(key: str, value: float | None, digits: int = 2, unit: str | None = N
         return "–"
     if key.endswith("mae"):
         return plain_number(value, unit)
-    return f"{value:.3f}" if key.endswith(("pearson", "r2")) else f"{100 * value:.{digits}f} %"
+    return f"{value:.3f}" if key.endswith(("pearson", "r2")) else f"{value:.{digits}%}"

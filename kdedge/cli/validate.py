@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["validate"]
 
 _WORST_CLASSES = 5
-_BASELINES = {"centre": "guess at the center", "random": "random maps", "edges": "edges (Sobel)"}
+_BASELINES = {"center": "center prior", "random": "random maps", "edges": "edges (Sobel)"}
 
 
 def validate(
@@ -39,14 +39,14 @@ def validate(
             "masks. [default: boxes.csv in the data folder]"
         ),
     ] = None,
-    outside: Annotated[
+    max_evidence_outside: Annotated[
         float | None,
         typer.Option(
             min=0.0,
             max=1.0,
-            metavar="SHARE",
-            help="Fail if more than this share of the positive evidence lies outside the annotated regions, such as "
-            "0.2. [default: reported only]",
+            metavar="FRACTION",
+            help="Maximum fraction of the positive evidence outside the annotated regions, such as 0.2. [default: "
+            "reported only]",
         ),
     ] = None,
     weights: Annotated[
@@ -74,24 +74,25 @@ def validate(
     unfamiliar: Annotated[
         str | None,
         typer.Option(
-            metavar="MORE",
-            help="Samples that belong to none of the classes, in the forms of kdedge distill --unlabeled, to report "
-            "how many are called unknown. [default: the classes of --leave-out and Frigate's folders none and unknown, "
-            "if any, and drawn textures]",
+            metavar="DATA",
+            help="Samples of no known class, to measure the detection rate. [default: left-out classes, Frigate's "
+            "none/ and unknown/, and synthetic textures]",
         ),
     ] = None,
     background: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Recordings that contain none of the classes, to count false alarms per hour; labels that begin with "
-            "_ are none. [default: not counted]",
+            help="Recordings without any of the classes, to count false alarms per hour. Labels that start with _ "
+            "cause no alarm. [default: not counted]",
         ),
     ] = None,
-    most_false_alarms: Annotated[
+    max_false_alarms: Annotated[
         float | None,
         typer.Option(
-            metavar="N", min=0, help="Largest number of false alarms per hour on --background. [default: no bound]"
+            metavar="PER_HOUR",
+            min=0,
+            help="Maximum false alarms per hour on --background. [default: no bound]",
         ),
     ] = None,
     out: Annotated[
@@ -102,7 +103,7 @@ def validate(
     ] = None,
     trust_code: TrustCode = None,
 ) -> None:
-    """Check that accuracy and saliency maps were kept through export. Exits with 4 unless every bound is shown to hold.
+    """Validate exported files against the PyTorch model. Exits with 4 unless every bound is confirmed.
 
     A file from `kdedge export --from-onnx` has no PyTorch reference. It is validated alone, and its other precisions
     against it.
@@ -112,8 +113,8 @@ def validate(
     from kdedge.models.model_source import check_weights
     from kdedge_runtime.devices import load_profile
 
-    if most_false_alarms is not None and background is None:
-        raise UsageError("--most-false-alarms needs recordings without the classes. Add --background DIR.")
+    if max_false_alarms is not None and background is None:
+        raise UsageError("--max-false-alarms needs recordings without the classes. Add --background DIR.")
     # Checked before torch is imported, which takes seconds.
     artifacts = Artifacts.open(source)
     artifacts.fp32_file()
@@ -132,14 +133,14 @@ def validate(
             artifacts,
             data=data,
             boxes=boxes,
-            outside=outside,
+            max_evidence_outside=max_evidence_outside,
             weights=weights,
             model=model,
             device=device,
             quick=quick,
             unfamiliar=unfamiliar,
             background=background,
-            most_false_alarms=most_false_alarms,
+            max_false_alarms=max_false_alarms,
             output=out,
             progress=progress,
         )
@@ -187,7 +188,7 @@ def _models(report: "ValidationReport") -> "Table":
                 candidate.title,
                 f"{facts.bytes / 1e6:.2f} MB",
                 "" if facts.top1 is None else wording.shown(facts.top1, 2),
-                "" if compared is None else f"{100 * compared.agreement:.2f} %",
+                "" if compared is None else f"{compared.agreement:.2%}",
                 "" if compared is None else f"{compared.kl:.4f}",
                 "" if maps is None else f"{maps.pearson_mean:.4f}",
                 "" if maps is None else f"{maps.pearson_p5:.4f}",
@@ -244,9 +245,9 @@ def _robustness(report: "ValidationReport") -> "Table | None":
             table.add_row(
                 row.disturbance,
                 "–" if row.top1 is None else report.wording.shown(row.top1),
-                "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+                "–" if row.agreement is None else f"{row.agreement:.1%}",
                 "" if row.map_pearson is None else correlation(row.map_pearson),
-                f"{100 * row.prediction_kept:.1f} %",
+                f"{row.prediction_kept:.1%}",
                 "" if row.map_kept is None else correlation(row.map_kept),
             )
     return table
@@ -265,8 +266,8 @@ def _recognition(report: "ValidationReport") -> "Table | None":
             row.group,
             titles[row.role],
             f"{row.samples:,}",
-            f"{100 * row.auroc:.1f} %",
-            "–" if row.max_softmax_auroc is None else f"{100 * row.max_softmax_auroc:.1f} %",
+            f"{row.auroc:.1%}",
+            "–" if row.max_softmax_auroc is None else f"{row.max_softmax_auroc:.1%}",
             "–" if row.detected is None else _share(row.detected, row.intervals.get("detected")),
         )
     return table
@@ -280,7 +281,7 @@ def _verification(report: "ValidationReport") -> "Table | None":
     titles = {candidate.name: candidate.title for candidate in report.candidates}
     pairs = f"{found.genuine:,} genuine and {found.impostors:,} impostor pairs"
     table = _table(
-        f"Verification: {pairs} of {found.samples:,} samples", "equal error rate", "true accepts at 1 % false accepts"
+        f"Verification: {pairs} of {found.samples:,} samples", "equal error rate", "true accepts at 1% false accepts"
     )
     for row in found.files:
         table.add_row(
@@ -296,7 +297,7 @@ def _false_alarms(report: "ValidationReport") -> "Table | None":
     if not report.false_alarms:
         return None
     titles = {candidate.name: candidate.title for candidate in report.candidates}
-    table = _table(f"False alarms in {report.false_alarms[0].hours:.2f} h of background", "alarms", "per hour", "95 %")
+    table = _table(f"False alarms in {report.false_alarms[0].hours:.2f} h of background", "alarms", "per hour", "95%")
     for row in report.false_alarms:
         interval = f"{row.interval.low:.1f} to {row.interval.high:.1f}"
         table.add_row(titles[row.role], f"{row.alarms:,}", f"{row.per_hour:.1f}", interval)
@@ -317,19 +318,19 @@ def _classes(report: "ValidationReport") -> "Table | None":
         table.add_row(
             row.label,
             str(row.n),
-            f"{100 * row.top1[role]:.1f} %" if role in row.top1 else "–",
-            f"{100 * row.agreement[role]:.1f} %" if role in row.agreement else "–",
+            f"{row.top1[role]:.1%}" if role in row.top1 else "–",
+            f"{row.agreement[role]:.1%}" if role in row.agreement else "–",
             "" if pearson is None else correlation(pearson),
         )
     return table
 
 
 def _print_meaning(console: "Console", report: "ValidationReport") -> None:
-    """Print notes on how to interpret the figures."""
+    """Print notes on how to interpret the metrics."""
     from kdedge_export.metrics.confidence import unseen_share
 
     console.print(
-        "[…]: 95 % confidence interval over samples. A bound holds if the unfavorable end of the interval keeps it."
+        "[…]: 95% confidence interval over samples. A bound holds if the unfavorable end of the interval keeps it."
     )
     right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
     if "student" in right:
@@ -351,15 +352,15 @@ def _print_meaning(console: "Console", report: "ValidationReport") -> None:
     if compared is not None and compared.agreement == 1.0:
         share = 100 * unseen_share(report.samples)
         console.print(
-            f"No prediction changed on {report.samples:,} samples. Changes on up to {share:.3g} % of samples "
-            "may go unseen (95 %)."
+            f"No prediction changed on {report.samples:,} samples. Changes on up to {share:.3g}% of samples "
+            "may go unseen (95%)."
         )
 
 
 def _calibrated(found: "Calibration") -> str:
     """Format the calibration error before and after temperature scaling."""
     before = "" if found.temperature == 1.0 else f"{100 * found.ece_before:.1f}→"
-    return f"{before}{100 * found.ece:.1f} %"
+    return f"{before}{found.ece:.1%}"
 
 
 def _table(title: str, *columns: str) -> "Table":
@@ -385,4 +386,4 @@ def _in_order(*of_names: Iterable[str]) -> list[str]:
 
 
 def _share(value: float, interval: "Interval | None") -> str:
-    return f"{100 * value:.1f} %" + ("" if interval is None else f" ± {50 * (interval.high - interval.low):.1f}")
+    return f"{value:.1%}" + ("" if interval is None else f" ± {50 * (interval.high - interval.low):.1f}")

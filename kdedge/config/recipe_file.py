@@ -24,15 +24,15 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.loss_spec import LARGEST, LossSpec, read_loss
+from kdedge.config.recipe_names import FOLDER, shipped_recipes
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Optimizer", "Recipe", "load_recipe", "recipe_text", "shipped_recipes"]
+__all__ = ["Optimizer", "Recipe", "load_recipe", "recipe_text"]
 
 Optimizer = Literal["sgd", "adamw"]
 """SGD with Nesterov momentum 0.9, or AdamW."""
@@ -77,11 +77,6 @@ _MAY_BE_ZERO = ("weight_decay", "warmup_fraction")
 _FRACTIONS = ("warmup_fraction", "layer_decay")
 
 
-def shipped_recipes() -> list[str]:
-    """Return the names of the bundled recipes."""
-    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
-
-
 def recipe_text(name: str) -> str:
     """Return the text of a bundled recipe, by name, or of a recipe file.
 
@@ -94,8 +89,7 @@ def recipe_text(name: str) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"Cannot read the recipe {name}: {getattr(error, 'strerror', None) or error}.") from error
     if name in shipped_recipes():
-        text: str = (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
-        return text
+        return (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
     raise UsageError(
         f"There is no recipe {name!r}. Expected {', '.join(shipped_recipes())}, or a file that ends in .toml."
     )
@@ -186,7 +180,3 @@ def _require_known(values: Mapping[str, Any], known: list[str], where: str) -> N
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise UsageError(f"{where} has an unknown key {key!r}.{hint} Valid keys: {', '.join(known)}.")
-
-
-def _shipped() -> Any:
-    return resources.files("kdedge.config") / "recipes"

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from kdedge.config.augmentation_settings import Augmentation
 from kdedge.config.defaults import choose_batch_size, choose_recipe
 from kdedge.config.loss_spec import LossSpec, parse_loss
-from kdedge.config.recipe_file import Optimizer, Recipe, load_recipe, shipped_recipes
+from kdedge.config.recipe_file import Optimizer, Recipe, load_recipe
+from kdedge.config.recipe_names import shipped_recipes
 from kdedge.config.train_config import TrainConfig
 from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES

@@ -31,8 +31,8 @@ def write_reviewed_rows(
         target: name of the target column, with its unit as in training.
 
     Raises:
-        UsageError: a file exists or is no CSV file, both are the same, rows have a column in several units, or the
-            target has other values than labels.
+        UsageError: a file exists or is not a CSV file, both are the same, rows have a column in several units, or the
+            target has values that are not labels.
         DataError: there is nothing to write to a file.
     """
     for option, output in (("-o", file), ("--unknown", unknown)):
@@ -64,13 +64,13 @@ def _check_output(output: Path | None, option: str) -> None:
     if output is None:
         return
     if output.suffix.lower() != ".csv":
-        raise UsageError(f"Rows of a table become one file, and {output} is no CSV file. Use {option} FILE.csv.")
+        raise UsageError(f"Rows of a table become one file, and {output} is not a CSV file. Use {option} FILE.csv.")
     if output.exists():
         raise UsageError(f"{output} exists. Use a new file, so that no row is lost: {option} FILE.csv.")
 
 
 def _check_target(target: str, values: set[str], labels: set[str]) -> None:
-    """Raise if the sources have the target with other values than labels: it is probably another column."""
+    """Raise if the sources have a target with values that are not labels: it is probably a different column."""
     if any(number_of(label) is not None for label in labels):
         return  # measured values differ from those of the source
     if labels and values and not values & labels:

@@ -74,7 +74,7 @@ def input_places(titles: Sequence[str], schema: TableSchema, name: str) -> dict[
 def row_fault(row: Row, places: Mapping[ColumnSchema, int]) -> str | None:
     """Return why a row cannot be used, such as `without a number in age`; None for a usable row."""
     if len(row.cells) != len(row.titles):
-        return "with another number of cells"
+        return "with a different number of cells"
     for column, place in places.items():
         cell = row.cells[place]
         if column.kind == "numeric" and cell is not None and not is_missing(cell) and number_of(cell) is None:

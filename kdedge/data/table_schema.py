@@ -114,7 +114,7 @@ def read_schema(path: Path) -> TableSchema:
         columns = tuple(_column(column) for column in values["columns"])
         labels = _texts(values["labels"], "labels")
         if not isinstance(values["target"], str):
-            raise TypeError("the target is no text")
+            raise TypeError("the target is not a string")
         if len(labels) != 1 if values["task"] == "regression" else len(labels) < 2:
             raise ValueError(f"{len(labels)} labels do not fit the task {values['task']}")
         names = [column.name for column in columns]
@@ -140,9 +140,9 @@ def _column(values: dict[str, Any]) -> ColumnSchema:
 
 def _texts(values: object, name: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError(f"the {name} are no list of texts")
+        raise TypeError(f"the {name} are not a list of strings")
     if len(set(values)) != len(values):
-        raise ValueError(f"the {name} are not different")
+        raise ValueError(f"the {name} are not unique")
     return tuple(values)
 
 
@@ -154,7 +154,7 @@ def infer_schema(rows: Sequence[Row], target: str, task: TableTask | None, name:
 def infer_columns(rows: Sequence[Row], target: str, name: str) -> tuple[ColumnSchema, ...]:
     """Infer the columns of the input from the training rows.
 
-    A column is numeric if 95 % of its values are finite numbers. A column of texts that are nearly all different is
+    A column is numeric if 95% of its values are finite numbers. A column of texts that are nearly all different is
     ignored, since it names the rows.
 
     Args:

@@ -62,7 +62,7 @@ class DemoRow:
     latency_ms: float
     """Latency per sample in ms on one thread: PyTorch for modules, onnxruntime for files."""
     is_fastest: bool
-    """True for the file to run on machines like this one; a less exact one only if it is at least 5 % faster."""
+    """True for the file to run on machines like this one; a less exact one only if it is at least 5% faster."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 from kdedge.losses.map_distance import saliency_distance
 
-__all__ = ["MOST_PROBABLE", "all_class_maps_loss"]
+__all__ = ["TERM", "MOST_PROBABLE", "all_class_maps_loss"]
 
 MOST_PROBABLE = 32
 """Default number of classes to compare. Four give lower accuracy than 22 (.github/docs/benchmarks/distillation.md)."""
@@ -29,3 +30,7 @@ def all_class_maps_loss(inputs: LossInputs, *, classes: int = MOST_PROBABLE) -> 
     assert inputs.teacher_output.classes is not None
     top = inputs.teacher_output.logits.gather(1, inputs.teacher_output.classes[:, :classes])
     return ((top / inputs.temperature).softmax(dim=1) * distances).sum(dim=1).mean()
+
+
+TERM = LossTerm(all_class_maps_loss, 20.0, uses_temperature=True, map_classes=MOST_PROBABLE)
+"""Term `mapall` of `--loss`."""

@@ -5,9 +5,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 from kdedge.losses.map_distance import match_spatial_size
 
-__all__ = ["attention_transfer_loss"]
+__all__ = ["TERM", "attention_transfer_loss"]
 
 
 def attention_transfer_loss(inputs: LossInputs) -> Tensor:
@@ -27,3 +28,7 @@ def attention_transfer_loss(inputs: LossInputs) -> Tensor:
 
 def _attention(features: Tensor) -> Tensor:
     return F.normalize(features.square().mean(dim=1).flatten(1), dim=1)
+
+
+TERM = LossTerm(attention_transfer_loss, None, features=True)
+"""Term `at` of `--loss`."""

@@ -4,9 +4,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import ALL_CLASSES, LossTerm
 from kdedge.losses.map_distance import match_spatial_size
 
-__all__ = ["cat_kd_loss"]
+__all__ = ["TERM", "cat_kd_loss"]
 
 
 def cat_kd_loss(inputs: LossInputs, *, positions: int = 2) -> Tensor:
@@ -34,3 +35,7 @@ def cat_kd_loss(inputs: LossInputs, *, positions: int = 2) -> Tensor:
 def _unit(maps: Tensor, positions: int) -> Tensor:
     height, width = maps.shape[-2:]
     return F.normalize(F.adaptive_avg_pool2d(maps, (min(positions, height), min(positions, width))).flatten(2), dim=2)
+
+
+TERM = LossTerm(cat_kd_loss, None, map_classes=ALL_CLASSES)
+"""Term `cat` of `--loss`."""

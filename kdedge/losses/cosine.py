@@ -4,8 +4,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 
-__all__ = ["cosine_loss"]
+__all__ = ["TERM", "cosine_loss"]
 
 
 def cosine_loss(inputs: LossInputs) -> Tensor:
@@ -18,3 +19,7 @@ def cosine_loss(inputs: LossInputs) -> Tensor:
     """
     (student,), (teacher,) = inputs.student.features, inputs.teacher_output.features
     return 1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1), dim=1).mean()
+
+
+TERM = LossTerm(cosine_loss, 20.0, features=True, pooled=True, same_size=True)
+"""Term `cosine` of `--loss`."""

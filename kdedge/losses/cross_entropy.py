@@ -4,8 +4,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 
-__all__ = ["cross_entropy_loss"]
+__all__ = ["TERM", "cross_entropy_loss"]
 
 
 def cross_entropy_loss(inputs: LossInputs) -> Tensor:
@@ -19,3 +20,7 @@ def cross_entropy_loss(inputs: LossInputs) -> Tensor:
     Default weight: 1.
     """
     return F.cross_entropy(inputs.student.logits, inputs.targets) / inputs.labeled_fraction
+
+
+TERM = LossTerm(cross_entropy_loss, 1.0, needs_teacher=False)
+"""Term `ce` of `--loss`."""

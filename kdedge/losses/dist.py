@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 from kdedge.losses.map_distance import pearson
 
-__all__ = ["dist_loss"]
+__all__ = ["TERM", "dist_loss"]
 
 
 def dist_loss(inputs: LossInputs) -> Tensor:
@@ -24,3 +25,7 @@ def dist_loss(inputs: LossInputs) -> Tensor:
     between_classes = 1 - pearson(student, teacher).mean()
     between_samples = 1 - pearson(student.T, teacher.T).mean()
     return (between_classes + between_samples) * inputs.temperature**2
+
+
+TERM = LossTerm(dist_loss, 2.0, uses_temperature=True, whole_batch=True)
+"""Term `dist` of `--loss`."""

@@ -5,8 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 
-__all__ = ["dkd_loss"]
+__all__ = ["TERM", "dkd_loss"]
 
 
 def dkd_loss(inputs: LossInputs, *, others: float = 8.0) -> Tensor:
@@ -50,3 +51,7 @@ def _without(logits: Tensor, right: Tensor) -> Tensor:
 
 def _kl(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean()
+
+
+TERM = LossTerm(dkd_loss, 1.0, uses_temperature=True)
+"""Term `dkd` of `--loss`."""

@@ -4,9 +4,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 from kdedge.losses.map_distance import match_spatial_size
 
-__all__ = ["e2kd_loss"]
+__all__ = ["TERM", "e2kd_loss"]
 
 
 def e2kd_loss(inputs: LossInputs) -> Tensor:
@@ -24,3 +25,7 @@ def e2kd_loss(inputs: LossInputs) -> Tensor:
     assert student is not None and teacher is not None, "validated before training"
     student, teacher = match_spatial_size(student[:, 0].relu(), teacher[:, 0].relu())
     return (1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1), eps=1e-8)).mean()
+
+
+TERM = LossTerm(e2kd_loss, 5.0, map_classes=1)
+"""Term `e2` of `--loss`."""

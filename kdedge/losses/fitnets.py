@@ -5,9 +5,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 from kdedge.losses.map_distance import match_spatial_size
 
-__all__ = ["fitnet_loss"]
+__all__ = ["TERM", "fitnet_loss"]
 
 
 def fitnet_loss(inputs: LossInputs) -> Tensor:
@@ -21,3 +22,7 @@ def fitnet_loss(inputs: LossInputs) -> Tensor:
     """
     pairs = zip(inputs.projected, inputs.teacher_output.features, strict=True)
     return torch.stack([F.mse_loss(*match_spatial_size(*pair)) for pair in pairs]).mean()
+
+
+TERM = LossTerm(fitnet_loss, None, features=True, projects=True)
+"""Term `hint` of `--loss`."""

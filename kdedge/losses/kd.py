@@ -4,8 +4,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 
-__all__ = ["kd_loss", "softened_kl"]
+__all__ = ["TERM", "kd_loss", "softened_kl"]
 
 
 def kd_loss(inputs: LossInputs) -> Tensor:
@@ -24,3 +25,7 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Compute `T² · KL(softmax(teacher / T) || softmax(student / T))` of logits `[N, K]`, mean over the batch."""
     student, teacher = F.log_softmax(student / temperature, dim=1), F.log_softmax(teacher / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+TERM = LossTerm(kd_loss, 0.9, uses_temperature=True)
+"""Term `kd` of `--loss`."""

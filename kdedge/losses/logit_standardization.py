@@ -5,8 +5,9 @@ from torch import Tensor
 
 from kdedge.losses.kd import softened_kl
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 
-__all__ = ["logit_standardization_loss"]
+__all__ = ["TERM", "logit_standardization_loss"]
 
 
 def logit_standardization_loss(inputs: LossInputs, *, base_temperature: float = 2.0) -> Tensor:
@@ -29,3 +30,7 @@ def logit_standardization_loss(inputs: LossInputs, *, base_temperature: float = 
 def _standardised(logits: Tensor) -> Tensor:
     spread, mean = torch.std_mean(logits, dim=1, keepdim=True)
     return (logits - mean) / (1e-7 + spread)
+
+
+TERM = LossTerm(logit_standardization_loss, 9.0)
+"""Term `ls` of `--loss`."""

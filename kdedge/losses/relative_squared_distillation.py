@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 from kdedge.losses.relative_squared_error import relative_squared_error
 
-__all__ = ["relative_squared_distillation_loss"]
+__all__ = ["TERM", "relative_squared_distillation_loss"]
 
 
 def relative_squared_distillation_loss(inputs: LossInputs) -> Tensor:
@@ -16,3 +17,7 @@ def relative_squared_distillation_loss(inputs: LossInputs) -> Tensor:
     Default weight: 0.9.
     """
     return relative_squared_error(inputs.student.logits, inputs.teacher_output.logits, inputs.target_variance)
+
+
+TERM = LossTerm(relative_squared_distillation_loss, 0.9)
+"""Term `rsekd` of `--loss`."""

@@ -5,8 +5,9 @@ import math
 from torch import Tensor
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 
-__all__ = ["relative_squared_error", "relative_squared_error_loss"]
+__all__ = ["TERM", "relative_squared_error", "relative_squared_error_loss"]
 
 
 def relative_squared_error_loss(inputs: LossInputs) -> Tensor:
@@ -24,3 +25,7 @@ def relative_squared_error_loss(inputs: LossInputs) -> Tensor:
 def relative_squared_error(values: Tensor, wanted: Tensor, variance: float) -> Tensor:
     """Compute the mean squared difference of values `[N, K]`, relative to a variance."""
     return ((values - wanted) / math.sqrt(variance)).square().mean()
+
+
+TERM = LossTerm(relative_squared_error_loss, 1.0, needs_teacher=False)
+"""Term `rse` of `--loss`."""

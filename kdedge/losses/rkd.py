@@ -5,8 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 
-__all__ = ["rkd_loss"]
+__all__ = ["TERM", "rkd_loss"]
 
 _ANGLE_WEIGHT = 2.0
 _MOST_ANGLED = 64
@@ -47,3 +48,7 @@ def _angles(vectors: Tensor) -> Tensor:
     directions = vectors[None, :] - vectors[:, None]
     directions = directions / directions.square().sum(dim=2, keepdim=True).clamp_min(_SHORTEST**2).sqrt()
     return directions @ directions.transpose(1, 2)
+
+
+TERM = LossTerm(rkd_loss, 20.0, features=True, pooled=True, whole_batch=True)
+"""Term `rkd` of `--loss`."""

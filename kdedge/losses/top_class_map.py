@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from kdedge.losses.loss_inputs import LossInputs
+from kdedge.losses.loss_term import LossTerm
 from kdedge.losses.map_distance import saliency_distance
 
-__all__ = ["top_class_map_loss"]
+__all__ = ["TERM", "top_class_map_loss"]
 
 
 def top_class_map_loss(inputs: LossInputs) -> Tensor:
@@ -16,3 +17,7 @@ def top_class_map_loss(inputs: LossInputs) -> Tensor:
     Default weight: 20, as for `mapall`.
     """
     return saliency_distance(inputs, 1)[:, 0].mean()
+
+
+TERM = LossTerm(top_class_map_loss, 20.0, map_classes=1)
+"""Term `map` of `--loss`."""

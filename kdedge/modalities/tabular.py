@@ -152,7 +152,7 @@ class TabularTraining(TrainingModality):
     def options_of_run(self, options: DatasetOptions, folder: Path, data: str) -> DatasetOptions:
         """Return the schema of the run instead of the options from which it follows.
 
-        Groups are omitted for another table without their column, which is no input of the model.
+        Groups are omitted for another table without their column, which is not an input of the model.
         """
         from kdedge.data.readers.table_files import has_column
         from kdedge.data.table_schema import SCHEMA_FILE

@@ -51,7 +51,7 @@ def build_model(spec: ModelSpec, size: int | tuple[int, int]) -> nn.Module:
         size: side of its square input in px, or height and width of its features.
 
     Raises:
-        UsageError: A factory's file has changed, or its model has another number of classes.
+        UsageError: A factory's file has changed, or its model has a different number of classes.
     """
     if is_factory(spec.name):
         return _build_own(spec, size)

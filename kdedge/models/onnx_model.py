@@ -83,7 +83,7 @@ class OnnxClassifier:
         metadata = read_metadata(file.model)
         if metadata is not None and input is not None:
             raise UsageError(
-                f"{path} was exported by kdedge and contains its preprocessing. Do not give another input."
+                f"{path} was exported by kdedge and contains its preprocessing. Remove the argument `input`."
             )
         graph = simplify_model(file)
         view = GraphIndex(graph)

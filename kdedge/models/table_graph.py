@@ -25,7 +25,7 @@ def feed_of_table_graph(view: GraphIndex, name: str) -> tuple[TabularInput, Grap
 
     Raises:
         ModelFileError: the graph has other inputs.
-        UsageError: the schema is missing, or has another number of columns.
+        UsageError: the schema is missing, or has a different number of columns.
     """
     ports = [value for value in view.model.graph.input if value.name in view.inputs]
     kinds = [onnx.helper.tensor_dtype_to_np_dtype(port.type.tensor_type.elem_type) for port in ports]
@@ -33,7 +33,7 @@ def feed_of_table_graph(view: GraphIndex, name: str) -> tuple[TabularInput, Grap
     if len(ports) != 1 or len(sizes[0]) != 2 or kinds[0].kind != "f":
         shown = ", ".join(f"{port.name} {kind}" for port, kind in zip(ports, kinds, strict=True))
         raise ModelFileError(
-            f"{name} is no model of tables: its inputs are {shown}. Expected one float tensor [N, columns], as "
+            f"{name} is not a model of tables: its inputs are {shown}. Expected one float tensor [N, columns], as "
             "skl2onnx writes for FloatTensorType."
         )
     beside = Path(name).with_name(SCHEMA_FILE)

@@ -22,7 +22,7 @@ def explain(
     class_name: str | None = None,
     method: str | None = None,
     budget_ms: float | None = None,
-    parts: int | None = None,
+    segments: int | None = None,
     progress: ProgressCallback = no_progress,
 ) -> list[ExplainedSample]:
     """Explain samples with a model file, and draw each with its map as a PNG.
@@ -34,7 +34,7 @@ def explain(
         class_name: class to explain, by name or index; None explains each sample's top class.
         method: black-box method `occlusion`, `rise`, `lime`, `shap` or `scorecam`; None takes the file's own map.
         budget_ms: time budget of the black-box method per sample in ms; None for none.
-        parts: number of segments for `lime` and `shap`; None takes 40.
+        segments: number of segments for `lime` and `shap`; None takes 40.
         progress: called during long steps.
 
     Returns:
@@ -51,7 +51,9 @@ def explain(
                 from kdedge.pipelines.layer_activations import layer_activations as activations
             else:
                 activations = target_activations
-            explainer = make_explainer(loaded, method, budget_ms=budget_ms, parts=parts, activations_of=activations)
+            explainer = make_explainer(
+                loaded, method, budget_ms=budget_ms, segments=segments, activations_of=activations
+            )
         return explain_samples(
             loaded,
             list(map(Path, samples)),

@@ -92,7 +92,7 @@ def _require_same_model(name: str, file: Model, fp32: Model) -> None:
     if found.precision != name:
         raise UsageError(f"{file.path} has the precision {found.precision}, not {name}. Export both files again.")
     if found.lineage != fp32.metadata.lineage:
-        raise UsageError(f"{file.path} was exported from another model than {fp32.path}. Export both again.")
+        raise UsageError(f"{file.path} was exported from a different model from {fp32.path}. Export both again.")
     if not found.outputs.explains_like(fp32.metadata.outputs):
         raise UsageError(
             f"{file.path} was exported with another --method or --target-layer than {fp32.path}. Export both again."
@@ -140,7 +140,7 @@ def _same_weights(
     if trained.origin["weights_sha256"] != origin["weights_sha256"]:
         or_named = "" if run is not None else ", or give the original weights: --weights FILE"
         raise UsageError(
-            f"{path} was exported from other weights than those in {trained.origin['weights']}. Export it "
+            f"{path} was exported from weights that differ from those in {trained.origin['weights']}. Export it "
             f"again{or_named}."
         )
     return trained

@@ -61,7 +61,7 @@ class ExportResult:
 
     @property
     def fastest(self) -> Path:
-        """Path of the file to run on machines like this one; a less exact one only if it is at least 5 % faster."""
+        """Path of the file to run on machines like this one; a less exact one only if it is at least 5% faster."""
         paths, shares = {FP32.name: self.fp32}, {FP32.name: 1.0}
         for name, file in self.quantized.items():
             if file.path is not None and "latency_ms" in file.note:
@@ -87,7 +87,7 @@ def export_model(
 ) -> ExportResult:
     """Write the fp32 model file and optionally files in other precisions (`model.onnx`, `model.int8.onnx`).
 
-    A file of an earlier export is removed if it belongs to another model than the new fp32 file, or if the new one
+    A file of an earlier export is removed if it belongs to a different model from the new fp32 file, or if the new one
     misses the goal. Otherwise a file that was never checked against the goal would stay next to the model.
 
     Args:
@@ -114,7 +114,7 @@ def export_model(
     calibrated = [name for name in precisions if precision_named(name).is_calibrated]
     if goal not in (None, FidelityGoal()) and not calibrated:
         raise UsageError(
-            "Only precisions that are calibrated, such as int8, can meet a goal. Add int8, or omit the goal."
+            "Only precisions that are calibrated, such as int8, can meet a goal. Add int8, or remove the goal."
         )
     artifacts = Artifacts.open(source)
     allow_typed(artifacts.source)

@@ -78,7 +78,7 @@ class Validation:
 
     @property
     def fastest(self) -> Path:
-        """Path of the file to run on machines like this one; a less exact one only if it is at least 5 % faster."""
+        """Path of the file to run on machines like this one; a less exact one only if it is at least 5% faster."""
         paths = {each.name: each.path for each in self.report.candidates if each.path is not None}
         latencies = {name: footprint.latency_ms for name, footprint in self.report.footprints.items() if name in paths}
         return paths[fastest(latencies)] if latencies else self.model
@@ -98,7 +98,7 @@ class Validation:
         if few:
             needed = max(check.samples_needed or 0 for check in checks)
             samples = counted(self.report.samples, "sample")
-            enough = f"(about {needed:,} would show {'it' if few == 1 else 'them'})"
+            enough = f"(about {needed:,} needed to confirm)"
             faults.append(f"{few} of {len(checks)} checks {_is(few)} inconclusive with {samples} {enough}")
         if undecided:
             faults.append(
@@ -122,8 +122,8 @@ def validate_model(
     quick: bool = False,
     unfamiliar: str | None = None,
     background: str | None = None,
-    most_false_alarms: float | None = None,
-    outside: float | None = None,
+    max_false_alarms: float | None = None,
+    max_evidence_outside: float | None = None,
     output: Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -142,8 +142,9 @@ def validate_model(
         quick: True to skip checks with many forward passes per sample.
         unfamiliar: samples that belong to none of the classes, in any folders; None takes none.
         background: recordings that contain no class, to count false alarms; None counts none.
-        most_false_alarms: largest number of false alarms per hour; None checks none.
-        outside: largest share of the positive evidence outside the annotated regions, in [0, 1]; None checks nothing.
+        max_false_alarms: largest number of false alarms per hour; None checks none.
+        max_evidence_outside: largest fraction of the positive evidence outside the annotated regions, in [0, 1]; None
+        checks nothing.
         output: folder of the report; None takes `report/` in the run, or next to the model file.
         progress: called while samples are read and models are run.
 
@@ -167,10 +168,10 @@ def validate_model(
     deployment = _deployment(files, profile or _made_for(files, notes), notes)
     progress("measuring latency and memory", 1, 1)
     validation_set = _validation_set(files, collection, boxes, notes, progress)
-    if outside is not None and validation_set.masks is None:
+    if max_evidence_outside is not None and validation_set.masks is None:
         raise UsageError(
-            f"--outside {outside:g} bounds the evidence outside annotated regions, but {root} has none. Add --boxes "
-            "FILE, or remove --outside."
+            f"--max-evidence-outside {max_evidence_outside:g} needs annotated regions, but {root} has none. Add "
+            "--boxes FILE, or remove --max-evidence-outside."
         )
     groups = unfamiliar_samples(everything, files.left_out, unfamiliar, files.input, progress)
     recordings = None if background is None else background_source(files.input, background)
@@ -179,7 +180,7 @@ def validate_model(
         _models(files, validation_set, notes),
         validation_set,
         deployment,
-        gates=Gates(evidence_outside=outside, false_alarms_per_hour=most_false_alarms),
+        gates=Gates(evidence_outside=max_evidence_outside, false_alarms_per_hour=max_false_alarms),
         quick=quick,
         notes=notes,
         progress=progress,

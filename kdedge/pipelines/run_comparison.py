@@ -33,7 +33,7 @@ class RunComparison:
     teachers: tuple[RunPredictions, ...]
     """Predictions of teachers that are not among the runs, on the same samples."""
     doubts: tuple[str, ...]
-    """Warnings about figures that are not comparable."""
+    """Warnings about metrics that are not comparable."""
     notes: tuple[str, ...]
     """Notes on excluded data, with reasons."""
 
@@ -86,9 +86,10 @@ def compare_runs(
         try:
             teacher = load_origin(origin.record).model
             if teacher.task != run.record.task:
-                raise UsageError(f"It is not compared, {other_task(teacher.task, run.record.task)}.")
+                difference = other_task(teacher.task, run.record.task)
+                raise UsageError(f"{origin.name} cannot be compared with the runs, {difference}.")
             if isinstance(teacher, TrainedModel) and len(teacher.labels) != len(run.record.labels):
-                raise UsageError("It has other classes, or none, and taught only features.")
+                raise UsageError(f"{origin.name} has other classes, or none; only its features were used.")
             model_of = teacher if isinstance(teacher, TrainedModel | TreeEnsemble) else OnnxTeacherFile.of(teacher)
             teachers.append(predictor.evaluate(title, model_of, run))
         except KdedgeError as error:

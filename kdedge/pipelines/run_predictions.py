@@ -103,7 +103,9 @@ class PredictionQueries:
         """
         task = TASKS[run.record.task]
         if not (task.has_classes or task.has_values):
-            raise UsageError(f"Predictions of the task {run.record.task} are compared by kdedge validate.")
+            raise UsageError(
+                f"kdedge compare cannot compare predictions of the task {run.record.task}. Use kdedge validate."
+            )
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
         samples = self._samples(self.data or run.data, spec, run)
         total = len(samples.names)

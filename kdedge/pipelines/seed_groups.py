@@ -61,7 +61,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 
 
 def comparability_warnings(runs: Sequence[RunHistory], groups: Sequence[SeedGroup]) -> list[str]:
-    """Return warnings about figures that are not comparable, one sentence each."""
+    """Return warnings about metrics that are not comparable, one sentence each."""
     found = []
     on_samples = _by([(run.samples, run) for run in runs])
     if len(on_samples) > 1:
@@ -69,7 +69,7 @@ def comparability_warnings(runs: Sequence[RunHistory], groups: Sequence[SeedGrou
             f"{samples[2]:,} samples of {members[0].data}: {_names(members)}" for samples, members in on_samples.items()
         )
         found.append(
-            f"The runs were validated on different samples, so figures are not comparable across these: {sets}."
+            f"The runs were validated on different samples, so metrics are not comparable between these: {sets}."
         )
     by_teacher = _by([(run.taught_by, run) for run in runs if run.teachers])
     if len(by_teacher) > 1:
@@ -79,7 +79,7 @@ def comparability_warnings(runs: Sequence[RunHistory], groups: Sequence[SeedGrou
         )
         found.append(
             "The runs had different teachers. Agreement and map Pearson refer to a run's own teacher and are not "
-            f"comparable across these: {sets}."
+            f"comparable between these: {sets}."
         )
     for group in groups:
         seeds = [run.record.recipe["seed"] for run in group.runs]

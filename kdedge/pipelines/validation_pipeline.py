@@ -22,8 +22,8 @@ def validate(
     quick: bool = False,
     unfamiliar: Location | None = None,
     background: Location | None = None,
-    most_false_alarms: float | None = None,
-    outside: float | None = None,
+    max_false_alarms: float | None = None,
+    max_evidence_outside: float | None = None,
     output: Location | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Validation:
@@ -39,13 +39,14 @@ def validate(
         quick: skip the faithfulness and robustness checks.
         unfamiliar: folder of samples that belong to none of the classes.
         background: recordings that contain no class, to count false alarms per hour.
-        most_false_alarms: largest number of false alarms per hour; None checks none.
-        outside: largest share of the positive evidence outside the annotated regions, in [0, 1]; None checks nothing.
+        max_false_alarms: largest number of false alarms per hour; None checks none.
+        max_evidence_outside: largest fraction of the positive evidence outside the annotated regions, in [0, 1]; None
+        checks nothing.
         output: folder of the report; None takes `report/` in the run folder.
         progress: called during long steps.
 
     Returns:
-        The report; `Validation.require_passed` raises unless every bound is shown to hold.
+        The report; `Validation.require_passed` raises unless every bound is confirmed.
 
     Raises:
         UsageError: there is nothing to validate.
@@ -61,8 +62,8 @@ def validate(
         quick=quick,
         unfamiliar=None if unfamiliar is None else os.fspath(unfamiliar),
         background=None if background is None else os.fspath(background),
-        most_false_alarms=most_false_alarms,
-        outside=outside,
+        max_false_alarms=max_false_alarms,
+        max_evidence_outside=max_evidence_outside,
         output=None if output is None else Path(output),
         progress=progress,
     )

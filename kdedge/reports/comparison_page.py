@@ -117,4 +117,4 @@ def _leader(runs: list[RunHistory], key: str) -> Leader:
         (-math.inf if value is None else value, -place, run.name)
         for place, (run, value) in enumerate(zip(runs, figures, strict=True))
     )
-    return Leader(name, format_figure(key, value) + "\u00a0%" * (key == "top1"), is_tested=figures is tested)
+    return Leader(name, format_figure(key, value) + "%" * (key == "top1"), is_tested=figures is tested)

@@ -94,7 +94,7 @@ def _notes(stage: AttributionStage) -> list[str]:
     elif (rows, columns) != stage.positions:
         lines.append(f"evaluated at {grid_text(rows, columns)}")
     if stage.evidence.beside is not None:
-        lines.append(f"{100 * stage.evidence.beside:.0f} % in non-patch tokens")
+        lines.append(f"{stage.evidence.beside:.0%} in non-patch tokens")
     return [*lines, stage.tensor]
 
 
@@ -107,11 +107,9 @@ def _draw_channel(canvas: _Canvas, channel: Channel, x: float, y: float) -> None
     sign = "+" if channel.evidence >= 0 else "−"
     ground = canvas.axes.add_patch(Rectangle((x, y), _MINI, _MINI, color=COLORS["faint"], linewidth=0, zorder=-1))
     canvas.image(x, y, _MINI, _signed(channel.saliency_map))
-    words = f"{channel.index} {sign}{100 * channel.share:.1f}%"
+    words = f"{channel.index} {sign}{channel.share:.1%}"
     caption = canvas.text(x, y + _MINI + 14, words, size=10, color=COLORS["soft"])
-    tooltip = (
-        f"channel {channel.index}: {channel.evidence:+.3g} of the logit, {100 * channel.share:.1f} % of the attribution"
-    )
+    tooltip = f"channel {channel.index}: {channel.evidence:+.3g} of the logit, {channel.share:.1%} of the attribution"
     for artist in (ground, caption):
         canvas.chart.tag(artist, tooltip)
 

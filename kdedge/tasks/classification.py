@@ -50,7 +50,7 @@ class ClassificationTraining(TrainingTask):
 
     def summary(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str:
         """Return the accuracy in percent."""
-        return f"{100 * metrics['top1']:.1f} % top-1"
+        return f"{metrics['top1']:.1%} top-1"
 
     def teacher_warning(self, metrics: Mapping[str, float], labels: Sequence[str], *, is_named: bool) -> str | None:
         """Return a warning about an accuracy at chance level; see `TrainingTask`."""
@@ -63,7 +63,7 @@ class ClassificationTraining(TrainingTask):
                 "Its classes are those of the data, so it was trained too little, or on samples unlike these. Train it "
                 "longer, or on these samples."
             )
-        return f"The teacher's top-1 is {100 * top1:.1f} % on the validation samples, about chance. {advice}"
+        return f"The teacher's top-1 is {top1:.1%} on the validation samples, about chance. {advice}"
 
     def merit(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Return accuracy, then agreement, maps and loss, since small sets often tie; without labels agreement."""

@@ -43,7 +43,7 @@ class EmbeddingTraining(ClassificationTraining):
 
     def summary(self, metrics: Mapping[str, float], labels: Sequence[str]) -> str:
         """Return the accuracy of the nearest class mean in percent."""
-        return f"{100 * metrics['top1']:.1f} % nearest class mean"
+        return f"{metrics['top1']:.1%} nearest class mean"
 
 
 EMBEDDING = EmbeddingTraining()

@@ -70,7 +70,7 @@ def summarize_plan(
     lines.append(("input", f"{train_step.student.spec.summary} ({reason(request.size, why_size)})"))
     assumed = _assumed_input(teachers, start, spec.name)
     if assumed is not None:
-        lines.append(("prepared", assumed))
+        lines.append(("preprocessing", assumed))
     if positions is not None:
         removed = "early strides removed" if spec.fresh_stem else "last strides removed and later kernels dilated"
         stem = f"{removed}, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
@@ -78,7 +78,7 @@ def summarize_plan(
     lines += [
         ("recipe", f"{recipe_name} ({reason(request.recipe, _why_recipe(request, trainer, teachers, start))})"),
         ("loss", _loss(config)),
-        ("augment", _augmentation(batches.augmentation)),
+        ("augmentation", _augmentation(batches.augmentation)),
     ]
     only_head = config.fit_head and config.epochs == 1
     if config.fit_head:
@@ -127,7 +127,7 @@ def _windows(count: WindowCount) -> list[tuple[str, str]]:
 
 def _unlabeled(unlabeled: UnlabeledPart | None, confidence: TeacherConfidence | None) -> list[tuple[str, str]]:
     lines = [] if unlabeled is None else [("unlabeled", unlabeled.selection.summary)]
-    return lines if confidence is None else [*lines, ("certainty", confidence.summary)]
+    return lines if confidence is None else [*lines, ("confidence", confidence.summary)]
 
 
 def _teachers(
@@ -146,7 +146,7 @@ def _teachers(
         return [("teacher", f"{teacher.name}, trees of {teacher.model.bytes / 1e6:.2f} MB, {right}")]
     if not isinstance(teacher.model, TrainedModel):
         fed = teacher.model.fed
-        return [("teacher", f"{teacher.name}, {right}"), *([] if fed is None else [("shown", fed)])]
+        return [("teacher", f"{teacher.name}, {right}"), *([] if fed is None else [("teacher input", fed)])]
     count = teacher.model.parameters
     lines = [
         (

@@ -1,4 +1,4 @@
-"""Run explained image classifiers on small devices, using only numpy, onnxruntime and Pillow.
+"""Run explained models for images, sounds, time series and tables on small devices, without torch or onnx.
 
 ```python
 model = Model.load("model.onnx")

@@ -122,7 +122,7 @@ class EnrolledClasses:
                 else f"embeddings of {found.embedding.size} values instead of {expected.size}"
             )
             raise DataError(
-                f"The classes in {path} were enrolled with another model than {model.path.name} ({difference}), so "
+                f"The classes in {path} were enrolled with a different model from {model.path.name} ({difference}), so "
                 f"that they cannot be compared. Use their model, or enroll their samples again: `{again}`."
             )
         return found

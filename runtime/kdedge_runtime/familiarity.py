@@ -31,7 +31,7 @@ class Familiarity:
     rejected: int = 0
     """Number of these samples below the threshold."""
     most_rejected: float | None = None
-    """Upper confidence bound (95 %) on the share of known samples below the threshold, in [0, 1]."""
+    """Upper confidence bound (95%) on the share of known samples below the threshold, in [0, 1]."""
     why_not: str | None = None
     """Reason for a missing threshold; None with one."""
 

@@ -81,7 +81,7 @@ class Metadata:
     familiarity: Familiarity | None = None
     """Output `familiarity` and its threshold; None without that output."""
     embedding: Embedding | None = None
-    """Output `embedding` and input `prototypes`; None for other tasks than `embedding`."""
+    """Output `embedding` and input `prototypes`; None unless the task is `embedding`."""
 
     @property
     def has_values(self) -> bool:

@@ -100,7 +100,7 @@ def find_variants(path: Path) -> tuple[Path, ...]:
 
 
 def fastest(latencies: Mapping[str, float]) -> str:
-    """Return the name of the precision to run: a less exact one only if it is at least 5 % faster.
+    """Return the name of the precision to run: a less exact one only if it is at least 5% faster.
 
     Args:
         latencies: latency by precision name, in any unit.

@@ -111,7 +111,7 @@ class Prediction:
 
     @property
     def score_text(self) -> str:
-        """Score of the first label for captions, such as `93 %`."""
+        """Score of the first label for captions, such as `93%`."""
         return TASKS[self.task].format_score(self.score)
 
     @property
@@ -122,7 +122,7 @@ class Prediction:
 
     @property
     def nearest_text(self) -> str:
-        """First label with its score for captions of unknown samples, such as `nearest: cat 93 %`."""
+        """First label with its score for captions of unknown samples, such as `nearest: cat 93%`."""
         return f"nearest: {self.label} {self.score_text}"
 
     @property

@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=EXPLAINERS)
     parser.add_argument("--images", type=int, default=10, help="number of images, evenly spread over the folder")
     parser.add_argument("--budget-ms", type=float)
-    parser.add_argument("--parts", type=int)
+    parser.add_argument("--segments", type=int)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     model = Model.load(options.model, threads=options.threads)
@@ -57,8 +57,8 @@ def main() -> None:
         areas = [faithfulness(model, *case) for case in zip(pictures, tops, maps, strict=True)]
         print(json.dumps({"method": name, "pictures": len(pictures), **means(areas)}), flush=True)
     for method in methods:
-        parts = options.parts if EXPLAINERS[method].takes == "segments" else None
-        explain = make_explainer(model, method, budget_ms=options.budget_ms, parts=parts)
+        segments = options.segments if EXPLAINERS[method].takes == "segments" else None
+        explain = make_explainer(model, method, budget_ms=options.budget_ms, segments=segments)
         estimates = [explain(picture, top) for picture, top in zip(pictures, tops, strict=True)]
         maps = [estimate.map for estimate in estimates]
         areas = [faithfulness(model, *case) for case in zip(pictures, tops, maps, strict=True)]

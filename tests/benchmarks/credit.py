@@ -7,7 +7,7 @@ python tests/benchmarks/credit.py german-credit.csv
 The table is German credit of UCI: 1,000 applicants, `creditability` good or bad. A fifth of the rows is held out by a
 hash of the row and seen by no step of training. Two students are distilled from XGBoost: one with all columns, and one
 without age, sex and nationality, which the schema marks as `ignored`. For groups of held-out applicants the table has
-the share of good applicants, the share that each student accepts, and its accuracy, with 95 % intervals. Then it prints
+the share of good applicants, the share that each student accepts, and its accuracy, with 95% intervals. Then it prints
 the four strongest reasons against one refused applicant, as letters of refusal state them, and draws all of them. No
 claim is made about real applicants: the data are from 1994, and groups are small.
 """

@@ -51,8 +51,8 @@ def main(data: str, *files: str) -> None:
         positions = f"{maps.shape[1]} × {maps.shape[2]}"
         print(
             f"| {Path(file).stem} | {outputs.method} | {positions} | {across:+.2f}, {down:+.2f} | {raw} | {moved} "
-            f"| {100 * before.pointing:.1f} % | {100 * after.pointing:.1f} % "
-            f"| {100 * before.energy_inside:.1f} % | {100 * after.energy_inside:.1f} % |",
+            f"| {before.pointing:.1%} | {after.pointing:.1%} "
+            f"| {before.energy_inside:.1%} | {after.energy_inside:.1%} |",
             flush=True,
         )
 

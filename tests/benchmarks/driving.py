@@ -53,7 +53,7 @@ def fog(pixels: Pixels, _: int) -> Pixels:
 
 
 def blur(pixels: Pixels, _: int) -> Pixels:
-    """Blur by 4 % of the width, in pixels of the input size."""
+    """Blur by 4% of the width, in pixels of the input size."""
     small = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
     return np.asarray(small.filter(ImageFilter.GaussianBlur(2.5)))
 
@@ -63,7 +63,7 @@ CONDITIONS: dict[str, Callable[[Pixels, int], Pixels]] = {
     "dusk: brightness × 0.6": scaled(0.6),
     "sun: brightness × 1.5": scaled(1.5),
     "night: brightness × 0.15 and noise": scaled(0.15, 4),
-    "fog: 65 % gray": fog,
+    "fog: 65% gray": fog,
     "out of focus": blur,
 }
 NIGHT = "night: brightness × 0.15 and noise"

@@ -44,7 +44,7 @@ FIGURES = {
     "recognized": "recognized %",
     "false_accepts": "false accepts %",
     "equal_error": "EER %",
-    "true_accepts": "TAR % at 1 % FAR",
+    "true_accepts": "TAR % at 1% FAR",
 }
 _AXES = 256
 

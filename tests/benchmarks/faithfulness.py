@@ -11,7 +11,7 @@ method, and writes one JSON line per method. Every map explains the model's own 
   random positions (mean of four draws).
 
 Random maps, edges (Adebayo et al., NeurIPS 2018) and the occlusion map itself are the baselines. Intervals are
-bootstrapped over images, 95 %.
+bootstrapped over images, 95%.
 """
 
 import argparse
@@ -205,7 +205,7 @@ def nearest(masks: Floats, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def bootstrap(scores: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the mean of the defined scores with its 95 % percentile bootstrap interval."""
+    """Return the mean of the defined scores with its 95% percentile bootstrap interval."""
     defined = scores[~np.isnan(scores)]
     if not len(defined):
         return (float("nan"),) * 3

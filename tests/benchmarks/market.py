@@ -8,7 +8,7 @@ The table of the S&P 500 has the columns Date, Open, High, Low, Close and Adj Cl
 latest daily returns in percent, and the target `up` or `down` of the next day. Days are divided by time: the last 1,506
 are held out, the 750 before them select the boosting round and the epoch, and the others train. Prints the accuracy on
 the held-out days of always `up`, of scikit-learn's logistic regression, of the XGBoost teacher and of the distilled
-student, with 95 % intervals, and the gate of the student against the best constant prediction. No trading advice: the
+student, with 95% intervals, and the gate of the student against the best constant prediction. No trading advice: the
 expected answer is that nothing is shown.
 """
 
@@ -51,7 +51,7 @@ def main() -> None:
     test_x, test_y = returns[-HELD_OUT:], directions[-HELD_OUT:]
     linear: Any = importlib.import_module("sklearn.linear_model")
     fitted = linear.LogisticRegression().fit(returns[:-HELD_OUT], directions[:-HELD_OUT])
-    print("| model | right on 1,506 held-out days % | 95 % interval |\n|---|---|---|")
+    print("| model | right on 1,506 held-out days % | 95% interval |\n|---|---|---|")
     rows = {"always up": test_y == 1, "logistic regression": fitted.predict(test_x) == test_y}
     for name, right in rows.items():
         interval = mean_interval(np.asarray(right, np.float64), SHARE, scale=100)

@@ -199,7 +199,7 @@ def evaluate(
         assert maps is not None
         found = localize_all({"run": maps}, known, {}, {"edges": area_mean(edge_maps(images), *maps.shape[1:])})
         figures["pointing"] = 100 * found["run"].pointing
-        figures["pointing_centre"] = 100 * found["centre"].pointing
+        figures["pointing_center"] = 100 * found["center"].pointing
     return figures
 
 
@@ -239,9 +239,9 @@ def table(results: list[dict[str, object]]) -> str:
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             positions.append(f"{statistics.mean(values):.{digits}f}{spread}")
         lines.append(f"| {' | '.join(map(str, kind))} | " + " | ".join(positions) + " |")
-    if "pointing_centre" in results[0]:
+    if "pointing_center" in results[0]:
         dashes = " | –" * (len(shown) - 1)
-        lines.insert(3, f"| – | – | guess at the center{dashes} | {float(str(results[0]['pointing_centre'])):.1f} |")
+        lines.insert(3, f"| – | – | guess at the center{dashes} | {float(str(results[0]['pointing_center'])):.1f} |")
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ python tests/benchmarks/shortcut.py chest-xray-28
 ```
 
 The data are chest X-rays of 28 px in `train/`, `val/` and `test/` (PneumoniaMNIST). A white marker of 3×3 px is
-planted in the upper left of 95 % of the pneumonia images and 5 % of the normal ones, in training and validation, as
+planted in the upper left of 95% of the pneumonia images and 5% of the normal ones, in training and validation, as
 hospitals leave letters on films. Students see only such marked images. They are tested on the test images in three
 forms: without a marker, with the marker as in training, and with the marker on the other class instead.
 

@@ -8,7 +8,7 @@ For every seed a teacher (`series:wide`) and four students (`series:small`) are 
 a fifth of which select the epoch: alone, with KD, with KD + mapall, and the last one as an int8 file. These students
 have the recipe `few-images`, so that they differ in their loss only. One more is trained like the teacher, without the
 strong augmentation of that recipe. Figures are of the archive's test cases. `map Pearson`
-compares maps of the teacher's top class. Intervals are 95 % bootstrap intervals over test cases, after the mean over
+compares maps of the teacher's top class. Intervals are 95% bootstrap intervals over test cases, after the mean over
 seeds.
 
 The folder has the `.ts` files of aeon 1.6, `GunPoint_TRAIN.ts` and so on. Baselines are those of the archive:
@@ -141,7 +141,7 @@ def predict(file: Path, values: Floats, classes: NDArray[np.int64] | None) -> tu
 
 
 def interval(per_case: Doubles) -> dict[str, float]:
-    """Return the mean over cases with a 95 % bootstrap interval; undefined values are left out."""
+    """Return the mean over cases with a 95% bootstrap interval; undefined values are left out."""
     values = per_case[np.isfinite(per_case)]
     drawn = np.random.default_rng(0).integers(0, len(values), (_DRAWS, len(values)))
     low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
@@ -149,7 +149,7 @@ def interval(per_case: Doubles) -> dict[str, float]:
 
 
 def accuracy_interval(right: Doubles) -> dict[str, float]:
-    """Return the mean of shares of right answers with its 95 % interval, which has a width if all are right."""
+    """Return the mean of shares of right answers with its 95% interval, which has a width if all are right."""
     found = mean_interval(right, SHARE)
     assert found is not None
     return {"mean": float(right.mean()), "low": found.low, "high": found.high}
@@ -285,7 +285,7 @@ def print_figures(name: str, figures: Mapping[str, Any]) -> None:
     if stretch is not None:
         steps = f"{stretch['start']} to {stretch['start'] + SHAPELET - 1}"
         print(f"\nStretch: steps {steps}, of training case {stretch['case']} of class {stretch['class']}.")
-        print(f"A uniform map has {100 * SHAPELET / 150:.1f} % there.")
+        print(f"A uniform map has {SHAPELET / 150:.1%} there.")
         print(f"Accuracy of the shapelet: {stretch['accuracy']:.1%}.")
         gains = f"{stretch['gain_bits']:.2f} bits, {stretch['early_gain_bits']:.2f} in the first half of the window"
         print(f"Information gain: {gains}.")

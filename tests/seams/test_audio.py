@@ -108,7 +108,7 @@ def test_validation_compares_all_files_and_counts_false_alarms(files: Path, tmp_
     soundfile.write(background / "tone.wav", np.concatenate([burst("low", rng, at_s=0.5) for _ in range(6)]), RATE_HZ)
     soundfile.write(background / "short.wav", burst("low", rng)[:2_000], RATE_HZ)
     soundfile.write(background / "muted.wav", np.zeros(8 * RATE_HZ), RATE_HZ)  # no time in which anything was measured
-    validation = kdedge.validate(files, quick=True, background=background, most_false_alarms=1.0)
+    validation = kdedge.validate(files, quick=True, background=background, max_false_alarms=1.0)
     report, document = validation.report, json.loads(validation.document.read_text(encoding="utf-8"))
     assert set(document["models"]) == {"teacher", "student", "fp32", "fp16", "int8"}
     outcomes = {check.key: check.outcome for check in report.checks}
@@ -144,8 +144,8 @@ def test_black_box_explainers_find_the_sound(files: Path, method: str) -> None:
     model, rng = Model.load(files / "model.onnx"), np.random.default_rng(5)
     spec = model.metadata.input
     sound = spec.preprocess(burst("high", rng, at_s=0.3))
-    parts = 20 if method in ("lime", "shap") else None
-    estimate = make_explainer(model, method, parts=parts)(sound, CLASSES.index("high"))
+    segments = 20 if method in ("lime", "shap") else None
+    estimate = make_explainer(model, method, segments=segments)(sound, CLASSES.index("high"))
     over_time = np.maximum(estimate.map, 0).sum(axis=0)
     assert abs(int(over_time.argmax()) / len(over_time) - 0.3) <= 0.15
 

@@ -230,7 +230,7 @@ def test_black_box_explainers_find_the_spike(files: Path, method: str) -> None:
     model = Model.load(files / "model.onnx")
     signal = np.zeros((64, 2), np.float32)
     signal[44] = 4
-    estimate = make_explainer(model, method, parts=8 if method in ("lime", "shap") else None)(
+    estimate = make_explainer(model, method, segments=8 if method in ("lime", "shap") else None)(
         signal, LABELS.index("spike")
     )
     place = estimate.map.mean(axis=0).argmax() / estimate.map.shape[1]

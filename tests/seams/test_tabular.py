@@ -306,7 +306,7 @@ def test_black_box_explainers_agree_with_the_file(files: Path, method: str) -> N
     spec = model.metadata.input
     names = ("income", "age", "job", "city", "noise")
     row = spec.preprocess(row_sample(names, ("9000", "30", "clerk", "north", "0")))
-    explain = make_explainer(model, method, parts=5 if method in ("lime", "shap") else None)
+    explain = make_explainer(model, method, segments=5 if method in ("lime", "shap") else None)
     estimate = explain(row, 1)
     assert estimate.map.shape == (1, 5)
     assert {0, 2} >= {int(estimate.map[0].argmax())}, "income or job speaks most for the answer"

@@ -128,7 +128,7 @@ def test_device_runs_the_cases_of_an_archive(files: Path, data: Path, name: str,
 @pytest.mark.parametrize("method", ["occlusion", "rise", "lime", "shap"])
 def test_black_box_explainers_find_the_burst(files: Path, method: str) -> None:
     model, (window, start) = Model.load(files / "model.onnx"), burst(2, 3)
-    estimate = make_explainer(model, method, parts=16 if method in ("lime", "shap") else None)(window, 2)
+    estimate = make_explainer(model, method, segments=16 if method in ("lime", "shap") else None)(window, 2)
     side = estimate.map.reshape(2, -1, estimate.map.shape[1]).mean(axis=1)
     assert side[1].max() > side[0].max()
     place = side[1].argmax() / side.shape[1] * LENGTH

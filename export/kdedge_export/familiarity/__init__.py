@@ -4,7 +4,7 @@
 features        pooled features of a graph
 discriminant    statistics of the training samples' features, and the score
 graph           nodes that compute the score
-threshold       largest score below which at most 5 % of known samples lie
+threshold       largest score below which at most 5% of known samples lie
 fitting         threshold of an exported file
 ```
 """

@@ -1,6 +1,6 @@
 """Thresholds of a file: of familiarity, and of enrolled classes.
 
-At most 5 % of known samples are less similar to the class means of the file itself than the threshold of enrolled
+At most 5% of known samples are less similar to the class means of the file itself than the threshold of enrolled
 classes.
 
 Prototypes of a file are those of its teacher, while enrolled ones are means of the file's own embeddings. Samples are

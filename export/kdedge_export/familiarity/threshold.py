@@ -1,4 +1,4 @@
-"""Threshold of familiarity: at most 5 % of known samples lie below it, with 95 % confidence.
+"""Threshold of familiarity: at most 5% of known samples lie below it, with 95% confidence.
 
 The threshold is an order statistic of the scores of known samples. The share of the population below it has a beta
 distribution for any continuous distribution of the scores. Its upper confidence bound is that of Clopper and Pearson.
@@ -36,7 +36,7 @@ class Threshold:
 
 
 def fewest_known(allowed: float = ALLOWED) -> int:
-    """Return the minimum number of known samples for a threshold: 59 for 5 %."""
+    """Return the minimum number of known samples for a threshold: 59 for 5%."""
     return math.ceil(math.log(_TAIL) / math.log(1 - allowed))
 
 
@@ -51,7 +51,7 @@ def fit_threshold(scores: Floats, allowed: float = ALLOWED) -> Threshold | None:
         The threshold, or None with too few samples (see `fewest_known`).
     """
     n, rank = len(scores), 0
-    # The order statistic of this rank is above at most the allowed share, except with probability 5 %.
+    # The order statistic of this rank is above at most the allowed share, except with probability 5%.
     while rank < n and share_bound(rank, n) <= allowed:
         rank += 1
     if not rank:
@@ -62,7 +62,7 @@ def fit_threshold(scores: Floats, allowed: float = ALLOWED) -> Threshold | None:
 
 
 def share_bound(found: int, n: int) -> float:
-    """Return the upper confidence bound (95 %, one-sided) on the share of a population.
+    """Return the upper confidence bound (95%, one-sided) on the share of a population.
 
     Args:
         found: number of samples in the share, of `n`.

@@ -27,7 +27,7 @@ AS_GOOD_AS_ONE = 0.9999995
 
 def percent(share: float | None, digits: int = 1) -> str:
     """Format a fraction in [0, 1] in percent."""
-    return NONE if share is None else quantity(100 * share, digits, "\u00a0%")
+    return NONE if share is None else quantity(100 * share, digits, "%")
 
 
 def points(value: float) -> str:

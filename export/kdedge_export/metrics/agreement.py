@@ -107,7 +107,7 @@ def centered(logits: Floats) -> Scores:
 def distance(reference: Floats | Scores, candidate: Floats | Scores) -> Scores:
     """Compute the distance of logits relative to the sum of their norms, `[N]` in [0, 1].
 
-    Logits scaled by 3 score 0.5 and those scaled by 1/10 score 0.82. An error of 20 % of the norm scores 0.1. Logits
+    Logits scaled by 3 score 0.5 and those scaled by 1/10 score 0.82. An error of 20% of the norm scores 0.1. Logits
     that are not finite score 1.
 
     Args:

@@ -42,7 +42,7 @@ class Calibration:
     ece_by_chance: float
     """Expected calibration error of a perfectly calibrated model with these probabilities, on as many samples."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals of all fields except the last. Those of the errors are biased upwards, since repeated samples add
+    """95% intervals of all fields except the last. Those of the errors are biased upwards, since repeated samples add
     to the distance."""
 
 

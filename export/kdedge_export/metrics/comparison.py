@@ -42,7 +42,7 @@ class MapComparison:
     pearson_p1: float
     """1st percentile of the correlation over samples."""
     top20_iou_mean: float
-    """Mean IoU of the 20 % of positions with the largest values; 0.11 by chance."""
+    """Mean IoU of the 20% of positions with the largest values; 0.11 by chance."""
     error_relative: float
     """Largest difference at any position of any sample, relative to the range of that sample's reference map."""
     scale_error: float
@@ -56,7 +56,7 @@ class MapComparison:
     wrong_class: int
     """Number of samples where the candidate explained a class other than the requested one."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name: the mean, the percentiles, the IoU, the scale error and the floor."""
+    """95% intervals by field name: the mean, the percentiles, the IoU, the scale error and the floor."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Comparison:
     lost_map: bool
     """True if the reference has maps and the candidate has none."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name: both accuracies, their paired difference, the agreement, both KL divergences and
+    """95% intervals by field name: both accuracies, their paired difference, the agreement, both KL divergences and
     the logits distance."""
     wording: TaskWording = TaskWording()  # noqa: RUF009 - frozen
     """Names of the task's metrics."""

@@ -1,6 +1,6 @@
 """Confidence intervals for values measured on samples of a population.
 
-All are 95 % intervals over samples, seeded for reproducibility. Comparisons on the same samples use paired intervals,
+All are 95% intervals over samples, seeded for reproducibility. Comparisons on the same samples use paired intervals,
 so that samples on which two models agree add little width.
 
 A bootstrap cannot account for failures that occur in none of the samples. If 2 in 100 samples fail, 30 samples often
@@ -55,7 +55,7 @@ _CHUNK = 2**22
 
 @dataclass(frozen=True)
 class Interval:
-    """95 % confidence interval."""
+    """95% confidence interval."""
 
     low: float
     high: float
@@ -173,7 +173,7 @@ def _bounded_ends(
 
 
 def _rank(n: int, share: float) -> int:
-    """Return the largest rank r with P(fewer than r of `n` samples in a population `share`) ≤ 2.5 %; 0 if none."""
+    """Return the largest rank r with P(fewer than r of `n` samples in a population `share`) ≤ 2.5%; 0 if none."""
     k = np.arange(1, n + 1)
     steps = np.log(n - k + 1) - np.log(k) + math.log(share / (1 - share))
     chances = np.exp(n * math.log(1 - share) + np.concatenate([[0.0], np.cumsum(steps)]))

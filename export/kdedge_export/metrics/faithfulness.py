@@ -46,7 +46,7 @@ class Faithfulness:
     """Mean of insertion minus deletion, minus that of a random map, each sample capped at ±0.5; above 0 is better than
     chance."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name; the margin's is of the pairs."""
+    """95% intervals by field name; the margin's is of the pairs."""
 
 
 def faithfulness(

@@ -85,7 +85,7 @@ def count_false_alarms(
 
 
 def poisson_interval(count: int) -> tuple[float, float]:
-    """Return the exact interval of the mean of a Poisson variable that was observed once, with 95 % coverage."""
+    """Return the exact interval of the mean of a Poisson variable that was observed once, with 95% coverage."""
 
     def below(most: int, mean: float) -> float:
         """Return the probability of at most `most` events."""

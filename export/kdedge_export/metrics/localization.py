@@ -27,7 +27,7 @@ class Localization:
     energy_inside: float
     """Mean fraction of the map's positive part on the object, in [0, 1]; 0 for a map without a positive part."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name."""
+    """95% intervals by field name."""
 
 
 def localize(
@@ -67,7 +67,7 @@ def localize_all(
     """
     n, height, width = list(maps.values())[-1].shape
     baselines = {
-        "centre": center_maps(n, *masks[0].shape),
+        "center": center_maps(n, *masks[0].shape),
         "random": random_maps(n, height, width),
         **references,
     }

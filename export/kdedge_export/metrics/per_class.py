@@ -29,7 +29,7 @@ class ClassRow:
     map_pearson: Mapping[str, float]
     """Mean map correlation with the reference by role; NaN if all maps are constant."""
     intervals: Mapping[str, Mapping[str, Interval | None]]
-    """95 % intervals by field name and role."""
+    """95% intervals by field name and role."""
 
 
 def class_rows(

@@ -37,7 +37,7 @@ class Robustness:
     map_kept: float | None
     """Mean correlation with the file's own map of the clean sample, for the same class."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name."""
+    """95% intervals by field name."""
 
 
 def robustness(

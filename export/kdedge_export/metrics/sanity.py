@@ -3,7 +3,7 @@
 Some maps look convincing and depend on none of these (Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018).
 Three changes must each change the map's shape: another class on the same sample, another sample for the same class, and
 random weights in the classifier's last layer. The last one needs the PyTorch student; the first two run on the file
-alone. Rescaling is no change, since a fixed spot times the class's logit explains nothing. For two classes an exact
+alone. Rescaling is not a change, since a fixed spot times the class's logit explains nothing. For two classes an exact
 negative counts as a change, since evidence for one is evidence against the other. For two samples it does not, since it
 lies in the same place.
 """
@@ -50,7 +50,7 @@ class Sanity:
     pearson: float
     """Mean correlation of the maps before and after; NaN if all are constant."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name."""
+    """95% intervals by field name."""
 
 
 def sanity(

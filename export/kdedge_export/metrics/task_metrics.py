@@ -40,7 +40,7 @@ class TaskWording:
     @property
     def unit(self) -> str:
         """Unit of an accuracy; empty for a coefficient."""
-        return "\u00a0%" if self.is_share else ""
+        return "%" if self.is_share else ""
 
     def number(self, value: float, digits: int = 1) -> str:
         """Format an accuracy without its unit: digits of percent, or three decimals of a coefficient."""

@@ -34,7 +34,7 @@ class Rejection:
     rise: float | None
     """Fraction in [-1, 1] of known samples rejected in addition to the fp32 file's; None for the fp32 file."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name."""
+    """95% intervals by field name."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Detection:
     detected: float | None
     """Fraction of unfamiliar samples in [0, 1] below the threshold; None without a threshold."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name."""
+    """95% intervals by field name."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DetectionDrop:
     drop: float
     """Fraction of samples in [-1, 1] that only the fp32 file detects, minus those that only this file detects."""
     interval: Interval | None
-    """95 % interval."""
+    """95% interval."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class FileVerification:
     drop: float | None
     """True accept rate of the fp32 file minus this file's, in [-1, 1]; None for the fp32 file."""
     intervals: Mapping[str, Interval | None]
-    """95 % intervals by field name; the drop's is of pairs. None if a resample has only one kind of pairs."""
+    """95% intervals by field name; the drop's is of pairs. None if a resample has only one kind of pairs."""
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,10 @@ class AudioExport(ExportModality):
             "noise, SNR 10 dB": partial(_noise, snr_db=10),
             "gain − 12 dB": partial(_gain, decibels=-12),
             "gain + 6 dB": partial(_gain, decibels=6),
-            "clipped at 50 % of the peak": partial(_clip, share=0.5),
-            "clipped at 20 % of the peak": partial(_clip, share=0.2),
-            "5 % later": partial(_shift, share=0.05),
-            "10 % later": partial(_shift, share=0.1),
+            "clipped at 50% of the peak": partial(_clip, share=0.5),
+            "clipped at 20% of the peak": partial(_clip, share=0.2),
+            "5% later": partial(_shift, share=0.05),
+            "10% later": partial(_shift, share=0.1),
         }
 
     def front_end(self, spec: AudioInput) -> nn.Module:

@@ -42,8 +42,8 @@ class ImageExport(ExportModality):
         return {
             "noise, σ = 10 of 255": partial(_noise, sigma=10),
             "noise, σ = 25 of 255": partial(_noise, sigma=25),
-            "blur, radius 1 % of the side": partial(_blur, share=0.01),
-            "blur, radius 2 % of the side": partial(_blur, share=0.02),
+            "blur, radius 1% of the side": partial(_blur, share=0.01),
+            "blur, radius 2% of the side": partial(_blur, share=0.02),
             "JPEG, quality 40": partial(_jpeg, quality=40),
             "JPEG, quality 10": partial(_jpeg, quality=10),
             "brightness × 0.6": partial(_brightness, factor=0.6),

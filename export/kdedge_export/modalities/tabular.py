@@ -46,8 +46,8 @@ class TabularExport(ExportModality):
         return {
             "1 of 10 values missing": partial(_without, share=0.1),
             "3 of 10 values missing": partial(_without, share=0.3),
-            "numbers ± 10 % of their spread": partial(_noise, spread=_spread(self.spec, 0.1)),
-            "numbers ± 30 % of their spread": partial(_noise, spread=_spread(self.spec, 0.3)),
+            "numbers ± 10% of their spread": partial(_noise, spread=_spread(self.spec, 0.1)),
+            "numbers ± 30% of their spread": partial(_noise, spread=_spread(self.spec, 0.3)),
         }
 
     def front_end(self, spec: TabularInput) -> nn.Module:

@@ -37,7 +37,7 @@ class TimeseriesExport(ExportModality):
             "gain × 0.8": partial(_gain, factor=0.8),
             "gain × 1.25": partial(_gain, factor=1.25),
             "drift of one σ": _drift,
-            "delay of 5 % of the window": partial(_delay, share=0.05),
+            "delay of 5% of the window": partial(_delay, share=0.05),
             "one channel stops halfway": _stopped,
         }
 

@@ -127,7 +127,7 @@ def add_saliency(
     parts = find(False) if saliency is None else saliency.parts
     if side_px is not None and parts.port.has_size and parts.port.size != (side_px, side_px):
         height, width = parts.port.size
-        raise UsageError(f"{source} accepts only images of {width} × {height} px. Omit --size.")
+        raise UsageError(f"{source} accepts only images of {width} × {height} px. Remove --size.")
     map_error, no_derivative_of = None, None
     if saliency is None:
         outputs = Outputs.from_json(props[OUTPUTS])
@@ -265,7 +265,7 @@ def _runnable_input(
     port = parts.port
     is_ready = port.dtype == np.uint8 and port.layout == "NHWC" and port.channels == 3
     if is_ready and pixels is not None:
-        raise UsageError(f"{name} takes raw pixels and normalizes them itself. Omit --mean and --std.")
+        raise UsageError(f"{name} takes raw pixels and normalizes them itself. Remove --mean and --std.")
     if is_ready and (port.has_size or side_px is not None):
         spec = image_input(port, PixelInput((0.0,) * 3, (1.0,) * 3), geometry, side_px, name)
         add_logits(model, builder, parts)

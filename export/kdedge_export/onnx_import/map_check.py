@@ -198,7 +198,7 @@ def _against_changed_positions(
     """Compare the extreme map positions with the change of the logit when their features change.
 
     HiResCAM is the derivative of the logit along the features of the position itself. Grad-CAM is the derivative along
-    the same features placed at every position, divided by the number of positions. Other methods are no derivative of
+    the same features placed at every position, divided by the number of positions. Other methods are not derivatives of
     the logit.
     """
     if method not in ("gradcam", "hirescam"):

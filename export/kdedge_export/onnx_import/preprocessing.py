@@ -57,7 +57,7 @@ class Geometry:
                 "at most 1."
             )
         if self.crop_fraction != 1 and self.resize != "crop":
-            raise UsageError(f"--crop-fraction needs --resize crop. Omit it, or --resize {self.resize}.")
+            raise UsageError(f"--crop-fraction needs --resize crop. Remove it, or --resize {self.resize}.")
 
 
 def image_input(port: GraphInput, pixels: PixelInput, geometry: Geometry, side_px: int | None, name: str) -> ImageInput:
@@ -78,7 +78,7 @@ def image_input(port: GraphInput, pixels: PixelInput, geometry: Geometry, side_p
         shown = [size or "?" for size in port.shape]
         raise ModelFileError(
             f"{name} takes {port.name} {shown}, which has no axis of three color channels or one grayscale channel. "
-            "kdedge runs image models; omit --mean and --std to add only the map."
+            "kdedge runs image models; remove --mean and --std to add only the map."
         )
     if port.channels == 1 and (pixels.bgr or len({*pixels.mean}) > 1 or len({*pixels.std}) > 1):
         raise UsageError(
@@ -160,7 +160,7 @@ def add_logits(model: onnx.ModelProto, builder: NodeBuilder, parts: ClassifierGr
     if not is_there and any(item.name == LOGITS for item in model.graph.output):
         raise ModelFileError(
             f"The output {LOGITS} of this file is not the logits to explain, which are {parts.logits}. Rename it, or "
-            "omit --mean and --std to add only the map."
+            "remove --mean and --std to add only the map."
         )
     if is_there and any(item.name == LOGITS for item in model.graph.output):
         return

@@ -26,7 +26,7 @@ def reciprocam(builder: NodeBuilder, view: GraphIndex, parts: ClassifierGraph, o
     if not parts.is_cut:
         raise HeadNotSupported(
             f"ReciproCAM reruns the layers after {parts.target}, but the logits also depend on the image in other "
-            "ways. Name a tensor that all paths go through, or omit --target-layer."
+            "ways. Name a tensor that all paths go through, or remove --target-layer."
         )
     if not parts.has_fixed_size:
         raise HeadNotSupported(
@@ -101,7 +101,7 @@ def _repeated(builder: NodeBuilder, parts: ClassifierGraph, tensor: str, axis: i
     if axis != 0:
         raise HeadNotSupported(
             f"ReciproCAM reruns the layers after {parts.target}, but {tensor} {list(shape)}, which they need, cannot "
-            "be repeated. Omit --method, or name a later tensor: --target-layer TENSOR."
+            "be repeated. Remove --method, or name a later tensor: --target-layer TENSOR."
         )
     every = builder.constant(np.array([1, runs] + [1] * (len(shape) - 1), dtype=np.int64))
     return builder.reshape(builder.add("Tile", builder.unsqueeze(tensor, 1), every), [-1, *shape[1:]])

@@ -92,7 +92,7 @@ def _added(
         del builder.nodes[kept:]  # remove partially written nodes
         why = f"{SALIENCY_METHODS[method].title} needs the derivative of {error}, which kdedge does not have."
         if named is not None:
-            raise HeadNotSupported(f"{why} Omit --method to use ReciproCAM, which needs none.") from error
+            raise HeadNotSupported(f"{why} Remove --method to use ReciproCAM, which needs none.") from error
         try:
             return _by_reciprocam(builder, view, parts if parts.is_cut else find(True), str(error))
         except HeadNotSupported as refused:

@@ -29,16 +29,16 @@ def check_options_used(
     """Reject options that would be ignored because the file already has the result."""
     if had_map and map_option is not None:
         raise UsageError(
-            f"{source} already has a map. Omit --target-layer, --method and --head, or explain the file it was made "
+            f"{source} already has a map. Remove --target-layer, --method and --head, or explain the file it was made "
             "from."
         )
     given = {"--labels": labels, "--size": side_px, "--resize": geometry, "--mean": pixels, "--std": pixels}
     useless = _listed([option for option, value in given.items() if value is not None])
     if is_own and useless:
-        raise UsageError(f"{source} is already a kdedge model, with its own labels and input. Omit {useless}.")
+        raise UsageError(f"{source} is already a kdedge model, with its own labels and input. Remove {useless}.")
     if had_map and pixels is None and useless:
         raise UsageError(
-            f"{source} already has a map and would be copied unchanged. Omit {useless}, or specify the preprocessing "
+            f"{source} already has a map and would be copied unchanged. Remove {useless}, or specify the preprocessing "
             "too: --mean, --std."
         )
 

@@ -33,7 +33,7 @@ class Fidelity:
     drop_points: float
     """Drop of top-1 accuracy in percentage points; without labels, of samples whose prediction changed."""
     most_drop_points: float
-    """Unfavorable end of the drop's 95 % interval."""
+    """Unfavorable end of the drop's 95% interval."""
     logits_error: float
     """Mean over samples of the squared error of the centered logits, relative to their variance."""
     map_pearson: float | None

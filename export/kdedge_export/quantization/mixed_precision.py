@@ -123,9 +123,7 @@ def search(
         UsageError: a map target is set, but the graph has no map.
     """
     if goal.min_map_correlation is not None and evaluator.itself.map_pearson is None:
-        raise UsageError(
-            "The model has no map, so there are no heatmaps to keep. Export it with a map, or omit --keep-heatmaps."
-        )
+        raise UsageError("The model has no map to compare. Export it with a map, or remove --min-map-correlation.")
     reference = open_session(fp32, exact_sums=False)
 
     def measure(chosen: Collection[QuantizableLayer]) -> TradeoffPoint:

@@ -27,7 +27,7 @@ class FidelityBounds:
     kl: float
     """Largest mean KL divergence of the softmax from the reference's, in nats, each sample capped at 1."""
     logits_distance: float
-    """Largest mean distance of the logits from the reference's (`agreement.distance`); 0.15 is an error of 35 % of
+    """Largest mean distance of the logits from the reference's (`agreement.distance`); 0.15 is an error of 35% of
     their norm."""
     map_pearson_mean: float
     """Minimum mean map correlation, in [-1, 1]."""

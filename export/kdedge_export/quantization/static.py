@@ -69,13 +69,13 @@ def quantize(
     """Quantize a graph: integer activations, int8 weights per channel.
 
     The map and small layers of the head stay in fp32, since they are less than one percent of the work. Logits are
-    float, since int8 logits tie. Large dense layers are quantized by `dense`, since onnxruntime's quantizer crashes if
-    the map shares their weights. The calibration method is the one with the smallest loss of predictions and maps on
-    held-out samples.
+    float, since int8 logits tie. Large dense layers are quantized by `dense_weights`, since onnxruntime's quantizer
+    crashes if the map shares their weights. The calibration method is the one with the smallest loss of predictions and
+    maps on held-out samples.
 
     Args:
         graph: result of `export_graph`.
-        calibration: uint8 RGB `[N, H, W, 3]` at the model's size, from the training split.
+        calibration: preprocessed samples `[N, *input.shape]` of the training split.
         held_out: other samples of the training split.
         recipe: the device's settings.
         targets: int64, the ground truth of the held-out samples; None without labels.

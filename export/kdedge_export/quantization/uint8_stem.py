@@ -27,7 +27,7 @@ from kdedge_export.onnx_graph.edits import (
 
 __all__ = ["CENTERED", "quantize_stem"]
 
-CENTERED = "centred_pixels"
+CENTERED = "centered_pixels"
 """Name of the tensor of pixels minus their zero point; its uint8 quantization at scale 1 equals the pixels."""
 _GROUP = 4
 """Pixels per position; 12 channels fit the kernels' blocks of four bytes. Measured on a VNNI core at 224 px: 0.20

@@ -120,8 +120,8 @@ def autograd_head_at(model: nn.Module, example: Tensor, path: str) -> AutogradHe
     else:
         return AutogradHead(path, layout, _name(record, path))
     raise HeadNotSupported(
-        f"{type(model).__name__} cannot be explained at {path}: the layer {why}. Name another --target-layer, or omit "
-        "the option."
+        f"{type(model).__name__} cannot be explained at {path}: the layer {why}. Name another, or remove "
+        "--target-layer."
     )
 
 

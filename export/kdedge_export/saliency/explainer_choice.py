@@ -58,7 +58,7 @@ def make_explained(
     if isinstance(chosen, CAMMethod):
         return CAMExplainer(model, _head(model, example, target_layer), chosen)
     if target_layer is not None:
-        raise UsageError(f"--method {method} uses no target layer. Omit --target-layer {target_layer}.")
+        raise UsageError(f"--method {method} uses no target layer. Remove --target-layer {target_layer}.")
     if isinstance(chosen, PropagationMethod):
         return DenseExplainer(model, find_dense_network(model, example), chosen)
     if isinstance(chosen, AttentionMethod):

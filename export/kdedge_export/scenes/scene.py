@@ -55,7 +55,7 @@ def render_scene(label: str, rng: np.random.Generator, size: int | tuple[int, in
 
 
 def random_pose(rng: np.random.Generator, parts: tuple[Part, ...], height: int, width: int) -> Pose:
-    """Draw a random pose that keeps the object inside the image and covers 8 to 35 % of it."""
+    """Draw a random pose that keeps the object inside the image and covers 8 to 35% of it."""
     silhouette = np.concatenate([part.points for part in parts if part.is_solid])
     area, pixels = _unit_area(parts), height * width
     frame_px = np.array([width, height])

@@ -13,7 +13,7 @@ __all__ = ["check_constant", "check_evidence"]
 def check_constant(role: str, right: Scores, constant: Scores, gates: Gates, task: TaskMetrics) -> Check:
     """Check that a model is more often right than the best constant prediction, on the same samples.
 
-    An accuracy of 95 % shows nothing if 95 % of the samples are of one class.
+    An accuracy of 95% shows nothing if 95% of the samples are of one class.
 
     Args:
         role: role of the deployed file.

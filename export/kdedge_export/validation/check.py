@@ -52,7 +52,7 @@ class Check:
     unit: Unit
     outcome: Outcome
     interval: Interval | None = None
-    """95 % interval; None for exact values and if there are too few samples."""
+    """95% interval; None for exact values and if there are too few samples."""
     samples_needed: int | None = None
     """Approximate number of samples that would make the check conclusive at this estimate; None if it already is or no
     number would."""
@@ -161,7 +161,7 @@ def _what_would_show(
     needed = max(needed, sample.fewest)
     if n < of:
         needed = rounded_up(needed * of / n)
-    return needed, f"{samples}; about {needed:,} would show it"
+    return needed, f"{samples}; about {needed:,} needed to confirm"
 
 
 def _kept(value: float, relation: Relation, bound: float) -> bool:

@@ -1,8 +1,8 @@
 """Bounds for exported models and their checks.
 
 A value estimated on samples has a confidence interval. Its check passes only if the unfavorable end of the
-interval satisfies the bound. If the estimate satisfies the bound but the end does not, the check is inconclusive (`not
-shown`) and does not pass. At most 1 in 40 models that violate a bound passes its check (see `metrics.confidence`). This
+interval satisfies the bound. If the estimate satisfies the bound but the end does not, the check is inconclusive and
+does not pass. At most 1 in 40 models that violate a bound passes its check (see `metrics.confidence`). This
 holds for one validation: repeated validation of changed models until one passes raises that rate. Values that must
 hold exactly on every sample (export equivalence), or that describe the model (file size), are checked without an
 interval.
@@ -65,7 +65,7 @@ class Gates:
     false_alarms_per_hour: float | None = None
     """Largest number of false alarms per hour on background recordings; None for no bound."""
     true_accepts_drop_points: float = 3.0
-    """Largest drop of true accepts at 1 % false accepts against the fp32 file, in percentage points; for embeddings."""
+    """Largest drop of true accepts at 1% false accepts against the fp32 file, in percentage points; for embeddings."""
     over_constant_points: float = 0.0
     """Minimum gain of accuracy over the best constant prediction, in percentage points."""
     evidence_outside: float | None = None
@@ -77,7 +77,7 @@ class Gates:
     """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
     map_stays: float = 0.98
     """Largest similarity, in [0, 1], of a map before and after its class, sample or head weights change. Sound models
-    reach up to 0.91 (Grad-CAM++ and LayerCAM with random heads); a fixed spot with 2 % noise scores 0.995."""
+    reach up to 0.91 (Grad-CAM++ and LayerCAM with random heads); a fixed spot with 2% noise scores 0.995."""
 
 
 def check_labels(role: str, expected: Sequence[str] | None, labels: Sequence[str]) -> Check:

@@ -25,7 +25,7 @@ __all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Source of a model that is no `Model`, for the report."""
+    """Source of a model that is not a `Model`, for the report."""
 
     name: str = ""
     """Name, such as the architecture."""
@@ -75,7 +75,7 @@ class ValidationSet:
     """
 
     samples: Pixels
-    """uint8 RGB `[N, H, W, 3]` at the model's size, preprocessed as in training."""
+    """Preprocessed samples `[N, *input.shape]`; images are uint8 RGB `[N, H, W, 3]`."""
     labels: Sequence[str]
     """Class names in the order of the student's logits."""
     targets: Targets | None = None

@@ -2,7 +2,7 @@
 
 `report.json` is described by `report.schema.json` next to this module (JSON Schema, draft 2020-12), which ships with
 the package: `kdedge_export.validation.json_schema()`. Missing and non-finite numbers are null. Fractions and accuracies
-are in [0, 1]. An interval is `{low, high}`, 95 %, or null.
+are in [0, 1]. An interval is `{low, high}`, 95%, or null.
 
 Later versions may add keys under the same schema number; a key that changes its meaning increments it.
 """

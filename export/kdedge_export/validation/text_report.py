@@ -21,7 +21,7 @@ def checklist(checks: Sequence[Check]) -> list[str]:
     """Format checks, one per line: `[✓]` passed, `[✗]` failed, `[?]` inconclusive, `[-]` not measured, `[ ]` omitted.
 
     ```
-    [✓] fp32 top-1 agreement               100.00 %                        (>= 100 %)
+    [✓] fp32 top-1 agreement               100.00%                        (>= 100%)
     [✗] int8 map Pearson, 5th percentile   0.871        [0.862, 0.880]     (>= 0.9)    FAILED
     [?] int8 top-1 drop                    0.26 points  [-0.51, 1.28]      (<= 1 points)  INCONCLUSIVE with 390 …
     [-] int8 top-1 drop                    not measured: the samples have no labels
@@ -45,7 +45,7 @@ def found(check: Check) -> str:
 
 
 def spread(check: Check) -> str:
-    """Format the 95 % interval as `[low, high]`, with enough digits; empty without an interval."""
+    """Format the 95% interval as `[low, high]`, with enough digits; empty without an interval."""
     if check.interval is None:
         return ""
     return f"[{_as_precise(check.interval.low, check)}, {_as_precise(check.interval.high, check)}]"
@@ -87,7 +87,7 @@ _FEWEST_DIGITS: dict[Unit, int] = {
 }
 _MOST_DIGITS = 9
 _SUFFIXES: dict[Unit, str] = {
-    "share": " %",
+    "share": "%",
     "points": " points",
     "variance": "",
     "correlation": "",

@@ -100,7 +100,7 @@ def validate(
         The report, and the per-sample data shown in its page.
 
     Raises:
-        DataError: a model has other classes than the data.
+        DataError: the classes of a model differ from those of the data.
     """
     gates, deployment = gates or Gates(), deployment or Deployment()
     samples, targets, labels, fp32 = data.samples, data.targets, data.labels, models.fp32

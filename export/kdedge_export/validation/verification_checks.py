@@ -14,7 +14,7 @@ _WORST_DROP = 200.0
 
 
 def check_verification(found: Verification | None, roles: Sequence[str], gates: Gates) -> list[Check]:
-    """Check that files lose few true accepts at 1 % false accepts against the fp32 file.
+    """Check that files lose few true accepts at 1% false accepts against the fp32 file.
 
     Args:
         found: measured verification; None without pairs of both kinds.
@@ -27,7 +27,7 @@ def check_verification(found: Verification | None, roles: Sequence[str], gates: 
 
 def _check_drop(role: str, row: FileVerification | None, samples: int, gates: Gates) -> Check:
     drop, interval = (None, None) if row is None else (row.drop, row.intervals["drop"])
-    key, name = f"{role}_true_accepts_drop", f"{role} drop of true accepts at 1 % false accepts"
+    key, name = f"{role}_true_accepts_drop", f"{role} drop of true accepts at 1% false accepts"
     measured = None if drop is None else 100 * drop
     points = None if interval is None else Interval(100 * interval.low, 100 * interval.high)
     sample = MeasuredSample(measured, points, samples, samples, worst=_WORST_DROP, most=MOST_VERIFIED)

@@ -123,7 +123,7 @@ def list_unlabeled_series(location: Path, sample: WindowSample) -> list[Unlabele
 
 def _unlabeled_cases(file: Path, sample: WindowSample) -> tuple[WindowSample, ...]:
     if not is_ts_file(file):
-        raise DataError(f"{file} is no folder. {_UNLABELED}")
+        raise DataError(f"{file} is not a folder. {_UNLABELED}")
     try:
         content = read_ts(file)
     except SourceError as error:

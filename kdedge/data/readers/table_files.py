@@ -57,7 +57,7 @@ def index_table(data: str, options: DatasetOptions) -> DatasetIndex:
     """Read a table, and infer its schema from the training rows or read it from a file.
 
     Rows without a target or a group, or with a cell that is not a number in a numeric column, are reported as skipped.
-    The column of the groups is no input of an inferred schema.
+    The group column is not an input of an inferred schema.
 
     Raises:
         UsageError: there is no target, no such column, or the schema does not fit.
@@ -191,7 +191,8 @@ def _sound(rows: Sequence[Row], path: Path) -> list[Row]:
     if not sound:
         found, expected = len(rows[0].cells), len(rows[0].titles)
         raise DataError(
-            f"All rows of {path} have another number of cells than its header, such as {found}. Expected {expected}."
+            f"All rows of {path} have a different number of cells from the header, such as {found}. Expected "
+            f"{expected}."
         )
     return sound
 

@@ -27,7 +27,7 @@ def list_unlabeled_rows(location: Path, schema: TableSchema) -> list[UnlabeledSo
         UsageError: a column has another unit.
     """
     if not location.is_file() or location.suffix.lower() not in TABLE_SUFFIXES:
-        raise DataError(f"{location} is no table. Expected a file (*{', *'.join(TABLE_SUFFIXES)}).")
+        raise DataError(f"{location} is not a table. Expected a file (*{', *'.join(TABLE_SUFFIXES)}).")
     rows = rows_of_table(location)
     places = input_places(rows[0].titles, schema, str(location))
     samples = _samples(location, rows, schema, places)

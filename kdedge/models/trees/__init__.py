@@ -16,7 +16,7 @@ _SUFFIXES = (".ubj", ".json", ".txt")
 
 
 def refuse_trees(name: str, samples: str, network: str) -> None:
-    """Raise if a model name is that of a library of trees, for samples that are no rows of a table.
+    """Raise if a model name is that of a library of trees, for samples that are not rows of a table.
 
     Args:
         name: name of the requested model.

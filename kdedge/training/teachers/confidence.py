@@ -54,7 +54,7 @@ class TeacherConfidence:
         largest, smallest = max(self.counts), min(self.counts)
         return (
             f"of the teacher: mean {self.mean:.2f} on {self.samples:,} unlabeled samples, {self.on_val:.2f} on "
-            f"validation; {100 * self.share:.0f} % above {_CONFIDENT}; largest class {largest:,}, smallest {smallest:,}"
+            f"validation; {self.share:.0%} above {_CONFIDENT}; largest class {largest:,}, smallest {smallest:,}"
         )
 
 

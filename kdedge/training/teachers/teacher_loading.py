@@ -31,10 +31,10 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
     Args:
         request: training options.
         data: dataset index.
-        terms: names of the loss terms. Teachers may have other classes than the data if only features are compared.
+        terms: names of the loss terms. If only features are compared, teachers may have different classes.
 
     Raises:
-        UsageError: A teacher does not exist, is untrained, or has other classes than the data.
+        UsageError: A teacher does not exist, is untrained, or its classes differ from those of the data.
     """
     weights = list(request.teacher_weights)
     teachers = []
@@ -205,6 +205,6 @@ def _require_same_classes(teacher: LoadedTeacher, data: DatasetIndex) -> None:
         odd = sorted(set(teacher.labels) ^ set(data.labels))
         difference = f"{', '.join(odd[:6])} are not in both" if odd else "their order differs"
         raise UsageError(
-            f"The teacher {teacher.record['source']} was trained on other classes than those in {data.source} "
+            f"The teacher {teacher.record['source']} was trained on classes that differ from those in {data.source} "
             f"({difference}). Expected a teacher trained on these classes."
         )

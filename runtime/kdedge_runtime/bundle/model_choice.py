@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _RUNS = 5
 """Timed passes of each model."""
 _MOST_RUNS = 50
-"""Timed passes of each model if they fit in `_MEASURED_MS`. With five, passes of 0.3 ms differ by more than 5 % by
+"""Timed passes of each model if they fit in `_MEASURED_MS`. With five, passes of 0.3 ms differ by more than 5% by
 chance."""
 _MEASURED_MS = 1000.0
 

@@ -59,15 +59,14 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--smooth",
         type=duration_s,
         metavar="TIME",
-        help="average the scores over the frames of this time, such as 1s; maps stay those of each frame (default: no "
-        "average)",
+        help="average scores over a window of this length, such as 1s; maps are not averaged (default: no average)",
     )
     parser.add_argument(
         "--refractory",
         type=duration_s,
         metavar="TIME",
-        help="mark events in --jsonl: a label with a score of at least one half that had no event in this time, such "
-        "as 1.5s (default: no events)",
+        help="set `event` in --jsonl for scores of 0.5 or more, at most once per label in this time, such as 1.5s "
+        "(default: no events)",
     )
     where = parser.add_argument_group("outputs (can be combined)")
     where.add_argument(
@@ -134,7 +133,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--record-mb",
         type=megabytes,
         metavar="N",
-        help="limit of --record in MB; the least useful frames are removed (default: 500)",
+        help="size limit of --record in MB; the least useful frames are removed (default: 500)",
     )
     where.add_argument(
         "--record-unknown",
@@ -143,15 +142,13 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         help="store frames that are unknown in this feedback file, at most one every 10 s (default: none)",
     )
     where.add_argument("--show", action="store_true", help="show the overlay in a window (default: no window)")
-    when = parser.add_argument_group(
-        "explanation schedule (every frame is classified; frames without explanation are not drawn)"
-    )
+    when = parser.add_argument_group("explanation schedule")
     when.add_argument(
         "--cadence",
         default="always",
         metavar="WHEN",
-        help="frames to explain: always, every=N, on-change (of the label) or low-confidence[=P] (probability or "
-        "similarity below P, 0.5 if omitted) (default: always)",
+        help="frames to explain: always, every=N, on-change (of the label) or low-confidence[=P] (score below P, or "
+        "0.5); others are predicted, but not drawn (default: always)",
     )
     when.add_argument(
         "--method",
@@ -168,25 +165,23 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "--fps",
         type=rate,
         metavar="N",
-        help="target frame rate in frames per second: skip explanations before dropping frames (default: skip none)",
+        help="target frame rate; explanations are skipped to reach it (default: none is skipped)",
     )
     how = parser.add_argument_group("inference")
     how.add_argument(
         "--classes",
         type=nonempty,
         metavar="FILE",
-        help="answer with the classes that were enrolled in this file (`enroll`, or in the view, which creates the "
-        "file if it is missing) (default: the classes of the model)",
+        help="use the classes enrolled in FILE; the live view creates it (default: the classes of the model)",
     )
     how.add_argument("--class", dest="class_name", metavar="NAME", help="class to explain (default: the top-1 class)")
     how.add_argument(
         "--no-unknown",
         dest="unknown",
         action="store_false",
-        help="answer with a class for every frame (default: unknown for frames below the familiarity threshold of the "
-        "model or of --classes)",
+        help="never predict unknown (default: unknown below the familiarity threshold of the model or of --classes)",
     )
-    how.add_argument("--opacity", type=unit_interval, metavar="0..1", help="opacity at full heat (default: 0.6)")
+    how.add_argument("--opacity", type=unit_interval, metavar="0..1", help="heat map opacity, 0 to 1 (default: 0.6)")
     add_inference_options(how)
 
 

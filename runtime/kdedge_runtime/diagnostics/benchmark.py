@@ -80,7 +80,7 @@ class BenchmarkResult:
         lines = [f"board before: {self.before}", f"board after:  {self.after}", ""]
         width = max(len(timing.name) for timing in self.timings)
         first = self.timings[0].name
-        lines.append(f"{'':{width}}  median ms  25 to 75 %       times {first}")
+        lines.append(f"{'':{width}}  median ms  25 to 75%        times {first}")
         for timing in self.timings:
             spread = f"{timing.p25_ms:.2f} to {timing.p75_ms:.2f}"
             ratio = f"{timing.ratio:.3f}  ({timing.ratio_p25:.3f} to {timing.ratio_p75:.3f})"

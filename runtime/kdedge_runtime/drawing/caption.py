@@ -16,7 +16,7 @@ _TRACK = (255, 255, 255, 56)
 _FILL = (255, 152, 56, 255)
 _SMALLEST_PX = 9
 _ASCENT = 0.84
-_WIDEST_SCORE = "   100 %"
+_WIDEST_SCORE = "   100%"
 _REGION_SCALE = 0.75
 """Font size of the caption of a region, relative to that of the image."""
 _MOST_CHARACTERS = 200
@@ -29,7 +29,7 @@ class Caption:
 
     label: str
     score: str
-    """Score of `label` with its unit, such as `93 %`; empty for none."""
+    """Score of `label` with its unit, such as `93%`; empty for none."""
     share: float | None = None
     """Score as a fraction of its range, in [0, 1], shown as a bar; None for no bar."""
     details: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class _Block:
     """Caption layout: measured first, then drawn."""
 
     def __init__(self, caption: Caption, size: int, room: int) -> None:
-        # The width of 100 % for every probability, so that the plate keeps its size in a video.
+        # The width of 100% for every probability, so that the plate keeps its size in a video.
         widest = max(_WIDEST_SCORE, f"   {caption.score}", key=len)
         self.size, self.label = _fitted(caption.label, widest, size, room)
         self.small = max(_SMALLEST_PX, round(self.size * 0.66))

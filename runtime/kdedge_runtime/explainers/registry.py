@@ -19,11 +19,11 @@ from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["EXPLAINERS", "PARTS", "BlackBoxMethod", "make_explainer", "methods_for"]
+__all__ = ["EXPLAINERS", "SEGMENTS", "BlackBoxMethod", "make_explainer", "methods_for"]
 
-PARTS = 40
-"""Default number of superpixels for LIME and KernelSHAP."""
-_MOST_PARTS = 200
+SEGMENTS = 40
+"""Default number of segments for LIME and KernelSHAP."""
+_MOST_SEGMENTS = 200
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def make_explainer(
     method: str,
     *,
     budget_ms: float | None = None,
-    parts: int | None = None,
+    segments: int | None = None,
     seed: int = 0,
     activations_of: Callable[[Model], Activations] = target_activations,
 ) -> Explainer:
@@ -81,22 +81,22 @@ def make_explainer(
         method: name of a method of `EXPLAINERS`.
         budget_ms: time limit per sample in milliseconds. It may be exceeded by one batch, or by the minimum evaluations
         of the method. None uses the method's default number of evaluations.
-        parts: number of superpixels for LIME and KernelSHAP, 2 to 200; None for 40. KernelSHAP is exact up to 10.
+        segments: number of segments for LIME and KernelSHAP, 2 to 200; None for 40. KernelSHAP is exact up to 10.
         seed: random seed. The same sample gets the same map, unless a budget stops earlier or later.
         activations_of: function that returns the activations for Score-CAM.
 
     Raises:
-        UsageError: the method does not exist, has no superpixels or does not fit the task, or the model file lacks
+        UsageError: the method does not exist, has no segments or does not fit the task, or the model file lacks
         what it needs.
     """
     chosen = EXPLAINERS.get(method)
     if chosen is None:
         raise UsageError(f"The method {method!r} does not exist. Expected one of {', '.join(EXPLAINERS)}.")
-    if parts is not None and chosen.takes != "segments":
+    if segments is not None and chosen.takes != "segments":
         segmented = " or ".join(name for name, other in EXPLAINERS.items() if other.takes == "segments")
-        raise UsageError(f"The method {method} has no superpixels. Use {segmented}, or omit the number of parts.")
-    if parts is not None and not 2 <= parts <= _MOST_PARTS:
-        raise UsageError(f"{parts} superpixels are not supported. Expected 2 to {_MOST_PARTS}.")
+        raise UsageError(f"The method {method} has no segments. Use {segmented}, or remove --segments.")
+    if segments is not None and not 2 <= segments <= _MOST_SEGMENTS:
+        raise UsageError(f"{segments} segments are not supported. Expected 2 to {_MOST_SEGMENTS}.")
     if budget_ms is not None and not budget_ms > 0:
         raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
     if chosen.of_logit and _has_bounded_logits(model):
@@ -112,7 +112,7 @@ def make_explainer(
         score = _Score(model, class_index, of_logit=chosen.of_logit)
         scorer = MaskedScorer(score, sample, spec, budget_ms=budget_ms, seed=seed, progress=progress)
         if chosen.takes == "segments":
-            return chosen.compute(scorer, spec.segments(sample, parts or PARTS))
+            return chosen.compute(scorer, spec.segments(sample, segments or SEGMENTS))
         if activations is not None:
             return chosen.compute(scorer, activations(sample))
         return chosen.compute(scorer)

@@ -162,5 +162,5 @@ def _details(prediction: Prediction, estimate: MapEstimate | None) -> list[str]:
 
 def _account(estimate: MapEstimate) -> str:
     error = estimate.relative_error
-    sure = f"error ± {100 * error:.0f} % of the peak" if np.isfinite(error) else "too few to estimate the error"
+    sure = f"error ± {error:.0%} of the peak" if np.isfinite(error) else "too few to estimate the error"
     return f"{estimate.evaluations:,} evaluations, {sure}"

@@ -120,10 +120,10 @@ def _checked_value(judgment: Judgment, correct_label: str | None) -> str | None:
     """Return the right value of a regression as a plain number; None if the predicted one is only rejected.
 
     Raises:
-        UsageError: the predicted value is confirmed, or the text is no number that training reads.
+        UsageError: the predicted value is confirmed, or the text is not a number that training reads.
     """
     if judgment in ("right", "place"):
-        raise UsageError("A predicted value is no label. Send the measured value with the judgment `label`.")
+        raise UsageError("A predicted value is not a label. Send the measured value with the judgment `label`.")
     if correct_label is None:
         return None
     try:
@@ -132,7 +132,7 @@ def _checked_value(judgment: Judgment, correct_label: str | None) -> str | None:
         number = math.nan
     if not abs(number) <= LARGEST:  # also for NaN
         raise UsageError(
-            f"{correct_label[:40]!r} is no measured value. Expected a number such as 12.5, at most {LARGEST:g}."
+            f"{correct_label[:40]!r} is not a measured value. Expected a number such as 12.5, at most {LARGEST:g}."
         )
     return f"{number:.12g}"
 
@@ -153,5 +153,5 @@ def pack_map(saliency_map: Floats) -> bytes:
 
 
 def unpack_map(content: bytes, height: int, width: int) -> Floats:
-    """Decode a map from `packed` bytes."""
+    """Decode a map encoded by `pack_map`."""
     return np.frombuffer(content, dtype="<f2").reshape(height, width).astype(np.float32)

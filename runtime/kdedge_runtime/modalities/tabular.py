@@ -109,7 +109,7 @@ class TabularInput(InputSpec):
             titles: names of the header in any order, with or without units; more columns are ignored.
 
         Raises:
-            UsageError: a column is missing or ambiguous, or has another unit than in training.
+            UsageError: a column is missing or ambiguous, or its unit differs from training.
         """
         found = {column.name: find_title(titles, column.name, column.unit) for column in self.features}
         missing = [name for name, place in found.items() if place is None]
@@ -239,7 +239,7 @@ class TabularInput(InputSpec):
         from kdedge_runtime.util.table_rows import TABLE_SUFFIXES
 
         if path.is_dir() or path.suffix.lower() not in TABLE_SUFFIXES:
-            raise SourceError(f"{path} is no table. Expected a file with a header (*{', *'.join(TABLE_SUFFIXES)}).")
+            raise SourceError(f"{path} is not a table. Expected a file with a header (*{', *'.join(TABLE_SUFFIXES)}).")
 
     def open_source(
         self,

@@ -54,7 +54,7 @@ class AccessPolicy:
         sound = token.isascii() and token.replace("-", "").replace("_", "").isalnum()
         if not sound or len(token) < _SHORTEST_TOKEN:
             raise UsageError(
-                f"The token needs at least {_SHORTEST_TOKEN} characters from A–Z, a–z, 0–9, - and _. Omit it to "
+                f"The token needs at least {_SHORTEST_TOKEN} characters from A–Z, a–z, 0–9, - and _. Remove it to "
                 "generate one."
             )
         return cls(address, token, is_printed)

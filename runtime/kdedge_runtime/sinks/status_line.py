@@ -43,7 +43,7 @@ class StatusLine:
         counted = f"frame {prediction.frame.index + 1:,}"
         if progress.expected:
             share = 100 * (prediction.frame.index + 1) / progress.expected
-            counted += f"/{progress.expected:,} ({share:.0f} %)"
+            counted += f"/{progress.expected:,} ({share:.0f}%)"
         rates = [f"{progress.recent_fps:.1f} fps", f"{progress.dropped:,} dropped"]
         if progress.reconnects:
             rates.append(f"{progress.reconnects:,} reconnects")

@@ -173,7 +173,7 @@ class LiveSource:
             if read is not None:
                 self.reconnects += 1
                 silence_s = time.monotonic() - lost_at
-                _log.warning("%s is back after %.1f s (attempt %d)", self.name, silence_s, attempt)
+                _log.warning("%s reconnected after %.1f s (attempt %d)", self.name, silence_s, attempt)
                 return read
         return None
 

@@ -13,7 +13,7 @@ __all__ = ["EventFilter", "ScoreSmoother"]
 _LEAST_SHARE = 0.5
 """Smallest score of an event as a fraction of its range."""
 _NO_EVENT = "_"
-"""First character of labels that are no events."""
+"""First character of labels that are not events."""
 _EPSILON_S = 1e-6
 
 
@@ -40,8 +40,8 @@ class ScoreSmoother:
 class EventFilter:
     """Marks events: predictions that are not unknown, with half of the score range or more.
 
-    Labels that begin with `_`, such as `_silence_`, are no events. After an event of a region, predictions of the same
-    label are no events for the refractory time.
+    Labels that begin with `_`, such as `_silence_`, are not events. After an event of a region, predictions of the same
+    label are not events for the refractory time.
     """
 
     def __init__(self, refractory_s: float) -> None:

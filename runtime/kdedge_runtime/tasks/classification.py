@@ -31,7 +31,7 @@ class Classification:
 
     def format_score(self, score: float, digits: int = 0) -> str:
         """Format a probability in percent."""
-        return f"{score * 100:.{digits}f} %"
+        return f"{score:.{digits}%}"
 
 
 CLASSIFICATION = Classification()

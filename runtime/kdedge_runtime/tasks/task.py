@@ -55,7 +55,7 @@ class Task(Protocol):
         """Return a score as a fraction of its range, in [0, 1]; None for an unbounded score."""
 
     def format_score(self, score: float, digits: int = 0) -> str:
-        """Format a score with its unit, such as `93 %`; `digits` is the number of decimals for a share."""
+        """Format a score with its unit, such as `93%`; `digits` is the number of decimals for a share."""
 
 
 def best_labels(scores: Floats, labels: Sequence[str]) -> tuple[tuple[str, float], ...]:

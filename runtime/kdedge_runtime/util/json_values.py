@@ -7,7 +7,7 @@ __all__ = ["is_finite_number"]
 
 
 def is_finite_number(value: Any) -> bool:
-    """Return True if a JSON value is a number other than NaN and infinity; booleans are no numbers.
+    """Return True if a JSON value is a number other than NaN and infinity; booleans are not numbers.
 
     Raises:
         OverflowError: an integer is too large for a float.

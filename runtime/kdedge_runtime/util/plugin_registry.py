@@ -43,6 +43,11 @@ class Registry(Mapping[str, Item]):
         self._built_in = dict(built_in or {})
         self._loaded = dict(loaded or {})
 
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        """Names of the built-in implementations; nothing is imported."""
+        return tuple(self._built_in)
+
     def __getitem__(self, name: str) -> Item:
         if name not in self._loaded:
             self._loaded[name] = self._load(name)

@@ -26,7 +26,7 @@ class Row:
     """Position below the header, from 1."""
     titles: tuple[str, ...]
     cells: tuple[str | None, ...]
-    """Text of each cell; None without a value. A damaged row has another number of cells than titles."""
+    """Text of each cell; None without a value. The number of cells of a damaged row differs from that of the titles."""
     is_object: bool = False
     """True for a JSON object, whose columns need not be those of the other rows."""
 

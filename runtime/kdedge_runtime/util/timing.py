@@ -52,7 +52,7 @@ class CpuShare:
     """Detects interference from other processes during a compute-bound block."""
 
     is_busy: bool = False
-    """True if the block got less than 90 % of one core, or if more processes were runnable than there are cores."""
+    """True if the block got less than 90% of one core, or if more processes were runnable than there are cores."""
     _started: tuple[float, float] = (0.0, 0.0)
 
     def __enter__(self) -> "CpuShare":

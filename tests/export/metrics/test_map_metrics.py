@@ -123,8 +123,8 @@ class TestLocalisation:
         on_it = np.zeros((24, 8, 8), dtype=np.float32)
         on_it[:, 1:3, 2:6] = 1
         found = localize_all({"fp32": on_it}, [self.MASK] * 24, {}, EDGES)
-        assert list(found) == ["fp32", "centre", "random", "edges"]
-        assert found["fp32"].pointing == 1.0 and found["centre"].pointing == 0.0
+        assert list(found) == ["fp32", "center", "random", "edges"]
+        assert found["fp32"].pointing == 1.0 and found["center"].pointing == 0.0
         assert 0.0 <= found["random"].pointing < 0.5
 
     def test_center_map_points_at_the_middle(self) -> None:

@@ -105,7 +105,7 @@ def test_unseen_image_widens_the_interval() -> None:
     found = measured(np.eye(4, dtype=np.float32)[targets], targets)
     interval = found.intervals["true_accepts"]
     assert interval is not None and found.true_accepts == interval.high == 1.0
-    # No failure in 100 images: up to 3.7 % of images may fail, and with them nearly twice as many pairs.
+    # No failure in 100 images: up to 3.7% of images may fail, and with them nearly twice as many pairs.
     assert interval.low == pytest.approx(1 - 2 * 0.0362, abs=0.01)
 
 

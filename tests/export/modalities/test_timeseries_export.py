@@ -57,7 +57,7 @@ def test_corruptions_are_what_their_names_state() -> None:
     assert abs(np.std(noise) - 0.3) < 0.01
     drifted = named["drift of one σ"](sample, 0) - sample
     assert np.allclose(drifted[0], 0, atol=1e-6) and np.allclose(drifted[-1], std, atol=1e-4)
-    late = named["delay of 5 % of the window"](sample, 0)
+    late = named["delay of 5% of the window"](sample, 0)
     assert np.array_equal(late[2:], sample[:-2]) and (late[:2] == sample[0]).all()
     stopped = named["one channel stops halfway"](sample, 1)
     assert np.ptp(stopped[20:, 1]) == 0 and np.array_equal(stopped[:, 0], sample[:, 0])

@@ -68,10 +68,10 @@ def sparse(low: float, high: float, counts: dict[int, float]) -> Histogram:
 
 
 def test_percentile_range_includes_the_boundary_bins() -> None:
-    # A tail of 99.99 % is 5 of 100,000: the 6 lowest values reach bin 10, the 6 highest bin 2,000.
+    # A tail of 99.99% is 5 of 100,000: the 6 lowest values reach bin 10, the 6 highest bin 2,000.
     found = sparse(-2048, 2048, {3: 4, 10: 2, 1000: 99_988, 2000: 2, 2040: 4})
     assert clipped_range(found, "percentile-99.99") == (-2048 + 2 * 10, -2048 + 2 * 2001)
-    # A tail of 99.999 % is 0.5: the outermost values are kept.
+    # A tail of 99.999% is 0.5: the outermost values are kept.
     assert clipped_range(found, "percentile-99.999") == (-2048 + 2 * 3, -2048 + 2 * 2041)
     # All values in the last bin, and all in the first.
     assert clipped_range(sparse(0, 2048, {2047: 9}), "percentile-99.99") == (2047, 2048)

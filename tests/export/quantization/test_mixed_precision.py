@@ -188,7 +188,7 @@ def test_unreachable_goal_is_reported(broken: ExportedGraph, pictures: Draw) -> 
 
 
 def test_keep_heatmaps_without_maps_is_rejected(export: Callable[[str], Export], pictures: Draw) -> None:
-    with pytest.raises(UsageError, match="no heatmaps to keep"):
+    with pytest.raises(UsageError, match="no map to compare"):
         quantize(
             export("plain").graph,
             pictures(4, 1),

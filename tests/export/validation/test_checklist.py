@@ -36,10 +36,10 @@ class TestChecklist:
             "[✓] fp32 logits error                 0.0e+00                      (<= 0.0001)",
             "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
             "[-] int8 top-1 drop                   not measured: the samples have no labels",
-            "[✗] int8 top-1 agreement              50.00 %      [39.79, 60.12]  (>= 90 %)  FAILED",
+            "[✗] int8 top-1 agreement              50.00%      [39.79, 60.12]  (>= 90%)  FAILED",
             "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  "
             "INCONCLUSIVE with 100 samples; "
-            "about 370 would show it",
+            "about 370 needed to confirm",
             "[✓] int8 map Pearson, 5th percentile  1.000        [1.000, 1.000]  (>= 0.9)",
         ]
 
@@ -47,7 +47,7 @@ class TestChecklist:
         ("failed", "shown"),
         [
             (check(0.97996, 0.98, False), "0.97996"),
-            (check(0.99999, 1.0, False, unit="share"), "99.999 %"),
+            (check(0.99999, 1.0, False, unit="share"), "99.999%"),
             (check(1.004, 1.0, False, unit="points", relation="<="), "1.004 points"),
             (check(1.0004e-4, 1e-4, False, unit="error", relation="<="), "1.0004e-04"),
             (check(0.99972, 0.98, True), "0.9997"),

@@ -102,7 +102,7 @@ class TestConstantMaps:
         p5 = of_maps["int8_map_pearson_p5"]
         # 72 such images are needed, and 3 of 1,000 qualify.
         assert p5.samples_needed == 24_000
-        assert p5.reason == "with 3 samples of 1,000, since the other maps are constant; about 24,000 would show it"
+        assert p5.reason == "with 3 samples of 1,000, since the other maps are constant; about 24,000 needed to confirm"
 
     def test_enough_varying_maps_pass(self) -> None:
         assert all(outcomes("int8", compared(1000, constant=500)).values())
@@ -163,7 +163,7 @@ class TestTheInterval:
     def test_samples_needed_if_all_images_agree(self, n: int) -> None:
         unshown = self.drop(n, 0)
         assert (unshown.outcome, unshown.samples_needed) == ("inconclusive", 370)
-        assert unshown.reason == f"with {n} sample{'' if n == 1 else 's'}; about 370 would show it"
+        assert unshown.reason == f"with {n} sample{'' if n == 1 else 's'}; about 370 needed to confirm"
 
     def test_5th_percentile_has_no_interval_with_too_few_images(self) -> None:
         def percentile(n: int) -> Check:
@@ -171,7 +171,7 @@ class TestTheInterval:
 
         p5 = percentile(71)
         assert (p5.outcome, p5.interval, p5.samples_needed) == ("inconclusive", None, 72)
-        assert p5.reason == "with 71 samples; about 72 would show it"
+        assert p5.reason == "with 71 samples; about 72 needed to confirm"
         assert percentile(72).passed
 
     def test_estimate_on_the_bound_is_never_conclusive(self) -> None:

@@ -270,7 +270,7 @@ class TestJson:
         assert (document["schema"], document["passed"], document["samples"]) == (6, True, 400)
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
-        assert list(document["localization"]["rows"]) == [*ROLES, "centre", "random", "edges"]
+        assert list(document["localization"]["rows"]) == [*ROLES, "center", "random", "edges"]
         assert document["robustness"]["samples"] == 96
         # Every key is described.
         assert set(document) == set(schema["properties"])

@@ -175,7 +175,7 @@ def test_quantization_section_describes_the_metadata(validated: tuple[Validation
     assert "0.0125chosen" in text and "0.0600" in text
     assert "and 2 layers: layer1.0.conv1, <b>" in text
     assert "map correlation of 0.98 or more and top-1 drop of at most 0.5 points" in text
-    assert "this file292.5\u00a0%98.0\u00a0%0.9880.0200" in text
+    assert "this file292.5%98.0%0.9880.0200" in text
     assert "raspberry-pi-5" in text and "sha256 c0ffee" in text
     assert "exact sums" in text
     assert '{"' not in text and "calibration_loss" not in text, "raw JSON"
@@ -215,7 +215,7 @@ def test_page_renders_with_incomplete_quantization_metadata(
 def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[ValidationReport, SampleGallery]) -> None:
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
-    reason = "with 80 samples; about 900 would show it"
+    reason = "with 80 samples; about 900 needed to confirm"
     unshown = replace(shown, outcome="inconclusive", interval=Interval(0.95, 1.0), samples_needed=900, reason=reason)
     page = render_page(replace(report, checks=(shown, unshown)), evidence)
     text = read(page).text

@@ -24,7 +24,7 @@ def test_map_of_the_file_or_of_a_method(
     command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
 ) -> None:
     own = command("explain", *files, "-o", str(tmp_path / "own"))
-    estimated = command("explain", *files, "--method", "shap", "--parts", "4", "-o", str(tmp_path / "estimated"))
+    estimated = command("explain", *files, "--method", "shap", "--segments", "4", "-o", str(tmp_path / "estimated"))
     assert (own.code, estimated.code) == (0, 0), own.err + estimated.err
     assert own.out.startswith(str(tmp_path / "own" / "picture.png"))
     assert "16 evaluations, " in estimated.out
@@ -78,7 +78,7 @@ def test_score_cam_rejects_a_layer_other_than_the_target(
     [
         (("--method", "gradcam"), "method 'gradcam' does not exist"),
         (("--budget-ms", "100"), "--budget-ms 100 needs --method"),
-        (("--parts", "9"), "--parts 9 needs --method"),
+        (("--segments", "9"), "--segments 9 needs --method"),
     ],
 )
 def test_invalid_options_are_single_sentence_errors(
@@ -101,4 +101,4 @@ def test_page_and_terminal_show_equal_int8_probabilities(
         share = re.search(r"(\d+\.\d) %", explained.out.splitlines()[0])
         assert share is not None
         page = (tmp_path / "out" / f"{picture.stem}.html").read_text(encoding="utf-8")
-        assert f"{share[1]} %" in page
+        assert f"{share[1]}%" in page

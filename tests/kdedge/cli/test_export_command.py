@@ -24,14 +24,14 @@ Command = Callable[..., Outcome]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--keep-heatmaps", "0.98"], "--keep-heatmaps 0.98 needs --quantize"),
+        (["--min-map-correlation", "0.98"], "--min-map-correlation 0.98 needs --quantize"),
         (["--max-drop", "0.5"], "--max-drop 0.5 needs --quantize"),
-        (["--quantize", "--keep-heatmaps", "1"], "below 1, such as 0.98; got 1."),
-        (["--quantize", "--keep-heatmaps", "98"], "below 1, such as 0.98; got 98."),
+        (["--quantize", "--min-map-correlation", "1"], "below 1, such as 0.98; got 1."),
+        (["--quantize", "--min-map-correlation", "98"], "below 1, such as 0.98; got 98."),
         (["--quantize", "--max-drop", "-1"], "from 0 to 100, such as 0.5; got -1."),
         (["--quantize", "--max-drop", "nan"], "from 0 to 100, such as 0.5; got nan."),
-        (["--quantize", "--keep-heatmaps", "nan"], "below 1, such as 0.98; got nan."),
-        (["--quantize", "--keep-heatmaps", "0.9", "--method", "none"], "--method none exports none"),
+        (["--quantize", "--min-map-correlation", "nan"], "below 1, such as 0.98; got nan."),
+        (["--quantize", "--min-map-correlation", "0.9", "--method", "none"], "--method none exports none"),
     ],
 )
 def test_invalid_goals_are_rejected(command: Command, arguments: list[str], message: str) -> None:
@@ -42,7 +42,7 @@ def test_invalid_goals_are_rejected(command: Command, arguments: list[str], mess
 def test_missed_goal_prints_the_tradeoff_and_exits_with_4(command: Command, exported_run: Path, tmp_path: Path) -> None:
     shutil.copy(exported_run / "model.int8.onnx", tmp_path / "m.int8.onnx")  # left by an earlier export
     outcome = command(
-        "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9999999", "-o", str(tmp_path / "m.onnx")
+        "export", str(exported_run), "--quantize", "--min-map-correlation", "0.9999999", "-o", str(tmp_path / "m.onnx")
     )
     assert outcome.code == 4, outcome.err
     assert f"{tmp_path / 'm.int8.onnx'} from an earlier export was removed" in outcome.err
@@ -76,14 +76,14 @@ def test_int8_file_of_a_different_model_is_removed(command: Command, exported_ru
 def test_met_goal_marks_the_chosen_candidate(command: Command, exported_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.onnx"
     outcome = command(
-        "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9", "--max-drop", "20", "-o", str(output)
+        "export", str(exported_run), "--quantize", "--min-map-correlation", "0.9", "--max-drop", "20", "-o", str(output)
     )
     assert outcome.code == 0, outcome.err
     assert (
         "measured on 16 training samples that were not used for calibration (one sample is 6.2 points)" in outcome.err
     )
     assert "→" in outcome.err and "calibration: " in outcome.err and "held out: agreement" in outcome.err
-    assert "(exact sums)" in outcome.err and "measured here" in outcome.err
+    assert "(exact sums)" in outcome.err and "latency on this machine" in outcome.err
     assert output.with_suffix(".int8.onnx").is_file() and output.with_suffix(".tradeoff.svg").is_file()
 
 
@@ -100,19 +100,19 @@ def with_int8(exported: ExportResult, **changes: object) -> ExportResult:
 
 
 @pytest.mark.parametrize(
-    ("int8_ms", "verdict", "recommended"),
+    ("int8_ms", "speedup", "recommended"),
     [
-        (2.0, "int8 is 2.00 × as fast (faster", "m.int8.onnx"),
-        (3.9, "(no gain", "m.onnx"),
-        (4.1, "(no gain", "m.onnx"),
-        (8.0, "0.50 × as fast (SLOWER", "m.onnx"),
+        (2.0, "int8 2.00 ms (2.00× speedup)", "m.int8.onnx"),
+        (3.9, "(1.03× speedup)", "m.onnx"),
+        (4.1, "(0.98× speedup)", "m.onnx"),
+        (8.0, "(0.50× speedup)", "m.onnx"),
     ],
 )
 def test_faster_file_is_recommended(
     exported: ExportResult,
     exported_run: Path,
     int8_ms: float,
-    verdict: str,
+    speedup: str,
     recommended: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -121,7 +121,7 @@ def test_faster_file_is_recommended(
     result = with_int8(exported, note=timed)
     print_export(result, Artifacts.open(str(exported_run)), None, None)
     printed = capsys.readouterr().err
-    assert verdict in printed
+    assert speedup in printed
     assert result.fastest == exported.fp32.with_name(recommended)
     assert f"recommended on machines like this one: {result.fastest}" in printed
     assert f"Next: kdedge run {result.fastest} --source" in printed
@@ -155,7 +155,7 @@ def test_int8_loss_warns_and_suggests_a_goal(
     if warned is None:
         assert "warning" not in printed
     else:
-        assert f"warning: {warned}: --keep-heatmaps 0.98 --max-drop 0.5" in printed
+        assert f"warning: {warned}: --min-map-correlation 0.98 --max-drop 0.5" in printed
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_int8_loss_warns_and_suggests_a_goal(
             0.2,
             1.3,
             0.5,
-            "inconclusive: a loss of at most 0.5 points of accuracy is not shown; 0.2 on these samples, up to 1.3",
+            "inconclusive: a loss of at most 0.5 points of accuracy is not confirmed; 0.2 on these samples, up to 1.3",
         ),
         (0.2, 0.4, 0.5, None),
         (0.2, 1.3, None, None),
@@ -191,4 +191,4 @@ def test_inconclusive_drop_reports_the_samples_needed(
         assert "inconclusive" not in printed
     else:
         needed = samples_needed(512, drop_points, most, 0.5, worst=100.0)
-        assert f"{verdict_text} at 95 % confidence; about {needed:,} samples would show it" in printed
+        assert f"{verdict_text} at 95% confidence; about {needed:,} samples needed to confirm" in printed

@@ -124,7 +124,7 @@ class TestQuantize:
 
     def test_missed_goal_leaves_no_file(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
         (tmp_path / "ours.int8.onnx").write_bytes(b"from an earlier export")
-        options = ("--quantize", "--data", scenes, "--keep-heatmaps", "0.99999999")
+        options = ("--quantize", "--data", scenes, "--min-map-correlation", "0.99999999")
         done = command("export", "--from-onnx", theirs, "-o", tmp_path / "ours.onnx", *self.FRONT, *options)
         assert done.code == 4 and "No int8 file was written" in done.err
         assert (tmp_path / "ours.onnx").is_file() and not (tmp_path / "ours.int8.onnx").exists()

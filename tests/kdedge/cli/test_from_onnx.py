@@ -71,15 +71,15 @@ class TestFromOnnx:
             pytest.param(front, arguments, message, id=f"{front}, {' '.join(arguments)}")
             for front in ("with a front", "without")
             for arguments, message in (
-                (["--target-layer", "x"], "Omit --target-layer, --method and --head"),
-                (["--method", "gradcam"], "Omit --target-layer, --method and --head"),
-                (["--head", "output"], "Omit --target-layer, --method and --head"),
-                (["--resize", "squash"], "Omit --resize"),
-                (["--method", "reciprocam"], "Omit --target-layer, --method and --head"),
-                (["--mean", "0.5", "--std", "0.5"], "Omit --mean and --std"),
-                (["--labels", "THREE"], "Omit --labels"),
-                (["--size", "64"], "Omit --size"),
-                (["--labels", "THREE", "--size", "32"], "Omit --labels and --size"),
+                (["--target-layer", "x"], "Remove --target-layer, --method and --head"),
+                (["--method", "gradcam"], "Remove --target-layer, --method and --head"),
+                (["--head", "output"], "Remove --target-layer, --method and --head"),
+                (["--resize", "squash"], "Remove --resize"),
+                (["--method", "reciprocam"], "Remove --target-layer, --method and --head"),
+                (["--mean", "0.5", "--std", "0.5"], "Remove --mean and --std"),
+                (["--labels", "THREE"], "Remove --labels"),
+                (["--size", "64"], "Remove --size"),
+                (["--labels", "THREE", "--size", "32"], "Remove --labels and --size"),
             )
             if front == "with a front" or "--mean" not in arguments  # preprocessing can be added later
         ],
@@ -123,7 +123,7 @@ class TestFromOnnx:
         refused = command("export", "--from-onnx", path, "--method", "gradcam", "-o", ours)
         assert refused.code == 2 and not ours.exists()
         assert "Grad-CAM needs the derivative of TopK" in refused.err
-        assert "Omit --method to use ReciproCAM" in refused.err
+        assert "Remove --method to use ReciproCAM" in refused.err
         unnamed = command("export", "--from-onnx", path, "-o", ours)
         assert unnamed.code == 0, unnamed.err
         assert "map: ReciproCAM (TopK is not differentiable here)" in unnamed.err
@@ -147,7 +147,10 @@ class TestFromOnnx:
             ),
             (["--quantize"], "--data DIR"),
             (["--data", "pictures"], "There is no folder or table pictures"),
-            (["--quantize", "--data", "pictures", "--keep-heatmaps", "1"], "--keep-heatmaps must be a correlation"),
+            (
+                ["--quantize", "--data", "pictures", "--min-map-correlation", "1"],
+                "--min-map-correlation must be a correlation",
+            ),
             (["--weights", "w.pth"], "Remove --weights"),
             (["--method", "none"], "Remove one of the two options"),
             (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),

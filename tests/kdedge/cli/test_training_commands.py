@@ -37,7 +37,7 @@ class TestTraining:
         figures = metrics_of(out)
         for epoch in (1, 2):
             (line,) = [line for line in lines if line.startswith(f"epoch   {epoch}/2  ce ")]
-            assert f"top-1 {100 * figures[epoch - 1]['val_top1']:.1f} %" in line
+            assert f"top-1 {figures[epoch - 1]['val_top1']:.1%}" in line
         assert any("my run [old], after" in line for line in lines), "brackets are not markup"
         assert lines[-2:] == [
             "No bundled student is smaller than resnet8, so there is nothing to distill into.",
@@ -54,7 +54,7 @@ class TestTraining:
         pattern, runs = tmp_path / "more" / "[12]0.png", [tmp_path / "labeled", tmp_path / "footage"]
         outcome = command("distill", scenes, *taught, "--unlabeled", pattern, "--every", "2s", "--out", runs[0])
         assert outcome.code == 0, outcome.err
-        assert "48 labeled and 2 unlabeled for training" in outcome.err and "certainty" in outcome.err
+        assert "48 labeled and 2 unlabeled for training" in outcome.err and "confidence" in outcome.err
         outcome = command("distill", tmp_path / "more", *taught, "--out", runs[1])
         assert outcome.code == 0, outcome.err
         assert "agreement" in outcome.err and "top-1" not in outcome.err

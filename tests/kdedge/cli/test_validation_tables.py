@@ -44,16 +44,16 @@ def test_verification_has_a_row_per_file() -> None:
     report = replace(REPORT, verification=Verification(60, 4, 420, 1350, (fp32, int8)))
     shown = text(_verification(report)).splitlines()
     assert "1,350" in shown[0] and "420" in shown[0]
-    (first,) = (line for line in shown if "4.2 % ± 1.0" in line)
-    (second,) = (line for line in shown if "4.4 %" in line)
-    assert "90.0 % ± 4.0" in first and "87.5 %" in second and "±" not in second
+    (first,) = (line for line in shown if "4.2% ± 1.0" in line)
+    (second,) = (line for line in shown if "4.4%" in line)
+    assert "90.0% ± 4.0" in first and "87.5%" in second and "±" not in second
 
 
 def test_no_verification_without_embeddings() -> None:
     assert _verification(REPORT) is None
 
 
-@pytest.mark.parametrize(("softmax", "shown"), [(0.812, "81.2 %"), (None, "–")])
+@pytest.mark.parametrize(("softmax", "shown"), [(0.812, "81.2%"), (None, "–")])
 def test_separation_by_the_softmax_may_be_missing(softmax: float | None, shown: str) -> None:
     row = Detection("noise", "fp32", 50, 0.95, softmax, 0.9, {"detected": None})
     report = replace(REPORT, familiarity=Recognition("cosine", 0.5, (), (row,), ()))

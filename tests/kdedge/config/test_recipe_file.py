@@ -14,7 +14,8 @@ from training_toys import tiny_config
 from kdedge.cli import options
 from kdedge.config.defaults import FEW_SAMPLES
 from kdedge.config.loss_spec import LossSpec, parse_loss
-from kdedge.config.recipe_file import Recipe, load_recipe, recipe_text, shipped_recipes
+from kdedge.config.recipe_file import Recipe, load_recipe, recipe_text
+from kdedge.config.recipe_names import shipped_recipes
 from kdedge.config.resolved_config import (
     FINE_TUNE,
     ResolvedConfig,

@@ -53,7 +53,7 @@ def test_unusable_rows_are_reported(tmp_path: Path) -> None:
     reasons = {skipped.name: skipped.reason for skipped in index.skipped}
     assert reasons == {
         "val.csv:21": "without a number in age",
-        "val.csv:22": "with another number of cells",
+        "val.csv:22": "with a different number of cells",
         "val.csv:23": "without a target",
         "val.csv:24": "of the unknown class 'perhaps'",
     }
@@ -171,7 +171,7 @@ def test_bad_tables(tmp_path: Path) -> None:
         index_dataset(tmp_path / "lost.csv", ANSWER)
     with pytest.raises(DataError, match="no rows"):
         index_dataset(write(tmp_path / "empty.csv", []), ANSWER)
-    with pytest.raises(DataError, match="another number of cells"):
+    with pytest.raises(DataError, match="a different number of cells"):
         index_dataset(write(tmp_path / "short.csv", ["1,2", "3,4"]), ANSWER)
     for name in ("train.csv", "training.tsv"):
         write(tmp_path / "two" / name, LINES)

@@ -70,7 +70,7 @@ def test_several_tables(table: Path, tmp_path: Path) -> None:
 def test_tables_without_an_input_column_are_refused(table: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="job"):
         added(table, write(tmp_path / "more.csv", "age", ["1"]))
-    with pytest.raises(DataError, match="is no table"):
+    with pytest.raises(DataError, match="is not a table"):
         added(table, tmp_path / "none.csv")
 
 

@@ -42,7 +42,7 @@ def test_file_to_run_here_is_marked(
 
     def fixed(paths: Mapping[str, Path]) -> dict[str, float]:
         measured.append(measure(paths))
-        return {"fp32": 1.0, "int8": 0.99}  # a gain below 5 %
+        return {"fp32": 1.0, "int8": 0.99}  # a gain below 5%
 
     monkeypatch.setattr(demo_run, "_file_latencies", fixed)
     monkeypatch.setattr(ImageDemo, "sizes", TINY)

@@ -83,5 +83,5 @@ def test_graphs_without_a_schema_or_of_images_are_refused(tmp_path: Path) -> Non
         OnnxClassifier.load(path, modality="tabular")
     image = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)).eval()
     torch.onnx.export(image, (torch.zeros(1, 3, 4, 4),), tmp_path / "image.onnx", dynamo=True, verbose=False)
-    with pytest.raises(ModelFileError, match="no model of tables"):
+    with pytest.raises(ModelFileError, match="not a model of tables"):
         OnnxClassifier.load(tmp_path / "image.onnx", modality="tabular")

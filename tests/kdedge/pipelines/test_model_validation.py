@@ -72,7 +72,7 @@ def test_int8_is_validated_with_fp32(exported_run: Path, tmp_path: Path) -> None
 def test_int8_file_of_another_model_is_rejected(exported_run: Path, run: Path) -> None:
     changes = {"student": {"source": "another", "weights": "another", "weights_sha256": "another"}}
     change_lineage(exported_run / "model.int8.onnx", run / "model.int8.onnx", **changes)
-    with pytest.raises(UsageError, match=r"model\.int8\.onnx was exported from another model than .*model\.onnx"):
+    with pytest.raises(UsageError, match=r"model\.int8\.onnx was exported from a different model from .*model\.onnx"):
         validate_model(str(run))
 
 
@@ -98,7 +98,7 @@ def test_broken_file_fails(run: Path) -> None:
 def test_changed_weights_are_detected(run: Path) -> None:
     shift(run / BEST, 0.01)
     with pytest.raises(
-        UsageError, match=r"model\.onnx was exported from other weights than those in .*best\.safetensors"
+        UsageError, match=r"model\.onnx was exported from weights that differ from those in .*best\.safetensors"
     ):
         validate_model(str(run))
 
@@ -175,7 +175,7 @@ def test_weights_option_of_a_named_model(
     assert found.code == 0, found.err
     shift(elsewhere, 1e-3)
     changed = command(*required, "--weights", elsewhere)
-    assert changed.code == 2 and f"other weights than those in {elsewhere}" in changed.err
+    assert changed.code == 2 and f"weights that differ from those in {elsewhere}" in changed.err
 
 
 def test_run_rejects_explicit_weights(run: Path) -> None:

@@ -107,7 +107,7 @@ class TestDoubts:
 
     def test_different_validation_images_are_a_warning(self, tmp_path: Path) -> None:
         (warnings,) = self.warnings(tmp_path, {"a": {}, "b": {"fingerprint": "e" * 64, "data": Path("/else")}})
-        assert "different samples, so figures are not comparable" in warnings
+        assert "different samples, so metrics are not comparable" in warnings
         assert "18 samples of /else: b" in warnings
 
     def test_different_teachers_are_a_warning(self, tmp_path: Path) -> None:

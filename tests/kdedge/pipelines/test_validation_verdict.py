@@ -41,8 +41,8 @@ class TestObjects:
         self.boxes(copy / "boxes.csv")
         places = validate_model(str(run), data=str(copy), quick=True).report.localization
         assert places is not None and places.samples == VAL
-        assert list(places.rows) == ["teacher", "student", "fp32", "centre", "random", "edges"]
-        assert places.rows["centre"].pointing == 1.0
+        assert list(places.rows) == ["teacher", "student", "fp32", "center", "random", "edges"]
+        assert places.rows["center"].pointing == 1.0
         assert places.rows["fp32"].energy_inside == pytest.approx(places.rows["student"].energy_inside, abs=1e-4)
 
     def test_boxes_option(self, run: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ class TestCommand:
         assert len(outcome.out.splitlines()) == len(report["checks"])
         assert "--quick: faithfulness and robustness were skipped" in outcome.err
         assert "note: latency and memory were measured on this machine" in outcome.err
-        assert "guess at the center" in outcome.err
+        assert "center prior" in outcome.err
 
     def test_unknown_device_is_rejected_before_measuring(self, run: Path, command: Callable[..., Outcome]) -> None:
         outcome = command("validate", run, "--device", "raspberry-pi-6")
@@ -143,7 +143,7 @@ class TestVerdict:
         shown = Check("a", "a", 1.0, ">=", 0.9, "share", "passed")
         unshown = replace(shown, outcome="inconclusive", samples_needed=70, reason="with 18 samples")
         with pytest.raises(
-            ValidationFailed, match=r"^1 of 2 checks is inconclusive with 18 samples \(about 70 would show it\)"
+            ValidationFailed, match=r"^1 of 2 checks is inconclusive with 18 samples \(about 70 needed to confirm\)"
         ):
             self.validation(run, shown, unshown).require_passed()
         both = r"^1 of 3 checks failed and 1 of 3 checks is inconclusive with 18 samples"
@@ -159,7 +159,7 @@ class TestVerdict:
         ):
             self.validation(run, shown, ill).require_passed()
         few = replace(ill, samples_needed=370)
-        both = r"^2 of 4 checks are inconclusive with 18 samples \(about 370 would show them\) "
+        both = r"^2 of 4 checks are inconclusive with 18 samples \(about 370 needed to confirm\) "
         with pytest.raises(ValidationFailed, match=both):
             self.validation(run, shown, ill, few, few).require_passed()
 

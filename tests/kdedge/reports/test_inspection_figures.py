@@ -49,7 +49,7 @@ def texts(figure: Chart) -> list[str]:
 
 def test_figure_shows_the_prediction_and_each_stage() -> None:
     shown = texts(decision_figure(inspection()))
-    assert {"image", "explained: cat", "cat  75.0 %", "dog  25.0 %", "8 × 8 map", "features"} <= set(shown)
+    assert {"image", "explained: cat", "cat  75.0%", "dog  25.0%", "8 × 8 map", "features"} <= set(shown)
     assert "evaluated at 4 × 4" in shown
     assert "7 −12.5%" in shown
 

@@ -101,7 +101,7 @@ class TestPlan:
             given = {"model": name, "weights": str(weights)}
         record = start_run(TrainConfig(str(tiny), size=32, epochs=1, **given), tmp_path / "run", listener, "cpu")
         assert record.input.crop_fraction == pytest.approx(224 / 232)
-        assert dict(listener.plan)["prepared"].startswith("assumed as for IMAGENET1K_V2, 224 of 232 px, bilinear")
+        assert dict(listener.plan)["preprocessing"].startswith("assumed as for IMAGENET1K_V2, 224 of 232 px, bilinear")
 
 
 class TestWeights:

@@ -17,5 +17,5 @@ def test_warns_of_a_much_lower_confidence_than_on_validation(mean: float, on_val
 
 
 def test_summary_has_confidence_share_and_balance() -> None:
-    for token in ("0.60 on 30", "0.90", "70 %", "largest class 20", "smallest 2"):
+    for token in ("0.60 on 30", "0.90", "70%", "largest class 20", "smallest 2"):
         assert token in MEASURED.summary

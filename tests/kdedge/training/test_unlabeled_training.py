@@ -57,7 +57,7 @@ class TestMore:
         assert data["unlabeled"]["samples"] == MORE and data["unlabeled"]["locations"] == [str(more)]
         assert "15 labeled and 40 unlabeled" in value_of(listener, "samples")
         assert value_of(listener, "unlabeled").startswith("40 of 42; dropped: 1 duplicates, 1 equal")
-        assert "40 unlabeled samples" in value_of(listener, "certainty")
+        assert "40 unlabeled samples" in value_of(listener, "confidence")
         assert any("broken.jpg" in warning for warning in listener.warnings)
         assert {"val_top1", "val_agreement"} <= listener.epochs[-1].keys()
 

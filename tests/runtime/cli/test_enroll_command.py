@@ -234,7 +234,7 @@ def test_classes_of_another_model_stay_unchanged(
     other = write_embedding_model(tmp_path / "other.onnx", identity="a" * 16)
     assert enroll(other, tmp_path / "reds", "--name", "rust", "-o", output) == 2
     printed = capsys.readouterr().err
-    assert "another model than other.onnx" in printed and str(output) in printed
+    assert "a different model from other.onnx" in printed and str(output) in printed
     assert output.read_bytes() == before
 
 

@@ -156,7 +156,7 @@ def test_classes_that_cannot_be_used_are_errors(
     other = write_embedding_model(tmp_path / "other.onnx", identity="b" * 16)
     for path, classes, message in (
         (embedding_model.path, tmp_path / "none.json", "does not exist"),
-        (other, file, "another model than other.onnx"),
+        (other, file, "a different model from other.onnx"),
         (model_path, file, "--task embedding"),
     ):
         arguments = [*command[:1], str(path), *command[1:], "--source", str(photos), "--classes", str(classes)]

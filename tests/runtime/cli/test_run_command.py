@@ -261,7 +261,7 @@ def test_reconnected_camera_continues_and_is_logged(
     printed = capfd.readouterr().err
     assert [line["label"] for line in _lines(lines)] == ["red"] * 13, "no fake frames while disconnected"
     assert json.loads(lines.read_text().splitlines()[-1])["summary"]["reconnects"] >= 1
-    for words in ("returns no more frames", "is back after", " reconnect"):
+    for words in ("returns no more frames", "reconnected after", " reconnect"):
         assert words in printed
 
 

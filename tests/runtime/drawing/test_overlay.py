@@ -85,14 +85,14 @@ def test_shift_extends_edge_values() -> None:
 def test_input_frame_is_not_modified() -> None:
     frame = GROUND.copy()
     frame.setflags(write=False)
-    draw_overlay(frame, np.ones((7, 7), np.float32), CROP, Caption("label", "50 %", 0.5))
+    draw_overlay(frame, np.ones((7, 7), np.float32), CROP, Caption("label", "50%", 0.5))
     np.testing.assert_array_equal(frame, GROUND)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 300), (32, 32), (97, 61), (360, 640), (1080, 1920)])
 def test_caption_fits_any_image_size(shape: tuple[int, int]) -> None:
     height, width = shape
-    caption = Caption("a label that is a good deal longer than any picture is wide " * 3, "99 %", 0.987, ("12 ms old",))
+    caption = Caption("a label that is a good deal longer than any picture is wide " * 3, "99%", 0.987, ("12 ms old",))
     drawn = draw_overlay(np.zeros((*shape, 3), np.uint8), None, (0, 0, width, height), caption)
     assert drawn.shape[0] % height == drawn.shape[1] % width == 0
     assert min(drawn.shape[:2]) >= 120
@@ -100,7 +100,7 @@ def test_caption_fits_any_image_size(shape: tuple[int, int]) -> None:
 
 
 def test_strip_enlargement_is_limited() -> None:
-    drawn = draw_overlay(np.zeros((2, 30_000, 3), np.uint8), None, (0, 0, 30_000, 2), Caption("label", "50 %", 0.5))
+    drawn = draw_overlay(np.zeros((2, 30_000, 3), np.uint8), None, (0, 0, 30_000, 2), Caption("label", "50%", 0.5))
     assert drawn.shape == (4, 60_000, 3), "within the JPEG size limit"
 
 
@@ -114,14 +114,14 @@ def test_tiny_visible_box_is_drawn() -> None:
 
 def test_long_label_is_truncated() -> None:
     started = time.perf_counter()
-    draw_overlay(np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("x" * 100_000, "50 %", 0.5))
+    draw_overlay(np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("x" * 100_000, "50%", 0.5))
     assert time.perf_counter() - started < 5
 
 
 def test_caption_is_legible_on_white_and_black() -> None:
     for shade in (0, 255):
         drawn = draw_overlay(
-            np.full((360, 640, 3), shade, np.uint8), None, (0, 0, 640, 360), Caption("stop", "90 %", 0.9)
+            np.full((360, 640, 3), shade, np.uint8), None, (0, 0, 640, 360), Caption("stop", "90%", 0.9)
         )
         plate = drawn[300:340, 12:150].astype(int)
         assert plate.max() - plate.min() > 150
@@ -130,7 +130,7 @@ def test_caption_is_legible_on_white_and_black() -> None:
 def test_bar_length_is_probability() -> None:
     def orange(p: float) -> int:
         drawn = draw_overlay(
-            np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("stop", f"{100 * p:.0f} %", p)
+            np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("stop", f"{p:.0%}", p)
         ).astype(int)
         return int(((drawn[..., 0] > 200) & (drawn[..., 2] < 100)).sum())
 

@@ -13,7 +13,7 @@ from kdedge_runtime.stream.runner import StreamSettings, run
 
 GROUND = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
 HEAT = np.random.default_rng(1).random((7, 7)).astype(np.float32)
-CAPTION = Caption("door: open", "93 %", 0.93)
+CAPTION = Caption("door: open", "93%", 0.93)
 
 
 def _region(box: tuple[int, int, int, int], **changes: object) -> RegionDrawing:

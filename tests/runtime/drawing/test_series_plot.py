@@ -47,7 +47,7 @@ def test_any_number_of_channels_has_room(channels: int) -> None:
     names = tuple(str(index) for index in range(channels))
     spec = TimeseriesInput(names, 8, (0.0,) * channels, (1.0,) * channels)
     width, row = plot_size(channels)
-    plot = draw_series(np.zeros((8, channels), np.float32), spec, caption=Caption("walking", "93 %", 0.93))
+    plot = draw_series(np.zeros((8, channels), np.float32), spec, caption=Caption("walking", "93%", 0.93))
     assert plot.shape[1:] == (width, 3) and plot.shape[0] > channels * row
 
 

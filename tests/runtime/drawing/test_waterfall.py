@@ -33,7 +33,7 @@ def test_values_that_are_not_finite_count_as_zero() -> None:
 
 
 def test_lengths_are_proportional_and_colors_show_the_sign() -> None:
-    drawn = draw_waterfall([Bar("a", "1", 2.0), Bar("b", "2", -1.0), Bar("c", "3", 0.5)], "yes 90 %", "detail")
+    drawn = draw_waterfall([Bar("a", "1", 2.0), Bar("b", "2", -1.0), Bar("c", "3", 0.5)], "yes 90%", "detail")
     (first, last), (middle,) = widths(drawn, FOR), widths(drawn, AGAINST)
     assert first > 150 and abs(middle / first - 0.5) < 0.02 and abs(last / first - 0.25) < 0.02
 

@@ -55,7 +55,7 @@ class TestExplainer:
         self, write_model: Callable[..., Path], red_spot: np.ndarray, method: str, has_map: bool
     ) -> None:
         model = Model.load(write_model(method="cam" if has_map else "none"), threads=1)
-        explain = make_explainer(model, method, parts=36 if method in ("lime", "shap") else None)
+        explain = make_explainer(model, method, segments=36 if method in ("lime", "shap") else None)
         for picture in (red_spot, np.rot90(red_spot).copy()):
             spot = picture[..., 0] == 255
             estimate = explain(picture, model.class_index("red", by_explainer=True))
@@ -110,10 +110,10 @@ class TestExplainer:
 
     def test_progress_reaches_its_total(self, model: Model, red_spot: np.ndarray) -> None:
         seen: list[tuple[int, int]] = []
-        make_explainer(model, "lime", parts=4)(red_spot, 0, lambda _, done, total: seen.append((done, total)))
+        make_explainer(model, "lime", segments=4)(red_spot, 0, lambda _, done, total: seen.append((done, total)))
         assert seen[-1] == (999, 999)
         seen.clear()
-        make_explainer(model, "lime", parts=4, budget_ms=60)(
+        make_explainer(model, "lime", segments=4, budget_ms=60)(
             red_spot, 0, lambda _, done, total: seen.append((done, total))
         )
         assert {total for _, total in seen} == {60}
@@ -138,8 +138,8 @@ class TestExplainer:
                 {"method": "gradcam"},
                 f"method 'gradcam' does not exist.*Expected one of {', '.join(EXPLAINERS)}",
             ),
-            ({"method": "rise", "parts": 9}, "rise has no superpixels.*lime or shap"),
-            ({"method": "shap", "parts": 1}, "1 superpixels .*Expected 2 to 200"),
+            ({"method": "rise", "segments": 9}, "rise has no segments.*lime or shap"),
+            ({"method": "shap", "segments": 1}, "1 segments .*Expected 2 to 200"),
             ({"method": "lime", "budget_ms": 0.0}, "budget of 0 ms"),
             (
                 {"method": "scorecam"},

@@ -131,7 +131,7 @@ def test_model_without_map_uses_black_box_explainer(
 def test_explainer_replaces_the_map_of_the_file(model: Model, photos: Path, tmp_path: Path) -> None:
     own = explain_samples(model, [photos], tmp_path / "own")
     estimated = explain_samples(
-        model, [photos], tmp_path / "estimated", explainer=make_explainer(model, "lime", parts=16)
+        model, [photos], tmp_path / "estimated", explainer=make_explainer(model, "lime", segments=16)
     )
     for first, second in zip(own, estimated, strict=True):
         assert first.prediction.ranking == second.prediction.ranking

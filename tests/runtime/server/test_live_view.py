@@ -59,8 +59,8 @@ def test_metrics_contain_page_data(view: LiveView, progress: RunProgress) -> Non
     assert response.headers["Cache-Control"] == "no-store"
     assert metrics["label"] == "<b>stop</b>"
     assert metrics["ranking"] == [
-        {"label": "<b>stop</b>", "p": 0.75, "text": "75 %", "share": 0.75},
-        {"label": "tree", "p": 0.0625, "text": "6.2 %", "share": 0.0625},
+        {"label": "<b>stop</b>", "p": 0.75, "text": "75%", "share": 0.75},
+        {"label": "tree", "p": 0.0625, "text": "6.2%", "share": 0.0625},
     ]
     assert (metrics["score_name"], metrics["enrolls"], metrics["revision"]) == ("probability", False, 0)
     assert metrics["heat"] == {"cx": 0.5, "cy": 0.25, "area_frac": 0.1, "entropy": 0.5}

@@ -74,7 +74,7 @@ def _until(true: Callable[[], object], timeout_s: float = 10.0) -> None:
 def _live(chromium: Any, url: str, **context: Any) -> Any:
     page = open_page(chromium, url, **context)
     page.wait_for_selector("#state.live")
-    page.wait_for_selector("#hold:enabled")
+    page.wait_for_selector("#pause:enabled")
     return page
 
 
@@ -143,11 +143,11 @@ def test_method_can_be_selected(chromium: Any, watched: LiveView, controls: Cont
 
 def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
     page = _live(chromium, watched.url, **DESK)
-    page.click("#hold")
-    page.wait_for_selector("#state.held")
+    page.click("#pause")
+    page.wait_for_selector("#state.paused")
     before = _picture(page)
     time.sleep(0.5)
-    assert (_picture(page) == before).all(), "the image is on hold"
+    assert (_picture(page) == before).all(), "the image is paused"
     page.click("[data-judgment=right]")
     page.wait_for_selector("#message.good:has-text('red is correct')")
     page.click("[data-judgment=wrong]")
@@ -159,7 +159,7 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
     below = slice(90, 108)  # in the square, above the caption; the visible box is outlined at 70 and 249
     edges = [np.flatnonzero(image[below, 80:240].mean(axis=0)[:, 0] > 150)[[0, -1]] for image in (stored, before)]
     assert np.abs(edges[0] - edges[1]).max() <= 2
-    page.click("#hold")
+    page.click("#pause")
     page.wait_for_selector("#state.live")
     _until(lambda: (_picture(page) != before).any())
     assert page.problems == []
@@ -169,7 +169,7 @@ def test_correct_class_can_be_searched_or_typed(chromium: Any, watched: LiveView
     page = _live(chromium, watched.url, **DESK)
     page.click("[data-judgment=label]")
     page.wait_for_selector("dialog input:focus")
-    assert page.get_attribute("#hold", "aria-pressed") == "true", "the image is on hold during the dialog"
+    assert page.get_attribute("#pause", "aria-pressed") == "true", "the image is paused during the dialog"
     page.keyboard.type("BLU")
     page.keyboard.press("Enter")
     page.wait_for_selector("#message:has-text('red should be blue')")
@@ -359,5 +359,5 @@ def test_unknown_region_has_no_percentage(
             [part.text_content() for part in button.query_selector_all("span")]
             for button in page.query_selector_all("#regions button")
         ]
-        assert shown == [["door", "open", "75 %"], ["window", "unknown", ""]]
+        assert shown == [["door", "open", "75%"], ["window", "unknown", ""]]
         assert page.problems == []

@@ -34,8 +34,8 @@ def _live(chromium: Any, url: str) -> Any:
 def test_shown_frame_is_enrolled_and_recognized(chromium: Any, site: Site) -> None:
     page, other = _live(chromium, site.view.url), _live(chromium, site.view.url)
     page.wait_for_selector("#label:text-is('red')")
-    page.click("#hold")
-    page.wait_for_selector("#state.held")
+    page.click("#pause")
+    page.wait_for_selector("#state.paused")
     site.source.index = 1
     site.until(label="green")
     page.fill("#enroll-name", "rust <1>")
@@ -47,7 +47,7 @@ def test_shown_frame_is_enrolled_and_recognized(chromium: Any, site: Site) -> No
     other.wait_for_selector("#label:text-is('unknown')")
     assert "%" not in other.text_content("#others") and other.text_content("#others .number") == "-0.50"
     assert other.text_content("#past-title") == "Similarity over the last minute"
-    page.click("#hold")
+    page.click("#pause")
     page.wait_for_selector("#label:text-is('unknown')")
     page.fill("#enroll-name", "leaf")
     page.click("#enroll button")

@@ -81,7 +81,7 @@ def chromium() -> Iterator[Any]:
 def shown_page(chromium: Any, view: LiveView) -> Any:
     page = open_page(chromium, view.url)
     page.wait_for_selector("#state.live")
-    page.wait_for_selector("#hold:enabled")
+    page.wait_for_selector("#pause:enabled")
     return page
 
 
@@ -161,8 +161,8 @@ def test_hold_works_after_a_lost_poll(chromium: Any, view_of: Callable[..., Live
     page = shown_page(chromium, view_of(credit))
     page.route("**/metrics.json*", lambda route: route.abort())
     page.wait_for_selector("#state.lost")
-    page.click("#hold")
-    page.wait_for_selector("#hold[aria-pressed=true]")
+    page.click("#pause")
+    page.wait_for_selector("#pause[aria-pressed=true]")
     page.wait_for_timeout(200)
     assert page.text_content("#message") == "" and page.text_content("#label") == "good"
 

@@ -141,8 +141,8 @@ def test_regions_have_their_own_figures_frames_and_feedback(
     assert (first["region"], first["label"], second["region"], second["label"]) == ("door", "open", "window", "shut")
     assert (unknown["region"], unknown["regions"]) == ("door", first["regions"])
     assert first["regions"] == [
-        {"name": "door", "label": "open", "p": 0.75, "text": "75 %"},
-        {"name": "window", "label": "shut", "p": 0.5, "text": "50 %"},
+        {"name": "door", "label": "open", "p": 0.75, "text": "75%"},
+        {"name": "window", "label": "shut", "p": 0.5, "text": "50%"},
     ]
     assert ({point[1] for point in first["history"]}, {point[1] for point in second["history"]}) == (
         {"open"},

@@ -207,7 +207,7 @@ def test_image_is_explained_with_opacity(page: Any, model: Model, red_spot: np.n
 
     assert green_on_the_spot() > 60
     page.fill("#opacity", "0")
-    page.wait_for_selector("#opacity-value:has-text('0 %')")
+    page.wait_for_selector("#opacity-value:has-text('0%')")
     page.wait_for_timeout(300)
     assert green_on_the_spot() == 0
     assert [problem for problem in page.problems if "willReadFrequently" not in problem] == [], "caused by this test"

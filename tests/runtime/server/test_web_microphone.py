@@ -124,7 +124,7 @@ def test_muted_microphone_gets_no_answer(page: Any) -> None:
         ("track.dispatchEvent(new Event('mute'))", "track.dispatchEvent(new Event('unmute'))"),
     ):
         page.evaluate(f"() => {{ const [track] = given[0].stream.getAudioTracks(); {mute}; }}")
-        page.wait_for_selector("#state.held")
+        page.wait_for_selector("#state.paused")
         assert page.evaluate(LATEST) is None
         assert page.text_content("#label") == "–" and page.text_content("#p") == ""
         assert not page.is_visible("#heat") and "muted" in page.text_content("#empty")

@@ -23,8 +23,8 @@ def test_status_line_shows_progress_and_is_cleared(tmp_path: Path, red_spot: np.
             sink.write(toy_prediction(1), progress)
             sink.write(toy_prediction(2), progress)
     shown = terminal.getvalue().split("\r\x1b[2K")
-    assert shown[1].startswith("frame 2/4 (50 %)")
-    assert "91 %" in shown[1]
+    assert shown[1].startswith("frame 2/4 (50%)")
+    assert "91%" in shown[1]
     assert shown[2:] == [""], "at most five updates per second, and cleared at the end"
 
 
@@ -35,7 +35,7 @@ def test_untrusted_labels_are_escaped_on_the_terminal(progress: RunProgress) -> 
     with StatusLine(terminal) as sink:
         sink.write(prediction, progress)
     shown = terminal.getvalue().split("\r\x1b[2K")[1]
-    assert r"stop\x1b[2J\nsign\x9b1m 90 %" in shown
+    assert r"stop\x1b[2J\nsign\x9b1m 90%" in shown
     assert progress.summary().table().splitlines()[-1] == r"predictions: stop\x1b[2J\nsign\x9b1m 1"
 
 
@@ -45,5 +45,5 @@ def test_every_region_is_shown(progress: RunProgress) -> None:
     progress.count(prediction)
     with StatusLine(terminal) as sink:
         sink.write(prediction, progress)
-    assert "door: open 75 % · window: shut 50 %" in terminal.getvalue().split("\r\x1b[2K")[1]
+    assert "door: open 75% · window: shut 50%" in terminal.getvalue().split("\r\x1b[2K")[1]
     assert progress.summary().table().splitlines()[-1] == "predictions: door: open 1, window: shut 1"

@@ -74,7 +74,7 @@ def test_disconnected_camera_is_reopened_without_fake_frames(caplog: pytest.LogC
     messages = [record.message for record in caplog.records]
     assert len(messages) == 6, "one message per loss and one per recovery"
     assert "returns no more frames" in messages[0]
-    assert "is back after" in messages[1] and "attempt 3" in messages[1]
+    assert "reconnected after" in messages[1] and "attempt 3" in messages[1]
 
 
 def test_frame_indices_continue_after_reconnect() -> None:
@@ -226,7 +226,7 @@ def test_restarted_network_camera_is_reconnected(caplog: pytest.LogCaptureFixtur
     assert min(reds) > 80, "no black frames"
     assert {round(red / 100) for red in reds} == {1, 2}, "frames from before and after"
     assert "returns no more frames" in caplog.text
-    assert "is back" in caplog.text
+    assert "reconnected" in caplog.text
 
 
 def _serve_until(port: int, done: threading.Event) -> None:

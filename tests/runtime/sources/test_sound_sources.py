@@ -316,7 +316,7 @@ def test_lost_samples_leave_no_gap_in_a_window(
             stream.deliver(after, overflow=not late)
             assert np.array_equal(next(frames).sample, after)
             late = False
-    assert caplog.text.count("lost samples") == 1
+    assert caplog.text.count("dropped samples") == 1
 
 
 def test_microphone_of_another_rate_is_converted(portaudio: SimpleNamespace) -> None:

@@ -23,5 +23,5 @@ def test_ranking_has_the_three_best_classes_and_keeps_the_order_of_ties() -> Non
 
 def test_score_is_a_share_in_percent() -> None:
     task = TASKS["classify"]
-    assert (task.format_score(0.934), task.format_score(1.0)) == ("93 %", "100 %")
+    assert (task.format_score(0.934), task.format_score(1.0)) == ("93%", "100%")
     assert (task.share(0.4), task.share(1.0000001)) == (0.4, 1.0)

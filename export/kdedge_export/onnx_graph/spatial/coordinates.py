@@ -22,7 +22,7 @@ from kdedge_export.onnx_graph.node_attributes import attributes
 __all__ = ["TensorCoordinates", "track_coordinates"]
 
 Coordinates = NDArray[np.float32]
-"""Coordinates of a tensor's values, in its shape: 0 and 1 are opposite edges of the image, NaN is no position."""
+"""Coordinates of a tensor's values, in its shape: 0 and 1 are opposite edges of the image, NaN is not a position."""
 
 _RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 _MOVES = {"Transpose", "Slice", "Split", "Concat", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"}

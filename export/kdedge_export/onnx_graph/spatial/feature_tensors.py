@@ -74,9 +74,9 @@ def find_features(
         if influences_logits(view, tensor, layout, logits, feed, name):
             return _features(followed, tensor, layout)
     raise HeadNotSupported(
-        f"{name} has no spatial features that are followed by weights and that the logits depend on: no [N, C, h, w] "
-        "or [N, h, w, C] on every path, and no tokens [N, T, "
-        f"C]{_why_no_tokens(followed, candidates.cuts)}.{too_early} Name a tensor that has: --target-layer TENSOR."
+        f"No spatial feature map of {name} affects the logits. Expected [N, C, h, w], [N, h, w, C] or tokens "
+        f"[N, T, C]{_why_no_tokens(followed, candidates.cuts)} before the last weights.{too_early} Choose one: "
+        "--target-layer TENSOR."
     )
 
 

@@ -12,8 +12,8 @@ __all__ = ["HeldOutResult", "QuantizationSection", "quantization_sections"]
 
 _WAYS = {
     "minmax": "from the smallest to the largest observed value",
-    "percentile-99.999": "covering 99.999 % of the observed values",
-    "percentile-99.99": "covering 99.99 % of the observed values",
+    "percentile-99.999": "covering 99.999% of the observed values",
+    "percentile-99.99": "covering 99.99% of the observed values",
     "entropy": "by minimum relative entropy",
     "trained": "from quantization-aware training",
 }

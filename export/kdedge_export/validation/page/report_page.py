@@ -32,7 +32,7 @@ _OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "not measured": ("unknown", "–"),
     "not applicable": ("inapplicable", ""),
 }
-_BASELINES = {"centre": "Center prior", "random": "Random maps", "edges": "Edge maps (Sobel)"}
+_BASELINES = {"center": "Center prior", "random": "Random maps", "edges": "Edge maps (Sobel)"}
 _SANITY_TESTS: dict[Test, str] = {"class": "Another class", "sample": "Another sample", "head": "A random head"}
 
 
@@ -102,7 +102,7 @@ def _notes(report: ValidationReport) -> list[str]:
         notes.append("faithfulness and robustness were skipped (--quick)")
     compared = report.comparisons.get(report.shipped.name)
     if compared is not None and compared.agreement == 1.0:
-        unseen = f"changes on up to {100 * unseen_share(report.samples):.3g} % of unseen samples cannot be excluded"
+        unseen = f"changes on up to {100 * unseen_share(report.samples):.3g}% of unseen samples cannot be excluded"
         notes.append(f"no prediction changed on {report.samples:,} samples: {unseen}")
     return notes
 

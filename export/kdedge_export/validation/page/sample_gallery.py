@@ -25,7 +25,7 @@ class ModelCell:
     candidate: Candidate
     label: str
     value: str
-    """Score of the prediction, such as `93 %`; empty without a prediction."""
+    """Score of the prediction, such as `93%`; empty without a prediction."""
     is_changed: bool
     """True if the prediction differs from that of the source model."""
     is_wrong: bool

@@ -1,6 +1,6 @@
 // Page logic: predicts and explains samples of a sensor or a file. Samples never leave the browser.
 
-import { at, become, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
+import { at, setState, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
 import { choose } from "/chooser.js";
 import { peak, SmoothedScale } from "/heat.js";
 import { showHistory } from "/history.js";
@@ -13,7 +13,7 @@ const RECENT = 30;
 const MINUTE_MS = 60_000, STEP_MS = 500;
 
 const scoreText = (score) => about.score_name === "similarity" ? score.toFixed(2)
-  : (score * 100).toFixed(score < 0.0995 ? 1 : 0) + " %";
+  : (score * 100).toFixed(score < 0.0995 ? 1 : 0) + "%";
 
 const worker = new Worker("/worker.js", { type: "module" });
 let about = null;
@@ -63,8 +63,8 @@ function show(answer, scale) {
   const ranking = answer.scores.map((score, index) => ({ label: about.labels[index], score }))
     .sort((a, b) => b.score - a.score).slice(0, RANKED)
     .map(({ label, score }) => ({ label, text: scoreText(score), share: Math.min(1, Math.max(0, score)) }));
-  const speaks = answer.map !== null && peak(answer.map) > 0;
-  showAnswer({ ranking, explained: about.labels[answer.explained], hasMap: about.has_map, speaks, legend: about.legend,
+  const hasPositive = answer.map !== null && peak(answer.map) > 0;
+  showAnswer({ ranking, explained: about.labels[answer.explained], hasMap: about.has_map, hasPositive, legend: about.legend,
                unknown: answer.unknown });
   for (const [name, ms] of Object.entries(answer.ms)) write(name, ms.toFixed(ms < 10 ? 1 : 0), "ms");
   document.title = `${answer.unknown ? UNKNOWN : ranking[0].label} · kdedge`;
@@ -115,7 +115,7 @@ function clearRates() {
 async function play(opened) {
   stop();
   source = opened;
-  become("", "starting");
+  setState("", "starting");
   const isCurrent = () => source === opened;
   try {
     await opened.open();
@@ -125,14 +125,14 @@ async function play(opened) {
     clearRates();
     if (opened.isOpen) at("live").textContent = "Stop";
     at("turn").hidden = !(opened.isLive && sensor.hasOtherSide);
-    const isGoing = () => become("live", opened.isLive ? "live" : "playing");
+    const isGoing = () => setState("live", opened.isLive ? "live" : "playing");
     for (isGoing();;) {
       const taken = await opened.next();
       if (!isCurrent() || !taken) break;
       if (!taken.isMeasured) {
         showUnmeasured(taken, opened.isLive ? "the microphone is muted or disconnected" : "nothing was measured");
         showPast(null, Date.now());
-        become("held", "nothing measured");
+        setState("paused", "nothing measured");
         continue;
       }
       const answer = { ...await answerTo(taken.sample), span: taken.span };
@@ -158,7 +158,7 @@ function stop() {
   at("live").textContent = `Start the ${sensor.name.toLowerCase()}`;
   at("turn").hidden = true;
   showPast(null, Date.now());
-  become("", "ready");
+  setState("", "ready");
 }
 
 function startLive() {
@@ -180,9 +180,9 @@ async function again() {
   if (!isChanging()) show(answer, answer.map ? peak(answer.map) : 0);
 }
 
-async function attempt(deed) {
+async function attempt(action) {
   try {
-    await deed();
+    await action();
   } catch (error) {
     if (sensor) stop();
     const messages = {
@@ -204,7 +204,7 @@ async function chooseClass() {
 }
 
 async function start() {
-  become("", "loading the model");
+  setState("", "loading the model");
   about = await (await fetch("/model.json")).json();
   sensor = SENSORS[about.sensor];
   at("about").textContent = about.name;
@@ -221,7 +221,7 @@ async function start() {
   const { threads } = await request({ about });
   write("threads", threads);
   for (const id of ["live", "file"]) at(id).disabled = false;
-  become("", "ready");
+  setState("", "ready");
 }
 
 at("live").onclick = () => attempt(async () => { if (source?.isOpen) stop(); else await startLive(); });
@@ -235,7 +235,7 @@ at("picker").onchange = () => {
 at("explain").onclick = () => attempt(chooseClass);
 at("opacity").oninput = () => {
   opacity = Number(at("opacity").value);
-  at("opacity-value").textContent = `${Math.round(opacity * 100)} %`;
+  at("opacity-value").textContent = `${Math.round(opacity * 100)}%`;
   attempt(again);
 };
 document.addEventListener("dragover", (event) => event.preventDefault());

@@ -49,7 +49,7 @@ export function drawBox() {
   at("box-store").disabled = true;
   at("verdicts").hidden = true;
   at("box-bar").hidden = false;
-  at("hold").hidden = true;
+  at("pause").hidden = true;
   drawing.removeAttribute("hidden");
   lay();
   const resized = new ResizeObserver(lay);
@@ -60,7 +60,7 @@ export function drawBox() {
       resized.disconnect();
       drawing.setAttribute("hidden", "");
       at("box-bar").hidden = true;
-      at("verdicts").hidden = at("hold").hidden = false;
+      at("verdicts").hidden = at("pause").hidden = false;
       resolve(result);
     };
     at("box-store").onclick = () => end(box);

@@ -50,7 +50,7 @@ class LatestFrame:
     """Holds the latest prediction. The run writes; any number of clients wait and read."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, on_request: bool = False) -> None:
-        """Create an empty board.
+        """Create a holder without a frame.
 
         Args:
             clock: monotonic clock in seconds.

@@ -11,7 +11,7 @@ def whole_number(value: object) -> int:
     """Return the serial number of a frame.
 
     Raises:
-        UsageError: the value is no integer.
+        UsageError: the value is not an integer.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise UsageError("Expected serial: NUMBER of a shown frame.")

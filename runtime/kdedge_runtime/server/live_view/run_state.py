@@ -11,7 +11,7 @@ from kdedge_runtime.tasks import TASKS
 __all__ = ["describe_prediction", "describe_machine", "describe_run"]
 
 _SMALL = 0.0995
-"""Share whose text has more digits: 10 % when rounded."""
+"""Share whose text has more digits: 10% when rounded."""
 
 
 def describe_prediction(serial: int, prediction: Prediction, region: str | None = None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 // Live view. Images have serial numbers, so that feedback refers to the frame on the screen.
 
-import { at, become, count, make, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
+import { at, setState, count, make, showAnswer, showMessage, UNKNOWN, write } from "/answer.js";
 import { drawBox } from "/box.js";
 import { choose, typeNumber } from "/chooser.js";
 import { showHistory } from "/history.js";
@@ -11,15 +11,15 @@ const HIDDEN_POLL_MS = 5000;
 const STALLED_MS = 3000;
 const SLOW_FPS = 5;
 const statesOf = (noun) => ({ live: "live", waiting: `waiting for ${noun}s`, stalled: `no new ${noun}s`,
-                               lost: "the run has ended", held: "held" });
+                               lost: "the run has ended", paused: "paused" });
 const capitalized = (word) => word[0].toUpperCase() + word.slice(1);
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-let wake = () => {};  // ends the pause between two polls
-const pauseOrWake = (ms) => Promise.race([pause(ms), new Promise((resolve) => { wake = resolve; })]);
+const delay = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+let wake = () => {};  // ends the delay between two polls
+const delayOrWake = (ms) => Promise.race([delay(ms), new Promise((resolve) => { wake = resolve; })]);
 
 let shown = 0;        // serial number of the frame on the screen
 let image = null;   // its JPEG
-let held = false;     // true while the image is on hold
+let isPaused = false;     // true while the image is paused
 let answer = null;    // latest metrics of the frame on the screen
 let region = null;    // name of the selected region; null for the first one or a run without regions
 let choices = null;   // available classes and methods, and parts of the page
@@ -57,51 +57,51 @@ async function show(blob) {
 
 async function watch() {
   for (;;) {
-    if (held || document.hidden) { await pause(100); continue; }
+    if (isPaused || document.hidden) { await delay(100); continue; }
     try {
       const response = await fetch(`/snapshot.jpg?after=${shown}`, { signal: AbortSignal.timeout(15000) });
       if (response.status === 401) location.reload();
       if (!response.ok) {  // no new image; feedback on the current one is still possible
-        await pause(1000);
+        await delay(1000);
         continue;
       }
       const serial = Number(response.headers.get("X-Serial"));
       const blob = await response.blob();
-      if (held) continue;
+      if (isPaused) continue;
       await show(blob);
       shown = serial;
       if (isSlow) wake();
     } catch {
       shown = 0;
-      await pause(1000);
+      await delay(1000);
     }
   }
 }
 
-// ---- hold and feedback
+// ---- pause and feedback
 
-async function hold() {
-  held = true;
+async function pause() {
+  isPaused = true;
   mark();
   try {
     await allChoices();
     answer = await request("/hold", { serial: shown, region });
     showFigures(answer);
   } catch (error) {
-    release();
+    resume();
     throw error;
   }
 }
 
-function release() {
-  held = false;
+function resume() {
+  isPaused = false;
   mark();
 }
 
 function mark() {
-  at("hold").setAttribute("aria-pressed", held);
-  at("hold").textContent = held ? "Resume" : "Hold";
-  if (held) become("held", states.held);
+  at("pause").setAttribute("aria-pressed", isPaused);
+  at("pause").textContent = isPaused ? "Resume" : "Pause";
+  if (isPaused) setState("paused", states.paused);
 }
 
 async function storeFeedback(judgment, more = {}) {
@@ -111,14 +111,14 @@ async function storeFeedback(judgment, more = {}) {
   showMessage(`Stored: ${words[judgment]}. ${count(kept)} ${kept === 1 ? "entry" : "entries"} in total.`, "good");
 }
 
-/** Hold the image during a dialog, and resume afterwards unless it was on hold before. */
-async function standing(question) {
-  const stood = held;
-  if (!stood) await hold();
+/** Pause the image during a dialog, and resume afterwards unless it was paused before. */
+async function withPausedFrame(dialog) {
+  const wasPaused = isPaused;
+  if (!wasPaused) await pause();
   try {
-    await question();
+    await dialog();
   } finally {
-    if (!stood) release();
+    if (!wasPaused) resume();
   }
 }
 
@@ -130,14 +130,14 @@ async function enroll() {
 const JUDGING = {
   right: () => storeFeedback("right"),
   wrong: () => storeFeedback("wrong"),
-  label: () => standing(async () => {
+  label: () => withPausedFrame(async () => {
     const first = answer.ranking.slice(1).map(({ label }) => label);
     const { labels, has_values } = await allChoices();
     const label = await (has_values ? typeNumber(`Measured ${answer.label}`)
                                     : choose("Correct class", labels, { first, free: true }));
     if (label) await storeFeedback("label", { label });
   }),
-  place: () => standing(async () => {
+  place: () => withPausedFrame(async () => {
     const overlay = image;
     await show(await (await fetch(`/frame.jpg?serial=${shown}${regionQuery()}`)).blob());
     const box = await drawBox();
@@ -146,9 +146,9 @@ const JUDGING = {
   }),
 };
 
-async function attempt(deed) {
+async function attempt(action) {
   try {
-    await deed();
+    await action();
   } catch (error) {
     showMessage(error.message, "bad");
   }
@@ -190,13 +190,13 @@ function showSettings({ class: name, method, opacity }) {
   at("method").value = method;
   at("explain").disabled = at("opacity").disabled = method === "none";
   at("opacity").value = opacity;
-  at("opacity-value").textContent = `${Math.round(opacity * 100)} %`;
+  at("opacity-value").textContent = `${Math.round(opacity * 100)}%`;
 }
 
 let wantedOpacity = null, isSending = false;
 async function sendOpacity() {
   wantedOpacity = Number(at("opacity").value);
-  at("opacity-value").textContent = `${Math.round(wantedOpacity * 100)} %`;
+  at("opacity-value").textContent = `${Math.round(wantedOpacity * 100)}%`;
   settledAt = Date.now() + 1000;
   if (isSending) return;
   isSending = true;
@@ -248,7 +248,7 @@ function showRegions(regions) {
 async function selectRegion(name) {
   region = name;
   showRegions(answer.regions);
-  if (held) await hold();
+  if (isPaused) await pause();
 }
 
 // ---- metrics
@@ -257,7 +257,7 @@ function showFigures(m) {
   // Another selection may have been made since the request, or the run may have other regions than the one before.
   if (!m.regions.some(({ name }) => name === region)) region = m.region;
   showRegions(m.regions);
-  showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.entropy != null,
+  showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, hasPositive: m.heat?.entropy != null,
                unknown: m.unknown, legend: choices.legend, isChart: !choices.has_overlay });
   const isProbability = m.score_name === "probability";
   at("past-title").textContent = `${isProbability ? "Confidence" : capitalized(m.score_name)} over the last minute`;
@@ -323,7 +323,7 @@ async function poll() {
       if (m.frames) {
         showRates(m);
         showStages(m.stages);
-        if (!held) {
+        if (!isPaused) {
           answer = m;
           showFigures(m);
           document.title = `${m.unknown ? UNKNOWN : m.label} · kdedge`;
@@ -331,18 +331,18 @@ async function poll() {
       }
       if (m.frames !== lastFrames) { lastFrames = m.frames; lastChange = Date.now(); }
       const state = !m.frames ? "waiting" : Date.now() - lastChange > STALLED_MS ? "stalled" : "live";
-      if (!held) become(state, states[state]);
+      if (!isPaused) setState(state, states[state]);
     } catch {
       choices = null;  // the next run may use another model
-      become("lost", states.lost);
+      setState("lost", states.lost);
     }
     for (const button of at("verdicts").children) button.disabled = !shown;
-    at("hold").disabled = at("enroll").lastElementChild.disabled = !shown;
-    await pauseOrWake(document.hidden ? HIDDEN_POLL_MS : POLL_MS);
+    at("pause").disabled = at("enroll").lastElementChild.disabled = !shown;
+    await delayOrWake(document.hidden ? HIDDEN_POLL_MS : POLL_MS);
   }
 }
 
-at("hold").onclick = () => attempt(async () => { if (held) release(); else await hold(); });
+at("pause").onclick = () => attempt(async () => { if (isPaused) resume(); else await pause(); });
 at("verdicts").onclick = ({ target }) => {
   const judgment = target.closest("button")?.dataset.judgment;
   if (judgment) attempt(JUDGING[judgment]);

@@ -46,7 +46,7 @@ _MAX_VIEWERS = 64
 _STREAM_BUFFER_BYTES = 128 * 1024
 _JPEG_QUALITY = 90
 _PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js")}
-_PASSED = "That frame is no longer available. Press hold first."
+_PASSED = "That frame is no longer available. Press Pause first."
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class _ViewHandler(RequestHandler):
     def _health(self) -> None:
         site = self.server.site
         healthy, silence_s = site.board.health()
-        healthy |= site.posted is not None and not site.posted.waiting  # silence is no fault between requests
+        healthy |= site.posted is not None and not site.posted.waiting  # silence between requests is normal
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         self.send_json(status, {"status": "ok" if healthy else "stalled", "last_answer_s": round(silence_s, 3)})
 

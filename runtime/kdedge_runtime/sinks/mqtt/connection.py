@@ -189,7 +189,7 @@ class BrokerConnection:
         while not true():
             self._process()
             if time.monotonic() > deadline:
-                raise TimeoutError("there is no answer of an MQTT broker")
+                raise TimeoutError("no reply from an MQTT broker")
 
     def _process(self) -> None:
         """Process incoming and outgoing packets for a moment.

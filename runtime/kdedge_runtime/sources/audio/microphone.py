@@ -89,16 +89,16 @@ class _LiveWindows(ABC):
                 return window.copy(), captured_at
             self._zeros += 1
             if self._zeros == self._silent_windows:
-                _log.warning("%s returns only zeros: is it muted or disconnected? No answer is given meanwhile.",
-                             self.name)  # fmt: skip
+                _log.warning("%s returns only zeros. Check that it is connected and not muted; no predictions until "
+                             "then.", self.name)  # fmt: skip
 
     def _add(self, block: _Samples) -> None:
         if block.after_gap:
             self._held, self._missing = self._held[:0], self._samples
             self._gaps += 1
             if self._gaps == 1:
-                _log.warning("%s lost samples, since they were not read in time. Windows with gaps are left out; a "
-                             "longer --hop needs less time.", self.name)  # fmt: skip
+                _log.warning("%s dropped samples (buffer overrun). Windows with gaps are skipped. A longer --hop needs "
+                             "less time.", self.name)  # fmt: skip
         self._held = np.concatenate([self._held, block.samples])
         self._captured_at = block.captured_at
         self._missing -= len(block.samples)

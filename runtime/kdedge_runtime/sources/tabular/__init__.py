@@ -50,7 +50,7 @@ def open_rows(spec: "TabularInput", uri: str, stop: threading.Event | None = Non
         return RowSource(spec, "stdin", lambda: read_lines(sys.stdin, "stdin"), stop=stop)
     path = Path(uri)
     if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise UsageError(f"--source {uri} is no source of rows. Expected {_GRAMMAR}.")
+        raise UsageError(f"--source {uri} is not a source of rows. Expected {_GRAMMAR}.")
     if not path.is_file():
         raise SourceError(f"There is no table {path}. Expected {_GRAMMAR}.")
     source: Source = RowSource(spec, path.name, lambda: read_table_rows(path), paths=(path,), stop=stop)

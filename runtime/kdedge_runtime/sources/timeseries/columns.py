@@ -133,7 +133,7 @@ def plan_columns(titles: Sequence[str], wanted: Sequence[str] | None, name: str)
 
 
 def check_units(columns: Sequence[SeriesColumn], expected: Mapping[str, str], name: str) -> None:
-    """Raise if a channel has another unit than expected; unknown ones fit any.
+    """Raise if the unit of a channel differs from the expected one; unknown ones fit any.
 
     Args:
         columns: columns of the channels.
@@ -173,7 +173,7 @@ def split_line(line: str) -> list[str]:
 
 
 def is_header(fields: Sequence[str]) -> bool:
-    """Return True if fields are titles: at least one is no number, no time and not missing."""
+    """Return True if fields are titles: at least one is neither a number nor a time nor missing."""
     return any(not _is_value(field) for field in fields)
 
 

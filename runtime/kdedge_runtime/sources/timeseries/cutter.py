@@ -101,7 +101,7 @@ class WindowCutter:
             label: class of the row, which is the same throughout a window.
 
         Raises:
-            SourceError: rows arrive at another rate than that of the model.
+            SourceError: the rate of rows differs from that of the model.
         """
         self._advance(time_s)
         self._break_before(time_s, label)

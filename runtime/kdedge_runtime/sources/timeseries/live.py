@@ -27,7 +27,7 @@ _WAIT_S = 0.1
 _SILENCE_S, _SILENT_PERIODS = 2.0, 10.0
 """Time without a row after which a sensor counts as stopped: in seconds and in periods, whichever is longer."""
 _JITTER_S = 0.5
-"""Delay of rows without timestamps on their way that is no gap, in seconds: senders and drivers collect some."""
+"""Longest delay of rows without timestamps that is not a gap, in seconds; senders and drivers buffer rows."""
 _WAITING = 65_536
 """Lines that wait to be read at most."""
 _MOST_FAULTS = 20
@@ -154,7 +154,7 @@ class LiveSeries:
         if silent_s > self._silence_s and not self._is_silent:
             self._is_silent = True
             cutter.interrupt("silence")
-            _log.warning("%s has sent no row for %.1f s: there is no prediction until rows arrive", self.name, silent_s)
+            _log.warning("%s: no rows for %.1f s; no predictions until rows arrive", self.name, silent_s)
 
     def _row(self, parser: RowParser, line: str) -> SeriesRow | None:
         """Parse a line; None for a header, or for a line without a row, which is counted.
@@ -201,7 +201,7 @@ class LiveSeries:
         """
         lost_at = time.monotonic()
         if not self._closed.is_set() and not self._stop.is_set():
-            _log.warning("%s is lost: opening it again (%s)", self.name, reason or "no more lines")
+            _log.warning("%s disconnected, reconnecting (%s)", self.name, reason or "no more lines")
         attempt = 0
         while not self._closed.is_set() and not self._stop.wait(self._backoff.delay_s(attempt)):
             attempt += 1
@@ -214,6 +214,6 @@ class LiveSeries:
             self._received = queue.Queue(_WAITING)
             self._read(self._lines)
             self.reconnects += 1
-            _log.warning("%s is back after %.1f s", self.name, time.monotonic() - lost_at)
+            _log.warning("%s reconnected after %.1f s", self.name, time.monotonic() - lost_at)
             return True
         return False

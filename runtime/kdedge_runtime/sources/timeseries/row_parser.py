@@ -45,7 +45,7 @@ class RowParser:
 
         Raises:
             SourceError: the line has no row of the model's channels.
-            DataError: A header has a channel in another unit than that of the model.
+            DataError: The unit of a channel differs from that of the model.
         """
         text = line.strip()
         if not text:

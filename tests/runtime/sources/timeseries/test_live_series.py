@@ -90,7 +90,7 @@ def test_stopped_sensor_is_reported_and_gives_no_answer(caplog: pytest.LogCaptur
         frames_of(LiveSeries(SPEC, "wire", wire.connect, 2, silence_s=0.2)) as frames,
     ):
         wire.send(0, 1, 2, 3, 4)
-        until(lambda: "wire has sent no row" in caplog.text)
+        until(lambda: "wire: no rows for" in caplog.text)
         time.sleep(0.3)
         assert firsts(frames) == [0]
         wire.send(10, 11, 12)
@@ -99,7 +99,7 @@ def test_stopped_sensor_is_reported_and_gives_no_answer(caplog: pytest.LogCaptur
         wire.send(13)
         until(lambda: len(frames) == 2)
     assert firsts(frames) == [0, 10]
-    assert caplog.text.count("has sent no row") == 1
+    assert caplog.text.count(": no rows for") == 1
 
 
 def test_lines_without_a_row_are_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -149,7 +149,7 @@ def test_blank_lines_are_silence(caplog: pytest.LogCaptureFixture) -> None:
         def warned() -> bool:
             wire.sent.put("\n")
             time.sleep(0.02)
-            return "has sent no row" in caplog.text
+            return ": no rows for" in caplog.text
 
         until(warned)
 
