@@ -65,7 +65,7 @@ def test_readme_figures_equal_the_benchmark_table() -> None:
 
 
 def test_readme_has_one_results_table() -> None:
-    assert len(tables(README)) == 1
+    assert sum("±" in str(rows) for rows in tables(README)) == 1
 
 
 @pytest.mark.parametrize(("name", "millions"), [("resnet56", "0.85"), ("resnet8", "0.08")])

@@ -1,8 +1,10 @@
-"""Check the names and docstrings of the packages against the rules in CONTRIBUTING.
+"""Check the language of the packages and pages against the rules in CONTRIBUTING.
 
-- At most 1 % of a package's docstrings open with a word that depends on the declaration, such as What or Of.
-- No identifier, module name, sentence, script, style sheet or template contains a retired name.
+- At most 1% of a package's docstrings open with a word that depends on the declaration, such as What or Of.
+- No identifier, module name, sentence, script, style sheet, template or JSON schema contains a retired name.
 - A class, and a module, has a name of its own in its package.
+- No Markdown page and no TOML file of a device or recipe contains a retired word.
+- At most `long_sentences` sentences of the pages, see `rules.toml`, have more than 20 words.
 """
 
 import ast
@@ -10,17 +12,20 @@ import re
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Package", "faults", "main", "packages"]
+from sentences import MAX_WORDS, long_sentences
+
+__all__ = ["Package", "document_faults", "documents", "faults", "main", "packages", "sentence_faults"]
 
 ROOT = Path(__file__).parents[2]
 RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
 MAX_OPENINGS = 0.01
 """Largest share of docstrings with a dependent opening."""
-_PAGE_SUFFIXES = {".css", ".html", ".js"}
+_PAGE_SUFFIXES = {".css", ".html", ".js", ".json"}
+_WORDS = re.compile(r"\b(" + "|".join(RULES["words"]) + r")\b", re.IGNORECASE)
 _SHARED_MODULES = {"__init__", "__main__"}
 
 
@@ -38,7 +43,7 @@ class Package:
 
     @property
     def pages(self) -> list[Path]:
-        """All scripts, style sheets and templates of web pages, sorted."""
+        """All scripts, style sheets and templates of web pages, and JSON schemas, sorted."""
         return sorted(path for path in self.folder.rglob("*") if path.suffix in _PAGE_SUFFIXES)
 
 
@@ -63,6 +68,48 @@ def faults(package: Package) -> list[str]:
     return found
 
 
+def documents() -> list[Path]:
+    """Return the Markdown pages of the checkout, and the TOML files of devices and recipes, sorted."""
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / ".github").rglob("*.md")]
+    for package in packages():
+        pages += [package.folder.parent / "README.md", *package.folder.rglob("*.md")]
+    settings = [*(ROOT / "devices").rglob("*.toml"), *(ROOT / "kdedge" / "config").rglob("*.toml")]
+    return sorted({path for path in [*pages, *settings] if path.is_file()})
+
+
+def document_faults(paths: Iterable[Path]) -> list[str]:
+    """List the retired words of documents, as `file:line: text`."""
+    return [
+        f"{_shown(path)}:{number}: {found[0]}: {line.strip()[:120]}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for found in _WORDS.finditer(line)
+    ]
+
+
+def sentence_faults(paths: Iterable[Path], most: int) -> list[str]:
+    """List the long sentences of Markdown pages, if there are more or fewer than the baseline.
+
+    Args:
+        paths: documents; those that are not Markdown are skipped.
+        most: baseline. It must be lowered when sentences were split, so that their number only falls.
+    """
+    found = [
+        f"{_shown(path)}: {count} words: {text[:120]}"
+        for path in paths
+        if path.suffix == ".md"
+        for count, text in long_sentences(path.read_text(encoding="utf-8"))
+    ]
+    if len(found) > most:
+        return [
+            f"{len(found)} sentences have more than {MAX_WORDS} words, {most} are allowed; split the new ones:",
+            *found,
+        ]
+    if len(found) < most:
+        return [f"rules.toml: lower long_sentences from {most} to {len(found)}, since sentences were split"]
+    return []
+
+
 def _opening(text: str) -> str:
     word = re.match(r"\W*(\w+)", text)
     return "" if word is None else word[1]
@@ -82,12 +129,11 @@ def _docstrings(package: Package) -> Iterator[tuple[Path, int, str]]:
 
 def _retired(package: Package) -> Iterator[str]:
     names = re.compile(r"(?<![A-Za-z0-9])(" + "|".join(RULES["identifiers"]) + r")(?![A-Za-z0-9])")
-    words = re.compile(r"\b(" + "|".join(RULES["words"]) + r")\b", re.IGNORECASE)
     for path in [*package.files, *package.pages]:
         if (stem := names.search(path.stem)) is not None:
             yield f"{_shown(path)}: module name contains {stem[1]}"
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            for found in (*names.finditer(line), *words.finditer(line)):
+            for found in (*names.finditer(line), *_WORDS.finditer(line)):
                 yield f"{_shown(path)}:{number}: {found[0]}: {line.strip()}"
 
 
@@ -113,8 +159,9 @@ def _shown(path: Path) -> str:
 def main() -> int:
     """Print all violations; return 1 if there are any."""
     found = [fault for package in packages() for fault in faults(package)]
+    found += [*document_faults(documents()), *sentence_faults(documents(), RULES["long_sentences"])]
     print(*found, sep="\n", end="\n" if found else "")
-    print(f"language: {len(found)} violations" if found else "language: names and docstrings keep to the rules")
+    print(f"language: {len(found)} violations" if found else "language: names, docstrings and pages keep to the rules")
     return 1 if found else 0
 
 

@@ -75,3 +75,60 @@ def test_module_name_that_occurs_twice_is_reported(tmp_path: Path) -> None:
     (tmp_path / "inner" / "models.py").write_text(SOUND)
     faults = language.faults(package(tmp_path, models=SOUND))
     assert len(faults) == 1 and "module models" in faults[0]
+
+
+@pytest.mark.parametrize("name", ["page.md", "device.toml"])
+@pytest.mark.parametrize("word", ["colours", "centre", "standardised", "whatever", "but for"])
+def test_retired_word_in_a_document_is_reported(name: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f"Colors.\nExact {word} a constant.\n")
+    (fault,) = language.document_faults([tmp_path / name])
+    assert f"{name}:2: {word}" in fault
+
+
+def test_retired_word_in_a_schema_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "report.schema.json").write_text('{"description": "Grey images."}\n')
+    assert len(language.faults(package(tmp_path, models=SOUND))) == 1
+
+
+def test_pages_of_the_checkout_keep_to_the_rules() -> None:
+    pages = language.documents()
+    assert {"README.md", "gates.md", "generic.toml", "default.toml"} <= {path.name for path in pages}
+    assert language.document_faults(pages) == []
+    assert language.sentence_faults(pages, language.RULES["long_sentences"]) == []
+
+
+LONG = "This sentence has " + "very " * 16 + "many words. This one is short.\n"
+"""Sentence of 21 words and one of four."""
+
+
+@pytest.mark.parametrize(("most", "faults"), [(0, 2), (1, 0), (2, 1)], ids=["more", "equal", "fewer"])
+def test_number_of_long_sentences_equals_the_baseline(most: int, faults: int, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(LONG)
+    found = language.sentence_faults([tmp_path / "page.md"], most)
+    assert len(found) == faults
+    assert most != 0 or "page.md: 21 words: This sentence has" in found[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# {LONG}",
+        f"| {LONG.strip()} |\n",
+        f"```\n{LONG}```\n",
+        f"<!-- {LONG} -->\n",
+        f"![{LONG.strip()}](image.webp)\n",
+        f"Code: `{LONG.strip()}`\n",
+        f"[A link]({LONG.replace(' ', '-').strip()})\n",
+        "- " + "word " * 15 + "\n- " + "word " * 15 + "\n",
+        "word " * 15 + "\n\n" + "word " * 15 + "\n",
+    ],
+    ids=["heading", "table", "fence", "comment", "image", "code", "link", "list", "paragraphs"],
+)
+def test_sentences_are_those_of_the_prose(text: str, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(text)
+    assert language.sentence_faults([tmp_path / "page.md"], 0) == []
+
+
+def test_wrapped_sentence_is_counted_whole(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("- " + "word " * 15 + "\n  " + "word " * 15 + "\n")
+    assert len(language.sentence_faults([tmp_path / "page.md"], 0)) == 2

@@ -21,7 +21,7 @@ def checklist(checks: Sequence[Check]) -> list[str]:
     """Format checks, one per line: `[✓]` passed, `[✗]` failed, `[?]` inconclusive, `[-]` not measured, `[ ]` omitted.
 
     ```
-    [✓] fp32 top-1 agreement               100.00%                        (>= 100%)
+    [✓] fp32 top-1 agreement               100.00%                         (>= 100%)
     [✗] int8 map Pearson, 5th percentile   0.871        [0.862, 0.880]     (>= 0.9)    FAILED
     [?] int8 top-1 drop                    0.26 points  [-0.51, 1.28]      (<= 1 points)  INCONCLUSIVE with 390 …
     [-] int8 top-1 drop                    not measured: the samples have no labels

@@ -36,7 +36,7 @@ class TestChecklist:
             "[✓] fp32 logits error                 0.0e+00                      (<= 0.0001)",
             "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
             "[-] int8 top-1 drop                   not measured: the samples have no labels",
-            "[✗] int8 top-1 agreement              50.00%      [39.79, 60.12]  (>= 90%)  FAILED",
+            "[✗] int8 top-1 agreement              50.00%       [39.79, 60.12]  (>= 90%)  FAILED",
             "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  "
             "INCONCLUSIVE with 100 samples; "
             "about 370 needed to confirm",

@@ -98,7 +98,7 @@ def test_page_and_terminal_show_equal_int8_probabilities(
     for picture in sorted((scenes / "val").rglob("*.png"))[::6]:
         explained = command("explain", exported_run / "model.int8.onnx", picture, "-o", tmp_path / "out")
         assert explained.code == 0, explained.err
-        share = re.search(r"(\d+\.\d) %", explained.out.splitlines()[0])
+        share = re.search(r"(\d+\.\d)%", explained.out.splitlines()[0])
         assert share is not None
         page = (tmp_path / "out" / f"{picture.stem}.html").read_text(encoding="utf-8")
         assert f"{share[1]}%" in page
