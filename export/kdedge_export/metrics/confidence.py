@@ -156,20 +156,33 @@ def _bounded_ends(
     """Compute the interval ends for distinct values with counts; cached, since classes often share them."""
     # Relative to each bound, so that values equal to it give exactly that end.
     above, below = (np.array(values) - bound for bound in bounds)
-    lows, highs = [], []
-    draws = max(_RESAMPLES, min(_MOST_RESAMPLES, _CHUNK // len(values)))
-    generator = np.random.default_rng(_SEED)
-    rows = max(1, _CHUNK // len(values))
+    n = len(values)
+    draws = max(_RESAMPLES, min(_MOST_RESAMPLES, _CHUNK // n))
+    # Usually each value occurs once, and then figures of as many samples share their weights.
+    are_shared = max(counts) == 1 and draws * n <= _CHUNK
+    drawn = [_equal_weights(n, draws)] if are_shared else _weights(counts, draws)
+    ends = [(weights @ above / total, weights @ below / total) for weights, total in drawn]
+    lows, highs = (np.concatenate(each) for each in zip(*ends, strict=True))
+    return bounds[0] + float(np.quantile(lows, _TAIL)), bounds[1] + float(np.quantile(highs, 1 - _TAIL))
+
+
+@lru_cache(maxsize=1)
+def _equal_weights(n: int, draws: int) -> tuple[Scores, Scores]:
+    """Return the weights of `n` distinct values and their totals; cached, since drawing them takes most of the time."""
+    ((weights, total),) = _weights((1,) * n, draws)
+    return weights, total
+
+
+def _weights(counts: tuple[int, ...], draws: int) -> Iterator[tuple[Scores, Scores]]:
+    """Yield resampled weights `[some, N]` of values with counts, and their totals with an unseen sample's weight."""
+    generator, n = np.random.default_rng(_SEED), len(counts)
+    rows = max(1, _CHUNK // n)
     for start in range(0, draws, rows):
         some = min(rows, draws - start)
-        size = some, len(values)
-        # Usually each value occurs once; an exponential draw of the same distribution is then cheaper.
-        weights = generator.standard_exponential(size) if max(counts) == 1 else generator.standard_gamma(counts, size)
-        total = weights.sum(axis=1) + generator.standard_exponential(some)
-        lows.append(weights @ above / total)
-        highs.append(weights @ below / total)
-    low, high = np.quantile(np.concatenate(lows), _TAIL), np.quantile(np.concatenate(highs), 1 - _TAIL)
-    return bounds[0] + float(low), bounds[1] + float(high)
+        # An exponential draw of the same distribution is cheaper.
+        is_distinct = max(counts) == 1
+        weights = generator.standard_exponential((some, n)) if is_distinct else generator.standard_gamma(counts, (some, n))
+        yield weights, weights.sum(axis=1) + generator.standard_exponential(some)
 
 
 def _rank(n: int, share: float) -> int:
