@@ -14,7 +14,7 @@ VISION = {
     "tiny-rn": {"image_size": 128, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
     "tiny-coca": {
         "image_size": 32,
-        "layers": 2,
+        "layers": 1,
         "width": 64,
         "head_width": 16,
         "patch_size": 8,
