@@ -2,10 +2,11 @@
 
 import contextlib
 import functools
+import gc
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,21 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Commands keep the newest version of bundles there: not among the user's own.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="pytest-state-")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exempt modules and tests from garbage collection: they stay, and each search visits all of them.
+
+    Graph exports create many objects that live on, so that frequent searches find nothing.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(50_000, 10, 10)
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
