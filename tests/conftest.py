@@ -45,6 +45,18 @@ def operators_listed_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def networks_exported_once(operators_listed_once: None) -> Iterator[None]:
+    """Share the graphs of equal networks. `kdedge export` compares each with PyTorch, whether exported or shared."""
+    from export_cache import exported_once
+
+    from kdedge_export import verified_export
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verified_export, "export_graph", exported_once(verified_export.export_graph))
+        yield
+
+
+@pytest.fixture(scope="session")
 def spoken_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of spoken digits at 8 kHz, a folder a digit, named by speaker and take."""
     archive = Path(__file__).parents[1].parent / "shared" / "data" / "spoken-digits.zip"

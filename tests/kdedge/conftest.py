@@ -29,7 +29,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_exports(operators_listed_once: None) -> None:
+def quick_exports(networks_exported_once: None) -> None:
     """Use fast exports for all networks."""
 
 
