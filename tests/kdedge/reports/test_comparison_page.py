@@ -367,7 +367,7 @@ class TestGallery:
         assert all(cell.map is None for row in shown for cell in row.cells)
         assert [first.target, *(cell.prediction.text for cell in first.cells)] == ["cat", "bird", "cat"]
         assert [cell.prediction.is_wrong for cell in first.cells] == [True, False]
-        assert [cell.prediction.detail for cell in first.cells] == ["99 %", "99 %"]
+        assert [cell.prediction.detail for cell in first.cells] == ["99%", "99%"]
         page = render_page(comparison(tmp_path, {"a": {}, "b": {}}, predictions=runs))
         assert page.count("no map") == 2 * len(shown) and page.count('<em class="wrong">') >= len(shown)
 
@@ -386,7 +386,7 @@ class TestGallery:
 
     def test_prediction_of_an_embedding_has_its_similarity(self) -> None:
         runs = predictions("a", [0] * 10), predictions("b", [1] * 10, task="embedding")
-        assert [cell.prediction.detail for cell in disagreement_gallery(runs, [])[0].cells] == ["99 %", "5.00"]
+        assert [cell.prediction.detail for cell in disagreement_gallery(runs, [])[0].cells] == ["99%", "5.00"]
 
     def test_prediction_that_is_not_finite_is_none_and_wrong(self) -> None:
         runs = predictions("a", [0] * 10), predictions("b", [0] * 10)
