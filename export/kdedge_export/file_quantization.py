@@ -163,7 +163,7 @@ def write_precision(
         removed = output if output.is_file() else None  # an earlier file was not made for this goal
         output.unlink(missing_ok=True)
         return QuantizedFile(None, note, converted.tradeoff, removed)
-    metadata = replace(metadata, quantization=note, golden=None)
+    metadata = replace(metadata, quantization=note, reference_frames=None)
     with atomic_path(output) as temporary:
         save_model(converted.model, metadata, temporary)
         if familiarity is not None and familiarity.known is not None and metadata.familiarity is not None:

@@ -74,7 +74,7 @@ class Metadata:
     metrics: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     """Calibration temperature: probabilities are `softmax(logits / temperature)`."""
-    golden: dict[str, Any] | None = None
+    reference_frames: dict[str, Any] | None = None
     """Reference frames and their expected outputs; see `kdedge_runtime.diagnostics.reference_frames`."""
     task: str = "classify"
     """Interpretation of the logits, a key of `kdedge_runtime.tasks.TASKS`."""
@@ -140,7 +140,7 @@ class Metadata:
                 )
             if not isinstance(metadata.temperature, int | float) or not 0 < float(metadata.temperature) < math.inf:
                 raise ValueError(f"invalid temperature {metadata.temperature!r}")
-            for value in (metadata.quantization, metadata.golden):
+            for value in (metadata.quantization, metadata.reference_frames):
                 if value is not None:
                     _checked(value, dict)
         except MissingPlugin:

@@ -38,7 +38,7 @@ class Prediction:
     """Input of the model, which draws the frame."""
     age_ms: float
     """Time from frame capture to prediction, in milliseconds."""
-    left_out: Reason | None = None
+    skip_reason: Reason | None = None
     """Reason why the frame was not explained. None if it was explained or no explainer is available."""
     display: MapDisplay = UNMEASURED
     """Position and contrast of the map on the frame."""
@@ -75,9 +75,9 @@ class Prediction:
         return next((each for each in self.by_region if name in (None, each.region_name)), None)
 
     @property
-    def frame_left_out(self) -> Reason | None:
+    def frame_skip_reason(self) -> Reason | None:
         """Reason why no region of the frame was explained; None if at least one was."""
-        return None if any(each.left_out is None for each in self.by_region) else self.left_out
+        return None if any(each.skip_reason is None for each in self.by_region) else self.skip_reason
 
     @property
     def region_name(self) -> str | None:

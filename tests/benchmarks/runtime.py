@@ -96,7 +96,7 @@ def realtime(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "share": round(statistics.median(shares), 3),
         "shares": [round(share, 3) for share in shares],
-        "age_ms": best["ms"]["age"],
+        "age_ms": best["latency_ms"]["age"],
         "fps": best["fps"],
         "source_fps": best["source_fps"],
         "inference_only_fps": round(best["bare_fps"], 1),

@@ -55,13 +55,13 @@ def test_feedback_text_is_escaped(command: Callable[..., Outcome], tmp_path: Pat
     with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
         store.add(
             Verdict(
-                judgment="label",
+                judgment="relabeled",
                 content=encode_jpeg(np.full((60, 80, 3), 9, np.uint8), 90),
                 suffix=".jpg",
                 kind="image",
                 saliency_map=None,
                 label="bolt",
-                probability=0.75,
+                score=0.75,
                 explained="bolt",
                 frame_name="frame",
                 model_sha256="00",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embedding_model import CONTRASTS, ID, LABELS, expected_embedding, expected_map, write_embedding_model
-from golden_files import with_golden, with_metadata
+from reference_files import with_metadata, with_reference_frames
 
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.diagnostics.device_checks import self_test
@@ -186,7 +186,7 @@ def test_embedding_of_a_classifier_is_rejected(model: Model) -> None:
 
 
 def test_self_test_of_an_embedding_model(tmp_path: Path) -> None:
-    model = Model.load(with_golden(write_embedding_model(tmp_path / "golden.onnx")), threads=1)
+    model = Model.load(with_reference_frames(write_embedding_model(tmp_path / "reference.onnx")), threads=1)
     checks = {check.name: check.passed for check in self_test(model, load_profile("generic"))}
     assert checks["logits"] is checks["map"] is checks["familiarity"] is True
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from golden_files import with_golden, with_metadata
 from onnx import TensorProto, helper
 from PIL import Image
+from reference_files import with_metadata, with_reference_frames
 from toy_streams import Collector
 
 from kdedge_runtime.cli.main import main
@@ -126,10 +126,10 @@ def test_metadata_of_earlier_files_has_none(familiar_model: Model) -> None:
 
 
 def test_self_test_covers_familiarity(write_model: Callable[..., Path]) -> None:
-    path = with_golden(familiar(write_model()))
+    path = with_reference_frames(familiar(write_model()))
     model = Model.load(path, threads=1)
-    golden = ReferenceFrames.of(model)
-    assert golden.familiarity is not None and golden.familiarity.shape == (4,)
+    reference = ReferenceFrames.of(model)
+    assert reference.familiarity is not None and reference.familiarity.shape == (4,)
     checks = {check.name: check.passed for check in self_test(model, load_profile("generic"))}
     assert checks["familiarity"] is True
     wrong = onnx.load(path)
@@ -264,6 +264,6 @@ def test_record_unknown_on_the_command_line(
 
 def test_exporting_nothing_unknown_is_an_error(model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
     prediction = decode_prediction(model, Frame(0, red_spot, 0.0, "spot"), model.predict(red_spot[None]))
-    entries = [Verdict.of(prediction, judgment, model_sha256="0" * 64) for judgment in ("unknown", "right")]
+    entries = [Verdict.of(prediction, judgment, model_sha256="0" * 64) for judgment in ("unknown", "correct")]
     with pytest.raises(DataError, match="unknown"):
         write_class_folders(entries, None, tmp_path / "unknown")  # the later entry counts

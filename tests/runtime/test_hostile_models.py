@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from colour_model import SIDE, write_color_model
-from golden_files import with_golden
 from onnx import TensorProto, helper, numpy_helper
+from reference_files import with_reference_frames
 
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.diagnostics.reference_frames import MOST_ROUNDING
@@ -202,7 +202,7 @@ def test_extreme_metadata_is_rejected(
 def test_file_cannot_disable_its_self_test(
     changes: dict[str, Any], write_model: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["self-test", str(with_golden(write_model(), **changes))]) == ModelFileError.exit_code
+    assert main(["self-test", str(with_reference_frames(write_model(), **changes))]) == ModelFileError.exit_code
     assert "damaged" in capfd.readouterr().err
 
 
@@ -210,14 +210,16 @@ def test_predictions_are_checked_at_maximum_tolerance(tmp_path: Path, capfd: pyt
     """Check that the maximum tolerance does not hide predictions off by a sixth of the range."""
     path = write_color_model(tmp_path / "a.onnx")
     model = onnx.load(path)
-    sound = with_golden(path)
+    sound = with_reference_frames(path)
     metadata = Model.load(sound).metadata
-    assert metadata.golden is not None
-    golden = metadata.golden | {"logits_rounding": MOST_ROUNDING}
+    assert metadata.reference_frames is not None
+    reference = metadata.reference_frames | {"logits_rounding": MOST_ROUNDING}
     weights = next(item for item in model.graph.initializer if item.name == "weights")
     wrong = numpy_helper.to_array(weights)[[1, 2, 0]]
     weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(wrong), "weights"))
-    helper.set_model_props(model, replace(metadata, golden=golden, quantization={"weights": "int8"}).to_props())
+    helper.set_model_props(
+        model, replace(metadata, reference_frames=reference, quantization={"weights": "int8"}).to_props()
+    )
     onnx.save(model, path)
     assert main(["self-test", str(path)]) == 4
     assert "answers" in capfd.readouterr().err

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden_files import with_golden
+from reference_files import with_reference_frames
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -44,8 +44,8 @@ def test_wheel_runs_without_torch_onnx_or_opencv(tmp_path: Path, model_path: Pat
     ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert len([json.loads(line) for line in ran.stdout.splitlines()]) == 5 + 1, "frames and the summary"
 
-    golden = with_golden(Path(shutil.copy(model_path, tmp_path)))
-    for verb in (["devices", "raspberry-pi-5"], ["doctor"], ["self-test", golden, "--device", "generic"]):
+    file = with_reference_frames(Path(shutil.copy(model_path, tmp_path)))
+    for verb in (["devices", "raspberry-pi-5"], ["doctor"], ["self-test", file, "--device", "generic"]):
         subprocess.run([environment / "bin" / "kdedge-run", *verb], check=True, capture_output=True, cwd=tmp_path)
     (package,) = environment.glob("lib/python*/site-packages/kdedge_runtime")
     assert (package / "devices" / "profiles" / "systemd" / "kdedge.service").exists()

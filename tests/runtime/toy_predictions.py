@@ -27,7 +27,7 @@ def toy_prediction(index: int = 0, name: str = "frame", shade: int = 0, captured
 
 
 def undrawn_prediction(index: int) -> Prediction:
-    return replace(toy_prediction(index), saliency_map=None, heat=None, left_out="cadence", overlay=None)
+    return replace(toy_prediction(index), saliency_map=None, heat=None, skip_reason="cadence", overlay=None)
 
 
 def in_regions(prediction: Prediction, **labels: str) -> Prediction:

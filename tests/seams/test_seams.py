@@ -213,9 +213,9 @@ def test_device_runs_all_files(files: Path, data: Path, name: str, tmp_path: Pat
 def test_feedback_stores_the_signal(files: Path, tmp_path: Path) -> None:
     model, signal = Model.load(files / "model.onnx"), np.zeros((64, 2), np.float32)
     prediction = decode_prediction(model, Frame(0, signal, 0.0, "signal"), model.predict(signal[None]))
-    verdict = Verdict.of(prediction, "wrong", model_sha256="0" * 64)
+    verdict = Verdict.of(prediction, "incorrect", model_sha256="0" * 64)
     with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
-        store.add(replace(verdict, judgment="label", correct_label="slow"))
+        store.add(replace(verdict, judgment="relabeled", correct_label="slow"))
         write_class_folders(store, tmp_path / "out")
     (written,) = (tmp_path / "out" / "slow").iterdir()
     np.testing.assert_array_equal(np.load(written), signal)

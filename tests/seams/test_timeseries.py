@@ -210,9 +210,9 @@ def test_corrections_become_training_data(files: Path, tmp_path: Path) -> None:
     for seed in range(4):
         window, _ = burst(1 + seed % 2, seed)
         prediction = decode_prediction(model, Frame(seed, window, 0.0, f"#{seed}"), model.predict(window[None]))
-        verdicts.append(Verdict.of(prediction, "right", model_sha256="0" * 64))
+        verdicts.append(Verdict.of(prediction, "correct", model_sha256="0" * 64))
         with pytest.raises(UsageError, match="Boxes"):
-            Verdict.of(prediction, "right", model_sha256="0" * 64, box=(0.0, 0.0, 0.5, 0.5))
+            Verdict.of(prediction, "correct", model_sha256="0" * 64, box=(0.0, 0.0, 0.5, 0.5))
     write_class_folders(verdicts, tmp_path / "corrected")
     collection = index_dataset(tmp_path / "corrected")
     assert collection.modality == "timeseries" and set(collection.labels) <= set(LABELS)

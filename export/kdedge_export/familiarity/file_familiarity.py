@@ -49,9 +49,9 @@ def add_familiarity(path: str | Path, samples: FamiliaritySamples) -> Metadata:
             onnx.save_model(model, temporary)
 
         described = Familiarity(method)
-        save(replace(metadata, familiarity=described, golden=None))
+        save(replace(metadata, familiarity=described, reference_frames=None))
         fitted = with_threshold(Model.load(temporary), described, samples)
-        metadata = replace(metadata, familiarity=fitted, golden=record_reference_frames(temporary))
+        metadata = replace(metadata, familiarity=fitted, reference_frames=record_reference_frames(temporary))
         save(metadata)
     return metadata
 

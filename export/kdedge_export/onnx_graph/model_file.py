@@ -34,5 +34,7 @@ def save_model(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
     onnx.checker.check_model(finished)
     with atomic_path(path) as temporary:
         onnx.save_model(finished, temporary)
-        helper.set_model_props(finished, replace(metadata, golden=record_reference_frames(temporary)).to_props())
+        helper.set_model_props(
+            finished, replace(metadata, reference_frames=record_reference_frames(temporary)).to_props()
+        )
         onnx.save_model(finished, temporary)

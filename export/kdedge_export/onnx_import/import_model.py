@@ -164,7 +164,7 @@ def add_saliency(
         if metadata is not None:
             outputs = replace(outputs, display=_measured_display(Model.load(temporary)))
             # Reference frames allow `kdedge-run self-test` to verify the file.
-            metadata = replace(metadata, outputs=outputs, golden=record_reference_frames(temporary))
+            metadata = replace(metadata, outputs=outputs, reference_frames=record_reference_frames(temporary))
             helper.set_model_props(model, props | metadata.to_props())
             onnx.save_model(model, temporary)
     return ExplainedFile(

@@ -67,11 +67,11 @@ def precision_verdict(measured: "BenchmarkResult", profile: "DeviceProfile") -> 
     chosen, found = fastest(ratios), []
     for precision in others:
         share = ratios[precision.name] / ratios[FP32.name]
-        expected = profile.quantization.pays(precision)
+        expected = profile.quantization.is_faster(precision)
         compared = ""
         if expected is not None:
-            pays = fastest({FP32.name: 1.0, precision.name: share}) == precision.name
-            compared = f", {'as' if pays == expected else 'unlike'} the profile {profile.name} expects"
+            faster = fastest({FP32.name: 1.0, precision.name: share}) == precision.name
+            compared = f", {'as' if faster == expected else 'unlike'} the profile {profile.name} expects"
         found.append(f"{precision.name} takes {share:.2f} of fp32's time here{compared}")
     return f"{'; '.join(found)}: use the {chosen} file."
 

@@ -50,7 +50,7 @@ def _table() -> str:
     for name in profile_names():
         profile = load_profile(name)
         quantization, latency_ms = profile.quantization, profile.budgets.latency_ms
-        pays = {True: "pays", False: "does not pay", None: "measure"}[quantization.int8_pays]
+        speed = {True: "faster", False: "slower", None: "measure"}[quantization.int8_is_faster]
         bits = f"{quantization.activations}/{'7' if quantization.reduce_range else '8'} bit"
         rows.append(
             (
@@ -59,7 +59,7 @@ def _table() -> str:
                 str(profile.threads or "all"),
                 f"{profile.ram_mb:,}" if profile.ram_mb else "–",
                 " ".join(profile.instructions) or "–",
-                f"{pays}, {bits}",
+                f"{speed}, {bits}",
                 f"{latency_ms:g}" if latency_ms else "–",
                 profile.description,
             )

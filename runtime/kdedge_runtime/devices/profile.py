@@ -63,12 +63,12 @@ class Quantization:
     activations: Literal["uint8", "int8"]
     reduce_range: bool
     """True quantizes weights to 7 bits, to avoid saturation on cores without VNNI."""
-    int8_pays: bool | None = None
+    int8_is_faster: bool | None = None
     """True if int8 is expected to be faster than fp32; None if it must be measured."""
 
-    def pays(self, precision: Precision) -> bool | None:
+    def is_faster(self, precision: Precision) -> bool | None:
         """Return True if a precision is expected to be faster than fp32; None if it must be measured."""
-        return self.int8_pays if precision.is_integer else None
+        return self.int8_is_faster if precision.is_integer else None
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,11 @@ def self_test(
     Raises:
         ModelFileError: the file contains no reference frames.
     """
-    golden = ReferenceFrames.of(model)
+    reference = ReferenceFrames.of(model)
     objection = profile.onnxruntime.objection(ort.__version__)
     checks = [DeviceCheck("onnxruntime", objection or ort.__version__, "as the profile allows", objection is None)]
-    checks += _outputs(model, golden)
-    checks += _costs(model, golden, profile, read_state)
+    checks += _outputs(model, reference)
+    checks += _costs(model, reference, profile, read_state)
     return checks
 
 
@@ -71,48 +71,49 @@ def advice(model: Model, checks: list[DeviceCheck], instructions: tuple[str, ...
     return None
 
 
-def _outputs(model: Model, golden: ReferenceFrames) -> Iterator[DeviceCheck]:
+def _outputs(model: Model, reference: ReferenceFrames) -> Iterator[DeviceCheck]:
     outputs = [
-        model.predict(sample[None], int(golden.explained_class[number])) for number, sample in enumerate(golden.samples)
+        model.predict(sample[None], int(reference.explained_class[number]))
+        for number, sample in enumerate(reference.samples)
     ]
     logits = np.concatenate([one.logits for one in outputs])
     logits_tolerance = map_tolerance = familiarity_tolerance = _FLOAT_TOLERANCE
     if model.arithmetic is not None:
-        logits_tolerance = max(_INT8_LOGITS_TOLERANCE, _ROUNDINGS * golden.logits_rounding)
-        map_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * golden.map_rounding)
-        familiarity_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * golden.familiarity_rounding)
+        logits_tolerance = max(_INT8_LOGITS_TOLERANCE, _ROUNDINGS * reference.logits_rounding)
+        map_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * reference.map_rounding)
+        familiarity_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * reference.familiarity_rounding)
     near = 2 * min(logits_tolerance, _NEAR)
     same = sum(
         # Classes closer than the tolerance may swap.
         expected[outputs.argmax()] >= expected.max() - near * np.ptp(expected)
-        for outputs, expected in zip(logits, golden.logits, strict=True)
+        for outputs, expected in zip(logits, reference.logits, strict=True)
     )
-    count = len(golden.samples)
+    count = len(reference.samples)
     yield DeviceCheck("answers", f"{same} of {count}", f"{count} of {count}", bool(same == count))
-    yield check_bound("logits", mean_error(logits, golden.logits), logits_tolerance, "{:.4f} of the range")
-    if golden.familiarity is not None:
+    yield check_bound("logits", mean_error(logits, reference.logits), logits_tolerance, "{:.4f} of the range")
+    if reference.familiarity is not None:
         familiarity = np.concatenate([one.familiarity for one in outputs if one.familiarity is not None])
-        error = mean_error(familiarity[None], golden.familiarity[None])  # relative to the range over the frames
+        error = mean_error(familiarity[None], reference.familiarity[None])  # relative to the range over the frames
         yield check_bound("familiarity", error, familiarity_tolerance, "{:.4f} of the range")
-    if golden.saliency_map is None:
+    if reference.saliency_map is None:
         yield DeviceCheck("map", "not evaluated: the file has no map", "", None)
         return
-    free = run_without_class(model, golden.samples)
+    free = run_without_class(model, reference.samples)
     kept = free.fault or f"{free.kept} of {free.samples}"
     yield DeviceCheck("default class", kept, f"{free.samples} of {free.samples}", free.fault is None)
     maps = np.concatenate([one.saliency_map for one in outputs if one.saliency_map is not None])
-    yield check_bound("map", mean_error(maps, golden.saliency_map), map_tolerance, "{:.4f} of the range")
+    yield check_bound("map", mean_error(maps, reference.saliency_map), map_tolerance, "{:.4f} of the range")
 
 
 def _costs(
-    model: Model, golden: ReferenceFrames, profile: DeviceProfile, read_state: Callable[[], SystemState]
+    model: Model, reference: ReferenceFrames, profile: DeviceProfile, read_state: Callable[[], SystemState]
 ) -> Iterator[DeviceCheck]:
     budgets = profile.budgets
     yield _within_budget("file", model.path.stat().st_size / 1e6, budgets.file_mb, "{:.2f} MB")
     throttling = Throttling(read_state())
     watch = Stopwatch()
     for number in range(_WARM_UPS + _RUNS):
-        sample = golden.samples[number % len(golden.samples)][None]
+        sample = reference.samples[number % len(reference.samples)][None]
         with watch:
             model.predict(sample)
     throttling.add(read_state())

@@ -66,7 +66,7 @@ class ReferenceFrames:
         Raises:
             ModelFileError: they are missing or damaged, or this version generates different samples.
         """
-        values = model.metadata.golden
+        values = model.metadata.reference_frames
         if values is None:
             raise ModelFileError(
                 f"{model.path} contains no reference frames for the self-test. Export it again with this version of "
@@ -109,7 +109,7 @@ class ReferenceFrames:
 
 
 def record_reference_frames(path: Path) -> dict[str, Any]:
-    """Compute the reference frames of a model file, in the format of `Metadata.golden`.
+    """Compute the reference frames of a model file, in the format of `Metadata.reference_frames`.
 
     Args:
         path: model file that is complete except for its reference frames.

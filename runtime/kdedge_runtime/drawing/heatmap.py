@@ -103,14 +103,14 @@ def display_heat(saliency_map: Floats, scale: float, typical_contrast: float | N
 class HeatStats:
     """Location and spread of the positive evidence in a map.
 
-    A map without positive values has no location: `cx`, `cy` and `entropy` are None and `area_frac` is 0.
+    A map without positive values has no location: `cx`, `cy` and `entropy` are None and `area` is 0.
     """
 
     cx: float | None
     """Horizontal center of mass, from the left edge of the frame (0) to the right (1)."""
     cy: float | None
     """Vertical center of mass, from the top edge of the frame (0) to the bottom (1)."""
-    area_frac: float
+    area: float
     """Share of map values above half of the maximum, in [0, 1]."""
     entropy: float | None
     """Normalized entropy: 0 if all evidence is at one position, 1 if it is uniform."""
@@ -144,7 +144,7 @@ def heat_stats(
     return HeatStats(
         cx=min(max((left + across * (right - left)) / width, 0.0), 1.0),  # letterbox borders extend beyond the frame
         cy=min(max((top + down * (bottom - top)) / height, 0.0), 1.0),
-        area_frac=float((evidence > evidence.max() / 2).mean()),
+        area=float((evidence > evidence.max() / 2).mean()),
         entropy=min(max(entropy, 0.0), 1.0),
     )
 

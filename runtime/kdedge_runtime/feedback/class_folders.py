@@ -79,7 +79,7 @@ def _folder_names(labels: Collection[str]) -> dict[str, str]:
         raise DataError(
             f"The labels {', '.join(map(repr, clashing))} would share a folder. Expected labels that differ in more "
             "than letter case and punctuation. To rename a typed label, edit a copy of the file: `sqlite3 FILE "
-            "\"UPDATE verdict SET correct_label = 'THIS' WHERE correct_label = 'THAT'\"`."
+            "\"UPDATE feedback SET correct_label = 'THIS' WHERE correct_label = 'THAT'\"`."
         )
     return names
 

@@ -62,7 +62,7 @@ class LatestEntries:
         strange = frozenset(digest for digest, (_, judgment, _) in last.items() if unknown and judgment == "unknown")
         if labels and not labeled:
             raise DataError(
-                f"None of the {count:,} feedback entries gives a label. Expected predictions marked as right or "
+                f"None of the {count:,} feedback entries gives a label. Expected predictions marked as correct or "
                 "corrected with another label."
             )
         if unknown and not strange:

@@ -18,22 +18,22 @@ __all__ = ["FeedbackError", "FeedbackStore"]
 
 _log = logging.getLogger(__name__)
 _APPLICATION_ID = 0x6B646662  # "kdfb": identifies the file format
-_SCHEMA = 2
+_SCHEMA = 3
 _PAGE_BYTES = 4096
 _TIMEOUT_S = 10.0
 """Time in seconds to wait for a lock held by another program."""
 _SLACK_PAGES = 8
 """Pages needed by an entry in addition to its content, for the B-tree and the free list."""
 _COLUMNS = (
-    "judgment, content, suffix, kind, map, map_height, map_width, label, probability, explained, frame_name, "
+    "judgment, content, suffix, kind, map, map_height, map_width, label, score, explained, frame_name, "
     "model_sha256, at, correct_label, box_left, box_top, box_right, box_bottom"
 )
 _TABLE = """
-CREATE TABLE verdict (
+CREATE TABLE feedback (
     id INTEGER PRIMARY KEY,
     judgment TEXT NOT NULL, content BLOB NOT NULL, suffix TEXT NOT NULL, kind TEXT NOT NULL,
     map BLOB, map_height INTEGER, map_width INTEGER,
-    label TEXT NOT NULL, probability REAL NOT NULL, explained TEXT NOT NULL, frame_name TEXT NOT NULL,
+    label TEXT NOT NULL, score REAL, explained TEXT NOT NULL, frame_name TEXT NOT NULL,
     model_sha256 TEXT NOT NULL, at TEXT NOT NULL, correct_label TEXT,
     box_left REAL, box_top REAL, box_right REAL, box_bottom REAL
 )"""
@@ -121,7 +121,7 @@ class FeedbackStore:
             )
         row = (
             *(verdict.judgment, verdict.content, verdict.suffix, verdict.kind, packed, *shape),
-            *(verdict.label, verdict.probability, verdict.explained, verdict.frame_name, verdict.model_sha256),
+            *(verdict.label, verdict.score, verdict.explained, verdict.frame_name, verdict.model_sha256),
             *(verdict.at.isoformat(timespec="milliseconds"), verdict.correct_label),
             *(verdict.box or (None,) * 4),
         )
@@ -134,7 +134,7 @@ class FeedbackStore:
                         needed = -(-size_bytes // (_PAGE_BYTES - 4)) + _SLACK_PAGES
                         self._make_room(connection, needed, only_unknown=verdict.judgment == "unknown")
                         connection.execute(
-                            f"INSERT INTO verdict ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row
+                            f"INSERT INTO feedback ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row
                         )
                     # The log is truncated after each entry, so that it never contains more than one.
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -150,7 +150,7 @@ class FeedbackStore:
             FeedbackError: the file is damaged.
         """
         with _explained(self.path):
-            found = self._rows("SELECT kind FROM verdict LIMIT 1")
+            found = self._rows("SELECT kind FROM feedback LIMIT 1")
         return str(found[0][0]) if found else None
 
     def __iter__(self) -> Iterator[Verdict]:
@@ -160,15 +160,15 @@ class FeedbackStore:
             FeedbackError: the file is damaged.
         """
         with _explained(self.path):
-            numbers = [number for (number,) in self._rows("SELECT id FROM verdict ORDER BY id")]
+            numbers = [number for (number,) in self._rows("SELECT id FROM feedback ORDER BY id")]
         for number in numbers:  # one at a time, because all samples may not fit in memory
             with _explained(self.path):
-                found = [_verdict(*row) for row in self._rows(f"SELECT {_COLUMNS} FROM verdict WHERE id = ?", number)]
+                found = [_verdict(*row) for row in self._rows(f"SELECT {_COLUMNS} FROM feedback WHERE id = ?", number)]
             yield from found  # empty if the entry was just deleted to make room
 
     def __len__(self) -> int:
         with _explained(self.path):
-            ((count,),) = self._rows("SELECT count(*) FROM verdict")
+            ((count,),) = self._rows("SELECT count(*) FROM feedback")
         return int(count)
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ class FeedbackStore:
         return connection
 
     def _check_kind(self, connection: sqlite3.Connection, kind: str) -> None:
-        other = connection.execute("SELECT kind FROM verdict WHERE kind != ? LIMIT 1", (kind,)).fetchone()
+        other = connection.execute("SELECT kind FROM feedback WHERE kind != ? LIMIT 1", (kind,)).fetchone()
         if other is not None:
             raise FeedbackError(
                 f"{self.path} has feedback about samples of the kind {other[0]}, but this sample is of the kind "
@@ -277,8 +277,8 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _delete_oldest(connection: sqlite3.Connection, condition: str = "") -> bool:
     """Delete the oldest entry that meets an SQL condition; False if there is none."""
-    oldest = f"SELECT id FROM verdict {condition} ORDER BY id LIMIT 1"
-    return connection.execute(f"DELETE FROM verdict WHERE id = ({oldest})").rowcount > 0
+    oldest = f"SELECT id FROM feedback {condition} ORDER BY id LIMIT 1"
+    return connection.execute(f"DELETE FROM feedback WHERE id = ({oldest})").rowcount > 0
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:
@@ -324,7 +324,7 @@ def _verdict(
     map_height: int,
     map_width: int,
     label: str,
-    probability: float,
+    score: float | None,
     explained: str,
     frame_name: str,
     model_sha256: str,
@@ -340,7 +340,7 @@ def _verdict(
         kind=kind,
         saliency_map=None if packed is None else unpack_map(packed, map_height, map_width),
         label=label,
-        probability=probability,
+        score=score,
         explained=explained,
         frame_name=frame_name,
         model_sha256=model_sha256,

@@ -15,9 +15,9 @@ from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["Judgment", "Verdict"]
 
-Judgment: TypeAlias = Literal["right", "wrong", "label", "place", "unknown"]
-"""Prediction correct (`right`), wrong (`wrong`), corrected with another label or value (`label`), correct with the map
-in the wrong place (`place`), or of none of the classes (`unknown`).
+Judgment: TypeAlias = Literal["correct", "incorrect", "relabeled", "wrong_region", "unknown"]
+"""Prediction `correct`, `incorrect`, corrected with another label or value (`relabeled`), correct with the map in the
+wrong place (`wrong_region`), or of none of the classes (`unknown`).
 """
 _LONGEST_LABEL = 200
 
@@ -41,8 +41,8 @@ class Verdict:
     """Raw signed map `[h, w]`, or None if the model has no map. Stored in half precision."""
     label: str
     """Predicted label."""
-    probability: float
-    """Probability of `label`, or its similarity clipped to [0, 1]."""
+    score: float | None
+    """Probability of `label`, or its cosine similarity in [-1, 1]; None for a regression."""
     explained: str
     """Label explained by the map."""
     frame_name: str
@@ -51,7 +51,7 @@ class Verdict:
     at: datetime
     """Time of the feedback, with time zone."""
     correct_label: str | None = None
-    """Correct label, or the number of a regression; only for the judgment `label`."""
+    """Correct label, or the number of a regression; only for the judgment `relabeled`."""
     box: Box | None = None
     """Bounding box of the object: left, top, right, bottom as fractions of the frame or region, in [0, 1]."""
 
@@ -60,8 +60,8 @@ class Verdict:
             raise UsageError(
                 f"{self.judgment!r} is not a valid judgment. Expected one of {', '.join(get_args(Judgment))}."
             )
-        if (self.judgment == "label") != (self.correct_label is not None):
-            raise UsageError("A correct label is required for the judgment `label`, and not allowed for any other.")
+        if (self.judgment == "relabeled") != (self.correct_label is not None):
+            raise UsageError("A correct label is required for the judgment `relabeled`, and not allowed for any other.")
         if self.correct_label is not None and not 0 < len(self.correct_label.strip()) <= _LONGEST_LABEL:
             raise UsageError(f"The correct label needs 1 to {_LONGEST_LABEL} characters.")
         if not _is_text(self.correct_label or ""):
@@ -89,7 +89,7 @@ class Verdict:
         Raises:
             UsageError: see the class, or the samples have no boxes, or the prediction is a value.
         """
-        if not prediction.input.has_boxes and (box is not None or judgment == "place"):
+        if not prediction.input.has_boxes and (box is not None or judgment == "wrong_region"):
             raise UsageError(f"Boxes mark objects in images, but the model takes {prediction.input.kind}. Send no box.")
         correct_label = None if correct_label is None else correct_label.strip()
         if prediction.share is None:  # a value, not a label
@@ -101,7 +101,7 @@ class Verdict:
             kind=prediction.input.kind,
             saliency_map=prediction.saliency_map,
             label=prediction.label,
-            probability=1.0 if prediction.share is None else prediction.share,
+            score=None if prediction.share is None else prediction.score,
             explained=prediction.explained,
             frame_name=" ".join(filter(None, (prediction.frame.name, prediction.region_name))),
             model_sha256=model_sha256,
@@ -113,7 +113,7 @@ class Verdict:
     @property
     def true_label(self) -> str | None:
         """True label according to the feedback; None if the prediction is only marked as wrong or unknown."""
-        return {"right": self.label, "place": self.label, "label": self.correct_label}.get(self.judgment)
+        return {"correct": self.label, "wrong_region": self.label, "relabeled": self.correct_label}.get(self.judgment)
 
 
 def _checked_value(judgment: Judgment, correct_label: str | None) -> str | None:
@@ -122,8 +122,8 @@ def _checked_value(judgment: Judgment, correct_label: str | None) -> str | None:
     Raises:
         UsageError: the predicted value is confirmed, or the text is not a number that training reads.
     """
-    if judgment in ("right", "place"):
-        raise UsageError("A predicted value is not a label. Send the measured value with the judgment `label`.")
+    if judgment in ("correct", "wrong_region"):
+        raise UsageError("A predicted value is not a label. Send the measured value with the judgment `relabeled`.")
     if correct_label is None:
         return None
     try:

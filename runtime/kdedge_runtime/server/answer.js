@@ -23,11 +23,11 @@ export const UNKNOWN = "unknown";
 
 /**
  * Fill the prediction card. `ranking` is [{label, text, share}], best first, with the score as text and as a fraction
- * of its range or null; `hasPositive` is true if the map has positive values; `legend` explains the map, with {} for the
+ * of its range or null; `hasPositive` is true if the map has positive values; `mapLegend` explains the map, with {} for the
  * explained label; `isChart` is true for a map without colors from weak to strong. An `unknown` sample belongs to no
  * class, so the whole ranking is listed below.
  */
-export function showAnswer({ ranking, explained, hasMap, hasPositive, legend = "", unknown = false,
+export function showAnswer({ ranking, explained, hasMap, hasPositive, mapLegend = "", unknown = false,
                               isChart = false }) {
   const [best, ...others] = unknown ? [{ label: UNKNOWN, text: "", share: 0 }, ...ranking] : ranking;
   write("label", best.label);
@@ -41,7 +41,7 @@ export function showAnswer({ ranking, explained, hasMap, hasPositive, legend = "
   ]));
   at("heat").hidden = !hasMap;
   at("heat").classList.toggle("chart", isChart);
-  at("why").textContent = hasPositive || isChart ? legend.replace("{}", () => explained) : `No evidence for ${explained} in this sample.`;
+  at("why").textContent = hasPositive || isChart ? mapLegend.replace("{}", () => explained) : `No evidence for ${explained} in this sample.`;
 }
 
 export function setState(state, text) {

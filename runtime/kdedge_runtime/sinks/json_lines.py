@@ -49,7 +49,7 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "unknown": prediction.unknown,
         **({} if prediction.event is None else {"event": prediction.event}),
         "explained": None if prediction.saliency_map is None else prediction.explained,
-        "left_out": prediction.left_out,
+        "skip_reason": prediction.skip_reason,
         "heat": _heat(prediction),
     }
     if prediction.saliency_map is not None:
@@ -72,10 +72,10 @@ class JsonLinesFile:
     more similar to the training samples. It is null if the model does not have it. If it lies below the model's
     threshold, `unknown` is true, and `label` and `p` belong to the nearest class. An embedding model has the cosine
     `similarity` of the class, in [-1, 1], instead of the probability `p`. `explained` is the class that the map
-    explains. If the frame was not explained it is null, and `left_out` gives the reason: `cadence` or `budget`. `heat`
-    contains `cx` and `cy` (center of mass as fractions of the frame or region, from its upper left corner), `area`
-    (share of the map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without
-    a map; its values are null if no evidence is positive. Synthetic frames have `truth`: `label`, and for
+    explains. If the frame was not explained it is null, and `skip_reason` gives the reason: `cadence` or `budget`.
+    `heat` contains `cx` and `cy` (center of mass as fractions of the frame or region, from its upper left corner),
+    `area` (share of the map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null
+    without a map; its values are null if no evidence is positive. Synthetic frames have `truth`: `label`, and for
     images `box` (left, top, right, bottom as fractions of the frame).
 
     Rows of a table have `reasons`: the columns with the largest contributions to the explained output, with their value

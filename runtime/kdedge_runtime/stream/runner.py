@@ -126,7 +126,7 @@ def run(
                     if time.monotonic() - watched_at > _UNWATCHED_S:
                         scheduler.forget()
                     watched_at = time.monotonic()
-                if prediction.frame_left_out is None and watched:
+                if prediction.frame_skip_reason is None and watched:
                     with progress.timer.measure("overlay"):
                         prediction = replace(prediction, overlay=renderer.render(prediction, current().opacity))
                 progress.count(prediction)
@@ -201,9 +201,9 @@ class _FrameOutput:
         first, *further = (
             replace(
                 decode_prediction(self.model, self.frame, explanation, lambda: self.predicted_at, region),
-                left_out=left_out,
+                skip_reason=skip_reason,
             )
-            for region, explanation, left_out in self.outputs
+            for region, explanation, skip_reason in self.outputs
         )
         return replace(first, further=tuple(further))
 
@@ -291,9 +291,9 @@ class _InferenceStage:
         self._settings = settings
         model, explainer = settings.model or self._model, settings.explainer
         explains = explainer is not None or self._model.has_map
-        left_out = self._scheduler.before(frame.index) if explains else None
+        skip_reason = self._scheduler.before(frame.index) if explains else None
         with self._timer.measure("inference"):
-            uses_own_map = explains and left_out is None and explainer is None
+            uses_own_map = explains and skip_reason is None and explainer is None
             explanation = model.predict(samples, settings.class_index, explained=uses_own_map)
         if not settings.unknown:
             explanation = replace(explanation, unknown=None)
@@ -304,8 +304,8 @@ class _InferenceStage:
             ]
         outputs: list[tuple[Region | None, Explanation, Reason | None]] = []
         for region, row, sample in zip(self._regions or (None,), rows, samples, strict=True):
-            explained, reason = row, left_out
-            if explains and left_out is None:
+            explained, reason = row, skip_reason
+            if explains and skip_reason is None:
                 explained, reason = self._explain(model.metadata, row, sample, region, explainer)
             outputs.append((region, explained, reason))
         predicted_at = time.monotonic()
@@ -335,14 +335,14 @@ class _InferenceStage:
         if explanation.unknown is not None and explanation.unknown[0]:
             label, share = UNKNOWN, 0.0
         name = None if region is None else region.name
-        left_out = self._scheduler.after(label, 1.0 if share is None else share, name)
-        if left_out is not None:
+        skip_reason = self._scheduler.after(label, 1.0 if share is None else share, name)
+        if skip_reason is not None:
             explanation = replace(explanation, saliency_map=None)
         elif explainer is not None:
             with self._timer.measure("explanation"):
                 estimate = explainer(sample, int(explanation.explained_class[0]))
             explanation = replace(explanation, saliency_map=estimate.map[None], display=UNMEASURED)
-        return explanation, left_out
+        return explanation, skip_reason
 
     def _warn(self, is_explained: bool, busy_s: float) -> None:
         """Log a warning once if the target is missed even without explanations."""

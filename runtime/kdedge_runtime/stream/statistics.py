@@ -29,7 +29,7 @@ class RunProgress:
         self.frames = 0
         self.labels: Counter[tuple[str | None, str]] = Counter()
         """Number of predictions by region and label. The region is None for the whole frame."""
-        self.left_out: Counter[Reason] = Counter()
+        self.skipped: Counter[Reason] = Counter()
         self.explained = 0
         self.unknown = 0
         """Number of predictions below the threshold of familiarity."""
@@ -53,8 +53,8 @@ class RunProgress:
         self.labels.update((each.region_name, each.label) for each in prediction.by_region if not each.unknown)
         self.unknown += sum(each.unknown for each in prediction.by_region)
         self.explained += any(each.saliency_map is not None for each in prediction.by_region)
-        if prediction.frame_left_out is not None:
-            self.left_out[prediction.frame_left_out] += 1
+        if prediction.frame_skip_reason is not None:
+            self.skipped[prediction.frame_skip_reason] += 1
         self._ages.add(prediction.age_ms)
         self._ended_at.append(self._clock())
 
@@ -95,7 +95,7 @@ class RunProgress:
             unreadable=self.unreadable,
             reconnects=self.reconnects,
             explained=self.explained,
-            left_out=dict(self.left_out),
+            skipped=dict(self.skipped),
             elapsed_s=elapsed_s,
             fps=self.frames / elapsed_s if elapsed_s > 0 else 0.0,
             source_fps=self._source.fps if self._source.live else None,
@@ -121,7 +121,7 @@ class RunSummary:
     """Number of times that the source failed and recovered."""
     explained: int
     """Number of frames with a map, of any region."""
-    left_out: dict[Reason, int]
+    skipped: dict[Reason, int]
     """Number of frames that were not explained, by reason."""
     elapsed_s: float
     """Seconds from the first wait for a frame to the last prediction, without loading and warm-up."""
@@ -156,13 +156,13 @@ class RunSummary:
             "unreadable": self.unreadable,
             "reconnects": self.reconnects,
             "explained": self.explained,
-            "left_out": self.left_out,
+            "skipped": self.skipped,
             "unknown": self.unknown,
             "elapsed_s": round(self.elapsed_s, 3),
             "fps": round(self.fps, 2),
             "source_fps": None if self.source_fps is None else round(self.source_fps, 2),
             "model_fps": None if self.model_fps is None else round(self.model_fps, 2),
-            "ms": {
+            "latency_ms": {
                 name: {"p50": round(stage.p50_ms, 2), "p95": round(stage.p95_ms, 2), "p99": round(stage.p99_ms, 2)}
                 for name, stage in stages.items()
             },
@@ -203,9 +203,9 @@ class RunSummary:
         return [f"{self.fps / reachable:.0%} of {of}"]
 
     def _explanations(self) -> list[str]:
-        if not self.left_out:
+        if not self.skipped:
             return []
-        reasons = ", ".join(f"{count:,} skipped by {reason}" for reason, count in sorted(self.left_out.items()))
+        reasons = ", ".join(f"{count:,} skipped by {reason}" for reason, count in sorted(self.skipped.items()))
         return [f"{counted(self.explained, 'frame')} explained, {reasons}"]
 
 

@@ -95,11 +95,11 @@ class TestKeptContent:
             path = add_saliency(path, tmp_path / "explained.onnx", side_px=side_px).path
         done = add_saliency(path, tmp_path / "ours.onnx", pixels=HALF, side_px=side_px)
         model = Model.load(done.path)
-        golden = ReferenceFrames.of(model)
-        found_outputs = model.predict(golden.samples)
-        assert golden.saliency_map is not None and golden.saliency_map.shape[1:] == (8, 8)
-        assert_close(found_outputs.logits, golden.logits)
-        assert_close(found_outputs.saliency_map, golden.saliency_map)
+        reference = ReferenceFrames.of(model)
+        found_outputs = model.predict(reference.samples)
+        assert reference.saliency_map is not None and reference.saliency_map.shape[1:] == (8, 8)
+        assert_close(found_outputs.logits, reference.logits)
+        assert_close(found_outputs.saliency_map, reference.saliency_map)
 
     def test_failed_check_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from kdedge_export.onnx_graph.autodiff import reverse_mode

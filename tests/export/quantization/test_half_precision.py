@@ -74,7 +74,9 @@ def test_predictions_and_maps_match_fp32_on_different_inputs(
     assert np.abs(first.logits - second.logits).max() > 0.01, "the logits are a constant"
     assert fp16.metadata.precision == "fp16" and fp16.arithmetic is None
     assert (fp16.metadata.labels, fp16.metadata.outputs) == (fp32.metadata.labels, fp32.metadata.outputs)
-    assert fp16.metadata.golden is not None and fp16.metadata.golden != fp32.metadata.golden
+    assert (
+        fp16.metadata.reference_frames is not None and fp16.metadata.reference_frames != fp32.metadata.reference_frames
+    )
 
 
 def test_graph_with_a_fixed_batch_of_one_is_converted(export: Names, pictures: Draw, tmp_path: Path) -> None:

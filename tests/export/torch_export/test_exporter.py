@@ -156,17 +156,17 @@ def test_file_contains_no_local_paths(explained: Export, own_paths: tuple[bytes,
 
 
 def test_metadata_is_preserved(linear: Export, plain: Export) -> None:
-    assert replace(linear.model.metadata, golden=None) == linear.metadata
+    assert replace(linear.model.metadata, reference_frames=None) == linear.metadata
     assert linear.model.metadata.outputs == Outputs("hirescam", "features", "GAP+Linear", POSITIONS, POSITIONS)
     assert linear.model.metadata.lineage == {"student": "Grüße"}
     assert plain.model.metadata.outputs == Outputs("none")
 
 
-def test_file_contains_passing_golden_frames(linear: Export, plain: Export) -> None:
+def test_file_contains_passing_reference_frames(linear: Export, plain: Export) -> None:
     for export in (linear, plain):
-        golden = ReferenceFrames.of(export.model)
-        found_outputs = export.model.predict(golden.samples, None)
-        assert mean_error(found_outputs.logits, golden.logits) < 1e-4
+        reference = ReferenceFrames.of(export.model)
+        found_outputs = export.model.predict(reference.samples, None)
+        assert mean_error(found_outputs.logits, reference.logits) < 1e-4
     assert (
         ReferenceFrames.of(linear.model).saliency_map is not None
         and ReferenceFrames.of(plain.model).saliency_map is None

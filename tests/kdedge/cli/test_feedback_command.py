@@ -21,13 +21,13 @@ from kdedge_runtime.util.images import encode_jpeg, read_image
 
 def verdict(gray: int, label: str = "bolt", **changes: object) -> Verdict:
     values: dict[str, object] = {
-        "judgment": "right",
+        "judgment": "correct",
         "content": encode_jpeg(np.full((60, 80, 3), gray, np.uint8), 90),
         "suffix": ".jpg",
         "kind": "image",
         "saliency_map": None,
         "label": label,
-        "probability": 0.75,
+        "score": 0.75,
         "explained": label,
         "frame_name": "frame",
         "model_sha256": "00",
@@ -38,10 +38,10 @@ def verdict(gray: int, label: str = "bolt", **changes: object) -> Verdict:
 
 VERDICTS = (
     verdict(10, "bolt"),
-    verdict(20, "bolt", judgment="label", correct_label="nut, M4", box=(0.25, 0.5, 0.75, 1.0)),
-    verdict(30, "nut, M4", judgment="place", box=(0.0, 0.0, 0.001, 0.001)),
-    verdict(40, "bolt", judgment="wrong"),
-    verdict(10, "bolt", judgment="label", correct_label="screw"),
+    verdict(20, "bolt", judgment="relabeled", correct_label="nut, M4", box=(0.25, 0.5, 0.75, 1.0)),
+    verdict(30, "nut, M4", judgment="wrong_region", box=(0.0, 0.0, 0.001, 0.001)),
+    verdict(40, "bolt", judgment="incorrect"),
+    verdict(10, "bolt", judgment="relabeled", correct_label="screw"),
     verdict(50, "bolt"),
 )
 
@@ -108,11 +108,13 @@ def test_labels_cannot_escape_or_hide_the_folder(label: str, tmp_path: Path) -> 
 
 def test_colliding_labels_are_rejected_before_writing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'Bolt', 'bolt' would share a folder") as raised:
-        write_class_folders([verdict(1, "bolt"), verdict(2, judgment="label", correct_label="Bolt")], tmp_path / "out")
+        write_class_folders(
+            [verdict(1, "bolt"), verdict(2, judgment="relabeled", correct_label="Bolt")], tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
     with FeedbackStore.open(tmp_path / "entries.db", 5) as store:
         store.add(verdict(1, "bolt"))
-        store.add(verdict(2, judgment="label", correct_label="Bolt"))
+        store.add(verdict(2, judgment="relabeled", correct_label="Bolt"))
     way_out = str(raised.value).split('"')[1].replace("THIS", "bolt").replace("THAT", "Bolt")
     with closing(sqlite3.connect(tmp_path / "entries.db")) as connection, connection:
         connection.execute(way_out)
@@ -122,7 +124,7 @@ def test_colliding_labels_are_rejected_before_writing(tmp_path: Path) -> None:
 
 def test_reviews_without_a_label_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="None of the 1 feedback entries gives a label"):
-        write_class_folders([verdict(1, judgment="wrong")], tmp_path / "out")
+        write_class_folders([verdict(1, judgment="incorrect")], tmp_path / "out")
 
 
 def test_non_empty_folder_is_rejected(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_run_and_explain(command: Command, exported: Path, photo: Path, tmp_path
     run = command("run", exported, "--source", photo, "--class", "2", "--jsonl", "-")
     assert run.code == 0, run.err
     frame = json.loads(run.out.splitlines()[0])
-    assert (frame["explained"], frame["left_out"]) == ("2", None) and frame["heat"]["area"] > 0
+    assert (frame["explained"], frame["skip_reason"]) == ("2", None) and frame["heat"]["area"] > 0
     assert "map 8 × 8 hirescam" in run.err
     explained = command("explain", exported, photo, "-o", tmp_path / "out")
     assert explained.code == 0, explained.err

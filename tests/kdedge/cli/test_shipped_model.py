@@ -23,7 +23,7 @@ def image(tmp_path: Path) -> Path:
 
 def test_shipped_model_is_quantized_explained_and_attributed() -> None:
     model = Model.load(FILE)
-    assert model.has_map and model.metadata.quantization is not None
+    assert model.has_map and model.metadata.quantization is not None and model.metadata.reference_frames is not None
     assert len(model.metadata.labels) == 1000
     assert "Apache License 2.0" in (SHIPPED / "README.md").read_text(encoding="utf-8")
 

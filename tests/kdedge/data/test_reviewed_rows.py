@@ -19,7 +19,9 @@ from kdedge_runtime.modalities.tabular import TabularInput
 SPEC = TabularInput((TableColumn("age", "numeric"), TableColumn("job", "categorical", categories=("clerk", "pilot"))))
 
 
-def reviewed(titles: Sequence[str], cells: Sequence[str | None], judgment: str = "right", **changes: object) -> Verdict:
+def reviewed(
+    titles: Sequence[str], cells: Sequence[str | None], judgment: str = "correct", **changes: object
+) -> Verdict:
     values: dict[str, object] = {
         "judgment": judgment,
         "content": SPEC.encode_sample(row_sample(tuple(titles), tuple(cells))),
@@ -27,7 +29,7 @@ def reviewed(titles: Sequence[str], cells: Sequence[str | None], judgment: str =
         "kind": "tabular",
         "saliency_map": None,
         "label": "good",
-        "probability": 0.75,
+        "score": 0.75,
         "explained": "good",
         "frame_name": "row",
         "model_sha256": "00",
@@ -38,9 +40,9 @@ def reviewed(titles: Sequence[str], cells: Sequence[str | None], judgment: str =
 
 ROWS = [
     reviewed(["job", "age"], ["clerk, part-time", "31"]),
-    reviewed(["job", "age"], ["pilot", None], "label", correct_label="bad"),
-    reviewed(["job", "age"], ["pilot", "40"], "wrong"),
-    reviewed(["job", "age"], ["clerk, part-time", "31"], "label", correct_label="bad"),
+    reviewed(["job", "age"], ["pilot", None], "relabeled", correct_label="bad"),
+    reviewed(["job", "age"], ["pilot", "40"], "incorrect"),
+    reviewed(["job", "age"], ["clerk, part-time", "31"], "relabeled", correct_label="bad"),
     reviewed(["age", "town", "answer", "job"], ["50", "Ulm", "bad", "clerk"]),
 ]
 
@@ -73,9 +75,9 @@ def test_table_is_read_as_training_data(tmp_path: Path) -> None:
 
 def test_columns_of_several_sources_are_joined_by_name(tmp_path: Path) -> None:
     rows = [
-        reviewed(["age", "wage [EUR]"], ["31", "9"], "label", correct_label="12.5"),
-        reviewed(["age [years]"], ["32"], "label", correct_label="13"),
-        reviewed(["wage", "age"], ["", "33"], "label", correct_label="14"),
+        reviewed(["age", "wage [EUR]"], ["31", "9"], "relabeled", correct_label="12.5"),
+        reviewed(["age [years]"], ["32"], "relabeled", correct_label="13"),
+        reviewed(["wage", "age"], ["", "33"], "relabeled", correct_label="14"),
     ]
     write_reviewed_rows(rows, tmp_path / "more.csv", None, "wage [EUR]")
     assert (tmp_path / "more.csv").read_text() == "age [years],wage [EUR]\n31,12.5\n32,13\n33,14\n"
@@ -110,7 +112,7 @@ def test_unknown_rows_have_no_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("verdicts", "outputs", "error", "word"),
     [
-        ([reviewed(["age"], ["1"], "wrong")], ("a.csv", None), DataError, "None of the 1 feedback entries"),
+        ([reviewed(["age"], ["1"], "incorrect")], ("a.csv", None), DataError, "None of the 1 feedback entries"),
         (ROWS, ("a.csv", "b.csv"), DataError, "None of the 4 samples"),
         (ROWS, ("a.csv", "a.csv"), UsageError, "two files"),
         (ROWS, ("folder", None), UsageError, "-o FILE.csv"),

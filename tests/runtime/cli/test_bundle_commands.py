@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from golden_files import with_golden, with_metadata
+from reference_files import with_metadata, with_reference_frames
 
 from kdedge_runtime.bundle import format_checksums
 from kdedge_runtime.cli.main import main
@@ -27,7 +27,7 @@ def bundle(tmp_path: Path, model_path: Path) -> Path:
     folder = tmp_path / "bundle"
     folder.mkdir()
     for name in ("model.onnx", "model.int8.onnx"):
-        with_golden(Path(shutil.copy(model_path, folder / name)))
+        with_reference_frames(Path(shutil.copy(model_path, folder / name)))
     with_metadata(folder / "model.int8.onnx", quantization={"weights": "int8", "reduce_range": True})
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     (folder / "SHA256SUMS").write_bytes(format_checksums(sums))

@@ -109,7 +109,7 @@ def test_devices_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == profile_names()
     (pi,) = (line for line in lines if line.startswith("raspberry-pi-5 "))
-    assert pi.split()[1:5] == ["4", "3", "1,024", "dotprod"] and "pays" in pi
+    assert pi.split()[1:5] == ["4", "3", "1,024", "dotprod"] and "faster" in pi
 
 
 def test_device_name_prints_its_profile(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embedding_model import SIDE, expected_embedding, write_embedding_model
-from golden_files import with_golden, write_bundle
 from PIL import Image
+from reference_files import with_reference_frames, write_bundle
 
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.enrolled_classes import EnrolledClasses
@@ -241,7 +241,7 @@ def test_classes_of_another_model_stay_unchanged(
 def test_bundle_is_accepted(
     file: Path, reds: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = write_bundle(tmp_path / "bundle.zip", with_golden(file))
+    bundle = write_bundle(tmp_path / "bundle.zip", with_reference_frames(file))
     output = tmp_path / "classes.json"
     assert enroll(bundle, tmp_path / "reds", "--name", "rust", "-o", output) == 0
     assert json.loads(output.read_text())["classes"][0]["samples"] == 3

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embedding_model import expected_embedding, expected_map, write_embedding_model
-from golden_files import with_golden, write_bundle
 from PIL import Image
+from reference_files import with_reference_frames, write_bundle
 from toy_streams import Collector, Frames
 
 from kdedge_runtime.cli.main import main
@@ -114,7 +114,7 @@ def test_command_for_missing_classes_works_as_printed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = with_golden(write_embedding_model(tmp_path / "colors.onnx"))
+    file = with_reference_frames(write_embedding_model(tmp_path / "colors.onnx"))
     if model_name.endswith(".zip"):
         write_bundle(Path(model_name), file)
     else:
@@ -197,7 +197,7 @@ def test_similarity_is_never_a_percentage(
         "share": 0.0,
     }
     text = exposition({}, red, progress, MachineMonitor().state(), 0.0, 0)
-    assert f'kdedge_answer_similarity{{label="rust"}} {red.score!r}' in text and "probability" not in text.lower()
+    assert f'kdedge_score{{label="rust"}} {red.score!r}' in text and "probability" not in text.lower()
 
 
 def test_home_assistant_receives_similarities(predictions: list[Prediction]) -> None:

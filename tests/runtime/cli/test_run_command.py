@@ -57,7 +57,7 @@ def test_stdout_contains_only_jsonl(model_path: Path, photos: Path) -> None:
     *lines, last = (json.loads(line) for line in done.stdout.splitlines())
     assert [line["explained"] for line in lines] == ["blue"] * 3
     assert set(lines[0]) == {
-        *("frame", "name", "time", "age_ms", "label", "p", "familiarity", "unknown", "explained", "left_out", "heat")
+        *("frame", "name", "time", "age_ms", "label", "p", "familiarity", "unknown", "explained", "skip_reason", "heat")
     }
     assert last["summary"]["frames"] == 3
     assert "3 of 3 frames" in done.stderr

@@ -48,7 +48,7 @@ def test_skipped_explanations_have_a_reason_in_jsonl(model_path: Path, video: Pa
     assert main([*arguments, "--cadence", "every=4"]) == 0
     lines = _lines(tmp_path / "a")
     assert [line["explained"] for line in lines[:5]] == ["red", None, None, None, "red"]
-    assert [line["left_out"] for line in lines[:5]] == [None, "cadence", "cadence", "cadence", None]
+    assert [line["skip_reason"] for line in lines[:5]] == [None, "cadence", "cadence", "cadence", None]
     assert [line["heat"] is None for line in lines[:5]] == [False, True, True, True, False]
     assert all(line["label"] in ("red", "blue") for line in lines)
     assert "6 frames explained, 18 skipped by cadence" in capfd.readouterr().err

@@ -71,10 +71,10 @@ def test_reduce_range_only_for_x86_without_vnni(name: str) -> None:
     assert profile.quantization.reduce_range is (name == "generic" or is_x86_without_vnni)
 
 
-def test_int8_pays_only_with_int8_instructions() -> None:
+def test_int8_is_faster_only_with_int8_instructions() -> None:
     for name in profile_names():
         profile = load_profile(name)
-        if profile.quantization.int8_pays:
+        if profile.quantization.int8_is_faster:
             assert {"dotprod", "vnni"} & set(profile.instructions), name
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from golden_files import saturating_model, with_golden, with_metadata
+from reference_files import saturating_model, with_metadata, with_reference_frames
 
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
@@ -40,14 +40,14 @@ def checked(path: Path, profile: DeviceProfile = ROOMY, state: SystemState = CAL
 
 def off_by(path: Path, key: str, share: float) -> Path:
     """Change one recorded output of every frame by a share of its range, like a faulty kernel."""
-    golden = record_reference_frames(path)
-    values = np.frombuffer(base64.b64decode(golden[key]), dtype="<f4").reshape(golden["frames"], -1).copy()
+    reference = record_reference_frames(path)
+    values = np.frombuffer(base64.b64decode(reference[key]), dtype="<f4").reshape(reference["frames"], -1).copy()
     values[:, 0] += share * np.ptp(values, axis=1)
-    return with_metadata(path, golden=golden | {key: base64.b64encode(values.tobytes()).decode()})
+    return with_metadata(path, reference_frames=reference | {key: base64.b64encode(values.tobytes()).decode()})
 
 
 def test_valid_model_passes_every_check(write_model: Callable[..., Path]) -> None:
-    checks = checked(with_golden(write_model()))
+    checks = checked(with_reference_frames(write_model()))
     assert [check.name for check in checks] == [
         "onnxruntime",
         "answers",
@@ -62,7 +62,7 @@ def test_valid_model_passes_every_check(write_model: Callable[..., Path]) -> Non
 
 
 def test_model_without_map_is_checked_by_logits(write_model: Callable[..., Path]) -> None:
-    checks = checked(with_golden(write_model(method="none")))
+    checks = checked(with_reference_frames(write_model(method="none")))
     assert [check.name for check in checks if check.passed is None] == ["map"]
     assert failed(checks) == []
 
@@ -76,10 +76,10 @@ def test_differing_outputs_fail(write_model: Callable[..., Path], key: str) -> N
 
 def test_changed_prediction_fails(write_model: Callable[..., Path]) -> None:
     path = write_model()
-    golden = record_reference_frames(path)
-    logits = np.frombuffer(base64.b64decode(golden["logits"]), dtype="<f4").reshape(4, 3)
+    reference = record_reference_frames(path)
+    logits = np.frombuffer(base64.b64decode(reference["logits"]), dtype="<f4").reshape(4, 3)
     turned = base64.b64encode(np.ascontiguousarray(np.roll(logits, 1, axis=1)).tobytes()).decode()
-    checks = checked(with_metadata(path, golden=golden | {"logits": turned}))
+    checks = checked(with_metadata(path, reference_frames=reference | {"logits": turned}))
     assert {"answers", "logits"} <= set(failed(checks))
     assert next(check.found for check in checks if check.name == "answers") == "0 of 4"
 
@@ -90,7 +90,7 @@ def test_wrong_default_class_fails(write_model: Callable[..., Path]) -> None:
     (top,) = (node for node in graph.graph.node if node.op_type == "ArgMax")
     top.op_type = "ArgMin"
     onnx.save(graph, path)
-    checks = checked(with_golden(path))
+    checks = checked(with_reference_frames(path))
     assert failed(checks) == ["default class"], "the reference frames were recorded with the faulty graph"
     assert "explains class" in next(check.found for check in checks if check.name == "default class")
 
@@ -99,9 +99,9 @@ def test_int8_tolerance_follows_recorded_rounding(write_model: Callable[..., Pat
     def int8(name: str, share: float, rounding: float) -> Path:
         path = with_metadata(write_model(name), quantization={"weights": "int8", "reduce_range": False})
         off_by(path, "logits", share)
-        golden = Model.load(path).metadata.golden
-        assert golden is not None
-        return with_metadata(path, golden=golden | {"logits_rounding": rounding})
+        reference = Model.load(path).metadata.reference_frames
+        assert reference is not None
+        return with_metadata(path, reference_frames=reference | {"logits_rounding": rounding})
 
     assert "logits" not in failed(checked(int8("a.onnx", 0.015, 0.0)))
     assert "logits" in failed(checked(int8("b.onnx", 0.05, 0.0)))
@@ -111,9 +111,11 @@ def test_int8_tolerance_follows_recorded_rounding(write_model: Callable[..., Pat
 
 def test_nan_outputs_fail(write_model: Callable[..., Path]) -> None:
     path = write_model()
-    golden = record_reference_frames(path)
+    reference = record_reference_frames(path)
     nans = np.full((4, 3), np.nan, dtype="<f4")
-    checks = checked(with_metadata(path, golden=golden | {"logits": base64.b64encode(nans.tobytes()).decode()}))
+    checks = checked(
+        with_metadata(path, reference_frames=reference | {"logits": base64.b64encode(nans.tobytes()).decode()})
+    )
     assert "logits" in failed(checks)
 
 
@@ -126,23 +128,23 @@ def test_nan_outputs_fail(write_model: Callable[..., Path]) -> None:
     ],
 )
 def test_each_budget_fails_independently(write_model: Callable[..., Path], budgets: Budgets, name: str) -> None:
-    assert failed(checked(with_golden(write_model()), replace(ROOMY, budgets=budgets))) == [name]
+    assert failed(checked(with_reference_frames(write_model()), replace(ROOMY, budgets=budgets))) == [name]
 
 
 def test_costs_without_budgets_are_reported_but_not_checked(write_model: Callable[..., Path]) -> None:
-    checks = checked(with_golden(write_model()), load_profile("generic"))
+    checks = checked(with_reference_frames(write_model()), load_profile("generic"))
     assert [check.name for check in checks if check.passed is None] == ["file", "latency", "peak memory"]
     assert all(check.found for check in checks)
 
 
 def test_throttled_board_has_no_latency(write_model: Callable[..., Path]) -> None:
-    checks = checked(with_golden(write_model()), state=replace(CALM, throttled=("under-voltage",)))
+    checks = checked(with_reference_frames(write_model()), state=replace(CALM, throttled=("under-voltage",)))
     assert failed(checks) == ["latency"]
     assert next(check.found for check in checks if check.name == "latency") == "not measured: under-voltage"
 
 
 def test_forbidden_version_fails(write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    path = with_golden(write_model())
+    path = with_reference_frames(write_model())
     monkeypatch.setattr(module.ort, "__version__", "1.25.0")
     assert failed(checked(path)) == ["onnxruntime"]
 
@@ -174,7 +176,7 @@ def test_checklist_has_one_line_per_check() -> None:
 def test_self_test_result_is_the_exit_code(
     write_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good = with_golden(write_model("good.onnx"))
+    good = with_reference_frames(write_model("good.onnx"))
     assert main(["self-test", str(good), "--device", "generic"]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("good.onnx on generic\n[✓] onnxruntime") and printed.err == ""
@@ -191,7 +193,7 @@ def test_self_test_result_is_the_exit_code(
 @pytest.mark.skipif(platform.machine() != "x86_64" or QEMU is None, reason="needs qemu-x86_64 on an x86-64 machine")
 def test_saturating_core_is_detected(tmp_path: Path) -> None:
     """Emulate a core with AVX2 but without VNNI, whose 16-bit sums saturate."""
-    path = with_golden(
+    path = with_reference_frames(
         with_metadata(saturating_model(tmp_path / "m.onnx"), quantization={"weights": "int8", "reduce_range": False})
     )
     program = "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"

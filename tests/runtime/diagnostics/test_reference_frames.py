@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_files import reference_of_saturating_model, saturating_model, wide_model, with_golden, with_metadata
+from reference_files import (
+    reference_of_saturating_model,
+    saturating_model,
+    wide_model,
+    with_metadata,
+    with_reference_frames,
+)
 
 from kdedge_runtime.diagnostics.reference_frames import (
     ReferenceFrames,
@@ -36,20 +42,20 @@ def test_frames_differ_and_use_the_full_range() -> None:
 
 
 def test_recorded_outputs_match_the_model(write_model: Callable[..., Path]) -> None:
-    model = Model.load(with_golden(write_model()), threads=1)
-    golden = ReferenceFrames.of(model)
-    assert golden.samples.shape == (4, 64, 64, 3)
-    outputs = model.predict(golden.samples)
-    np.testing.assert_allclose(golden.logits, outputs.logits, rtol=1e-4, atol=1e-5)
-    assert outputs.saliency_map is not None and golden.saliency_map is not None
-    np.testing.assert_allclose(golden.saliency_map, outputs.saliency_map, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(golden.explained_class, outputs.explained_class)
-    assert golden.logits_rounding < 1e-5 and golden.map_rounding < 1e-5
+    model = Model.load(with_reference_frames(write_model()), threads=1)
+    reference = ReferenceFrames.of(model)
+    assert reference.samples.shape == (4, 64, 64, 3)
+    outputs = model.predict(reference.samples)
+    np.testing.assert_allclose(reference.logits, outputs.logits, rtol=1e-4, atol=1e-5)
+    assert outputs.saliency_map is not None and reference.saliency_map is not None
+    np.testing.assert_allclose(reference.saliency_map, outputs.saliency_map, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(reference.explained_class, outputs.explained_class)
+    assert reference.logits_rounding < 1e-5 and reference.map_rounding < 1e-5
 
 
 def test_model_without_map_records_no_map(write_model: Callable[..., Path]) -> None:
-    golden = ReferenceFrames.of(Model.load(with_golden(write_model(method="none")), threads=1))
-    assert golden.saliency_map is None and golden.logits.shape == (4, 3)
+    reference = ReferenceFrames.of(Model.load(with_reference_frames(write_model(method="none")), threads=1))
+    assert reference.saliency_map is None and reference.logits.shape == (4, 3)
 
 
 def test_recorded_frames_are_small(write_model: Callable[..., Path]) -> None:
@@ -58,19 +64,19 @@ def test_recorded_frames_are_small(write_model: Callable[..., Path]) -> None:
 
 def test_many_classes_reduce_the_number_of_frames(tmp_path: Path) -> None:
     path = wide_model(tmp_path / "wide.onnx", classes=9_000)
-    golden = ReferenceFrames.of(Model.load(with_golden(path), threads=1))
-    assert golden.logits.shape == (1, 9_000)
+    reference = ReferenceFrames.of(Model.load(with_reference_frames(path), threads=1))
+    assert reference.logits.shape == (1, 9_000)
     assert len(json.dumps(record_reference_frames(path))) < 60_000
 
 
 def test_int8_frames_record_exact_sums(tmp_path: Path) -> None:
     """Sums that overflow 16 bits are recorded exactly."""
     path = saturating_model(tmp_path / "qdq.onnx")
-    golden = record_reference_frames(path)
-    model = Model.load(with_golden(path), threads=1)
+    reference = record_reference_frames(path)
+    model = Model.load(with_reference_frames(path), threads=1)
     expected = reference_of_saturating_model(ReferenceFrames.of(model).samples)
     np.testing.assert_allclose(ReferenceFrames.of(model).logits, expected, rtol=1e-5)
-    assert golden["logits_rounding"] < 0.01
+    assert reference["logits_rounding"] < 0.01
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ def test_int8_frames_record_exact_sums(tmp_path: Path) -> None:
 )
 def test_damaged_frames_raise(write_model: Callable[..., Path], changes: dict[str, object]) -> None:
     with pytest.raises(ModelFileError, match=r"reference frames of .* are damaged .*Export it again"):
-        ReferenceFrames.of(Model.load(with_golden(write_model(), **changes)))
+        ReferenceFrames.of(Model.load(with_reference_frames(write_model(), **changes)))
 
 
 def test_missing_frames_error_names_the_fix(model: Model) -> None:
@@ -98,7 +104,7 @@ def test_missing_frames_error_names_the_fix(model: Model) -> None:
 
 def test_frames_of_wrong_type_are_damaged_metadata(write_model: Callable[..., Path]) -> None:
     with pytest.raises(ModelFileError, match="metadata is damaged"):
-        Model.load(with_metadata(write_model(), golden=[1]))
+        Model.load(with_metadata(write_model(), reference_frames=[1]))
 
 
 def test_mean_error_is_relative_and_propagates_nan() -> None:

@@ -90,7 +90,7 @@ def test_heat_in_horizontal_letterbox_is_clipped_to_frame() -> None:
 
 
 def test_area_counts_values_above_half_maximum() -> None:
-    assert heat_stats(_map(c00=4.0, c01=2.0, c02=1.9, c03=2.1), WHOLE, 50, 100).area_frac == 2 / 16
+    assert heat_stats(_map(c00=4.0, c01=2.0, c02=1.9, c03=2.1), WHOLE, 50, 100).area == 2 / 16
 
 
 @pytest.mark.parametrize(("positions", "entropy"), [((1.0, 1.0), 1.0), ((3.0, 0.0), 0.0), ((3.0, 1.0), 0.811278)])
@@ -110,7 +110,7 @@ def test_smoothed_scale_starts_at_first_peak() -> None:
 
 def test_single_position_gives_its_location() -> None:
     stats = heat_stats(_map(c13=2.0), WHOLE, 50, 100)
-    assert stats == HeatStats(cx=0.875, cy=0.375, area_frac=1 / 16, entropy=0.0)
+    assert stats == HeatStats(cx=0.875, cy=0.375, area=1 / 16, entropy=0.0)
 
 
 def test_center_is_in_frame_coordinates() -> None:
@@ -128,7 +128,7 @@ def test_heat_in_vertical_letterbox_is_clipped_to_frame() -> None:
 
 def test_uniform_map_has_full_area_and_entropy() -> None:
     stats = heat_stats(np.full((7, 5), 0.3, dtype=np.float32), WHOLE, 50, 100)
-    assert (stats.cx, stats.cy, stats.area_frac) == pytest.approx((0.5, 0.5, 1.0))
+    assert (stats.cx, stats.cy, stats.area) == pytest.approx((0.5, 0.5, 1.0))
     assert stats.entropy == pytest.approx(1.0)
 
 

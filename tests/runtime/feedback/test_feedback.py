@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,13 +28,13 @@ SHA = "ab" * 32
 
 def verdict(number: int = 0, *, size_bytes: int = 1000, **changes: object) -> Verdict:
     values: dict[str, object] = {
-        "judgment": "right",
+        "judgment": "correct",
         "content": number.to_bytes(8, "big") + bytes(size_bytes - 8),
         "suffix": ".jpg",
         "kind": "image",
         "saliency_map": np.arange(49, dtype=np.float32).reshape(7, 7) - 20,
         "label": "red",
-        "probability": 0.75,
+        "score": 0.75,
         "explained": "red",
         "frame_name": f"frame {number}",
         "model_sha256": SHA,
@@ -54,22 +55,33 @@ class TestVerdict:
     def test_entry_contains_plain_frame_and_raw_map(self, model: Model, red_spot: np.ndarray) -> None:
         explanation = model.predict(red_spot[None])
         prediction = decode_prediction(model, Frame(3, red_spot, 0.0, "camera 3"), explanation)
-        stored = Verdict.of(prediction, "label", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0))
+        stored = Verdict.of(
+            prediction, "relabeled", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0)
+        )
         frame = decode_image(open_image("frame", stored.content), "frame").pixels
         assert np.abs(frame.astype(int) - red_spot).mean() < 3
         assert stored.saliency_map is not None and explanation.saliency_map is not None
         np.testing.assert_array_equal(stored.saliency_map, explanation.saliency_map[0])
         assert (stored.label, stored.correct_label, stored.true_label) == ("red", "blue", "blue")
+        assert stored.score == prediction.score
         assert (datetime.now(UTC) - stored.at).total_seconds() < 60
+
+    @pytest.mark.parametrize(("task", "score", "stored"), [("embedding", -0.25, -0.25), ("regression", 12.5, None)])
+    def test_score_is_a_similarity_or_missing(
+        self, model: Model, red_spot: np.ndarray, task: str, score: float, stored: float | None
+    ) -> None:
+        prediction = decode_prediction(model, Frame(3, red_spot, 0.0, "camera 3"), model.predict(red_spot[None]))
+        prediction = replace(prediction, task=task, ranking=(("red", score),))
+        assert Verdict.of(prediction, "incorrect", model_sha256=SHA).score == stored
 
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"judgment": "maybe"}, "'maybe' is not a valid judgment.*right, wrong, label, place"),
-            ({"judgment": "label"}, "correct label is required"),
+            ({"judgment": "maybe"}, "'maybe' is not a valid judgment.*correct, incorrect, relabeled, wrong_region"),
+            ({"judgment": "relabeled"}, "correct label is required"),
             ({"correct_label": "blue"}, "not allowed for any other"),
-            ({"judgment": "label", "correct_label": "  "}, "1 to 200 characters"),
-            ({"judgment": "label", "correct_label": "x" * 201}, "1 to 200 characters"),
+            ({"judgment": "relabeled", "correct_label": "  "}, "1 to 200 characters"),
+            ({"judgment": "relabeled", "correct_label": "x" * 201}, "1 to 200 characters"),
             ({"box": (0.5, 0.0, 0.5, 1.0)}, "is not a valid box"),
             ({"box": (0.0, 0.0, 0.5, 1.1)}, "is not a valid box"),
             ({"box": (float("nan"), 0.0, 0.5, 1.0)}, "is not a valid box"),
@@ -79,7 +91,7 @@ class TestVerdict:
         with pytest.raises(UsageError, match=message):
             verdict(**changes)
 
-    @pytest.mark.parametrize(("judgment", "label"), [("right", "red"), ("place", "red"), ("wrong", None)])
+    @pytest.mark.parametrize(("judgment", "label"), [("correct", "red"), ("wrong_region", "red"), ("incorrect", None)])
     def test_true_label_depends_on_judgment(self, judgment: str, label: str | None) -> None:
         assert verdict(judgment=judgment).true_label == label
 
@@ -88,13 +100,14 @@ class TestStore:
     def test_entries_round_trip(self, tmp_path: Path) -> None:
         given = [
             verdict(1),
-            verdict(2, judgment="label", correct_label="Grün, 'ja'", box=(0.0, 0.125, 0.5, 1.0)),
+            verdict(2, judgment="relabeled", correct_label="Grün, 'ja'", box=(0.0, 0.125, 0.5, 1.0)),
             verdict(3, saliency_map=None),
+            verdict(4, score=None),
         ]
         with FeedbackStore.open(tmp_path / "deep" / "feedback.db", 5) as store:
             for item in given:
                 store.add(item)
-            assert len(store) == 3
+            assert len(store) == 4
         with FeedbackStore.open_to_read(tmp_path / "deep" / "feedback.db") as store:
             for item, back in zip(given, store, strict=True):
                 expected, found = dict(item.__dict__), dict(back.__dict__)
@@ -286,7 +299,7 @@ class TestFailures:
         with FeedbackStore.open(path, 5) as store:
             store.add(verdict(1))
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute(f"UPDATE verdict SET {damage}")
+            connection.execute(f"UPDATE feedback SET {damage}")
         with FeedbackStore.open_to_read(path) as store, pytest.raises(FeedbackError, match="is damaged"):
             list(store)
 

@@ -177,7 +177,7 @@ def test_spread_of_contributions() -> None:
     even = SPEC.map_stats(np.float32([[1, 1, 1]]), np.zeros(3), (0, 0))
     single = SPEC.map_stats(np.float32([[0, 3, -9]]), np.zeros(3), (0, 0))
     assert even.entropy == pytest.approx(1) and single.entropy == pytest.approx(0)
-    assert single.cx is None and single.area_frac == pytest.approx(1 / 3)
+    assert single.cx is None and single.area == pytest.approx(1 / 3)
     assert SPEC.map_stats(np.float32([[-1, 0, -1]]), np.zeros(3), (0, 0)).entropy is None
 
 

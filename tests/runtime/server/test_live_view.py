@@ -47,7 +47,7 @@ def test_page_loads_only_own_resources(view: LiveView) -> None:
 
 def test_metrics_contain_page_data(view: LiveView, progress: RunProgress) -> None:
     before = json.loads(get(view, "/metrics.json")[1])
-    assert (before["about"], before["watchers"], before["frames"], before["history"]) == (ABOUT, 0, 0, [])
+    assert (before["about"], before["viewers"], before["frames"], before["history"]) == (ABOUT, 0, 0, [])
     assert before["controls"] == {"class": None, "method": "cam", "opacity": 0.6}
     with progress.timer.measure("inference"):
         pass
@@ -62,8 +62,8 @@ def test_metrics_contain_page_data(view: LiveView, progress: RunProgress) -> Non
         {"label": "<b>stop</b>", "p": 0.75, "text": "75%", "share": 0.75},
         {"label": "tree", "p": 0.0625, "text": "6.2%", "share": 0.0625},
     ]
-    assert (metrics["score_name"], metrics["enrolls"], metrics["revision"]) == ("probability", False, 0)
-    assert metrics["heat"] == {"cx": 0.5, "cy": 0.25, "area_frac": 0.1, "entropy": 0.5}
+    assert (metrics["score_name"], metrics["can_enroll"], metrics["revision"]) == ("probability", False, 0)
+    assert metrics["heat"] == {"cx": 0.5, "cy": 0.25, "area": 0.1, "entropy": 0.5}
     assert set(metrics["stages"]["inference"]) == {"mean_ms", "p50_ms", "p95_ms", "p99_ms"}
     assert [point[1:] for point in metrics["history"]] == [["<b>stop</b>", 0.75]]
     for key, value in {"frames": 1, "frame": 6, "dropped": 0, "unreadable": 0, "age_ms": 12.0, "p": 0.75}.items():

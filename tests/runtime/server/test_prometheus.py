@@ -38,9 +38,9 @@ def test_all_metrics_use_base_units(progress: RunProgress) -> None:
     assert samples["kdedge_frames_total", ()] == 3
     assert samples["kdedge_predictions_total", (("label", "an infant"),)] == 3
     assert samples["kdedge_frame_age_seconds", ()] == pytest.approx(0.012)
-    assert samples["kdedge_answer_probability", (("label", "an infant"),)] == 0.75
-    assert samples["kdedge_last_answer_seconds", ()] == 0.25
-    assert samples["kdedge_watchers", ()] == 2
+    assert samples["kdedge_score", (("label", "an infant"),)] == 0.75
+    assert samples["kdedge_seconds_since_prediction", ()] == 0.25
+    assert samples["kdedge_viewers", ()] == 2
     assert samples["kdedge_frames_explained_total", ()] == 3
     assert samples["kdedge_temperature_celsius", ()] == 81.5
     assert samples["kdedge_clock_hertz", ()] == 1.5e9
@@ -60,7 +60,7 @@ def test_unavailable_metrics_are_omitted(progress: RunProgress) -> None:
         text = exposition({}, prediction, None if prediction is None else progress, SILENT, 0.0, 0)
         assert "temperature" not in text
         assert "throttled" not in text
-        assert _samples(text)["kdedge_last_answer_seconds", ()] == 0
+        assert _samples(text)["kdedge_seconds_since_prediction", ()] == 0
 
 
 def test_metrics_are_served_in_format_0_0_4(view: LiveView, progress: RunProgress) -> None:
@@ -81,5 +81,5 @@ def test_regions_are_a_label(progress: RunProgress) -> None:
     door, window = (("label", "open"), ("region", "door")), (("label", "shut"), ("region", "window"))
     assert samples["kdedge_frames_total", ()] == 2
     assert (samples["kdedge_predictions_total", door], samples["kdedge_predictions_total", window]) == (2, 2)
-    assert (samples["kdedge_answer_probability", door], samples["kdedge_answer_probability", window]) == (0.75, 0.5)
+    assert (samples["kdedge_score", door], samples["kdedge_score", window]) == (0.75, 0.5)
     assert samples["kdedge_heat_area_ratio", (("explained", "tree"), ("region", "door"))] == 0.1

@@ -148,12 +148,12 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
     before = _picture(page)
     time.sleep(0.5)
     assert (_picture(page) == before).all(), "the image is paused"
-    page.click("[data-judgment=right]")
+    page.click("[data-judgment=correct]")
     page.wait_for_selector("#message.good:has-text('red is correct')")
-    page.click("[data-judgment=wrong]")
+    page.click("[data-judgment=incorrect]")
     page.wait_for_selector("#message.good:has-text('red is wrong')")
     right, wrong = store
-    assert (right.judgment, wrong.judgment) == ("right", "wrong")
+    assert (right.judgment, wrong.judgment) == ("correct", "incorrect")
     assert right.frame_name == wrong.frame_name
     stored = np.asarray(Image.open(BytesIO(right.content))).astype(int)
     below = slice(90, 108)  # in the square, above the caption; the visible box is outlined at 70 and 249
@@ -167,18 +167,18 @@ def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, s
 
 def test_correct_class_can_be_searched_or_typed(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
     page = _live(chromium, watched.url, **DESK)
-    page.click("[data-judgment=label]")
+    page.click("[data-judgment=relabeled]")
     page.wait_for_selector("dialog input:focus")
     assert page.get_attribute("#pause", "aria-pressed") == "true", "the image is paused during the dialog"
     page.keyboard.type("BLU")
     page.keyboard.press("Enter")
     page.wait_for_selector("#message:has-text('red should be blue')")
     page.wait_for_selector("#state.live")
-    page.click("[data-judgment=label]")
+    page.click("[data-judgment=relabeled]")
     page.fill("dialog input", "<i>violet</i>")
     page.click("dialog .choices button")
     page.wait_for_selector("#message:has-text('<i>violet</i>')")
-    page.click("[data-judgment=label]")
+    page.click("[data-judgment=relabeled]")
     page.click("dialog button:text-is('Cancel')")
     page.wait_for_selector("#state.live")
     assert [verdict.true_label for verdict in store] == ["blue", "<i>violet</i>"]
@@ -188,7 +188,7 @@ def test_correct_class_can_be_searched_or_typed(chromium: Any, watched: LiveView
 @pytest.mark.parametrize("context", [DESK, PHONE], ids=["desk", "phone"])
 def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore, context: dict[str, Any]) -> None:
     page = _live(chromium, watched.url, **context)
-    page.click("[data-judgment=place]")
+    page.click("[data-judgment=wrong_region]")
     page.wait_for_selector("#drawing:visible")
     assert page.is_disabled("#box-store"), "disabled without a box"
     frame = page.locator("#image").bounding_box()
@@ -205,10 +205,10 @@ def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore
     page.wait_for_selector("#message.good:has-text('wrong region for red')")
     page.wait_for_selector("#state.live")
     (verdict,) = store
-    assert verdict.judgment == "place"
+    assert verdict.judgment == "wrong_region"
     np.testing.assert_allclose(verdict.box, (0.25, 0.3, 0.75, 0.8), atol=0.01)
     assert page.is_hidden("#drawing")
-    page.click("[data-judgment=place]")
+    page.click("[data-judgment=wrong_region]")
     page.click("#box-cancel")
     page.wait_for_selector("#state.live")
     assert len(store) == 1
@@ -221,7 +221,7 @@ def test_page_fits_a_phone(chromium: Any, watched: LiveView, scheme: str) -> Non
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for button in page.query_selector_all("button:visible"):
         assert button.bounding_box()["height"] >= 44, "large enough for touch"
-    page.tap("[data-judgment=right]")
+    page.tap("[data-judgment=correct]")
     page.wait_for_selector("#message.good")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(246, 245, 248)", "dark": "rgb(18, 17, 23)"}[scheme]
@@ -302,7 +302,7 @@ def test_long_displayed_image_accepts_feedback(
         try:
             page = _live(chromium, view.url, **DESK)
             page.wait_for_timeout(1500)
-            page.click("[data-judgment=right]:enabled")
+            page.click("[data-judgment=correct]:enabled")
             page.wait_for_selector("#message.good")
         finally:
             ended.set()
@@ -329,9 +329,9 @@ def test_region_can_be_selected(
             page.click("#regions button:has-text('spot')")
             _until(lambda: page.text_content("#p") != before)
             assert page.get_attribute("#regions button:has-text('spot')", "aria-pressed") == "true"
-            page.click("#verdicts [data-judgment=right]")
+            page.click("#verdicts [data-judgment=correct]")
             _until(lambda: len(store) == 1)
-            page.click("#verdicts [data-judgment=place]")
+            page.click("#verdicts [data-judgment=wrong_region]")
             page.wait_for_selector("#box-bar:visible")
             assert _picture(page).shape == (180, 192, 3), "the region without its map"
             assert page.problems == []

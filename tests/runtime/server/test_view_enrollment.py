@@ -34,7 +34,7 @@ def site(embedding_model: Model, tmp_path: Path, images: list[np.ndarray]) -> It
 
 def test_first_class_replaces_those_of_the_model(site: Site, images: list[np.ndarray]) -> None:
     before = site.until(label="red")
-    assert (before["enrolls"], before["revision"]) == (True, 0) and not site.path.exists()
+    assert (before["can_enroll"], before["revision"]) == (True, 0) and not site.path.exists()
     assert site.enroll(" gate valve ") == (200, {"name": "gate valve", "samples": 1})
     embedding = site.model.predict(images[0][None]).embedding
     np.testing.assert_allclose(site.classes.prototypes, embedding, atol=1e-6)
@@ -182,7 +182,7 @@ def test_run_without_classes_refuses(embedding_model: Model, images: list[np.nda
         thread.start()
         try:
             status, reply = post(view, "/enroll", {"serial": shown_now(view), "name": "a"})
-            assert json.loads(get(view, "/metrics.json")[1])["enrolls"] is False
+            assert json.loads(get(view, "/metrics.json")[1])["can_enroll"] is False
         finally:
             ended.set()
             thread.join()

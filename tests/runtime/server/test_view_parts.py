@@ -89,13 +89,13 @@ def test_page_of_a_table_has_no_parts_of_images(
     chromium: Any, view_of: Callable[..., LiveView], store: FeedbackStore
 ) -> None:
     page = shown_page(chromium, view_of(credit))
-    hidden = ("#verdict-place", "#opacity-part", ".ramp")
+    hidden = ("#verdict-wrong-region", "#opacity-part", ".ramp")
     assert not [part for part in hidden if page.is_visible(part)]
-    assert page.is_visible("#verdict-right") and page.is_visible("#explain-part")
+    assert page.is_visible("#verdict-correct") and page.is_visible("#explain-part")
     assert "blue bars against" in page.text_content("#why")
     nouns = page.eval_on_selector_all("[data-noun]", "all => all.map((each) => each.textContent)")
     assert nouns == ["Waiting for the first row.", "row age", "rows per second", "rows", "Milliseconds per row"]
-    page.click("#verdict-right")
+    page.click("#verdict-correct")
     page.wait_for_selector("#message.good")
     assert [(entry.kind, entry.true_label) for entry in store] == [("tabular", "good")]
     assert page.problems == []
@@ -105,13 +105,13 @@ def test_page_of_a_value_takes_the_measured_one(
     chromium: Any, view_of: Callable[..., LiveView], store: FeedbackStore
 ) -> None:
     page = shown_page(chromium, view_of(wage))
-    assert not [part for part in ("#verdict-right", "#explain-part", "#best-bar") if page.is_visible(part)]
+    assert not [part for part in ("#verdict-correct", "#explain-part", "#best-bar") if page.is_visible(part)]
     assert "raise wage" in page.text_content("#why")
-    page.click("[data-judgment=label]")
+    page.click("[data-judgment=relabeled]")
     page.fill("dialog input[type=number]", "99.5")
     page.click("dialog button.strong")
     page.wait_for_selector("#message.good")
-    assert [(entry.judgment, entry.true_label) for entry in store] == [("label", "99.5")]
+    assert [(entry.judgment, entry.true_label) for entry in store] == [("relabeled", "99.5")]
     page.wait_for_selector("#keys span:text-is('120 to 121')")
     heights = page.eval_on_selector("#history .through", "each => each.getBBox().height")
     assert heights == pytest.approx(1), "values span the whole chart"
@@ -121,12 +121,12 @@ def test_page_of_a_value_takes_the_measured_one(
 @pytest.mark.parametrize(
     ("predict", "entry", "word"),
     [
-        (credit, {"judgment": "place", "box": [0, 0, 1, 1]}, "Boxes"),
-        (credit, {"judgment": "place"}, "Boxes"),
-        (wage, {"judgment": "right"}, "label"),
-        (wage, {"judgment": "label", "label": "much"}, "number"),
-        (wage, {"judgment": "label", "label": "inf"}, "number"),
-        (wage, {"judgment": "label", "label": "1e300"}, "number"),
+        (credit, {"judgment": "wrong_region", "box": [0, 0, 1, 1]}, "Boxes"),
+        (credit, {"judgment": "wrong_region"}, "Boxes"),
+        (wage, {"judgment": "correct"}, "label"),
+        (wage, {"judgment": "relabeled", "label": "much"}, "number"),
+        (wage, {"judgment": "relabeled", "label": "inf"}, "number"),
+        (wage, {"judgment": "relabeled", "label": "1e300"}, "number"),
     ],
 )
 def test_feedback_that_teaches_nothing_is_rejected(
@@ -142,17 +142,17 @@ def test_measured_values_are_stored_as_plain_numbers(
     view_of: Callable[..., LiveView], store: FeedbackStore, typed: str, stored: str
 ) -> None:
     view = view_of(wage)
-    assert post(view, "/feedback", {"serial": shown_now(view), "judgment": "label", "label": typed})[0] == 200
-    assert [entry.correct_label for entry in store] == [stored]
+    assert post(view, "/feedback", {"serial": shown_now(view), "judgment": "relabeled", "label": typed})[0] == 200
+    assert [(entry.correct_label, entry.score) for entry in store] == [(stored, None)]
 
 
 def test_feedback_on_another_kind_of_samples_is_refused(
     view_of: Callable[..., LiveView], view: LiveView, progress: RunProgress, store: FeedbackStore
 ) -> None:
     with Run(view, progress):
-        assert post(view, "/feedback", {"serial": shown_now(view), "judgment": "right"})[0] == 200
+        assert post(view, "/feedback", {"serial": shown_now(view), "judgment": "correct"})[0] == 200
     table = view_of(credit)
-    status, answer = post(table, "/feedback", {"serial": shown_now(table), "judgment": "right"})
+    status, answer = post(table, "/feedback", {"serial": shown_now(table), "judgment": "correct"})
     assert status == 500 and "tabular" in answer["error"] and "image" in answer["error"]
     assert (len(store), store.kind) == (1, "image")
 
@@ -191,7 +191,7 @@ def _served(route: Any, part: str, other: str) -> None:
 def test_choices_name_the_parts(view_of: Callable[..., LiveView], view: LiveView) -> None:
     def parts(served: LiveView) -> tuple[object, ...]:
         choices = json.loads(get(served, "/choices.json")[1])
-        return tuple(choices[key] for key in ("sample", "has_boxes", "has_overlay", "has_values"))
+        return tuple(choices[key] for key in ("sample_noun", "has_boxes", "has_overlay", "has_values"))
 
     assert parts(view) == ("frame", True, True, False)
     assert parts(view_of(wage)) == ("row", False, False, True)
@@ -199,5 +199,8 @@ def test_choices_name_the_parts(view_of: Callable[..., LiveView], view: LiveView
 
 def test_predictions_of_images_keep_their_boxes(view: LiveView, progress: RunProgress, store: FeedbackStore) -> None:
     with Run(view, progress, a_prediction):
-        assert post(view, "/feedback", {"serial": shown_now(view), "judgment": "place", "box": [0, 0, 1, 1]})[0] == 200
+        assert (
+            post(view, "/feedback", {"serial": shown_now(view), "judgment": "wrong_region", "box": [0, 0, 1, 1]})[0]
+            == 200
+        )
     assert [entry.kind for entry in store] == ["image"]

@@ -23,11 +23,11 @@ def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: RunPro
     with Run(view, progress):
         serial = shown_now(view)
         time.sleep(0.2)  # the run continues
-        status, prediction = post(view, "/feedback", {"serial": serial, "judgment": "right"})
+        status, prediction = post(view, "/feedback", {"serial": serial, "judgment": "correct"})
     assert (status, prediction) == (200, {"label": "<b>stop</b>", "kept": 1})
     (verdict,) = store
     assert verdict.frame_name == f"#{serial - 1}"
-    assert (verdict.judgment, verdict.true_label, verdict.explained) == ("right", "<b>stop</b>", "tree")
+    assert (verdict.judgment, verdict.true_label, verdict.explained) == ("correct", "<b>stop</b>", "tree")
     assert verdict.model_sha256 == "ab" * 32
     np.testing.assert_array_equal(verdict.saliency_map, MAP)
     assert np.asarray(Image.open(BytesIO(verdict.content))).shape == (48, 64, 3)
@@ -36,9 +36,9 @@ def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: RunPro
 @pytest.mark.parametrize(
     ("entry", "judgment", "label", "box"),
     [
-        ({"judgment": "wrong"}, "wrong", None, None),
-        ({"judgment": "label", "label": " a <new> class "}, "label", "a <new> class", None),
-        ({"judgment": "place", "box": [0.1, 0.2, 0.5, 1]}, "place", "<b>stop</b>", (0.1, 0.2, 0.5, 1.0)),
+        ({"judgment": "incorrect"}, "incorrect", None, None),
+        ({"judgment": "relabeled", "label": " a <new> class "}, "relabeled", "a <new> class", None),
+        ({"judgment": "wrong_region", "box": [0.1, 0.2, 0.5, 1]}, "wrong_region", "<b>stop</b>", (0.1, 0.2, 0.5, 1.0)),
     ],
 )
 def test_every_judgment_is_stored(
@@ -60,18 +60,18 @@ def test_every_judgment_is_stored(
     "entry",
     [
         {"judgment": "maybe"},
-        {"judgment": ["right"]},
+        {"judgment": ["correct"]},
         {},
-        {"judgment": "label"},
-        {"judgment": "label", "label": "x" * 500},
-        {"judgment": "label", "label": 3},
-        {"judgment": "label", "label": "\ud800"},
-        {"judgment": "place", "box": [0, 0, 2, 1]},
-        {"judgment": "place", "box": [0, 0, 1]},
-        {"judgment": "place", "box": [0, 0, 1, 10**400]},
-        {"judgment": "place", "box": "all"},
-        {"judgment": "right", "serial": "1"},
-        {"judgment": "right", "serial": 10**9},
+        {"judgment": "relabeled"},
+        {"judgment": "relabeled", "label": "x" * 500},
+        {"judgment": "relabeled", "label": 3},
+        {"judgment": "relabeled", "label": "\ud800"},
+        {"judgment": "wrong_region", "box": [0, 0, 2, 1]},
+        {"judgment": "wrong_region", "box": [0, 0, 1]},
+        {"judgment": "wrong_region", "box": [0, 0, 1, 10**400]},
+        {"judgment": "wrong_region", "box": "all"},
+        {"judgment": "correct", "serial": "1"},
+        {"judgment": "correct", "serial": 10**9},
     ],
 )
 def test_invalid_feedback_is_rejected(view: LiveView, progress: RunProgress, store: FeedbackStore, entry: dict) -> None:
@@ -101,7 +101,7 @@ def test_held_frame_is_kept(view: LiveView, progress: RunProgress, store: Feedba
 def test_feedback_without_store_is_rejected(controls: Controls, progress: RunProgress) -> None:
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
         assert json.loads(get(view, "/metrics.json")[1])["feedback"] is None
-        status, prediction = post(view, "/feedback", {"serial": shown_now(view), "judgment": "right"})
+        status, prediction = post(view, "/feedback", {"serial": shown_now(view), "judgment": "correct"})
         assert status == 400
         assert "--feedback FILE" in prediction["error"]
 
@@ -116,7 +116,7 @@ def test_unusable_store_is_reported_and_view_continues(
         Run(view, progress) as run,
     ):
         serial = shown_now(view)
-        status, prediction = post(view, "/feedback", {"serial": serial, "judgment": "right"})
+        status, prediction = post(view, "/feedback", {"serial": serial, "judgment": "correct"})
         assert status == 500
         assert "feedback.sqlite" in prediction["error"]
         assert json.loads(get(view, "/metrics.json")[1])["feedback"] == {"kept": None}
@@ -154,7 +154,7 @@ def test_regions_have_their_own_figures_frames_and_feedback(
     assert crop.mean() == pytest.approx(200, abs=2)
     assert get(view, f"/frame.jpg?serial={serial}&region=attic")[0].status == 400
     assert post(view, "/hold", {"serial": serial, "region": "window"})[1]["label"] == "shut"
-    entry = {"serial": serial, "judgment": "right"}
+    entry = {"serial": serial, "judgment": "correct"}
     assert post(view, "/feedback", entry | {"region": "attic"})[0] == 400
     assert post(view, "/feedback", entry | {"region": 1})[0] == 400
     assert post(view, "/feedback", entry | {"region": "window"})[1]["label"] == "shut"

@@ -32,7 +32,7 @@ def test_record_contains_prediction_and_capture_time() -> None:
         "familiarity": None,
         "unknown": False,
         "explained": "tree",
-        "left_out": None,
+        "skip_reason": None,
         "heat": {"cx": 0.5123, "cy": 0.25, "area": 0.125, "entropy": 0.5},
     }
 
@@ -97,12 +97,12 @@ def test_last_line_is_the_summary(tmp_path: Path, progress: RunProgress) -> None
             progress.count(prediction)
             sink.write(prediction, progress)
     first, second, last = map(json.loads, (tmp_path / "a").read_text().splitlines())
-    assert (first["explained"], first["left_out"]) == ("tree", None)
-    assert (second["explained"], second["left_out"], second["heat"]) == (None, "cadence", None)
+    assert (first["explained"], first["skip_reason"]) == ("tree", None)
+    assert (second["explained"], second["skip_reason"], second["heat"]) == (None, "cadence", None)
     figures = last["summary"]
-    assert (figures["frames"], figures["explained"], figures["left_out"]) == (2, 1, {"cadence": 1})
+    assert (figures["frames"], figures["explained"], figures["skipped"]) == (2, 1, {"cadence": 1})
     assert figures["reconnects"] == 0
-    assert set(figures["ms"]["age"]) == {"p50", "p95", "p99"}
+    assert set(figures["latency_ms"]["age"]) == {"p50", "p95", "p99"}
 
 
 def test_synthetic_frames_have_ground_truth() -> None:

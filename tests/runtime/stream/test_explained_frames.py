@@ -63,9 +63,9 @@ def test_cadence_limits_explanations_not_predictions(
     explained = [prediction.saliency_map is not None for prediction in sink.predictions]
     assert explained == [True, False, False, True, False, False, True]
     assert [prediction.overlay is not None for prediction in sink.predictions] == explained
-    assert [prediction.left_out for prediction in sink.predictions[:3]] == [None, "cadence", "cadence"]
+    assert [prediction.skip_reason for prediction in sink.predictions[:3]] == [None, "cadence", "cadence"]
     assert {prediction.label for prediction in sink.predictions} == {"red"}
-    assert (summary.explained, summary.left_out) == (3, {"cadence": 4})
+    assert (summary.explained, summary.skipped) == (3, {"cadence": 4})
     assert "3 frames explained, 4 skipped by cadence" in summary.table()
     assert explainer is None or len(explainer.requests) == 3, "skipped explanations cost nothing"
 
@@ -75,7 +75,7 @@ def test_on_change_explains_new_labels(model: Model, red_spot: np.ndarray) -> No
     sink, guess = Collector(), Guess()
     settings = StreamSettings(cadence=ExplainSchedule("on-change"), explainer=guess)
     run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings)
-    assert [prediction.left_out is None for prediction in sink.predictions] == [True, False, True, False, True]
+    assert [prediction.skip_reason is None for prediction in sink.predictions] == [True, False, True, False, True]
     assert [requests for _, requests in guess.requests] == [0, 2, 0]
 
 
@@ -88,7 +88,7 @@ def test_new_viewer_gets_an_explained_frame(model: Model, red_spot: np.ndarray) 
     sink = Late()
     run(model, Frames(*[red_spot] * 20), [sink], StreamSettings(cadence=ExplainSchedule("on-change")))
     assert [prediction.overlay is not None for prediction in sink.predictions].count(True) == 1
-    assert sum(prediction.left_out is None for prediction in sink.predictions) == 2, (
+    assert sum(prediction.skip_reason is None for prediction in sink.predictions) == 2, (
         "the first frame, and the first watched one"
     )
 
@@ -98,11 +98,11 @@ def test_over_budget_skips_explanations_not_frames(model: Model, red_spot: np.nd
     settings = StreamSettings(budget_fps=50, explainer=guess)
     summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
     assert [prediction.frame.index for prediction in sink.predictions] == list(range(30))
-    assert sink.predictions[0].left_out is None
-    assert sink.predictions[1].left_out == "budget"
+    assert sink.predictions[0].skip_reason is None
+    assert sink.predictions[1].skip_reason == "budget"
     # 0.1 s equals five frames, so about one in five can be explained.
     assert 1 <= summary.explained <= 8
-    assert summary.left_out["budget"] == 30 - summary.explained
+    assert summary.skipped["budget"] == 30 - summary.explained
 
 
 def test_slow_sink_skips_explanations(model: Model, red_spot: np.ndarray) -> None:
@@ -114,7 +114,7 @@ def test_slow_sink_skips_explanations(model: Model, red_spot: np.ndarray) -> Non
     sink = Slow(wants_overlay=True)
     summary = run(model, Frames(*[red_spot] * 30), [sink], StreamSettings(budget_fps=50))
     assert 1 <= summary.explained <= 15
-    assert summary.left_out["budget"] == 30 - summary.explained
+    assert summary.skipped["budget"] == 30 - summary.explained
 
 
 def test_unreachable_budget_is_logged_once(
@@ -140,5 +140,5 @@ def test_settings_change_triggers_explanation(model: Model, red_spot: np.ndarray
     sink, before = Collector(), StreamSettings(cadence=ExplainSchedule("on-change"))
     after = replace(before, class_index=2)
     run(model, Frames(*[red_spot] * 40), [sink], lambda: after if next(requests) > 10 else before)
-    explained = [prediction.explained for prediction in sink.predictions if prediction.left_out is None]
+    explained = [prediction.explained for prediction in sink.predictions if prediction.skip_reason is None]
     assert explained == ["red", "blue"]

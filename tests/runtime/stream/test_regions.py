@@ -86,7 +86,7 @@ def test_change_is_tracked_for_each_region(model: Model) -> None:
     sink = Collector(wants_overlay=True)
     settings = replace(SETTINGS, cadence=ExplainSchedule("on-change"))
     summary = run(model, Frames(*frames), [sink], settings)
-    assert [[each.left_out for each in frame.by_region] for frame in sink.predictions] == [
+    assert [[each.skip_reason for each in frame.by_region] for frame in sink.predictions] == [
         [None, None],
         ["cadence", "cadence"],
         ["cadence", None],
@@ -94,13 +94,13 @@ def test_change_is_tracked_for_each_region(model: Model) -> None:
     ]
     assert [frame.overlay is not None for frame in sink.predictions] == [True, False, True, True]
     assert [each.saliency_map is not None for each in sink.predictions[2].by_region] == [False, True]
-    assert (summary.explained, summary.left_out) == (3, {"cadence": 1})
+    assert (summary.explained, summary.skipped) == (3, {"cadence": 1})
 
 
 def test_cadence_counts_frames_not_regions(model: Model) -> None:
     sink = Collector()
     run(model, Frames(*[halves("red", "blue")] * 4), [sink], replace(SETTINGS, cadence=ExplainSchedule("every", 2)))
-    assert [frame.frame_left_out for frame in sink.predictions] == [None, "cadence", None, "cadence"]
+    assert [frame.frame_skip_reason for frame in sink.predictions] == [None, "cadence", None, "cadence"]
 
 
 def test_budget_skips_explanations_of_all_regions(model: Model) -> None:
@@ -112,7 +112,7 @@ def test_budget_skips_explanations_of_all_regions(model: Model) -> None:
     settings = replace(SETTINGS, budget_fps=50, explainer=slow)
     summary = run(model, Frames(*[halves("red", "blue")] * 20), [sink], settings)
     assert len(sink.predictions) == 20
-    assert [each.left_out for each in sink.predictions[1].by_region] == ["budget", "budget"]
+    assert [each.skip_reason for each in sink.predictions[1].by_region] == ["budget", "budget"]
     assert 1 <= summary.explained <= 6
     assert summary.stages["explanation"].count == 2 * summary.explained
 
@@ -184,7 +184,7 @@ def test_feedback_stores_the_region(model: Model) -> None:
     sink, frame = Collector(), halves("red", "blue")
     run(model, Frames(frame), [sink], SETTINGS)
     right = sink.predictions[0].of_region("right")
-    verdict = Verdict.of(right, "right", model_sha256="ab" * 32)
+    verdict = Verdict.of(right, "correct", model_sha256="ab" * 32)
     stored = np.asarray(Image.open(BytesIO(verdict.content)))
     assert (verdict.label, verdict.frame_name) == ("blue", "test-0 right")
     assert stored.shape == (64, 64, 3)

@@ -78,7 +78,7 @@ def test_fixed_class_is_explained_in_every_frame(model: Model, photos: Path) -> 
 def test_negative_map_has_no_location(model: Model) -> None:
     sink = Collector()
     run(model, Frames(np.full((64, 64, 3), (255, 0, 0), np.uint8)), [sink], StreamSettings(class_index=2))
-    assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.area_frac) == (None, 0.0)
+    assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.area) == (None, 0.0)
 
 
 def test_max_frames_ends_the_run(model: Model, red_spot: np.ndarray) -> None:
@@ -190,7 +190,7 @@ def test_age_is_milliseconds_since_capture(model: Model, red_spot: np.ndarray) -
     summary = run(model, Sensed(*[red_spot] * 5, ago_s=3.0), [sink])
     for age_ms in [*(prediction.age_ms for prediction in sink.predictions), summary.age.p50_ms, summary.age.mean_ms]:
         assert 3000 <= age_ms < 3000 + 2000
-    assert 3000 <= summary.as_record()["ms"]["age"]["p50"] < 5000
+    assert 3000 <= summary.as_record()["latency_ms"]["age"]["p50"] < 5000
 
 
 def test_age_uses_the_clock(model: Model, red_spot: np.ndarray) -> None:

@@ -64,7 +64,7 @@ function show(answer, scale) {
     .sort((a, b) => b.score - a.score).slice(0, RANKED)
     .map(({ label, score }) => ({ label, text: scoreText(score), share: Math.min(1, Math.max(0, score)) }));
   const hasPositive = answer.map !== null && peak(answer.map) > 0;
-  showAnswer({ ranking, explained: about.labels[answer.explained], hasMap: about.has_map, hasPositive, legend: about.legend,
+  showAnswer({ ranking, explained: about.labels[answer.explained], hasMap: about.has_map, hasPositive, mapLegend: about.map_legend,
                unknown: answer.unknown });
   for (const [name, ms] of Object.entries(answer.ms)) write(name, ms.toFixed(ms < 10 ? 1 : 0), "ms");
   document.title = `${answer.unknown ? UNKNOWN : ranking[0].label} · kdedge`;

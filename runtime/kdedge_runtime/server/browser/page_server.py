@@ -98,7 +98,7 @@ def describe_model(model: Model) -> dict[str, object]:
         "temperature": metadata.temperature,
         "display": asdict(metadata.outputs.display),
         "has_map": model.has_map,
-        "legend": metadata.input.evidence_legend(has_values=metadata.has_values),
+        "map_legend": metadata.input.evidence_legend(has_values=metadata.has_values),
         "threshold": None if model.metadata.familiarity is None else model.metadata.familiarity.threshold,
         "is_quantized": metadata.precision != FP32.name,
         "ramp": heat_ramp().tolist(),

@@ -36,8 +36,8 @@ def exposition(
     """
     families = [
         _family("kdedge_info", "gauge", "Description of the run.", [("", about, 1)]),
-        _family("kdedge_last_answer_seconds", "gauge", "Time since the latest prediction.", [("", {}, silence_s)]),
-        _family("kdedge_watchers", "gauge", "Number of watching clients.", [("", {}, viewers)]),
+        _family("kdedge_seconds_since_prediction", "gauge", "Time since the latest prediction.", [("", {}, silence_s)]),
+        _family("kdedge_viewers", "gauge", "Number of watching clients.", [("", {}, viewers)]),
         _machine(machine),
     ]
     if prediction is not None and progress is not None:
@@ -72,7 +72,7 @@ def _prediction(prediction: Prediction, progress: RunProgress) -> str:
             "kdedge_frame_age_seconds", "gauge", "Time from capture to prediction.", [("", {}, prediction.age_ms / 1e3)]
         ),
         _family(
-            f"kdedge_answer_{name}",
+            "kdedge_score",
             "gauge",
             f"{name.capitalize()} of the latest prediction.",
             [
@@ -93,7 +93,7 @@ def _prediction(prediction: Prediction, progress: RunProgress) -> str:
         ),
     ]
     area: list[MetricSample] = [
-        ("", _region(each.region_name) | {"explained": each.explained}, each.heat.area_frac)
+        ("", _region(each.region_name) | {"explained": each.explained}, each.heat.area)
         for each in prediction.by_region
         if each.heat is not None
     ]

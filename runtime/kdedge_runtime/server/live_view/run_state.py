@@ -52,7 +52,7 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
             for label, score in prediction.ranking
         ],
         "explained": prediction.explained,
-        "left_out": prediction.left_out,
+        "skip_reason": prediction.skip_reason,
         "heat": None if prediction.heat is None else asdict(prediction.heat),
     }
 

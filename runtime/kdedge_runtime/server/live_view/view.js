@@ -106,8 +106,8 @@ function mark() {
 
 async function storeFeedback(judgment, more = {}) {
   const { label, kept } = await request("/feedback", { serial: shown, region, judgment, ...more });
-  const words = { right: `${label} is correct`, wrong: `${label} is wrong`, label: `${label} should be ${more.label}`,
-                  place: `wrong region for ${label}` };
+  const words = { correct: `${label} is correct`, incorrect: `${label} is wrong`,
+                  relabeled: `${label} should be ${more.label}`, wrong_region: `wrong region for ${label}` };
   showMessage(`Stored: ${words[judgment]}. ${count(kept)} ${kept === 1 ? "entry" : "entries"} in total.`, "good");
 }
 
@@ -128,21 +128,21 @@ async function enroll() {
 }
 
 const JUDGING = {
-  right: () => storeFeedback("right"),
-  wrong: () => storeFeedback("wrong"),
-  label: () => withPausedFrame(async () => {
+  correct: () => storeFeedback("correct"),
+  incorrect: () => storeFeedback("incorrect"),
+  relabeled: () => withPausedFrame(async () => {
     const first = answer.ranking.slice(1).map(({ label }) => label);
     const { labels, has_values } = await allChoices();
     const label = await (has_values ? typeNumber(`Measured ${answer.label}`)
                                     : choose("Correct class", labels, { first, free: true }));
-    if (label) await storeFeedback("label", { label });
+    if (label) await storeFeedback("relabeled", { label });
   }),
-  place: () => withPausedFrame(async () => {
+  wrong_region: () => withPausedFrame(async () => {
     const overlay = image;
     await show(await (await fetch(`/frame.jpg?serial=${shown}${regionQuery()}`)).blob());
     const box = await drawBox();
     await show(overlay);
-    if (box) await storeFeedback("place", { box });
+    if (box) await storeFeedback("wrong_region", { box });
   }),
 };
 
@@ -165,14 +165,14 @@ async function allChoices() {
 }
 
 /** Show the parts of the page that the samples and the task have. */
-function showParts({ labels, sample, has_boxes, has_overlay, has_values }) {
-  states = statesOf(sample);
+function showParts({ labels, sample_noun, has_boxes, has_overlay, has_values }) {
+  states = statesOf(sample_noun);
   for (const element of document.querySelectorAll("[data-noun]")) {
-    element.textContent = element.dataset.noun.replace("{}", sample);
+    element.textContent = element.dataset.noun.replace("{}", sample_noun);
   }
-  at("verdict-right").hidden = has_values;
-  at("verdict-label").textContent = has_values ? "Measured value…" : "Other class…";
-  at("verdict-place").hidden = !has_boxes;
+  at("verdict-correct").hidden = has_values;
+  at("verdict-relabeled").textContent = has_values ? "Measured value…" : "Other class…";
+  at("verdict-wrong-region").hidden = !has_boxes;
   at("opacity-part").hidden = !has_overlay;
   at("explain-part").hidden = labels.length < 2;
 }
@@ -258,7 +258,7 @@ function showFigures(m) {
   if (!m.regions.some(({ name }) => name === region)) region = m.region;
   showRegions(m.regions);
   showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, hasPositive: m.heat?.entropy != null,
-               unknown: m.unknown, legend: choices.legend, isChart: !choices.has_overlay });
+               unknown: m.unknown, mapLegend: choices.map_legend, isChart: !choices.has_overlay });
   const isProbability = m.score_name === "probability";
   at("past-title").textContent = `${isProbability ? "Confidence" : capitalized(m.score_name)} over the last minute`;
   at("history").setAttribute("aria-label", `${capitalized(m.score_name)} of the best class over the last minute`);
@@ -313,7 +313,7 @@ async function poll() {
       at("about").textContent = `${m.about.model} on ${source}`;
       at("about").title = m.about.runtime;
       at("feedback").hidden = m.feedback === null;
-      at("enroll").hidden = !m.enrolls;
+      at("enroll").hidden = !m.can_enroll;
       if (m.revision !== revision) { choices = null; revision = m.revision; }
       await allChoices();
       at("controls").hidden = false;

@@ -182,11 +182,11 @@ class _Site:
         board = self.board
         figures: dict[str, Any] = {
             "about": self.about,
-            "watchers": board.viewers,
+            "viewers": board.viewers,
             "frames": 0,
             "controls": self.controls.figures(),
             "feedback": None if self.feedback is None else {"kept": self.feedback.kept},
-            "enrolls": self.class_file is not None,
+            "can_enroll": self.class_file is not None,
             "revision": self.controls.revision,
             "machine": describe_machine(self.machine.state()),
             "history": [],
@@ -246,11 +246,11 @@ class _ViewHandler(RequestHandler):
         controls = self.server.site.controls
         metadata = controls.model.metadata
         parts = {
-            "sample": metadata.input.sample_noun,
+            "sample_noun": metadata.input.sample_noun,
             "has_boxes": metadata.input.has_boxes,
             "has_overlay": metadata.input.has_overlay,
             "has_values": metadata.has_values,
-            "legend": metadata.input.evidence_legend(has_values=metadata.has_values),
+            "map_legend": metadata.input.evidence_legend(has_values=metadata.has_values),
         }
         self.send_json(HTTPStatus.OK, {"labels": metadata.labels, "methods": controls.methods, **parts})
 
@@ -267,7 +267,9 @@ class _ViewHandler(RequestHandler):
         healthy, silence_s = site.board.health()
         healthy |= site.posted is not None and not site.posted.waiting  # silence between requests is normal
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-        self.send_json(status, {"status": "ok" if healthy else "stalled", "last_answer_s": round(silence_s, 3)})
+        self.send_json(
+            status, {"status": "ok" if healthy else "stalled", "seconds_since_prediction": round(silence_s, 3)}
+        )
 
     def _snapshot(self) -> None:
         board = self.server.site.board

@@ -19,9 +19,9 @@ SIDE = 8
 _WEIGHTS = np.random.default_rng(0).choice([-127, 127, 127], size=(SIDE * SIDE * 3, 3)).astype(np.int8)
 
 
-def with_golden(path: Path, **changes: Any) -> Path:
+def with_reference_frames(path: Path, **changes: Any) -> Path:
     """Write reference frames into a model file, modified by `changes`."""
-    return with_metadata(path, golden=record_reference_frames(path) | changes)
+    return with_metadata(path, reference_frames=record_reference_frames(path) | changes)
 
 
 def with_metadata(path: Path, **changes: Any) -> Path:
