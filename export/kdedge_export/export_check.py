@@ -90,7 +90,7 @@ def _measure(
 def _require_exact(found: list[Exactness]) -> None:
     kinds = {
         "logits": _worst([exact.logits for exact in found]),
-        "KL divergence": _worst([exact.kl for exact in found]),
+        "KL divergence": _worst([exact.divergence for exact in found]),
         "map": _worst([exact.maps for exact in found if exact.maps is not None]),
     }
     decisive = {kind: worst for kind, worst in kinds.items() if worst is not None}

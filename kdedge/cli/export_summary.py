@@ -168,7 +168,7 @@ def _unconfirmed(tradeoff: Tradeoff) -> str | None:
     if most is None or not tradeoff.met or found.most_drop_points <= most:
         return None
     needed = samples_needed(tradeoff.samples, found.drop_points, found.most_drop_points, most, worst=100.0)
-    what = "points of accuracy" if found.top1 is not None else "% of the predictions"
+    what = "points of accuracy" if found.accuracy is not None else "% of the predictions"
     advice = "no number of samples suffices" if needed is None else f"about {needed:,} samples needed to confirm"
     return (
         f"inconclusive: a loss of at most {most:g} {what} is not confirmed; {found.drop_points:.1f} on these samples, "
@@ -183,9 +183,9 @@ def _broken_bounds(name: str, tradeoff: Tradeoff) -> list[str]:
     """
     found, bounds = tradeoff.chosen.fidelity, RECIPES[name].bounds
     faults = []
-    allowed = bounds.top1_drop_points if found.top1 is not None else 100 * (1 - bounds.agreement)
+    allowed = bounds.accuracy_drop_points if found.accuracy is not None else 100 * (1 - bounds.agreement)
     if found.drop_points > max(allowed, 1.5 * 100 / tradeoff.samples):
-        what = "points of accuracy" if found.top1 is not None else "% of the predictions"
+        what = "points of accuracy" if found.accuracy is not None else "% of the predictions"
         faults.append(f"{name} loses {found.drop_points:.1f} {what}, kdedge validate allows {allowed:g}")
     if found.map_pearson is not None and found.map_pearson < bounds.map_pearson_mean:
         faults.append(

@@ -187,9 +187,9 @@ def _models(report: "ValidationReport") -> "Table":
             (
                 candidate.title,
                 f"{facts.bytes / 1e6:.2f} MB",
-                "" if facts.top1 is None else wording.shown(facts.top1, 2),
+                "" if facts.accuracy is None else wording.shown(facts.accuracy, 2),
                 "" if compared is None else f"{compared.agreement:.2%}",
-                "" if compared is None else f"{compared.kl:.4f}",
+                "" if compared is None else f"{compared.divergence:.4f}",
                 "" if maps is None else f"{maps.pearson_mean:.4f}",
                 "" if maps is None else f"{maps.pearson_p5:.4f}",
                 "" if maps is None else f"{maps.top20_iou_mean:.3f}",
@@ -241,10 +241,10 @@ def _robustness(report: "ValidationReport") -> "Table | None":
     for title in ("prediction unchanged", "map Pearson with clean"):
         table.add_column(title, justify="right")
     for row in report.robustness.rows:
-        if row.role == report.shipped.name:
+        if row.model == report.shipped.name:
             table.add_row(
-                row.disturbance,
-                "–" if row.top1 is None else report.wording.shown(row.top1),
+                row.corruption,
+                "–" if row.accuracy is None else report.wording.shown(row.accuracy),
                 "–" if row.agreement is None else f"{row.agreement:.1%}",
                 "" if row.map_pearson is None else correlation(row.map_pearson),
                 f"{row.prediction_kept:.1%}",
@@ -264,7 +264,7 @@ def _recognition(report: "ValidationReport") -> "Table | None":
     for row in found.groups:
         table.add_row(
             row.group,
-            titles[row.role],
+            titles[row.model],
             f"{row.samples:,}",
             f"{row.auroc:.1%}",
             "–" if row.max_softmax_auroc is None else f"{row.max_softmax_auroc:.1%}",
@@ -285,7 +285,7 @@ def _verification(report: "ValidationReport") -> "Table | None":
     )
     for row in found.files:
         table.add_row(
-            titles[row.role],
+            titles[row.model],
             _share(row.equal_error, row.intervals["equal_error"]),
             _share(row.true_accepts, row.intervals["true_accepts"]),
         )
@@ -300,7 +300,7 @@ def _false_alarms(report: "ValidationReport") -> "Table | None":
     table = _table(f"False alarms in {report.false_alarms[0].hours:.2f} h of background", "alarms", "per hour", "95%")
     for row in report.false_alarms:
         interval = f"{row.interval.low:.1f} to {row.interval.high:.1f}"
-        table.add_row(titles[row.role], f"{row.alarms:,}", f"{row.per_hour:.1f}", interval)
+        table.add_row(titles[row.model], f"{row.alarms:,}", f"{row.per_hour:.1f}", interval)
     return table
 
 
@@ -318,7 +318,7 @@ def _classes(report: "ValidationReport") -> "Table | None":
         table.add_row(
             row.label,
             str(row.n),
-            f"{row.top1[role]:.1%}" if role in row.top1 else "–",
+            f"{row.accuracy[role]:.1%}" if role in row.accuracy else "–",
             f"{row.agreement[role]:.1%}" if role in row.agreement else "–",
             "" if pearson is None else correlation(pearson),
         )
@@ -332,7 +332,7 @@ def _print_meaning(console: "Console", report: "ValidationReport") -> None:
     console.print(
         "[…]: 95% confidence interval over samples. A bound holds if the unfavorable end of the interval keeps it."
     )
-    right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
+    right = {role: facts.accuracy for role, facts in report.models.items() if facts.accuracy is not None}
     if "student" in right:
         wording = report.wording
         beside = f", that of its teacher {wording.shown(right['teacher'])}" if "teacher" in right else ""

@@ -165,13 +165,13 @@ def _row(
     report, evidence, role = validation.report, validation.evidence, candidate.name
     facts, compared = report.models[role], report.comparisons.get(role)
     maps = evidence.predictions[role].maps
-    assert maps is not None and facts.top1 is not None
+    assert maps is not None and facts.accuracy is not None
     drawn = np.stack([masks[name] for name in evidence.names])
     inside = map_similarity.energy_inside(_upsampled(maps, drawn.shape[1:]), drawn)
     return DemoRow(
         title=candidate.title,
         megabytes=facts.bytes / 1e6,
-        top1=facts.top1,
+        top1=facts.accuracy,
         agreement=None if compared is None else compared.agreement,
         map_pearson=None if compared is None or compared.maps is None else compared.maps.pearson_mean,
         energy_inside=float(np.nanmean(inside)),

@@ -180,7 +180,7 @@ def validate_model(
         _models(files, validation_set, notes),
         validation_set,
         deployment,
-        gates=Gates(evidence_outside=max_evidence_outside, false_alarms_per_hour=max_false_alarms),
+        gates=Gates(max_evidence_outside=max_evidence_outside, false_alarms_per_hour=max_false_alarms),
         quick=quick,
         notes=notes,
         progress=progress,
@@ -230,7 +230,7 @@ def _validation_set(
         source=Data(
             f"{collection.name}, validation split ({divided})",
             collection.fingerprint,
-            chose_epoch=_is_training_data(collection, files.record),
+            selected_epoch=_is_training_data(collection, files.record),
         ),
     )
 

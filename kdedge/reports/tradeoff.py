@@ -12,7 +12,7 @@ _SHOWN_NAMES = 3
 
 def tradeoff_table(tradeoff: Tradeoff) -> Table:
     """Build a table of the Pareto-optimal mixed-precision candidates and fp32; the chosen one is marked."""
-    labeled = tradeoff.fp32.fidelity.top1 is not None
+    labeled = tradeoff.fp32.fidelity.accuracy is not None
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for heading in ("fp32 layers", "size MB", "latency ms", "speed ×", "top-1 %" if labeled else "agreement %"):
@@ -28,7 +28,7 @@ def tradeoff_table(tradeoff: Tradeoff) -> Table:
 
 def _positions(point: TradeoffPoint, labeled: bool) -> list[str]:
     fidelity, names = point.fidelity, point.float_layers
-    predictions = fidelity.top1 if labeled and fidelity.top1 is not None else fidelity.agreement
+    predictions = fidelity.accuracy if labeled and fidelity.accuracy is not None else fidelity.agreement
     shown = ", ".join(names[:_SHOWN_NAMES]) + (f", … {len(names)}" if len(names) > _SHOWN_NAMES else "")
     return [
         str(len(names)),

@@ -27,9 +27,9 @@ def write_image(tradeoff: Tradeoff, path: Path) -> None:
     if fp32.map_pearson is not None:
         maps = {point: point.fidelity.map_pearson or 0.0 for point in every}
         plots.append(("map Pearson with fp32", maps, goal.min_map_correlation))
-    labeled = fp32.top1 is not None
+    labeled = fp32.accuracy is not None
     predictions = {
-        point: 100 * ((point.fidelity.top1 or 0.0) if labeled else point.fidelity.agreement) for point in every
+        point: 100 * ((point.fidelity.accuracy or 0.0) if labeled else point.fidelity.agreement) for point in every
     }
     least = None if goal.max_drop is None else predictions[tradeoff.fp32] - goal.max_drop
     plots.append(("top-1 %" if labeled else "agreement with fp32, %", predictions, least))

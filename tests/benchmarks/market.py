@@ -47,7 +47,7 @@ def main() -> None:
         subprocess.run([*run, "export", str(student)], check=True, capture_output=True)
     done = subprocess.run([*run, "validate", str(student), "--data", str(held_out)], check=False, capture_output=True)
     report = json.loads((student / "report" / "report.json").read_text(encoding="utf-8"))
-    check = next(check for check in report["checks"] if check["key"].endswith("_over_constant"))
+    check = next(check for check in report["checks"] if check["key"].endswith("_gain_over_constant"))
     test_x, test_y = returns[-HELD_OUT:], directions[-HELD_OUT:]
     linear: Any = importlib.import_module("sklearn.linear_model")
     fitted = linear.LogisticRegression().fit(returns[:-HELD_OUT], directions[:-HELD_OUT])
@@ -59,8 +59,8 @@ def main() -> None:
         print(f"| {name} | {100 * right.mean():.1f} | {interval.low:.1f} to {interval.high:.1f} |")
     for role, name in (("teacher", "XGBoost"), ("fp32", "student")):
         facts = report["models"][role]
-        low, high = (100 * facts["top1_interval"][end] for end in ("low", "high"))
-        print(f"| {name} | {100 * facts['top1']:.1f} | {low:.1f} to {high:.1f} |")
+        low, high = (100 * facts["accuracy_interval"][end] for end in ("low", "high"))
+        print(f"| {name} | {100 * facts['accuracy']:.1f} | {low:.1f} to {high:.1f} |")
     interval = check["interval"]
     print(
         f"\nStudent against the best constant: {check['measured']:+.1f} points ({interval['low']:+.1f} to "

@@ -117,7 +117,7 @@ def test_validation_compares_all_files_and_counts_false_alarms(files: Path, tmp_
     assert report.comparisons["fp32"].agreement == 1.0 and report.comparisons["int8"].agreement > 0.9
     assert "data:image/jpeg" in validation.page.read_text(encoding="utf-8")
     fp32, _, int8 = report.false_alarms
-    assert (fp32.role, int8.role) == ("fp32", "int8") and len(document["false_alarms"]) == 3
+    assert (fp32.model, int8.model) == ("fp32", "int8") and len(document["false_alarms"]) == 3
     assert fp32.hours == pytest.approx(6.5 / 3600)
     assert fp32.alarms >= 3 and fp32.labels["low"] >= 3
     assert fp32.interval.low < fp32.per_hour == fp32.alarms / fp32.hours < fp32.interval.high

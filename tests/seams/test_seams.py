@@ -174,7 +174,7 @@ def test_validation_compares_all_files(files: Path) -> None:
     assert validation.report.comparisons["fp32"].agreement == 1.0
     assert validation.report.comparisons["fp16"].agreement == 1.0
     assert validation.report.comparisons["int8"].agreement > 0.95
-    assert {row.disturbance for row in validation.report.robustness.rows} == set(SIGNAL.corruptions)  # type: ignore[union-attr]
+    assert {row.corruption for row in validation.report.robustness.rows} == set(SIGNAL.corruptions)  # type: ignore[union-attr]
     assert validation.report.classes == () and validation.report.calibration == {}
     assert "data:image/jpeg" in validation.page.read_text(encoding="utf-8")
 

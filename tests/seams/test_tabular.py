@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from PIL import Image
 from rich.console import Console
 from sklearn.metrics import r2_score
@@ -35,6 +36,7 @@ from kdedge.reports.error_table import error_rows
 from kdedge.reports.inspection_page import write_inspection
 from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
+from kdedge_export.validation import json_schema
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import DataError, SourceError, UsageError
@@ -422,13 +424,18 @@ def test_files_and_report_of_a_regression_have_no_classes(
     assert not re.search(r"same class: |same class on|different classes|>Top-1</th>|<em class=.wrong", page)
     report = validated.report
     assert not [check.key for check in report.checks if check.outcome == "failed"]
-    drop = next(check for check in report.checks if check.key == "int8_top1_drop_points")
+    inverted = [(*row[:5], f"{-float(row[5])}") for row in make_rows(300, task="regression")]
+    other = write_table(tmp_path / "inverted.csv", inverted, (*HEADER[:5], "amount [EUR]"))
+    bad = kdedge.validate(run, data=str(other), output=tmp_path / "bad", quick=True).report.to_dict()
+    assert bad["models"]["int8"]["accuracy"] < 0 and bad["accuracy_metric"] == "R²" and not bad["passed"]
+    assert Draft202012Validator(json_schema()).is_valid(json.loads(json.dumps(bad)))
+    drop = next(check for check in report.checks if check.key == "int8_accuracy_drop")
     assert drop.interval is not None and drop.outcome == "passed" and (drop.unit, drop.bound) == ("variance", 0.01)
     assert not [check.key for check in report.checks if re.search("top-1|logits|KL|class", check.name)]
     assert not [check.key for check in report.checks if check.unit in ("points", "nats")]
-    gain = next(check for check in report.checks if check.key == "int8_over_constant")
-    assert gain.measured == pytest.approx(report.models["int8"].top1) and gain.interval and gain.interval.high <= 1
-    r2 = report.models["int8"].top1
+    gain = next(check for check in report.checks if check.key == "int8_gain_over_constant")
+    assert gain.measured == pytest.approx(report.models["int8"].accuracy) and gain.interval and gain.interval.high <= 1
+    r2 = report.models["int8"].accuracy
     assert r2 is not None and f"R² is <b>{r2:.3f}</b>" in page
     inspected = inspect_model(str(run))
     assert inspected.labels == ("amount [EUR]",) and inspected.weights is None and inspected.structure.layers

@@ -33,7 +33,7 @@ class MapComparison:
     losing it. Pairs of two constant maps are left out.
     """
 
-    defined: int
+    n_compared: int
     """Number of pairs with at least one map that is not constant; the correlations and the IoU cover these."""
     pearson_mean: float
     """Mean Pearson correlation of the maps over samples; NaN if every pair is constant."""
@@ -43,11 +43,11 @@ class MapComparison:
     """1st percentile of the correlation over samples."""
     top20_iou_mean: float
     """Mean IoU of the 20% of positions with the largest values; 0.11 by chance."""
-    error_relative: float
+    max_relative_error: float
     """Largest difference at any position of any sample, relative to the range of that sample's reference map."""
     scale_error: float
     """Mean relative difference of the maps' norms, in [0, 1]; 1 if the candidate explains another class."""
-    floor_pearson: float
+    shuffled_pearson: float
     """Mean correlation of the reference's map of one sample with the candidate's of another; NaN for a single
     sample."""
     constant_reference: int
@@ -56,7 +56,8 @@ class MapComparison:
     wrong_class: int
     """Number of samples where the candidate explained a class other than the requested one."""
     intervals: Mapping[str, Interval | None]
-    """95% intervals by field name: the mean, the percentiles, the IoU, the scale error and the floor."""
+    """95% intervals by field name: the mean, the percentiles, the IoU, the scale error and the correlation of
+    shuffled maps."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,16 @@ class Comparison:
 
     n: int
     """Number of samples compared."""
-    top1_reference: float | None
-    """Top-1 accuracy in [0, 1]; None without targets."""
-    top1_candidate: float | None
-    top1_drop_points: float | None
-    """Accuracy drop of the candidate in percentage points; negative for a gain."""
+    accuracy_reference: float | None
+    """Accuracy of the task: top-1 in [0, 1], or R², which has no lower bound; None without targets."""
+    accuracy_candidate: float | None
+    accuracy_drop: float | None
+    """Accuracy of the reference minus that of the candidate, in the unit of both; negative for a gain."""
     agreement: float
     """Fraction of samples in [0, 1] with the same top-1 class."""
-    kl: float
+    divergence: float
     """Mean divergence of the candidate from the reference in nats (`TaskMetrics.divergence`)."""
-    kl_capped: float
+    divergence_capped: float
     """Mean divergence with each sample capped at 1 nat, and counted as 1 if its logits are not finite."""
     logits_error: float
     """Largest difference of any logit of any sample, relative to the range of the reference's logits."""
@@ -85,8 +86,8 @@ class Comparison:
     lost_map: bool
     """True if the reference has maps and the candidate has none."""
     intervals: Mapping[str, Interval | None]
-    """95% intervals by field name: both accuracies, their paired difference, the agreement, both KL divergences and
-    the logits distance."""
+    """95% intervals by field name: both accuracies, their paired difference, the agreement, both divergences and the
+    logits distance."""
     wording: TaskWording = TaskWording()  # noqa: RUF009 - frozen
     """Names of the task's metrics."""
 
@@ -101,32 +102,32 @@ def compare(reference: Predictions, candidate: Predictions, targets: Targets | N
         task: metrics of the models' task.
     """
     agrees = task.agreement(reference.logits, candidate.logits)
-    kl = task.divergence(reference.logits, candidate.logits)
-    kl_capped = np.nan_to_num(np.clip(kl, 0, 1), nan=1.0)
+    divergence = task.divergence(reference.logits, candidate.logits)
+    capped = np.nan_to_num(np.clip(divergence, 0, 1), nan=1.0)
     distance = agreement.distance(task.centered(reference.logits), task.centered(candidate.logits))
     intervals = {
         "agreement": mean_interval(agrees, SHARE),
-        "kl": mean_interval(kl),
-        "kl_capped": mean_interval(kl_capped, SHARE),
+        "divergence": mean_interval(divergence),
+        "divergence_capped": mean_interval(capped, SHARE),
         "logits_distance": mean_interval(distance, SHARE),
     }
-    top1_reference = top1_candidate = drop = None
+    accuracy_reference = accuracy_candidate = drop = None
     if targets is not None:
         kept, right = (task.correct(model.logits, targets) for model in (reference, candidate))
-        top1_reference, top1_candidate = float(kept.mean()), float(right.mean())
-        drop = agreement.accuracy_drop(kept - right)
-        intervals["top1_reference"] = mean_interval(kept, task.bounds)
-        intervals["top1_candidate"] = mean_interval(right, task.bounds)
+        accuracy_reference, accuracy_candidate = float(kept.mean()), float(right.mean())
+        drop = float((kept - right).mean())
+        intervals["accuracy_reference"] = mean_interval(kept, task.bounds)
+        intervals["accuracy_candidate"] = mean_interval(right, task.bounds)
         most = None if task.bounds is None else DIFFERENCE
-        intervals["top1_drop_points"] = mean_interval(kept - right, most, scale=100)
+        intervals["accuracy_drop"] = mean_interval(kept - right, most)
     return Comparison(
         n=len(reference.logits),
-        top1_reference=top1_reference,
-        top1_candidate=top1_candidate,
-        top1_drop_points=drop,
+        accuracy_reference=accuracy_reference,
+        accuracy_candidate=accuracy_candidate,
+        accuracy_drop=drop,
         agreement=float(agrees.mean()),
-        kl=float(kl.mean()),
-        kl_capped=float(kl_capped.mean()),
+        divergence=float(divergence.mean()),
+        divergence_capped=float(capped.mean()),
         logits_error=float(agreement.logits_error(reference.logits, candidate.logits).max()),
         logits_distance=float(distance.mean()),
         wording=task.wording,
@@ -166,16 +167,18 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
     wrong = _wrong_class(reference, candidate)
     iou = _lost_as_zero(map_similarity.topk_iou(a, b), a, b, wrong)
     scale = np.where(wrong, 1.0, map_similarity.scale_error(a, b))
-    floor = map_similarity.map_pearson(a, b[map_similarity.permute_pairs(len(b))]) if len(b) > 1 else np.array([np.nan])
+    shuffled = (
+        map_similarity.map_pearson(a, b[map_similarity.permute_pairs(len(b))]) if len(b) > 1 else np.array([np.nan])
+    )
     return MapComparison(
-        defined=int((~np.isnan(pearson)).sum()),
+        n_compared=int((~np.isnan(pearson)).sum()),
         pearson_mean=mean(pearson),
         pearson_p5=percentile(pearson, 5),
         pearson_p1=percentile(pearson, 1),
         top20_iou_mean=mean(iou),
-        error_relative=float(np.where(wrong, np.inf, map_similarity.map_error(a, b)).max()),
+        max_relative_error=float(np.where(wrong, np.inf, map_similarity.map_error(a, b)).max()),
         scale_error=float(scale.mean()),
-        floor_pearson=mean(floor),
+        shuffled_pearson=mean(shuffled),
         constant_reference=int(map_similarity.is_constant(reference.maps).sum()),
         constant_candidate=int(map_similarity.is_constant(candidate.maps).sum()),
         wrong_class=int(wrong.sum()),
@@ -185,7 +188,7 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
             "pearson_p1": percentile_interval(pearson, 1),
             "top20_iou_mean": mean_interval(iou, SHARE),
             "scale_error": mean_interval(scale, SHARE),
-            "floor_pearson": mean_interval(floor),
+            "shuffled_pearson": mean_interval(shuffled),
         },
     )
 

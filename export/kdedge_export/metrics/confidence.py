@@ -181,7 +181,9 @@ def _weights(counts: tuple[int, ...], draws: int) -> Iterator[tuple[Scores, Scor
         some = min(rows, draws - start)
         # An exponential draw of the same distribution is cheaper.
         is_distinct = max(counts) == 1
-        weights = generator.standard_exponential((some, n)) if is_distinct else generator.standard_gamma(counts, (some, n))
+        weights = (
+            generator.standard_exponential((some, n)) if is_distinct else generator.standard_gamma(counts, (some, n))
+        )
         yield weights, weights.sum(axis=1) + generator.standard_exponential(some)
 
 

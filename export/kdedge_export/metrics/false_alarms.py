@@ -28,7 +28,7 @@ _OUTSIDE = 0.025
 class FalseAlarms:
     """False alarms of one model file."""
 
-    role: str
+    model: str
     """Name of the file's candidate."""
     alarms: int
     hours: float

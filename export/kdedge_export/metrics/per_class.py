@@ -22,7 +22,7 @@ class ClassRow:
     label: str
     n: int
     """Number of samples of the class."""
-    top1: Mapping[str, float]
+    accuracy: Mapping[str, float]
     """Accuracy in [0, 1] by role; empty without labels."""
     agreement: Mapping[str, float]
     """Fraction of samples in [0, 1] with the reference's prediction, by role."""
@@ -57,7 +57,7 @@ def class_rows(
     right = {} if targets is None else {role: agreement.top1(p.logits) == targets for role, p in predictions.items()}
     agrees = {role: agreement.agrees(a.logits, b.logits) for role, (a, b) in pairs.items()}
     scores: dict[str, Mapping[str, NDArray[np.float64]]] = {
-        "top1": {role: hits.astype(np.float64) for role, hits in right.items()},
+        "accuracy": {role: hits.astype(np.float64) for role, hits in right.items()},
         "agreement": agrees,
         "map_pearson": pearson,
     }
@@ -77,7 +77,7 @@ def class_rows(
         rows.append(ClassRow(labels[number], len(members), **figures, intervals=intervals))
 
     def merit(row: ClassRow) -> tuple[float, float, float]:
-        top1, agreement = row.top1.get(shipped, 0.0), row.agreement.get(shipped, 0.0)
-        return top1, agreement, float(np.nan_to_num(row.map_pearson.get(shipped, 0.0)))
+        accuracy, agreement = row.accuracy.get(shipped, 0.0), row.agreement.get(shipped, 0.0)
+        return accuracy, agreement, float(np.nan_to_num(row.map_pearson.get(shipped, 0.0)))
 
     return tuple(sorted(rows, key=merit))

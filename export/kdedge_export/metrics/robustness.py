@@ -22,11 +22,12 @@ __all__ = ["Robustness", "robustness"]
 class Robustness:
     """Results of a model file on corrupted samples."""
 
-    disturbance: str
-    """Corruption and severity; a key of `ExportModality.corruptions`."""
-    role: str
-    top1: float | None
-    """Top-1 accuracy in [0, 1]; None without labels."""
+    corruption: str
+    """Name with severity; a key of `ExportModality.corruptions`."""
+    model: str
+    """Name of the file's candidate."""
+    accuracy: float | None
+    """Accuracy of the task, such as top-1 in [0, 1]; None without labels."""
     agreement: float | None
     """Fraction of samples in [0, 1] with the reference's prediction for the same corrupted sample; None without a
     reference."""
@@ -87,7 +88,7 @@ def _row(
     task: TaskMetrics,
 ) -> Robustness:
     scores = {
-        "top1": None if targets is None else task.correct(predictions.logits, targets),
+        "accuracy": None if targets is None else task.correct(predictions.logits, targets),
         "agreement": None if reference is None else task.agreement(reference.logits, predictions.logits),
         "map_pearson": None if reference is None else pair_pearson(reference, predictions),
         "prediction_kept": task.agreement(clean.logits, predictions.logits),
@@ -96,7 +97,7 @@ def _row(
     figures = {key: None if some is None else mean(some) for key, some in scores.items()}
     correlations = {"map_pearson", "map_kept"}
     intervals = {
-        key: mean_interval(some, CORRELATION if key in correlations else task.bounds if key == "top1" else SHARE)
+        key: mean_interval(some, CORRELATION if key in correlations else task.bounds if key == "accuracy" else SHARE)
         for key, some in scores.items()
         if some is not None
     }

@@ -42,8 +42,8 @@ class Sanity:
     """Effect of one change on the maps of one model."""
 
     test: Test
-    role: str
-    alike: float
+    model: str
+    map_similarity: float
     """Mean over samples of the map similarity in [0, 1]: the correlation of the maps before and after, with negative
     values as 0, or the absolute value for another sample. It is 1 if both maps are constant or the second is not
     finite, and 0 if only one is constant."""
@@ -101,14 +101,14 @@ def _maps(model: TorchModel | Model, samples: Pixels, classes: Integers) -> Floa
 
 
 def _row(test: Test, role: str, pairs: list[tuple[Floats, Floats]]) -> Sanity:
-    alike = np.mean([_alike(test, *pair) for pair in pairs], axis=0)
+    similarity = np.mean([_similarity(test, *pair) for pair in pairs], axis=0)
     pearson = np.mean([map_similarity.map_pearson(*pair) for pair in pairs], axis=0)
-    intervals = {"alike": mean_interval(alike, SHARE), "pearson": mean_interval(pearson)}
-    return Sanity(test, role, mean(alike), mean(pearson), intervals)
+    intervals = {"map_similarity": mean_interval(similarity, SHARE), "pearson": mean_interval(pearson)}
+    return Sanity(test, role, mean(similarity), mean(pearson), intervals)
 
 
-def _alike(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
-    """Compute the similarity of each map before and after, `[N]` in [0, 1] (see `Sanity.alike`)."""
+def _similarity(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
+    """Compute the similarity of each map before and after, `[N]` in [0, 1] (see `Sanity.map_similarity`)."""
     pearson = map_similarity.map_pearson(before, after)
     stays = np.abs(pearson) if test == "sample" else np.maximum(pearson, 0.0)
     only_one_is_constant = map_similarity.is_constant(before) != map_similarity.is_constant(after)

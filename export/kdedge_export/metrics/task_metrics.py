@@ -50,11 +50,11 @@ class TaskWording:
         """Format an accuracy with its unit."""
         return self.number(value, digits) + self.unit
 
-    def change(self, hundredths: float) -> str:
-        """Format a signed difference of accuracies, given in percentage points or hundredths of a coefficient."""
+    def change(self, difference: float) -> str:
+        """Format a signed difference of accuracies: percentage points, or three decimals of a coefficient."""
         if self.is_share:
-            return points(hundredths)
-        return f"{hundredths / 100:+.3f}".replace("-", "−") if round(hundredths / 100, 3) else "±0.000"
+            return points(100 * difference)
+        return f"{difference:+.3f}".replace("-", "−") if round(difference, 3) else "±0.000"
 
 
 class TaskMetrics(ABC):

@@ -27,7 +27,7 @@ _BATCH = 32
 class Rejection:
     """Known samples that a file calls unknown."""
 
-    role: str
+    model: str
     samples: int
     rejected: float
     """Fraction of known samples in [0, 1] below the threshold."""
@@ -42,7 +42,7 @@ class Detection:
     """Recognition of one group of unfamiliar samples by a file."""
 
     group: str
-    role: str
+    model: str
     samples: int
     auroc: float
     """Area under the ROC curve of familiarity in [0, 1], known against unfamiliar samples."""
@@ -58,7 +58,7 @@ class Detection:
 class DetectionDrop:
     """Loss of detection of a file against the fp32 file, over the unfamiliar samples of all groups."""
 
-    role: str
+    model: str
     samples: int
     drop: float
     """Fraction of samples in [-1, 1] that only the fp32 file detects, minus those that only this file detects."""

@@ -40,7 +40,7 @@ _INVALID = -2.0
 class FileVerification:
     """Verification by the embeddings of one file."""
 
-    role: str
+    model: str
     equal_error: float
     """Equal error rate in [0, 1]: the rate at which false accepts and false rejections are equally frequent."""
     true_accepts: float

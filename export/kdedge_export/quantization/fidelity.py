@@ -28,8 +28,8 @@ class Fidelity:
 
     agreement: float
     """Fraction of samples in [0, 1] with the same top-1 class."""
-    top1: float | None
-    """Top-1 accuracy in [0, 1]; None without labels."""
+    accuracy: float | None
+    """Accuracy of the task, such as top-1 in [0, 1]; None without labels."""
     drop_points: float
     """Drop of top-1 accuracy in percentage points; without labels, of samples whose prediction changed."""
     most_drop_points: float
@@ -96,10 +96,10 @@ class FidelityEvaluator:
     def _compare(self, logits: Floats, maps: Floats | None, numbers: NDArray[np.int64]) -> Fidelity:
         exact = self._logits[numbers]
         agreed = self._task.agreement(exact, logits)
-        top1_share, lost = None, 1 - agreed
+        accuracy, lost = None, 1 - agreed
         if self._targets is not None:
             kept, right = (self._task.correct(prediction, self._targets[numbers]) for prediction in (exact, logits))
-            top1_share, lost = float(right.mean()), kept - right
+            accuracy, lost = float(right.mean()), kept - right
         pearson = None
         if maps is not None and self._maps is not None:
             varying = ~is_constant(self._maps[numbers])
@@ -110,7 +110,7 @@ class FidelityEvaluator:
         assert interval is not None, "no samples"
         return Fidelity(
             float(agreed.mean()),
-            top1_share,
+            accuracy,
             accuracy_drop(lost),
             interval.high,
             _relative_error(self._task.centered(exact), self._task.centered(logits)),

@@ -101,9 +101,9 @@ FP16 = PrecisionRecipe(
     # samples could break (accuracy, mean correlation) equal those of int8, since a tighter one would need more samples
     # to be shown, not a better file. The others are a tenth, or as close to 1.
     FidelityBounds(
-        top1_drop_points=1.0,
+        accuracy_drop_points=1.0,
         agreement=0.98,
-        kl=0.01,
+        divergence=0.01,
         logits_distance=0.015,
         map_pearson_mean=0.98,
         map_pearson_p5=0.99,

@@ -20,11 +20,11 @@ __all__ = ["CalibrationSet", "ConversionInputs", "ConvertedGraph", "FidelityBoun
 class FidelityBounds:
     """Bounds on a model file relative to its reference (`kdedge_export.candidates.reference`)."""
 
-    top1_drop_points: float
+    accuracy_drop_points: float
     """Largest accuracy drop, in percentage points."""
     agreement: float
     """Minimum fraction of samples in [0, 1] with the reference's prediction; checked only without labels."""
-    kl: float
+    divergence: float
     """Largest mean KL divergence of the softmax from the reference's, in nats, each sample capped at 1."""
     logits_distance: float
     """Largest mean distance of the logits from the reference's (`agreement.distance`); 0.15 is an error of 35% of

@@ -143,9 +143,9 @@ INT8 = PrecisionRecipe(
     "int8",
     _convert,
     FidelityBounds(
-        top1_drop_points=1.0,
+        accuracy_drop_points=1.0,
         agreement=0.90,
-        kl=0.1,
+        divergence=0.1,
         logits_distance=0.15,
         map_pearson_mean=0.98,
         map_pearson_p5=0.90,

@@ -26,8 +26,8 @@ def check_constant(role: str, right: Scores, constant: Scores, gates: Gates, tas
     unit, scale = accuracy_difference(task.wording)
     interval = mean_interval(gain, None if task.bounds is None else DIFFERENCE, scale=scale)
     sample = MeasuredSample(scale * float(gain.mean()), interval, len(gain), len(gain), worst=-scale)
-    key, name = f"{role}_over_constant", f"{role} better than the best constant prediction"
-    return check_sample(key, name, sample, ">=", gates.over_constant_points * scale / 100, unit)
+    key, name = f"{role}_gain_over_constant", f"{role} better than the best constant prediction"
+    return check_sample(key, name, sample, ">=", gates.min_gain_over_constant_points * scale / 100, unit)
 
 
 def check_evidence(role: str, found: Localization | None, samples: int, gates: Gates) -> list[Check]:
@@ -39,7 +39,7 @@ def check_evidence(role: str, found: Localization | None, samples: int, gates: G
         samples: number of samples with a region.
         gates: the bounds.
     """
-    if gates.evidence_outside is None:
+    if gates.max_evidence_outside is None:
         return []
     inside = None if found is None else found.intervals["energy_inside"]
     outside = None if inside is None else Interval(1 - inside.high, 1 - inside.low)
@@ -47,4 +47,4 @@ def check_evidence(role: str, found: Localization | None, samples: int, gates: G
     sample = MeasuredSample(measured, outside, samples, samples, worst=1.0)
     key, name = f"{role}_evidence_outside", f"{role} evidence outside the region of interest"
     reason = "no sample has a region of interest, or the file has no map"
-    return [check_sample(key, name, sample, "<=", gates.evidence_outside, "share", reason)]
+    return [check_sample(key, name, sample, "<=", gates.max_evidence_outside, "share", reason)]

@@ -27,8 +27,8 @@ class Bounds:
 
     logits: float
     """Bound on the logits error, relative to the range of the sample's logits."""
-    kl: float
-    """Bound on the KL divergence, in nats."""
+    divergence: float
+    """Bound on the divergence, in nats."""
     maps: float
     """Bound on the map error, relative to the range of the sample's map."""
     ceiling: float
@@ -57,7 +57,7 @@ class Exactness:
     """Decisive sample for each kind of error."""
 
     logits: WorstCase
-    kl: WorstCase
+    divergence: WorstCase
     maps: WorstCase | None
     """Map error; None if the maps cannot be compared."""
     aligned: tuple[AlignedSample, ...] = ()
@@ -91,13 +91,13 @@ def measure_exactness(
         return _decide(errors, bound, bounds.ceiling, lambda numbers: kind(rounding.of(numbers)))
 
     logits = decide(agreement.logits_error(ours.logits, theirs.logits), bounds.logits, lambda found: found.logits)
-    kl = decide(task.divergence(ours.logits, theirs.logits), bounds.kl, lambda found: found.kl)
+    divergence = decide(task.divergence(ours.logits, theirs.logits), bounds.divergence, lambda found: found.divergence)
     maps = None
     if reference.maps is not None and theirs.maps is not None and reference.maps.shape == theirs.maps.shape:
         wrong = ours.explained_class != theirs.explained_class
         errors = np.where(wrong, np.inf, map_similarity.map_error(reference.maps, theirs.maps))
         maps = decide(errors, bounds.maps, lambda found: found.maps)
-    return Exactness(logits, kl, maps, aligned)
+    return Exactness(logits, divergence, maps, aligned)
 
 
 class _Roundings:
@@ -117,7 +117,7 @@ class _Roundings:
             for name, values in vars(found).items():
                 getattr(self._found, name)[missing] = values
             self._known[missing] = True
-        return FloatTolerance(self._found.logits[numbers], self._found.kl[numbers], self._found.maps[numbers])
+        return FloatTolerance(self._found.logits[numbers], self._found.divergence[numbers], self._found.maps[numbers])
 
 
 def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[[Integers], Scores]) -> WorstCase:

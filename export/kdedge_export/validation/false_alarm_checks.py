@@ -23,6 +23,6 @@ def check_false_alarms(rows: Sequence[FalseAlarms], gates: Gates) -> list[Check]
 
 def _check(row: FalseAlarms, most: float) -> Check:
     reason = f"{row.alarms} in {row.hours:.2f} h; longer recordings narrow the interval"
-    key, name = f"{row.role}_false_alarms", f"{row.role} false alarms per hour, at most"
+    key, name = f"{row.model}_false_alarms", f"{row.model} false alarms per hour, at most"
     check = check_value(key, name, row.interval.high, "<=", most, "count", reason)
     return replace(check, interval=row.interval)

@@ -31,8 +31,8 @@ def _check_known(row: Rejection, gates: Gates) -> Check:
     if row.rise is None:
         return _check_rejected(row)
     sample = _points(row.rise, row.intervals["rise"], row.samples)
-    key, name = f"{row.role}_known_rejected_rise", f"{row.role} further known samples called unknown"
-    return check_sample(key, name, sample, "<=", gates.unknown_change_points, "points")
+    key, name = f"{row.model}_known_rejected_rise", f"{row.model} further known samples called unknown"
+    return check_sample(key, name, sample, "<=", gates.max_unknown_change_points, "points")
 
 
 def _check_rejected(row: Rejection) -> Check:
@@ -40,7 +40,7 @@ def _check_rejected(row: Rejection) -> Check:
 
     The fitted threshold uses up the allowed share, so the upper end exceeds it on half of all further samples.
     """
-    key, name = f"{row.role}_known_rejected", f"{row.role} known samples called unknown, at least"
+    key, name = f"{row.model}_known_rejected", f"{row.model} known samples called unknown, at least"
     interval = row.intervals["rejected"]
     low = None if interval is None else interval.low
     reason = f"{row.rejected:.1%} of {row.samples:,} samples are, more than sampling explains"
@@ -54,8 +54,8 @@ def _check_rejected(row: Rejection) -> Check:
 
 def _check_drop(row: DetectionDrop, gates: Gates) -> Check:
     sample = _points(row.drop, row.interval, row.samples)
-    key, name = f"{row.role}_detection_drop", f"{row.role} detection drop, unfamiliar samples"
-    return check_sample(key, name, sample, "<=", gates.unknown_change_points, "points")
+    key, name = f"{row.model}_detection_drop", f"{row.model} detection drop, unfamiliar samples"
+    return check_sample(key, name, sample, "<=", gates.max_unknown_change_points, "points")
 
 
 def _points(share: float, interval: Interval | None, samples: int) -> MeasuredSample:

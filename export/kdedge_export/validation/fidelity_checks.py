@@ -54,7 +54,7 @@ def inapplicable_fp32_checks(gates: Gates, wording: TaskWording) -> tuple[Check,
         gates: the bounds of these checks.
         wording: names of the task's metrics.
     """
-    bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
+    bounds = gates.fp32_logits_error, gates.fp32_divergence, gates.fp32_map_error
     rows: list[tuple[str, str, Relation, float, Unit]] = [(*_agreement(wording), ">=", gates.fp32_agreement, "share")]
     rows += [
         (key, name, "<=", bound, unit) for (key, name, unit), bound in zip(_fp32_names(wording), bounds, strict=True)
@@ -108,7 +108,7 @@ def _agreement(wording: TaskWording) -> tuple[str, str]:
 def _fp32_names(wording: TaskWording) -> tuple[tuple[str, str, Unit], ...]:
     return (
         ("fp32_logits_error", f"fp32 {wording.outputs} error", "error"),
-        ("fp32_kl", f"fp32 {wording.divergence}", _divergence_unit(wording)),
+        ("fp32_divergence", f"fp32 {wording.divergence}", _divergence_unit(wording)),
         ("fp32_map_error", "fp32 map error", "error"),
     )
 
@@ -121,9 +121,9 @@ def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, t
     agreement, maps = comparison.agreement, comparison.maps
     if ties:
         agreement = (round(agreement * comparison.n) + ties) / comparison.n
-    bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
-    plain = comparison.logits_error, comparison.kl, None if maps is None else maps.error_relative
-    decisive = (None,) * 3 if exact is None else (exact.logits, exact.kl, exact.maps)
+    bounds = gates.fp32_logits_error, gates.fp32_divergence, gates.fp32_map_error
+    plain = comparison.logits_error, comparison.divergence, None if maps is None else maps.max_relative_error
+    decisive = (None,) * 3 if exact is None else (exact.logits, exact.divergence, exact.maps)
     checks = [check_value(*_agreement(comparison.wording), agreement, ">=", gates.fp32_agreement, "share")]
     names = _fp32_names(comparison.wording)
     for (key, name, unit), bound, figure, sample in zip(names, bounds, plain, decisive, strict=True):
@@ -159,23 +159,22 @@ def _check_predictions(role: str, comparison: Comparison, bounds: FidelityBounds
     n, intervals = comparison.n, comparison.intervals
     wording = comparison.wording
     unit, scale = accuracy_difference(wording)
-    loss, interval = comparison.top1_drop_points, intervals.get("top1_drop_points")
+    loss, interval = comparison.accuracy_drop, intervals.get("accuracy_drop")
     if loss is not None:
-        loss *= scale / 100
+        loss = round(loss * scale, 12)  # 100 × 0.07 is above 7
     if interval is not None:
-        interval = Interval(interval.low * scale / 100, interval.high * scale / 100)
+        interval = Interval(interval.low * scale, interval.high * scale)
     drop = MeasuredSample(loss, interval, n, n, worst=scale)
-    key, bound = f"{role}_top1_drop_points", bounds.top1_drop_points * scale / 100
+    key, bound = f"{role}_accuracy_drop", bounds.accuracy_drop_points * scale / 100
     unlabeled = "the samples have no labels" if drop.measured is None else None
     checks = [check_sample(key, f"{role} {wording.accuracy} drop", drop, "<=", bound, unit, unlabeled)]
     if drop.measured is None:
         kept = MeasuredSample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
         bound = bounds.agreement
         checks.append(check_sample(f"{role}_agreement", f"{role} {wording.agreement}", kept, ">=", bound, "share"))
-    kl = MeasuredSample(comparison.kl_capped, intervals["kl_capped"], n, n, worst=1.0)
-    checks.append(
-        check_sample(f"{role}_kl", f"{role} {wording.divergence}, mean", kl, "<=", bounds.kl, _divergence_unit(wording))
-    )
+    capped = MeasuredSample(comparison.divergence_capped, intervals["divergence_capped"], n, n, worst=1.0)
+    name, unit = f"{role} {wording.divergence}, mean", _divergence_unit(wording)
+    checks.append(check_sample(f"{role}_divergence", name, capped, "<=", bounds.divergence, unit))
     away = MeasuredSample(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
     key, bound = f"{role}_logits_distance", bounds.logits_distance
     checks.append(check_sample(key, f"{role} {wording.outputs} distance, mean", away, "<=", bound, "share"))
@@ -196,7 +195,7 @@ def _check_maps(role: str, comparison: Comparison, bounds: FidelityBounds) -> li
             Check(key, name, None, relation, bound, unit, outcome, reason=reason)
             for key, name, bound, relation, unit in named
         ]
-    constant = None if maps.defined else "every map is constant"
+    constant = None if maps.n_compared else "every map is constant"
     return [
         check_sample(key, name, sample, relation, bound, unit, constant)
         for (key, name, bound, relation, unit), sample in zip(named, _map_samples(maps, n), strict=True)
@@ -206,7 +205,7 @@ def _check_maps(role: str, comparison: Comparison, bounds: FidelityBounds) -> li
 def _map_samples(maps: MapComparison, n: int) -> tuple[MeasuredSample, MeasuredSample, MeasuredSample]:
     mean, p5, scale = (maps.intervals.get(name) for name in ("pearson_mean", "pearson_p5", "scale_error"))
     return (
-        MeasuredSample(maps.pearson_mean, mean, maps.defined, n, worst=-1.0),
-        MeasuredSample(maps.pearson_p5, p5, maps.defined, n, fewest=fewest_for_percentile(5)),
+        MeasuredSample(maps.pearson_mean, mean, maps.n_compared, n, worst=-1.0),
+        MeasuredSample(maps.pearson_p5, p5, maps.n_compared, n, fewest=fewest_for_percentile(5)),
         MeasuredSample(maps.scale_error, scale, n, n, worst=1.0),
     )

@@ -75,8 +75,8 @@ class FloatTolerance:
 
     logits: Scores
     """Largest logits error, relative to the logits' range."""
-    kl: Scores
-    """KL divergence of the softmax, in nats."""
+    divergence: Scores
+    """Divergence of the predictions, in nats."""
     maps: Scores
     """Largest map error, relative to the map's range; 0 without maps."""
 
@@ -102,12 +102,12 @@ def measure_float_tolerance(
     with in_float64(module):
         double = predict(module, samples, classes)
     logits = _TIMES * agreement.logits_error(double.logits, single.logits)
-    kl = _TIMES**2 * task.divergence(double.logits, single.logits)
+    divergence = _TIMES**2 * task.divergence(double.logits, single.logits)
     if single.maps is None or double.maps is None:
-        return FloatTolerance(logits, kl, np.zeros_like(logits))
+        return FloatTolerance(logits, divergence, np.zeros_like(logits))
     # A unit that crosses its kink by rounding does not reflect the rounding error elsewhere (see `aligned_maps`).
     maps = activation_pattern_float64(module, samples, classes) if has_boundaries(module) else single.maps
-    return FloatTolerance(logits, kl, _TIMES * map_similarity.map_error(double.maps, maps))
+    return FloatTolerance(logits, divergence, _TIMES * map_similarity.map_error(double.maps, maps))
 
 
 def is_tied(

@@ -51,31 +51,31 @@ class Gates:
     """Largest map error at any position, relative to the range of that sample's map."""
     fp32_logits_error: float = 1e-4
     """Largest logits error, relative to the range of that sample's logits."""
-    fp32_kl: float = 1e-4
-    """Largest KL divergence of any sample's softmax from the student's, in nats."""
+    fp32_divergence: float = 1e-4
+    """Largest divergence of any sample's prediction from the student's, in nats."""
     fp32_rounding: float = CEILING
     """Largest error of a sample's logits or map that float32 rounding may explain."""
     precisions: Mapping[str, FidelityBounds] = field(
         default_factory=lambda: {name: recipe.bounds for name, recipe in RECIPES.items()}
     )
     """Bounds of the other files by precision; the default takes those of the recipes."""
-    unknown_change_points: float = 3.0
+    max_unknown_change_points: float = 3.0
     """Largest change against the fp32 file, in percentage points: of known samples called unknown (rise), and of
     unfamiliar samples detected (drop)."""
     false_alarms_per_hour: float | None = None
     """Largest number of false alarms per hour on background recordings; None for no bound."""
-    true_accepts_drop_points: float = 3.0
+    max_true_accept_drop_points: float = 3.0
     """Largest drop of true accepts at 1% false accepts against the fp32 file, in percentage points; for embeddings."""
-    over_constant_points: float = 0.0
+    min_gain_over_constant_points: float = 0.0
     """Minimum gain of accuracy over the best constant prediction, in percentage points."""
-    evidence_outside: float | None = None
+    max_evidence_outside: float | None = None
     """Largest share of the positive evidence outside annotated regions, in [0, 1]; None checks nothing."""
     completeness: float = 1e-4
     """Largest error of the sum of contributions, relative to the largest difference of logits from the reference; for
     methods that are complete (`SaliencyMethod.is_complete`)."""
     map_margin: float = 0.0
     """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
-    map_stays: float = 0.98
+    max_map_similarity: float = 0.98
     """Largest similarity, in [0, 1], of a map before and after its class, sample or head weights change. Sound models
     reach up to 0.91 (Grad-CAM++ and LayerCAM with random heads); a fixed spot with 2% noise scores 0.995."""
 
@@ -127,21 +127,27 @@ def check_sanity(row: Sanity, samples: int, method: str, gates: Gates) -> Check:
         method: a key of `SALIENCY_METHODS`; class-agnostic methods are checked with another sample only.
         gates: the bounds.
     """
-    key, name = _named(row.role, row.test)
+    key, name = _named(row.model, row.test)
     known = SALIENCY_METHODS.get(method)  # None for a file without a map
     if known is not None and not known.is_class_specific and row.test != "sample":
-        return check_value(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
-    alike = MeasuredSample(row.alike, row.intervals["alike"], samples, samples, worst=1.0, most=SANE_SAMPLES)
-    return check_sample(key, name, alike, "<=", gates.map_stays, "correlation")
+        return check_value(
+            key, name, None, "<=", gates.max_map_similarity, "correlation", f"{method} is class-agnostic"
+        )
+    similarity = MeasuredSample(
+        row.map_similarity, row.intervals["map_similarity"], samples, samples, worst=1.0, most=SANE_SAMPLES
+    )
+    return check_sample(key, name, similarity, "<=", gates.max_map_similarity, "correlation")
 
 
 def check_unchanged(role: str, test: Literal["class", "sample"], gates: Gates) -> Check:
     """Return the check of a change that is impossible with a single class or a single sample."""
     key, name = _named(role, test)
     if test == "class":
-        return check_value(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
+        return check_value(key, name, None, "<=", gates.max_map_similarity, "correlation", "there is no other class")
     reason = "with 1 sample; at least 2 are needed"
-    return Check(key, name, None, "<=", gates.map_stays, "correlation", "inconclusive", samples_needed=2, reason=reason)
+    return Check(
+        key, name, None, "<=", gates.max_map_similarity, "correlation", "inconclusive", samples_needed=2, reason=reason
+    )
 
 
 def check_faithfulness(role: str, margin: Faithfulness, samples: int, gates: Gates) -> tuple[Check, ...]:
@@ -186,4 +192,4 @@ def check_budgets(role: str, footprint: Footprint, budgets: Budgets) -> tuple[Ch
 
 
 def _named(role: str, test: Test) -> tuple[str, str]:
-    return f"{role}_map_follows_{test}", f"{role} map similarity to {_TESTS[test]}"
+    return f"{role}_map_similarity_{test}", f"{role} map similarity to {_TESTS[test]}"

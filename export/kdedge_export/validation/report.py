@@ -1,8 +1,8 @@
 """Validation results as one JSON document with a stable schema.
 
 `report.json` is described by `report.schema.json` next to this module (JSON Schema, draft 2020-12), which ships with
-the package: `kdedge_export.validation.json_schema()`. Missing and non-finite numbers are null. Fractions and accuracies
-are in [0, 1]. An interval is `{low, high}`, 95%, or null.
+the package: `kdedge_export.validation.json_schema()`. Missing and non-finite numbers are null. Fractions are in
+[0, 1], and accuracies are in the unit `accuracy_unit`. An interval is `{low, high}`, 95%, or null.
 
 Later versions may add keys under the same schema number; a key that changes its meaning increments it.
 """
@@ -34,7 +34,7 @@ from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.task_metrics import TaskWording
 from kdedge_export.metrics.unfamiliar import Recognition
 from kdedge_export.metrics.verification import Verification
-from kdedge_export.validation.check import Check, applicable, verdict
+from kdedge_export.validation.check import Check, Unit, applicable, verdict
 from kdedge_export.validation.exactness import AlignedSample
 from kdedge_export.validation.footprint import Footprint
 from kdedge_export.validation.sampled_metrics import Sampled
@@ -45,7 +45,7 @@ from kdedge_runtime.util.files import atomic_write, file_sha256
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
-SCHEMA = 6
+SCHEMA = 7
 
 
 def _versions() -> dict[str, str]:
@@ -72,9 +72,9 @@ class ModelFacts:
     """File size; for a PyTorch module with weights the size of its parameters and buffers."""
     sha256: str | None
     """SHA-256 of the file; for a PyTorch module of its checkpoint, if known."""
-    top1: float | None
-    """Top-1 accuracy in [0, 1]; None without labels."""
-    top1_interval: Interval | None = None
+    accuracy: float | None
+    """Accuracy of the task, such as top-1 in [0, 1]; None without labels."""
+    accuracy_interval: Interval | None = None
     quantization: Mapping[str, Any] | None = None
     """Quantization entry of the file's metadata; None if not quantized."""
     arithmetic: Arithmetic | None = None
@@ -89,7 +89,7 @@ class Data:
     """Human-readable description."""
     fingerprint: str | None = None
     """SHA-256 fingerprint of the dataset, as recorded in training; None if unknown."""
-    chose_epoch: bool = False
+    selected_epoch: bool = False
     """True if the student's best epoch was selected on these samples, which biases its accuracy upwards."""
 
 
@@ -99,7 +99,7 @@ class ValidationReport:
 
     data: Data
     samples: int
-    labeled: bool
+    has_labels: bool
     candidates: tuple[Candidate, ...]
     """Models: teacher, student, and the files from the most to the least exact, as far as present."""
     models: Mapping[str, ModelFacts]
@@ -165,16 +165,19 @@ class ValidationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values, as described by `report.schema.json`."""
-        values: dict[str, Any] = {"schema": SCHEMA, "passed": self.passed, "accuracy": self.wording.accuracy} | asdict(
-            self
-        )
+        unit: Unit = "share" if self.wording.is_share else "variance"
+        values: dict[str, Any] = {
+            "schema": SCHEMA,
+            "passed": self.passed,
+            "accuracy_metric": self.wording.accuracy,
+            "accuracy_unit": unit,
+        } | asdict(self)
         for candidate in values.pop("candidates"):
             precision = candidate["precision"]
             values["models"][candidate["name"]]["precision"] = None if precision is None else precision["name"]
         references = {name: None if found is None else found.name for name, found in self.references.items()}
         values["comparisons"] = {
-            name: {"reference": references[name], "accuracy": compared.wording.accuracy} | asdict(compared)
-            for name, compared in self.comparisons.items()
+            name: {"reference": references[name]} | asdict(compared) for name, compared in self.comparisons.items()
         }
         for each in (values, *values["comparisons"].values()):
             del each["wording"]

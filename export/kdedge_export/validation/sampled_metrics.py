@@ -44,7 +44,7 @@ __all__ = [
     "measure_verification",
 ]
 
-DISTURBED_SAMPLES = 96
+CORRUPTED_SAMPLES = 96
 """Maximum number of samples to corrupt."""
 DRAWN_SAMPLES = 200
 """Number of drawn unfamiliar samples."""
@@ -237,7 +237,7 @@ def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulne
 
 def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]]:
     """Measure predictions and maps on corrupted samples."""
-    chosen = subject.sample(DISTURBED_SAMPLES)
+    chosen = subject.sample(CORRUPTED_SAMPLES)
     targets = None if subject.targets is None else subject.targets[chosen]
     corruptions = modality_of(subject.input).corruptions
     advance = subject.start_step("robustness", len(corruptions))

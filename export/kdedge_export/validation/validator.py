@@ -112,7 +112,7 @@ def validate(
         if (against := reference(candidate, requested)) is not None
     }
     task, has_classes = EXPORT_TASKS[fp32.metadata.task], TASKS[fp32.metadata.task].has_classes
-    bounds = Bounds(gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error, gates.fp32_rounding)
+    bounds = Bounds(gates.fp32_logits_error, gates.fp32_divergence, gates.fp32_map_error, gates.fp32_rounding)
     exact, ties = None, 0
     if models.student is not None:
         ours, theirs = pairs[FP32.name]
@@ -153,7 +153,7 @@ def validate(
     report = ValidationReport(
         data=data.source,
         samples=len(samples),
-        labeled=targets is not None,
+        has_labels=targets is not None,
         candidates=tuple(requested),
         models={
             role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets, task)
@@ -334,7 +334,7 @@ def _sanity_checks(
     sound: Sampled[tuple[Sanity, ...]], subject: MeasuredModel, method: str, gates: Gates
 ) -> list[Check]:
     """Return checks of every change that was made, and of those that were impossible."""
-    made = {(row.role, row.test) for row in sound.rows}
+    made = {(row.model, row.test) for row in sound.rows}
     tests: tuple[Literal["class", "sample"], ...] = ("class", "sample") if subject.has_classes else ("sample",)
     return [check_sanity(row, sound.samples, method, gates) for row in sound.rows] + [
         check_unchanged(role, test, gates)
@@ -348,18 +348,18 @@ def _facts(
     model: TorchModel | Model, origin: Origin, found: Predictions, targets: Targets | None, task: TaskMetrics
 ) -> ModelFacts:
     right = None if targets is None else task.correct(found.logits, targets)
-    top1 = None if right is None else float(right.mean())
+    accuracy = None if right is None else float(right.mean())
     interval = None if right is None else mean_interval(right, task.bounds)
     if isinstance(model, Model):
         return file_facts(
             model.path,
-            top1=top1,
-            top1_interval=interval,
+            accuracy=accuracy,
+            accuracy_interval=interval,
             quantization=model.metadata.quantization,
             arithmetic=model.arithmetic,
         )
     size = weight_bytes(model) if origin.bytes is None else origin.bytes
-    return ModelFacts(origin.name, size, origin.sha256, top1, interval)
+    return ModelFacts(origin.name, size, origin.sha256, accuracy, interval)
 
 
 def _temperature(candidate: Candidate, model: TorchModel | Model, fp32: Model) -> float:

@@ -21,15 +21,15 @@ def check_verification(found: Verification | None, roles: Sequence[str], gates: 
         roles: files with embeddings but the fp32 file.
         gates: the bounds.
     """
-    rows = {} if found is None else {row.role: row for row in found.files}
+    rows = {} if found is None else {row.model: row for row in found.files}
     return [_check_drop(role, rows.get(role), 0 if found is None else found.samples, gates) for role in roles]
 
 
 def _check_drop(role: str, row: FileVerification | None, samples: int, gates: Gates) -> Check:
     drop, interval = (None, None) if row is None else (row.drop, row.intervals["drop"])
-    key, name = f"{role}_true_accepts_drop", f"{role} drop of true accepts at 1% false accepts"
+    key, name = f"{role}_true_accept_drop", f"{role} drop of true accepts at 1% false accepts"
     measured = None if drop is None else 100 * drop
     points = None if interval is None else Interval(100 * interval.low, 100 * interval.high)
     sample = MeasuredSample(measured, points, samples, samples, worst=_WORST_DROP, most=MOST_VERIFIED)
     reason = "there are no labels with two samples of a class and two classes" if drop is None else None
-    return check_sample(key, name, sample, "<=", gates.true_accepts_drop_points, "points", reason)
+    return check_sample(key, name, sample, "<=", gates.max_true_accept_drop_points, "points", reason)

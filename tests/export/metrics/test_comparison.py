@@ -19,12 +19,12 @@ REFERENCE = Predictions(LOGITS, MAPS, TOP)
 
 def test_identical_models_agree_fully() -> None:
     same = compare(REFERENCE, REFERENCE, TOP, CLASSIFICATION)
-    assert (same.n, same.top1_reference, same.top1_candidate, same.top1_drop_points) == (N, 1.0, 1.0, 0.0)
-    assert (same.agreement, same.kl) == (1.0, 0.0)
+    assert (same.n, same.accuracy_reference, same.accuracy_candidate, same.accuracy_drop) == (N, 1.0, 1.0, 0.0)
+    assert (same.agreement, same.divergence) == (1.0, 0.0)
     assert same.maps is not None
     assert (same.maps.pearson_mean, same.maps.pearson_p5, same.maps.pearson_p1) == pytest.approx((1, 1, 1))
-    assert (same.maps.top20_iou_mean, same.maps.error_relative) == (1.0, 0.0)
-    assert abs(same.maps.floor_pearson) < 0.1
+    assert (same.maps.top20_iou_mean, same.maps.max_relative_error) == (1.0, 0.0)
+    assert abs(same.maps.shuffled_pearson) < 0.1
 
 
 def test_maps_with_a_center_bias_have_a_high_floor() -> None:
@@ -32,7 +32,7 @@ def test_maps_with_a_center_bias_have_a_high_floor() -> None:
     predictions = Predictions(LOGITS, centered, TOP)
     maps = compare(predictions, predictions, None, CLASSIFICATION).maps
     assert maps is not None
-    assert maps.floor_pearson > 0.4
+    assert maps.shuffled_pearson > 0.4
 
 
 def test_percentiles_are_over_images() -> None:
@@ -51,12 +51,12 @@ def test_drop_of_exactly_one_point_is_exact() -> None:
     targets = TOP.copy()
     targets[1:11] = (targets[1:11] + 1) % 5  # 90 correct vs. 89
     comparison = compare(REFERENCE, Predictions(worse, MAPS, TOP), targets, CLASSIFICATION)
-    assert comparison.top1_drop_points == 1.0
+    assert comparison.accuracy_drop == 0.01
 
 
 def test_accuracy_is_none_without_labels() -> None:
     comparison = compare(REFERENCE, REFERENCE, None, CLASSIFICATION)
-    assert comparison.top1_reference is comparison.top1_candidate is comparison.top1_drop_points is None
+    assert comparison.accuracy_reference is comparison.accuracy_candidate is comparison.accuracy_drop is None
 
 
 def test_map_comparison_is_none_without_maps() -> None:
@@ -72,7 +72,7 @@ def test_lost_maps_count_as_zero() -> None:
     assert maps.pearson_mean == pytest.approx(0.7)
     assert maps.top20_iou_mean == pytest.approx(0.7)
     assert (maps.pearson_p5, maps.constant_reference, maps.constant_candidate) == (0.0, 0, 20)
-    assert math.isnan(maps.error_relative)
+    assert math.isnan(maps.max_relative_error)
 
 
 def test_pairs_of_constant_maps_are_counted_and_left_out() -> None:
@@ -95,7 +95,7 @@ def test_map_for_another_class_counts_as_lost() -> None:
     candidate = Predictions(LOGITS, MAPS, explained)
     maps = compare(REFERENCE, candidate, None, CLASSIFICATION).maps
     assert maps is not None
-    assert (maps.wrong_class, maps.error_relative) == (1, math.inf)
+    assert (maps.wrong_class, maps.max_relative_error) == (1, math.inf)
     scores = pair_pearson(REFERENCE, candidate)
     assert scores is not None
     assert scores[0] == 0.0
@@ -112,4 +112,4 @@ def test_single_image_has_no_shuffled_floor() -> None:
     one = Predictions(LOGITS[:1], MAPS[:1], TOP[:1])
     maps = compare(one, one, None, CLASSIFICATION).maps
     assert maps is not None
-    assert math.isnan(maps.floor_pearson)
+    assert math.isnan(maps.shuffled_pearson)

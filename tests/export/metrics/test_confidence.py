@@ -227,9 +227,9 @@ class TestFalsePassRate:
     @pytest.mark.parametrize("n", [30, 60, 100, 200, 300])
     @pytest.mark.parametrize("loss", [0.005, 0.01, 0.02, 0.03])
     def test_lost_predictions(self, n: int, loss: float) -> None:
-        gates = int8_gates(top1_drop_points=100 * loss - 1e-6)
+        gates = int8_gates(accuracy_drop_points=100 * loss - 1e-6)
         chance = self.shown(
-            lambda count: compared(n, lost=range(count), correlations=None), n, loss, "int8_top1_drop_points", gates
+            lambda count: compared(n, lost=range(count), correlations=None), n, loss, "int8_accuracy_drop", gates
         )
         assert chance <= self.MOST
 
@@ -253,7 +253,7 @@ class TestFalsePassRate:
                 check = check_comparison(
                     "int8",
                     compared(n, lost=range(minus), gained=range(n - plus, n), correlations=None),
-                    int8_gates(top1_drop_points=0.9999),
+                    int8_gates(accuracy_drop_points=0.9999),
                 )[0]
                 if check.outcome == "passed":
                     terms = [minus, plus, n - minus - plus]

@@ -21,7 +21,7 @@ from kdedge_export.metrics.faithfulness import STEPS, areas, faithfulness
 from kdedge_export.metrics.localization import localize, localize_all
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_export.metrics.robustness import robustness
-from kdedge_export.metrics.sanity import _alike, _head_weight, sanity
+from kdedge_export.metrics.sanity import _head_weight, _similarity, sanity
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.modalities.image import IMAGE, edge_maps
 from kdedge_export.saliency.explained_model import ExplainedModel, ForwardOutput
@@ -266,15 +266,15 @@ class TestSanity:
 
     def test_map_may_be_the_negative_of_the_other_class_map(self) -> None:
         sign = np.array([1.0, -1.0])[:, None, None] * np.random.default_rng(0).normal(size=(1, 4, 4))
-        assert _alike("class", sign, sign[::-1]).tolist() == [0.0, 0.0]
-        assert _alike("class", sign, 3 * sign) == pytest.approx([1.0, 1.0])
-        assert _alike("sample", sign, sign[::-1]) == pytest.approx([1.0, 1.0])
+        assert _similarity("class", sign, sign[::-1]).tolist() == [0.0, 0.0]
+        assert _similarity("class", sign, 3 * sign) == pytest.approx([1.0, 1.0])
+        assert _similarity("sample", sign, sign[::-1]) == pytest.approx([1.0, 1.0])
 
     def test_constant_or_non_finite_maps_count_as_unchanged(self) -> None:
         flat, other = np.zeros((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)
-        assert _alike("class", flat, flat + 1).tolist() == [1.0]
-        assert _alike("class", flat, other).tolist() == [0.0] == _alike("head", other, flat).tolist()
-        assert _alike("class", flat, other * np.nan).tolist() == [1.0]
+        assert _similarity("class", flat, flat + 1).tolist() == [1.0]
+        assert _similarity("class", flat, other).tolist() == [0.0] == _similarity("head", other, flat).tolist()
+        assert _similarity("class", flat, other * np.nan).tolist() == [1.0]
 
     def test_head_is_the_layer_that_produces_the_logits(self) -> None:
         class HeadFirst(nn.Module):
@@ -300,7 +300,7 @@ class TestSanity:
     ) -> None:
         model = model_file(Toy(), tmp_path / "toy.onnx", **broken)  # type: ignore[arg-type]
         rows = sanity({"fp32": model}, IMAGES, np.arange(len(IMAGES)) % CLASSES)
-        assert {row.test for row in rows if row.alike > 0.98} == caught
+        assert {row.test for row in rows if row.map_similarity > 0.98} == caught
         assert {row.test for row in rows} == {"class", "sample"}
 
 
@@ -313,16 +313,16 @@ class TestRobustness:
         }
         targets = predict(toy, IMAGES).logits.argmax(axis=1)
         rows = robustness(toy, files, IMAGES, targets, IMAGE.corruptions, CLASSIFICATION)  # type: ignore[arg-type]
-        assert [row.disturbance for row in rows[::2]] == list(IMAGE.corruptions)
+        assert [row.corruption for row in rows[::2]] == list(IMAGE.corruptions)
         for row in rows:
-            corrupt = IMAGE.corruptions[row.disturbance]
+            corrupt = IMAGE.corruptions[row.corruption]
             pictures = np.stack([corrupt(image, number) for number, image in enumerate(IMAGES)])
-            model = files[row.role]
+            model = files[row.model]
             predictions = model.predict(pictures).logits.argmax(axis=1)
-            assert row.top1 == pytest.approx((predictions == targets).mean())
+            assert row.accuracy == pytest.approx((predictions == targets).mean())
             assert row.agreement == pytest.approx((predictions == predict(toy, pictures).logits.argmax(axis=1)).mean())
             assert row.prediction_kept == pytest.approx(
                 (predictions == model.predict(IMAGES).logits.argmax(axis=1)).mean()
             )
-        assert all(row.map_pearson == pytest.approx(1.0) for row in rows if row.role == "fp32")
+        assert all(row.map_pearson == pytest.approx(1.0) for row in rows if row.model == "fp32")
         assert any(row.map_kept is not None and row.map_kept < 0.99 for row in rows)

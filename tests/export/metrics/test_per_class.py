@@ -39,8 +39,8 @@ def test_worst_accuracy_comes_first_then_worst_maps() -> None:
     found = rows()
     assert [row.label for row in found] == ["b", "c", "a"]
     assert [row.n for row in found] == [30, 30, 30]
-    assert [row.top1["fp32"] for row in found] == [0.5, 1.0, 1.0]
-    assert [row.top1["student"] for row in found] == [1.0, 1.0, 1.0]
+    assert [row.accuracy["fp32"] for row in found] == [0.5, 1.0, 1.0]
+    assert [row.accuracy["student"] for row in found] == [1.0, 1.0, 1.0]
     assert found[0].agreement["fp32"] == 0.5
     assert abs(found[1].map_pearson["fp32"]) < 0.2
     assert found[2].map_pearson["fp32"] == pytest.approx(1.0)
@@ -48,14 +48,14 @@ def test_worst_accuracy_comes_first_then_worst_maps() -> None:
 
 def test_every_value_has_an_interval() -> None:
     ends = rows()[0].intervals
-    assert set(ends) == {"top1", "agreement", "map_pearson"}
-    inside = ends["top1"]["fp32"]
+    assert set(ends) == {"accuracy", "agreement", "map_pearson"}
+    inside = ends["accuracy"]["fp32"]
     assert inside is not None and inside.low < 0.5 < inside.high
 
 
 def test_predictions_of_the_student_replace_missing_labels() -> None:
     found = rows(targets=None)
-    assert [row.top1 for row in found] == [{}, {}, {}]
+    assert [row.accuracy for row in found] == [{}, {}, {}]
     assert found[0].label == "b"
 
 

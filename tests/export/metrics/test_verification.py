@@ -111,7 +111,7 @@ def test_unseen_image_widens_the_interval() -> None:
 def test_drop_is_paired() -> None:
     fp32, int8, targets = clustered(200, 8, 4, change=0.1)
     found = verification({"int8": int8, "fp32": fp32}, "fp32", targets)
-    assert found is not None and [row.role for row in found.files] == ["fp32", "int8"]
+    assert found is not None and [row.model for row in found.files] == ["fp32", "int8"]
     first, second = found.files
     assert first.drop is None and second.drop == pytest.approx(first.true_accepts - second.true_accepts)
     drop, own = second.intervals["drop"], second.intervals["true_accepts"]

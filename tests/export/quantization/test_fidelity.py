@@ -97,7 +97,7 @@ def test_fidelity_matches_loop_implementation(coarse: np.ndarray, labeled: bool)
     lost = right[0].astype(float) - right[1] if labeled else 1.0 - same
     assert len(evaluator) == len(IMAGES)
     assert kept.agreement == pytest.approx(same.mean())
-    assert kept.top1 == (pytest.approx(right[1].mean()) if labeled else None)
+    assert kept.accuracy == (pytest.approx(right[1].mean()) if labeled else None)
     assert kept.drop_points == pytest.approx(100 * lost.mean())
     ends = mean_interval(lost, DIFFERENCE)
     assert ends is not None and kept.most_drop_points == pytest.approx(100 * ends.high)
@@ -113,7 +113,7 @@ def test_common_offset_of_logits_is_no_error(coarse: np.ndarray) -> None:
 def test_fp32_graph_has_no_loss() -> None:
     itself = FidelityEvaluator(classifier(WEIGHTS), IMAGES, np.zeros(len(IMAGES), np.int64)).itself
     assert (itself.agreement, itself.drop_points, itself.logits_error) == (1, 0, 0)
-    assert itself.top1 == pytest.approx((logits_of(WEIGHTS).argmax(axis=1) == 0).mean())
+    assert itself.accuracy == pytest.approx((logits_of(WEIGHTS).argmax(axis=1) == 0).mean())
     assert itself.map_pearson == pytest.approx(1)
     assert itself.loss == pytest.approx(0)
 
@@ -123,7 +123,7 @@ def test_subset_of_images_is_evenly_spaced(coarse: np.ndarray) -> None:
     some = [0, 2, 4, 6]  # 9 · k // 4
     kept = FidelityEvaluator(classifier(WEIGHTS), IMAGES, targets).evaluate(classifier(coarse, ROWS - 0.2), 4)
     exact, found = logits_of(WEIGHTS, IMAGES[some]), logits_of(coarse, IMAGES[some])
-    assert kept.top1 == pytest.approx((found.argmax(axis=1) == targets[some]).mean())
+    assert kept.accuracy == pytest.approx((found.argmax(axis=1) == targets[some]).mean())
     assert kept.logits_error == pytest.approx(relative_error(exact, found), rel=1e-4)
     assert kept.map_pearson == pytest.approx(correlation(ROWS, ROWS - 0.2, IMAGES[some]), abs=1e-5)
 

@@ -201,11 +201,11 @@ def test_keep_heatmaps_without_maps_is_rejected(export: Callable[[str], Export],
 def test_drop_is_of_accuracy_with_labels(broken: ExportedGraph, pictures: Draw) -> None:
     images = pictures(32, 4)
     free = FidelityEvaluator(broken.model, images)
-    assert free.itself.top1 is None and free.itself.drop_points == 0 and free.itself.map_pearson == 1
+    assert free.itself.accuracy is None and free.itself.drop_points == 0 and free.itself.map_pearson == 1
     predictions = free._logits.argmax(axis=1)
     sound = graph_of(outlier=False).model
     right = FidelityEvaluator(broken.model, images, predictions)
-    assert right.itself.top1 == 1.0
+    assert right.itself.accuracy == 1.0
     found = right.evaluate(sound)  # the same function
     assert found.agreement >= 0.95 and found.drop_points == pytest.approx(100 * (1 - found.agreement))
     assert free.itself.most_drop_points == pytest.approx(100 * unseen_share(32), rel=0.02), (
@@ -213,7 +213,7 @@ def test_drop_is_of_accuracy_with_labels(broken: ExportedGraph, pictures: Draw) 
     )
     assert found.drop_points < found.most_drop_points < 100
     wrong = FidelityEvaluator(broken.model, images, (predictions + 1) % CLASSES)
-    assert wrong.itself.top1 == 0.0 and wrong.evaluate(sound).drop_points <= 0, "accuracy cannot fall below 0"
+    assert wrong.itself.accuracy == 0.0 and wrong.evaluate(sound).drop_points <= 0, "accuracy cannot fall below 0"
 
 
 def test_subset_of_images_covers_all_classes(broken: ExportedGraph, pictures: Draw) -> None:
@@ -222,8 +222,8 @@ def test_subset_of_images_covers_all_classes(broken: ExportedGraph, pictures: Dr
     predictions = FidelityEvaluator(broken.model, images)._logits.argmax(axis=1)
     is_last = np.arange(32) // 8 == 3
     evaluator = FidelityEvaluator(broken.model, images, np.where(is_last, predictions, (predictions + 1) % CLASSES))
-    assert evaluator.evaluate(broken.model, 8).top1 == 0.25, "the last of four classes is missing"
-    assert evaluator.evaluate(broken.model, 99).top1 == evaluator.itself.top1 == 0.25
+    assert evaluator.evaluate(broken.model, 8).accuracy == 0.25, "the last of four classes is missing"
+    assert evaluator.evaluate(broken.model, 99).accuracy == evaluator.itself.accuracy == 0.25
 
 
 def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:

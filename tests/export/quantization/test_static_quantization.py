@@ -196,7 +196,7 @@ def test_note_records_the_settings(full_range: Quantized, calibration: np.ndarra
         "goal": {"min_map_correlation": None, "max_drop": None},
         "reduce_range": False,
     }
-    assert held_out["samples"] == 16 and 0.5 < held_out["agreement"] <= 1 and held_out["top1"] is None
+    assert held_out["samples"] == 16 and 0.5 < held_out["agreement"] <= 1 and held_out["accuracy"] is None
     assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
 
 

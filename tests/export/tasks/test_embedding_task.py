@@ -33,7 +33,7 @@ def test_similarities_are_absolute() -> None:
 @pytest.mark.parametrize(("deviation", "bound"), [(0.022, "int8"), (0.0007, "fp32")])
 def test_divergence_of_documented_deviations_is_at_the_bound(deviation: float, bound: str) -> None:
     gates = Gates()
-    nats = gates.fp32_kl if bound == "fp32" else gates.precisions[bound].kl
+    nats = gates.fp32_divergence if bound == "fp32" else gates.precisions[bound].divergence
     rng = np.random.default_rng(1)
     # Two equally similar prototypes, whose difference deviates by twice the deviation of each.
     reference = np.tile(np.array([[0.6, 0.6, -0.4]]), (400, 1))
@@ -44,7 +44,7 @@ def test_divergence_of_documented_deviations_is_at_the_bound(deviation: float, b
 def test_divergence_separates_small_from_large_errors() -> None:
     reference, rng = similarities(200, 2), np.random.default_rng(3)
     small, large = (reference + rng.normal(0, sigma, reference.shape) for sigma in (0.01, 0.06))
-    bound = Gates().precisions["int8"].kl
+    bound = Gates().precisions["int8"].divergence
     assert EMBEDDING.divergence(reference, reference).max() == 0
     assert EMBEDDING.divergence(reference, small).mean() < bound / 4
     assert EMBEDDING.divergence(reference, large).mean() > bound

@@ -47,14 +47,14 @@ def test_drop_of_r2_has_an_interval_that_covers_it() -> None:
     classes = np.zeros(2000, np.int64)
     kept, lost = (Predictions(off(wanted, share), None, classes) for share in (0.3, 0.5))
     found = compare(kept, lost, wanted, REGRESSION)
-    drop = 100 * (0.5**2 - 0.3**2)
-    interval = found.intervals["top1_drop_points"]
-    assert found.top1_drop_points == pytest.approx(drop, abs=2) and interval is not None
-    assert interval.low < drop < interval.high and interval.high - interval.low < 6
+    drop = 0.5**2 - 0.3**2
+    interval = found.intervals["accuracy_drop"]
+    assert found.accuracy_drop == pytest.approx(drop, abs=0.02) and interval is not None
+    assert interval.low < drop < interval.high and interval.high - interval.low < 0.06
     few = compare(
         *(Predictions(each.logits[:40], None, classes[:40]) for each in (kept, lost)), wanted[:40], REGRESSION
     )
-    narrow, wide = interval, few.intervals["top1_drop_points"]
+    narrow, wide = interval, few.intervals["accuracy_drop"]
     assert wide is not None and wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 

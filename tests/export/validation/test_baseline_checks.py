@@ -30,7 +30,7 @@ def test_model_must_be_better_than_a_constant(predicted: np.ndarray, outcome: st
     constant = CLASSIFY.constant_correct(TARGETS, 2)
     assert constant is not None and constant.mean() == 0.6
     check = check_constant("int8", CLASSIFY.correct(logits_for(predicted), TARGETS), constant, Gates(), CLASSIFY)
-    assert (check.key, check.outcome) == ("int8_over_constant", outcome)
+    assert (check.key, check.outcome) == ("int8_gain_over_constant", outcome)
     assert check.measured == pytest.approx(measured)
 
 
@@ -53,11 +53,11 @@ def localization(inside: float, count: int = 60):
 
 def test_evidence_is_checked_only_with_a_bound() -> None:
     assert check_evidence("int8", localization(0.9), 60, Gates()) == []
-    (passed,) = check_evidence("int8", localization(0.9), 60, Gates(evidence_outside=0.2))
-    (unclear,) = check_evidence("int8", localization(0.9, count=5), 5, Gates(evidence_outside=0.2))
-    (failed,) = check_evidence("int8", localization(0.7), 60, Gates(evidence_outside=0.2))
+    (passed,) = check_evidence("int8", localization(0.9), 60, Gates(max_evidence_outside=0.2))
+    (unclear,) = check_evidence("int8", localization(0.9, count=5), 5, Gates(max_evidence_outside=0.2))
+    (failed,) = check_evidence("int8", localization(0.7), 60, Gates(max_evidence_outside=0.2))
     assert [check.outcome for check in (passed, unclear, failed)] == ["passed", "inconclusive", "failed"]
     assert passed.measured == pytest.approx(0.1, abs=1e-6) and passed.interval is not None
     assert passed.interval.low < 0.1 < passed.interval.high < 0.2
-    (missing,) = check_evidence("int8", None, 0, Gates(evidence_outside=0.2))
+    (missing,) = check_evidence("int8", None, 0, Gates(max_evidence_outside=0.2))
     assert missing.outcome == "not measured"

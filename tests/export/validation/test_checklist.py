@@ -27,7 +27,7 @@ def test_verdict_needs_a_passed_check_and_no_failure() -> None:
 class TestChecklist:
     def test_lines_are_aligned_with_marks(self) -> None:
         unlabeled = check_comparison("int8", compared(100, labeled=False, lost=range(50)), Gates())
-        wanted = {"int8_top1_drop_points", "int8_agreement", "int8_map_pearson_mean", "int8_map_pearson_p5"}
+        wanted = {"int8_accuracy_drop", "int8_agreement", "int8_map_pearson_mean", "int8_map_pearson_p5"}
         checks = [
             *check_comparison("fp32", compared(), Gates())[1:3],
             *(check for check in unlabeled if check.key in wanted),

@@ -17,8 +17,8 @@ STUDENT = Toy()
 @pytest.mark.parametrize(
     ("sabotage", "fp32", "int8"),
     [
-        ({"logits_scale": 3.0}, {"logits_error", "kl"}, {"kl", "logits_distance"}),
-        ({"logits_scale": 0.1}, {"logits_error", "kl"}, {"kl", "logits_distance"}),
+        ({"logits_scale": 3.0}, {"logits_error", "divergence"}, {"divergence", "logits_distance"}),
+        ({"logits_scale": 0.1}, {"logits_error", "divergence"}, {"divergence", "logits_distance"}),
         ({"default_is_least": True}, {"default_class"}, {"default_class"}),
         ({"shift_others": True}, {"other_map_error"}, {"other_map_pearson"}),
         ({"map_scale": 1.3}, {"map_error", "other_map_error"}, {"map_scale_error"}),

@@ -100,7 +100,7 @@ def test_rounding_error_of_a_sound_network_is_below_the_bound(method: str, pictu
     module = wrap_for_export(randomised(HeadNet()), SPEC, method)
     rounding = measure_float_tolerance(module, images, np.array([3, 4]), CLASSIFICATION)
     of_logits, of_maps = rounding.logits, rounding.maps
-    assert (np.abs(rounding.kl) <= 1e-8).all()
+    assert (np.abs(rounding.divergence) <= 1e-8).all()
     assert of_logits.shape == of_maps.shape == (2,)
     assert ((of_logits > 0) & (of_logits <= 2e-5)).all()
     assert ((of_maps > 0) & (of_maps <= 2e-5)).all()

@@ -30,7 +30,7 @@ IMAGES = pictures(400)
 TOY = Toy()
 PREDICTIONS = predict(TOY, IMAGES).logits.argmax(axis=1)
 COMPARED_WITH_PYTORCH = {
-    *("fp32_agreement", "fp32_logits_error", "fp32_kl", "fp32_map_error"),
+    *("fp32_agreement", "fp32_logits_error", "fp32_divergence", "fp32_map_error"),
     *("fp32_other_map_error", "fp32_labels", "fp32_input"),
 }
 
@@ -86,17 +86,17 @@ def test_comparisons_with_pytorch_do_not_apply_but_others_are_measured(fp32: Mod
     assert inapplicable == COMPARED_WITH_PYTORCH
     assert all("no PyTorch model" in (check.reason or "") for check in report.checks if check.key in inapplicable)
     assert all(check.passed for check in report.checks if check.key not in inapplicable)
-    assert {"int8_top1_drop_points", "int8_kl", "int8_map_pearson_p5", "int8_labels", "int8_input"} <= set(
+    assert {"int8_accuracy_drop", "int8_divergence", "int8_map_pearson_p5", "int8_labels", "int8_input"} <= set(
         by_key(report)
     )
     assert list(report.models) == ["fp32", "int8"] and list(report.comparisons) == ["int8"]
-    assert report.models["fp32"].top1 == 1.0
-    assert set(report.calibration) == {"fp32", "int8"} and report.classes[0].top1["fp32"] == 1.0
+    assert report.models["fp32"].accuracy == 1.0
+    assert set(report.calibration) == {"fp32", "int8"} and report.classes[0].accuracy["fp32"] == 1.0
     assert report.faithfulness is not None and {"fp32", "int8"} <= set(report.faithfulness.rows)
     assert report.robustness is not None and report.sanity is not None
     assert {row.test for row in report.sanity.rows} == {"class", "sample"}
     for row in report.robustness.rows:
-        assert (row.agreement is None) == (row.map_pearson is None) == (row.role == "fp32")
+        assert (row.agreement is None) == (row.map_pearson is None) == (row.model == "fp32")
     assert (evidence.explained_class == evidence.predictions["fp32"].logits.argmax(axis=1)).all()
 
 
@@ -106,23 +106,23 @@ def test_single_file_passes_only_by_measured_checks(fp32: Model) -> None:
     assert {check.key for check in report.checks if check.passed} == {
         *(
             "fp32_default_class",
-            "fp32_map_follows_class",
-            "fp32_map_follows_sample",
+            "fp32_map_similarity_class",
+            "fp32_map_similarity_sample",
             "fp32_map_margin",
-            "fp32_over_constant",
+            "fp32_gain_over_constant",
         )
     }
 
 
 def test_inapplicable_checks_are_no_evidence(tmp_path: Path) -> None:
     nothing, _ = run(model_file(TOY, tmp_path / "model.onnx", without_map=True))
-    assert {check.key for check in nothing.checks if check.passed} == {"fp32_over_constant"}
+    assert {check.key for check in nothing.checks if check.passed} == {"fp32_gain_over_constant"}
 
 
 @pytest.mark.parametrize(
     ("fault", "broken"),
     [
-        ({"constant_map": True}, {"fp32_map_follows_class", "fp32_map_follows_sample"}),
+        ({"constant_map": True}, {"fp32_map_similarity_class", "fp32_map_similarity_sample"}),
         ({"default_is_least": True}, {"fp32_default_class"}),
         ({"negative_map": True}, {"fp32_map_margin"}),
     ],
@@ -136,7 +136,7 @@ def test_broken_fp32_file_fails_without_a_reference(tmp_path: Path, fault: dict[
 @pytest.mark.parametrize(
     ("fault", "broken"),
     [
-        ({"swap_channels": True}, {"int8_top1_drop_points", "int8_map_pearson_mean"}),
+        ({"swap_channels": True}, {"int8_accuracy_drop", "int8_map_pearson_mean"}),
         ({"logits_scale": 3.0}, {"int8_logits_distance"}),
         ({"map_scale": 2.0}, {"int8_map_scale_error"}),
         ({"shift_others": True}, {"int8_other_map_pearson"}),
@@ -156,7 +156,7 @@ def test_broken_int8_file_fails_against_the_fp32_file(
 def test_unlabeled_images_are_supported(fp32: Model, tmp_path: Path) -> None:
     report, _ = run(fp32, model_file(TOY, tmp_path / "model.int8.onnx", noise=0.005), targets=None)
     assert report.passed and not report.complete
-    assert by_key(report)["int8_top1_drop_points"].outcome == "not measured"
+    assert by_key(report)["int8_accuracy_drop"].outcome == "not measured"
     assert by_key(report)["int8_agreement"].passed
     assert report.calibration == {} and report.classes
 

@@ -30,8 +30,8 @@ def outcomes(role: str, comparison: Comparison, gates: Gates | None = None) -> d
 
 def test_good_export_passes_every_check() -> None:
     fp32, int8 = outcomes("fp32", compared()), outcomes("int8", GOOD)
-    assert set(fp32) == {"fp32_agreement", "fp32_logits_error", "fp32_kl", "fp32_map_error"}
-    of_predictions = {"int8_top1_drop_points", "int8_kl", "int8_logits_distance"}
+    assert set(fp32) == {"fp32_agreement", "fp32_logits_error", "fp32_divergence", "fp32_map_error"}
+    of_predictions = {"int8_accuracy_drop", "int8_divergence", "int8_logits_distance"}
     assert set(int8) == of_predictions | {"int8_map_pearson_mean", "int8_map_pearson_p5", "int8_map_scale_error"}
     assert all(fp32.values()) and all(int8.values())
 
@@ -41,11 +41,11 @@ def test_good_export_passes_every_check() -> None:
     [
         ("fp32", replace(compared(), agreement=0.999), "fp32_agreement"),
         ("fp32", replace(compared(), logits_error=2e-4), "fp32_logits_error"),
-        ("fp32", replace(compared(), kl=2e-4), "fp32_kl"),
+        ("fp32", replace(compared(), divergence=2e-4), "fp32_divergence"),
         ("fp32", compared(correlations=[0.99999]), "fp32_map_error"),
-        ("int8", compared(lost=range(11)), "int8_top1_drop_points"),
+        ("int8", compared(lost=range(11)), "int8_accuracy_drop"),
         ("int8", compared(labeled=False, lost=range(101)), "int8_agreement"),
-        ("int8", replace(compared(), kl_capped=0.2), "int8_kl"),
+        ("int8", replace(compared(), divergence_capped=0.2), "int8_divergence"),
         ("int8", replace(compared(), logits_distance=0.2), "int8_logits_distance"),
         ("int8", replace(compared(), maps=replace(compared().maps, scale_error=0.2)), "int8_map_scale_error"),
         ("int8", compared(correlations=[0.97] * 700), "int8_map_pearson_mean"),
@@ -59,14 +59,14 @@ def test_each_gate_fails_alone(role: str, broken: Comparison, key: str) -> None:
 
 def test_bounds_are_configurable() -> None:
     lossy = compared(lost=range(15))
-    assert outcomes("int8", lossy)["int8_top1_drop_points"] is False
-    assert outcomes("int8", lossy, int8_gates(top1_drop_points=3.0))["int8_top1_drop_points"]
+    assert outcomes("int8", lossy)["int8_accuracy_drop"] is False
+    assert outcomes("int8", lossy, int8_gates(accuracy_drop_points=3.0))["int8_accuracy_drop"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_non_finite_values_never_pass(value: float) -> None:
-    maps = replace(GOOD.maps, error_relative=value, pearson_mean=-value)  # type: ignore[type-var]
-    broken = replace(GOOD, agreement=-value, logits_error=value, kl=value, maps=maps)
+    maps = replace(GOOD.maps, max_relative_error=value, pearson_mean=-value)  # type: ignore[type-var]
+    broken = replace(GOOD, agreement=-value, logits_error=value, divergence=value, maps=maps)
     assert set(outcomes("fp32", broken).values()) == {False}
     assert outcomes("int8", broken)["int8_map_pearson_mean"] is False
 
@@ -74,7 +74,7 @@ def test_non_finite_values_never_pass(value: float) -> None:
 def test_agreement_replaces_accuracy_without_labels() -> None:
     unlabeled = compared(labeled=False, lost=range(500))
     result = outcomes("int8", unlabeled)
-    assert result["int8_top1_drop_points"] is None
+    assert result["int8_accuracy_drop"] is None
     assert result["int8_agreement"] is False
 
 

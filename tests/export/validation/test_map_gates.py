@@ -20,10 +20,10 @@ from kdedge_export.validation.gates import (
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
 def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> None:
     ends = Interval(0.2, 0.5)
-    row = Sanity(test, "int8", 0.3, 0.3, {"alike": ends, "pearson": None})  # type: ignore[arg-type]
-    found = check_sanity(row, 12, method, Gates(map_stays=0.7))
+    row = Sanity(test, "int8", 0.3, 0.3, {"map_similarity": ends, "pearson": None})  # type: ignore[arg-type]
+    found = check_sanity(row, 12, method, Gates(max_map_similarity=0.7))
     assert (found.key, found.relation, found.bound, found.unit) == (
-        f"int8_map_follows_{test}", "<=", 0.7, "correlation",
+        f"int8_map_similarity_{test}", "<=", 0.7, "correlation",
     )  # fmt: skip
     words = {"class": "another class", "sample": "another sample", "head": "a random head"}
     assert found.name.startswith("int8 map") and found.name.endswith(words[test])
@@ -34,7 +34,7 @@ def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> Non
 
 
 def test_samples_needed_for_sanity_assume_one_unchanged_map() -> None:
-    unsure = Sanity("class", "int8", 0.9, 0.9, {"alike": Interval(0.8, 1.0), "pearson": None})
+    unsure = Sanity("class", "int8", 0.9, 0.9, {"map_similarity": Interval(0.8, 1.0), "pearson": None})
     found = check_sanity(unsure, 12, "gradcam", Gates())
     # See `confidence.samples_needed`: an unseen image scores 1.
     unseen = -math.log(0.025) * 0.1
@@ -46,23 +46,23 @@ def test_samples_needed_for_sanity_assume_one_unchanged_map() -> None:
     [("class", "not measured", None, "no other class"), ("sample", "inconclusive", 2, "1 sample")],
 )
 def test_impossible_change_is_reported_with_its_reason(test: str, outcome: str, needed: int | None, token: str) -> None:
-    found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
+    found = check_unchanged("fp32", test, Gates(max_map_similarity=0.7))  # type: ignore[arg-type]
     bound = (found.key, found.measured, found.relation, found.bound, found.unit)
-    assert bound == (f"fp32_map_follows_{test}", None, "<=", 0.7, "correlation")
-    changed = Sanity(test, "fp32", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})  # type: ignore[arg-type]
+    assert bound == (f"fp32_map_similarity_{test}", None, "<=", 0.7, "correlation")
+    changed = Sanity(test, "fp32", 0.3, 0.3, {"map_similarity": Interval(0.2, 0.5), "pearson": None})  # type: ignore[arg-type]
     assert found.name == check_sanity(changed, 12, "gradcam", Gates()).name
     assert (found.outcome, found.samples_needed) == (outcome, needed)
     assert token in (found.reason or "")
 
 
 def test_maps_that_do_not_change_fail_the_sanity_check() -> None:
-    follows = Sanity("class", "int8", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})
+    follows = Sanity("class", "int8", 0.3, 0.3, {"map_similarity": Interval(0.2, 0.5), "pearson": None})
     assert check_sanity(follows, 12, "gradcam", Gates()).passed
-    assert check_sanity(replace(follows, alike=0.99), 12, "gradcam", Gates()).outcome == "failed"
+    assert check_sanity(replace(follows, map_similarity=0.99), 12, "gradcam", Gates()).outcome == "failed"
 
 
 def test_sanity_check_uses_the_interval() -> None:
-    unsure = Sanity("sample", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
+    unsure = Sanity("sample", "int8", 0.5, 0.5, {"map_similarity": Interval(0.1, 0.99), "pearson": None})
     few = check_sanity(unsure, 3, "gradcam", Gates())
     assert (few.outcome, few.samples_needed) == ("inconclusive", 4)
     # The check never uses more images than this.
@@ -72,7 +72,7 @@ def test_sanity_check_uses_the_interval() -> None:
 
 
 def test_class_agnostic_method_is_checked_with_images_only() -> None:
-    still = Sanity("class", "int8", 1.0, 1.0, {"alike": Interval(0.9, 1.0), "pearson": None})
+    still = Sanity("class", "int8", 1.0, 1.0, {"map_similarity": Interval(0.9, 1.0), "pearson": None})
     unmeasured = check_sanity(still, 64, "eigencam", Gates())
     assert unmeasured.outcome == "not measured"
     assert unmeasured.reason == "eigencam is class-agnostic"

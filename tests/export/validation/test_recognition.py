@@ -65,7 +65,7 @@ def test_noise_is_recognized_and_known_samples_are_not(files: dict[str, Model]) 
     stored = files["fp32"].metadata.familiarity
     assert stored is not None and stored.threshold == found.threshold
     fp32, int8 = found.groups
-    assert (fp32.role, int8.role, fp32.samples) == ("fp32", "int8", 80)
+    assert (fp32.model, int8.model, fp32.samples) == ("fp32", "int8", 80)
     assert fp32.auroc > 0.95 and fp32.detected is not None and fp32.detected > 0.9
     direct = files["fp32"].predict(noise)
     softmax = files["fp32"].predict(colors(120, 1)[0]).scores.max(axis=1)
@@ -74,7 +74,7 @@ def test_noise_is_recognized_and_known_samples_are_not(files: dict[str, Model]) 
     assert found.known[1].rise is not None and abs(found.known[1].rise) < 0.1
     (drop,) = found.drops
     assert int8.detected is not None
-    assert (drop.role, drop.samples) == ("int8", 80) and drop.drop == pytest.approx(fp32.detected - int8.detected)
+    assert (drop.model, drop.samples) == ("int8", 80) and drop.drop == pytest.approx(fp32.detected - int8.detected)
 
 
 def measured(rejected: float = 0.02, rise: float = 0.0, drop: float = 0.0, samples: int = 1000) -> Recognition:

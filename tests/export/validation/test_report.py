@@ -13,9 +13,10 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 from torch import Tensor, nn
-from toy_validation import IMAGES, STUDENT, failed, run
+from toy_validation import IMAGES, STUDENT, failed, right_predictions, run
 from validate_toys import LABELS, METADATA, SIDE, Toy, int8_gates, model_file
 
+from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.torch_export import ClassifierOnly, export_graph, save_model, wrap_for_export
 from kdedge_export.validation import (
     Data,
@@ -41,7 +42,7 @@ ROLES = ["teacher", "student", "fp32", "int8"]
 def test_intact_model_passes(tmp_path: Path) -> None:
     report, _ = run(tmp_path, teacher=Toy(seed=7, stride=2), origins={"teacher": Origin("big toy")})
     assert report.passed and report.complete
-    assert report.models["student"].top1 == pytest.approx(0.8)
+    assert report.models["student"].accuracy == pytest.approx(0.8)
     assert list(report.models) == ["teacher", "student", "fp32", "int8"]
     assert report.models["teacher"].name == "big toy"
     assert report.comparisons["student"].agreement < 0.9
@@ -125,8 +126,8 @@ def test_shuffled_predictions_fail_without_labels(tmp_path: Path) -> None:
 
 def test_image_sanity_check_needs_two_images(tmp_path: Path) -> None:
     report, evidence = run(tmp_path, samples=IMAGES[:1], targets=None, int8=None, quick=True)
-    outcomes = {check.key: check.outcome for check in report.checks if "follows" in check.key}
-    expected = {f"{role}_map_follows_{test}" for role in ("student", "fp32") for test in ("class", "sample")}
+    outcomes = {check.key: check.outcome for check in report.checks if "_map_similarity_" in check.key}
+    expected = {f"{role}_map_similarity_{test}" for role in ("student", "fp32") for test in ("class", "sample")}
     assert set(outcomes) == expected
     assert {outcome for key, outcome in outcomes.items() if key.endswith("sample")} == {"inconclusive"}
     assert not report.passed
@@ -147,7 +148,7 @@ def test_single_class_has_no_class_sanity_check(tmp_path: Path) -> None:
     report, _ = validate(Models(student, file), ValidationSet(images, ("stop",)), quick=True)
     assert not report.complete
     assert {check.key: check.reason for check in report.checks if check.outcome == "not measured"} == dict.fromkeys(
-        ("student_map_follows_class", "fp32_map_follows_class", "fp32_other_map_error"), "there is no other class"
+        ("student_map_similarity_class", "fp32_map_similarity_class", "fp32_other_map_error"), "there is no other class"
     )
 
 
@@ -248,6 +249,20 @@ def test_map_displacement_is_applied_to_localization_and_overlays(tmp_path: Path
     assert len(drawn - moved_drawn) >= rows
 
 
+def faults_of(document: dict[str, Any]) -> list[str]:
+    return [fault.message for fault in Draft202012Validator(json_schema()).iter_errors(document)]
+
+
+def changed(document: dict[str, Any], place: tuple[object, ...], value: object) -> dict[str, Any]:
+    """Return a copy of a report with one value changed."""
+    copied: dict[str, Any] = json.loads(json.dumps(document))
+    inner: Any = copied
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return copied
+
+
 class TestJson:
     def test_report_matches_its_schema(self, tmp_path: Path) -> None:
         masks = [np.eye(SIDE, dtype=np.bool_) if number % 2 else None for number in range(len(IMAGES))]
@@ -265,9 +280,9 @@ class TestJson:
         document = json.loads(path.read_text())
         schema = json_schema()
         Draft202012Validator.check_schema(schema)
-        faults = [fault.message for fault in Draft202012Validator(schema).iter_errors(document)]
-        assert faults == []
-        assert (document["schema"], document["passed"], document["samples"]) == (6, True, 400)
+        assert faults_of(document) == []
+        assert (document["schema"], document["passed"], document["samples"]) == (7, True, 400)
+        assert (document["accuracy_metric"], document["accuracy_unit"]) == ("top-1", "share")
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
         assert list(document["localization"]["rows"]) == [*ROLES, "center", "random", "edges"]
@@ -285,19 +300,42 @@ class TestJson:
         ("place", "value"),
         [
             (("schema",), 1),
-            (("models", "student", "top1"), 1.5),
+            (("models", "student", "accuracy"), 1.5),
+            (("models", "student", "accuracy"), -0.1),
+            (("comparisons", "int8", "accuracy_candidate"), -0.1),
+            (("comparisons", "int8", "accuracy_drop"), 2.0),
+            (("faithfulness", "rows", "int8", "insertion"), 1.5),
+            (("robustness", "rows", 0, "accuracy"), -0.1),
+            (("accuracy_unit",), "points"),
             (("checks", 0, "outcome"), "fine"),
             (("comparisons", "int8", "intervals", "agreement"), 0.5),
             (("sanity", "rows", 0, "test"), "colour"),
         ],
     )
     def test_schema_rejects_invalid_values(self, tmp_path: Path, place: tuple[object, ...], value: object) -> None:
-        document = run(tmp_path, quick=True)[0].to_dict()
-        inner: Any = document
-        for key in place[:-1]:
-            inner = inner[key]
-        inner[place[-1]] = value
-        assert not Draft202012Validator(json_schema()).is_valid(json.loads(json.dumps(document)))
+        assert faults_of(
+            changed(run(tmp_path, samples=IMAGES[:50], targets=right_predictions()[:50])[0].to_dict(), place, value)
+        )
+
+    def test_schema_accepts_a_regression_worse_than_the_mean(self, tmp_path: Path) -> None:
+        metadata = replace(METADATA, task="regression")
+        files = {
+            name: model_file(STUDENT, tmp_path / f"{name}.onnx", metadata=metadata, noise=noise)
+            for name, noise in (("fp32", 0.0), ("int8", 0.005))
+        }
+        outputs = predict(STUDENT, IMAGES).logits
+        document = run(tmp_path, **files, targets=-outputs, task="regression")[0].to_dict()
+        r2 = 1 - (4 * outputs**2).sum(axis=0) / outputs.var(axis=0) / len(outputs)
+        assert r2.mean() < 0 and document["models"]["student"]["accuracy"] == pytest.approx(r2.mean(), rel=1e-3)
+        compared = document["comparisons"]["int8"]
+        assert compared["accuracy_reference"] - compared["accuracy_candidate"] == pytest.approx(
+            compared["accuracy_drop"]
+        )
+        assert min(row["accuracy"] for row in document["robustness"]["rows"]) < 0
+        assert (document["accuracy_metric"], document["accuracy_unit"]) == ("R²", "variance")
+        assert faults_of(document) == []
+        assert faults_of(changed(document, ("models", "student", "accuracy"), 1.5))
+        assert faults_of(changed(document, ("accuracy_unit",), "share"))
 
     def test_files_are_identified_by_size_and_checksum(self, tmp_path: Path) -> None:
         report, _ = run(tmp_path)
@@ -311,11 +349,11 @@ class TestJson:
         report, evidence = run(tmp_path, fp32=broken, samples=IMAGES[:1], targets=None)
         maps = report.comparisons["fp32"].maps
         assert maps is not None
-        assert math.isnan(maps.floor_pearson)
+        assert math.isnan(maps.shuffled_pearson)
         _, path = write_report(report, evidence, tmp_path / "report")
 
         def refuse(name: str) -> None:
             raise AssertionError(f"{name} is not JSON")
 
         document = json.loads(path.read_text(), parse_constant=refuse)
-        assert document["comparisons"]["fp32"]["maps"]["floor_pearson"] is None
+        assert document["comparisons"]["fp32"]["maps"]["shuffled_pearson"] is None

@@ -111,7 +111,7 @@ def test_page_marks_accuracy_on_images_that_selected_the_epoch(
     validated: tuple[ValidationReport, SampleGallery],
 ) -> None:
     report, evidence = validated
-    chosen = replace(report, data=replace(report.data, chose_epoch=True))
+    chosen = replace(report, data=replace(report.data, selected_epoch=True))
     text = read(render_page(chosen, evidence)).text
     assert text.count("on samples that selected the epoch") == 3, "student, fp32 and int8"
     assert "points), on samples used to select the student’s epoch. The maps" in text
@@ -157,7 +157,7 @@ NOTE = {
     "calibration_samples": 171,
     "float_layers": ["layer1.0.conv1", "<b>"],
     "goal": {"min_map_correlation": 0.98, "max_drop": 0.5},
-    "held_out": {"samples": 85, "top1": 0.925, "agreement": 0.98, "map_pearson": 0.98765, "loss": 0.02},
+    "held_out": {"samples": 85, "accuracy": 0.925, "agreement": 0.98, "map_pearson": 0.98765, "loss": 0.02},
     "device": "raspberry-pi-5",
 }
 
@@ -245,7 +245,7 @@ def test_localization_section_names_the_explained_class(
 ) -> None:
     report, evidence = validated
     place = Localization(0.8, 0.7, {"pointing": None, "energy_inside": None})
-    located = replace(report, labeled=labeled, localization=Sampled(40, {"int8": place}))
+    located = replace(report, has_labels=labeled, localization=Sampled(40, {"int8": place}))
     text = read(render_page(located, evidence)).text
     assert f"Maps explain the {reference}." in text
 

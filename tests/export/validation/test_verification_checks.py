@@ -45,7 +45,7 @@ def measured(drop: float, half_width: float | None, samples: int = 400) -> Verif
 )
 def test_drop_is_checked_at_the_unfavorable_end(drop: float, half_width: float | None, outcome: str) -> None:
     (check,) = check_verification(measured(drop, half_width), ["int8"], Gates())
-    assert (check.key, check.outcome, check.bound) == ("int8_true_accepts_drop", outcome, 3.0)
+    assert (check.key, check.outcome, check.bound) == ("int8_true_accept_drop", outcome, 3.0)
     assert (check.unit, check.relation) == ("points", "<=")
 
 
@@ -59,13 +59,13 @@ def test_number_of_samples_needed_counts_both_samples_of_a_pair() -> None:
 
 
 def test_bound_is_that_of_the_gates() -> None:
-    (check,) = check_verification(measured(0.1, 0.1), ["int8"], Gates(true_accepts_drop_points=30.0))
+    (check,) = check_verification(measured(0.1, 0.1), ["int8"], Gates(max_true_accept_drop_points=30.0))
     assert (check.outcome, check.bound) == ("passed", 30.0)
 
 
 def test_drop_is_not_measured_without_verification() -> None:
     (check,) = check_verification(None, ["int8"], Gates())
-    assert (check.key, check.outcome) == ("int8_true_accepts_drop", "not measured") and check.reason is not None
+    assert (check.key, check.outcome) == ("int8_true_accept_drop", "not measured") and check.reason is not None
     assert check_verification(None, [], Gates()) == []
 
 
@@ -89,9 +89,9 @@ def test_good_files_pass(validated: tuple[ValidationReport, SampleGallery]) -> N
     report, _ = validated
     found = outcomes(report)
     assert set(found.values()) == {"passed"}, {key: each for key, each in found.items() if each != "passed"}
-    assert {"int8_true_accepts_drop", "int8_kl", "int8_map_pearson_mean", "fp32_other_map_error"} <= found.keys()
+    assert {"int8_true_accept_drop", "int8_divergence", "int8_map_pearson_mean", "fp32_other_map_error"} <= found.keys()
     assert report.verification is not None and report.verification.samples == 400
-    assert [row.role for row in report.verification.files] == ["fp32", "int8"]
+    assert [row.model for row in report.verification.files] == ["fp32", "int8"]
 
 
 def test_rates_are_those_of_the_files(validated: tuple[ValidationReport, SampleGallery], tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_rates_are_those_of_the_files(validated: tuple[ValidationReport, SampleG
 
 def test_scrambled_embeddings_fail_although_logits_are_intact(tmp_path: Path) -> None:
     report, _ = run(tmp_path, noise=0.0, scrambled=0.04)
-    assert {key for key, each in outcomes(report).items() if each == "failed"} == {"int8_true_accepts_drop"}
+    assert {key for key, each in outcomes(report).items() if each == "failed"} == {"int8_true_accept_drop"}
 
 
 def test_similarities_have_no_calibration(validated: tuple[ValidationReport, SampleGallery]) -> None:
@@ -144,7 +144,7 @@ def test_report_and_page_have_the_rates(validated: tuple[ValidationReport, Sampl
 @pytest.mark.parametrize("targets", [None, np.zeros(400, np.int64)])
 def test_no_verification_without_both_kinds_of_pairs(targets: np.ndarray | None, tmp_path: Path) -> None:
     report, _ = run(tmp_path, targets=targets)
-    assert report.verification is None and outcomes(report)["int8_true_accepts_drop"] == "not measured"
+    assert report.verification is None and outcomes(report)["int8_true_accept_drop"] == "not measured"
 
 
 def test_embedding_must_be_in_every_file(model_of_classes: Model) -> None:

@@ -148,7 +148,7 @@ def test_int8_loss_warns_and_suggests_a_goal(
     found = exported.quantized["int8"].tradeoff
     assert found is not None
     chosen = found.chosen
-    fidelity = replace(chosen.fidelity, top1=0.4, drop_points=drop_points, map_pearson=map_pearson)
+    fidelity = replace(chosen.fidelity, accuracy=0.4, drop_points=drop_points, map_pearson=map_pearson)
     lost = replace(found, chosen=replace(chosen, fidelity=fidelity), samples=images)
     print_export(with_int8(exported, tradeoff=lost), Artifacts.open("small:resnet8"), None, None)
     printed = capsys.readouterr().err
@@ -182,7 +182,7 @@ def test_inconclusive_drop_reports_the_samples_needed(
     found = exported.quantized["int8"].tradeoff
     assert found is not None
     chosen = found.chosen
-    fidelity = replace(chosen.fidelity, top1=0.9, drop_points=drop_points, most_drop_points=most)
+    fidelity = replace(chosen.fidelity, accuracy=0.9, drop_points=drop_points, most_drop_points=most)
     chosen = replace(chosen, fidelity=fidelity)
     tradeoff = replace(found, points=(chosen,), chosen=chosen, samples=512, goal=FidelityGoal(max_drop=goal))
     print_export(with_int8(exported, tradeoff=tradeoff), Artifacts.open("small:resnet8"), None, None)

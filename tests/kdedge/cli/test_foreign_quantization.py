@@ -21,7 +21,7 @@ class TestValidate:
         done = command("validate", pair, "--data", scenes, "--out", pair.parent / "report")
         assert done.code in (0, 4), done.err  # few images leave bounds inconclusive
         report = json.loads((pair.parent / "report" / "report.json").read_text("utf-8"))
-        assert set(report["models"]) == {"fp32", "int8"} and report["labeled"]
+        assert set(report["models"]) == {"fp32", "int8"} and report["has_labels"]
         assert report["comparisons"]["int8"]["reference"] == "fp32"
         assert report["comparisons"]["int8"]["agreement"] > 0.9
         assert report["comparisons"]["int8"]["maps"]["pearson_mean"] > 0.98
@@ -42,7 +42,7 @@ class TestValidate:
             (tmp_path / "flat" / f"{number}.png").write_bytes(picture.read_bytes())
         command("validate", pair, "--data", tmp_path / "flat", "--quick", "--out", tmp_path / "report")
         report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
-        assert not report["labeled"] and report["models"]["fp32"]["top1"] is None
+        assert not report["has_labels"] and report["models"]["fp32"]["accuracy"] is None
         assert any(check["key"] == "int8_agreement" for check in report["checks"])
 
     @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from kdedge_runtime.precision import PRECISIONS
 REPORT = ValidationReport(
     data=Data(),
     samples=60,
-    labeled=True,
+    has_labels=True,
     candidates=tuple(Candidate.of_file(PRECISIONS[name], None) for name in ("fp32", "int8")),
     models={},
     comparisons={},

@@ -66,7 +66,7 @@ def test_validation_reports_left_out_classes_and_a_folder(run: Path, tmp_path: P
         Image.fromarray(noise).save(other / f"{index}.png")
     report = validate_model(str(run), unfamiliar=str(other.parent), quick=True, output=tmp_path / "report").report
     assert report.familiarity is not None and report.samples == 2 * VAL
-    counts = {(row.group, row.role): row.samples for row in report.familiarity.groups}
+    counts = {(row.group, row.model): row.samples for row in report.familiarity.groups}
     assert counts["left-out classes", "fp32"] == counts["left-out classes", "int8"] == VAL
     assert counts["other things", "int8"] == 5
     assert "fp32_known_rejected" in {check.key for check in report.checks}
@@ -88,7 +88,7 @@ def test_folders_of_no_class_are_unfamiliar_samples(run: Path, data: Path, tmp_p
             str(run), data=str(dataset.parent), unfamiliar=given, quick=True, output=tmp_path / "report"
         ).report
         assert report.familiarity is not None
-        counts = {row.group: row.samples for row in report.familiarity.groups if row.role == "int8"}
+        counts = {row.group: row.samples for row in report.familiarity.groups if row.model == "int8"}
         assert {name: counts[name] for name in counts if name != "textures and noise"} == expected
 
 

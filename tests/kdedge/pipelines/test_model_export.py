@@ -128,7 +128,7 @@ def test_int8_metadata_differs_only_in_quantization(exported_run: Path, scenes: 
     assert note["calibration_sha256"] == sha256, "calibrated on other images"
     assert (note["calibration_samples"], note["reduce_range"], note["device"]) == (len(calibrated), True, "generic")
     held_out = note["held_out"]
-    assert held_out["samples"] == len(images) - len(calibrated) and held_out["top1"] is not None, "labels are known"
+    assert held_out["samples"] == len(images) - len(calibrated) and held_out["accuracy"] is not None, "labels are known"
     measured_on = f"the PyTorch model, {len(index_dataset(scenes).val)} validation samples"
     assert int8.metadata.metrics == fp32.metadata.metrics and int8.metadata.metrics["measured_on"] == measured_on
     assert int8.metadata.lineage == fp32.metadata.lineage

@@ -35,12 +35,12 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
     validation = validate_model(str(run), progress=lambda *step: steps.append(step))
     report = validation.report
     assert report.passed
-    assert report.samples == 3 * VAL and report.labeled
+    assert report.samples == 3 * VAL and report.has_labels
     assert report.data.description == f"{scenes.name}, validation split (split by folder)"
     assert set(report.models) == {"teacher", "student", "fp32"}
     comparison = report.comparisons["fp32"]
     assert comparison.agreement == 1.0
-    assert comparison.maps is not None and comparison.maps.error_relative <= 1e-4
+    assert comparison.maps is not None and comparison.maps.max_relative_error <= 1e-4
     (note,) = validation.report.notes
     assert "59" in note and "familiarity" in note, "too few validation images for a threshold"
     assert validation.model == run / "model.onnx"
@@ -56,8 +56,8 @@ def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) 
 def test_top1_of_the_report_equals_the_run(run: Path) -> None:
     report = validate_model(str(run)).report
     measured = Model.load(run / "model.onnx").metadata.metrics["val_top1"]
-    assert report.models["student"].top1 == pytest.approx(measured, abs=1e-6)
-    assert report.models["fp32"].top1 == pytest.approx(measured, abs=1e-6)
+    assert report.models["student"].accuracy == pytest.approx(measured, abs=1e-6)
+    assert report.models["fp32"].accuracy == pytest.approx(measured, abs=1e-6)
 
 
 def test_int8_is_validated_with_fp32(exported_run: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_unknown_class_folders_are_rejected(named_file: Path, tmp_path: Path) ->
 
 def test_named_model_passes_with_data_option(named_file: Path, scenes: Path) -> None:
     validation = validate_model(str(named_file), data=str(scenes))
-    assert validation.report.passed and validation.report.labeled
+    assert validation.report.passed and validation.report.has_labels
     assert "teacher" not in validation.report.models
     assert validation.page == named_file.with_suffix(".report") / "report.html"
 
@@ -192,7 +192,7 @@ def test_classes_are_matched_by_name(run: Path, tmp_path: Path) -> None:
     for path in sorted((subset / "val").rglob("*.png")):
         prediction = model.predict(np.asarray(Image.open(path))[None])
         right += model.metadata.labels[int(prediction.logits.argmax())] == path.parent.name
-    assert report.models["fp32"].top1 == right / 16
+    assert report.models["fp32"].accuracy == right / 16
 
 
 @pytest.mark.parametrize(("method", "target_layer"), [("layercam", None), ("gradcam", "layer2"), ("hirescam", None)])
@@ -220,8 +220,8 @@ def test_unlabeled_images_are_evaluated_by_agreement(named_file: Path, tmp_path:
     for index in range(20):
         Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     report = validate_model(str(named_file), data=str(folder)).report
-    assert report.passed and not report.labeled
-    assert report.models["fp32"].top1 is None
+    assert report.passed and not report.has_labels
+    assert report.models["fp32"].accuracy is None
     assert report.data.description == "flat, validation split (split by hash)"
 
 

@@ -37,8 +37,8 @@ from kdedge_runtime.precision import PRECISIONS, Precision, variant_path
 Command = Callable[..., Outcome]
 GENERIC = load_profile("generic")
 FIELDS = {
-    "top1_drop_points",
-    "kl",
+    "accuracy_drop",
+    "divergence",
     "logits_distance",
     "map_pearson_mean",
     "map_pearson_p5",
@@ -47,8 +47,8 @@ FIELDS = {
     "default_class",
     "labels",
     "input",
-    "map_follows_class",
-    "map_follows_sample",
+    "map_similarity_class",
+    "map_similarity_sample",
 }
 
 
@@ -310,7 +310,7 @@ def test_precision_defined_by_a_test_is_exported_and_validated(
     Draft202012Validator(json_schema()).validate(document)
     assert list(document["models"])[2:] == ["fp32", "int8", "bf16"]
     checks = {check["key"]: check for check in document["checks"]}
-    assert checks["bf16_map_pearson_p5"]["bound"] == 0.975 and checks["bf16_kl"]["measured"] > 0
+    assert checks["bf16_map_pearson_p5"]["bound"] == 0.975 and checks["bf16_divergence"]["measured"] > 0
     assert validation.report.shipped.title == "ONNX, bf16"
     assert validation.model == run / "model.bf16.onnx"
     assert "model.bf16.onnx" in write_bundle(run).models

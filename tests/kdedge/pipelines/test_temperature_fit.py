@@ -81,14 +81,14 @@ def test_other_images_are_all_used(calibrated_run: Path, tmp_path: Path) -> None
     other = write_scenes(tmp_path / "other", train=1, val=4)
     report = validate_model(str(calibrated_run), data=str(other), quick=True).report
     assert report.calibration["fp32"].n == report.samples == 12
-    assert not report.data.chose_epoch
+    assert not report.data.selected_epoch
 
 
 def test_moved_images_are_recognized(calibrated_run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(calibrated_run.parent / "scenes", tmp_path / "copy")
     report = validate_model(str(calibrated_run), data=str(copy), quick=True).report
     assert report.calibration["fp32"].n < report.samples
-    assert report.data.chose_epoch
+    assert report.data.selected_epoch
 
 
 def test_too_few_images_keep_temperature_one(exported_run: Path) -> None:

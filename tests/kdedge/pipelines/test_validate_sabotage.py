@@ -201,26 +201,26 @@ def test_unmodified_files_pass(run: Path) -> None:
         (lambda graph: scale_normalising(graph, 0, 0.8), {"fp32_map_error"}),
         (lambda graph: scale_normalising(graph, 1, 1.2), {"fp32_map_error"}),
         (lambda graph: explain(graph, 1), {"fp32_map_error"}),
-        (lambda graph: explain(graph, None), {"fp32_map_error", "fp32_map_follows_class"}),
+        (lambda graph: explain(graph, None), {"fp32_map_error", "fp32_map_similarity_class"}),
         (
             give_constant_map,
-            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_sample"},
+            {"fp32_map_error", "fp32_map_similarity_class", "fp32_map_similarity_sample"},
         ),
         (
             give_the_first_pictures_map,
-            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_sample"},
+            {"fp32_map_error", "fp32_map_similarity_class", "fp32_map_similarity_sample"},
         ),
-        (lambda graph: show_a_spot(graph, 1.0, 0.0), {"fp32_map_error", "fp32_map_follows_sample"}),
+        (lambda graph: show_a_spot(graph, 1.0, 0.0), {"fp32_map_error", "fp32_map_similarity_sample"}),
         (
             lambda graph: show_a_spot(graph, 0.0, 0.0),
-            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_sample"},
+            {"fp32_map_error", "fp32_map_similarity_class", "fp32_map_similarity_sample"},
         ),
         (
             lambda graph: show_a_spot(graph, 0.0, 0.02),
-            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_sample"},
+            {"fp32_map_error", "fp32_map_similarity_class", "fp32_map_similarity_sample"},
         ),
         (lambda graph: scale_output(graph, "logits", 3), {"fp32_logits_error"}),
-        (lambda graph: scale_output(graph, "logits", 0.1), {"fp32_logits_error", "fp32_kl"}),
+        (lambda graph: scale_output(graph, "logits", 0.1), {"fp32_logits_error", "fp32_divergence"}),
         (explain_the_least_class, {"fp32_default_class"}),
         (mix_up_other_classes, {"fp32_other_map_error"}),
         (lambda graph: scale_output(graph, "saliency_map", 1.3), {"fp32_map_error"}),
@@ -257,7 +257,7 @@ def test_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> None
         (lambda graph: explain(graph, 1), "int8_map_pearson_mean"),
         (give_constant_map, "int8_map_pearson_mean"),
         (lambda graph: scale_output(graph, "logits", 3), "int8_logits_distance"),
-        (lambda graph: scale_output(graph, "logits", 0.1), "int8_kl"),
+        (lambda graph: scale_output(graph, "logits", 0.1), "int8_divergence"),
         (explain_the_least_class, "int8_default_class"),
         (mix_up_other_classes, "int8_other_map_pearson"),
         (lambda graph: scale_output(graph, "saliency_map", 1.3), "int8_map_scale_error"),
@@ -305,7 +305,7 @@ def infinite(graph: onnx.GraphProto) -> None:
         (lambda graph: explain(graph, 1), "fp16_map_pearson_mean"),
         (give_constant_map, "fp16_map_pearson_mean"),
         (lambda graph: scale_output(graph, "logits", 1.3), "fp16_logits_distance"),
-        (lambda graph: scale_output(graph, "logits", 0.1), "fp16_kl"),
+        (lambda graph: scale_output(graph, "logits", 0.1), "fp16_divergence"),
         (explain_the_least_class, "fp16_default_class"),
         (mix_up_other_classes, "fp16_other_map_pearson"),
         (lambda graph: scale_output(graph, "saliency_map", 1.1), "fp16_map_scale_error"),
@@ -331,7 +331,7 @@ def test_broken_fp16_graph_fails(half_run: Path, surgery: Surgery, key: str) -> 
 def test_overflowing_fp16_graph_fails(half_run: Path) -> None:
     alter(half_run / "model.fp16.onnx", infinite)
     _, broken = verdict(half_run)
-    assert {"fp16_top1_drop_points", "fp16_map_pearson_mean"} <= broken
+    assert {"fp16_accuracy_drop", "fp16_map_pearson_mean"} <= broken
 
 
 @pytest.mark.parametrize("file", ["fp32", "int8"])

@@ -49,7 +49,7 @@ def test_teacher_without_map_is_evaluated_by_predictions(run: Path, tmp_path: Pa
     assert report.passed
     (note,) = teacher_notes(validation)
     assert re.search("only the teacher's predictions are evaluated, not its maps: Sequential cannot be explained", note)
-    assert predictions.maps is None and report.models["teacher"].top1 is not None
+    assert predictions.maps is None and report.models["teacher"].accuracy is not None
     same = predictions.logits.argmax(axis=1) == validation.evidence.predictions["student"].logits.argmax(axis=1)
     assert report.comparisons["student"].agreement == pytest.approx(same.mean())
     assert report.comparisons["student"].maps is None
@@ -102,7 +102,7 @@ class TestTeachersFile:
         assert note == (
             "only the teacher's predictions are evaluated, not its maps: foreign.onnx has no map of a selectable class"
         )
-        assert validation.report.passed and validation.report.models["teacher"].top1 is not None
+        assert validation.report.passed and validation.report.models["teacher"].accuracy is not None
         assert validation.report.comparisons["student"].maps is None
         assert validation.evidence.predictions["teacher"].maps is None
 

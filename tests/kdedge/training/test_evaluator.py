@@ -43,7 +43,7 @@ def test_metrics_equal_the_report(side: int) -> None:
     assert expected.maps is not None
     assert found["map_pearson"] == pytest.approx(expected.maps.pearson_mean, abs=1e-6)
     assert found["agreement"] == pytest.approx(expected.agreement)
-    assert found["top1"] == pytest.approx(expected.top1_candidate)
+    assert found["top1"] == pytest.approx(expected.accuracy_candidate)
 
 
 def test_constant_maps_have_no_metric() -> None:

@@ -183,7 +183,7 @@ class TestNoLabels:
         run = distill(more, teacher_run, tmp_path / "run")
         kdedge.export(run, precisions=["int8"])
         report = kdedge.validate(run, quick=True).report
-        assert report.models["fp32"].top1 is None
+        assert report.models["fp32"].accuracy is None
         assert report.comparisons["fp32"].agreement == 1
 
     def test_model_file_names_no_paths(self, scenes: Path, teacher_run: Path, more: Path, tmp_path: Path) -> None:

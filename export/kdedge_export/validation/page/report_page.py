@@ -120,7 +120,7 @@ def _minus(figures: str) -> str:
 def _histograms(report: ValidationReport, evidence: SampleGallery) -> list[tuple[Candidate, Candidate, Markup | None]]:
     """Return each candidate with maps, its reference, and the histogram of their agreement."""
     shown = [
-        (candidate, against, evidence.pearson[candidate.name], comparison.maps.floor_pearson)
+        (candidate, against, evidence.pearson[candidate.name], comparison.maps.shuffled_pearson)
         for candidate in report.candidates
         if (against := report.references[candidate.name]) is not None
         and candidate.name in evidence.pearson
@@ -141,7 +141,7 @@ def _sanity(report: ValidationReport) -> dict[str, object] | None:
         return None
     rows: dict[str, dict[Test, Sanity]] = {}
     for row in report.sanity.rows:
-        rows.setdefault(row.role, {})[row.test] = row
+        rows.setdefault(row.model, {})[row.test] = row
     tests = [test for test in _SANITY_TESTS if any(test in found for found in rows.values())]
     return {"samples": report.sanity.samples, "tests": tests, "rows": rows}
 
