@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MOST_PREFIX_TOKENS", "SpatialLayout", "grids_below", "layout_of"]
+__all__ = ["MAX_PREFIX_TOKENS", "SpatialLayout", "grids_below", "layout_of"]
 
-MOST_PREFIX_TOKENS = 16
+MAX_PREFIX_TOKENS = 16
 """Maximum number of class, distillation and register tokens before the image tokens."""
 GridSize = tuple[int, int]
 
@@ -90,7 +90,7 @@ def layout_of(shape: tuple[int, ...], grids: frozenset[GridSize]) -> SpatialLayo
             if size in grids:
                 return SpatialLayout(kind, *size)  # type: ignore[arg-type]
     if len(shape) == 3:
-        fitting = [grid for grid in grids if 0 <= shape[1] - grid[0] * grid[1] <= MOST_PREFIX_TOKENS]
+        fitting = [grid for grid in grids if 0 <= shape[1] - grid[0] * grid[1] <= MAX_PREFIX_TOKENS]
         if fitting:
             height, width = max(fitting, key=lambda grid: grid[0] * grid[1])
             return SpatialLayout("tokens", height, width, shape[1] - height * width)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["feedback"]
 
-_MOST_LISTED = 100
+_MAX_LISTED = 100
 """Maximum number of labels that are listed, those with the most samples."""
 
 feedback = typer.Typer(help="Turn user corrections from the device into training data.", no_args_is_help=True)
@@ -68,7 +68,7 @@ def _print_summary(summary: "FeedbackSummary", output: Path | None, unknown: Pat
         count = counted(sum(summary.samples.values()), "sample")
         boxes = f", {summary.boxes:,} with a box" if summary.boxes else ""
         console.print(f"{output}: {count} with {counted(len(summary.samples), 'label')}{boxes}")
-        largest = sorted(summary.samples.items(), key=lambda item: -item[1])[:_MOST_LISTED]
+        largest = sorted(summary.samples.items(), key=lambda item: -item[1])[:_MAX_LISTED]
         for label, number in sorted(largest):
             console.print(f"  {number:6,}  {label}")
         if len(largest) < len(summary.samples):

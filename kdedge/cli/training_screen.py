@@ -53,18 +53,18 @@ def train_with_progress(
     except KeyboardInterrupt:
         if is_run(out):
             console.print("\nStopped by Ctrl-C. To resume from the last checkpoint:", soft_wrap=True)
-            console.print(_going_on(), soft_wrap=True)
+            console.print(_resume_command(), soft_wrap=True)
         raise
     if record.result is None:
         console.print("\nStopped by SIGTERM after writing a checkpoint. To resume:", soft_wrap=True)
-        console.print(_going_on(), soft_wrap=True)
+        console.print(_resume_command(), soft_wrap=True)
         return
     _print_result(console, record, out)
     if not console.quiet:  # other ranks may not have access to the run folder
         console.print(f"\n{following(record)}", soft_wrap=True)
 
 
-def _going_on() -> str:
+def _resume_command() -> str:
     """Return the command that resumes this run."""
     command = [arg for arg in sys.argv[1:] if arg != "--resume"]
     processes = os.environ.get("LOCAL_WORLD_SIZE")

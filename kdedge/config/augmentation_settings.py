@@ -6,7 +6,7 @@ from kdedge_runtime.errors import UsageError
 
 __all__ = ["Augmentation"]
 
-_LARGEST_ALPHA = 100  # at this value nearly all pairs are mixed half and half
+_MAX_ALPHA = 100  # at this value nearly all pairs are mixed half and half
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Augmentation:
         _require("geometry", self.geometry, 1.0, "a strength from 0 to 1", usual=0.5)
         _require("photometric", self.photometric, 1.0, "a strength from 0 to 1", usual=0.5)
         _require("erase", self.erase, 1.0, "a probability from 0 to 1", usual=0.25)
-        alpha = f"a Beta distribution's alpha from 0 to {_LARGEST_ALPHA}"
-        _require("mixup", self.mixup, _LARGEST_ALPHA, alpha, usual=0.2)
-        _require("cutmix", self.cutmix, _LARGEST_ALPHA, alpha, usual=1)
+        alpha = f"a Beta distribution's alpha from 0 to {_MAX_ALPHA}"
+        _require("mixup", self.mixup, _MAX_ALPHA, alpha, usual=0.2)
+        _require("cutmix", self.cutmix, _MAX_ALPHA, alpha, usual=1)
 
     @property
     def mixes(self) -> bool:

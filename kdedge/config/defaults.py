@@ -22,14 +22,14 @@ __all__ = [
 ]
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
-LARGEST_ON_CPU = 64
-LEAST_MAP_POSITIONS = 7
+MAX_ON_CPU = 64
+MIN_MAP_POSITIONS = 7
 """Minimum map resolution along each side for useful localization."""
 FEW_SAMPLES = 100
 """Threshold in samples per class for the few-images recipe."""
 DEFAULT_STEPS = 4000
 """Training length of a recipe that sets none, in steps."""
-LEAST_EPOCHS, LEAST_FINE_TUNING_EPOCHS, MOST_EPOCHS = 30.0, 5.0, 300.0
+MIN_EPOCHS, MIN_FINE_TUNING_EPOCHS, MAX_EPOCHS = 30.0, 5.0, 300.0
 FEW_EPOCHS, FEW_FINE_TUNING_EPOCHS = 10, 3
 """Number of epochs below which a warning is issued."""
 CPU_BUDGET_S = 15 * 60
@@ -42,7 +42,7 @@ def choose_size(typical_px: int, *, on_cpu: bool) -> int:
     keep training within minutes.
     """
     if on_cpu:
-        return max((size for size in SIZES if size <= min(typical_px, LARGEST_ON_CPU)), default=SIZES[0])
+        return max((size for size in SIZES if size <= min(typical_px, MAX_ON_CPU)), default=SIZES[0])
     return min((size for size in SIZES if size >= typical_px), default=SIZES[-1])
 
 
@@ -53,7 +53,7 @@ def stride_factor(size: int, strides: Sequence[int]) -> int:
         size: input size in px.
         strides: output stride of the model and the possible smaller ones, largest first.
     """
-    fine_enough = (stride for stride in strides if size >= LEAST_MAP_POSITIONS * stride)
+    fine_enough = (stride for stride in strides if size >= MIN_MAP_POSITIONS * stride)
     return strides[0] // next(fine_enough, strides[-1])
 
 
@@ -94,8 +94,8 @@ def choose_epochs(
 
     The result is rounded down to one or two significant digits, so that measurement noise rarely changes it.
     """
-    least = LEAST_FINE_TUNING_EPOCHS if fine_tuning else LEAST_EPOCHS
-    wanted = min(MOST_EPOCHS, max(least, steps / steps_per_epoch))
+    least = MIN_FINE_TUNING_EPOCHS if fine_tuning else MIN_EPOCHS
+    wanted = min(MAX_EPOCHS, max(least, steps / steps_per_epoch))
     if on_cpu:
         wanted = min(wanted, CPU_BUDGET_S / seconds_per_epoch)
     for step in (50, 20, 10, 5, 2):

@@ -106,10 +106,10 @@ class TrainConfig:
 
     @property
     def is_pretrained(self) -> bool:
-        """True if the network starts from trained weights; published ones count after `with_file`."""
+        """True if the network starts from trained weights; published ones count after `with_weights`."""
         return self.weights is not None
 
-    def with_file(self, weights: Path) -> "TrainConfig":
+    def with_weights(self, weights: Path) -> "TrainConfig":
         """Return the same request with the weights file that the network starts from."""
         return replace(self, weights=str(weights), pretrained=None)
 

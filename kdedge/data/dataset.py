@@ -32,12 +32,12 @@ class Dataset:
 
 
 def load(
-    collection: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
+    dataset: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> Dataset:
     """Decode the training and validation samples; test samples are not read.
 
     Args:
-        collection: dataset index from `kdedge.data.index_dataset`, optionally reduced by `kdedge.data.subset`.
+        dataset: dataset index from `kdedge.data.index_dataset`, optionally reduced by `kdedge.data.subset`.
         spec: input of the model.
         workers: number of decoding threads; None takes one per core, at most eight.
         progress: called after every sample, with the total of both splits.
@@ -45,60 +45,60 @@ def load(
     Raises:
         DataError: A class has no readable samples, or the validation split has none.
     """
-    total = len(collection.train) + len(collection.val)
+    total = len(dataset.train) + len(dataset.val)
 
     def shifted(start: int) -> ProgressCallback:
         return lambda step, done, _: progress(step, start + done, total)
 
-    val = load_validation(collection, spec, workers=workers, progress=shifted(0))
-    train = decode(collection.train, spec, workers=workers, progress=shifted(len(collection.val)))
-    _require_all_classes(collection, "training", collection.train, train.targets.tolist(), train.problems)
-    problems = SkippedSamples(len(collection.skipped), collection.skipped) + train.problems + val.problems
-    return Dataset(collection.labels, train, val, collection.fingerprint, problems)
+    val = load_validation(dataset, spec, workers=workers, progress=shifted(0))
+    train = decode(dataset.train, spec, workers=workers, progress=shifted(len(dataset.val)))
+    _require_all_classes(dataset, "training", dataset.train, train.targets.tolist(), train.problems)
+    problems = SkippedSamples(len(dataset.skipped), dataset.skipped) + train.problems + val.problems
+    return Dataset(dataset.labels, train, val, dataset.fingerprint, problems)
 
 
 def load_validation(
-    collection: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
+    dataset: DatasetIndex, spec: InputSpec, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> DecodedSamples:
     """Decode the validation samples.
 
     Raises:
         DataError: there are none, or a class has no readable samples.
     """
-    if not len(collection.val):
+    if not len(dataset.val):
         raise DataError(
-            f"{collection.source} has one sample per class, so none is left for validation. Expected two or more."
+            f"{dataset.source} has one sample per class, so none is left for validation. Expected two or more."
         )
-    val = decode(collection.val, spec, workers=workers, progress=progress)
-    _require_all_classes(collection, "validation", collection.val, val.targets.tolist(), val.problems)
+    val = decode(dataset.val, spec, workers=workers, progress=progress)
+    _require_all_classes(dataset, "validation", dataset.val, val.targets.tolist(), val.problems)
     return val
 
 
 def readable_validation(
-    collection: DatasetIndex, spec: InputSpec, *, progress: ProgressCallback = no_progress
+    dataset: DatasetIndex, spec: InputSpec, *, progress: ProgressCallback = no_progress
 ) -> tuple[Split, SkippedSamples]:
     """Return the readable validation samples and a report on the others, without keeping them.
 
     Raises:
         DataError: A class has no readable samples.
     """
-    side, problems = readable(collection.val, spec, progress=progress)
-    _require_all_classes(collection, "validation", collection.val, side.targets, problems)
+    side, problems = readable(dataset.val, spec, progress=progress)
+    _require_all_classes(dataset, "validation", dataset.val, side.targets, problems)
     return side, problems
 
 
 def _require_all_classes(
-    collection: DatasetIndex, side: str, split: Split, found: Iterable[float], problems: SkippedSamples
+    dataset: DatasetIndex, side: str, split: Split, found: Iterable[float], problems: SkippedSamples
 ) -> None:
-    if not TASKS[collection.task].has_classes:
+    if not TASKS[dataset.task].has_classes:
         return
     lost = sorted(set(split.targets) - set(found))
     if UNLABELED in lost:
         raise _none_usable(split, problems)
     if lost:
-        names = ", ".join(repr(collection.labels[int(target)]) for target in lost)
+        names = ", ".join(repr(dataset.labels[int(target)]) for target in lost)
         raise DataError(
-            f"No {side} sample of class {names} in {collection.source} can be read ({problems}). "
+            f"No {side} sample of class {names} in {dataset.source} can be read ({problems}). "
             "Replace the damaged files."
         )
 

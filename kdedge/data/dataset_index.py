@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Literal, TypeAlias
 
-from kdedge.data.grouping import GroupOf, grouped_halves
+from kdedge.data.grouping import GroupOf, group_split
 from kdedge.data.skipped_samples import SkippedSample
-from kdedge.data.splits import UNLABELED, Split, hashed_halves, lowest_ranked
+from kdedge.data.splits import UNLABELED, Split, hash_split, lowest_ranked
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.tasks import TASKS
@@ -112,21 +112,19 @@ def source_name(source: str) -> str:
     return displayable(path.parent.name if path.name == "dataset" and path.parent.name else path.name)
 
 
-def divided(
-    collection: DatasetIndex, *, val_fraction: float, seed: int, group_of: GroupOf | None = None
-) -> DatasetIndex:
+def divided(dataset: DatasetIndex, *, val_fraction: float, seed: int, group_of: GroupOf | None = None) -> DatasetIndex:
     """Split validation samples from the training split by a hash of each name; the test split is unchanged.
 
     Samples with the same value of `group_of` stay together.
     """
     if group_of is None:
-        train, val = hashed_halves(collection.train, val_fraction=val_fraction, seed=seed)
+        train, val = hash_split(dataset.train, val_fraction=val_fraction, seed=seed)
     else:
-        train, val = grouped_halves(collection.train, group_of, val_fraction=val_fraction, seed=seed)
-    return replace(collection, train=train, val=val, split="hashed")
+        train, val = group_split(dataset.train, group_of, val_fraction=val_fraction, seed=seed)
+    return replace(dataset, train=train, val=val, split="hashed")
 
 
-def subset(collection: DatasetIndex, per_class: int, *, seed: int = 0) -> DatasetIndex:
+def subset(dataset: DatasetIndex, per_class: int, *, seed: int = 0) -> DatasetIndex:
     """Keep at most `per_class` training samples of each class; the other splits are unchanged.
 
     The selection depends only on the names and the seed. A smaller selection is part of a larger one.
@@ -136,7 +134,7 @@ def subset(collection: DatasetIndex, per_class: int, *, seed: int = 0) -> Datase
     """
     if per_class < 1:
         raise UsageError(f"--samples-per-class must be at least 1; got {per_class}.")
-    return replace(collection, train=lowest_ranked(collection.train, per_class=per_class, seed=seed))
+    return replace(dataset, train=lowest_ranked(dataset.train, per_class=per_class, seed=seed))
 
 
 def fingerprint_of(entries: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from kdedge_runtime.errors import DataError, UsageError
 if TYPE_CHECKING:
     from kdedge.data.dataset_index import DatasetIndex
 
-__all__ = ["GroupOf", "check_groups", "group_names", "grouped_halves"]
+__all__ = ["GroupOf", "check_groups", "group_names", "group_split"]
 
 GroupOf: TypeAlias = Callable[[str], str]
 """Function of a sample's name to the name of its group."""
@@ -49,7 +49,7 @@ def group_names(pattern: str, file_of: GroupOf | None = None) -> GroupOf:
     return group_of
 
 
-def grouped_halves(split: Split, group_of: GroupOf, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
+def group_split(split: Split, group_of: GroupOf, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
     """Split samples into training and validation without dividing a group, both in the original order.
 
     Groups are taken for validation by a hash of their names, until each class has at least `val_fraction` of its
@@ -97,13 +97,13 @@ def _require_training(split: Split, train: Sequence[int]) -> None:
             )
 
 
-def check_groups(collection: "DatasetIndex", group_of: GroupOf) -> None:
+def check_groups(dataset: "DatasetIndex", group_of: GroupOf) -> None:
     """Raise if a group is in more than one split of a dataset with its own splits.
 
     Raises:
         DataError: A group is divided.
     """
-    splits = {"training": collection.train, "validation": collection.val, "test": collection.test or Split()}
+    splits = {"training": dataset.train, "validation": dataset.val, "test": dataset.test or Split()}
     first: dict[str, tuple[str, str]] = {}
     for side, split in splits.items():
         for sample in split.samples:

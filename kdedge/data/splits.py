@@ -10,7 +10,7 @@ from kdedge.data.samples import StoredSample
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.util.arrays import Targets, evenly_spaced
 
-__all__ = ["UNLABELED", "Split", "by_target", "hashed_halves", "lowest_ranked", "rank"]
+__all__ = ["UNLABELED", "Split", "by_target", "hash_split", "lowest_ranked", "rank"]
 
 UNLABELED = -1
 """Target of a sample whose class is unknown."""
@@ -56,7 +56,7 @@ class Split:
         return Split(tuple(self.samples[i] for i in chosen), tuple(self.targets[i] for i in chosen))
 
 
-def hashed_halves(split: Split, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
+def hash_split(split: Split, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
     """Split samples into training and validation by a hash of each name, both in the original order.
 
     A sample's split depends only on its name, so adding files never moves the others. The exception is a class so small

@@ -51,14 +51,14 @@ def groups_of_rows(samples: Iterable[RowSample], column: str, name: str) -> dict
     return groups
 
 
-def row_groups(collection: DatasetIndex, column: str) -> GroupOf:
+def row_groups(dataset: DatasetIndex, column: str) -> GroupOf:
     """Return the function of a row's name to the value of a column in it.
 
     Raises:
         UsageError: there is no such column.
     """
     groups: dict[str, str] = {}
-    for split in (collection.train, collection.val, collection.test or Split()):
+    for split in (dataset.train, dataset.val, dataset.test or Split()):
         rows = [sample for sample in split.samples if isinstance(sample, RowSample)]
-        groups |= groups_of_rows(rows, column, collection.source)
+        groups |= groups_of_rows(rows, column, dataset.source)
     return groups.__getitem__

@@ -37,11 +37,11 @@ SCHEMA_FILE = "schema.json"
 _VERSION = 1
 Kind = Literal["numeric", "categorical", "ignored"]
 TableTask = Literal["classify", "regression"]
-_MOST_CATEGORIES = 64
+_MAX_CATEGORIES = 64
 """Maximum number of categories of a column; rarer ones count as missing."""
-_MOST_CLASSES = 20
+_MAX_CLASSES = 20
 """Number of different numbers in the target above which it is a quantity, not a class."""
-_MOST_NAMED = 24
+_MAX_NAMED = 24
 """Maximum number of columns in an error."""
 _ROWS_OF_AN_ID = 50
 _NUMERIC_SHARE = 0.95
@@ -240,8 +240,8 @@ def expected_columns(titles: Sequence[str], wanted: str) -> str:
     """Return the end of an error about a missing column: the most similar title, or all titles up to a number."""
     if similar := get_close_matches(wanted, titles, 1):
         return f"Did you mean {similar[0]}?"
-    more = f" and {len(titles) - _MOST_NAMED} more" if len(titles) > _MOST_NAMED else ""
-    return f"Expected one of {', '.join(titles[:_MOST_NAMED])}{more}."
+    more = f" and {len(titles) - _MAX_NAMED} more" if len(titles) > _MAX_NAMED else ""
+    return f"Expected one of {', '.join(titles[:_MAX_NAMED])}{more}."
 
 
 def input_titles(titles: Sequence[str], target: str, name: str) -> tuple[str, ...]:
@@ -268,7 +268,7 @@ def _likely_task(cells: Iterable[str]) -> TableTask:
     found = [number_of(cell) for cell in cells]
     numbers = [value for value in found if value is not None]
     whole = all(value == int(value) for value in numbers)
-    is_quantity = bool(numbers) and (not whole or len(set(numbers)) > _MOST_CLASSES)
+    is_quantity = bool(numbers) and (not whole or len(set(numbers)) > _MAX_CLASSES)
     return "regression" if is_quantity and len(numbers) >= _NUMERIC_SHARE * len(found) else "classify"
 
 
@@ -284,5 +284,5 @@ def _infer_column(title: str, cells: Sequence[str | None]) -> ColumnSchema:
     counts = Counter(present)
     if len(counts) > max(_ROWS_OF_AN_ID, len(present) // 2):
         return ColumnSchema(name, "ignored", unit, (), missing=missing)
-    kept = sorted(text for text, _ in counts.most_common(_MOST_CATEGORIES))
+    kept = sorted(text for text, _ in counts.most_common(_MAX_CATEGORIES))
     return ColumnSchema(name, "categorical", unit, tuple(kept), missing=missing)

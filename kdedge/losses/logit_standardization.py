@@ -23,11 +23,11 @@ def logit_standardization_loss(inputs: LossInputs, *, base_temperature: float = 
         base_temperature: temperature τ, default 2 as in the paper. Standardized logits have unit variance, so the run's
             temperature would be too high.
     """
-    student, teacher = _standardised(inputs.student.logits), _standardised(inputs.teacher_output.logits)
+    student, teacher = _standardized(inputs.student.logits), _standardized(inputs.teacher_output.logits)
     return softened_kl(student, teacher, base_temperature)
 
 
-def _standardised(logits: Tensor) -> Tensor:
+def _standardized(logits: Tensor) -> Tensor:
     spread, mean = torch.std_mean(logits, dim=1, keepdim=True)
     return (logits - mean) / (1e-7 + spread)
 

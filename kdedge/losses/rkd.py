@@ -10,7 +10,7 @@ from kdedge.losses.loss_term import LossTerm
 __all__ = ["TERM", "rkd_loss"]
 
 _ANGLE_WEIGHT = 2.0
-_MOST_ANGLED = 64
+_MAX_ANGLED = 64
 _SHORTEST = 1e-3
 """Minimum distance; the gradient of a shorter one, as between copies, is undefined, and its rounding error larger."""
 
@@ -29,7 +29,7 @@ def rkd_loss(inputs: LossInputs) -> Tensor:
     (student,), (teacher,) = inputs.student.features, inputs.teacher_output.features
     ours, theirs = (F.normalize(each.flatten(1), dim=1) for each in (student, teacher))
     distance = F.smooth_l1_loss(_relative_distances(ours), _relative_distances(theirs))
-    angle = F.smooth_l1_loss(_angles(ours[:_MOST_ANGLED]), _angles(theirs[:_MOST_ANGLED]))
+    angle = F.smooth_l1_loss(_angles(ours[:_MAX_ANGLED]), _angles(theirs[:_MAX_ANGLED]))
     return distance + _ANGLE_WEIGHT * angle
 
 

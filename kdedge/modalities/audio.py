@@ -48,7 +48,7 @@ class AudioTraining(TrainingModality):
 
         return list_sound_folder(Path(data), unlabeled_ok=unlabeled_ok)
 
-    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
+    def list_unlabeled(self, location: str, dataset: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
         """List the sounds of a folder; see `list_unlabeled_sounds`. Long ones are cut into windows."""
         from kdedge.data.readers.sound_folder import list_unlabeled_sounds
 
@@ -72,12 +72,12 @@ class AudioTraining(TrainingModality):
         return "small:resnet10w16", "small:resnet8"
 
     def choose_network(
-        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, AudioInput]:
         """Choose rate, window, features and map resolution; see `choose_audio_network`."""
         from kdedge.modalities.audio_network import choose_audio_network
 
-        return choose_audio_network(request, teachers, collection)
+        return choose_audio_network(request, teachers, dataset)
 
     def build_model(self, model: ModelSpec, spec: AudioInput) -> nn.Module:
         """Build a network for images, which takes mel bands × frames as height and width, or the speech embedding."""

@@ -3,20 +3,20 @@
 import math
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.audio import LONGEST_S, AudioInput
+from kdedge_runtime.modalities.audio import MAX_WINDOW_S, AudioInput
 from kdedge_runtime.modalities.audio_features import mel_filters
 
-__all__ = ["LARGEST_RATE_HZ", "MEL_BANDS", "make_audio_input"]
+__all__ = ["MAX_RATE_HZ", "MEL_BANDS", "make_audio_input"]
 
-LARGEST_RATE_HZ = 16_000
+MAX_RATE_HZ = 16_000
 """Highest default rate. Speech and most events keep their information below 8 kHz."""
-LEAST_RATE_HZ = 1_000
+MIN_RATE_HZ = 1_000
 MEL_BANDS = 40
 _FRAME_S, _FRAME_HOP_S = 0.032, 0.02
 """Length and interval of frames in seconds."""
 _LOWEST_HZ = 60.0
 _LOG_OFFSET = 1e-5
-_LEAST_PEAK = 0.01
+_MIN_PEAK = 0.01
 """Peak below which sounds stay quiet: -40 dB of full scale."""
 
 
@@ -26,8 +26,8 @@ def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BAND
     Raises:
         UsageError: the rate is too low, the window is not possible, or there are too many mel bands.
     """
-    if rate_hz < LEAST_RATE_HZ:
-        raise UsageError(f"Sounds at {rate_hz} Hz have no features. Expected at least {LEAST_RATE_HZ} Hz.")
+    if rate_hz < MIN_RATE_HZ:
+        raise UsageError(f"Sounds at {rate_hz} Hz have no features. Expected at least {MIN_RATE_HZ} Hz.")
     win_length = 2 * round(_FRAME_S * rate_hz / 2)
     n_fft = 1 << math.ceil(math.log2(win_length))
     frame_hop = 2 * max(1, round(_FRAME_HOP_S * rate_hz / 2))
@@ -42,7 +42,7 @@ def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BAND
         fmin_hz=_LOWEST_HZ,
         fmax_hz=rate_hz / 2 * 0.95,
         log_offset=_LOG_OFFSET,
-        least_peak=_LEAST_PEAK,
+        least_peak=_MIN_PEAK,
         mean=0.0,
         std=1.0,
         hop_s=samples / rate_hz / 2,
@@ -52,7 +52,7 @@ def make_audio_input(rate_hz: int, window_s: float, *, mel_bands: int = MEL_BAND
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"A window of {window_s:g} s with {mel_bands} mel bands at {rate_hz} Hz is not supported. Expected "
-            f"{n_fft / rate_hz:g} to {LONGEST_S:g} s, and at most {n_fft // 2} bands."
+            f"{n_fft / rate_hz:g} to {MAX_WINDOW_S:g} s, and at most {n_fft // 2} bands."
         ) from error
     if not mel_filters(spec.scale).any(axis=1).all():
         raise UsageError(

@@ -12,7 +12,7 @@ from kdedge.data import DatasetIndex, Split
 from kdedge.data.decoding import decode
 from kdedge.data.sound_samples import SoundSample
 from kdedge.modalities.audio import SPEECH_EMBEDDING
-from kdedge.modalities.audio_defaults import LARGEST_RATE_HZ, MEL_BANDS, make_audio_input
+from kdedge.modalities.audio_defaults import MAX_RATE_HZ, MEL_BANDS, make_audio_input
 from kdedge.models.model_names import canonical_name
 from kdedge.models.model_registry import build_model, make_spec
 from kdedge.models.model_spec import ModelSpec
@@ -23,7 +23,7 @@ from kdedge.models.trained_model import TrainedModel
 from kdedge.training.teachers.teacher_loading import init_source
 from kdedge_runtime.errors import DataError, UnreadableSample, UsageError
 from kdedge_runtime.modalities.audio import AudioInput
-from kdedge_runtime.util.sounds import LEAST_SHARE, SoundInfo, sound_info
+from kdedge_runtime.util.sounds import MIN_SHARE, SoundInfo, sound_info
 
 __all__ = ["choose_audio_network"]
 
@@ -39,14 +39,14 @@ _INSPECTED = 200
 
 
 def choose_audio_network(
-    request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex
+    request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex
 ) -> tuple[ModelSpec, AudioInput]:
     """Choose the model and its input: that of the teacher, or rate, window and statistics of the recordings.
 
     Args:
         request: training options; `size` is the number of mel bands.
         teachers: teachers, whose rate and window the student shares.
-        collection: dataset index.
+        dataset: dataset index.
 
     Raises:
         DataError: none of the recordings can be read.
@@ -55,12 +55,12 @@ def choose_audio_network(
     if request.flip:
         raise UsageError("--flip mirrors images, but sounds have a direction. Remove it.")
     name = request.model if request.model == SPEECH_EMBEDDING else canonical_name(request.model)
-    spec_input = _input(request, teachers, collection.train.thinned(_INSPECTED))
+    spec_input = _input(request, teachers, dataset.train.thinned(_INSPECTED))
     _require_equal_windows(teachers, spec_input)
     fresh_stem = init_source(teachers).spec.fresh_stem if request.init == "teacher" else not request.is_pretrained
     if name == SPEECH_EMBEDDING:
-        return ModelSpec(name, len(collection.labels), fresh_stem=False), spec_input
-    plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
+        return ModelSpec(name, len(dataset.labels), fresh_stem=False), spec_input
+    plain = make_spec(name, len(dataset.labels), fresh_stem=fresh_stem)
     size = (spec_input.mel_bands, spec_input.frames)
     strides = output_strides(build_model(plain, size), size, fresh=fresh_stem)
     if request.output_stride is None:
@@ -76,7 +76,7 @@ def _input(request: TrainConfig, teachers: Sequence[LoadedTeacher], some: Split)
     The student of a model file has its input.
     """
     infos = _headers(some)
-    rate = min(LARGEST_RATE_HZ, Counter(info.rate_hz for info in infos).most_common(1)[0][0])
+    rate = min(MAX_RATE_HZ, Counter(info.rate_hz for info in infos).most_common(1)[0][0])
     if teachers:
         teacher = teachers[0].input
         assert isinstance(teacher, AudioInput)
@@ -143,7 +143,7 @@ def _measured(spec: AudioInput, split: Split) -> AudioInput:
     if not len(decoded.samples):
         raise DataError(
             f"None of the first {len(split):,} sounds is usable ({decoded.problems}). Expected sounds that are not "
-            f"silent, with at least {LEAST_SHARE:.0%} of the window of {spec.window_s:g} s."
+            f"silent, with at least {MIN_SHARE:.0%} of the window of {spec.window_s:g} s."
         )
     energies = [spec.features(sound) for sound in decoded.samples]
     mean = sum(float(each.mean()) for each in energies) / len(energies)

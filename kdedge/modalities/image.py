@@ -50,7 +50,7 @@ class ImageTraining(TrainingModality):
             return list_frigate_dataset(frigate)
         return list_folder(Path(data), unlabeled_ok=unlabeled_ok)
 
-    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
+    def list_unlabeled(self, location: str, dataset: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
         """List images of a folder, a pattern or shards, and frames of videos; see `list_unlabeled_images`."""
         from kdedge.data.readers.unlabeled_images import list_unlabeled_images
 
@@ -86,12 +86,12 @@ class ImageTraining(TrainingModality):
         return "small:resnet10w16", "small:resnet8"
 
     def choose_network(
-        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, ImageInput]:
         """Choose input size and map resolution; see `choose_image_network`."""
         from kdedge.modalities.image_network import choose_image_network
 
-        return choose_image_network(request, teachers, collection, on_cpu=on_cpu)
+        return choose_image_network(request, teachers, dataset, on_cpu=on_cpu)
 
     def build_model(self, model: ModelSpec, spec: ImageInput) -> nn.Module:
         """Build a network of torchvision, timm, kdedge or the user; see `build_model`."""

@@ -20,19 +20,19 @@ __all__ = ["choose_image_network"]
 
 
 def choose_image_network(
-    request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+    request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex, *, on_cpu: bool
 ) -> tuple[ModelSpec, ImageInput]:
     """Choose the model and its input: size from the teacher or the images, and the map resolution.
 
     Args:
         request: training options.
         teachers: teachers; the first one determines the resizing rule.
-        collection: dataset index.
+        dataset: dataset index.
         on_cpu: True to choose a smaller default size.
     """
     name = canonical_name(request.model)
     natural = pretrained_input(published_name(name, None if request.weights is None else Path(request.weights)))
-    from_images = choose_size(typical_size(collection.train), on_cpu=on_cpu)
+    from_images = choose_size(typical_size(dataset.train), on_cpu=on_cpu)
     own_size = natural.height if request.is_pretrained else from_images
     if teachers:
         # The teacher needs the images resized as in its own training, so the student uses the same rule.
@@ -48,7 +48,7 @@ def choose_image_network(
     if request.init == "teacher":
         init_summary = init_source(teachers).spec
         fresh_stem = init_summary.fresh_stem
-    plain = make_spec(name, len(collection.labels), fresh_stem=fresh_stem)
+    plain = make_spec(name, len(dataset.labels), fresh_stem=fresh_stem)
     strides = output_strides(build_model(plain, size), size, fresh=fresh_stem)
     if request.output_stride is None:
         factor = stride_factor(size, strides)

@@ -53,12 +53,12 @@ class TabularTraining(TrainingModality):
 
         return index_table(data, options)
 
-    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
+    def list_unlabeled(self, location: str, dataset: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
         """List the rows of a table without their targets; see `list_unlabeled_rows`."""
         from kdedge.data.readers.table_files import schema_of
         from kdedge.data.readers.unlabeled_rows import list_unlabeled_rows
 
-        return list_unlabeled_rows(Path(location), schema_of(collection.train))
+        return list_unlabeled_rows(Path(location), schema_of(dataset.train))
 
     def write_feedback(
         self, entries: FeedbackStore, output: Path | None, unknown: Path | None, target: str | None
@@ -70,11 +70,11 @@ class TabularTraining(TrainingModality):
             raise UsageError("Rows need a column for the labels. Name it as in training: --target COLUMN.")
         return write_reviewed_rows(entries, output, unknown, target)
 
-    def groups(self, collection: DatasetIndex, group_by: str) -> GroupOf:
+    def groups(self, dataset: DatasetIndex, group_by: str) -> GroupOf:
         """Return the function of a row's name to the value of a column; see `row_groups`."""
         from kdedge.data.table_groups import row_groups
 
-        return row_groups(collection, group_by)
+        return row_groups(dataset, group_by)
 
     def describe(self, data: str, options: DatasetOptions) -> list[tuple[str, ...]]:
         """Describe the columns, and the target last; see `describe_schema`."""
@@ -96,24 +96,24 @@ class TabularTraining(TrainingModality):
         if name not in TREE_LIBRARIES:
             network_widths(name)
 
-    def fit(self, request: TrainConfig, collection: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord | None:
+    def fit(self, request: TrainConfig, dataset: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord | None:
         """Train an ensemble of trees for `--model xgboost` or `lightgbm`; see `fit_trees`."""
         from kdedge.models.trees import TREE_LIBRARIES
         from kdedge.training.tree_fitting import fit_trees
 
         if request.model not in TREE_LIBRARIES or request.teacher:
             return None
-        record = fit_trees(request, collection, out, callback)
-        self.write_companions(collection, record.input, out)
+        record = fit_trees(request, dataset, out, callback)
+        self.write_companions(dataset, record.input, out)
         return record
 
     def choose_network(
-        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, TabularInput]:
         """Choose the columns and fit their encoding; see `choose_table_network`."""
         from kdedge.modalities.tabular_network import choose_table_network
 
-        return choose_table_network(request, teachers, collection)
+        return choose_table_network(request, teachers, dataset)
 
     def build_model(self, model: ModelSpec, spec: TabularInput) -> nn.Module:
         """Build dense layers; see `build_table_network`."""
@@ -141,13 +141,13 @@ class TabularTraining(TrainingModality):
         """
         return lambda metrics: (-metrics["val_loss"],) if "val_loss" in metrics else task.merit(metrics)
 
-    def write_companions(self, collection: DatasetIndex, spec: InputSpec, folder: Path) -> None:
+    def write_companions(self, dataset: DatasetIndex, spec: InputSpec, folder: Path) -> None:
         """Write the schema next to a run, with the columns as the model takes them."""
         from kdedge.data.readers.table_files import schema_of
         from kdedge.data.table_schema import SCHEMA_FILE
         from kdedge.modalities.tabular_network import schema_of_input
 
-        schema_of_input(schema_of(collection.train), spec).write(folder / SCHEMA_FILE)
+        schema_of_input(schema_of(dataset.train), spec).write(folder / SCHEMA_FILE)
 
     def options_of_run(self, options: DatasetOptions, folder: Path, data: str) -> DatasetOptions:
         """Return the schema of the run instead of the options from which it follows.

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def choose_table_network(
-    request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex
+    request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex
 ) -> tuple[ModelSpec, TabularInput]:
     """Choose the network, and fit its input on the training rows.
 
@@ -38,18 +38,18 @@ def choose_table_network(
     for name in ("size", "output_stride"):
         if name in request.given:
             raise UsageError(f"--{name.replace('_', '-')} does not apply to tables. Remove it.")
-    schema = schema_of(collection.train)
+    schema = schema_of(dataset.train)
     if teachers:
         schema = _as_taught(schema, teachers[0])
         for other in teachers[1:]:
             _require_same(teachers[0], other)
-    return ModelSpec(request.model, len(collection.labels)), fit_input(collection, schema)
+    return ModelSpec(request.model, len(dataset.labels)), fit_input(dataset, schema)
 
 
-def fit_input(collection: DatasetIndex, schema: TableSchema) -> TabularInput:
+def fit_input(dataset: DatasetIndex, schema: TableSchema) -> TabularInput:
     """Fit the constants of all used columns on the training rows, and the scale of a regression."""
-    rows = [sample.row for sample in collection.train.samples if isinstance(sample, RowSample)]
-    titles = input_titles(rows[0].titles, schema.target, collection.source)
+    rows = [sample.row for sample in dataset.train.samples if isinstance(sample, RowSample)]
+    titles = input_titles(rows[0].titles, schema.target, dataset.source)
     columns = []
     for column in schema.used:
         place = find_title(titles, column.name, column.unit)
@@ -58,7 +58,7 @@ def fit_input(collection: DatasetIndex, schema: TableSchema) -> TabularInput:
     spec = TabularInput(tuple(columns))
     if schema.task != "regression":
         return spec
-    targets = [float(target) for target in collection.train.targets]
+    targets = [float(target) for target in dataset.train.targets]
     return replace(spec, scale=(statistics.fmean(targets), statistics.pstdev(targets) or 1.0))
 
 

@@ -45,12 +45,12 @@ class TimeseriesTraining(TrainingModality):
 
         return list_series(data, options, unlabeled_ok=unlabeled_ok)
 
-    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
+    def list_unlabeled(self, location: str, dataset: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
         """List the windows of recordings, or the cases of a `.ts` file; see `list_unlabeled_series`."""
         from kdedge.data.readers.series_files import list_unlabeled_series
         from kdedge.data.series_samples import WindowSample
 
-        sample = next(each for each in collection.train.samples if isinstance(each, WindowSample))
+        sample = next(each for each in dataset.train.samples if isinstance(each, WindowSample))
         return list_unlabeled_series(Path(location), sample)
 
     def check_model(self, name: str) -> None:
@@ -65,12 +65,12 @@ class TimeseriesTraining(TrainingModality):
         return ("series:small",)
 
     def choose_network(
-        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, TimeseriesInput]:
         """Choose the map resolution, and standardize the training windows; see `choose_series_network`."""
         from kdedge.modalities.timeseries_network import choose_series_network
 
-        return choose_series_network(request, teachers, collection)
+        return choose_series_network(request, teachers, dataset)
 
     def build_model(self, model: ModelSpec, spec: TimeseriesInput) -> nn.Module:
         """Build a network for time series; see `build_series_network`."""

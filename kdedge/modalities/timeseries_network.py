@@ -16,7 +16,7 @@ from kdedge_runtime.modalities.timeseries import TimeseriesInput
 __all__ = ["check_series_network", "choose_series_network"]
 
 _PREFIX = "series:"
-_LEAST_POSITIONS = 16
+_MIN_POSITIONS = 16
 """Map positions in time, as long as the window has so many steps."""
 
 
@@ -36,14 +36,14 @@ def check_series_network(name: str) -> str:
 
 
 def choose_series_network(
-    request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex
+    request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex
 ) -> tuple[ModelSpec, TimeseriesInput]:
     """Choose the model and its input.
 
     Args:
         request: training options.
         teachers: teachers, which take the same windows.
-        collection: dataset index, whose training windows are standardized.
+        dataset: dataset index, whose training windows are standardized.
 
     Raises:
         UsageError: an option has no meaning for time series, or a teacher takes other windows.
@@ -54,20 +54,20 @@ def choose_series_network(
         raise UsageError("--size sets the side of images, but windows have the length of the data. Remove --size.")
     if request.flip:
         raise UsageError("--flip mirrors images, but a series has a direction in time. Remove --flip.")
-    spec = measure_windows(collection.train, collection.source)
+    spec = measure_windows(dataset.train, dataset.source)
     for teacher in teachers:
         theirs = teacher.input
         differs = theirs.column_names and spec.column_names and theirs.column_names != spec.column_names
         if differs or not isinstance(theirs, TimeseriesInput) or theirs.shape != spec.shape:
             raise UsageError(
-                f"The teacher {teacher.name} takes {theirs.summary}, but {collection.source} has {spec.summary}: "
+                f"The teacher {teacher.name} takes {theirs.summary}, but {dataset.source} has {spec.summary}: "
                 f"{', '.join(spec.channels)}. Expected the same channels and length."
             )
     stride = _choose_stride(spec.length) if request.output_stride is None else request.output_stride
     if stride not in (1, 2, SERIES_STRIDE):
         raise UsageError(f"--output-stride is {stride}. Expected 1, 2 or {SERIES_STRIDE} steps per map position.")
-    return ModelSpec(_PREFIX + bare, len(collection.labels), SERIES_STRIDE // stride), spec
+    return ModelSpec(_PREFIX + bare, len(dataset.labels), SERIES_STRIDE // stride), spec
 
 
 def _choose_stride(length: int) -> int:
-    return next((stride for stride in (SERIES_STRIDE, 2) if length >= stride * _LEAST_POSITIONS), 1)
+    return next((stride for stride in (SERIES_STRIDE, 2) if length >= stride * _MIN_POSITIONS), 1)

@@ -82,7 +82,7 @@ class TrainingModality(ABC):
         names do not identify them.
         """
 
-    def groups(self, collection: DatasetIndex, group_by: str) -> GroupOf:
+    def groups(self, dataset: DatasetIndex, group_by: str) -> GroupOf:
         """Return the function of a sample's name to its group; by default a regular expression, see `group_names`.
 
         Raises:
@@ -90,18 +90,18 @@ class TrainingModality(ABC):
         """
         from kdedge.data.grouping import group_names
 
-        return group_names(group_by, collection.group_of)
+        return group_names(group_by, dataset.group_of)
 
     def describe(self, data: str, options: DatasetOptions) -> list[tuple[str, ...]]:
         """Describe the columns of a dataset: name, kind, unit, values and missing values; empty without columns."""
         return []
 
-    def list_unlabeled(self, location: str, collection: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
+    def list_unlabeled(self, location: str, dataset: DatasetIndex, *, every_s: float) -> list[UnlabeledSource]:
         """List unlabeled samples for distillation; an error by default.
 
         Args:
             location: folder, file or pattern.
-            collection: dataset that they are added to.
+            dataset: dataset that they are added to.
             every_s: interval between samples of a recording in seconds.
 
         Raises:
@@ -109,7 +109,7 @@ class TrainingModality(ABC):
             DataError: the location does not exist, or has no samples.
         """
         raise UsageError(
-            f"--unlabeled has no reader for {collection.modality} samples, so it cannot read {location}. Remove it."
+            f"--unlabeled has no reader for {dataset.modality} samples, so it cannot read {location}. Remove it."
         )
 
     def write_feedback(
@@ -150,7 +150,7 @@ class TrainingModality(ABC):
         """Return the function of the sort key of an epoch; that of the task by default (`TrainingTask.merit`)."""
         return task.merit
 
-    def write_companions(self, collection: DatasetIndex, spec: InputSpec, folder: Path) -> None:
+    def write_companions(self, dataset: DatasetIndex, spec: InputSpec, folder: Path) -> None:
         """Write files about the data and the input of the model next to `run.json`; none by default."""
         return
 
@@ -185,7 +185,7 @@ class TrainingModality(ABC):
         """Names of small networks that `kdedge train` suggests as students, from the largest; none by default."""
         return ()
 
-    def fit(self, request: TrainConfig, collection: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord | None:
+    def fit(self, request: TrainConfig, dataset: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord | None:
         """Train a model that is not a network, and write its run; None for networks, the default.
 
         Raises:
@@ -195,14 +195,14 @@ class TrainingModality(ABC):
 
     @abstractmethod
     def choose_network(
-        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, InputSpec]:
         """Choose the network and its input.
 
         Args:
             request: training options.
             teachers: teachers, whose preprocessing the student shares.
-            collection: dataset index.
+            dataset: dataset index.
             on_cpu: True to choose a smaller default size.
         """
 

@@ -14,7 +14,7 @@ from kdedge_runtime.util.files import file_sha256
 
 __all__ = ["allow_content", "allow_typed", "check_allowed"]
 
-_FEWEST_DIGITS = 12
+_MIN_DIGITS = 12
 _typed: set[Path] = set()
 _digests: set[str] = set()
 
@@ -31,9 +31,9 @@ def allow_content(digest: str) -> None:
     Raises:
         UsageError: the digits are not a valid prefix.
     """
-    if not re.fullmatch(rf"[0-9a-f]{{{_FEWEST_DIGITS},64}}", digest):
+    if not re.fullmatch(rf"[0-9a-f]{{{_MIN_DIGITS},64}}", digest):
         raise UsageError(
-            f"--trust-code {digest} is not a SHA-256. Expected at least its first {_FEWEST_DIGITS} hexadecimal digits, "
+            f"--trust-code {digest} is not a SHA-256. Expected at least its first {_MIN_DIGITS} hexadecimal digits, "
             "as printed in the error message."
         )
     _digests.add(digest)
@@ -53,5 +53,5 @@ def check_allowed(name: str) -> None:
         raise UsageError(
             f"{path} builds this model and is named by a run folder, not by this command. Loading the model executes "
             "the file and the modules that it imports from its folder. Read them, and if you trust them, add "
-            f"--trust-code {sha256[:_FEWEST_DIGITS]}."
+            f"--trust-code {sha256[:_MIN_DIGITS]}."
         )

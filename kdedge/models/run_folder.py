@@ -53,7 +53,7 @@ HEAD = "head.safetensors"
 TEACHER_CACHE = "teacher-outputs"
 """Folder next to runs, with the cache of teacher outputs shared by all of them; not a run."""
 SCHEMA = 1
-_LONGEST_REASON = 250
+_MAX_REASON_LENGTH = 250
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def read_run(folder: Path) -> RunRecord:
     except MissingPlugin:
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = textwrap.shorten(str(error), _LONGEST_REASON)
+        reason = textwrap.shorten(str(error), _MAX_REASON_LENGTH)
         raise UsageError(f"{folder / RECORD} is damaged: {reason}. Train the model again.") from error
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdedge.modalities.audio_defaults import LARGEST_RATE_HZ, make_audio_input
+from kdedge.modalities.audio_defaults import MAX_RATE_HZ, make_audio_input
 from kdedge.models.graph_feed import GraphFeed, feed_samples
 from kdedge_export.onnx_graph.graph_index import GraphIndex
 from kdedge_runtime.errors import ModelFileError
@@ -37,7 +37,7 @@ def find_sound_feed(view: GraphIndex, name: str) -> tuple[AudioInput, GraphFeed]
     if len(ports) != 1 or ports[0].type.tensor_type.elem_type != _FLOAT or len(shapes[0]) != 2 or shapes[0][1] is None:
         raise ModelFileError(f"{name} is not usable as a teacher of sounds: it takes {taken or 'nothing'}. {expected}")
     batch, samples = shapes[0]
-    spec = make_audio_input(LARGEST_RATE_HZ, (samples or 0) / LARGEST_RATE_HZ)
+    spec = make_audio_input(MAX_RATE_HZ, (samples or 0) / MAX_RATE_HZ)
     if spec.samples != samples:
         raise ModelFileError(f"{name} takes {taken}, but windows have whole frames. {expected}")
     return spec, feed_samples(ports[0].name, np.dtype(np.float32), batch)

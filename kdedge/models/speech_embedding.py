@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.modalities.audio import LONGEST_S, AudioInput
+from kdedge_runtime.modalities.audio import MAX_WINDOW_S, AudioInput
 
 __all__ = ["SpeechEmbedding", "read_speech_embedding", "speech_embedding_input"]
 
 _RATE_HZ, _MEL_BANDS = 16_000, 32
-_LEAST_WINDOW_S = 0.4
+_MIN_WINDOW_S = 0.4
 """Shortest window that leaves a position after all pools, in seconds."""
 _DECIBELS_PER_LOG = 4.342944819
 _FULL_SCALE_LOG = 20.794354
@@ -42,10 +42,10 @@ def speech_embedding_input(window_s: float) -> AudioInput:
     Raises:
         UsageError: the window is shorter than 0.4 s, or longer than 600 s.
     """
-    if not _LEAST_WINDOW_S <= window_s <= LONGEST_S:
+    if not _MIN_WINDOW_S <= window_s <= MAX_WINDOW_S:
         raise UsageError(
-            f"The speech embedding cannot have windows of {window_s:g} s. Expected {_LEAST_WINDOW_S:g} to "
-            f"{LONGEST_S:g} s."
+            f"The speech embedding cannot have windows of {window_s:g} s. Expected {_MIN_WINDOW_S:g} to "
+            f"{MAX_WINDOW_S:g} s."
         )
     samples = 640 * round(window_s * _RATE_HZ / 640)
     return AudioInput(

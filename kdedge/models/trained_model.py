@@ -35,7 +35,7 @@ from kdedge_runtime.util.files import Location
 __all__ = ["TrainedModel", "load_trained"]
 
 
-_LARGEST_ENCODER = 224
+_MAX_ENCODER_PX = 224
 """Input size of encoders in px, if their own is larger: DINOv2 has 1369 patches at 518 px, and 256 at this size."""
 
 
@@ -115,8 +115,8 @@ def load_trained(
     spec_input = pretrained_input(name)
     state = {} if found is None else read_network_state(name, found.file, spec_input.height)
     classes = _classes(name, spec_input, state)
-    if found is not None and classes == 0 and spec_input.height > _LARGEST_ENCODER:
-        spec_input = replace(spec_input, height=_LARGEST_ENCODER, width=_LARGEST_ENCODER)
+    if found is not None and classes == 0 and spec_input.height > _MAX_ENCODER_PX:
+        spec_input = replace(spec_input, height=_MAX_ENCODER_PX, width=_MAX_ENCODER_PX)
         state = read_network_state(name, found.file, spec_input.height)
     spec = make_spec(name, classes, fresh_stem=False)
     model = build_model(spec, spec_input.height)

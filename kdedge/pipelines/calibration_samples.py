@@ -73,8 +73,8 @@ def calibration_samples(
             "Quantization needs samples to calibrate on, and a model without a run has none recorded. Give "
             "a folder of samples similar to those seen in use: --data DIR."
         )
-    collection = known_samples(artifacts, trained, data)
-    split = collection.train
+    dataset = known_samples(artifacts, trained, data)
+    split = dataset.train
     held_out = min(HELD_OUT_SAMPLES, len(split) // 3)
     chosen = split.thinned(CALIBRATION_SAMPLES + held_out)
     count = len(chosen)
@@ -83,7 +83,7 @@ def calibration_samples(
     if not aside.any():  # with one or two samples, measure on the calibration samples
         aside = np.ones(len(decoded), dtype=bool)
     calibration = decoded.samples[~aside] if not aside.all() else decoded.samples
-    targets = known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
+    targets = known_classes(decoded.targets, dataset.labels, trained.labels, dataset.source)
     problems = str(decoded.problems) if decoded.problems else None
     sets = CalibrationSet(calibration, decoded.samples[aside], None if targets is None else targets[aside])
     return CalibrationSamples(sets, problems)
@@ -98,9 +98,9 @@ def known_samples(artifacts: Artifacts, trained: CalibrationTarget, data: str | 
     root = data or artifacts.dataset() or ""
     require_kind(root, trained.input.kind, artifacts.source)
     everything = index_dataset(root, artifacts.options_for(root), unlabeled_ok=True)
-    collection = leave_out(everything, artifacts.left_out)
-    collection.require(trained.input, trained.task, artifacts.source)
-    return collection
+    dataset = leave_out(everything, artifacts.left_out)
+    dataset.require(trained.input, trained.task, artifacts.source)
+    return dataset
 
 
 def known_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:

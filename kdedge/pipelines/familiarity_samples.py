@@ -13,7 +13,7 @@ __all__ = ["familiarity_samples"]
 
 _TRAINING = 1500
 """Approximate number of training samples, equally many of each class."""
-_LEAST_PER_CLASS = 4
+_MIN_PER_CLASS = 4
 _KNOWN = 1500
 """Maximum number of validation samples; more hardly change the threshold."""
 
@@ -47,13 +47,13 @@ def familiarity_samples(
         return FamiliaritySamples(why_not=f"the run's samples cannot be read: {error}")
 
 
-def _read(collection: DatasetIndex, trained: CalibrationTarget, progress: ProgressCallback) -> FamiliaritySamples:
-    classes = len(collection.labels)
-    per_class = max(_LEAST_PER_CLASS, _TRAINING // classes) if classes else _TRAINING
-    training = decode(lowest_ranked(collection.train, per_class=per_class, seed=0), trained.input, progress=progress)
-    known = decode(collection.val.thinned(_KNOWN), trained.input, progress=progress)
+def _read(dataset: DatasetIndex, trained: CalibrationTarget, progress: ProgressCallback) -> FamiliaritySamples:
+    classes = len(dataset.labels)
+    per_class = max(_MIN_PER_CLASS, _TRAINING // classes) if classes else _TRAINING
+    training = decode(lowest_ranked(dataset.train, per_class=per_class, seed=0), trained.input, progress=progress)
+    known = decode(dataset.val.thinned(_KNOWN), trained.input, progress=progress)
     return FamiliaritySamples(
         training.samples,
-        known_classes(training.targets, collection.labels, trained.labels, collection.source),
+        known_classes(training.targets, dataset.labels, trained.labels, dataset.source),
         known.samples,
     )

@@ -161,13 +161,13 @@ def validate_model(
         )
     require_kind(root, files.input.kind, str(files.fp32.path))
     everything = index_dataset(root, files.options_for(root), unlabeled_ok=True)
-    collection = leave_out(everything, files.left_out)
-    collection.require(files.input, files.fp32.metadata.task, str(files.fp32.path))
+    dataset = leave_out(everything, files.left_out)
+    dataset.require(files.input, files.fp32.metadata.task, str(files.fp32.path))
     notes: list[str] = []
     progress("measuring latency and memory", 0, 1)
     deployment = _deployment(files, profile or _made_for(files, notes), notes)
     progress("measuring latency and memory", 1, 1)
-    validation_set = _validation_set(files, collection, boxes, notes, progress)
+    validation_set = _validation_set(files, dataset, boxes, notes, progress)
     if max_evidence_outside is not None and validation_set.masks is None:
         raise UsageError(
             f"--max-evidence-outside {max_evidence_outside:g} needs annotated regions, but {root} has none. Add "
@@ -209,28 +209,28 @@ def _models(files: ExportedFiles, validation_set: ValidationSet, notes: list[str
 
 
 def _validation_set(
-    files: ExportedFiles, collection: DatasetIndex, boxes: Path | None, notes: list[str], progress: ProgressCallback
+    files: ExportedFiles, dataset: DatasetIndex, boxes: Path | None, notes: list[str], progress: ProgressCallback
 ) -> ValidationSet:
     # Decoded for the trained input, not the file's input, so that a wrong input in the file is detected.
-    decoded, part = read_validation_split(collection, files.input, progress)
+    decoded, part = read_validation_split(dataset, files.input, progress)
     # Rows of tables are checked when they are indexed, before they are divided.
-    unused = SkippedSamples(collection.samples, collection.skipped)
+    unused = SkippedSamples(dataset.samples, dataset.skipped)
     notes += [str(note) for note in (part, unused, decoded.problems) if note]
     labels = _labels(files)
-    group_by = files.options_for(collection.source).group_by
-    divided = _DIVIDED[collection.split] + ("" if group_by is None else f", groups of --group-by {group_by}")
+    group_by = files.options_for(dataset.source).group_by
+    divided = _DIVIDED[dataset.split] + ("" if group_by is None else f", groups of --group-by {group_by}")
     return ValidationSet(
         samples=decoded.samples,
         labels=labels,
-        targets=_targets(collection, decoded.targets, labels),
+        targets=_targets(dataset, decoded.targets, labels),
         task=files.fp32.metadata.task,
         names=[sample.name for sample in decoded.stored],
-        held_out=_held_out(collection, decoded, files),
-        masks=_masks(boxes, collection, decoded, files.input, notes, progress),
+        held_out=_held_out(dataset, decoded, files),
+        masks=_masks(boxes, dataset, decoded, files.input, notes, progress),
         source=Data(
-            f"{collection.name}, validation split ({divided})",
-            collection.fingerprint,
-            selected_epoch=_is_training_data(collection, files.record),
+            f"{dataset.name}, validation split ({divided})",
+            dataset.fingerprint,
+            selected_epoch=_is_training_data(dataset, files.record),
         ),
     )
 
@@ -282,31 +282,31 @@ def _labels(files: ExportedFiles) -> tuple[str, ...]:
     return files.fp32.metadata.labels if files.run is None and unnamed else trained
 
 
-def _is_training_data(collection: DatasetIndex, record: RunRecord | None) -> bool:
+def _is_training_data(dataset: DatasetIndex, record: RunRecord | None) -> bool:
     """Return True if these are the samples that the run was trained with, in any location."""
     if record is None:
         return False
-    return bool(collection.source == record.data["source"] or collection.fingerprint == record.data["fingerprint"])
+    return bool(dataset.source == record.data["source"] or dataset.fingerprint == record.data["fingerprint"])
 
 
-def _held_out(collection: DatasetIndex, decoded: DecodedSamples, files: ExportedFiles) -> Flags | None:
+def _held_out(dataset: DatasetIndex, decoded: DecodedSamples, files: ExportedFiles) -> Flags | None:
     """Return a mask of samples not used to fit the temperature, or None if none were used."""
-    if not _is_training_data(collection, files.record) or "temperature_samples" not in files.fp32.metadata.metrics:
+    if not _is_training_data(dataset, files.record) or "temperature_samples" not in files.fp32.metadata.metrics:
         return None
-    fitted = {sample.name for sample in fitting_half(collection.val).samples}
+    fitted = {sample.name for sample in fitting_half(dataset.val).samples}
     return np.array([sample.name not in fitted for sample in decoded.stored])
 
 
 def _masks(
     boxes: Path | None,
-    collection: DatasetIndex,
+    dataset: DatasetIndex,
     decoded: DecodedSamples,
     spec: InputSpec,
     notes: list[str],
     progress: ProgressCallback,
 ) -> list[Flags | None] | None:
     """Return object masks for evenly spaced samples, or None without annotations."""
-    where = boxes or boxes_beside(collection.source)
+    where = boxes or boxes_beside(dataset.source)
     if where is None or not len(decoded):
         return None
     chosen = evenly_spaced(len(decoded), LOCATED_SAMPLES).tolist()
@@ -324,8 +324,8 @@ def _masks(
     return masks
 
 
-def _targets(collection: DatasetIndex, targets: Targets, labels: tuple[str, ...]) -> Integers | None:
+def _targets(dataset: DatasetIndex, targets: Targets, labels: tuple[str, ...]) -> Integers | None:
     """Map the dataset's classes to the model's labels; None for samples without classes."""
-    if not collection.labels:
+    if not dataset.labels:
         return None
-    return as_model_classes(targets, collection.labels, labels, collection.source)
+    return as_model_classes(targets, dataset.labels, labels, dataset.source)

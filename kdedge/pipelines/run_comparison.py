@@ -32,7 +32,7 @@ class RunComparison:
     """Predictions at each run's best epoch, in the order of the runs, all on the same samples."""
     teachers: tuple[RunPredictions, ...]
     """Predictions of teachers that are not among the runs, on the same samples."""
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
     """Warnings about metrics that are not comparable."""
     notes: tuple[str, ...]
     """Notes on excluded data, with reasons."""

@@ -126,19 +126,19 @@ class PredictionQueries:
         key = source, spec, left_out, options
         if key not in self._read:
             require_kind(source, spec.kind, run.name)
-            collection = leave_out(index_dataset(source, options), left_out)
-            decoded, part = read_validation_split(collection, spec, self.progress)
+            dataset = leave_out(index_dataset(source, options), left_out)
+            decoded, part = read_validation_split(dataset, spec, self.progress)
             if not len(decoded):
                 raise DataError(f"{source} has no readable validation samples. Give other samples with --data.")
             self._read[key] = EvaluatedSamples(
-                source=collection.source,
-                labels=collection.labels,
-                fingerprint=collection.fingerprint,
+                source=dataset.source,
+                labels=dataset.labels,
+                fingerprint=dataset.fingerprint,
                 samples=decoded.samples,
                 targets=decoded.targets,
                 names=tuple(sample.name for sample in decoded.stored),
                 input=spec,
-                task=collection.task,
+                task=dataset.task,
                 part=part,
             )
         return self._read[key]

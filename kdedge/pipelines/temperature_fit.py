@@ -11,7 +11,7 @@ import numpy as np
 
 from kdedge.data import DatasetIndex, Split, decode, index_dataset
 from kdedge.data.left_out import leave_out
-from kdedge.data.splits import hashed_halves
+from kdedge.data.splits import hash_split
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.origins import as_model_classes
 from kdedge_export.metrics.calibration import HIGHEST, LOWEST, fit_temperature
@@ -22,7 +22,7 @@ from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["TemperatureFit", "fit_run", "fitting_half"]
 
-FEWEST_SAMPLES, MOST_SAMPLES = 30, 2000
+MIN_SAMPLES, MAX_SAMPLES = 30, 2000
 """Below the minimum the temperature stays at 1; more samples than the maximum change it little."""
 _SEED = 1
 """Differs from the seed of the train/val split, whose ranks are all low on the validation split."""
@@ -42,7 +42,7 @@ class TemperatureFit:
 
 def fitting_half(side: Split) -> Split:
     """Return the half of the validation split used for temperature scaling."""
-    return hashed_halves(side, val_fraction=0.5, seed=_SEED)[1]
+    return hash_split(side, val_fraction=0.5, seed=_SEED)[1]
 
 
 def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
@@ -58,21 +58,21 @@ def fit_run(artifacts: Artifacts, model: Model) -> TemperatureFit | None:
         return TemperatureFit(1.0, 0, f"the task {model.metadata.task} has no class probabilities")
     try:
         root = artifacts.record.data["source"]
-        collection = index_dataset(root, artifacts.options_for(root), unlabeled_ok=True)
-        if collection.is_unlabeled:
+        dataset = index_dataset(root, artifacts.options_for(root), unlabeled_ok=True)
+        if dataset.is_unlabeled:
             return TemperatureFit(1.0, 0, "its samples have no labels")
-        collection = leave_out(collection, artifacts.left_out)
-        return _fit(collection, model)
+        dataset = leave_out(dataset, artifacts.left_out)
+        return _fit(dataset, model)
     except KdedgeError as error:  # an export does not require the samples
         return TemperatureFit(1.0, 0, f"its samples cannot be read: {error}")
 
 
-def _fit(collection: DatasetIndex, model: Model) -> TemperatureFit:
-    half = fitting_half(collection.val)
-    decoded = decode(half.thinned(MOST_SAMPLES), model.metadata.input)
-    if len(decoded) < FEWEST_SAMPLES:
-        return TemperatureFit(1.0, 0, f"{len(decoded)} samples are too few, {FEWEST_SAMPLES} are needed")
-    targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)
+def _fit(dataset: DatasetIndex, model: Model) -> TemperatureFit:
+    half = fitting_half(dataset.val)
+    decoded = decode(half.thinned(MAX_SAMPLES), model.metadata.input)
+    if len(decoded) < MIN_SAMPLES:
+        return TemperatureFit(1.0, 0, f"{len(decoded)} samples are too few, {MIN_SAMPLES} are needed")
+    targets = as_model_classes(decoded.targets, dataset.labels, model.metadata.labels, dataset.source)
     logits = predict(model, decoded.samples).logits
     temperature = fit_temperature(logits, np.asarray(targets))
     why_not = _why_none(temperature, int((logits.argmax(axis=1) != targets).sum()), len(decoded))

@@ -18,7 +18,7 @@ _MOST = 1000
 
 
 def unfamiliar_samples(
-    collection: DatasetIndex,
+    dataset: DatasetIndex,
     left_out: tuple[str, ...],
     unfamiliar: str | None,
     spec: InputSpec,
@@ -27,7 +27,7 @@ def unfamiliar_samples(
     """Read unfamiliar samples by the name of their group.
 
     Args:
-        collection: dataset of the validation, with all classes, and its folders of samples of no class.
+        dataset: dataset of the validation, with all classes, and its folders of samples of no class.
         left_out: classes that the model was trained without.
         unfamiliar: location of samples that belong to none of the classes, as for unlabeled ones; None for none.
         spec: input of the model.
@@ -38,13 +38,13 @@ def unfamiliar_samples(
         DataError: the location has no readable samples.
     """
     groups: dict[str, Sample] = {}
-    held = left_out_samples(collection, left_out)
+    held = left_out_samples(dataset, left_out)
     if len(held):
         groups[LEFT_OUT] = _read(held, spec, progress)
-    for folder in collection.unfamiliar:
-        groups[source_name(folder)] = _read(_all_samples(folder, collection), spec, progress)
+    for folder in dataset.unfamiliar:
+        groups[source_name(folder)] = _read(_all_samples(folder, dataset), spec, progress)
     if unfamiliar is not None:
-        samples = _read(_all_samples(unfamiliar, collection), spec, progress)
+        samples = _read(_all_samples(unfamiliar, dataset), spec, progress)
         if not len(samples):
             raise DataError(f"{unfamiliar} has no readable samples. Expected samples of none of the classes.")
         name = source_name(unfamiliar)
@@ -52,8 +52,8 @@ def unfamiliar_samples(
     return groups
 
 
-def _all_samples(location: str, collection: DatasetIndex) -> Split:
-    sources = list_unlabeled(location, collection)
+def _all_samples(location: str, dataset: DatasetIndex) -> Split:
+    sources = list_unlabeled(location, dataset)
     samples = tuple(each for source in sources for each in source.samples if isinstance(each, StoredSample))
     return Split(samples, (UNLABELED,) * len(samples))
 

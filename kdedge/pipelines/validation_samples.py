@@ -10,19 +10,19 @@ __all__ = ["read_validation_split"]
 
 
 def read_validation_split(
-    collection: DatasetIndex, spec: InputSpec, progress: ProgressCallback
+    dataset: DatasetIndex, spec: InputSpec, progress: ProgressCallback
 ) -> tuple[DecodedSamples, str | None]:
     """Read the validation samples, or an evenly spaced subset if they exceed half of the memory.
 
     Args:
-        collection: dataset index.
+        dataset: dataset index.
         spec: input of the model.
         progress: called after every sample.
 
     Returns:
         The readable samples, and a description of the subset, or None if all are used.
     """
-    side = collection.val
+    side = dataset.val
     most = max_samples_in_memory(spec, choose_device("cpu").memory_bytes)
     part = None
     if len(side) > most:

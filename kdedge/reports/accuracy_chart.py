@@ -16,8 +16,8 @@ from kdedge_export.html.charts import COLORS, Chart, chart_style, number_format
 
 __all__ = ["AccuracyChart", "accuracy_chart"]
 
-_WIDTH, _LEAST_HEIGHT, _LEGEND_ROW = 960, 420, 19
-_MOST_CHARACTERS = 40
+_WIDTH, _MIN_HEIGHT, _LEGEND_ROW = 960, 420, 19
+_MAX_CHARACTERS = 40
 """Longest name in the legend; the whole name is in the tooltip."""
 _MAPS, _AGREEMENT = (Column("val", "best", key) for key in ("map_pearson", "agreement"))
 _TITLES = {"top1": "top-1, %", "r2": "R²"}
@@ -65,7 +65,7 @@ def _chart(
     groups: Sequence[SeedGroup], styles: Mapping[str, RunStyle], points: Mapping[str, _Point], titles: tuple[str, str]
 ) -> Markup:
     shown = [(group, names) for group in groups if (names := [run.name for run in group.runs if run.name in points])]
-    chart = Chart(_WIDTH, max(_LEAST_HEIGHT, _LEGEND_ROW * len(shown) + 30), " over ".join(titles[::-1]))
+    chart = Chart(_WIDTH, max(_MIN_HEIGHT, _LEGEND_ROW * len(shown) + 30), " over ".join(titles[::-1]))
     axes = chart.axes()
     handles = []
     for group, names in shown:
@@ -94,4 +94,4 @@ def _chart(
 
 def _clipped(name: str) -> str:
     """Shorten a name from the left, since the end of a long name is the most specific."""
-    return name if len(name) <= _MOST_CHARACTERS else f"…{name[1 - _MOST_CHARACTERS :]}"
+    return name if len(name) <= _MAX_CHARACTERS else f"…{name[1 - _MAX_CHARACTERS :]}"

@@ -47,7 +47,7 @@ def render_page(comparison: RunComparison) -> str:
         "kdedge.reports",
         "comparison.html",
         runs=comparison.runs,
-        doubts=comparison.doubts,
+        warnings=comparison.warnings,
         notes=comparison.notes,
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         styles=styles,

@@ -10,8 +10,8 @@ from kdedge_export.modalities import modality_of
 
 __all__ = ["ComparedSample", "RunMap", "disagreement_gallery"]
 
-_MOST_POSITIONS = 150
-_FEWEST_ROWS, _MOST_ROWS = 3, 8
+_MAX_POSITIONS = 150
+_MIN_ROWS, _MAX_ROWS = 3, 8
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
     if len({one.samples.input.column_names for one in compared}) > 1:
         maps = []  # their positions are different columns
     scores = disagreement(outputs.differences(compared), maps)
-    count = max(_FEWEST_ROWS, min(_MOST_ROWS, _MOST_POSITIONS // (1 + len(models))))
+    count = max(_MIN_ROWS, min(_MAX_ROWS, _MAX_POSITIONS // (1 + len(models))))
     samples = runs[0].samples
     rows = most_informative(scores, outputs.strata(samples), count)
     modality = modality_of(samples.input)

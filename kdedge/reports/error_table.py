@@ -13,7 +13,7 @@ from kdedge_runtime.util.arrays import Integers, Targets
 
 __all__ = ["ErrorRow", "error_rows", "quantile_groups"]
 
-_MOST_GROUPS, _FEWEST_SAMPLES = 5, 10
+_MAX_GROUPS, _MIN_SAMPLES = 5, 10
 _FULL_TINT = 0.5
 """Change relative to the baseline's error that has the full color."""
 
@@ -71,7 +71,7 @@ def quantile_groups(values: Targets) -> Integers:
     Args:
         values: measured values `[N]`.
     """
-    count = min(_MOST_GROUPS, max(1, len(values) // _FEWEST_SAMPLES))
+    count = min(_MAX_GROUPS, max(1, len(values) // _MIN_SAMPLES))
     bounds = np.unique(np.quantile(values, np.arange(1, count) / count, method="inverted_cdf"))
     groups: Integers = np.unique(np.searchsorted(bounds, values, side="left"), return_inverse=True)[1].astype(np.int64)
     return groups

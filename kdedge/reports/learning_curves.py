@@ -17,7 +17,7 @@ from kdedge_runtime.tasks import TASKS
 __all__ = ["LearningCurves", "learning_curves"]
 
 _WIDTH, _HEIGHT = 560, 290
-_LEAST_LOG_RATIO = 4.0
+_MIN_LOG_RATIO = 4.0
 """Smallest ratio of largest to smallest value for a logarithmic axis, which has ticks at 1, 2 and 5."""
 _Points: TypeAlias = dict[int, float]
 """Mapping from epoch to value."""
@@ -119,7 +119,7 @@ def _chart(
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(number_format())
     values = [value for points in lines.values() for value in points.values()]
-    if quantity.logarithmic and max(values) > _LEAST_LOG_RATIO * min(values):
+    if quantity.logarithmic and max(values) > _MIN_LOG_RATIO * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

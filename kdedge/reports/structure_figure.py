@@ -14,7 +14,7 @@ from kdedge_runtime.util.counts import grid_text
 __all__ = ["structure_figure"]
 
 _WIDTH, _HEIGHT = 1180, 290
-_LEAST_SHARE = 0.004
+_MIN_SHARE = 0.004
 """Minimum share of the total time for a layer without MACs to be drawn."""
 _CHARACTER_PX = 7.5
 
@@ -42,7 +42,7 @@ def structure_figure(structure: GraphStructure, times: LayerTimes) -> Markup | N
     bars = [
         _Bar(layer, layer.macs / 1e6, times.by_layer_ms.get(layer.name, 0.0))
         for layer in structure.layers
-        if layer.macs or times.by_layer_ms.get(layer.name, 0.0) > _LEAST_SHARE * total_ms
+        if layer.macs or times.by_layer_ms.get(layer.name, 0.0) > _MIN_SHARE * total_ms
     ]
     if not bars:
         return None

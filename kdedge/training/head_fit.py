@@ -31,10 +31,10 @@ _STRENGTHS = (25.0, 250.0, 2500.0)
 """Compared inverse strengths of the L2 penalty for features of unit length: scikit-learn's C at that scale."""
 _HELD_OUT = 5
 """Every fifth sample compares the strengths; the chosen one is then fitted on all samples."""
-_MOST_ITERATIONS = 300
+_MAX_ITERATIONS = 300
 _CONVEX = {"ce", "kd"}
 """Terms that L-BFGS minimizes from zero; others may be stationary there, and start from the fit to soft targets."""
-MOST_SAMPLES = 20_000
+MAX_SAMPLES = 20_000
 """Maximum number of samples, chosen at random, so that their features fit in memory."""
 _TOLERANCE = 1e-4
 """Tolerance on the logits relative to the largest."""
@@ -107,7 +107,7 @@ def fit_head(
 
     Args:
         train_step: student, loss and processes.
-        batches: training samples with their targets; at most `MOST_SAMPLES` are used.
+        batches: training samples with their targets; at most `MAX_SAMPLES` are used.
         teacher: teacher, or None.
         last: last layer of the student.
         weights: mapping from term name to weight.
@@ -182,7 +182,7 @@ def fit_head(
 
 def minimize(last: LastLayer, loss: Callable[[], Tensor], penalty: float) -> None:
     """Minimize `loss + penalty / 2 · ‖W‖²` over the layer's weight W and its bias by L-BFGS."""
-    optimizer = LBFGS(last.parameters, max_iter=_MOST_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
+    optimizer = LBFGS(last.parameters, max_iter=_MAX_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -199,7 +199,7 @@ def _collect(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Compute the features `[N, D]` of training samples, their indices, and the teacher's logits `[N, K]`."""
     group, store = train_step.group, batches.samples
-    count = min(len(store), MOST_SAMPLES)
+    count = min(len(store), MAX_SAMPLES)
     index = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:count].to(store.targets.device)
     padded = torch.cat((index, index[: -count % group.size]))  # gathering needs equal counts in all processes
     train_step.student.eval()

@@ -34,4 +34,4 @@ def initial_request(record: RunRecord, run: Path, modality: TrainingModality) ->
     request = TrainConfig.from_record(record.request)
     if record.start is None:
         return request
-    return request.with_file(reload_weights(record.start, str(run), modality.find_published).file)
+    return request.with_weights(reload_weights(record.start, str(run), modality.find_published).file)

@@ -19,7 +19,7 @@ from kdedge_runtime.modalities import InputSpec
 
 __all__ = ["InstrumentedModel"]
 
-_MOST_BY_ATTENTION = 4
+_MAX_BY_ATTENTION = 4
 """Maximum number of classes explained at once; each needs a backward pass through all blocks."""
 
 
@@ -102,7 +102,7 @@ class InstrumentedModel(nn.Module):
         return modality_of(self.spec).example(self.spec).to(next(self.parameters()).device)
 
     def _most_probable(self, logits: Tensor, count: int) -> Tensor:
-        most = _MOST_BY_ATTENTION if isinstance(self.explained, AttentionExplainer) else logits.shape[1]
+        most = _MAX_BY_ATTENTION if isinstance(self.explained, AttentionExplainer) else logits.shape[1]
         return logits.topk(min(count, most, logits.shape[1]), dim=1).indices
 
     def _caught(self) -> tuple[Tensor, ...]:

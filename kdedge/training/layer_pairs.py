@@ -13,7 +13,7 @@ from kdedge_runtime.errors import UsageError
 
 __all__ = ["channels", "pair_layers", "projections", "stages"]
 
-MOST_PAIRS = 3
+MAX_PAIRS = 3
 """Maximum number of layer pairs; AT and FitNets compare three stages in their papers."""
 
 
@@ -54,7 +54,7 @@ def pair_layers(
             "Student and teacher have no comparable layers: one of them has no layer with an output of "
             "[N, C, h, w]. Remove the terms at and hint."
         )
-    return from_coarse[:MOST_PAIRS][::-1]
+    return from_coarse[:MAX_PAIRS][::-1]
 
 
 def stages(watched: InstrumentedModel) -> list[str]:

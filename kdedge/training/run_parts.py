@@ -54,7 +54,7 @@ class RunParts:
 
 
 def build_run_parts(
-    collection: DatasetIndex,
+    dataset: DatasetIndex,
     spec: ModelSpec,
     spec_input: InputSpec,
     recipe: Recipe,
@@ -79,7 +79,7 @@ def build_run_parts(
     # The augmenter is created before samples are read, since it may be an error.
     modality = TRAINING_MODALITIES[spec_input.kind]
     augmenter = modality.augmenter(recipe.augmentation, spec_input)
-    loaded = load_training_samples(collection, spec_input, compute, group, callback.on_progress)
+    loaded = load_training_samples(dataset, spec_input, compute, group, callback.on_progress)
     samples, val = loaded.train, loaded.val
     if loaded.problems:
         callback.on_warning(str(loaded.problems))
@@ -97,7 +97,7 @@ def build_run_parts(
                 f"The logits of {spec.name} are not the output of a dense layer, so it cannot be fitted alone. Train "
                 "all layers: remove --freeze."
             )
-    classes = len(collection.labels)
+    classes = len(dataset.labels)
     if spec.embedding is None:
         teacher = as_teacher(teachers, compute)
     else:
@@ -115,8 +115,8 @@ def build_run_parts(
         compute,
         classes=classes,
         same_classes=spec.embedding is not None or all(teacher.classes == classes for teacher in teachers),
-        task=collection.task,
-        batch_size=resolve_batch_size(recipe, len(collection.train)),
+        task=dataset.task,
+        batch_size=resolve_batch_size(recipe, len(dataset.train)),
         recipe=recipe,
         cache=open_teacher_cache(
             caches, teachers, teacher, samples, val, objective, views, compute, classes, spec.embedding

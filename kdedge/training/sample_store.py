@@ -31,7 +31,7 @@ __all__ = [
     "load_training_samples",
 ]
 
-LEAST_VAL = 2000
+MIN_VAL = 2000
 """Minimum number of validation samples to use, if available."""
 
 
@@ -129,7 +129,7 @@ class StreamedSamples:
 
 
 def load_training_samples(
-    collection: DatasetIndex, spec: InputSpec, compute: ComputeDevice, group: ProcessGroup, progress: ProgressCallback
+    dataset: DatasetIndex, spec: InputSpec, compute: ComputeDevice, group: ProcessGroup, progress: ProgressCallback
 ) -> TrainingSamples:
     """Load training and validation samples into memory if they fit, otherwise stream them.
 
@@ -138,23 +138,23 @@ def load_training_samples(
     Raises:
         DataError: A class has no readable samples, or the validation split has none.
     """
-    classes = len(set(collection.val.targets)) if TASKS[collection.task].has_classes else 0
-    per_class = max(1, max(LEAST_VAL, len(collection.train)) // max(1, classes))
-    if len(collection.val) > per_class * classes:
-        collection = replace(collection, val=lowest_ranked(collection.val, per_class=per_class, seed=0))
-    train, side = collection.train.for_input(spec), collection.val.for_input(spec)
-    collection = replace(collection, train=train, val=side)
-    if _all_fit(len(collection.train) + len(collection.val), spec, compute, group):
-        data = load(collection, spec, progress=progress)
+    classes = len(set(dataset.val.targets)) if TASKS[dataset.task].has_classes else 0
+    per_class = max(1, max(MIN_VAL, len(dataset.train)) // max(1, classes))
+    if len(dataset.val) > per_class * classes:
+        dataset = replace(dataset, val=lowest_ranked(dataset.val, per_class=per_class, seed=0))
+    train, side = dataset.train.for_input(spec), dataset.val.for_input(spec)
+    dataset = replace(dataset, train=train, val=side)
+    if _all_fit(len(dataset.train) + len(dataset.val), spec, compute, group):
+        data = load(dataset, spec, progress=progress)
         windows = WindowCount.of(data.train.stored, data.val.stored)
         return TrainingSamples(_on_device(data.train, compute), _on_device(data.val, compute), data.problems, windows)
-    samples = _streamed(collection.train, spec, compute)
-    problems = SkippedSamples(len(collection.skipped), collection.skipped)
-    if not _all_fit(len(collection.val), spec, compute, group):
-        side, found = readable_validation(collection, spec, progress=progress)
+    samples = _streamed(dataset.train, spec, compute)
+    problems = SkippedSamples(len(dataset.skipped), dataset.skipped)
+    if not _all_fit(len(dataset.val), spec, compute, group):
+        side, found = readable_validation(dataset, spec, progress=progress)
         windows = WindowCount.of(train.samples, side.samples)
         return TrainingSamples(samples, _streamed(side, spec, compute), problems + found, windows)
-    val = load_validation(collection, spec, progress=progress)
+    val = load_validation(dataset, spec, progress=progress)
     windows = WindowCount.of(train.samples, val.stored)
     return TrainingSamples(samples, _on_device(val, compute), problems + val.problems, windows)
 

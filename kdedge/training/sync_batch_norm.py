@@ -22,25 +22,25 @@ class _Synchronized(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
-            return self._go_on(super().forward(input))
+            return self._apply_following(super().forward(input))
         x = input.float()
         # Two exchanges: the difference of mean square and squared mean would lose precision.
         mean = self.group.total(x.mean(dim=(0, 2, 3))) / self.group.size
         centered = x - mean[:, None, None]
         variance = self.group.total(centered.square().mean(dim=(0, 2, 3))) / self.group.size
         if self.track_running_stats:
-            self._remember(mean.detach(), variance.detach(), self.group.size * x.numel() / x.shape[1])
+            self._update_running_stats(mean.detach(), variance.detach(), self.group.size * x.numel() / x.shape[1])
         normalized = centered * torch.rsqrt(variance + self.eps)[:, None, None]
         if self.affine:
             normalized = normalized * self.weight[:, None, None] + self.bias[:, None, None]
-        return self._go_on(normalized.to(input.dtype))
+        return self._apply_following(normalized.to(input.dtype))
 
-    def _go_on(self, x: Tensor) -> Tensor:
+    def _apply_following(self, x: Tensor) -> Tensor:
         for layer in self.following:
             x = layer.train(self.training)(x)
         return x
 
-    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
+    def _update_running_stats(self, mean: Tensor, variance: Tensor, count: float) -> None:
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum

@@ -20,16 +20,16 @@ __all__ = ["data_record", "index_training_data", "join_unlabeled", "reopen_train
 
 
 def data_record(
-    request: TrainConfig, collection: DatasetIndex, train: int, val: int, unlabeled: UnlabeledPart | None = None
+    request: TrainConfig, dataset: DatasetIndex, train: int, val: int, unlabeled: UnlabeledPart | None = None
 ) -> dict[str, Any]:
     """Return `RunRecord.data` for the numbers of training and validation samples."""
     return {
-        "source": collection.source,
-        "fingerprint": collection.fingerprint,
-        "split": collection.split,
+        "source": dataset.source,
+        "fingerprint": dataset.fingerprint,
+        "split": dataset.split,
         "train": train,
         "val": val,
-        "schema": collection.schema,
+        "schema": dataset.schema,
         "options": request.dataset_options.given,
         "samples_per_class": request.samples_per_class,
         "leave_out": list(request.leave_out),
@@ -51,25 +51,25 @@ def index_training_data(
         UsageError: samples per class, left-out classes or embeddings are requested of a dataset without classes, or a
             left-out class does not exist.
     """
-    collection = index_dataset(data, options, unlabeled_ok=kind == "distill")
+    dataset = index_dataset(data, options, unlabeled_ok=kind == "distill")
     if task == EMBEDDING:
-        collection = _for_embedding(collection)
-    if collection.is_unlabeled and (samples_per_class is not None or left_out):
+        dataset = _for_embedding(dataset)
+    if dataset.is_unlabeled and (samples_per_class is not None or left_out):
         option = "--leave-out" if left_out else "--samples-per-class"
-        raise UsageError(f"{collection.source} has no classes. Remove {option}.")
+        raise UsageError(f"{dataset.source} has no classes. Remove {option}.")
     if left_out:
-        check_left_out(collection, left_out)
-        collection = leave_out(collection, left_out)
-    return collection if samples_per_class is None else subset(collection, samples_per_class)
+        check_left_out(dataset, left_out)
+        dataset = leave_out(dataset, left_out)
+    return dataset if samples_per_class is None else subset(dataset, samples_per_class)
 
 
-def _for_embedding(collection: DatasetIndex) -> DatasetIndex:
-    if collection.is_unlabeled or not TASKS[collection.task].has_classes:
+def _for_embedding(dataset: DatasetIndex) -> DatasetIndex:
+    if dataset.is_unlabeled or not TASKS[dataset.task].has_classes:
         raise UsageError(
-            f"{collection.source} has no classes, but --task embedding needs some: their means are the prototypes. "
+            f"{dataset.source} has no classes, but --task embedding needs some: their means are the prototypes. "
             "Give labeled samples, and the others with --unlabeled."
         )
-    return replace(collection, task=EMBEDDING)
+    return replace(dataset, task=EMBEDDING)
 
 
 def join_unlabeled(
@@ -80,10 +80,10 @@ def join_unlabeled(
     callback: RunCallback,
 ) -> tuple[DatasetIndex, UnlabeledPart | None]:
     """Add unlabeled samples to a dataset, set its labels, and warn about unreadable samples; see `add_unlabeled`."""
-    collection, unlabeled = add_unlabeled(indexed, locations, every_s, callback.on_progress)
+    dataset, unlabeled = add_unlabeled(indexed, locations, every_s, callback.on_progress)
     if unlabeled is not None and unlabeled.selection.problems:
         callback.on_warning(f"Unlabeled samples: {unlabeled.selection.problems}")
-    return replace(collection, labels=labels), unlabeled
+    return replace(dataset, labels=labels), unlabeled
 
 
 def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) -> DatasetIndex:
@@ -106,10 +106,10 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
         raise _changed(f"The schema of {indexed.source} has", out)
     kept = record.data.get("unlabeled")
     locations, every_s = ((), None) if kept is None else (kept["locations"], kept["every_s"])
-    collection, unlabeled = join_unlabeled(indexed, record.labels, locations, every_s, callback)
+    dataset, unlabeled = join_unlabeled(indexed, record.labels, locations, every_s, callback)
     if (None if unlabeled is None else unlabeled.record) != kept:
         raise _changed(f"The samples in {', '.join(locations) or indexed.source} have", out)
-    return collection
+    return dataset
 
 
 def _changed(what: str, out: Path) -> DataError:

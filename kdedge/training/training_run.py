@@ -92,7 +92,7 @@ def start_run(
         return finished
     start = group.main_first(lambda: find_initial_weights(request, modality))
     given = request.given
-    request = request if start is None else request.with_file(start.file)
+    request = request if start is None else request.with_weights(start.file)
     recipe = _recipe(request, indexed, has_labels=not indexed.is_unlabeled)
     check_unlabeled_request(request, indexed, recipe)
     teachers = group.main_first(lambda: load_teachers(request, indexed, recipe.loss.weights))
@@ -101,10 +101,10 @@ def start_run(
     spec, spec_input = modality.choose_network(request, teachers, replace(indexed, labels=labels), on_cpu=on_cpu)
     if indexed.task == EMBEDDING:
         spec = replace(spec, embedding=embedding_size(teachers[0]))
-    collection, unlabeled = join_unlabeled(indexed, labels, request.unlabeled, request.every_s, callback)
-    recipe = _recipe(request, collection, has_labels=not indexed.is_unlabeled)
+    dataset, unlabeled = join_unlabeled(indexed, labels, request.unlabeled, request.every_s, callback)
+    recipe = _recipe(request, dataset, has_labels=not indexed.is_unlabeled)
     parts = build_run_parts(
-        collection,
+        dataset,
         spec,
         spec_input,
         recipe,
@@ -122,7 +122,7 @@ def start_run(
     check_map_size(train_step.student.map_size, spec_input)
     _warn_about_teachers(teachers, spec_input, evaluator, labels, callback)
     for teacher in teachers:
-        if (warning := other_groups(teacher, collection.source, request.group_by)) is not None:
+        if (warning := other_groups(teacher, dataset.source, request.group_by)) is not None:
             callback.on_warning(warning)
     confidence = None if unlabeled is None else measure_confidence(evaluator, samples)
     if confidence is not None and confidence.warning is not None:
@@ -144,17 +144,17 @@ def start_run(
         unlabeled,
         confidence,
     )
-    callback.on_plan(lines, list(config.loss), config.epochs, TRAINING_TASKS[collection.task].unit(labels))
+    callback.on_plan(lines, list(config.loss), config.epochs, TRAINING_TASKS[dataset.task].unit(labels))
     record = RunRecord(
         kind=request.kind,
         model=spec,
         input=spec_input,
         labels=labels,
-        data=data_record(request, collection, len(samples), len(val), unlabeled),
+        data=data_record(request, dataset, len(samples), len(val), unlabeled),
         recipe=asdict(config),
         request=given,
         device=compute.name,
-        task=collection.task,
+        task=dataset.task,
         teacher=teacher_record(teachers),
         start=None if start is None else start.record,
     )
@@ -165,8 +165,8 @@ def start_run(
             for left in (METRICS, HEAD, BEST, LAST):
                 (out / left).unlink(missing_ok=True)
             write_run(out, record)
-            modality.write_companions(collection, spec_input, out)
-        return complete_run(trainer, record, collection.test, out, callback, resume=False)
+            modality.write_companions(dataset, spec_input, out)
+        return complete_run(trainer, record, dataset.test, out, callback, resume=False)
 
 
 def continue_run(
@@ -193,15 +193,15 @@ def continue_run(
         complete = [("resume", f"{out} is complete after {counted(config.epochs, 'epoch')}")]
         callback.on_plan(complete, [], config.epochs, unit)
         return record
-    collection = reopen_training_data(record, out, callback)
+    dataset = reopen_training_data(record, out, callback)
     compute = choose_device(device, compiled=compiled)
     group = join_process_group(compute.device)
-    modality = TRAINING_MODALITIES[collection.modality]
+    modality = TRAINING_MODALITIES[dataset.modality]
     has_checkpoint = (out / LAST).is_file()
     initial = None if has_checkpoint else group.main_first(lambda: initial_request(record, out, modality))
     teachers = group.main_first(lambda: reload_teachers(record.teacher, out))
     parts = build_run_parts(
-        collection,
+        dataset,
         record.model,
         record.input,
         config.recipe,
@@ -226,7 +226,7 @@ def continue_run(
     callback.on_plan(plan, list(config.loss), config.epochs, unit)
     trainer = parts.trainer(config)
     with lock_run(out) if group.is_main else nullcontext():
-        return complete_run(trainer, record, collection.test, out, callback, resume=True)
+        return complete_run(trainer, record, dataset.test, out, callback, resume=True)
 
 
 def _warn_about_teachers(

@@ -38,12 +38,12 @@ _TAKEN = frozenset(
 """Options that apply to trees."""
 
 
-def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord:
+def fit_trees(request: TrainConfig, dataset: DatasetIndex, out: Path, callback: RunCallback) -> RunRecord:
     """Train trees with early stopping on the validation rows, and write the run.
 
     Args:
         request: training options; `epochs` is the maximum number of rounds, and `lr` the shrinkage of each.
-        collection: index of a table.
+        dataset: index of a table.
         out: run folder to write, which is free.
         callback: training callback.
 
@@ -54,11 +54,11 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
     if unused := sorted(request.given.keys() - _TAKEN - {"recipe_sha256"}):
         raise UsageError(f"--{unused[0].replace('_', '-')} applies to networks, not to {request.model}. Remove it.")
     started = time.monotonic()
-    spec = fit_input(collection, schema_of(collection.train))
-    data = load(collection, spec, progress=callback.on_progress)
+    spec = fit_input(dataset, schema_of(dataset.train))
+    data = load(dataset, spec, progress=callback.on_progress)
     if data.problems:
         callback.on_warning(str(data.problems))
-    classes = len(collection.labels) if TASKS[collection.task].has_classes else 0
+    classes = len(dataset.labels) if TASKS[dataset.task].has_classes else 0
     library: type[XgboostTrees] | type[LightgbmTrees] = XgboostTrees if request.model == "xgboost" else LightgbmTrees
     train, val = (
         (mark_missing(np.asarray(side.samples, np.float32), spec), side.targets) for side in (data.train, data.val)
@@ -75,12 +75,10 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
     )
     trees, rounds = library.fit(boosting)
     file = trees_file(out, request.model)
-    task = TRAINING_TASKS[collection.task]
+    task = TRAINING_TASKS[dataset.task]
     with lock_run(out):
         trees.save(file)
-        ensemble = TreeEnsemble(
-            file, file_sha256(file), spec, collection.labels, collection.task, len(collection.labels), trees
-        )
+        ensemble = TreeEnsemble(file, file_sha256(file), spec, dataset.labels, dataset.task, len(dataset.labels), trees)
         logits, _ = ensemble(np.asarray(data.val.samples, np.float32))
         found = task.metrics(torch.from_numpy(logits), torch.from_numpy(data.val.targets))
         best = {"epoch": rounds} | {f"val_{name}": value for name, value in found.items()}
@@ -104,14 +102,14 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
         )
         record = RunRecord(
             kind="train",
-            model=ModelSpec(request.model, len(collection.labels)),
+            model=ModelSpec(request.model, len(dataset.labels)),
             input=spec,
-            labels=collection.labels,
-            data=data_record(request, collection, len(data.train), len(data.val)),
+            labels=dataset.labels,
+            data=data_record(request, dataset, len(data.train), len(data.val)),
             recipe=asdict(config),
             request=request.given,
             device="cpu",
-            task=collection.task,
+            task=dataset.task,
             result={"best": best, "last": best, "seconds": time.monotonic() - started},
         )
         write_run(out, record)
@@ -120,5 +118,5 @@ def fit_trees(request: TrainConfig, collection: DatasetIndex, out: Path, callbac
         ("samples", f"{counts}, {classes} classes" if classes else counts),
         ("trees", f"{request.model}, {counted(rounds, 'round')}, {ensemble.bytes / 1e6:.2f} MB"),
     ]
-    callback.on_plan(lines, [], rounds, task.unit(collection.labels))
+    callback.on_plan(lines, [], rounds, task.unit(dataset.labels))
     return record

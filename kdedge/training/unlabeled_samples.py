@@ -7,7 +7,7 @@ from typing import Any
 from kdedge.config.recipe_file import Recipe
 from kdedge.config.train_config import EVERY_S, TrainConfig
 from kdedge.data import UNLABELED, DatasetIndex, Split
-from kdedge.data.splits import hashed_halves
+from kdedge.data.splits import hash_split
 from kdedge.data.unlabeled import UnlabeledSelection, UnlabeledSource, select_unlabeled
 from kdedge.losses import LOSS_TERMS
 from kdedge.modalities import TRAINING_MODALITIES
@@ -42,38 +42,38 @@ class UnlabeledPart:
         }
 
 
-def check_unlabeled_request(request: TrainConfig, collection: DatasetIndex, recipe: Recipe) -> None:
+def check_unlabeled_request(request: TrainConfig, dataset: DatasetIndex, recipe: Recipe) -> None:
     """Raise if samples without labels cannot be used, before any is read.
 
     Raises:
         UsageError: the task needs labels, no loss term uses the teacher, or options contradict each other.
     """
-    if not request.unlabeled and not collection.is_unlabeled:
+    if not request.unlabeled and not dataset.is_unlabeled:
         return
-    where = request.unlabeled[0] if request.unlabeled else collection.source
-    if not TRAINING_TASKS[collection.task].accepts_unlabeled:
+    where = request.unlabeled[0] if request.unlabeled else dataset.source
+    if not TRAINING_TASKS[dataset.task].accepts_unlabeled:
         raise UsageError(
-            f"The task {collection.task} needs the label of every sample, but {where} has none. Remove --unlabeled."
+            f"The task {dataset.task} needs the label of every sample, but {where} has none. Remove --unlabeled."
         )
     if not any(LOSS_TERMS[name].needs_teacher for name in recipe.loss.weights):
         raise UsageError(
             f"The loss {','.join(recipe.loss.weights)} does not use the teacher, so nothing can be learned from "
             f"{where}. Add a term that compares predictions: --loss ce:0.1,kd:0.9."
         )
-    if collection.is_unlabeled and request.unlabeled:
+    if dataset.is_unlabeled and request.unlabeled:
         raise UsageError(
-            f"{collection.source} has no class folders, so --unlabeled adds nothing else. Put all samples into one "
+            f"{dataset.source} has no class folders, so --unlabeled adds nothing else. Put all samples into one "
             "folder, or give labeled samples as DATA."
         )
 
 
 def add_unlabeled(
-    collection: DatasetIndex, locations: Sequence[str], every_s: float | None, progress: ProgressCallback
+    dataset: DatasetIndex, locations: Sequence[str], every_s: float | None, progress: ProgressCallback
 ) -> tuple[DatasetIndex, UnlabeledPart | None]:
     """Add unlabeled samples after the labeled training samples; a dataset without labels is freed of duplicates.
 
     Args:
-        collection: dataset index.
+        dataset: dataset index.
         locations: locations of unlabeled samples.
         every_s: interval between video frames in seconds; None takes `EVERY_S`.
         progress: called while samples are compared.
@@ -86,50 +86,50 @@ def add_unlabeled(
         DataError: A location has no readable sample, or no sample adds anything.
     """
     interval = EVERY_S if every_s is None else every_s
-    if not locations and not collection.is_unlabeled:
-        return collection, None
-    train, val, test = collection.train, collection.val, collection.test or Split()
-    held_out = [val, test, collection.left_out]
-    sources = [source for location in locations for source in list_unlabeled(location, collection, interval)]
+    if not locations and not dataset.is_unlabeled:
+        return dataset, None
+    train, val, test = dataset.train, dataset.val, dataset.test or Split()
+    held_out = [val, test, dataset.left_out]
+    sources = [source for location in locations for source in list_unlabeled(location, dataset, interval)]
     names = tuple(dict.fromkeys(source.location for source in sources))
-    is_divided = collection.is_unlabeled and collection.split == "hashed"
-    if collection.is_unlabeled:
+    is_divided = dataset.is_unlabeled and dataset.split == "hashed"
+    if dataset.is_unlabeled:
         own = train.samples
         if is_divided:  # duplicates are removed before the split, so that none is on both sides
             own, held_out = tuple(sorted((*own, *val.samples), key=lambda sample: sample.name)), [test]
-        sources, train = [UnlabeledSource(collection.source, iter(own), len(own), collection.is_footage)], Split()
-    hasher = TRAINING_MODALITIES[collection.modality].perceptual_hash
+        sources, train = [UnlabeledSource(dataset.source, iter(own), len(own), dataset.is_footage)], Split()
+    hasher = TRAINING_MODALITIES[dataset.modality].perceptual_hash
     selection = select_unlabeled(sources, hasher, train=train, held_out=held_out, progress=progress)
     part = UnlabeledPart(names, interval, selection)
     added = Split(selection.samples, (UNLABELED,) * len(selection.samples))
     if is_divided:
-        added, val = hashed_halves(added, val_fraction=_VAL_FRACTION, seed=_SEED)
+        added, val = hash_split(added, val_fraction=_VAL_FRACTION, seed=_SEED)
         if not len(val):
             raise DataError(
-                f"Only one sample of {collection.source} is readable and no duplicate, so none is left for validation. "
+                f"Only one sample of {dataset.source} is readable and no duplicate, so none is left for validation. "
                 "Expected two or more."
             )
-        return replace(collection, train=added, val=val), part
+        return replace(dataset, train=added, val=val), part
     joined = Split((*train.samples, *added.samples), (*map(int, train.targets), *map(int, added.targets)))
-    return replace(collection, train=joined), part
+    return replace(dataset, train=joined), part
 
 
-def list_unlabeled(location: str, collection: DatasetIndex, every_s: float = EVERY_S) -> list[UnlabeledSource]:
+def list_unlabeled(location: str, dataset: DatasetIndex, every_s: float = EVERY_S) -> list[UnlabeledSource]:
     """List the samples of a location without their labels.
 
     Args:
         location: folder, file or pattern, see `TrainingModality.list_unlabeled`.
-        collection: dataset with samples of the same modality.
+        dataset: dataset with samples of the same modality.
         every_s: interval between video frames in seconds.
 
     Raises:
         UsageError: the samples are of another modality, or it has no reader of unlabeled samples.
         DataError: the location does not exist, or has no samples.
     """
-    modality = collection.modality
+    modality = dataset.modality
     others = [kind for kind in TRAINING_MODALITIES if kind != modality and TRAINING_MODALITIES[kind].reads(location)]
     if others:
         raise UsageError(
             f"{location} has {others[0]} samples, but the dataset has {modality} samples. Expected samples of one kind."
         )
-    return TRAINING_MODALITIES[modality].list_unlabeled(location, collection, every_s=every_s)
+    return TRAINING_MODALITIES[modality].list_unlabeled(location, dataset, every_s=every_s)

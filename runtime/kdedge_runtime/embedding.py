@@ -7,13 +7,13 @@ from typing import Any, Self
 
 from kdedge_runtime.util.json_values import is_finite_number
 
-__all__ = ["EMBEDDING", "MOST_VALUES", "PROTOTYPES", "Embedding"]
+__all__ = ["EMBEDDING", "MAX_VALUES", "PROTOTYPES", "Embedding"]
 
 EMBEDDING = "embedding"
 """Graph output, float32 `[N, D]`: L2-normalized embeddings. Also the name of the task of files that have it."""
 PROTOTYPES = "prototypes"
 """Optional graph input, float32 `[M, D]`: one vector a class, of a length from 1e-6; default: the file's classes."""
-MOST_VALUES = 65_536
+MAX_VALUES = 65_536
 """Maximum size of an embedding."""
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -37,8 +37,8 @@ class Embedding:
             KeyError, TypeError, ValueError, OverflowError: the entry is damaged.
         """
         size, identity = values["size"], values["id"]
-        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MOST_VALUES:
-            raise ValueError(f"invalid size {size!r} of an embedding, expected 1 to {MOST_VALUES}")
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_VALUES:
+            raise ValueError(f"invalid size {size!r} of an embedding, expected 1 to {MAX_VALUES}")
         if not isinstance(identity, str) or _ID.fullmatch(identity) is None:
             raise ValueError(f"invalid id {identity!r} of an embedding, expected 16 hexadecimal digits")
         threshold = values.get("threshold")

@@ -31,12 +31,12 @@ from kdedge_runtime.util.json_values import is_finite_number
 __all__ = ["EnrolledClass", "EnrolledClasses", "check_class_name"]
 
 _SCHEMA = 1
-_LONGEST_NAME = 200
-_MOST_SAMPLES = 1_000_000
+_MAX_NAME_LENGTH = 200
+_MAX_SAMPLES = 1_000_000
 """Maximum number of samples of a class."""
-_MOST_CLASSES = 10_000
+_MAX_CLASSES = 10_000
 """Maximum number of classes of a file, which are computed for every sample."""
-_LONGEST_WAIT_S = 30.0
+_MAX_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +141,8 @@ class EnrolledClasses:
         threshold = values["threshold"]
         if threshold is not None and not (is_finite_number(threshold) and -1 <= threshold <= 1):
             raise ValueError(f"invalid threshold {threshold!r}")
-        if len(values["classes"]) > _MOST_CLASSES:
-            raise ValueError(f"{len(values['classes'])} classes, expected at most {_MOST_CLASSES}")
+        if len(values["classes"]) > _MAX_CLASSES:
+            raise ValueError(f"{len(values['classes'])} classes, expected at most {_MAX_CLASSES}")
         classes = tuple(_parse_class(each, embedding.size) for each in values["classes"])
         names = [each.name for each in classes]
         if not names:
@@ -176,7 +176,7 @@ class EnrolledClasses:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with folder_lock(path.parent, _LONGEST_WAIT_S):
+            with folder_lock(path.parent, _MAX_WAIT_S):
                 changed = change(cls.read_or_new(path, model))
                 changed.write(path)
         except TimeoutError as error:
@@ -226,15 +226,15 @@ class EnrolledClasses:
         """
         name = check_class_name(name)
         before = next((each for each in self.classes if each.name == name), None)
-        if before is None and len(self.classes) >= _MOST_CLASSES:
+        if before is None and len(self.classes) >= _MAX_CLASSES:
             raise UsageError(
                 f"{name} cannot be added to {len(self.classes)} classes, the most that a file can have. Use another "
                 "file, or remove unused classes."
             )
         count, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
-        if count + (0 if before is None else before.samples) > _MOST_SAMPLES:
+        if count + (0 if before is None else before.samples) > _MAX_SAMPLES:
             raise DataError(
-                f"{name} would have more than {_MOST_SAMPLES} samples. Enroll further ones as another class."
+                f"{name} would have more than {_MAX_SAMPLES} samples. Enroll further ones as another class."
             )
         if before is not None:
             count, total = count + before.samples, total + before.samples * before.prototype.astype(np.float64)
@@ -287,8 +287,8 @@ def check_class_name(name: str) -> str:
         UsageError: the name is empty, too long, contains control characters, or is the word for unknown samples.
     """
     name = name.strip()
-    if not 0 < len(name) <= _LONGEST_NAME:
-        raise UsageError(f"The name of a class needs 1 to {_LONGEST_NAME} characters, got {len(name)}.")
+    if not 0 < len(name) <= _MAX_NAME_LENGTH:
+        raise UsageError(f"The name of a class needs 1 to {_MAX_NAME_LENGTH} characters, got {len(name)}.")
     if not name.isprintable():
         raise UsageError(f"The name of the class {name!r} contains a control character. Type it again.")
     if name.lower() == UNKNOWN:
@@ -300,8 +300,8 @@ def _parse_class(values: Any, size: int) -> EnrolledClass:
     name, samples, numbers = values["name"], values["samples"], values["prototype"]
     if not isinstance(name, str) or check_class_name(name) != name:
         raise ValueError(f"invalid name {name!r}")
-    if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= _MOST_SAMPLES:
-        raise ValueError(f"{name}: invalid number of samples, expected 1 to {_MOST_SAMPLES}")
+    if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= _MAX_SAMPLES:
+        raise ValueError(f"{name}: invalid number of samples, expected 1 to {_MAX_SAMPLES}")
     if not isinstance(numbers, list) or len(numbers) != size or not all(map(is_finite_number, numbers)):
         raise ValueError(f"{name}: the prototype is not a list of {size} finite numbers")
     with np.errstate(over="ignore", under="ignore"):

@@ -14,8 +14,8 @@ from kdedge_runtime.util.arrays import Floats, normalize_rows
 
 __all__ = ["EnrolledSample", "embed_sample", "enrolled_samples", "enrollment_table", "enrollment_warnings"]
 
-_LONGEST_NAME = 32
-_LEAST_LENGTH = 1e-4
+_MAX_NAME_LENGTH = 32
+_MIN_LENGTH = 1e-4
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def enrolled_samples(
         if own.samples > 1:
             mean = (own.samples * own.prototype.astype(np.float64) - embedding) / (own.samples - 1)
             # Opposite samples leave only rounding errors.
-            similarity = float(mean @ embedding) / max(float(np.linalg.norm(mean)), _LEAST_LENGTH)
+            similarity = float(mean @ embedding) / max(float(np.linalg.norm(mean)), _MIN_LENGTH)
         nearest, nearest_similarity = None, None
         if directions is not None:
             similarities = directions @ embedding
@@ -128,4 +128,4 @@ def enrollment_warnings(samples: Sequence[EnrolledSample], threshold: float | No
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
+    return name if len(name) <= _MAX_NAME_LENGTH else "…" + name[1 - _MAX_NAME_LENGTH :]

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from kdedge_runtime.embedding import EMBEDDING, PROTOTYPES
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.familiarity import FAMILIARITY
-from kdedge_runtime.metadata import MOST_POSITIONS, Metadata
+from kdedge_runtime.metadata import MAX_POSITIONS, Metadata
 from kdedge_runtime.saliency_methods import NO_MAP
 
 __all__ = ["check_graph"]
@@ -78,7 +78,7 @@ def _type_name(dtype: np.dtype[Any]) -> str:
 
 def _is_map(shape: list[Any]) -> bool:
     sides = [side for side in shape[1:] if isinstance(side, int)]
-    return len(shape) == 3 and all(side > 0 for side in sides) and math.prod(sides) <= MOST_POSITIONS
+    return len(shape) == 3 and all(side > 0 for side in sides) and math.prod(sides) <= MAX_POSITIONS
 
 
 def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:

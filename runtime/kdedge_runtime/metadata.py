@@ -20,15 +20,15 @@ from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.json_values import is_finite_number
 from kdedge_runtime.util.plugin_registry import MissingPlugin
 
-__all__ = ["MOST_POSITIONS", "SCHEMA", "TOP_CLASS", "Metadata", "Outputs"]
+__all__ = ["MAX_POSITIONS", "SCHEMA", "TOP_CLASS", "Metadata", "Outputs"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
 TOP_CLASS = -1
 """Default of the graph input `class_index`: explain the top class of each sample."""
-MOST_POSITIONS = 4_000_000
+MAX_POSITIONS = 4_000_000
 """Maximum number of values in a saliency map."""
-_LONGEST_REASON = 200
+_MAX_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Metadata:
 
 
 def _damaged(error: Exception) -> ModelFileError:
-    reason = str(error)[:_LONGEST_REASON]
+    reason = str(error)[:_MAX_REASON_LENGTH]
     return ModelFileError(
         f"The model file's metadata is damaged ({type(error).__name__}: {reason}). Export the model again."
     )
@@ -163,7 +163,7 @@ def _parse(key: str, text: str) -> Any:
         json.dumps(value, ensure_ascii=False).encode()  # lone surrogates are valid in JSON but cannot be encoded
         return value
     except (ValueError, RecursionError) as error:
-        reason = str(error)[:_LONGEST_REASON]
+        reason = str(error)[:_MAX_REASON_LENGTH]
         raise ModelFileError(
             f"The model file's metadata is damaged: {key} is not JSON ({reason}). Export the model again."
         ) from error
@@ -200,7 +200,7 @@ def _outputs(values: dict[str, Any]) -> Outputs:
             _checked(name, str)
     sides = (outputs.map_height, outputs.map_width)
     is_sound = all(side is None or (isinstance(side, int) and side > 0) for side in sides)
-    if not is_sound or math.prod(side or 1 for side in sides) > MOST_POSITIONS:
+    if not is_sound or math.prod(side or 1 for side in sides) > MAX_POSITIONS:
         raise ValueError(f"invalid map {values}")
     shifts_are_sound = all(is_finite_number(shift) and abs(shift) <= 1 for shift in display.shift)
     contrast = display.typical_contrast

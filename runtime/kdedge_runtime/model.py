@@ -28,7 +28,7 @@ from kdedge_runtime.util.files import utf8_path
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle"]
 
-MOST_THREADS = 256
+MAX_THREADS = 256
 """Maximum number of threads per inference. onnxruntime has no limit of its own and could exhaust the machine."""
 
 _FIRST_PASS_S = 60.0
@@ -141,9 +141,9 @@ class Model:
         if not path.is_file():
             raise ModelFileError(f"The model file {path} does not exist. Create one with `kdedge export RUN`.")
         refuse_bundle(path)
-        if threads is not None and not 1 <= threads <= MOST_THREADS:
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise UsageError(
-                f"{threads} threads per inference are not supported. Expected 1 to {MOST_THREADS}; use at most the "
+                f"{threads} threads per inference are not supported. Expected 1 to {MAX_THREADS}; use at most the "
                 "number of cores."
             )
         options = ort.SessionOptions()

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.metadata import MOST_POSITIONS
+from kdedge_runtime.metadata import MAX_POSITIONS
 
 __all__ = ["check_outputs", "first_line", "run_session"]
 
@@ -66,7 +66,7 @@ def check_outputs(
         path: path of the model file, for error messages.
         shape: number of samples and labels.
         logits: logits, floats of this shape.
-        saliency_map: maps, floats `[samples, h, w]` with 1 to `MOST_POSITIONS` values each; None skips this check.
+        saliency_map: maps, floats `[samples, h, w]` with 1 to `MAX_POSITIONS` values each; None skips this check.
         explained_class: class indices, integers `[samples]` from 0 to labels - 1; checked together with the map.
         familiarity: familiarity, floats `[samples]`; None skips this check.
         embedding: embeddings, floats `[samples, embedding_size]`; None skips this check.
@@ -81,7 +81,7 @@ def check_outputs(
         faults.append(f"logits are {_described(logits)}, expected floats [{count}, {labels}]")
     if saliency_map is not None:
         is_map = _is_array(saliency_map, "f") and saliency_map.ndim == 3 and len(saliency_map) == count
-        if not is_map or not 0 < math.prod(saliency_map.shape[1:]) <= MOST_POSITIONS:
+        if not is_map or not 0 < math.prod(saliency_map.shape[1:]) <= MAX_POSITIONS:
             faults.append(f"saliency_map is {_described(saliency_map)}, expected floats [{count}, h, w]")
         if not _is_array(explained_class, "i") or explained_class.shape != (count,):
             faults.append(f"explained_class is {_described(explained_class)}, expected integers [{count}]")

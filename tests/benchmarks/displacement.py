@@ -22,8 +22,8 @@ from kdedge_runtime.modalities.image import require_image
 
 
 def main(data: str, *files: str) -> None:
-    collection = index_dataset(data)
-    boxes = boxes_beside(collection.source)
+    dataset = index_dataset(data)
+    boxes = boxes_beside(dataset.source)
     if boxes is None:
         raise SystemExit(f"{data} has no boxes.csv.")
     print("| file | map | cells | displacement | offset | moved | on the object | moved | energy inside | moved |")
@@ -31,12 +31,12 @@ def main(data: str, *files: str) -> None:
     for file in files:
         model = Model.load(file)
         spec = require_image(model.metadata.input, file)
-        decoded = decode(collection.val, spec)
+        decoded = decode(dataset.val, spec)
         masks = object_masks(boxes, decoded.stored, spec)
         known = [index for index, mask in enumerate(masks) if mask is not None and mask.any()]
         images = decoded.samples[known]
         objects = [mask for mask in masks if mask is not None and mask.any()]
-        targets = decoded.targets[known] if collection.labels == model.metadata.labels else None
+        targets = decoded.targets[known] if dataset.labels == model.metadata.labels else None
         maps = predict(model, images, targets).maps
         assert maps is not None
         outputs = model.metadata.outputs

@@ -124,12 +124,12 @@ def regress(data: Path, name: str, weights: Path, images: int, kept: Path) -> di
 
     started = time.monotonic()
     features, spec = load_features(name, weights)
-    collection = index_dataset(data)
-    train_split = decode((subset(collection, images) if images else collection).train, spec)
+    dataset = index_dataset(data)
+    train_split = decode((subset(dataset, images) if images else dataset).train, spec)
     assert train_split.targets is not None
     fitted = linear_model.LogisticRegression(max_iter=1000).fit(features(train_split.samples), train_split.targets)
     seconds = time.monotonic() - started
-    val = decode(collection.val, spec)
+    val = decode(dataset.val, spec)
     result = {"top1": 100 * float(fitted.score(features(val.samples), val.targets)), "seconds": round(seconds, 1)}
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(result))

@@ -218,8 +218,8 @@ def taught_by(
     taught = load_trained(teacher, weights=weights)
     if torch.cuda.is_available():
         taught.model.cuda()
-    collection = index_dataset(data)
-    held_out = decode(collection.test or collection.val, spec)
+    dataset = index_dataset(data)
+    held_out = decode(dataset.test or dataset.val, spec)
     return held_out, predict(wrap_for_export(taught.model, taught.input), held_out.samples)
 
 

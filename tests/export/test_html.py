@@ -10,7 +10,7 @@ from jinja2 import UndefinedError
 from kdedge_export.html.page import render
 from kdedge_export.html.palette import PALETTE
 from kdedge_export.html.text import correlation, large, plain_number, signed_number
-from kdedge_export.html.thumbnails import LARGEST_BYTES, at_display_size, jpeg_uri, overlaid
+from kdedge_export.html.thumbnails import MAX_BYTES, at_display_size, jpeg_uri, overlaid
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_page_allows_no_script_and_no_request(tmp_path: Path, monkeypatch: pytes
 class TestThumbnails:
     def test_encoded_noise_stays_small(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-        assert len(jpeg_uri(at_display_size(noise))) < LARGEST_BYTES * 4 / 3 + 100
+        assert len(jpeg_uri(at_display_size(noise))) < MAX_BYTES * 4 / 3 + 100
 
     def test_overlay_shows_positive_values_and_ignores_non_finite_maps(self) -> None:
         gray = np.full((32, 32, 3), 128, dtype=np.uint8)

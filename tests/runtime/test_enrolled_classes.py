@@ -322,7 +322,7 @@ def test_folder_locked_by_another_program_is_an_error(
     path = tmp_path / "classes.json"
     classes.write(path)
     before = path.read_bytes()
-    monkeypatch.setattr(enrolled_classes, "_LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(enrolled_classes, "_MAX_WAIT_S", 0.05)
     with (
         folder_lock.folder_lock(tmp_path, 1.0),
         pytest.raises(KdedgeError, match="unchanged: another program locked"),

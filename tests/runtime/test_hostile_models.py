@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from reference_files import with_reference_frames
 
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.diagnostics.reference_frames import MOST_ROUNDING
+from kdedge_runtime.diagnostics.reference_frames import MAX_ROUNDING
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.metadata import Metadata, Outputs
 from kdedge_runtime.modalities.image import ImageInput
@@ -195,8 +195,8 @@ def test_extreme_metadata_is_rejected(
         {"logits_rounding": float("nan")},
         {"logits_rounding": int(HUGE)},
         {"logits_rounding": -0.01},
-        {"logits_rounding": MOST_ROUNDING * 1.01},
-        {"map_rounding": MOST_ROUNDING * 1.01},
+        {"logits_rounding": MAX_ROUNDING * 1.01},
+        {"map_rounding": MAX_ROUNDING * 1.01},
     ],
 )
 def test_file_cannot_disable_its_self_test(
@@ -213,7 +213,7 @@ def test_predictions_are_checked_at_maximum_tolerance(tmp_path: Path, capfd: pyt
     sound = with_reference_frames(path)
     metadata = Model.load(sound).metadata
     assert metadata.reference_frames is not None
-    reference = metadata.reference_frames | {"logits_rounding": MOST_ROUNDING}
+    reference = metadata.reference_frames | {"logits_rounding": MAX_ROUNDING}
     weights = next(item for item in model.graph.initializer if item.name == "weights")
     wrong = numpy_helper.to_array(weights)[[1, 2, 0]]
     weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(wrong), "weights"))

@@ -168,7 +168,7 @@ def test_row_without_a_prediction_in_time(file: Path, tmp_path: Path, monkeypatc
 
 
 def test_rows_beyond_the_limit_are_rejected(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posted_rows, "_MOST_WAITING", 1)
+    monkeypatch.setattr(posted_rows, "_MAX_WAITING", 1)
     monkeypatch.setattr(view_server, "TIMEOUT_S", 0.05)
     with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
         service.post(ROW)

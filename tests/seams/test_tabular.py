@@ -162,7 +162,7 @@ def test_runs_are_compared_on_the_same_rows_with_their_own_schemas(
     assert "without city" in adopted and "job" not in adopted
     without_city.write_text((teacher.folder / SCHEMA_FILE).read_text())
     comparison = compare_runs([taught.folder, run.folder, student.folder, teacher.folder])
-    assert comparison.notes == () and not any("samples" in doubt for doubt in comparison.doubts)
+    assert comparison.notes == () and not any("samples" in doubt for doubt in comparison.warnings)
     assert {each.samples.fingerprint for each in comparison.predictions} == {student.record.data["fingerprint"]}
     assert [each.samples.samples.shape for each in comparison.predictions] == [(98, 4)] * 2 + [(98, 5)] * 2
     differing = run_settings(comparison).differing

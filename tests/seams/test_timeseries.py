@@ -214,9 +214,9 @@ def test_corrections_become_training_data(files: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="Boxes"):
             Verdict.of(prediction, "correct", model_sha256="0" * 64, box=(0.0, 0.0, 0.5, 0.5))
     write_class_folders(verdicts, tmp_path / "corrected")
-    collection = index_dataset(tmp_path / "corrected")
-    assert collection.modality == "timeseries" and set(collection.labels) <= set(LABELS)
-    read = [sample.read().values for split in (collection.train, collection.val) for sample in split.samples]
+    dataset = index_dataset(tmp_path / "corrected")
+    assert dataset.modality == "timeseries" and set(dataset.labels) <= set(LABELS)
+    read = [sample.read().values for split in (dataset.train, dataset.val) for sample in split.samples]
     windows = [burst(1 + seed % 2, seed)[0] for seed in range(4)]
     assert len(read) == 4 and all(any(np.array_equal(one, other) for other in windows) for one in read)
     explained = explain_samples(model, [tmp_path / "corrected"], tmp_path / "maps")

@@ -96,11 +96,9 @@ class SignalTraining(TrainingModality):
         return DatasetIndex(str(root.resolve()), LABELS, train, val, None, "folders", fingerprint_of(names), KIND, TASK)
 
     def choose_network(
-        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], collection: DatasetIndex, *, on_cpu: bool
+        self, request: TrainConfig, teachers: Sequence[LoadedTeacher], dataset: DatasetIndex, *, on_cpu: bool
     ) -> tuple[ModelSpec, SignalInput]:
-        return ModelSpec(request.model, len(collection.labels)), SignalInput(
-            LENGTH, (0.0,) * CHANNELS, (1.0,) * CHANNELS
-        )
+        return ModelSpec(request.model, len(dataset.labels)), SignalInput(LENGTH, (0.0,) * CHANNELS, (1.0,) * CHANNELS)
 
     def build_model(self, model: ModelSpec, spec: SignalInput) -> nn.Module:
         width = {"signal:wide": 32, "signal:narrow": 8}[model.name]

@@ -21,7 +21,7 @@ __all__ = ["Discriminant", "fit_discriminant"]
 
 _SHRINKAGE = 0.1
 """Share of the identity in the within-class covariance."""
-_MOST_AXES = 64
+_MAX_AXES = 64
 """Default of the maximum number of axes, which limits the size of the file for many classes."""
 
 
@@ -45,7 +45,7 @@ class Discriminant:
         return result
 
 
-def fit_discriminant(features: Floats, classes: Integers, most_axes: int = _MOST_AXES) -> Discriminant | None:
+def fit_discriminant(features: Floats, classes: Integers, most_axes: int = _MAX_AXES) -> Discriminant | None:
     """Fit the projection and the class means.
 
     Args:

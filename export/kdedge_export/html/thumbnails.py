@@ -14,7 +14,7 @@ __all__ = ["at_display_size", "drawing_uri", "jpeg_uri", "overlaid"]
 
 SIDE_PX = 224
 """Longer side of an embedded image in pixels."""
-LARGEST_BYTES = 18_000
+MAX_BYTES = 18_000
 """Maximum size of one encoded image: 46 rows of 5 stay below 6 MB as base64."""
 _QUALITIES = (82, 65, 45, 25)
 _COLORS = 32
@@ -51,7 +51,7 @@ def at_display_size(image: Pixels) -> Pixels:
 def jpeg_uri(image: Pixels) -> str:
     """Encode an image uint8 RGB `[H, W, 3]` at its size as a `data:` URI, at the best quality that is small enough."""
     attempts = (_jpeg(image, quality) for quality in _QUALITIES)
-    data = next((jpeg for jpeg in attempts if len(jpeg) <= LARGEST_BYTES), None) or _jpeg(image, _QUALITIES[-1])
+    data = next((jpeg for jpeg in attempts if len(jpeg) <= MAX_BYTES), None) or _jpeg(image, _QUALITIES[-1])
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
 
 

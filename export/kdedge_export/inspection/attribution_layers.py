@@ -11,7 +11,7 @@ from kdedge_export.onnx_graph.spatial.target_candidates import find_candidates, 
 
 __all__ = ["SpatialLayer", "choose_layers", "spatial_layers"]
 
-MOST_STAGES = 5
+MAX_STAGES = 5
 FINEST_POSITIONS = 60
 """Maximum resolution of the longer side for a stage, unless all stages are finer."""
 
@@ -80,8 +80,8 @@ def choose_layers(layers: Sequence[SpatialLayer]) -> tuple[SpatialLayer, ...]:
     shown = [layer for layer in layers if min(layer.grid.size) >= min(last.grid.size)]
     by_size = {layer.grid.size: layer for layer in shown}  # the last of each
     if len(by_size) > 1:
-        return tuple(sorted(by_size.values(), key=lambda layer: max(layer.grid.size))[:MOST_STAGES])
+        return tuple(sorted(by_size.values(), key=lambda layer: max(layer.grid.size))[:MAX_STAGES])
     if any(layer.reader is not None for layer in shown):
         shown = [layer for layer in shown if layer.reader is not None or layer is last]
-    count = min(MOST_STAGES, len(shown))
+    count = min(MAX_STAGES, len(shown))
     return tuple(shown[step * (len(shown) - 1) // max(count - 1, 1)] for step in reversed(range(count)))

@@ -47,7 +47,7 @@ DIFFERENCE = (-1.0, 1.0)
 CORRELATION = (-1.0, 1.0)
 """Lowest and highest correlation of two maps."""
 _TAIL = (1 - LEVEL) / 2
-_RESAMPLES, _MOST_RESAMPLES = 2000, 50_000
+_RESAMPLES, _MAX_RESAMPLES = 2000, 50_000
 _SEED = 0
 _CHUNK = 2**22
 """Maximum number of resampled samples held in memory at once."""
@@ -157,7 +157,7 @@ def _bounded_ends(
     # Relative to each bound, so that values equal to it give exactly that end.
     above, below = (np.array(values) - bound for bound in bounds)
     n = len(values)
-    draws = max(_RESAMPLES, min(_MOST_RESAMPLES, _CHUNK // n))
+    draws = max(_RESAMPLES, min(_MAX_RESAMPLES, _CHUNK // n))
     # Usually each value occurs once, and then figures of as many samples share their weights.
     are_shared = max(counts) == 1 and draws * n <= _CHUNK
     drawn = [_equal_weights(n, draws)] if are_shared else _weights(counts, draws)

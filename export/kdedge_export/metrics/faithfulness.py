@@ -21,13 +21,21 @@ from kdedge_runtime.modalities import Sample
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["FAITH_SAMPLES", "FEWEST_FAITH_SAMPLES", "MOST_MARGIN", "STEPS", "Faithfulness", "areas", "faithfulness"]
+__all__ = [
+    "MAX_FAITHFULNESS_SAMPLES",
+    "MIN_FAITHFULNESS_SAMPLES",
+    "MAX_MARGIN",
+    "STEPS",
+    "Faithfulness",
+    "areas",
+    "faithfulness",
+]
 
-FAITH_SAMPLES = 64
+MAX_FAITHFULNESS_SAMPLES = 64
 """Maximum number of samples for this measurement; each is run 22 times per kind of map."""
-FEWEST_FAITH_SAMPLES = 30
+MIN_FAITHFULNESS_SAMPLES = 30
 """Minimum number of samples for checking a margin; with fewer, only a margin above 0.07 could be significant."""
-MOST_MARGIN = 0.5
+MAX_MARGIN = 0.5
 """Cap on each sample's margin, for or against a map. The bound of a mean assumes that an unseen sample scores worst. At
 an uncapped worst score of -2, the check would need hundreds of samples."""
 STEPS = 10
@@ -126,7 +134,7 @@ def _removed(order: Integers) -> Floats:
 
 
 def _summed_up(deletion: Scores, insertion: Scores, chance: Scores) -> Faithfulness:
-    margin = np.clip(insertion - deletion - chance, -MOST_MARGIN, MOST_MARGIN)
+    margin = np.clip(insertion - deletion - chance, -MAX_MARGIN, MAX_MARGIN)
     return Faithfulness(
         float(deletion.mean()),
         float(insertion.mean()),
@@ -134,6 +142,6 @@ def _summed_up(deletion: Scores, insertion: Scores, chance: Scores) -> Faithfuln
         {
             "deletion": mean_interval(deletion, SHARE),
             "insertion": mean_interval(insertion, SHARE),
-            "margin": mean_interval(margin, (-MOST_MARGIN, MOST_MARGIN)),
+            "margin": mean_interval(margin, (-MAX_MARGIN, MAX_MARGIN)),
         },
     )

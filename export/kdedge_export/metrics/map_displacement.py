@@ -24,7 +24,7 @@ _SEARCHED = np.arange(-1.5, 1.501, 0.05)
 """Candidate distances between the two maps, in map positions."""
 _LARGEST = 0.75
 """Largest accepted displacement (half the distance), in map positions; larger values are chance matches."""
-_LEAST_PEARSON = 0.6
+_MIN_PEARSON = 0.6
 _SPREAD = 0.25
 """Largest accepted difference between the displacements from two halves of the samples, in map positions."""
 
@@ -75,9 +75,7 @@ def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
     agreement = np.stack([_agreement(maps, mirrored, axis, distance) for distance in _SEARCHED.tolist()])
     found = [_best(agreement[:, start::step]) for start, step in ((0, 1), (0, 2), (1, 2))]
     (half, pearson_there), *halves = found
-    is_reliable = (
-        pearson_there >= _LEAST_PEARSON and abs(half) < _LARGEST and abs(halves[0][0] - halves[1][0]) <= _SPREAD
-    )
+    is_reliable = pearson_there >= _MIN_PEARSON and abs(half) < _LARGEST and abs(halves[0][0] - halves[1][0]) <= _SPREAD
     return round(half, 3) if is_reliable else 0.0
 
 

@@ -28,10 +28,10 @@ from kdedge_export.torch_export.wrappers import ExportableModel
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
-__all__ = ["SANE_SAMPLES", "Sanity", "Test", "sanity"]
+__all__ = ["MAX_SANITY_SAMPLES", "Sanity", "Test", "sanity"]
 
 Test = Literal["class", "sample", "head"]
-SANE_SAMPLES = 64
+MAX_SANITY_SAMPLES = 64
 """Maximum number of samples for sanity checks."""
 _HEADS = 5
 """Number of random heads, averaged per sample."""

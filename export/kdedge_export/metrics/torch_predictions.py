@@ -24,7 +24,7 @@ TorchModel: TypeAlias = nn.Module
 See `kdedge_export.torch_export.wrappers.ExportableModel` for shapes; `ClassifierOnly` without maps works as well.
 """
 
-MAX_BATCH, MOST_DIFFERENTIATED = 64, 16
+MAX_BATCH, MAX_DIFFERENTIATED = 64, 16
 """Batch size; and batch size for methods that differentiate down to the pixels, which keep all activations (35 MB per
 sample in a ResNet-18 at 224 px)."""
 
@@ -57,7 +57,7 @@ def at_once(model: TorchModel | Model) -> int:
     if isinstance(model, ExportableModel):
         name = model.explained.method
     method = METHODS.get(name or "")
-    most = max(1, MOST_DIFFERENTIATED // method.count) if isinstance(method, GradientMethod) else MAX_BATCH
+    most = max(1, MAX_DIFFERENTIATED // method.count) if isinstance(method, GradientMethod) else MAX_BATCH
     return batch_size(model, most) if isinstance(model, Model) else most
 
 

@@ -16,9 +16,9 @@ from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.util.arrays import Floats, evenly_spaced
 
-__all__ = ["MOST_KNOWN", "Detection", "DetectionDrop", "Recognition", "Rejection", "recognition"]
+__all__ = ["MAX_KNOWN", "Detection", "DetectionDrop", "Recognition", "Rejection", "recognition"]
 
-MOST_KNOWN = 1000
+MAX_KNOWN = 1000
 """Maximum number of known samples, evenly spaced."""
 _BATCH = 32
 
@@ -110,7 +110,7 @@ def recognition(
     described = files[reference].metadata.familiarity
     if described is None:
         return None
-    some = known[evenly_spaced(len(known), MOST_KNOWN)]
+    some = known[evenly_spaced(len(known), MAX_KNOWN)]
     order = [reference, *(name for name in files if name != reference)]
     has_threshold = described.threshold is not None
     on_known: dict[str, _Scored] = {}

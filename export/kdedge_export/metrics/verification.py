@@ -22,11 +22,11 @@ from kdedge_export.metrics.confidence import DIFFERENCE, LEVEL, SHARE, Interval
 from kdedge_export.metrics.scores import Scores
 from kdedge_runtime.util.arrays import Floats, Integers, evenly_spaced
 
-__all__ = ["FALSE_ACCEPTS", "MOST_VERIFIED", "FileVerification", "Verification", "choose_verified", "verification"]
+__all__ = ["FALSE_ACCEPTS", "MAX_VERIFIED", "FileVerification", "Verification", "choose_verified", "verification"]
 
 FALSE_ACCEPTS = 0.01
 """False accept rate at which true accepts are measured."""
-MOST_VERIFIED = 1000
+MAX_VERIFIED = 1000
 """Maximum number of samples; they have 499,500 pairs."""
 _A_CLASS = 5
 """Minimum number of samples per class if there are more samples than the maximum; otherwise classes are left out."""
@@ -86,7 +86,7 @@ class _Resamples:
 
 
 def choose_verified(classes: Integers) -> NDArray[np.intp]:
-    """Choose at most `MOST_VERIFIED` samples, evenly spaced by class, with five or more of a class if possible.
+    """Choose at most `MAX_VERIFIED` samples, evenly spaced by class, with five or more of a class if possible.
 
     Args:
         classes: int64 `[N]`, the class of each sample.
@@ -95,12 +95,12 @@ def choose_verified(classes: Integers) -> NDArray[np.intp]:
         Sample indices, in order of their classes.
     """
     order = np.argsort(classes, kind="stable")
-    if len(order) <= MOST_VERIFIED:
+    if len(order) <= MAX_VERIFIED:
         return order
     present = np.unique(classes)
-    some = present[evenly_spaced(len(present), MOST_VERIFIED // _A_CLASS)]
+    some = present[evenly_spaced(len(present), MAX_VERIFIED // _A_CLASS)]
     of_these = order[np.isin(classes[order], some)]
-    return np.asarray(of_these[evenly_spaced(len(of_these), MOST_VERIFIED)])
+    return np.asarray(of_these[evenly_spaced(len(of_these), MAX_VERIFIED)])
 
 
 def verification(embeddings: Mapping[str, Floats], reference: str, classes: Integers) -> Verification | None:

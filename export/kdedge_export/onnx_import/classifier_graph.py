@@ -119,7 +119,7 @@ def _pooled(
 
 _SHORT = {"Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "GAP", "ReduceMean": "GAP", "AveragePool": "GAP"}
 _SILENT = RESHAPING | ROUNDING | {"Transpose", "Concat", "Slice", "Gather", "Add"}
-_MOST_NAMED = 8
+_MAX_NAMED = 8
 
 
 def _head(view: GraphIndex, path: list[int], values: Mapping[str, Array]) -> str:
@@ -130,5 +130,5 @@ def _head(view: GraphIndex, path: list[int], values: Mapping[str, Array]) -> str
             parts.append("Linear")
         elif node.op_type not in _SILENT:
             parts.append(_SHORT.get(node.op_type, node.op_type))
-    named = parts if len(parts) <= _MOST_NAMED else [*parts[: _MOST_NAMED - 2], "…", parts[-1]]
+    named = parts if len(parts) <= _MAX_NAMED else [*parts[: _MAX_NAMED - 2], "…", parts[-1]]
     return "+".join(named)

@@ -14,7 +14,7 @@ from kdedge_export.spatial_layout import SpatialLayout
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.saliency_methods import methods_of
 
-__all__ = ["DEFAULT", "EPSILON", "LEAST_SHARE", "SpatialFeatures", "add_map_nodes", "check_method"]
+__all__ = ["DEFAULT", "EPSILON", "MIN_SHARE", "SpatialFeatures", "add_map_nodes", "check_method"]
 
 DEFAULT = "hirescam"
 """Most faithful signed method for every kind of head, as measured; equal to Grad-CAM for global pooling.
@@ -22,7 +22,7 @@ DEFAULT = "hirescam"
 ReciproCAM replaces it if an operator has no derivative.
 """
 _FLOAT32 = np.dtype(np.float32)
-LEAST_SHARE = 1e-3
+MIN_SHARE = 1e-3
 """Minimum of Grad-CAM++'s denominator relative to its two terms; below, rounding would determine the weight."""
 EPSILON = 1e-7
 """Added to XGrad-CAM's denominator, as in pytorch-grad-cam, for channels that are zero everywhere."""
@@ -97,7 +97,7 @@ def _gradcam_plus_plus(positions: SpatialFeatures) -> str:
     product = add("Mul", positions.over_positions(positions.features), positions.gradient)
     denominator = add("Add", product, number(2.0))
     size = add("Add", add("Abs", product), number(2.0))
-    is_sound = add("Greater", add("Abs", denominator), add("Mul", size, number(LEAST_SHARE)))
+    is_sound = add("Greater", add("Abs", denominator), add("Mul", size, number(MIN_SHARE)))
     inverse = add("Reciprocal", add("Where", is_sound, denominator, number(1.0)))
     shares = add("Mul", add("Where", is_sound, inverse, number(0.0)), add("Relu", positions.gradient))
     everywhere = add("Expand", shares, add("Shape", positions.features))

@@ -21,7 +21,7 @@ __all__ = ["RESHAPING", "ROUNDING", "LogitsOutput", "count_classes", "find_logit
 RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
 ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
 _TWO_CLASSES = "kdedge/two_classes"
-_FEWEST_BOXES = 100
+_MIN_BOXES = 100
 """Minimum number of a detector's boxes per image."""
 _BOXES_PER_VALUE = 20
 """Minimum ratio of boxes to values per box; a transformer has fewer tokens per channel."""
@@ -166,7 +166,7 @@ def _detects(view: GraphIndex, outputs: Mapping[str, Array]) -> bool:
         return True
     shapes = [value.shape for value in outputs.values() if value.dtype.name in FLOATS]
     return any(
-        len(shape) == 3 and max(shape[1:]) >= max(_FEWEST_BOXES, _BOXES_PER_VALUE * min(shape[1:])) for shape in shapes
+        len(shape) == 3 and max(shape[1:]) >= max(_MIN_BOXES, _BOXES_PER_VALUE * min(shape[1:])) for shape in shapes
     )
 
 

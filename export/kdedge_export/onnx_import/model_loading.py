@@ -22,7 +22,7 @@ _CONVERTED_TOLERANCE = 1e-5
 """Largest difference of a converted graph's outputs, relative to their range."""
 _OVERRIDABLE_SINCE_IR = 4
 """First IR version in which an initializer with an input's name is a default and not a constant."""
-_LARGEST_BYTES = 2_000_000_000
+_MAX_BYTES = 2_000_000_000
 """Maximum size of a file including its weights; protobuf is limited to 2 GiB."""
 
 
@@ -36,7 +36,7 @@ def load_foreign_model(file: ForeignFile) -> onnx.ModelProto:
         ModelFileError: the file is too old or too large.
     """
     path = file.path
-    if file.size_bytes > _LARGEST_BYTES:
+    if file.size_bytes > _MAX_BYTES:
         raise ModelFileError(f"{path} has more than 2 GB of weights, which exceeds the limit of a single .onnx file.")
     onnx.load_external_data_for_model(file.model, str(path.parent))
     model = simplify_model(file)

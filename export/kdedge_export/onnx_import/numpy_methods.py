@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.onnx_graph.graph_index import Array
-from kdedge_export.onnx_import.graph_methods import EPSILON, LEAST_SHARE
+from kdedge_export.onnx_import.graph_methods import EPSILON, MIN_SHARE
 from kdedge_export.spatial_layout import SpatialLayout
 
 __all__ = ["map_by_definition"]
@@ -46,7 +46,7 @@ def _gradcam(features: _Positions, gradient: _Positions) -> _Positions:
 
 def _gradcam_plus_plus(features: _Positions, gradient: _Positions) -> _Positions:
     product = features.sum(axis=1, keepdims=True) * gradient
-    is_sound = np.abs(2 + product) > LEAST_SHARE * (2 + np.abs(product))
+    is_sound = np.abs(2 + product) > MIN_SHARE * (2 + np.abs(product))
     shares = np.divide(1.0, 2 + product, out=np.zeros_like(product), where=is_sound)
     return np.asarray((shares * np.maximum(gradient, 0)).sum(axis=1) @ features)
 

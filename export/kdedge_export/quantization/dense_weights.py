@@ -22,9 +22,9 @@ from kdedge_export.quantization.recipe import QuantizationRecipe
 
 __all__ = ["dense_layers", "quantize_dense"]
 
-_LEAST_WEIGHTS = 1 << 16
+_MIN_WEIGHTS = 1 << 16
 """Minimum number of weights; below it, the additional operations take longer than the smaller weights save."""
-_LARGEST_BIAS = float(1 << 30)
+_MAX_BIAS = float(1 << 30)
 """Largest bias in steps of the product's 32-bit sums."""
 
 
@@ -63,7 +63,7 @@ def _weight(node: ir.Node) -> NDArray[np.float32] | None:
     if given.get_float("alpha", 1.0) != 1 or given.get_float("beta", 1.0) != 1:
         return None
     weight = constant_input(node, 1)
-    if weight is None or weight.size < _LEAST_WEIGHTS or _bias(node, weight.shape[0]) is None:
+    if weight is None or weight.size < _MIN_WEIGHTS or _bias(node, weight.shape[0]) is None:
         return None
     readers = [reader for reader in node.inputs[1].consumers() if reader is not node]
     known = all(_is_row(reader, node.inputs[1]) or _is_way_back(reader, node.inputs[1]) for reader in readers)
@@ -106,7 +106,7 @@ class _Layer:
         self.bias: NDArray[np.float32] = bias
         scale = np.abs(weight).max(axis=1) / recipe.largest
         # Rows of zeros need a scale too, and rows with a large bias one for which the bias does not overflow.
-        least = np.maximum(np.abs(self.bias) / (self.step * _LARGEST_BIAS), np.finfo(np.float32).tiny)
+        least = np.maximum(np.abs(self.bias) / (self.step * _MAX_BIAS), np.finfo(np.float32).tiny)
         self.scale: NDArray[np.float32] = np.maximum(scale, least).astype(np.float32)
         self.bytes = np.clip(np.rint(weight / self.scale[:, None]), -recipe.largest, recipe.largest).astype(np.int8)
 
@@ -119,7 +119,7 @@ class _Layer:
             if reader.op_type == "Gather":
                 self._row(reader)
             else:
-                self._way_back(reader)
+                self._rewrite_backward_product(reader)
 
     def _constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         return initializer(self.graph, f"{self.name}_{name}", array)
@@ -149,7 +149,7 @@ class _Layer:
         scale = parts.add("Gather", f"{name}_scale", self._constant("row_scale", self.scale[:, None]), index, axis=0)
         parts.replace("Mul", row, scale)
 
-    def _way_back(self, product: ir.Node) -> None:
+    def _rewrite_backward_product(self, product: ir.Node) -> None:
         """Rewrite `v · W` as `(v · scale) · bytes`, with `v · scale` quantized by its own largest value."""
         name, graph, parts = product.outputs[0].name, self.graph, _Nodes(product)
         zero = initializer(graph, f"{name}_zero_point", np.array(self.least + 128, self.kind))

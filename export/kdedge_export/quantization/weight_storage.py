@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 __all__ = ["store_int8_weights"]
 
-_LEAST_WEIGHTS = 128
+_MIN_WEIGHTS = 128
 """Minimum number of weights; below it, scales and the conversion need more room than they save."""
 
 
@@ -27,7 +27,7 @@ def store_int8_weights(model: onnx.ModelProto, largest: int) -> onnx.ModelProto:
     dense = {node.input[1] for node in graph.node if node.op_type == "Gemm" and _is_transposed(node)}
     for initializer in [each for each in graph.initializer if each.name in dense]:
         weight = numpy_helper.to_array(initializer)
-        if weight.dtype != np.float32 or weight.size < _LEAST_WEIGHTS:
+        if weight.dtype != np.float32 or weight.size < _MIN_WEIGHTS:
             continue
         name = initializer.name
         scale = np.maximum(np.abs(weight).max(axis=1) / largest, np.finfo(np.float32).tiny).astype(np.float32)

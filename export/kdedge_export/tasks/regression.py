@@ -8,7 +8,7 @@ from kdedge_runtime.util.arrays import Floats, Targets
 
 __all__ = ["REGRESSION", "RegressionMetrics"]
 
-_LEAST_VARIANCE = 1e-30
+_MIN_VARIANCE = 1e-30
 _ROUNDING = 1e-10
 _LARGEST = 1e6
 """Relative squared error of outputs that are not finite."""
@@ -56,7 +56,7 @@ class RegressionMetrics(TaskMetrics):
 def _relative(logits: Floats, values: Scores) -> Scores:
     """Compute squared differences relative to the variance of `values`, or to the square of a single value, `[N]`."""
     variance = values.var(axis=0) if len(values) > 1 else values[0] ** 2
-    spread = np.maximum(variance, _LEAST_VARIANCE)
+    spread = np.maximum(variance, _MIN_VARIANCE)
     with np.errstate(invalid="ignore", over="ignore"):
         found = ((logits.astype(np.float64) - values) ** 2 / spread).mean(axis=1)
     return np.asarray(np.minimum(np.nan_to_num(found, nan=_LARGEST, posinf=_LARGEST), _LARGEST))

@@ -116,7 +116,7 @@ def _few(rows: Tensor, sizes: Sequence[int], axis: int, start: int) -> _Rows | N
     return _Rows(rows, axis % len(sizes) - len(sizes), start, of) if few else None
 
 
-def _as_it_is(target: _Operation, x: _Rows, **options: Any) -> _Found:
+def _identity(target: _Operation, x: _Rows, **options: Any) -> _Found:
     return replace(x, some=target(x.some, **options))
 
 
@@ -230,8 +230,8 @@ _BACKWARD = {
 KEEP_ROWS = frozenset(_BACKWARD)
 """Operations with both a decomposition and a row rule."""
 _RULES = _BACKWARD | {
-    aten.clone.default: _as_it_is,
-    aten.detach.default: _as_it_is,
+    aten.clone.default: _identity,
+    aten.detach.default: _identity,
     aten.mul.Tensor: _product,
     aten.div.Tensor: _product,
     aten.add.Tensor: _sum,

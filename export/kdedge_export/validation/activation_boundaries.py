@@ -40,7 +40,7 @@ class ActivationCall:
     """Tensor that determines the side of each value: the output of an elementwise function, or the input of a pool."""
     turned: Callable[[Tensor, Tensor, Tensor], list[tuple[int, float]]]
     """Function that returns the indices and offsets of values near a kink that lie on its other side in another run
-    (see `_turned` and `_overtaken`)."""
+    (see `_flipped_units` and `_flipped_argmax`)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ _INPLACE: dict[Any, int] = {F.relu: 0, F.relu6: 0, F.hardtanh: 2, F.hardswish: 0
 """Functions with an `inplace` argument, and its position after the input."""
 
 
-def _turned(boundaries: Sequence[_Kink], x: Tensor, results: Tensor, reach: Tensor) -> list[tuple[int, float]]:
+def _flipped_units(boundaries: Sequence[_Kink], x: Tensor, results: Tensor, reach: Tensor) -> list[tuple[int, float]]:
     """Return the values that lie on different sides of a kink in two runs.
 
     Args:
@@ -79,7 +79,7 @@ def _turned(boundaries: Sequence[_Kink], x: Tensor, results: Tensor, reach: Tens
     return found
 
 
-def _overtaken(
+def _flipped_argmax(
     args: tuple[Any, ...], options: dict[str, Any], x: Tensor, theirs: Tensor, reach: Tensor
 ) -> list[tuple[int, float]]:
     """Return the runner-up values of max-pooling windows that exceed the maximum in another run.
@@ -203,7 +203,7 @@ class BoundaryRecorder(TorchFunctionMode):
         before = x.detach().clone()
         result = func(x, *rest, **options)
         if boundaries is None:
-            self._watch(ActivationCall(number, before, True, before, partial(_overtaken, tuple(rest), options)))
+            self._watch(ActivationCall(number, before, True, before, partial(_flipped_argmax, tuple(rest), options)))
         else:
-            self._watch(ActivationCall(number, before, False, result.detach(), partial(_turned, boundaries)))
+            self._watch(ActivationCall(number, before, False, result.detach(), partial(_flipped_units, boundaries)))
         return result

@@ -33,7 +33,7 @@ __all__ = ["AlignedMaps", "align_activations", "has_boundaries", "in_float64", "
 NEAR = 4.0
 """Units within this multiple of their rounding error count as near a kink, since the graph's rounding is an independent
 draw."""
-MOST_MOVED = 1e-3
+MAX_MOVED = 1e-3
 """Largest fraction of a network's units that may be moved on one sample; rounding cannot explain more."""
 _ULPS = 4.0
 """Minimum rounding error of a unit, in float32 steps at its channel's median magnitude."""
@@ -65,7 +65,7 @@ def align_activations(module: ExportableModel, model: Model, samples: Pixels, cl
 
     Only units within their own rounding error of a kink are moved, by no more than that. A map that is wrong for
     another reason keeps its error. A map stays unmodified if the graph's piecewise-linear functions differ from the
-    module's. It also does if more than `MOST_MOVED` of the units would move, or if moving them changes the logits.
+    module's. It also does if more than `MAX_MOVED` of the units would move, or if moving them changes the logits.
 
     Args:
         module: module whose maps are differentiated (`has_boundaries`).
@@ -159,7 +159,7 @@ def _on_their_sides(
         return ours.maps, 0
     with in_float64(module):
         exact = _run(module, sample, picked, BoundaryRecorder(collect))
-    if not 0 < len(units) <= max(1, MOST_MOVED * sum(x.numel() for _, x in single)):
+    if not 0 < len(units) <= max(1, MAX_MOVED * sum(x.numel() for _, x in single)):
         return ours.maps, 0
     moved = _run(module, sample, picked, BoundaryRecorder(pushed=units))
     allowed = np.maximum(_LOGITS, NEAR * agreement.logits_error(exact.logits, ours.logits))

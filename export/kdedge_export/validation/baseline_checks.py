@@ -4,7 +4,7 @@ from kdedge_export.metrics.confidence import DIFFERENCE, Interval, mean_interval
 from kdedge_export.metrics.localization import Localization
 from kdedge_export.metrics.scores import Scores
 from kdedge_export.metrics.task_metrics import TaskMetrics
-from kdedge_export.validation.check import Check, MeasuredSample, accuracy_difference, check_sample
+from kdedge_export.validation.check import Check, Estimate, accuracy_difference, check_sample
 from kdedge_export.validation.gates import Gates
 
 __all__ = ["check_constant", "check_evidence"]
@@ -25,7 +25,7 @@ def check_constant(role: str, right: Scores, constant: Scores, gates: Gates, tas
     gain = right - constant
     unit, scale = accuracy_difference(task.wording)
     interval = mean_interval(gain, None if task.bounds is None else DIFFERENCE, scale=scale)
-    sample = MeasuredSample(scale * float(gain.mean()), interval, len(gain), len(gain), worst=-scale)
+    sample = Estimate(scale * float(gain.mean()), interval, len(gain), len(gain), worst=-scale)
     key, name = f"{role}_gain_over_constant", f"{role} better than the best constant prediction"
     return check_sample(key, name, sample, ">=", gates.min_gain_over_constant_points * scale / 100, unit)
 
@@ -44,7 +44,7 @@ def check_evidence(role: str, found: Localization | None, samples: int, gates: G
     inside = None if found is None else found.intervals["energy_inside"]
     outside = None if inside is None else Interval(1 - inside.high, 1 - inside.low)
     measured = None if found is None else 1 - found.energy_inside
-    sample = MeasuredSample(measured, outside, samples, samples, worst=1.0)
+    sample = Estimate(measured, outside, samples, samples, worst=1.0)
     key, name = f"{role}_evidence_outside", f"{role} evidence outside the region of interest"
     reason = "no sample has a region of interest, or the file has no map"
     return [check_sample(key, name, sample, "<=", gates.max_evidence_outside, "share", reason)]

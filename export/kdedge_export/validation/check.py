@@ -13,7 +13,7 @@ __all__ = [
     "Outcome",
     "Relation",
     "accuracy_difference",
-    "MeasuredSample",
+    "Estimate",
     "Unit",
     "applicable",
     "check_value",
@@ -66,7 +66,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class MeasuredSample:
+class Estimate:
     """Estimate of a population value, measured on samples."""
 
     measured: float | None
@@ -109,7 +109,7 @@ def check_value(
 def check_sample(
     key: str,
     name: str,
-    sample: MeasuredSample,
+    sample: Estimate,
     relation: Relation,
     bound: float,
     unit: Unit,
@@ -125,7 +125,7 @@ def check_sample(
     end = None if interval is None else interval.low if relation == ">=" else interval.high
     if end is not None and _kept(end, relation, bound):
         return Check(key, name, measured, relation, bound, unit, "passed", interval)
-    needed, why = _what_would_show(sample, measured, end, bound)
+    needed, why = _samples_needed_text(sample, measured, end, bound)
     return Check(key, name, measured, relation, bound, unit, "inconclusive", interval, needed, why)
 
 
@@ -145,9 +145,7 @@ def verdict(checks: Sequence[Check]) -> bool:
     return all(check.passed is not False for check in checks) and any(check.passed for check in checks)
 
 
-def _what_would_show(
-    sample: MeasuredSample, measured: float, end: float | None, bound: float
-) -> tuple[int | None, str]:
+def _samples_needed_text(sample: Estimate, measured: float, end: float | None, bound: float) -> tuple[int | None, str]:
     """Return the number of samples that would settle a check, or None, and an explanation."""
     n, of = sample.n, sample.of
     samples = f"with {counted(n, 'sample')}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from kdedge_export.familiarity.threshold import ALLOWED, fewest_known
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.unfamiliar import DetectionDrop, Recognition, Rejection
-from kdedge_export.validation.check import Check, MeasuredSample, check_sample, check_value
+from kdedge_export.validation.check import Check, Estimate, check_sample, check_value
 from kdedge_export.validation.gates import Gates
 
 __all__ = ["check_recognition"]
@@ -58,6 +58,6 @@ def _check_drop(row: DetectionDrop, gates: Gates) -> Check:
     return check_sample(key, name, sample, "<=", gates.max_unknown_change_points, "points")
 
 
-def _points(share: float, interval: Interval | None, samples: int) -> MeasuredSample:
+def _points(share: float, interval: Interval | None, samples: int) -> Estimate:
     scaled = None if interval is None else Interval(100 * interval.low, 100 * interval.high)
-    return MeasuredSample(100 * share, scaled, samples, samples, worst=100.0)
+    return Estimate(100 * share, scaled, samples, samples, worst=100.0)

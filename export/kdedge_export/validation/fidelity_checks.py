@@ -6,7 +6,7 @@ from kdedge_export.metrics.task_metrics import TaskWording
 from kdedge_export.quantization import FidelityBounds
 from kdedge_export.validation.check import (
     Check,
-    MeasuredSample,
+    Estimate,
     Outcome,
     Relation,
     Unit,
@@ -164,18 +164,18 @@ def _check_predictions(role: str, comparison: Comparison, bounds: FidelityBounds
         loss = round(loss * scale, 12)  # 100 × 0.07 is above 7
     if interval is not None:
         interval = Interval(interval.low * scale, interval.high * scale)
-    drop = MeasuredSample(loss, interval, n, n, worst=scale)
+    drop = Estimate(loss, interval, n, n, worst=scale)
     key, bound = f"{role}_accuracy_drop", bounds.accuracy_drop_points * scale / 100
     unlabeled = "the samples have no labels" if drop.measured is None else None
     checks = [check_sample(key, f"{role} {wording.accuracy} drop", drop, "<=", bound, unit, unlabeled)]
     if drop.measured is None:
-        kept = MeasuredSample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
+        kept = Estimate(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
         bound = bounds.agreement
         checks.append(check_sample(f"{role}_agreement", f"{role} {wording.agreement}", kept, ">=", bound, "share"))
-    capped = MeasuredSample(comparison.divergence_capped, intervals["divergence_capped"], n, n, worst=1.0)
+    capped = Estimate(comparison.divergence_capped, intervals["divergence_capped"], n, n, worst=1.0)
     name, unit = f"{role} {wording.divergence}, mean", _divergence_unit(wording)
     checks.append(check_sample(f"{role}_divergence", name, capped, "<=", bounds.divergence, unit))
-    away = MeasuredSample(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
+    away = Estimate(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
     key, bound = f"{role}_logits_distance", bounds.logits_distance
     checks.append(check_sample(key, f"{role} {wording.outputs} distance, mean", away, "<=", bound, "share"))
     return checks
@@ -202,10 +202,10 @@ def _check_maps(role: str, comparison: Comparison, bounds: FidelityBounds) -> li
     ]
 
 
-def _map_samples(maps: MapComparison, n: int) -> tuple[MeasuredSample, MeasuredSample, MeasuredSample]:
+def _map_samples(maps: MapComparison, n: int) -> tuple[Estimate, Estimate, Estimate]:
     mean, p5, scale = (maps.intervals.get(name) for name in ("pearson_mean", "pearson_p5", "scale_error"))
     return (
-        MeasuredSample(maps.pearson_mean, mean, maps.n_compared, n, worst=-1.0),
-        MeasuredSample(maps.pearson_p5, p5, maps.n_compared, n, fewest=fewest_for_percentile(5)),
-        MeasuredSample(maps.scale_error, scale, n, n, worst=1.0),
+        Estimate(maps.pearson_mean, mean, maps.n_compared, n, worst=-1.0),
+        Estimate(maps.pearson_p5, p5, maps.n_compared, n, fewest=fewest_for_percentile(5)),
+        Estimate(maps.scale_error, scale, n, n, worst=1.0),
     )

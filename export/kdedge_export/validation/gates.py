@@ -14,10 +14,15 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Literal
 
-from kdedge_export.metrics.faithfulness import FAITH_SAMPLES, FEWEST_FAITH_SAMPLES, MOST_MARGIN, Faithfulness
-from kdedge_export.metrics.sanity import SANE_SAMPLES, Sanity, Test
+from kdedge_export.metrics.faithfulness import (
+    MAX_FAITHFULNESS_SAMPLES,
+    MAX_MARGIN,
+    MIN_FAITHFULNESS_SAMPLES,
+    Faithfulness,
+)
+from kdedge_export.metrics.sanity import MAX_SANITY_SAMPLES, Sanity, Test
 from kdedge_export.quantization import RECIPES, FidelityBounds
-from kdedge_export.validation.check import Check, MeasuredSample, Unit, check_sample, check_value
+from kdedge_export.validation.check import Check, Estimate, Unit, check_sample, check_value
 from kdedge_export.validation.float_tolerance import CEILING
 from kdedge_export.validation.footprint import Footprint
 from kdedge_runtime.devices import Budgets
@@ -133,8 +138,8 @@ def check_sanity(row: Sanity, samples: int, method: str, gates: Gates) -> Check:
         return check_value(
             key, name, None, "<=", gates.max_map_similarity, "correlation", f"{method} is class-agnostic"
         )
-    similarity = MeasuredSample(
-        row.map_similarity, row.intervals["map_similarity"], samples, samples, worst=1.0, most=SANE_SAMPLES
+    similarity = Estimate(
+        row.map_similarity, row.intervals["map_similarity"], samples, samples, worst=1.0, most=MAX_SANITY_SAMPLES
     )
     return check_sample(key, name, similarity, "<=", gates.max_map_similarity, "correlation")
 
@@ -162,10 +167,10 @@ def check_faithfulness(role: str, margin: Faithfulness, samples: int, gates: Gat
         samples: number of samples measured.
         gates: the bounds.
     """
-    if samples < FEWEST_FAITH_SAMPLES:
+    if samples < MIN_FAITHFULNESS_SAMPLES:
         return ()
     interval = margin.intervals["margin"]
-    sample = MeasuredSample(margin.margin, interval, samples, samples, worst=-MOST_MARGIN, most=FAITH_SAMPLES)
+    sample = Estimate(margin.margin, interval, samples, samples, worst=-MAX_MARGIN, most=MAX_FAITHFULNESS_SAMPLES)
     name = f"{role} map more faithful than a random map"
     return (check_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from kdedge_export.candidates import STUDENT, TEACHER, origin, shipped
 from kdedge_export.metrics.calibration import Calibration, calibration
-from kdedge_export.metrics.faithfulness import FAITH_SAMPLES, Faithfulness, faithfulness
+from kdedge_export.metrics.faithfulness import MAX_FAITHFULNESS_SAMPLES, Faithfulness, faithfulness
 from kdedge_export.metrics.file_predictions import embed
 from kdedge_export.metrics.localization import Localization, localize_all
 from kdedge_export.metrics.resampling import area_mean
 from kdedge_export.metrics.robustness import Robustness, robustness
-from kdedge_export.metrics.sanity import SANE_SAMPLES, Sanity, sanity
+from kdedge_export.metrics.sanity import MAX_SANITY_SAMPLES, Sanity, sanity
 from kdedge_export.metrics.task_metrics import TaskMetrics
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.metrics.unfamiliar import Recognition, recognition
@@ -33,7 +33,7 @@ from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = [
     "Sampled",
-    "MeasuredModel",
+    "ValidationContext",
     "measure_calibration",
     "measure_recognition",
     "measure_robustness",
@@ -63,7 +63,7 @@ class Sampled(Generic[Rows]):
 
 
 @dataclass(frozen=True)
-class MeasuredModel:
+class ValidationContext:
     """Models and samples under validation, with the models' predictions for all samples."""
 
     models: Mapping[Candidate, TorchModel | Model]
@@ -145,162 +145,162 @@ class MeasuredModel:
 
 
 def measure_calibration(
-    subject: MeasuredModel, held_out: Flags | None, temperatures: Mapping[str, float]
+    context: ValidationContext, held_out: Flags | None, temperatures: Mapping[str, float]
 ) -> dict[str, Calibration]:
     """Compute every model's calibration on samples not used to fit the temperature.
 
     Empty without labels, or for a task without probabilities.
     """
-    targets = subject.class_targets
-    if targets is None or not subject.task.has_probabilities:
+    targets = context.class_targets
+    if targets is None or not context.task.has_probabilities:
         return {}
-    chosen = np.flatnonzero(np.ones(len(subject.samples), dtype=np.bool_) if held_out is None else held_out)
+    chosen = np.flatnonzero(np.ones(len(context.samples), dtype=np.bool_) if held_out is None else held_out)
     if not len(chosen):
         return {}
     return {
         role: calibration(found.logits[chosen], targets[chosen], temperatures[role])
-        for role, found in subject.predictions.items()
+        for role, found in context.predictions.items()
     }
 
 
-def measure_sanity(subject: MeasuredModel) -> Sampled[tuple[Sanity, ...]] | None:
+def measure_sanity(context: ValidationContext) -> Sampled[tuple[Sanity, ...]] | None:
     """Run the sanity checks on the student's and the files' maps; None if the deployed file has none."""
     models = {
         role: model
-        for role, model in subject.by_name.items()
-        if role != TEACHER.name and subject.predictions[role].maps is not None
+        for role, model in context.by_name.items()
+        if role != TEACHER.name and context.predictions[role].maps is not None
     }
-    chosen = subject.sample(SANE_SAMPLES)
-    if subject.predictions[subject.shipped].maps is None:
+    chosen = context.sample(MAX_SANITY_SAMPLES)
+    if context.predictions[context.shipped].maps is None:
         return None
-    requested = subject.predictions[subject.origin].explained_class[chosen]
-    advance = subject.start_step("sanity checks", len(models))
-    return Sampled(len(chosen), sanity(models, subject.samples[chosen], requested, advance))
+    requested = context.predictions[context.origin].explained_class[chosen]
+    advance = context.start_step("sanity checks", len(models))
+    return Sampled(len(chosen), sanity(models, context.samples[chosen], requested, advance))
 
 
-def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
+def other_maps(context: ValidationContext, bounds: Bounds) -> OtherClasses | None:
     """Compare the files' maps of another class with the reference; None without another class or a map."""
-    reference, found = subject.by_name[subject.origin], subject.predictions[subject.origin]
+    reference, found = context.by_name[context.origin], context.predictions[context.origin]
     count = found.logits.shape[1]
-    if count < 2 or found.maps is None or subject.predictions[FP32.name].maps is None:
+    if count < 2 or found.maps is None or context.predictions[FP32.name].maps is None:
         return None
-    chosen = subject.sample(OTHER_CLASS_SAMPLES)
-    advance = subject.start_step("maps of other classes", 1)
+    chosen = context.sample(OTHER_CLASS_SAMPLES)
+    advance = context.start_step("maps of other classes", 1)
     top = found.logits[chosen].argmax(axis=1)
     compared = compare_other_classes(
-        reference, subject.files, subject.samples[chosen], top, count, bounds, subject.task
+        reference, context.files, context.samples[chosen], top, count, bounds, context.task
     )
     advance(1)
     return compared
 
 
 def measure_localization(
-    subject: MeasuredModel, masks: Sequence[Flags | None]
+    context: ValidationContext, masks: Sequence[Flags | None]
 ) -> Sampled[dict[str, Localization]] | None:
     """Measure how well all models' maps of the target class localize the object; None without known regions.
 
     Without labels the maps explain the prediction of the student or fp32 file.
     """
     chosen = np.array([number for number, mask in enumerate(masks) if mask is not None and mask.any()], dtype=np.int64)
-    with_maps = {role: found for role, found in subject.predictions.items() if found.maps is not None}
+    with_maps = {role: found for role, found in context.predictions.items() if found.maps is not None}
     if not len(chosen) or not with_maps:
         return None
-    advance = subject.start_step("localization", len(with_maps))
+    advance = context.start_step("localization", len(with_maps))
     maps: dict[str, Floats] = {}
     for done, (role, found) in enumerate(with_maps.items(), 1):
-        maps[role] = _maps_of_the_right_class(subject, role, found, chosen)
+        maps[role] = _maps_of_the_right_class(context, role, found, chosen)
         advance(done)
     known = [mask for mask in masks if mask is not None and mask.any()]
-    edges = _references(subject, chosen, maps)
-    shifts = {str(role): shift for role, shift in subject.shifts.items()}
+    edges = _references(context, chosen, maps)
+    shifts = {str(role): shift for role, shift in context.shifts.items()}
     return Sampled(len(chosen), localize_all(maps, known, shifts, edges))
 
 
-def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulness]] | None:
+def measure_faithfulness(context: ValidationContext) -> Sampled[dict[str, Faithfulness]] | None:
     """Measure the faithfulness of the teacher's, the fp32 file's and the deployed file's maps."""
     maps = {
         role: found.maps
-        for role, found in subject.predictions.items()
+        for role, found in context.predictions.items()
         if role != STUDENT.name and found.maps is not None  # the fp32 file's maps are the same
     }
-    if subject.predictions[subject.shipped].maps is None:
+    if context.predictions[context.shipped].maps is None:
         return None
-    chosen = subject.sample(FAITH_SAMPLES)
-    advance = subject.start_step("faithfulness", (len(maps) + 2) * 2 * len(chosen))
-    classes = subject.predictions[subject.origin].explained_class[chosen]
+    chosen = context.sample(MAX_FAITHFULNESS_SAMPLES)
+    advance = context.start_step("faithfulness", (len(maps) + 2) * 2 * len(chosen))
+    classes = context.predictions[context.origin].explained_class[chosen]
     some = {str(role): of_all[chosen] for role, of_all in maps.items()}
-    samples, modality = subject.samples[chosen], modality_of(subject.input)
-    references = _references(subject, chosen, some)
-    rows = faithfulness(subject.shipped_file, some, samples, classes, modality.smoothed, references, advance)
+    samples, modality = context.samples[chosen], modality_of(context.input)
+    references = _references(context, chosen, some)
+    rows = faithfulness(context.shipped_file, some, samples, classes, modality.smoothed, references, advance)
     return Sampled(len(chosen), rows)
 
 
-def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]]:
+def measure_robustness(context: ValidationContext) -> Sampled[tuple[Robustness, ...]]:
     """Measure predictions and maps on corrupted samples."""
-    chosen = subject.sample(CORRUPTED_SAMPLES)
-    targets = None if subject.targets is None else subject.targets[chosen]
-    corruptions = modality_of(subject.input).corruptions
-    advance = subject.start_step("robustness", len(corruptions))
+    chosen = context.sample(CORRUPTED_SAMPLES)
+    targets = None if context.targets is None else context.targets[chosen]
+    corruptions = modality_of(context.input).corruptions
+    advance = context.start_step("robustness", len(corruptions))
     rows = robustness(
-        subject.by_name[subject.origin],
-        subject.files,
-        subject.samples[chosen],
+        context.by_name[context.origin],
+        context.files,
+        context.samples[chosen],
         targets,
         corruptions,
-        subject.task,
+        context.task,
         advance,
     )
     return Sampled(len(chosen), rows)
 
 
-def measure_recognition(subject: MeasuredModel, unfamiliar: Mapping[str, Sample]) -> Recognition | None:
+def measure_recognition(context: ValidationContext, unfamiliar: Mapping[str, Sample]) -> Recognition | None:
     """Measure familiarity on unfamiliar samples, and on drawn ones; None if the files have no familiarity."""
-    if subject.files[FP32.name].metadata.familiarity is None:
+    if context.files[FP32.name].metadata.familiarity is None:
         return None
-    modality = modality_of(subject.input)
-    drawn = modality.unfamiliar_samples(subject.input, DRAWN_SAMPLES)
+    modality = modality_of(context.input)
+    drawn = modality.unfamiliar_samples(context.input, DRAWN_SAMPLES)
     groups = dict(unfamiliar) if drawn is None else {**unfamiliar, modality.drawn_name: drawn}
-    advance = subject.start_step("unfamiliar samples", 1)
-    found = recognition(subject.files, FP32.name, subject.samples, groups, subject.task)
+    advance = context.start_step("unfamiliar samples", 1)
+    found = recognition(context.files, FP32.name, context.samples, groups, context.task)
     advance(1)
     return found
 
 
-def measure_verification(subject: MeasuredModel) -> Verification | None:
+def measure_verification(context: ValidationContext) -> Verification | None:
     """Measure verification by the files' embeddings; None without embeddings, or without labels of both kinds of pairs.
 
     Raises:
         ModelFileError: a file has no embedding, unlike the fp32 file.
     """
-    targets = subject.class_targets
-    if subject.files[FP32.name].metadata.embedding is None or targets is None:
+    targets = context.class_targets
+    if context.files[FP32.name].metadata.embedding is None or targets is None:
         return None
     chosen = choose_verified(targets)
-    advance = subject.start_step("verification", len(subject.files))
+    advance = context.start_step("verification", len(context.files))
     embeddings = {}
-    for done, (role, file) in enumerate(subject.files.items(), 1):
-        embeddings[role] = embed(file, subject.samples[chosen])
+    for done, (role, file) in enumerate(context.files.items(), 1):
+        embeddings[role] = embed(file, context.samples[chosen])
         advance(done)
     return verification(embeddings, FP32.name, targets[chosen])
 
 
-def _references(subject: MeasuredModel, chosen: Integers, maps: Mapping[str, Floats]) -> dict[str, Floats]:
+def _references(context: ValidationContext, chosen: Integers, maps: Mapping[str, Floats]) -> dict[str, Floats]:
     """Return the modality's baseline maps at the resolution of the last maps."""
     size = list(maps.values())[-1].shape[1:]
-    baselines = modality_of(subject.input).baseline_maps(subject.input, subject.samples[chosen])
+    baselines = modality_of(context.input).baseline_maps(context.input, context.samples[chosen])
     return {name: area_mean(each, *size) for name, each in baselines.items()}
 
 
-def _maps_of_the_right_class(subject: MeasuredModel, role: str, found: Predictions, chosen: Integers) -> Floats:
+def _maps_of_the_right_class(context: ValidationContext, role: str, found: Predictions, chosen: Integers) -> Floats:
     assert found.maps is not None
     maps = found.maps[chosen].copy()
-    targets = subject.class_targets
+    targets = context.class_targets
     if targets is None:
         return maps
     # Most maps already explain the target class.
     wrong = np.flatnonzero(found.explained_class[chosen] != targets[chosen])
     if len(wrong):
-        again = predict(subject.by_name[role], subject.samples[chosen[wrong]], targets[chosen[wrong]]).maps
+        again = predict(context.by_name[role], context.samples[chosen[wrong]], targets[chosen[wrong]]).maps
         assert again is not None
         maps[wrong] = again
     return maps

@@ -73,7 +73,7 @@ def plain_speed(name: str, fp32_ms: float, own_ms: float, where: str) -> str:
     return f"{name} is slower than fp32 {where} {figures}: run the fp32 file there."
 
 
-_FEWEST_DIGITS: dict[Unit, int] = {
+_MIN_DIGITS: dict[Unit, int] = {
     "share": 2,
     "points": 2,
     "variance": 4,
@@ -85,7 +85,7 @@ _FEWEST_DIGITS: dict[Unit, int] = {
     "MB": 2,
     "ms": 2,
 }
-_MOST_DIGITS = 9
+_MAX_DIGITS = 9
 _SUFFIXES: dict[Unit, str] = {
     "share": "%",
     "points": " points",
@@ -110,8 +110,8 @@ def _line(check: Check, name_width: int, found_width: int, spread_width: int) ->
 
 def _as_precise(value: float, check: Check) -> str:
     """Format a number with the fewest digits that keep it on the same side of the bound."""
-    fewest = _FEWEST_DIGITS[check.unit]
-    texts = [_format(value, check.unit, digits) for digits in range(fewest, _MOST_DIGITS)]
+    fewest = _MIN_DIGITS[check.unit]
+    texts = [_format(value, check.unit, digits) for digits in range(fewest, _MAX_DIGITS)]
     return next((text for text in texts if _same_side(text, value, check)), texts[-1])
 
 

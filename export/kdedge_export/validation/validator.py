@@ -38,8 +38,8 @@ from kdedge_export.validation.gates import (
 from kdedge_export.validation.inputs import Deployment, Models, Origin, ValidationSet
 from kdedge_export.validation.report import ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validation.sampled_metrics import (
-    MeasuredModel,
     Sampled,
+    ValidationContext,
     measure_calibration,
     measure_faithfulness,
     measure_localization,
@@ -122,27 +122,27 @@ def validate(
     comparisons = {role: compare(against, candidate, targets, task) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {each.name: _temperature(each, model, fp32) for each, model in requested.items()}
-    subject = MeasuredModel(requested, predictions, samples, targets, progress)
-    recognized, verified = measure_recognition(subject, data.unfamiliar), measure_verification(subject)
+    context = ValidationContext(requested, predictions, samples, targets, progress)
+    recognized, verified = measure_recognition(context, data.unfamiliar), measure_verification(context)
     alarms = _false_alarms(models, data, progress)
-    sound, faithful = measure_sanity(subject), None if quick else measure_faithfulness(subject)
-    localized = None if data.masks is None else measure_localization(subject, data.masks)
-    ships = subject.shipped
+    sound, faithful = measure_sanity(context), None if quick else measure_faithfulness(context)
+    localized = None if data.masks is None else measure_localization(context, data.masks)
+    ships = context.shipped
     checks = [
-        *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
-        *_class_checks(subject, bounds, gates),
-        *_constant_checks(subject, task, gates),
+        *_checks(context, comparisons, labels, models.trained_input, gates, exact, ties),
+        *_class_checks(context, bounds, gates),
+        *_constant_checks(context, task, gates),
         *check_evidence(
             ships,
             None if localized is None else localized.rows.get(ships),
             0 if localized is None else localized.samples,
             gates,
         ),
-        *_completeness_checks(subject, gates),
+        *_completeness_checks(context, gates),
         *check_recognition(recognized, gates),
         *check_false_alarms(alarms, gates),
-        *check_verification(verified, [] if fp32.metadata.embedding is None else subject.compared_files, gates),
-        *([] if sound is None else _sanity_checks(sound, subject, fp32.metadata.outputs.method, gates)),
+        *check_verification(verified, [] if fp32.metadata.embedding is None else context.compared_files, gates),
+        *([] if sound is None else _sanity_checks(sound, context, fp32.metadata.outputs.method, gates)),
         *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.samples, gates)),
         *(
             check
@@ -157,18 +157,18 @@ def validate(
         candidates=tuple(requested),
         models={
             role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets, task)
-            for role, model in subject.by_name.items()
+            for role, model in context.by_name.items()
         },
         comparisons=comparisons,
         checks=tuple(checks),
         classes=()
         if not has_classes
-        else class_rows(predictions, pairs, pearson, targets, labels, origin=subject.origin, shipped=ships),
-        calibration=measure_calibration(subject, data.held_out, temperatures),
+        else class_rows(predictions, pairs, pearson, targets, labels, origin=context.origin, shipped=ships),
+        calibration=measure_calibration(context, data.held_out, temperatures),
         sanity=sound,
         localization=localized,
         faithfulness=faithful,
-        robustness=None if quick else measure_robustness(subject),
+        robustness=None if quick else measure_robustness(context),
         familiarity=recognized,
         verification=verified,
         false_alarms=alarms,
@@ -177,7 +177,7 @@ def validate(
         wording=task.wording,
         quick=quick,
         aligned=aligned,
-        notes=(*notes, *_threshold_notes(fp32), *_rounding_notes(ties, aligned, data, subject.files)),
+        notes=(*notes, *_threshold_notes(fp32), *_rounding_notes(ties, aligned, data, context.files)),
     )
     evidence = SampleGallery(
         modality=modality_of(fp32.metadata.input),
@@ -193,7 +193,7 @@ def validate(
             for role, found in predictions.items()
         },
         pearson=pearson,
-        shifts=subject.shifts,
+        shifts=context.shifts,
     )
     return report, evidence
 
@@ -270,7 +270,7 @@ def _predict_all(
 
 
 def _checks(
-    subject: MeasuredModel,
+    context: ValidationContext,
     comparisons: Mapping[str, Comparison],
     labels: Sequence[str],
     spec: InputSpec | None,
@@ -279,10 +279,10 @@ def _checks(
     ties: int,
 ) -> list[Check]:
     checks: list[Check] = []
-    for role, model in subject.files.items():
-        is_origin = role == subject.origin  # a comparison with itself
+    for role, model in context.files.items():
+        is_origin = role == context.origin  # a comparison with itself
         checks += (
-            inapplicable_fp32_checks(gates, subject.task.wording)
+            inapplicable_fp32_checks(gates, context.task.wording)
             if is_origin
             else check_comparison(role, comparisons[role], gates, exact, ties)
         )
@@ -292,53 +292,53 @@ def _checks(
     return checks
 
 
-def _constant_checks(subject: MeasuredModel, task: TaskMetrics, gates: Gates) -> list[Check]:
+def _constant_checks(context: ValidationContext, task: TaskMetrics, gates: Gates) -> list[Check]:
     """Return the comparison of the deployed file with a constant; empty without labels."""
-    if subject.targets is None:
+    if context.targets is None:
         return []
-    logits, targets = subject.predictions[subject.shipped].logits, subject.targets
+    logits, targets = context.predictions[context.shipped].logits, context.targets
     constant = task.constant_correct(targets, logits.shape[1])
     if constant is None:
         return []
-    return [check_constant(subject.shipped, task.correct(logits, targets), constant, gates, task)]
+    return [check_constant(context.shipped, task.correct(logits, targets), constant, gates, task)]
 
 
-def _class_checks(subject: MeasuredModel, bounds: Bounds, gates: Gates) -> list[Check]:
+def _class_checks(context: ValidationContext, bounds: Bounds, gates: Gates) -> list[Check]:
     """Return checks of the class explained by default, and of the maps of other classes."""
     checks = []
-    chosen = subject.sample(DEFAULT_CLASS_SAMPLES)
-    with_map = {role: file for role, file in subject.files.items() if subject.predictions[role].maps is not None}
-    advance = subject.start_step("default class", len(with_map))
+    chosen = context.sample(DEFAULT_CLASS_SAMPLES)
+    with_map = {role: file for role, file in context.files.items() if context.predictions[role].maps is not None}
+    advance = context.start_step("default class", len(with_map))
     for done, (role, file) in enumerate(with_map.items(), 1):
-        checks.append(check_default_class(role, run_without_class(file, subject.samples[chosen]), subject.task.wording))
+        checks.append(check_default_class(role, run_without_class(file, context.samples[chosen]), context.task.wording))
         advance(done)
-    if not subject.has_classes:
+    if not context.has_classes:
         return checks
-    found = other_maps(subject, bounds)
-    count = len(subject.predictions[FP32.name].logits[0])
+    found = other_maps(context, bounds)
+    count = len(context.predictions[FP32.name].logits[0])
     why_not = "there is no other class" if count < 2 else "there are no two maps to compare"
-    compared = [role for role in with_map if role != subject.origin]
+    compared = [role for role in with_map if role != context.origin]
     return checks + [check_other_classes(role, found, gates, why_not) for role in compared]
 
 
-def _completeness_checks(subject: MeasuredModel, gates: Gates) -> list[Check]:
-    classes = subject.predictions[subject.origin].explained_class
+def _completeness_checks(context: ValidationContext, gates: Gates) -> list[Check]:
+    classes = context.predictions[context.origin].explained_class
     return [
         check
-        for role, file in subject.files.items()
-        for check in check_completeness(role, file, subject.samples, classes, gates)
+        for role, file in context.files.items()
+        for check in check_completeness(role, file, context.samples, classes, gates)
     ]
 
 
 def _sanity_checks(
-    sound: Sampled[tuple[Sanity, ...]], subject: MeasuredModel, method: str, gates: Gates
+    sound: Sampled[tuple[Sanity, ...]], context: ValidationContext, method: str, gates: Gates
 ) -> list[Check]:
     """Return checks of every change that was made, and of those that were impossible."""
     made = {(row.model, row.test) for row in sound.rows}
-    tests: tuple[Literal["class", "sample"], ...] = ("class", "sample") if subject.has_classes else ("sample",)
+    tests: tuple[Literal["class", "sample"], ...] = ("class", "sample") if context.has_classes else ("sample",)
     return [check_sanity(row, sound.samples, method, gates) for row in sound.rows] + [
         check_unchanged(role, test, gates)
-        for role, found in subject.predictions.items()
+        for role, found in context.predictions.items()
         for test in tests
         if role != TEACHER.name and found.maps is not None and (role, test) not in made
     ]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from kdedge_export.metrics.confidence import Interval
-from kdedge_export.metrics.verification import MOST_VERIFIED, FileVerification, Verification
-from kdedge_export.validation.check import Check, MeasuredSample, check_sample
+from kdedge_export.metrics.verification import MAX_VERIFIED, FileVerification, Verification
+from kdedge_export.validation.check import Check, Estimate, check_sample
 from kdedge_export.validation.gates import Gates
 
 __all__ = ["check_verification"]
@@ -30,6 +30,6 @@ def _check_drop(role: str, row: FileVerification | None, samples: int, gates: Ga
     key, name = f"{role}_true_accept_drop", f"{role} drop of true accepts at 1% false accepts"
     measured = None if drop is None else 100 * drop
     points = None if interval is None else Interval(100 * interval.low, 100 * interval.high)
-    sample = MeasuredSample(measured, points, samples, samples, worst=_WORST_DROP, most=MOST_VERIFIED)
+    sample = Estimate(measured, points, samples, samples, worst=_WORST_DROP, most=MAX_VERIFIED)
     reason = "there are no labels with two samples of a class and two classes" if drop is None else None
     return check_sample(key, name, sample, "<=", gates.max_true_accept_drop_points, "points", reason)

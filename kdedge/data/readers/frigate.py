@@ -25,7 +25,7 @@ _BESIDE = frozenset({_DATASET, _UNVERIFIED, "temp"})
 _MARK = ".training_metadata.json"
 """File that Frigate writes for a trained model."""
 _NO_CLASS = frozenset({"none", "unknown"})
-_FEWEST_CLASSES = 2
+_MIN_CLASSES = 2
 
 
 def find_frigate_dataset(root: Path) -> Path | None:
@@ -54,7 +54,7 @@ def list_frigate_dataset(dataset: Path) -> DatasetIndex:
     """
     folders = [path for path in dataset.iterdir() if path.is_dir() and not path.name.startswith(".")]
     aside = sorted(path for path in folders if path.name.lower() in _NO_CLASS)
-    if len(folders) - len(aside) < _FEWEST_CLASSES:
+    if len(folders) - len(aside) < _MIN_CLASSES:
         aside = [path for path in aside if path.name.lower() == "unknown"]
     index = list_folder(dataset, unlabeled_ok=False, no_class=[path.name for path in aside])
     filled = [path for path in aside if any(is_image_file(file) for file in files_below(path))]

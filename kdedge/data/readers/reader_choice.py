@@ -48,16 +48,16 @@ def index_dataset(
     _check(str(data), modality)
     for name in sorted(options.given.keys() - modality.dataset_options):
         raise UsageError(f"--{name.replace('_', '-')} does not apply to {data}. Remove it.")
-    collection = modality.index(str(data), options, unlabeled_ok=unlabeled_ok)
-    by_option = None if options.group_by is None else modality.groups(collection, options.group_by)
-    if collection.split == "hashed" and not len(collection.val):
-        group_of = by_option or collection.group_of
-        collection = divided(collection, val_fraction=val_fraction, seed=seed, group_of=group_of)
+    dataset = modality.index(str(data), options, unlabeled_ok=unlabeled_ok)
+    by_option = None if options.group_by is None else modality.groups(dataset, options.group_by)
+    if dataset.split == "hashed" and not len(dataset.val):
+        group_of = by_option or dataset.group_of
+        dataset = divided(dataset, val_fraction=val_fraction, seed=seed, group_of=group_of)
         if group_of is not by_option:
-            collection = replace(collection, split="recordings")
+            dataset = replace(dataset, split="recordings")
     if by_option is not None:
-        check_groups(collection, by_option)
-    return collection
+        check_groups(dataset, by_option)
+    return dataset
 
 
 def require_kind(data: str, kind: str, name: str) -> None:

@@ -87,16 +87,16 @@ def list_series(data: str, options: DatasetOptions, *, unlabeled_ok: bool) -> Da
     sides: dict[Side, Path] = found if "train" in found else {"train": path}
     has_classes = any(each.is_dir() for folder in sides.values() for each in folder.iterdir() if each.name[0] != ".")
     if has_classes:
-        collection = list_folder(path, _recordings(reader), unlabeled_ok=unlabeled_ok)
+        dataset = list_folder(path, _recordings(reader), unlabeled_ok=unlabeled_ok)
     else:
-        collection = _list_labeled(path, sides, reader)
+        dataset = _list_labeled(path, sides, reader)
     reader.warn()
-    collection = replace(collection, columns=reader.channels, check_input=reader.check_input)
+    dataset = replace(dataset, columns=reader.channels, check_input=reader.check_input)
     if options.window is None:
-        return collection
-    if options.group_by is None and collection.split == "hashed":
-        _require_recordings(collection)
-    return replace(collection, group_of=_recording_of)
+        return dataset
+    if options.group_by is None and dataset.split == "hashed":
+        _require_recordings(dataset)
+    return replace(dataset, group_of=_recording_of)
 
 
 def list_unlabeled_series(location: Path, sample: WindowSample) -> list[UnlabeledSource]:
@@ -176,15 +176,15 @@ def _recording_of(name: str) -> str:
     return name.rpartition("#")[0] or name
 
 
-def _require_recordings(collection: DatasetIndex) -> None:
+def _require_recordings(dataset: DatasetIndex) -> None:
     """Raise unless every class is in two recordings, so that one is left for validation."""
     recordings: dict[int, set[str]] = {}
-    for sample, target in collection.train.pairs():
+    for sample, target in dataset.train.pairs():
         recordings.setdefault(int(target), set()).add(_recording_of(sample.name))
     for target, names in sorted(recordings.items()):
         if len(names) < 2:
             raise DataError(
-                f"The class {collection.labels[target]} is only in the recording {min(names)}, so none is left for "
+                f"The class {dataset.labels[target]} is only in the recording {min(names)}, so none is left for "
                 "validation: windows of one recording resemble each other. Expected two recordings of each class, or "
                 "folders train/ and val/."
             )

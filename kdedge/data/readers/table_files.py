@@ -17,10 +17,10 @@ from typing import cast
 
 from kdedge.data.dataset_index import DatasetIndex, fingerprint_of
 from kdedge.data.dataset_options import DatasetOptions
-from kdedge.data.grouping import grouped_halves
+from kdedge.data.grouping import group_split
 from kdedge.data.row_samples import RowSample, input_places, row_digest, row_fault
 from kdedge.data.skipped_samples import SkippedSample
-from kdedge.data.splits import Split, hashed_halves
+from kdedge.data.splits import Split, hash_split
 from kdedge.data.table_groups import group_of_row, group_place, groups_of_rows
 from kdedge.data.table_schema import (
     ColumnSchema,
@@ -211,9 +211,9 @@ def _held_out(rows: Sequence[Row], schema: TableSchema, group_by: str | None, pa
         known = [(sample, target) for sample, target in known if sample.name in groups]
     every = Split(tuple(sample for sample, _ in known), tuple(target for _, target in known))
     if group_by is None:
-        _, val = hashed_halves(every, val_fraction=_VAL_FRACTION, seed=_SEED)
+        _, val = hash_split(every, val_fraction=_VAL_FRACTION, seed=_SEED)
     else:
-        _, val = grouped_halves(every, groups.__getitem__, val_fraction=_VAL_FRACTION, seed=_SEED)
+        _, val = group_split(every, groups.__getitem__, val_fraction=_VAL_FRACTION, seed=_SEED)
     return frozenset(sample.row.number for sample in val.samples if isinstance(sample, RowSample))
 
 

@@ -26,7 +26,7 @@ _BACKGROUND_SNR_DB = (5.0, 25.0)
 """Range of the signal-to-noise ratio of background recordings, in dB."""
 _MASKED = 0.2
 """Largest share of the time, or of the mel bands, that a mask covers."""
-_LEAST_POWER = 1e-12
+_MIN_POWER = 1e-12
 
 
 class AudioParams(NamedTuple):
@@ -128,7 +128,7 @@ class AudioAugmenter:
         """Augment sounds; see `Augmenter`."""
         settings = self.settings
         sounds = self._moved(samples, params) * params.gain[:, None]
-        power = sounds.square().mean(dim=1).clamp(min=_LEAST_POWER).sqrt()[:, None]
+        power = sounds.square().mean(dim=1).clamp(min=_MIN_POWER).sqrt()[:, None]
         if settings.background:
             sounds = sounds + params.background[:, None] * power * self._backgrounds(params.background_start)
         if settings.photometric:
@@ -189,7 +189,7 @@ class AudioAugmenter:
         recorded = self._by_device[start.device]
         first = (start * (len(recorded) - self.spec.samples)).long()
         cut = recorded[first[:, None] + torch.arange(self.spec.samples, device=start.device)]
-        return cut / cut.square().mean(dim=1, keepdim=True).clamp(min=_LEAST_POWER).sqrt()
+        return cut / cut.square().mean(dim=1, keepdim=True).clamp(min=_MIN_POWER).sqrt()
 
     def _without_band(self, sounds: Tensor, bands_hz: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(sounds)

@@ -13,7 +13,7 @@ from kdedge_runtime.util.arrays import evenly_spaced
 
 __all__ = ["TeacherConfidence", "measure_confidence"]
 
-_MOST_SAMPLES = 2000
+_MAX_SAMPLES = 2000
 _CONFIDENT = 0.5
 _OTHER_DOMAIN = 0.75
 """Ratio of the mean confidences below which unlabeled samples look like another domain.
@@ -71,7 +71,7 @@ def measure_confidence(evaluator: Evaluator, samples: SampleStore) -> TeacherCon
     chosen = (samples.targets == UNLABELED).nonzero()[:, 0]
     if not len(chosen):
         return None
-    chosen = chosen[torch.from_numpy(evenly_spaced(len(chosen), _MOST_SAMPLES)).to(chosen.device)]
+    chosen = chosen[torch.from_numpy(evenly_spaced(len(chosen), _MAX_SAMPLES)).to(chosen.device)]
     logits = torch.cat(
         [teacher(batch).logits for _, batch in samples.batches(torch.split(chosen, evaluation_batch(chosen.device)))]
     )

@@ -28,9 +28,9 @@ from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["choose_samples", "embedding_size", "make_embedding_teacher"]
 
-_MOST_VALUES = 256
+_MAX_VALUES = 256
 """Maximum size of an embedding; see `.github/docs/benchmarks/embeddings.md`."""
-_MOST_SAMPLES = 20_000
+_MAX_SAMPLES = 20_000
 """Maximum number of labeled samples that projection and prototypes are fitted on."""
 
 
@@ -45,7 +45,7 @@ def embedding_size(teacher: LoadedTeacher) -> int:
         return int(model.model.similarity.prototypes.shape[1])
     encoder, example = _pooled_encoder(teacher, model), modality_of(model.input).example(model.input)
     with evaluating(encoder), torch.no_grad():
-        return min(_MOST_VALUES, int(encoder(example).shape[1]))
+        return min(_MAX_VALUES, int(encoder(example).shape[1]))
 
 
 def make_embedding_teacher(
@@ -110,7 +110,7 @@ def choose_samples(targets: Tensor, classes: int) -> Tensor:
     Raises:
         DataError: a class has none.
     """
-    per_class = max(1, _MOST_SAMPLES // classes)
+    per_class = max(1, _MAX_SAMPLES // classes)
     found = []
     for each in range(classes):
         members = (targets == each).nonzero()[:, 0]
@@ -145,7 +145,7 @@ def _outputs(
 
 def _projection(features: Tensor, labels: Tensor, teacher: LoadedTeacher) -> nn.Linear:
     """Fit the projection to discriminant axes."""
-    found = fit_discriminant(features.numpy(), labels.numpy(), _MOST_VALUES)
+    found = fit_discriminant(features.numpy(), labels.numpy(), _MAX_VALUES)
     if found is None:
         raise UsageError(
             f"The features of the teacher {teacher.name} do not differ within or between the classes of the data. "

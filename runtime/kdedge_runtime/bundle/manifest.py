@@ -15,8 +15,8 @@ __all__ = ["MANIFEST", "Manifest", "accept_version"]
 
 MANIFEST = "bundle.json"
 _log = logging.getLogger(__name__)
-_MOST_BYTES = 10_000
-_MOST_VERSION = 2**53
+_MAX_BYTES = 10_000
+_MAX_VERSION = 2**53
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Manifest:
         if path is None:
             return cls()
         try:
-            if path.stat().st_size > _MOST_BYTES:
+            if path.stat().st_size > _MAX_BYTES:
                 raise ValueError("too large")
             values = json.loads(path.read_bytes())
             version, device = values["version"], values["device"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(f"{MANIFEST} of the bundle is damaged ({error}). Pack the bundle again.") from error
-        is_version = isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= _MOST_VERSION
+        is_version = isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= _MAX_VERSION
         if not is_version or not isinstance(device, str | None):
             raise BundleError(f"{MANIFEST} of the bundle is damaged: expected a version from 1 and a device name.")
         return cls(version, device)

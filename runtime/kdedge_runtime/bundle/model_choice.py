@@ -19,7 +19,7 @@ __all__ = ["load_fastest", "verified_model_files"]
 _log = logging.getLogger(__name__)
 _RUNS = 5
 """Timed passes of each model."""
-_MOST_RUNS = 50
+_MAX_RUNS = 50
 """Timed passes of each model if they fit in `_MEASURED_MS`. With five, passes of 0.3 ms differ by more than 5% by
 chance."""
 _MEASURED_MS = 1000.0
@@ -83,5 +83,5 @@ def _latencies_ms(*models: Model) -> tuple[float, ...]:
     sample = models[0].metadata.input.reference_sample(0)[None]
     calls = [partial(model.predict, sample) for model in models]
     latencies = latencies_ms(*calls, runs=_RUNS)
-    runs = min(_MOST_RUNS, int(_MEASURED_MS / sum(latencies)))
+    runs = min(_MAX_RUNS, int(_MEASURED_MS / sum(latencies)))
     return latencies_ms(*calls, runs=runs) if runs > _RUNS else latencies

@@ -13,7 +13,7 @@ from kdedge_runtime.util.temporary_files import scratch_folder
 
 __all__ = ["open_bundle"]
 
-_MOST_SUMS_BYTES = 100_000
+_MAX_SUMS_BYTES = 100_000
 _CHUNK_BYTES = 1 << 20
 
 
@@ -49,7 +49,7 @@ def open_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[st
 
 
 def _unpack(path: Path, archive: zipfile.ZipFile, target: Path, public_key: bytes | None) -> dict[str, Path]:
-    sums = _read_small(archive, SUMS, _MOST_SUMS_BYTES)
+    sums = _read_small(archive, SUMS, _MAX_SUMS_BYTES)
     if sums is None:
         raise BundleError(f"{path} is not a bundle: it has no {SUMS}. Create one with `kdedge bundle RUN`.")
     if public_key is not None:

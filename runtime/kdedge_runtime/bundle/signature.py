@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["SIGNATURE_BYTES", "read_public_key", "verify_signature"]
 
 SIGNATURE_BYTES = 64
-_MOST_BYTES = 10_000
+_MAX_BYTES = 10_000
 _FIELD_PRIME = 2**255 - 19
 
 
@@ -33,7 +33,7 @@ def read_public_key(text: str) -> bytes:
     _key_type()
     content = text.encode(errors="replace")
     try:
-        if not _is_hex(content) and (path := Path(text)).is_file() and path.stat().st_size < _MOST_BYTES:
+        if not _is_hex(content) and (path := Path(text)).is_file() and path.stat().st_size < _MAX_BYTES:
             content = path.read_bytes().strip()
     except (OSError, ValueError):  # an invalid file name
         pass

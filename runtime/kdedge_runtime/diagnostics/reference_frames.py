@@ -26,14 +26,14 @@ from kdedge_runtime.modalities import InputSpec, Sample
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats, Integers
 
-__all__ = ["MOST_ROUNDING", "ReferenceFrames", "mean_error", "record_reference_frames"]
+__all__ = ["MAX_ROUNDING", "ReferenceFrames", "mean_error", "record_reference_frames"]
 
 _FRAMES = 4
 _BYTES = 45_000
 """Maximum size before base64 encoding. Models with very many classes get fewer frames."""
-MOST_ROUNDING = 0.1
+MAX_ROUNDING = 0.1
 """Largest tolerance relative to the output range. A file with a larger value would disable its own self-test."""
-_LEAST_RANGE = 1e-3
+_MIN_RANGE = 1e-3
 """Lower bound of the output range relative to the magnitude, because the range of a nearly constant output, such as a
 1×1 map, is only rounding.
 """
@@ -52,12 +52,12 @@ class ReferenceFrames:
     saliency_map: Floats | None
     """Expected maps `[G, h, w]`, or None for a model without a map."""
     logits_rounding: float
-    """Mean error (see `mean_error`) between two summation orders, in [0, `MOST_ROUNDING`]."""
+    """Mean error (see `mean_error`) between two summation orders, in [0, `MAX_ROUNDING`]."""
     map_rounding: float
     familiarity: Floats | None = None
     """Expected familiarity, `[G]`; None for a model without it."""
     familiarity_rounding: float = 0.0
-    """Error between two summation orders relative to the range over the frames, in [0, `MOST_ROUNDING`]."""
+    """Error between two summation orders relative to the range over the frames, in [0, `MAX_ROUNDING`]."""
 
     @classmethod
     def of(cls, model: Model) -> "ReferenceFrames":
@@ -90,8 +90,8 @@ class ReferenceFrames:
                 familiarity = _unpack(values["familiarity"], (count,))
             if classes.shape != (count,) or (positions is None) == model.has_map:
                 raise ValueError("they do not match the model")
-            if not all(0 <= each <= MOST_ROUNDING for each in (*rounding, familiarity_rounding)):  # False for NaN
-                raise ValueError(f"rounding {rounding}, expected 0 to {MOST_ROUNDING:g}")
+            if not all(0 <= each <= MAX_ROUNDING for each in (*rounding, familiarity_rounding)):  # False for NaN
+                raise ValueError(f"rounding {rounding}, expected 0 to {MAX_ROUNDING:g}")
         except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise ModelFileError(
                 f"The reference frames of {model.path} are damaged ({str(error)[:200]}). Export it again."
@@ -125,15 +125,15 @@ def record_reference_frames(path: Path) -> dict[str, Any]:
     expected: dict[str, Any] = {}
     if familiarity is not None and other_familiarity is not None:
         rounding = mean_error(other_familiarity[None], familiarity[None])
-        expected = {"familiarity": _pack(familiarity), "familiarity_rounding": min(MOST_ROUNDING, rounding)}
+        expected = {"familiarity": _pack(familiarity), "familiarity_rounding": min(MAX_ROUNDING, rounding)}
     return expected | {
         "frames": count,
         "samples_sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
         "explained_class": classes.tolist(),
         "logits": _pack(logits),
-        "logits_rounding": min(MOST_ROUNDING, mean_error(other_logits, logits)),
+        "logits_rounding": min(MAX_ROUNDING, mean_error(other_logits, logits)),
         "saliency_map": None if maps is None else _pack(maps),
-        "map_rounding": 0.0 if maps is None or other_maps is None else min(MOST_ROUNDING, mean_error(other_maps, maps)),
+        "map_rounding": 0.0 if maps is None or other_maps is None else min(MAX_ROUNDING, mean_error(other_maps, maps)),
     }
 
 
@@ -150,7 +150,7 @@ def mean_error(found: Floats, expected: Floats) -> float:
     count = len(expected)
     differences = np.abs(found - expected).reshape(count, -1).max(axis=1)
     flat = expected.reshape(count, -1)
-    ranges = np.maximum(np.ptp(flat, axis=1), _LEAST_RANGE * np.abs(flat).max(axis=1))
+    ranges = np.maximum(np.ptp(flat, axis=1), _MIN_RANGE * np.abs(flat).max(axis=1))
     return float((differences / np.maximum(ranges, 1e-12)).mean())
 
 

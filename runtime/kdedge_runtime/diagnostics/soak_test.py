@@ -23,7 +23,7 @@ _SETTLING = 0.25
 """Share of the soak excluded from the checks, during which pools and caches grow."""
 _SETTLING_S = 60.0
 """Excluded time in seconds for soaks at least three times as long. Memory was measured to settle in 50 s."""
-_FEWEST_SAMPLES = 20
+_MIN_SAMPLES = 20
 _MEMORY_MB = 2.0
 """Memory growth in MB attributed to the allocator. A smaller leak needs a longer soak to detect."""
 _UNSETTLED_SHARE = 0.2
@@ -123,8 +123,8 @@ def evaluate_soak(samples: Sequence[SoakSample], duration_s: float) -> list[Devi
     is_settled = lasted_s >= 3 * _SETTLING_S
     from_s = max(_SETTLING * lasted_s, _SETTLING_S if is_settled else 0.0)
     selected = [sample for sample in samples if sample.time_s >= from_s]
-    if len(selected) < _FEWEST_SAMPLES:
-        return [full, DeviceCheck("samples", str(len(selected)), f">= {_FEWEST_SAMPLES}", False)]
+    if len(selected) < _MIN_SAMPLES:
+        return [full, DeviceCheck("samples", str(len(selected)), f">= {_MIN_SAMPLES}", False)]
     third = len(selected) // 3
     first, last = selected[:third], selected[-third:]
     age_ms = float(np.median([sample.age_ms for sample in first]))

@@ -14,12 +14,12 @@ _BRIGHT = (255, 255, 255, 255)
 _SOFT = (214, 214, 226, 255)
 _TRACK = (255, 255, 255, 56)
 _FILL = (255, 152, 56, 255)
-_SMALLEST_PX = 9
+_MIN_PX = 9
 _ASCENT = 0.84
 _WIDEST_SCORE = "   100%"
 _REGION_SCALE = 0.75
 """Font size of the caption of a region, relative to that of the image."""
-_MOST_CHARACTERS = 200
+_MAX_CHARACTERS = 200
 """Maximum number of characters in a line: longer text does not fit, and layout time grows with its length."""
 
 
@@ -60,7 +60,7 @@ def draw_region_caption(image: Image.Image, caption: Caption, region: tuple[int,
         caption: caption of the region.
         region: left, top, right and bottom in pixels.
     """
-    size = max(_SMALLEST_PX, round(_type_size(image) * _REGION_SCALE))
+    size = max(_MIN_PX, round(_type_size(image) * _REGION_SCALE))
     margin = max(2, size // 3)
     block = _Block(caption, size, image.width - 2 * margin)
     width, height = block.width + 2 * margin, block.height + 2 * margin
@@ -99,7 +99,7 @@ class _Block:
         # The width of 100% for every probability, so that the plate keeps its size in a video.
         widest = max(_WIDEST_SCORE, f"   {caption.score}", key=len)
         self.size, self.label = _fitted(caption.label, widest, size, room)
-        self.small = max(_SMALLEST_PX, round(self.size * 0.66))
+        self.small = max(_MIN_PX, round(self.size * 0.66))
         self.details = [_fitted(text, "", self.small, room)[1] for text in caption.details]
         self.score, self.share = caption.score, caption.share
         self.bar, self.gap = 0 if self.share is None else max(2, self.size // 6), max(2, self.size // 4)
@@ -129,7 +129,7 @@ class _Block:
 
 
 def _type_size(image: Image.Image) -> int:
-    return max(_SMALLEST_PX, round(min(image.size) / 17))
+    return max(_MIN_PX, round(min(image.size) / 17))
 
 
 @lru_cache(maxsize=256)
@@ -140,8 +140,8 @@ def _width(text: str, size: int) -> int:
 @lru_cache(maxsize=256)
 def _fitted(text: str, rest: str, size: int, room: int) -> tuple[int, str]:
     """Return the font size and text at which `text` and `rest` fit into `room` pixels. Only `text` may be truncated."""
-    text = text[:_MOST_CHARACTERS]
-    while size > _SMALLEST_PX and _width(text + rest, size) > room:
+    text = text[:_MAX_CHARACTERS]
+    while size > _MIN_PX and _width(text + rest, size) > room:
         size -= 1
     wording = text
     while text and _width(wording + rest, size) > room:

@@ -15,7 +15,7 @@ from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["draw_image_explanation"]
 
-_LONGEST_SIDE_PX = 1280
+_MAX_SIDE_PX = 1280
 
 
 def draw_image_explanation(spec: ImageInput, prediction: Prediction, opacity: float, details: Sequence[str]) -> Pixels:
@@ -38,8 +38,8 @@ def draw_image_explanation(spec: ImageInput, prediction: Prediction, opacity: fl
 
 
 def _shrunk(pixels: Pixels) -> Pixels:
-    if max(pixels.shape) <= _LONGEST_SIDE_PX:
+    if max(pixels.shape) <= _MAX_SIDE_PX:
         return pixels
     image = Image.fromarray(pixels)
-    image.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
+    image.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX), Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -13,10 +13,10 @@ from kdedge_runtime.util.arrays import Floats, Pixels
 
 __all__ = ["OPACITY", "draw_outline", "draw_overlay", "enlargement", "paste_heat"]
 
-_SMALLEST_SIDE_PX = 240
-_LONGEST_JPEG_PX = 65_500
+_MIN_SIDE_PX = 240
+_MAX_JPEG_PX = 65_500
 """Longest side supported by libjpeg, in pixels."""
-_MOST_ENLARGED_PX = 16_000_000
+_MAX_ENLARGED_PX = 16_000_000
 _SEEN_OUTLINE = (255, 255, 255, 150)
 _SEEN_OUTLINE_SHADE = (0, 0, 0, 110)
 
@@ -65,11 +65,11 @@ def draw_overlay(
 
 def enlargement(height: int, width: int) -> int:
     """Return the integer factor by which an image is enlarged, so that its caption is legible."""
-    if min(height, width) >= _SMALLEST_SIDE_PX / 2:
+    if min(height, width) >= _MIN_SIDE_PX / 2:
         return 1
     # Otherwise a strip a few pixels high would grow to gigabytes and exceed the JPEG size limit.
-    most = min(math.isqrt(_MOST_ENLARGED_PX // (height * width)), _LONGEST_JPEG_PX // max(height, width))
-    return max(1, min(-(-_SMALLEST_SIDE_PX // min(height, width)), most))
+    most = min(math.isqrt(_MAX_ENLARGED_PX // (height * width)), _MAX_JPEG_PX // max(height, width))
+    return max(1, min(-(-_MIN_SIDE_PX // min(height, width)), most))
 
 
 def paste_heat(

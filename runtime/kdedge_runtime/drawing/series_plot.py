@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["draw_series", "plot_size"]
 
 _WIDTH_PX = 640
-_ROW_PX, _LEAST_ROW_PX, _MOST_PX = 240, 24, 720
+_ROW_PX, _MIN_ROW_PX, _MAX_PX = 240, 24, 720
 """Height of a channel, its minimum, and the height up to which channels are shrunk, in pixels."""
 _GAP_PX = 4
 _INK, _PAPER, _RULE = (24, 26, 36), (250, 250, 252), (214, 216, 226)
 _NAME = (92, 96, 114)
-_LEAST_SIZE_PX = 10
+_MIN_SIZE_PX = 10
 _SPREAD = 4.0
 """Standard deviations between the lower and the upper edge of a plot, at least."""
 
 
 def plot_size(channels: int) -> tuple[int, int]:
     """Return the width of a plot and the height of one channel in pixels."""
-    return _WIDTH_PX, max(_LEAST_ROW_PX, min(_ROW_PX, _MOST_PX // channels))
+    return _WIDTH_PX, max(_MIN_ROW_PX, min(_ROW_PX, _MAX_PX // channels))
 
 
 def draw_series(
@@ -96,5 +96,5 @@ def _draw_line(
 
 
 def _draw_name(draw: ImageDraw.ImageDraw, name: str, top: int, row: int) -> None:
-    size = max(_LEAST_SIZE_PX, min(15, row // 5))
+    size = max(_MIN_SIZE_PX, min(15, row // 5))
     draw.text((5, top + 2), name, fill=_NAME, font=load_font(find_font(name), size))

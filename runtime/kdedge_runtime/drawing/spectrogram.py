@@ -21,7 +21,7 @@ _INK, _PAPER = (214, 214, 226), (12, 12, 18)
 _DYNAMIC_RANGE = 12.0
 """Range of log energies between black and white: 52 dB."""
 TIME_STEPS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
-_MOST_MARKS = 8
+_MAX_MARKS = 8
 
 
 def draw_spectrogram(
@@ -69,7 +69,7 @@ def gray_spectrogram(features: Floats) -> Pixels:
 def time_marks(start_s: float, end_s: float) -> tuple[float, ...]:
     """Return round times between two times in seconds, at most eight."""
     length = end_s - start_s
-    step = next((each for each in TIME_STEPS_S if length / each <= _MOST_MARKS), length / _MOST_MARKS)
+    step = next((each for each in TIME_STEPS_S if length / each <= _MAX_MARKS), length / _MAX_MARKS)
     first, last = math.ceil(start_s / step - 1e-6), math.floor(end_s / step + 1e-6)
     return tuple(number * step for number in range(first, last + 1))
 

@@ -27,7 +27,7 @@ _ROOM = 5 * _SIZE
 _PAGE, _TEXT, _SOFT, _RULE = (18, 18, 24), (238, 238, 244), (176, 176, 190), (70, 70, 84)
 _FOR, _AGAINST = (255, 152, 56), (86, 156, 255)
 """Colors of contributions for and against the explained output; they differ in lightness, too."""
-_MOST_CHARACTERS = 80
+_MAX_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _text(
     anchor: str = "l",
 ) -> int:
     """Draw a line of text, truncated to `room` pixels, and return its width."""
-    shown = text[:_MOST_CHARACTERS]
+    shown = text[:_MAX_CHARACTERS]
     font = load_font(find_font(shown), size)
     while shown and font.getlength(shown) > room:
         shown = shown.rstrip("…")[:-1].rstrip() + "…" if len(shown.rstrip("…")) > 1 else ""

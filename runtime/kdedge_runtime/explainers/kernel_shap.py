@@ -15,7 +15,7 @@ from kdedge_runtime.util.arrays import Integers
 __all__ = ["kernel_shap", "shapley_values"]
 
 _SAMPLES = 1000
-_MOST_EXACT = 10
+_MAX_EXACT = 10
 """Maximum number of parts for exact values, from all 2^parts coalitions."""
 
 
@@ -36,7 +36,7 @@ def kernel_shap(scorer: MaskedScorer, parts: Integers) -> MapEstimate:
     nothing, everything = scorer.score(np.array([0, 1], np.float32)[:, None, None])
     if count == 1:
         return scorer.estimate(np.full(parts.shape, everything - nothing), np.zeros(parts.shape))
-    every = _all_pairs(scorer.rng, count) if count <= _MOST_EXACT else None
+    every = _all_pairs(scorer.rng, count) if count <= _MAX_EXACT else None
     total = _SAMPLES if every is None else 2 * len(every)
     shown: list[Truths] = []
     scores: list[Doubles] = []

@@ -20,7 +20,7 @@ Score: TypeAlias = Callable[[Sample], Floats]
 """Score function from preprocessed samples `[n, …]` to scores `[n]`."""
 _BATCH = 8
 """Samples per forward pass. Larger batches gain little on a CPU and delay the budget check."""
-_MOST_EVALUATIONS = 100_000
+_MAX_EVALUATIONS = 100_000
 _STEP = "explaining the sample"
 
 
@@ -85,7 +85,7 @@ class MaskedScorer:
             endless: True continues beyond `total` while the budget lasts.
         """
         if endless and self.budget_ms is not None:
-            total = max(_MOST_EVALUATIONS, minimum)
+            total = max(_MAX_EVALUATIONS, minimum)
         done = 0
         while done < total and (done < minimum or self.budget_ms is None or self.elapsed_ms < self.budget_ms):
             size = min(_BATCH, total - done)

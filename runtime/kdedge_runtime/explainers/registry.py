@@ -23,7 +23,7 @@ __all__ = ["EXPLAINERS", "SEGMENTS", "BlackBoxMethod", "make_explainer", "method
 
 SEGMENTS = 40
 """Default number of segments for LIME and KernelSHAP."""
-_MOST_SEGMENTS = 200
+_MAX_SEGMENTS = 200
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def make_explainer(
     if segments is not None and chosen.takes != "segments":
         segmented = " or ".join(name for name, other in EXPLAINERS.items() if other.takes == "segments")
         raise UsageError(f"The method {method} has no segments. Use {segmented}, or remove --segments.")
-    if segments is not None and not 2 <= segments <= _MOST_SEGMENTS:
-        raise UsageError(f"{segments} segments are not supported. Expected 2 to {_MOST_SEGMENTS}.")
+    if segments is not None and not 2 <= segments <= _MAX_SEGMENTS:
+        raise UsageError(f"{segments} segments are not supported. Expected 2 to {_MAX_SEGMENTS}.")
     if budget_ms is not None and not budget_ms > 0:
         raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
     if chosen.of_logit and _has_bounded_logits(model):

@@ -13,7 +13,7 @@ from kdedge_runtime.util.arrays import Floats
 __all__ = ["covariance", "draw_masks", "rise"]
 
 _MASKS = 2000
-_FEWEST_MASKS = 64
+_MIN_MASKS = 64
 _GRID = 7
 _VISIBLE = 0.5
 _POSITIONS = 28
@@ -29,7 +29,7 @@ def rise(scorer: MaskedScorer) -> MapEstimate:
     rows, columns = grid_edges(scorer.height, _POSITIONS), grid_edges(scorer.width, _POSITIONS)
     sums = np.zeros((2, 3, len(rows) - 1, len(columns) - 1))
     powers = np.zeros(3)
-    for size in scorer.batches(_MASKS, _FEWEST_MASKS, endless=True):
+    for size in scorer.batches(_MASKS, _MIN_MASKS, endless=True):
         keep = draw_masks(scorer.rng, size, scorer.height, scorer.width)
         scores = np.vander(scorer.score(keep), 3, increasing=True).T
         positions = grid_means(keep, rows, columns).astype(np.float64)

@@ -13,7 +13,7 @@ from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["score_cam"]
 
-_FEWEST_CHANNELS = 32
+_MIN_CHANNELS = 32
 _FLAT = 1e-8
 """Avoids division by zero for constant channels, whose mask hides everything."""
 
@@ -36,7 +36,7 @@ def score_cam(scorer: MaskedScorer, activations: Floats) -> MapEstimate:
     masks = (channels - least) / (channels.max(axis=(1, 2), keepdims=True) - least + _FLAT)
     scores: list[Doubles] = []
     done = 0
-    for size in scorer.batches(len(channels), min(_FEWEST_CHANNELS, len(channels))):
+    for size in scorer.batches(len(channels), min(_MIN_CHANNELS, len(channels))):
         scores.append(scorer.score(enlarge(masks[done : done + size], scorer.height, scorer.width)))
         done += size
     logits = np.concatenate(scores)

@@ -17,7 +17,7 @@ __all__ = ["write_class_folders"]
 
 _FORBIDDEN = '<>:"/\\|?*'
 """Characters that are invalid in folder names on some systems."""
-_LONGEST_BYTES = 240
+_MAX_BYTES = 240
 """Maximum length of a folder name in bytes; most systems allow 255."""
 
 
@@ -86,7 +86,7 @@ def _folder_names(labels: Collection[str]) -> dict[str, str]:
 
 def _folder_name(label: str) -> str:
     clean = "".join("-" if character in _FORBIDDEN or ord(character) < 32 else character for character in label)
-    short = clean.encode()[:_LONGEST_BYTES].decode(errors="ignore")
+    short = clean.encode()[:_MAX_BYTES].decode(errors="ignore")
     # A leading dot hides a folder, and Windows removes trailing dots.
     return short.strip(" .") or "-"
 

@@ -19,7 +19,7 @@ Judgment: TypeAlias = Literal["correct", "incorrect", "relabeled", "wrong_region
 """Prediction `correct`, `incorrect`, corrected with another label or value (`relabeled`), correct with the map in the
 wrong place (`wrong_region`), or of none of the classes (`unknown`).
 """
-_LONGEST_LABEL = 200
+_MAX_LABEL_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Verdict:
             )
         if (self.judgment == "relabeled") != (self.correct_label is not None):
             raise UsageError("A correct label is required for the judgment `relabeled`, and not allowed for any other.")
-        if self.correct_label is not None and not 0 < len(self.correct_label.strip()) <= _LONGEST_LABEL:
-            raise UsageError(f"The correct label needs 1 to {_LONGEST_LABEL} characters.")
+        if self.correct_label is not None and not 0 < len(self.correct_label.strip()) <= _MAX_LABEL_LENGTH:
+            raise UsageError(f"The correct label needs 1 to {_MAX_LABEL_LENGTH} characters.")
         if not _is_text(self.correct_label or ""):
             raise UsageError("The correct label contains an invalid character. Type it again.")
         if self.box is not None:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
     from kdedge_runtime.sources.source import Source
 
-__all__ = ["LONGEST_S", "AudioInput"]
+__all__ = ["MAX_WINDOW_S", "AudioInput"]
 
-LONGEST_S = 600.0
+MAX_WINDOW_S = 600.0
 """Longest window in seconds."""
 _HIGHEST_HZ = 192_000
 _FULL_SCALE = 32_767
@@ -105,7 +105,7 @@ class AudioInput(InputSpec):
         is_sound = (
             all(math.isfinite(number) for number in real)
             and spec.rate_hz <= _HIGHEST_HZ
-            and spec.window_s <= LONGEST_S
+            and spec.window_s <= MAX_WINDOW_S
             and spec.samples % spec.frame_hop == spec.n_fft % 2 == spec.win_length % 2 == spec.frame_hop % 2 == 0
             and spec.frame_hop <= spec.win_length <= spec.n_fft <= spec.samples
             and 0 <= spec.fmin_hz < spec.fmax_hz <= spec.rate_hz / 2

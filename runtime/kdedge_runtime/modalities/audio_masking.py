@@ -8,7 +8,7 @@ from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["blend_sounds"]
 
-_LEAST_OVERLAP = 1e-3
+_MIN_OVERLAP = 1e-3
 """Smallest sum of squared windows that is divided by."""
 
 
@@ -51,5 +51,5 @@ def _istft(spectra: NDArray[np.complex128], samples: int, scale: MelScale) -> ND
         start = index * scale.frame_hop
         total[start : start + scale.n_fft] += frame * window
         overlap[start : start + scale.n_fft] += window**2
-    whole: NDArray[np.float64] = total / np.maximum(overlap, _LEAST_OVERLAP)
+    whole: NDArray[np.float64] = total / np.maximum(overlap, _MIN_OVERLAP)
     return whole[padding : padding + samples]

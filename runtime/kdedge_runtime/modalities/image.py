@@ -24,9 +24,9 @@ __all__ = ["ImageInput", "Interpolation", "Resize", "require_image"]
 Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_LONGEST_SIDE = 8192
+_MAX_SIDE_PX = 8192
 _JPEG_QUALITY = 92
-_LEAST_VISIBLE = 0.5
+_MIN_VISIBLE = 0.5
 """Share of a region below which a warning names it."""
 
 
@@ -71,7 +71,7 @@ class ImageInput(InputSpec):
         """Parse the metadata of a model file; see `InputSpec`."""
         known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         spec = cls(**known | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
-        sizes_are_sound = all(isinstance(side, int) and 0 < side <= _LONGEST_SIDE for side in (spec.height, spec.width))
+        sizes_are_sound = all(isinstance(side, int) and 0 < side <= _MAX_SIDE_PX for side in (spec.height, spec.width))
         channels_are_sound = len(spec.mean) == len(spec.std) == 3 and all(map(math.isfinite, (*spec.mean, *spec.std)))
         if not sizes_are_sound or not channels_are_sound or not 0 < spec.crop_fraction <= 1:
             raise ValueError(f"invalid input {dict(values)}")
@@ -206,7 +206,7 @@ class ImageInput(InputSpec):
             for region in regions
             for part in [region.cut(sample)]
             for left, top, right, bottom in [self.visible_box(*part.shape[:2])]
-            if (right - left) * (bottom - top) < _LEAST_VISIBLE * part.shape[0] * part.shape[1]
+            if (right - left) * (bottom - top) < _MIN_VISIBLE * part.shape[0] * part.shape[1]
         )
 
     @property

@@ -11,7 +11,7 @@ from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["ImageRegion", "parse_image_regions"]
 
-_LONGEST_NAME = 60
+_MAX_NAME_LENGTH = 60
 _FORM = "[NAME=]X1,Y1,X2,Y2 (left, top, right, bottom), in whole pixels or as fractions from 0 to 1"
 
 
@@ -39,9 +39,9 @@ class ImageRegion:
         """
         name, has_name, numbers = text.rpartition("=")
         name = name.strip() if has_name else default_name
-        if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
+        if not 0 < len(name) <= _MAX_NAME_LENGTH or not name.isprintable():
             raise UsageError(
-                f"--crop {text}: the name needs 1 to {_LONGEST_NAME} printable characters. Expected {_FORM}."
+                f"--crop {text}: the name needs 1 to {_MAX_NAME_LENGTH} printable characters. Expected {_FORM}."
             )
         edges = tuple(_number(part) for part in numbers.split(","))
         if len(edges) != 4 or not all(map(math.isfinite, edges)):

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TimeseriesInput", "describe_faults"]
 
-_MOST_CHANNELS = 4096
-_MOST_VALUES = 16_000_000
-_LONGEST_NAME = 60
+_MAX_CHANNELS = 4096
+_MAX_VALUES = 16_000_000
+_MAX_NAME_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ class TimeseriesInput(InputSpec):
         if not all(isinstance(count, int) for count in (spec.length, spec.hop)):
             raise TypeError("expected length and hop as int")
         count = len(spec.channels)
-        are_named = 0 < count <= _MOST_CHANNELS and len(set(spec.channels)) == count
-        are_printable = all(0 < len(name) <= _LONGEST_NAME and name.isprintable() for name in spec.channels)
-        is_sized = 0 < spec.length <= _MOST_VALUES // count and spec.hop > 0 if count else False
+        are_named = 0 < count <= _MAX_CHANNELS and len(set(spec.channels)) == count
+        are_printable = all(0 < len(name) <= _MAX_NAME_LENGTH and name.isprintable() for name in spec.channels)
+        is_sized = 0 < spec.length <= _MAX_VALUES // count and spec.hop > 0 if count else False
         is_scaled = len(spec.mean) == len(spec.std) == count and all(map(math.isfinite, (*spec.mean, *spec.std)))
         is_timed = spec.rate_hz is None or 0 < spec.rate_hz < math.inf
         has_units = len(spec.units) in (0, count)

@@ -14,7 +14,7 @@ from kdedge_runtime.server.address import Address
 __all__ = ["AccessPolicy", "Rejection"]
 
 Headers: TypeAlias = "Message[str, str]"
-_SHORTEST_TOKEN = 16
+_MIN_TOKEN_LENGTH = 16
 _TOKEN_BYTES = 18
 
 
@@ -52,9 +52,9 @@ class AccessPolicy:
         if token is None:
             return cls(address, None if address.is_loopback else secrets.token_urlsafe(_TOKEN_BYTES))
         sound = token.isascii() and token.replace("-", "").replace("_", "").isalnum()
-        if not sound or len(token) < _SHORTEST_TOKEN:
+        if not sound or len(token) < _MIN_TOKEN_LENGTH:
             raise UsageError(
-                f"The token needs at least {_SHORTEST_TOKEN} characters from A–Z, a–z, 0–9, - and _. Remove it to "
+                f"The token needs at least {_MIN_TOKEN_LENGTH} characters from A–Z, a–z, 0–9, - and _. Remove it to "
                 "generate one."
             )
         return cls(address, token, is_printed)

@@ -2,7 +2,7 @@
 
 import { make } from "/answer.js";
 
-const MOST_SHOWN = 60;
+const MAX_SHOWN = 60;
 
 /**
  * Open a dialog. Resolves to the value that it was closed with, or undefined if it was canceled.
@@ -70,11 +70,11 @@ export function choose(title, labels, { first = [], current, none, free = false 
       const typed = search.value.trim();
       const wanted = typed.toLowerCase();
       const found = ordered.filter((label) => label.toLowerCase().includes(wanted));
-      const options = found.slice(0, MOST_SHOWN).map((label) => option(label, label, label === current));
+      const options = found.slice(0, MAX_SHOWN).map((label) => option(label, label, label === current));
       if (none && !typed) options.unshift(option(none, null, current === null));
       if (free && typed && !labels.includes(typed)) options.push(option(`“${typed}”, a new class`, typed, false));
-      if (found.length > MOST_SHOWN) {
-        options.push(make("p", { className: "none", textContent: `${found.length - MOST_SHOWN} more: type to search` }));
+      if (found.length > MAX_SHOWN) {
+        options.push(make("p", { className: "none", textContent: `${found.length - MAX_SHOWN} more: type to search` }));
       }
       if (!options.length) options.push(make("p", { className: "none", textContent: "No matching class." }));
       choices.replaceChildren(...options);

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 __all__ = ["ConnectionLimits"]
 
-MOST_PLACES = 96
+MAX_PLACES = 96
 _LOOPBACK_RESERVE = 4
 """Slots reserved for this machine, e.g. for a watchdog that requests /health."""
 _WAITING_PER_ADDRESS = 8
@@ -45,7 +45,7 @@ class ConnectionLimits:
             own = self._waiting(origin)
             if len(own) >= _WAITING_PER_ADDRESS:
                 self._end(own[0])
-            elif len(self._taken) >= MOST_PLACES - (0 if is_loopback else _LOOPBACK_RESERVE):
+            elif len(self._taken) >= MAX_PLACES - (0 if is_loopback else _LOOPBACK_RESERVE):
                 waiting = self._most_waiting(besides_loopback=not is_loopback)
                 if not waiting:
                     return False

@@ -10,7 +10,7 @@ __all__ = ["FailedLogins"]
 _log = logging.getLogger(__name__)
 PAUSE_S = 1.0
 """Delay after each wrong token, in the client's thread. An address has at most eight such threads."""
-_MOST_ADDRESSES = 256
+_MAX_ADDRESSES = 256
 
 
 class FailedLogins:
@@ -25,7 +25,7 @@ class FailedLogins:
         with self._lock:
             count = self._counts.pop(host, 0) + 1
             self._counts[host] = count
-            if len(self._counts) > _MOST_ADDRESSES:
+            if len(self._counts) > _MAX_ADDRESSES:
                 self._counts.popitem(last=False)
         if count & (count - 1) == 0:
             _log.warning("%s sent a wrong token (%d so far)", host, count)

@@ -27,8 +27,8 @@ _FRAGMENT_S = 2.0
 _RESERVE_BYTES = 16 * 2**20
 """Free disk space kept in reserve, in bytes."""
 _CHECK_EVERY_S = 1.0
-_MOST_THOUSANDTHS = 65_535
-_LONGEST_GAP_S = 10.0
+_MAX_THOUSANDTHS = 65_535
+_MAX_GAP_S = 10.0
 """Longest gap in seconds that is kept while a camera delivers no frames. Longer gaps are shortened."""
 
 
@@ -101,7 +101,7 @@ class VideoFile:
             # OpenCV's writer silently drops frames of another size.
             bgr = self._cv2.resize(bgr, self._size, interpolation=self._cv2.INTER_AREA)
         gap = due_at - self._first_at - self._written
-        self._first_at += max(0.0, gap - _LONGEST_GAP_S * self._fps)
+        self._first_at += max(0.0, gap - _MAX_GAP_S * self._fps)
         while self._written <= round(due_at - self._first_at):
             if self._writer is None:
                 self._writer = self._encoder()
@@ -207,4 +207,4 @@ def _existing(folder: Path) -> Path:
 
 def _writable(fps: float) -> float:
     """Return the nearest frame rate in thousandths that MPEG-4 allows: at most 65,535 ticks per second."""
-    return fps if fps <= _MOST_THOUSANDTHS / 1000 else round(fps, 1)
+    return fps if fps <= _MAX_THOUSANDTHS / 1000 else round(fps, 1)

@@ -10,7 +10,7 @@ from kdedge_runtime.util.arrays import Floats
 
 __all__ = ["EventFilter", "ScoreSmoother"]
 
-_LEAST_SHARE = 0.5
+_MIN_SHARE = 0.5
 """Smallest score of an event as a fraction of its range."""
 _NO_EVENT = "_"
 """First character of labels that are not events."""
@@ -56,7 +56,7 @@ class EventFilter:
 
     def _is_event(self, prediction: Prediction, at_s: float) -> bool:
         share = prediction.share
-        if prediction.unknown or prediction.label.startswith(_NO_EVENT) or (share is not None and share < _LEAST_SHARE):
+        if prediction.unknown or prediction.label.startswith(_NO_EVENT) or (share is not None and share < _MIN_SHARE):
             return False
         key = prediction.region_name, prediction.label
         last = self._last.get(key)

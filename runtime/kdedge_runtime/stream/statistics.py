@@ -13,7 +13,7 @@ from kdedge_runtime.sources.source import Source
 from kdedge_runtime.stream.schedule import Reason
 from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.printable import printable
-from kdedge_runtime.util.timing import StageName, StageTally, StageTimer
+from kdedge_runtime.util.timing import StageLatency, StageTally, StageTimer
 
 __all__ = ["STAGES", "RunProgress", "RunSummary"]
 
@@ -128,8 +128,8 @@ class RunSummary:
     fps: float
     source_fps: float | None
     """Frame rate of a live source, or of a file played in real time."""
-    stages: dict[str, StageName]
-    age: StageName | None
+    stages: dict[str, StageLatency]
+    age: StageLatency | None
     """Time from capture to prediction; None without frames."""
     labels: tuple[tuple[str, int], ...]
     """Most frequent labels with their counts, without unknown predictions; `REGION: LABEL` for regions."""

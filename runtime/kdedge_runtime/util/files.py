@@ -34,7 +34,7 @@ Location = str | os.PathLike[str]
 _STAGED = ".kdedge-"
 """Name prefix of files being written. It does not contain the target name, which may have maximum length."""
 
-_MOST_STEM_BYTES = 251
+_MAX_STEM_BYTES = 251
 """Maximum stem length: most file systems limit names to 255 bytes, including the suffix."""
 
 
@@ -126,7 +126,7 @@ def shorten(stem: str) -> str:
 
 def _shortened(part: str) -> str:
     encoded = part.encode()
-    if len(encoded) <= _MOST_STEM_BYTES:
+    if len(encoded) <= _MAX_STEM_BYTES:
         return part
     return f"{encoded[:200].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
 

@@ -14,8 +14,8 @@ from kdedge_runtime.errors import UnreadableSample
 from kdedge_runtime.util.arrays import Pixels
 
 __all__ = [
-    "LONGEST_SIDE_PX",
-    "MOST_PIXELS",
+    "MAX_SIDE_PX",
+    "MAX_PIXELS",
     "IMAGE_SUFFIXES",
     "Fault",
     "DecodedImage",
@@ -37,9 +37,9 @@ IMAGE_SUFFIXES = (
 )
 """Lower-case suffixes of image files, including those that the installed Pillow cannot decode."""
 
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 """Maximum number of pixels to decode: 150 MB as RGB."""
-LONGEST_SIDE_PX = 20_000
+MAX_SIDE_PX = 20_000
 """Maximum side length to decode, in pixels."""
 
 Fault: TypeAlias = Literal["unreadable", "empty", "not an image", "truncated", "too large", "of unsupported pixel type"]
@@ -166,7 +166,7 @@ def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         messages.
 
     Raises:
-        UnreadableImage: the file is missing, empty, not an image, or exceeds `MOST_PIXELS` or `LONGEST_SIDE_PX`.
+        UnreadableImage: the file is missing, empty, not an image, or exceeds `MAX_PIXELS` or `MAX_SIDE_PX`.
     """
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
@@ -186,11 +186,11 @@ def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     if opened is None:
         raise UnreadableImage(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
     width, height = opened.size
-    if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE_PX:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         opened.close()
         raise UnreadableImage(
-            f"{path} is too large ({width:,} × {height:,} px). Expected at most {MOST_PIXELS / 1e6:.0f} megapixels "
-            f"and {LONGEST_SIDE_PX:,} px per side: scale it down first.",
+            f"{path} is too large ({width:,} × {height:,} px). Expected at most {MAX_PIXELS / 1e6:.0f} megapixels "
+            f"and {MAX_SIDE_PX:,} px per side: scale it down first.",
             "too large",
         )
     return opened

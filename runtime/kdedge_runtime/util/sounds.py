@@ -16,7 +16,7 @@ from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.optional_package import needs_package
 
 __all__ = [
-    "LEAST_SHARE",
+    "MIN_SHARE",
     "SOUND_SUFFIXES",
     "SoundInfo",
     "Resampler",
@@ -29,7 +29,7 @@ __all__ = [
 
 SOUND_SUFFIXES = (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 """Lower-case suffixes of sound files."""
-LEAST_SHARE = 0.1
+MIN_SHARE = 0.1
 """Shortest sound as a share of the window; the rest would be padding that nobody measured."""
 _BLOCK_S = 10.0
 """Length of the blocks in which a file is decoded, in seconds."""
@@ -37,7 +37,7 @@ _MARGIN_S = 0.05
 """Length of the sound around a part that the resampler also receives, so that its filter is filled."""
 _UNKNOWN_BYTES = 0x7FFF_0000
 """Smallest length in a header that stands for an unknown one, as written by programs that stream."""
-_MOST_HEADER_BYTES = 64
+_MAX_HEADER_BYTES = 64
 """Bytes of a chunk that are read; its announced length can be anything."""
 _OGG_PAGE_BYTES = 65_307
 """Longest page of an Ogg file in bytes (RFC 3533)."""
@@ -97,9 +97,9 @@ def require_measured(sound: Floats, window: int, name: str = "A sound") -> None:
         raise UnreadableSample(
             f"{name} has only zeros, so nothing was measured. Record it again or remove it.", "silent"
         )
-    if len(sound) < LEAST_SHARE * window:
+    if len(sound) < MIN_SHARE * window:
         raise UnreadableSample(
-            f"{name} has {len(sound):,} samples, but the window {window:,}. Expected at least {LEAST_SHARE:.0%} of it: "
+            f"{name} has {len(sound):,} samples, but the window {window:,}. Expected at least {MIN_SHARE:.0%} of it: "
             "record a longer one, or train with a shorter --window.",
             "too short",
         )
@@ -217,7 +217,7 @@ def _check_riff(path: Path, file: BinaryIO, size: int) -> None:
             if announced is not None and size - start < announced:
                 raise _truncated(path, (size - start) // align, announced // align)
             return
-        content = file.read(min(length, _MOST_HEADER_BYTES))
+        content = file.read(min(length, _MAX_HEADER_BYTES))
         if name == b"fmt " and len(content) >= 14:
             align = max(1, struct.unpack_from("<H", content, 12)[0])
         elif name == b"ds64" and len(content) >= 16:

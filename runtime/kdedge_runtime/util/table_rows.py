@@ -15,7 +15,7 @@ __all__ = ["TABLE_SUFFIXES", "Row", "read_csv_rows", "read_json_row", "read_tabl
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Suffixes of table files."""
 _DELIMITERS = ",;\t"
-_LARGEST_CELL = 1 << 20
+_MAX_CELL_LENGTH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_csv_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
     source = iter(lines)
     header = next(source, "")
     delimiter = max(_DELIMITERS, key=header.count)
-    csv.field_size_limit(_LARGEST_CELL)
+    csv.field_size_limit(_MAX_CELL_LENGTH)
     try:
         titles = tuple(title.strip() for title in next(csv.reader([header], delimiter=delimiter), []))
         _check_titles(titles, name)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["WINDOW", "CpuShare", "StageName", "StageTimer", "Stopwatch", "StageTally", "fastest_ms", "latencies_ms"]
+__all__ = ["WINDOW", "CpuShare", "StageLatency", "StageTimer", "Stopwatch", "StageTally", "fastest_ms", "latencies_ms"]
 
 WINDOW = 2048
 """Number of recent samples used for percentiles. Means include all samples."""
 _WARM_UPS = 5
-_LEAST_SHARE = 0.9
+_MIN_SHARE = 0.9
 """Minimum share of one core that a measurement gets on an idle machine."""
 
 
@@ -63,11 +63,11 @@ class CpuShare:
         taken, computed = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
         # One-minute load average; not available on Windows.
         waiting = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-        self.is_busy = computed < _LEAST_SHARE * taken or waiting > (os.cpu_count() or 1)
+        self.is_busy = computed < _MIN_SHARE * taken or waiting > (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
-class StageName:
+class StageLatency:
     """Latency statistics of one stage, in milliseconds."""
 
     count: int
@@ -91,14 +91,14 @@ class StageTally:
         self._sum_ms += duration_ms
         self._recent.append(duration_ms)
 
-    def stage(self) -> StageName | None:
+    def stage(self) -> StageLatency | None:
         """Return the statistics so far; None without samples."""
         # A copy, because the web view reads from another thread.
         recent = self._recent.copy()
         if not recent:
             return None
         p50, p95, p99 = np.percentile(list(recent), [50, 95, 99]).tolist()
-        return StageName(self._count, self._sum_ms / self._count, p50, p95, p99)
+        return StageLatency(self._count, self._sum_ms / self._count, p50, p95, p99)
 
 
 @dataclass
@@ -129,7 +129,7 @@ class StageTimer:
         yield
         self._tallies[name].add((self._clock() - started) * 1e3)
 
-    def stages(self) -> dict[str, StageName]:
+    def stages(self) -> dict[str, StageLatency]:
         """Return the statistics of every stage with samples, in processing order."""
         figures = {name: tally.stage() for name, tally in self._tallies.items()}
         return {name: stage for name, stage in figures.items() if stage is not None}

@@ -21,7 +21,7 @@ from kdedge_export.metrics.confidence import (
     samples_needed,
     unseen_share,
 )
-from kdedge_export.metrics.faithfulness import FAITH_SAMPLES, _summed_up
+from kdedge_export.metrics.faithfulness import MAX_FAITHFULNESS_SAMPLES, _summed_up
 from kdedge_export.validation import Gates
 from kdedge_export.validation.fidelity_checks import check_comparison
 from kdedge_export.validation.gates import check_faithfulness
@@ -296,13 +296,13 @@ class TestFalsePassRateOfFaithfulness:
         ],
         ids=["normal", "left-skewed exponential", "left-skewed gamma"],
     )
-    @pytest.mark.parametrize("n", [30, FAITH_SAMPLES])
+    @pytest.mark.parametrize("n", [30, MAX_FAITHFULNESS_SAMPLES])
     def test_skewed_margins_of_mean_zero(self, draw: Callable[..., np.ndarray], n: int) -> None:
         rng = np.random.default_rng(0)
         shown = sum(self.outcome(draw(rng, n)) == "passed" for _ in range(60))
         assert shown <= 2
 
-    @pytest.mark.parametrize("n", [30, FAITH_SAMPLES])
+    @pytest.mark.parametrize("n", [30, MAX_FAITHFULNESS_SAMPLES])
     def test_few_images_that_lose_what_the_others_gain(self, n: int) -> None:
         """95 of 100 images gain 0.02 and the others lose 0.38; 1 of 5 draws of 30 images contains no losing image."""
         chance = 0.0
@@ -314,7 +314,7 @@ class TestFalsePassRateOfFaithfulness:
 
     def test_typical_margin_passes(self) -> None:
         rng = np.random.default_rng(0)
-        assert self.outcome(rng.normal(0.1, 0.1, FAITH_SAMPLES)) == "passed"
+        assert self.outcome(rng.normal(0.1, 0.1, MAX_FAITHFULNESS_SAMPLES)) == "passed"
 
     def test_margin_of_an_image_is_capped_at_one_half(self) -> None:
         found = _summed_up(np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 0.5]))

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.verification import (
-    MOST_VERIFIED,
+    MAX_VERIFIED,
     FileVerification,
     choose_verified,
     verification,
@@ -161,19 +161,19 @@ def test_choice_of_images() -> None:
     np.testing.assert_array_equal(choose_verified(few), [1, 3, 2, 0])
     many = np.random.default_rng(0).permutation(np.arange(5000) % 10)
     chosen = choose_verified(many)
-    assert len(np.unique(chosen)) == MOST_VERIFIED and set(np.bincount(many[chosen])) == {100}
+    assert len(np.unique(chosen)) == MAX_VERIFIED and set(np.bincount(many[chosen])) == {100}
     # One image each of a thousand classes would have no genuine pair.
     sparse = np.repeat(np.arange(1500), 6)
     chosen = choose_verified(sparse)
     kept = np.unique(sparse[chosen], return_counts=True)[1]
-    assert len(chosen) == MOST_VERIFIED and len(kept) == 200 and kept.min() >= 5
+    assert len(chosen) == MAX_VERIFIED and len(kept) == 200 and kept.min() >= 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "classes"), [(60, 5), (120, 10)])
 def test_intervals_cover_the_truth(n: int, classes: int) -> None:
     def true_values(seed: int) -> tuple[float, float, float]:
-        fp32, int8, targets = clustered(MOST_VERIFIED, classes, seed, change=0.2)
+        fp32, int8, targets = clustered(MAX_VERIFIED, classes, seed, change=0.2)
         (equal_error, exact), (_, quantized) = (independent_rates(each, targets) for each in (fp32, int8))
         return equal_error, exact, exact - quantized
 

@@ -17,7 +17,7 @@ from kdedge_export import FamiliaritySamples, Models, ValidationSet
 from kdedge_export.familiarity.threshold import fit_threshold
 from kdedge_export.metrics.auroc import auroc
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
-from kdedge_export.metrics.unfamiliar import MOST_KNOWN, DetectionDrop, Recognition, Rejection, recognition
+from kdedge_export.metrics.unfamiliar import MAX_KNOWN, DetectionDrop, Recognition, Rejection, recognition
 from kdedge_export.tasks.classification import CLASSIFICATION
 from kdedge_export.validation import Gates, json_schema, write_report
 from kdedge_export.validation.familiarity_checks import check_recognition
@@ -122,7 +122,7 @@ def test_fitted_threshold_passes_on_independent_samples(n: int) -> None:
     for _ in range(200):
         fitted = fit_threshold(rng.normal(size=min(n, 1500)))
         assert fitted is not None
-        (check,) = check_recognition(rejection(rng.normal(size=min(n, MOST_KNOWN)) < fitted.value), Gates())
+        (check,) = check_recognition(rejection(rng.normal(size=min(n, MAX_KNOWN)) < fitted.value), Gates())
         passed += check.outcome == "passed"
     assert passed >= 0.99 * 200
 

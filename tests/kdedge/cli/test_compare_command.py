@@ -58,7 +58,7 @@ class TestMeasuring:
         comparison = compare_runs(runs)
         assert [one.title for one in comparison.predictions] == ["student-0", "student-1", "teacher"]
         assert comparison.teachers == (), "the teacher is one of the runs"
-        assert comparison.notes == () and comparison.doubts == ()
+        assert comparison.notes == () and comparison.warnings == ()
         for run, one in zip(runs, comparison.predictions, strict=True):
             hits = one.predictions.logits.argmax(axis=1) == one.samples.targets
             shares = {label: hits[one.samples.targets == i].mean() for i, label in enumerate(one.samples.labels)}

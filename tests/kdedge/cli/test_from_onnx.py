@@ -202,7 +202,7 @@ class TestTimes:
         self, command: Command, tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch, waiting: float
     ) -> None:
         monkeypatch.setattr(timing.os, "getloadavg", lambda: (waiting, 0.0, 0.0))
-        monkeypatch.setattr(timing, "_LEAST_SHARE", 0.0)
+        monkeypatch.setattr(timing, "_MIN_SHARE", 0.0)
         done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
         assert done.code == 0, done.err
         assert ("using this machine" in done.err) == (waiting > 0)

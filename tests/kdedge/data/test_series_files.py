@@ -39,10 +39,10 @@ def write(
     return file
 
 
-def windows(collection: DatasetIndex) -> dict[str, list[tuple[str, str]]]:
-    sides = {"train": collection.train, "val": collection.val, "test": collection.test}
+def windows(dataset: DatasetIndex) -> dict[str, list[tuple[str, str]]]:
+    sides = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     return {
-        side: [(sample.name, collection.labels[int(target)]) for sample, target in split.pairs()]
+        side: [(sample.name, dataset.labels[int(target)]) for sample, target in split.pairs()]
         for side, split in sides.items()
         if split is not None
     }
@@ -51,13 +51,13 @@ def windows(collection: DatasetIndex) -> dict[str, list[tuple[str, str]]]:
 def test_archive_has_train_and_test_splits(tmp_path: Path) -> None:
     (tmp_path / "Toy_TRAIN.ts").write_text(HEADER + cases(20))
     (tmp_path / "Toy_TEST.ts").write_text(HEADER + cases(6, 100.0))
-    collection = index_dataset(tmp_path)
-    assert collection.modality == "timeseries" and collection.labels == ("up", "down") and collection.split == "hashed"
-    assert len(collection.train) + len(collection.val) == 20 and len(collection.val) and collection.test is not None
-    assert [sample.read().values[0, 0] for sample in collection.test.samples] == [100, 101, 102, 103, 104, 105]
-    assert index_dataset(tmp_path / "Toy_TRAIN.ts").fingerprint == collection.fingerprint
+    dataset = index_dataset(tmp_path)
+    assert dataset.modality == "timeseries" and dataset.labels == ("up", "down") and dataset.split == "hashed"
+    assert len(dataset.train) + len(dataset.val) == 20 and len(dataset.val) and dataset.test is not None
+    assert [sample.read().values[0, 0] for sample in dataset.test.samples] == [100, 101, 102, 103, 104, 105]
+    assert index_dataset(tmp_path / "Toy_TRAIN.ts").fingerprint == dataset.fingerprint
     by_test = index_dataset(tmp_path / "Toy_TEST.ts")
-    assert by_test.test is None and by_test.val == collection.test and by_test.split == "official"
+    assert by_test.test is None and by_test.val == dataset.test and by_test.split == "official"
     assert len(by_test.train) == 20
     (tmp_path / "Toy_TRAIN.ts").unlink()
     alone = index_dataset(tmp_path / "Toy_TEST.ts")
@@ -66,8 +66,8 @@ def test_archive_has_train_and_test_splits(tmp_path: Path) -> None:
 
 def test_missing_values_are_skipped_by_name(tmp_path: Path) -> None:
     (tmp_path / "Toy_TRAIN.ts").write_text(HEADER + "1,?,3,4:up\n" + cases(9))
-    collection = index_dataset(tmp_path)
-    sample = next(each for each in (*collection.train.samples, *collection.val.samples) if each.name.endswith("/01"))
+    dataset = index_dataset(tmp_path)
+    sample = next(each for each in (*dataset.train.samples, *dataset.val.samples) if each.name.endswith("/01"))
     with pytest.raises(UnreadableSample, match="missing value in the channel Toy at step 1"):
         sample.read()
 
@@ -100,9 +100,9 @@ def test_files_in_class_folders_are_windows(tmp_path: Path) -> None:
     for number in range(6):
         write(tmp_path / "run" / f"{number}.csv", "....")
         write(tmp_path / "walk" / f"{number}.csv", "....", header="time,ay,ax,label")
-    collection = index_dataset(tmp_path)
-    assert collection.labels == ("run", "walk") and collection.split == "hashed"
-    for sample in collection.train.samples:
+    dataset = index_dataset(tmp_path)
+    assert dataset.labels == ("run", "walk") and dataset.split == "hashed"
+    for sample in dataset.train.samples:
         assert isinstance(sample, WindowSample)
         assert (sample.layout.rate_hz, sample.layout.channels, sample.layout.units) == (2, ("ax", "ay"), ("g", "g"))
         assert sample.values[3].tolist() == ([3, -3] if sample.name.startswith("run") else [-3, 3])
@@ -134,9 +134,9 @@ def test_recordings_are_cut_where_the_label_changes(tmp_path: Path, caplog: pyte
     for name in ("monday", "tuesday", "friday"):
         write(tmp_path / f"{name}.csv", "aaaaaabbbbbb..aaaa")
     with caplog.at_level(logging.WARNING):
-        collection = index_dataset(tmp_path, DatasetOptions(window="2s"))
-    found = windows(collection)
-    assert collection.labels == ("a", "b") and collection.split == "recordings"
+        dataset = index_dataset(tmp_path, DatasetOptions(window="2s"))
+    found = windows(dataset)
+    assert dataset.labels == ("a", "b") and dataset.split == "recordings"
     names = {side: {name.partition("#")[0] for name, _ in each} for side, each in found.items()}
     assert names["train"] and names["val"] and not names["train"] & names["val"]
     starts = {(int(name.partition("#")[2]), label) for name, label in found["train"]}
@@ -207,14 +207,12 @@ def test_damaged_or_short_recording_is_one_unreadable_sample(tmp_path: Path, con
         for number in range(3):
             write(tmp_path / label / f"{number}.csv", "....")
     (tmp_path / "walk" / "0.csv").write_text(content)
-    collection = index_dataset(tmp_path, DatasetOptions(window="4"))
-    (damaged,) = (
-        each for each in (*collection.train.samples, *collection.val.samples) if not isinstance(each, WindowSample)
-    )
+    dataset = index_dataset(tmp_path, DatasetOptions(window="4"))
+    (damaged,) = (each for each in (*dataset.train.samples, *dataset.val.samples) if not isinstance(each, WindowSample))
     assert damaged.name == "walk/0.csv"
     with pytest.raises(UnreadableSample, match=r"0\.csv"):
         damaged.read()
-    assert measure_windows(collection.train, "toy").length == 4
+    assert measure_windows(dataset.train, "toy").length == 4
 
 
 def test_recordings_of_other_units_are_refused(tmp_path: Path) -> None:
@@ -236,8 +234,8 @@ def test_class_in_a_single_recording_is_refused(tmp_path: Path) -> None:
 def test_recordings_in_split_folders_stay_there(tmp_path: Path) -> None:
     write(tmp_path / "train" / "1.csv", "aaaabbbb")
     write(tmp_path / "val" / "2.csv", "bbbbaaaa")
-    collection = index_dataset(tmp_path, DatasetOptions(window="4"))
-    assert collection.split == "folders" and {name for name, _ in windows(collection)["val"]} == {
+    dataset = index_dataset(tmp_path, DatasetOptions(window="4"))
+    assert dataset.split == "folders" and {name for name, _ in windows(dataset)["val"]} == {
         "val/2.csv#0000000",
         "val/2.csv#0000004",
     }
@@ -309,8 +307,8 @@ def test_folders_of_other_files_are_not_time_series(tmp_path: Path) -> None:
 def test_statistics_are_of_readable_training_windows(tmp_path: Path) -> None:
     lines = HEADER.replace("@univariate true", "@dimensions 2") + "1,3:5,5:up\n3,1:5,5:down\n?,9:9,9:up\n"
     (tmp_path / "Toy_TRAIN.ts").write_text(lines)
-    collection = index_dataset(tmp_path)
-    samples = sorted((*collection.train.samples, *collection.val.samples), key=lambda each: each.name)
+    dataset = index_dataset(tmp_path)
+    samples = sorted((*dataset.train.samples, *dataset.val.samples), key=lambda each: each.name)
     spec = measure_windows(Split(tuple(samples), (0, 1, 0)), "toy")
     assert spec.mean == (2.0, 5.0) and spec.std == (1.0, 1.0) and spec.length == 2
 

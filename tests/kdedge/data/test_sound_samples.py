@@ -55,9 +55,9 @@ def test_windows_cover_long_recordings(length: int, starts: tuple[int, ...]) -> 
 
 def test_folder_of_sounds_is_read_as_audio(dataset: Path) -> None:
     assert modality_of_dataset(str(dataset)).reads(str(dataset))
-    collection = index_dataset(dataset)
-    assert (collection.modality, collection.labels) == ("audio", ("no", "yes"))
-    assert len(collection.train) + len(collection.val) == 8
+    indexed = index_dataset(dataset)
+    assert (indexed.modality, indexed.labels) == ("audio", ("no", "yes"))
+    assert len(indexed.train) + len(indexed.val) == 8
     write(dataset / "_background_noise_" / "fan.wav", 3.0)
     again = index_dataset(dataset)
     assert again.labels == ("no", "yes") and [name for name, _ in again.skipped] == ["_background_noise_/fan.wav"]
@@ -65,8 +65,8 @@ def test_folder_of_sounds_is_read_as_audio(dataset: Path) -> None:
 
 def test_long_recording_is_cut_into_windows_on_one_side(dataset: Path) -> None:
     write(dataset / "yes" / "long.wav", 3.6, rate_hz=16_000)
-    collection = index_dataset(dataset)
-    sides = [decode(split, SPEC) for split in (collection.train, collection.val)]
+    indexed = index_dataset(dataset)
+    sides = [decode(split, SPEC) for split in (indexed.train, indexed.val)]
     names = [[sample.name for sample in side.stored] for side in sides]
     long = [[name for name in side if "long" in name] for side in names]
     assert sorted(map(len, long)) == [0, 4]
@@ -83,8 +83,8 @@ def test_damaged_windows_are_counted_among_windows(tmp_path: Path) -> None:
     sound[8_000:16_000] = 0
     (tmp_path / "no").mkdir()
     soundfile.write(tmp_path / "no" / "b.wav", sound, 8_000)
-    collection = index_dataset(tmp_path)
-    split = Split(collection.train.samples + collection.val.samples, (0,) * 2)
+    indexed = index_dataset(tmp_path)
+    split = Split(indexed.train.samples + indexed.val.samples, (0,) * 2)
     assert str(decode(split, SPEC).problems) == "1 of 6 samples: 1 silent (b.wav#1), skipped"
 
 
@@ -110,15 +110,15 @@ def test_unusual_files_are_converted_or_skipped_and_counted(dataset: Path) -> No
     (dataset / "no" / "broken.wav").write_bytes(b"RIFF")
     soundfile.write(dataset / "no" / "muted.wav", np.zeros(8_000), 8_000)
     write(dataset / "yes" / "click.wav", 0.05)
-    collection = index_dataset(dataset)
-    problems = decode(collection.train, SPEC).problems + decode(collection.val, SPEC).problems
+    indexed = index_dataset(dataset)
+    problems = decode(indexed.train, SPEC).problems + decode(indexed.val, SPEC).problems
     assert dict(problems.skipped) == {
         "no/nan.wav": "not finite",
         "no/broken.wav": "not a sound",
         "no/muted.wav": "silent",
         "yes/click.wav": "too short",
     }
-    checked = [problem for side in (collection.train, collection.val) for problem in readable(side, SPEC)[1].skipped]
+    checked = [problem for side in (indexed.train, indexed.val) for problem in readable(side, SPEC)[1].skipped]
     assert len(checked) == 4
     assert "1 mixed to mono and converted from 44,100 Hz" in str(problems)
 
@@ -127,10 +127,10 @@ def test_unlabeled_sounds_add_what_is_new(dataset: Path, tmp_path_factory: pytes
     more = tmp_path_factory.mktemp("more")
     write(more / "deep" / "new-sound.wav", 2.0)
     (more / "copy.wav").write_bytes((dataset / "yes" / "0.wav").read_bytes())
-    collection, part = add_unlabeled(index_dataset(dataset), [str(more)], None, no_progress)
+    indexed, part = add_unlabeled(index_dataset(dataset), [str(more)], None, no_progress)
     assert part is not None and part.selection.found == 2
     assert [sample.name for sample in part.selection.samples] == [f"{more.name}/deep/new-sound.wav"]
-    decoded = decode(collection.train, SPEC)
+    decoded = decode(indexed.train, SPEC)
     assert [sample.name for sample in decoded.stored][-2:] == [f"{more.name}/deep/new-sound.wav#{n}" for n in (0, 1)]
     assert decoded.targets[-2:].tolist() == [-1, -1]
 
@@ -144,9 +144,9 @@ def test_unusable_unlabeled_sounds_are_named_with_their_folder(
         write(short / f"{number}.wav", 0.05 + number / 1000)
     with pytest.raises(DataError, match=rf"^{re.escape(str(silent))} .*2 silent"):
         add_unlabeled(index_dataset(dataset), [str(silent)], None, no_progress)
-    collection, _ = add_unlabeled(index_dataset(dataset), [str(short)], None, no_progress)
+    indexed, _ = add_unlabeled(index_dataset(dataset), [str(short)], None, no_progress)
     with pytest.raises(DataError, match=rf"unlabeled samples.*{re.escape(str(short))}.*2 of 2 samples: 2 too short"):
-        load(collection, SPEC)
+        load(indexed, SPEC)
 
 
 def test_unlabeled_links_are_followed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

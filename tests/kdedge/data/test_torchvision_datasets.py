@@ -94,43 +94,43 @@ def names(split: Split | None) -> list[str]:
     return [sample.name for sample in split.samples]
 
 
-def sizes(collection: DatasetIndex) -> tuple[int, int, int | None]:
+def sizes(dataset: DatasetIndex) -> tuple[int, int, int | None]:
     """Return the sizes of train + val, val and test; a hash may have split train and val."""
-    test = None if collection.test is None else len(collection.test)
-    return len(collection.train) + len(collection.val), len(collection.val), test
+    test = None if dataset.test is None else len(dataset.test)
+    return len(dataset.train) + len(dataset.val), len(dataset.val), test
 
 
 class TestMnist:
     def test_each_image_has_its_class(self, tmp_path: Path) -> None:
-        collection = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
+        dataset = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
         reference = {train: datasets.FashionMNIST(tmp_path, train=train) for train in (True, False)}
-        assert collection.labels == tuple(reference[True].classes)
-        for split in (collection.train, collection.val, collection.test):
+        assert dataset.labels == tuple(reference[True].classes)
+        for split in (dataset.train, dataset.val, dataset.test):
             assert split is not None
             decoded = decode(split, SPEC)
-            source = reference[split is not collection.test]
+            source = reference[split is not dataset.test]
             indices = [int(sample.name.split("/")[1]) for sample in decoded.stored]
             np.testing.assert_array_equal(decoded.samples[..., 0], source.data[indices].numpy())
             np.testing.assert_array_equal(decoded.targets, source.targets[indices].numpy())
 
     def test_validation_is_split_from_training_and_test_is_official(self, tmp_path: Path) -> None:
-        collection = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
-        assert collection.split == "hashed"
-        assert sorted(names(collection.train) + names(collection.val)) == [f"train/{n:06}" for n in range(60)]
-        assert set(collection.val.targets) == set(range(10))
-        assert names(collection.test) == [f"test/{n:06}" for n in range(20)]
+        dataset = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
+        assert dataset.split == "hashed"
+        assert sorted(names(dataset.train) + names(dataset.val)) == [f"train/{n:06}" for n in range(60)]
+        assert set(dataset.val.targets) == set(range(10))
+        assert names(dataset.test) == [f"test/{n:06}" for n in range(20)]
         again = index_dataset(f"torchvision:FashionMNIST:{tmp_path}")
-        assert names(again.val) == names(collection.val)
+        assert names(again.val) == names(dataset.val)
 
     def test_load_subset_and_rescan_equal_those_of_a_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(write_mnist(tmp_path))
-        collection = index_dataset("torchvision:FashionMNIST:.")
-        assert collection.name == "FashionMNIST"
+        dataset = index_dataset("torchvision:FashionMNIST:.")
+        assert dataset.name == "FashionMNIST"
         monkeypatch.chdir("/")
-        assert index_dataset(collection.source).fingerprint == collection.fingerprint
-        small = subset(collection, 2)
+        assert index_dataset(dataset.source).fingerprint == dataset.fingerprint
+        small = subset(dataset, 2)
         assert sorted(small.train.targets) == sorted([*range(10)] * 2)
         assert len(load(small, SPEC).train) == 20
 
@@ -146,21 +146,21 @@ class TestMnist:
         assert len(prints) == 3
 
     def test_samples_are_pickled_without_images(self, tmp_path: Path) -> None:
-        collection = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path, train=600)}")
-        pickled = pickle.dumps(collection.train.samples)
-        assert len(pickled) < 100 * len(collection.train)
+        dataset = index_dataset(f"torchvision:FashionMNIST:{write_mnist(tmp_path, train=600)}")
+        pickled = pickle.dumps(dataset.train.samples)
+        assert len(pickled) < 100 * len(dataset.train)
         copy = pickle.loads(pickled)[5]
-        np.testing.assert_array_equal(copy.read().values, collection.train.samples[5].read().values)
+        np.testing.assert_array_equal(copy.read().values, dataset.train.samples[5].read().values)
 
     @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
     def test_original_files(self, tmp_path: Path) -> None:
         (tmp_path / "FashionMNIST/raw").mkdir(parents=True)
         for packed in DEBIAN.glob("*.gz"):
             (tmp_path / "FashionMNIST/raw" / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
-        collection = index_dataset(f"torchvision:FashionMNIST:{tmp_path}")
-        assert sizes(collection)[::2] == (60_000, 10_000)
-        assert abs(len(collection.val) / 60_000 - 0.2) < 0.01
-        assert np.bincount(collection.test.targets if collection.test else ()).tolist() == [1000] * 10
+        dataset = index_dataset(f"torchvision:FashionMNIST:{tmp_path}")
+        assert sizes(dataset)[::2] == (60_000, 10_000)
+        assert abs(len(dataset.val) / 60_000 - 0.2) < 0.01
+        assert np.bincount(dataset.test.targets if dataset.test else ()).tolist() == [1000] * 10
 
 
 @pytest.mark.parametrize(
@@ -181,17 +181,17 @@ def test_splits_and_labels_are_official(
     labels: tuple[str, ...],
 ) -> None:
     write(tmp_path)
-    collection = index_dataset(f"torchvision:{name}:{tmp_path}")
-    total, val, test = sizes(collection)
+    dataset = index_dataset(f"torchvision:{name}:{tmp_path}")
+    total, val, test = sizes(dataset)
     assert (total, test) == expected[::2]
-    assert collection.labels == labels
+    assert dataset.labels == labels
     if expected[1] is None:
-        assert collection.split == "hashed"
+        assert dataset.split == "hashed"
         assert 0 < val < total / 2
     else:
-        assert collection.split == "official"
+        assert dataset.split == "official"
         assert val == expected[1]
-    for sample, target in collection.train.pairs():
+    for sample, target in dataset.train.pairs():
         assert sample.open().size == (40, 30)
         assert 0 <= target < len(labels)
 

@@ -28,9 +28,9 @@ def write(path: Path, header: str, lines: list[str]) -> Path:
 def added(table: Path, *locations: Path) -> tuple[list[str], dict[str, int]]:
     """Return the names of the added rows, and the numbers of dropped ones."""
     index = index_dataset(table, DatasetOptions(target="answer"))
-    collection, part = add_unlabeled(index, [str(each) for each in locations], None, no_progress)
+    dataset, part = add_unlabeled(index, [str(each) for each in locations], None, no_progress)
     assert part is not None
-    names = [sample.name for sample, target in collection.train.pairs() if target == UNLABELED]
+    names = [sample.name for sample, target in dataset.train.pairs() if target == UNLABELED]
     found = part.selection
     dropped = {"duplicates": found.duplicates, "held_out": found.held_out, "faulty": len(found.problems.skipped)}
     return names, dropped

@@ -28,9 +28,9 @@ def labeled(tmp_path: Path) -> DatasetIndex:
     return index_dataset(tmp_path / "data", DatasetOptions(window="4"))
 
 
-def added(collection: DatasetIndex, location: Path) -> tuple[dict[str, float], str]:
+def added(dataset: DatasetIndex, location: Path) -> tuple[dict[str, float], str]:
     """Return the names and the first values of the added windows, and the summary of the selection."""
-    joined, part = add_unlabeled(collection, [str(location)], None, no_progress)
+    joined, part = add_unlabeled(dataset, [str(location)], None, no_progress)
     assert part is not None
     found = {each.name: each.read().values[0, 0] for each, target in joined.train.pairs() if target == UNLABELED}
     return found, part.selection.summary
@@ -91,8 +91,8 @@ def test_cases_of_an_archive_join_another_one(tmp_path: Path) -> None:
         (tmp_path / name).write_text(TS + "\n".join(lines) + "\n")
         return tmp_path / name
 
-    collection = index_dataset(cases("Toy_TRAIN.ts", 0, 20))
-    names, _ = added(collection, cases("more.ts", 100, 3))
+    dataset = index_dataset(cases("Toy_TRAIN.ts", 0, 20))
+    names, _ = added(dataset, cases("more.ts", 100, 3))
     assert list(names.values()) == [100, 101, 102]
     with pytest.raises(DataError, match="of 4 steps"):
-        added(collection, cases("long.ts", 100, 3, steps=5))
+        added(dataset, cases("long.ts", 100, 3, steps=5))

@@ -47,8 +47,8 @@ def names(split: Split) -> list[str]:
     return [sample.name for sample in split.samples]
 
 
-def assert_pictures_have_their_classes(collection: DatasetIndex, classes: int = 3) -> None:
-    for split in (collection.train, collection.val, *([collection.test] if collection.test else [])):
+def assert_pictures_have_their_classes(dataset: DatasetIndex, classes: int = 3) -> None:
+    for split in (dataset.train, dataset.val, *([dataset.test] if dataset.test else [])):
         decoded = decode(split, SPEC)
         numbers = [int(Path(sample.name).stem) for sample in decoded.stored]
         np.testing.assert_array_equal(decoded.samples[:, 4, 4, 0], numbers)
@@ -67,14 +67,14 @@ def shards(tmp_path: Path) -> Path:
 
 class TestListing:
     def test_split_is_read_from_shard_names(self, shards: Path) -> None:
-        collection = index_dataset(shards)
-        assert collection.split == "shards"
-        assert names(collection.train) == [f"train-000{n // 15}.tar/{n:06}.png" for n in range(30)]
-        assert names(collection.val) == [f"val-0000.tar/{n:06}.png" for n in range(30, 42)]
-        assert collection.test is not None
-        assert names(collection.test) == [f"test-0000.tar/{n:06}.png" for n in range(42, 48)]
-        assert collection.labels == ("0", "1", "2")
-        assert_pictures_have_their_classes(collection)
+        dataset = index_dataset(shards)
+        assert dataset.split == "shards"
+        assert names(dataset.train) == [f"train-000{n // 15}.tar/{n:06}.png" for n in range(30)]
+        assert names(dataset.val) == [f"val-0000.tar/{n:06}.png" for n in range(30, 42)]
+        assert dataset.test is not None
+        assert names(dataset.test) == [f"test-0000.tar/{n:06}.png" for n in range(42, 48)]
+        assert dataset.labels == ("0", "1", "2")
+        assert_pictures_have_their_classes(dataset)
 
     @pytest.mark.parametrize(
         "pattern",
@@ -89,24 +89,24 @@ class TestListing:
         self, shards: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(shards)
-        collection, folder = index_dataset(pattern), index_dataset(shards)
-        assert (collection.train, collection.val, collection.test) == (folder.train, folder.val, folder.test)
-        assert collection.fingerprint == folder.fingerprint
+        dataset, folder = index_dataset(pattern), index_dataset(shards)
+        assert (dataset.train, dataset.val, dataset.test) == (folder.train, folder.val, folder.test)
+        assert dataset.fingerprint == folder.fingerprint
         monkeypatch.chdir("/")
-        assert index_dataset(collection.source) == collection
+        assert index_dataset(dataset.source) == dataset
 
     def test_splits_may_be_folders(self, tmp_path: Path) -> None:
         shard(tmp_path / "train/0.tar", 0, 12)
         shard(tmp_path / "validation/0.tar", 12, 6)
-        collection = index_dataset(tmp_path)
-        assert (len(collection.train), len(collection.val), collection.test) == (12, 6, None)
-        assert_pictures_have_their_classes(collection)
+        dataset = index_dataset(tmp_path)
+        assert (len(dataset.train), len(dataset.val), dataset.test) == (12, 6, None)
+        assert_pictures_have_their_classes(dataset)
 
     def test_range_without_leading_zeros(self, tmp_path: Path) -> None:
         for index in range(8, 12):
             shard(tmp_path / f"{index}.tar", index, 1, classes=2)
-        collection = index_dataset(f"{tmp_path}/{{8..11}}.tar")
-        assert set(names(collection.train) + names(collection.val)) == {f"{n}.tar/{n:06}.png" for n in range(8, 12)}
+        dataset = index_dataset(f"{tmp_path}/{{8..11}}.tar")
+        assert set(names(dataset.train) + names(dataset.val)) == {f"{n}.tar/{n:06}.png" for n in range(8, 12)}
 
     def test_shards_without_validation_are_split_by_hash_except_test(self, tmp_path: Path) -> None:
         shard(tmp_path / "train-0.tar", 0, 120)
@@ -133,8 +133,8 @@ class TestListing:
             for n in range(4)
             for name, content in ((f"dir/{n}.{kind}", picture(9, fmt)), (f"dir/{n}.cls", f"{n % 2}\n".encode()))
         }
-        collection = index_dataset(write_tar(tmp_path / "a.tar", members))
-        assert {sample.read().values.shape for sample in collection.train.samples} == {(10, 12, 3)}
+        dataset = index_dataset(write_tar(tmp_path / "a.tar", members))
+        assert {sample.read().values.shape for sample in dataset.train.samples} == {(10, 12, 3)}
 
     def test_long_names_are_found_in_all_tar_formats(self, tmp_path: Path) -> None:
         for index, tar_format in enumerate((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
@@ -144,8 +144,8 @@ class TestListing:
                 for n in range(4)
                 for end, data in (("png", picture(n)), ("cls", b"%d" % (n % 2)))
             }
-            collection = index_dataset(write_tar(tmp_path / f"{index}/a.tar", members, tar_format))
-            pixels = [sample.read().values[0, 0, 0] for sample in (*collection.train.samples, *collection.val.samples)]
+            dataset = index_dataset(write_tar(tmp_path / f"{index}/a.tar", members, tar_format))
+            pixels = [sample.read().values[0, 0, 0] for sample in (*dataset.train.samples, *dataset.val.samples)]
             assert sorted(pixels) == [0, 1, 2, 3]
 
     def test_pairs_are_those_of_webdataset(self, tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ class TestListing:
             f"{n}.{end}": data for n in range(4) for end, data in (("png", picture(n)), ("cls", b"%d" % (n % 2)))
         }
         members |= {"0.mask.png": picture(200), "9.mask.png": picture(201), ".hidden.png": picture(202), "readme": b""}
-        collection = index_dataset(write_tar(tmp_path / "a.tar", members))
-        assert sorted(names(collection.train) + names(collection.val)) == [f"a.tar/{n}.png" for n in range(4)]
+        dataset = index_dataset(write_tar(tmp_path / "a.tar", members))
+        assert sorted(names(dataset.train) + names(dataset.val)) == [f"a.tar/{n}.png" for n in range(4)]
 
 
 class TestLabels:
@@ -184,17 +184,17 @@ class TestLabels:
 
     def test_images_without_class_are_skipped_and_reported(self, shards: Path) -> None:
         write_tar(shards / "train-0002.tar", {"stray.png": picture(1)})
-        collection = index_dataset(shards)
-        assert len(collection.train) == 30
-        assert collection.skipped == (SkippedSample("train-0002.tar/stray.png", "without a class"),)
+        dataset = index_dataset(shards)
+        assert len(dataset.train) == 30
+        assert dataset.skipped == (SkippedSample("train-0002.tar/stray.png", "without a class"),)
 
     def test_unlabeled_shards_must_be_allowed(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "a.tar", {f"{n}.png": picture(n) for n in range(20)})
         with pytest.raises(DataError, match="20 images but no classes"):
             index_dataset(tmp_path)
-        collection = index_dataset(tmp_path, unlabeled_ok=True)
-        assert collection.labels == ()
-        assert set(collection.train.targets) == {UNLABELED}
+        dataset = index_dataset(tmp_path, unlabeled_ok=True)
+        assert dataset.labels == ()
+        assert set(dataset.train.targets) == {UNLABELED}
 
 
 class TestFaults:
@@ -209,9 +209,9 @@ class TestFaults:
         assert str(problems) == "4 of 12 samples: 2 not images (0.png, 0.png), 2 empty (1.png, 1.png), skipped"
 
     def test_missing_shard_makes_its_images_unreadable(self, shards: Path) -> None:
-        collection = index_dataset(shards)
+        dataset = index_dataset(shards)
         (shards / "val-0000.tar").unlink()
-        assert {reason for _, reason in decode(collection.val, SPEC).problems.skipped} == {"unreadable"}
+        assert {reason for _, reason in decode(dataset.val, SPEC).problems.skipped} == {"unreadable"}
 
     def test_fingerprint_depends_on_classes(self, shards: Path) -> None:
         before = index_dataset(shards).fingerprint

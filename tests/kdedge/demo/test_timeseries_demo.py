@@ -17,10 +17,10 @@ TINY = DemoSizes(train=16, val=2, unseen=4, teacher_epochs=1, student_epochs=1, 
 
 def test_dataset_has_masks_by_name(tmp_path: Path) -> None:
     masks = TIMESERIES.write(tmp_path, 2, 3, seed=0)
-    collection = index_dataset(tmp_path)
-    assert collection.modality == "timeseries" and collection.labels == TIMESERIES.labels
-    assert {sample.name for sample in collection.val.samples} == masks.keys() and len(collection.train) == 8
-    sample = collection.val.samples[0]
+    dataset = index_dataset(tmp_path)
+    assert dataset.modality == "timeseries" and dataset.labels == TIMESERIES.labels
+    assert {sample.name for sample in dataset.val.samples} == masks.keys() and len(dataset.train) == 8
+    sample = dataset.val.samples[0]
     assert isinstance(sample, WindowSample) and sample.layout.rate_hz == 50 and sample.layout.units == ("g",) * 3
     assert masks[sample.name].shape == sample.values.T.shape
     again = TIMESERIES.write(tmp_path / "again", 2, 3, seed=0)

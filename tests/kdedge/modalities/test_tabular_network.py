@@ -22,7 +22,7 @@ AGE = TableColumn("age", "numeric", "years")
 JOB = TableColumn("job", "categorical", categories=("b", "a"), reference=(0.0, 0.0))
 
 
-def collection(tmp_path: Path) -> DatasetIndex:
+def dataset(tmp_path: Path) -> DatasetIndex:
     lines = [f"{number},{'ab'[number % 2]},{number % 5},{'no' if number % 3 else 'yes'}" for number in range(60)]
     path = tmp_path / "table.csv"
     path.write_text("\n".join(["age [years],job,x,answer", *lines]) + "\n", encoding="utf-8")
@@ -37,7 +37,7 @@ def chosen(data: DatasetIndex, *columns: tuple[TableColumn, ...]) -> TabularInpu
 
 
 def test_columns_are_those_of_the_teachers(tmp_path: Path) -> None:
-    data = collection(tmp_path)
+    data = dataset(tmp_path)
     spec = chosen(data, (JOB, AGE), (JOB, replace(AGE, unit=None)))
     assert spec.column_names == ("job", "age") and spec.features[0].categories == ("b", "a")
     schema = schema_of_input(schema_of(data.train), spec)
@@ -60,11 +60,11 @@ def test_columns_are_those_of_the_teachers(tmp_path: Path) -> None:
 )
 def test_teachers_of_other_columns_are_refused(tmp_path: Path, other: tuple[TableColumn, ...]) -> None:
     with pytest.raises(UsageError, match=r"runs/0 and runs/1"):
-        chosen(collection(tmp_path), (JOB, AGE), other)
+        chosen(dataset(tmp_path), (JOB, AGE), other)
 
 
 def test_options_of_images_are_refused(tmp_path: Path) -> None:
-    data = collection(tmp_path)
+    data = dataset(tmp_path)
     for options in ({"size": 64}, {"output_stride": 8}):
         with pytest.raises(UsageError, match="does not apply to tables"):
             TABULAR.choose_network(TrainConfig("toy", "mlp:4", **options), [], data, on_cpu=True)  # type: ignore[arg-type]
@@ -73,4 +73,4 @@ def test_options_of_images_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", [replace(AGE, unit="months"), TableColumn("job", "numeric")])
 def test_teacher_of_another_unit_or_kind_is_refused(tmp_path: Path, column: TableColumn) -> None:
     with pytest.raises(UsageError, match=r"runs/0 .*--schema"):
-        chosen(collection(tmp_path), (column,))
+        chosen(dataset(tmp_path), (column,))

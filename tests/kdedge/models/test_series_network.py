@@ -83,7 +83,7 @@ def test_networks_are_small(channels: int) -> None:
     assert sizes["small"] < 15_000 < sizes["wide"] < 100_000
 
 
-def collection(length: int, channels: int = 2) -> DatasetIndex:
+def dataset(length: int, channels: int = 2) -> DatasetIndex:
     layout = SeriesLayout(tuple("abc"[:channels]), 50.0, ("g",) * channels)
     values: list[Floats] = [torch.randn(length, channels).numpy() for _ in range(4)]
     samples = tuple(WindowSample(str(number), "x", each, layout) for number, each in enumerate(values))
@@ -93,13 +93,13 @@ def collection(length: int, channels: int = 2) -> DatasetIndex:
 
 @pytest.mark.parametrize(("length", "positions"), [(16, 16), (40, 20), (128, 32)])
 def test_map_resolution_follows_the_length(length: int, positions: int) -> None:
-    model, spec = TIMESERIES.choose_network(TrainConfig("toy", "series:small"), [], collection(length), on_cpu=True)
+    model, spec = TIMESERIES.choose_network(TrainConfig("toy", "series:small"), [], dataset(length), on_cpu=True)
     assert spec.length == length and (spec.rate_hz, spec.units, spec.hop) == (50.0, ("g", "g"), length // 4)
     network = TIMESERIES.build_model(model, spec)
     assert isinstance(network, SeriesNetwork)
     assert network.blocks(network.own(torch.randn(1, 1, 2, length))).shape[-1] == positions
     finer = TrainConfig("toy", "small", output_stride=1)
-    model, spec = TIMESERIES.choose_network(finer, [], collection(length), on_cpu=True)
+    model, spec = TIMESERIES.choose_network(finer, [], dataset(length), on_cpu=True)
     assert model == ModelSpec("series:small", 2, stride_factor=4)
 
 
@@ -115,16 +115,16 @@ def test_map_resolution_follows_the_length(length: int, positions: int) -> None:
 )
 def test_options_without_a_meaning_are_refused(request_: TrainConfig, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        TIMESERIES.choose_network(request_, [], collection(64), on_cpu=True)
+        TIMESERIES.choose_network(request_, [], dataset(64), on_cpu=True)
 
 
 def test_teacher_of_other_channels_is_refused() -> None:
     from types import SimpleNamespace
     from typing import Any
 
-    _, spec = TIMESERIES.choose_network(TrainConfig("toy", "series:wide"), [], collection(64, 3), on_cpu=True)
+    _, spec = TIMESERIES.choose_network(TrainConfig("toy", "series:wide"), [], dataset(64, 3), on_cpu=True)
     teacher: Any = SimpleNamespace(name="runs/teacher", input=spec)
     with pytest.raises(UsageError, match="runs/teacher"):
-        TIMESERIES.choose_network(TrainConfig("toy", "series:small"), [teacher], collection(64), on_cpu=True)
+        TIMESERIES.choose_network(TrainConfig("toy", "series:small"), [teacher], dataset(64), on_cpu=True)
     teacher.input = replace(spec, std=(2.0, 2.0, 2.0))  # every model standardizes by itself
-    TIMESERIES.choose_network(TrainConfig("toy", "series:small"), [teacher], collection(64, 3), on_cpu=True)
+    TIMESERIES.choose_network(TrainConfig("toy", "series:small"), [teacher], dataset(64, 3), on_cpu=True)

@@ -15,7 +15,7 @@ from kdedge.data import decode, index_dataset
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
-from kdedge.pipelines.temperature_fit import FEWEST_SAMPLES, fit_run, fitting_half
+from kdedge.pipelines.temperature_fit import MIN_SAMPLES, fit_run, fitting_half
 from kdedge.training.training_run import start_run
 from kdedge_export.metrics.calibration import fit_temperature
 from kdedge_export.metrics.torch_predictions import Predictions, predict
@@ -94,7 +94,7 @@ def test_moved_images_are_recognized(calibrated_run: Path, tmp_path: Path) -> No
 def test_too_few_images_keep_temperature_one(exported_run: Path) -> None:
     fit = fit_run(Artifacts.open(exported_run), Model.load(exported_run / "model.onnx"))
     assert fit is not None and fit.temperature == 1.0 and fit.samples == 0
-    assert fit.why_not is not None and f"too few, {FEWEST_SAMPLES} are needed" in fit.why_not
+    assert fit.why_not is not None and f"too few, {MIN_SAMPLES} are needed" in fit.why_not
     metadata = metadata_of(exported_run)
     assert metadata.temperature == 1.0 and "temperature_samples" not in metadata.metrics
 

@@ -57,7 +57,7 @@ def comparison(folder: Path, settings: dict[str, dict[str, Any]], **parts: Any) 
     runs = read_histories([make_run(folder / name, **options) for name, options in settings.items()])
     groups = group_by_seed(runs)
     fields = {"parameters": {}, "predictions": (), "teachers": (), "notes": ()} | parts
-    return RunComparison(runs=runs, groups=groups, doubts=tuple(comparability_warnings(runs, groups)), **fields)
+    return RunComparison(runs=runs, groups=groups, warnings=tuple(comparability_warnings(runs, groups)), **fields)
 
 
 def taught(*points: tuple[float, float]) -> dict[str, Any]:

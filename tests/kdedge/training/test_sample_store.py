@@ -52,11 +52,11 @@ def test_images_that_fit_in_half_of_the_memory_are_kept(
 
 
 def test_test_images_count_images_already_in_memory(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    collection, compute = index_dataset(scenes), choose_device("cpu")
-    train, val, *_ = load_training_samples(collection, SPEC, compute, ProcessGroup(), no_progress)
+    dataset, compute = index_dataset(scenes), choose_device("cpu")
+    train, val, *_ = load_training_samples(dataset, SPEC, compute, ProcessGroup(), no_progress)
     for pictures, expected in ((84, DeviceSamples), (83, StreamedSamples)):
         monkeypatch.setattr(ComputeDevice, "memory_bytes", 2 * pictures * BYTES)
-        arguments = (collection.val, SPEC, compute, ProcessGroup(), no_progress)
+        arguments = (dataset.val, SPEC, compute, ProcessGroup(), no_progress)
         test, problems = load_evaluation_samples(*arguments, beside=(train, val))
         assert isinstance(test, expected) and len(test) == 18 and not problems
 
@@ -151,5 +151,5 @@ def test_large_validation_splits_are_subsampled(tmp_path: Path, monkeypatch: pyt
         return val.targets.bincount().tolist()
 
     assert validated() == [9] * len(CLASSES), "few enough to use all"
-    monkeypatch.setattr(module, "LEAST_VAL", 5 * len(CLASSES))
+    monkeypatch.setattr(module, "MIN_VAL", 5 * len(CLASSES))
     assert validated() == [5] * len(CLASSES)

@@ -12,7 +12,7 @@ import pytest
 from view_client import ABOUT, HERE, Run, authority, get
 
 from kdedge_runtime.server import AccessPolicy, Address
-from kdedge_runtime.server.connection_limits import MOST_PLACES, ConnectionLimits
+from kdedge_runtime.server.connection_limits import MAX_PLACES, ConnectionLimits
 from kdedge_runtime.server.live_view import Controls, LiveView
 from kdedge_runtime.stream.statistics import RunProgress
 
@@ -140,7 +140,7 @@ def test_total_connections_are_limited(controls: Controls, progress: RunProgress
     head = b"GET /metrics.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress) as run, ExitStack() as stack:
         taken = []
-        for _ in range(MOST_PLACES):
+        for _ in range(MAX_PLACES):
             one = stack.enter_context(connect(view))
             one.sendall(head)
             assert one.recv(100).startswith(b"HTTP/1.1 200")
@@ -174,7 +174,7 @@ def test_slots_are_reserved_for_loopback(pair: Callable[[], socket.socket]) -> N
     while places.take(client := pair(), f"192.0.2.{admitted}"):
         places.admit(client)
         admitted += 1
-    assert admitted == MOST_PLACES - 4
+    assert admitted == MAX_PLACES - 4
     assert places.take(pair(), "127.0.0.1")
     assert places.take(pair(), "::1")
     assert not places.take(pair(), "192.0.2.250")
@@ -194,7 +194,7 @@ def test_address_with_most_waiting_clients_is_evicted(pair: Callable[[], socket.
     greedy = [pair() for _ in range(8)]
     for client in greedy:
         places.take(client, "192.0.2.1")
-    modest = [pair() for _ in range(MOST_PLACES - 4 - 8)]
+    modest = [pair() for _ in range(MAX_PLACES - 4 - 8)]
     for number, client in enumerate(modest):
         places.take(client, f"198.51.100.{number}")
     assert places.take(pair(), "203.0.113.1")

@@ -137,7 +137,7 @@ def test_damaged_file_is_reported_and_left_alone(site: Site, tmp_path: Path) -> 
 
 def test_class_beyond_the_limit_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.until(label="red")
-    monkeypatch.setattr("kdedge_runtime.enrolled_classes._MOST_CLASSES", 1)
+    monkeypatch.setattr("kdedge_runtime.enrolled_classes._MAX_CLASSES", 1)
     assert site.enroll("rust")[0] == 200
     status, reply = site.enroll("leaf")
     assert status == 400 and "leaf cannot be added to 1 classes" in reply["error"]

@@ -22,16 +22,16 @@ def product(step: RuleContext) -> dict[str, str]:
             continue
         ways = []
         if operand == left:
-            ways.append(step.builder.add("MatMul", step.grad, _turned(step, right)))
+            ways.append(step.builder.add("MatMul", step.grad, _transpose_last(step, right)))
         if operand == right:
-            ways.append(step.builder.add("MatMul", _turned(step, left), step.grad))
+            ways.append(step.builder.add("MatMul", _transpose_last(step, left), step.grad))
         whole = ways[0] if len(ways) == 1 else step.builder.add("Add", *ways)
         stacked = step.shape(step.node.output[0])[:-2] + step.shape(operand)[-2:]
         parts[operand] = step.folded(whole, operand, stacked)
     return parts
 
 
-def _turned(step: RuleContext, tensor: str) -> str:
+def _transpose_last(step: RuleContext, tensor: str) -> str:
     axes = list(range(len(step.shape(tensor))))
     return step.builder.add("Transpose", tensor, perm=[*axes[:-2], axes[-1], axes[-2]])
 

@@ -91,14 +91,14 @@ def _tanh_slope(step: RuleContext, _: str, y: str) -> str:
     return step.builder.add("Sub", step.number(1.0), step.times(y, y))
 
 
-def _bell(step: RuleContext, x: str, height: float, narrowness: float) -> str:
+def _gaussian(step: RuleContext, x: str, height: float, narrowness: float) -> str:
     """Return `height · exp(−narrowness · x²)`."""
     exponent = step.times(step.times(x, x), step.number(-narrowness))
     return step.times(step.builder.add("Exp", exponent), step.number(height))
 
 
 def _erf_slope(step: RuleContext, x: str, _: str) -> str:
-    return _bell(step, x, 2.0 / math.sqrt(math.pi), 1.0)
+    return _gaussian(step, x, 2.0 / math.sqrt(math.pi), 1.0)
 
 
 def _gelu_slope(step: RuleContext, x: str, _: str) -> str:
@@ -107,7 +107,7 @@ def _gelu_slope(step: RuleContext, x: str, _: str) -> str:
         return _gelu_by_tanh_slope(step, x)
     erf = add("Erf", step.times(x, step.number(math.sqrt(0.5))))
     below = step.times(add("Add", erf, step.number(1.0)), step.number(0.5))
-    return add("Add", below, step.times(x, _bell(step, x, 1.0 / math.sqrt(2.0 * math.pi), 0.5)))
+    return add("Add", below, step.times(x, _gaussian(step, x, 1.0 / math.sqrt(2.0 * math.pi), 0.5)))
 
 
 def _gelu_by_tanh_slope(step: RuleContext, x: str) -> str:

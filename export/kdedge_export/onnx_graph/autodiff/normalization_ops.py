@@ -18,14 +18,14 @@ def _batch_norm(step: RuleContext) -> dict[str, str]:
 def _layer_norm(step: RuleContext) -> dict[str, str]:
     x, scale = step.node.input[:2]
     _require_last_axis(step)
-    return {x: _standardised(step, x, step.times(step.grad, scale), [-1])}
+    return {x: _standardized(step, x, step.times(step.grad, scale), [-1])}
 
 
 def _instance_norm(step: RuleContext) -> dict[str, str]:
     x, scale = step.node.input[:2]
     positions = list(range(2, len(step.shape(x))))
     return {
-        x: _standardised(
+        x: _standardized(
             step, x, step.times(step.grad, step.builder.reshape(scale, [1, -1, *[1] * len(positions)])), positions
         )
     }
@@ -39,7 +39,7 @@ def _group_norm(step: RuleContext) -> dict[str, str]:
         raise CannotDifferentiate("GroupNormalization with a gain per group")
     gained = step.times(step.grad, step.builder.reshape(scale, [1, -1, *[1] * (len(shape) - 2)]))
     parted = [-1, groups, math.prod(shape[1:]) // groups]
-    back = _standardised(step, step.builder.reshape(x, parted), step.builder.reshape(gained, parted), [2])
+    back = _standardized(step, step.builder.reshape(x, parted), step.builder.reshape(gained, parted), [2])
     return {x: step.builder.reshape_as(back, x)}
 
 
@@ -52,7 +52,7 @@ def _rms_norm(step: RuleContext) -> dict[str, str]:
     return {x: add("Div", add("Sub", grad, step.times(unit, _mean_of(step, step.times(unit, grad), [-1]))), length)}
 
 
-def _standardised(step: RuleContext, x: str, grad: str, axes: list[int]) -> str:
+def _standardized(step: RuleContext, x: str, grad: str, axes: list[int]) -> str:
     """Differentiate subtracting the mean and dividing by the standard deviation over axes."""
     add = step.builder.add
     centered = add("Sub", x, _mean_of(step, x, axes))

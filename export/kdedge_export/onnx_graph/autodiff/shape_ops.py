@@ -72,7 +72,7 @@ def _gather(step: RuleContext) -> dict[str, str]:
         if axis == 0:
             raise CannotDifferentiate("Gather with repeated values on the first axis")
         first = [axis, *(other for other in range(len(shape)) if other != axis)]
-        nothing, back = (step.builder.add("Transpose", item, perm=first) for item in (_nothing(step, x), step.grad))
+        nothing, back = (step.builder.add("Transpose", item, perm=first) for item in (_zeros_like(step, x), step.grad))
         summed = _summed(step, nothing, taken[:, None], back)
         return {x: step.builder.add("Transpose", summed, perm=[first.index(place) for place in range(len(shape))])}
     grad = step.grad if places.ndim else step.builder.unsqueeze(step.grad, axis)
@@ -84,10 +84,10 @@ def _gather_nd(step: RuleContext) -> dict[str, str]:
     places = step.view.value(indices)
     if places is None or attributes(step.node).get("batch_dims", 0):
         raise CannotDifferentiate("GatherND at varying positions")
-    return {x: _summed(step, _nothing(step, x), places, step.grad)}
+    return {x: _summed(step, _zeros_like(step, x), places, step.grad)}
 
 
-def _nothing(step: RuleContext, like: str) -> str:
+def _zeros_like(step: RuleContext, like: str) -> str:
     return step.times(like, step.number(0.0))
 
 
@@ -122,7 +122,7 @@ def put_back(step: RuleContext, grad: str, x: str, axis: int, taken: NDArray[np.
 def _split(step: RuleContext) -> dict[str, str]:
     x, given = step.node.input[0], attributes(step.node)
     parts = [
-        step.grads.get(name) or _nothing(step, name)  # a part that does not lead to the logits
+        step.grads.get(name) or _zeros_like(step, name)  # a part that does not lead to the logits
         for name in step.node.output
     ]
     return {x: step.builder.add("Concat", *parts, axis=given.get("axis", 0))}

@@ -11,7 +11,7 @@ from kdedge_export.spatial_layout import SpatialLayout
 
 __all__ = ["influences_logits"]
 
-_LEAST_CHANGE = 1e-6
+_MIN_CHANGE = 1e-6
 """Smallest change of the logits relative to the largest one; smaller changes are rounding."""
 
 
@@ -38,7 +38,7 @@ def influences_logits(
     spread = np.random.default_rng(0).normal(scale=float(value.astype(np.float64).std()) or 1.0, size=value.shape)
     spread *= layout.over_positions(np.ones((layout.height, layout.width)), 0.0)
     before, after = (tail({tensor: x.astype(value.dtype)})[logits] for x in (value, value + spread))
-    return bool(np.abs(after - before).max() > _LEAST_CHANGE * max(float(np.abs(before).max()), 1e-12))
+    return bool(np.abs(after - before).max() > _MIN_CHANGE * max(float(np.abs(before).max()), 1e-12))
 
 
 def _read_from_outside(view: GraphIndex, tensor: str, logits: str) -> set[str]:

@@ -7,7 +7,7 @@ from kdedge_export.saliency.methods.spatial_sums import spread_evenly, weighted_
 
 __all__ = ["gradcam_plus_plus"]
 
-LEAST_SHARE = 1e-3
+MIN_SHARE = 1e-3
 """Minimum of the denominator relative to the size of its two terms; below, rounding would determine the weight."""
 
 
@@ -31,7 +31,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """
     product = activations.sum(dim=(2, 3))[:, None, :, None, None] * gradients
     denominator = 2 + product
-    is_sound = denominator.abs() > LEAST_SHARE * (2 + product.abs())
+    is_sound = denominator.abs() > MIN_SHARE * (2 + product.abs())
     ones = torch.ones_like(denominator)
     shares = torch.where(is_sound, 1 / torch.where(is_sound, denominator, ones), 0 * ones)
     weights = spread_evenly(shares * gradients.relu(), activations).sum(dim=(3, 4))

@@ -72,7 +72,7 @@ def _of_one_file(evidence: SampleGallery, file: Candidate) -> list[Section]:
     logits, seen = evidence.predictions[file.name].logits, set[int]()
     sections = []
     if evidence.targets is not None:
-        wrong = _surest(
+        wrong = _most_confident(
             evidence, file, np.flatnonzero(EXPORT_TASKS[evidence.task].correct(logits, evidence.targets) < 1)
         )
         note = f"The {file.words}’s most confident wrong predictions first."
@@ -91,10 +91,10 @@ def _take(ranked: list[int], most: int, seen: set[int]) -> tuple[int, ...]:
 def _changed(evidence: SampleGallery, shipped: Candidate) -> list[int]:
     before, after = (evidence.predictions[each.name].logits for each in (evidence.origin, shipped))
     changed = np.flatnonzero(EXPORT_TASKS[evidence.task].agreement(before, after) < 1)
-    return _surest(evidence, evidence.origin, changed)
+    return _most_confident(evidence, evidence.origin, changed)
 
 
-def _surest(evidence: SampleGallery, candidate: Candidate, rows: Integers) -> list[int]:
+def _most_confident(evidence: SampleGallery, candidate: Candidate, rows: Integers) -> list[int]:
     surest = evidence.scores[candidate.name][rows].max(axis=1)
     return [int(row) for row in rows[np.argsort(-surest, kind="stable")]]
 

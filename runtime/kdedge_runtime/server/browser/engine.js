@@ -2,12 +2,12 @@
 
 import * as ort from "/ort/ort.wasm.bundle.min.mjs";
 
-const MOST_THREADS = 4;  // more only increase power use on phones
+const MAX_THREADS = 4;  // more only increase power use on phones
 
 export class Engine {
   /** Load the model. Threads need a cross-origin isolated page, as served by this server. */
   static async load(about) {
-    const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
+    const threads = globalThis.crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
     ort.env.logLevel = "error";
     ort.env.wasm.numThreads = threads;
     ort.env.wasm.wasmPaths = { wasm: new URL("/ort/ort-wasm-simd-threaded.wasm", location).href };

@@ -2,8 +2,8 @@
 
 import { Resampler } from "/resampler.js";
 
-const LEAST_SHARE = 0.1;        // shortest sound as a share of the window
-const LONGEST_PAUSE_MS = 100;   // browsers buffer a microphone for this time; samples beyond it are lost
+const MIN_SHARE = 0.1;        // shortest sound as a share of the window
+const MAX_PAUSE_MS = 100;   // browsers buffer a microphone for this time; samples beyond it are lost
 const CLOCK_DRIFT = 1e-3;       // largest difference between the clocks of microphone and system
 
 /** Interval between windows in samples. */
@@ -23,7 +23,7 @@ export function fitSound(sound, spec) {
   const start = Math.floor(Math.max(0, sound.length - spec.samples) / 2);
   const part = sound.subarray(start, start + spec.samples);
   if (!isMeasured(part)) throw new Error("The sound has only zeros, so nothing was measured. Record it again.");
-  if (part.length < LEAST_SHARE * spec.samples) {
+  if (part.length < MIN_SHARE * spec.samples) {
     throw new Error(`The sound has ${part.length} samples, but the window ${spec.samples}. Record a longer one.`);
   }
   const window = new Float32Array(spec.samples);
@@ -63,7 +63,7 @@ export class LiveWindows {
     this.#hop = hopOf(spec);
     this.#held = new Float32Array(this.#length + this.#hop);
     Object.assign(this, { spec, resampler: new Resampler(fromHz, spec.rate_hz) });
-    this.longestPauseMs = LONGEST_PAUSE_MS + bufferMs;
+    this.longestPauseMs = MAX_PAUSE_MS + bufferMs;
   }
 
   /** Append a block at the rate of the microphone. `at` is the time of its last sample in milliseconds. */

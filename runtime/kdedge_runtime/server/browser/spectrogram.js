@@ -9,7 +9,7 @@ import { isMeasured } from "/sound_windows.js";
 const WIDTH = 640, HEIGHT = 320;
 const DYNAMIC_RANGE = 12;  // range of log energies between black and white: 52 dB
 const TIME_STEPS_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60];
-const MOST_MARKS = 8;
+const MAX_MARKS = 8;
 let logMel = null;
 
 /** Draw a window in gray with its heat map, time to the right and low frequencies at the bottom. */
@@ -45,7 +45,7 @@ function upsideDown({ data, width, height }) {
 }
 
 /** Return round times between two times in seconds. */
-export function timeMarks(start, end, most = MOST_MARKS) {
+export function timeMarks(start, end, most = MAX_MARKS) {
   const length = end - start;
   const step = TIME_STEPS_S.find((each) => length / each <= most) ?? length / most;
   const first = Math.ceil(start / step - 1e-6), last = Math.floor(end / step + 1e-6);
@@ -54,7 +54,7 @@ export function timeMarks(start, end, most = MOST_MARKS) {
 
 /** Fill an element below the spectrogram with marks of time. */
 export function drawTimes(axis, start, end) {
-  const marks = timeMarks(start, end, Math.min(MOST_MARKS, Math.max(1, Math.floor(axis.clientWidth / 70))));
+  const marks = timeMarks(start, end, Math.min(MAX_MARKS, Math.max(1, Math.floor(axis.clientWidth / 70))));
   axis.replaceChildren(...marks.map((time) => {
     const share = (time - start) / (end - start);
     const mark = make("span", { textContent: `${Number(time.toFixed(2))} s` });

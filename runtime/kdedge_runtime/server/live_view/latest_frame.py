@@ -19,9 +19,9 @@ __all__ = ["FRESH_S", "LatestFrame", "PublishedFrame", "EncodedFrame"]
 FRESH_S = 10.0
 """Maximum age of the latest prediction of a healthy run, in seconds."""
 _JPEG_QUALITY = 80
-_FASTEST_S = 1 / 15
+_MIN_INTERVAL_S = 1 / 15
 """Minimum interval between images in seconds. Faster drawing would only take CPU time from the model."""
-_MOST_SHARE = 0.02
+_MAX_SHARE = 0.02
 """Maximum share of one core for encoding and sending. With many clients, images are sent less often."""
 _LEASE_S = 1.0
 """Time in seconds that a polling client counts as watching after a request."""
@@ -104,7 +104,7 @@ class LatestFrame:
             self._predicted_at = now
             if prediction.overlay is not None and now >= self._due_at:
                 self._drawn = self._notice, prediction.overlay
-                self._due_at = now + max(_FASTEST_S, (self._encoding_s + self._cost_s) / _MOST_SHARE)
+                self._due_at = now + max(_MIN_INTERVAL_S, (self._encoding_s + self._cost_s) / _MAX_SHARE)
                 self._changed.notify_all()
 
     def close(self) -> None:

@@ -8,9 +8,9 @@ from kdedge_runtime.prediction import Prediction
 
 __all__ = ["SentFrames"]
 
-_MOST_BYTES = 12_000_000
-_LEAST_FRAMES = 3
-_MOST_HELD = 8
+_MAX_BYTES = 12_000_000
+_MIN_FRAMES = 3
+_MAX_KEPT = 8
 
 
 class SentFrames:
@@ -26,7 +26,7 @@ class SentFrames:
         with self._lock:
             self._recent[serial] = replace(prediction, overlay=None)
             # All frames of a run have the same size.
-            most = max(_LEAST_FRAMES, _MOST_BYTES // max(prediction.frame.sample.nbytes, 1))
+            most = max(_MIN_FRAMES, _MAX_BYTES // max(prediction.frame.sample.nbytes, 1))
             while len(self._recent) > most:
                 self._recent.popitem(last=False)
 
@@ -37,7 +37,7 @@ class SentFrames:
             if prediction is not None:
                 self._held[serial] = prediction
                 self._held.move_to_end(serial)
-                while len(self._held) > _MOST_HELD:
+                while len(self._held) > _MAX_KEPT:
                     self._held.popitem(last=False)
             return prediction
 

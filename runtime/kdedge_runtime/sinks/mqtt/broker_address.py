@@ -13,7 +13,7 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["BrokerAddress"]
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
-_LONGEST_TOPIC = 200
+_MAX_TOPIC_LENGTH = 200
 _FORM = "mqtt://[HOST[:PORT]]/TOPIC, or mqtts:// for TLS, such as mqtt://homeassistant.local/kdedge/porch"
 
 
@@ -87,9 +87,9 @@ class BrokerAddress:
 def _check_topic(url: str, topic: str, option: str) -> None:
     if "#" in url or {"#", "+"} & set(topic):
         raise UsageError(f"{option} has a wildcard in its topic. Expected a topic without # and +: {_FORM}.")
-    if not topic or "" in topic.split("/") or "?" in url or len(topic.encode()) > _LONGEST_TOPIC:
+    if not topic or "" in topic.split("/") or "?" in url or len(topic.encode()) > _MAX_TOPIC_LENGTH:
         raise UsageError(
-            f"{option} has no valid topic. Expected 1 to {_LONGEST_TOPIC} bytes without empty levels: {_FORM}."
+            f"{option} has no valid topic. Expected 1 to {_MAX_TOPIC_LENGTH} bytes without empty levels: {_FORM}."
         )
     if not topic.isprintable() or topic.startswith("$"):
         raise UsageError(f"{option} has a topic with control characters or a leading $. Expected {_FORM}.")

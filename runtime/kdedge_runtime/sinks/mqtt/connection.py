@@ -20,9 +20,9 @@ _KEEPALIVE_S = 30
 _FIRST_ANSWER_S = 6.0
 """Longest wait at the start in seconds, for a broker that may refuse the credentials."""
 _ANSWER_S = 5.0
-_SHORTEST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
+_MIN_DELAY_S, _MAX_DELAY_S = 1.0, 60.0
 """First and longest time between two attempts to connect in seconds."""
-_HELD_S = 2 * _LONGEST_DELAY_S
+_HELD_S = 2 * _MAX_DELAY_S
 """Time in seconds after which a connection counts as held.
 
 Two runs with the same topic take over from each other after at most the longest delay, so neither connection holds.
@@ -83,7 +83,7 @@ class BrokerConnection:
         self._is_connected = self._was_connected = False
         self._has_logged_failure = self._has_logged_success = False
         """Logged since the start or the last connection that held."""
-        self._delay_s = _SHORTEST_DELAY_S
+        self._delay_s = _MIN_DELAY_S
         self._is_outdated = False
         self._receipt: Any = None
         self._farewell = ""
@@ -153,7 +153,7 @@ class BrokerConnection:
                 self._is_connected = False
                 self._answered.set()
             self._closing.wait(self._delay_s)
-            self._delay_s = min(2 * self._delay_s, _LONGEST_DELAY_S)
+            self._delay_s = min(2 * self._delay_s, _MAX_DELAY_S)
 
     def _connect(self) -> None:
         """Connect and wait for the broker's answer.
@@ -212,7 +212,7 @@ class BrokerConnection:
         held_at_s = time.monotonic() + _HELD_S
         while not self._closing.is_set():
             if time.monotonic() >= held_at_s:
-                self._delay_s = _SHORTEST_DELAY_S
+                self._delay_s = _MIN_DELAY_S
                 self._has_logged_failure = self._has_logged_success = False
             self._tick()
             self._flush()

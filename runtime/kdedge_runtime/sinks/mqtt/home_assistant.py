@@ -22,9 +22,9 @@ __all__ = ["OFFLINE", "ONLINE", "DeviceTopics", "RegionState", "state_payload"]
 ONLINE, OFFLINE = b"online", b"offline"
 """Payloads of the availability topic, Home Assistant's defaults."""
 _DISCOVERY = "homeassistant"
-_LONGEST_STATE = 255
+_MAX_STATE_LENGTH = 255
 """Maximum length of a state in Home Assistant, in characters."""
-_LABEL = f"{{{{ '{UNKNOWN}' if value_json.unknown else value_json.label[:{_LONGEST_STATE}] }}}}"
+_LABEL = f"{{{{ '{UNKNOWN}' if value_json.unknown else value_json.label[:{_MAX_STATE_LENGTH}] }}}}"
 """Automations on a class must not start for unknown objects, whose `label` is the nearest class."""
 _PROBABILITY = "{{ (100 * value_json.p) | round(1) if value_json.p is number else none }}"
 _SIMILARITY = "{{{{ value_json.{0} | round(2) if value_json.{0} is number else none }}}}"

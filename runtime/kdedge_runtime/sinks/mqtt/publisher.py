@@ -18,7 +18,7 @@ __all__ = ["MqttPublisher"]
 
 _STEP = 0.05
 """Change of the probability or similarity that is published."""
-_SHORTEST_S = 1.0
+_MIN_INTERVAL_S = 1.0
 """Shortest time between two states of a region in seconds."""
 _SNAPSHOT_S = 2.0
 """Shortest time between two snapshots in seconds."""
@@ -105,7 +105,7 @@ class MqttPublisher:
         for each in self._latest:
             state = RegionState.of(each)
             before, before_s = self._published.get(each.region_name, (None, 0.0))
-            if before is None or (now_s - before_s >= _SHORTEST_S and before.differs(state, _STEP)):
+            if before is None or (now_s - before_s >= _MIN_INTERVAL_S and before.differs(state, _STEP)):
                 self._needs_snapshot |= before is None or before.has_other_answer(state)
                 self._publish(each)
         if self.wants_overlay and prediction.overlay is not None:

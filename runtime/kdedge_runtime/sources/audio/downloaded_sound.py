@@ -20,7 +20,7 @@ from kdedge_runtime.sources.source import Frame
 __all__ = ["DownloadedSound"]
 
 _TIMEOUT_S = 10.0
-_MOST_BYTES = 500_000_000
+_MAX_BYTES = 500_000_000
 _CHUNK_BYTES = 1 << 20
 
 
@@ -100,9 +100,9 @@ class DownloadedSound:
                 f"{self.name} has no announced length (Content-Length), so it may have no end. Expected a sound file, "
                 "not a stream: download it, and use the file."
             )
-        if answer.length > _MOST_BYTES:
+        if answer.length > _MAX_BYTES:
             raise SourceError(
-                f"{self.name} has {answer.length / 1e6:,.0f} MB. Expected at most {_MOST_BYTES // 1_000_000} MB: "
+                f"{self.name} has {answer.length / 1e6:,.0f} MB. Expected at most {_MAX_BYTES // 1_000_000} MB: "
                 "download it, and use the file."
             )
         return answer.length

@@ -32,7 +32,7 @@ _BLOCK_S = 0.05
 """Duration of the blocks that are read from a microphone, in seconds; it adds to the latency."""
 _QUEUED_S = 5.0
 """Longest lag of the windows behind the microphone in seconds; samples beyond it are lost."""
-_MOST_MESSAGES = 1 << 20
+_MAX_MESSAGES = 1 << 20
 """Bytes of messages of `arecord` that are searched for overruns."""
 _FULL_SCALE = 32768
 _SILENT_S = 5.0
@@ -158,7 +158,7 @@ class ArecordPipe(_LiveWindows):
         assert stream is not None
         if not select.select([stream], [], [], _TIMEOUT_S)[0]:
             return None
-        overruns = os.pread(self._messages.fileno(), _MOST_MESSAGES, 0).count(b"overrun")
+        overruns = os.pread(self._messages.fileno(), _MAX_MESSAGES, 0).count(b"overrun")
         is_gap, self._overruns = overruns > self._overruns, overruns
         if is_gap:  # the lost samples came after those in the pipe
             drained = self._odd + os.read(stream.fileno(), _pipe_bytes(stream))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PostedRows"]
 
-_MOST_WAITING = 1000
+_MAX_WAITING = 1000
 """Maximum number of rows that wait for the run; further ones are rejected."""
 _STOP_CHECK_S = 0.2
 
@@ -43,7 +43,7 @@ class PostedRows:
         """
         self.dropped = self.unreadable = 0
         self._spec, self._stop = spec, stop or threading.Event()
-        self._frames: queue.Queue[Frame] = queue.Queue(_MOST_WAITING)
+        self._frames: queue.Queue[Frame] = queue.Queue(_MAX_WAITING)
         self._count = 0
         self._unseen = UnseenCategories()
         self._counting = threading.Lock()
@@ -97,5 +97,5 @@ class PostedRows:
         except queue.Full:
             with self._counting:
                 self.dropped += 1
-            raise SourceError(f"{_MOST_WAITING:,} rows wait for a prediction. Post fewer at a time.") from None
+            raise SourceError(f"{_MAX_WAITING:,} rows wait for a prediction. Post fewer at a time.") from None
         return frame

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["RowSource", "read_lines"]
 
 _log = logging.getLogger(__name__)
-_MOST_LACKING = 20
+_MAX_LACKING = 20
 """Number of objects without a column at the start of a source, above which it is an error."""
-_MOST_LOGGED = 100
+_MAX_LOGGED = 100
 """Number of different objects without a column that are logged; their names have no end."""
 
 
@@ -94,10 +94,10 @@ class RowSource:
                     raise
                 self.unreadable += 1
                 skipped, lacking = skipped + 1, lacking or error
-                if str(error) not in logged and len(logged) < _MOST_LOGGED:
+                if str(error) not in logged and len(logged) < _MAX_LOGGED:
                     logged.add(str(error))
                     _log.warning("row %d is skipped, and others like it: %s", index + 1, error)
-                if not is_read and skipped > _MOST_LACKING:
+                if not is_read and skipped > _MAX_LACKING:
                     raise
                 continue
             is_read = True

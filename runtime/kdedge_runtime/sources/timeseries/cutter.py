@@ -15,13 +15,13 @@ from kdedge_runtime.util.arrays import Floats
 __all__ = ["Break", "SeriesWindow", "WindowCutter", "longest_gap_s"]
 
 _log = logging.getLogger(__name__)
-_LONGEST_GAP = 3.5
+_MAX_GAP = 3.5
 """Largest time between two rows, in periods: up to three rows may be lost."""
-_MOST_GAPS = 10
+_MAX_GAPS = 10
 """Gaps in succession, after which the rows have another rate."""
 _RATE_TOLERANCE = 0.25
 """Largest accepted difference between the rate of the rows and that of the model."""
-_MOST_OFF = 3
+_MAX_OFF = 3
 """Windows at another rate in succession, after which the rows have another rate."""
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -40,7 +40,7 @@ _SENTENCES: dict[Break, str] = {
 
 def longest_gap_s(rate_hz: float | None) -> float:
     """Return the largest time between two rows of one window in seconds; infinite for a series without a clock."""
-    return math.inf if rate_hz is None else _LONGEST_GAP / rate_hz
+    return math.inf if rate_hz is None else _MAX_GAP / rate_hz
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,9 @@ class WindowCutter:
             elapsed_s, untimed = time_s - before_s, self._count - at
             if elapsed_s <= 0:
                 self.interrupt("backwards")
-            elif self._period_s is not None and elapsed_s > (_LONGEST_GAP + untimed) * self._period_s:
+            elif self._period_s is not None and elapsed_s > (_MAX_GAP + untimed) * self._period_s:
                 self._gaps += 1
-                if self._gaps >= _MOST_GAPS:
+                if self._gaps >= _MAX_GAPS:
                     raise self._other_rate(1 / elapsed_s, self._period_s)
                 self.interrupt("gap")
             else:
@@ -179,14 +179,14 @@ class WindowCutter:
         periods = self._length - 1
         rate_hz = periods / (last_s - first_s)
         # A few lost rows are accepted, but not before the rate is known.
-        lost_s = (_LONGEST_GAP - 1) * self._period_s if self._is_checked else 0.0
+        lost_s = (_MAX_GAP - 1) * self._period_s if self._is_checked else 0.0
         slow_hz = periods / (last_s - first_s - lost_s) if last_s - first_s > lost_s else math.inf
         least, most = 1 - _RATE_TOLERANCE, 1 + _RATE_TOLERANCE
         if rate_hz * self._period_s <= most and slow_hz * self._period_s >= least:
             self._is_checked, self._off = True, 0
             return True
         self._off += 1
-        if not self._is_checked or self._off >= _MOST_OFF:
+        if not self._is_checked or self._off >= _MAX_OFF:
             raise self._other_rate(rate_hz, self._period_s)
         self.interrupt("rate")
         return False

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.05
 _READ_S = 0.2
 """Longest wait for bytes of a serial port in seconds, after which a stop is noticed."""
-_LONGEST_LINE = 1 << 20
+_MAX_LINE_BYTES = 1 << 20
 
 
 class Lines(Protocol):
@@ -71,7 +71,7 @@ class GrowingFile:
             if self._header is not None:
                 yield self._header
             while not self._closed.is_set():
-                part = self._file.readline(_LONGEST_LINE)
+                part = self._file.readline(_MAX_LINE_BYTES)
                 rest += part
                 if rest.endswith(b"\n"):
                     yield _text(rest)
@@ -99,9 +99,9 @@ class GrowingFile:
 
     def _skip_rows(self) -> str | None:
         """Go behind the last line break, and return the header if there is one."""
-        first = self._file.readline(_LONGEST_LINE)
+        first = self._file.readline(_MAX_LINE_BYTES)
         end = os.fstat(self._file.fileno()).st_size
-        start = max(0, end - _LONGEST_LINE)
+        start = max(0, end - _MAX_LINE_BYTES)
         self._file.seek(start)
         self._file.seek(start + self._file.read(end - start).rfind(b"\n") + 1)
         is_complete = first.endswith(b"\n") and is_header(split_line(_text(first)))
@@ -153,7 +153,7 @@ class SerialLines:
                     if not is_first or is_header(split_line(text)):
                         yield text
                     rest, is_first = b"", False
-                elif len(rest) > _LONGEST_LINE:
+                elif len(rest) > _MAX_LINE_BYTES:
                     raise SourceError(f"The serial port {self._name} sends no line breaks. Check the baud rate.")
         except (self._failure, OSError) as error:
             raise SourceError(f"The serial port {self._name} failed ({error}). Check its cable.") from error

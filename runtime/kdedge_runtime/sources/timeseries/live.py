@@ -30,7 +30,7 @@ _JITTER_S = 0.5
 """Longest delay of rows without timestamps that is not a gap, in seconds; senders and drivers buffer rows."""
 _WAITING = 65_536
 """Lines that wait to be read at most."""
-_MOST_FAULTS = 20
+_MAX_FAULTS = 20
 """Lines without a row in succession, after which the source fails: it sends something else."""
 
 
@@ -169,7 +169,7 @@ class LiveSeries:
             self._faults += 1
             if self._faults == 1:
                 _log.warning("skipped: %s", error)
-            if self._faults >= _MOST_FAULTS:
+            if self._faults >= _MAX_FAULTS:
                 raise
             return None
         if row is not None:

@@ -195,7 +195,7 @@ def _rivals_delays(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, done: Callable[[list[list[float]]], object]
 ) -> list[list[float]]:
     """Run two publishers with one topic until a condition is met; return the delays of each in seconds."""
-    monkeypatch.setattr("kdedge_runtime.sinks.mqtt.connection._SHORTEST_DELAY_S", 0.01)
+    monkeypatch.setattr("kdedge_runtime.sinks.mqtt.connection._MIN_DELAY_S", 0.01)
     delays: list[list[float]] = []
     with MqttPublisher(address_of(broker), "a.onnx") as first, MqttPublisher(address_of(broker), "b.onnx") as second:
         for connection in (first._connection, second._connection):
