@@ -178,13 +178,11 @@ def _weights(counts: tuple[int, ...], draws: int) -> Iterator[tuple[Scores, Scor
     generator, n = np.random.default_rng(_SEED), len(counts)
     rows = max(1, _CHUNK // n)
     for start in range(0, draws, rows):
-        some = min(rows, draws - start)
-        # An exponential draw of the same distribution is cheaper.
-        is_distinct = max(counts) == 1
-        weights = (
-            generator.standard_exponential((some, n)) if is_distinct else generator.standard_gamma(counts, (some, n))
-        )
-        yield weights, weights.sum(axis=1) + generator.standard_exponential(some)
+        size = min(rows, draws - start), n
+        # For distinct values, an exponential draw of the same distribution is cheaper.
+        exponential = max(counts) == 1
+        weights = generator.standard_exponential(size) if exponential else generator.standard_gamma(counts, size)
+        yield weights, weights.sum(axis=1) + generator.standard_exponential(size[0])
 
 
 def _rank(n: int, share: float) -> int:

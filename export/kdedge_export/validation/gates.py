@@ -28,6 +28,7 @@ from kdedge_export.validation.footprint import Footprint
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.saliency_methods import SALIENCY_METHODS
+from kdedge_runtime.util.counts import counted
 
 __all__ = [
     "NO_STUDENT",
@@ -155,8 +156,8 @@ def check_unchanged(role: str, test: Literal["class", "sample"], gates: Gates) -
     )
 
 
-def check_faithfulness(role: str, margin: Faithfulness, samples: int, gates: Gates) -> tuple[Check, ...]:
-    """Check that the deployed file's maps are more faithful than random maps; empty with too few samples.
+def check_faithfulness(role: str, margin: Faithfulness, samples: int, gates: Gates) -> Check:
+    """Check that the deployed file's maps are more faithful than random maps; inconclusive with too few samples.
 
     An export preserves a wrong map, so that every comparison with the student passes. This check does not depend on the
     student.
@@ -167,12 +168,15 @@ def check_faithfulness(role: str, margin: Faithfulness, samples: int, gates: Gat
         samples: number of samples measured.
         gates: the bounds.
     """
+    key, name = f"{role}_map_margin", f"{role} map more faithful than a random map"
     if samples < MIN_FAITHFULNESS_SAMPLES:
-        return ()
+        needed = MIN_FAITHFULNESS_SAMPLES
+        reason = f"with {counted(samples, 'sample')}; at least {needed} are needed"
+        bound, measured = gates.map_margin, margin.margin
+        return Check(key, name, measured, ">=", bound, "area", "inconclusive", samples_needed=needed, reason=reason)
     interval = margin.intervals["margin"]
     sample = Estimate(margin.margin, interval, samples, samples, worst=-MAX_MARGIN, most=MAX_FAITHFULNESS_SAMPLES)
-    name = f"{role} map more faithful than a random map"
-    return (check_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
+    return check_sample(key, name, sample, ">=", gates.map_margin, "area")
 
 
 def check_budgets(role: str, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:

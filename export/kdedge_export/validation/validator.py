@@ -143,7 +143,7 @@ def validate(
         *check_false_alarms(alarms, gates),
         *check_verification(verified, [] if fp32.metadata.embedding is None else context.compared_files, gates),
         *([] if sound is None else _sanity_checks(sound, context, fp32.metadata.outputs.method, gates)),
-        *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.samples, gates)),
+        *([] if faithful is None else [check_faithfulness(ships, faithful.rows[ships], faithful.samples, gates)]),
         *(
             check
             for role, footprint in deployment.footprints.items()

@@ -284,7 +284,7 @@ class TestFalsePassRateOfFaithfulness:
     def outcome(self, margins: np.ndarray) -> str:
         curves = 0.5 + margins / 2, 0.5 - margins / 2
         found = _summed_up(curves[1], curves[0], np.zeros(len(margins)))
-        (check,) = check_faithfulness("int8", found, len(margins), Gates())
+        check = check_faithfulness("int8", found, len(margins), Gates())
         return check.outcome
 
     @pytest.mark.parametrize(

@@ -80,23 +80,25 @@ def test_class_agnostic_method_is_checked_with_images_only() -> None:
 
 
 class TestFaithfulness:
-    def check(self, images: int, margin: float, low: float) -> tuple[Check, ...]:
+    def check(self, images: int, margin: float, low: float) -> Check:
         found = Faithfulness(0.2, 0.5, margin, {"margin": Interval(low, margin + 0.1)})
         return check_faithfulness("int8", found, images, Gates())
 
     def test_faithfulness_must_significantly_exceed_random_maps(self) -> None:
-        (shown,), (broken,) = self.check(32, 0.07, 0.03), self.check(32, -0.01, -0.1)
+        shown, broken = self.check(32, 0.07, 0.03), self.check(32, -0.01, -0.1)
         assert (shown.key, shown.outcome, broken.outcome) == ("int8_map_margin", "passed", "failed")
         assert checklist([shown]) == ["[✓] int8 map more faithful than a random map  0.070  [0.030, 0.170]  (>= 0)"]
 
     def test_inconclusive_margin_at_the_maximum_number_of_images(self) -> None:
-        (unsure,) = self.check(64, 0.07, -0.01)
+        unsure = self.check(64, 0.07, -0.01)
         assert (unsure.outcome, unsure.samples_needed) == ("inconclusive", None)
-        (fewer,) = self.check(30, 0.07, -0.01)
+        fewer = self.check(30, 0.07, -0.01)
         # See `confidence.samples_needed`: an unseen image has the worst margin, -0.5, since there are few images.
         unseen = -math.log(0.025) * 0.57
         assert fewer.outcome == "inconclusive"
         assert fewer.samples_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
 
-    def test_too_few_images_give_no_check(self) -> None:
-        assert self.check(29, 0.07, 0.03) == ()
+    def test_too_few_images_are_inconclusive(self) -> None:
+        few, wrong = self.check(29, 0.07, 0.03), self.check(29, -0.07, -0.1)
+        assert (few.outcome, few.samples_needed, few.interval) == ("inconclusive", 30, None)
+        assert wrong.outcome == "inconclusive", "29 samples prove neither"
