@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -19,11 +20,14 @@ from table_toys import make_rows, write_table
 import kdedge
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.explainers import MapEstimate, make_explainer
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import Controls, LiveView, view_server
+from kdedge_runtime.server.live_view.pending_predictions import PendingPredictions
 from kdedge_runtime.sinks.json_lines import JsonLinesFile
+from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.tabular import posted_rows
 from kdedge_runtime.sources.tabular.posted_rows import PostedRows
 from kdedge_runtime.stream.runner import StreamSettings, run
@@ -81,16 +85,15 @@ def serving(
     with (
         LiveView(access, {}, Controls(model, settings), posted=source) as view,
         JsonLinesFile(str(lines), stop) as file,
+        ThreadPoolExecutor(1) as thread,
     ):
-        running = threading.Thread(target=run, args=(model, source, [view, file], settings, stop))
+        running = thread.submit(run, model, source, [view, file], settings, stop) if runs else None
         try:
-            if runs:
-                running.start()
             yield Service(view, source, lines)
         finally:
             stop.set()
-            if runs:
-                running.join()
+        if running is not None:
+            running.result()
 
 
 def test_response_is_the_line_of_the_run(file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -152,35 +155,75 @@ def test_invalid_rows_are_rejected(file: Path, tmp_path: Path, values: dict[str,
         assert service.source.unreadable == 1 and service.source.waiting == 0
 
 
-def test_clients_are_released_when_the_run_ends(file: Path, tmp_path: Path) -> None:
+def test_clients_are_released_when_the_run_ends(file: Path) -> None:
+    source = Model.load(file).metadata.input.open_source("http")
+    assert isinstance(source, PostedRows)
+    pending = PendingPredictions(source)
     with ThreadPoolExecutor(1) as clients:
-        with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
-            response = clients.submit(service.post, ROW)
-            while not service.source.waiting:
-                pass
-        assert response.result()[0] == 503
-
-
-def test_row_without_a_prediction_in_time(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view_server, "TIMEOUT_S", 0.05)
-    with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
-        assert service.post(ROW)[0] == 503
+        waiting = clients.submit(pending.predict, ROW, 60.0)
+        next(iter(source))  # waits for the row
+        pending.close()
+        with pytest.raises(SourceError, match="has ended"):
+            waiting.result()
+    with pytest.raises(SourceError, match="has ended"):
+        pending.predict(ROW, 60.0)
 
 
 def test_rows_beyond_the_limit_are_rejected(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posted_rows, "_MAX_WAITING", 1)
+    monkeypatch.setattr(posted_rows, "_MAX_WAITING", 0)
+    with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
+        assert service.post(ROW)[0] == 503 and service.source.dropped == 1
+
+
+def test_row_without_a_prediction_in_time_is_withdrawn(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(view_server, "TIMEOUT_S", 0.05)
     with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
-        service.post(ROW)
-        assert service.post(ROW)[0] == 503 and service.source.dropped == 1
+        assert service.post(ROW)[0] == 503
+        assert service.source.waiting == 0 and service.source.dropped == 1
+
+
+def test_overloaded_run_recovers(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, slow_s = Model.load(file), 0.05
+    monkeypatch.setattr(view_server, "TIMEOUT_S", 10 * slow_s)
+    fast = make_explainer(model, "occlusion")
+
+    def explain(*sample: Any) -> MapEstimate:
+        time.sleep(slow_s)
+        return fast(*sample)
+
+    with (
+        serving(model, tmp_path / "lines.jsonl", StreamSettings(explainer=explain)) as service,
+        ThreadPoolExecutor(24) as clients,
+    ):
+        waves = [[status for status, _ in clients.map(service.post, [ROW] * 24)] for _ in range(3)]
+        assert all({200, 503} == set(wave) for wave in waves), waves
+
+
+def test_slow_reading_does_not_block_the_run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, started, released = PostedRows.read, threading.Event(), threading.Event()
+
+    def slow_read(source: PostedRows, values: Mapping[str, Any]) -> Frame:
+        if values["income"] == 1:
+            started.set()
+            assert released.wait(20)
+        return read(source, values)
+
+    monkeypatch.setattr(PostedRows, "read", slow_read)
+    with serving(Model.load(file), tmp_path / "lines.jsonl") as service, ThreadPoolExecutor(1) as clients:
+        slow = clients.submit(service.post, ROW | {"income": 1})
+        assert started.wait(20)
+        assert service.post(ROW)[0] == 200
+        released.set()
+        assert slow.result()[0] == 200
 
 
 def test_silence_between_requests_is_healthy(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.FRESH_S", 0.0)
-    monkeypatch.setattr(view_server, "TIMEOUT_S", 0.05)
     with serving(Model.load(file), tmp_path / "lines.jsonl", runs=False) as service:
         assert service.health() == 200
-        service.post(ROW)
+        service.source.add(service.source.read(ROW))
         assert service.health() == 503, "a row waits for the run"
         next(iter(service.source))
         assert service.health() == 200

@@ -109,16 +109,25 @@ class PostedSource(Protocol):
     def waiting(self) -> int:
         """Number of samples that wait for the run."""
 
-    def post(self, values: Mapping[str, Any]) -> Frame:
-        """Check a sample, and add it to the run.
+    def read(self, values: Mapping[str, Any]) -> Frame:
+        """Check a sample, and return its frame.
 
         Args:
             values: sample as JSON values.
 
         Raises:
             UsageError: the sample cannot be read.
+        """
+
+    def add(self, frame: Frame) -> None:
+        """Add a frame to the run, without waiting.
+
+        Raises:
             SourceError: too many samples wait for the run.
         """
+
+    def withdraw(self, frame: Frame) -> None:
+        """Remove a frame that still waits."""
 
 
 def is_still_source(source: Source) -> bool:

@@ -30,6 +30,8 @@ class PendingPredictions:
     def predict(self, values: Mapping[str, Any], timeout_s: float) -> Prediction:
         """Add a sample to the run and return its prediction.
 
+        A sample that still waits after the timeout is withdrawn, so that an overloaded run recovers.
+
         Args:
             values: sample as JSON values.
             timeout_s: maximum time to wait in seconds.
@@ -38,16 +40,18 @@ class PendingPredictions:
             UsageError: the sample cannot be read.
             SourceError: too many samples wait, the run has ended, or the prediction took too long.
         """
-        with self._changing:  # until the client is registered, so that no prediction is missed
+        frame, pending = self._source.read(values), Future[Prediction]()
+        with self._changing:  # so that the run publishes no prediction before its client is registered
             if self._is_closed:
                 raise SourceError(_CLOSED)
-            frame = self._source.post(values)
-            pending = self._pending[frame.index] = Future()
+            self._source.add(frame)
+            self._pending[frame.index] = pending
         try:
             return pending.result(timeout_s)
         except TimeoutError:
+            self._source.withdraw(frame)
             raise SourceError(
-                f"No prediction within {timeout_s:.0f} s. Post fewer samples at a time, or use a faster --method."
+                f"No prediction within {timeout_s:g} s. Post fewer samples at a time, or use a faster --method."
             ) from None
         finally:
             with self._changing:

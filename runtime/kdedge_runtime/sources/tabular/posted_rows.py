@@ -1,6 +1,5 @@
 """Rows that are posted to the live view; the run predicts them."""
 
-import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -43,7 +42,8 @@ class PostedRows:
         """
         self.dropped = self.unreadable = 0
         self._spec, self._stop = spec, stop or threading.Event()
-        self._frames: queue.Queue[Frame] = queue.Queue(_MAX_WAITING)
+        self._changed = threading.Condition()
+        self._waiting: dict[int, Frame] = {}
         self._count = 0
         self._unseen = UnseenCategories()
         self._counting = threading.Lock()
@@ -58,25 +58,26 @@ class PostedRows:
 
     def __iter__(self) -> Iterator[Frame]:
         while not self._stop.is_set():
-            try:
-                yield self._frames.get(timeout=_STOP_CHECK_S)
-            except queue.Empty:
-                continue
+            with self._changed:
+                if not self._waiting:
+                    self._changed.wait(_STOP_CHECK_S)
+                    continue
+                frame = self._waiting.pop(next(iter(self._waiting)))
+            yield frame
 
     @property
     def waiting(self) -> int:
         """Number of rows that wait for the run."""
-        return self._frames.qsize()
+        return len(self._waiting)
 
-    def post(self, values: Mapping[str, Any]) -> Frame:
-        """Check a row, and add it to the run.
+    def read(self, values: Mapping[str, Any]) -> Frame:
+        """Check a row, and return its frame.
 
         Args:
             values: value of each column: a text, a number, a boolean or None.
 
         Raises:
             UsageError: the row lacks a column, or has a value that cannot be read.
-            SourceError: too many rows wait for the run.
         """
         with self._counting:
             self._count += 1
@@ -91,11 +92,23 @@ class PostedRows:
             raise UsageError(str(error)) from error
         with self._counting:
             self._unseen.warn(self._spec.unseen(sample))
-        frame = Frame(number - 1, sample, time.monotonic(), f"row {number}")
-        try:
-            self._frames.put_nowait(frame)
-        except queue.Full:
-            with self._counting:
+        return Frame(number - 1, sample, time.monotonic(), f"row {number}")
+
+    def add(self, frame: Frame) -> None:
+        """Add a row to the run.
+
+        Raises:
+            SourceError: too many rows wait for the run.
+        """
+        with self._changed:
+            if len(self._waiting) >= _MAX_WAITING:
                 self.dropped += 1
-            raise SourceError(f"{_MAX_WAITING:,} rows wait for a prediction. Post fewer at a time.") from None
-        return frame
+                raise SourceError(f"{_MAX_WAITING:,} rows wait for a prediction. Post fewer at a time.")
+            self._waiting[frame.index] = frame
+            self._changed.notify()
+
+    def withdraw(self, frame: Frame) -> None:
+        """Remove a row that still waits; it counts as dropped."""
+        with self._changed:
+            if self._waiting.pop(frame.index, None) is not None:
+                self.dropped += 1
