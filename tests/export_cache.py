@@ -5,12 +5,17 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+from torch import nn
+
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph
 
 Deployed = ExportableModel | ClassifierOnly
 _PACKAGES = {"kdedge", "kdedge_export", "torch", "torchvision", "timm"}
 """Packages whose layers have the same code throughout the run."""
-_SETTINGS = (bool, int, float, str, tuple, type(None))
+_SETTINGS = (bool, int, float, str, torch.dtype, type(None))
+_PLAIN = vars(nn.Module())
+"""Attributes of every layer. A layer that adds an attribute of another type is exported each time."""
 
 
 def exported_once(export_graph: Callable[[Deployed], ExportedGraph]) -> Callable[[Deployed], ExportedGraph]:
@@ -32,16 +37,26 @@ def exported_once(export_graph: Callable[[Deployed], ExportedGraph]) -> Callable
 
 
 def _content(module: Deployed) -> str | None:
-    """Return a hash of all that determines the graph; None with layers that are defined in a test."""
+    """Return a hash of all that determines the graph; None with layers that are defined or changed in a test."""
     model = module.model if isinstance(module, ClassifierOnly) else module.explained.model
     layers = dict(model.named_modules())
-    if not {type(layer).__module__.partition(".")[0] for layer in layers.values()} <= _PACKAGES:
+    stores = (store for layer in layers.values() for key, store in vars(layer).items() if key.endswith("_hooks"))
+    hooks = (hook for store in stores for hook in store.values())
+    code = {type(layer).__module__ for layer in layers.values()} | {hook.__module__ for hook in hooks}
+    if not {module.partition(".")[0] for module in code} <= _PACKAGES:
         return None
     hashed = hashlib.sha256(repr((type(module), module.spec, module.outputs, model)).encode())
     for path, layer in layers.items():
-        settings = {key: value for key, value in vars(layer).items() if isinstance(value, _SETTINGS)}
-        settings.pop("training")  # exported in evaluation mode
+        settings = {key: value for key, value in vars(layer).items() if key not in _PLAIN}
+        if not all(map(_is_setting, settings.values())):
+            return None
         hashed.update(repr((path, type(layer), sorted(settings.items()))).encode())
     for path, weight in (*model.named_parameters(), *model.named_buffers()):
-        hashed.update(path.encode() + weight.detach().numpy().tobytes())
+        bits = weight.detach().cpu().reshape(-1).view(torch.uint8)
+        hashed.update(f"{path} {weight.dtype} {tuple(weight.shape)}".encode() + bits.numpy().tobytes())
     return hashed.hexdigest()
+
+
+def _is_setting(value: object) -> bool:
+    """Return True if the text of a value determines it."""
+    return all(map(_is_setting, value)) if isinstance(value, list | tuple) else isinstance(value, _SETTINGS)

@@ -24,6 +24,17 @@ def network(convolution: type[nn.Conv2d] = nn.Conv2d, *, seed: int = 0, slope: f
     return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
 
 
+def hooked(model: nn.Module) -> nn.Module:
+    next(model.children()).register_forward_hook(lambda layer, inputs, output: 2 * output)
+    return model
+
+
+def patched(model: nn.Module) -> nn.Module:
+    flatten = model[2]  # type: ignore[index]
+    flatten.forward = lambda x: 2 * x.flatten(1)
+    return model
+
+
 @pytest.fixture
 def exported() -> list[Deployed]:
     """Modules that were exported, in order."""
@@ -55,8 +66,10 @@ def test_equal_network_is_exported_once(export: Callable[[Deployed], ExportedGra
         lambda: wrap_for_export(network(), SPEC, "layercam"),
         lambda: ClassifierOnly(network(), SPEC),
         lambda: wrap_for_export(network(Counting), SPEC),
+        lambda: wrap_for_export(hooked(network()), SPEC),
+        lambda: wrap_for_export(patched(network()), SPEC),
     ],
-    ids=["weights", "setting", "input", "method", "no map", "layer of a test"],
+    ids=["weights", "setting", "input", "method", "no map", "layer of a test", "hook", "replaced forward"],
 )
 def test_other_network_is_exported(
     export: Callable[[Deployed], ExportedGraph], exported: list[Deployed], other: Callable[[], Deployed]

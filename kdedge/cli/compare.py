@@ -65,8 +65,8 @@ def _print_remarks(comparison: "RunComparison") -> None:
     from kdedge.cli.console import flagged, stderr_console
 
     console = stderr_console()
-    for doubt in comparison.warnings:
-        console.print(flagged("warning", doubt), soft_wrap=True)
+    for warning in comparison.warnings:
+        console.print(flagged("warning", warning), soft_wrap=True)
     for note in comparison.notes:
         console.print(flagged("note", note), soft_wrap=True)
 

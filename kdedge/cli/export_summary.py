@@ -10,10 +10,12 @@ from kdedge.cli.familiarity_line import describe_familiarity
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import tradeoff_table
+from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.confidence import samples_needed
 from kdedge_export.quantization import RECIPES, FidelityGoal, Tradeoff
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
+from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.counts import grid_text
 
@@ -35,11 +37,13 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         write(f"  [-] weights: {result.weights.summary}")
     if result.assumed_input is not None:
         write(f"  [-] preprocessing: {result.assumed_input}")
-    write(f"  [✓] logits match PyTorch (relative error {result.logits_error:.0e}, two inputs)")
+    logits_error = f"relative error {result.logits_error:.0e}{_cause(result.logits_error, 'rounding')}"
+    write(f"  [✓] logits match PyTorch ({logits_error}, two inputs)")
     if result.map_error is not None:
         explained = outputs.head if outputs.target_layer is None else f"{outputs.head} head at {outputs.target_layer}"
         positions = f"{outputs.method}, {grid_text(outputs.map_height, outputs.map_width)}, {explained}"
-        write(f"  [✓] map matches PyTorch (relative error {result.map_error:.0e}, two inputs): {positions}")
+        cause = _cause(result.map_error, "rounding, which also flips activations")
+        write(f"  [✓] map matches PyTorch (relative error {result.map_error:.0e}{cause}, two inputs): {positions}")
     if result.fit is not None and result.fit.why_not is None:
         half = f"fitted on {result.fit.samples:,} validation samples, which kdedge validate excludes"
         write(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
@@ -106,6 +110,11 @@ def _shortfall(name: str, tradeoff: Tradeoff) -> str:
     )
 
 
+def _cause(error: float, what: str) -> str:
+    """Return the accepted cause of an error above the tolerance; empty below it."""
+    return f", due to {what}" if error > TOLERANCE else ""
+
+
 def print_precision(result: ExportResult, name: str, write: Callable[[str], None]) -> None:
     """Print fidelity and latency of a file in another precision, line by line."""
     file = result.quantized[name]
@@ -156,9 +165,11 @@ def _print_fidelity(name: str, note: Mapping[str, Any], tradeoff: Tradeoff, writ
 
 def _print_latency(name: str, latency: Mapping[str, Any], write: Callable[[str], None]) -> None:
     ratio = latency["fp32"] / latency[name]
+    is_faster = fastest({FP32.name: latency["fp32"], name: latency[name]}) == name
+    result = "faster" if is_faster else "SLOWER" if ratio < 0.95 else "no gain"
     write(
         f"  latency on this machine, one thread: fp32 {latency['fp32']:.2f} ms, {name} {latency[name]:.2f} ms "
-        f"({ratio:.2f}× speedup)"
+        f"({result}, {ratio:.2f}× as fast)"
     )
 
 

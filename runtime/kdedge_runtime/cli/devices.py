@@ -50,7 +50,7 @@ def _table() -> str:
     for name in profile_names():
         profile = load_profile(name)
         quantization, latency_ms = profile.quantization, profile.budgets.latency_ms
-        speed = {True: "faster", False: "slower", None: "measure"}[quantization.int8_is_faster]
+        speed = {True: "faster", False: "not faster", None: "measure"}[quantization.int8_is_faster]
         bits = f"{quantization.activations}/{'7' if quantization.reduce_range else '8'} bit"
         rows.append(
             (

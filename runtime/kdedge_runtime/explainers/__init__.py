@@ -3,8 +3,8 @@
 ```
 occlusion    sliding square                                    Zeiler and Fergus, ECCV 2014
 rise         random soft masks                                 Petsiuk, Das and Saenko, BMVC 2018
-lime         superpixels, local linear model                   Ribeiro, Singh and Guestrin, KDD 2016
-shap         superpixels, Shapley values                       Lundberg and Lee, NeurIPS 2017
+lime         segments,    local linear model                   Ribeiro, Singh and Guestrin, KDD 2016
+shap         segments,    Shapley values                       Lundberg and Lee, NeurIPS 2017
 scorecam     channels of the target layer as masks             Wang et al., CVPR Workshops 2020
 ```
 

@@ -17,24 +17,24 @@ _KERNEL_WIDTH = 0.25
 _RIDGE = 1.0
 
 
-def lime(scorer: MaskedScorer, parts: Integers) -> MapEstimate:
+def lime(scorer: MaskedScorer, segments: Integers) -> MapEstimate:
     """Compute the weight of each superpixel in a linear model of the score near the full image.
 
     Args:
         scorer: probe of the image.
-        parts: int64 `[H, W]`, from `superpixels`.
+        segments: int64 `[H, W]`, from `superpixels`.
 
     Returns:
-        A map `[H, W]`, constant within each part, from 1,000 samples without a budget.
+        A map `[H, W]`, constant within each segment, from 1,000 samples without a budget.
     """
-    count = int(parts.max()) + 1
+    count = int(segments.max()) + 1
     shown = [np.ones((1, count), bool)]
-    scores = [scorer.score(shown[0][:, parts].astype(np.float32))]
+    scores = [scorer.score(shown[0][:, segments].astype(np.float32))]
     for size in scorer.batches(_SAMPLES - 1, 2 * count, endless=True):
         shown.append(scorer.rng.integers(0, 2, (size, count)).astype(bool))
-        scores.append(scorer.score(shown[-1][:, parts].astype(np.float32)))
+        scores.append(scorer.score(shown[-1][:, segments].astype(np.float32)))
     weights, error = local_model(np.concatenate(shown), np.concatenate(scores))
-    return scorer.estimate(weights[parts], error[parts])
+    return scorer.estimate(weights[segments], error[segments])
 
 
 def local_model(shown: Truths, scores: Doubles) -> tuple[Doubles, Doubles]:
@@ -44,24 +44,24 @@ def local_model(shown: Truths, scores: Doubles) -> tuple[Doubles, Doubles]:
     on all coefficients except the intercept.
 
     Args:
-        shown: bool `[n, parts]`, True for visible parts.
+        shown: bool `[n, segments]`, True for visible segments.
         scores: scores `[n]`.
 
     Returns:
-        Weights of the parts and their standard errors from the residuals (HC3, MacKinnon and White, Journal of
-        Econometrics 1985), both `[parts]`.
+        Weights of the segments and their standard errors from the residuals (HC3, MacKinnon and White, Journal of
+        Econometrics 1985), both `[segments]`.
     """
     present = shown.astype(np.float64)
-    samples, parts = present.shape
+    samples, segments = present.shape
     # Cosine of a binary row with all ones. A row of zeros has the maximum distance.
     distance = 1 - np.sqrt(present.mean(axis=1))
     nearness = np.sqrt(np.exp(-(distance**2) / _KERNEL_WIDTH**2))
     share = nearness / nearness.sum()
     centered, target = present - share @ present, scores - share @ scores
-    inverse = np.linalg.inv((centered * nearness[:, None]).T @ centered + _RIDGE * np.eye(parts))
+    inverse = np.linalg.inv((centered * nearness[:, None]).T @ centered + _RIDGE * np.eye(segments))
     weights = inverse @ (centered.T @ (nearness * target))
-    if samples <= parts + 1:
-        return weights, np.full(parts, np.inf)
+    if samples <= segments + 1:
+        return weights, np.full(segments, np.inf)
     leverage = share + nearness * ((centered @ inverse) * centered).sum(axis=1)
     residuals = nearness * (target - centered @ weights) / (1 - leverage)
     return weights, np.sqrt((inverse @ (centered.T * residuals**2) @ centered @ inverse).diagonal())

@@ -214,7 +214,7 @@ def test_complete_pipeline(
     run = tmp_path / "runs" / "student"
     assert {path.name for path in run.iterdir()} == {"run.json", METRICS, BEST, LAST}
 
-    exported = done("export", "runs/student", "--quantize")
+    exported = done("export", "runs/student", "--quantize", by=alone)
     assert followed(exported) == "Next: kdedge validate runs/student"
     assert (run / "model.onnx").is_file() and (run / "model.int8.onnx").is_file()
 

@@ -49,7 +49,7 @@ def test_first_class_replaces_those_of_the_model(site: Site, images: list[np.nda
 def test_shown_frame_is_enrolled_although_the_run_goes_on(site: Site) -> None:
     site.until(label="red")
     serial = shown_now(site.view)
-    assert post(site.view, "/hold", {"serial": serial})[0] == 200
+    assert post(site.view, "/pause", {"serial": serial})[0] == 200
     site.source.index = 1
     site.until(label="green")
     assert post(site.view, "/enroll", {"serial": serial, "name": "rust"})[1] == {"name": "rust", "samples": 1}
@@ -131,7 +131,7 @@ def test_damaged_file_is_reported_and_left_alone(site: Site, tmp_path: Path) -> 
     EnrolledClasses.of_model(other).add("a", np.float32([[1, 0, 0]])).write(site.path)
     before = site.path.read_bytes()
     status, reply = site.enroll("rust")
-    assert status == 400 and "another model" in reply["error"] and site.path.read_bytes() == before
+    assert status == 400 and "different model" in reply["error"] and site.path.read_bytes() == before
     assert site.until(label="red")["revision"] == 0
 
 
@@ -156,7 +156,7 @@ def test_disk_that_cannot_be_written_is_reported(site: Site) -> None:
 def test_enrollments_at_the_same_time_are_all_kept(site: Site) -> None:
     site.until(label="red")
     serial = shown_now(site.view)
-    post(site.view, "/hold", {"serial": serial})
+    post(site.view, "/pause", {"serial": serial})
     results: list[tuple[int, dict]] = []
 
     def enroll(name: str) -> None:

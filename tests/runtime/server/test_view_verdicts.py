@@ -85,7 +85,7 @@ def test_invalid_feedback_is_rejected(view: LiveView, progress: RunProgress, sto
 def test_held_frame_is_kept(view: LiveView, progress: RunProgress, store: FeedbackStore) -> None:
     with Run(view, progress):
         serial = shown_now(view)
-        status, prediction = post(view, "/hold", {"serial": serial})
+        status, prediction = post(view, "/pause", {"serial": serial})
         assert (status, prediction["serial"], prediction["label"]) == (200, serial, "<b>stop</b>")
         body = get(view, f"/frame.jpg?serial={serial}")[1]
         assert np.asarray(Image.open(BytesIO(body))).shape == (48, 64, 3)
@@ -153,7 +153,7 @@ def test_regions_have_their_own_figures_frames_and_feedback(
     assert (response.status, crop.shape) == (200, (48, 32, 3))
     assert crop.mean() == pytest.approx(200, abs=2)
     assert get(view, f"/frame.jpg?serial={serial}&region=attic")[0].status == 400
-    assert post(view, "/hold", {"serial": serial, "region": "window"})[1]["label"] == "shut"
+    assert post(view, "/pause", {"serial": serial, "region": "window"})[1]["label"] == "shut"
     entry = {"serial": serial, "judgment": "correct"}
     assert post(view, "/feedback", entry | {"region": "attic"})[0] == 400
     assert post(view, "/feedback", entry | {"region": 1})[0] == 400

@@ -85,7 +85,7 @@ async function pause() {
   mark();
   try {
     await allChoices();
-    answer = await request("/hold", { serial: shown, region });
+    answer = await request("/pause", { serial: shown, region });
     showFigures(answer);
   } catch (error) {
     resume();

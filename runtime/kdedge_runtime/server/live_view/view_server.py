@@ -80,7 +80,7 @@ class LiveView:
     | `/choices.json`       | classes, methods, and the parts of the page for samples and task      |
     | `/health`             | 200 if predictions are recent, 503 after ten seconds without one      |
     | `POST /controls`      | change the explained class, the method and the opacity                |
-    | `POST /hold`          | keep the frame of a shown prediction                                  |
+    | `POST /pause`         | keep the frame of a shown prediction                                  |
     | `POST /feedback`      | user feedback on a shown prediction                                   |
     | `POST /enroll`        | add the frame of a shown prediction to an enrolled class              |
     | `POST /predict`       | prediction of a posted sample as a line of `--jsonl`                  |
@@ -231,7 +231,7 @@ class _ViewHandler(RequestHandler):
     def posts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
         return {
             "/controls": self._control,
-            "/hold": self._hold,
+            "/pause": self._pause,
             "/feedback": self._store_feedback,
             "/enroll": self._enroll,
             "/predict": self._predict,
@@ -334,7 +334,7 @@ class _ViewHandler(RequestHandler):
         site.controls.change(wanted)
         return site.controls.figures()
 
-    def _hold(self, wanted: dict[str, Any]) -> object:
+    def _pause(self, wanted: dict[str, Any]) -> object:
         serial = whole_number(wanted.get("serial"))
         prediction = self.server.site.board.shown.hold(serial)
         if prediction is None:
