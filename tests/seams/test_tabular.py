@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
@@ -36,6 +38,8 @@ from kdedge.reports.error_table import error_rows
 from kdedge.reports.inspection_page import write_inspection
 from kdedge.reports.run_settings import run_settings
 from kdedge.training.run_callback import RunCallback
+from kdedge_export.metrics.faithfulness import faithfulness
+from kdedge_export.modalities import modality_of
 from kdedge_export.validation import json_schema
 from kdedge_runtime import Model
 from kdedge_runtime.cli.main import main
@@ -482,3 +486,28 @@ def test_page_of_rows_is_rejected_before_any_work(files: Path, data: Path, tmp_p
     with pytest.raises(UsageError, match="--page needs a model of images"):
         explain(files / "model.onnx", [data], tmp_path / "explained", page=True)
     assert not (tmp_path / "explained").exists()
+
+
+def test_faithfulness_of_a_regression_does_not_depend_on_its_unit(amounts: Amounts, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(amounts.student.folder, tmp_path / "student"))
+    kdedge.export(run)
+    graph = onnx.load(run / "model.onnx")
+    (producer,) = (node for node in graph.graph.node if "logits" in node.output)
+    producer.output[:] = ["cents" if name == "logits" else name for name in producer.output]
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(100), "hundred"))
+    place = list(graph.graph.node).index(producer) + 1
+    graph.graph.node.insert(place, onnx.helper.make_node("Mul", ["cents", "hundred"], ["logits"]))
+    onnx.save(graph, tmp_path / "cents.onnx")
+    model, cents = Model.load(run / "model.onnx"), Model.load(tmp_path / "cents.onnx")
+    with model.metadata.input.open_source(str(amounts.data), "all") as source:
+        samples = np.stack([model.metadata.input.preprocess(frame.sample) for frame in itertools.islice(source, 40)])
+    maps = model.predict(samples).saliency_map
+    assert maps is not None
+    np.testing.assert_allclose(cents.predict(samples).scores, 100 * model.predict(samples).scores, rtol=1e-5)
+    smooth = modality_of(model.metadata.input).smoothed
+    found, other = (
+        faithfulness(each, {"fp32": maps}, samples, np.zeros(40, np.int64), smooth, {})["fp32"]
+        for each in (model, cents)
+    )
+    assert found.margin > 0.05 and other.margin == pytest.approx(found.margin, rel=1e-3)
+    assert other.insertion == pytest.approx(found.insertion, rel=1e-3)

@@ -47,9 +47,9 @@ class Faithfulness:
     """Deletion and insertion scores of one kind of map."""
 
     deletion: float
-    """Mean area under the deletion curve, in [0, 1]; lower is better."""
+    """Mean area under the deletion curve, in [0, 1], or of values in standard deviations; lower is better."""
     insertion: float
-    """Mean area under the insertion curve, in [0, 1]; higher is better."""
+    """Mean area under the insertion curve, as for deletion; higher is better."""
     margin: float
     """Mean of insertion minus deletion, minus that of a random map, each sample capped at ±0.5; above 0 is better than
     chance."""
@@ -68,10 +68,11 @@ def faithfulness(
 ) -> dict[str, Faithfulness]:
     """Compute insertion and deletion scores of models' maps, random maps and references.
 
-    Random maps have the resolution of the last maps, so that they are equally smooth.
+    Random maps have the resolution of the last maps, so that they are equally smooth. Values without a range, as of a
+    regression, are divided by their standard deviation over the samples, so that results do not depend on their unit.
 
     Args:
-        model: model whose probabilities are measured, at its file's temperature.
+        model: model whose probabilities or values are measured, at its file's temperature.
         maps: raw signed maps `[N, h, w]` by model name.
         samples: preprocessed samples `[N, …]`.
         classes: int64 `[N]`, the explained class, whose probability is measured.
@@ -82,20 +83,26 @@ def faithfulness(
     n, height, width = list(maps.values())[-1].shape
     baselines = {"random": random_maps(n, height, width), **references}
     curves: dict[str, tuple[Scores, Scores]] = {}
-    done = 0
+    scale, has_range, done = _scale(model, samples, classes), not TASKS[model.metadata.task].has_values, 0
     for name, some in (dict(maps) | baselines).items():
         pairs = []
         for sample, saliency_map, wanted in zip(samples, some, classes, strict=True):
-            pairs.append(areas(model, sample, saliency_map, int(wanted), smooth))
+            pairs.append(areas(model, sample, saliency_map, int(wanted), smooth, scale=scale))
             done += 2
             progress(done)
         curves[name] = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
     chance = curves["random"][1] - curves["random"][0]
-    return {name: _summed_up(*pair, chance) for name, pair in curves.items()}
+    return {name: _summed_up(*pair, chance, has_range=has_range) for name, pair in curves.items()}
 
 
 def areas(
-    model: Model, sample: Sample, saliency_map: Floats, wanted: int, smooth: Callable[[Sample], Sample]
+    model: Model,
+    sample: Sample,
+    saliency_map: Floats,
+    wanted: int,
+    smooth: Callable[[Sample], Sample],
+    *,
+    scale: float = 1.0,
 ) -> tuple[float, float]:
     """Compute the areas under the deletion and the insertion curve of one sample, by the trapezoidal rule.
 
@@ -105,6 +112,7 @@ def areas(
         saliency_map: `[h, w]`; positions of equal importance are ordered at random with a fixed seed.
         wanted: class index.
         smooth: see `faithfulness`.
+        scale: divisor of scores without a range.
     """
     spec = model.metadata.input
     importance = upsampled(saliency_map[None], *spec.mask_size)[0].ravel()
@@ -116,9 +124,19 @@ def areas(
     batches = (variants[start : start + size] for start in range(0, len(variants), size))
     scores = np.concatenate([model.predict(batch).scores[:, wanted] for batch in batches])
     task = TASKS[model.metadata.task]
-    shares = [score if (share := task.share(float(score))) is None else share for score in scores]
+    shares = [score / scale if (share := task.share(float(score))) is None else share for score in scores]
     deletion, insertion = np.split(np.asarray(shares, np.float32), 2)
     return _area(deletion), _area(insertion)
+
+
+def _scale(model: Model, samples: Sample, classes: Integers) -> float:
+    """Return the standard deviation of predicted values; 1 for scores with a range, and for constant values."""
+    if not TASKS[model.metadata.task].has_values:
+        return 1.0
+    size = at_once(model)
+    parts = [model.predict(samples[start : start + size]).scores for start in range(0, len(samples), size)]
+    values = np.concatenate(parts)[np.arange(len(samples)), classes].astype(np.float64)
+    return float(values.std()) or 1.0
 
 
 def _area(curve: Floats) -> float:
@@ -133,15 +151,16 @@ def _removed(order: Integers) -> Floats:
     return masks
 
 
-def _summed_up(deletion: Scores, insertion: Scores, chance: Scores) -> Faithfulness:
+def _summed_up(deletion: Scores, insertion: Scores, chance: Scores, *, has_range: bool) -> Faithfulness:
+    bounds = SHARE if has_range else None
     margin = np.clip(insertion - deletion - chance, -MAX_MARGIN, MAX_MARGIN)
     return Faithfulness(
         float(deletion.mean()),
         float(insertion.mean()),
         float(margin.mean()),
         {
-            "deletion": mean_interval(deletion, SHARE),
-            "insertion": mean_interval(insertion, SHARE),
+            "deletion": mean_interval(deletion, bounds),
+            "insertion": mean_interval(insertion, bounds),
             "margin": mean_interval(margin, (-MAX_MARGIN, MAX_MARGIN)),
         },
     )

@@ -84,9 +84,9 @@ async function pause() {
   isPaused = true;
   mark();
   try {
-    await allChoices();
+    const parts = await allChoices();  // a failed poll resets the choices meanwhile
     answer = await request("/pause", { serial: shown, region });
-    showFigures(answer);
+    showFigures(answer, parts);
   } catch (error) {
     resume();
     throw error;
@@ -253,12 +253,12 @@ async function selectRegion(name) {
 
 // ---- metrics
 
-function showFigures(m) {
+function showFigures(m, parts) {
   // Another selection may have been made since the request, or the run may have other regions than the one before.
   if (!m.regions.some(({ name }) => name === region)) region = m.region;
   showRegions(m.regions);
   showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, hasPositive: m.heat?.entropy != null,
-               unknown: m.unknown, mapLegend: choices.map_legend, isChart: !choices.has_overlay });
+               unknown: m.unknown, mapLegend: parts.map_legend, isChart: !parts.has_overlay });
   const isProbability = m.score_name === "probability";
   at("past-title").textContent = `${isProbability ? "Confidence" : capitalized(m.score_name)} over the last minute`;
   at("history").setAttribute("aria-label", `${capitalized(m.score_name)} of the best class over the last minute`);
@@ -315,7 +315,7 @@ async function poll() {
       at("feedback").hidden = m.feedback === null;
       at("enroll").hidden = !m.can_enroll;
       if (m.revision !== revision) { choices = null; revision = m.revision; }
-      await allChoices();
+      const parts = await allChoices();
       at("controls").hidden = false;
       showMachine(m.machine);
       showHistory(m.history, { isBounded: m.ranking?.[0].share !== null });
@@ -325,7 +325,7 @@ async function poll() {
         showStages(m.stages);
         if (!isPaused) {
           answer = m;
-          showFigures(m);
+          showFigures(m, parts);
           document.title = `${m.unknown ? UNKNOWN : m.label} · kdedge`;
         }
       }
