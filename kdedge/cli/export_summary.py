@@ -8,11 +8,12 @@ from typing import Any
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.cli.familiarity_line import describe_familiarity
 from kdedge.models.artifacts import Artifacts
+from kdedge.pipelines.missed_bounds import missed_bounds
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import tradeoff_table
 from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.confidence import samples_needed
-from kdedge_export.quantization import RECIPES, FidelityGoal, Tradeoff
+from kdedge_export.quantization import FidelityGoal, Tradeoff
 from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
 from kdedge_runtime.precision import FP32, fastest
@@ -78,7 +79,13 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
 
 def _reason(result: ExportResult) -> str:
     """Return why the fp32 file is recommended although there are others; empty if it is not."""
-    return "; the others save space, but no time" if result.fastest == result.fp32 else ""
+    if result.fastest != result.fp32:
+        return ""
+    tradeoffs = {name: file.tradeoff for name, file in result.quantized.items() if file.path is not None}
+    missed = [name for name, tradeoff in tradeoffs.items() if tradeoff is not None and missed_bounds(name, tradeoff)]
+    if missed:
+        return f"; {' and '.join(missed)} would fail validation"
+    return f"; {' and '.join(tradeoffs)} saves space, but no time"
 
 
 def check_goal_reached(result: ExportResult) -> None:
@@ -159,8 +166,10 @@ def _print_fidelity(name: str, note: Mapping[str, Any], tradeoff: Tradeoff, writ
     write(f"  held out: agreement {fidelity.agreement:.1%}{maps} on {tradeoff.samples} training samples ({arithmetic})")
     if (saturated := saturation_note(note)) is not None:
         stderr_console().print(flagged("warning", saturated), soft_wrap=True)
-    for fault in _broken_bounds(name, tradeoff):
-        stderr_console().print(flagged("warning", fault), soft_wrap=True)
+    if faults := missed_bounds(name, tradeoff):
+        advice = "To keep layers in fp32: --min-map-correlation 0.98 --max-drop 0.5"
+        advice = f". {advice}" if tradeoff.goal == FidelityGoal() else ""
+        stderr_console().print(flagged("warning", f"{', and '.join(faults)}{advice}"), soft_wrap=True)
 
 
 def _print_latency(name: str, latency: Mapping[str, Any], write: Callable[[str], None]) -> None:
@@ -185,27 +194,6 @@ def _unconfirmed(tradeoff: Tradeoff) -> str | None:
         f"inconclusive: a loss of at most {most:g} {what} is not confirmed; {found.drop_points:.1f} on these samples, "
         f"up to {found.most_drop_points:.1f} at 95% confidence; {advice}"
     )
-
-
-def _broken_bounds(name: str, tradeoff: Tradeoff) -> list[str]:
-    """Return the `kdedge validate` bounds that a file misses on held-out samples.
-
-    A single sample is never reported, even if it exceeds the bound.
-    """
-    found, bounds = tradeoff.chosen.fidelity, RECIPES[name].bounds
-    faults = []
-    allowed = bounds.accuracy_drop_points if found.accuracy is not None else 100 * (1 - bounds.agreement)
-    if found.drop_points > max(allowed, 1.5 * 100 / tradeoff.samples):
-        what = "points of accuracy" if found.accuracy is not None else "% of the predictions"
-        faults.append(f"{name} loses {found.drop_points:.1f} {what}, kdedge validate allows {allowed:g}")
-    if found.map_pearson is not None and found.map_pearson < bounds.map_pearson_mean:
-        faults.append(
-            f"maps correlate at {found.map_pearson:.3f}, kdedge validate requires {bounds.map_pearson_mean:g}"
-        )
-    advice = (
-        "" if tradeoff.goal != FidelityGoal() else ". To keep layers in fp32: --min-map-correlation 0.98 --max-drop 0.5"
-    )
-    return [f"{' and '.join(faults)}{advice}"] if faults else []
 
 
 def _megabytes(path: Path) -> str:

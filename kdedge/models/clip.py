@@ -160,6 +160,6 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _import_open_clip() -> Any:
-    with needs_package("A model named clip:…", "OpenCLIP", "pip install 'kdedge-distill[open_clip]'"):
+    with needs_package("A model named clip:…", "OpenCLIP", "pip install -e '.[open_clip]' in the checkout"):
         import open_clip
     return open_clip

@@ -57,4 +57,4 @@ def check_weights(path: Path) -> None:
             "its best.safetensors."
         )
     if not path.is_file():
-        raise UsageError(f"There is no weights file {path}. Expected a .safetensors or .pth file.")
+        raise UsageError(f"The weights file {path} does not exist. Expected a .safetensors or .pth file.")

@@ -14,6 +14,7 @@ from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.models.zero_shot import ZeroShot
 from kdedge.pipelines.calibration_samples import calibration_samples
 from kdedge.pipelines.familiarity_samples import familiarity_samples
+from kdedge.pipelines.missed_bounds import missed_bounds
 from kdedge.pipelines.quantization_settings import recipe_of
 from kdedge.pipelines.temperature_fit import TemperatureFit, fit_run
 from kdedge_export.file_quantization import QuantizedFile, write_precision
@@ -61,10 +62,14 @@ class ExportResult:
 
     @property
     def fastest(self) -> Path:
-        """Path of the file to run on machines like this one; a less exact one only if it is at least 5% faster."""
+        """Path of the file to run on machines like this one.
+
+        A less exact file must be at least 5% faster, and keep the bounds of validation on held-out samples.
+        """
         paths, shares = {FP32.name: self.fp32}, {FP32.name: 1.0}
         for name, file in self.quantized.items():
-            if file.path is not None and "latency_ms" in file.note:
+            misses = file.tradeoff is not None and missed_bounds(name, file.tradeoff)
+            if file.path is not None and "latency_ms" in file.note and not misses:
                 paths[name] = file.path
                 shares[name] = file.note["latency_ms"][name] / file.note["latency_ms"][FP32.name]
         return paths[fastest(shares)]

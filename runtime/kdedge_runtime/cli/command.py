@@ -47,7 +47,8 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the error without the full usage, and exit with code 2."""
         hint = ""
-        if message.startswith("unrecognized arguments: ") and Path(message.split()[-1]).is_file():
+        _, _, unknown = message.partition("unrecognized arguments: ")
+        if unknown and not unknown.startswith("-") and Path(unknown.split()[-1]).is_file():
             hint = " Quote a pattern, so that the shell does not expand it: --source 'photos/*.jpg'."
         self.exit(UsageError.exit_code, f"{self.prog}: error: {message}.{hint} All options: {self.prog} --help\n")
 

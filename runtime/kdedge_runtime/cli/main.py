@@ -45,7 +45,7 @@ examples:
   %(prog)s soak model.onnx --source csi:0 --duration 24h  endurance test
 
 exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 4 a check failed, 5 the source failed,
-130 interrupted by Ctrl-C"""
+130 interrupted by Ctrl-C (a run that is stopped on a source: 0)"""
 
 
 def build_parser(

@@ -15,6 +15,7 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sources.source import Frame, Source, is_still_source
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable
 from kdedge_runtime.util.images import files_below
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -157,7 +158,8 @@ def _details(prediction: Prediction, estimate: MapEstimate | None) -> list[str]:
     if prediction.saliency_map is None:
         return ["no map in this model"]
     account = [] if estimate is None else [_account(estimate)]
-    return [f"heat map: evidence for {prediction.explained}", *account]
+    legend = prediction.input.evidence_legend(has_values=TASKS[prediction.task].has_values)
+    return [legend.format(prediction.explained), *account]
 
 
 def _account(estimate: MapEstimate) -> str:

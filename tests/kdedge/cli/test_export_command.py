@@ -131,8 +131,8 @@ def test_faster_file_is_recommended(
 @pytest.mark.parametrize(
     ("drop_points", "map_pearson", "images", "warned"),
     [
-        (55.0, 0.99, 128, "int8 loses 55.0 points of accuracy, kdedge validate allows 1. To keep layers in fp32"),
-        (0.0, 0.61, 128, "maps correlate at 0.610, kdedge validate requires 0.98. To keep layers in fp32"),
+        (55.0, 0.99, 128, "int8 loses 55.0 points of accuracy (1 allowed by kdedge validate). To keep layers in fp32"),
+        (0.0, 0.61, 128, "int8 maps correlate at 0.610 (0.98 required by kdedge validate). To keep layers in fp32"),
         (0.0, 0.99, 128, None),
         (6.25, 0.99, 16, None),  # a single image
     ],
@@ -150,12 +150,15 @@ def test_int8_loss_warns_and_suggests_a_goal(
     chosen = found.chosen
     fidelity = replace(chosen.fidelity, accuracy=0.4, drop_points=drop_points, map_pearson=map_pearson)
     lost = replace(found, chosen=replace(chosen, fidelity=fidelity), samples=images)
-    print_export(with_int8(exported, tradeoff=lost), Artifacts.open("small:resnet8"), None, None)
+    note = {**exported.quantized["int8"].note, "latency_ms": {"fp32": 4.0, "int8": 1.0}}
+    result = with_int8(exported, tradeoff=lost, note=note)
+    print_export(result, Artifacts.open("small:resnet8"), None, None)
     printed = capsys.readouterr().err
     if warned is None:
-        assert "warning" not in printed
+        assert "warning" not in printed and result.fastest == result.quantized["int8"].path
     else:
         assert f"warning: {warned}: --min-map-correlation 0.98 --max-drop 0.5" in printed
+        assert result.fastest == result.fp32 and f"{result.fp32}; int8 would fail validation" in printed
 
 
 @pytest.mark.parametrize(
