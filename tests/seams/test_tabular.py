@@ -243,7 +243,7 @@ def test_samples_of_another_kind_are_refused_by_name(files: Path, tmp_path: Path
 @pytest.mark.parametrize("sample", [".", "yes.wav"])
 def test_explanations_of_rows_need_a_table(files: Path, tmp_path: Path, sample: str) -> None:
     (tmp_path / "yes.wav").write_bytes(b"RIFF")
-    with pytest.raises(SourceError, match=r"no table.*\*\.csv") as refused:
+    with pytest.raises(SourceError, match=r"is not a table.*\*\.csv") as refused:
         kdedge.explain(files / "model.onnx", [tmp_path / sample], tmp_path / "out")
     assert "stdin" not in str(refused.value) and "--source" not in str(refused.value)
 

@@ -95,7 +95,9 @@ class TabularExport(ExportModality):
     @property
     def map_legend(self) -> str:
         """Sentence about waterfalls; see `ExportModality`."""
-        return "Bars show the contribution of each column, relative to the average training row, on each map’s own scale."
+        return (
+            "Bars show the contribution of each column, relative to the average training row, on each map’s own scale."
+        )
 
     def figure_uri(self, figure: Pixels) -> str:
         """Encode a waterfall without loss; see `drawing_uri`."""

@@ -157,7 +157,7 @@ def check_unchanged(role: str, test: Literal["class", "sample"], gates: Gates) -
 
 
 def check_faithfulness(role: str, margin: Faithfulness, samples: int, gates: Gates) -> Check:
-    """Check that the deployed file's maps are more faithful than random maps; inconclusive with too few samples.
+    """Check that the deployed file's maps are more faithful than random maps; not measured with too few samples.
 
     An export preserves a wrong map, so that every comparison with the student passes. This check does not depend on the
     student.
@@ -170,10 +170,8 @@ def check_faithfulness(role: str, margin: Faithfulness, samples: int, gates: Gat
     """
     key, name = f"{role}_map_margin", f"{role} map more faithful than a random map"
     if samples < MIN_FAITHFULNESS_SAMPLES:
-        needed = MIN_FAITHFULNESS_SAMPLES
-        reason = f"with {counted(samples, 'sample')}; at least {needed} are needed"
-        bound, measured = gates.map_margin, margin.margin
-        return Check(key, name, measured, ">=", bound, "area", "inconclusive", samples_needed=needed, reason=reason)
+        reason = f"with {counted(samples, 'sample')}; at least {MIN_FAITHFULNESS_SAMPLES} are needed"
+        return check_value(key, name, None, ">=", gates.map_margin, "area", reason)
     interval = margin.intervals["margin"]
     sample = Estimate(margin.margin, interval, samples, samples, worst=-MAX_MARGIN, most=MAX_FAITHFULNESS_SAMPLES)
     return check_sample(key, name, sample, ">=", gates.map_margin, "area")

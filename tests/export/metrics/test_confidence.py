@@ -283,7 +283,7 @@ class TestFalsePassRateOfFaithfulness:
 
     def outcome(self, margins: np.ndarray) -> str:
         curves = 0.5 + margins / 2, 0.5 - margins / 2
-        found = _summed_up(curves[1], curves[0], np.zeros(len(margins)))
+        found = _summed_up(curves[1], curves[0], np.zeros(len(margins)), has_range=True)
         check = check_faithfulness("int8", found, len(margins), Gates())
         return check.outcome
 

@@ -271,7 +271,7 @@ class TestErrors:
         path = to_onnx(random(lambda: Drops(1)), tmp_path / "theirs.onnx")
         with pytest.raises(
             HeadNotSupported,
-            match=r"no tokens \[N, T, C\] in row-major order \(found .*\[N, 15, 24\].* "
+            match=r"or tokens \[N, T, C\] in row-major order \(found .*\[N, 15, 24\].* "
             r"The last spatial features are \S+, 4 × 4 positions, and 2 attentions after them",
         ):
             add_saliency(path, tmp_path / "ours.onnx")

@@ -98,7 +98,7 @@ class TestFaithfulness:
         assert fewer.outcome == "inconclusive"
         assert fewer.samples_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
 
-    def test_too_few_images_are_inconclusive(self) -> None:
-        few, wrong = self.check(29, 0.07, 0.03), self.check(29, -0.07, -0.1)
-        assert (few.outcome, few.samples_needed, few.interval) == ("inconclusive", 30, None)
-        assert wrong.outcome == "inconclusive", "29 samples prove neither"
+    def test_too_few_images_are_not_measured(self) -> None:
+        few = self.check(29, -0.07, -0.1)
+        assert (few.outcome, few.measured) == ("not measured", None), "29 samples prove neither"
+        assert few.reason == "with 29 samples; at least 30 are needed"

@@ -112,7 +112,7 @@ def test_map_that_is_wrong_in_pytorch_fails_the_faithfulness_check(tmp_path: Pat
 def test_faithfulness_needs_enough_images(tmp_path: Path) -> None:
     few, _ = run(tmp_path, samples=IMAGES[:29], targets=None)
     (check,) = (check for check in few.checks if check.key == "int8_map_margin")
-    assert (check.outcome, check.samples_needed, check.interval) == ("inconclusive", 30, None) and not few.passed
+    assert check.outcome == "not measured" and not few.complete
     enough, _ = run(tmp_path, samples=IMAGES[:30], targets=None)
     (check,) = (check for check in enough.checks if check.key == "int8_map_margin")
     assert check.passed and check.interval is not None and check.interval.low > 0
