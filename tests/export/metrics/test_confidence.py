@@ -317,7 +317,7 @@ class TestFalsePassRateOfFaithfulness:
         assert self.outcome(rng.normal(0.1, 0.1, MAX_FAITHFULNESS_SAMPLES)) == "passed"
 
     def test_margin_of_an_image_is_capped_at_one_half(self) -> None:
-        found = _summed_up(np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 0.5]))
+        found = _summed_up(np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 0.5]), has_range=True)
         assert found.margin == 0.0
 
 
