@@ -130,7 +130,7 @@ class TestRead:
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"is a folder.*best\.safetensors"):
             check_weights(tmp_path)
-        with pytest.raises(UsageError, match=r"no weights file .*nowhere\.pth"):
+        with pytest.raises(UsageError, match=r"weights file .*nowhere\.pth does not exist"):
             read_state(tmp_path / "nowhere.pth")
 
 
