@@ -83,7 +83,8 @@ def faithfulness(
     n, height, width = list(maps.values())[-1].shape
     baselines = {"random": random_maps(n, height, width), **references}
     curves: dict[str, tuple[Scores, Scores]] = {}
-    scale, has_range, done = _scale(model, samples, classes), not TASKS[model.metadata.task].has_values, 0
+    has_values, done = TASKS[model.metadata.task].has_values, 0
+    scale, bounds = (_deviation(model, samples, classes), None) if has_values else (1.0, SHARE)
     for name, some in (dict(maps) | baselines).items():
         pairs = []
         for sample, saliency_map, wanted in zip(samples, some, classes, strict=True):
@@ -92,7 +93,7 @@ def faithfulness(
             progress(done)
         curves[name] = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
     chance = curves["random"][1] - curves["random"][0]
-    return {name: _summed_up(*pair, chance, has_range=has_range) for name, pair in curves.items()}
+    return {name: _summed_up(*pair, chance, bounds) for name, pair in curves.items()}
 
 
 def areas(
@@ -129,10 +130,8 @@ def areas(
     return _area(deletion), _area(insertion)
 
 
-def _scale(model: Model, samples: Sample, classes: Integers) -> float:
-    """Return the standard deviation of predicted values; 1 for scores with a range, and for constant values."""
-    if not TASKS[model.metadata.task].has_values:
-        return 1.0
+def _deviation(model: Model, samples: Sample, classes: Integers) -> float:
+    """Return the standard deviation of the predicted values; 1 for constant values."""
     size = at_once(model)
     parts = [model.predict(samples[start : start + size]).scores for start in range(0, len(samples), size)]
     values = np.concatenate(parts)[np.arange(len(samples)), classes].astype(np.float64)
@@ -151,8 +150,7 @@ def _removed(order: Integers) -> Floats:
     return masks
 
 
-def _summed_up(deletion: Scores, insertion: Scores, chance: Scores, *, has_range: bool) -> Faithfulness:
-    bounds = SHARE if has_range else None
+def _summed_up(deletion: Scores, insertion: Scores, chance: Scores, bounds: tuple[float, float] | None) -> Faithfulness:
     margin = np.clip(insertion - deletion - chance, -MAX_MARGIN, MAX_MARGIN)
     return Faithfulness(
         float(deletion.mean()),

@@ -283,7 +283,7 @@ class TestFalsePassRateOfFaithfulness:
 
     def outcome(self, margins: np.ndarray) -> str:
         curves = 0.5 + margins / 2, 0.5 - margins / 2
-        found = _summed_up(curves[1], curves[0], np.zeros(len(margins)), has_range=True)
+        found = _summed_up(curves[1], curves[0], np.zeros(len(margins)), SHARE)
         check = check_faithfulness("int8", found, len(margins), Gates())
         return check.outcome
 
@@ -317,7 +317,7 @@ class TestFalsePassRateOfFaithfulness:
         assert self.outcome(rng.normal(0.1, 0.1, MAX_FAITHFULNESS_SAMPLES)) == "passed"
 
     def test_margin_of_an_image_is_capped_at_one_half(self) -> None:
-        found = _summed_up(np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 0.5]), has_range=True)
+        found = _summed_up(np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 0.5]), SHARE)
         assert found.margin == 0.0
 
 
