@@ -93,7 +93,7 @@ def export(
     output = Path(output)
     if output.suffix != ".onnx":
         raise UsageError(f"The model file must end in .onnx; got {output}.")
-    if (task == EMBEDDING) != (find_cosine_layer(module) is not None):
+    if TASKS[task].has_embedding != (find_cosine_layer(module) is not None):
         raise UsageError(
             f"The task {task} does not fit {type(module).__name__}. Expected the task {EMBEDDING} for a network that "
             "ends in a CosineLayer, and only for such networks."

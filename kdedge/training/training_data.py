@@ -12,7 +12,6 @@ from kdedge.data.left_out import check_left_out, leave_out
 from kdedge.models.run_folder import RunRecord
 from kdedge.training.run_callback import RunCallback
 from kdedge.training.unlabeled_samples import UnlabeledPart, add_unlabeled
-from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.tasks import TASKS
 
@@ -52,8 +51,8 @@ def index_training_data(
             left-out class does not exist.
     """
     dataset = index_dataset(data, options, unlabeled_ok=kind == "distill")
-    if task == EMBEDDING:
-        dataset = _for_embedding(dataset)
+    if task is not None and TASKS[task].has_embedding:
+        dataset = _for_embedding(dataset, task)
     if dataset.is_unlabeled and (samples_per_class is not None or left_out):
         option = "--leave-out" if left_out else "--samples-per-class"
         raise UsageError(f"{dataset.source} has no classes. Remove {option}.")
@@ -63,13 +62,13 @@ def index_training_data(
     return dataset if samples_per_class is None else subset(dataset, samples_per_class)
 
 
-def _for_embedding(dataset: DatasetIndex) -> DatasetIndex:
+def _for_embedding(dataset: DatasetIndex, task: str) -> DatasetIndex:
     if dataset.is_unlabeled or not TASKS[dataset.task].has_classes:
         raise UsageError(
-            f"{dataset.source} has no classes, but --task embedding needs some: their means are the prototypes. "
+            f"{dataset.source} has no classes, but --task {task} needs some: their means are the prototypes. "
             "Give labeled samples, and the others with --unlabeled."
         )
-    return replace(dataset, task=EMBEDDING)
+    return replace(dataset, task=task)
 
 
 def join_unlabeled(
@@ -98,7 +97,7 @@ def reopen_training_data(record: RunRecord, out: Path, callback: RunCallback) ->
         record.data["samples_per_class"],
         record.left_out,
         record.kind,
-        EMBEDDING if record.task == EMBEDDING else None,
+        record.task,
     )
     if indexed.fingerprint != record.data["fingerprint"]:
         raise _changed(f"The samples in {indexed.source} have", out)

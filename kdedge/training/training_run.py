@@ -47,9 +47,9 @@ from kdedge.training.teachers.teacher_loading import (
 )
 from kdedge.training.training_data import data_record, index_training_data, join_unlabeled, reopen_training_data
 from kdedge.training.unlabeled_samples import check_unlabeled_request
-from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
+from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.counts import counted
 
 __all__ = ["continue_run", "start_run"]
@@ -99,7 +99,7 @@ def start_run(
     labels = teacher_labels(teachers[0]) if indexed.is_unlabeled else indexed.labels
     on_cpu = compute.device.type == "cpu"
     spec, spec_input = modality.choose_network(request, teachers, replace(indexed, labels=labels), on_cpu=on_cpu)
-    if indexed.task == EMBEDDING:
+    if TASKS[indexed.task].has_embedding:
         spec = replace(spec, embedding=embedding_size(teachers[0]))
     dataset, unlabeled = join_unlabeled(indexed, labels, request.unlabeled, request.every_s, callback)
     recipe = _recipe(request, dataset, has_labels=not indexed.is_unlabeled)

@@ -19,8 +19,8 @@ from kdedge.training.instrumented_model import InstrumentedModel
 from kdedge.training.objective import uses_predictions
 from kdedge.training.teachers.teacher import NetworkTeacher, OnnxTeacher, Teacher, TeacherEnsemble
 from kdedge.training.teachers.tree_teacher import TreeTeacher
-from kdedge_runtime.embedding import EMBEDDING
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.tasks import TASKS
 
 __all__ = ["as_teacher", "init_source", "load_teachers", "reload_teachers", "teacher_labels", "teacher_record"]
 
@@ -57,14 +57,15 @@ def load_teachers(request: TrainConfig, data: DatasetIndex, terms: Collection[st
         )
     if data.is_unlabeled and teachers:
         data = replace(data, labels=teacher_labels(teachers[0]))
-    if data.task == EMBEDDING and len(teachers) > 1:
-        raise UsageError("--task embedding compares the embeddings of one teacher. Give a single --teacher.")
+    has_embedding = TASKS[data.task].has_embedding
+    if has_embedding and len(teachers) > 1:
+        raise UsageError(f"--task {data.task} compares the embeddings of one teacher. Give a single --teacher.")
     for teacher in teachers:
         data.require(teacher.input, teacher.task, f"The teacher {teacher.record['source']}")
-        if not uses_predictions(terms) or data.task == EMBEDDING:
+        if not uses_predictions(terms) or has_embedding:
             continue  # any classifier has an embedding, also one of other classes
         _require_same_classes(teacher, data)
-        if teacher.task == EMBEDDING:
+        if TASKS[teacher.task].has_embedding:
             raise UsageError(
                 f"The teacher {teacher.record['source']} has similarities in place of class probabilities. Distill its "
                 "embedding with --task embedding, or compare its features with --loss ce,rkd."

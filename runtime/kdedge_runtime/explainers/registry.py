@@ -57,12 +57,12 @@ def methods_for(model: Model) -> tuple[str, ...]:
     return tuple(
         name
         for name, method in EXPLAINERS.items()
-        if (model.has_map or method.takes != "activations") and not (method.of_logit and _has_bounded_logits(model))
+        if (model.has_map or method.takes != "activations") and not (method.of_logit and _has_embedding(model))
     )
 
 
-def _has_bounded_logits(model: Model) -> bool:
-    return TASKS[model.metadata.task].has_bounded_logits
+def _has_embedding(model: Model) -> bool:
+    return TASKS[model.metadata.task].has_embedding
 
 
 def make_explainer(
@@ -99,7 +99,7 @@ def make_explainer(
         raise UsageError(f"{segments} segments are not supported. Expected 2 to {_MAX_SEGMENTS}.")
     if budget_ms is not None and not budget_ms > 0:
         raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
-    if chosen.of_logit and _has_bounded_logits(model):
+    if chosen.of_logit and _has_embedding(model):
         raise UsageError(
             f"The method {method} weighs channels by the softmax of logits, but those of {model.path.name} are "
             "similarities in a small range: its map would hardly depend on the class. Use "

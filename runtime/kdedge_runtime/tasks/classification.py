@@ -15,7 +15,7 @@ class Classification:
     score_name = "probability"
     has_classes = True
     has_values = False
-    has_bounded_logits = False
+    has_embedding = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Return probabilities `[N, K]`; rows sum to 1."""

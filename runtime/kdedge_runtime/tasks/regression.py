@@ -15,7 +15,7 @@ class Regression:
     score_name = "value"
     has_classes = False
     has_values = True
-    has_bounded_logits = False
+    has_embedding = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Return the values `[N, K]`; the temperature has no effect."""

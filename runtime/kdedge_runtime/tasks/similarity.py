@@ -15,7 +15,7 @@ class Similarity:
     score_name = "similarity"
     has_classes = True
     has_values = False
-    has_bounded_logits = True
+    has_embedding = True
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Return the similarities `[N, M]`; the temperature has no effect."""

@@ -32,8 +32,8 @@ class Task(Protocol):
         """True if the output is a value without a range, as in a regression; False for labels."""
 
     @property
-    def has_bounded_logits(self) -> bool:
-        """True if logits are similarities of a small range, such as cosines, whose softmax is nearly uniform."""
+    def has_embedding(self) -> bool:
+        """True if logits are cosine similarities of an embedding to prototypes; their softmax is nearly uniform."""
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         """Convert logits to scores, both `[N, K]`.
