@@ -162,10 +162,10 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         help="time limit for --method per frame and region, in milliseconds (default: its usual number of evaluations)",
     )
     when.add_argument(
-        "--fps",
+        "--min-fps",
         type=rate,
         metavar="N",
-        help="target frame rate; explanations are skipped to reach it (default: none is skipped)",
+        help="minimum frame rate; explanations are skipped to reach it (default: none is skipped)",
     )
     how = parser.add_argument_group("inference")
     how.add_argument(

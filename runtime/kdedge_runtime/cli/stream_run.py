@@ -85,7 +85,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             opacity=OPACITY if arguments.opacity is None else arguments.opacity,
             max_frames=arguments.max_frames,
             cadence=cadence,
-            budget_fps=arguments.fps,
+            min_fps=arguments.min_fps,
             explainer=explainer,
             unknown=arguments.unknown,
             regions=regions,
@@ -217,7 +217,7 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
     """Raise if options about explanations are given but the run produces none."""
     idle_options = {
         f"--cadence {arguments.cadence}": arguments.cadence != "always",
-        f"--fps {arguments.fps or 0:g}": arguments.fps is not None,
+        f"--min-fps {arguments.min_fps or 0:g}": arguments.min_fps is not None,
         f"--opacity {arguments.opacity or 0:g}": arguments.opacity is not None,
     }
     for option, is_idle in idle_options.items():

@@ -56,8 +56,8 @@ class StreamSettings:
     """Maximum number of frames; None runs until the source ends."""
     cadence: ExplainSchedule = ALWAYS
     """Schedule of explained and drawn frames."""
-    budget_fps: float | None = None
-    """Target frame rate: explanations are skipped before frames are dropped. None for no target."""
+    min_fps: float | None = None
+    """Minimum frame rate: explanations are skipped before frames are dropped. None for none."""
     explainer: "Explainer | None" = None
     """Black-box explainer (see `kdedge_runtime.explainers`); None uses the map of the graph."""
     unknown: bool = True
@@ -108,7 +108,7 @@ def run(
     _require_time(first, source)
     events = None if first.refractory_s is None else EventFilter(first.refractory_s)
     progress = RunProgress(source)
-    budget = None if first.budget_fps is None else FpsBudget(first.budget_fps, live=source.live)
+    budget = None if first.min_fps is None else FpsBudget(first.min_fps, live=source.live)
     scheduler = ExplainScheduler(first.cadence, budget)
     outputs = _InferenceStage(model, source, current, progress, scheduler, stop)
     recorded_fps = None if source.live else source.fps
@@ -224,7 +224,7 @@ class _InferenceStage:
         self._source = source
         self._current = current
         self._settings = current()
-        self._budget_fps = self._settings.budget_fps
+        self._min_fps = self._settings.min_fps
         self._regions = self._settings.regions
         self._progress = progress
         self._timer = progress.timer
@@ -346,12 +346,12 @@ class _InferenceStage:
 
     def _warn(self, is_explained: bool, busy_s: float) -> None:
         """Log a warning once if the target is missed even without explanations."""
-        if self._budget_fps is None or is_explained:
+        if self._min_fps is None or is_explained:
             return
-        self._over_budget = self._over_budget + 1 if busy_s * self._budget_fps > 1 else 0
+        self._over_budget = self._over_budget + 1 if busy_s * self._min_fps > 1 else 0
         if self._over_budget == _FRAMES_OVER_BUDGET:
             _log.warning(
-                "--fps %g cannot be reached even without explanations: one pass of the model takes %.0f ms",
-                self._budget_fps,
+                "--min-fps %g cannot be reached even without explanations: one pass of the model takes %.0f ms",
+                self._min_fps,
                 busy_s * 1e3,
             )

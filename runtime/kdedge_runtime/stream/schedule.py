@@ -53,13 +53,13 @@ ALWAYS = ExplainSchedule("always")
 
 
 class FpsBudget:
-    """Tracks whether a run keeps up with a target frame rate."""
+    """Tracks whether a run keeps up with a minimum frame rate."""
 
     def __init__(self, fps: float, *, live: bool, clock: Callable[[], float] = time.monotonic) -> None:
         """Create a budget.
 
         Args:
-            fps: target frame rate in frames per second.
+            fps: minimum frame rate in frames per second.
             live: True if frames pass even when they are not taken. A live source slower than the target is kept up with
             if none of its frames is dropped.
             clock: monotonic clock in seconds.
@@ -89,7 +89,7 @@ class FpsBudget:
 
 
 class ExplainScheduler:
-    """Decides per frame whether to explain, so that a run keeps its target frame rate.
+    """Decides per frame whether to explain, so that a run keeps its minimum frame rate.
 
     Behind the target, explanations are skipped until the frames without one have made up the time.
     """

@@ -148,7 +148,7 @@ def test_expected_failures_print_one_line_and_exit_code(
                 "--cadence every=5 needs explanations",
                 (write_model(method="none"), *pictures, "--cadence", "every=5"),
             ),
-            (2, "--fps 15 needs explanations", (write_model(method="none"), *pictures, "--fps", "15")),
+            (2, "--min-fps 15 needs explanations", (write_model(method="none"), *pictures, "--min-fps", "15")),
             (2, "or remove --opacity", (write_model(method="none"), *pictures, "--opacity", "0.4")),
             (2, "no provider 'tpu'", (model_path, *pictures, "--provider", "tpu")),
             (2, "cannot be written as a video", (model_path, *pictures, "-o", "out.mp4")),

@@ -88,7 +88,7 @@ def test_folder_can_be_looped(model_path: Path, photos: Path, tmp_path: Path) ->
         ["m.onnx", "--source", "0", "--opacity", "half"],
         ["m.onnx", "--source", "0", "--max-frames", "few"],
         ["m.onnx", "--source", "0", "--frames", "some"],
-        ["m.onnx", "--source", "0", "--fps", "0"],
+        ["m.onnx", "--source", "0", "--min-fps", "0"],
         ["m.onnx", "--source", "0", "--budget-ms", "-1"],
     ],
 )
@@ -102,7 +102,7 @@ def test_invalid_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFi
 def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     text = build_parser("kdedge run").format_help()
     options = "--source --frames --jsonl --output --show --view --threads --class --provider --opacity --max-frames "
-    options += "--loop --cadence --fps --method --budget-ms --device"
+    options += "--loop --cadence --min-fps --method --budget-ms --device"
     for option in options.split():
         assert option in text
     assert "%(prog)s" not in text

@@ -95,7 +95,7 @@ def test_new_viewer_gets_an_explained_frame(model: Model, red_spot: np.ndarray) 
 
 def test_over_budget_skips_explanations_not_frames(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess(cost_s=0.1)
-    settings = StreamSettings(budget_fps=50, explainer=guess)
+    settings = StreamSettings(min_fps=50, explainer=guess)
     summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
     assert [prediction.frame.index for prediction in sink.predictions] == list(range(30))
     assert sink.predictions[0].skip_reason is None
@@ -112,7 +112,7 @@ def test_slow_sink_skips_explanations(model: Model, red_spot: np.ndarray) -> Non
             time.sleep(0.05 if prediction.overlay is not None else 0.0)
 
     sink = Slow(wants_overlay=True)
-    summary = run(model, Frames(*[red_spot] * 30), [sink], StreamSettings(budget_fps=50))
+    summary = run(model, Frames(*[red_spot] * 30), [sink], StreamSettings(min_fps=50))
     assert 1 <= summary.explained <= 15
     assert summary.skipped["budget"] == 30 - summary.explained
 
@@ -121,9 +121,9 @@ def test_unreachable_budget_is_logged_once(
     model: Model, red_spot: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        run(model, Frames(*[red_spot] * 80), [], StreamSettings(budget_fps=1e6))
+        run(model, Frames(*[red_spot] * 80), [], StreamSettings(min_fps=1e6))
     assert [record.message.split(":")[0] for record in caplog.records] == [
-        "--fps 1e+06 cannot be reached even without explanations"
+        "--min-fps 1e+06 cannot be reached even without explanations"
     ]
 
 

@@ -109,7 +109,7 @@ def test_budget_skips_explanations_of_all_regions(model: Model) -> None:
         return MapEstimate(np.ones((4, 4), np.float32), np.zeros((4, 4), np.float32), 1, 50.0)
 
     sink = Collector()
-    settings = replace(SETTINGS, budget_fps=50, explainer=slow)
+    settings = replace(SETTINGS, min_fps=50, explainer=slow)
     summary = run(model, Frames(*[halves("red", "blue")] * 20), [sink], settings)
     assert len(sink.predictions) == 20
     assert [each.skip_reason for each in sink.predictions[1].by_region] == ["budget", "budget"]
