@@ -37,6 +37,9 @@ def explain(
         int | None,
         typer.Option(help="Number of segments for lime and shap, 2 to 200; shap is exact up to 10. [default: 40]"),
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of samples to explain, the first ones. [default: all]")
+    ] = None,
     page: Annotated[
         bool | None,
         typer.Option(
@@ -67,6 +70,7 @@ def explain(
             method=method,
             budget_ms=budget_ms,
             segments=segments,
+            limit=limit,
             progress=progress,
         )
     for explained in done:

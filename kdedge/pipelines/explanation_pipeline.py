@@ -23,6 +23,7 @@ def explain(
     method: str | None = None,
     budget_ms: float | None = None,
     segments: int | None = None,
+    limit: int | None = None,
     progress: ProgressCallback = no_progress,
 ) -> list[ExplainedSample]:
     """Explain samples with a model file, and draw each with its map as a PNG.
@@ -35,6 +36,7 @@ def explain(
         method: black-box method `occlusion`, `rise`, `lime`, `shap` or `scorecam`; None takes the file's own map.
         budget_ms: time budget of the black-box method per sample in ms; None for none.
         segments: number of segments for `lime` and `shap`; None takes 40.
+        limit: maximum number of samples, the first ones; None for no limit.
         progress: called during long steps.
 
     Returns:
@@ -60,5 +62,6 @@ def explain(
             Path(output),
             class_name=class_name,
             explainer=explainer,
+            limit=limit,
             progress=progress,
         )

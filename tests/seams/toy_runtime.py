@@ -100,6 +100,9 @@ class SignalInput(InputSpec):
     def segments(self, sample: Sample, count: int) -> Integers:
         return (np.arange(self.length) * min(count, self.length) // self.length)[None]
 
+    def draw_explanation(self, prediction: Prediction, opacity: float) -> Pixels:
+        return draw(prediction.frame.sample, prediction.saliency_map)
+
     def open_source(
         self,
         uri: str,
@@ -165,7 +168,7 @@ class MultilabelInference:
     score_name = "probability"
     has_classes = False
     has_values = False
-    has_bounded_logits = False
+    has_embedding = False
 
     def scores(self, logits: Floats, temperature: float) -> Floats:
         return (1 / (1 + np.exp(-logits / temperature))).astype(np.float32)

@@ -1,25 +1,26 @@
-"""Drawings of explanations for files: a sample next to its map, with the prediction below."""
+"""Drawings of explanations for files: heat on the scale of the sample, and pairs of a sample and its map."""
 
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.drawing.caption import Caption, append_caption
-from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.drawing.heatmap import display_heat, peak
+from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["pair_with_caption"]
+__all__ = ["heat_of_sample", "side_by_side"]
 
 _GAP_PX = 6
 
 
-def pair_with_caption(plain: Pixels, overlay: Pixels, caption: Caption) -> Pixels:
-    """Return a drawn sample next to its overlay with a caption below, uint8 RGB.
+def heat_of_sample(prediction: Prediction) -> Floats | None:
+    """Return the heat map of a prediction in [0, 1], where its own peak has the most heat; None without a map."""
+    if prediction.saliency_map is None:
+        return None
+    return display_heat(prediction.saliency_map, peak(prediction.saliency_map), prediction.display.typical_contrast)
 
-    Args:
-        plain: drawn sample, uint8 RGB; resized to the overlay.
-        overlay: sample with its map, uint8 RGB.
-        caption: caption of both.
-    """
+
+def side_by_side(plain: Pixels, overlay: Pixels) -> Pixels:
+    """Return a drawn sample next to its overlay, at the size of the overlay, uint8 RGB."""
     left = Image.fromarray(plain).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
-    pair = Image.fromarray(np.concatenate([np.asarray(left), gap, overlay], axis=1))
-    return np.asarray(append_caption(pair, caption))
+    return np.concatenate([np.asarray(left), gap, overlay], axis=1)

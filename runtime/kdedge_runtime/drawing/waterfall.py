@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdedge_runtime.modalities.tabular import TabularInput
     from kdedge_runtime.prediction import Prediction
 
-__all__ = ["Bar", "WaterfallRenderer", "bars_of", "draw_row", "draw_waterfall"]
+__all__ = ["Bar", "WaterfallRenderer", "bars_of", "draw_prediction", "draw_row", "draw_waterfall"]
 
 _BARS = 12
 """Maximum number of bars; the last one sums up the remaining columns."""
@@ -51,14 +51,19 @@ class WaterfallRenderer:
 
     def render(self, prediction: "Prediction", opacity: float) -> Pixels:
         """Return the waterfall of a row with its prediction; without a map the row with its values."""
-        values = self._spec.preprocess(prediction.sample)
         head = prediction.nearest_text if prediction.unknown else f"{prediction.label} {prediction.score_text}"
         if prediction.unknown:
             head = f"{prediction.answer} · {head}"
-        if prediction.saliency_map is None:
-            return draw_row(self._spec, values, head)
-        detail = f"contributions to {prediction.explained}, from the average row"
-        return draw_waterfall(bars_of(self._spec, values, prediction.saliency_map[0]), head, detail)
+        return draw_prediction(self._spec, prediction, head)
+
+
+def draw_prediction(spec: "TabularInput", prediction: "Prediction", head: str = "") -> Pixels:
+    """Draw the waterfall of a row, uint8 RGB; without a map the row with its values. No line above without `head`."""
+    values = spec.preprocess(prediction.sample)
+    if prediction.saliency_map is None:
+        return draw_row(spec, values, head)
+    detail = f"contributions to {prediction.explained}, from the average row"
+    return draw_waterfall(bars_of(spec, values, prediction.saliency_map[0]), head, detail)
 
 
 def bars_of(spec: "TabularInput", values: Floats, contributions: Floats, most: int = _BARS) -> tuple[Bar, ...]:

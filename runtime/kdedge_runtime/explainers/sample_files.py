@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
 
+from kdedge_runtime.drawing.caption import append_caption
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
+from kdedge_runtime.drawing.prediction_caption import caption_of
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.explainers import Explainer, MapEstimate
 from kdedge_runtime.modalities import InputSpec
@@ -43,6 +46,7 @@ def explain_samples(
     class_name: str | None = None,
     opacity: float = OPACITY,
     explainer: Explainer | None = None,
+    limit: int | None = None,
     progress: ProgressCallback = no_progress,
 ) -> list[ExplainedSample]:
     """Explain samples and write one PNG each: the sample next to its map, with label, score and class below.
@@ -55,6 +59,7 @@ def explain_samples(
         class_name: name or index of the class to explain; None for the top-1 class of each sample.
         opacity: opacity of the map, in [0, 1].
         explainer: black-box explainer used instead of the map in the model file; see `kdedge_runtime.explainers`.
+        limit: maximum number of samples, the first ones of the paths; None for no limit.
         progress: called after each sample and during black-box explanations.
 
     Returns:
@@ -68,15 +73,16 @@ def explain_samples(
     inputs = {file.resolve() for path in paths for file in (files_below(path) if path.is_dir() else [path])}
     names = UniqueNames()
     done: list[ExplainedSample] = []
-    reading = _Reading(model.metadata.input)
+    reading = _Reading(model.metadata.input, limit)
     for file, frame in reading.frames(paths):
         target = output / names.take(displayable(_title(frame.name)), ".png")
         if target.resolve() in inputs:
             raise UsageError(f"{target} is an input file and would be overwritten. Choose another folder: -o DIR.")
         prediction, estimate = _explain(model, frame, class_index, explainer, progress)
-        drawn = model.metadata.input.draw_explanation(prediction, opacity, _details(prediction, estimate))
+        drawn = Image.fromarray(model.metadata.input.draw_explanation(prediction, opacity))
+        caption = caption_of(prediction, details=_details(prediction, estimate))
         with atomic_path(target) as temporary:
-            Image.fromarray(drawn).save(temporary)
+            append_caption(drawn, caption).save(temporary)
         done.append(ExplainedSample(file, target, prediction, estimate))
         progress("explaining samples", len(done), reading.expected)
     if reading.unreadable:
@@ -95,8 +101,8 @@ def explain_samples(
 class _Reading:
     """Frames of files and folders. Unreadable ones are counted, so that the others are still explained."""
 
-    def __init__(self, spec: InputSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: InputSpec, limit: int | None) -> None:
+        self._spec, self._limit = spec, limit
         self.failures: list[SourceError] = []
         self.unreadable = 0
         self.expected = 0
@@ -107,7 +113,10 @@ class _Reading:
         Raises:
             UsageError: A path is a video.
         """
+        done = 0
         for path in paths:
+            if done == self._limit:
+                return
             try:
                 if not path.exists():
                     raise SourceError(f"{path} does not exist. Expected a file or a folder of samples.")
@@ -115,9 +124,12 @@ class _Reading:
                 # Absolute, because a file could be named like a camera.
                 with self._spec.open_source(str(path.absolute()), "all") as source:
                     self.expected += source.expected or 0
-                    for frame in source:
+                    if self._limit is not None:
+                        self.expected = min(self.expected, self._limit)
+                    for frame in islice(source, None if self._limit is None else self._limit - done):
                         _require_sample(path, source, frame)
                         yield frame.file or (path / frame.name if path.is_dir() else path), frame
+                        done += 1
                 self.unreadable += source.unreadable
             except SourceError as error:
                 self.failures.append(error)

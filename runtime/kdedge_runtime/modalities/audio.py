@@ -18,6 +18,7 @@ from kdedge_runtime.util.sounds import require_measured
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
+    from kdedge_runtime.prediction import Prediction
     from kdedge_runtime.sources.source import Source
 
 __all__ = ["MAX_WINDOW_S", "AudioInput"]
@@ -174,6 +175,14 @@ class AudioInput(InputSpec):
         from kdedge_runtime.drawing.spectrogram_renderer import SpectrogramRenderer
 
         return SpectrogramRenderer(self, moving=moving, fps=fps)
+
+    def draw_explanation(self, prediction: "Prediction", opacity: float) -> Pixels:
+        """Draw the spectrogram of the window next to its overlay; see `InputSpec`."""
+        from kdedge_runtime.drawing.explanation_drawing import heat_of_sample, side_by_side
+        from kdedge_runtime.drawing.spectrogram_renderer import draw_window
+
+        plain, overlay = (draw_window(self, prediction, heat, opacity) for heat in (None, heat_of_sample(prediction)))
+        return side_by_side(plain, overlay)
 
     def draw_sample(self, sample: Floats) -> Pixels:
         """Draw the spectrogram of the window, uint8 RGB."""

@@ -148,11 +148,11 @@ class ImageInput(InputSpec):
 
         return OverlayRenderer(self, moving=moving, fps=fps)
 
-    def draw_explanation(self, prediction: "Prediction", opacity: float, details: Sequence[str]) -> Pixels:
+    def draw_explanation(self, prediction: "Prediction", opacity: float) -> Pixels:
         """Draw an image next to its overlay; see `draw_image_explanation`."""
         from kdedge_runtime.drawing.image_explanation import draw_image_explanation
 
-        return draw_image_explanation(self, prediction, opacity, details)
+        return draw_image_explanation(self, prediction, opacity)
 
     def draw_sample(self, sample: Pixels) -> Pixels:
         """Return the image itself."""

@@ -144,21 +144,14 @@ class InputSpec(ABC):
             fps: frame rate of a recording that is not played in real time; None uses the capture times.
         """
 
-    def draw_explanation(self, prediction: "Prediction", opacity: float, details: Sequence[str]) -> "Pixels":
-        """Draw a sample next to its map with the prediction below, for a file; uint8 RGB.
+    @abstractmethod
+    def draw_explanation(self, prediction: "Prediction", opacity: float) -> "Pixels":
+        """Draw a sample with its map for a file, without a caption; uint8 RGB.
 
         Args:
             prediction: prediction to draw.
             opacity: opacity of the map at full heat, in [0, 1].
-            details: further lines of the caption.
         """
-        from kdedge_runtime.drawing.explanation_drawing import pair_with_caption
-        from kdedge_runtime.drawing.prediction_caption import caption_of
-
-        renderer = self.renderer(moving=False, fps=None)
-        renderer.update_scale(prediction)
-        overlay = renderer.render(prediction, opacity)
-        return pair_with_caption(prediction.image, overlay, caption_of(prediction, details=details))
 
     @abstractmethod
     def draw_sample(self, sample: Sample) -> "Pixels":

@@ -21,6 +21,7 @@ from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
+    from kdedge_runtime.prediction import Prediction
     from kdedge_runtime.sources.source import Source
 
 __all__ = ["TabularInput"]
@@ -162,6 +163,12 @@ class TabularInput(InputSpec):
         from kdedge_runtime.drawing.waterfall import WaterfallRenderer
 
         return WaterfallRenderer(self)
+
+    def draw_explanation(self, prediction: "Prediction", opacity: float) -> Pixels:
+        """Draw the waterfall of a row; without a map the row with its values. See `InputSpec`."""
+        from kdedge_runtime.drawing.waterfall import draw_prediction
+
+        return draw_prediction(self, prediction)
 
     def draw_sample(self, sample: Sample) -> Pixels:
         """Draw the columns of a row with their values."""

@@ -17,6 +17,7 @@ from kdedge_runtime.util.counts import counted
 
 if TYPE_CHECKING:
     from kdedge_runtime.drawing.heatmap import HeatStats
+    from kdedge_runtime.prediction import Prediction
     from kdedge_runtime.sources.source import Source
 
 __all__ = ["TimeseriesInput", "describe_faults"]
@@ -150,6 +151,14 @@ class TimeseriesInput(InputSpec):
         from kdedge_runtime.drawing.series_renderer import SeriesRenderer
 
         return SeriesRenderer(self, moving=moving, fps=fps)
+
+    def draw_explanation(self, prediction: "Prediction", opacity: float) -> Pixels:
+        """Plot every channel with heat behind it; see `InputSpec`."""
+        from kdedge_runtime.drawing.explanation_drawing import heat_of_sample
+        from kdedge_runtime.drawing.series_plot import draw_series
+
+        heat, shift = heat_of_sample(prediction), prediction.display.shift
+        return draw_series(prediction.frame.sample, self, heat, opacity=opacity, shift=shift)
 
     def draw_sample(self, sample: Sample) -> Pixels:
         """Plot every channel as a line; see `draw_series`."""

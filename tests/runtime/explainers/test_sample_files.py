@@ -138,3 +138,13 @@ def test_explainer_replaces_the_map_of_the_file(model: Model, photos: Path, tmp_
         assert first.prediction.saliency_map is not None and second.prediction.saliency_map is not None
         assert (first.prediction.saliency_map.shape, second.prediction.saliency_map.shape) == ((8, 8), (64, 64))
         assert first.written.read_bytes() != second.written.read_bytes()
+
+
+def test_limit_keeps_the_first_samples(model: Model, photos: Path, tmp_path: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    done = explain_samples(
+        model, [photos, photos], tmp_path / "out", limit=4, progress=lambda *step: steps.append(step)
+    )
+    assert [item.file.name for item in done] == ["1-red.png", "2-green.png", "3-blue.png", "1-red.png"]
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert steps[0] == ("explaining samples", 1, 3) and steps[-1] == ("explaining samples", 4, 4)
