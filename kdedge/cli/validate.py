@@ -105,7 +105,7 @@ def validate(
 ) -> None:
     """Validate exported files against the PyTorch model. Exits with 4 unless every bound is confirmed.
 
-    A file from `kdedge export --from-onnx` has no PyTorch reference. It is validated alone, and its other precisions
+    A file from `kdedge export MODEL.onnx` has no PyTorch reference. It is validated alone, and its other precisions
     against it.
     """
     from kdedge.data.readers.reader_choice import check_data_source
@@ -176,7 +176,10 @@ def _print_validation(validation: "Validation") -> None:
 
 def _models(report: "ValidationReport") -> "Table":
     wording, title = report.wording, f"{report.samples:,} samples: {report.data.description}"
-    columns = "size", wording.accuracy, "agreement", wording.divergence_heading, "map Pearson", "5th pct", "IoU", "ECE"
+    columns = (
+        *("size", wording.accuracy, "AUROC", "agreement", wording.divergence_heading),
+        *("map Pearson", "5th pct", "IoU", "ECE", "latency"),
+    )
     rows = []
     for candidate in report.candidates:
         role, facts = candidate.name, report.models[candidate.name]
@@ -188,6 +191,7 @@ def _models(report: "ValidationReport") -> "Table":
                 candidate.title,
                 f"{facts.bytes / 1e6:.2f} MB",
                 "" if facts.accuracy is None else wording.shown(facts.accuracy, 2),
+                "" if facts.auroc is None else f"{facts.auroc:.3f}",
                 "" if compared is None else f"{compared.agreement:.2%}",
                 "" if compared is None else f"{compared.divergence:.4f}",
                 "" if maps is None else f"{maps.pearson_mean:.4f}",
@@ -197,7 +201,7 @@ def _models(report: "ValidationReport") -> "Table":
                 "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
             )
         )
-    return _measured(title, (*columns, "latency"), rows)
+    return _measured(title, columns, rows)
 
 
 def _maps(report: "ValidationReport") -> "Table | None":

@@ -48,7 +48,7 @@ def test_numbers_below_a_million_have_no_exponent(value: float, shown: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(1234.4, "+1,234"), (-0.5, "−0.5"), (0.0, "±0"), (-0.0, "±0"), (float("inf"), "–")]
+    ("value", "shown"), [(1234.4, "+1,234"), (-0.5, "−0.5"), (0.0, "0"), (-0.0, "0"), (float("inf"), "–")]
 )
 def test_differences_have_a_sign(value: float, shown: str) -> None:
     assert signed_number(value) == shown

@@ -32,7 +32,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def points(value: float) -> str:
     """Format a signed difference in percentage points, with a true minus sign."""
-    return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "±0.0"
+    return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
 
 
 def correlation(value: float | None) -> str:
@@ -58,7 +58,7 @@ def signed_number(value: float) -> str:
     """Format a signed difference of values, as `plain_number`."""
     if not math.isfinite(value):
         return NONE
-    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{number_text(abs(value))}"
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{number_text(abs(value))}"
 
 
 def megabytes(size: int) -> str:

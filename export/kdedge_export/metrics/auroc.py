@@ -1,6 +1,6 @@
-"""Area under the receiver operating characteristic: separation of known from unfamiliar samples by a score.
+"""Area under the receiver operating characteristic: separation of two groups of samples by a score.
 
-It is the probability that a known sample scores above an unfamiliar one, where ties count one half (Hanley and McNeil,
+It is the probability that a positive sample scores above a negative one, where ties count one half (Hanley and McNeil,
 Radiology 143, 1982).
 """
 
@@ -12,17 +12,17 @@ from kdedge_export.metrics.scores import Scores
 __all__ = ["auroc"]
 
 
-def auroc(known: Scores, unfamiliar: Scores) -> float:
-    """Return the area in [0, 1]; NaN without known or without unfamiliar samples.
+def auroc(positive: Scores, negative: Scores) -> float:
+    """Return the area in [0, 1]; NaN without positive or without negative samples.
 
     Args:
-        known: scores of known samples `[N]`, larger for more familiar ones.
-        unfamiliar: scores of unfamiliar samples `[M]`.
+        positive: scores of the samples `[N]` that should have the larger ones, such as those of known classes.
+        negative: scores of the others `[M]`.
     """
-    n, m = len(known), len(unfamiliar)
+    n, m = len(positive), len(negative)
     if not n or not m:
         return float("nan")
-    ranks = _ranks(np.concatenate([known, unfamiliar]).astype(np.float64))[:n]
+    ranks = _ranks(np.concatenate([positive, negative]).astype(np.float64))[:n]
     return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
 
 

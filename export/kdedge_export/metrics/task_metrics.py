@@ -54,7 +54,7 @@ class TaskWording:
         """Format a signed difference of accuracies: percentage points, or three decimals of a coefficient."""
         if self.is_share:
             return points(100 * difference)
-        return f"{difference:+.3f}".replace("-", "−") if round(difference, 3) else "±0.000"
+        return f"{difference:+.3f}".replace("-", "−") if round(difference, 3) else "0.000"
 
 
 class TaskMetrics(ABC):
@@ -81,6 +81,10 @@ class TaskMetrics(ABC):
             values: ground truth int64 `[N]`.
             outputs: number of outputs, K.
         """
+        return None
+
+    def positive_score(self, logits: Floats) -> Scores | None:
+        """Return a score of the second of two classes, `[N]`, for the area under the ROC curve; None by default."""
         return None
 
     @abstractmethod

@@ -24,6 +24,13 @@ class ClassificationMetrics(TaskMetrics):
         right: Scores = (values == np.bincount(values, minlength=outputs).argmax()).astype(np.float64)
         return right
 
+    def positive_score(self, logits: Floats) -> Scores | None:
+        """Return the difference of the two logits; None for another number of classes."""
+        if logits.shape[1] != 2:
+            return None
+        difference: Scores = logits[:, 1].astype(np.float64) - logits[:, 0]
+        return np.nan_to_num(difference)
+
     def agreement(self, reference: Floats, candidate: Floats) -> Scores:
         """Return 1 if the top-1 classes are equal, else 0."""
         return agreement.agrees(reference, candidate)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from kdedge_export.validation.check import Check
     from kdedge_export.validation.footprint import Footprint
     from kdedge_export.validation.gates import Gates
-    from kdedge_export.validation.inputs import Deployment, Models, Origin, ValidationSet
-    from kdedge_export.validation.report import Data, ModelFacts, ValidationReport, json_schema
+    from kdedge_export.validation.inputs import Deployment, Models, ValidationSet
+    from kdedge_export.validation.model_facts import ModelFacts, Origin
+    from kdedge_export.validation.report import Data, ValidationReport, json_schema
     from kdedge_export.validation.samples import SampleGallery
     from kdedge_export.validation.text_report import checklist
     from kdedge_export.validation.validator import validate, write_report
@@ -48,9 +49,9 @@ _HOMES = {
     "SampleGallery": "samples",
     "Footprint": "footprint",
     "Gates": "gates",
-    "ModelFacts": "report",
+    "ModelFacts": "model_facts",
     "Models": "inputs",
-    "Origin": "inputs",
+    "Origin": "model_facts",
     "ValidationReport": "report",
     "ValidationSet": "inputs",
     "checklist": "text_report",

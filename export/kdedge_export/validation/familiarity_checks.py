@@ -5,7 +5,7 @@ from dataclasses import replace
 from kdedge_export.familiarity.threshold import ALLOWED, fewest_known
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.unfamiliar import DetectionDrop, Recognition, Rejection
-from kdedge_export.validation.check import Check, Estimate, check_sample, check_value
+from kdedge_export.validation.check import Check, Estimate, check_sample
 from kdedge_export.validation.gates import Gates
 
 __all__ = ["check_recognition"]
@@ -36,20 +36,27 @@ def _check_known(row: Rejection, gates: Gates) -> Check:
 
 
 def _check_rejected(row: Rejection) -> Check:
-    """Check the lower end of the interval of the rejected share.
+    """Check the rejected share, which fails if its whole interval is above the bound.
 
     The fitted threshold uses up the allowed share, so the upper end exceeds it on half of all further samples.
     """
-    key, name = f"{row.model}_known_rejected", f"{row.model} known samples called unknown, at least"
-    interval = row.intervals["rejected"]
-    low = None if interval is None else interval.low
-    reason = f"{row.rejected:.1%} of {row.samples:,} samples are, more than sampling explains"
-    check = replace(check_value(key, name, low, "<=", ALLOWED, "share", reason), interval=interval)
-    needed = fewest_known()
-    if check.outcome != "passed" or row.samples >= needed:
-        return check
-    reason = f"with {row.samples} samples; {needed} are needed, as for a threshold"
-    return replace(check, outcome="inconclusive", samples_needed=needed, reason=reason)
+    interval, needed = row.intervals["rejected"], fewest_known()
+    check = Check(
+        f"{row.model}_known_rejected",
+        f"{row.model} known samples called unknown",
+        row.rejected,
+        "<=",
+        ALLOWED,
+        "share",
+        "passed",
+        interval,
+    )
+    if interval is not None and interval.low > ALLOWED:
+        return replace(check, outcome="failed", reason="more than sampling explains")
+    if row.samples < needed:
+        reason = f"with {row.samples} samples; {needed} are needed, as for a threshold"
+        return replace(check, outcome="inconclusive", samples_needed=needed, reason=reason)
+    return check if row.rejected <= ALLOWED else replace(check, reason="no more than sampling explains")
 
 
 def _check_drop(row: DetectionDrop, gates: Gates) -> Check:

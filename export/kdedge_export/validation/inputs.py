@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from kdedge_export.candidates import STUDENT, TEACHER, file_candidates
 from kdedge_export.metrics.torch_predictions import TorchModel
 from kdedge_export.validation.footprint import Footprint
+from kdedge_export.validation.model_facts import Origin
 from kdedge_export.validation.report import Data
 from kdedge_runtime import Model
 from kdedge_runtime.candidate import Candidate
@@ -20,19 +21,7 @@ from kdedge_runtime.sources.source import Source
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Pixels, Targets
 
-__all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Source of a model that is not a `Model`, for the report."""
-
-    name: str = ""
-    """Name, such as the architecture."""
-    sha256: str | None = None
-    """SHA-256 of the weights or the file, if known."""
-    bytes: int | None = None
-    """File size of a model without weights, such as trees; None takes the parameters and buffers of the module."""
+__all__ = ["Deployment", "Models", "ValidationSet"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ import kdedge_export
 from kdedge_export.candidates import origin, reference, shipped
 from kdedge_export.metrics.calibration import Calibration
 from kdedge_export.metrics.comparison import Comparison
-from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.faithfulness import Faithfulness
 from kdedge_export.metrics.false_alarms import FalseAlarms
 from kdedge_export.metrics.localization import Localization
@@ -37,13 +36,13 @@ from kdedge_export.metrics.verification import Verification
 from kdedge_export.validation.check import Check, Unit, applicable, verdict
 from kdedge_export.validation.exactness import AlignedSample
 from kdedge_export.validation.footprint import Footprint
+from kdedge_export.validation.model_facts import ModelFacts
 from kdedge_export.validation.sampled_metrics import Sampled
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.devices.detection import machine_name
-from kdedge_runtime.int8_arithmetic import Arithmetic
-from kdedge_runtime.util.files import atomic_write, file_sha256
+from kdedge_runtime.util.files import atomic_write
 
-__all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
+__all__ = ["SCHEMA", "Data", "ValidationReport", "json_schema", "write_json"]
 
 SCHEMA = 7
 
@@ -60,25 +59,6 @@ def _versions() -> dict[str, str]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """Description of one validated model."""
-
-    name: str
-    """File name, or the class name of a PyTorch module."""
-    bytes: int
-    """File size; for a PyTorch module with weights the size of its parameters and buffers."""
-    sha256: str | None
-    """SHA-256 of the file; for a PyTorch module of its checkpoint, if known."""
-    accuracy: float | None
-    """Accuracy of the task, such as top-1 in [0, 1]; None without labels."""
-    accuracy_interval: Interval | None = None
-    quantization: Mapping[str, Any] | None = None
-    """Quantization entry of the file's metadata; None if not quantized."""
-    arithmetic: Arithmetic | None = None
-    """Integer arithmetic used for all results except latency and memory; None if not quantized."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +172,6 @@ def json_schema() -> dict[str, Any]:
         files("kdedge_export.validation").joinpath("report.schema.json").read_text(encoding="utf-8")
     )
     return schema
-
-
-def file_facts(path: Path, **facts: Any) -> ModelFacts:
-    """Describe a model file by its size, checksum and further facts."""
-    return ModelFacts(path.name, path.stat().st_size, file_sha256(path), **facts)
 
 
 def write_json(report: ValidationReport, path: Path) -> None:

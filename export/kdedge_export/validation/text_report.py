@@ -57,10 +57,10 @@ def bound_text(check: Check) -> str:
 
 
 def outcome_words(check: Check) -> str:
-    """Return the outcome in words for a check that did not pass; empty for one that did."""
+    """Return the outcome in words for a check that did not pass; of one that did, its reason or an empty string."""
     if check.outcome == "failed":
         return "FAILED" + ("" if check.reason is None else f": {check.reason}")
-    return f"INCONCLUSIVE {check.reason}" if check.outcome == "inconclusive" else ""
+    return f"INCONCLUSIVE {check.reason}" if check.outcome == "inconclusive" else check.reason or ""
 
 
 def plain_speed(name: str, fp32_ms: float, own_ms: float, where: str) -> str:

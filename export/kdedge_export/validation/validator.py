@@ -6,11 +6,10 @@ from typing import Literal
 
 from kdedge_export.candidates import STUDENT, TEACHER, origin, reference
 from kdedge_export.metrics.comparison import Comparison, compare, pair_pearson
-from kdedge_export.metrics.confidence import mean_interval
 from kdedge_export.metrics.false_alarms import FalseAlarms, count_false_alarms
 from kdedge_export.metrics.per_class import class_rows
 from kdedge_export.metrics.sanity import Sanity
-from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
+from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
 from kdedge_export.modalities import modality_of
 from kdedge_export.tasks import EXPORT_TASKS, TaskMetrics
 from kdedge_export.validation.baseline_checks import check_constant, check_evidence
@@ -35,8 +34,9 @@ from kdedge_export.validation.gates import (
     check_sanity,
     check_unchanged,
 )
-from kdedge_export.validation.inputs import Deployment, Models, Origin, ValidationSet
-from kdedge_export.validation.report import ModelFacts, ValidationReport, file_facts, write_json
+from kdedge_export.validation.inputs import Deployment, Models, ValidationSet
+from kdedge_export.validation.model_facts import Origin, model_facts
+from kdedge_export.validation.report import ValidationReport, write_json
 from kdedge_export.validation.sampled_metrics import (
     Sampled,
     ValidationContext,
@@ -59,7 +59,7 @@ from kdedge_runtime.errors import DataError
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.precision import FP32
 from kdedge_runtime.tasks import TASKS
-from kdedge_runtime.util.arrays import Integers, Pixels, Targets
+from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -156,7 +156,7 @@ def validate(
         has_labels=targets is not None,
         candidates=tuple(requested),
         models={
-            role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets, task)
+            role: model_facts(model, models.origins.get(role, Origin()), predictions[role], targets, task)
             for role, model in context.by_name.items()
         },
         comparisons=comparisons,
@@ -342,24 +342,6 @@ def _sanity_checks(
         for test in tests
         if role != TEACHER.name and found.maps is not None and (role, test) not in made
     ]
-
-
-def _facts(
-    model: TorchModel | Model, origin: Origin, found: Predictions, targets: Targets | None, task: TaskMetrics
-) -> ModelFacts:
-    right = None if targets is None else task.correct(found.logits, targets)
-    accuracy = None if right is None else float(right.mean())
-    interval = None if right is None else mean_interval(right, task.bounds)
-    if isinstance(model, Model):
-        return file_facts(
-            model.path,
-            accuracy=accuracy,
-            accuracy_interval=interval,
-            quantization=model.metadata.quantization,
-            arithmetic=model.arithmetic,
-        )
-    size = weight_bytes(model) if origin.bytes is None else origin.bytes
-    return ModelFacts(origin.name, size, origin.sha256, accuracy, interval)
 
 
 def _temperature(candidate: Candidate, model: TorchModel | Model, fp32: Model) -> float:

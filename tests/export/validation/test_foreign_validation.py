@@ -38,7 +38,7 @@ COMPARED_WITH_PYTORCH = {
 def run(
     fp32: Model, int8: Model | None = None, targets: np.ndarray | None = PREDICTIONS, quick: bool = True
 ) -> tuple[ValidationReport, SampleGallery]:
-    """Validate files without a student, as `kdedge validate` does after `export --from-onnx`."""
+    """Validate files without a student, as `kdedge validate` does after `export MODEL.onnx`."""
     models = Models(
         student=None, fp32=fp32, converted={} if int8 is None else {"int8": int8}, trained_input=fp32.metadata.input
     )

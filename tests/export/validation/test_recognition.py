@@ -106,6 +106,9 @@ def test_checks(found: Recognition, outcomes: tuple[str, ...]) -> None:
     checks = check_recognition(found, Gates())
     assert [check.key for check in checks] == ["fp32_known_rejected", "int8_known_rejected_rise", "int8_detection_drop"]
     assert tuple(check.outcome for check in checks) == outcomes
+    known = found.known[0]
+    assert checks[0].measured == known.rejected and checks[0].interval == known.intervals["rejected"]
+    assert (checks[0].reason is None) == (known.rejected <= 0.05 and known.samples >= 59)
 
 
 def rejection(unknown: np.ndarray) -> Recognition:
@@ -131,7 +134,7 @@ def test_fitted_threshold_passes_on_independent_samples(n: int) -> None:
 def test_raised_threshold_fails(share: float, outcome: str) -> None:
     (check,) = check_recognition(rejection(np.arange(1000) < 1000 * share), Gates())
     assert check.outcome == outcome and check.measured is not None and check.interval is not None
-    assert check.measured == check.interval.low < share
+    assert check.measured == share > check.interval.low
 
 
 def test_no_checks_without_a_threshold() -> None:

@@ -14,7 +14,8 @@ from kdedge_export.metrics.unfamiliar import Detection, Recognition
 from kdedge_export.metrics.verification import FileVerification, Verification
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation import ValidationReport
-from kdedge_export.validation.report import Data, ModelFacts
+from kdedge_export.validation.model_facts import ModelFacts
+from kdedge_export.validation.report import Data
 from kdedge_export.validation.sampled_metrics import Sampled
 from kdedge_runtime.candidate import Candidate
 from kdedge_runtime.precision import PRECISIONS

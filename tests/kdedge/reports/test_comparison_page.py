@@ -270,7 +270,7 @@ class TestPredictedValues:
             "b": ("1,634 EUR", "+1,234", False),
         }
         assert all(cell.map is not None for cell in first.cells)
-        assert second.name == "rows.csv:10" and second.cells[1].prediction == ("1,100 EUR", "±0", False)
+        assert second.name == "rows.csv:10" and second.cells[1].prediction == ("1,100 EUR", "0", False)
 
     def test_maps_count_beside_values(self) -> None:
         one, other = prices("a", [0.0] * 4), prices("b", [0.0] * 4)
@@ -349,7 +349,7 @@ class TestClasses:
         cells = {label: re.findall(r"<td[^>]*>(.*?)</td>", text) for label, text in shown}
         assert cells["cat"] == ["4", "100.0%", "−50.0"]
         assert cells["dog"] == ["2", "50.0%", "+50.0"]
-        assert cells["all"] == ["10", "80.0%", "±0.0"]
+        assert cells["all"] == ["10", "80.0%", "0.0"]
 
     def test_single_run_shows_its_worst_class_first(self) -> None:
         rows = class_rows([predictions("one", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])])

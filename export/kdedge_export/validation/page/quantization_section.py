@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from kdedge_export.validation.report import ModelFacts, ValidationReport
+from kdedge_export.validation.model_facts import ModelFacts
+from kdedge_export.validation.report import ValidationReport
 from kdedge_runtime.int8_arithmetic import Arithmetic
 
 __all__ = ["HeldOutResult", "QuantizationSection", "quantization_sections"]
