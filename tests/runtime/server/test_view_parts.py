@@ -113,8 +113,9 @@ def test_page_of_a_value_takes_the_measured_one(
     page.wait_for_selector("#message.good")
     assert [(entry.judgment, entry.true_label) for entry in store] == [("relabeled", "99.5")]
     page.wait_for_selector("#keys span:text-is('120 to 121')")
-    heights = page.eval_on_selector("#history .through", "each => each.getBBox().height")
-    assert heights == pytest.approx(1), "values span the whole chart"
+    # A busy machine may leave a gap between the first two values.
+    height = "document.querySelector('#history .through').getBBox().height"
+    page.wait_for_function(f"Math.abs({height} - 1) < 1e-6")  # values span the whole chart
     assert page.problems == []
 
 
