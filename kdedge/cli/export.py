@@ -14,7 +14,7 @@ from kdedge_runtime.saliency_methods import NO_MAP, RECIPROCAM, methods_of
 __all__ = ["export"]
 
 _METHODS = (*methods_of("torch"), RECIPROCAM, NO_MAP)
-"""Saliency methods of exported graphs; `reciprocam` needs --from-onnx."""
+"""Saliency methods of exported graphs; `reciprocam` needs an ONNX file."""
 _CONVERTED = tuple(name for name in PRECISIONS if name != FP32.name)
 """Precisions besides fp32, which is always written."""
 _QUANTIZE = "int8"
@@ -46,7 +46,10 @@ class ResizeMode(StrEnum):
 def export(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="SOURCE", help="Run folder, or model name such as torchvision:resnet18."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Run folder, model name such as torchvision:resnet18, or ONNX classifier of any framework.",
+        ),
     ] = None,
     precision: Annotated[
         list[str] | None,
@@ -79,7 +82,7 @@ def export(
             metavar="METHOD",
             parser=_method,
             help=f"Saliency method: {', '.join(_METHODS)} (none exports logits only). [default: hirescam; "
-            "gradient-attention for class-token models; reciprocam for --from-onnx files with non-differentiable "
+            "gradient-attention for class-token models; reciprocam for ONNX files with non-differentiable "
             "operators]",
         ),
     ] = None,
@@ -87,7 +90,7 @@ def export(
         str | None,
         typer.Option(
             metavar="LAYER",
-            help="Target layer of the map: a module path, or a tensor or node with --from-onnx. [default: found "
+            help="Target layer of the map: a module path, or a tensor or node of an ONNX file. [default: found "
             "automatically]",
         ),
     ] = None,
@@ -97,7 +100,7 @@ def export(
             "-o",
             "--output",
             help="File to write. [default: model.onnx in the run folder; NAME.onnx for a model name; "
-            "MODEL.explained.onnx with --from-onnx]",
+            "MODEL.explained.onnx for an ONNX file]",
         ),
     ] = None,
     weights: Annotated[
@@ -121,18 +124,14 @@ def export(
         str | None,
         typer.Option(help="Device profile to quantize for (needs --quantize). [default: generic]"),
     ] = None,
-    from_onnx: Annotated[
-        Path | None,
-        typer.Option("--from-onnx", metavar="MODEL.onnx", help="ONNX classifier of any framework, instead of SOURCE."),
-    ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Class names, one per line or as JSON (needs --from-onnx).")
+        Path | None, typer.Option(help="Class names, one per line or as JSON (needs an ONNX file).")
     ] = None,
     mean: Annotated[
         str | None,
         typer.Option(
             help="Channel mean for pixels in [0, 1], as R,G,B or one number; the exported file takes uint8 images "
-            "(needs --from-onnx)."
+            "(needs an ONNX file)."
         ),
     ] = None,
     std: Annotated[
@@ -140,23 +139,26 @@ def export(
     ] = None,
     bgr: Annotated[bool, typer.Option("--bgr", help="The model expects BGR channel order (needs --mean).")] = False,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Input size in pixels, if the ONNX input is dynamic (needs --from-onnx).")
+        int | None,
+        typer.Option(min=16, help="Input size in pixels, if the ONNX input is dynamic (needs an ONNX file)."),
     ] = None,
     resize: Annotated[
         ResizeMode | None,
-        typer.Option(help="Resizing rule: center crop, stretch, or black borders (needs --from-onnx). [default: crop]"),
+        typer.Option(
+            help="Resizing rule: center crop, stretch, or black borders (needs an ONNX file). [default: crop]"
+        ),
     ] = None,
     crop_fraction: Annotated[
         float | None,
         typer.Option(
             metavar="FRACTION",
-            help="Fraction of the shorter image side kept by --resize crop, above 0 and at most 1 (needs --from-onnx). "
-            "[default: 1]",
+            help="Fraction of the shorter image side kept by --resize crop, above 0 and at most 1 (needs an ONNX "
+            "file). [default: 1]",
         ),
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Output to explain, if the ONNX file has several (needs --from-onnx)."),
+        typer.Option(metavar="NAME", help="Output to explain, if the ONNX file has several (needs an ONNX file)."),
     ] = None,
     trust_code: TrustCode = None,
 ) -> None:
@@ -167,8 +169,11 @@ def export(
     from kdedge.cli.from_model import ModelExport, export_model_file
     from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
     from kdedge_runtime.errors import UsageError
+    from kdedge_runtime.model import is_bundle
     from kdedge_runtime.precision import precision_named
 
+    if source is None:
+        raise UsageError("There is nothing to export. Give a run folder, a model name, or an ONNX file.")
     precisions = tuple(dict.fromkeys([*(precision or ()), *([_QUANTIZE] if quantize else ())]))
     quantizing = {"--min-map-correlation": min_map_correlation, "--max-drop": max_drop, "--device": device}
     of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size, "--head": head} | {
@@ -178,17 +183,17 @@ def export(
     for option, setting in _given(quantizing).items():
         if not any(precision_named(name).is_calibrated for name in precisions):
             raise UsageError(f"{setting} needs --quantize. Add --quantize, or remove {option}.")
-    if from_onnx is not None:
-        not_of_files = {"SOURCE": source, "--weights": weights, "--pretrained": pretrained is True} | {
+    if source.endswith(".onnx") or is_bundle(Path(source)):
+        not_of_files = {"--weights": weights, "--pretrained": pretrained is True} | {
             "--no-pretrained": pretrained is False,
             "--classes": classes,
             "--prompt": prompt,
         }
         for option in _given(not_of_files):
-            raise UsageError(f"{option} applies to runs and PyTorch models, not to --from-onnx. Remove {option}.")
+            raise UsageError(f"{option} applies to runs and PyTorch models, not to ONNX files. Remove {option}.")
         export_onnx_file(
             OnnxExport(
-                source=from_onnx,
+                source=Path(source),
                 output=output,
                 method=method,
                 target=target_layer,
@@ -209,9 +214,7 @@ def export(
         )
         return
     for option in _given(of_files):
-        raise UsageError(f"{option} needs --from-onnx MODEL.onnx. Add it, or remove {option}.")
-    if source is None:
-        raise UsageError("There is nothing to export. Give a run folder or a model name, or --from-onnx MODEL.onnx.")
+        raise UsageError(f"{option} needs an ONNX file, but {source} is not one. Remove {option}.")
     export_model_file(
         ModelExport(
             source,

@@ -34,13 +34,9 @@ class ModelExport:
         Raises:
             UsageError: two options contradict each other, or a number is out of range.
         """
-        if self.source.endswith(".onnx"):
-            raise UsageError(
-                f"{self.source} is an ONNX file. To add a saliency map: kdedge export --from-onnx {self.source}"
-            )
         if self.method == RECIPROCAM:
             raise UsageError(
-                "--method reciprocam needs --from-onnx MODEL.onnx. Choose another method, or add --from-onnx."
+                f"--method reciprocam needs an ONNX file, but {self.source} is not one. Choose another method."
             )
         if self.min_map_correlation is not None and self.method == NO_MAP:
             raise UsageError(

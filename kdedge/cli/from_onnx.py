@@ -1,4 +1,4 @@
-"""Add a saliency map to a classifier of any framework: `kdedge export --from-onnx MODEL.onnx`."""
+"""Add a saliency map to a classifier of any framework: `kdedge export MODEL.onnx`."""
 
 import shlex
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ __all__ = ["OnnxExport", "export_onnx_file", "print_explained"]
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """Options of `kdedge export --from-onnx`, unparsed."""
+    """Options of `kdedge export MODEL.onnx`, unparsed."""
 
     source: Path
     output: Path | None
@@ -54,7 +54,8 @@ class OnnxExport:
         """
         if self.method == NO_MAP:
             raise UsageError(
-                "--from-onnx adds a saliency map, but --method none requests none. Remove one of the two options."
+                f"The export of an ONNX file adds a saliency map, but --method none requests none for {self.source}. "
+                "Remove --method."
             )
         if (self.mean is None) != (self.std is None) or (self.bgr and self.mean is None):
             raise UsageError("Preprocessing needs both --mean and --std.")
@@ -167,7 +168,7 @@ def print_explained(result: "ExplainedOnnx", source: Path) -> None:
         write(
             "\nThe file takes the same input as the original. kdedge run and explain also need its preprocessing, "
             "(pixel / 255 − mean) / std:\n"
-            f"  {shlex.join(['kdedge', 'export', '--from-onnx', str(source)])} --mean MEAN --std STD\n"
+            f"  {shlex.join(['kdedge', 'export', str(source)])} --mean MEAN --std STD\n"
             "  torchvision, timm: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225\n"
             "  pixels in [-1, 1] (Keras: MobileNet, Inception, Xception, ResNetV2): --mean 0.5 --std 0.5\n"
             "  in [0, 255], normalized in the graph (Keras: EfficientNet, MobileNetV3, ConvNeXt): --mean 0 --std "

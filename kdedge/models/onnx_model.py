@@ -1,7 +1,7 @@
 """Teachers from ONNX files of any framework, run by onnxruntime.
 
 A file from `kdedge export` is fully described by its metadata, for samples of any modality. Any other file of images
-is read as in `kdedge export --from-onnx`, and must take RGB: uint8 (pixels in [0, 255]) or floating-point (normalized).
+is read as in `kdedge export MODEL.onnx`, and must take RGB: uint8 (pixels in [0, 255]) or floating-point (normalized).
 The modality describes the input of other files of its samples (`TrainingModality.foreign_feed`).
 """
 
@@ -186,7 +186,7 @@ def _image_feed(
     if port.channels != 3:
         raise ModelFileError(
             f"{path} is not usable as a teacher: it takes {port.name} {[size or '?' for size in port.shape]}. "
-            "Expected color images, [N, 3, H, W] or [N, H, W, 3]; kdedge export --from-onnx "
+            "Expected color images, [N, 3, H, W] or [N, H, W, 3]; kdedge export "
             f"{path} --mean 0.5 --std 0.5 -o TEACHER.onnx makes a teacher of a grayscale network."
         )
     spec = given or ImageInput(IMAGENET_SIZE, IMAGENET_SIZE, IMAGENET_MEAN, IMAGENET_STD)
@@ -198,7 +198,7 @@ def _image_feed(
         mean, std = (",".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
         fed = (
             f"(pixel / 255 − mean) / std with mean {mean} and std {std}, the default; if {path.name} was trained "
-            f"differently: kdedge export --from-onnx {path} --mean MEAN --std STD -o TEACHER.onnx, and use that as the "
+            f"differently: kdedge export {path} --mean MEAN --std STD -o TEACHER.onnx, and use that as the "
             "teacher"
         )
     return spec, feed_images(port.with_size(spec.height, spec.width), spec), fed

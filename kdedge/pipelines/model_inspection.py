@@ -93,7 +93,7 @@ def inspect_model(
     explained = metadata is not None
     if (image is not None or class_name is not None) and not explained:
         raise UsageError(
-            f"{path} has no preprocessing for images. Add it with kdedge export --from-onnx {path} --mean "
+            f"{path} has no preprocessing for images. Add it with kdedge export {path} --mean "
             "MEAN --std STD, and inspect the exported file."
         )
     if class_name is not None and image is None:

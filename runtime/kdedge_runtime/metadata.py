@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
-from kdedge_runtime.embedding import EMBEDDING, Embedding
+from kdedge_runtime.embedding import Embedding
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.familiarity import Familiarity
 from kdedge_runtime.modalities import InputSpec, parse_input
@@ -113,7 +113,7 @@ class Metadata:
         if PREFIX + "schema" not in props:
             raise ModelFileError(
                 "The model file has no kdedge metadata, so its labels and input size are unknown. Expected a file "
-                "written by `kdedge export`. To convert a file of another framework, run `kdedge export --from-onnx "
+                "written by `kdedge export`. To convert a file of another framework, run `kdedge export "
                 "FILE --mean … --std …`."
             )
         schema = _parse(PREFIX + "schema", props[PREFIX + "schema"])
@@ -134,7 +134,7 @@ class Metadata:
             if values.get("embedding") is not None:
                 values["embedding"] = Embedding.from_json(_checked(values["embedding"], dict))
             metadata = cls(**values)
-            if (metadata.task == EMBEDDING) != (metadata.embedding is not None):
+            if TASKS[metadata.task].has_embedding != (metadata.embedding is not None):
                 raise ValueError(
                     f"task {metadata.task} {'without' if metadata.embedding is None else 'with'} embedding"
                 )

@@ -1,4 +1,4 @@
-"""Test `kdedge export --from-onnx` on files written by converters of other frameworks.
+"""Test `kdedge export MODEL.onnx` on files written by converters of other frameworks.
 
     python -m venv keras  && keras/bin/pip  install tensorflow-cpu==2.21.0 tf2onnx==1.17.0
     python -m venv paddle && paddle/bin/pip install paddlepaddle==3.3.1 paddle2onnx==2.1.0
@@ -36,17 +36,17 @@ def measure(path: Path, folder: Path, *, is_first: bool) -> dict[str, object]:
     with np.load(path.with_name(".".join(path.name.split(".")[:2]) + ".npz")) as held:
         known = dict(held)
     ours, twice, runs = (folder / name for name in ("ours.onnx", "twice.onnx", "runs.onnx"))
-    code, printed = typed("export", "--from-onnx", path, "-o", ours)
+    code, printed = typed("export", path, "-o", ours)
     if code:
         return {"refused": printed}
     outputs = json.loads({item.key: item.value for item in onnx.load(ours).metadata_props}["kdedge.outputs"])
     row = {key: outputs[key] for key in ("method", "head", "target_layer", "map_height", "map_width")}
     row |= _against(path, ours, known)
-    typed("export", "--from-onnx", ours, "-o", twice)
+    typed("export", ours, "-o", twice)
     row["is_idempotent"] = twice.read_bytes() == ours.read_bytes()
     if is_first:
         front = ["--mean", known["mean"], "--std", known["std"], *["--bgr"] * bool(known["bgr"])]
-        code, printed = typed("export", "--from-onnx", path, "-o", runs, *front)
+        code, printed = typed("export", path, "-o", runs, *front)
         return row | ({"front_refused": printed} if code else _behind_front(runs, known, folder))
     return row
 

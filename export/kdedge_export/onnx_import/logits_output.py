@@ -73,7 +73,7 @@ def find_logits(
     names = ", ".join(prediction.output for prediction in several)
     raise ModelFileError(
         f"{name} has several heads: its outputs are {_shown(outputs)}. Choose one of {names}: kdedge "
-        f"export --from-onnx {name} --head {several[0].output}."
+        f"export {name} --head {several[0].output}."
     )
 
 

@@ -53,7 +53,7 @@ def _description(model: nn.Module, error: Exception) -> str:
     return (
         f"{start}{reason.rstrip('.')}. Write this part of the model in plain tensor operations. If only the map needs "
         "it, --method none exports without one. An .onnx file written by another tool can be explained as well: "
-        "kdedge export --from-onnx MODEL.onnx."
+        "kdedge export MODEL.onnx."
     )
 
 

@@ -66,7 +66,7 @@ class OnnxTeacher:
         self.unexplained = None
         if not model.has_map:
             self.unexplained = (
-                f"{name} has no output saliency_map. To add one: kdedge export --from-onnx {name} -o explained.onnx, "
+                f"{name} has no output saliency_map. To add one: kdedge export {name} -o explained.onnx, "
                 "for the loss term map (--loss ce:0.1,kd:0.9,map:20)."
             )
 

@@ -149,7 +149,7 @@ def test_import_needs_no_torch(tmp_path: Path) -> None:
     path = write(tmp_path / "theirs.onnx", body() + head())
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        f"sys.argv = ['kdedge', 'export', '--from-onnx', {str(path)!r}, '--mean', '0.5', '--std', '1/255']\n"
+        f"sys.argv = ['kdedge', 'export', {str(path)!r}, '--mean', '0.5', '--std', '1/255']\n"
         "from kdedge.cli import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

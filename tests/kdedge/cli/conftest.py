@@ -45,7 +45,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, theirs: Path, scenes: Path) -
     folder = tmp_path_factory.mktemp("pair")
     labels = folder / "labels.txt"
     labels.write_text("\n".join(sorted(path.name for path in (scenes / "val").iterdir())))
-    words = ["export", "--from-onnx", theirs, "-o", folder / "ours.onnx", "--mean", "0.5", "--std", "0.5"]
+    words = ["export", theirs, "-o", folder / "ours.onnx", "--mean", "0.5", "--std", "0.5"]
     words += ["--labels", labels, "--quantize", "--data", scenes]
     assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
     return folder / "ours.onnx"

@@ -172,9 +172,7 @@ def test_explain_accepts_a_bundle(command: Callable[..., Outcome], run_folder: P
     assert f"Pass the file in it: {run_folder / 'model.int8.onnx'}" in refused.err
 
 
-@pytest.mark.parametrize(
-    "verb", [("inspect",), ("web",), ("bundle",), ("validate", "--data", "photos"), ("export", "--from-onnx")]
-)
+@pytest.mark.parametrize("verb", [("inspect",), ("web",), ("bundle",), ("validate", "--data", "photos"), ("export",)])
 def test_commands_for_a_model_file_reject_a_bundle(
     command: Callable[..., Outcome],
     run_folder: Path,

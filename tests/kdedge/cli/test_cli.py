@@ -210,7 +210,7 @@ NOWHERE = (
     "export runs/nowhere",
     "export TEACHER --device no-device",
     "export TEACHER --quantize --data nowhere",
-    "export --from-onnx nowhere.onnx",
+    "export nowhere.onnx",
     "validate nowhere",
     "validate TEACHER",
     "validate FILE --data nowhere",

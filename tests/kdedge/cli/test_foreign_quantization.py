@@ -71,7 +71,7 @@ class TestValidate:
 
     def test_unnamed_classes(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
         numbered = tmp_path / "numbered.onnx"
-        assert command("export", "--from-onnx", theirs, "-o", numbered, "--mean", "0.5", "--std", "0.5").code == 0
+        assert command("export", theirs, "-o", numbered, "--mean", "0.5", "--std", "0.5").code == 0
         done = command("validate", numbered, "--data", scenes)
         assert done.code == 2 and "--labels FILE" in done.err
 
@@ -85,7 +85,7 @@ class TestQuantize:
         self, command: Command, tmp_path: Path, theirs: Path, scenes: Path
     ) -> None:
         ours = tmp_path / "ours.onnx"
-        done = command("export", "--from-onnx", theirs, "-o", ours, *self.FRONT, "--quantize", "--data", scenes)
+        done = command("export", theirs, "-o", ours, *self.FRONT, "--quantize", "--data", scenes)
         assert done.code == 0, done.err
         assert re.search(r"held out: agreement \d+\.\d%, map Pearson 0\.\d+ on \d+ training samples", done.err)
         fp32, int8 = Model.load(ours), Model.load(tmp_path / "ours.int8.onnx")
@@ -109,14 +109,14 @@ class TestQuantize:
             warnings.simplefilter("ignore")
             torch.onnx.export(Small().eval(), (torch.randn(1, 3, SIDE, SIDE),), path, dynamo=False, opset_version=9)
         options = ("--quantize", "--data", scenes, "--device", "raspberry-pi-5")
-        done = command("export", "--from-onnx", path, "-o", tmp_path / "ours.onnx", *self.FRONT, *options)
+        done = command("export", path, "-o", tmp_path / "ours.onnx", *self.FRONT, *options)
         assert done.code == 0, done.err
         note = Model.load(tmp_path / "ours.int8.onnx").metadata.quantization
         assert note is not None and note["device"] == "raspberry-pi-5" and note["held_out"]["map_pearson"] > 0.98
         labels = tmp_path / "labels.txt"
         labels.write_text("\n".join(sorted(path.name for path in (scenes / "val").iterdir())))
         ours = tmp_path / "named.onnx"
-        assert command("export", "--from-onnx", path, "-o", ours, *self.FRONT, "--labels", labels).code == 0
+        assert command("export", path, "-o", ours, *self.FRONT, "--labels", labels).code == 0
         done = command("validate", ours, "--data", scenes, "--out", tmp_path / "report")
         assert done.code in (0, 4), done.err
         report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
@@ -125,14 +125,14 @@ class TestQuantize:
     def test_missed_goal_leaves_no_file(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
         (tmp_path / "ours.int8.onnx").write_bytes(b"from an earlier export")
         options = ("--quantize", "--data", scenes, "--min-map-correlation", "0.99999999")
-        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "ours.onnx", *self.FRONT, *options)
+        done = command("export", theirs, "-o", tmp_path / "ours.onnx", *self.FRONT, *options)
         assert done.code == 4 and "No int8 file was written" in done.err
         assert (tmp_path / "ours.onnx").is_file() and not (tmp_path / "ours.int8.onnx").exists()
 
     def test_unquantizable_files(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
         options = ("--quantize", "--data", scenes)
-        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "map.onnx", *options)
+        done = command("export", theirs, "-o", tmp_path / "map.onnx", *options)
         assert done.code == 2 and "Add --mean MEAN --std STD" in done.err
-        assert command("export", "--from-onnx", theirs, "-o", tmp_path / "a.onnx", *self.FRONT, *options).code == 0
-        done = command("export", "--from-onnx", tmp_path / "a.int8.onnx", "-o", tmp_path / "b.onnx", *options)
+        assert command("export", theirs, "-o", tmp_path / "a.onnx", *self.FRONT, *options).code == 0
+        done = command("export", tmp_path / "a.int8.onnx", "-o", tmp_path / "b.onnx", *options)
         assert done.code == 2 and "is already quantized" in done.err

@@ -1,4 +1,4 @@
-"""`kdedge export --from-onnx` on the command line: options, messages and times."""
+"""`kdedge export MODEL.onnx` on the command line: options, messages and times."""
 
 import json
 import re
@@ -20,7 +20,7 @@ class TestFromOnnx:
         labels.write_text("bottle\ncup\nfork\n")
         ours = tmp_path / "ours.onnx"
         options = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--labels", labels)
-        done = command("export", "--from-onnx", theirs, "-o", ours, *options)
+        done = command("export", theirs, "-o", ours, *options)
         assert done.code == 0, done.err
         assert done.out == ""
         assert "[✓] original outputs are unchanged" in done.err
@@ -38,7 +38,7 @@ class TestFromOnnx:
         assert json.loads(lines.read_text().splitlines()[-1])
 
     def test_missing_preprocessing_is_reported(self, command: Command, tmp_path: Path, theirs: Path) -> None:
-        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "ours.onnx")
+        done = command("export", theirs, "-o", tmp_path / "ours.onnx")
         assert done.code == 0
         assert "(bit-exact)" in done.err
         assert "preprocessing" in done.err and "--mean 0.5 --std 0.5" in done.err
@@ -48,19 +48,19 @@ class TestFromOnnx:
     def test_default_output_is_next_to_the_file(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         copy = tmp_path / "copy.onnx"
         copy.write_bytes(theirs.read_bytes())
-        assert command("export", "--from-onnx", copy).code == 0
+        assert command("export", copy).code == 0
         assert (tmp_path / "copy.explained.onnx").is_file()
 
     def test_file_with_a_map_is_copied_with_a_message(self, command: Command, tmp_path: Path, runnable: Path) -> None:
-        done = command("export", "--from-onnx", runnable, "-o", tmp_path / "again.onnx")
+        done = command("export", runnable, "-o", tmp_path / "again.onnx")
         assert done.code == 0
         assert "already has a saliency map" in done.err
         assert (tmp_path / "again.onnx").read_bytes() == runnable.read_bytes()
 
     def test_preprocessing_can_be_added_later(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
-        assert command("export", "--from-onnx", theirs, "-o", first).code == 0
-        done = command("export", "--from-onnx", first, "-o", second, "--mean", "0.5", "--std", "0.5")
+        assert command("export", theirs, "-o", first).code == 0
+        done = command("export", first, "-o", second, "--mean", "0.5", "--std", "0.5")
         assert done.code == 0, done.err
         assert "map: HiResCAM, as in the original file" in done.err
         assert Model.load(second).has_map
@@ -98,38 +98,38 @@ class TestFromOnnx:
         (tmp_path / "three.txt").write_text("a\nb\nc\n")
         if front == "without":
             finished = tmp_path / "mapped.onnx"
-            assert command("export", "--from-onnx", theirs, "-o", finished).code == 0
+            assert command("export", theirs, "-o", finished).code == 0
         typed = [str(tmp_path / "three.txt") if word == "THREE" else word for word in arguments]
-        done = command("export", "--from-onnx", finished, "-o", again, *typed)
+        done = command("export", finished, "-o", again, *typed)
         assert done.code == 2 and message in done.err
         assert not again.exists()
 
     def test_target_layer_from_inspect_is_accepted(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         listed = command("inspect", theirs, "-o", tmp_path / "page.html").out.splitlines()
         relu = [line.split()[0] for line in listed if " Relu " in line][-1]
-        done = command("export", "--from-onnx", theirs, "--target-layer", relu, "-o", tmp_path / "ours.onnx")
+        done = command("export", theirs, "--target-layer", relu, "-o", tmp_path / "ours.onnx")
         assert done.code == 0, done.err
         (tensor,) = next(node.output for node in onnx.load(theirs).graph.node if node.name == relu)
         assert tensor != relu and f"head, target layer {tensor}" in done.err
 
     def test_reciprocam_prints_its_cost(self, command: Command, tmp_path: Path, theirs: Path) -> None:
-        done = command("export", "--from-onnx", theirs, "--method", "reciprocam", "-o", tmp_path / "ours.onnx")
+        done = command("export", theirs, "--method", "reciprocam", "-o", tmp_path / "ours.onnx")
         assert done.code == 0
         assert "map: ReciproCAM" in done.err and "once per map position" in done.err
 
     def test_explicit_method_has_no_fallback(self, command: Command, tmp_path: Path) -> None:
         path = exported_by_torch(Small(averages_the_largest=True), tmp_path / "largest.onnx")
         ours = tmp_path / "ours.onnx"
-        refused = command("export", "--from-onnx", path, "--method", "gradcam", "-o", ours)
+        refused = command("export", path, "--method", "gradcam", "-o", ours)
         assert refused.code == 2 and not ours.exists()
         assert "Grad-CAM needs the derivative of TopK" in refused.err
         assert "Remove --method to use ReciproCAM" in refused.err
-        unnamed = command("export", "--from-onnx", path, "-o", ours)
+        unnamed = command("export", path, "-o", ours)
         assert unnamed.code == 0, unnamed.err
         assert "map: ReciproCAM (TopK is not differentiable here)" in unnamed.err
 
     def test_missing_class_names_are_noted(self, command: Command, tmp_path: Path, theirs: Path) -> None:
-        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
+        done = command("export", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
         assert "0 to 2. Add names with --labels FILE" in done.err
         assert Model.load(tmp_path / "o.onnx").metadata.input.std == (1 / 255,) * 3
 
@@ -152,7 +152,7 @@ class TestFromOnnx:
                 "--min-map-correlation must be a correlation",
             ),
             (["--weights", "w.pth"], "Remove --weights"),
-            (["--method", "none"], "Remove one of the two options"),
+            (["--method", "none"], "Remove --method"),
             (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),
             (["--labels", "nowhere.txt"], "nowhere.txt cannot be read"),
             (["--labels", "THREE"], "--labels needs a file that kdedge can run"),
@@ -162,7 +162,6 @@ class TestFromOnnx:
             (["--head", "nowhere"], "has no classification head 'nowhere'. Its heads are: output"),
             (["--size", "64"], "accepts only images of 32 × 32 px"),
             (["-o", "model.pt"], "must end in .onnx"),
-            (["resnet18"], "Remove SOURCE"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
@@ -171,7 +170,7 @@ class TestFromOnnx:
     ) -> None:
         three = tmp_path / "three.txt"
         three.write_text("a\nb\nc\n")
-        done = command("export", *(three if word == "THREE" else word for word in arguments), "--from-onnx", theirs)
+        done = command("export", *(three if word == "THREE" else word for word in arguments), theirs)
         assert done.code == 2
         error = done.err.splitlines()[-1]  # after the progress lines of a log
         assert error.startswith("error: ") and message in error
@@ -181,10 +180,9 @@ class TestFromOnnx:
         ("arguments", "message"),
         [
             ([], "nothing to export"),
-            (["net.onnx"], "kdedge export --from-onnx net.onnx"),
-            (["resnet18", "--mean", "0.5"], "--mean needs --from-onnx"),
-            (["resnet18", "--method", "reciprocam"], "needs --from-onnx"),
-            (["--from-onnx", "nowhere.onnx"], "There is no model file nowhere.onnx"),
+            (["resnet18", "--mean", "0.5"], "--mean needs an ONNX file"),
+            (["resnet18", "--method", "reciprocam"], "needs an ONNX file"),
+            (["nowhere.onnx"], "There is no model file nowhere.onnx"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
@@ -203,7 +201,7 @@ class TestTimes:
     ) -> None:
         monkeypatch.setattr(timing.os, "getloadavg", lambda: (waiting, 0.0, 0.0))
         monkeypatch.setattr(timing, "_MIN_SHARE", 0.0)
-        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
+        done = command("export", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
         assert done.code == 0, done.err
         assert ("using this machine" in done.err) == (waiting > 0)
         assert re.search(r"cost of the map: .* × the MACs", done.err)
@@ -220,13 +218,13 @@ class TestTimes:
         for item in model.graph.node:
             item.input[:] = ["image" if name == own else name for name in item.input]
         onnx.save(model, tmp_path / "image.onnx")
-        done = command("export", "--from-onnx", tmp_path / "image.onnx", "--mean", "0.5", "--std", "0.5")
+        done = command("export", tmp_path / "image.onnx", "--mean", "0.5", "--std", "0.5")
         assert "cost of uint8 input" in done.err
 
     def test_file_without_preprocessing_has_no_preprocessing_cost(
         self, command: Command, tmp_path: Path, theirs: Path
     ) -> None:
-        assert "uint8 input" not in command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx").err
+        assert "uint8 input" not in command("export", theirs, "-o", tmp_path / "o.onnx").err
 
     @pytest.mark.parametrize("has_preprocessing", [True, False], ids=["with mean", "without mean"])
     def test_data_fit_familiarity(
@@ -234,7 +232,7 @@ class TestTimes:
     ) -> None:
         ours = tmp_path / "ours.onnx"
         extra = ["--mean", "0.5", "--std", "0.5"] if has_preprocessing else []
-        done = command("export", "--from-onnx", theirs, "-o", ours, "--data", scenes, *extra)
+        done = command("export", theirs, "-o", ours, "--data", scenes, *extra)
         assert done.code == 0, done.err
         if not has_preprocessing:
             assert "--data" in done.err and "is not used" in done.err

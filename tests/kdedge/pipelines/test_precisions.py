@@ -244,7 +244,7 @@ def test_foreign_file_is_converted_without_images_and_validated(command: Command
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(sorted(path.name for path in (scenes / "val").iterdir())))
     front = ("--mean", "0.5", "--std", "0.5", "--labels", labels)
-    done = command("export", "--from-onnx", theirs, "-o", ours, *front, "--precision", "fp16")
+    done = command("export", theirs, "-o", ours, *front, "--precision", "fp16")
     assert done.code == 0, done.err
     fp32, fp16 = Model.load(ours), Model.load(tmp_path / "ours.fp16.onnx")
     for count, seed in ((1, 1), (4, 2)):
@@ -254,7 +254,7 @@ def test_foreign_file_is_converted_without_images_and_validated(command: Command
         assert np.corrcoef(exact.saliency_map.ravel(), rounded.saliency_map.ravel())[0, 1] > 0.9999
         assert exact.explained_class.tolist() == rounded.explained_class.tolist() == [1] * count
     again = tmp_path / "again.onnx"
-    done = command("export", "--from-onnx", theirs, "-o", again, *front, "--precision", "fp16", "--data", scenes)
+    done = command("export", theirs, "-o", again, *front, "--precision", "fp16", "--data", scenes)
     assert done.code == 0, done.err
     notes = [Model.load(path).metadata.quantization for path in (fp16.path, tmp_path / "again.fp16.onnx")]
     assert [note and note["calibration_samples"] > 0 for note in notes] == [False, True]
@@ -263,7 +263,7 @@ def test_foreign_file_is_converted_without_images_and_validated(command: Command
     document = json.loads((tmp_path / "report/report.json").read_text("utf-8"))
     assert document["comparisons"]["fp16"]["reference"] == "fp32"
     assert document["comparisons"]["fp16"]["maps"]["pearson_mean"] > 0.9999
-    done = command("export", "--from-onnx", theirs, "-o", tmp_path / "map.onnx", "--precision", "fp16")
+    done = command("export", theirs, "-o", tmp_path / "map.onnx", "--precision", "fp16")
     assert done.code == 2 and "Add --mean MEAN --std STD" in done.err
 
 
@@ -274,7 +274,7 @@ def test_foreign_file_with_a_fixed_batch_is_converted(command: Command, tmp_path
         warnings.simplefilter("ignore")
         torch.onnx.export(Small().eval(), (torch.randn(1, 3, 32, 32),), theirs, dynamo=False)
     front = ("--mean", "0.5", "--std", "0.5")
-    done = command("export", "--from-onnx", theirs, "-o", ours, *front, "--precision", "fp16")
+    done = command("export", theirs, "-o", ours, *front, "--precision", "fp16")
     assert done.code == 0, done.err
     fp32, fp16 = Model.load(ours), Model.load(tmp_path / "ours.fp16.onnx")
     for seed in (1, 2):

@@ -59,8 +59,8 @@ def test_random_weights_on_request(command: Callable[..., Outcome], tmp_path: Pa
 def test_runs_and_foreign_files_have_their_own_weights(
     command: Callable[..., Outcome], exported_run: Path, tmp_path: Path, option: str
 ) -> None:
-    for source in ((exported_run,), ("--from-onnx", exported_run / "model.onnx")):
-        outcome = command("export", *source, option, "-o", tmp_path / "m.onnx")
+    for source in (exported_run, exported_run / "model.onnx"):
+        outcome = command("export", source, option, "-o", tmp_path / "m.onnx")
         assert outcome.code == 2 and f"Remove {option}" in outcome.err, outcome.err
     assert not (tmp_path / "m.onnx").exists()
 

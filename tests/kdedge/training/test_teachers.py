@@ -219,7 +219,7 @@ class TestRun:
         request = TrainConfig(str(tiny), SMALL, teacher=(str(file),), loss="ce,kd,map", epochs=1)
         message = (
             r"term map compares saliency maps, but the teacher has none: plain\.onnx has no output saliency_map\. "
-            r"To add one: kdedge export --from-onnx .*plain\.onnx -o .*--loss ce:0\.1,kd:0\.9"
+            r"To add one: kdedge export .*plain\.onnx -o .*--loss ce:0\.1,kd:0\.9"
         )
         with pytest.raises(UsageError, match=message):
             start_run(request, tmp_path / "refused", Listener(), "cpu")
