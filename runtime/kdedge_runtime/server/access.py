@@ -64,7 +64,7 @@ class AccessPolicy:
         if self.address.admits(headers.get("Host")):
             return None
         names = "localhost" if self.address.is_loopback else "the address or the name of this machine"
-        return Rejection(HTTPStatus.FORBIDDEN, f"This server only accepts requests to {names}.\n")
+        return Rejection(HTTPStatus.FORBIDDEN, f"This server only accepts requests to {names}.")
 
     def reject_unauthenticated(self, headers: Headers, cookie: str, url_token: str | None) -> Rejection | None:
         """Reject requests without the token in the URL, in a cookie, or as `Authorization: Bearer TOKEN`.
@@ -85,7 +85,7 @@ class AccessPolicy:
         return Rejection(
             HTTPStatus.UNAUTHORIZED,
             "This server requires its token: open the address that was printed when it started, or send the header "
-            "Authorization: Bearer TOKEN.\n",
+            "Authorization: Bearer TOKEN.",
             is_guess=any(shown),
         )
 
@@ -97,11 +97,11 @@ class AccessPolicy:
         """
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            return Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json.\n")
+            return Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
         origin = headers.get("Origin")
         site = headers.get("Sec-Fetch-Site", "same-origin")
         if site not in ("same-origin", "none") or (origin is not None and not _same(origin, headers.get("Host", ""))):
-            return Rejection(HTTPStatus.FORBIDDEN, "Only this server's own page may change settings.\n")
+            return Rejection(HTTPStatus.FORBIDDEN, "Only this server's own page may change settings.")
         return None
 
 

@@ -255,9 +255,9 @@ class RequestHandler(BaseHTTPRequestHandler):
         """Send a value as JSON."""
         self.send_body(status, "application/json", json.dumps(value, allow_nan=False).encode())
 
-    def send_text(self, status: HTTPStatus, text: str) -> None:
-        """Send plain text."""
-        self.send_body(status, "text/plain; charset=utf-8", text.encode())
+    def send_failure(self, status: HTTPStatus, message: str) -> None:
+        """Send an error as JSON: `{"error": message}`."""
+        self.send_json(status, {"error": message})
 
     def send_body(
         self, status: HTTPStatus, content_type: str, body: bytes, headers: Mapping[str, str] | None = None
@@ -288,7 +288,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         """Send an error found by the standard library, with our headers."""
         self.close_connection = True
         status = HTTPStatus(code)
-        self.send_text(status, f"{message or status.phrase}\n")
+        self.send_failure(status, message or f"{status.phrase}.")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Do nothing: request URLs may contain the token."""
@@ -299,7 +299,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             target = urlsplit(self.path)
             self.query = {key: values[0] for key, values in parse_qs(target.query, max_num_fields=16).items()}
         except ValueError:
-            self._refuse(Rejection(HTTPStatus.BAD_REQUEST, "Invalid URL.\n"))
+            self._refuse(Rejection(HTTPStatus.BAD_REQUEST, "Invalid URL."))
             return None
         policy = self.server.policy
         refusal = policy.refuse_host(self.headers)
@@ -334,11 +334,11 @@ class RequestHandler(BaseHTTPRequestHandler):
         """Return the JSON object of the request body, or None after rejecting the request."""
         length = self.headers.get("Content-Length", "")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdecimal()):
-            self._refuse(Rejection(HTTPStatus.LENGTH_REQUIRED, "The Content-Length header is required.\n"))
+            self._refuse(Rejection(HTTPStatus.LENGTH_REQUIRED, "The Content-Length header is required."))
         elif len(length) > len(str(_MAX_BODY_BYTES)) or int(length) > _MAX_BODY_BYTES:
             self._refuse(
                 Rejection(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {_MAX_BODY_BYTES:,} bytes.\n"
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {_MAX_BODY_BYTES:,} bytes."
                 )
             )
         else:
@@ -349,16 +349,16 @@ class RequestHandler(BaseHTTPRequestHandler):
                 value = None
             if isinstance(value, dict):
                 return value
-            self._refuse(Rejection(HTTPStatus.BAD_REQUEST, "Expected a JSON object.\n"))
+            self._refuse(Rejection(HTTPStatus.BAD_REQUEST, "Expected a JSON object."))
         return None
 
     def _refuse(self, refusal: Rejection) -> None:
         # The body has not been read, so the connection cannot be reused.
         self.close_connection = True
-        self.send_text(refusal.status, refusal.text)
+        self.send_failure(refusal.status, refusal.text)
 
     def _send_missing(self, paths: Mapping[str, object] | list[str]) -> None:
-        self.send_text(HTTPStatus.NOT_FOUND, f"Not found. Available: {' '.join(paths)}\n")
+        self.send_failure(HTTPStatus.NOT_FOUND, f"Not found. Available: {' '.join(paths)}")
 
     def _send_asset(self, asset: StaticFile, status: HTTPStatus = HTTPStatus.OK) -> None:
         body, gzipped = asset.for_client(self.headers.get("Accept-Encoding", ""))

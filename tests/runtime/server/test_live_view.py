@@ -317,7 +317,8 @@ def test_internal_errors_are_logged_but_disconnects_are_not(
 
 def test_other_paths_are_not_found(view: LiveView) -> None:
     for path in ("/nothing", "/../page.html", "//etc/passwd", "/stream.mjpg/x", "/%2e%2e/server.py", "/server.py"):
-        assert get(view, path)[0].status == 404, path
+        response, body = get(view, path)
+        assert response.status == 404 and "/metrics.json" in json.loads(body)["error"], path
     assert post(view, "/snapshot.jpg", {})[0] == 404
     assert get(view, "/controls")[0].status == 404
 

@@ -282,7 +282,7 @@ class _ViewHandler(RequestHandler):
         finally:
             self.server.site.viewers.release()
         if image is None:
-            self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, "No image arrived in time.\n")
+            self.send_failure(HTTPStatus.SERVICE_UNAVAILABLE, "No image arrived in time.")
             return
         if after:
             board.renew_lease()
@@ -302,7 +302,7 @@ class _ViewHandler(RequestHandler):
     def _begin_to_watch(self) -> bool:
         if self.server.site.viewers.acquire(blocking=False):
             return True
-        self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, f"The limit of {_MAX_VIEWERS} watching browsers is reached.\n")
+        self.send_failure(HTTPStatus.SERVICE_UNAVAILABLE, f"The limit of {_MAX_VIEWERS} watching browsers is reached.")
         return False
 
     def _frame(self) -> None:
@@ -311,11 +311,11 @@ class _ViewHandler(RequestHandler):
             return
         prediction = self.server.site.board.shown.find(serial)
         if prediction is None:
-            self.send_text(HTTPStatus.GONE, _PASSED + "\n")
+            self.send_failure(HTTPStatus.GONE, _PASSED)
             return
         region = prediction.of_region(self.query.get("region"))
         if region is None:
-            self.send_text(HTTPStatus.BAD_REQUEST, "Expected region=NAME of a region of the run.\n")
+            self.send_failure(HTTPStatus.BAD_REQUEST, "Expected region=NAME of a region of the run.")
             return
         self.send_body(HTTPStatus.OK, "image/jpeg", encode_jpeg(region.image, _JPEG_QUALITY))
 
@@ -325,7 +325,7 @@ class _ViewHandler(RequestHandler):
         if text is None and missing is not None:
             return missing
         if text is None or not (text.isascii() and text.isdecimal() and len(text) < 16):
-            self.send_text(HTTPStatus.BAD_REQUEST, f"Expected {name}=NUMBER.\n")
+            self.send_failure(HTTPStatus.BAD_REQUEST, f"Expected {name}=NUMBER.")
             return None
         return int(text)
 
