@@ -88,8 +88,8 @@ class RunHistory:
 
     @property
     def data(self) -> str:
-        """Dataset location; runs of early versions record a folder only."""
-        return str(self.record.data.get("source") or self.record.data["root"])
+        """Dataset location."""
+        return str(self.record.data["source"])
 
     @property
     def unit(self) -> str | None:

@@ -108,7 +108,7 @@ def _settings(run: RunHistory) -> str:
     measured = recipe.get("measured", ())
     recipe["loss"] = {name: None if name in measured else weight for name, weight in recipe["loss"].items()}
     options = {name: value for name, value in record.request.items() if name not in _RECORDED_ELSEWHERE}
-    data = {name: value for name, value in record.data.items() if name not in ("root", "source")}
+    data = {name: value for name, value in record.data.items() if name != "source"}
     spec = [asdict(record.model), asdict(record.input), record.kind]
     return json.dumps([spec, data, recipe, options, run.taught_by], sort_keys=True)
 

@@ -114,7 +114,7 @@ def _chart(
         )
         chart.tag(line, run.name, class_="curve", data_run=str(number))
     axes.set_xlabel("epoch")
-    axes.set_xlim(0.5, max(run.epochs_done for run in runs) + 0.5)
+    axes.set_xlim(0.5, max(epoch for points in lines.values() for epoch in points) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(number_format())

@@ -12,6 +12,8 @@ from kdedge.pipelines.run_history import RunHistory
 __all__ = ["RunSettings", "duration", "run_settings", "shown_loss"]
 
 _SHOWN_ELSEWHERE = frozenset({"epochs", "loss", "seed"})
+_OFF = frozenset({"", "0", "no", "none", "unchanged"})
+"""Values of settings without effect, which are listed only where runs differ."""
 _DIGITS = 8
 """Number of digits of a schema's SHA-256, which distinguishes the few schemas of a comparison."""
 _ORDER = (
@@ -37,7 +39,7 @@ class RunSettings:
     """Settings as text, split into shared and differing ones."""
 
     shared: Mapping[str, str]
-    """Mapping from name to value."""
+    """Mapping from name to value, without settings that have no effect."""
     differing: Mapping[str, tuple[str, ...]]
     """Mapping from name to one value per run, in order; empty string if a run lacks the setting."""
 
@@ -51,7 +53,7 @@ def run_settings(comparison: RunComparison) -> RunSettings:
     names = dict.fromkeys([*_ORDER, *(name for settings in of_runs for name in settings)])
     values = {name: tuple(settings.get(name, "") for settings in of_runs) for name in names}
     return RunSettings(
-        shared={name: texts[0] for name, texts in values.items() if len(set(texts)) == 1 and texts[0]},
+        shared={name: texts[0] for name, texts in values.items() if len(set(texts)) == 1 and texts[0] not in _OFF},
         differing={name: texts for name, texts in values.items() if len(set(texts)) > 1},
     )
 

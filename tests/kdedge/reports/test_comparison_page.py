@@ -69,8 +69,10 @@ def taught(*points: tuple[float, float]) -> dict[str, Any]:
 
 def test_settings_are_text(tmp_path: Path) -> None:
     one, two = {"measured": ()}, {"measured": ("hint", "at")}
-    assert run_settings(comparison(tmp_path / "none", {"a": one, "b": one})).shared["measured"] == "none"
+    assert "measured" not in run_settings(comparison(tmp_path / "none", {"a": one, "b": one})).shared
     assert run_settings(comparison(tmp_path / "some", {"a": two, "b": two})).shared["measured"] == "hint, at"
+    mixed = run_settings(comparison(tmp_path / "mixed", {"a": one, "b": two}))
+    assert mixed.differing["measured"] == ("none", "hint, at")
 
 
 class Reader(HTMLParser):
@@ -199,6 +201,17 @@ class TestCurves:
             corners = re.findall(r"[ML] ([\d.]+) ([\d.]+)", re.findall(r'<path d="([^"]*)" clip', line)[0])
             dots = re.findall(r'<use [^>]*?x="([\d.]+)" y="([\d.]+)"', line)
             assert len(corners) == 3 and dots == [corners[1]]
+
+    def test_axis_ends_with_the_longest_curve(self, tmp_path: Path) -> None:
+        short = taught((0.5, 0.2), (0.7, 0.3))
+        plain = {name: value for name, value in epoch_line(40, 0.5).items() if not name.startswith("val_")}
+        alone = comparison(tmp_path / "alone", {"a": short})
+        beside_trees = comparison(tmp_path / "beside", {"a": short, "b": {"epochs": [plain]}})
+        first, second = (
+            learning_curves(shown.runs, styles_of_runs(shown.groups))[0] for shown in (alone, beside_trees)
+        )
+        marks = [re.findall(r">(\d+)</text>", str(chart.svg)) for chart in (first, second)]
+        assert marks[0] == marks[1]
 
     def test_cross_entropy_over_decades_is_logarithmic(self, tmp_path: Path) -> None:
         lines = [epoch_line(number, 0.5, val_loss=10.0 ** (2 - number)) for number in range(1, 4)]
