@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from kdedge.cli.validate import _maps, _models, _recognition, _verification
+from kdedge.cli.validation_tables import maps_table, models_table, recognition_table, verification_table
 from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.faithfulness import Faithfulness
 from kdedge_export.metrics.unfamiliar import Detection, Recognition
@@ -43,7 +43,7 @@ def test_verification_has_a_row_per_file() -> None:
     fp32 = FileVerification("fp32", 0.042, 0.9, None, rates)
     int8 = FileVerification("int8", 0.044, 0.875, 0.025, {"equal_error": None, "true_accepts": None, "drop": None})
     report = replace(REPORT, verification=Verification(60, 4, 420, 1350, (fp32, int8)))
-    shown = text(_verification(report)).splitlines()
+    shown = text(verification_table(report)).splitlines()
     assert "1,350" in shown[0] and "420" in shown[0]
     (first,) = (line for line in shown if "4.2% ± 1.0" in line)
     (second,) = (line for line in shown if "4.4%" in line)
@@ -51,22 +51,22 @@ def test_verification_has_a_row_per_file() -> None:
 
 
 def test_no_verification_without_embeddings() -> None:
-    assert _verification(REPORT) is None
+    assert verification_table(REPORT) is None
 
 
 @pytest.mark.parametrize(("softmax", "shown"), [(0.812, "81.2%"), (None, "–")])
 def test_separation_by_the_softmax_may_be_missing(softmax: float | None, shown: str) -> None:
     row = Detection("noise", "fp32", 50, 0.95, softmax, 0.9, {"detected": None})
     report = replace(REPORT, familiarity=Recognition("cosine", 0.5, (), (row,), ()))
-    assert shown in text(_recognition(report))
+    assert shown in text(recognition_table(report))
 
 
 def test_what_was_not_measured_has_no_column() -> None:
     facts = {name: ModelFacts(f"{name}.onnx", 10**6, None, 0.98) for name in ("fp32", "int8")}
-    shown = text(_models(replace(REPORT, models=facts)))
+    shown = text(models_table(replace(REPORT, models=facts)))
     assert "top-1" in shown and "98.00" in shown and "size" in shown
     assert not {"ECE", "latency", "IoU", "agreement"} & set(shown.replace("┃", " ").split())
     rows = {"int8": Faithfulness(deletion=360_224.2, insertion=496_656.1, margin=0.5, intervals={})}
     curves = replace(REPORT, faithfulness=Sampled(64, rows), wording=EXPORT_TASKS["regression"].wording)
-    shown = text(_maps(curves))
+    shown = text(maps_table(curves))
     assert "360,224" in shown and "insertion" in shown and "on the object" not in shown and "energy" not in shown
