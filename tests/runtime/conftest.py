@@ -15,7 +15,7 @@ from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
 from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
 from kdedge_runtime.sources.image_source import ImageSource
-from kdedge_runtime.stream.runner import StreamSettings
+from kdedge_runtime.stream.settings import LiveSettings
 from kdedge_runtime.stream.statistics import RunProgress
 
 
@@ -83,7 +83,7 @@ def progress(tmp_path: Path) -> RunProgress:
 
 @pytest.fixture
 def controls(model: Model) -> Controls:
-    return Controls(model, StreamSettings())
+    return Controls(model, LiveSettings())
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from kdedge_runtime.enrolled_classes import EnrolledClasses
 from kdedge_runtime.model import Model
 from kdedge_runtime.server.live_view import ClassFile, Controls, LiveView
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.settings import LiveSettings, StreamSettings
 
 __all__ = ["Colors", "Site"]
 
@@ -41,12 +42,13 @@ class Site:
     def __init__(self, model: Model, path: Path, images: list[np.ndarray], *, crop: bool = False) -> None:
         self.model, self.path = model, path
         regions = model.metadata.input.parse_regions(["left=0,0,0.5,1.0", "right=0.5,0,1.0,1.0"]) if crop else ()
-        self.controls = Controls(model, StreamSettings(regions=regions))
+        self.controls = Controls(model, LiveSettings())
         self.view = LiveView(HERE, ABOUT, self.controls, class_file=ClassFile(path, model, self.controls))
+        settings = StreamSettings(regions=regions)
         self._ended = threading.Event()
         self.source = Colors(self._ended, *images)
         self._run = threading.Thread(
-            target=run, args=(model, self.source, [self.view], self.controls, self._ended), daemon=True
+            target=run, args=(model, self.source, [self.view], settings, self.controls, self._ended), daemon=True
         )
 
     def __enter__(self) -> "Site":

@@ -23,7 +23,7 @@ from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.server.live_view import ClassFile, Controls
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.runner import StreamSettings
+from kdedge_runtime.stream.settings import LiveSettings
 from kdedge_runtime.util import folder_lock
 
 RNG = np.random.default_rng(3)
@@ -286,7 +286,7 @@ def enroll_by_command(path: Path, model: Model, image: np.ndarray) -> None:
 
 def enroll_in_view(path: Path, model: Model, image: np.ndarray) -> None:
     prediction = decode_prediction(model, Frame(0, image, 0.0, "photo"), model.predict(image[None]))
-    ClassFile(path, model, Controls(model, StreamSettings())).add("second", prediction)
+    ClassFile(path, model, Controls(model, LiveSettings())).add("second", prediction)
 
 
 @pytest.mark.skipif(not folder_lock.HAS_LOCKS, reason="no file locks on this system")

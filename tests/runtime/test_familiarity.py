@@ -31,8 +31,9 @@ from kdedge_runtime.sinks.mqtt.home_assistant import state_payload
 from kdedge_runtime.sinks.unknown_frames import UnknownFrames
 from kdedge_runtime.sources.image_source import ImageSource
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
 from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.settings import StreamSettings
 from kdedge_runtime.stream.statistics import RunProgress
 
 THRESHOLD = 0.36

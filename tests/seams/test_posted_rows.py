@@ -30,8 +30,9 @@ from kdedge_runtime.sinks.json_lines import JsonLinesFile
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.tabular import posted_rows
 from kdedge_runtime.sources.tabular.posted_rows import PostedRows
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
 from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.settings import LiveSettings, StreamSettings
 
 ROW = {"job": "clerk", "income": 9000, "age": 30, "city": "north", "noise": 0.5}
 
@@ -75,19 +76,24 @@ class Service:
 
 @contextmanager
 def serving(
-    model: Model, lines: Path, settings: StreamSettings | None = None, *, runs: bool = True
+    model: Model,
+    lines: Path,
+    settings: StreamSettings | None = None,
+    live: LiveSettings | None = None,
+    *,
+    runs: bool = True,
 ) -> Iterator[Service]:
     """Serve a model; without `runs`, the rows wait."""
-    stop, settings = threading.Event(), settings or StreamSettings()
+    stop, live = threading.Event(), live or LiveSettings()
     source = model.metadata.input.open_source("http", stop=stop)
     assert isinstance(source, PostedRows)
     access = AccessPolicy.at(Address("127.0.0.1", 0), None)
     with (
-        LiveView(access, {}, Controls(model, settings), posted=source) as view,
+        LiveView(access, {}, Controls(model, live), posted=source) as view,
         JsonLinesFile(str(lines), stop) as file,
         ThreadPoolExecutor(1) as thread,
     ):
-        running = thread.submit(run, model, source, [view, file], settings, stop) if runs else None
+        running = thread.submit(run, model, source, [view, file], settings, live, stop) if runs else None
         try:
             yield Service(view, source, lines)
         finally:
@@ -126,8 +132,8 @@ def test_settings_of_the_run_apply(file: Path, tmp_path: Path) -> None:
 
 def test_rows_are_explained_by_the_method_of_the_run(file: Path, tmp_path: Path) -> None:
     model = Model.load(file)
-    settings = StreamSettings(class_index=1, explainer=make_explainer(model, "occlusion"))
-    with serving(model, tmp_path / "lines.jsonl", settings) as service:
+    live = LiveSettings(class_index=1, explainer=make_explainer(model, "occlusion"))
+    with serving(model, tmp_path / "lines.jsonl", live=live) as service:
         _, line = service.post(ROW)
     sample = model.metadata.input.preprocess(row_sample(tuple(ROW), tuple(map(str, ROW.values()))))
     expected = make_explainer(model, "occlusion")(sample, 1).map
@@ -194,7 +200,7 @@ def test_overloaded_run_recovers(file: Path, tmp_path: Path, monkeypatch: pytest
         return fast(*sample)
 
     with (
-        serving(model, tmp_path / "lines.jsonl", StreamSettings(explainer=explain)) as service,
+        serving(model, tmp_path / "lines.jsonl", live=LiveSettings(explainer=explain)) as service,
         ThreadPoolExecutor(24) as clients,
     ):
         waves = [[status for status, _ in clients.map(service.post, [ROW] * 24)] for _ in range(3)]

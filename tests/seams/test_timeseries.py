@@ -29,7 +29,8 @@ from kdedge_runtime.prediction import decode_prediction
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import Controls, LiveView
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.settings import LiveSettings
 
 pytestmark = pytest.mark.usefixtures("operators_listed_once")
 QUICK: dict[str, Any] = {"device": "cpu", "epochs": 12}
@@ -181,14 +182,14 @@ def test_view_shows_the_last_window(files: Path, tmp_path: Path) -> None:
     recording = tmp_path / "new.csv"
     recording.write_text("".join(f"{left:.4f},{right:.4f}\n" for left, right in burst(1, 3)[0]))
     model, stop = Model.load(files / "model.onnx"), threading.Event()
-    controls = Controls(model, StreamSettings(), None, None)
+    controls = Controls(model, LiveSettings(), None, None)
     policy = AccessPolicy.at(Address("127.0.0.1", 0))
     with (
         LiveView(policy, {"model": "m", "source": "s", "runtime": "r"}, controls) as view,
         model.metadata.input.open_source(str(recording), loop=True) as source,
         ThreadPoolExecutor() as pool,
     ):
-        ran = pool.submit(run, model, source, [view], controls, stop)
+        ran = pool.submit(run, model, source, [view], None, controls, stop)
         with urlopen(f"{view.url}snapshot.jpg", timeout=20) as answer:
             content = answer.read()
         stop.set()

@@ -23,8 +23,9 @@ from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.model_source import open_model
 from kdedge_runtime.sources.source import PostedSource, Source
 from kdedge_runtime.sources.timed_opening import open_with_timeout as opened_source
-from kdedge_runtime.stream.runner import StreamSettings, run, stopped_by_signals
+from kdedge_runtime.stream.runner import run, stopped_by_signals
 from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.settings import LiveSettings, StreamSettings
 from kdedge_runtime.stream.statistics import RunProgress, RunSummary
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.counts import counted, grid_text
@@ -80,13 +81,11 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
         regions = model.metadata.input.parse_regions(arguments.crop) if arguments.crop else ()
         start_line = _start_line(model, setup, arguments.method)
         _log.info(start_line)
+        live = LiveSettings(class_index, OPACITY if arguments.opacity is None else arguments.opacity, explainer)
         settings = StreamSettings(
-            class_index=class_index,
-            opacity=OPACITY if arguments.opacity is None else arguments.opacity,
             max_frames=arguments.max_frames,
             cadence=cadence,
             min_fps=arguments.min_fps,
-            explainer=explainer,
             unknown=arguments.unknown,
             regions=regions,
             smooth_s=arguments.smooth,
@@ -105,11 +104,11 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
                 return RunProgress(source).summary()
             suffix = model.metadata.input.sample_suffix
             sinks = [stack.enter_context(sink) for sink in make_sinks(arguments, source, stop, suffix)] + broker
-            current: StreamSettings | Callable[[], StreamSettings] = settings
+            current: LiveSettings | Callable[[], LiveSettings] = live
             if arguments.record_unknown is not None:
                 sinks.append(stack.enter_context(_unknown_frames(arguments, model)))
             if arguments.view is not None:
-                current = controls = _controls(arguments, model, settings)
+                current = controls = _controls(arguments, model, live)
                 class_file = None if arguments.classes is None else _class_file(arguments, loaded, controls)
                 view = stack.enter_context(_view(arguments, controls, source, start_line, stack, class_file))
                 _log.info("view: %s", view.url)
@@ -117,7 +116,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
             soak = None if soak_s is None else stack.enter_context(_soak(soak_s, stop))
             if soak is not None:
                 sinks.append(soak)
-            summary = run(model, source, sinks, current, stop)
+            summary = run(model, source, sinks, settings, current, stop)
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
@@ -236,10 +235,10 @@ def _broker(arguments: argparse.Namespace, model: Model, regions: Sequence[Regio
     return MqttPublisher(address, model.path.name, [region.name for region in regions], score_name)
 
 
-def _controls(arguments: argparse.Namespace, model: Model, settings: StreamSettings) -> "Controls":
+def _controls(arguments: argparse.Namespace, model: Model, live: LiveSettings) -> "Controls":
     from kdedge_runtime.server.live_view import Controls
 
-    return Controls(model, settings, arguments.method, arguments.budget_ms)
+    return Controls(model, live, arguments.method, arguments.budget_ms)
 
 
 def _class_file(arguments: argparse.Namespace, loaded: Model, controls: "Controls") -> "ClassFile":

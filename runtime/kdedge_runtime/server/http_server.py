@@ -337,9 +337,7 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._refuse(Rejection(HTTPStatus.LENGTH_REQUIRED, "The Content-Length header is required."))
         elif len(length) > len(str(_MAX_BODY_BYTES)) or int(length) > _MAX_BODY_BYTES:
             self._refuse(
-                Rejection(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {_MAX_BODY_BYTES:,} bytes."
-                )
+                Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {_MAX_BODY_BYTES:,} bytes.")
             )
         else:
             self.rfile.expect(0, TIMEOUT_S)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
+from kdedge_runtime.drawing.heatmap import UNMEASURED
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.metadata import Metadata
@@ -24,12 +24,13 @@ from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame, Source, is_still_source
 from kdedge_runtime.stream.prefetch import Prefetcher
-from kdedge_runtime.stream.schedule import ALWAYS, ExplainSchedule, ExplainScheduler, FpsBudget, Reason
+from kdedge_runtime.stream.schedule import ExplainScheduler, FpsBudget, Reason
+from kdedge_runtime.stream.settings import LiveSettings, StreamSettings
 from kdedge_runtime.stream.smoothing import EventFilter, ScoreSmoother
 from kdedge_runtime.stream.statistics import RunProgress, RunSummary
 from kdedge_runtime.tasks import TASKS
 
-__all__ = ["StreamSettings", "run", "stopped_by_signals", "warm_up"]
+__all__ = ["run", "stopped_by_signals", "warm_up"]
 
 if TYPE_CHECKING:
     from kdedge_runtime.explainers import Explainer
@@ -44,39 +45,12 @@ than there are frames.
 """
 
 
-@dataclass(frozen=True)
-class StreamSettings:
-    """User settings of a run."""
-
-    class_index: int | None = None
-    """Class to explain in every frame; None for the top-1 class of each."""
-    opacity: float = OPACITY
-    """Opacity of the heat map at full heat, in [0, 1]."""
-    max_frames: int | None = None
-    """Maximum number of frames; None runs until the source ends."""
-    cadence: ExplainSchedule = ALWAYS
-    """Schedule of explained and drawn frames."""
-    min_fps: float | None = None
-    """Minimum frame rate: explanations are skipped before frames are dropped. None for none."""
-    explainer: "Explainer | None" = None
-    """Black-box explainer (see `kdedge_runtime.explainers`); None uses the map of the graph."""
-    unknown: bool = True
-    """True marks frames whose familiarity lies below the threshold of the model as unknown. Default True."""
-    regions: tuple[Region, ...] = ()
-    """Regions of every frame, predicted in one batch and fixed during a run; empty for the whole frame."""
-    smooth_s: float | None = None
-    """Duration over which the scores of frames are averaged, in seconds; None for none."""
-    refractory_s: float | None = None
-    """Time after an event in which its label causes no further one, in seconds; None marks no events."""
-    model: Model | None = None
-    """Model of the run with classes that were enrolled since its start; None for the model of the run."""
-
-
 def run(
     model: Model,
     source: Source,
     sinks: Sequence[Sink],
-    settings: StreamSettings | Callable[[], StreamSettings] | None = None,
+    settings: StreamSettings | None = None,
+    live: LiveSettings | Callable[[], LiveSettings] | None = None,
     stop: threading.Event | None = None,
 ) -> RunSummary:
     """Run the model on every frame of a source and pass the predictions to the sinks.
@@ -88,8 +62,8 @@ def run(
         model: the model to run.
         source: an entered source.
         sinks: entered sinks, written to from this thread.
-        settings: settings, or a function called before every frame for the class, opacity, explainer and model; None
-        for the defaults.
+        settings: fixed settings; None for the defaults.
+        live: settings of all frames, or a function that is called before every frame; None for the defaults.
         stop: event that ends the run after the current frame. It may be set from any thread or signal handler.
 
     Returns:
@@ -101,16 +75,15 @@ def run(
         UsageError: a region exceeds a frame, or frames without an order in time are to be smoothed.
         KdedgeError: an output of the model is not finite, or a sink cannot write.
     """
-    given = settings or StreamSettings()
+    settings, given = settings or StreamSettings(), live or LiveSettings()
     current = given if callable(given) else lambda: given
-    first = current()
     stop = stop or threading.Event()
-    _require_time(first, source)
-    events = None if first.refractory_s is None else EventFilter(first.refractory_s)
+    _require_time(settings, source)
+    events = None if settings.refractory_s is None else EventFilter(settings.refractory_s)
     progress = RunProgress(source)
-    budget = None if first.min_fps is None else FpsBudget(first.min_fps, live=source.live)
-    scheduler = ExplainScheduler(first.cadence, budget)
-    outputs = _InferenceStage(model, source, current, progress, scheduler, stop)
+    budget = None if settings.min_fps is None else FpsBudget(settings.min_fps, live=source.live)
+    scheduler = ExplainScheduler(settings.cadence, budget)
+    outputs = _InferenceStage(model, source, settings, current, progress, scheduler, stop)
     recorded_fps = None if source.live else source.fps
     watched_at = time.monotonic() if any(sink.wants_overlay for sink in sinks) else -math.inf
     renderer = model.metadata.input.renderer(moving=not is_still_source(source), fps=recorded_fps)
@@ -133,7 +106,7 @@ def run(
                 with progress.timer.measure("output"):
                     for sink in sinks:
                         sink.write(prediction, progress)
-                if stop.is_set() or progress.frames == first.max_frames:
+                if stop.is_set() or progress.frames == settings.max_frames:
                     break
     except SourceError as error:
         if not progress.frames:
@@ -215,7 +188,8 @@ class _InferenceStage:
         self,
         model: Model,
         source: Source,
-        current: Callable[[], StreamSettings],
+        settings: StreamSettings,
+        current: Callable[[], LiveSettings],
         progress: RunProgress,
         scheduler: ExplainScheduler,
         stop: threading.Event,
@@ -223,16 +197,16 @@ class _InferenceStage:
         self._model = model
         self._source = source
         self._current = current
-        self._settings = current()
-        self._min_fps = self._settings.min_fps
-        self._regions = self._settings.regions
+        self._live = current()
+        self._marks_unknown = settings.unknown
+        self._min_fps = settings.min_fps
+        self._regions = settings.regions
         self._progress = progress
         self._timer = progress.timer
         self._scheduler = scheduler
         self._stop = stop
         self._over_budget = 0
-        smooth_s = self._settings.smooth_s
-        self._smoother = None if smooth_s is None else ScoreSmoother(smooth_s)
+        self._smoother = None if settings.smooth_s is None else ScoreSmoother(settings.smooth_s)
 
     @contextmanager
     def ahead(self) -> Iterator[Iterable[_FrameOutput]]:
@@ -251,8 +225,8 @@ class _InferenceStage:
 
     def _outputs(self, prepared: Iterable[tuple[Frame, Sample]]) -> Iterator[_FrameOutput]:
         # Warm up here, while the first frame is read.
-        settings = self._current()
-        warm_up(settings.model or self._model, settings.class_index, max(1, len(self._regions)))
+        live = self._current()
+        warm_up(live.model or self._model, live.class_index, max(1, len(self._regions)))
         self._progress.start()
         yield from map(self._infer, prepared)
 
@@ -285,17 +259,17 @@ class _InferenceStage:
     def _infer(self, prepared: tuple[Frame, Sample]) -> _FrameOutput:
         frame, samples = prepared
         started = time.perf_counter()
-        settings, before = self._current(), self._settings
-        if settings != before:
+        live, before = self._current(), self._live
+        if live != before:
             self._scheduler.forget()
-        self._settings = settings
-        model, explainer = settings.model or self._model, settings.explainer
+        self._live = live
+        model, explainer = live.model or self._model, live.explainer
         explains = explainer is not None or self._model.has_map
         skip_reason = self._scheduler.before(frame.index) if explains else None
         with self._timer.measure("inference"):
             uses_own_map = explains and skip_reason is None and explainer is None
-            explanation = model.predict(samples, settings.class_index, explained=uses_own_map)
-        if not settings.unknown:
+            explanation = model.predict(samples, live.class_index, explained=uses_own_map)
+        if not self._marks_unknown:
             explanation = replace(explanation, unknown=None)
         rows = [explanation] if len(samples) == 1 else [explanation.of_sample(index) for index in range(len(samples))]
         if self._smoother is not None:

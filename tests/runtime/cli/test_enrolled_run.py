@@ -30,7 +30,8 @@ from kdedge_runtime.server.live_view.run_state import describe_prediction
 from kdedge_runtime.sinks.mqtt.home_assistant import DeviceTopics, state_payload
 from kdedge_runtime.sinks.status_line import StatusLine
 from kdedge_runtime.sources.image_source import ImageSource
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.settings import LiveSettings
 from kdedge_runtime.stream.statistics import RunProgress
 
 AXES = {"rust": np.float32([[2, -1, -0.8]]), "leaf": np.float32([[-1, 1.5, -1]])}
@@ -216,7 +217,7 @@ def test_home_assistant_receives_similarities(predictions: list[Prediction]) -> 
 @pytest.fixture
 def swapped(embedding_model: Model, red_spot: np.ndarray) -> Iterator[tuple[list[Prediction], Controls]]:
     """Run on 60 images whose classes are replaced while it goes on, with a black-box explainer afterwards."""
-    controls = Controls(embedding_model, StreamSettings(class_index=1))
+    controls = Controls(embedding_model, LiveSettings(class_index=1))
     collected = Collector()
 
     class Swap(Collector):
@@ -227,7 +228,7 @@ def swapped(embedding_model: Model, red_spot: np.ndarray) -> Iterator[tuple[list
 
     images = [np.roll(red_spot, shift % 3, axis=2) for shift in range(60)]
     with Frames(*images) as source:
-        run(embedding_model, source, [collected, Swap()], controls)
+        run(embedding_model, source, [collected, Swap()], live=controls)
     yield collected.predictions, controls
 
 
@@ -243,7 +244,7 @@ def test_no_frame_mixes_old_and_new_classes(swapped: tuple[list[Prediction], Con
 
 def test_explained_class_and_method_survive_new_classes(embedding_model: Model, red_spot: np.ndarray) -> None:
     classes = enrolled(embedding_model)
-    controls = Controls(classes.apply_to(embedding_model), StreamSettings())
+    controls = Controls(classes.apply_to(embedding_model), LiveSettings())
     controls.change({"class": "leaf", "method": "occlusion"})
     front = replace(classes, classes=classes.add("new", unit(np.float32([[0, -1, 1]]))).classes[::-1])
     controls.use_model(front.apply_to(embedding_model))
@@ -254,18 +255,18 @@ def test_explained_class_and_method_survive_new_classes(embedding_model: Model, 
     assert all(np.ptp(each) > 0 for each in maps), "every class is explained, also the new one"
     collected = Collector(stop=threading.Event())
     with Frames(red_spot) as source:
-        run(embedding_model, source, [collected], controls)
+        run(embedding_model, source, [collected], live=controls)
     (prediction,) = collected.predictions
     assert (prediction.explained, prediction.label) == ("leaf", "rust")
 
 
 def test_classes_enrolled_before_the_first_frame_are_used(embedding_model: Model, red_spot: np.ndarray) -> None:
     classes = enrolled(embedding_model).add("a", unit(np.float32([[0, -1, 1]]))).add("b", unit(np.float32([[1, 1, 1]])))
-    controls, collected = Controls(embedding_model, StreamSettings()), Collector()
+    controls, collected = Controls(embedding_model, LiveSettings()), Collector()
     controls.use_model(classes.apply_to(embedding_model))
     controls.change({"class": "b"})  # the model of the run has three classes only
     with Frames(red_spot) as source:
-        run(embedding_model, source, [collected], controls)
+        run(embedding_model, source, [collected], live=controls)
     assert [(found.label, found.explained) for found in collected.predictions] == [("rust", "b")]
 
 

@@ -136,7 +136,7 @@ def soaked(model: Model, *sinks: Leak, duration_s: float = 4.0) -> list[DeviceCh
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source("synthetic:", None, stop))
         soak = stack.enter_context(SoakTest(duration_s, stop, read_state=lambda: CALM))
-        run(model, source, [soak, *(stack.enter_context(sink) for sink in sinks)], None, stop)
+        run(model, source, [soak, *(stack.enter_context(sink) for sink in sinks)], stop=stop)
     return soak.checks()
 
 
@@ -159,7 +159,7 @@ def test_throttling_fails(model: Model) -> None:
     stop = threading.Event()
     soak = SoakTest(2.0, stop, read_state=lambda: next(states, replace(CALM, throttled=("under-voltage",))))
     with open_source("synthetic:", None, stop) as source, soak:
-        run(model, source, [soak], None, stop)
+        run(model, source, [soak], stop=stop)
     assert soak.checks()[-1] == DeviceCheck("board", "under-voltage", "not throttled", False)
 
 

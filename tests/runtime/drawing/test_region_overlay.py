@@ -9,7 +9,8 @@ from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.drawing.region_overlay import RegionDrawing, draw_region_overlay
 from kdedge_runtime.modalities.image_region import parse_image_regions
 from kdedge_runtime.model import Model
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.settings import StreamSettings
 
 GROUND = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
 HEAT = np.random.default_rng(1).random((7, 7)).astype(np.float32)

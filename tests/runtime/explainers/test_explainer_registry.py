@@ -16,7 +16,7 @@ from kdedge_runtime.explainers.target_activations import Activations
 from kdedge_runtime.model import Model
 from kdedge_runtime.saliency_methods import methods_of
 from kdedge_runtime.server.live_view import Controls
-from kdedge_runtime.stream.runner import StreamSettings
+from kdedge_runtime.stream.settings import LiveSettings
 
 
 def test_black_box_methods_are_the_listed_ones() -> None:
@@ -39,7 +39,7 @@ def test_score_cam_does_not_explain_similarities(embedding_model: Model, red_spo
 
     with pytest.raises(UsageError, match=r"scorecam .*similarities.* Use occlusion, rise, lime, shap"):
         make_explainer(embedding_model, "scorecam", activations_of=activations_of)
-    controls = Controls(embedding_model, StreamSettings())
+    controls = Controls(embedding_model, LiveSettings())
     assert controls.methods == ["gradient", *methods]
     with pytest.raises(UsageError, match="scorecam"):
         controls.change({"method": "scorecam"})

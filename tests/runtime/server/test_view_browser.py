@@ -23,6 +23,7 @@ from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.settings import StreamSettings
 from kdedge_runtime.stream.statistics import RunProgress
 
 DESK = {"viewport": {"width": 1280, "height": 860}}
@@ -57,7 +58,7 @@ def watched(model: Model, controls: Controls, store: FeedbackStore) -> Iterator[
     """Serve a view of an ongoing run."""
     ended = threading.Event()
     with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
-        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], None, controls, ended))
         thread.start()
         yield view
         ended.set()
@@ -230,7 +231,7 @@ def test_page_fits_a_phone(chromium: Any, watched: LiveView, scheme: str) -> Non
 def test_page_reports_end_of_run_and_reconnects(chromium: Any, model: Model, controls: Controls) -> None:
     ended = threading.Event()
     with LiveView(HERE, ABOUT, controls) as view:
-        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], None, controls, ended))
         thread.start()
         page = _live(chromium, view.url, **DESK)
         assert page.is_hidden("#feedback"), "no buttons without a store"
@@ -241,7 +242,7 @@ def test_page_reports_end_of_run_and_reconnects(chromium: Any, model: Model, con
     port = int(page.url.rstrip("/").rpartition(":")[2])
     ended.clear()
     with LiveView(AccessPolicy.at(Address("127.0.0.1", port)), ABOUT, controls) as view:
-        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], None, controls, ended))
         thread.start()
         before = _picture(page)
         page.wait_for_selector("#state.live")
@@ -254,7 +255,7 @@ def test_token_can_be_entered(chromium: Any, model: Model, controls: Controls) -
     ended = threading.Event()
     token = "t" * 20
     with LiveView(AccessPolicy(Address("127.0.0.1", 0), token), ABOUT, controls) as view:
-        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], None, controls, ended))
         thread.start()
         page = open_page(chromium, view.url.partition("?")[0], **PHONE)
         assert "Token required" in page.text_content("h1")
@@ -313,10 +314,10 @@ def test_long_displayed_image_accepts_feedback(
 def test_region_can_be_selected(
     chromium: Any, model: Model, controls: Controls, store: FeedbackStore, tmp_path: Path
 ) -> None:
-    controls.settings = replace(controls.settings, regions=parse_image_regions(["left=0,0,0.3,1", "spot=0.3,0,0.9,1"]))
+    settings = StreamSettings(regions=parse_image_regions(["left=0,0,0.3,1", "spot=0.3,0,0.9,1"]))
     ended = threading.Event()
     with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
-        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], settings, controls, ended))
         thread.start()
         try:
             page = _live(chromium, view.url, **DESK)

@@ -17,7 +17,8 @@ from kdedge_runtime.enrolled_classes import EnrolledClasses
 from kdedge_runtime.model import Model
 from kdedge_runtime.server import AccessPolicy, Address
 from kdedge_runtime.server.live_view import ClassFile, Controls, LiveView
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.settings import LiveSettings
 
 
 @pytest.fixture
@@ -174,10 +175,10 @@ def test_enrollments_at_the_same_time_are_all_kept(site: Site) -> None:
 
 
 def test_run_without_classes_refuses(embedding_model: Model, images: list[np.ndarray]) -> None:
-    controls, ended = Controls(embedding_model, StreamSettings()), threading.Event()
+    controls, ended = Controls(embedding_model, LiveSettings()), threading.Event()
     with LiveView(HERE, ABOUT, controls) as view:
         thread = threading.Thread(
-            target=run, args=(embedding_model, Colors(ended, *images), [view], controls, ended), daemon=True
+            target=run, args=(embedding_model, Colors(ended, *images), [view], None, controls, ended), daemon=True
         )
         thread.start()
         try:
@@ -190,7 +191,7 @@ def test_run_without_classes_refuses(embedding_model: Model, images: list[np.nda
 
 
 def test_access_is_that_of_feedback(embedding_model: Model, tmp_path: Path) -> None:
-    controls = Controls(embedding_model, StreamSettings())
+    controls = Controls(embedding_model, LiveSettings())
     class_file = ClassFile(tmp_path / "classes.json", embedding_model, controls)
     policy = AccessPolicy(Address("127.0.0.1", 0), "t" * 24)
     with LiveView(policy, ABOUT, controls, class_file=class_file) as view:

@@ -21,7 +21,7 @@ from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.runner import StreamSettings
+from kdedge_runtime.stream.settings import LiveSettings
 from kdedge_runtime.stream.statistics import RunProgress
 
 TABLE = TabularInput(
@@ -60,7 +60,7 @@ def view_of(model: Model, progress: RunProgress, store: FeedbackStore) -> Iterat
         first = predict(0)
         labels = tuple(label for label, _ in first.ranking)
         metadata = replace(model.metadata, input=first.input, task=first.task, labels=labels)
-        controls = Controls(replace(model, metadata=metadata), StreamSettings())
+        controls = Controls(replace(model, metadata=metadata), LiveSettings())
         view = LiveView(HERE, ABOUT, controls, Feedback(store, "ab" * 32))
         for each in (view, Run(view, progress, predict, every_s)):
             each.__enter__()

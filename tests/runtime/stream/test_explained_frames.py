@@ -4,7 +4,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from toy_streams import Collector, Frames
 from kdedge_runtime.explainers import MapEstimate
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
 from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.settings import LiveSettings, StreamSettings
 from kdedge_runtime.stream.statistics import RunProgress
 
 
@@ -36,7 +36,7 @@ class Guess:
 
 def test_explainer_replaces_the_map_of_the_graph(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess()
-    summary = run(model, Frames(red_spot), [sink], StreamSettings(explainer=guess))
+    summary = run(model, Frames(red_spot), [sink], live=LiveSettings(explainer=guess))
     assert guess.requests == [((64, 64, 3), 0)]
     assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.cy) == (0.875, 0.125)
     assert summary.stages["explanation"].count == 1
@@ -47,7 +47,10 @@ def test_explainer_supports_models_without_map_and_fixed_class(
 ) -> None:
     sink, guess = Collector(), Guess()
     run(
-        Model.load(write_model(method="none")), Frames(red_spot), [sink], StreamSettings(class_index=2, explainer=guess)
+        Model.load(write_model(method="none")),
+        Frames(red_spot),
+        [sink],
+        live=LiveSettings(class_index=2, explainer=guess),
     )
     assert guess.requests == [((64, 64, 3), 2)]
     assert (sink.predictions[0].label, sink.predictions[0].explained) == ("red", "blue")
@@ -58,8 +61,8 @@ def test_cadence_limits_explanations_not_predictions(
     model: Model, red_spot: np.ndarray, explainer: Guess | None
 ) -> None:
     sink = Collector(wants_overlay=True)
-    settings = StreamSettings(cadence=ExplainSchedule("every", every=3), explainer=explainer)
-    summary = run(model, Frames(*[red_spot] * 7), [sink], settings)
+    settings = StreamSettings(cadence=ExplainSchedule("every", every=3))
+    summary = run(model, Frames(*[red_spot] * 7), [sink], settings, LiveSettings(explainer=explainer))
     explained = [prediction.saliency_map is not None for prediction in sink.predictions]
     assert explained == [True, False, False, True, False, False, True]
     assert [prediction.overlay is not None for prediction in sink.predictions] == explained
@@ -73,8 +76,8 @@ def test_cadence_limits_explanations_not_predictions(
 def test_on_change_explains_new_labels(model: Model, red_spot: np.ndarray) -> None:
     blue = np.roll(red_spot, 2, axis=2)
     sink, guess = Collector(), Guess()
-    settings = StreamSettings(cadence=ExplainSchedule("on-change"), explainer=guess)
-    run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings)
+    settings = StreamSettings(cadence=ExplainSchedule("on-change"))
+    run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings, LiveSettings(explainer=guess))
     assert [prediction.skip_reason is None for prediction in sink.predictions] == [True, False, True, False, True]
     assert [requests for _, requests in guess.requests] == [0, 2, 0]
 
@@ -95,8 +98,8 @@ def test_new_viewer_gets_an_explained_frame(model: Model, red_spot: np.ndarray) 
 
 def test_over_budget_skips_explanations_not_frames(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess(cost_s=0.1)
-    settings = StreamSettings(min_fps=50, explainer=guess)
-    summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
+    live = LiveSettings(explainer=guess)
+    summary = run(model, Frames(*[red_spot] * 30), [sink], StreamSettings(min_fps=50), live)
     assert [prediction.frame.index for prediction in sink.predictions] == list(range(30))
     assert sink.predictions[0].skip_reason is None
     assert sink.predictions[1].skip_reason == "budget"
@@ -130,15 +133,16 @@ def test_unreachable_budget_is_logged_once(
 def test_settings_can_change_per_frame(model: Model, red_spot: np.ndarray) -> None:
     requests = itertools.count()
     sink = Collector()
-    run(model, Frames(*[red_spot] * 40), [sink], lambda: StreamSettings(class_index=2 if next(requests) > 10 else None))
+    live = lambda: LiveSettings(class_index=2 if next(requests) > 10 else None)  # noqa: E731
+    run(model, Frames(*[red_spot] * 40), [sink], live=live)
     explained = [prediction.explained for prediction in sink.predictions]
     assert (explained[0], explained[-1]) == ("red", "blue")
 
 
 def test_settings_change_triggers_explanation(model: Model, red_spot: np.ndarray) -> None:
     requests = itertools.count()
-    sink, before = Collector(), StreamSettings(cadence=ExplainSchedule("on-change"))
-    after = replace(before, class_index=2)
-    run(model, Frames(*[red_spot] * 40), [sink], lambda: after if next(requests) > 10 else before)
+    sink, settings = Collector(), StreamSettings(cadence=ExplainSchedule("on-change"))
+    before, after = LiveSettings(), LiveSettings(class_index=2)
+    run(model, Frames(*[red_spot] * 40), [sink], settings, lambda: after if next(requests) > 10 else before)
     explained = [prediction.explained for prediction in sink.predictions if prediction.skip_reason is None]
     assert explained == ["red", "blue"]

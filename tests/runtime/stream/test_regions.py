@@ -19,8 +19,9 @@ from kdedge_runtime.feedback import Verdict
 from kdedge_runtime.modalities.image import ImageInput
 from kdedge_runtime.modalities.image_region import parse_image_regions
 from kdedge_runtime.model import Model
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
 from kdedge_runtime.stream.schedule import ExplainSchedule
+from kdedge_runtime.stream.settings import LiveSettings, StreamSettings
 
 LEFT_RIGHT = parse_image_regions(["left=0,0,0.5,1", "right=64,0,128,64"])
 SETTINGS = StreamSettings(regions=LEFT_RIGHT)
@@ -109,8 +110,8 @@ def test_budget_skips_explanations_of_all_regions(model: Model) -> None:
         return MapEstimate(np.ones((4, 4), np.float32), np.zeros((4, 4), np.float32), 1, 50.0)
 
     sink = Collector()
-    settings = replace(SETTINGS, min_fps=50, explainer=slow)
-    summary = run(model, Frames(*[halves("red", "blue")] * 20), [sink], settings)
+    settings, live = replace(SETTINGS, min_fps=50), LiveSettings(explainer=slow)
+    summary = run(model, Frames(*[halves("red", "blue")] * 20), [sink], settings, live)
     assert len(sink.predictions) == 20
     assert [each.skip_reason for each in sink.predictions[1].by_region] == ["budget", "budget"]
     assert 1 <= summary.explained <= 6
@@ -124,14 +125,14 @@ def test_explainer_gets_each_region(model: Model) -> None:
         requests.append((int(sample[20, 40].argmax()), class_index))
         return MapEstimate(np.eye(4, dtype=np.float32), np.zeros((4, 4), np.float32), 1, 1.0)
 
-    run(model, Frames(halves("green", "blue")), [Collector()], replace(SETTINGS, explainer=guess))
+    run(model, Frames(halves("green", "blue")), [Collector()], SETTINGS, LiveSettings(explainer=guess))
     assert [class_index for _, class_index in requests] == [1, 2]
     assert requests[0][0] == 1, "the sample of the left region"
 
 
 def test_fixed_class_is_explained_in_every_region(model: Model) -> None:
     sink = Collector()
-    run(model, Frames(halves("red", "blue")), [sink], replace(SETTINGS, class_index=1))
+    run(model, Frames(halves("red", "blue")), [sink], SETTINGS, LiveSettings(class_index=1))
     assert [each.explained for each in sink.predictions[0].by_region] == ["green", "green"]
 
 

@@ -10,7 +10,8 @@ from toy_streams import Collector, Frames
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.sources.source import Frame
-from kdedge_runtime.stream.runner import StreamSettings, run
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.settings import StreamSettings
 from kdedge_runtime.stream.smoothing import EventFilter, ScoreSmoother
 
 

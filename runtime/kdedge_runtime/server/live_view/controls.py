@@ -8,7 +8,7 @@ from typing import Any
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.explainers import make_explainer, methods_for
 from kdedge_runtime.model import Model
-from kdedge_runtime.stream.runner import StreamSettings
+from kdedge_runtime.stream.settings import LiveSettings
 
 __all__ = ["Controls", "is_share"]
 
@@ -23,7 +23,7 @@ class Controls:
     """
 
     def __init__(
-        self, model: Model, settings: StreamSettings, method: str | None = None, budget_ms: float | None = None
+        self, model: Model, settings: LiveSettings, method: str | None = None, budget_ms: float | None = None
     ) -> None:
         """Create controls with the initial settings.
 
@@ -41,7 +41,7 @@ class Controls:
         self._budget_ms = budget_ms or _BUDGET_MS
         self._changing = threading.Lock()
 
-    def __call__(self) -> StreamSettings:
+    def __call__(self) -> LiveSettings:
         """Return the settings for the next frame."""
         return self.settings
 
