@@ -2,7 +2,7 @@
 
 ```python
 model = Model.load("model.onnx")
-explanation = model.predict(model.metadata.input.preprocess(image)[None])
+prediction = predict(model, image)
 ```
 """
 
@@ -16,8 +16,19 @@ if TYPE_CHECKING:
     from kdedge_runtime.metadata import Metadata
     from kdedge_runtime.modalities.image import ImageInput
     from kdedge_runtime.model import Explanation, Model
+    from kdedge_runtime.prediction import Prediction
+    from kdedge_runtime.sample_prediction import predict, predict_file
 
-__all__ = ["Explanation", "ImageInput", "KdedgeError", "Metadata", "Model"]
+__all__ = [
+    "Explanation",
+    "ImageInput",
+    "KdedgeError",
+    "Metadata",
+    "Model",
+    "Prediction",
+    "predict",
+    "predict_file",
+]
 __version__ = "0.1.0"
 
 # onnxruntime 1.29 and later sends model names and a machine description to its vendor unless this variable is set
@@ -30,6 +41,9 @@ _HOMES = {
     "KdedgeError": "errors",
     "Metadata": "metadata",
     "Model": "model",
+    "Prediction": "prediction",
+    "predict": "sample_prediction",
+    "predict_file": "sample_prediction",
 }
 # Lazy import, so that `--help` does not load onnxruntime.
 __getattr__ = lazy_getattr(__name__, _HOMES)

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay
+from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED, HeatStats, MapDisplay
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.modalities import InputSpec, Region, Sample
@@ -108,6 +109,27 @@ class Prediction:
     def image(self) -> Pixels:
         """Frame or region without its map, uint8 RGB."""
         return self.input.draw_sample(self.sample)
+
+    def draw(self, opacity: float = OPACITY) -> Pixels:
+        """Draw the sample with its map, uint8 RGB: an image or a sound next to its overlay, a series or a row alone.
+
+        Args:
+            opacity: opacity of the map at full heat, in [0, 1].
+        """
+        return self.input.draw_explanation(self, opacity)
+
+    def reasons(self, count: int = 5) -> list[dict[str, Any]]:
+        """Return the columns of a row with the largest contributions to the explained output, largest first.
+
+        Args:
+            count: maximum number of columns.
+
+        Returns:
+            JSON values with `column`, `value` and `contribution`; empty for other samples, and without a map.
+        """
+        if self.saliency_map is None:
+            return []
+        return self.input.reasons(self.sample, self.saliency_map, count)
 
     @property
     def score_text(self) -> str:

@@ -48,10 +48,11 @@ def test_overview(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(workstation, names)
     shutil.copy(names["files"].quantized["int8"].path, "model.onnx")
     exec(device, names)
-    assert names["explanation"].saliency_map.ndim == 3
+    assert names["prediction"].saliency_map.ndim == 2
     (runtime,) = code("runtime/README.md")
     exec(runtime, names)
     assert names["model"].session.get_session_options().intra_op_num_threads == 3
+    assert names["prediction"].label in CLASSES and Path("explained.png").is_file()
 
 
 def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ import pytest
 from table_toys import make_rows, write_table
 
 import kdedge
-from kdedge_runtime import Model
+from kdedge_runtime import Model, predict
 from kdedge_runtime.cli.main import main
-from kdedge_runtime.errors import SourceError
+from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.explainers import MapEstimate, make_explainer
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.server import AccessPolicy, Address
@@ -114,6 +114,17 @@ def test_response_is_the_line_of_the_run(file: Path, tmp_path: Path, caplog: pyt
     reasons = {reason["column"]: reason["value"] for reason in found[0]["reasons"]}
     assert reasons["job"] == "clerk" and reasons["income"] == 9000
     assert any("'mars'" in message for message in caplog.messages)
+
+
+def test_program_predicts_a_row_by_column_names(file: Path, tmp_path: Path) -> None:
+    model = Model.load(file)
+    with serving(model, tmp_path / "lines.jsonl") as service:
+        _, line = service.post(ROW)
+    prediction = predict(model, ROW)
+    assert (prediction.label, prediction.score) == (line["label"], pytest.approx(line["p"], abs=1e-5))
+    assert prediction.reasons() == line["reasons"]
+    with pytest.raises(UsageError, match="age"):
+        predict(model, {name: value for name, value in ROW.items() if name != "age"})
 
 
 def test_settings_of_the_run_apply(file: Path, tmp_path: Path) -> None:

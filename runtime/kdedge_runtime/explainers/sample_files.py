@@ -17,6 +17,7 @@ from kdedge_runtime.explainers import Explainer, MapEstimate
 from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
+from kdedge_runtime.sample_prediction import predict_frame
 from kdedge_runtime.sources.source import Frame, Source, is_still_source
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable
@@ -152,17 +153,18 @@ def _require_sample(path: Path, source: Source, frame: Frame) -> None:
 def _explain(
     model: Model, frame: Frame, class_index: int | None, explainer: Explainer | None, progress: ProgressCallback
 ) -> tuple[Prediction, MapEstimate | None]:
+    if explainer is None:
+        return predict_frame(model, frame, class_index), None
     sample = model.metadata.input.preprocess(frame.sample)
-    explanation, estimate = model.predict(sample[None], class_index), None
-    if explainer is not None:
-        explained = int(explanation.explained_class[0]) if class_index is None else class_index
-        estimate = explainer(sample, explained, progress)
-        explanation = replace(
-            explanation,
-            saliency_map=estimate.map[None],
-            explained_class=np.array([explained], np.int64),
-            display=UNMEASURED,
-        )
+    explanation = model.predict(sample[None], class_index)
+    explained = int(explanation.explained_class[0]) if class_index is None else class_index
+    estimate = explainer(sample, explained, progress)
+    explanation = replace(
+        explanation,
+        saliency_map=estimate.map[None],
+        explained_class=np.array([explained], np.int64),
+        display=UNMEASURED,
+    )
     return decode_prediction(model, frame, explanation, clock=lambda: frame.captured_at), estimate
 
 

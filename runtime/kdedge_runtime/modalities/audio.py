@@ -128,10 +128,14 @@ class AudioInput(InputSpec):
             PCM float32 `[self.samples]`.
 
         Raises:
-            UnreadableSample: there are no samples, one is not finite, or nothing was measured (`require_measured`).
+            UnreadableSample: there are no samples, they are integers, one is not finite, or nothing was measured
+            (`require_measured`).
         """
         if sample.ndim != 1 or not len(sample):
             raise UnreadableSample(f"A sound has the shape {sample.shape}. Expected PCM [S], one channel.", "empty")
+        if not np.issubdtype(sample.dtype, np.floating):
+            message = f"A sound has the type {sample.dtype}. Expected float32 PCM in [-1, 1]."
+            raise UnreadableSample(message, "wrong type")
         if not np.isfinite(sample).all():
             raise UnreadableSample("A sound has samples that are not finite (NaN or infinity).", "not finite")
         start = max(0, len(sample) - self.samples) // 2

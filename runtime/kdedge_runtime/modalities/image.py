@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import UnreadableSample, UsageError
 from kdedge_runtime.modalities.image_region import ImageRegion, parse_image_regions
 from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Region, Renderer
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
@@ -109,7 +109,15 @@ class ImageInput(InputSpec):
 
         Returns:
             uint8 RGB `[self.height, self.width, 3]`.
+
+        Raises:
+            UnreadableSample: the array is no image.
         """
+        if sample.dtype != np.uint8 or sample.ndim != 3 or sample.shape[2] != 3 or not sample.size:
+            raise UnreadableSample(
+                f"An image has the shape {sample.shape} and the type {sample.dtype}. Expected uint8 RGB [H, W, 3].",
+                "wrong shape",
+            )
         height, width = sample.shape[:2]
         fits = (height, width) == (self.height, self.width)
         if fits and (self.resize != "crop" or self.crop_fraction == 1.0):

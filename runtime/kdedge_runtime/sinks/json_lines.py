@@ -167,7 +167,7 @@ def _fractions(box: tuple[int, int, int, int], frame: Frame) -> list[float]:
 
 def _reasons(prediction: Prediction, saliency_map: Floats) -> dict[str, Any]:
     """Return the named contributions, the sum of the others, and the output that all of them explain."""
-    reasons = prediction.input.reasons(prediction.sample, saliency_map, _REASONS)
+    reasons = prediction.reasons(_REASONS)
     if not reasons:
         return {}
     other = float(saliency_map.sum(dtype=np.float64)) - sum(reason["contribution"] for reason in reasons)

@@ -47,6 +47,11 @@ def test_what_is_no_sound_is_refused(sound: np.ndarray) -> None:
         SPEC.preprocess(sound)
 
 
+def test_integers_are_refused() -> None:
+    with pytest.raises(UnreadableSample, match="int16"):
+        SPEC.preprocess(np.ones(100, np.int16))
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
     sound = noise(8_000)

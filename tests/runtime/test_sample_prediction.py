@@ -1,0 +1,68 @@
+"""A program predicts single samples and files, with the label, the map and its drawing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdedge_runtime import predict, predict_file
+from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.model import Model
+
+
+def test_sample_is_predicted_as_by_the_model(model: Model, red_spot: np.ndarray) -> None:
+    prediction = predict(model, red_spot)
+    outputs = model.predict(model.metadata.input.preprocess(red_spot)[None])
+    assert (prediction.label, prediction.explained, prediction.age_ms) == ("red", "red", 0)
+    assert prediction.score == pytest.approx(float(outputs.scores.max()))
+    assert outputs.saliency_map is not None and prediction.saliency_map is not None
+    np.testing.assert_array_equal(prediction.saliency_map, outputs.saliency_map[0])
+    assert predict(model, red_spot, "blue").explained == "blue"
+    with pytest.raises(UsageError, match="purple"):
+        predict(model, red_spot, "purple")
+
+
+def test_drawing_shows_the_image_next_to_its_overlay(model: Model, red_spot: np.ndarray) -> None:
+    large = np.kron(red_spot, np.ones((5, 5, 1), np.uint8))
+    prediction = predict(model, large)
+    drawn, side = prediction.draw(), large.shape[1]
+    assert drawn.shape == (side, 2 * side + 6, 3)
+    np.testing.assert_array_equal(drawn[:, :side], large)
+    assert (drawn[:, -side:] != large).any()
+    np.testing.assert_array_equal(prediction.draw(0.0)[:, -side:], large)
+    assert prediction.reasons() == []
+
+
+def test_pillow_image_is_a_sample(model: Model, red_spot: np.ndarray) -> None:
+    assert predict(model, Image.fromarray(red_spot)).label == "red"
+
+
+def test_model_without_map_predicts(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
+    prediction = predict(Model.load(write_model(method="none")), red_spot)
+    assert (prediction.label, prediction.saliency_map, prediction.reasons()) == ("red", None, [])
+
+
+def test_file_is_predicted(model: Model, photos: Path) -> None:
+    (prediction,) = predict_file(model, photos / "3-blue.png")
+    assert (prediction.label, prediction.frame.name) == ("blue", "3-blue.png")
+    (other,) = predict_file(model, str(photos / "3-blue.png"), "red")
+    assert (other.label, other.explained) == ("blue", "red")
+
+
+def test_unusable_files_are_named(model: Model, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for path in (tmp_path / "gone.png", photos, tmp_path / "broken.png"):
+        with pytest.raises(SourceError, match=path.name):
+            predict_file(model, path)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8, 3), np.uint8)],
+    ids=["gray", "float", "RGBA", "empty"],
+)
+def test_array_that_is_no_image_is_rejected(model: Model, sample: np.ndarray) -> None:
+    with pytest.raises(SourceError, match="uint8 RGB"):
+        predict(model, sample)
