@@ -27,6 +27,7 @@ from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.onnx_session import first_line
 from kdedge_runtime.precision import FP32, check_fp32_name, precision_named, variant_path
 from kdedge_runtime.util.arrays import Pixels, Targets
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import atomic_path
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
@@ -83,8 +84,8 @@ def quantize(
         progress: called with the step, the completed count and the total.
 
     Raises:
-        UsageError: there is no such recipe, it needs samples and there are none, or there are targets without held-out
-            samples.
+        UsageError: there is no such recipe, it needs samples and there are none, fewer than three cannot be split, or
+            there are targets without held-out samples.
         ModelFileError: the file is already quantized, or cannot be converted.
     """
     path = Path(path)
@@ -97,7 +98,7 @@ def quantize(
     samples = None
     if calibration is not None:
         if held_out is None:
-            calibration, held_out = (calibration, calibration) if len(calibration) < 3 else _split(calibration)
+            calibration, held_out = _split(calibration)
         samples = CalibrationSet(calibration, held_out, targets)
     return write_precision(
         _graph_of(path, model.metadata.outputs.target_layer),
@@ -175,7 +176,16 @@ def write_precision(
 
 
 def _split(samples: Pixels) -> tuple[Pixels, Pixels]:
-    """Split off every third sample."""
+    """Split off every third sample.
+
+    Raises:
+        UsageError: there are fewer than three samples.
+    """
+    if len(samples) < 3:
+        raise UsageError(
+            f"{counted(len(samples), 'calibration sample')} cannot be split to measure the loss on other samples. Give "
+            "at least 3, or held-out samples."
+        )
     third = slice(2, None, 3)
     kept = [index for index in range(len(samples)) if index % 3 != 2]
     return samples[kept], samples[third]

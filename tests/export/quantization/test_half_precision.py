@@ -271,6 +271,7 @@ def test_goal_and_unknown_precision_are_rejected(export: Names, tmp_path: Path, 
     rejected: Collection[tuple[dict[str, object], str]] = (
         ({"precision": "fp16", "goal": FidelityGoal(max_drop=1.0)}, "has no layers to choose for a goal"),
         ({"precision": "int8"}, "needs calibration samples"),
+        ({"precision": "int8", "calibration": pictures(2, 1)}, "at least 3"),
         ({"precision": "fp32"}, "no recipe for the precision 'fp32'"),
         ({"precision": "int3"}, "no precision 'int3'"),
     )
