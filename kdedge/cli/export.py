@@ -45,12 +45,12 @@ class ResizeMode(StrEnum):
 
 def export(
     source: Annotated[
-        str | None,
+        str,
         typer.Argument(
             metavar="SOURCE",
             help="Run folder, model name such as torchvision:resnet18, or ONNX classifier of any framework.",
         ),
-    ] = None,
+    ],
     precision: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,8 +82,8 @@ def export(
             metavar="METHOD",
             parser=_method,
             help=f"Saliency method: {', '.join(_METHODS)} (none exports logits only). [default: hirescam; "
-            "gradient-attention for class-token models; reciprocam for ONNX files with non-differentiable "
-            "operators]",
+            "gradient-attention for class-token models; deeplift for dense layers alone; reciprocam for ONNX files "
+            "with non-differentiable operators]",
         ),
     ] = None,
     target_layer: Annotated[
@@ -172,8 +172,6 @@ def export(
     from kdedge_runtime.model import is_bundle
     from kdedge_runtime.precision import precision_named
 
-    if source is None:
-        raise UsageError("There is nothing to export. Give a run folder, a model name, or an ONNX file.")
     precisions = tuple(dict.fromkeys([*(precision or ()), *([_QUANTIZE] if quantize else ())]))
     quantizing = {"--min-map-correlation": min_map_correlation, "--max-drop": max_drop, "--device": device}
     of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size, "--head": head} | {
@@ -183,7 +181,7 @@ def export(
     for option, setting in _given(quantizing).items():
         if not any(precision_named(name).is_calibrated for name in precisions):
             raise UsageError(f"{setting} needs --quantize. Add --quantize, or remove {option}.")
-    if source.endswith(".onnx") or is_bundle(Path(source)):
+    if Path(source).suffix.lower() == ".onnx" or is_bundle(Path(source)):
         not_of_files = {"--weights": weights, "--pretrained": pretrained is True} | {
             "--no-pretrained": pretrained is False,
             "--classes": classes,

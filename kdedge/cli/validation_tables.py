@@ -10,7 +10,16 @@ if TYPE_CHECKING:
     from kdedge_export.metrics.confidence import Interval
     from kdedge_export.validation import ValidationReport
 
-__all__ = ["maps_table", "models_table", "recognition_table", "report_tables", "verification_table"]
+__all__ = [
+    "classes_table",
+    "false_alarms_table",
+    "maps_table",
+    "models_table",
+    "recognition_table",
+    "report_tables",
+    "robustness_table",
+    "verification_table",
+]
 
 _WORST_CLASSES = 5
 _BASELINES = {"center": "center prior", "random": "random maps", "edges": "edges (Sobel)"}
@@ -131,8 +140,8 @@ def recognition_table(report: "ValidationReport") -> "Table | None":
             row.group,
             titles[row.model],
             f"{row.samples:,}",
-            f"{row.auroc:.1%}",
-            "–" if row.max_softmax_auroc is None else f"{row.max_softmax_auroc:.1%}",
+            f"{row.auroc:.3f}",
+            "–" if row.max_softmax_auroc is None else f"{row.max_softmax_auroc:.3f}",
             "–" if row.detected is None else _share(row.detected, row.intervals.get("detected")),
         )
     return table

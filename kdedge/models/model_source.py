@@ -25,6 +25,10 @@ def network_name(source: str) -> str:
         from kdedge.models.clip import clip_name  # imports torch
 
         return clip_name(source)
+    if folder.suffix.lower() == ".onnx":
+        raise UsageError(
+            f"{source} is an ONNX file. Add a map with `kdedge export {source}`, or with kdedge_export.add_saliency."
+        )
     named = is_factory(source) or source.startswith("timm:")  # its slashes are not those of a path
     if not named and (folder.exists() or len(folder.parts) > 1 or source.endswith("/")):
         found = "is not a run folder" if folder.exists() else "does not exist"

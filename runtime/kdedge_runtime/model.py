@@ -252,7 +252,9 @@ class Model:
         return replace(self, metadata=metadata, prototypes=normalize_rows(rows))
 
     def predict(self, samples: Sample, class_index: int | None = None, *, explained: bool = True) -> Explanation:
-        """Predict and explain a batch in one forward pass, or in one per sample if the file has a fixed batch of 1.
+        """Predict and explain a preprocessed batch; `kdedge_runtime.predict` takes one raw sample.
+
+        It takes one forward pass, or one per sample if the file has a fixed batch of 1.
 
         Args:
             samples: preprocessed samples `[N, *metadata.input.shape]`; images are uint8 RGB `[N, H, W, 3]`.

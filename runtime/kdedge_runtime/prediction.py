@@ -119,13 +119,14 @@ class Prediction:
         return self.input.draw_explanation(self, opacity)
 
     def reasons(self, count: int = 5) -> list[dict[str, Any]]:
-        """Return the columns of a row with the largest contributions to the explained output, largest first.
+        """Return the columns of a row with the largest contributions to the explained output.
 
         Args:
             count: maximum number of columns.
 
         Returns:
-            JSON values with `column`, `value` and `contribution`; empty for other samples, and without a map.
+            JSON values with `column`, `value`, `unit` if there is one, and `contribution`; largest magnitude first.
+            Empty for other samples, and without a map.
         """
         if self.saliency_map is None:
             return []

@@ -1,49 +1,56 @@
 """Prediction of single samples and of files, for programs of your own."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.modalities.table_column import row_sample
+from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
-from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.sources.source import Frame, require_sample
+from kdedge_runtime.sources.tabular.unseen_categories import UnseenCategories
 from kdedge_runtime.util.files import Location
 from kdedge_runtime.util.table_rows import row_of_values
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["predict", "predict_file", "predict_frame"]
 
 
-def predict(model: Model, sample: Sample | Mapping[str, Any], class_name: str | None = None) -> Prediction:
-    """Predict and explain one raw sample.
+def predict(model: Model, sample: "Sample | Image | Mapping[str, Any]", class_name: str | None = None) -> Prediction:
+    """Predict and explain one raw sample; `Model.predict` takes preprocessed batches.
 
     Args:
         model: the model.
-        sample: an image, uint8 RGB `[H, W, 3]` of any size; a sound, float32 `[samples]` at the rate of the model; a
-            window of a time series, float32 `[steps, channels]`; or a row, a text, number, boolean or None
-            by column name.
+        sample: an upright image, uint8 RGB `[H, W, 3]` of any size; a sound, float32 `[samples]` at the rate of the
+            model, cut or padded at its center to the window; a window of a time series, float32 `[steps, channels]`; or
+            a row, a text, number, boolean or None by column name.
         class_name: name or index of the class to explain; None for the top-1 class.
 
     Raises:
-        UsageError: the model has no such class, or a row lacks a column.
+        UsageError: the model has no such class or no map, or a row lacks a column or has another unit.
         SourceError: the sample does not fit the model.
         ModelFileError: an output of the model is not finite.
     """
-    class_index = None if class_name is None else model.class_index(class_name)
+    spec, class_index = model.metadata.input, None if class_name is None else model.class_index(class_name)
     if isinstance(sample, Mapping):
         row = row_of_values(sample, 1)
         array = row_sample(row.titles, row.cells)
+        if isinstance(spec, TabularInput):
+            UnseenCategories().warn(spec.unseen(array))
     else:
         array = np.asarray(sample)
     return predict_frame(model, Frame(0, array, time.monotonic(), "sample"), class_index)
 
 
-def predict_file(model: Model, path: Location, class_name: str | None = None) -> list[Prediction]:
+def predict_file(model: Model, path: Location, class_name: str | None = None) -> Iterator[Prediction]:
     """Predict and explain the samples of a file: an image, the windows of a recording, or the rows of a table.
 
     Args:
@@ -52,23 +59,32 @@ def predict_file(model: Model, path: Location, class_name: str | None = None) ->
         class_name: name or index of the class to explain; None for the top-1 class of each sample.
 
     Returns:
-        One prediction per readable sample, at least one, in the order of the file.
+        Predictions for the readable samples, at least one, in the order of the file. They are computed one by one.
 
     Raises:
-        UsageError: the model has no such class.
+        UsageError: the model has no such class or no map, the file is a video, or a table lacks a column.
         SourceError: the file does not exist, is of another kind, or has no readable sample.
+        DataError: a table is damaged.
+        MissingDependency: the package that reads this kind of file is not installed.
         ModelFileError: an output of the model is not finite.
     """
-    spec, file = model.metadata.input, Path(path)
-    class_index = None if class_name is None else model.class_index(class_name)
+    file, class_index = Path(path), None if class_name is None else model.class_index(class_name)
     if not file.is_file():
         raise SourceError(f"{file} is not a file. Expected a file with samples of the model.")
-    spec.check_sample_file(file)
-    with spec.open_source(str(file.absolute()), "all") as source:  # absolute, since a file may be named like a camera
-        found = [predict_frame(model, frame, class_index) for frame in source]
-    if not found:
+    model.metadata.input.check_sample_file(file)
+    return _predictions(model, file, class_index)
+
+
+def _predictions(model: Model, file: Path, class_index: int | None) -> Iterator[Prediction]:
+    is_empty = True
+    # Absolute, because a file could be named like a camera.
+    with model.metadata.input.open_source(str(file.absolute()), "all") as source:
+        for frame in source:
+            require_sample(file, source, frame)
+            is_empty = False
+            yield predict_frame(model, frame, class_index)
+    if is_empty:
         raise SourceError(f"{file} has no readable sample. Expected at least one.")
-    return found
 
 
 def predict_frame(model: Model, frame: Frame, class_index: int | None = None) -> Prediction:

@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy_streams import Collector, Frames
 
 from kdedge_runtime import predict, predict_file
 from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.modalities.image_region import parse_image_regions
 from kdedge_runtime.model import Model
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.settings import StreamSettings
 
 
 def test_sample_is_predicted_as_by_the_model(model: Model, red_spot: np.ndarray) -> None:
@@ -55,7 +59,7 @@ def test_unusable_files_are_named(model: Model, photos: Path, tmp_path: Path) ->
     (tmp_path / "broken.png").write_bytes(b"no image")
     for path in (tmp_path / "gone.png", photos, tmp_path / "broken.png"):
         with pytest.raises(SourceError, match=path.name):
-            predict_file(model, path)
+            list(predict_file(model, path))
 
 
 @pytest.mark.parametrize(
@@ -66,3 +70,25 @@ def test_unusable_files_are_named(model: Model, photos: Path, tmp_path: Path) ->
 def test_array_that_is_no_image_is_rejected(model: Model, sample: np.ndarray) -> None:
     with pytest.raises(SourceError, match="uint8 RGB"):
         predict(model, sample)
+
+
+def test_region_is_drawn_alone(model: Model, red_spot: np.ndarray) -> None:
+    sink = Collector()
+    regions = parse_image_regions(["left=0,0,0.5,1", "right=0.5,0,1,1"])
+    frame = np.concatenate([red_spot, np.roll(red_spot, 1, axis=2)], axis=1)
+    run(model, Frames(frame), [sink], StreamSettings(regions=regions))
+    _, right = sink.predictions[0].by_region
+    drawn = right.draw(0.0)
+    np.testing.assert_array_equal(drawn[:, -drawn.shape[0] :], drawn[:, : drawn.shape[0]])
+    left = drawn[:, : drawn.shape[0]]
+    assert left.reshape(-1, 3).max(axis=0).argmax() == right.sample.reshape(-1, 3).max(axis=0).argmax() == 1
+
+
+def test_video_is_no_file_of_samples(model: Model, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (64, 64))
+    for _ in range(3):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    with pytest.raises(UsageError, match="is a video"):
+        list(predict_file(model, tmp_path / "film.avi"))

@@ -249,3 +249,12 @@ def test_silence_between_requests_is_healthy(file: Path, tmp_path: Path, monkeyp
 def test_source_of_posted_rows_needs_a_view(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(file), "--source", "http"]) == 2
     assert "Add --view" in capfd.readouterr().err
+
+
+def test_numbers_of_numpy_are_values(file: Path) -> None:
+    model = Model.load(file)
+    typed = ROW | {"income": np.float64(9000), "age": np.int64(30), "noise": np.float32(0.5)}
+    assert predict(model, typed).ranking == predict(model, ROW).ranking
+    for odd in (["clerk"], {1: 2}, np.zeros(3)):
+        with pytest.raises((SourceError, UsageError)):
+            predict(model, odd)  # type: ignore[arg-type]

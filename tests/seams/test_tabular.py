@@ -256,7 +256,8 @@ def test_device_gives_an_answer_and_reasons_for_each_row(files: Path, name: str,
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
 def test_lines_are_complete(files: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The named contributions and the others add up to the output minus that of the average row."""
-    monkeypatch.setattr("kdedge_runtime.sinks.json_lines._REASONS", 2)
+    reasons = TabularInput.reasons
+    monkeypatch.setattr(TabularInput, "reasons", lambda self, sample, map_, _count: reasons(self, sample, map_, 2))
     lines, table = tmp_path / "answers.jsonl", write_table(tmp_path / "rows.csv", make_rows(40, seed=2))
     assert main([str(files / name), "--source", str(table), "--jsonl", str(lines)]) == 0
     *answers, _ = map(json.loads, lines.read_text(encoding="utf-8").splitlines())

@@ -7,9 +7,12 @@ Radiology 143, 1982).
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.scores import Scores
 
-__all__ = ["auroc"]
+__all__ = ["auroc", "auroc_interval"]
+
+_RESAMPLES = 500
 
 
 def auroc(positive: Scores, negative: Scores) -> float:
@@ -24,6 +27,19 @@ def auroc(positive: Scores, negative: Scores) -> float:
         return float("nan")
     ranks = _ranks(np.concatenate([positive, negative]).astype(np.float64))[:n]
     return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
+
+
+def auroc_interval(positive: Scores, negative: Scores) -> Interval | None:
+    """Compute the 95% interval of the area by a bootstrap within each group.
+
+    It makes no allowance for unseen failures. Returns None with fewer than two samples in a group.
+    """
+    if min(len(positive), len(negative)) < 2:
+        return None
+    rng = np.random.default_rng(0)
+    areas = [auroc(rng.choice(positive, len(positive)), rng.choice(negative, len(negative))) for _ in range(_RESAMPLES)]
+    low, high = np.quantile(areas, [0.025, 0.975])
+    return Interval(float(low), float(high))
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,10 +22,10 @@ __all__ = [
     "verdict",
 ]
 
-Unit = Literal["share", "points", "variance", "correlation", "error", "area", "nats", "count", "MB", "ms"]
+Unit = Literal["share", "points", "variance", "correlation", "error", "area", "nats", "count", "per hour", "MB", "ms"]
 """Unit of a measured value: a fraction in [0, 1], percentage points, a share of the variance such as R², a Pearson
-correlation, a relative error, a difference of areas under probability curves, a divergence in nats, a count, a size in
-10^6 bytes, milliseconds."""
+correlation, a relative error, a difference of areas under probability curves, a divergence in nats, a count, a rate per
+hour, a size in 10^6 bytes, milliseconds."""
 Outcome = Literal["passed", "failed", "inconclusive", "not measured", "not applicable"]
 """Outcome of a check.
 
@@ -47,7 +47,8 @@ class Check:
     measured: float | None
     """Measured value, or None if it could not be measured."""
     relation: Relation
-    """Comparison operator: the check requires `measured relation bound`."""
+    """Comparison operator: the check requires `measured relation bound`; `fp32_known_rejected` requires it of the lower
+    end of `interval`."""
     bound: float
     unit: Unit
     outcome: Outcome

@@ -23,8 +23,8 @@ def check_false_alarms(rows: Sequence[FalseAlarms], gates: Gates) -> list[Check]
 
 def _check(row: FalseAlarms, most: float) -> Check:
     counted = f"{row.alarms} in {row.hours:.2f} h"
-    key, name = f"{row.model}_false_alarms", f"{row.model} false alarms per hour"
-    check = replace(check_value(key, name, row.per_hour, "<=", most, "count", counted), interval=row.interval)
+    key, name = f"{row.model}_false_alarms", f"{row.model} false alarms"
+    check = replace(check_value(key, name, row.per_hour, "<=", most, "per hour", counted), interval=row.interval)
     if check.outcome != "passed" or row.interval.high <= most:
         return check
     return replace(check, outcome="inconclusive", reason=f"with {counted}; longer recordings narrow the interval")

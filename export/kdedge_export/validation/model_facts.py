@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kdedge_export.metrics.auroc import auroc
-from kdedge_export.metrics.confidence import Interval, interval_of, mean_interval
+from kdedge_export.metrics.auroc import auroc, auroc_interval
+from kdedge_export.metrics.confidence import Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, weight_bytes
 from kdedge_export.tasks import TaskMetrics
 from kdedge_runtime import Model
@@ -17,8 +14,6 @@ from kdedge_runtime.util.arrays import Targets
 from kdedge_runtime.util.files import file_sha256
 
 __all__ = ["ModelFacts", "Origin", "model_facts"]
-
-_CHANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -84,16 +79,9 @@ def model_facts(
 
 
 def _area_under_curve(found: Predictions, targets: Targets, task: TaskMetrics) -> tuple[float | None, Interval | None]:
-    """Compute the area with a bootstrap interval; None without samples of both classes.
-
-    A resample of one class counts 0.5, as chance.
-    """
+    """Compute the area with its interval; None without samples of both classes."""
     scores, is_positive = task.positive_score(found.logits), targets == 1
     if scores is None or is_positive.all() or not is_positive.any():
         return None, None
-
-    def area(index: NDArray[np.int64]) -> float:
-        drawn, positive = scores[index], is_positive[index]
-        return _CHANCE if positive.all() or not positive.any() else auroc(drawn[positive], drawn[~positive])
-
-    return area(np.arange(len(scores))), interval_of(area, len(scores))
+    groups = scores[is_positive], scores[~is_positive]
+    return auroc(*groups), auroc_interval(*groups)

@@ -82,6 +82,7 @@ _MIN_DIGITS: dict[Unit, int] = {
     "area": 3,
     "nats": 4,
     "count": 0,
+    "per hour": 2,
     "MB": 2,
     "ms": 2,
 }
@@ -95,6 +96,7 @@ _SUFFIXES: dict[Unit, str] = {
     "area": "",
     "nats": " nats",
     "count": "",
+    "per hour": " /h",
     "MB": " MB",
     "ms": " ms",
 }

@@ -22,7 +22,7 @@ def draw_image_explanation(spec: ImageInput, prediction: Prediction, opacity: fl
         prediction: prediction for the image.
         opacity: opacity of the map at full heat, in [0, 1].
     """
-    pixels = _shrunk(prediction.frame.sample)
+    pixels = _shrunk(prediction.sample)
     box = spec.visible_box(*pixels.shape[:2])
     overlay = draw_overlay(pixels, heat_of_sample(prediction), box, opacity=opacity, shift=prediction.display.shift)
     return side_by_side(pixels, overlay)

@@ -18,7 +18,7 @@ from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sample_prediction import predict_frame
-from kdedge_runtime.sources.source import Frame, Source, is_still_source
+from kdedge_runtime.sources.source import Frame, require_sample
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable
 from kdedge_runtime.util.images import files_below
@@ -67,9 +67,12 @@ def explain_samples(
         The written files, in the order of the samples.
 
     Raises:
-        UsageError: the model has no such class, the output would overwrite an input, or a path is a video.
+        UsageError: the model has no such class, the limit is below 1, the output would overwrite an input, or a path is
+            a video.
         SourceError: no sample was found, or some cannot be read. Readable samples are written first.
     """
+    if limit is not None and limit < 1:
+        raise UsageError(f"A limit of {limit} samples is not supported. Expected at least 1.")
     class_index = None if class_name is None else model.class_index(class_name, by_explainer=explainer is not None)
     inputs = {file.resolve() for path in paths for file in (files_below(path) if path.is_dir() else [path])}
     names = UniqueNames()
@@ -128,7 +131,7 @@ class _Reading:
                     if self._limit is not None:
                         self.expected = min(self.expected, self._limit)
                     for frame in islice(source, None if self._limit is None else self._limit - done):
-                        _require_sample(path, source, frame)
+                        require_sample(path, source, frame)
                         yield frame.file or (path / frame.name if path.is_dir() else path), frame
                         done += 1
                 self.unreadable += source.unreadable
@@ -140,14 +143,6 @@ class _Reading:
 def _title(name: str) -> str:
     """Return the name of a sample without folders and the suffix of its file, such as `a-128` for `b/a.csv-128`."""
     return re.sub(r"\.\w+(?=[#-]\d+$|$)", "", PurePath(name).name).replace("#", "-")
-
-
-def _require_sample(path: Path, source: Source, frame: Frame) -> None:
-    if frame.span_s is None and not is_still_source(source):
-        raise UsageError(
-            f"{path} is a video. Expected images; to draw the maps of a video: kdedge-run MODEL --source {path} -o "
-            "out.mp4"
-        )
 
 
 def _explain(

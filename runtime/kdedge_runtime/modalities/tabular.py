@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.errors import SourceError, UnreadableSample, UsageError
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
 from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title, row_sample, split_unit
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
@@ -87,14 +87,17 @@ class TabularInput(InputSpec):
 
         Raises:
             UsageError: a column is missing, or has another unit.
-            UnreadableSample: a cell of a numeric column is not a finite number, or a code has no category.
+            UnreadableSample: values have another number or type, a cell of a numeric column is not a finite number, or
+                a code has no category.
         """
         if sample.dtype.names is None:
-            values: Floats = np.asarray(sample, np.float32)
-            if values.shape != self.shape:
-                raise UsageError(
-                    f"The row has {values.size} values, but the model takes {self.summary}: {self._names()}."
+            if not np.issubdtype(sample.dtype, np.number) or sample.shape != self.shape:
+                raise UnreadableSample(
+                    f"A row has the shape {sample.shape} and the type {sample.dtype}. Expected "
+                    f"{self.shape[0]} numbers: {self._names()}.",
+                    "wrong shape",
                 )
+            values: Floats = np.asarray(sample, np.float32)
             for column, value in zip(self.features, values.tolist(), strict=True):
                 column.check_value(value)
             return values

@@ -117,10 +117,10 @@ class TimeseriesInput(InputSpec):
         Raises:
             UnreadableSample: the shape differs, or a value is not finite.
         """
-        if sample.shape != self.shape:
+        if sample.shape != self.shape or not np.issubdtype(sample.dtype, np.number):
             raise UnreadableSample(
-                f"A window has the shape {list(sample.shape)}. Expected {list(self.shape)}: {self.length} steps of "
-                f"{', '.join(self.channels)}.",
+                f"A window has the shape {list(sample.shape)} and the type {sample.dtype}. Expected "
+                f"{list(self.shape)}: {self.length} steps of {', '.join(self.channels)}.",
                 "wrong shape",
             )
         faults = describe_faults(sample, self.channels)
@@ -158,7 +158,7 @@ class TimeseriesInput(InputSpec):
         from kdedge_runtime.drawing.series_plot import draw_series
 
         heat, shift = heat_of_sample(prediction), prediction.display.shift
-        return draw_series(prediction.frame.sample, self, heat, opacity=opacity, shift=shift)
+        return draw_series(prediction.sample, self, heat, opacity=opacity, shift=shift)
 
     def draw_sample(self, sample: Sample) -> Pixels:
         """Plot every channel as a line; see `draw_series`."""

@@ -23,9 +23,6 @@ from kdedge_runtime.util.printable import printable_json
 
 __all__ = ["JsonLinesFile", "record"]
 
-_REASONS = 5
-"""Maximum number of named contributions in a record."""
-
 
 def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str, Any]:
     """Convert a prediction to a JSON-compatible record.
@@ -167,7 +164,7 @@ def _fractions(box: tuple[int, int, int, int], frame: Frame) -> list[float]:
 
 def _reasons(prediction: Prediction, saliency_map: Floats) -> dict[str, Any]:
     """Return the named contributions, the sum of the others, and the output that all of them explain."""
-    reasons = prediction.reasons(_REASONS)
+    reasons = prediction.reasons()
     if not reasons:
         return {}
     other = float(saliency_map.sum(dtype=np.float64)) - sum(reason["contribution"] for reason in reasons)

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import Sample
 
-__all__ = ["Frame", "GroundTruth", "PostedSource", "Source", "is_still_source"]
+__all__ = ["Frame", "GroundTruth", "PostedSource", "Source", "is_still_source", "require_sample"]
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,16 @@ class PostedSource(Protocol):
 def is_still_source(source: Source) -> bool:
     """Return True if the frames of an entered source are independent images, not a time series."""
     return not source.live and source.fps is None
+
+
+def require_sample(path: Path, source: Source, frame: Frame) -> None:
+    """Raise if a frame of a file is no sample of its own, but a frame of a video.
+
+    Raises:
+        UsageError: the file is a video.
+    """
+    if frame.span_s is None and not is_still_source(source):
+        raise UsageError(
+            f"{path} is a video. Expected images; to draw the maps of a video: kdedge-run MODEL --source {path} -o "
+            "out.mp4"
+        )

@@ -50,7 +50,7 @@ def run(
     source: Source,
     sinks: Sequence[Sink],
     settings: StreamSettings | None = None,
-    live: LiveSettings | Callable[[], LiveSettings] | None = None,
+    live_settings: LiveSettings | Callable[[], LiveSettings] | None = None,
     stop: threading.Event | None = None,
 ) -> RunSummary:
     """Run the model on every frame of a source and pass the predictions to the sinks.
@@ -63,7 +63,7 @@ def run(
         source: an entered source.
         sinks: entered sinks, written to from this thread.
         settings: fixed settings; None for the defaults.
-        live: settings of all frames, or a function that is called before every frame; None for the defaults.
+        live_settings: settings of all frames, or a function that is called before every frame; None for the defaults.
         stop: event that ends the run after the current frame. It may be set from any thread or signal handler.
 
     Returns:
@@ -75,7 +75,7 @@ def run(
         UsageError: a region exceeds a frame, or frames without an order in time are to be smoothed.
         KdedgeError: an output of the model is not finite, or a sink cannot write.
     """
-    settings, given = settings or StreamSettings(), live or LiveSettings()
+    settings, given = settings or StreamSettings(), live_settings or LiveSettings()
     current = given if callable(given) else lambda: given
     stop = stop or threading.Event()
     _require_time(settings, source)
@@ -197,7 +197,7 @@ class _InferenceStage:
         self._model = model
         self._source = source
         self._current = current
-        self._live = current()
+        self._live_settings = current()
         self._marks_unknown = settings.unknown
         self._min_fps = settings.min_fps
         self._regions = settings.regions
@@ -225,8 +225,8 @@ class _InferenceStage:
 
     def _outputs(self, prepared: Iterable[tuple[Frame, Sample]]) -> Iterator[_FrameOutput]:
         # Warm up here, while the first frame is read.
-        live = self._current()
-        warm_up(live.model or self._model, live.class_index, max(1, len(self._regions)))
+        current = self._current()
+        warm_up(current.model or self._model, current.class_index, max(1, len(self._regions)))
         self._progress.start()
         yield from map(self._infer, prepared)
 
@@ -259,16 +259,16 @@ class _InferenceStage:
     def _infer(self, prepared: tuple[Frame, Sample]) -> _FrameOutput:
         frame, samples = prepared
         started = time.perf_counter()
-        live, before = self._current(), self._live
-        if live != before:
+        current, before = self._current(), self._live_settings
+        if current != before:
             self._scheduler.forget()
-        self._live = live
-        model, explainer = live.model or self._model, live.explainer
+        self._live_settings = current
+        model, explainer = current.model or self._model, current.explainer
         explains = explainer is not None or self._model.has_map
         skip_reason = self._scheduler.before(frame.index) if explains else None
         with self._timer.measure("inference"):
             uses_own_map = explains and skip_reason is None and explainer is None
-            explanation = model.predict(samples, live.class_index, explained=uses_own_map)
+            explanation = model.predict(samples, current.class_index, explained=uses_own_map)
         if not self._marks_unknown:
             explanation = replace(explanation, unknown=None)
         rows = [explanation] if len(samples) == 1 else [explanation.of_sample(index) for index in range(len(samples))]
@@ -319,7 +319,7 @@ class _InferenceStage:
         return explanation, skip_reason
 
     def _warn(self, is_explained: bool, busy_s: float) -> None:
-        """Log a warning once if the target is missed even without explanations."""
+        """Log a warning once if the minimum frame rate is missed even without explanations."""
         if self._min_fps is None or is_explained:
             return
         self._over_budget = self._over_budget + 1 if busy_s * self._min_fps > 1 else 0

@@ -91,7 +91,7 @@ class FpsBudget:
 class ExplainScheduler:
     """Decides per frame whether to explain, so that a run keeps its minimum frame rate.
 
-    Behind the target, explanations are skipped until the frames without one have made up the time.
+    Below it, explanations are skipped until the frames without one have made up the time.
     """
 
     def __init__(self, cadence: ExplainSchedule = ALWAYS, budget: FpsBudget | None = None) -> None:

@@ -23,7 +23,7 @@ class StreamSettings:
     cadence: ExplainSchedule = ALWAYS
     """Schedule of explained and drawn frames."""
     min_fps: float | None = None
-    """Minimum frame rate: explanations are skipped before frames are dropped. None for none."""
+    """Minimum frame rate in 1/s, on average; explanations are skipped to reach it. None for no minimum."""
     unknown: bool = True
     """True marks frames whose familiarity lies below the threshold of the model as unknown. Default True."""
     regions: tuple[Region, ...] = ()

@@ -43,7 +43,8 @@ def cell_text(value: Any) -> str | None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, float) else str(value)
+    # A number of NumPy has another representation, such as `np.float64(1.5)`.
+    return repr(float(value)) if isinstance(value, float) else str(value)
 
 
 @contextmanager

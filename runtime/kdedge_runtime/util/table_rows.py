@@ -107,7 +107,9 @@ def row_of_values(values: Any, number: int) -> Row:
     Raises:
         UnreadableSample: the value is not such an object.
     """
-    if not isinstance(values, Mapping) or any(isinstance(value, list | dict) for value in values.values()):
+    if not isinstance(values, Mapping) or not all(
+        isinstance(name, str) and not isinstance(value, list | dict) for name, value in values.items()
+    ):
         raise UnreadableSample(
             f"Row {number} is not an object of values. Expected a text, a number, a boolean or null for each column.",
             "no object",

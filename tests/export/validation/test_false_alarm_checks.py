@@ -8,6 +8,7 @@ from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.false_alarms import FalseAlarms, poisson_interval
 from kdedge_export.validation.false_alarm_checks import check_false_alarms
 from kdedge_export.validation.gates import Gates
+from kdedge_export.validation.text_report import checklist
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,4 @@ def test_rate_is_checked_with_its_interval(alarms: int, hours: float, outcome: s
     assert check.measured == alarms / hours and check.interval == found.interval
     assert (check.reason is None) == (outcome == "passed")
     assert check_false_alarms([found], Gates()) == []
+    assert f"{alarms / hours:.2f} /h" in checklist([check])[0]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from kdedge_export.metrics.confidence import Interval
 from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_export.tasks import EXPORT_TASKS
 from kdedge_export.validation.model_facts import Origin, model_facts
@@ -24,6 +25,16 @@ def test_auroc_equals_scikit_learn(seed: int) -> None:
     assert facts.auroc_interval is not None
     assert 0.5 < facts.auroc_interval.low < facts.auroc < facts.auroc_interval.high < 1
     assert facts.accuracy == (logits.argmax(axis=1) == targets).mean()
+
+
+def test_interval_of_auroc_is_drawn_within_the_classes() -> None:
+    targets = np.arange(100) < 2
+    classify, origin = EXPORT_TASKS["classify"], Origin("net", bytes=1)
+    separate = found(np.stack([~targets, targets], axis=1))
+    facts = model_facts(torch.nn.Identity(), origin, separate, targets.astype(np.int64), classify)
+    assert facts.auroc == 1 and facts.auroc_interval == Interval(1.0, 1.0)
+    alone = model_facts(torch.nn.Identity(), origin, separate, (np.arange(100) < 1).astype(np.int64), classify)
+    assert alone.auroc is not None and alone.auroc_interval is None
 
 
 def test_auroc_needs_two_classes_with_samples_of_both() -> None:

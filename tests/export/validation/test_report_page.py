@@ -107,6 +107,16 @@ def test_page_shows_the_verdict_and_every_check(validated: tuple[ValidationRepor
     assert all(check.name in text for check in report.checks)
 
 
+def test_page_has_auroc_of_two_classes_only(validated: tuple[ValidationReport, SampleGallery]) -> None:
+    report, evidence = validated
+    assert "AUROC" not in read(render_page(report, evidence)).text
+    area = {"auroc": 0.9512, "auroc_interval": Interval(0.91, 0.98)}
+    models = {name: replace(facts, **area) for name, facts in report.models.items()}
+    text = read(render_page(replace(report, models=models), evidence)).text
+    assert text.count("0.951") == len(models) and text.count("0.910 – 0.980") == len(models)
+    assert "Hanley and McNeil" in text
+
+
 def test_page_marks_accuracy_on_images_that_selected_the_epoch(
     validated: tuple[ValidationReport, SampleGallery],
 ) -> None:

@@ -33,6 +33,14 @@ def test_map_of_the_file_or_of_a_method(
     assert list((tmp_path / "own").glob("*.html")) and not list((tmp_path / "estimated").glob("*.html"))
 
 
+def test_limit_keeps_the_first_samples(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
+    model, picture = files
+    done = command("explain", model, picture, picture, picture, "--limit", "2", "-o", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert command("explain", model, picture, "--limit", "0", "-o", str(tmp_path / "none")).code == 2
+
+
 def test_exceeded_budget_is_reported(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
     estimated = command("explain", *files, "--method", "lime", "--budget-ms", "0.01", "-o", str(tmp_path / "estimated"))
     assert "(over the budget of 0.01 ms" in estimated.out

@@ -179,7 +179,7 @@ class TestFromOnnx:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "nothing to export"),
+            ([], "Missing argument"),
             (["resnet18", "--mean", "0.5"], "--mean needs an ONNX file"),
             (["resnet18", "--method", "reciprocam"], "needs an ONNX file"),
             (["nowhere.onnx"], "There is no model file nowhere.onnx"),

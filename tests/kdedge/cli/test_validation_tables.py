@@ -54,18 +54,24 @@ def test_no_verification_without_embeddings() -> None:
     assert verification_table(REPORT) is None
 
 
-@pytest.mark.parametrize(("softmax", "shown"), [(0.812, "81.2%"), (None, "–")])
+@pytest.mark.parametrize(("softmax", "shown"), [(0.812, "0.812"), (None, "–")])
 def test_separation_by_the_softmax_may_be_missing(softmax: float | None, shown: str) -> None:
     row = Detection("noise", "fp32", 50, 0.95, softmax, 0.9, {"detected": None})
     report = replace(REPORT, familiarity=Recognition("cosine", 0.5, (), (row,), ()))
     assert shown in text(recognition_table(report))
 
 
+def test_two_classes_have_an_auroc() -> None:
+    facts = {name: ModelFacts(f"{name}.onnx", 10**6, None, 0.98, auroc=0.9512) for name in ("fp32", "int8")}
+    shown = text(models_table(replace(REPORT, models=facts)))
+    assert "AUROC" in shown and shown.count("0.951") == 2
+
+
 def test_what_was_not_measured_has_no_column() -> None:
     facts = {name: ModelFacts(f"{name}.onnx", 10**6, None, 0.98) for name in ("fp32", "int8")}
     shown = text(models_table(replace(REPORT, models=facts)))
     assert "top-1" in shown and "98.00" in shown and "size" in shown
-    assert not {"ECE", "latency", "IoU", "agreement"} & set(shown.replace("┃", " ").split())
+    assert not {"AUROC", "ECE", "latency", "IoU", "agreement"} & set(shown.replace("┃", " ").split())
     rows = {"int8": Faithfulness(deletion=360_224.2, insertion=496_656.1, margin=0.5, intervals={})}
     curves = replace(REPORT, faithfulness=Sampled(64, rows), wording=EXPORT_TASKS["regression"].wording)
     shown = text(maps_table(curves))

@@ -228,7 +228,7 @@ def swapped(embedding_model: Model, red_spot: np.ndarray) -> Iterator[tuple[list
 
     images = [np.roll(red_spot, shift % 3, axis=2) for shift in range(60)]
     with Frames(*images) as source:
-        run(embedding_model, source, [collected, Swap()], live=controls)
+        run(embedding_model, source, [collected, Swap()], live_settings=controls)
     yield collected.predictions, controls
 
 
@@ -255,7 +255,7 @@ def test_explained_class_and_method_survive_new_classes(embedding_model: Model, 
     assert all(np.ptp(each) > 0 for each in maps), "every class is explained, also the new one"
     collected = Collector(stop=threading.Event())
     with Frames(red_spot) as source:
-        run(embedding_model, source, [collected], live=controls)
+        run(embedding_model, source, [collected], live_settings=controls)
     (prediction,) = collected.predictions
     assert (prediction.explained, prediction.label) == ("leaf", "rust")
 
@@ -266,7 +266,7 @@ def test_classes_enrolled_before_the_first_frame_are_used(embedding_model: Model
     controls.use_model(classes.apply_to(embedding_model))
     controls.change({"class": "b"})  # the model of the run has three classes only
     with Frames(red_spot) as source:
-        run(embedding_model, source, [collected], live=controls)
+        run(embedding_model, source, [collected], live_settings=controls)
     assert [(found.label, found.explained) for found in collected.predictions] == [("rust", "b")]
 
 

@@ -99,8 +99,9 @@ def test_another_unit_is_an_error() -> None:
         SPEC.preprocess(row_sample(("age", "job", "income [USD]"), ("30", "clerk", "1")))
     with pytest.raises(UnreadableSample, match="2 cells"):
         row_sample(("a", "b", "c"), ("1", "2"))
-    with pytest.raises(UsageError, match="2 values"):
-        SPEC.preprocess(np.zeros(2, np.float32))
+    for row in (np.zeros(2, np.float32), np.array(["1", "clerk", "30"])):
+        with pytest.raises(UnreadableSample, match="Expected 3 numbers"):
+            SPEC.preprocess(row)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import json
 import re
 import shutil
 import socket
@@ -62,6 +63,26 @@ def test_oversized_or_invalid_bodies_are_rejected(view: LiveView) -> None:
         assert send(view, "POST", "/controls", body, **kind)[0].status == 400
     assert get(view, "/" + "x" * 70_000)[0].status == 414
     assert send(view, "DELETE", "/")[0].status == 501
+
+
+def test_errors_are_json(view: LiveView, exposed: LiveView) -> None:
+    kind = {"Content_Type": "application/json"}
+    rejected = [
+        (400, send(view, "POST", "/controls", b"nonsense", **kind)),
+        (400, get(view, "/frame.jpg?serial=x")),
+        (401, get(exposed, "/metrics.json")),
+        (403, send(view, "POST", "/controls", b"{}", Origin="http://evil.example", **kind)),
+        (404, get(view, "/nothing")),
+        (410, get(view, "/frame.jpg?serial=999")),
+        (411, send(view, "POST", "/controls", b"0", Content_Length="-1", **kind)),
+        (413, send(view, "POST", "/controls", b"{}", Content_Length="1000000", **kind)),
+        (414, get(view, "/" + "x" * 70_000)),
+        (415, send(view, "POST", "/controls", b"{}", Content_Type="text/plain")),
+        (501, send(view, "DELETE", "/")),
+    ]
+    for status, (response, body) in rejected:
+        assert (response.status, response.headers["Content-Type"]) == (status, "application/json")
+        assert set(json.loads(body)) == {"error"}, status
 
 
 def test_body_of_get_request_is_not_parsed_as_request(view: LiveView) -> None:

@@ -76,7 +76,7 @@ def test_run_applies_settings_per_frame(model: Model, red_spot: np.ndarray, tmp_
                 controls.change({"class": "blue", "opacity": 0.0})
 
     with ImageSource(tmp_path) as source:
-        run(model, source, [Watcher()], live=controls)
+        run(model, source, [Watcher()], live_settings=controls)
     assert [predictions[0].explained, predictions[-1].explained] == ["red", "blue"]
     heated = (slice(52, 108), slice(148, 204))
     assert np.abs(predictions[1].overlay[heated].astype(int) - predictions[2].overlay[heated]).mean() > 20, (

@@ -36,7 +36,7 @@ class Guess:
 
 def test_explainer_replaces_the_map_of_the_graph(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess()
-    summary = run(model, Frames(red_spot), [sink], live=LiveSettings(explainer=guess))
+    summary = run(model, Frames(red_spot), [sink], live_settings=LiveSettings(explainer=guess))
     assert guess.requests == [((64, 64, 3), 0)]
     assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.cy) == (0.875, 0.125)
     assert summary.stages["explanation"].count == 1
@@ -50,7 +50,7 @@ def test_explainer_supports_models_without_map_and_fixed_class(
         Model.load(write_model(method="none")),
         Frames(red_spot),
         [sink],
-        live=LiveSettings(class_index=2, explainer=guess),
+        live_settings=LiveSettings(class_index=2, explainer=guess),
     )
     assert guess.requests == [((64, 64, 3), 2)]
     assert (sink.predictions[0].label, sink.predictions[0].explained) == ("red", "blue")
@@ -134,7 +134,7 @@ def test_settings_can_change_per_frame(model: Model, red_spot: np.ndarray) -> No
     requests = itertools.count()
     sink = Collector()
     live = lambda: LiveSettings(class_index=2 if next(requests) > 10 else None)  # noqa: E731
-    run(model, Frames(*[red_spot] * 40), [sink], live=live)
+    run(model, Frames(*[red_spot] * 40), [sink], live_settings=live)
     explained = [prediction.explained for prediction in sink.predictions]
     assert (explained[0], explained[-1]) == ("red", "blue")
 

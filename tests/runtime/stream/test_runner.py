@@ -71,14 +71,14 @@ def test_stages_are_timed_without_warm_up(model: Model, video: Path) -> None:
 def test_fixed_class_is_explained_in_every_frame(model: Model, photos: Path) -> None:
     sink = Collector()
     with ImageSource(photos) as source:
-        run(model, source, [sink], live=LiveSettings(class_index=2))
+        run(model, source, [sink], live_settings=LiveSettings(class_index=2))
     assert [prediction.label for prediction in sink.predictions] == ["red", "green", "blue"]
     assert {prediction.explained for prediction in sink.predictions} == {"blue"}
 
 
 def test_negative_map_has_no_location(model: Model) -> None:
     sink = Collector()
-    run(model, Frames(np.full((64, 64, 3), (255, 0, 0), np.uint8)), [sink], live=LiveSettings(class_index=2))
+    run(model, Frames(np.full((64, 64, 3), (255, 0, 0), np.uint8)), [sink], live_settings=LiveSettings(class_index=2))
     assert (sink.predictions[0].heat.cx, sink.predictions[0].heat.area) == (None, 0.0)
 
 
@@ -123,7 +123,12 @@ def test_caption_mentions_heat_only_with_a_map(
         "kdedge_runtime.drawing.overlay.draw_caption", lambda _, caption: written.append(caption.details)
     )
     for model in (write_model("a.onnx"), write_model("b.onnx", method="none")):
-        run(Model.load(model), Frames(red_spot), [Collector(wants_overlay=True)], live=LiveSettings(class_index=2))
+        run(
+            Model.load(model),
+            Frames(red_spot),
+            [Collector(wants_overlay=True)],
+            live_settings=LiveSettings(class_index=2),
+        )
     assert [details[:-1] for details in written] == [("heat: blue",), ()]
 
 
