@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge_export.metrics import agreement
-from kdedge_export.metrics.confidence import Interval, interval_of, mean_interval
+from kdedge_export.metrics.confidence import Interval, interval_of_rows, mean_interval
 from kdedge_export.metrics.scores import Scores
-from kdedge_runtime.util.arrays import Floats, Targets, softmax
+from kdedge_runtime.util.arrays import Floats, Integers, Targets, softmax
 
 __all__ = ["BINS", "HIGHEST", "LOWEST", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
 
@@ -21,6 +21,7 @@ BINS, SAMPLES_A_BIN = 15, 25
 _SIMULATIONS = 200
 LOWEST, HIGHEST = 0.05, 20.0
 _STEPS = 60
+_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,14 @@ def calibration(logits: Floats, targets: Targets, temperature: float) -> Calibra
     sure_before, sure = (_confidence(logits, value) for value in (1.0, temperature))
 
     def interval(confidence: Scores) -> Interval | None:
-        return interval_of(lambda index: expected_calibration_error(confidence[index], right[index]), len(right))
+        order = np.argsort(confidence, kind="stable")
+        rank, confidence, flags = np.argsort(order), confidence[order], right[order]
+
+        def errors(index: Integers) -> Scores:
+            ranks = np.sort(rank[index], axis=1)  # faster than sorting the confidence of each row
+            return _errors(confidence[ranks], flags[ranks])
+
+        return interval_of_rows(errors, len(right))
 
     nll_before, nll = (_nll(logits, targets, value) for value in (1.0, temperature))
     return Calibration(
@@ -88,13 +96,7 @@ def expected_calibration_error(confidence: Scores, right: Scores, bins: int | No
         bins: number of bins; None uses 15, or fewer to keep at least 25 samples in each.
     """
     order = np.argsort(confidence, kind="stable")
-    parts = bins or max(1, min(BINS, len(order) // SAMPLES_A_BIN))
-    starts = np.arange(parts) * len(order) // parts
-    sizes = np.diff([*starts, len(order)])
-    accuracy, mean = (np.add.reduceat(values[order], starts) / sizes for values in (right, confidence))
-    distance, spread = np.abs(accuracy - mean), np.sqrt(accuracy * (1 - accuracy) / sizes)
-    debiased = 2 * distance - [_folded_mean(*bin) for bin in zip(distance, spread, strict=True)]
-    return float(np.clip((sizes * debiased).sum() / len(order), 0.0, 1.0))
+    return float(_errors(confidence[order], right[order], bins))
 
 
 def fit_temperature(logits: Floats, targets: Targets) -> float:
@@ -127,7 +129,20 @@ def fit_temperature(logits: Floats, targets: Targets) -> float:
 def _by_chance(confidence: Scores) -> float:
     generator = np.random.default_rng(0)
     draws = (generator.random((_SIMULATIONS, len(confidence))) < confidence).astype(np.float64)
-    return float(np.mean([expected_calibration_error(confidence, right) for right in draws]))
+    order = np.argsort(confidence, kind="stable")
+    return float(_errors(confidence[order], draws[:, order]).mean())
+
+
+def _errors(confidence: Scores, right: Scores, bins: int | None = None) -> Scores:
+    """Compute the debiased error of rows `[..., N]` in order of confidence; see `expected_calibration_error`."""
+    n = right.shape[-1]
+    parts = bins or max(1, min(BINS, n // SAMPLES_A_BIN))
+    starts = np.arange(parts) * n // parts
+    sizes = np.diff([*starts, n])
+    accuracy, mean = (np.add.reduceat(values, starts, axis=-1) / sizes for values in (right, confidence))
+    distance, spread = np.abs(accuracy - mean), np.sqrt(accuracy * (1 - accuracy) / sizes)
+    debiased = 2 * distance - _folded_mean(distance, spread)
+    return np.asarray(np.clip((sizes * debiased).sum(axis=-1) / n, 0.0, 1.0))
 
 
 def _confidence(logits: Floats, temperature: float) -> Scores:
@@ -142,10 +157,8 @@ def _nll(logits: Floats, targets: Targets, temperature: float) -> Scores:
     return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - own)
 
 
-def _folded_mean(mean: float, spread: float) -> float:
-    """Return the mean of |x| for a normally distributed x."""
-    if spread == 0:
-        return abs(mean)
-    z = mean / spread
-    density = spread * math.sqrt(2 / math.pi) * math.exp(-0.5 * z * z)
-    return density + mean * math.erf(z / math.sqrt(2))
+def _folded_mean(mean: Scores, spread: Scores) -> Scores:
+    """Return the mean of |x| for normally distributed x."""
+    z = np.divide(mean, spread, out=np.full_like(mean, np.inf), where=spread > 0)
+    density = spread * math.sqrt(2 / math.pi) * np.exp(-0.5 * z * z)
+    return np.asarray(density + mean * _erf(z / math.sqrt(2)))

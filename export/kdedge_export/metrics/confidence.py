@@ -33,6 +33,7 @@ __all__ = [
     "fewest_for_percentile",
     "samples_needed",
     "interval_of",
+    "interval_of_rows",
     "mean_interval",
     "percentile_interval",
     "rounded_up",
@@ -75,7 +76,7 @@ def mean_interval(scores: Scores, bounds: tuple[float, float] | None = None, sca
     """
     defined = scores[~np.isnan(scores)].astype(np.float64)
     if bounds is None:
-        return _bootstrap(lambda index: defined[index].mean(axis=1) * scale, len(defined))
+        return interval_of_rows(lambda index: defined[index].mean(axis=1) * scale, len(defined), _RESAMPLES)
     if not len(defined):
         return None
     values, counts = np.unique(defined, return_counts=True)
@@ -108,7 +109,22 @@ def interval_of(figure: Callable[[NDArray[np.int64]], float], n: int, resamples:
     The statistic is computed from sample indices int64 `[n]`, drawn with replacement. Returns None for fewer than two
     samples.
     """
-    return _bootstrap(lambda index: np.array([figure(row) for row in index]), n, resamples)
+    return interval_of_rows(lambda index: np.array([figure(row) for row in index]), n, resamples)
+
+
+def interval_of_rows(figures: Callable[[NDArray[np.int64]], Scores], n: int, resamples: int = 500) -> Interval | None:
+    """Compute the interval as `interval_of`, with a statistic of several rows of indices at once.
+
+    Args:
+        figures: statistic `[R]` of rows of sample indices int64 `[R, n]`.
+        n: number of samples.
+        resamples: number of rows in total.
+    """
+    if n < 2:
+        return None
+    values = np.concatenate([figures(index) for index in _draws(n, resamples)])
+    low, high = np.quantile(values, [_TAIL, 1 - _TAIL])
+    return Interval(float(low), float(high))
 
 
 def samples_needed(n: int, measured: float, end: float, bound: float, worst: float | None = None) -> int | None:
@@ -191,14 +207,6 @@ def _rank(n: int, share: float) -> int:
     steps = np.log(n - k + 1) - np.log(k) + math.log(share / (1 - share))
     chances = np.exp(n * math.log(1 - share) + np.concatenate([[0.0], np.cumsum(steps)]))
     return int((np.cumsum(chances) <= _TAIL).sum())
-
-
-def _bootstrap(figures: Callable[[NDArray[np.int64]], Scores], n: int, resamples: int = _RESAMPLES) -> Interval | None:
-    if n < 2:
-        return None
-    values = np.concatenate([figures(index) for index in _draws(n, resamples)])
-    low, high = np.quantile(values, [_TAIL, 1 - _TAIL])
-    return Interval(float(low), float(high))
 
 
 def _draws(n: int, resamples: int) -> Iterator[NDArray[np.int64]]:
