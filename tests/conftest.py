@@ -45,14 +45,15 @@ def operators_listed_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def networks_exported_once(operators_listed_once: None) -> Iterator[None]:
+def networks_exported_once(operators_listed_once: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Share the graphs of equal networks. `kdedge export` compares each with PyTorch, whether exported or shared."""
-    from export_cache import exported_once
+    from export_cache import GraphFolder, exported_once
 
     from kdedge_export import verified_export
 
+    once = exported_once(verified_export.export_graph, GraphFolder.of_run(tmp_path_factory))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verified_export, "export_graph", exported_once(verified_export.export_graph))
+        patch.setattr(verified_export, "export_graph", once)
         yield
 
 

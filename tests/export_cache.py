@@ -1,10 +1,13 @@
 """Export of each network once in a test run."""
 
-import copy
 import hashlib
+import os
+import pickle
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 
+import onnx
+import pytest
 import torch
 from torch import nn
 
@@ -18,20 +21,47 @@ _PLAIN = vars(nn.Module())
 """Attributes of every layer. A layer that adds an attribute of another type is exported each time."""
 
 
-def exported_once(export_graph: Callable[[Deployed], ExportedGraph]) -> Callable[[Deployed], ExportedGraph]:
+class GraphFolder:
+    """Folder with graphs by key, shared by all processes of a test run."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+
+    @classmethod
+    def of_run(cls, factory: pytest.TempPathFactory) -> "GraphFolder":
+        """Open the folder of this run, which starts empty."""
+        base = factory.getbasetemp()
+        is_worker = "PYTEST_XDIST_WORKER" in os.environ
+        return cls((base.parent if is_worker else base) / "graphs")
+
+    def get(self, key: str, export: Callable[[], ExportedGraph]) -> ExportedGraph:
+        """Return a copy of the graph of this key, which is exported if it is not stored."""
+        path = self._folder / hashlib.sha256(key.encode()).hexdigest()
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            graph = export()
+            content = pickle.dumps((graph.model.SerializeToString(), graph.head_nodes))
+            partial = path.with_name(f"{path.name}.{os.getpid()}")
+            partial.write_bytes(content)
+            partial.replace(path)  # another process may read it
+        model, head_nodes = pickle.loads(content)
+        return ExportedGraph(onnx.load_from_string(model), head_nodes)
+
+
+def exported_once(
+    export_graph: Callable[[Deployed], ExportedGraph], graphs: GraphFolder
+) -> Callable[[Deployed], ExportedGraph]:
     """Return a function that exports as `export_graph`, and takes a copy of the graph of an equal network.
 
     Equal networks have the same layers with the same settings and weights, and the same input and map. Networks with
     layers that are defined in a test are always exported.
     """
-    graphs: dict[str, ExportedGraph] = {}
 
     def export(module: Deployed) -> ExportedGraph:
-        if (key := _content(module)) is None:
-            return export_graph(module)
-        if key not in graphs:
-            graphs[key] = export_graph(module)
-        return replace(graphs[key], model=copy.deepcopy(graphs[key].model))  # callers edit the graph
+        key = _content(module)
+        return export_graph(module) if key is None else graphs.get(key, lambda: export_graph(module))
 
     return export
 

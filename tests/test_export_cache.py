@@ -1,11 +1,12 @@
 """Networks whose graphs are shared between tests."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 import pytest
 import torch
-from export_cache import Deployed, exported_once
+from export_cache import Deployed, GraphFolder, exported_once
 from torch import nn
 
 from kdedge_export.torch_export import ClassifierOnly, ExportedGraph, wrap_for_export
@@ -42,12 +43,12 @@ def exported() -> list[Deployed]:
 
 
 @pytest.fixture
-def export(exported: list[Deployed]) -> Callable[[Deployed], ExportedGraph]:
+def export(exported: list[Deployed], tmp_path: Path) -> Callable[[Deployed], ExportedGraph]:
     def export_graph(module: Deployed) -> ExportedGraph:
         exported.append(module)
-        return ExportedGraph(onnx.ModelProto(), frozenset())
+        return ExportedGraph(onnx.ModelProto(producer_version=str(len(exported))), frozenset({"map"}))
 
-    return exported_once(export_graph)
+    return exported_once(export_graph, GraphFolder(tmp_path / "graphs"))
 
 
 def test_equal_network_is_exported_once(export: Callable[[Deployed], ExportedGraph], exported: list[Deployed]) -> None:
@@ -55,6 +56,19 @@ def test_equal_network_is_exported_once(export: Callable[[Deployed], ExportedGra
     first.model.producer_name = "edited"
     again = export(wrap_for_export(network(), SPEC))
     assert len(exported) == 1 and again.model.producer_name == ""
+    assert again.model.producer_version == "1" and again.head_nodes == {"map"}
+
+
+def test_processes_share_graphs(
+    export: Callable[[Deployed], ExportedGraph], exported: list[Deployed], tmp_path: Path
+) -> None:
+    def fail(module: Deployed) -> ExportedGraph:
+        raise AssertionError("exported again")
+
+    export(wrap_for_export(network(), SPEC))
+    exported_once(fail, GraphFolder(tmp_path / "graphs"))(wrap_for_export(network(), SPEC))
+    with pytest.raises(AssertionError, match="exported again"):
+        exported_once(fail, GraphFolder(tmp_path / "other"))(wrap_for_export(network(), SPEC))
 
 
 @pytest.mark.parametrize(

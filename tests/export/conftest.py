@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from export_cache import GraphFolder
 from small_nets import CLASSES, NETS, SIDE, SPEC, TAILS, Export, randomised
 
 from kdedge_export.torch_export import ClassifierOnly, export_graph, save_model, wrap_for_export
@@ -22,7 +23,13 @@ def quick_exports(operators_listed_once: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> GraphFolder:
+    """Exported graphs of this run, by a key that names the network."""
+    return GraphFolder.of_run(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def export(graphs: GraphFolder, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
     """Export one of `NETS` or `TAILS` once, or `plain`: the linear one without its map."""
     folder, made = tmp_path_factory.mktemp("exports"), {}
 
@@ -31,7 +38,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
             torch.manual_seed(0)
             model = randomised((NETS | TAILS)["linear" if name == "plain" else name]())
             module = ClassifierOnly(model, SPEC) if name == "plain" else wrap_for_export(model, SPEC, "hirescam")
-            graph = export_graph(module)
+            graph = graphs.get(f"small_nets: {name}", lambda: export_graph(module))
             metadata = Metadata(LABELS, SPEC, module.outputs, lineage={"student": "Grüße"}, temperature=1.5)
             path = folder / f"{name}.onnx"
             save_model(graph.model, metadata, path)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from export_cache import GraphFolder
 from map_checks import Draw, changed, map_check
 from onnx import helper, numpy_helper
 from small_nets import CLASSES, SPEC, HeadNet, randomised
@@ -40,10 +41,12 @@ def at_its_boundaries(image: np.ndarray) -> torch.nn.Module:
     return network
 
 
-def exported(image: np.ndarray, method: str, folder) -> tuple[ExportableModel, Model]:
+def exported(graphs: GraphFolder, image: np.ndarray, method: str, folder) -> tuple[ExportableModel, Model]:
     """Return the network and its graph, in which these units are slightly above zero."""
     module = wrap_for_export(at_its_boundaries(image), SPEC, method)
-    save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), folder / "model.onnx")
+    key = f"at its boundaries: {method}, {CHANNELS}, {image.tobytes().hex()}"
+    graph = graphs.get(key, lambda: export_graph(module))
+    save_model(graph.model, Metadata(LABELS, SPEC, module.outputs), folder / "model.onnx")
     channels = np.isin(np.arange(8), CHANNELS)
 
     def nudge(graph: onnx.ModelProto) -> None:
@@ -56,9 +59,11 @@ def exported(image: np.ndarray, method: str, folder) -> tuple[ExportableModel, M
 
 
 @pytest.mark.parametrize("method", ["input-gradient", "integrated-gradients", "smoothgrad"])
-def test_graph_units_may_fall_on_other_sides_of_their_boundaries(method: str, pictures: Draw, tmp_path) -> None:
+def test_graph_units_may_fall_on_other_sides_of_their_boundaries(
+    method: str, graphs: GraphFolder, pictures: Draw, tmp_path
+) -> None:
     image = pictures(1, 1)
-    module, model = exported(image, method, tmp_path)
+    module, model = exported(graphs, image, method, tmp_path)
     ours = predict(module, image)
     theirs = model.predict(image).saliency_map
     if method == "input-gradient":
@@ -71,9 +76,11 @@ def test_graph_units_may_fall_on_other_sides_of_their_boundaries(method: str, pi
 
 
 @pytest.mark.parametrize("method", ["input-gradient", "smoothgrad"])
-def test_local_error_of_one_percent_is_detected_despite_moved_units(method, pictures: Draw, tmp_path) -> None:
+def test_local_error_of_one_percent_is_detected_despite_moved_units(
+    method, graphs: GraphFolder, pictures: Draw, tmp_path
+) -> None:
     image = pictures(1, 1)
-    module, model = exported(image, method, tmp_path)
+    module, model = exported(graphs, image, method, tmp_path)
     reach = np.ptp(model.predict(image).saliency_map)
 
     def spoil(graph: onnx.ModelProto) -> None:
@@ -88,10 +95,10 @@ def test_local_error_of_one_percent_is_detected_despite_moved_units(method, pict
     assert check.passed is False and check.measured == pytest.approx(0.01, rel=0.05)
 
 
-def test_error_not_due_to_rounding_is_kept(pictures: Draw, tmp_path) -> None:
+def test_error_not_due_to_rounding_is_kept(graphs: GraphFolder, pictures: Draw, tmp_path) -> None:
     """Biases increased by 0.001 also flip units, but not by rounding."""
     image = pictures(1, 1)
-    module, model = exported(image, "input-gradient", tmp_path)
+    module, model = exported(graphs, image, "input-gradient", tmp_path)
     before = {name: value.clone() for name, value in module.state_dict().items()}
 
     def raise_biases(graph: onnx.ModelProto) -> None:
@@ -108,7 +115,7 @@ def test_error_not_due_to_rounding_is_kept(pictures: Draw, tmp_path) -> None:
 
 @pytest.mark.parametrize(("scale", "off_by"), [(1e6, 0.3), (1e6, 0.1), (1e5, 0.01), (1e4, 0.001), (1e3, 0.001)])
 def test_channel_of_large_scale_does_not_excuse_other_channels(
-    scale: float, off_by: float, pictures: Draw, tmp_path
+    scale: float, off_by: float, graphs: GraphFolder, pictures: Draw, tmp_path
 ) -> None:
     """The large channel's rounding error equals the error of the others, and the function is the same."""
     image = pictures(4, 1)
@@ -120,7 +127,8 @@ def test_channel_of_large_scale_does_not_excuse_other_channels(
         norm.bias[3] *= scale
         dense.weight[:, 3] /= scale
     module = wrap_for_export(network, SPEC, "input-gradient")
-    save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), tmp_path / "model.onnx")
+    graph = graphs.get(f"channel of large scale: {scale}", lambda: export_graph(module))
+    save_model(graph.model, Metadata(LABELS, SPEC, module.outputs), tmp_path / "model.onnx")
     sound = Model.load(tmp_path / "model.onnx", threads=1)
     assert map_check(module, sound, image).passed
 
@@ -139,9 +147,9 @@ def test_channel_of_large_scale_does_not_excuse_other_channels(
     assert true_error > TOLERANCE or off_by <= 0.001
 
 
-def test_moved_units_are_reported_with_both_errors(pictures: Draw, tmp_path) -> None:
+def test_moved_units_are_reported_with_both_errors(graphs: GraphFolder, pictures: Draw, tmp_path) -> None:
     image = pictures(1, 1)
-    module, model = exported(image, "input-gradient", tmp_path)
+    module, model = exported(graphs, image, "input-gradient", tmp_path)
     data = ValidationSet(image, LABELS, names=["bottle/7.png"])
     report, _ = validate(Models(module, model), data, quick=True)
     (aligned,) = report.aligned
@@ -154,10 +162,12 @@ def test_moved_units_are_reported_with_both_errors(pictures: Draw, tmp_path) -> 
     assert "bottle/7.png" in note and f"{aligned.raw_error:.1e}" in note
 
 
-def test_no_unit_is_moved_if_too_many_would_be(pictures: Draw, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_unit_is_moved_if_too_many_would_be(
+    graphs: GraphFolder, pictures: Draw, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = pictures(1, 1)
     monkeypatch.setattr(sys.modules[__name__], "CHANNELS", tuple(range(8)))
-    module, model = exported(image, "input-gradient", tmp_path)
+    module, model = exported(graphs, image, "input-gradient", tmp_path)
     ours = predict(module, image)
     alike = align_activations(module, model, image, ours.explained_class)
     assert alike.moved.tolist() == [0]
