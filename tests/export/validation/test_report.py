@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 from torch import Tensor, nn
-from toy_validation import IMAGES, STUDENT, failed, right_predictions, run
+from toy_validation import IMAGES, STUDENT, failed, run
 from validate_toys import LABELS, METADATA, SIDE, Toy, int8_gates, model_file
 
 from kdedge_export.metrics.torch_predictions import predict
@@ -23,6 +23,8 @@ from kdedge_export.validation import (
     Footprint,
     Models,
     Origin,
+    SampleGallery,
+    ValidationReport,
     ValidationSet,
     checklist,
     json_schema,
@@ -39,6 +41,32 @@ from kdedge_runtime.metadata import Outputs
 ROLES = ["teacher", "student", "fp32", "int8"]
 
 
+@dataclass(frozen=True)
+class Whole:
+    """Report with all of its parts, on intact files in a folder."""
+
+    folder: Path
+    report: ValidationReport
+    evidence: SampleGallery
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder = tmp_path_factory.mktemp("whole")
+    masks = [np.eye(SIDE, dtype=np.bool_) if number % 2 else None for number in range(len(IMAGES))]
+    footprint = Footprint(parameters=1000, file_mb=0.1, latency_ms=1.0, threads=1, peak_memory_mb=None)
+    report, evidence = run(
+        folder,
+        teacher=Toy(seed=7),
+        source=Data("toys", "0" * 64),
+        masks=masks,
+        footprints={"fp32": footprint, "int8": footprint},
+        budgets=Budgets(file_mb=1.0, peak_memory_mb=100.0),
+        notes=["a note"],
+    )
+    return Whole(folder, report, evidence)
+
+
 def test_intact_model_passes(tmp_path: Path) -> None:
     report, _ = run(tmp_path, teacher=Toy(seed=7, stride=2), origins={"teacher": Origin("big toy")})
     assert report.passed and report.complete
@@ -49,16 +77,16 @@ def test_intact_model_passes(tmp_path: Path) -> None:
     assert report.comparisons["int8"].n == len(IMAGES)
 
 
-def test_all_models_explain_the_students_top_class(tmp_path: Path) -> None:
-    _, evidence = run(tmp_path, teacher=Toy(seed=7))
+def test_all_models_explain_the_students_top_class(whole: Whole) -> None:
+    evidence = whole.evidence
     top = evidence.predictions["student"].logits.argmax(axis=1)
     assert (evidence.predictions["teacher"].logits.argmax(axis=1) != top).any()
     for predictions in evidence.predictions.values():
         assert (predictions.explained_class == top).all()
 
 
-def test_probabilities_use_the_temperature_of_the_file(tmp_path: Path) -> None:
-    _, evidence = run(tmp_path)
+def test_probabilities_use_the_temperature_of_the_file(whole: Whole) -> None:
+    evidence = whole.evidence
     scaled = np.exp(evidence.predictions["student"].logits / METADATA.temperature)
     expected = scaled / scaled.sum(axis=1, keepdims=True)
     for role in ("student", "fp32"):
@@ -264,19 +292,8 @@ def changed(document: dict[str, Any], place: tuple[object, ...], value: object) 
 
 
 class TestJson:
-    def test_report_matches_its_schema(self, tmp_path: Path) -> None:
-        masks = [np.eye(SIDE, dtype=np.bool_) if number % 2 else None for number in range(len(IMAGES))]
-        footprint = Footprint(parameters=1000, file_mb=0.1, latency_ms=1.0, threads=1, peak_memory_mb=None)
-        report, evidence = run(
-            tmp_path,
-            teacher=Toy(seed=7),
-            source=Data("toys", "0" * 64),
-            masks=masks,
-            footprints={"fp32": footprint, "int8": footprint},
-            budgets=Budgets(file_mb=1.0, peak_memory_mb=100.0),
-            notes=["a note"],
-        )
-        _, path = write_report(report, evidence, tmp_path / "report")
+    def test_report_matches_its_schema(self, whole: Whole, tmp_path: Path) -> None:
+        _, path = write_report(whole.report, whole.evidence, tmp_path / "report")
         document = json.loads(path.read_text())
         schema = json_schema()
         Draft202012Validator.check_schema(schema)
@@ -312,10 +329,10 @@ class TestJson:
             (("sanity", "rows", 0, "test"), "colour"),
         ],
     )
-    def test_schema_rejects_invalid_values(self, tmp_path: Path, place: tuple[object, ...], value: object) -> None:
-        assert faults_of(
-            changed(run(tmp_path, samples=IMAGES[:50], targets=right_predictions()[:50])[0].to_dict(), place, value)
-        )
+    def test_schema_rejects_invalid_values(self, whole: Whole, place: tuple[object, ...], value: object) -> None:
+        document = whole.report.to_dict()
+        assert faults_of(document) == []
+        assert faults_of(changed(document, place, value))
 
     def test_schema_accepts_a_regression_worse_than_the_mean(self, tmp_path: Path) -> None:
         metadata = replace(METADATA, task="regression")
@@ -337,12 +354,11 @@ class TestJson:
         assert faults_of(changed(document, ("models", "student", "accuracy"), 1.5))
         assert faults_of(changed(document, ("accuracy_unit",), "share"))
 
-    def test_files_are_identified_by_size_and_checksum(self, tmp_path: Path) -> None:
-        report, _ = run(tmp_path)
-        content = (tmp_path / "model.onnx").read_bytes()
-        facts = report.models["fp32"]
+    def test_files_are_identified_by_size_and_checksum(self, whole: Whole) -> None:
+        content = (whole.folder / "model.onnx").read_bytes()
+        facts = whole.report.models["fp32"]
         assert (facts.bytes, facts.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-        assert report.models["student"].sha256 is None
+        assert whole.report.models["student"].sha256 is None
 
     def test_non_finite_values_are_null(self, tmp_path: Path) -> None:
         broken = model_file(STUDENT, tmp_path / "broken.onnx", class_shift=1)
