@@ -1,5 +1,6 @@
 """Black-box explainers, compared with reference packages: equal masks give equal maps."""
 
+import hashlib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,30 +32,43 @@ pytestmark = [
 ]
 
 
+class Network:
+    """Model file that computes the scores of each image once, since both packages evaluate many equal images."""
+
+    def __init__(self, path: Path) -> None:
+        self._model = Model.load(path, threads=1)
+        self._known: dict[bytes, np.ndarray] = {}
+        self.input = self._model.metadata.input
+        self.hidden_color = np.rint(255 * np.array(self.input.mean)).astype(np.uint8)
+
+    def scores(self, pictures: np.ndarray) -> np.ndarray:
+        """Return the scores of uint8 images `[N, h, w, 3]`, `[N, K]`."""
+        keys = [hashlib.sha256(np.ascontiguousarray(picture)).digest() for picture in pictures]
+        new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in self._known}
+        if new:
+            self._known |= zip(new, self._model.predict(np.stack(list(new.values()))).scores, strict=True)
+        return np.stack([self._known[key] for key in keys])
+
+    def score_of(self, class_index: int) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda pictures: self.scores(pictures)[:, class_index]
+
+
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Network:
     """EfficientNet-Lite0 without a built-in map."""
     path = tmp_path_factory.mktemp("model") / "lite0.onnx"
     weights = DATA / "weights" / "tf_efficientnet_lite0.safetensors"
     profile = load_profile("generic")
     export_model("timm:tf_efficientnet_lite0", weights=weights, output=path, method="none", profile=profile)
-    return Model.load(path, threads=1)
+    return Network(path)
 
 
 @pytest.fixture(scope="module", params=PHOTOS)
-def case(request: pytest.FixtureRequest, model: Model) -> tuple[np.ndarray, int]:
+def case(request: pytest.FixtureRequest, model: Network) -> tuple[np.ndarray, int]:
     """Photo at the model's input size, and its top class."""
     with zipfile.ZipFile(DATA / "imagenet-sample-500.zip") as archive, archive.open(request.param) as file:
-        picture = model.metadata.input.preprocess(np.asarray(Image.open(file).convert("RGB")))
-    return picture, int(model.predict(picture[None]).logits.argmax())
-
-
-def hidden_color(model: Model) -> np.ndarray:
-    return np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
-
-
-def score_of(model: Model, class_index: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda pictures: model.predict(pictures).scores[:, class_index]
+        picture = model.input.preprocess(np.asarray(Image.open(file).convert("RGB")))
+    return picture, int(model.scores(picture[None]).argmax())
 
 
 class Recording(MaskedScorer):
@@ -81,10 +95,10 @@ def assert_within_the_errors(ours: np.ndarray, errors: np.ndarray, theirs: np.nd
     assert np.corrcoef(ours, theirs)[0, 1] > 0.75
 
 
-def test_occlusion_equals_captum(model: Model, case: tuple[np.ndarray, int]) -> None:
+def test_occlusion_equals_captum(model: Network, case: tuple[np.ndarray, int]) -> None:
     attr = pytest.importorskip("captum.attr", reason="the reference is captum")
     picture, class_index = case
-    score, hidden = score_of(model, class_index), hidden_color(model)
+    score, hidden = model.score_of(class_index), model.hidden_color
 
     def forward(images: Tensor) -> Tensor:
         return torch.from_numpy(score(images.permute(0, 2, 3, 1).numpy().astype(np.uint8)))
@@ -96,18 +110,18 @@ def test_occlusion_equals_captum(model: Model, case: tuple[np.ndarray, int]) -> 
         baselines=torch.from_numpy(hidden.astype(np.float32))[None, :, None, None].expand(1, 3, 224, 224),
         perturbations_per_eval=8,
     )
-    ours = occlusion(MaskedScorer(score, picture, model.metadata.input))
+    ours = occlusion(MaskedScorer(score, picture, model.input))
     pixels = theirs[0, 0].numpy()
     assert np.abs(pixels).max() > 0.02
     np.testing.assert_allclose(np.kron(ours.map, np.ones((16, 16))), pixels, atol=1e-5)
 
 
-def test_lime_equals_lime_on_equal_samples(model: Model, case: tuple[np.ndarray, int]) -> None:
+def test_lime_equals_lime_on_equal_samples(model: Network, case: tuple[np.ndarray, int]) -> None:
     lime_base = pytest.importorskip("lime.lime_base", reason="the reference is lime")
     metrics = pytest.importorskip("sklearn.metrics")
     picture, class_index = case
     parts = superpixels(picture, 30)
-    scorer = Recording(score_of(model, class_index), picture, model.metadata.input)
+    scorer = Recording(model.score_of(class_index), picture, model.input)
     ours = lime(scorer, parts)
     first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(int(parts.max()) + 1)]
     shown = np.stack(scorer.kept).reshape(-1, parts.size)[:, first]
@@ -122,18 +136,17 @@ def test_lime_equals_lime_on_equal_samples(model: Model, case: tuple[np.ndarray,
     assert np.abs(theirs).max() > 0.01
 
 
-def test_lime_equals_lime_within_errors(model: Model, case: tuple[np.ndarray, int]) -> None:
+def test_lime_equals_lime_within_errors(model: Network, case: tuple[np.ndarray, int]) -> None:
     lime_image = pytest.importorskip("lime.lime_image", reason="the reference is lime")
     picture, class_index = case
     parts = superpixels(picture, 30)
-    hidden = hidden_color(model)
-    ours = lime(Recording(score_of(model, class_index), picture, model.metadata.input), parts)
+    ours = lime(Recording(model.score_of(class_index), picture, model.input), parts)
     explained = lime_image.LimeImageExplainer(random_state=2).explain_instance(
         picture,
-        lambda pictures: model.predict(np.asarray(pictures, np.uint8)).scores,
+        lambda pictures: model.scores(np.asarray(pictures, np.uint8)),
         labels=(class_index,),
         top_labels=None,
-        hide_color=hidden,
+        hide_color=model.hidden_color,
         num_samples=256,
         segmentation_fn=lambda _: parts,
     )
@@ -144,10 +157,10 @@ def test_lime_equals_lime_within_errors(model: Model, case: tuple[np.ndarray, in
 
 class TestShap:
     @staticmethod
-    def value(model: Model, case: tuple[np.ndarray, int], parts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def value(model: Network, case: tuple[np.ndarray, int], parts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Return the value function that `shap` expects: rows of zeros and ones, one column per part."""
         picture, class_index = case
-        scorer = MaskedScorer(score_of(model, class_index), picture, model.metadata.input)
+        scorer = MaskedScorer(model.score_of(class_index), picture, model.input)
 
         def of(rows: np.ndarray) -> np.ndarray:
             shown = np.asarray(rows, bool)[:, parts].astype(np.float32)
@@ -155,18 +168,18 @@ class TestShap:
 
         return of
 
-    def test_few_parts_are_exact(self, model: Model, case: tuple[np.ndarray, int]) -> None:
+    def test_few_parts_are_exact(self, model: Network, case: tuple[np.ndarray, int]) -> None:
         shap = pytest.importorskip("shap", reason="the reference is shap")
         picture, class_index = case
         parts = superpixels(picture, 6)
         count = int(parts.max()) + 1
-        ours = kernel_shap(MaskedScorer(score_of(model, class_index), picture, model.metadata.input), parts)
+        ours = kernel_shap(MaskedScorer(model.score_of(class_index), picture, model.input), parts)
         explainer = shap.explainers.Exact(self.value(model, case, parts), np.zeros((1, count)))
         theirs = explainer(np.ones((1, count))).values[0]
         np.testing.assert_allclose(ours.map, theirs[parts], atol=1e-6)
         assert np.abs(theirs).max() > 0.02
 
-    def test_values_of_equal_coalitions_are_equal(self, model: Model, case: tuple[np.ndarray, int]) -> None:
+    def test_values_of_equal_coalitions_are_equal(self, model: Network, case: tuple[np.ndarray, int]) -> None:
         shap = pytest.importorskip("shap", reason="the reference is shap")
         parts = superpixels(case[0], 20)
         count = int(parts.max()) + 1
@@ -184,15 +197,15 @@ class TestShap:
         )
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
-    def test_many_parts_agree_within_errors(self, model: Model, case: tuple[np.ndarray, int]) -> None:
+    def test_many_parts_agree_within_errors(self, model: Network, case: tuple[np.ndarray, int]) -> None:
         shap = pytest.importorskip("shap", reason="the reference is shap")
         picture, class_index = case
         parts = superpixels(picture, 20)
         count = int(parts.max()) + 1
-        ours = kernel_shap(Recording(score_of(model, class_index), picture, model.metadata.input), parts)
+        ours = kernel_shap(Recording(model.score_of(class_index), picture, model.input), parts)
         explainer = shap.KernelExplainer(self.value(model, case, parts), np.zeros((1, count)))
         np.random.seed(0)  # shap draws coalitions from the global generator
-        theirs = explainer.shap_values(np.ones((1, count)), nsamples=1000, l1_reg=False, silent=True)[0]
+        theirs = explainer.shap_values(np.ones((1, count)), nsamples=500, l1_reg=False, silent=True)[0]
         first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(count)]
         apart = (ours.map.ravel()[first] - theirs) / (ours.standard_error.ravel()[first] * 2**0.5)
         assert np.abs(apart).max() < 4
