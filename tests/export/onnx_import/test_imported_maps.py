@@ -152,9 +152,9 @@ class TestHiResCam:
     ) -> None:
         model = real_network(name)
         target = _Rectified(model) if layer is None else model
-        done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx", 224, dynamo=dynamo), tmp_path / "ours.onnx")
+        done = add_saliency(to_onnx(model, tmp_path / "theirs.onnx", 128, dynamo=dynamo), tmp_path / "ours.onnx")
         assert done.outputs.method == "hirescam"
-        assert_explains(done, target, target.get_submodule(layer or "relu"), 224, count=2)
+        assert_explains(done, target, target.get_submodule(layer or "relu"), 128, count=2)
 
 
 class TestReciproCam:
