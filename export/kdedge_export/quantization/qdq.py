@@ -56,6 +56,7 @@ def quantizable_nodes(rewritten: PreparedGraph) -> list[str]:
     )
     dense = dense_layers(graph, left_alone)
     excluded = left_alone | _between_weights(graph, [name for name in dense if name not in left_alone])
+    excluded |= _shape_arithmetic(graph)
     names = [
         node.name
         for node in nodes[first:]
@@ -66,6 +67,19 @@ def quantizable_nodes(rewritten: PreparedGraph) -> list[str]:
     # Nodes that convert pixel groups back to positions operate on bytes.
     moved = [node.name for node in nodes if node.outputs[0].name in {"grouped_positions", "positions", "ungrouped"}]
     return [*names, *moved, *dense]
+
+
+def _shape_arithmetic(graph: ir.Graph) -> set[str]:
+    """Return the nodes that compute with shapes alone, such as the padding of TensorFlow, which must stay exact."""
+    names, shapes = set[str](), set[ir.Value]()
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        if node.op_type in ("Shape", "Size") or all(
+            value in shapes or value.const_value is not None for value in inputs
+        ):
+            shapes.update(node.outputs)
+            names.add(node.name)
+    return names
 
 
 def _between_weights(graph: ir.Graph, dense: Collection[str]) -> set[str]:
