@@ -34,3 +34,8 @@ _HOMES = {
 }
 # Loaded on first use: torch takes seconds to import.
 __getattr__ = lazy_getattr(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, so that consoles complete them."""
+    return list(__all__)

@@ -47,3 +47,8 @@ _HOMES = {
 }
 # Lazy import, so that `--help` does not load onnxruntime.
 __getattr__ = lazy_getattr(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, so that consoles complete them."""
+    return list(__all__)

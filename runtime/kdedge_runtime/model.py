@@ -24,6 +24,7 @@ from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers, normalize_rows
 from kdedge_runtime.util.class_hint import class_hint
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.files import utf8_path
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle"]
@@ -94,7 +95,7 @@ class Explanation:
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """Loaded model file."""
 
@@ -106,6 +107,10 @@ class Model:
     """L2-normalized prototypes of enrolled classes `[M, D]`; None for the classes of the file."""
     bundle: Path | None = field(default=None, kw_only=True)
     """Bundle that `path` was unpacked from, as opened; None for a bare model file."""
+
+    def __repr__(self) -> str:
+        """Return the file, the number of labels and the task."""
+        return f"Model({str(self.path)!r}, {counted(len(self.metadata.labels), 'label')}, {self.metadata.task})"
 
     @classmethod
     def load(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED, HeatStats, MapDisplay
-from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.modalities import InputSpec, Region, Sample
 from kdedge_runtime.model import Explanation, Model
@@ -20,7 +20,7 @@ from kdedge_runtime.util.arrays import Floats, Pixels
 __all__ = ["Prediction", "decode_prediction"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Prediction of a model for one frame."""
 
@@ -62,6 +62,11 @@ class Prediction:
     """
     further: tuple["Prediction", ...] = ()
     """Predictions for the further regions of the frame; see `by_region`."""
+
+    def __repr__(self) -> str:
+        """Return the answer and the size of the map, without arrays."""
+        size = "no map" if self.saliency_map is None else f"map {self.saliency_map.shape}"
+        return f"Prediction({self.answer!r}, {self.score_text}, {size})"
 
     @property
     def by_region(self) -> tuple["Prediction", ...]:
@@ -115,7 +120,12 @@ class Prediction:
 
         Args:
             opacity: opacity of the map at full heat, in [0, 1].
+
+        Raises:
+            UsageError: the opacity is out of range.
         """
+        if not 0 <= opacity <= 1:
+            raise UsageError(f"The opacity {opacity} is out of range. Expected 0 to 1.")
         return self.input.draw_explanation(self, opacity)
 
     def reasons(self, count: int = 5) -> list[dict[str, Any]]:
@@ -124,10 +134,15 @@ class Prediction:
         Args:
             count: maximum number of columns.
 
+        Raises:
+            UsageError: the number is below 1.
+
         Returns:
             JSON values with `column`, `value`, `unit` if there is one, and `contribution`; largest magnitude first.
             Empty for other samples, and without a map.
         """
+        if count < 1:
+            raise UsageError(f"A number of {count} columns is not supported. Expected at least 1.")
         if self.saliency_map is None:
             return []
         return self.input.reasons(self.sample, self.saliency_map, count)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdedge_runtime.errors import SourceError
+from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.modalities import Sample
 from kdedge_runtime.modalities.table_column import row_sample
 from kdedge_runtime.modalities.tabular import TabularInput
@@ -39,6 +39,7 @@ def predict(model: Model, sample: "Sample | Image | Mapping[str, Any]", class_na
         SourceError: the sample does not fit the model.
         ModelFileError: an output of the model is not finite.
     """
+    _require_model(model)
     spec, class_index = model.metadata.input, None if class_name is None else model.class_index(class_name)
     if isinstance(sample, Mapping):
         row = row_of_values(sample, 1)
@@ -59,7 +60,8 @@ def predict_file(model: Model, path: Location, class_name: str | None = None) ->
         class_name: name or index of the class to explain; None for the top-1 class of each sample.
 
     Returns:
-        Predictions for the readable samples, at least one, in the order of the file. They are computed one by one.
+        Predictions for the readable samples, at least one, in the order of the file. They are computed one by
+        one, so that errors of the content are raised when they are read.
 
     Raises:
         UsageError: the model has no such class or no map, the file is a video, or a table lacks a column.
@@ -68,11 +70,17 @@ def predict_file(model: Model, path: Location, class_name: str | None = None) ->
         MissingDependency: the package that reads this kind of file is not installed.
         ModelFileError: an output of the model is not finite.
     """
+    _require_model(model)
     file, class_index = Path(path), None if class_name is None else model.class_index(class_name)
     if not file.is_file():
         raise SourceError(f"{file} is not a file. Expected a file with samples of the model.")
     model.metadata.input.check_sample_file(file)
     return _predictions(model, file, class_index)
+
+
+def _require_model(model: object) -> None:
+    if not isinstance(model, Model):
+        raise UsageError(f"The model is a {type(model).__name__}. Expected a loaded model: Model.load(PATH).")
 
 
 def _predictions(model: Model, file: Path, class_index: int | None) -> Iterator[Prediction]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from toy_streams import Collector, Frames
 
+import kdedge_runtime
 from kdedge_runtime import predict, predict_file
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.modalities.image_region import parse_image_regions
@@ -92,3 +93,26 @@ def test_video_is_no_file_of_samples(model: Model, tmp_path: Path) -> None:
     writer.release()
     with pytest.raises(UsageError, match="is a video"):
         list(predict_file(model, tmp_path / "film.avi"))
+
+
+def test_misuse_is_explained(model: Model, model_path: Path, red_spot: np.ndarray, tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("a,b\n1,2\n")
+    prediction = predict(model, red_spot)
+    with pytest.raises(SourceError, match="has no images"):
+        predict_file(model, table)
+    for call in (lambda: predict(str(model_path), red_spot), lambda: predict_file(str(model_path), table)):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="Expected a loaded model"):
+            call()
+    with pytest.raises(UsageError, match="opacity 5"):
+        prediction.draw(5)
+    with pytest.raises(UsageError, match="-1 columns"):
+        prediction.reasons(-1)
+
+
+def test_consoles_show_names_and_short_texts(model: Model, red_spot: np.ndarray) -> None:
+    assert set(dir(kdedge_runtime)) == set(kdedge_runtime.__all__) >= {"Model", "predict"}
+    assert repr(predict(model, red_spot)).startswith("Prediction('red', ") and "map (8, 8)" in repr(
+        predict(model, red_spot)
+    )
+    assert repr(model) == f"Model({str(model.path)!r}, 3 labels, classify)"

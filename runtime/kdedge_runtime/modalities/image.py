@@ -4,12 +4,13 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.errors import UnreadableSample, UsageError
+from kdedge_runtime.errors import SourceError, UnreadableSample, UsageError
 from kdedge_runtime.modalities.image_region import ImageRegion, parse_image_regions
 from kdedge_runtime.modalities.input_spec import BrowserSensor, InputSpec, Region, Renderer
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
@@ -26,6 +27,8 @@ Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MAX_SIDE_PX = 8192
 _JPEG_QUALITY = 92
+_OTHER_FILES = frozenset({".csv", ".tsv", ".parquet", ".ts", ".wav", ".flac", ".ogg", ".mp3", ".json", ".txt"})
+"""Suffixes of tables and recordings."""
 _MIN_VISIBLE = 0.5
 """Share of a region below which a warning names it."""
 
@@ -161,6 +164,11 @@ class ImageInput(InputSpec):
         from kdedge_runtime.drawing.image_explanation import draw_image_explanation
 
         return draw_image_explanation(self, prediction, opacity)
+
+    def check_sample_file(self, path: Path) -> None:
+        """Raise for a table or a recording; see `InputSpec`."""
+        if path.is_file() and path.suffix.lower() in _OTHER_FILES:
+            raise SourceError(f"{path} has no images, which the model takes. Expected images, or a folder of them.")
 
     def draw_sample(self, sample: Pixels) -> Pixels:
         """Return the image itself."""

@@ -67,6 +67,8 @@ class VideoFile:
         self._waiting = 0
         """Number of encoded frames that are not yet in the video."""
         self._size = (0, 0)
+        self._latest: Any = None
+        """Last drawn image, BGR."""
         self._first_at = 0.0
         self._written = 0
         self._next_check = 0.0
@@ -87,25 +89,26 @@ class VideoFile:
             self._stack.close()
 
     def write(self, prediction: Prediction, progress: RunProgress) -> None:
-        """Append one frame, repeated as often as its duration requires."""
+        """Append one frame, repeated as often as its duration requires; without an overlay, the last image."""
         image = prediction.overlay
-        if image is None:
+        if image is None and self._latest is None:
             return
         due_at = prediction.frame.captured_at * self._fps if self._live else float(prediction.frame.index)
         self._check_room()
-        if self._file is None:
-            self._begin(image.shape[1], image.shape[0])
-            self._first_at = due_at
-        bgr = self._cv2.cvtColor(image, self._cv2.COLOR_RGB2BGR)
-        if bgr.shape[1::-1] != self._size:
-            # OpenCV's writer silently drops frames of another size.
-            bgr = self._cv2.resize(bgr, self._size, interpolation=self._cv2.INTER_AREA)
+        if image is not None:
+            if self._file is None:
+                self._begin(image.shape[1], image.shape[0])
+                self._first_at = due_at
+            self._latest = self._cv2.cvtColor(image, self._cv2.COLOR_RGB2BGR)
+            if self._latest.shape[1::-1] != self._size:
+                # OpenCV's writer silently drops frames of another size.
+                self._latest = self._cv2.resize(self._latest, self._size, interpolation=self._cv2.INTER_AREA)
         gap = due_at - self._first_at - self._written
         self._first_at += max(0.0, gap - _MAX_GAP_S * self._fps)
         while self._written <= round(due_at - self._first_at):
             if self._writer is None:
                 self._writer = self._encoder()
-            self._writer.write(bgr)
+            self._writer.write(self._latest)
             self._written += 1
             self._waiting += 1
             if self._waiting == self._fragment_frames:

@@ -273,16 +273,29 @@ def test_image_rate_depends_on_sending_cost() -> None:
     assert not board.is_due, "no viewers"
 
 
-def test_posted_samples_are_drawn_and_kept_without_a_viewer() -> None:
+def test_posted_samples_are_kept_without_a_viewer() -> None:
     now = [0.0]
     drawn = replace(a_prediction(0), overlay=a_prediction(0).frame.sample)
-    boards = {kind: LatestFrame(clock=lambda: now[0], on_request=kind == "posted") for kind in ("camera", "posted")}
-    due = {kind: board.is_due for kind, board in boards.items()}
+    draw = lambda prediction: prediction.frame.sample  # noqa: E731
+    boards = {"camera": LatestFrame(lambda: now[0]), "posted": LatestFrame(lambda: now[0], draw)}
     for board in boards.values():
         board.publish(drawn, None)  # type: ignore[arg-type]
     now[0] = 60.0
     found = {kind: board.next_image(0, 0.01) is not None for kind, board in boards.items()}
-    assert due == found == {"camera": False, "posted": True}
+    assert found == {"camera": False, "posted": True}
+    assert not any(board.is_due for board in boards.values()), "the run draws none of them"
+
+
+def test_newest_posted_sample_is_shown_if_none_follows() -> None:
+    board = LatestFrame(draw=lambda prediction: prediction.frame.sample)
+    plain = replace(a_prediction(0), overlay=None)
+    board.publish(plain, None)  # type: ignore[arg-type]
+    first = board.next_image(0, 1.0)
+    for _ in range(3):  # within the minimum interval between images
+        board.publish(plain, None)  # type: ignore[arg-type]
+    newest = board.next_image(1, 1.0)
+    assert first is not None and newest is not None and (first.serial, newest.serial) == (1, 4)
+    assert board.next_image(4, 0.05) is None
 
 
 def test_health_follows_predictions() -> None:

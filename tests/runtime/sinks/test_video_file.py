@@ -41,6 +41,16 @@ def test_video_contains_each_frame_once(tmp_path: Path, progress: RunProgress) -
     assert [path.name for path in target.parent.iterdir()] == ["out.mp4"]
 
 
+def test_frames_without_overlay_repeat_the_last_image(tmp_path: Path, progress: RunProgress) -> None:
+    pytest.importorskip("cv2")
+    target = tmp_path / "out.mp4"
+    with VideoFile(target, 12.0, live=False) as sink:
+        for index in range(8):
+            drawn = toy_prediction(index, shade=30 * index)
+            sink.write(drawn if index in (1, 4) else replace(drawn, overlay=None), progress)
+    assert _frames_of(target)[0] == pytest.approx([30, 30, 30, 120, 120, 120, 120], abs=6)
+
+
 @pytest.mark.parametrize("fps", [23.976, 59.94, 66.6667, 119.88, 120.123, 240.04])
 def test_any_frame_rate_is_written(tmp_path: Path, progress: RunProgress, fps: float) -> None:
     pytest.importorskip("cv2")
@@ -73,7 +83,7 @@ def test_undrawn_frames_keep_video_timing(tmp_path: Path, progress: RunProgress)
     with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         for index, shade in ((0, 0), (1, None), (2, None), (3, 200)):
             sink.write(toy_prediction(index, shade=shade) if shade is not None else undrawn_prediction(index), progress)
-    assert _frames_of(tmp_path / "out.mp4")[0] == pytest.approx([0, 200, 200, 200], abs=6)
+    assert _frames_of(tmp_path / "out.mp4")[0] == pytest.approx([0, 0, 0, 200], abs=6)
 
 
 def test_long_gaps_are_shortened(tmp_path: Path, progress: RunProgress) -> None:

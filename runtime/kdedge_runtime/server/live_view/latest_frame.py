@@ -49,15 +49,17 @@ class EncodedFrame:
 class LatestFrame:
     """Holds the latest prediction. The run writes; any number of clients wait and read."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, on_request: bool = False) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, draw: Callable[[Prediction], Pixels] | None = None
+    ) -> None:
         """Create a holder without a frame.
 
         Args:
             clock: monotonic clock in seconds.
-            on_request: True for samples that other programs post at any time. They are drawn without a viewer, and kept
-                for the next one.
+            draw: function that draws samples that other programs post at any time, so that the newest is shown also if
+                none follows; None for a stream, whose overlays the run draws.
         """
-        self._on_request = on_request
+        self._draw = draw
         self.shown = SentFrames()
         self.histories: defaultdict[str | None, ConfidenceHistory] = defaultdict(ConfidenceHistory)
         """Confidence by region; None is the whole frame."""
@@ -67,7 +69,7 @@ class LatestFrame:
         self._encoding = threading.Lock()
         self._encoded = EncodedFrame(0, b"")
         self._notice: PublishedFrame | None = None
-        self._drawn: tuple[PublishedFrame, Pixels] | None = None
+        self._drawn: PublishedFrame | None = None
         self._due_at = 0.0
         self._encoding_s = self._cost_s = 0.0
         self._predicted_at = clock()
@@ -87,7 +89,7 @@ class LatestFrame:
     @property
     def is_due(self) -> bool:
         """True if the next prediction should include its overlay."""
-        return (self._on_request or self.is_watched) and self._clock() >= self._due_at
+        return self._draw is None and self.is_watched and self._clock() >= self._due_at
 
     def note_cost(self, sending_s: float) -> None:
         """Record the CPU time used to send an image to all clients."""
@@ -102,9 +104,11 @@ class LatestFrame:
             serial = 1 if self._notice is None else self._notice.serial + 1
             self._notice = PublishedFrame(serial, prediction, progress, now)
             self._predicted_at = now
-            if prediction.overlay is not None and now >= self._due_at:
-                self._drawn = self._notice, prediction.overlay
-                self._due_at = now + max(_MIN_INTERVAL_S, (self._encoding_s + self._cost_s) / _MAX_SHARE)
+            if self._draw is not None:
+                self._changed.notify_all()
+            elif prediction.overlay is not None and now >= self._due_at:
+                self._drawn = self._notice
+                self._due_at = now + self._interval_s()
                 self._changed.notify_all()
 
     def close(self) -> None:
@@ -138,25 +142,38 @@ class LatestFrame:
         with self._changed:
             if self._notice is None or after > self._notice.serial:
                 after = 0  # from a longer earlier run
-            while (drawn := self._drawn) is None or drawn[0].serial <= after or self._is_old(drawn[0]):
+            while (notice := self._showable(after)) is None:
                 remaining = deadline - time.monotonic()
                 if self._closed or remaining <= 0:
                     return None
-                self._changed.wait(remaining)
-        notice, overlay = drawn
+                pause = self._due_at - self._clock()
+                self._changed.wait(min(remaining, pause) if self._draw is not None and pause > 0 else remaining)
         # Outside the condition, so that the run is not blocked. The first client encodes each image for all.
         with self._encoding:
             if self._encoded.serial < notice.serial:
                 started = time.thread_time()
+                overlay = notice.prediction.overlay if self._draw is None else self._draw(notice.prediction)
+                assert overlay is not None
                 self._encoded = EncodedFrame(notice.serial, encode_jpeg(overlay, _JPEG_QUALITY))
                 self._encoding_s = time.thread_time() - started
+                if self._draw is not None:
+                    self._due_at = self._clock() + self._interval_s()
                 self.shown.add(notice.serial, notice.prediction)
             return self._encoded
 
-    def _is_old(self, drawn: PublishedFrame) -> bool:
-        """Return True if an overlay was drawn for a client that has since disconnected."""
-        # Not by capture time: an explanation may take longer than the polling interval.
-        return not self._on_request and self._clock() - drawn.pinned_at > _LEASE_S
+    def _interval_s(self) -> float:
+        return max(_MIN_INTERVAL_S, (self._encoding_s + self._cost_s) / _MAX_SHARE)
+
+    def _showable(self, after: int) -> PublishedFrame | None:
+        """Return the newest prediction with an image and a serial number above `after`; None if there is none yet."""
+        if self._draw is not None:
+            is_due = self._notice is not None and self._notice.serial > after and self._clock() >= self._due_at
+            return self._notice if is_due else None
+        drawn = self._drawn
+        # A drawing for a client that has since disconnected is too old. Not by capture time: an explanation may take
+        # longer than the polling interval.
+        is_new = drawn is not None and drawn.serial > after and self._clock() - drawn.pinned_at <= _LEASE_S
+        return drawn if is_new else None
 
     def health(self) -> tuple[bool, float]:
         """Return True if the run is healthy, and the seconds since the last prediction (or the start)."""

@@ -37,6 +37,7 @@ from kdedge_runtime.server.live_view.run_state import describe_machine, describe
 from kdedge_runtime.sinks.json_lines import record
 from kdedge_runtime.sources.source import PostedSource
 from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.images import encode_jpeg
 
 __all__ = ["Feedback", "LiveView"]
@@ -169,8 +170,13 @@ class _Site:
 
     def __post_init__(self) -> None:
         self.pending = None if self.posted is None else PendingPredictions(self.posted)
-        self.board = LatestFrame(on_request=self.posted is not None)
+        self.board = LatestFrame(draw=None if self.posted is None else self._draw_posted)
         self.broadcast = Broadcast(self.board)
+
+    def _draw_posted(self, prediction: Prediction) -> Pixels:
+        renderer = prediction.input.renderer(moving=False, fps=None)
+        renderer.update_scale(prediction)
+        return renderer.render(prediction, self.controls.settings.opacity)
 
     def metrics(self, serial: int = 0, region: str | None = None) -> dict[str, Any]:
         """Return all statistics, JSON-compatible.
