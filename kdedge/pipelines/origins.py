@@ -50,6 +50,7 @@ def as_model_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str
             f"{source} has class folders that the model lacks: {', '.join(unknown[:6])}. "
             f"Expected folders named after the model's {len(known)} labels ({', '.join(known[:6])}, …)."
             + (" To name its classes, export it again with --labels FILE." if numbered else "")
+            + " To validate without labels, put all samples in one folder."
         )
     mapped: Integers = np.array([known.index(label) for label in labels], dtype=np.int64)[targets]
     return mapped

@@ -99,7 +99,7 @@ def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
 def _columns(runs: Sequence[RunHistory]) -> list[dict[str, str]]:
     """Return the columns that each model lacks, if the models take different ones."""
     taken = [run.record.input.column_names for run in runs]
-    if len({frozenset(names) for names in taken}) == 1:
+    if len({frozenset(names) for names in taken}) == 1 or not all(taken):  # runs of other modalities have none
         return [{} for _ in runs]
     every = dict.fromkeys(name for names in taken for name in names)
     lost = [", ".join(name for name in every if name not in names) for names in taken]
