@@ -10,6 +10,7 @@ from kdedge.cli.options import TrustCode
 from kdedge.cli.validation_tables import report_tables
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.precision import FP32
+from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.printable import printable
 
 if TYPE_CHECKING:
@@ -193,6 +194,6 @@ def _print_meaning(console: "Console", report: "ValidationReport") -> None:
     if compared is not None and compared.agreement == 1.0:
         share = 100 * unseen_share(report.samples)
         console.print(
-            f"No prediction changed on {report.samples:,} samples. Changes on up to {share:.3g}% of samples "
+            f"No prediction changed on {counted(report.samples, 'sample')}. Changes on up to {share:.3g}% of samples "
             "may go unseen (95%)."
         )

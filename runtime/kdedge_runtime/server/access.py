@@ -97,7 +97,10 @@ class AccessPolicy:
         """
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            return Rejection(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
+            return Rejection(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "The body has another type. Set the header Content-Type: application/json.",
+            )
         origin = headers.get("Origin")
         site = headers.get("Sec-Fetch-Site", "same-origin")
         if site not in ("same-origin", "none") or (origin is not None and not _same(origin, headers.get("Host", ""))):

@@ -103,7 +103,7 @@ def _notes(report: ValidationReport) -> list[str]:
     compared = report.comparisons.get(report.shipped.name)
     if compared is not None and compared.agreement == 1.0:
         unseen = f"changes on up to {100 * unseen_share(report.samples):.3g}% of unseen samples cannot be excluded"
-        notes.append(f"no prediction changed on {report.samples:,} samples: {unseen}")
+        notes.append(f"no prediction changed on {counted(report.samples, 'sample')}: {unseen}")
     return notes
 
 
