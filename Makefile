@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One worker more than there are cores, since some tests wait for browsers and programs.
+WORKERS = $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)")
 
 $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kdedge needs Python 3.11 or later")'
@@ -23,10 +25,10 @@ demo: install  ## Distill, export, validate and run on rendered images: about 4 
 	$(BIN)/kdedge demo
 
 test: install  ## Run the tests: about 12 minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 coverage: install  ## Run the tests and list uncovered lines by file; a third slower than make test, so CI does not run it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --cov
 
 test-models: install  ## Export every classifier of torchvision and timm's families: takes hours, resumable
 	$(BIN)/python -m pytest -m models
