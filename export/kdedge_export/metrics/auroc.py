@@ -7,7 +7,7 @@ Radiology 143, 1982).
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.confidence import Interval, central_interval
 from kdedge_export.metrics.scores import Scores
 
 __all__ = ["auroc", "auroc_interval"]
@@ -38,8 +38,7 @@ def auroc_interval(positive: Scores, negative: Scores) -> Interval | None:
         return None
     rng = np.random.default_rng(0)
     areas = [auroc(rng.choice(positive, len(positive)), rng.choice(negative, len(negative))) for _ in range(_RESAMPLES)]
-    low, high = np.quantile(areas, [0.025, 0.975])
-    return Interval(float(low), float(high))
+    return central_interval(np.array(areas))
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

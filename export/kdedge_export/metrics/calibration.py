@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge_export.metrics import agreement
-from kdedge_export.metrics.confidence import Interval, interval_of_rows, mean_interval
+from kdedge_export.metrics.confidence import Interval, interval_of, mean_interval
 from kdedge_export.metrics.scores import Scores
 from kdedge_runtime.util.arrays import Floats, Integers, Targets, softmax
 
@@ -60,7 +60,7 @@ def calibration(logits: Floats, targets: Targets, temperature: float) -> Calibra
             ranks = np.sort(rank[index], axis=1)  # faster than sorting the confidence of each row
             return _errors(confidence[ranks], flags[ranks])
 
-        return interval_of_rows(errors, len(right))
+        return interval_of(errors, len(right))
 
     nll_before, nll = (_nll(logits, targets, value) for value in (1.0, temperature))
     return Calibration(

@@ -30,10 +30,10 @@ __all__ = [
     "LEVEL",
     "SHARE",
     "Interval",
+    "central_interval",
     "fewest_for_percentile",
     "samples_needed",
     "interval_of",
-    "interval_of_rows",
     "mean_interval",
     "percentile_interval",
     "rounded_up",
@@ -76,7 +76,7 @@ def mean_interval(scores: Scores, bounds: tuple[float, float] | None = None, sca
     """
     defined = scores[~np.isnan(scores)].astype(np.float64)
     if bounds is None:
-        return interval_of_rows(lambda index: defined[index].mean(axis=1) * scale, len(defined), _RESAMPLES)
+        return interval_of(lambda index: defined[index].mean(axis=1) * scale, len(defined), _RESAMPLES)
     if not len(defined):
         return None
     values, counts = np.unique(defined, return_counts=True)
@@ -103,26 +103,21 @@ def fewest_for_percentile(percent: float) -> int:
     return math.ceil(math.log(_TAIL) / math.log(1 - percent / 100))
 
 
-def interval_of(figure: Callable[[NDArray[np.int64]], float], n: int, resamples: int = 500) -> Interval | None:
-    """Compute a bootstrap interval of any statistic of `n` samples.
-
-    The statistic is computed from sample indices int64 `[n]`, drawn with replacement. Returns None for fewer than two
-    samples.
-    """
-    return interval_of_rows(lambda index: np.array([figure(row) for row in index]), n, resamples)
-
-
-def interval_of_rows(figures: Callable[[NDArray[np.int64]], Scores], n: int, resamples: int = 500) -> Interval | None:
-    """Compute the interval as `interval_of`, with a statistic of several rows of indices at once.
+def interval_of(figures: Callable[[NDArray[np.int64]], Scores], n: int, resamples: int = 500) -> Interval | None:
+    """Compute a bootstrap interval of any statistic of `n` samples; None for fewer than two samples.
 
     Args:
-        figures: statistic `[R]` of rows of sample indices int64 `[R, n]`.
+        figures: statistic `[R]` of rows of sample indices int64 `[R, n]`, which are drawn with replacement.
         n: number of samples.
         resamples: number of rows in total.
     """
     if n < 2:
         return None
-    values = np.concatenate([figures(index) for index in _draws(n, resamples)])
+    return central_interval(np.concatenate([figures(index) for index in _draws(n, resamples)]))
+
+
+def central_interval(values: Scores) -> Interval:
+    """Return the central 95% of values `[R]` of resamples."""
     low, high = np.quantile(values, [_TAIL, 1 - _TAIL])
     return Interval(float(low), float(high))
 

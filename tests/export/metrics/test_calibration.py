@@ -155,7 +155,8 @@ def test_all_fields_match_plain_loops(n: int) -> None:
         assert (ends.low, ends.high) == pytest.approx((expected.low, expected.high), rel=1e-5)
     for name, sure in (("ece_before", before), ("ece", after)):
         ends = found.intervals[name]
-        expected = interval_of(lambda index, sure=sure: expected_calibration_error(sure[index], flags[index]), n)
+        error = lambda index, sure=sure: expected_calibration_error(sure[index], flags[index])  # noqa: E731
+        expected = interval_of(lambda rows, error=error: np.array([error(row) for row in rows]), n)
         assert ends is not None and expected is not None
         assert (ends.low, ends.high) == pytest.approx((expected.low, expected.high), abs=1e-5)
 

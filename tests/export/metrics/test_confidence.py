@@ -49,8 +49,8 @@ def test_mean_interval_matches_scipy_bootstrap() -> None:
 
 def test_interval_of_accepts_any_statistic() -> None:
     expected = ends(mean_interval(SCORES))
-    by_number = interval_of(lambda index: float(SCORES[index].mean()), len(SCORES), resamples=2000)
-    assert ends(by_number) == pytest.approx(expected, abs=1e-12)
+    by_row = interval_of(lambda rows: SCORES[rows].mean(axis=1), len(SCORES), resamples=2000)
+    assert ends(by_row) == pytest.approx(expected, abs=1e-12)
 
 
 def test_same_scores_give_the_same_interval() -> None:
@@ -141,15 +141,15 @@ def test_ends_of_an_unbounded_mean_are_quantiles_of_seeded_resamples(n: int) -> 
 def test_interval_of_uses_500_resamples_and_needs_two_images() -> None:
     seen: list[np.ndarray] = []
 
-    def figure(index: np.ndarray) -> float:
-        seen.append(index)
-        return float(index.sum())
+    def figures(rows: np.ndarray) -> np.ndarray:
+        seen.extend(rows)
+        return rows.sum(axis=1).astype(np.float64)
 
-    found = ends(interval_of(figure, 6))
+    found = ends(interval_of(figures, 6))
     drawn = np.random.default_rng(0).integers(0, 6, (500, 6))
     np.testing.assert_array_equal(np.stack(seen), drawn)
     assert found == pytest.approx(np.quantile(drawn.sum(axis=1), [0.025, 0.975]))
-    assert interval_of(figure, 1) is None
+    assert interval_of(figures, 1) is None
 
 
 @pytest.mark.parametrize("percent", [5, 20, 50, 90])
