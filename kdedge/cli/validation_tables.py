@@ -85,7 +85,7 @@ def maps_table(report: "ValidationReport") -> "Table | None":
     columns = "on the object", "energy inside", "deletion", "insertion"
     rows = []
     area = "{:.3f}".format if report.wording.is_share else plain_number
-    titles = _BASELINES | {candidate.name: candidate.title for candidate in report.candidates}
+    titles = _BASELINES | _titles(report)
     for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
         place = places.rows.get(name) if places else None
         curves = faith.rows.get(name) if faith else None
@@ -132,7 +132,7 @@ def recognition_table(report: "ValidationReport") -> "Table | None":
     found = report.familiarity
     if found is None:
         return None
-    titles = {candidate.name: candidate.title for candidate in report.candidates}
+    titles = _titles(report)
     title = f"Unfamiliar samples, familiarity by {found.method}"
     table = _table(title, "model", "samples", "AUROC", "AUROC of softmax", "called unknown")
     for row in found.groups:
@@ -152,7 +152,7 @@ def verification_table(report: "ValidationReport") -> "Table | None":
     found = report.verification
     if found is None:
         return None
-    titles = {candidate.name: candidate.title for candidate in report.candidates}
+    titles = _titles(report)
     pairs = f"{found.genuine:,} genuine and {found.impostors:,} impostor pairs"
     table = _table(
         f"Verification: {pairs} of {found.samples:,} samples", "equal error rate", "true accepts at 1% false accepts"
@@ -170,7 +170,7 @@ def false_alarms_table(report: "ValidationReport") -> "Table | None":
     """Build a table of the false alarms on background recordings."""
     if not report.false_alarms:
         return None
-    titles = {candidate.name: candidate.title for candidate in report.candidates}
+    titles = _titles(report)
     table = _table(f"False alarms in {report.false_alarms[0].hours:.2f} h of background", "alarms", "per hour", "95%")
     for row in report.false_alarms:
         interval = f"{row.interval.low:.1f} to {row.interval.high:.1f}"
@@ -198,6 +198,10 @@ def classes_table(report: "ValidationReport") -> "Table | None":
             "" if pearson is None else correlation(pearson),
         )
     return table
+
+
+def _titles(report: "ValidationReport") -> dict[str, str]:
+    return {candidate.name: candidate.title for candidate in report.candidates}
 
 
 def _calibrated(found: "Calibration") -> str:

@@ -129,6 +129,11 @@ class ValidationReport:
         return all(check.passed is not None for check in applicable(self.checks))
 
     @property
+    def has_auroc(self) -> bool:
+        """True if a model has an area under the ROC curve, as of two classes."""
+        return any(facts.auroc is not None for facts in self.models.values())
+
+    @property
     def origin(self) -> Candidate:
         """Model whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
         return origin(self.candidates)
