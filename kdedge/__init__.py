@@ -14,7 +14,7 @@ kdedge.explain(files, ["photo.jpg"])
 from typing import TYPE_CHECKING
 
 from kdedge_runtime import __version__ as __version__  # also turns onnxruntime's telemetry off before any import of it
-from kdedge_runtime.util.lazy_import import lazy_getattr
+from kdedge_runtime.util.lazy_import import lazy_names
 
 if TYPE_CHECKING:
     from kdedge.pipelines.explanation_pipeline import explain
@@ -33,9 +33,4 @@ _HOMES = {
     "validate": "pipelines.validation_pipeline",
 }
 # Loaded on first use: torch takes seconds to import.
-__getattr__ = lazy_getattr(__name__, _HOMES)
-
-
-def __dir__() -> list[str]:
-    """Return the public names, so that consoles complete them."""
-    return list(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

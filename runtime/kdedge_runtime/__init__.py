@@ -9,7 +9,7 @@ prediction = predict(model, image)
 import os
 from typing import TYPE_CHECKING
 
-from kdedge_runtime.util.lazy_import import lazy_getattr
+from kdedge_runtime.util.lazy_import import lazy_names
 
 if TYPE_CHECKING:
     from kdedge_runtime.errors import KdedgeError
@@ -46,9 +46,4 @@ _HOMES = {
     "predict_file": "sample_prediction",
 }
 # Lazy import, so that `--help` does not load onnxruntime.
-__getattr__ = lazy_getattr(__name__, _HOMES)
-
-
-def __dir__() -> list[str]:
-    """Return the public names, so that consoles complete them."""
-    return list(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -5,18 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.modalities import Sample
-from kdedge_runtime.modalities.table_column import row_sample
-from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sources.source import Frame, require_sample
-from kdedge_runtime.sources.tabular.unseen_categories import UnseenCategories
 from kdedge_runtime.util.files import Location
-from kdedge_runtime.util.table_rows import row_of_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,15 +34,9 @@ def predict(model: Model, sample: "Sample | Image | Mapping[str, Any]", class_na
         ModelFileError: an output of the model is not finite.
     """
     _require_model(model)
-    spec, class_index = model.metadata.input, None if class_name is None else model.class_index(class_name)
-    if isinstance(sample, Mapping):
-        row = row_of_values(sample, 1)
-        array = row_sample(row.titles, row.cells)
-        if isinstance(spec, TabularInput):
-            UnseenCategories().warn(spec.unseen(array))
-    else:
-        array = np.asarray(sample)
-    return predict_frame(model, Frame(0, array, time.monotonic(), "sample"), class_index)
+    class_index = None if class_name is None else model.class_index(class_name)
+    frame = Frame(0, model.metadata.input.as_sample(sample), time.monotonic(), "sample")
+    return predict_frame(model, frame, class_index)
 
 
 def predict_file(model: Model, path: Location, class_name: str | None = None) -> Iterator[Prediction]:

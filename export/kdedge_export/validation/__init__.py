@@ -11,7 +11,7 @@ write_report(report, evidence, Path("report"))
 
 from typing import TYPE_CHECKING
 
-from kdedge_runtime.util.lazy_import import lazy_getattr
+from kdedge_runtime.util.lazy_import import lazy_names
 
 if TYPE_CHECKING:
     from kdedge_export.validation.check import Check
@@ -60,4 +60,4 @@ _HOMES = {
     "write_report": "validator",
 }
 # Loaded on first use, so that modules without PyTorch, such as `metrics`, import without it.
-__getattr__ = lazy_getattr(__name__, _HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

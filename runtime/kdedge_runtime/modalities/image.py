@@ -27,8 +27,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MAX_SIDE_PX = 8192
 _JPEG_QUALITY = 92
-_OTHER_FILES = frozenset({".csv", ".tsv", ".parquet", ".ts", ".wav", ".flac", ".ogg", ".mp3", ".json", ".txt"})
-"""Suffixes of tables and recordings."""
+_TEXT_SUFFIXES = (".json", ".txt")
 _MIN_VISIBLE = 0.5
 """Share of a region below which a warning names it."""
 
@@ -167,7 +166,10 @@ class ImageInput(InputSpec):
 
     def check_sample_file(self, path: Path) -> None:
         """Raise for a table or a recording; see `InputSpec`."""
-        if path.is_file() and path.suffix.lower() in _OTHER_FILES:
+        from kdedge_runtime.util.sounds import SOUND_SUFFIXES
+        from kdedge_runtime.util.table_rows import TABLE_SUFFIXES
+
+        if path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, *SOUND_SUFFIXES, *_TEXT_SUFFIXES):
             raise SourceError(f"{path} has no images, which the model takes. Expected images, or a folder of them.")
 
     def draw_sample(self, sample: Pixels) -> Pixels:

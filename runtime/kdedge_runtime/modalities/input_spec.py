@@ -122,6 +122,14 @@ class InputSpec(ABC):
             shift: offset of the map content in map positions, see `MapDisplay`.
         """
 
+    def as_sample(self, value: Any) -> Sample:
+        """Convert a sample of a program to a raw sample, such as a row of a table; to an array by default.
+
+        Raises:
+            SourceError: the value is no sample of this modality.
+        """
+        return np.asarray(value)
+
     def reasons(self, sample: Sample, saliency_map: "Floats", count: int) -> list[dict[str, Any]]:
         """Return the largest contributions to the explained output by name; empty if positions have no names.
 

@@ -127,6 +127,23 @@ class TabularInput(InputSpec):
             )
         return tuple(place for place in found.values() if place is not None)
 
+    def as_sample(self, value: Any) -> Sample:
+        """Convert a value for each column, by name, to a row, and log categories that the training rows did not have.
+
+        Raises:
+            UsageError: a column is missing, or has another unit.
+            UnreadableSample: a value is no text, number, boolean or None.
+        """
+        if not isinstance(value, Mapping):
+            return super().as_sample(value)
+        from kdedge_runtime.sources.tabular.unseen_categories import UnseenCategories
+        from kdedge_runtime.util.table_rows import row_of_values
+
+        row = row_of_values(value, 1)
+        sample = row_sample(row.titles, row.cells)
+        UnseenCategories().warn(self.unseen(sample))
+        return sample
+
     def unseen(self, sample: Sample) -> dict[str, str]:
         """Return the categories of a row that the training rows did not have, by column; empty without names."""
         if sample.dtype.names is None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kdedge_runtime.drawing.overlay_renderer import OverlayRenderer
 from kdedge_runtime.drawing.reference_image import draw_reference_image
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.modalities import parse_input
 from kdedge_runtime.modalities.image import ImageInput, require_image
@@ -248,3 +248,13 @@ def test_integer_beyond_floats_is_invalid() -> None:
 def test_limits_of_the_metadata_are_valid(change: dict[str, object]) -> None:
     spec = ImageInput.from_json(asdict(ImageInput(64, 64, **PLAIN)) | change)
     assert {name: getattr(spec, name) for name in change} == change
+
+
+def test_tables_and_sounds_are_no_images_but_ts_may_be_a_video(tmp_path: Path) -> None:
+    spec = ImageInput(8, 8, (0.5,) * 3, (0.25,) * 3)
+    for name in ("rows.csv", "word.opus", "notes.txt"):
+        (tmp_path / name).touch()
+        with pytest.raises(SourceError, match=name):
+            spec.check_sample_file(tmp_path / name)
+    (tmp_path / "film.ts").touch()
+    spec.check_sample_file(tmp_path / "film.ts")
