@@ -21,7 +21,7 @@ help:  ## List the targets
 
 install: $(VENV)/installed  ## Create .venv with the three packages and development tools
 
-demo: install  ## Distill, export, validate and run on rendered images: about 4 minutes of CPU time
+demo: install  ## Distill, export, validate and run on rendered images: 4 to 6 minutes of CPU time
 	$(BIN)/kdedge demo
 
 test: install  ## Run the tests: about 12 minutes on two cores

@@ -22,7 +22,7 @@ def demo(
         Path | None, typer.Option(help="Folder for all files the demo writes. [default: runs/demo-MODALITY]")
     ] = None,
 ) -> None:
-    """Run the whole pipeline on drawn samples. No download, about 4 minutes of CPU time."""
+    """Run the whole pipeline on drawn samples. No download, 4 to 6 minutes of CPU time."""
     from kdedge.cli.console import stderr_console
     from kdedge.cli.training_screen import Screen
     from kdedge.demo.demo_run import run_demo
