@@ -103,7 +103,8 @@ def _print_prediction(explained: "ExplainedSample", budget_ms: float | None) -> 
     if estimate is not None and budget_ms is not None and estimate.elapsed_ms > 1.1 * budget_ms:
         account += f" (over the budget of {budget_ms:g} ms: a map needs at least these evaluations)"
     score = TASKS[prediction.task].format_score(prediction.score, 1)
-    typer.echo(printable(f"{explained.written}  {prediction.label} {score}{account}"))
+    other = "" if prediction.explained == prediction.label else f"  map of {prediction.explained}"
+    typer.echo(printable(f"{explained.written}  {prediction.label} {score}{other}{account}"))
 
 
 def _write_pages(source: Path, drawn: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:

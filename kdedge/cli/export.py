@@ -15,6 +15,8 @@ __all__ = ["export"]
 
 _METHODS = (*methods_of("torch"), RECIPROCAM, NO_MAP)
 """Saliency methods of exported graphs; `reciprocam` needs an ONNX file."""
+_BLACK_BOX = methods_of("perturbation")
+"""Methods that evaluate a file many times per sample, so they are not exported."""
 _CONVERTED = tuple(name for name in PRECISIONS if name != FP32.name)
 """Precisions besides fp32, which is always written."""
 _QUANTIZE = "int8"
@@ -24,7 +26,8 @@ _QUANTIZE = "int8"
 def _method(name: str) -> str:
     """Return a method name, or raise a usage error with the available ones."""
     if name not in _METHODS:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(_METHODS)}.")
+        hint = f" To explain a file by {name}: kdedge explain --method {name}." if name in _BLACK_BOX else ""
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(_METHODS)}.{hint}")
     return name
 
 

@@ -20,7 +20,7 @@ from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.counts import grid_text
 
-__all__ = ["print_export", "print_precision", "check_goal_reached"]
+__all__ = ["print_export", "print_precisions", "check_goal_reached", "live_command"]
 
 
 def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, weights: Path | None) -> None:
@@ -52,16 +52,13 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         write(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
     if (familiarity := result.metadata.familiarity) is not None:
         write(f"  {describe_familiarity(familiarity)}")
-    for name in result.quantized:
-        print_precision(result, name, write)
-    if any(file.path is not None for file in result.quantized.values()):
-        write(f"recommended on machines like this one: {result.fastest}{_reason(result)}")
+    print_precisions(result, write)
     for path in result.removed:
         write(f"  {path} from an earlier export was removed: it belongs to a different model")
     if any(file.path is None for file in result.quantized.values()):
         return
     if result.metadata.outputs.method == NO_MAP:
-        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fastest)])} --source SAMPLE")
+        write(f"\nNext: {live_command(result.fastest, spec.example_source)}")
     elif result.metadata.lineage["student"]["weights"] is None:
         write("\nThe weights are random: use this file for benchmarks only.")
     elif artifacts.run is None:
@@ -73,8 +70,12 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         in_its_place = result.fp32.name == "model.onnx"
         write(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
     else:
-        source = result.metadata.input.example_source
-        write(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fastest)])} --source {source} --view 8080")
+        write(f"\nNext: {live_command(result.fastest, spec.example_source)}")
+
+
+def live_command(model: Path, source: str) -> str:
+    """Return the command that runs a model file on a source and shows its maps in the live view."""
+    return shlex.join(["kdedge", "run", str(model), "--source", source, "--view", "8080"])
 
 
 def _reason(result: ExportResult) -> str:
@@ -122,8 +123,15 @@ def _cause(error: float, what: str) -> str:
     return f", due to {what}" if error > TOLERANCE else ""
 
 
-def print_precision(result: ExportResult, name: str, write: Callable[[str], None]) -> None:
-    """Print fidelity and latency of a file in another precision, line by line."""
+def print_precisions(result: ExportResult, write: Callable[[str], None]) -> None:
+    """Print fidelity and latency of the files in other precisions, and the recommended file, line by line."""
+    for name in result.quantized:
+        _print_precision(result, name, write)
+    if any(file.path is not None for file in result.quantized.values()):
+        write(f"recommended on machines like this one: {result.fastest}{_reason(result)}")
+
+
+def _print_precision(result: ExportResult, name: str, write: Callable[[str], None]) -> None:
     file = result.quantized[name]
     if file.tradeoff is not None:
         _print_goal(result, file.tradeoff, write)

@@ -133,12 +133,12 @@ def export_onnx_file(options: OnnxExport) -> None:
             f"--data {options.data} is not used, since the preprocessing of its images is unknown: add --mean and --std"
         )
         stderr_console().print(flagged("warning", note), soft_wrap=True)
-    if options.precisions:
-        _convert(options, result.file, profile)
+    fastest = _convert(options, result.file, profile) if options.precisions else result.file.path
+    print_next(result.file, options.source, fastest)
 
 
 def print_explained(result: "ExplainedOnnx", source: Path) -> None:
-    """Print the file, its saliency method, the checks, the cost and the next command to stderr."""
+    """Print the file, its saliency method, the checks and the cost to stderr."""
     from kdedge.cli.console import flagged, stderr_console
     from kdedge.cli.familiarity_line import describe_familiarity
 
@@ -162,10 +162,17 @@ def print_explained(result: "ExplainedOnnx", source: Path) -> None:
         console.print(flagged("note", note), soft_wrap=True)
     if file.metadata is not None and file.metadata.familiarity is not None:
         write(f"  {describe_familiarity(file.metadata.familiarity)}")
+
+
+def print_next(file: "ExplainedFile", source: Path, fastest: Path) -> None:
+    """Print the next command: run the fastest file, or add the preprocessing that running needs."""
+    from kdedge.cli.console import stderr_console
+    from kdedge.cli.export_summary import live_command
+
     if file.metadata is not None:
-        write(f"\nNext: {shlex.join(['kdedge', 'run', str(file.path)])} --source IMAGE")
+        text = f"\nNext: {live_command(fastest, file.metadata.input.example_source)}"
     else:
-        write(
+        text = (
             "\nThe file takes the same input as the original. kdedge run and explain also need its preprocessing, "
             "(pixel / 255 − mean) / std:\n"
             f"  {shlex.join(['kdedge', 'export', str(source)])} --mean MEAN --std STD\n"
@@ -175,6 +182,7 @@ def print_explained(result: "ExplainedOnnx", source: Path) -> None:
             "1/255\n  in [0, 1]: --mean 0 --std 1\n"
             "  Keras, caffe mode (ResNet50, VGG16): --mean 0.48502,0.45796,0.40760 --std 1/255 --bgr"
         )
+    stderr_console().print(text, soft_wrap=True)
 
 
 def _write_method(result: "ExplainedOnnx", console: "Console") -> None:
@@ -219,9 +227,10 @@ def _write_method(result: "ExplainedOnnx", console: "Console") -> None:
         console.print(flagged("note", BUSY), soft_wrap=True)
 
 
-def _convert(options: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
+def _convert(options: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> Path:
+    """Write the file in other precisions, print their summary and return the file recommended on this machine."""
     from kdedge.cli.console import flagged, stderr_console
-    from kdedge.cli.export_summary import check_goal_reached, print_precision
+    from kdedge.cli.export_summary import check_goal_reached, print_precisions
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.onnx_quantization import quantize_onnx
     from kdedge_export.quantization import FidelityGoal
@@ -234,9 +243,9 @@ def _convert(options: OnnxExport, file: "ExplainedFile", profile: DeviceProfile)
     console = stderr_console()
     if result.problems is not None:
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
-    for name in result.quantized:
-        print_precision(result, name, lambda line: console.print(line, soft_wrap=True))
+    print_precisions(result, lambda line: console.print(line, soft_wrap=True))
     check_goal_reached(result)
+    return result.fastest
 
 
 def _channels(option: str, text: str, *, positive: bool = False) -> tuple[float, float, float]:

@@ -1,19 +1,16 @@
 """Schema of a table on the terminal, before training."""
 
-from collections.abc import Sequence
-
 from rich.table import Table
 
-from kdedge.cli.console import stderr_console
 from kdedge.data.dataset_options import DatasetOptions
 
-__all__ = ["print_schema"]
+__all__ = ["schema_table"]
 
 _COLUMNS = ("column", "kind", "unit", "values", "missing")
 
 
-def print_schema(data: str, options: DatasetOptions) -> None:
-    """Print the columns of a table to stderr; nothing for data without columns.
+def schema_table(data: str, options: DatasetOptions) -> Table | None:
+    """Return the columns of a dataset with their kinds, units and values; None for data without columns.
 
     Args:
         data: dataset location.
@@ -22,11 +19,8 @@ def print_schema(data: str, options: DatasetOptions) -> None:
     from kdedge.modalities import modality_of_dataset
 
     rows = modality_of_dataset(data).describe(data, options)
-    if rows:
-        stderr_console().print(_table(rows))
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Table:
+    if not rows:
+        return None
     table = Table()
     for name in _COLUMNS:
         table.add_column(name, justify="right" if name == "missing" else "left")

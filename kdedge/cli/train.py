@@ -86,6 +86,7 @@ def train(
     options = DatasetOptions(group_by, window, target, None if schema is None else str(schema), of_data)
     check_training_options(data, model, out, weights=weights, resume=resume, options=options)
     import kdedge
+    from kdedge.cli.schema_table import schema_table
     from kdedge.cli.training_screen import train_with_progress
 
     train_with_progress(
@@ -118,6 +119,7 @@ def train(
         ),
         out,
         following=lambda record: _following(record, data, out, flip, samples_per_class, options),
+        describe=lambda: schema_table(data, options),
     )
 
 

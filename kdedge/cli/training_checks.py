@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdedge.cli.schema_table import print_schema
 from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.data.readers.reader_choice import check_data_source, index_dataset
 from kdedge.modalities import modality_of_dataset
@@ -61,7 +60,6 @@ def check_training_options(
     if not is_factory(model):
         modality.check_model(model)
     check_folder_free(out)  # last: another --out would not fix the errors above
-    print_schema(data, options)
 
 
 def next_export(run: Path) -> str:

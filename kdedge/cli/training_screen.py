@@ -36,7 +36,10 @@ _TESTED = {key.replace("val", "test"): f"test {title}" for key, title in _SHOWN.
 
 
 def train_with_progress(
-    training: Callable[[RunCallback], Run], out: Path, following: Callable[[RunRecord], str]
+    training: Callable[[RunCallback], Run],
+    out: Path,
+    following: Callable[[RunRecord], str],
+    describe: Callable[[], Table | None] | None = None,
 ) -> None:
     """Run a training and print its progress to stderr.
 
@@ -44,11 +47,12 @@ def train_with_progress(
         training: trains with a callback and returns the run.
         out: run folder.
         following: returns the next command for a finished run.
+        describe: returns a table of the data to print above the plan, or None for data without columns.
     """
     # With several training processes, only rank 0 prints.
     console = stderr_console(quiet=os.environ.get("RANK", "0") != "0")
     try:
-        with Screen(console) as screen:
+        with Screen(console, describe) as screen:
             record = training(screen).record
     except KeyboardInterrupt:
         if is_run(out):
@@ -75,8 +79,9 @@ def _resume_command() -> str:
 class Screen(RunCallback):
     """Training callback with a live progress bar on a terminal, and one line per epoch everywhere."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, describe: Callable[[], Table | None] | None = None) -> None:
         self._console = console
+        self._describe = describe
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -121,6 +126,8 @@ class Screen(RunCallback):
             self._progress.remove_task(self._training)
         self._training, self._validation = None, ""
         self._terms, self._epochs, self._unit = terms, epochs, unit
+        if self._describe is not None and (table := self._describe()) is not None:
+            self._console.print(table)
         for name, value in lines:
             self._console.print(f"{name:>9}  {value}", soft_wrap=True)
 

@@ -1,6 +1,5 @@
 """The `kdedge validate` command."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -146,6 +145,7 @@ def validate(
 def _print_validation(validation: "Validation") -> None:
     """Print the checklist to stdout; print tables and the report path to stderr."""
     from kdedge.cli.console import flagged, stderr_console
+    from kdedge.cli.export_summary import live_command
     from kdedge_export.validation import checklist
 
     console = stderr_console()
@@ -160,11 +160,9 @@ def _print_validation(validation: "Validation") -> None:
     console.print(f"\nreport: {validation.page}", soft_wrap=True)
     if report.passed:
         chosen, shipped = validation.fastest, report.shipped.name
-        command = ["kdedge", "run", str(chosen)]
         slower = chosen != validation.model
         why = f"  ({shipped} is not faster on this machine; the device may differ)" if slower else ""
-        source = ["--source", validation.example_source, "--view", "8080"]
-        console.print(f"Next: {shlex.join([*command, *source])}{why}", soft_wrap=True)
+        console.print(f"Next: {live_command(chosen, validation.example_source)}{why}", soft_wrap=True)
 
 
 def _print_meaning(console: "Console", report: "ValidationReport") -> None:

@@ -83,11 +83,16 @@ class DatasetIndex:
         Raises:
             UsageError: modality, task or the columns of samples differ, or their rate or units.
         """
-        has_same_targets = task == self.task or all(TASKS[each].has_classes for each in (task, self.task))
-        if spec.kind != self.modality or not has_same_targets:
+        if spec.kind != self.modality:
             raise UsageError(
-                f"{name} takes {spec.kind} samples for the task {task}, but {self.source} has {self.modality} samples "
-                f"for the task {self.task}. Expected a model and data of the same kind."
+                f"{name} takes {spec.kind} samples, but {self.source} has {self.modality} samples. Expected a model "
+                "and data of the same modality."
+            )
+        has_same_targets = task == self.task or all(TASKS[each].has_classes for each in (task, self.task))
+        if not has_same_targets:
+            raise UsageError(
+                f"{name} predicts {_targets(task)}, but the targets of {self.source} are {_targets(self.task)}. "
+                "Expected a model and data with the same kind of targets."
             )
         if self.columns and spec.column_names and self.columns != spec.column_names:
             raise UsageError(
@@ -101,6 +106,11 @@ class DatasetIndex:
     def name(self) -> str:
         """Display name in reports."""
         return source_name(self.source)
+
+
+def _targets(task: str) -> str:
+    """Return the kind of targets of a task for an error message."""
+    return "numbers" if TASKS[task].has_values else "classes"
 
 
 def source_name(source: str) -> str:

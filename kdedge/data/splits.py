@@ -50,6 +50,10 @@ class Split:
         """Select at most this many samples, evenly spaced."""
         return self.take(evenly_spaced(len(self), most).tolist())
 
+    def __add__(self, other: "Split") -> "Split":
+        """Return the samples of both splits, those of the other one last."""
+        return Split(self.samples + other.samples, (*self.targets, *other.targets))
+
     def take(self, indices: Iterable[int]) -> "Split":
         """Select the samples at these indices, in this order."""
         chosen = list(indices)

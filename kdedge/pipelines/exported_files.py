@@ -48,6 +48,13 @@ class ExportedFiles:
         return None if self.run is None else self.run.record
 
     @property
+    def is_fitted(self) -> bool:
+        """True if training, calibration or a familiarity threshold may have used samples of the user."""
+        familiarity = self.fp32.metadata.familiarity
+        has_threshold = familiarity is not None and familiarity.threshold is not None
+        return self.run is not None or bool(self.converted) or has_threshold
+
+    @property
     def input(self) -> InputSpec:
         """Input the student was trained with, or the fp32 file's input without a student."""
         return self.fp32.metadata.input if self.student is None else self.student.input

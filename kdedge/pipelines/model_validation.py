@@ -7,21 +7,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge.data import DatasetIndex, DecodedSamples, SkippedSamples, index_dataset
+from kdedge.data import DatasetIndex, DecodedSamples, SkippedSamples
 from kdedge.data.annotations import boxes_beside, object_masks
-from kdedge.data.dataset_index import Divider
-from kdedge.data.left_out import leave_out
 from kdedge.data.readers.reader_choice import require_kind
 from kdedge.models.artifacts import Artifacts
-from kdedge.models.run_folder import RunRecord
 from kdedge.pipelines.background_recordings import background_source
 from kdedge.pipelines.exported_files import ExportedFiles, open_files
 from kdedge.pipelines.footprints import measure_footprints
-from kdedge.pipelines.origins import as_model_classes
+from kdedge.pipelines.origins import as_model_classes, is_numbered
 from kdedge.pipelines.run_teacher import load_run_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
 from kdedge.pipelines.unfamiliar_samples import unfamiliar_samples
-from kdedge.pipelines.validation_samples import read_validation_split
+from kdedge.pipelines.validation_samples import (
+    choose_validation_samples,
+    describe_split,
+    is_training_data,
+    read_validation_split,
+)
 from kdedge_export.familiarity.file_familiarity import without_familiarity
 from kdedge_export.inspection.structure import structure_of
 from kdedge_export.torch_export import wrap_for_export
@@ -53,13 +55,6 @@ __all__ = ["Validation", "validate_model"]
 Flags = NDArray[np.bool_]
 LOCATED_SAMPLES = 1000
 """Maximum number of samples whose object annotations are read."""
-_DIVIDED: dict[Divider, str] = {
-    "folders": "split by folder",
-    "shards": "split by shard",
-    "official": "official split",
-    "recordings": "split by recording",
-    "hashed": "split by hash",
-}
 
 
 @dataclass(frozen=True)
@@ -160,10 +155,8 @@ def validate_model(
             f"{files.fp32.path} does not belong to a run, so its samples are unknown. Give them: --data DIR."
         )
     require_kind(root, files.input.kind, str(files.fp32.path))
-    everything = index_dataset(root, files.options_for(root), unlabeled_ok=True)
-    dataset = leave_out(everything, files.left_out)
-    dataset.require(files.input, files.fp32.metadata.task, str(files.fp32.path))
     notes: list[str] = []
+    everything, dataset = choose_validation_samples(files, root, notes)
     progress("measuring latency and memory", 0, 1)
     deployment = _deployment(files, profile or _made_for(files, notes), notes)
     progress("measuring latency and memory", 1, 1)
@@ -217,20 +210,18 @@ def _validation_set(
     unused = SkippedSamples(dataset.samples, dataset.skipped)
     notes += [str(note) for note in (part, unused, decoded.problems) if note]
     labels = _labels(files)
-    group_by = files.options_for(dataset.source).group_by
-    divided = _DIVIDED[dataset.split] + ("" if group_by is None else f", groups of --group-by {group_by}")
     return ValidationSet(
         samples=decoded.samples,
         labels=labels,
-        targets=_targets(dataset, decoded.targets, labels),
+        targets=_targets(files, dataset, decoded.targets, labels, notes),
         task=files.fp32.metadata.task,
         names=[sample.name for sample in decoded.stored],
         held_out=_held_out(dataset, decoded, files),
         masks=_masks(boxes, dataset, decoded, files.input, notes, progress),
         source=Data(
-            f"{dataset.name}, validation split ({divided})",
+            f"{dataset.name}, {describe_split(dataset, files)}",
             dataset.fingerprint,
-            selected_epoch=_is_training_data(dataset, files.record),
+            selected_epoch=is_training_data(dataset, files.record),
         ),
     )
 
@@ -278,20 +269,12 @@ def _labels(files: ExportedFiles) -> tuple[str, ...]:
     if files.student is None:
         return files.fp32.metadata.labels
     trained = files.student.labels
-    unnamed = trained == tuple(str(index) for index in range(len(trained)))
-    return files.fp32.metadata.labels if files.run is None and unnamed else trained
-
-
-def _is_training_data(dataset: DatasetIndex, record: RunRecord | None) -> bool:
-    """Return True if these are the samples that the run was trained with, in any location."""
-    if record is None:
-        return False
-    return bool(dataset.source == record.data["source"] or dataset.fingerprint == record.data["fingerprint"])
+    return files.fp32.metadata.labels if files.run is None and is_numbered(trained) else trained
 
 
 def _held_out(dataset: DatasetIndex, decoded: DecodedSamples, files: ExportedFiles) -> Flags | None:
     """Return a mask of samples not used to fit the temperature, or None if none were used."""
-    if not _is_training_data(dataset, files.record) or "temperature_samples" not in files.fp32.metadata.metrics:
+    if not is_training_data(dataset, files.record) or "temperature_samples" not in files.fp32.metadata.metrics:
         return None
     fitted = {sample.name for sample in fitting_half(dataset.val).samples}
     return np.array([sample.name not in fitted for sample in decoded.stored])
@@ -324,8 +307,16 @@ def _masks(
     return masks
 
 
-def _targets(dataset: DatasetIndex, targets: Targets, labels: tuple[str, ...]) -> Integers | None:
-    """Map the dataset's classes to the model's labels; None for samples without classes."""
+def _targets(
+    files: ExportedFiles, dataset: DatasetIndex, targets: Targets, labels: tuple[str, ...], notes: list[str]
+) -> Integers | None:
+    """Map the dataset's classes to the model's labels; None for samples without classes, or with none of them."""
     if not dataset.labels:
+        return None
+    if files.run is None and not is_numbered(labels) and not set(dataset.labels) & set(labels):
+        first = ", ".join(dataset.labels[:3])
+        notes.append(
+            f"accuracy is not measured: none of the classes of {dataset.name} is a label of the model ({first}, …)"
+        )
         return None
     return as_model_classes(targets, dataset.labels, labels, dataset.source)

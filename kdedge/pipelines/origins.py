@@ -9,7 +9,7 @@ from kdedge.models.teacher_source import LoadedTeacher, reload_teacher
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.util.arrays import Integers, Targets
 
-__all__ = ["as_model_classes", "load_origin"]
+__all__ = ["as_model_classes", "is_numbered", "load_origin"]
 
 
 def load_origin(record: Mapping[str, Any]) -> LoadedTeacher:
@@ -43,14 +43,16 @@ def as_model_classes(targets: Targets, labels: tuple[str, ...], known: tuple[str
         return targets
     unknown = [label for label in labels if label not in known]
     if unknown:
-        numbered = known == tuple(
-            map(str, range(len(known)))
-        )  # a file of another framework, exported without class names
         raise DataError(
             f"{source} has class folders that the model lacks: {', '.join(unknown[:6])}. "
             f"Expected folders named after the model's {len(known)} labels ({', '.join(known[:6])}, …)."
-            + (" To name its classes, export it again with --labels FILE." if numbered else "")
+            + (" To name its classes, export it again with --labels FILE." if is_numbered(known) else "")
             + " To validate without labels, put all samples in one folder."
         )
     mapped: Integers = np.array([known.index(label) for label in labels], dtype=np.int64)[targets]
     return mapped
+
+
+def is_numbered(labels: tuple[str, ...]) -> bool:
+    """Return True if classes are named by their numbers, as in a file of another framework without class names."""
+    return labels == tuple(map(str, range(len(labels))))

@@ -33,6 +33,15 @@ def test_map_of_the_file_or_of_a_method(
     assert list((tmp_path / "own").glob("*.html")) and not list((tmp_path / "estimated").glob("*.html"))
 
 
+def test_explained_class_is_named_beside_the_top_class(
+    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
+) -> None:
+    for name in ("tench", "goldfish"):
+        line = command("explain", *files, "--class", name, "-o", str(tmp_path / "out")).out.splitlines()[0]
+        is_top = f"  {name} " in line
+        assert line.endswith(f"  map of {name}") != is_top
+
+
 def test_limit_keeps_the_first_samples(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
     model, picture = files
     done = command("explain", model, picture, picture, picture, "--limit", "2", "-o", str(tmp_path / "out"))

@@ -88,6 +88,8 @@ class TestQuantize:
         done = command("export", theirs, "-o", ours, *self.FRONT, "--quantize", "--data", scenes)
         assert done.code == 0, done.err
         assert re.search(r"held out: agreement \d+\.\d%, map Pearson 0\.\d+ on \d+ training samples", done.err)
+        positions = [done.err.index(text) for text in ("held out", "recommended on machines", "Next: kdedge run")]
+        assert positions == sorted(positions)
         fp32, int8 = Model.load(ours), Model.load(tmp_path / "ours.int8.onnx")
         note = int8.metadata.quantization
         assert note is not None and note["calibration_samples"] > 0 and note["device"] == "generic"

@@ -29,7 +29,7 @@ class TestFromOnnx:
         assert re.search(
             r"cost of the map: 1\.\d+ × the MACs and ([1-9]\d*\.\d+ × the|no measurable) latency", done.err
         )
-        assert done.err.endswith(f"Next: kdedge run {ours} --source IMAGE\n")
+        assert done.err.endswith(f"Next: kdedge run {ours} --source 0 --view 8080\n")
         model = Model.load(ours)
         assert model.metadata.labels == ("bottle", "cup", "fork")
         lines = tmp_path / "lines.jsonl"

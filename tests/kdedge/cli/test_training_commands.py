@@ -44,6 +44,19 @@ class TestTraining:
             f"Next: kdedge export '{out}' --quantize",
         ]
 
+    def test_schema_is_printed_when_training_starts(self, command: Callable[..., Outcome], tmp_path: Path) -> None:
+        table, out = tmp_path / "answers.csv", tmp_path / "run"
+        rows = [f"{number * 7 % 50}.5,{number * 7 % 50 > 25}" for number in range(60)]
+        table.write_text("\n".join(["income [EUR],answer", *rows]))
+        options = ("--epochs", 1, "--device", "cpu")
+        trained = command("train", table, "--model", "mlp:4", "--target", "answer", "--out", out, *options)
+        assert trained.code == 0, trained.err
+        assert trained.err.count("income") == 1 and trained.err.index("EUR") < trained.err.index("samples  ")
+        options += ("--teacher", out, "--student", "mlp:2", "--out", tmp_path / "student")
+        refused = command("distill", table, "--target", "income", *options)
+        assert refused.code == 2 and "predicts classes, but the targets of" in refused.err
+        assert refused.err.count("\n") == 1, "the schema of other data is no help for this error"
+
     def test_unlabeled_images_are_counted_and_compared(
         self, command: Callable[..., Outcome], scenes: Path, teacher_run: Path, tmp_path: Path
     ) -> None:

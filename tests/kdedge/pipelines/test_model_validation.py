@@ -154,6 +154,13 @@ def test_unknown_class_folders_are_rejected(named_file: Path, tmp_path: Path) ->
         validate_model(str(named_file), data=str(strange))
 
 
+def test_classes_without_any_label_of_a_named_model_are_no_ground_truth(named_file: Path, tmp_path: Path) -> None:
+    strange = write_scenes(tmp_path / "strange", labels=("leaf", "mug"), train=1, val=1)
+    report = validate_model(str(named_file), data=str(strange), quick=True).report
+    assert not report.has_labels and report.models["fp32"].accuracy is None
+    assert any("none of the classes of strange" in note and "leaf, mug" in note for note in report.notes)
+
+
 def test_named_model_passes_with_data_option(named_file: Path, scenes: Path) -> None:
     validation = validate_model(str(named_file), data=str(scenes))
     assert validation.report.passed and validation.report.has_labels
@@ -222,7 +229,7 @@ def test_unlabeled_images_are_evaluated_by_agreement(named_file: Path, tmp_path:
     report = validate_model(str(named_file), data=str(folder)).report
     assert report.passed and not report.has_labels
     assert report.models["fp32"].accuracy is None
-    assert report.data.description == "flat, validation split (split by hash)"
+    assert report.data.description == "flat, all samples" and report.samples == 20
 
 
 def test_unreadable_images_are_noted(run: Path, scenes: Path, tmp_path: Path) -> None:
