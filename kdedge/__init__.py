@@ -9,6 +9,8 @@ files = kdedge.export(student, precisions=["int8"])
 kdedge.validate(files).require_passed()
 kdedge.explain(files, ["photo.jpg"])
 ```
+
+`DistillationLoss` brings the losses into a training loop of your own.
 """
 
 from typing import TYPE_CHECKING
@@ -21,10 +23,12 @@ if TYPE_CHECKING:
     from kdedge.pipelines.export_pipeline import export
     from kdedge.pipelines.training_pipeline import Run, distill, train
     from kdedge.pipelines.validation_pipeline import validate
+    from kdedge.training.distillation_loss import DistillationLoss
 
-__all__ = ["Run", "distill", "explain", "export", "train", "validate"]
+__all__ = ["DistillationLoss", "Run", "distill", "explain", "export", "train", "validate"]
 
 _HOMES = {
+    "DistillationLoss": "training.distillation_loss",
     "Run": "pipelines.training_pipeline",
     "distill": "pipelines.training_pipeline",
     "explain": "pipelines.explanation_pipeline",

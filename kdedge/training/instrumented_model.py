@@ -1,6 +1,7 @@
 """Instrumented model for training: raw pixels in; logits, maps and intermediate features out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,7 +18,7 @@ from kdedge_export.saliency.explained_model import map_size
 from kdedge_export.saliency.tracing import evaluating
 from kdedge_runtime.modalities import InputSpec
 
-__all__ = ["InstrumentedModel"]
+__all__ = ["InstrumentedModel", "explained_output"]
 
 _MAX_BY_ATTENTION = 4
 """Maximum number of classes explained at once; each needs a backward pass through all blocks."""
@@ -90,20 +91,11 @@ class InstrumentedModel(nn.Module):
         if self.explained is None or (isinstance(wanted, int) and wanted == 0):
             logits = self.model(x).float()
             return ModelOutput(logits, features=self._caught())
-        output = self.explained(x)
-        logits, features = output.logits.float(), self._caught()
-        classes = self._most_probable(logits, wanted) if isinstance(wanted, int) else wanted
-        with torch.autocast(samples.device.type, enabled=False):
-            maps = self.explained.class_maps(output, classes)
-        return ModelOutput(logits, classes, maps, features)
+        return replace(explained_output(self.explained, x, wanted), features=self._caught())
 
     @property
     def _example(self) -> Tensor:
         return modality_of(self.spec).example(self.spec).to(next(self.parameters()).device)
-
-    def _most_probable(self, logits: Tensor, count: int) -> Tensor:
-        most = _MAX_BY_ATTENTION if isinstance(self.explained, AttentionExplainer) else logits.shape[1]
-        return logits.topk(min(count, most, logits.shape[1]), dim=1).indices
 
     def _caught(self) -> tuple[Tensor, ...]:
         return tuple(feature.float() for feature in self._features if feature is not None)
@@ -115,3 +107,21 @@ class InstrumentedModel(nn.Module):
             return None
         with evaluating(self):
             return map_size(self.explained, self._example)
+
+
+def explained_output(explained: ExplainedModel, x: Tensor, wanted: int | Tensor) -> ModelOutput:
+    """Run a classifier, and compute the maps of some classes in float32, even under autocast.
+
+    Args:
+        explained: classifier with maps.
+        x: normalized samples, float `[N, …]`.
+        wanted: classes to explain, int64 `[N, k]`, or the number of most probable classes, above 0.
+    """
+    output = explained(x)
+    logits, classes = output.logits.float(), wanted
+    if isinstance(classes, int):
+        most = _MAX_BY_ATTENTION if isinstance(explained, AttentionExplainer) else logits.shape[1]
+        classes = logits.topk(min(classes, most, logits.shape[1]), dim=1).indices
+    with torch.autocast(x.device.type, enabled=False):
+        maps = explained.class_maps(output, classes)
+    return ModelOutput(logits, classes, maps)

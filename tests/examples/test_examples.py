@@ -95,6 +95,18 @@ def test_module_is_exported_quantized_and_validated(
     assert Model.load(tmp_path / "classifier.int8.onnx").metadata.quantization is not None
 
 
+def test_student_of_another_loop_matches_maps_and_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, targets = scenes(12)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "targets.npy", targets)
+    run("own_training_loop", tmp_path, monkeypatch)
+    epochs = [float(line.split("mapall ")[1]) for line in capsys.readouterr().out.splitlines() if "mapall" in line]
+    assert len(epochs) == 10 and epochs[-1] < epochs[0] / 2
+    assert Model.load(tmp_path / "student.onnx").has_map
+
+
 def test_file_of_another_framework_gets_a_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
