@@ -8,8 +8,9 @@ write_class_folders   export to class folders for training
 """
 
 from kdedge_runtime.feedback.class_folders import write_class_folders
+from kdedge_runtime.feedback.database import FeedbackError
 from kdedge_runtime.feedback.latest_entries import FeedbackSummary, LatestEntries
-from kdedge_runtime.feedback.store import FeedbackError, FeedbackStore
+from kdedge_runtime.feedback.store import FeedbackStore
 from kdedge_runtime.feedback.verdict import Judgment, Verdict
 
 __all__ = [

@@ -1,46 +1,35 @@
 """Feedback store: an SQLite file with a size limit that survives crashes and power failures."""
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.feedback.database import (
+    PAGE_BYTES,
+    FeedbackError,
+    connect_to_read,
+    connect_to_write,
+    pragma_number,
+    sqlite_errors,
+    transaction,
+)
 from kdedge_runtime.feedback.verdict import Verdict, pack_map, unpack_map
 
-__all__ = ["FeedbackError", "FeedbackStore"]
+__all__ = ["FeedbackStore"]
 
 _log = logging.getLogger(__name__)
-_APPLICATION_ID = 0x6B646662  # "kdfb": identifies the file format
-_SCHEMA = 3
-_PAGE_BYTES = 4096
-_TIMEOUT_S = 10.0
-"""Time in seconds to wait for a lock held by another program."""
 _SLACK_PAGES = 8
 """Pages needed by an entry in addition to its content, for the B-tree and the free list."""
 _COLUMNS = (
     "judgment, content, suffix, kind, map, map_height, map_width, label, score, explained, frame_name, "
     "model_sha256, at, correct_label, box_left, box_top, box_right, box_bottom"
 )
-_TABLE = """
-CREATE TABLE feedback (
-    id INTEGER PRIMARY KEY,
-    judgment TEXT NOT NULL, content BLOB NOT NULL, suffix TEXT NOT NULL, kind TEXT NOT NULL,
-    map BLOB, map_height INTEGER, map_width INTEGER,
-    label TEXT NOT NULL, score REAL, explained TEXT NOT NULL, frame_name TEXT NOT NULL,
-    model_sha256 TEXT NOT NULL, at TEXT NOT NULL, correct_label TEXT,
-    box_left REAL, box_top REAL, box_right REAL, box_bottom REAL
-)"""
-
-
-class FeedbackError(KdedgeError):
-    """Feedback that cannot be stored or read. The run can continue."""
 
 
 class FeedbackStore:
@@ -59,8 +48,8 @@ class FeedbackStore:
         self._reads_only = cap_bytes is None
         # A new entry is in the file and the log at the same time: three quarters of the limit are for the file, one for
         # the log.
-        self._most_pages = (cap_bytes or 0) * 3 // 4 // _PAGE_BYTES
-        self._most_bytes = (cap_bytes or 0) // 4 - _SLACK_PAGES * _PAGE_BYTES
+        self._most_pages = (cap_bytes or 0) * 3 // 4 // PAGE_BYTES
+        self._most_bytes = (cap_bytes or 0) // 4 - _SLACK_PAGES * PAGE_BYTES
 
     @classmethod
     def open(cls, path: str | Path, cap_mb: float) -> Self:
@@ -128,10 +117,10 @@ class FeedbackStore:
         with self._lock:
             try:
                 connection = self._connected()
-                with _explained(self.path):
-                    with _transaction(connection):
+                with sqlite_errors(self.path):
+                    with transaction(connection):
                         self._check_kind(connection, verdict.kind)
-                        needed = -(-size_bytes // (_PAGE_BYTES - 4)) + _SLACK_PAGES
+                        needed = -(-size_bytes // (PAGE_BYTES - 4)) + _SLACK_PAGES
                         self._make_room(connection, needed, only_unknown=verdict.judgment == "unknown")
                         connection.execute(
                             f"INSERT INTO feedback ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row
@@ -149,7 +138,7 @@ class FeedbackStore:
         Raises:
             FeedbackError: the file is damaged.
         """
-        with _explained(self.path):
+        with sqlite_errors(self.path):
             found = self._rows("SELECT kind FROM feedback LIMIT 1")
         return str(found[0][0]) if found else None
 
@@ -159,15 +148,15 @@ class FeedbackStore:
         Raises:
             FeedbackError: the file is damaged.
         """
-        with _explained(self.path):
+        with sqlite_errors(self.path):
             numbers = [number for (number,) in self._rows("SELECT id FROM feedback ORDER BY id")]
         for number in numbers:  # one at a time, because all samples may not fit in memory
-            with _explained(self.path):
+            with sqlite_errors(self.path):
                 found = [_verdict(*row) for row in self._rows(f"SELECT {_COLUMNS} FROM feedback WHERE id = ?", number)]
             yield from found  # empty if the entry was just deleted to make room
 
     def __len__(self) -> int:
-        with _explained(self.path):
+        with sqlite_errors(self.path):
             ((count,),) = self._rows("SELECT count(*) FROM feedback")
         return int(count)
 
@@ -193,23 +182,13 @@ class FeedbackStore:
     def _connected(self) -> sqlite3.Connection:
         with self._lock:
             if self._connection is None:
-                with _explained(self.path):
-                    self._connection = _connect_to_read(self.path) if self._reads_only else self._connect_to_write()
+                with sqlite_errors(self.path):
+                    self._connection = connect_to_read(self.path) if self._reads_only else self._connect_to_write()
             return self._connection
 
     def _connect_to_write(self) -> sqlite3.Connection:
+        connection = connect_to_write(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FeedbackError(
-                f"Feedback cannot be stored in {self.path}: {error.strerror}. Use another path."
-            ) from error
-        with suppress(FileExistsError):  # camera images are private; SQLite's log inherits the file mode
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        # Our lock replaces SQLite's single-thread check.
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_TIMEOUT_S)
-        try:
-            _prepare(self.path, connection)
             self._trim(connection)
         except BaseException:
             connection.close()
@@ -227,7 +206,8 @@ class FeedbackStore:
     def _make_room(self, connection: sqlite3.Connection, needed_pages: int, *, only_unknown: bool) -> None:
         """Delete the oldest entries until the given number of pages fits, or only those of unknown frames."""
         while (
-            _number(connection, "page_count") - _number(connection, "freelist_count") + needed_pages > self._most_pages
+            pragma_number(connection, "page_count") - pragma_number(connection, "freelist_count") + needed_pages
+            > self._most_pages
         ):
             if _delete_oldest(connection, "WHERE judgment = 'unknown'"):
                 continue
@@ -241,78 +221,19 @@ class FeedbackStore:
 
     def _trim(self, connection: sqlite3.Connection) -> None:
         """Shrink a file to a limit that was lowered."""
-        if _number(connection, "page_count") <= self._most_pages:
+        if pragma_number(connection, "page_count") <= self._most_pages:
             return
-        with _transaction(connection):
+        with transaction(connection):
             self._make_room(connection, 0, only_unknown=False)
         # A script runs the statement to completion; `execute` stops after the first page.
         connection.executescript("PRAGMA incremental_vacuum")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    # Not read-only, because such a connection would leave an empty log behind.
-    connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode=rw", uri=True, check_same_thread=False, timeout=_TIMEOUT_S
-    )
-    try:
-        _check_ours(path, connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if connection.in_transaction:  # SQLite rolls back by itself when the disk is full
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
 def _delete_oldest(connection: sqlite3.Connection, condition: str = "") -> bool:
     """Delete the oldest entry that meets an SQL condition; False if there is none."""
     oldest = f"SELECT id FROM feedback {condition} ORDER BY id LIMIT 1"
     return connection.execute(f"DELETE FROM feedback WHERE id = ({oldest})").rowcount > 0
-
-
-def _number(connection: sqlite3.Connection, pragma: str) -> int:
-    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
-
-
-def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    """Initialize a new file, or check that it is a feedback file."""
-    if not path.stat().st_size:
-        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    else:
-        _check_ours(path, connection)
-    connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    connection.execute("PRAGMA synchronous = FULL")  # no entry is lost on a power failure
-    connection.execute("PRAGMA secure_delete = OFF")  # overwriting deleted samples would fill the log
-    if not _number(connection, "user_version"):
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {_TABLE}; PRAGMA application_id = {_APPLICATION_ID}; "
-            f"PRAGMA user_version = {_SCHEMA}; COMMIT"
-        )
-
-
-def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
-    application, schema = _number(connection, "application_id"), _number(connection, "user_version")
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    # A crash may occur after the file is created and before its table is.
-    if application != _APPLICATION_ID and (tables or application or schema):
-        raise UsageError(f"{path} is a database of another program. Use another file for the feedback.")
-    if schema not in (0, _SCHEMA):
-        raise UsageError(
-            f"{path} has feedback schema {schema}; this kdedge-runtime uses schema {_SCHEMA}. Use another file, or "
-            "install the kdedge-runtime that wrote it."
-        )
 
 
 def _verdict(
@@ -348,24 +269,3 @@ def _verdict(
         correct_label=correct_label,
         box=None if left is None or top is None or right is None or bottom is None else (left, top, right, bottom),
     )
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Convert SQLite errors to `FeedbackError` with a remedy."""
-    try:
-        yield
-    except (sqlite3.Error, ValueError, TypeError) as error:  # ValueError and TypeError come from damaged rows
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if not isinstance(error, sqlite3.Error) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise FeedbackError(
-                f"{path} is damaged or not a feedback file ({error}). Expected a file of `kdedge-run --feedback`. If "
-                f"it is one, move it away to start a new one: `mv {path} {path}.damaged`."
-            ) from error
-        remedy = {
-            sqlite3.SQLITE_FULL: "The disk is full: free some space.",
-            sqlite3.SQLITE_READONLY: "The file cannot be written: use another path.",
-            sqlite3.SQLITE_CANTOPEN: "The file cannot be opened: use another path.",
-            sqlite3.SQLITE_BUSY: "Another program has locked it: end that program, or use another file.",
-        }.get(code, "The disk or the file may be damaged: use another path.")
-        raise FeedbackError(f"Feedback in {path} cannot be read or written ({error}). {remedy}") from error
