@@ -81,10 +81,12 @@ def train(
     """Train a teacher on labeled samples."""
     from kdedge.cli.training_checks import check_training_options
     from kdedge.data.dataset_options import DatasetOptions
+    from kdedge.models.run_folder import is_run
 
     of_data = None if task is None else task.value
     options = DatasetOptions(group_by, window, target, None if schema is None else str(schema), of_data)
     check_training_options(data, model, out, weights=weights, resume=resume, options=options)
+    is_resumed = resume and is_run(out)
     import kdedge
     from kdedge.cli.schema_table import schema_table
     from kdedge.cli.training_screen import train_with_progress
@@ -119,7 +121,7 @@ def train(
         ),
         out,
         following=lambda record: _following(record, data, out, flip, samples_per_class, options),
-        describe=lambda: schema_table(data, options),
+        describe=None if is_resumed else lambda: schema_table(data, options),
     )
 
 

@@ -52,6 +52,9 @@ class TestTraining:
         trained = command("train", table, "--model", "mlp:4", "--target", "answer", "--out", out, *options)
         assert trained.code == 0, trained.err
         assert trained.err.count("income") == 1 and trained.err.index("EUR") < trained.err.index("samples  ")
+        rerun = ("--model", "mlp:4", "--target", "answer", "--out", out, *options, "--resume")
+        resumed = command("train", table, *rerun)
+        assert resumed.code == 0 and "income" not in resumed.err
         options += ("--teacher", out, "--student", "mlp:2", "--out", tmp_path / "student")
         refused = command("distill", table, "--target", "income", *options)
         assert refused.code == 2 and "predicts classes, but the targets of" in refused.err
