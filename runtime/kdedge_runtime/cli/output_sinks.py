@@ -1,4 +1,4 @@
-"""Outputs of a run other than the live view: files, a window, systemd and the status line."""
+"""Outputs of a run other than the live view: files, a window, systemd, and lines on a terminal."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ _RECORD_MB = 500.0
 def make_sinks(
     arguments: argparse.Namespace, source: Source, stop: threading.Event, suffix: str = ".jpg"
 ) -> list[Sink]:
-    """Return the sinks of the output options, of systemd and of a terminal, not yet opened.
+    """Return the sinks of the output options, of systemd and of standard output and error, not yet opened.
 
     Args:
         arguments: arguments parsed with the options of `kdedge_runtime.cli.run`.
@@ -56,7 +56,13 @@ def make_sinks(
 
         if notifier := SystemdNotifier.from_environment():
             sinks.append(notifier)
-    if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
+    # Without an end, as for a folder that is read in circles, predictions are counted only.
+    prints_lines = arguments.jsonl is None and is_still_source(source) and source.expected is not None
+    if prints_lines:
+        from kdedge_runtime.sinks.prediction_lines import PredictionLines
+
+        sinks.append(PredictionLines(stop))
+    if sys.stderr.isatty() and not (sys.stdout.isatty() and (prints_lines or arguments.jsonl == "-")):
         from kdedge_runtime.sinks.status_line import StatusLine
 
         sinks.append(StatusLine())

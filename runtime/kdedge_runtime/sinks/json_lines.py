@@ -1,7 +1,6 @@
 """JSON Lines output: one line of about 200 bytes per frame, and a summary as the last line."""
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.output_stream import OutputStream
 from kdedge_runtime.util.printable import printable_json
 
 __all__ = ["JsonLinesFile", "record"]
@@ -94,9 +94,10 @@ class JsonLinesFile:
             clock: clock of `Frame.captured_at`.
         """
         self._target = target
-        self._stop = stop
         self._clock = clock
-        self._file: TextIO = sys.stdout
+        self._stop = stop
+        self._output = OutputStream(stop)
+        self._file: TextIO | None = None
         self._progress: RunProgress | None = None
         self._whole_bytes = 0
 
@@ -106,6 +107,7 @@ class JsonLinesFile:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = path.open("w", encoding="utf-8", newline="\n")
+                self._output = OutputStream(self._stop, self._file, f"{path} of --jsonl")
             except OSError as error:
                 raise UsageError(
                     f"--jsonl cannot write {path}: {error.strerror}. Use a file in a writable folder, or - for "
@@ -120,7 +122,7 @@ class JsonLinesFile:
             if self._progress is not None:
                 self._put({"summary": self._progress.summary().as_record()})
         finally:
-            if self._target != "-":
+            if self._file is not None:
                 self._file.close()
 
     def write(self, prediction: Prediction, progress: RunProgress) -> None:
@@ -133,28 +135,16 @@ class JsonLinesFile:
     def _put(self, line: dict[str, Any]) -> None:
         text = printable_json(line) + "\n"
         try:
-            self._file.write(text)
-            self._file.flush()
+            self._output.write(text)
             self._whole_bytes += len(text.encode())
-        except BrokenPipeError:
-            self._stop.set()
+        except KdedgeError as error:
             self._progress = None
-            self._silence()
-        except OSError as error:
-            self._progress = None
-            self._silence()
-            if self._target == "-":
-                raise KdedgeError(f"Standard output cannot be written: {error.strerror}.") from error
+            if self._file is None:
+                raise
             # Remove the partial line. Not possible for pipes.
             with suppress(OSError):
                 os.truncate(self._target, self._whole_bytes)
-            raise KdedgeError(
-                f"--jsonl cannot write to {self._target}: {error.strerror}. All lines before it are complete."
-            ) from error
-
-    def _silence(self) -> None:
-        """Redirect buffered output to the null device, so that closing the file does not fail again."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            raise KdedgeError(f"{error} All lines before it are complete.") from error
 
 
 def _fractions(box: tuple[int, int, int, int], frame: Frame) -> list[float]:

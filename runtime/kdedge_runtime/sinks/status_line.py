@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.sinks.prediction_lines import prediction_text
 from kdedge_runtime.stream.statistics import RunProgress
-from kdedge_runtime.util.printable import printable
 
 __all__ = ["StatusLine"]
 
@@ -48,7 +48,7 @@ class StatusLine:
         if progress.reconnects:
             rates.append(f"{progress.reconnects:,} reconnects")
         rates.append(f"{prediction.age_ms:.0f} ms old")
-        answers = [_answer(each) for each in prediction.by_region]
+        answers = [prediction_text(each) for each in prediction.by_region]
         # A narrow terminal truncates the line at its end, where the answers of several regions would be lost.
         parts = [counted, *rates, *answers] if prediction.region is None else [counted, *answers, *rates]
         self._rewrite(" · ".join(parts))
@@ -57,9 +57,3 @@ class StatusLine:
         width = shutil.get_terminal_size().columns - 1
         self._stream.write("\r\x1b[2K" + text[:width])
         self._stream.flush()
-
-
-def _answer(prediction: Prediction) -> str:
-    region = "" if prediction.region is None else f"{prediction.region.name}: "
-    text = f"{printable(prediction.label)} {prediction.score_text}"
-    return printable(region) + (f"{prediction.answer} (nearest: {text})" if prediction.unknown else text)

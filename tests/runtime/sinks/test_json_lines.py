@@ -153,7 +153,7 @@ def test_full_disk_leaves_complete_lines(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "--jsonl cannot write to a.jsonl: File too large" in done.stdout
+    assert "a.jsonl of --jsonl cannot be written: File too large" in done.stdout
     assert "Traceback" not in done.stderr
     lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
