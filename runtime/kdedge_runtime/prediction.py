@@ -73,12 +73,18 @@ class Prediction:
         """Predictions for all regions of the frame in their order; only this one for a run without regions."""
         return (self, *self.further)
 
-    def of_region(self, name: str | None) -> "Prediction | None":
+    def of_region(self, name: str | None) -> "Prediction":
         """Return the prediction for a region of the frame, or for the first one if the name is None.
 
-        None if there is no such region.
+        Raises:
+            UsageError: there is no such region.
         """
-        return next((each for each in self.by_region if name in (None, each.region_name)), None)
+        for each in self.by_region:
+            if name in (None, each.region_name):
+                return each
+        names = [each.region_name for each in self.by_region if each.region_name is not None]
+        expected = f"Expected {' or '.join(names)}" if names else "This run has no regions: remove the region"
+        raise UsageError(f"There is no region {name!r}. {expected}.")
 
     @property
     def frame_skip_reason(self) -> Reason | None:
