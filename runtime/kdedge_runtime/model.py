@@ -54,7 +54,7 @@ def refuse_bundle(path: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """Predictions and saliency maps for a batch."""
 

@@ -20,7 +20,7 @@ from kdedge_runtime.util.arrays import Floats, Pixels
 __all__ = ["Prediction", "decode_prediction"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """Prediction of a model for one frame."""
 
