@@ -154,6 +154,11 @@ class Prediction:
         return self.input.reasons(self.sample, self.saliency_map, count)
 
     @property
+    def unseen(self) -> dict[str, str]:
+        """Categories of a row that the model does not have, by column, which count as missing; empty without any."""
+        return self.input.unseen(self.sample)
+
+    @property
     def score_text(self) -> str:
         """Score of the first label for captions, such as `93%`."""
         return TASKS[self.task].format_score(self.score)

@@ -113,6 +113,7 @@ def test_response_is_the_line_of_the_run(file: Path, tmp_path: Path, caplog: pyt
     assert [line["name"] for line in found] == ["row 1", "row 2"]
     reasons = {reason["column"]: reason["value"] for reason in found[0]["reasons"]}
     assert reasons["job"] == "clerk" and reasons["income"] == 9000
+    assert "unseen" not in found[0] and found[1]["unseen"] == {"city": "mars"}
     assert any("'mars'" in message for message in caplog.messages)
 
 
@@ -122,7 +123,8 @@ def test_program_predicts_a_row_by_column_names(file: Path, tmp_path: Path) -> N
         _, line = service.post(ROW)
     prediction = predict(model, ROW)
     assert (prediction.label, prediction.score) == (line["label"], pytest.approx(line["p"], abs=1e-5))
-    assert prediction.reasons() == line["reasons"]
+    assert prediction.reasons() == line["reasons"] and prediction.unseen == {}
+    assert predict(model, ROW | {"city": "mars", "job": " "}).unseen == {"city": "mars"}
     with pytest.raises(UsageError, match="age"):
         predict(model, {name: value for name, value in ROW.items() if name != "age"})
 

@@ -51,6 +51,8 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
     }
     if prediction.saliency_map is not None:
         line |= _reasons(prediction, prediction.saliency_map)
+    if unseen := prediction.unseen:
+        line["unseen"] = unseen
     if (truth := prediction.frame.truth) is not None:
         box = {} if truth.box is None else {"box": _fractions(truth.box, prediction.frame)}
         line["truth"] = {"label": truth.label, **box}
@@ -78,7 +80,8 @@ class JsonLinesFile:
     Rows of a table have `reasons`: the columns with the largest contributions to the explained output, with their value
     and unit. `other` is the sum of the remaining contributions, and `output` the explained output: the logit of the
     class, or the value of a regression. With a complete method, such as DeepLIFT, all contributions and the output for
-    the average row add up to `output`; with a black-box explainer they need not.
+    the average row add up to `output`; with a black-box explainer they need not. `unseen` has the categories that the
+    model does not have, by column. They count as missing. The field is absent if there are none.
 
     The last line contains only `summary`, the summary of the run.
     """

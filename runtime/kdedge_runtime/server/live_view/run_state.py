@@ -50,6 +50,7 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
         "score_name": task.score_name,
         "familiarity": None if prediction.familiarity is None else round(prediction.familiarity, 5),
         "unknown": prediction.unknown,
+        "unseen": prediction.unseen,
         "ranking": [
             {"label": label, key: round(score, 5), "text": _text(prediction, score), "share": task.share(score)}
             for label, score in prediction.ranking
