@@ -121,18 +121,28 @@ class Prediction:
         """Frame or region without its map, uint8 RGB."""
         return self.input.draw_sample(self.sample)
 
-    def draw(self, opacity: float = OPACITY) -> Pixels:
+    def draw(self, opacity: float = OPACITY, *, caption: bool = True) -> Pixels:
         """Draw the sample with its map, uint8 RGB: an image or a sound next to its overlay, a series or a row alone.
 
         Args:
             opacity: opacity of the map at full heat, in [0, 1].
+            caption: True adds the answer, its score and the explained class below the drawing.
 
         Raises:
             UsageError: the opacity is out of range.
         """
         if not 0 <= opacity <= 1:
             raise UsageError(f"The opacity {opacity} is out of range. Expected 0 to 1.")
-        return self.input.draw_explanation(self, opacity)
+        drawn = self.input.draw_explanation(self, opacity)
+        if not caption:
+            return drawn
+        # Imported on demand, because runs without drawings need no fonts.
+        from PIL import Image
+
+        from kdedge_runtime.drawing.caption import append_caption
+        from kdedge_runtime.drawing.prediction_caption import caption_of
+
+        return np.asarray(append_caption(Image.fromarray(drawn), caption_of(self)))
 
     def reasons(self, count: int = 5) -> list[dict[str, Any]]:
         """Return the columns of a row with the largest contributions to the explained output.
@@ -152,6 +162,24 @@ class Prediction:
         if self.saliency_map is None:
             return []
         return self.input.reasons(self.sample, self.saliency_map, count)
+
+    def other(self, count: int = 5) -> float | None:
+        """Return the sum of the contributions that `reasons(count)` leaves out; None if there are no reasons.
+
+        With it, reasons are complete: together they are the difference of `output` from that of the average row, if the
+        method is complete.
+
+        Args:
+            count: maximum number of columns in the reasons.
+
+        Raises:
+            UsageError: the number is below 1.
+        """
+        reasons = self.reasons(count)
+        if self.saliency_map is None or not reasons:
+            return None
+        named = sum(reason["contribution"] for reason in reasons)
+        return round(float(self.saliency_map.sum(dtype=np.float64)) - named, 5)
 
     @property
     def unseen(self) -> dict[str, str]:
