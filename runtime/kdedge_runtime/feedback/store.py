@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.feedback.verdict import Verdict, pack_map, unpack_map
+from kdedge_runtime.util.file_hint import file_hint
 
 __all__ = ["FeedbackError", "FeedbackStore"]
 
@@ -97,7 +98,8 @@ class FeedbackStore:
         path = Path(path)
         if not path.is_file():
             raise UsageError(
-                f"The feedback file {path} does not exist. Expected a file written by `kdedge-run --feedback`."
+                f"The feedback file {path} does not exist.{file_hint(path)} Expected a file written by "
+                "`kdedge-run --feedback`."
             )
         store = cls(path, None)
         store._connected()
