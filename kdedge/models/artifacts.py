@@ -16,6 +16,7 @@ from kdedge.models.model_source import check_own_weights, check_weights, network
 from kdedge.models.run_folder import RunRecord, is_run, read_run, weights_file
 from kdedge.models.trees import is_tree_file, is_tree_run, refuse_export
 from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.util.file_hint import file_hint
 from kdedge_runtime.util.files import Location
 
 __all__ = ["Artifacts"]
@@ -88,10 +89,12 @@ class Artifacts:
                 f"{self.source} has no model file yet. Export it first: kdedge export {self.source} --quantize"
             )
         if path.suffix == ".onnx":
-            raise UsageError(f"There is no model file {path}. Export it first: kdedge export MODEL -o {path}")
+            raise UsageError(
+                f"There is no model file {path}.{file_hint(path)} Export it first: kdedge export MODEL -o {path}"
+            )
         raise UsageError(
-            f"There is no run folder {self.source}. Create it first: kdedge distill DATA --teacher TEACHER --student "
-            f"STUDENT --out {self.source}"
+            f"There is no run folder {self.source}.{file_hint(path)} Create it first: kdedge distill DATA --teacher "
+            f"TEACHER --student STUDENT --out {self.source}"
         )
 
     @property

@@ -57,11 +57,14 @@ def disagreement_gallery(runs: Sequence[RunPredictions], teachers: Sequence[RunP
     samples = runs[0].samples
     rows = most_informative(scores, outputs.strata(samples), count)
     modality = modality_of(samples.input)
+    # The columns of other schemas have other places.
+    alike = [one.predictions.maps for one in models if one.samples.input.column_names == samples.input.column_names]
+    drawn = [maps for maps in alike if maps is not None]
     return [
         ComparedSample(
             name=samples.names[row],
             target=outputs.target(samples, row),
-            image=modality.figure_uri(modality.thumbnail(samples.samples[row])),
+            image=modality.figure_uri(modality.thumbnail(samples.samples[row], [each[row] for each in drawn])),
             cells=tuple(RunMap(model.title, outputs.prediction(model, row), _map(row, model)) for model in models),
         )
         for row in rows

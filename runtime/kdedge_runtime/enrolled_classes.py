@@ -24,6 +24,7 @@ from kdedge_runtime.errors import DataError, KdedgeError, UsageError
 from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.file_hint import file_hint
 from kdedge_runtime.util.files import atomic_write
 from kdedge_runtime.util.folder_lock import folder_lock
 from kdedge_runtime.util.json_values import is_finite_number
@@ -98,7 +99,7 @@ class EnrolledClasses:
             text = path.read_bytes()
         except FileNotFoundError as error:
             raise DataError(
-                f"The file of classes {path} does not exist. Create it with `{_command(model, path)}`."
+                f"The file of classes {path} does not exist.{file_hint(path)} Create it with `{_command(model, path)}`."
             ) from error
         except OSError as error:
             raise DataError(f"The file of classes {path} cannot be read: {error.strerror or error}.") from error

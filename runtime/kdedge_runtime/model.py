@@ -25,6 +25,7 @@ from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Integers, normalize_rows
 from kdedge_runtime.util.class_hint import class_hint
 from kdedge_runtime.util.counts import counted
+from kdedge_runtime.util.file_hint import file_hint
 from kdedge_runtime.util.files import utf8_path
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle"]
@@ -54,7 +55,7 @@ def refuse_bundle(path: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """Predictions and saliency maps for a batch."""
 
@@ -144,7 +145,9 @@ class Model:
             advice = f"Pass the file in it: {inside}" if inside else f"Export it with `kdedge export {path}`"
             raise ModelFileError(f"{path} is a folder, but a model file is needed. {advice}.")
         if not path.is_file():
-            raise ModelFileError(f"The model file {path} does not exist. Create one with `kdedge export RUN`.")
+            raise ModelFileError(
+                f"The model file {path} does not exist.{file_hint(path)} Create one with `kdedge export RUN`."
+            )
         refuse_bundle(path)
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise UsageError(

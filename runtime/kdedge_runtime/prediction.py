@@ -20,7 +20,7 @@ from kdedge_runtime.util.arrays import Floats, Pixels
 __all__ = ["Prediction", "decode_prediction"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """Prediction of a model for one frame."""
 
@@ -73,12 +73,18 @@ class Prediction:
         """Predictions for all regions of the frame in their order; only this one for a run without regions."""
         return (self, *self.further)
 
-    def of_region(self, name: str | None) -> "Prediction | None":
+    def of_region(self, name: str | None) -> "Prediction":
         """Return the prediction for a region of the frame, or for the first one if the name is None.
 
-        None if there is no such region.
+        Raises:
+            UsageError: there is no such region.
         """
-        return next((each for each in self.by_region if name in (None, each.region_name)), None)
+        for each in self.by_region:
+            if name in (None, each.region_name):
+                return each
+        names = [each.region_name for each in self.by_region if each.region_name is not None]
+        expected = f"Expected {' or '.join(names)}" if names else "This run has no regions: remove the region"
+        raise UsageError(f"There is no region {name!r}. {expected}.")
 
     @property
     def frame_skip_reason(self) -> Reason | None:
@@ -115,18 +121,28 @@ class Prediction:
         """Frame or region without its map, uint8 RGB."""
         return self.input.draw_sample(self.sample)
 
-    def draw(self, opacity: float = OPACITY) -> Pixels:
+    def draw(self, opacity: float = OPACITY, *, caption: bool = True) -> Pixels:
         """Draw the sample with its map, uint8 RGB: an image or a sound next to its overlay, a series or a row alone.
 
         Args:
             opacity: opacity of the map at full heat, in [0, 1].
+            caption: True adds the answer, its score and the explained class below the drawing.
 
         Raises:
             UsageError: the opacity is out of range.
         """
         if not 0 <= opacity <= 1:
             raise UsageError(f"The opacity {opacity} is out of range. Expected 0 to 1.")
-        return self.input.draw_explanation(self, opacity)
+        drawn = self.input.draw_explanation(self, opacity)
+        if not caption:
+            return drawn
+        # Imported on demand, because runs without drawings need no fonts.
+        from PIL import Image
+
+        from kdedge_runtime.drawing.caption import append_caption
+        from kdedge_runtime.drawing.prediction_caption import caption_of
+
+        return np.asarray(append_caption(Image.fromarray(drawn), caption_of(self)))
 
     def reasons(self, count: int = 5) -> list[dict[str, Any]]:
         """Return the columns of a row with the largest contributions to the explained output.
@@ -146,6 +162,29 @@ class Prediction:
         if self.saliency_map is None:
             return []
         return self.input.reasons(self.sample, self.saliency_map, count)
+
+    def other(self, count: int = 5) -> float | None:
+        """Return the sum of the contributions that `reasons(count)` leaves out; None if there are no reasons.
+
+        With it, reasons are complete: together they are the difference of `output` from that of the average row, if the
+        method is complete.
+
+        Args:
+            count: maximum number of columns in the reasons.
+
+        Raises:
+            UsageError: the number is below 1.
+        """
+        reasons = self.reasons(count)
+        if self.saliency_map is None or not reasons:
+            return None
+        named = sum(reason["contribution"] for reason in reasons)
+        return round(float(self.saliency_map.sum(dtype=np.float64)) - named, 5)
+
+    @property
+    def unseen(self) -> dict[str, str]:
+        """Categories of a row that the model does not have, by column, which count as missing; empty without any."""
+        return self.input.unseen(self.sample)
 
     @property
     def score_text(self) -> str:

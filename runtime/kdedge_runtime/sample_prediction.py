@@ -10,6 +10,7 @@ from kdedge_runtime.modalities import Sample
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sources.source import Frame, require_sample
+from kdedge_runtime.util.file_hint import file_hint
 from kdedge_runtime.util.files import Location
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def predict_file(model: Model, path: Location, class_name: str | None = None) ->
     _require_model(model)
     file, class_index = Path(path), None if class_name is None else model.class_index(class_name)
     if not file.is_file():
-        raise SourceError(f"{file} is not a file. Expected a file with samples of the model.")
+        raise SourceError(f"{file} is not a file.{file_hint(file)} Expected a file with samples of the model.")
     model.metadata.input.check_sample_file(file)
     return _predictions(model, file, class_index)
 

@@ -160,8 +160,8 @@ def test_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     trained = kdedge.train("data.csv", "mlp:8", target="answer", epochs=20, device="cpu")
     shutil.copy(kdedge.export(trained).fp32, "model.onnx")
     run("predict_a_row", tmp_path, monkeypatch)
-    answer, first, second = capsys.readouterr().out.splitlines()[-3:]
-    assert answer.startswith("no ")
+    answer, first, second, other = capsys.readouterr().out.splitlines()[-4:]
+    assert answer.startswith("no ") and abs(float(other.split(":")[1])) < 1e-3, "there are no other columns"
     assert {ast.literal_eval(line)["column"] for line in (first, second)} == {"age", "job"}
     assert ast.literal_eval(first)["column"] == "job"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, heat_stats
-from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.modalities.image_region import parse_image_regions
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import decode_prediction
@@ -87,6 +87,9 @@ def test_region_is_predicted_on_its_part(model: Model) -> None:
     both = replace(first, further=(decode_prediction(model, FRAME, EXPLANATION, region=window),))
     assert (first.region_name, first.sample.shape) == ("door", (90, 80, 3))
     assert both.of_region(None) is both and both.of_region("door") is both
-    assert both.of_region("window") is both.further[0] and both.of_region("attic") is None
+    assert both.of_region("window") is both.further[0]
     whole = decode_prediction(model, FRAME, EXPLANATION)
-    assert whole.sample is FRAME.sample and whole.of_region("door") is None
+    assert whole.sample is FRAME.sample and whole.of_region(None) is whole
+    for prediction, name, word in ((both, "attic", "door or window"), (whole, "door", "no regions")):
+        with pytest.raises(UsageError, match=rf"'{name}'.*{word}"):
+            prediction.of_region(name)

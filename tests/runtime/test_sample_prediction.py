@@ -1,6 +1,7 @@
 """A program predicts single samples and files, with the label, the map and its drawing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from toy_streams import Collector, Frames
 
 import kdedge_runtime
 from kdedge_runtime import predict, predict_file
+from kdedge_runtime.drawing.caption import Caption, append_caption
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.modalities.image_region import parse_image_regions
 from kdedge_runtime.model import Model
@@ -32,12 +34,22 @@ def test_sample_is_predicted_as_by_the_model(model: Model, red_spot: np.ndarray)
 def test_drawing_shows_the_image_next_to_its_overlay(model: Model, red_spot: np.ndarray) -> None:
     large = np.kron(red_spot, np.ones((5, 5, 1), np.uint8))
     prediction = predict(model, large)
-    drawn, side = prediction.draw(), large.shape[1]
+    drawn, side = prediction.draw(caption=False), large.shape[1]
     assert drawn.shape == (side, 2 * side + 6, 3)
     np.testing.assert_array_equal(drawn[:, :side], large)
     assert (drawn[:, -side:] != large).any()
-    np.testing.assert_array_equal(prediction.draw(0.0)[:, -side:], large)
-    assert prediction.reasons() == []
+    np.testing.assert_array_equal(prediction.draw(0.0, caption=False)[:, -side:], large)
+    assert (prediction.reasons(), prediction.other()) == ([], None)
+
+
+def test_caption_is_below_the_drawing(model: Model, red_spot: np.ndarray) -> None:
+    prediction = predict(model, red_spot)
+    plain, captioned = prediction.draw(caption=False), prediction.draw()
+    np.testing.assert_array_equal(captioned[: len(plain)], plain)
+    expected = append_caption(Image.fromarray(plain), Caption("red", prediction.score_text, prediction.share))
+    np.testing.assert_array_equal(captioned, np.asarray(expected))
+    unknown = replace(prediction, unknown=True).draw()
+    assert len(unknown) > len(captioned), "the nearest class has its own line"
 
 
 def test_pillow_image_is_a_sample(model: Model, red_spot: np.ndarray) -> None:
@@ -79,7 +91,7 @@ def test_region_is_drawn_alone(model: Model, red_spot: np.ndarray) -> None:
     frame = np.concatenate([red_spot, np.roll(red_spot, 1, axis=2)], axis=1)
     run(model, Frames(frame), [sink], StreamSettings(regions=regions))
     _, right = sink.predictions[0].by_region
-    drawn = right.draw(0.0)
+    drawn = right.draw(0.0, caption=False)
     np.testing.assert_array_equal(drawn[:, -drawn.shape[0] :], drawn[:, : drawn.shape[0]])
     left = drawn[:, : drawn.shape[0]]
     assert left.reshape(-1, 3).max(axis=0).argmax() == right.sample.reshape(-1, 3).max(axis=0).argmax() == 1
@@ -108,6 +120,8 @@ def test_misuse_is_explained(model: Model, model_path: Path, red_spot: np.ndarra
         prediction.draw(5)
     with pytest.raises(UsageError, match="-1 columns"):
         prediction.reasons(-1)
+    with pytest.raises(UsageError, match="0 columns"):
+        prediction.other(0)
 
 
 def test_consoles_show_names_and_short_texts(model: Model, red_spot: np.ndarray) -> None:

@@ -113,6 +113,7 @@ def test_response_is_the_line_of_the_run(file: Path, tmp_path: Path, caplog: pyt
     assert [line["name"] for line in found] == ["row 1", "row 2"]
     reasons = {reason["column"]: reason["value"] for reason in found[0]["reasons"]}
     assert reasons["job"] == "clerk" and reasons["income"] == 9000
+    assert "unseen" not in found[0] and found[1]["unseen"] == {"city": "mars"}
     assert any("'mars'" in message for message in caplog.messages)
 
 
@@ -122,7 +123,14 @@ def test_program_predicts_a_row_by_column_names(file: Path, tmp_path: Path) -> N
         _, line = service.post(ROW)
     prediction = predict(model, ROW)
     assert (prediction.label, prediction.score) == (line["label"], pytest.approx(line["p"], abs=1e-5))
-    assert prediction.reasons() == line["reasons"]
+    assert (prediction.reasons(), prediction.other(), prediction.unseen) == (line["reasons"], line["other"], {})
+    assert prediction.saliency_map is not None
+    contributions = [reason["contribution"] for reason in prediction.reasons(2)]
+    assert sum(contributions) + (prediction.other(2) or 0) == pytest.approx(
+        float(prediction.saliency_map.sum()), abs=1e-4
+    )
+    assert prediction.other(2) != 0
+    assert predict(model, ROW | {"city": "mars", "job": " "}).unseen == {"city": "mars"}
     with pytest.raises(UsageError, match="age"):
         predict(model, {name: value for name, value in ROW.items() if name != "age"})
 

@@ -58,7 +58,7 @@ class SignalExport(ExportModality):
         rng = np.random.default_rng(0)
         return np.stack([make_signal(int(rng.integers(1, 8)), rng) for _ in range(count)])
 
-    def thumbnail(self, sample: Sample) -> Pixels:
+    def thumbnail(self, sample: Sample, maps: Sequence[Floats] = ()) -> Pixels:
         return draw(sample)
 
     def overlay(self, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:

@@ -86,7 +86,7 @@ class AudioExport(ExportModality):
         """Draw textures; see `kdedge_export.modalities.rendered_sounds`."""
         return render_sound_textures(spec, count, np.random.default_rng(0))
 
-    def thumbnail(self, sample: Floats) -> Pixels:
+    def thumbnail(self, sample: Floats, maps: Sequence[Floats] = ()) -> Pixels:
         """Draw a spectrogram with low frequencies at the bottom."""
         return at_display_size(self._spectrogram(sample))
 

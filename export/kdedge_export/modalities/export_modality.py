@@ -95,8 +95,13 @@ class ExportModality(ABC):
         return jpeg_uri(figure)
 
     @abstractmethod
-    def thumbnail(self, sample: Sample) -> Pixels:
-        """Draw a preprocessed sample for the report, uint8 RGB."""
+    def thumbnail(self, sample: Sample, maps: Sequence[Floats] = ()) -> Pixels:
+        """Draw a preprocessed sample for the report, uint8 RGB.
+
+        Args:
+            sample: preprocessed sample.
+            maps: raw signed maps that are drawn next to it, as in `overlay`; a row shows their strongest columns.
+        """
 
     @abstractmethod
     def overlay(self, sample: Sample, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:

@@ -100,7 +100,7 @@ class ImageExport(ExportModality):
         """Draw textures and noise; see `kdedge_export.scenes.textures`."""
         return render_textures(np.random.default_rng(0), count, spec.height, spec.width)
 
-    def thumbnail(self, sample: Pixels) -> Pixels:
+    def thumbnail(self, sample: Pixels, maps: Sequence[Floats] = ()) -> Pixels:
         """Return the image at display size."""
         return at_display_size(sample)
 

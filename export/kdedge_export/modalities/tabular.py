@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ import numpy as np
 
 from kdedge_export.html.thumbnails import drawing_uri
 from kdedge_export.modalities.export_modality import Corruption, ExportModality
-from kdedge_runtime.drawing.waterfall import bars_of, draw_row, draw_waterfall
+from kdedge_runtime.drawing.waterfall import bars_of, columns_of, draw_row, draw_waterfall
 from kdedge_runtime.modalities.table_column import HIDDEN
 from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.util.arrays import Floats, Pixels
@@ -23,6 +23,8 @@ __all__ = ["TABULAR", "TabularExport"]
 
 _BARS = 8
 """Maximum number of bars in a page, which shows many waterfalls."""
+_COLUMNS = 12
+"""Number of columns of a row in a page, if there are not more with bars."""
 _BEYOND = 0.1
 """Part of the range by which random numbers exceed it."""
 _MISSING = 0.05
@@ -103,9 +105,11 @@ class TabularExport(ExportModality):
         """Encode a waterfall without loss; see `drawing_uri`."""
         return drawing_uri(figure)
 
-    def thumbnail(self, sample: Floats) -> Pixels:
-        """Draw the columns of a row with their values."""
-        return draw_row(self.spec, sample)
+    def thumbnail(self, sample: Floats, maps: Sequence[Floats] = ()) -> Pixels:
+        """Draw the columns of a row with their values: those with bars, and the first ones if there are few."""
+        barred = columns_of([saliency_map[0] for saliency_map in maps], _BARS)
+        others = [place for place in range(len(self.spec.features)) if place not in barred]
+        return draw_row(self.spec, sample, places=sorted(barred + others[: max(0, _COLUMNS - len(barred))]))
 
     def overlay(self, sample: Floats, saliency_map: Floats, shift: tuple[float, float]) -> Pixels:
         """Draw the waterfall of a row."""

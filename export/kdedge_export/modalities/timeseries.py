@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -89,7 +89,7 @@ class TimeseriesExport(ExportModality):
             windows.append(rng.uniform(0.5, 2.0) * window)
         return _in_units(spec, np.stack(windows))
 
-    def thumbnail(self, sample: Sample) -> Pixels:
+    def thumbnail(self, sample: Sample, maps: Sequence[Floats] = ()) -> Pixels:
         """Plot the channels without names, each on its own scale."""
         return _plot(sample, None, (0.0, 0.0))
 

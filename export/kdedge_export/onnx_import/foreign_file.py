@@ -9,6 +9,7 @@ import onnx
 
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import refuse_bundle
+from kdedge_runtime.util.file_hint import file_hint
 
 __all__ = ["ForeignFile"]
 
@@ -31,7 +32,9 @@ class ForeignFile:
             ModelFileError: the file is missing or not an ONNX model, or external weights are missing.
         """
         if not path.is_file():
-            raise ModelFileError(f"There is no model file {path}. Expected an .onnx file with a classifier.")
+            raise ModelFileError(
+                f"There is no model file {path}.{file_hint(path)} Expected an .onnx file with a classifier."
+            )
         refuse_bundle(path)
         try:
             model = onnx.load(path, load_external_data=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdedge_runtime.bundle.checksums import SIGNATURE, SUMS, BundleError, is_plain_name, model_names, parse_checksums
 from kdedge_runtime.bundle.signature import SIGNATURE_BYTES, verify_signature
+from kdedge_runtime.util.file_hint import file_hint
 from kdedge_runtime.util.temporary_files import scratch_folder
 
 __all__ = ["open_bundle"]
@@ -34,7 +35,9 @@ def open_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[st
         MissingDependency: a signature is required, but the package cryptography is not installed.
     """
     if not path.is_file():
-        raise BundleError(f"The bundle {path} does not exist. Create one with `kdedge bundle RUN -o {path}`.")
+        raise BundleError(
+            f"The bundle {path} does not exist.{file_hint(path)} Create one with `kdedge bundle RUN -o {path}`."
+        )
     with scratch_folder("bundle") as target:
         try:
             with zipfile.ZipFile(path) as archive:

@@ -13,6 +13,7 @@ from kdedge_runtime.cli.command import Command, cosine, nonempty
 from kdedge_runtime.cli.model_options import ModelOptions, add_inference_options, add_model_argument
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.util.counts import counted
+from kdedge_runtime.util.file_hint import file_hint
 
 if TYPE_CHECKING:
     from kdedge_runtime.enrolled_classes import EnrolledClasses
@@ -120,7 +121,7 @@ def _frames(spec: "InputSpec", files: Sequence[Path]) -> Iterator["Frame"]:
 
     for path in files:
         if not path.exists():
-            raise SourceError(f"{path} does not exist. Expected files or folders of them.")
+            raise SourceError(f"{path} does not exist.{file_hint(path)} Expected files or folders of them.")
         try:
             # Absolute, because a file could be named like a camera.
             with spec.open_source(str(path.absolute()), "all") as source:

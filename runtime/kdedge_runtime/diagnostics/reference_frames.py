@@ -39,7 +39,7 @@ _MIN_RANGE = 1e-3
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReferenceFrames:
     """Reference samples and their expected outputs."""
 

@@ -14,7 +14,7 @@ from kdedge_runtime.util.arrays import Floats, Pixels
 __all__ = ["RegionDrawing", "draw_region_overlay"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RegionDrawing:
     """Region of an image, with what is drawn on it."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kdedge_runtime.drawing.fonts import find_font, load_font
+from kdedge_runtime.drawing.fonts import Font, find_font, load_font
 from kdedge_runtime.util.arrays import Floats, Pixels
 from kdedge_runtime.util.counts import counted
 
@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from kdedge_runtime.modalities.tabular import TabularInput
     from kdedge_runtime.prediction import Prediction
 
-__all__ = ["Bar", "WaterfallRenderer", "bars_of", "draw_prediction", "draw_row", "draw_waterfall"]
+__all__ = ["Bar", "WaterfallRenderer", "bars_of", "columns_of", "draw_prediction", "draw_row", "draw_waterfall"]
 
 _BARS = 12
 """Maximum number of bars; the last one sums up the remaining columns."""
+_ROWS = 40
+"""Maximum number of columns of a row that is drawn without a map."""
 _WIDTH, _LINE, _SIZE = 640, 26, 15
 _NAMES = 0.58
 """Share of the width for names and values."""
-_ROOM = 5 * _SIZE
-"""Width for the number of a bar in pixels."""
+_ROOM = 3 * _SIZE
+"""Minimum width in pixels beside the bars for their numbers, so that most waterfalls have the same scale."""
+_GAP = 4
+"""Distance of a number from its bar in pixels."""
 _PAGE, _TEXT, _SOFT, _RULE = (18, 18, 24), (238, 238, 244), (176, 176, 190), (70, 70, 84)
 _FOR, _AGAINST = (255, 152, 56), (86, 156, 255)
 """Colors of contributions for and against the explained output; they differ in lightness, too."""
@@ -75,21 +79,42 @@ def bars_of(spec: "TabularInput", values: Floats, contributions: Floats, most: i
         contributions: contribution of each column, `[columns]`; values that are not finite count as zero.
         most: maximum number of bars; the last one sums up the remaining columns.
     """
-    finite = np.nan_to_num(contributions, nan=0.0, posinf=0.0, neginf=0.0)
-    order = np.argsort(-np.abs(finite), kind="stable").tolist()
-    shown = order if len(order) <= most else order[: most - 1]
+    finite = _finite(contributions)
+    shown = _strongest(finite, most)
     bars = [
         Bar(spec.features[place].title, spec.features[place].text_of(float(values[place])), float(finite[place]))
         for place in shown
     ]
-    rest = order[len(shown) :]
-    if rest:
-        bars.append(Bar(counted(len(rest), "other column"), "", float(finite[rest].sum())))
+    rest = np.delete(finite, shown)
+    if len(rest):
+        bars.append(Bar(counted(len(rest), "other column"), "", float(rest.sum())))
     return tuple(bars)
+
+
+def columns_of(maps: Sequence[Floats], most: int = _BARS) -> list[int]:
+    """Return the places of the columns that have bars of their own in the waterfalls of a row, in ascending order.
+
+    Args:
+        maps: contributions of each waterfall, `[columns]`.
+        most: maximum number of bars of each waterfall; see `bars_of`.
+    """
+    return sorted({place for contributions in maps for place in _strongest(_finite(contributions), most)})
+
+
+def _finite(contributions: Floats) -> Floats:
+    return np.nan_to_num(contributions, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _strongest(contributions: Floats, most: int) -> list[int]:
+    """Return the places of the bars, largest contribution first, without the bar that sums up the others."""
+    order: list[int] = np.argsort(-np.abs(contributions), kind="stable").tolist()
+    return order if len(order) <= most else order[: most - 1]
 
 
 def draw_waterfall(bars: Sequence[Bar], head: str = "", detail: str = "") -> Pixels:
     """Draw bars that start where the previous one ends, uint8 RGB.
+
+    The number of a bar is beside its end, on the other side if the axis would cross it.
 
     Args:
         bars: contributions in the order of drawing.
@@ -105,19 +130,28 @@ def draw_waterfall(bars: Sequence[Bar], head: str = "", detail: str = "") -> Pix
     top = len(lines) * _LINE
     image = Image.new("RGB", (_WIDTH, top + (len(bars) + 1) * _LINE), _PAGE)
     draw = ImageDraw.Draw(image)
-    left, right = round(_NAMES * _WIDTH), _WIDTH - _ROOM
-    for number, (text, color, size) in enumerate(lines):
-        _text(draw, (_SIZE, number * _LINE), text, color, size, _WIDTH - 2 * _SIZE)
+    names = round(_NAMES * _WIDTH)
+    numbers = [_signed(bar.contribution) for bar in bars]
+    room = max([_ROOM, *(2 * _GAP + _text_width(number, _SIZE - 3) for number in numbers)])
+    left, right = names + room, _WIDTH - room
+    for line, (text, color, size) in enumerate(lines):
+        _text(draw, (_SIZE, line * _LINE), text, color, size, _WIDTH - 2 * _SIZE)
 
     def x_of(value: float) -> int:
         return left + round((value - low) / reach * (right - left))
 
-    draw.line((x_of(0.0), top, x_of(0.0), top + len(bars) * _LINE), fill=_RULE)
-    for bar, start, end in zip(bars, ends, ends[1:], strict=False):
-        _row(draw, top, bar.title, bar.value, left - _SIZE)
+    axis = x_of(0.0)
+    draw.line((axis, top, axis, top + len(bars) * _LINE), fill=_RULE)
+    for bar, number, start, end in zip(bars, numbers, ends, ends[1:], strict=False):
+        _row(draw, top, bar.title, bar.value, names - _SIZE)
         x, to = sorted((x_of(float(start)), x_of(float(end))))
-        draw.rectangle((x, top + 5, max(x + 1, to), top + _LINE - 6), fill=_FOR if bar.contribution > 0 else _AGAINST)
-        _text(draw, (max(x + 1, to) + 4, top), _signed(bar.contribution), _SOFT, _SIZE - 3, _ROOM)
+        to = max(x + 1, to)
+        draw.rectangle((x, top + 5, to, top + _LINE - 6), fill=_FOR if bar.contribution > 0 else _AGAINST)
+        reach_px = _GAP + _text_width(number, _SIZE - 3)
+        crosses_left, crosses_right = x - reach_px <= axis < x, to < axis <= to + reach_px
+        is_left = not crosses_left and (bar.contribution < 0 or crosses_right)
+        place, anchor = (x - _GAP, "r") if is_left else (to + _GAP, "l")
+        _text(draw, (place, top), number, _SOFT, _SIZE - 3, room, anchor)
         top += _LINE
     _text(draw, (_SIZE, top), f"sum {_signed(ends[-1])}", _SOFT, _SIZE - 2, _WIDTH - 2 * _SIZE)
     return np.asarray(image)
@@ -129,15 +163,23 @@ def _signed(contribution: float) -> str:
     return f"{contribution:+,.{digits}f}" if abs(contribution) < 1e8 else f"{contribution:+.2g}"
 
 
-def draw_row(spec: "TabularInput", values: Floats, head: str = "") -> Pixels:
-    """Draw the first columns of a preprocessed row with their values, uint8 RGB; no line above them without `head`."""
-    shown = spec.features[:_BARS]
+def draw_row(spec: "TabularInput", values: Floats, head: str = "", places: Sequence[int] | None = None) -> Pixels:
+    """Draw columns of a preprocessed row with their values, uint8 RGB.
+
+    Args:
+        spec: input with the columns.
+        values: preprocessed row, float32 `[columns]`.
+        head: text above the columns; no line without it.
+        places: places of the columns; None for all, up to 40.
+    """
+    shown = range(len(spec.features))[:_ROWS] if places is None else places
     top = _LINE if head else 0
     image = Image.new("RGB", (_WIDTH, top + (len(shown) + 1) * _LINE), _PAGE)
     draw = ImageDraw.Draw(image)
     _text(draw, (_SIZE, 0), head, _TEXT, _SIZE + 3, _WIDTH - 2 * _SIZE)
-    for place, column in enumerate(shown):
-        _row(draw, top + place * _LINE, column.title, column.text_of(float(values[place])), _WIDTH - _SIZE)
+    for line, place in enumerate(shown):
+        column = spec.features[place]
+        _row(draw, top + line * _LINE, column.title, column.text_of(float(values[place])), _WIDTH - _SIZE)
     left_out = len(spec.features) - len(shown)
     if left_out:
         _text(draw, (_SIZE, top + len(shown) * _LINE), counted(left_out, "other column"), _SOFT, _SIZE - 2, _WIDTH)
@@ -162,8 +204,16 @@ def _text(
 ) -> int:
     """Draw a line of text, truncated to `room` pixels, and return its width."""
     shown = text[:_MAX_CHARACTERS]
-    font = load_font(find_font(shown), size)
+    font = _font(shown, size)
     while shown and font.getlength(shown) > room:
         shown = shown.rstrip("…")[:-1].rstrip() + "…" if len(shown.rstrip("…")) > 1 else ""
     draw.text((place[0], place[1] + _LINE // 2), shown, color, font=font, anchor=f"{anchor}m")
     return round(font.getlength(shown))
+
+
+def _text_width(text: str, size: int) -> int:
+    return round(_font(text, size).getlength(text))
+
+
+def _font(text: str, size: int) -> Font:
+    return load_font(find_font(text), size)

@@ -12,7 +12,7 @@ from kdedge_runtime.util.progress import ProgressCallback, no_progress
 __all__ = ["MapEstimate", "Explainer"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MapEstimate:
     """Saliency map estimated from many evaluations of the model."""
 

@@ -20,6 +20,7 @@ from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sample_prediction import predict_frame
 from kdedge_runtime.sources.source import Frame, require_sample
 from kdedge_runtime.tasks import TASKS
+from kdedge_runtime.util.file_hint import file_hint
 from kdedge_runtime.util.files import UniqueNames, atomic_path, displayable
 from kdedge_runtime.util.images import files_below
 from kdedge_runtime.util.progress import ProgressCallback, no_progress
@@ -123,7 +124,9 @@ class _Reading:
                 return
             try:
                 if not path.exists():
-                    raise SourceError(f"{path} does not exist. Expected a file or a folder of samples.")
+                    raise SourceError(
+                        f"{path} does not exist.{file_hint(path)} Expected a file or a folder of samples."
+                    )
                 self._spec.check_sample_file(path)
                 # Absolute, because a file could be named like a camera.
                 with self._spec.open_source(str(path.absolute()), "all") as source:

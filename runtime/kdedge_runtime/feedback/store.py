@@ -20,6 +20,7 @@ from kdedge_runtime.feedback.database import (
     transaction,
 )
 from kdedge_runtime.feedback.verdict import Verdict, pack_map, unpack_map
+from kdedge_runtime.util.file_hint import file_hint
 
 __all__ = ["FeedbackStore"]
 
@@ -86,7 +87,8 @@ class FeedbackStore:
         path = Path(path)
         if not path.is_file():
             raise UsageError(
-                f"The feedback file {path} does not exist. Expected a file written by `kdedge-run --feedback`."
+                f"The feedback file {path} does not exist.{file_hint(path)} Expected a file written by "
+                "`kdedge-run --feedback`."
             )
         store = cls(path, None)
         store._connected()

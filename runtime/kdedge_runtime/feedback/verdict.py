@@ -22,7 +22,7 @@ wrong place (`wrong_region`), or of none of the classes (`unknown`).
 _MAX_LABEL_LENGTH = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """User feedback on one prediction, with frame and map.
 

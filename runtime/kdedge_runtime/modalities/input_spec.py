@@ -130,6 +130,10 @@ class InputSpec(ABC):
         """
         return np.asarray(value)
 
+    def unseen(self, sample: Sample) -> dict[str, str]:
+        """Return the categories of a raw sample that the model does not have, by column; empty by default."""
+        return {}
+
     def reasons(self, sample: Sample, saliency_map: "Floats", count: int) -> list[dict[str, Any]]:
         """Return the largest contributions to the explained output by name; empty if positions have no names.
 

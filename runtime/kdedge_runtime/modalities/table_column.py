@@ -18,6 +18,7 @@ __all__ = [
     "UNKNOWN_CODE",
     "TableColumn",
     "ColumnKind",
+    "find_split_title",
     "find_title",
     "join_unit",
     "row_sample",
@@ -59,10 +60,15 @@ def find_title(titles: Sequence[str], name: str, unit: str | None) -> int | None
     Raises:
         UsageError: the column has another unit, or several columns have the name.
     """
-    units = {place: split_unit(title)[1] for place, title in enumerate(titles) if split_unit(title)[0] == name}
+    return find_split_title([split_unit(title) for title in titles], name, unit)
+
+
+def find_split_title(titles: Sequence[tuple[str, str | None]], name: str, unit: str | None) -> int | None:
+    """Return the place of a column in a header whose titles are split into name and unit; see `find_title`."""
+    units = {place: other for place, (title, other) in enumerate(titles) if title == name}
     found = [place for place in units if units[place] == unit] or list(units)
     if len(found) > 1:
-        shown = " and ".join(repr(titles[place]) for place in found[:2])
+        shown = " and ".join(repr(join_unit(*titles[place])) for place in found[:2])
         raise UsageError(f"The columns {shown} differ only in their units. Expected one column {name!r}.")
     if not found:
         return None

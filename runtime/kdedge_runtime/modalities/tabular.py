@@ -15,7 +15,7 @@ import numpy as np
 
 from kdedge_runtime.errors import SourceError, UnreadableSample, UsageError
 from kdedge_runtime.modalities.input_spec import InputSpec, Renderer, Sample
-from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_title, row_sample, split_unit
+from kdedge_runtime.modalities.table_column import HIDDEN, TableColumn, find_split_title, row_sample, split_unit
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 from kdedge_runtime.util.counts import counted
 
@@ -115,11 +115,12 @@ class TabularInput(InputSpec):
         Raises:
             UsageError: a column is missing or ambiguous, or its unit differs from training.
         """
-        found = {column.name: find_title(titles, column.name, column.unit) for column in self.features}
+        split = [split_unit(title) for title in titles]  # once, because a wide table has thousands of pairs
+        found = {column.name: find_split_title(split, column.name, column.unit) for column in self.features}
         missing = [name for name, place in found.items() if place is None]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            close = get_close_matches(missing[0], [split_unit(title)[0] for title in titles], 1)
+            close = get_close_matches(missing[0], [name for name, _ in split], 1)
             raise UsageError(
                 f"The rows have no column {', '.join(map(repr, missing[:5]))}{more}. "
                 f"{f'There is {close[0]!r}. ' if close else ''}Expected the columns {self._names()}, in any order. A "
@@ -145,7 +146,7 @@ class TabularInput(InputSpec):
         return sample
 
     def unseen(self, sample: Sample) -> dict[str, str]:
-        """Return the categories of a row that the training rows did not have, by column; empty without names."""
+        """Return the categories of a row that the model does not have, by column; empty for preprocessed rows."""
         if sample.dtype.names is None:
             return {}
         cells = sample.item()

@@ -2,7 +2,8 @@
 
 from kdedge_runtime.server.access import AccessPolicy
 from kdedge_runtime.server.address import Address
-from kdedge_runtime.server.http_server import HttpServer, RequestHandler
+from kdedge_runtime.server.http_server import HttpServer
+from kdedge_runtime.server.request_handler import RequestHandler
 from kdedge_runtime.server.static_files import StaticFile, read_static_files, shared_static_files
 
 __all__ = [

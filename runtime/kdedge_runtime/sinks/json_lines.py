@@ -11,13 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-import numpy as np
-
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.prediction import Prediction
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.statistics import RunProgress
-from kdedge_runtime.util.arrays import Floats
 from kdedge_runtime.util.output_stream import OutputStream
 from kdedge_runtime.util.printable import printable_json
 
@@ -49,8 +46,11 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "skip_reason": prediction.skip_reason,
         "heat": _heat(prediction),
     }
-    if prediction.saliency_map is not None:
-        line |= _reasons(prediction, prediction.saliency_map)
+    if reasons := prediction.reasons():
+        output = {} if prediction.output is None else {"output": round(prediction.output, 5)}
+        line |= {"reasons": reasons, "other": prediction.other(), **output}
+    if unseen := prediction.unseen:
+        line["unseen"] = unseen
     if (truth := prediction.frame.truth) is not None:
         box = {} if truth.box is None else {"box": _fractions(truth.box, prediction.frame)}
         line["truth"] = {"label": truth.label, **box}
@@ -78,7 +78,8 @@ class JsonLinesFile:
     Rows of a table have `reasons`: the columns with the largest contributions to the explained output, with their value
     and unit. `other` is the sum of the remaining contributions, and `output` the explained output: the logit of the
     class, or the value of a regression. With a complete method, such as DeepLIFT, all contributions and the output for
-    the average row add up to `output`; with a black-box explainer they need not.
+    the average row add up to `output`; with a black-box explainer they need not. `unseen` has the categories that the
+    model does not have, by column. They count as missing. The field is absent if there are none.
 
     The last line contains only `summary`, the summary of the run.
     """
@@ -150,16 +151,6 @@ class JsonLinesFile:
 def _fractions(box: tuple[int, int, int, int], frame: Frame) -> list[float]:
     height, width = frame.sample.shape[:2]
     return [round(edge / side, 4) for edge, side in zip(box, (width, height, width, height), strict=True)]
-
-
-def _reasons(prediction: Prediction, saliency_map: Floats) -> dict[str, Any]:
-    """Return the named contributions, the sum of the others, and the output that all of them explain."""
-    reasons = prediction.reasons()
-    if not reasons:
-        return {}
-    other = float(saliency_map.sum(dtype=np.float64)) - sum(reason["contribution"] for reason in reasons)
-    output = {} if prediction.output is None else {"output": round(prediction.output, 5)}
-    return {"reasons": reasons, "other": round(other, 5), **output}
 
 
 def _heat(prediction: Prediction) -> dict[str, float | None] | None:

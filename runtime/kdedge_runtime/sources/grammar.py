@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.util.file_hint import file_hint
 from kdedge_runtime.util.images import is_image_file
 
 __all__ = ["GRAMMAR", "VIDEO_SUFFIXES", "SourceSpec", "parse_source"]
@@ -93,7 +94,7 @@ def _path(text: str) -> SourceSpec:
         near := _nearest(f"{scheme}:", [f"{word.partition(':')[0]}:" for word in _WORDS if "//" not in word])
     ):
         raise UsageError(f"--source {text} is not a known source. Did you mean {near[0]}? Expected {GRAMMAR}.")
-    raise SourceError(f"The file or folder {path} does not exist.{_nearest_file(path)} Expected {GRAMMAR}.")
+    raise SourceError(f"The file or folder {path} does not exist.{file_hint(path)} Expected {GRAMMAR}.")
 
 
 def _pattern(path: Path, text: str) -> SourceSpec:
@@ -111,15 +112,6 @@ def _pattern(path: Path, text: str) -> SourceSpec:
     if found:
         raise UsageError(f"--source {text} matches {len(found)} files that are not images. Name a single video.")
     raise SourceError(f"No file matches --source {text}. Expected {GRAMMAR}.")
-
-
-def _nearest_file(path: Path) -> str:
-    try:
-        names = [item.name for item in path.parent.iterdir()]
-    except OSError:
-        return ""
-    near = _nearest(path.name, names)
-    return f" Did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _nearest(text: str, words: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ class GroundTruth:
     images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """Sample with its capture time."""
 

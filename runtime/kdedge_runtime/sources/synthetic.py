@@ -35,7 +35,7 @@ _GROUND_POSITIONS = 5
 """Random colors along each side of a background."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Image with ground truth."""
 
@@ -106,7 +106,7 @@ class SyntheticSource:
         return _shot(label, *self._size, self._seed, number).draw(position)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Shot:
     """Constants of one three-second shot."""
 

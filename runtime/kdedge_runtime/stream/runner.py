@@ -22,7 +22,7 @@ from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources.latest_frames import LatestFrames
-from kdedge_runtime.sources.source import Frame, Source, is_still_source
+from kdedge_runtime.sources.source import Frame, PostedSource, Source, is_still_source
 from kdedge_runtime.stream.prefetch import Prefetcher
 from kdedge_runtime.stream.schedule import ExplainScheduler, FpsBudget, Reason
 from kdedge_runtime.stream.settings import LiveSettings, StreamSettings
@@ -72,7 +72,8 @@ def run(
 
     Raises:
         SourceError: the source returned no frame.
-        UsageError: a region exceeds a frame, or frames without an order in time are to be smoothed.
+        UsageError: a region exceeds a frame, frames without an order in time are to be smoothed, or posted samples have
+        a minimum frame rate.
         KdedgeError: an output of the model is not finite, or a sink cannot write.
     """
     settings, given = settings or StreamSettings(), live_settings or LiveSettings()
@@ -80,7 +81,7 @@ def run(
     stop = stop or threading.Event()
     _require_time(settings, source)
     events = None if settings.refractory_s is None else EventFilter(settings.refractory_s)
-    progress = RunProgress(source)
+    progress = RunProgress(source, min_fps=settings.min_fps)
     budget = None if settings.min_fps is None else FpsBudget(settings.min_fps, live=source.live)
     scheduler = ExplainScheduler(settings.cadence, budget)
     outputs = _InferenceStage(model, source, settings, current, progress, scheduler, stop)
@@ -121,6 +122,11 @@ def run(
 
 
 def _require_time(settings: StreamSettings, source: Source) -> None:
+    if settings.min_fps is not None and isinstance(source, PostedSource):
+        raise UsageError(
+            f"--min-fps sets the frame rate of a source, but clients decide when they post to {source.name}. Remove "
+            "--min-fps; --budget-ms limits the time of a --method."
+        )
     for option, seconds in (("--smooth", settings.smooth_s), ("--refractory", settings.refractory_s)):
         if seconds is not None and is_still_source(source):
             raise UsageError(

@@ -9,7 +9,7 @@ from typing import Any
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.prediction import Prediction
-from kdedge_runtime.sources.source import Source
+from kdedge_runtime.sources.source import PostedSource, Source
 from kdedge_runtime.stream.schedule import Reason
 from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.printable import printable
@@ -20,12 +20,30 @@ __all__ = ["STAGES", "RunProgress", "RunSummary"]
 STAGES = ("wait", "preprocess", "inference", "explanation", "overlay", "output")
 """Stages of a frame: wait for it, resize, model, black-box explainer, drawing, sinks."""
 _RECENT_FRAMES = 30
+_REMEDIES = {
+    "wait": "Use a faster source",
+    "preprocess": "Use smaller frames",
+    "inference": "Use a smaller or a quantized model",
+    "explanation": "Limit explanations with --budget-ms",
+    "overlay": "Remove an output with overlays",
+    "output": "Remove an output",
+}
+"""Change that makes each stage faster."""
 
 
 class RunProgress:
     """Live counters of a run. Sinks read them, also from other threads."""
 
-    def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, source: Source, clock: Callable[[], float] = time.monotonic, *, min_fps: float | None = None
+    ) -> None:
+        """Create counters at zero.
+
+        Args:
+            source: source of the frames.
+            clock: monotonic clock in seconds.
+            min_fps: requested minimum frame rate; None without one.
+        """
         self.frames = 0
         self.labels: Counter[tuple[str | None, str]] = Counter()
         """Number of predictions by region and label. The region is None for the whole frame."""
@@ -38,6 +56,7 @@ class RunProgress:
         self._ages = StageTally()
         self._source = source
         self._clock = clock
+        self._min_fps = min_fps
         self._ended_at: deque[float] = deque(maxlen=_RECENT_FRAMES + 1)
         self.start()
 
@@ -104,6 +123,8 @@ class RunProgress:
             labels=tuple((_named(*key), count) for key, count in self.labels.most_common(5)),
             unknown=self.unknown,
             failure=self.failure,
+            is_posted=isinstance(self._source, PostedSource),
+            min_fps=self._min_fps,
         )
 
 
@@ -137,6 +158,10 @@ class RunSummary:
     """Number of frames or regions below the threshold of familiarity."""
     failure: SourceError | None = None
     """Error that ended the source early; earlier predictions are complete."""
+    is_posted: bool = False
+    """True if clients post the samples, so that the frame rate is theirs."""
+    min_fps: float | None = None
+    """Requested minimum frame rate; None without one."""
 
     @property
     def model_fps(self) -> float | None:
@@ -160,6 +185,7 @@ class RunSummary:
             "unknown": self.unknown,
             "elapsed_s": round(self.elapsed_s, 3),
             "fps": round(self.fps, 2),
+            "min_fps": self.min_fps,
             "source_fps": None if self.source_fps is None else round(self.source_fps, 2),
             "model_fps": None if self.model_fps is None else round(self.model_fps, 2),
             "latency_ms": {
@@ -171,7 +197,7 @@ class RunSummary:
 
     def table(self) -> str:
         """Return the summary as text, without a trailing newline."""
-        lines = [self._counts(), *self._rates(), *self._explanations()]
+        lines = [self._counts(), *self._rates(), *self._explanations(), *self._minimum()]
         if self.stages:
             lines.append(f"{'':12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'mean ms':>9}")
             rows = self.stages | ({"frame age": self.age} if self.age else {})
@@ -195,18 +221,33 @@ class RunSummary:
         return counts + (f", {counted(self.reconnects, 'reconnect')}" if self.reconnects else "")
 
     def _rates(self) -> list[str]:
-        if self.model_fps is None:
+        if self.model_fps is None or self.is_posted:
             return []
         reachable, of = self.model_fps, f"the {self.model_fps:.1f} fps of the model alone"
         if self.source_fps is not None and self.source_fps < reachable:
             reachable, of = self.source_fps, f"the {self.source_fps:.1f} fps of the source"
-        return [f"{self.fps / reachable:.0%} of {of}"]
+        # Less than half a percent is the rate of a source that is waited for, not of the run.
+        return [f"{self.fps / reachable:.0%} of {of}"] if self.fps / reachable >= 0.005 else []
 
     def _explanations(self) -> list[str]:
         if not self.skipped:
             return []
         reasons = ", ".join(f"{count:,} skipped by {reason}" for reason, count in sorted(self.skipped.items()))
         return [f"{counted(self.explained, 'frame')} explained, {reasons}"]
+
+    @property
+    def misses_minimum(self) -> bool:
+        """True if the run is more than one frame behind its minimum frame rate."""
+        return self.min_fps is not None and self.frames + 1 < self.min_fps * self.elapsed_s
+
+    def _minimum(self) -> list[str]:
+        if not self.misses_minimum:
+            return []
+        slowest = max(self.stages, key=lambda name: self.stages[name].mean_ms * self.stages[name].count)
+        return [
+            f"--min-fps {self.min_fps:g} was not reached: {self.fps:.1f} fps measured, at least {self.min_fps:g} "
+            f"expected. Most time was {slowest}. {_REMEDIES[slowest]}, or set a lower --min-fps."
+        ]
 
 
 def _named(region: str | None, label: str) -> str:

@@ -75,7 +75,7 @@ class UnreadableImage(UnreadableSample):
         super().__init__(message, fault)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodedImage:
     """Decoded image file."""
 

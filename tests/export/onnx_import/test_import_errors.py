@@ -24,6 +24,11 @@ class TestErrors:
         with pytest.raises(ModelFileError, match=message):
             add_saliency(tmp_path / "theirs.onnx", tmp_path / "ours.onnx")
 
+    def test_missing_file_has_a_suggestion(self, tmp_path: Path) -> None:
+        (tmp_path / "theirs.onnx").touch()
+        with pytest.raises(ModelFileError, match=r"Did you mean \S*theirs\.onnx\?"):
+            add_saliency(tmp_path / "thiers.onnx", tmp_path / "ours.onnx")
+
     def test_output_must_differ_from_the_source(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(UsageError, match="would be overwritten"):

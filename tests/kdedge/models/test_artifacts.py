@@ -40,6 +40,14 @@ def test_fp32_file_is_that_of_the_run_or_the_file_itself(exported_run: Path, tmp
             Artifacts.open(missing).fp32_file()
 
 
+def test_missing_files_have_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    (tmp_path / "model.onnx").touch()
+    for typed, meant in (("studnet", "student"), ("modle.onnx", "model.onnx")):
+        with pytest.raises(UsageError, match=rf"Did you mean \S*{meant}\?"):
+            Artifacts.open(tmp_path / typed).fp32_file()
+
+
 def test_own_weights_of_a_run_are_not_replaced(teacher_run: Path) -> None:
     with pytest.raises(UsageError, match="own weights"):
         Artifacts.open(teacher_run).check_trainable(teacher_run / "best.safetensors")

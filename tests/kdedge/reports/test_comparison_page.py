@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ from kdedge.reports.run_settings import run_settings
 from kdedge.reports.run_styles import styles_of_runs
 from kdedge.reports.run_tables import runs_table
 from kdedge_export.metrics.torch_predictions import Predictions
+from kdedge_export.modalities import modality_of
 from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.modalities.table_column import TableColumn
+from kdedge_runtime.modalities.tabular import TabularInput
 
 LABELS = ("bird", "cat", "dog")
 TARGETS = np.array([0] * 4 + [1] * 4 + [2] * 2)
@@ -296,6 +300,23 @@ class TestPredictedValues:
     def test_value_that_is_not_finite_is_none(self) -> None:
         shown = disagreement_gallery((prices("a", [0.0] * 4), prices("b", [0.0, 0.0, math.nan, 9.0])), [])
         assert shown[0].name == "rows.csv:2" and shown[0].cells[1].prediction == (None, "", False)
+
+    def test_rows_have_the_columns_of_the_bars_of_all_models(self) -> None:
+        spec = TabularInput(
+            tuple(TableColumn(f"{place}", "numeric", None, (0.0, 1.0), (), (0.5,)) for place in range(20))
+        )
+        maps = {"a": np.eye(20, dtype=np.float32)[[[19]]], "b": np.eye(20, dtype=np.float32)[[[15]]]}
+        rows = np.zeros((1, 20), np.float32)
+
+        def of_rows(title: str) -> RunPredictions:
+            plain = prices(title, [0.0])
+            samples = replace(plain.samples, samples=rows, input=spec)
+            return replace(plain, samples=samples, predictions=replace(plain.predictions, maps=maps[title]))
+
+        (shown,) = disagreement_gallery((of_rows("a"), of_rows("b")), [])
+        modality = modality_of(spec)
+        assert shown.image == modality.figure_uri(modality.thumbnail(rows[0], [maps["a"][0], maps["b"][0]]))
+        assert shown.image != modality.figure_uri(modality.thumbnail(rows[0]))
 
     def test_page_shows_values_and_errors_instead_of_classes(self, tmp_path: Path) -> None:
         runs = (

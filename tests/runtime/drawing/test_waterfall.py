@@ -1,8 +1,9 @@
 """Waterfalls of rows."""
 
 import numpy as np
+import pytest
 
-from kdedge_runtime.drawing.waterfall import Bar, bars_of, draw_row, draw_waterfall
+from kdedge_runtime.drawing.waterfall import Bar, bars_of, columns_of, draw_row, draw_waterfall
 from kdedge_runtime.modalities.table_column import TableColumn
 from kdedge_runtime.modalities.tabular import TabularInput
 
@@ -10,6 +11,7 @@ SPEC = TabularInput(
     tuple(TableColumn(f"column {place}", "numeric", edges=(0.0, 1.0), reference=(0.5,)) for place in range(15))
 )
 FOR, AGAINST = (255, 152, 56), (86, 156, 255)
+PAGE, AXIS, LINE = (18, 18, 24), (70, 70, 84), 26
 
 
 def widths(drawn: np.ndarray, color: tuple[int, int, int]) -> list[int]:
@@ -36,6 +38,45 @@ def test_lengths_are_proportional_and_colors_show_the_sign() -> None:
     drawn = draw_waterfall([Bar("a", "1", 2.0), Bar("b", "2", -1.0), Bar("c", "3", 0.5)], "yes 90%", "detail")
     (first, last), (middle,) = widths(drawn, FOR), widths(drawn, AGAINST)
     assert first > 150 and abs(middle / first - 0.5) < 0.02 and abs(last / first - 0.25) < 0.02
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_numbers_overlap_neither_bars_nor_the_axis(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bars = [Bar("name", "value", float(each)) for each in rng.normal(rng.choice([-1, 0, 1]), 1, 9) * 10 ** (seed % 5)]
+    drawn = draw_waterfall(bars)
+    colors = {color: (drawn == color).all(axis=2) for color in (FOR, AGAINST, PAGE, AXIS)}
+    axis = int(colors[AXIS].sum(axis=0).argmax())
+    is_bar = colors[FOR] | colors[AGAINST]
+    assert (colors[AXIS] | is_bar)[: len(bars) * LINE, axis].all(), "no text on the axis"
+    for place, bar in enumerate(bars):
+        line = slice(place * LINE, (place + 1) * LINE)
+        where = np.argwhere(is_bar[line])
+        (top, left), (bottom, right) = where.min(axis=0), where.max(axis=0)
+        assert is_bar[line][top : bottom + 1, left : right + 1].all(), "no text on the bar"
+        beside = ~(colors[PAGE] | colors[AXIS] | is_bar)[line].all(axis=0)
+        sides = beside[left - 20 : left].any(), beside[right + 1 : right + 21].any()
+        assert sides in ((True, False), (False, True)), "one number beside each bar"
+        if not min(left, right) - 90 < axis < max(left, right) + 90:
+            assert sides == ((True, False) if bar.contribution < 0 else (False, True)), "at the end of the bar"
+    assert not beside[-2:].any()
+
+
+def test_columns_with_bars_are_named() -> None:
+    maps = [np.eye(15, dtype=np.float32)[14], np.linspace(0, 1, 15, dtype=np.float32)]
+    assert columns_of(maps, 3) == [0, 13, 14] and columns_of(maps) == list(range(15)) and columns_of([]) == []
+    titles = {bar.title for bar in bars_of(SPEC, np.zeros(15, np.float32), maps[1], 3)}
+    assert titles == {"column 14", "column 13", "13 other columns"}
+
+
+def test_row_has_all_columns_or_the_given_ones() -> None:
+    values = np.zeros(15, np.float32)
+    assert draw_row(SPEC, values).shape[0] == 16 * LINE
+    assert draw_row(SPEC, values, places=[3, 14]).shape[0] == 3 * LINE
+    wide = TabularInput(
+        tuple(TableColumn(f"{place}", "numeric", edges=(0.0, 1.0), reference=(0.5,)) for place in range(50))
+    )
+    assert draw_row(wide, np.zeros(50, np.float32)).shape[0] == 41 * LINE
 
 
 def test_texts_above_the_bars_take_room_only_if_there_are_any() -> None:

@@ -1,6 +1,7 @@
 """Connection and memory limits of the web server."""
 
 import http.client
+import json
 import socket
 import threading
 import time
@@ -59,14 +60,14 @@ def assert_cut_off(slow: socket.socket, part: bytes) -> None:
 
 
 def test_slow_request_head_times_out(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.server.http_server.TIMEOUT_S", 0.6)
+    monkeypatch.setattr("kdedge_runtime.server.request_handler.TIMEOUT_S", 0.6)
     with connect(view) as slow:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
         assert_cut_off(slow, b"X: y\r\n")
 
 
 def test_slow_request_body_times_out(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.server.http_server.TIMEOUT_S", 0.6)
+    monkeypatch.setattr("kdedge_runtime.server.request_handler.TIMEOUT_S", 0.6)
     head = b"POST /controls HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
     with connect(view) as slow:
         slow.sendall(head)
@@ -146,7 +147,10 @@ def test_total_connections_are_limited(controls: Controls, progress: RunProgress
             assert one.recv(100).startswith(b"HTTP/1.1 200")
             taken.append(one)
         refused = [stack.enter_context(connect(view)) for _ in range(20)]
-        assert all(b"503" in one.recv(64) for one in refused)
+        answers = [http.client.HTTPResponse(one) for one in refused]
+        for answer in answers:
+            answer.begin()
+        assert all((answer.status, set(json.loads(answer.read()))) == (503, {"error"}) for answer in answers)
         before = run.written
         time.sleep(0.5)
         assert run.written - before > 20

@@ -14,7 +14,7 @@ import pytest
 from browser import browser, open_page
 from PIL import Image
 from toy_predictions import in_regions
-from view_client import ABOUT, HERE, a_prediction
+from view_client import ABOUT, HERE, Run, a_prediction
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.modalities.image_region import parse_image_regions
@@ -346,14 +346,10 @@ def test_region_can_be_selected(
 def test_unknown_region_has_no_percentage(
     chromium: Any, controls: Controls, store: FeedbackStore, progress: RunProgress
 ) -> None:
-    frame = np.zeros((48, 64, 3), np.uint8)
-    plain = replace(a_prediction(0), frame=Frame(0, frame, time.monotonic(), "#0"), overlay=frame)
-    known = in_regions(plain, door="open", window="shut")
+    known = in_regions(a_prediction(0), door="open", window="shut")
     (window,) = known.further
     prediction = replace(known, further=(replace(window, unknown=True),))
-    with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
-        progress.count(prediction)
-        view.write(prediction, progress)
+    with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view, Run(view, progress, lambda _: prediction):
         page = _live(chromium, view.url, **DESK)
         page.wait_for_selector("#regions button[aria-pressed=true]")
         shown = [
@@ -362,3 +358,16 @@ def test_unknown_region_has_no_percentage(
         ]
         assert shown == [["door", "open", "75%"], ["window", "unknown", ""]]
         assert page.problems == []
+
+
+def test_selected_region_is_dropped_if_the_next_run_has_none(
+    chromium: Any, controls: Controls, store: FeedbackStore, progress: RunProgress
+) -> None:
+    current = in_regions(a_prediction(0), door="open", window="shut")
+    with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view, Run(view, progress, lambda _: current):
+        page = _live(chromium, view.url, **DESK)
+        page.click("#regions button:has-text('window')")
+        page.wait_for_selector("#label:text-is('shut')")
+        current = a_prediction(0)
+        page.wait_for_selector("#label:text-is('<b>stop</b>')")
+        assert page.is_hidden("#regions")

@@ -198,6 +198,17 @@ def test_choices_name_the_parts(view_of: Callable[..., LiveView], view: LiveView
     assert parts(view_of(wage)) == ("row", False, False, True)
 
 
+def test_metrics_have_the_unseen_categories(view_of: Callable[..., LiveView]) -> None:
+    def serve(job: str) -> LiveView:
+        row = row_sample(("job", "age"), (job, "31"))
+        return view_of(lambda index: replace(credit(index), frame=replace(credit(index).frame, sample=row)))
+
+    for job, expected in (("pilot", {}), ("smith", {"job": "smith"})):
+        served = serve(job)
+        shown_now(served)
+        assert json.loads(get(served, "/metrics.json")[1])["unseen"] == expected
+
+
 def test_predictions_of_images_keep_their_boxes(view: LiveView, progress: RunProgress, store: FeedbackStore) -> None:
     with Run(view, progress, a_prediction):
         assert (

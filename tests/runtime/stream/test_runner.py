@@ -8,20 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_predictions import toy_prediction
 from toy_streams import Collector, Frames
 
-from kdedge_runtime.errors import KdedgeError, SourceError
+from kdedge_runtime.errors import KdedgeError, SourceError, UsageError
 from kdedge_runtime.modalities.image import ImageInput
+from kdedge_runtime.modalities.table_column import TableColumn
+from kdedge_runtime.modalities.tabular import TabularInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.prediction import Prediction, decode_prediction
 from kdedge_runtime.sources.image_source import ImageSource
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.synthetic import SyntheticSource
+from kdedge_runtime.sources.tabular.posted_rows import PostedRows
 from kdedge_runtime.sources.video_source import VideoSource
 from kdedge_runtime.stream.runner import run
 from kdedge_runtime.stream.settings import LiveSettings, StreamSettings
-from kdedge_runtime.stream.statistics import RunProgress
+from kdedge_runtime.stream.statistics import STAGES, RunProgress
+from kdedge_runtime.util.timing import StageLatency
 
 
 def test_every_image_gets_a_prediction_and_location(model: Model, photos: Path) -> None:
@@ -177,6 +182,43 @@ def test_summary_compares_with_reachable_rate(model: Model, red_spot: np.ndarray
     assert summary.source_fps == 30
     assert "of the 30.0 fps of the source" in summary.table()
     assert summary.age.p50_ms <= summary.age.p95_ms <= summary.age.p99_ms
+
+
+def test_summary_explains_a_missed_frame_rate(model: Model, red_spot: np.ndarray) -> None:
+    reached = run(model, Frames(*[red_spot] * 5), [], StreamSettings(min_fps=0.5))
+    missed = run(model, Frames(*[red_spot] * 5), [], StreamSettings(min_fps=1e6))
+    assert (reached.misses_minimum, missed.misses_minimum) == (False, True)
+    assert "--min-fps" not in reached.table() + run(model, Frames(red_spot), []).table()
+    (line,) = [line for line in missed.table().splitlines() if "--min-fps" in line]
+    assert f"{missed.fps:.1f} fps measured" in line and "1e+06 expected" in line
+    assert missed.as_record()["min_fps"] == 1e6
+
+
+@pytest.mark.parametrize("slow", STAGES)
+def test_remedy_is_that_of_the_slowest_stage(model: Model, red_spot: np.ndarray, slow: str) -> None:
+    missed = run(model, Frames(*[red_spot] * 5), [], StreamSettings(min_fps=1e6))
+    rare, often = StageLatency(2, 100.0, 100.0, 100.0, 100.0), StageLatency(100, 1.9, 1.9, 1.9, 1.9)
+    stages = {name: rare if name == slow else often for name in STAGES}
+    table = replace(missed, stages=stages).table()
+    assert f"Most time was {slow}." in table
+
+
+def test_rate_of_posted_samples_is_that_of_their_clients(model: Model) -> None:
+    source = PostedRows(TabularInput((TableColumn("age", "numeric", None, (0.0, 1.0), (), (0.5,)),)))
+    with pytest.raises(UsageError, match="Remove --min-fps"):
+        run(model, source, [], StreamSettings(min_fps=5))
+    summaries = []
+    for each in (source, Frames()):
+        progress = RunProgress(each)
+        for stage in ("inference", "inference"):
+            with progress.timer.measure(stage):
+                pass
+        progress.count(toy_prediction())
+        summaries.append(progress.summary())
+    posted, read = summaries
+    assert posted.model_fps is not None and "%" not in posted.table()
+    assert "% of the" in replace(read, fps=read.model_fps or 0).table()
+    assert "% of the" not in replace(read, fps=(read.model_fps or 0) / 1000).table(), "a figure of 0%"
 
 
 class Sensed(Frames):

@@ -84,9 +84,11 @@ def _pair(number: int, evidence: SampleGallery) -> MapPair:
 
 
 def _row(number: int, evidence: SampleGallery) -> GalleryRow:
+    predictions = [evidence.predictions[candidate.name] for candidate in evidence.candidates]
+    maps = [one.maps[number] for one in predictions if one.maps is not None]
     return GalleryRow(
         name=evidence.names[number],
-        image=evidence.modality.figure_uri(evidence.modality.thumbnail(evidence.samples[number])),
+        image=evidence.modality.figure_uri(evidence.modality.thumbnail(evidence.samples[number], maps)),
         target=_target(number, evidence),
         explained=evidence.labels[evidence.explained_class[number]],
         cells=tuple(_cell(candidate, number, evidence) for candidate in evidence.candidates),

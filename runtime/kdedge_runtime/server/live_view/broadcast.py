@@ -8,8 +8,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kdedge_runtime.server.http_server import TIMEOUT_S
 from kdedge_runtime.server.live_view.latest_frame import LatestFrame
+from kdedge_runtime.server.request_handler import TIMEOUT_S
 
 __all__ = ["BOUNDARY", "Broadcast"]
 

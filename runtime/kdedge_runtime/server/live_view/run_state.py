@@ -20,7 +20,10 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
     Args:
         serial: serial number of the frame.
         prediction: prediction for the frame.
-        region: name of the region; None or an unknown name for the first one.
+        region: name of the region; None for the first one.
+
+    Raises:
+        UsageError: there is no such region.
     """
     regions = [
         # The score of an unknown region is that of its nearest class, which its label does not name.
@@ -33,7 +36,7 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
         for each in prediction.by_region
     ]
     named = [] if prediction.region is None else regions
-    prediction = prediction.of_region(region) or prediction
+    prediction = prediction.of_region(region)
     key, task = prediction.score_key, TASKS[prediction.task]
     return {
         "serial": serial,
@@ -47,6 +50,7 @@ def describe_prediction(serial: int, prediction: Prediction, region: str | None 
         "score_name": task.score_name,
         "familiarity": None if prediction.familiarity is None else round(prediction.familiarity, 5),
         "unknown": prediction.unknown,
+        "unseen": prediction.unseen,
         "ranking": [
             {"label": label, key: round(score, 5), "text": _text(prediction, score), "share": task.share(score)}
             for label, score in prediction.ranking

@@ -332,8 +332,9 @@ async function poll() {
       if (m.frames !== lastFrames) { lastFrames = m.frames; lastChange = Date.now(); }
       const state = !m.frames ? "waiting" : Date.now() - lastChange > STALLED_MS ? "stalled" : "live";
       if (!isPaused) setState(state, states[state]);
-    } catch {
+    } catch (error) {
       choices = null;  // the next run may use another model
+      if (!(error instanceof TypeError)) region = null;  // or other regions; a lost connection is a TypeError
       setState("lost", states.lost);
     }
     for (const button of at("verdicts").children) button.disabled = !shown;

@@ -24,7 +24,6 @@ from kdedge_runtime.server import (
     read_static_files,
     shared_static_files,
 )
-from kdedge_runtime.server.http_server import TIMEOUT_S
 from kdedge_runtime.server.live_view.broadcast import BOUNDARY, Broadcast
 from kdedge_runtime.server.live_view.class_file import ClassFile
 from kdedge_runtime.server.live_view.controls import Controls
@@ -34,6 +33,7 @@ from kdedge_runtime.server.live_view.pending_predictions import PendingPredictio
 from kdedge_runtime.server.live_view.posted_values import optional_box, optional_text, whole_number
 from kdedge_runtime.server.live_view.prometheus import CONTENT_TYPE, exposition
 from kdedge_runtime.server.live_view.run_state import describe_machine, describe_prediction, describe_run
+from kdedge_runtime.server.request_handler import TIMEOUT_S
 from kdedge_runtime.sinks.json_lines import record
 from kdedge_runtime.sources.source import PostedSource
 from kdedge_runtime.stream.statistics import RunProgress
@@ -70,21 +70,7 @@ class Feedback:
 class LiveView:
     """Sink that serves the run to browsers while it is entered.
 
-    | path                  | content                                                               |
-    |-----------------------|-----------------------------------------------------------------------|
-    | `/`                   | page                                                                  |
-    | `/snapshot.jpg`       | next overlay; `?after=SERIAL` waits for a newer one                   |
-    | `/stream.mjpg`        | overlays for other programs, `multipart/x-mixed-replace`              |
-    | `/frame.jpg?serial=`  | frame of a shown prediction, without heat map; `&region=NAME`      |
-    | `/metrics.json`       | prediction (`?serial=` for a shown one, `&region=`), history, rates, timings, board |
-    | `/metrics`            | metrics in Prometheus format                                          |
-    | `/choices.json`       | classes, methods, and the parts of the page for samples and task      |
-    | `/health`             | 200 if predictions are recent, 503 after ten seconds without one      |
-    | `POST /controls`      | change the explained class, the method and the opacity                |
-    | `POST /pause`         | keep the frame of a shown prediction                                  |
-    | `POST /feedback`      | user feedback on a shown prediction                                   |
-    | `POST /enroll`        | add the frame of a shown prediction to an enrolled class              |
-    | `POST /predict`       | prediction of a posted sample as a line of `--jsonl`                  |
+    Its paths are listed in `.github/docs/reference/device-runtime.md`.
     """
 
     def __init__(
@@ -183,7 +169,10 @@ class _Site:
 
         Args:
             serial: serial number of the prediction; the latest if it is no longer available.
-            region: name of the region; None or an unknown name for the first one.
+            region: name of the region; None for the first one.
+
+        Raises:
+            UsageError: the prediction has no such region.
         """
         board = self.board
         figures: dict[str, Any] = {
@@ -245,8 +234,7 @@ class _ViewHandler(RequestHandler):
 
     def _metrics(self) -> None:
         serial = self._serial("serial", missing=0)
-        if serial is not None:
-            self.send_json(HTTPStatus.OK, self.server.site.metrics(serial, self.query.get("region")))
+        self.send_json(HTTPStatus.OK, self.server.site.metrics(serial, self.query.get("region")))
 
     def _choices(self) -> None:
         controls = self.server.site.controls
@@ -280,7 +268,7 @@ class _ViewHandler(RequestHandler):
     def _snapshot(self) -> None:
         board = self.server.site.board
         after = self._serial("after", missing=0)
-        if after is None or not self._begin_to_watch():
+        if not self._begin_to_watch():
             return
         try:
             with board.watching():
@@ -301,7 +289,8 @@ class _ViewHandler(RequestHandler):
             # Short send buffer, because buffered images arrive late.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER_BYTES)
             self.begin(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={BOUNDARY}", {})
-            self.server.site.broadcast.serve(self.connection)
+            if self.command != "HEAD":
+                self.server.site.broadcast.serve(self.connection)
         finally:
             self.server.site.viewers.release()
 
@@ -312,27 +301,24 @@ class _ViewHandler(RequestHandler):
         return False
 
     def _frame(self) -> None:
-        serial = self._serial("serial", missing=None)
-        if serial is None:
-            return
-        prediction = self.server.site.board.shown.find(serial)
+        prediction = self.server.site.board.shown.find(self._serial("serial"))
         if prediction is None:
             self.send_failure(HTTPStatus.GONE, _PASSED)
             return
-        region = prediction.of_region(self.query.get("region"))
-        if region is None:
-            self.send_failure(HTTPStatus.BAD_REQUEST, "Expected region=NAME of a region of the run.")
-            return
-        self.send_body(HTTPStatus.OK, "image/jpeg", encode_jpeg(region.image, _JPEG_QUALITY))
+        image = prediction.of_region(self.query.get("region")).image
+        self.send_body(HTTPStatus.OK, "image/jpeg", encode_jpeg(image, _JPEG_QUALITY))
 
-    def _serial(self, name: str, missing: int | None) -> int | None:
-        """Return a serial number from the URL; None after sending an error if it is invalid."""
+    def _serial(self, name: str, missing: int | None = None) -> int:
+        """Return a serial number from the URL, or `missing` without one.
+
+        Raises:
+            UsageError: the number is invalid, or there is none.
+        """
         text = self.query.get(name)
         if text is None and missing is not None:
             return missing
         if text is None or not (text.isascii() and text.isdecimal() and len(text) < 16):
-            self.send_failure(HTTPStatus.BAD_REQUEST, f"Expected {name}=NUMBER.")
-            return None
+            raise UsageError(f"Expected {name}=NUMBER in the URL.")
         return int(text)
 
     def _control(self, wanted: dict[str, Any]) -> object:
@@ -388,7 +374,4 @@ class _ViewHandler(RequestHandler):
         prediction = self.server.site.board.shown.find(whole_number(body.get("serial")))
         if prediction is None:
             raise UsageError(_PASSED)
-        prediction = prediction.of_region(optional_text("region", body.get("region")))
-        if prediction is None:
-            raise UsageError("Expected region: NAME of a region of the run.")
-        return prediction
+        return prediction.of_region(optional_text("region", body.get("region")))

@@ -12,6 +12,7 @@ from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.live_source import LiveSource
 from kdedge_runtime.sources.looped import LoopedSource
 from kdedge_runtime.sources.source import Source
+from kdedge_runtime.util.file_hint import file_hint
 
 __all__ = ["AUDIO_GRAMMAR", "SoundWindows", "open_audio_source"]
 
@@ -78,5 +79,5 @@ def _create(windows: SoundWindows, uri: str, stop: threading.Event | None) -> So
         return DownloadedSound(uri, windows, stop)
     path = Path(uri).expanduser()
     if not path.exists():
-        raise SourceError(f"The file or folder {path} does not exist. Expected {AUDIO_GRAMMAR}.")
+        raise SourceError(f"The file or folder {path} does not exist.{file_hint(path)} Expected {AUDIO_GRAMMAR}.")
     return SoundFiles(path, windows)

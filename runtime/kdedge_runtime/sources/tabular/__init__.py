@@ -10,6 +10,7 @@ from kdedge_runtime.sources.looped import LoopedSource
 from kdedge_runtime.sources.source import Source
 from kdedge_runtime.sources.tabular.posted_rows import PostedRows
 from kdedge_runtime.sources.tabular.row_source import RowSource, read_lines
+from kdedge_runtime.util.file_hint import file_hint
 from kdedge_runtime.util.table_rows import TABLE_SUFFIXES, read_table_rows
 
 if TYPE_CHECKING:
@@ -52,6 +53,6 @@ def open_rows(spec: "TabularInput", uri: str, stop: threading.Event | None = Non
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise UsageError(f"--source {uri} is not a source of rows. Expected {_GRAMMAR}.")
     if not path.is_file():
-        raise SourceError(f"There is no table {path}. Expected {_GRAMMAR}.")
+        raise SourceError(f"There is no table {path}.{file_hint(path)} Expected {_GRAMMAR}.")
     source: Source = RowSource(spec, path.name, lambda: read_table_rows(path), paths=(path,), stop=stop)
     return LoopedSource(source) if loop else source

@@ -13,6 +13,7 @@ from kdedge_runtime.sources.timeseries.lines import GrowingFile, SerialLines, St
 from kdedge_runtime.sources.timeseries.live import LiveSeries
 from kdedge_runtime.sources.timeseries.recorded import RecordedSeries, is_series_file
 from kdedge_runtime.sources.timeseries.ts_file import TS_SUFFIX
+from kdedge_runtime.util.file_hint import file_hint
 
 if TYPE_CHECKING:
     from kdedge_runtime.modalities.timeseries import TimeseriesInput
@@ -125,7 +126,7 @@ def _live_series(spec: "TimeseriesInput", uri: str, hop: int, stop: threading.Ev
 def _recorded(spec: "TimeseriesInput", uri: str, hop: int) -> Source:
     path = Path(uri).expanduser()
     if not path.exists():
-        raise SourceError(f"The file or folder {path} does not exist. Expected {SERIES_GRAMMAR}.")
+        raise SourceError(f"The file or folder {path} does not exist.{file_hint(path)} Expected {SERIES_GRAMMAR}.")
     if path.is_file() and not is_series_file(path):
         raise UsageError(f"--source {uri} has no time series. Expected {SERIES_GRAMMAR}.")
     return RecordedSeries(spec, path, hop)

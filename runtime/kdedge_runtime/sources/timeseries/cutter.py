@@ -43,7 +43,7 @@ def longest_gap_s(rate_hz: float | None) -> float:
     return math.inf if rate_hz is None else _MAX_GAP / rate_hz
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeriesWindow:
     """Window of consecutive rows."""
 

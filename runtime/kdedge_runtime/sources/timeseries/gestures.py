@@ -39,7 +39,7 @@ _IN_CHANNEL = {"rattle": 2, "shake": 0, "swing": 1, "tap": 2}
 Mask: TypeAlias = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gesture:
     """Window with ground truth."""
 

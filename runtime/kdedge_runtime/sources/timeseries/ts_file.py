@@ -20,7 +20,7 @@ TS_SUFFIX = ".ts"
 _FLAGS = {"true": True, "false": False}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TsFile:
     """Cases of a `.ts` file."""
 
