@@ -178,7 +178,7 @@ class Prediction:
         reasons = self.reasons(count)
         if self.saliency_map is None or not reasons:
             return None
-        named = sum(reason["contribution"] for reason in reasons)
+        named: float = sum(reason["contribution"] for reason in reasons)
         return round(float(self.saliency_map.sum(dtype=np.float64)) - named, 5)
 
     @property

@@ -20,6 +20,7 @@ __all__ = ["STAGES", "RunProgress", "RunSummary"]
 STAGES = ("wait", "preprocess", "inference", "explanation", "overlay", "output")
 """Stages of a frame: wait for it, resize, model, black-box explainer, drawing, sinks."""
 _RECENT_FRAMES = 30
+_SHOWN_LABELS = 5
 _REMEDIES = {
     "wait": "Use a faster source",
     "preprocess": "Use smaller frames",
@@ -120,7 +121,7 @@ class RunProgress:
             source_fps=self._source.fps if self._source.live else None,
             stages=self.timer.stages(),
             age=self._ages.stage(),
-            labels=tuple((_named(*key), count) for key, count in self.labels.most_common(5)),
+            labels=tuple((_named(*key), count) for key, count in self.labels.most_common()),
             unknown=self.unknown,
             failure=self.failure,
             is_posted=isinstance(self._source, PostedSource),
@@ -153,7 +154,7 @@ class RunSummary:
     age: StageLatency | None
     """Time from capture to prediction; None without frames."""
     labels: tuple[tuple[str, int], ...]
-    """Most frequent labels with their counts, without unknown predictions; `REGION: LABEL` for regions."""
+    """Labels with their counts, most frequent first, without unknown predictions; `REGION: LABEL` for regions."""
     unknown: int = 0
     """Number of frames or regions below the threshold of familiarity."""
     failure: SourceError | None = None
@@ -205,9 +206,12 @@ class RunSummary:
                 f"{name:12}{stage.p50_ms:9.2f}{stage.p95_ms:9.2f}{stage.p99_ms:9.2f}{stage.mean_ms:9.2f}"
                 for name, stage in rows.items()
             ]
-        counted = [*self.labels, *([(UNKNOWN, self.unknown)] if self.unknown else [])]
-        if counted:
-            lines.append("predictions: " + ", ".join(f"{printable(label)} {count:,}" for label, count in counted))
+        counts = [*self.labels[:_SHOWN_LABELS], *([(UNKNOWN, self.unknown)] if self.unknown else [])]
+        shown = [f"{printable(label)} × {count:,}" for label, count in counts]
+        if others := self.labels[_SHOWN_LABELS:]:
+            shown.append(f"other labels × {sum(count for _, count in others):,}")
+        if shown:
+            lines.append(f"predictions: {', '.join(shown)}")
         return "\n".join(lines)
 
     def _counts(self) -> str:

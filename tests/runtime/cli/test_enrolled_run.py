@@ -170,7 +170,7 @@ def test_soak_answers_with_enrolled_classes(
 ) -> None:
     options = ["--source", str(photos), "--classes", str(file), "--duration", "10s"]
     main(["soak", str(embedding_model.path), *options])
-    assert "predictions: rust 1, leaf 1, unknown 1" in capsys.readouterr().err
+    assert "predictions: rust × 1, leaf × 1, unknown × 1" in capsys.readouterr().err
 
 
 def test_similarity_is_never_a_percentage(

@@ -36,7 +36,7 @@ def test_untrusted_labels_are_escaped_on_the_terminal(progress: RunProgress) -> 
         sink.write(prediction, progress)
     shown = terminal.getvalue().split("\r\x1b[2K")[1]
     assert r"stop\x1b[2J\nsign\x9b1m 90%" in shown
-    assert progress.summary().table().splitlines()[-1] == r"predictions: stop\x1b[2J\nsign\x9b1m 1"
+    assert progress.summary().table().splitlines()[-1] == r"predictions: stop\x1b[2J\nsign\x9b1m × 1"
 
 
 def test_every_region_is_shown(progress: RunProgress) -> None:
@@ -46,4 +46,11 @@ def test_every_region_is_shown(progress: RunProgress) -> None:
     with StatusLine(terminal) as sink:
         sink.write(prediction, progress)
     assert "door: open 75% · window: shut 50%" in terminal.getvalue().split("\r\x1b[2K")[1]
-    assert progress.summary().table().splitlines()[-1] == "predictions: door: open 1, window: shut 1"
+    assert progress.summary().table().splitlines()[-1] == "predictions: door: open × 1, window: shut × 1"
+
+
+def test_less_frequent_labels_are_summed_up(progress: RunProgress) -> None:
+    for number in (0, 1, 1, 2, 3, 4, 5, 6):
+        progress.count(replace(toy_prediction(), ranking=((f"label {number}", 0.9),)))
+    last = progress.summary().table().splitlines()[-1]
+    assert last.startswith("predictions: label 1 × 2, label 0 × 1, ") and last.endswith("label 4 × 1, other labels × 2")
