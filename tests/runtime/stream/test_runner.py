@@ -69,7 +69,7 @@ def test_stages_are_timed_without_warm_up(model: Model, video: Path) -> None:
     assert summary.age.count == 24
     assert dict(summary.labels) == {"red": 12, "blue": 12}
     assert summary.fps == pytest.approx(24 / summary.elapsed_s)
-    for word in ("24 of 24 frames", "p95", "inference", "frame age", "red 12"):
+    for word in ("24 of 24 frames", "p95", "inference", "frame age", "red × 12"):
         assert word in summary.table()
 
 
