@@ -14,7 +14,7 @@ from torch import nn
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph
 
 Deployed = ExportableModel | ClassifierOnly
-_PACKAGES = {"kdedge", "kdedge_export", "torch", "torchvision", "timm"}
+_PACKAGES = {"kdedge", "kdedge_export", "torch", "torchvision", "timm", "open_clip"}
 """Packages whose layers have the same code throughout the run."""
 _SETTINGS = (bool, int, float, str, torch.dtype, type(None))
 _PLAIN = vars(nn.Module())
@@ -89,4 +89,6 @@ def _content(module: Deployed) -> str | None:
 
 def _is_setting(value: object) -> bool:
     """Return True if the text of a value determines it."""
+    if isinstance(value, dict):
+        return all(map(_is_setting, (*value, *value.values())))
     return all(map(_is_setting, value)) if isinstance(value, list | tuple) else isinstance(value, _SETTINGS)

@@ -36,6 +36,11 @@ def patched(model: nn.Module) -> nn.Module:
     return model
 
 
+def configured(model: nn.Module, **preprocessing: object) -> nn.Module:
+    model.preprocess_cfg = preprocessing  # type: ignore[assignment]  # as in OpenCLIP
+    return model
+
+
 @pytest.fixture
 def exported() -> list[Deployed]:
     """Modules that were exported, in order."""
@@ -91,6 +96,17 @@ def test_other_network_is_exported(
     export(wrap_for_export(network(), SPEC))
     export(other())
     assert len(exported) == 2
+
+
+def test_networks_may_have_settings_by_name(
+    export: Callable[[Deployed], ExportedGraph], exported: list[Deployed]
+) -> None:
+    for size, count in ((32, 1), (32, 1), (64, 2)):
+        export(wrap_for_export(configured(network(), size=(size, size)), SPEC))
+        assert len(exported) == count
+    for _ in range(2):
+        export(wrap_for_export(configured(network(), size=torch.tensor(32)), SPEC))
+    assert len(exported) == 4, "the text of a tensor does not determine it"
 
 
 def test_layer_of_a_test_is_always_exported(

@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,15 @@ def test_lime_equals_lime_within_errors(model: Network, case: tuple[np.ndarray, 
     assert_within_the_errors(ours.map.ravel()[first], ours.standard_error.ravel()[first], theirs)
 
 
+@pytest.fixture(scope="module")
+def shap() -> Any:
+    """Import shap without compilation, which takes longer than its few evaluations."""
+    numba = pytest.importorskip("numba", reason="the reference is shap, which needs numba")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba.config, "DISABLE_JIT", True)
+        return pytest.importorskip("shap", reason="the reference is shap")
+
+
 class TestShap:
     @staticmethod
     def value(model: Network, case: tuple[np.ndarray, int], parts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -168,8 +178,7 @@ class TestShap:
 
         return of
 
-    def test_few_parts_are_exact(self, model: Network, case: tuple[np.ndarray, int]) -> None:
-        shap = pytest.importorskip("shap", reason="the reference is shap")
+    def test_few_parts_are_exact(self, shap: Any, model: Network, case: tuple[np.ndarray, int]) -> None:
         picture, class_index = case
         parts = superpixels(picture, 6)
         count = int(parts.max()) + 1
@@ -179,8 +188,9 @@ class TestShap:
         np.testing.assert_allclose(ours.map, theirs[parts], atol=1e-6)
         assert np.abs(theirs).max() > 0.02
 
-    def test_values_of_equal_coalitions_are_equal(self, model: Network, case: tuple[np.ndarray, int]) -> None:
-        shap = pytest.importorskip("shap", reason="the reference is shap")
+    def test_values_of_equal_coalitions_are_equal(
+        self, shap: Any, model: Network, case: tuple[np.ndarray, int]
+    ) -> None:
         parts = superpixels(case[0], 20)
         count = int(parts.max()) + 1
         value = self.value(model, case, parts)
@@ -197,8 +207,7 @@ class TestShap:
         )
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
-    def test_many_parts_agree_within_errors(self, model: Network, case: tuple[np.ndarray, int]) -> None:
-        shap = pytest.importorskip("shap", reason="the reference is shap")
+    def test_many_parts_agree_within_errors(self, shap: Any, model: Network, case: tuple[np.ndarray, int]) -> None:
         picture, class_index = case
         parts = superpixels(picture, 20)
         count = int(parts.max()) + 1

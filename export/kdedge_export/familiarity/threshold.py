@@ -52,7 +52,8 @@ def fit_threshold(scores: Floats, allowed: float = ALLOWED) -> Threshold | None:
     """
     n, rank = len(scores), 0
     # The order statistic of this rank is above at most the allowed share, except with probability 5%.
-    while rank < n and share_bound(rank, n) <= allowed:
+    # This is the condition `share_bound(rank, n) <= allowed`, without its bisection.
+    while rank < n and _at_most(rank, n, allowed) <= _TAIL:
         rank += 1
     if not rank:
         return None

@@ -10,14 +10,17 @@ import pytest
 from PIL import Image
 from training_toys import Outcome
 
+from kdedge.pipelines.model_export import export_model
+from kdedge_runtime.devices import load_profile
 
-@pytest.fixture
-def files(command: Callable[..., Outcome], tmp_path: Path) -> tuple[str, str]:
-    """Model file with a map, and an image file."""
-    exported = command("export", "small:resnet8", "--no-pretrained", "-o", str(tmp_path / "model.onnx"))
-    assert exported.code == 0, exported.err
-    Image.new("RGB", (60, 40), "orange").save(tmp_path / "picture.png")
-    return str(tmp_path / "model.onnx"), str(tmp_path / "picture.png")
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Model file with a map, and an image file; read-only."""
+    folder = tmp_path_factory.mktemp("files")
+    export_model("small:resnet8", pretrained=False, output=folder / "model.onnx", profile=load_profile("generic"))
+    Image.new("RGB", (60, 40), "orange").save(folder / "picture.png")
+    return str(folder / "model.onnx"), str(folder / "picture.png")
 
 
 def test_map_of_the_file_or_of_a_method(
@@ -70,12 +73,11 @@ def test_score_cam_finds_the_last_layer_without_metadata(
             names[:] = ["features" if name == "target_activations" else name for name in names]
     onnx.save(model, tmp_path / "unnamed.onnx")
     pictures = []
-    for name in ("model", "unnamed"):
-        done = command(
-            "explain", str(tmp_path / f"{name}.onnx"), files[1], "--method", "scorecam", "-o", str(tmp_path / name)
-        )
+    for path in (Path(files[0]), tmp_path / "unnamed.onnx"):
+        out = tmp_path / path.stem
+        done = command("explain", str(path), files[1], "--method", "scorecam", "-o", str(out))
         assert done.code == 0, done.err
-        pictures.append(np.asarray(Image.open(tmp_path / name / "picture.png")))
+        pictures.append(np.asarray(Image.open(out / "picture.png")))
     np.testing.assert_array_equal(*pictures)
 
 

@@ -56,7 +56,7 @@ def run(sound_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Samples of the same kind: too few to confirm every bound, and enough to detect each broken file."""
-    return str(write_squares(tmp_path_factory.mktemp("few") / "squares", train=1, val=25))
+    return str(write_squares(tmp_path_factory.mktemp("few") / "squares", train=1, val=10))
 
 
 def verdict(run: Path, data: str | None = None) -> tuple[ValidationReport, set[str]]:

@@ -119,7 +119,6 @@ def test_command_export_and_validation(
     export_model(str(tmp_path / "run"), profile=load_profile("generic"))
     notes = validate_model(str(tmp_path / "run"), quick=True).report.notes
     assert not any("teacher is excluded" in note for note in notes), notes
-    exported = command(
-        "export", "clip:tiny-vit", "--weights", weights, "--classes", "cat,dog", "-o", tmp_path / "clip.onnx"
-    )
+    naming = ("--classes", "cat,dog,empty bowl", "--prompt", "a drawing of a {}")
+    exported = command("export", "clip:tiny-vit", "--weights", weights, *naming, "-o", tmp_path / "clip.onnx")
     assert exported.code == 0 and "map matches PyTorch" in exported.err, exported.err

@@ -72,10 +72,20 @@ def serve() -> Iterator[Callable[[Model], str]]:
 
 
 @pytest.fixture
-def page(chromium: Any, serve: Callable[[Model], str], model: Model) -> Any:
+def page(chromium: Any, serve: Callable[[Model], str], model: Model) -> Iterator[Any]:
     opened = open_page(chromium, serve(model), viewport={"width": 1280, "height": 860})
     opened.wait_for_selector("#live:enabled")
-    return opened
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture(scope="module")
+def functions(chromium: Any, model: Model) -> Iterator[Any]:
+    """Page in which functions of its modules are called; it is not clicked, since loading takes seconds."""
+    with served(model) as address:
+        opened = open_page(chromium, address)
+        yield opened
+        opened.context.close()
 
 
 def _latest(page: Any) -> dict[str, np.ndarray]:
@@ -118,11 +128,11 @@ def _assert_as_in_python(latest: dict[str, np.ndarray], model: Model, class_inde
         (3, 1000, {"crop_fraction": 0.9}),
     ],
 )
-def test_preprocessing_is_bit_exact_with_python(page: Any, height: int, width: int, rule: dict[str, Any]) -> None:
+def test_preprocessing_is_bit_exact_with_python(functions: Any, height: int, width: int, rule: dict[str, Any]) -> None:
     spec = ImageInput(64, 48 if rule.get("resize") else 64, (0.0,) * 3, (1.0,) * 3, **rule)
     picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     rgba = np.dstack([picture, np.full((height, width), 255, np.uint8)])
-    fitted = page.evaluate(
+    fitted = functions.evaluate(
         """async ([rgba, width, height, spec]) => {
             const { fit } = await import("/fit.js");
             const pixels = Uint8ClampedArray.from(atob(rgba), (byte) => byte.charCodeAt(0));
@@ -238,11 +248,11 @@ def test_color_profile_is_ignored_as_in_python(page: Any, model: Model, tmp_path
 
 
 @pytest.mark.parametrize("display", [UNMEASURED, MapDisplay(0.4, -0.3, 1.0), MapDisplay(-1.0, 0.25, 9.0)])
-def test_heat_map_matches_python(page: Any, display: MapDisplay) -> None:
+def test_heat_map_matches_python(functions: Any, display: MapDisplay) -> None:
     """Canvas blending rounds differently, so levels may differ by two."""
     positions = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
     spec, scale = ImageInput(60, 60, (0.0,) * 3, (1.0,) * 3, resize="squash"), peak(positions)
-    drawn = page.evaluate(
+    drawn = functions.evaluate(
         """async ([cells, scale, about]) => {
             const { drawOverlay } = await import("/overlay.js");
             const white = new ImageData(new Uint8ClampedArray(260 * 180 * 4).fill(255), 260, 180);
@@ -264,10 +274,10 @@ def test_heat_map_matches_python(page: Any, display: MapDisplay) -> None:
     assert np.abs(found.astype(int) - expected).max() <= 2
 
 
-def test_heat_scale_matches_python(page: Any) -> None:
+def test_heat_scale_matches_python(functions: Any) -> None:
     peaks = [(4.0, 0.0), (1.0, 0.5), (1.0, 0.02), (0.0, 3.0), (2.0, 0.1)]
     python = SmoothedScale()
-    shown = page.evaluate(
+    shown = functions.evaluate(
         """async (peaks) => {
             const { SmoothedScale } = await import("/heat.js");
             const steady = new SmoothedScale();
