@@ -17,6 +17,7 @@ from kdedge_export.metrics.torch_predictions import at_once
 from kdedge_export.modalities import modality_of
 from kdedge_export.onnx_graph.model_file import save_model
 from kdedge_export.saliency import find_cosine_layer
+from kdedge_export.saliency.tracing import restoring
 from kdedge_export.torch_export import ClassifierOnly, ExportableModel, ExportedGraph, export_graph, wrap_for_export
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.embedding import EMBEDDING, Embedding
@@ -69,7 +70,7 @@ def export(
     logits and maps agree.
 
     Args:
-        module: classifier, float32 `[N, C, H, W]` to logits `[N, K]`.
+        module: classifier, float32 `[N, C, H, W]` to logits `[N, K]`; modes and gradient flags are kept.
         input_spec: input specification; for images size, resizing rule and normalization.
         labels: K class names in the order of the logits.
         output: file to write, with suffix `.onnx`.
@@ -98,27 +99,42 @@ def export(
             f"The task {task} does not fit {type(module).__name__}. Expected the task {EMBEDDING} for a network that "
             "ends in a CosineLayer, and only for such networks."
         )
-    wrapped = exportable(module, input_spec, method, target_layer)
-    metadata = Metadata(
-        labels=tuple(labels),
-        input=input_spec,
-        outputs=wrapped.outputs,
-        task=task,
-        embedding=describe_embedding(module),
-        lineage=dict(lineage or {}),
-        metrics=dict(metrics or {}),
-    )
-    graph, described = _with_familiarity(export_graph(wrapped), metadata, familiarity or FamiliaritySamples())
+    with restoring(module):  # training may go on
+        wrapped = exportable(module, input_spec, method, target_layer)
+        metadata = Metadata(
+            labels=tuple(labels),
+            input=input_spec,
+            outputs=wrapped.outputs,
+            task=task,
+            embedding=describe_embedding(module),
+            lineage=dict(lineage or {}),
+            metrics=dict(metrics or {}),
+        )
+        try:
+            return _write(wrapped, metadata, output, familiarity or FamiliaritySamples(), complete)
+        finally:
+            if isinstance(wrapped, ExportableModel):
+                wrapped.explained.detach()
+
+
+def _write(
+    wrapped: ExportableModel | ClassifierOnly,
+    metadata: Metadata,
+    output: Path,
+    familiarity: FamiliaritySamples,
+    complete: Completion | None,
+) -> ExportedFile:
+    graph, described = _with_familiarity(export_graph(wrapped), metadata, familiarity)
     metadata = replace(metadata, familiarity=described)
     with atomic_path(output) as temporary:  # a file that fails the check must not replace one that passed
         save_model(graph.model, metadata, temporary)
         model = Model.load(temporary)
         logits_error, map_error = check_against_torch(wrapped, model)
-        metadata = with_thresholds(model, metadata, familiarity or FamiliaritySamples())
+        metadata = with_thresholds(model, metadata, familiarity)
         finished = metadata if complete is None else complete(model, metadata)
         if model.has_map:
-            modality = modality_of(input_spec)
-            samples = modality.display_samples(input_spec, _DISPLAY_SAMPLES)
+            modality = modality_of(metadata.input)
+            samples = modality.display_samples(metadata.input, _DISPLAY_SAMPLES)
             display = measure_display(model, samples, modality.mirrored_axes, at_once=at_once(model))
             finished = replace(finished, outputs=replace(finished.outputs, display=display))
         save_model(graph.model, finished, temporary)

@@ -28,6 +28,8 @@ class LossTerm:
     """True if the term depends on the temperature."""
     map_classes: int = 0
     """Number of the teacher's most probable classes whose maps are compared; 0 for none."""
+    of_values: bool = False
+    """True if the term compares values of a regression, not classes."""
     features: bool = False
     """True if the term compares intermediate layers."""
     projects: bool = False

@@ -19,5 +19,5 @@ def relative_squared_distillation_loss(inputs: LossInputs) -> Tensor:
     return relative_squared_error(inputs.student.logits, inputs.teacher_output.logits, inputs.target_variance)
 
 
-TERM = LossTerm(relative_squared_distillation_loss, 0.9)
+TERM = LossTerm(relative_squared_distillation_loss, 0.9, of_values=True)
 """Term `rsekd` of `--loss`."""

@@ -27,5 +27,5 @@ def relative_squared_error(values: Tensor, wanted: Tensor, variance: float) -> T
     return ((values - wanted) / math.sqrt(variance)).square().mean()
 
 
-TERM = LossTerm(relative_squared_error_loss, 1.0, needs_teacher=False)
+TERM = LossTerm(relative_squared_error_loss, 1.0, needs_teacher=False, of_values=True)
 """Term `rse` of `--loss`."""

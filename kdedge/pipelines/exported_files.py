@@ -49,10 +49,11 @@ class ExportedFiles:
 
     @property
     def is_fitted(self) -> bool:
-        """True if training, calibration or a familiarity threshold may have used samples of the user."""
+        """True if training, calibration or a familiarity threshold used samples."""
         familiarity = self.fp32.metadata.familiarity
         has_threshold = familiarity is not None and familiarity.threshold is not None
-        return self.run is not None or bool(self.converted) or has_threshold
+        is_calibrated = any(PRECISIONS[name].is_calibrated for name in self.converted)
+        return self.run is not None or is_calibrated or has_threshold
 
     @property
     def input(self) -> InputSpec:

@@ -314,9 +314,9 @@ def _targets(
     if not dataset.labels:
         return None
     if files.run is None and not is_numbered(labels) and not set(dataset.labels) & set(labels):
-        first = ", ".join(dataset.labels[:3])
+        first = ", ".join(dataset.labels[:3]) + (", …" if len(dataset.labels) > 3 else "")
         notes.append(
-            f"accuracy is not measured: none of the classes of {dataset.name} is a label of the model ({first}, …)"
+            f"accuracy is not measured: none of the classes of {dataset.name} is a label of the model ({first})"
         )
         return None
     return as_model_classes(targets, dataset.labels, labels, dataset.source)

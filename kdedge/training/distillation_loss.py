@@ -1,5 +1,8 @@
 """Distillation loss for training loops of your own."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +12,6 @@ from torch.nn import functional as F
 from kdedge.config.loss_spec import parse_loss
 from kdedge.losses import LOSS_TERMS
 from kdedge.losses.loss_inputs import LossInputs, ModelOutput
-from kdedge.tasks import TRAINING_TASKS
 from kdedge.training.distributed import ProcessGroup
 from kdedge.training.instrumented_model import explained_output
 from kdedge.training.objective import make_objective
@@ -21,7 +23,7 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["DistillationLoss", "DistillationOutput"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DistillationOutput:
     """Loss of a batch, with the student's logits."""
 
@@ -49,65 +51,66 @@ class DistillationLoss:
         *,
         temperature: float = 4.0,
     ) -> None:
-        """Prepare both models; the teacher is set to evaluation mode and frozen.
+        """Prepare both models and freeze the teacher, which is always run in evaluation mode.
 
         Args:
-            student: the student, on the device of the example. Only its hooks change; `train` and `eval` are left to
-                the loop.
+            student: the student, on the device of the example. Its mode is left to the loop.
             teacher: the trained teacher, on the same device.
             example: input of both, normalized, float `[1, C, H, W]`.
             loss: terms of predictions and maps with their weights, as in `kdedge distill --loss`.
             temperature: softmax temperature of the distillation terms, above 0.
 
         Raises:
-            UsageError: the loss is invalid or compares layers, a weight is missing, the models have different
-                classes, or one of them has no maps.
+            UsageError: the loss is invalid or compares layers, a weight is missing, the models share parameters or have
+                different classes, or one of them has no maps.
         """
         spec = parse_loss(loss)
-        unfit = [name for name in spec.weights if LOSS_TERMS[name].features]
-        unfit += [name for name in TRAINING_TASKS["regression"].unfit_terms.values() if name in spec.weights]
-        if unfit:
+        if unfit := [name for name in spec.weights if LOSS_TERMS[name].features or LOSS_TERMS[name].of_values]:
             raise UsageError(
                 f"DistillationLoss compares predictions of classes and maps, but the loss {loss!r} has {unfit[0]}. "
                 "Remove the term, or use kdedge.distill."
             )
         if unweighted := [name for name, weight in spec.weights.items() if weight is None]:
             raise UsageError(f"The term {unweighted[0]} has no default weight. Expected one: {unweighted[0]}:WEIGHT.")
-        if not temperature > 0:
-            raise UsageError(f"The temperature {temperature:g} is not supported. Expected a number above 0.")
+        if not 0 < temperature < math.inf:
+            raise UsageError(f"The temperature {temperature:g} is not supported. Expected a finite number above 0.")
+        if not set(student.parameters()).isdisjoint(teacher.parameters()):
+            raise UsageError("Student and teacher share parameters. Expected two models, or a copy of one.")
         self._objective, self._temperature = make_objective(spec.weights, spec.settings), temperature
         self._weights = torch.tensor([*spec.weights.values()], dtype=torch.float32, device=example.device)
         self._labeled = [name for name in spec.weights if not LOSS_TERMS[name].needs_teacher]
         self._student = self._prepared(student, example, "student")
-        self._teacher = self._prepared(teacher.eval().requires_grad_(False), example, "teacher")
-        with torch.no_grad(), evaluating(student):
+        self._teacher = self._prepared(teacher, example, "teacher")
+        with torch.no_grad(), evaluating(student), evaluating(teacher):
             ours, theirs = (model(example).shape for model in (student, teacher))
         if ours != theirs:
             raise UsageError(
                 f"The student has logits of shape {tuple(ours)} and the teacher of {tuple(theirs)}. Expected the same "
                 "classes in the same order."
             )
+        teacher.requires_grad_(False)
 
     def __call__(self, samples: Tensor, targets: Tensor | None = None) -> DistillationOutput:
         """Run both models on a batch and compute the loss.
 
         Args:
             samples: normalized samples, float `[N, C, H, W]`.
-            targets: classes, int64 `[N]`, or their distributions, float `[N, K]`; None for a loss without labels.
+            targets: classes, integers `[N]`, or their distributions, float `[N, K]`; None for a loss without labels.
 
         Raises:
-            UsageError: a term needs labels, but there are none.
+            UsageError: a term needs labels but there are none, the targets have another shape, or the student returns
+                more than logits.
         """
         if targets is None and self._labeled:
             raise UsageError(
                 f"The term {self._labeled[0]} needs labels, but there are no targets. Pass them, or remove the term."
             )
-        with torch.no_grad():
+        self._teacher.eval()  # a loop may have changed it, such as with its student in one module
+        with torch.no_grad(), _attached(self._teacher):
             teacher = _output(self._teacher, samples, self._objective.map_classes)
-        wanted = 0 if teacher.classes is None else teacher.classes
-        student = _output(self._student, samples, wanted)
-        distributions = _distributions(targets, student.logits)
-        inputs = LossInputs(student, teacher, distributions, self._temperature)
+        with _attached(self._student):
+            student = _output(self._student, samples, 0 if teacher.classes is None else teacher.classes)
+        inputs = LossInputs(student, teacher, _distributions(targets, student.logits), self._temperature)
         values = self._objective.values(inputs, ProcessGroup())
         terms = dict(zip(self._objective.settings, values.detach(), strict=True))
         return DistillationOutput((values * self._weights).sum(), terms, student.logits)
@@ -117,11 +120,26 @@ class DistillationLoss:
         if not self._objective.map_terms:
             return model
         try:
-            return make_explained(model, example)
+            explained = make_explained(model, example)
         except HeadNotSupported as error:
             raise UsageError(
                 f"The term {self._objective.map_terms[0]} compares saliency maps, but the {role} has none: {error}"
             ) from error
+        explained.detach()
+        return explained
+
+
+@contextmanager
+def _attached(model: nn.Module) -> Iterator[None]:
+    """Register the hooks of a model for one forward pass, so that it can be copied and saved in between."""
+    if not isinstance(model, ExplainedModel):
+        yield
+        return
+    model.attach()
+    try:
+        yield
+    finally:
+        model.detach()
 
 
 def _output(model: nn.Module, samples: Tensor, wanted: int | Tensor) -> ModelOutput:
@@ -134,4 +152,16 @@ def _distributions(targets: Tensor | None, logits: Tensor) -> Tensor:
     """Return targets as class distributions, float32 `[N, K]`; zeros without labels."""
     if targets is None:
         return torch.zeros_like(logits)
-    return targets.float() if targets.is_floating_point() else F.one_hot(targets, logits.shape[1]).float()
+    count, classes = logits.shape
+    is_integer = not targets.is_floating_point() and targets.dtype != torch.bool
+    if targets.shape != ((count,) if is_integer else (count, classes)):
+        raise UsageError(
+            f"The targets have shape {tuple(targets.shape)} and type {targets.dtype}. Expected integer classes "
+            f"[{count}], or distributions, float [{count}, {classes}]."
+        )
+    if not is_integer:
+        return targets.float()
+    try:
+        return F.one_hot(targets.long(), classes).float()
+    except RuntimeError as error:
+        raise UsageError(f"A target is no class. Expected numbers from 0 to {classes - 1}.") from error

@@ -16,6 +16,7 @@ from kdedge_export.modalities import modality_of
 from kdedge_export.saliency import AttentionExplainer, ExplainedModel, make_explained
 from kdedge_export.saliency.explained_model import map_size
 from kdedge_export.saliency.tracing import evaluating
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities import InputSpec
 
 __all__ = ["InstrumentedModel", "explained_output"]
@@ -116,8 +117,16 @@ def explained_output(explained: ExplainedModel, x: Tensor, wanted: int | Tensor)
         explained: classifier with maps.
         x: normalized samples, float `[N, …]`.
         wanted: classes to explain, int64 `[N, k]`, or the number of most probable classes, above 0.
+
+    Raises:
+        UsageError: the classifier returns more than logits, which may depend on its mode.
     """
     output = explained(x)
+    if not isinstance(output.logits, Tensor):  # auxiliary heads in training mode, which were not there to be found
+        raise UsageError(
+            f"{type(explained.model).__name__} returns {type(output.logits).__name__} in training mode. Expected "
+            "logits alone, as with aux_logits=False."
+        )
     logits, classes = output.logits.float(), wanted
     if isinstance(classes, int):
         most = _MAX_BY_ATTENTION if isinstance(explained, AttentionExplainer) else logits.shape[1]

@@ -70,7 +70,8 @@ class AttentionExplainer(ExplainedModel):
         The attribution inputs are the attention `[N, heads, T, T]` of each block.
         """
         target_logits, attribution_inputs = self._attend(x, self._by_gradients)
-        return ForwardOutput(target_logits.detach(), attribution_inputs, target_logits)
+        logits = target_logits if torch.is_grad_enabled() else target_logits.detach()
+        return ForwardOutput(logits, attribution_inputs, target_logits)
 
     def _attend(self, x: Tensor, differentiated: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the scores and the attention matrices they were computed from."""
@@ -82,7 +83,7 @@ class AttentionExplainer(ExplainedModel):
             attribution_inputs.append(attention)
             return attention
 
-        with unfuse_attention(watch), torch.set_grad_enabled(differentiated):
+        with unfuse_attention(watch), torch.set_grad_enabled(differentiated or torch.is_grad_enabled()):
             target_logits = self._explained(self.model(x))
         return target_logits, tuple(attribution_inputs)
 
@@ -91,8 +92,13 @@ class AttentionExplainer(ExplainedModel):
         columns = [output.attribution_inputs] * classes.shape[1]
         if self._by_gradients:
             columns = gradients(output.target_logits, classes, output.attribution_inputs)
-        attribution_inputs = tuple(attention.detach() for attention in output.attribution_inputs)
-        rows = [self._compute(attribution_inputs, column) for column in columns]
+        attention = output.attribution_inputs
+        if not torch.is_grad_enabled():
+            attention = tuple(matrix.detach() for matrix in attention)
         classified = self.get_buffer("_classified")
-        maps = [self.layout.channels_first((classified @ row)[..., None])[:, 0] for row in rows]
+        maps = []
+        for column in columns:
+            row = self._compute(attention, column)
+            row = row.to(torch.promote_types(row.dtype, torch.float32))  # half precision under autocast
+            maps.append(self.layout.channels_first((classified.to(row.dtype) @ row)[..., None])[:, 0])
         return torch.stack(maps, dim=1)

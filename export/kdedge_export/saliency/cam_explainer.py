@@ -4,6 +4,7 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency.autograd_head import AutogradHead
@@ -63,15 +64,29 @@ class CAMExplainer(ExplainedModel):
                 f"average pooling and one dense layer, and this model's head is {head.name}. Choose another --method, "
                 "such as gradcam, which gives the same map where both are defined."
             )
-        self._slot = slot = _Slot()
-        layer = model.get_submodule(head.target_layer)
+        self._slot = _Slot()
         if isinstance(head, AutogradHead):
             self._explained = explained_similarities(model)
-            layer.register_forward_hook(lambda _module, _args, output: _cut(slot, output))
-        elif head.takes_input:
-            layer.register_forward_pre_hook(lambda _module, args: _put(slot, args[0]))
+        self._hook: RemovableHandle | None = None
+        self.attach()
+
+    def attach(self) -> None:
+        """Register the hook that reads the target layer; see `ExplainedModel`."""
+        if self._hook is not None:
+            return
+        slot, layer = self._slot, self.model.get_submodule(self.head.target_layer)
+        if isinstance(self.head, AutogradHead):
+            self._hook = layer.register_forward_hook(lambda _module, _args, output: _cut(slot, output))
+        elif self.head.takes_input:
+            self._hook = layer.register_forward_pre_hook(lambda _module, args: _put(slot, args[0]))
         else:
-            layer.register_forward_hook(lambda _module, _args, output: _put(slot, output))
+            self._hook = layer.register_forward_hook(lambda _module, _args, output: _put(slot, output))
+
+    def detach(self) -> None:
+        """Remove the hook and the activations; see `ExplainedModel`."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._slot.activations = None
 
     def forward(self, x: Tensor) -> ForwardOutput:
         """Classify an input; see `ExplainedModel`. The attribution inputs are the target layer's activations."""

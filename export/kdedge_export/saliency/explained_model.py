@@ -48,6 +48,12 @@ class ExplainedModel(nn.Module, ABC):
         super().__init__()
         self.model = model
 
+    def attach(self) -> None:  # most methods need no hooks
+        """Register the hooks that a forward pass needs; a new explainer has them."""
+
+    def detach(self) -> None:
+        """Remove the hooks, so that the model can be copied, saved and run by itself."""
+
     @abstractmethod
     def forward(self, x: Tensor) -> ForwardOutput:
         """Classify normalized input, float `[N, 3, H, W]`."""

@@ -40,7 +40,8 @@ class GradientExplainer(ExplainedModel):
             attribution_inputs = points.flatten(0, 1).detach().requires_grad_()
             logits = self.model(attribution_inputs)
             target_logits = self._explained(logits)
-        return ForwardOutput(logits.detach()[-x.shape[0] :], (attribution_inputs,), target_logits)
+        last = logits[-x.shape[0] :]
+        return ForwardOutput(last if torch.is_grad_enabled() else last.detach(), (attribution_inputs,), target_logits)
 
     def class_maps(self, output: ForwardOutput, classes: Tensor) -> Tensor:
         """Compute class maps; see `ExplainedModel`."""

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdedge_export.errors import HeadNotSupported
 
-__all__ = ["Operation", "Trace", "evaluating", "trace"]
+__all__ = ["Operation", "Trace", "evaluating", "restoring", "trace"]
 
 
 @dataclass(frozen=True)
@@ -133,5 +133,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def restoring(model: nn.Module) -> Iterator[None]:
+    """Restore every module's mode and every parameter's gradient flag after the block."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
         for module, mode in modes:
             module.training = mode

@@ -78,10 +78,15 @@ def _copied(node: Any) -> tuple[fx.Node, bool] | None:
         source = node.args[0]
         if node.target is aten.t.default or (node.target is aten.transpose.int and 0 not in _axes(node)):
             turned = not turned
-        elif node.target not in _VIEWS or source.meta["val"].shape[-2:] != node.meta["val"].shape[-2:]:
+        elif node.target not in _VIEWS or _shape(source)[-2:] != _shape(node)[-2:]:
             return None
         node = source
-    return (node, turned) if node.op == "get_attr" and node.meta["val"].ndim == 2 else None
+    return (node, turned) if node.op == "get_attr" and len(_shape(node)) == 2 else None
+
+
+def _shape(node: fx.Node) -> tuple[Any, ...]:
+    """Return the shape of a node's value; empty for a node without one, such as a constant added by a rewrite."""
+    return tuple(node.meta["val"].shape) if "val" in node.meta else ()
 
 
 def _flat(graph: fx.Graph, node: fx.Node, weight: fx.Node, turned: bool) -> None:

@@ -10,8 +10,9 @@ from small_nets import CHANNELS, CLASSES, Export
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from kdedge_export.torch_export import ExportableModel
+from kdedge_export.torch_export import ExportableModel, export_graph, wrap_for_export
 from kdedge_export.torch_export.weight_folding import fold_transposed_weights
+from kdedge_runtime import ImageInput
 
 aten = torch.ops.aten
 
@@ -124,3 +125,12 @@ def test_weights_are_named_after_modules(export: Callable[[str], Export]) -> Non
     stored = {tensor.name for tensor in explained.graph.model.graph.initializer}
     folded = {f"explained.model.features.{index}.{kind}" for index in (1, 4) for kind in ("weight", "bias")}
     assert weights - stored == folded  # of batch normalization
+
+
+def test_single_dense_layer_over_positions_is_exported() -> None:
+    body = (nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    net = nn.Sequential(*body, nn.Linear(64, CLASSES))
+    graph = export_graph(wrap_for_export(net, ImageInput(32, 32, (0.5,) * 3, (0.25,) * 3))).model.graph
+    assert {"logits", "saliency_map"} <= {output.name for output in graph.output}
+    dense = [tensor.name for tensor in graph.initializer if set(tensor.dims) == {CLASSES, 64}]
+    assert len(dense) == 1, "one weight for the logits and the map"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from training_toys import SIDE, VAL, Outcome, rewrite, write_scenes
 
 from kdedge.models.run_folder import BEST
+from kdedge.pipelines.exported_files import ExportedFiles
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
 from kdedge.training.compute_device import ComputeDevice
@@ -247,3 +248,10 @@ def test_validation_images_beyond_half_of_the_memory_are_subsampled(run: Path, m
     assert report.samples == 9
     assert report.notes[0] == "9 of 18 validation samples, evenly spaced: more do not fit in half of the memory"
     assert [row.n for row in report.classes] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(("precision", "fitted"), [("int8", True), ("fp16", False)])
+def test_calibration_uses_samples(named_file: Path, precision: str, fitted: bool) -> None:
+    model = Model.load(named_file)
+    assert not ExportedFiles(model, {}, None, None).is_fitted
+    assert ExportedFiles(model, {precision: model}, None, None).is_fitted is fitted

@@ -1,13 +1,19 @@
 """`DistillationLoss` for training loops outside of kdedge, compared with formulas written out in torch."""
 
 import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import VisionTransformer
 
+import kdedge_export
 from kdedge import DistillationLoss
+from kdedge_runtime import ImageInput
 from kdedge_runtime.errors import UsageError
 
 CLASSES, SIDE, WEIGHTS = 4, 24, {"ce": 0.1, "kd": 0.9, "mapall": 20.0}
@@ -23,6 +29,25 @@ def gridded_net(width: int) -> nn.Sequential:
     """Classifier with a dense layer over positions, whose maps are gradients times activations."""
     body = (nn.Conv2d(3, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, width, 3, 1, 1), nn.ReLU())
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, CLASSES))
+
+
+def attending_net(width: int) -> VisionTransformer:
+    """Vision transformer with a class token, whose maps are gradients times attention."""
+    model = VisionTransformer(SIDE, 6, 2, 2, 2 * width, 4 * width, num_classes=CLASSES)
+    nn.init.normal_(model.heads[0].weight)
+    return model
+
+
+class Auxiliary(nn.Module):
+    """Classifier with a second output in training mode, as GoogLeNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = pooled_net(6)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = self.net(x)
+        return (logits, logits) if self.training else logits
 
 
 @pytest.fixture
@@ -68,8 +93,10 @@ def test_terms_equal_their_formulas(batch: tuple[Tensor, Tensor]) -> None:
         torch.testing.assert_close(parameter.grad, expected_gradient, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [pooled_net, gridded_net])
-def test_map_term_is_zero_for_a_copy_and_decreases(make: type[nn.Sequential], batch: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("make", [pooled_net, gridded_net, attending_net])
+def test_map_term_is_zero_for_a_copy_and_decreases(
+    make: Callable[[int], nn.Module], batch: tuple[Tensor, Tensor]
+) -> None:
     torch.manual_seed(1)
     teacher, student, samples = make(8), make(8), batch[0]
     same = DistillationLoss(copy.deepcopy(teacher), teacher, samples[:1], "mapall:1")(samples)
@@ -84,6 +111,49 @@ def test_map_term_is_zero_for_a_copy_and_decreases(make: type[nn.Sequential], ba
         optimizer.zero_grad()
         values.append(output.loss.item())
     assert values[-1] < 0.6 * values[0]
+
+
+@pytest.mark.parametrize("make", [pooled_net, gridded_net, attending_net])
+def test_labels_are_learned_next_to_maps(make: Callable[[int], nn.Module], batch: tuple[Tensor, Tensor]) -> None:
+    torch.manual_seed(1)
+    student, teacher = make(8), pooled_net(8)
+    criterion = DistillationLoss(student, teacher, batch[0][:1], "ce:1,mapall:0.001")
+    optimizer = torch.optim.Adam(student.parameters(), lr=0.01)
+    values = []
+    for _ in range(40):
+        output = criterion(*batch)
+        output.loss.backward()
+        assert all(parameter.grad is not None for parameter in student.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+        values.append(output.terms["ce"].item())
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_student_is_copied_saved_and_exported_between_steps(batch: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    student, teacher = pooled_net(6), pooled_net(6)
+    names = list(student.state_dict())
+    criteria = [DistillationLoss(student, teacher, batch[0][:1]) for _ in range(2)]
+    expected = criteria[0](*batch).loss.item()
+    assert list(student.state_dict()) == names
+    assert not any(module._forward_hooks for module in (*student.modules(), *teacher.modules()))
+    saved = io.BytesIO()
+    torch.save(student, saved)
+    assert copy.deepcopy(criteria[0])(*batch).loss.item() == pytest.approx(expected)
+    spec = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)
+    kdedge_export.export(student, spec, tuple("abcd"), tmp_path / "student.onnx")
+    assert student.training and not any(module._forward_hooks for module in student.modules())
+    criteria[1](*batch).loss.backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_teacher_stays_in_evaluation_mode(batch: tuple[Tensor, Tensor]) -> None:
+    teacher = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), *pooled_net(8)[4:])
+    criterion = DistillationLoss(pooled_net(6), teacher, batch[0][:1])
+    before = copy.deepcopy(teacher.state_dict())
+    teacher.train()
+    criterion(*batch)
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
 
 
 def test_teacher_is_frozen_and_the_mode_of_the_student_is_kept(batch: tuple[Tensor, Tensor]) -> None:
@@ -107,11 +177,32 @@ def test_targets_are_classes_or_distributions(batch: tuple[Tensor, Tensor]) -> N
         criterion(samples)
 
 
-def test_mixed_precision_keeps_terms_in_float32(batch: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize(
+    "targets",
+    [
+        torch.zeros(6),
+        torch.zeros(6, 1, dtype=torch.int64),
+        torch.zeros(6, dtype=torch.bool),
+        torch.full((6,), CLASSES),
+        torch.full((6,), -100),
+    ],
+    ids=["float classes", "column", "flags", "no class", "ignored"],
+)
+def test_targets_of_another_form_are_rejected(batch: tuple[Tensor, Tensor], targets: Tensor) -> None:
     criterion = DistillationLoss(pooled_net(6), pooled_net(6), batch[0][:1])
+    with pytest.raises(UsageError, match=r"Expected (integer|numbers)"):
+        criterion(batch[0], targets)
+    assert criterion(batch[0], batch[1].to(torch.uint8)).loss.isfinite()
+
+
+@pytest.mark.parametrize("make", [pooled_net, gridded_net, attending_net])
+def test_mixed_precision_keeps_terms_in_float32(make: Callable[[int], nn.Module], batch: tuple[Tensor, Tensor]) -> None:
+    torch.manual_seed(2)
+    criterion = DistillationLoss(make(6), make(6), batch[0][:1])
     exact = criterion(*batch).loss
     with torch.autocast("cpu", torch.bfloat16):
         rounded = criterion(*batch).loss
+    rounded.backward()
     assert rounded.dtype == torch.float32 and rounded.item() == pytest.approx(exact.item(), rel=0.05)
 
 
@@ -137,5 +228,14 @@ def test_models_that_do_not_fit_are_rejected() -> None:
     with pytest.raises(UsageError, match="the student has none"):
         DistillationLoss(flat, pooled_net(6), example)
     assert DistillationLoss(flat, pooled_net(6), example, "ce,kd")(example, torch.tensor([1])).loss > 0
-    with pytest.raises(UsageError, match="temperature"):
-        DistillationLoss(pooled_net(6), pooled_net(6), example, temperature=0)
+    for temperature in (0.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="temperature"):
+            DistillationLoss(pooled_net(6), pooled_net(6), example, temperature=temperature)
+    shared, teacher = pooled_net(6), pooled_net(6)
+    with pytest.raises(UsageError, match="share parameters"):
+        DistillationLoss(shared, nn.Sequential(*shared[:6], nn.Linear(6, CLASSES)), example)
+    with pytest.raises(UsageError):
+        DistillationLoss(pooled_net(6, classes=5), teacher, example)
+    assert all(parameter.requires_grad for parameter in teacher.parameters()), "a rejected teacher is unchanged"
+    with pytest.raises(UsageError, match="returns tuple in training mode"):
+        DistillationLoss(Auxiliary(), teacher, example)(example, torch.tensor([1]))
