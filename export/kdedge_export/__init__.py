@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kdedge_export.onnx_import.import_model import add_saliency
     from kdedge_export.onnx_import.preprocessing import PixelInput
     from kdedge_export.validation.inputs import Models, ValidationSet
-    from kdedge_export.validation.validator import validate
+    from kdedge_export.validation.validator import validate, write_report
     from kdedge_export.verified_export import export, exportable
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "exportable",
     "quantize",
     "validate",
+    "write_report",
 ]
 
 _HOMES = {
@@ -47,6 +48,7 @@ _HOMES = {
     "exportable": "verified_export",
     "quantize": "file_quantization",
     "validate": "validation.validator",
+    "write_report": "validation.validator",
 }
 # Loaded on first use: torch takes seconds to import.
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

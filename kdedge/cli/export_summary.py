@@ -46,15 +46,18 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         cause = _cause(result.map_error, "rounding, which also flips activations")
         write(f"  [✓] map matches PyTorch (relative error {result.map_error:.0e}{cause}, two inputs): {positions}")
     if result.fit is not None and result.fit.why_not is None:
-        half = f"fitted on {result.fit.samples:,} validation samples, which kdedge validate excludes"
-        write(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
+        half = f"fitted on {result.fit.samples:,} validation samples"
+        write(
+            f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}, which the "
+            "calibration error of kdedge validate excludes"
+        )
     elif result.fit is not None:
         write(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
     if (familiarity := result.metadata.familiarity) is not None:
         write(f"  {describe_familiarity(familiarity)}")
     print_precisions(result, write)
     for path in result.removed:
-        write(f"  {path} from an earlier export was removed: it belongs to a different model")
+        write(f"  {path} from an earlier export was removed: it has other weights or another map")
     if any(file.path is None for file in result.quantized.values()):
         return
     if result.metadata.outputs.method == NO_MAP:

@@ -126,7 +126,12 @@ def _same_weights(
                 made_of = lineage["file"]["name"]
                 raise UsageError(f"{path} was made from {made_of}, not from a PyTorch model. Remove {option} {value}.")
         return None
-    origin = lineage.get("student", {})
+    origin = lineage.get("student")
+    if origin is None:
+        raise UsageError(
+            f"{path} has no record of its weights, as a file written by kdedge_export.export. Validate it in Python, next "
+            "to its module: kdedge_export.validate."
+        )
     if origin.get("weights") is None:
         raise UsageError(
             f"{path} was exported with random weights, which cannot be reproduced for comparison. "

@@ -1,5 +1,6 @@
 """Groups of samples that a teacher and its student keep together."""
 
+import shlex
 from pathlib import Path
 
 from kdedge.models.run_folder import is_run, read_run
@@ -28,7 +29,7 @@ def other_groups(teacher: LoadedTeacher, data: str, group_by: str | None) -> str
     divided, mend = (
         ("without groups", "Train it with the same --group-by")
         if theirs is None
-        else (f"with --group-by {theirs!r}", f"Add --group-by {theirs!r}")
+        else (f"with --group-by {shlex.quote(theirs)}", f"Add --group-by {shlex.quote(theirs)}")
     )
     return (
         f"The teacher {teacher.name} divided these samples {divided}, so it was trained on some of the validation "

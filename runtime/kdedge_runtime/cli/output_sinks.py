@@ -9,7 +9,7 @@ from pathlib import Path
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source
-from kdedge_runtime.sources.source import is_still_source
+from kdedge_runtime.sources.source import PostedSource, is_still_source
 
 __all__ = ["make_sinks"]
 
@@ -56,8 +56,9 @@ def make_sinks(
 
         if notifier := SystemdNotifier.from_environment():
             sinks.append(notifier)
-    # Without an end, as for a folder that is read in circles, predictions are counted only.
-    prints_lines = arguments.jsonl is None and is_still_source(source) and source.expected is not None
+    # In a folder that is read in circles predictions are only counted, and posted rows have a response of their own.
+    has_lines = is_still_source(source) and not isinstance(source, PostedSource) and not arguments.loop
+    prints_lines = arguments.jsonl is None and has_lines
     if prints_lines:
         from kdedge_runtime.sinks.prediction_lines import PredictionLines
 
