@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import TextIO
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sinks.sink import Sink
@@ -57,16 +58,22 @@ def make_sinks(
         if notifier := SystemdNotifier.from_environment():
             sinks.append(notifier)
     # Without an end, as for a folder that is read in circles, predictions are counted only.
-    prints_lines = arguments.jsonl is None and is_still_source(source) and source.expected is not None
+    is_finite = is_still_source(source) and source.expected is not None
+    prints_lines = arguments.jsonl is None and is_finite and sys.stdout is not None
     if prints_lines:
         from kdedge_runtime.sinks.prediction_lines import PredictionLines
 
         sinks.append(PredictionLines(stop))
-    if sys.stderr.isatty() and not (sys.stdout.isatty() and (prints_lines or arguments.jsonl == "-")):
+    if _is_terminal(sys.stderr) and not (_is_terminal(sys.stdout) and (prints_lines or arguments.jsonl == "-")):
         from kdedge_runtime.sinks.status_line import StatusLine
 
         sinks.append(StatusLine())
     return sinks
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Return True for a terminal. A process may be started without the stream (`>&-`)."""
+    return stream is not None and stream.isatty()
 
 
 def _check_apart(output: Path, source: Source, option: str = "-o") -> None:
