@@ -1,7 +1,7 @@
 """Prediction for one frame: top labels, saliency map and latency."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from kdedge_runtime.stream.schedule import Reason
 from kdedge_runtime.tasks import TASKS
 from kdedge_runtime.util.arrays import Floats, Pixels
 
-__all__ = ["Prediction", "decode_prediction"]
+__all__ = ["Prediction", "decode_prediction", "sum_of_others"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -163,7 +163,7 @@ class Prediction:
             return []
         return self.input.reasons(self.sample, self.saliency_map, count)
 
-    def other(self, count: int = 5) -> float | None:
+    def other_contributions(self, count: int = 5) -> float | None:
         """Return the sum of the contributions that `reasons(count)` leaves out; None if there are no reasons.
 
         With it, reasons are complete: together they are the difference of `output` from that of the average row, if the
@@ -178,8 +178,7 @@ class Prediction:
         reasons = self.reasons(count)
         if self.saliency_map is None or not reasons:
             return None
-        named: float = sum(reason["contribution"] for reason in reasons)
-        return round(float(self.saliency_map.sum(dtype=np.float64)) - named, 5)
+        return sum_of_others(self.saliency_map, reasons)
 
     @property
     def unseen(self) -> dict[str, str]:
@@ -206,6 +205,17 @@ class Prediction:
     def share(self) -> float | None:
         """Score of the first label as a fraction of its range, in [0, 1]; None for an unbounded score."""
         return TASKS[self.task].share(self.score)
+
+
+def sum_of_others(saliency_map: Floats, reasons: Sequence[Mapping[str, Any]]) -> float:
+    """Return the sum of the contributions in a map that are not among the reasons, rounded to five digits.
+
+    Args:
+        saliency_map: raw signed map `[h, w]`.
+        reasons: columns with their `contribution`, from `Prediction.reasons`.
+    """
+    named: float = sum(reason["contribution"] for reason in reasons)
+    return round(float(saliency_map.sum(dtype=np.float64)) - named, 5)
 
 
 def decode_prediction(

@@ -9,4 +9,4 @@ prediction, *_ = predict_file(Model.load("model.onnx"), "applications.csv")
 print(prediction.label, prediction.score)
 for reason in prediction.reasons():
     print(reason)
-print("other columns:", prediction.other())
+print("other columns:", prediction.other_contributions())

@@ -39,7 +39,7 @@ def test_drawing_shows_the_image_next_to_its_overlay(model: Model, red_spot: np.
     np.testing.assert_array_equal(drawn[:, :side], large)
     assert (drawn[:, -side:] != large).any()
     np.testing.assert_array_equal(prediction.draw(0.0, caption=False)[:, -side:], large)
-    assert (prediction.reasons(), prediction.other()) == ([], None)
+    assert (prediction.reasons(), prediction.other_contributions()) == ([], None)
 
 
 def test_caption_is_below_the_drawing(model: Model, red_spot: np.ndarray) -> None:
@@ -121,7 +121,7 @@ def test_misuse_is_explained(model: Model, model_path: Path, red_spot: np.ndarra
     with pytest.raises(UsageError, match="-1 columns"):
         prediction.reasons(-1)
     with pytest.raises(UsageError, match="0 columns"):
-        prediction.other(0)
+        prediction.other_contributions(0)
 
 
 def test_consoles_show_names_and_short_texts(model: Model, red_spot: np.ndarray) -> None:

@@ -123,13 +123,17 @@ def test_program_predicts_a_row_by_column_names(file: Path, tmp_path: Path) -> N
         _, line = service.post(ROW)
     prediction = predict(model, ROW)
     assert (prediction.label, prediction.score) == (line["label"], pytest.approx(line["p"], abs=1e-5))
-    assert (prediction.reasons(), prediction.other(), prediction.unseen) == (line["reasons"], line["other"], {})
+    assert (prediction.reasons(), prediction.other_contributions(), prediction.unseen) == (
+        line["reasons"],
+        line["other"],
+        {},
+    )
     assert prediction.saliency_map is not None
     contributions = [reason["contribution"] for reason in prediction.reasons(2)]
-    assert sum(contributions) + (prediction.other(2) or 0) == pytest.approx(
+    assert sum(contributions) + (prediction.other_contributions(2) or 0) == pytest.approx(
         float(prediction.saliency_map.sum()), abs=1e-4
     )
-    assert prediction.other(2) != 0
+    assert prediction.other_contributions(2) != 0
     assert predict(model, ROW | {"city": "mars", "job": " "}).unseen == {"city": "mars"}
     with pytest.raises(UsageError, match="age"):
         predict(model, {name: value for name, value in ROW.items() if name != "age"})

@@ -258,10 +258,17 @@ def test_device_gives_an_answer_and_reasons_for_each_row(files: Path, name: str,
 def test_lines_are_complete(files: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The named contributions and the others add up to the output minus that of the average row."""
     reasons = TabularInput.reasons
-    monkeypatch.setattr(TabularInput, "reasons", lambda self, sample, map_, _count: reasons(self, sample, map_, 2))
+    ranked: list[str] = []
+
+    def two_reasons(self: TabularInput, sample: np.ndarray, map_: np.ndarray, _count: int) -> list[dict[str, object]]:
+        ranked.append(name)
+        return reasons(self, sample, map_, 2)
+
+    monkeypatch.setattr(TabularInput, "reasons", two_reasons)
     lines, table = tmp_path / "answers.jsonl", write_table(tmp_path / "rows.csv", make_rows(40, seed=2))
     assert main([str(files / name), "--source", str(table), "--jsonl", str(lines)]) == 0
     *answers, _ = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+    assert len(ranked) == len(answers) == 40, "contributions are ranked once a row"
     model = Model.load(files / name)
     spec = model.metadata.input
     hidden = spec.mask(spec.reference_sample(0), np.zeros((1, *spec.mask_size), np.float32))

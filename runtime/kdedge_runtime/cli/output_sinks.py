@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import TextIO
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sinks.sink import Sink
@@ -58,16 +59,21 @@ def make_sinks(
             sinks.append(notifier)
     # In a folder that is read in circles predictions are only counted, and posted rows have a response of their own.
     has_lines = is_still_source(source) and not isinstance(source, PostedSource) and not arguments.loop
-    prints_lines = arguments.jsonl is None and has_lines
+    prints_lines = arguments.jsonl is None and has_lines and sys.stdout is not None
     if prints_lines:
         from kdedge_runtime.sinks.prediction_lines import PredictionLines
 
         sinks.append(PredictionLines(stop))
-    if sys.stderr.isatty() and not (sys.stdout.isatty() and (prints_lines or arguments.jsonl == "-")):
+    if _is_terminal(sys.stderr) and not (_is_terminal(sys.stdout) and (prints_lines or arguments.jsonl == "-")):
         from kdedge_runtime.sinks.status_line import StatusLine
 
         sinks.append(StatusLine())
     return sinks
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Return True for a terminal. A process may be started without the stream (`>&-`)."""
+    return stream is not None and stream.isatty()
 
 
 def _check_apart(output: Path, source: Source, option: str = "-o") -> None:

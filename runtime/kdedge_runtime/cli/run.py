@@ -200,6 +200,11 @@ def run_stream(arguments: argparse.Namespace, soak_s: float | None = None) -> Kd
         test failed.
     """
     if arguments.source is None and arguments.device is None:
+        given = Path(arguments.model)
+        if given.suffix.lower() not in MODEL_SUFFIXES and given.exists():
+            raise UsageError(
+                f"{given} is no model file. To run a model on it, give it as the source: --source {given}."
+            )
         raise UsageError(
             "There is no source. Add --source with a sensor or a file, or --device NAME for its camera; see --help."
         )

@@ -77,7 +77,10 @@ def bars_of(spec: "TabularInput", values: Floats, contributions: Floats, most: i
         spec: input with the columns.
         values: preprocessed row, float32 `[columns]`.
         contributions: contribution of each column, `[columns]`; values that are not finite count as zero.
-        most: maximum number of bars; the last one sums up the remaining columns.
+        most: maximum number of bars, at least 1; the last one sums up the remaining columns.
+
+    Raises:
+        ValueError: the number is below 1.
     """
     finite = _finite(contributions)
     shown = _strongest(finite, most)
@@ -97,6 +100,9 @@ def columns_of(maps: Sequence[Floats], most: int = _BARS) -> list[int]:
     Args:
         maps: contributions of each waterfall, `[columns]`.
         most: maximum number of bars of each waterfall; see `bars_of`.
+
+    Raises:
+        ValueError: the number is below 1.
     """
     return sorted({place for contributions in maps for place in _strongest(_finite(contributions), most)})
 
@@ -107,6 +113,8 @@ def _finite(contributions: Floats) -> Floats:
 
 def _strongest(contributions: Floats, most: int) -> list[int]:
     """Return the places of the bars, largest contribution first, without the bar that sums up the others."""
+    if most < 1:
+        raise ValueError(f"The maximum of {most} bars is not supported. Expected at least 1.")
     order: list[int] = np.argsort(-np.abs(contributions), kind="stable").tolist()
     return order if len(order) <= most else order[: most - 1]
 

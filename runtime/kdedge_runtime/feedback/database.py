@@ -61,19 +61,20 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
     """Open a file, creating it with its parent folders if needed.
 
     Raises:
-        FeedbackError: the folder cannot be created.
+        FeedbackError: the folder or the file cannot be created.
         UsageError: the file is a database of another program or version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # camera images are private; SQLite's log inherits the file mode
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        is_new = not path.stat().st_size
     except OSError as error:
         raise FeedbackError(f"Feedback cannot be stored in {path}: {error.strerror}. Use another path.") from error
-    with suppress(FileExistsError):  # camera images are private; SQLite's log inherits the file mode
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     # The store's lock replaces SQLite's single-thread check.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_TIMEOUT_S)
     try:
-        _prepare(path, connection)
+        _prepare(path, connection, is_new)
     except BaseException:
         connection.close()
         raise
@@ -98,9 +99,9 @@ def pragma_number(connection: sqlite3.Connection, pragma: str) -> int:
     return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
 
-def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+def _prepare(path: Path, connection: sqlite3.Connection, is_new: bool) -> None:
     """Initialize a new file, or check that it is a feedback file."""
-    if not path.stat().st_size:
+    if is_new:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     else:

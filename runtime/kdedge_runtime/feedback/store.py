@@ -1,6 +1,7 @@
 """Feedback store: an SQLite file with a size limit that survives crashes and power failures."""
 
 import logging
+import math
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -65,11 +66,12 @@ class FeedbackStore:
             oldest entries.
 
         Raises:
-            UsageError: the limit is below 1 MB, or the file is a database of another program.
+            UsageError: the limit is below 1 MB or not finite, or the file is a database of another program.
         """
-        if not cap_mb >= 1:
-            raise UsageError(f"A limit of {cap_mb:g} MB is too small for feedback. Expected 1 or more.")
-        store = cls(Path(path), int(cap_mb * 1e6))
+        cap_bytes = cap_mb * 1e6
+        if not 1e6 <= cap_bytes < math.inf:
+            raise UsageError(f"A limit of {cap_mb:g} MB is invalid for feedback. Expected a finite number, 1 or more.")
+        store = cls(Path(path), int(cap_bytes))
         try:
             store._connected()
         except FeedbackError as error:

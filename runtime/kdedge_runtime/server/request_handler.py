@@ -194,7 +194,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         """Return the requested path, or None after rejecting the request."""
         try:
             target = urlsplit(self.path)
-            self.query = {key: values[0] for key, values in parse_qs(target.query, max_num_fields=16).items()}
+            fields = parse_qs(target.query, keep_blank_values=True, max_num_fields=16)
+            self.query = {key: values[0] for key, values in fields.items()}
         except ValueError:
             self._refuse(Rejection(HTTPStatus.BAD_REQUEST, "Invalid URL."))
             return None

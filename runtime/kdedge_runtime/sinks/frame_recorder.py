@@ -8,6 +8,7 @@ DIR/frames.jsonl                 one JSON object per frame
 
 import heapq
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,11 +82,14 @@ class FrameRecorder:
             suffix: suffix of the recorded files, `InputSpec.sample_suffix`.
 
         Raises:
-            UsageError: the limit is below 1 MB.
+            UsageError: the limit is below 1 MB or not finite.
         """
-        if not cap_mb >= 1:
-            raise UsageError(f"A limit of {cap_mb:g} MB is too small for a recording. Expected 1 or more.")
-        self._folder, self._cap_bytes, self._source, self._now = folder, int(cap_mb * 1e6), source, now
+        cap_bytes = cap_mb * 1e6
+        if not 1e6 <= cap_bytes < math.inf:
+            raise UsageError(
+                f"A limit of {cap_mb:g} MB is invalid for a recording. Expected a finite number, 1 or more."
+            )
+        self._folder, self._cap_bytes, self._source, self._now = folder, int(cap_bytes), source, now
         self._entries: list[_Entry] = []
         self._bytes = self._written = self._lines = 0
         self._suffix = suffix

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.prediction import Prediction
+from kdedge_runtime.prediction import Prediction, sum_of_others
 from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.statistics import RunProgress
 from kdedge_runtime.util.output_stream import OutputStream
@@ -46,9 +46,9 @@ def record(prediction: Prediction, age_now_s: float, now: datetime) -> dict[str,
         "skip_reason": prediction.skip_reason,
         "heat": _heat(prediction),
     }
-    if reasons := prediction.reasons():
+    if prediction.saliency_map is not None and (reasons := prediction.reasons()):
         output = {} if prediction.output is None else {"output": round(prediction.output, 5)}
-        line |= {"reasons": reasons, "other": prediction.other(), **output}
+        line |= {"reasons": reasons, "other": sum_of_others(prediction.saliency_map, reasons), **output}
     if unseen := prediction.unseen:
         line["unseen"] = unseen
     if (truth := prediction.frame.truth) is not None:
@@ -81,7 +81,8 @@ class JsonLinesFile:
     the average row add up to `output`; with a black-box explainer they need not. `unseen` has the categories that the
     model does not have, by column. They count as missing. The field is absent if there are none.
 
-    The last line contains only `summary`, the summary of the run.
+    The last line contains only `summary`, the summary of the run. On standard output with an encoding that lacks
+    characters, such as ASCII, texts have JSON escapes.
     """
 
     wants_overlay = False
@@ -97,13 +98,15 @@ class JsonLinesFile:
         self._target = target
         self._clock = clock
         self._stop = stop
-        self._output = OutputStream(stop)
+        self._output: OutputStream | None = None
         self._file: TextIO | None = None
         self._progress: RunProgress | None = None
         self._whole_bytes = 0
 
     def __enter__(self) -> Self:
-        if self._target != "-":
+        if self._target == "-":
+            self._output = OutputStream(self._stop)
+        else:
             path = Path(self._target)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +137,8 @@ class JsonLinesFile:
             self._put(record(each, age_now_s, datetime.now(UTC)))
 
     def _put(self, line: dict[str, Any]) -> None:
-        text = printable_json(line) + "\n"
+        assert self._output is not None
+        text = printable_json(line, ascii_only=not self._output.is_unicode) + "\n"
         try:
             self._output.write(text)
             self._whole_bytes += len(text.encode())

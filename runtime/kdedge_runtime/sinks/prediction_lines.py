@@ -18,7 +18,11 @@ class PredictionLines:
     wants_overlay = False
 
     def __init__(self, stop: threading.Event) -> None:
-        """Create a sink; `stop` is set when the reader of standard output has exited."""
+        """Create a sink; `stop` is set when the reader of standard output has exited.
+
+        Raises:
+            UsageError: standard output is closed.
+        """
         self._output = OutputStream(stop)
 
     def __enter__(self) -> Self:

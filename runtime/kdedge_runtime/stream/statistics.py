@@ -250,7 +250,7 @@ class RunSummary:
         slowest = max(self.stages, key=lambda name: self.stages[name].mean_ms * self.stages[name].count)
         return [
             f"--min-fps {self.min_fps:g} was not reached: {self.fps:.1f} fps measured, at least {self.min_fps:g} "
-            f"expected. Most time was {slowest}. {_REMEDIES[slowest]}, or set a lower --min-fps."
+            f"expected. The slowest stage was {slowest}. {_REMEDIES[slowest]}, or set a lower --min-fps."
         ]
 
 

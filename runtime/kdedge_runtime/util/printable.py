@@ -21,13 +21,17 @@ def printable_lines(text: str) -> str:
     return _CONTROLS_BUT_NEWLINES.sub(_escaped, text)
 
 
-def printable_json(value: object) -> str:
+def printable_json(value: object, *, ascii_only: bool = False) -> str:
     r"""Return a value as one line of JSON with control characters escaped, e.g. as `\u009b`.
+
+    Args:
+        value: JSON-compatible value.
+        ascii_only: True also escapes all other characters beyond ASCII.
 
     Raises:
         ValueError: the value contains a non-finite number.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -28,6 +28,17 @@ def test_bars_are_sorted_and_the_rest_is_summed_up() -> None:
     assert len(bars_of(SPEC, np.zeros(15, np.float32), contributions, most=20)) == 15
 
 
+def test_single_bar_sums_up_all_columns_and_fewer_are_rejected() -> None:
+    contributions = np.linspace(-1, 0.4, 15).astype(np.float32)
+    (bar,) = bars_of(SPEC, np.zeros(15, np.float32), contributions, most=1)
+    assert bar.title == "15 other columns" and bar.contribution == pytest.approx(contributions.sum())
+    for most in (0, -1):
+        with pytest.raises(ValueError, match="at least 1"):
+            bars_of(SPEC, np.zeros(15, np.float32), contributions, most=most)
+        with pytest.raises(ValueError, match="at least 1"):
+            columns_of([contributions], most)
+
+
 def test_values_that_are_not_finite_count_as_zero() -> None:
     bars = bars_of(SPEC, np.full(15, np.nan, np.float32), np.array([np.nan, np.inf, *[0.0] * 13], np.float32))
     assert all(bar.contribution == 0 for bar in bars) and bars[0].value == "missing"

@@ -183,9 +183,9 @@ class TestStore:
                 store.add(verdict(2, size_bytes=300_000))
             assert numbers(store) == [1]
 
-    def test_limit_below_one_megabyte_is_rejected(self, tmp_path: Path) -> None:
-        for cap_mb in (0.5, 0, -1, float("nan")):
-            with pytest.raises(UsageError, match="Expected 1 or more"):
+    def test_limit_below_one_megabyte_or_without_end_is_rejected(self, tmp_path: Path) -> None:
+        for cap_mb in (0.5, 0, -1, float("nan"), float("inf"), 1e305):
+            with pytest.raises(UsageError, match="1 or more"):
                 FeedbackStore.open(tmp_path / "feedback.db", cap_mb)
 
     def test_concurrent_adds_are_safe(self, tmp_path: Path) -> None:
@@ -218,6 +218,21 @@ class TestStore:
 
 
 class TestFailures:
+    def test_path_that_cannot_be_created_is_a_warning(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "link.db").symlink_to(tmp_path / "gone" / "feedback.db")
+        too_long, dangling = tmp_path / ("x" * 300), tmp_path / "link.db"
+        for path in (too_long, dangling):
+            caplog.clear()
+            with FeedbackStore.open(path, 1) as store:
+                assert str(path) in caplog.text
+                with pytest.raises(FeedbackError, match="Use another path"):
+                    store.add(verdict())
+
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc needs Linux")
+    def test_folder_of_the_kernel_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        with FeedbackStore.open("/proc/x.db", 1):
+            assert "/proc/x.db" in caplog.text
+
     def test_sigkill_loses_no_completed_entry(self, tmp_path: Path) -> None:
         program = (
             "import sys; sys.path[:0] = sys.argv[2:]\n"

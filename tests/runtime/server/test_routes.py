@@ -95,14 +95,19 @@ def test_body_of_a_rejected_method_is_not_parsed_as_request(view: LiveView) -> N
     assert answer.startswith(b"HTTP/1.1 405") and answer.count(b"HTTP/1.1 ") == 1
 
 
-@pytest.mark.parametrize("has_regions", [True, False], ids=["regions", "no regions"])
-def test_unknown_region_is_an_error_on_every_path(view: LiveView, progress: RunProgress, has_regions: bool) -> None:
+def publish_regions(view: LiveView, progress: RunProgress, has_regions: bool = True) -> int:
+    """Publish a frame with the regions door and window, or none, and return its serial number."""
     frame = np.zeros((48, 64, 3), np.uint8)
     plain = replace(a_prediction(0), frame=Frame(0, frame, time.monotonic(), "#0"), overlay=frame)
     prediction = in_regions(plain, door="open", window="shut") if has_regions else plain
     progress.count(prediction)
     view.write(prediction, progress)
-    serial = shown_now(view)
+    return shown_now(view)
+
+
+@pytest.mark.parametrize("has_regions", [True, False], ids=["regions", "no regions"])
+def test_unknown_region_is_an_error_on_every_path(view: LiveView, progress: RunProgress, has_regions: bool) -> None:
+    serial = publish_regions(view, progress, has_regions)
     wanted = {"serial": serial, "region": "attic", "judgment": "correct"}
     answers = [
         *(get(view, f"{path}?serial={serial}&region=attic") for path in ("/metrics.json", "/frame.jpg")),
@@ -115,6 +120,28 @@ def test_unknown_region_is_an_error_on_every_path(view: LiveView, progress: RunP
     ((status, message),) = found
     assert status == 400 and "attic" in message
     assert ("door or window" in message) == has_regions
+
+
+def test_blank_region_is_unknown_on_every_path(view: LiveView, progress: RunProgress) -> None:
+    serial = publish_regions(view, progress)
+    answers = [get(view, f"{path}?serial={serial}&region=") for path in ("/metrics.json", "/frame.jpg")]
+    found = {(each.status, json.loads(body)["error"]) for each, body in answers}
+    status, body = post(view, "/pause", {"serial": serial, "region": ""})
+    assert found == {(status, body["error"])} and status == 400 and "door or window" in body["error"]
+
+
+def test_pause_for_an_unknown_region_holds_no_frame(view: LiveView, progress: RunProgress) -> None:
+    serial = publish_regions(view, progress)
+    assert post(view, "/pause", {"serial": serial, "region": "attic"})[0] == 400
+    held = replace(a_prediction(0), frame=Frame(0, np.zeros((2000, 2000, 3), np.uint8), 0.0, ""))
+    for other in range(serial + 1, serial + 4):  # displace all frames that are not on hold
+        view._site.board.shown.add(other, held)
+    assert get(view, f"/frame.jpg?serial={serial}")[0].status == 410
+
+
+def test_missing_frame_names_the_remedies(view: LiveView) -> None:
+    error = json.loads(get(view, "/frame.jpg?serial=9")[1])["error"]
+    assert "press Pause" in error and "POST /pause" in error and "Expected" in error
 
 
 def test_reference_lists_the_routes(view: LiveView) -> None:

@@ -137,9 +137,10 @@ class TestLimit:
                 count = len((folder / RECORDED).read_text(encoding="utf-8").splitlines())
                 assert count <= 2 * len(names(folder)) + 101
 
-    def test_limit_below_a_megabyte_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="too small"):
-            FrameRecorder(tmp_path / "a", 0.5, ImageSource(tmp_path))
+    @pytest.mark.parametrize("cap_mb", [0.5, float("nan"), float("inf")])
+    def test_limit_below_a_megabyte_or_without_end_is_an_error(self, tmp_path: Path, cap_mb: float) -> None:
+        with pytest.raises(UsageError, match="1 or more"):
+            FrameRecorder(tmp_path / "a", cap_mb, ImageSource(tmp_path))
 
 
 class TestFolder:

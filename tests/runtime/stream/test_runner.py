@@ -200,7 +200,7 @@ def test_remedy_is_that_of_the_slowest_stage(model: Model, red_spot: np.ndarray,
     rare, often = StageLatency(2, 100.0, 100.0, 100.0, 100.0), StageLatency(100, 1.9, 1.9, 1.9, 1.9)
     stages = {name: rare if name == slow else often for name in STAGES}
     table = replace(missed, stages=stages).table()
-    assert f"Most time was {slow}." in table
+    assert f"The slowest stage was {slow}." in table
 
 
 def test_rate_of_posted_samples_is_that_of_their_clients(model: Model) -> None:

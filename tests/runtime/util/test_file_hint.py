@@ -1,5 +1,7 @@
 """Advice about files that do not exist."""
 
+import difflib
+import random
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,38 @@ def test_most_similar_name_is_suggested(tmp_path: Path) -> None:
         assert file_hint(tmp_path / typed) == f" Did you mean {tmp_path / meant}?"
     for path in (tmp_path / "photo.png", tmp_path / "model.onnx", tmp_path / "gone" / "model.onnx", tmp_path):
         assert file_hint(path) == ""
+
+
+def test_suggestion_is_that_of_the_standard_library(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    names = ["".join(rng.choices("abc", k=rng.randint(4, 12))) for _ in range(150)]
+    for name in names:
+        (tmp_path / name).touch()
+    missing = ["".join(rng.choices("abcd", k=rng.randint(4, 12))) for _ in range(100)]
+    for name in set(missing).difference(names):
+        near = difflib.get_close_matches(name, set(names), n=1)
+        assert file_hint(tmp_path / name) == (f" Did you mean {tmp_path / near[0]}?" if near else "")
+
+
+def test_comparisons_of_long_names_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs: list[int] = []
+
+    class Counting(difflib.SequenceMatcher[str]):
+        def ratio(self) -> float:
+            pairs.append(len(self.a) * len(self.b))
+            return super().ratio()
+
+    rng = random.Random(0)
+    names = [f"{''.join(rng.choices('ab', k=180))}.png" for _ in range(600)]
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(difflib, "SequenceMatcher", Counting)
+    typed = names[77][:90] + names[77][91:]
+    assert file_hint(tmp_path / typed) == f" Did you mean {tmp_path / names[77]}?"
+    assert 0 < sum(pairs) <= 400_000
+    pairs.clear()
+    file_hint(tmp_path / f"{''.join(rng.choices('ab', k=180))}.png")
+    assert 0 < sum(pairs) <= 400_000
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ _MAX_VIEWERS = 64
 _STREAM_BUFFER_BYTES = 128 * 1024
 _JPEG_QUALITY = 90
 _PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js")}
-_PASSED = "That frame is no longer available. Press Pause first."
+_PASSED = (
+    "That frame is no longer available. Expected one of the latest frames, or one on hold. To hold a frame, press "
+    "Pause on the page, or send POST /pause with its serial."
+)
 
 
 @dataclass(frozen=True)
@@ -327,6 +330,7 @@ class _ViewHandler(RequestHandler):
         return site.controls.figures()
 
     def _pause(self, wanted: dict[str, Any]) -> object:
+        self._shown(wanted)  # a frame is not held for an unknown region
         serial = whole_number(wanted.get("serial"))
         prediction = self.server.site.board.shown.hold(serial)
         if prediction is None:
