@@ -24,6 +24,7 @@ from kdedge_export.quantization import (
 from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.modalities import InputSpec
 from kdedge_runtime.onnx_session import first_line
 from kdedge_runtime.precision import FP32, check_fp32_name, precision_named, variant_path
 from kdedge_runtime.util.arrays import Pixels, Targets
@@ -69,8 +70,8 @@ def quantize(
 
     Args:
         path: fp32 model file with preprocessing in its metadata.
-        calibration: preprocessed samples `[N, …]` of the training split. int8 needs
-            them; fp16 also measures its largest values on them.
+        calibration: samples of the training split as the file takes them, `[N, …]`, for images uint8. int8 needs them;
+            fp16 also measures its largest values on them.
         held_out: other samples of the training split, to measure the loss; None splits off every third calibration
             sample.
         precision: name of the recipe, a key of `kdedge_export.quantization.RECIPES`.
@@ -84,8 +85,8 @@ def quantize(
         progress: called with the step, the completed count and the total.
 
     Raises:
-        UsageError: there is no such recipe, it needs samples and there are none, fewer than three cannot be split, or
-            there are targets without held-out samples.
+        UsageError: there is no such recipe, it needs samples and there are none or of another form, fewer than three
+            cannot be split, or there are targets without held-out samples.
         ModelFileError: the file is already quantized, or cannot be converted.
     """
     path = Path(path)
@@ -95,6 +96,9 @@ def quantize(
     check_fp32_name(path)
     if held_out is None and targets is not None:
         raise UsageError("Targets belong to held-out samples, but no held-out samples were given.")
+    for given in (calibration, held_out):
+        if given is not None:
+            _require_samples(given, model.metadata.input)
     samples = None
     if calibration is not None:
         if held_out is None:
@@ -173,6 +177,15 @@ def write_precision(
             metadata = with_thresholds(model, metadata, familiarity)
             save_model(converted.model, metadata, temporary)
     return QuantizedFile(output, note, converted.tradeoff)
+
+
+def _require_samples(samples: Pixels, spec: InputSpec) -> None:
+    if samples.dtype != spec.dtype or samples.shape[1:] != spec.shape:
+        shape = ", ".join(map(str, ("N", *spec.shape)))
+        raise UsageError(
+            f"The samples have the shape {samples.shape} and the type {samples.dtype}. Expected {spec.dtype} "
+            f"[{shape}], as the file takes them."
+        )
 
 
 def _split(samples: Pixels) -> tuple[Pixels, Pixels]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from kdedge_export.export_check import check_against_torch
@@ -86,8 +87,8 @@ def export(
     Raises:
         HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
-        UsageError: the suffix is not `.onnx`, the options are invalid, the task does not fit the network, or an
-            embedding model is to have no map.
+        UsageError: the suffix is not `.onnx`, the labels do not fit the logits, the options are invalid, the task does
+            not fit the network, or an embedding model is to have no map.
         DataError: the features of the training samples are not finite.
         KdedgeError: the exported graph does not match PyTorch, or rounding errors are too large to compare them.
     """
@@ -101,6 +102,7 @@ def export(
         )
     with restoring(module):  # training may go on
         wrapped = exportable(module, input_spec, method, target_layer)
+        _require_labels(module, wrapped, labels)
         metadata = Metadata(
             labels=tuple(labels),
             input=input_spec,
@@ -115,6 +117,17 @@ def export(
         finally:
             if isinstance(wrapped, ExportableModel):
                 wrapped.explained.detach()
+
+
+def _require_labels(module: nn.Module, wrapped: ExportableModel | ClassifierOnly, labels: Sequence[str]) -> None:
+    example = modality_of(wrapped.spec).example(wrapped.spec).to(next(module.parameters()).device)
+    with torch.no_grad():
+        count = module(example).shape[1]
+    if count != len(labels):
+        raise UsageError(
+            f"{type(module).__name__} has {count} logits, but there are {len(labels)} labels. Expected one label for "
+            "each logit, in their order."
+        )
 
 
 def _write(

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdedge.cli.console import stderr_console
 from kdedge.data.dataset_options import NO_OPTIONS, DatasetOptions
 from kdedge.data.readers.reader_choice import check_data_source, index_dataset
 from kdedge.modalities import modality_of_dataset
@@ -45,6 +46,8 @@ def check_training_options(
     if resume and is_run(out):
         read_run(out)
         return
+    if resume:
+        stderr_console().print(f"{out} has no run to resume: a new one starts", soft_wrap=True)
     check_data_source(data)
     for file in filter(None, (weights, *teacher_weights)):
         check_weights(Path(file))

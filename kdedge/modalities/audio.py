@@ -58,9 +58,9 @@ class AudioTraining(TrainingModality):
         """Raise if there is no such network; see `kdedge.models.model_names` and `kdedge.models.speech_embedding`."""
         from kdedge.models.custom_path import factory_parts, is_factory
         from kdedge.models.model_names import canonical_name
-        from kdedge.models.trees import refuse_trees
+        from kdedge.models.trees import refuse_table_model
 
-        refuse_trees(name, "sounds", "small:resnet10w16")
+        refuse_table_model(name, "sounds", "small:resnet10w16")
         if is_factory(name):
             factory_parts(name)
         elif name != SPEECH_EMBEDDING:

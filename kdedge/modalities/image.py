@@ -66,9 +66,9 @@ class ImageTraining(TrainingModality):
         """Raise if torchvision, timm or kdedge has no such network, or there is no such Python file."""
         from kdedge.models.custom_path import factory_parts, is_factory
         from kdedge.models.model_names import canonical_name
-        from kdedge.models.trees import refuse_trees
+        from kdedge.models.trees import refuse_table_model
 
-        refuse_trees(name, "images", "resnet18 or small:resnet8")
+        refuse_table_model(name, "images", "resnet18 or small:resnet8")
         if is_factory(name):
             factory_parts(name)
         else:

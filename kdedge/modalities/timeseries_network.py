@@ -9,7 +9,7 @@ from kdedge.data.window_statistics import measure_windows
 from kdedge.models.model_spec import ModelSpec
 from kdedge.models.series_network import SERIES_NETWORKS, SERIES_STRIDE
 from kdedge.models.teacher_source import LoadedTeacher
-from kdedge.models.trees import refuse_trees
+from kdedge.models.trees import refuse_table_model
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.modalities.timeseries import TimeseriesInput
 
@@ -29,7 +29,7 @@ def check_series_network(name: str) -> str:
     bare = name.removeprefix(_PREFIX)
     if bare in SERIES_NETWORKS:
         return bare
-    refuse_trees(name, "time series", _PREFIX + next(iter(SERIES_NETWORKS)))
+    refuse_table_model(name, "time series", _PREFIX + next(iter(SERIES_NETWORKS)))
     near = difflib.get_close_matches(bare, SERIES_NETWORKS, n=1) or list(SERIES_NETWORKS)
     expected = " or ".join(_PREFIX + each for each in near)
     raise UsageError(f"There is no network {name!r} for time series. Expected {expected}.")

@@ -9,7 +9,7 @@ from kdedge.models.custom_path import is_factory
 from kdedge.models.pretrained import torchvision_tags
 from kdedge.models.resnet_layouts import RESNETS
 from kdedge.models.run_folder import BEST, is_run
-from kdedge.models.trees import refuse_trees
+from kdedge.models.trees import refuse_table_model
 from kdedge.models.zero_shot import is_clip
 from kdedge_runtime.errors import MissingDependency, UsageError
 from kdedge_runtime.util.optional_package import needs_package
@@ -60,7 +60,7 @@ def canonical_name(name: str) -> str:
             f"{name} is a run folder, but a model name is expected, such as that run's. "
             f"To start from its weights: --weights {Path(name) / BEST}."
         )
-    refuse_trees(name, "images or sounds", "resnet18 or small:resnet8")
+    refuse_table_model(name, "images or sounds", "resnet18 or small:resnet8")
     elsewhere = [f"timm:{bare}"] if not library and bare in networks_of("timm") else []
     near = elsewhere or [
         f"{candidate}:{match}"

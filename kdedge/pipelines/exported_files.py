@@ -129,8 +129,8 @@ def _same_weights(
     origin = lineage.get("student")
     if origin is None:
         raise UsageError(
-            f"{path} has no record of its weights, as a file written by kdedge_export.export. Validate it in Python, next "
-            "to its module: kdedge_export.validate."
+            f"{path} has no record of its weights, as a file written by kdedge_export.export. Validate it in Python, "
+            "next to its module: kdedge_export.validate."
         )
     if origin.get("weights") is None:
         raise UsageError(

@@ -35,6 +35,8 @@ def predict(model: Model, sample: "Sample | Image | Mapping[str, Any]", class_na
         ModelFileError: an output of the model is not finite.
     """
     _require_model(model)
+    if isinstance(sample, str | Path):
+        raise UsageError(f"The sample is a {type(sample).__name__}. Expected its content; for a file: predict_file.")
     class_index = None if class_name is None else model.class_index(class_name)
     frame = Frame(0, model.metadata.input.as_sample(sample), time.monotonic(), "sample")
     return predict_frame(model, frame, class_index)

@@ -116,6 +116,9 @@ def test_misuse_is_explained(model: Model, model_path: Path, red_spot: np.ndarra
     for call in (lambda: predict(str(model_path), red_spot), lambda: predict_file(str(model_path), table)):  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="Expected a loaded model"):
             call()
+    for path in (str(table), table):
+        with pytest.raises(UsageError, match="for a file: predict_file"):
+            predict(model, path)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="opacity 5"):
         prediction.draw(5)
     with pytest.raises(UsageError, match="-1 columns"):

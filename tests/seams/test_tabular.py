@@ -367,6 +367,17 @@ def test_trees_are_not_exported(teacher: Run) -> None:
     for modality, samples in (("audio", "sounds"), ("image", "images"), ("timeseries", "time series")):
         with pytest.raises(UsageError, match=f"are {samples}"):
             TRAINING_MODALITIES[modality].check_model("xgboost")
+        with pytest.raises(UsageError, match="a network for tables"):
+            TRAINING_MODALITIES[modality].check_model("mlp:8")
+
+
+def test_rows_are_printed_with_their_predictions(
+    files: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "rows.csv", make_rows(3))
+    assert main([str(files / "model.onnx"), "--source", str(table)]) == 0
+    names, answers = zip(*(line.split("  ") for line in capfd.readouterr().out.splitlines()), strict=True)
+    assert len(set(names)) == 3 and all(re.fullmatch(r"(yes|no) \d+%", answer) for answer in answers)
 
 
 def test_classes_that_differ_are_named(teacher: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

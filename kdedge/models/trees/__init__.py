@@ -8,15 +8,15 @@ from pathlib import Path
 from kdedge.models.run_folder import RunRecord
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["TREE_LIBRARIES", "is_tree_file", "is_tree_run", "refuse_export", "refuse_trees", "trees_file"]
+__all__ = ["TREE_LIBRARIES", "is_tree_file", "is_tree_run", "refuse_export", "refuse_table_model", "trees_file"]
 
 TREE_LIBRARIES = {"xgboost": ".ubj", "lightgbm": ".txt"}
 """Libraries by the name for `--model`, with the suffix of their files in a run folder."""
 _SUFFIXES = (".ubj", ".json", ".txt")
 
 
-def refuse_trees(name: str, samples: str, network: str) -> None:
-    """Raise if a model name is that of a library of trees, for samples that are not rows of a table.
+def refuse_table_model(name: str, samples: str, network: str) -> None:
+    """Raise if a model is one for rows of a table, for samples of another kind.
 
     Args:
         name: name of the requested model.
@@ -24,8 +24,10 @@ def refuse_trees(name: str, samples: str, network: str) -> None:
         network: name of a network that takes the samples, for the error.
 
     Raises:
-        UsageError: it is `xgboost` or `lightgbm`.
+        UsageError: it is `xgboost`, `lightgbm` or `mlp`.
     """
+    if name == "mlp" or name.startswith("mlp:"):
+        raise UsageError(f"{name} is a network for tables, but the samples are {samples}. Expected {network}.")
     if name in TREE_LIBRARIES:
         raise UsageError(
             f"{name} trains an ensemble of trees, which needs a table, but the samples are {samples}. "

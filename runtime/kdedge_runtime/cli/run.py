@@ -1,6 +1,7 @@
 """Command `run`, the default: run a model on a source."""
 
 import argparse
+from pathlib import Path
 
 from kdedge_runtime.cli.command import (
     Command,
@@ -19,6 +20,7 @@ from kdedge_runtime.saliency_methods import methods_of
 __all__ = ["COMMAND", "add_stream_options", "run_stream"]
 
 _VIEW = "127.0.0.1:8080"
+_MODEL_SUFFIXES = (".onnx", ".zip")
 
 
 def add_stream_options(parser: argparse.ArgumentParser) -> None:
@@ -185,6 +187,17 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     add_inference_options(how)
 
 
+def _refuse_sample(path: Path) -> None:
+    """Raise for a sample or a run folder in place of a model file."""
+    if path.suffix.lower() in _MODEL_SUFFIXES or not path.exists():
+        return
+    if (path / "run.json").is_file():
+        raise UsageError(
+            f"{path} is a run folder. Expected its exported file, such as {path / 'model.onnx'}, and --source."
+        )
+    raise UsageError(f"{path} is no model file. To run a model on it, give it as the source: --source {path}")
+
+
 def run_stream(arguments: argparse.Namespace, soak_s: float | None = None) -> KdedgeError | None:
     """Run a model on a source.
 
@@ -200,11 +213,7 @@ def run_stream(arguments: argparse.Namespace, soak_s: float | None = None) -> Kd
         test failed.
     """
     if arguments.source is None and arguments.device is None:
-        given = Path(arguments.model)
-        if given.suffix.lower() not in MODEL_SUFFIXES and given.exists():
-            raise UsageError(
-                f"{given} is no model file. To run a model on it, give it as the source: --source {given}."
-            )
+        _refuse_sample(Path(arguments.model))
         raise UsageError(
             "There is no source. Add --source with a sensor or a file, or --device NAME for its camera; see --help."
         )

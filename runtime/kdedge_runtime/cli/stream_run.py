@@ -120,7 +120,7 @@ def execute(arguments: argparse.Namespace, soak_s: float | None = None) -> RunSu
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
-    if model.has_map and explainer is None:
+    if model.has_map and explainer is None and summary.is_timed:
         # Not measured here, because that needs a second session and the memory of a second model.
         _log.info("To measure the latency that the map adds: kdedge-run bench %s", arguments.model)
     if soak is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.familiarity import UNKNOWN
 from kdedge_runtime.prediction import Prediction
-from kdedge_runtime.sources.source import PostedSource, Source
+from kdedge_runtime.sources.source import PostedSource, Source, is_still_source
 from kdedge_runtime.stream.schedule import Reason
 from kdedge_runtime.util.counts import counted
 from kdedge_runtime.util.printable import printable
@@ -21,6 +21,8 @@ STAGES = ("wait", "preprocess", "inference", "explanation", "overlay", "output")
 """Stages of a frame: wait for it, resize, model, black-box explainer, drawing, sinks."""
 _RECENT_FRAMES = 30
 _SHOWN_LABELS = 5
+_TIMED_FRAMES = 10
+"""Minimum number of independent samples for a summary of times."""
 _REMEDIES = {
     "wait": "Use a faster source",
     "preprocess": "Use smaller frames",
@@ -124,6 +126,7 @@ class RunProgress:
             labels=tuple((_named(*key), count) for key, count in self.labels.most_common()),
             unknown=self.unknown,
             failure=self.failure,
+            is_timed=self.frames >= _TIMED_FRAMES or not is_still_source(self._source),
             is_posted=isinstance(self._source, PostedSource),
             min_fps=self._min_fps,
         )
@@ -159,6 +162,8 @@ class RunSummary:
     """Number of frames or regions below the threshold of familiarity."""
     failure: SourceError | None = None
     """Error that ended the source early; earlier predictions are complete."""
+    is_timed: bool = True
+    """False for a few images or rows, whose rates and percentiles mean nothing."""
     is_posted: bool = False
     """True if clients post the samples, so that the frame rate is theirs."""
     min_fps: float | None = None
@@ -198,8 +203,8 @@ class RunSummary:
 
     def table(self) -> str:
         """Return the summary as text, without a trailing newline."""
-        lines = [self._counts(), *self._rates(), *self._explanations(), *self._minimum()]
-        if self.stages:
+        lines = [self._counts(), *(self._rates() if self.is_timed else []), *self._explanations(), *self._minimum()]
+        if self.stages and self.is_timed:
             lines.append(f"{'':12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'mean ms':>9}")
             rows = self.stages | ({"frame age": self.age} if self.age else {})
             lines += [

@@ -49,8 +49,9 @@ class TestTraining:
         rows = [f"{number * 7 % 50}.5,{number * 7 % 50 > 25}" for number in range(60)]
         table.write_text("\n".join(["income [EUR],answer", *rows]))
         options = ("--epochs", 1, "--device", "cpu")
-        trained = command("train", table, "--model", "mlp:4", "--target", "answer", "--out", out, *options)
+        trained = command("train", table, "--model", "mlp:4", "--target", "answer", "--out", out, *options, "--resume")
         assert trained.code == 0, trained.err
+        assert "no run to resume" in trained.err
         assert trained.err.count("income") == 1 and trained.err.index("EUR") < trained.err.index("samples  ")
         rerun = ("--model", "mlp:4", "--target", "answer", "--out", out, *options, "--resume")
         resumed = command("train", table, *rerun)

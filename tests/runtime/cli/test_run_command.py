@@ -133,7 +133,9 @@ def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
 def test_expected_failures_print_one_line_and_exit_code(
     model_path: Path, write_model: Callable[..., Path], photos: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    pictures = ("--source", str(photos))
+    pictures, run = ("--source", str(photos)), tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -141,6 +143,9 @@ def test_expected_failures_print_one_line_and_exit_code(
         cases = [
             (2, "The model file", ("missing.onnx", *pictures)),
             (2, "cannot read", (photos / "notes.txt", *pictures)),
+            (2, "is no model file", (photos / "notes.txt",)),
+            (2, "There is no source", ("missing.png",)),
+            (2, "is a run folder", (run,)),
             (2, "no class 'purple'", (model_path, *pictures, "--class", "purple")),
             (2, "no saliency map", (write_model(method="none"), *pictures, "--class", "red")),
             (
