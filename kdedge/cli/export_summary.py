@@ -7,6 +7,7 @@ from typing import Any
 
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.cli.familiarity_line import describe_familiarity
+from kdedge.cli.next_command import live_command
 from kdedge.models.artifacts import Artifacts
 from kdedge.pipelines.missed_bounds import missed_bounds
 from kdedge.pipelines.model_export import ExportResult
@@ -20,7 +21,7 @@ from kdedge_runtime.precision import FP32, fastest
 from kdedge_runtime.saliency_methods import NO_MAP
 from kdedge_runtime.util.counts import grid_text
 
-__all__ = ["print_export", "print_precisions", "check_goal_reached", "live_command"]
+__all__ = ["print_export", "print_precisions", "check_goal_reached"]
 
 
 def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, weights: Path | None) -> None:
@@ -74,11 +75,6 @@ def print_export(result: ExportResult, artifacts: Artifacts, data: str | None, w
         write(f"\nNext: {shlex.join(['kdedge', 'validate', artifacts.source if in_its_place else str(result.fp32)])}")
     else:
         write(f"\nNext: {live_command(result.fastest, spec.example_source)}")
-
-
-def live_command(model: Path, source: str) -> str:
-    """Return the command that runs a model file on a source and shows its maps in the live view."""
-    return shlex.join(["kdedge", "run", str(model), "--source", source, "--view", "8080"])
 
 
 def _reason(result: ExportResult) -> str:

@@ -167,7 +167,7 @@ def print_explained(result: "ExplainedOnnx", source: Path) -> None:
 def print_next(file: "ExplainedFile", source: Path, fastest: Path) -> None:
     """Print the next command: run the fastest file, or add the preprocessing that running needs."""
     from kdedge.cli.console import stderr_console
-    from kdedge.cli.export_summary import live_command
+    from kdedge.cli.next_command import live_command
 
     if file.metadata is not None:
         text = f"\nNext: {live_command(fastest, file.metadata.input.example_source)}"

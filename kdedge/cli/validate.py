@@ -145,7 +145,7 @@ def validate(
 def _print_validation(validation: "Validation") -> None:
     """Print the checklist to stdout; print tables and the report path to stderr."""
     from kdedge.cli.console import flagged, stderr_console
-    from kdedge.cli.export_summary import live_command
+    from kdedge.cli.next_command import live_command
     from kdedge_export.validation import checklist
 
     console = stderr_console()
