@@ -65,7 +65,7 @@ def test_predictions_below_the_threshold_are_unknown(familiar_model: Model, phot
     assert [found.explained for found in sink.predictions] == ["red", "green", "blue"], "map of the nearest class"
     assert sink.predictions[0].familiarity is not None and sink.predictions[0].familiarity > THRESHOLD
     assert (summary.unknown, dict(summary.labels)) == (2, {"red": 1})
-    assert summary.as_record()["unknown"] == 2 and "unknown 2" in summary.table()
+    assert summary.as_record()["unknown"] == 2 and "unknown × 2" in summary.table()
 
 
 def test_unknown_can_be_turned_off(familiar_model: Model, photos: Path) -> None:

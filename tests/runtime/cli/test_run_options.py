@@ -60,6 +60,7 @@ def test_method_explains_model_without_map(
 ) -> None:
     plain = write_model(method="none")
     arguments = [str(plain), "--source", str(photos), "--jsonl", str(tmp_path / "a"), "--class", "red"]
+    arguments += ["--loop", "--max-frames", "12"]
     assert main([*arguments, "--method", "occlusion"]) == 0
     printed = capfd.readouterr().err
     assert "map by occlusion" in printed
