@@ -172,6 +172,8 @@ def _print_meaning(console: "Console", report: "ValidationReport") -> None:
     console.print(
         "[…]: 95% confidence interval over samples. A bound holds if the unfavorable end of the interval keeps it."
     )
+    if any(check.key.endswith("_known_rejected") for check in report.checks):
+        console.print("Known samples called unknown fail only if the whole interval exceeds the bound.")
     right = {role: facts.accuracy for role, facts in report.models.items() if facts.accuracy is not None}
     if "student" in right:
         wording = report.wording

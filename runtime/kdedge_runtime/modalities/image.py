@@ -27,7 +27,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MAX_SIDE_PX = 8192
 _JPEG_QUALITY = 92
-_TEXT_SUFFIXES = (".json", ".txt")
+_OTHER_SUFFIXES = (".json", ".onnx", ".txt", ".zip")
 _MIN_VISIBLE = 0.5
 """Share of a region below which a warning names it."""
 
@@ -165,11 +165,11 @@ class ImageInput(InputSpec):
         return draw_image_explanation(self, prediction, opacity)
 
     def check_sample_file(self, path: Path) -> None:
-        """Raise for a table or a recording; see `InputSpec`."""
+        """Raise for a table, a recording or a model; see `InputSpec`."""
         from kdedge_runtime.util.sounds import SOUND_SUFFIXES
         from kdedge_runtime.util.table_rows import TABLE_SUFFIXES
 
-        if path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, *SOUND_SUFFIXES, *_TEXT_SUFFIXES):
+        if path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, *SOUND_SUFFIXES, *_OTHER_SUFFIXES):
             raise SourceError(f"{path} has no images, which the model takes. Expected images, or a folder of them.")
 
     def draw_sample(self, sample: Pixels) -> Pixels:
@@ -246,11 +246,17 @@ class ImageInput(InputSpec):
         loop: bool = False,
         hop_s: float | None = None,
     ) -> "Source":
-        """Create a camera, video or image source; see `kdedge_runtime.sources`."""
+        """Create a camera, video or image source; see `kdedge_runtime.sources`.
+
+        Raises:
+            UsageError: an interval of windows is given, or the source is not valid.
+            SourceError: the file is a table, a recording or a model.
+        """
         from kdedge_runtime.sources import open_source
 
         if hop_s is not None:
             raise UsageError("--hop sets the interval of windows, but images have none. Remove --hop.")
+        self.check_sample_file(Path(uri))
         return open_source(uri, frames, stop, loop=loop)
 
     def _inner_size(self, height: int, width: int) -> tuple[int, int]:

@@ -176,6 +176,8 @@ def test_expected_failures_print_one_line_and_exit_code(
                 (model_path, *pictures, "--device", "raspberry-pi-44"),
             ),
             (5, "The file or folder", (model_path, "--source", "nowhere.mp4")),
+            (5, "has no images", (model_path, "--source", photos / "notes.txt")),
+            (5, "has no images", (model_path, "--source", model_path)),
             (5, "contains no images", (model_path, "--source", str(tmp_path / "empty"))),
         ]
         (tmp_path / "empty").mkdir()
