@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class ExportedFile:
     """Verified fp32 model file."""
 
     path: Path
-    metadata: Metadata
-    graph: ExportedGraph
+    metadata: Metadata = field(repr=False)
+    graph: ExportedGraph = field(repr=False)
     """Graph in memory, for quantization."""
     logits_error: float
     """Maximum error of the logits against PyTorch over two inputs, relative to their range."""

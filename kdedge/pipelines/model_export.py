@@ -39,7 +39,7 @@ class ExportResult:
     """Written files with the results of their checks."""
 
     fp32: Path
-    metadata: Metadata
+    metadata: Metadata = field(repr=False)
     logits_error: float
     """Maximum error of the logits against PyTorch over two inputs, relative to their range."""
     map_error: float | None
@@ -49,7 +49,7 @@ class ExportResult:
     """Assumption about preprocessing, if the weights do not specify it; None otherwise."""
     fit: TemperatureFit | None = None
     """Temperature scaling; None for a model without a run."""
-    quantized: Mapping[str, QuantizedFile] = field(default_factory=dict)
+    quantized: Mapping[str, QuantizedFile] = field(default_factory=dict, repr=False)
     """Requested files in other precisions, by the name of the precision."""
     removed: tuple[Path, ...] = ()
     """Removed files of an earlier export, if they belonged to another model."""

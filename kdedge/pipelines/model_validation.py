@@ -1,5 +1,6 @@
 """Validate a run or a model file and write the report."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,7 +58,7 @@ LOCATED_SAMPLES = 1000
 """Maximum number of samples whose object annotations are read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Validation:
     """Validation results and the paths of the report."""
 
@@ -70,6 +71,12 @@ class Validation:
     fp32: Path
     example_source: str
     """Value of `--source` in suggested commands, see `InputSpec`."""
+
+    def __repr__(self) -> str:
+        """Return the outcomes of the checks and the path of the page."""
+        outcomes = Counter(check.outcome for check in self.report.checks)
+        counts = ", ".join(f"{outcome}: {count}" for outcome, count in outcomes.items())
+        return f"Validation({counts}, page={str(self.page)!r})"
 
     @property
     def fastest(self) -> Path:

@@ -16,7 +16,7 @@ from kdedge_runtime.util.files import Location
 __all__ = ["Run", "distill", "train"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """Run folder of a trained model; accepted wherever a path is."""
 
@@ -30,6 +30,14 @@ class Run:
 
     def __fspath__(self) -> str:
         return str(self.folder)
+
+    def __repr__(self) -> str:
+        """Return the folder, the model and the metrics of the best epoch."""
+        best = {} if self.record.result is None else self.record.result["best"]
+        figures = "".join(
+            f", {name}={value:.4g}" for name, value in best.items() if name[:4] == "val_" and value is not None
+        )
+        return f"Run({str(self.folder)!r}, {self.record.model.name}{figures})"
 
 
 def train(

@@ -36,6 +36,10 @@ def test_modes_and_gradient_flags_are_kept(module: nn.Module, exported: Exported
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in module.modules())
 
 
+def test_result_is_shown_without_its_graph(exported: ExportedFile) -> None:
+    assert "map_error=" in repr(exported) and len(repr(exported)) < 400
+
+
 def test_number_of_labels_must_fit_the_logits(module: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has 3 logits, but there are 2 labels"):
         kdedge_export.export(module, SPEC, LABELS[:2], tmp_path / "model.onnx")

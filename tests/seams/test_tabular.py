@@ -205,6 +205,7 @@ def test_rows_that_are_not_used_are_reported(files: Path, tmp_path: Path) -> Non
     for number, (column, cell) in enumerate([(5, ""), (1, "old"), (5, "perhaps")]):
         rows[number] = (*rows[number][:column], cell, *rows[number][column + 1 :])
     validation = kdedge.validate(files, data=write_table(tmp_path / "dirty.csv", rows), quick=True)
+    assert "passed: " in repr(validation) and len(repr(validation)) < 300
     divided, note = (note for note in validation.report.notes if "dirty.csv" in note)
     assert re.match(r"\d+ of 147 samples of dirty.csv are not used", divided)
     assert note.startswith("3 of 150 samples") and all(f"dirty.csv:{number:03}" in note for number in (1, 2, 3))
@@ -361,6 +362,7 @@ def test_german_credit_is_learned_with_its_reasons(tmp_path: Path) -> None:
 
 
 def test_trees_are_not_exported(teacher: Run) -> None:
+    assert "xgboost, val_top1=0." in repr(teacher) and len(repr(teacher)) < 300
     for step in (kdedge.export, kdedge.validate, lambda run: write_bundle(run.folder)):
         with pytest.raises(UsageError, match="--student mlp"):
             step(teacher)
