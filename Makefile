@@ -24,7 +24,7 @@ install: $(VENV)/installed  ## Create .venv with the three packages and developm
 demo: install  ## Distill, export, validate and run on rendered images: 4 to 6 minutes of CPU time
 	$(BIN)/kdedge demo
 
-test: install  ## Run the tests: about 12 minutes on two cores
+test: install  ## Run the tests: about 13 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 coverage: install  ## Run the tests and list uncovered lines by file; a third slower than make test, so CI does not run it
