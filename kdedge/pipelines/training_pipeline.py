@@ -35,7 +35,7 @@ class Run:
         """Return the folder, the model and the metrics of the best epoch."""
         best = {} if self.record.result is None else self.record.result["best"]
         figures = "".join(
-            f", {name}={value:.4g}" for name, value in best.items() if name[:4] == "val_" and value is not None
+            f", {name}={value:.4g}" for name, value in best.items() if name.startswith("val_") and value is not None
         )
         return f"Run({str(self.folder)!r}, {self.record.model.name}{figures})"
 

@@ -46,6 +46,13 @@ def scenes(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([render_scene(CLASSES[target], rng, SIDE).image for target in targets]), targets
 
 
+def save_arrays(folder: Path) -> None:
+    """Write the arrays of twelve images of each class: `images.npy` and `targets.npy`."""
+    images, targets = scenes(12)
+    np.save(folder / "images.npy", images)
+    np.save(folder / "targets.npy", targets)
+
+
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
     first, second = torch.nn.Conv2d(3, 8, 3, 2), torch.nn.Conv2d(8, 8, 3, 2)
@@ -86,9 +93,7 @@ def test_distilled_student_is_exported_validated_and_explained(
 def test_module_is_exported_quantized_and_validated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images, targets = scenes(12)
-    np.save(tmp_path / "images.npy", images)
-    np.save(tmp_path / "targets.npy", targets)
+    save_arrays(tmp_path)
     run("export_a_module", tmp_path, monkeypatch)
     correlation = float(capsys.readouterr().out.split()[-1])
     assert 0.9 < correlation <= 1
@@ -98,9 +103,7 @@ def test_module_is_exported_quantized_and_validated(
 def test_student_of_another_loop_matches_maps_and_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images, targets = scenes(12)
-    np.save(tmp_path / "images.npy", images)
-    np.save(tmp_path / "targets.npy", targets)
+    save_arrays(tmp_path)
     run("own_training_loop", tmp_path, monkeypatch)
     epochs = [float(line.split("mapall ")[1]) for line in capsys.readouterr().out.splitlines() if "mapall" in line]
     assert len(epochs) == 10 and epochs[-1] < epochs[0] / 2

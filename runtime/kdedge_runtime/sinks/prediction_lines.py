@@ -42,5 +42,5 @@ class PredictionLines:
 def prediction_text(prediction: Prediction) -> str:
     """Return label and score of a prediction, with its region and, if it is unknown, the nearest class."""
     region = "" if prediction.region is None else f"{prediction.region.name}: "
-    text = f"{printable(prediction.label)} {prediction.score_text}"
-    return printable(region) + (f"{prediction.answer} (nearest: {text})" if prediction.unknown else text)
+    score = f"({prediction.nearest_text})" if prediction.unknown else prediction.score_text
+    return printable(f"{region}{prediction.answer} {score}")
